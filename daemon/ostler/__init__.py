@@ -1,0 +1,72 @@
+"""Ostler: one daemon that looks after what lives on a host.
+
+These are the public names, for authors of plugins and clients; everything else may change without notice. They are
+imported when first used, so that `import ostler` costs nothing. `ostler.testing` and `ostler.cli.kit` (for sub-commands
+that plugins bring) are public as well.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ostler.config import Field, OptionsModel, Seconds, Secret, Size
+    from ostler.driver import Driver, DriverOptions, feature, time_budget
+    from ostler.errors import (
+        Busy,
+        CallCancelled,
+        ConfigurationError,
+        Conflict,
+        DeadlineExceeded,
+        DriverError,
+        DriverNotReady,
+        DriverStuck,
+        InvalidInput,
+        MessagingError,
+        NoCapacity,
+        NotFound,
+        NotRunning,
+        OstlerError,
+        RequestError,
+        TargetNotFound,
+    )
+    from ostler.hookspecs import hookimpl
+    from ostler.manager import Manager, ManagerOptions
+    from ostler.messaging import AsyncClient, Client, Context, Event, exposed
+    from ostler.periodic import periodic
+    from ostler.store import Database, Record, Store
+    from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState
+
+_HOMES = {
+    "config": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
+    "driver": ["Driver", "DriverOptions", "feature", "time_budget"],
+    "errors": [
+        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "DriverError", "DriverNotReady",
+        "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotRunning", "OstlerError",
+        "RequestError", "TargetNotFound",
+    ],
+    "hookspecs": ["hookimpl"],
+    "manager": ["Manager", "ManagerOptions"],
+    "messaging": ["AsyncClient", "Client", "Context", "Event", "exposed"],
+    "periodic": ["periodic"],
+    "store": ["Database", "Record", "Store"],
+    "types": ["CapabilityReport", "DriverState", "Json", "Role", "ServiceState"],
+}  # fmt: skip
+_HOME = {name: room for room, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict", "Context",
+    "Database", "DeadlineExceeded", "Driver", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
+    "DriverStuck", "Event", "Field", "InvalidInput", "Json", "Manager", "ManagerOptions", "MessagingError", "NoCapacity",
+    "NotFound", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret",
+    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "hookimpl", "periodic", "time_budget",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module 'ostler' has no attribute {name!r}")
+    return getattr(import_module(f"ostler.{room}"), name)

@@ -1,0 +1,67 @@
+"""Coroutines with a name and an owner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class TaskOwner:
+    """Owns tasks: keeps them alive, learns of their end, and cancels what is left.
+
+    A task that is spawned with `forever=True` and ends, for whatever reason, is reported to `on_end`; any other task
+    that raises is logged with its name. SystemExit and KeyboardInterrupt raised in a task are failures of that task:
+    asyncio would let them stop the loop.
+
+    Args:
+        name: Whose tasks these are, for messages.
+        on_end: Called on the loop with a reason when a task that should live for ever has ended.
+    """
+
+    def __init__(self, name: str, on_end: Callable[[str], None] | None = None) -> None:
+        self._name = name
+        self._on_end = on_end
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str, forever: bool = False) -> asyncio.Task[Any]:
+        """Start a task. On the loop's thread. A task that fails is logged; its result is None then."""
+        task = asyncio.get_running_loop().create_task(self._guard(work, name, forever), name=f"{self._name}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit would stop the loop
+            _log.error("task %s of %s failed", name, self._name, exc_info=error)
+            self._ended(f"task {name} of {self._name} failed: {type(error).__name__}: {error}", forever)
+            return None
+        self._ended(f"task {name} of {self._name} ended, and should not have", forever)
+        return result
+
+    def _ended(self, reason: str, forever: bool) -> None:
+        if forever and self._on_end is not None:
+            self._on_end(reason)
+
+    def names(self) -> list[str]:
+        """Return the names of the tasks that are running."""
+        return sorted(task.get_name() for task in self._tasks)
+
+    async def wait(self, timeout: float | None = None) -> list[str]:
+        """Wait for all tasks to end; return the names of those that had not when `timeout` seconds had passed."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=timeout)
+        return self.names()
+
+    async def cancel(self, timeout: float = 5.0) -> list[str]:
+        """Cancel all tasks and wait for them; return the names of those that did not end within `timeout` seconds."""
+        for task in list(self._tasks):
+            task.cancel()
+        return await self.wait(timeout)

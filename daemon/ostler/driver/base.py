@@ -1,0 +1,120 @@
+"""`Driver`: one implementation of what a manager needs done."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from ostler.clock import Clock
+from ostler.config import Field, OptionsModel, Seconds
+from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.store import KeyValue
+
+F = TypeVar("F", bound=Callable[..., Any])
+BUDGET_MARK = "__ostler_budget__"
+FEATURE_MARK = "__ostler_feature__"
+
+
+class DriverOptions(OptionsModel):
+    """The options that every driver has; a driver's own are fields of a subclass, named `Options` in the driver."""
+
+    driver: str = Field(
+        help="Registered name of the driver, or its import path `package.module:Name`", reload="service"
+    )
+    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="service")
+    init_timeout: Seconds = Field(60, gt=0, help="After this long `initialise` counts as stuck", reload="service")
+    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call into the driver", reload="service")
+    retry_interval: Seconds = Field(
+        5, gt=0, help="Wait before the second try to initialise; doubled for each further one", reload="service"
+    )
+    retry_interval_max: Seconds = Field(
+        300, gt=0, help="The longest wait between tries to initialise", reload="service"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverEnvironment:
+    """What a driver is handed: its name, its validated options, and the few things it may need."""
+
+    name: str
+    topic: str
+    host: str
+    options: Any
+    clock: Clock
+    log: logging.LoggerAdapter[logging.Logger]
+    kv: KeyValue
+    """A small key-value store of this driver's own; drivers touch the database no further."""
+
+
+class Driver(ABC):
+    """One implementation (a shell, a device, a file system) of what a manager needs done.
+
+    A manager's package derives an abstract class from this with the methods its drivers must have; drivers derive from
+    that. All methods run on threads of this driver's own, each within a time budget: one that does not come back makes
+    this driver `stuck`, and nobody else.
+    """
+
+    Options: ClassVar[type[DriverOptions]] = DriverOptions
+    features: ClassVar[frozenset[str]] = frozenset()
+    """The optional features this driver offers, as declared with `@feature` on its contract."""
+
+    def __init__(self, environment: DriverEnvironment) -> None:
+        self.environment = environment
+        self.name = environment.name
+        self.options: Any = environment.options
+        self.log = environment.log
+        self.clock = environment.clock
+        self.kv = environment.kv
+
+    def initialise(self) -> None:
+        """Get ready to work: check tools and devices, open what is needed.
+
+        Tried again with growing waits as long as it raises. Budget: the option `init_timeout`.
+        """
+
+    def is_working(self) -> bool:
+        """Return whether the driver can work now; raise an error that says why it cannot. Asked with each report."""
+        return True
+
+    def capabilities(self) -> Mapping[str, Json]:
+        """Return what this backend can do and how much room it has; sent to schedulers."""
+        return {}
+
+    def cleanup(self) -> None:
+        """Let go of everything; called once at the end, also after an `initialise` that failed."""
+
+
+def time_budget(budget: float | str | None) -> Callable[[F], F]:
+    """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
+
+    Reporting progress through the `Context` of the request starts the budget anew, so that a copy of ten hours is not
+    stuck as long as it moves.
+
+    Args:
+        budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, BUDGET_MARK, (budget,))
+        return method
+
+    return mark
+
+
+def feature(name: str) -> Callable[[F], F]:
+    """Mark a method of a driver contract as part of an optional feature.
+
+    A driver that lists the feature in `features` must override every method of it, and one that overrides such a method
+    must list the feature; both are checked when the driver is loaded.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, FEATURE_MARK, name)
+        return method
+
+    return mark

@@ -1,0 +1,320 @@
+"""Every error that Ostler raises, and how errors travel by name.
+
+An error says what happened, to which plugin, service, driver or method, and what to do next. Its facts are attributes
+(`error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are those of the command.
+
+    OstlerError
+    ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place
+    ├── PluginError                       a plugin could not be found, imported or registered
+    │   └── ContractError                 a manager or driver does not fulfil what its base class demands
+    ├── ServiceError                      a service cannot be built, started or stopped
+    ├── DriverError                       a driver failed
+    │   ├── DriverNotReady                it is still initialising, or waits for its next try
+    │   └── DriverStuck                   a call into it has outlived its time budget
+    ├── StoreError                        the database
+    │   ├── StoreUnavailable              it cannot be reached now (locked, full, read-only)
+    │   ├── StoreInUse                    another daemon owns this state
+    │   ├── StoreCorrupt                  it is damaged
+    │   └── SchemaTooNew                  it was written by a newer Ostler
+    ├── MessagingError                    a call, cast, fanout or event
+    │   ├── NotRunning                 3  nobody listens at the address
+    │   ├── ConnectionLost                the server died or stopped beating while it worked
+    │   ├── TargetNotFound                no service on that topic, host or method
+    │   ├── NotExposed                    the method exists but is not offered
+    │   ├── InvalidArguments           2  which argument, what was expected, what came
+    │   ├── UnsupportedVersion            too old or too new, by name
+    │   ├── NotPermitted               4  which role is missing
+    │   ├── DeadlineExceeded              no answer in time
+    │   ├── CallCancelled                 the caller took it back
+    │   ├── Busy                          a queue is full; come again later
+    │   ├── Draining                      the service is being stopped
+    │   ├── MessageTooLarge               above the size limit
+    │   ├── EncodeFailed                  a value that cannot go over the wire
+    │   ├── BadEnvelope                   bytes that are no message of ours
+    │   ├── InternalError                 the method raised something it does not declare
+    │   └── RemoteError                   an error this client does not know, with its name and text
+    └── RequestError                      what was asked for cannot be done (for plugins to derive from)
+        ├── InvalidInput               2  a value that can never be right
+        ├── NotFound                      no such thing
+        ├── Conflict                      it is there already, or its state forbids it
+        └── NoCapacity                    not enough room
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, TypeAlias
+
+Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
+
+WELL = 0
+FAILED = 1
+USAGE = 2
+NOT_RUNNING = 3
+NOT_PERMITTED = 4
+CONFIGURATION = 78
+
+
+class OstlerError(Exception):
+    """The base of all errors of Ostler and of its plugins.
+
+    Args:
+        message: One sentence: what happened, and to whom. No final full stop is needed.
+        hint: What to do next, as a sentence of its own.
+        facts: What the error is about, for programs; values that msgpack knows, anything else is kept as text.
+    """
+
+    exit_code: ClassVar[int] = FAILED
+
+    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts: dict[str, Fact] = {name: plain(value) for name, value in facts.items()}
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a configuration: where (`file:line:column`, may be empty) and what."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class ConfigurationError(OstlerError):
+    """Raised when a configuration cannot be used; `problems` holds everything that is wrong with it."""
+
+    exit_code = CONFIGURATION
+
+    def __init__(self, problems: Sequence[Problem] | str, *, hint: str = "", **facts: object) -> None:
+        listed = [Problem("", problems)] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(map(str, listed)), hint=hint, **facts)
+        self.problems = listed
+
+
+class PluginError(OstlerError):
+    """Raised when a plugin cannot be found, imported or registered."""
+
+
+class ContractError(PluginError):
+    """Raised when a manager or driver does not fulfil what its base class demands; says each point that is missed."""
+
+
+class ServiceError(OstlerError):
+    """Raised when a service cannot be built, started or stopped."""
+
+
+class DriverError(OstlerError):
+    """Raised when a driver failed; the base for the errors that drivers raise themselves."""
+
+
+class DriverNotReady(DriverError):
+    """Raised when a driver is called before it is ready: it is still initialising, or waits for its next try."""
+
+
+class DriverStuck(DriverError):
+    """Raised when a call into a driver has outlived its time budget, and for each call made while it is stuck."""
+
+
+class StoreError(OstlerError):
+    """Raised when the database does not do what was asked; the base of its kind."""
+
+
+class StoreUnavailable(StoreError):
+    """Raised when the database cannot be reached or written now: locked, read-only, or the disk is full."""
+
+
+class StoreInUse(StoreError):
+    """Raised when another daemon already owns this state directory."""
+
+
+class StoreCorrupt(StoreError):
+    """Raised when the database file is damaged."""
+
+
+class SchemaTooNew(StoreError):
+    """Raised when the database was written by a newer version than this one."""
+
+
+class MessagingError(OstlerError):
+    """Raised when a call, cast, fanout or event did not go as asked; the base of its kind."""
+
+
+class NotRunning(MessagingError):
+    """Raised when nobody listens at the address: the daemon is not running."""
+
+    exit_code = NOT_RUNNING
+
+
+class ConnectionLost(MessagingError):
+    """Raised when the server died, or stopped beating, while the call was under way."""
+
+
+class TargetNotFound(MessagingError):
+    """Raised when no service answers to the topic, host or method."""
+
+
+class NotExposed(MessagingError):
+    """Raised when a method exists on the manager but is not marked `@exposed`."""
+
+
+class InvalidArguments(MessagingError):
+    """Raised when arguments do not fit a method: which one, what was expected, what came."""
+
+    exit_code = USAGE
+
+
+class UnsupportedVersion(MessagingError):
+    """Raised when a method is asked for in a version that this service does not speak."""
+
+
+class NotPermitted(MessagingError):
+    """Raised when the caller lacks the role that a method asks for; says which."""
+
+    exit_code = NOT_PERMITTED
+
+
+class DeadlineExceeded(MessagingError):
+    """Raised when a call was not answered before its deadline."""
+
+
+class CallCancelled(MessagingError):
+    """Raised in a method, and to its caller, when the caller took the call back."""
+
+
+class Busy(MessagingError):
+    """Raised when a queue is full; `facts["retry_after"]` says in how many seconds to come again."""
+
+
+class Draining(MessagingError):
+    """Raised when a service is being stopped and takes no new work."""
+
+
+class MessageTooLarge(MessagingError):
+    """Raised when a message is above the size limit."""
+
+
+class EncodeFailed(MessagingError):
+    """Raised when a value cannot go over the wire."""
+
+
+class BadEnvelope(MessagingError):
+    """Raised when bytes are no message of ours; `facts["reason"]` is one word that is counted."""
+
+
+class InternalError(MessagingError):
+    """Raised when a method failed with something that is no `OstlerError`; its traceback is in the server's log."""
+
+
+class RemoteError(MessagingError):
+    """Raised for an error that this client has no class for; `facts["name"]` is its name on the server."""
+
+
+class RequestError(OstlerError):
+    """Raised when what was asked for cannot be done; the base for what plugins refuse."""
+
+
+class InvalidInput(RequestError):
+    """Raised when a value can never be right, whatever the state."""
+
+    exit_code = USAGE
+
+
+class NotFound(RequestError):
+    """Raised when there is no such thing."""
+
+
+class Conflict(RequestError):
+    """Raised when a thing is there already, or is in a state that forbids what was asked."""
+
+
+class NoCapacity(RequestError):
+    """Raised when there is not enough room."""
+
+
+class WireError(NamedTuple):
+    """An error as it travels: its name, then the names of its bases, nearest first; never a class to import."""
+
+    names: tuple[str, ...]
+    message: str
+    hint: str
+    facts: dict[str, Fact]
+
+
+def plain(value: object) -> Fact:
+    """Return the value if msgpack knows it, lists and dictionaries element by element, anything else as text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def wire_name(kind: type[OstlerError]) -> str:
+    """Return the name under which an error class travels: its top package and its class name."""
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+
+
+def to_wire(error: OstlerError) -> WireError:
+    """Return the error as it travels."""
+    if isinstance(error, RemoteError):  # passed on unchanged, so that a second hop does not lose the name
+        original = str(error.facts.get("name", wire_name(RemoteError)))
+        return WireError((original, wire_name(RemoteError)), error.message, error.hint, error.facts)
+    names = tuple(wire_name(kind) for kind in type(error).__mro__ if issubclass(kind, OstlerError))
+    return WireError(names, error.message, error.hint, error.facts)
+
+
+def from_wire(wire: WireError) -> OstlerError:
+    """Return the error that a peer sent, in the nearest class that this process has imported.
+
+    The class is looked up by name among the subclasses of `OstlerError` that exist here; nothing is imported. An error
+    whose own name is unknown becomes the nearest known base and carries the original name in `facts["name"]`.
+    """
+    known = {wire_name(kind): kind for kind in _tree(OstlerError)}
+    for name in wire.names:
+        kind = known.get(name)
+        if kind is None or kind is OstlerError:
+            continue
+        return _restore(kind, wire, original=wire.names[0])
+    return _restore(RemoteError, wire, original=wire.names[0] if wire.names else "unknown")
+
+
+def _restore(kind: type[OstlerError], wire: WireError, original: str) -> OstlerError:
+    # Subclasses may have constructors of their own; what travels is what every error has.
+    error = kind.__new__(kind)
+    Exception.__init__(error, wire.message)
+    error.message, error.hint, error.facts = wire.message, wire.hint, dict(wire.facts)
+    if isinstance(error, ConfigurationError):
+        error.problems = [Problem("", line) for line in wire.message.splitlines()]
+    if wire_name(kind) != original:
+        error.facts["name"] = original
+    return error
+
+
+def _tree(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)
+
+
+def describe(error: BaseException) -> str:
+    """Return one line for any error: its sentence for ours, `Type: text` for others."""
+    if isinstance(error, OstlerError):
+        return str(error)
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def joined(parts: Iterable[object]) -> str:
+    """Return parts as a list for a sentence: `a, b and c`."""
+    texts = [str(part) for part in parts]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else "none"

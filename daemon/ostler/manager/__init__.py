@@ -1,0 +1,5 @@
+"""What a manager is and what it is handed."""
+
+from ostler.manager.base import Manager, ManagerEnvironment, ManagerOptions
+
+__all__ = ["Manager", "ManagerEnvironment", "ManagerOptions"]

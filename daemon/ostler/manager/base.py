@@ -1,0 +1,144 @@
+"""`Manager`: owns one aspect of the system and its data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ostler.clock import Clock
+from ostler.config import Field, OptionsModel, Seconds
+from ostler.driver import Driver, Drivers
+from ostler.messaging import ServiceClient
+from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.store import Store
+
+
+class ManagerOptions(OptionsModel):
+    """The options that every service has; a manager's own are fields of a subclass, named `Options` in the manager."""
+
+    manager: str = Field(
+        help="Registered name of the manager, or its import path `package.module:Name`", reload="daemon"
+    )
+    enabled: bool = Field(True, help="Whether the service is started at all", reload="daemon")
+    required: bool = Field(
+        True, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
+    )
+    critical: bool = Field(
+        False, help="Whether the watchdog ping is withheld when this service makes no progress", reload="live"
+    )
+    depends_on: list[str] = Field([], help="Topics of services that must be up before this one starts", reload="daemon")
+    workers: int = Field(8, ge=1, le=1024, help="Threads for this service's `def` methods", reload="service")
+    queue_limit: int = Field(
+        1000, ge=1, help="Requests that may wait for a thread; one more is refused as busy", reload="service"
+    )
+    report_interval: Seconds = Field(
+        10, gt=0, help="How often the service reports its state (the heartbeat)", reload="live"
+    )
+    down_time: Seconds = Field(
+        60, gt=0, help="Without a report for this long observers call the service down", reload="live"
+    )
+    capability_interval: Seconds = Field(
+        60, gt=0, help="How often capabilities are reported to schedulers", reload="live"
+    )
+    start_timeout: Seconds = Field(
+        300, gt=0, help="Each hook of the start must come back within this", reload="service"
+    )
+    driver_wait: Seconds = Field(
+        5, ge=0, help="How long the start waits for drivers before it goes on without them", reload="service"
+    )
+    drain_timeout: Seconds = Field(30, ge=0, help="How long a stop waits for work in flight", reload="live")
+    rpc_pin: str = Field(
+        "auto", help="Cap of the RPC version spoken to this topic: `auto` or `MAJOR.MINOR`", reload="live"
+    )
+    drivers: dict[str, dict[str, Any]] = Field(
+        {}, help="The service's drivers (backends), one table each", reload="daemon"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagerEnvironment:
+    """What a manager is handed; it makes none of it itself."""
+
+    topic: str
+    host: str
+    options: Any
+    drivers: Drivers
+    store: Store
+    client: ServiceClient
+    clock: Clock
+    log: logging.LoggerAdapter[logging.Logger]
+    extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Manager:
+    """Owns one aspect of the system and its data; a service runs it on a topic.
+
+    Every hook may be `def` (runs in the service's pool) or `async def` (runs on the loop). A hook of the start that
+    raises makes the start of this service fail, with the error as its reason.
+    """
+
+    Options: ClassVar[type[ManagerOptions]] = ManagerOptions
+    rpc_version: ClassVar[str] = "1.0"
+    driver_type: ClassVar[type[Driver] | None] = None
+    """The contract of this manager's drivers; None for a manager without drivers."""
+    extension_kinds: ClassVar[Mapping[str, type]] = {}
+    """The kinds of parts that other plugins may bring, each with the class they must derive from."""
+
+    def __init__(self, environment: ManagerEnvironment) -> None:
+        self.environment = environment
+        self.topic = environment.topic
+        self.host = environment.host
+        self.options: Any = environment.options
+        self.drivers: Drivers = environment.drivers
+        self.store = environment.store
+        self.client = environment.client
+        self.clock = environment.clock
+        self.log = environment.log
+        self.extensions = environment.extensions
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
+        """Set up this host before RPC is open: read records, reconcile, recover what a crash left.
+
+        Args:
+            service_id: Id of this service's row in the services table.
+            added_to_cluster: Whether the row joined its cluster with this start.
+        """
+
+    def pre_start_hook(self) -> Any:
+        """Run just before the RPC endpoint opens."""
+
+    def init_host_with_rpc(self) -> Any:
+        """Run when the RPC endpoint is open: other services can be called now, and can call."""
+
+    def post_start_hook(self) -> Any:
+        """Run at the end of the start, before the periodic tasks begin."""
+
+    def driver_ready(self, name: str) -> Any:
+        """Run each time a driver has become ready, in the start or later; runs in the pool after `init_host`.
+
+        Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`.
+
+        Args:
+            name: The driver's name in the configuration.
+        """
+
+    def is_working(self) -> Any:
+        """Return whether the manager can do its work; raise an error that says why it cannot. Asked with each report."""
+        return True
+
+    def reset(self) -> Any:
+        """Take over a new configuration (SIGHUP, `ostler reload`); `self.options` is new already."""
+
+    def cleanup_host(self) -> Any:
+        """Let go of what the manager holds; called once in the stop, also when the start had failed after `init_host`."""
+
+    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
+        """Return what this service offers to schedulers: backend name to facts. Runs in the pool.
+
+        By default what each ready driver says of itself.
+        """
+        return {name: self.drivers[name].capabilities() for name in self.drivers.ready()}

@@ -1,0 +1,1 @@
+"""Messages: call, cast, fanout, publish and subscribe."""

@@ -1,0 +1,119 @@
+"""The request that a method serves: who asks, until when, and how to tell how far it is."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ostler.clock import Clock, SystemClock
+from ostler.errors import CallCancelled, DeadlineExceeded
+from ostler.types import LOCAL_PEER, Peer, Role
+
+
+class Progress(NamedTuple):
+    """How far a call is: `done` of `total` in a unit of the method's choice (bytes, steps), `total` 0 when unknown."""
+
+    done: float
+    total: float
+    text: str
+
+
+class Context:
+    """What an exposed method or periodic task is told about the request that it serves.
+
+    Args:
+        topic: The topic the request came on.
+        method: The method's name.
+        request_id: The id that every log line of this request carries.
+        peer: Who asks.
+        role: The highest role of who asks.
+        deadline: Moment of the monotonic clock after which nobody waits for the result; None for no limit.
+        clock: The source of time.
+        on_progress: Receives each progress report, on the thread that made it.
+    """
+
+    __slots__ = (
+        "_cancelled", "_clock", "_on_progress", "deadline", "last_progress", "method", "peer", "request_id", "role", "topic",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        topic: str,
+        method: str,
+        *,
+        request_id: str = "",
+        peer: Peer = LOCAL_PEER,
+        role: Role = Role.ADMIN,
+        deadline: float | None = None,
+        clock: Clock | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.method = method
+        self.request_id = request_id
+        self.peer = peer
+        self.role = role
+        self.deadline = deadline
+        self.last_progress = 0.0
+        self._clock = clock or SystemClock()
+        self._on_progress = on_progress
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller took the request back. Any thread; a long `def` method looks at it between steps."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Mark the request as taken back. Any thread."""
+        self._cancelled = True
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline (0 when it has passed), None when there is none. Any thread."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - self._clock.monotonic())
+
+    def check(self) -> None:
+        """Raise if the work is no longer wanted; for loops of long methods. Any thread.
+
+        Raises:
+            CallCancelled: The caller took the request back.
+            DeadlineExceeded: The deadline has passed.
+        """
+        if self._cancelled:
+            raise CallCancelled(f"{self.topic}.{self.method} was cancelled by its caller", request_id=self.request_id)
+        if self.deadline is not None and self._clock.monotonic() >= self.deadline:
+            raise DeadlineExceeded(f"the deadline of {self.topic}.{self.method} has passed", request_id=self.request_id)
+
+    def progress(self, done: float, total: float = 0, text: str = "") -> None:
+        """Tell the caller how far the work is, and everybody else that it is alive. Any thread.
+
+        Args:
+            done: How much is done, in bytes, steps or whatever the method counts.
+            total: How much there is, 0 when that is not known.
+            text: What is being done now.
+        """
+        self.last_progress = self._clock.monotonic()
+        if self._on_progress is not None:
+            self._on_progress(Progress(done, total, text))
+
+
+_current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostler_context", default=None)
+
+
+def current_context() -> Context | None:
+    """Return the request that this thread or task is serving, None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def serving(context: Context) -> Iterator[Context]:
+    """Make `context` the current one inside the block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

@@ -1,0 +1,242 @@
+"""Ids, states and small frozen structs that every room shares; nothing here acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+CONTROL_TOPIC = "ostler"
+"""The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
+
+
+class ServiceState(StrEnum):
+    """What a service says of itself (DESIGN 7)."""
+
+    STARTING = "starting"
+    UP = "up"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class DriverState(StrEnum):
+    """What a driver is: `failed` waits for its next try, `stuck` has a call that outlived its time budget."""
+
+    INITIALISING = "initialising"
+    READY = "ready"
+    FAILED = "failed"
+    STUCK = "stuck"
+    STOPPED = "stopped"
+
+
+class PluginState(StrEnum):
+    """How far a plugin came: `found` until it is imported, `loaded` when its hooks are registered."""
+
+    FOUND = "found"
+    LOADED = "loaded"
+    FAILED = "failed"
+    DISABLED = "disabled"
+    BLOCKED = "blocked"
+
+
+class Role(StrEnum):
+    """What a caller may do; each role includes those before it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+ROLE_ORDER: Mapping[Role, int] = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A state with its why and since; `since` is wall time in seconds since 1970."""
+
+    state: str
+    why: str = ""
+    since: float = 0.0
+
+
+class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due."""
+
+    name: str
+    driver: str
+    state: DriverState
+    why: str = ""
+    since: float = 0.0
+    retry_at: float = 0.0
+    tries: int = 0
+    calls: int = 0
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who sent a message: the user and process behind an ipc connection, as the kernel told at connect time.
+
+    `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`).
+    """
+
+    uid: int = -1
+    gid: int = -1
+    pid: int = -1
+    name: str = "unknown"
+
+
+LOCAL_PEER = Peer(name="local")
+"""The daemon itself: a manager that calls another in the same process, or a periodic task."""
+
+
+class BootStamp(msgspec.Struct, frozen=True):
+    """A moment that does not trust the wall clock: boot id, boot-time clock in seconds, wall time in seconds."""
+
+    boot_id: str
+    boot_time: float
+    wall: float
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
+
+    `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports since the row was made.
+    """
+
+    topic: str
+    host: str
+    manager: str = ""
+    state: ServiceState = ServiceState.STARTING
+    why: str = ""
+    since: float = 0.0
+    up: bool = False
+    enabled: bool = True
+    disabled_reason: str = ""
+    disabled_by: str = ""
+    required: bool = True
+    rpc_version: str = "1.0"
+    beat: int = 0
+    last_report: float = 0.0
+    in_flight: int = 0
+    queued: int = 0
+    workers: int = 0
+    here: bool = True
+    drivers: list[DriverStatus] = []
+
+
+class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A plugin as an operator sees it; `seconds` is how long it took to load."""
+
+    name: str
+    state: PluginState
+    why: str = ""
+    distribution: str = ""
+    version: str = ""
+    module: str = ""
+    api: str = ""
+    required: bool = False
+    hooks: list[str] = []
+    seconds: float = 0.0
+
+
+class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30 s` or a cron text."""
+
+    service: str
+    task: str
+    spacing: str
+    enabled: bool = True
+    paused: bool = False
+    runs: int = 0
+    errors: int = 0
+    last_run: float = 0.0
+    last_seconds: float = 0.0
+    last_error: str = ""
+    next_run: float = 0.0
+    running_since: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One option that a reload found changed, and what the change needs; secrets stand as `***`."""
+
+    path: str
+    old: Json
+    new: Json
+    needs: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem."""
+
+    ok: bool
+    at: float
+    summary: str
+    changes: list[Change] = []
+    needs_restart: list[str] = []
+    problems: list[str] = []
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon at one glance; `not_well` has one line for everything that needs attention, empty when all is well."""
+
+    host: str
+    version: str
+    pid: int
+    state: ServiceState
+    since: float
+    started: float
+    why: str = ""
+    rpc: str = ""
+    events: str = ""
+    memory: int = 0
+    threads: int = 0
+    services: list[ServiceStatus] = []
+    plugins: list[PluginStatus] = []
+    not_well: list[str] = []
+    last_reload: Verdict | None = None
+
+
+class OptionValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One option with its value and where that comes from: `file:line:column`, `default`, `--set`; secrets: `***`."""
+
+    path: str
+    value: Json
+    origin: str
+
+
+class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """One argument of an exposed method; `default` is JSON text, empty when the argument is required."""
+
+    name: str
+    type: str
+    required: bool
+    default: str = ""
+
+
+class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """One exposed method, as `ostler describe` shows it."""
+
+    topic: str
+    method: str
+    role: Role
+    version: str
+    changes: bool
+    arguments: list[ArgumentDescription]
+    result: str
+    doc: str
+
+
+class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service last said it can do: backend name to facts; `stale` when that is older than its down time."""
+
+    topic: str
+    host: str
+    backends: dict[str, dict[str, Json]]
+    reported_at: float
+    stale: bool = False
+    enabled: bool = True
+    up: bool = True

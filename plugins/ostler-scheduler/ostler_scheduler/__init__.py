@@ -1,0 +1,1 @@
+"""A scheduler: keeps capabilities, filters and weighs, and explains its choice."""

@@ -1,0 +1,1 @@
+"""Volumes on a host: a manager, a driver contract, and the `file` driver."""
