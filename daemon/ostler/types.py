@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+else:
+    # msgspec cannot follow an alias that names itself; on the wire it is whatever msgpack knows, which is the same.
+    Json = Any
 
 CONTROL_TOPIC = "ostler"
 """The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
