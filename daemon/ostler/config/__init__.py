@@ -1,1 +1,42 @@
-"""TBD."""
+"""Configuration: how options are declared, read from TOML in layers, checked all at once, compared and documented.
+
+    units, paths        sizes, times and places; import no pydantic, so that the command answers fast
+    options             `OptionsModel`, `Field` and the types of options; what plugin authors use
+    core                the sections of the daemon itself
+    positions           where each key of a TOML text stands
+    load                layers of files merged, each value with its origin
+    validate            raw values to models, every problem at once; `secrets` resolves what stands elsewhere
+    diff                what changed between two configurations, and what each change needs
+    reference           the shipped file, the reference page and the JSON Schema, from the same declarations
+
+Nothing here starts, connects or logs. The names below are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ostler.config.options import Field, OptionsModel, Seconds, Secret, Size
+    from ostler.config.paths import Paths
+    from ostler.config.units import format_seconds, format_size, parse_seconds, parse_size
+
+_HOMES = {
+    "options": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
+    "paths": ["Paths"],
+    "units": ["format_seconds", "format_size", "parse_seconds", "parse_size"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Field", "OptionsModel", "Paths", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_seconds",
+    "parse_size",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ostler.config' has no attribute {name!r}")
+    return getattr(import_module(f"ostler.config.{module}"), name)

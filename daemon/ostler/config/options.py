@@ -1,0 +1,115 @@
+"""How options are declared: once, with type, default, unit, help and what a change of them needs.
+
+    class LampOptions(ManagerOptions):
+        poll: Seconds = Field(30, gt=0, help="How often the lamps are asked for their state")
+
+That one declaration feeds validation, the shipped file, the reference page, the JSON Schema and the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import pydantic
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from ostler.config.units import SIZE_MAX, parse_seconds, parse_size
+from ostler.errors import InvalidInput
+
+Reload: TypeAlias = Literal["live", "driver", "service", "daemon"]
+"""What a change of an option needs: nothing, a new driver, a new service, or a new daemon."""
+
+_FACTS = "x-ostler"
+
+
+class OptionsModel(pydantic.BaseModel):
+    """The base of every table of options: frozen, and unknown keys are errors.
+
+    It is built when it is first used, so that the models of a plugin cost nothing until a configuration names them.
+    """
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,  # a default may be written as in a file: "10GiB", "30s"
+        defer_build=True,
+        protected_namespaces=(),
+    )
+
+
+class OptionFacts(NamedTuple):
+    """What `Field` said of an option beside its type and default."""
+
+    unit: str
+    reload: Reload
+    secret: bool
+    shown: str
+
+
+def Field(  # noqa: N802  (it stands where pydantic's stands)
+    default: Any = ...,
+    *,
+    help: str,  # noqa: A002  (the word for it everywhere in the command)
+    unit: str = "",
+    reload: Reload = "live",
+    secret: bool = False,
+    shown: str = "",
+    **constraints: Any,
+) -> Any:
+    """Declare an option.
+
+    Args:
+        default: The default; without one the option is required. What depends on the machine or the environment is
+            given as `default_factory=...` instead, and is asked for when a configuration is read.
+        help: What it does, one or two sentences without a final full stop.
+        unit: The unit of the value, when neither the type nor the name says it.
+        reload: What a change of it needs.
+        secret: Whether its value is masked wherever it is shown; the type `Secret` is masked by itself.
+        shown: The default in words, for one that is computed.
+        constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length` and the like, as pydantic knows them.
+    """
+    facts: dict[str, Any] = {"unit": unit, "reload": reload, "secret": secret, "shown": shown}
+    if "default_factory" not in constraints:
+        constraints["default"] = default
+    return pydantic.Field(description=help, json_schema_extra={_FACTS: facts}, **constraints)
+
+
+def facts_of(field: FieldInfo) -> OptionFacts:
+    """Return what `Field` said of an option; for a plain pydantic field the cautious answer."""
+    extra = field.json_schema_extra
+    known: Any = extra.get(_FACTS) if isinstance(extra, dict) else None
+    if not isinstance(known, dict):
+        return OptionFacts("", "daemon", False, "")
+    return OptionFacts(**known)
+
+
+def _written(parse: Callable[[str], float], value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value)
+    except InvalidInput as error:
+        raise PydanticCustomError("ostler_unit", "{text}", {"text": str(error)}) from None
+
+
+def _seconds(value: object) -> object:
+    return _written(parse_seconds, value)
+
+
+def _size(value: object) -> object:
+    return _written(parse_size, value)
+
+
+Seconds = Annotated[float, pydantic.BeforeValidator(_seconds, json_schema_input_type=float | str)]
+"""A time span in seconds; written `30`, `"30s"`, `"5min"`, `"2h"`."""
+
+Size = Annotated[
+    int, pydantic.BeforeValidator(_size, json_schema_input_type=int | str), pydantic.Field(ge=0, le=SIZE_MAX)
+]
+"""A number of bytes; written `10737418240`, `"10GiB"`, `"500MB"`."""
+
+Secret = pydantic.SecretStr
+"""Text that is never printed; written `{credential = "name"}` or `{file = "/path"}`."""

@@ -1,0 +1,109 @@
+"""Sizes and times as people write them; imports nothing heavy, the command uses it as well."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ostler.errors import InvalidInput
+
+SIZE_MAX = 2**63 - 1
+"""The largest size, in bytes: what SQLite, msgpack and the kernel can hold."""
+
+_BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
+_DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
+_SIZES = {name.lower(): factor for name, factor in {"B": 1, **_DECIMAL, **_BINARY}.items()} | {"": 1}
+_TIMES = {
+    "us": 1e-6, "ms": 1e-3,
+    "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
+    "m": 60.0, "min": 60.0, "minute": 60.0, "minutes": 60.0,
+    "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+    "w": 604800.0, "week": 604800.0, "weeks": 604800.0,
+}  # fmt: skip
+_SIZE = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
+_SIZE_HINT = 'write whole bytes (10737418240) or a number with a unit ("10GiB", "500MB")'
+_TIME_HINT = 'write seconds (30) or a number with a unit ("30s", "5min", "2h", "1h30min")'
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as `10GiB` (powers of 1024), `500MB` (powers of 1000) or `4096`.
+
+    Args:
+        text: The size; case and spaces around the unit do not matter.
+
+    Raises:
+        InvalidInput: It is no size, is below zero, is no whole number of bytes, or is above 2^63 - 1.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    factor = _SIZES.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise InvalidInput(f'"{text}" is no size', hint=_SIZE_HINT, value=text)
+    size = _scaled(match[1], factor)
+    if size is None:
+        raise InvalidInput(f'"{text}" is no whole number of bytes', hint=_SIZE_HINT, value=text)
+    if not 0 <= size <= SIZE_MAX:
+        what = "below zero" if size < 0 else "more than any file can hold"
+        raise InvalidInput(f'"{text}" is {what}', hint=_SIZE_HINT, value=text)
+    return size
+
+
+def _scaled(number: str, factor: int) -> int | None:
+    # In whole numbers: a float would lose bytes of a large size.
+    whole, _, part = number.partition(".")
+    if not part:
+        return int(whole) * factor
+    total, rest = divmod(abs(int(whole + part)) * factor, 10 ** len(part))
+    return None if rest else -total if number.startswith("-") else total
+
+
+def format_size(size: int) -> str:
+    """Return bytes as people read them: in a unit that fits (`10GiB`, `500MB`), else with one decimal (`1.5GiB`)."""
+    if size < 1000:
+        return f"{size}B"
+    for units in (_BINARY, _DECIMAL):
+        for name, factor in reversed(units.items()):
+            if size >= factor and size % factor == 0:
+                return f"{size // factor}{name}"
+    name, factor = max((item for item in _BINARY.items() if item[1] <= max(size, 1024)), key=lambda item: item[1])
+    return f"{size / factor:.1f}{name}"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a time span such as `30s`, `5min`, `2h`, `1h30min` or `30`.
+
+    Args:
+        text: The time span; units are us, ms, s, min (or m), h, d and w, and their English words.
+
+    Raises:
+        InvalidInput: It is no time span.
+    """
+    stripped = text.strip().lower()
+    total, at = 0.0, 0
+    while match := _TIME.match(stripped, at):
+        factor = _TIMES.get(match[2])
+        bare = not match[2] and (at > 0 or match.end() < len(stripped))  # "1h 30" might mean anything
+        if factor is None or bare:
+            break
+        total, at = total + float(match[1]) * factor, match.end()
+    if not stripped or at < len(stripped) or not math.isfinite(total):
+        raise InvalidInput(f'"{text}" is no time span', hint=_TIME_HINT, value=text)
+    return total
+
+
+def format_seconds(seconds: float) -> str:
+    """Return seconds as people read them: `1h30min`, `5min`, `45s`, `2.5s`, `200ms`."""
+    if seconds < 0:
+        return f"-{format_seconds(-seconds)}"
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.4g}ms"
+    parts: list[str] = []
+    rest = seconds
+    for unit, factor in (("w", 604800), ("d", 86400), ("h", 3600), ("min", 60)):
+        count, rest = divmod(rest, factor)
+        if count:
+            parts.append(f"{count:.0f}{unit}")
+    if rest or not parts:
+        parts.append(f"{rest:.6g}s")
+    return "".join(parts)
