@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostler.config import Field, OptionsModel, Seconds, Secret, Size
+    from ostler.config import Field, OptionsModel, Seconds, Secret, Size, format_seconds, format_size, parse_size
     from ostler.driver import Driver, DriverOptions, feature, time_budget
     from ostler.errors import (
         Busy,
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState
 
 _HOMES = {
-    "config": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
+    "config": [
+        "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
+    ],
     "driver": ["Driver", "DriverOptions", "feature", "time_budget"],
     "errors": [
         "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "DriverError", "DriverNotReady",
@@ -61,7 +63,8 @@ __all__ = [
     "Database", "DeadlineExceeded", "Driver", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
     "DriverStuck", "Event", "Field", "InvalidInput", "Json", "Manager", "ManagerOptions", "MessagingError", "NoCapacity",
     "NotFound", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret",
-    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "hookimpl", "periodic", "time_budget",
+    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
+    "parse_size", "periodic", "time_budget",
 ]  # fmt: skip
 
 
