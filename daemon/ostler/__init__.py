@@ -61,10 +61,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict", "Context",
     "Database", "DeadlineExceeded", "Driver", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
-    "DriverStuck", "Event", "Field", "InvalidInput", "Json", "Manager", "ManagerOptions", "MessagingError", "NoCapacity",
-    "NotFound", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret",
-    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
-    "parse_size", "periodic", "time_budget",
+    "DriverStuck", "Event", "Field", "InvalidInput", "Json", "Manager", "ManagerOptions", "MessagingError",
+    "NoCapacity", "NotFound", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds",
+    "Secret", "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size",
+    "hookimpl", "parse_size", "periodic", "time_budget",
 ]  # fmt: skip
 
 
