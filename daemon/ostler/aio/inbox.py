@@ -36,6 +36,7 @@ class Inbox:
         try:
             self._loop.call_soon_threadsafe(self._drain)
         except RuntimeError:  # the loop has closed; the process is on its way out
+            self._awake = False
             self._queue.clear()
 
     def _drain(self) -> None:
@@ -44,5 +45,5 @@ class Inbox:
             callback = self._queue.popleft()
             try:
                 callback()
-            except Exception:  # noqa: BLE001 - reported, and the rest of the batch goes on
+            except (Exception, SystemExit):  # noqa: BLE001 - reported, and the rest of the batch goes on
                 _log.exception("a hand-over to the loop failed")

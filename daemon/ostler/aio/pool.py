@@ -27,10 +27,19 @@ class Running(NamedTuple):
 
 
 class _Job(NamedTuple):
+    number: int
     label: str
     work: Callable[[], Any]
     done: Callable[[Any, BaseException | None], None]
     context: contextvars.Context
+
+
+class Worker(threading.Thread):
+    """A thread of a pool; `pool` says whose, for those who look at all threads (a dump, virtual time)."""
+
+    def __init__(self, pool: WorkerPool, work: Callable[[], None], name: str) -> None:
+        super().__init__(target=work, name=name, daemon=True)
+        self.pool = pool
 
 
 class WorkerPool:
@@ -52,9 +61,11 @@ class WorkerPool:
         self.queue_limit = queue_limit
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Worker] = []
         self._running: dict[int, tuple[str, str, float]] = {}
-        self._numbers = itertools.count(1)
+        self._in_flight: set[int] = set()
+        self._thread_numbers = itertools.count(1)
+        self._job_numbers = itertools.count(1)
         self._idle = 0
         self._closed = False
 
@@ -69,7 +80,7 @@ class WorkerPool:
             Busy: The queue is full.
             Draining: The pool has been closed.
         """
-        job = _Job(label, work, done, contextvars.copy_context())
+        job = _Job(next(self._job_numbers), label, work, done, contextvars.copy_context())
         with self._changed:
             if self._closed:
                 raise Draining(f"{self.name} takes no new work, it is being stopped", pool=self.name)
@@ -81,6 +92,7 @@ class WorkerPool:
                     retry_after=1.0,
                 )
             self._queue.append(job)
+            self._in_flight.add(job.number)
             if self._idle < len(self._queue) and len(self._threads) < self.size:
                 self._start_thread()
             else:
@@ -130,10 +142,15 @@ class WorkerPool:
     @property
     def threads(self) -> int:
         """How many threads there are."""
-        return len(self._threads)
+        return sum(thread.is_alive() for thread in self._threads)
+
+    def in_flight(self) -> frozenset[int]:
+        """Return the numbers of the jobs that wait, run, or whose end is being reported. Any thread."""
+        with self._changed:
+            return frozenset(self._in_flight)
 
     def close(self) -> list[str]:
-        """Take no new work, drop what waits (its `done` gets `Draining`), let the threads end; return the dropped labels."""
+        """Take no new work and let the threads end; return the labels of what waited, whose `done` gets `Draining`."""
         with self._changed:
             self._closed = True
             dropped, self._queue = list(self._queue), deque()
@@ -146,37 +163,33 @@ class WorkerPool:
         """Wait up to `timeout` seconds for the threads to end after `close`; return what still runs."""
         until = time.monotonic() + timeout
         for thread in list(self._threads):
-            thread.join(max(0.0, until - time.monotonic()))
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
         return self.running()
 
     def _start_thread(self) -> None:
-        name = f"{self.name}-{next(self._numbers)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = Worker(self, self._work, f"{self.name}-{next(self._thread_numbers)}")
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:  # no memory, or the limit of tasks is reached
+        except (RuntimeError, MemoryError):  # no memory, or the limit of tasks is reached
             self._threads.remove(thread)
             if not self._threads:
-                self._queue.pop()
+                self._in_flight.discard(self._queue.pop().number)
                 raise Busy(
                     f"{self.name} cannot start a thread", hint="raise TasksMax or free memory", retry_after=5.0
                 ) from None
             _log.warning("%s cannot start another thread and goes on with %d", self.name, len(self._threads))
 
     def _work(self) -> None:
-        me = threading.get_ident()
-        name = threading.current_thread().name
         while (job := self._next()) is not None:
-            with self._changed:
-                self._running[me] = (job.label, name, time.monotonic())
             result, error = None, None
             try:
                 result = job.context.run(job.work)
             except BaseException as raised:  # noqa: BLE001 - SystemExit of a plugin must not end this thread
                 error = raised
             with self._changed:
-                del self._running[me]
+                del self._running[threading.get_ident()]
             self._finish(job, result, error)
             # Keep nothing alive while waiting for the next job.
             del job, result, error
@@ -189,15 +202,21 @@ class WorkerPool:
                     if self._closed:
                         return None
                     self._changed.wait()
-                return self._queue.popleft()
             finally:
                 self._idle -= 1
+            # Taken and entered in one step: `running` and `in_flight` never miss a job between queue and thread.
+            job = self._queue.popleft()
+            thread = threading.current_thread()
+            self._running[threading.get_ident()] = (job.label, thread.name, time.monotonic())
+            return job
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
         try:
             job.done(result, error)
-        except Exception:  # noqa: BLE001 - reported, and the thread goes on
+        except BaseException:  # noqa: BLE001 - reported, and the thread goes on
             _log.exception("the end of %s in %s could not be reported (its error: %r)", job.label, self.name, error)
+        with self._changed:
+            self._in_flight.discard(job.number)
 
 
 def contained(error: BaseException) -> Exception:

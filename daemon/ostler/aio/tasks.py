@@ -26,18 +26,27 @@ class TaskOwner:
         self._name = name
         self._on_end = on_end
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str, forever: bool = False) -> asyncio.Task[Any]:
         """Start a task. On the loop's thread. A task that fails is logged; its result is None then."""
         task = asyncio.get_running_loop().create_task(self._guard(work, name, forever), name=f"{self._name}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._cancelled.discard)
+        # A task that is cancelled before its first step never enters `_guard`: its coroutine is closed here, else it
+        # would be reported as never awaited.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
         try:
             result = await work
         except asyncio.CancelledError:
+            if asyncio.current_task() not in self._cancelled:
+                self._ended(f"task {name} of {self._name} was cancelled by somebody else than its owner", forever)
+            raise
+        except GeneratorExit:  # the loop is gone and the interpreter tidies up
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit would stop the loop
             _log.error("task %s of %s failed", name, self._name, exc_info=error)
@@ -55,13 +64,24 @@ class TaskOwner:
         return sorted(task.get_name() for task in self._tasks)
 
     async def wait(self, timeout: float | None = None) -> list[str]:
-        """Wait for all tasks to end; return the names of those that had not when `timeout` seconds had passed."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=timeout)
-        return self.names()
+        """Wait for all tasks to end; return the names of those that had not when `timeout` seconds had passed.
+
+        A task that calls this does not wait for itself.
+        """
+        if others := self._others():
+            await asyncio.wait(others, timeout=timeout)
+        return sorted(task.get_name() for task in self._others())
 
     async def cancel(self, timeout: float = 5.0) -> list[str]:
-        """Cancel all tasks and wait for them; return the names of those that did not end within `timeout` seconds."""
-        for task in list(self._tasks):
+        """Cancel all tasks and wait for them; return the names of those that did not end within `timeout` seconds.
+
+        A task that calls this goes on.
+        """
+        for task in self._others():
+            self._cancelled.add(task)
             task.cancel()
         return await self.wait(timeout)
+
+    def _others(self) -> list[asyncio.Task[Any]]:
+        current = asyncio.current_task()
+        return [task for task in self._tasks if task is not current]

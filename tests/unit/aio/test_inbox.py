@@ -1,0 +1,109 @@
+"""From threads to the loop, in batches."""
+
+import asyncio
+import threading
+
+from ostler.aio import Inbox
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts how often it is woken from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.wakes = 0
+
+    def call_soon_threadsafe(self, *args, **kwargs):
+        self.wakes += 1
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+def run(work):
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        return runner.run(work)
+
+
+def test_callbacks_run_on_the_loop_in_the_order_they_came():
+    async def main():
+        inbox, seen, end = Inbox(asyncio.get_running_loop()), [], asyncio.Event()
+        home = threading.get_ident()
+
+        def feed():
+            for number in range(100):
+                inbox.post(lambda number=number: seen.append((number, threading.get_ident() == home)))
+            inbox.post(end.set)
+
+        threading.Thread(target=feed).start()
+        await asyncio.wait_for(end.wait(), 10)
+        assert seen == [(number, True) for number in range(100)]
+
+    run(main())
+
+
+def test_one_wake_up_serves_the_whole_batch():
+    async def main():
+        loop = asyncio.get_running_loop()
+        inbox, seen = Inbox(loop), []
+        before = loop.wakes
+        for number in range(1000):
+            inbox.post(lambda number=number: seen.append(number))
+        assert loop.wakes - before == 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(seen) == 1000
+
+    run(main())
+
+
+def test_what_is_posted_while_the_batch_runs_is_not_lost():
+    async def main():
+        inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
+        inbox.post(lambda: inbox.post(end.set))
+        await asyncio.wait_for(end.wait(), 10)
+
+    run(main())
+
+
+def test_a_callback_that_raises_does_not_stop_the_rest_of_the_batch(caplog):
+    async def main():
+        inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
+
+        def fail(kind):
+            raise kind("no")
+
+        inbox.post(lambda: fail(ValueError))
+        inbox.post(lambda: fail(SystemExit))
+        inbox.post(end.set)
+        await asyncio.wait_for(end.wait(), 10)
+
+    run(main())
+    assert caplog.text.count("a hand-over to the loop failed") == 2
+
+
+def test_after_the_loop_has_closed_posts_are_dropped_and_nothing_piles_up():
+    loop = asyncio.new_event_loop()
+    inbox = Inbox(loop)
+    loop.close()
+    for _ in range(100):
+        inbox.post(lambda: None)
+    assert len(inbox._queue) == 0
+
+
+def test_nothing_is_lost_when_many_threads_post():
+    async def main():
+        inbox, seen, end = Inbox(asyncio.get_running_loop()), [0], asyncio.Event()
+
+        def count():
+            seen[0] += 1
+            if seen[0] == 20_000:
+                end.set()
+
+        def feed():
+            for _ in range(5000):
+                inbox.post(count)
+
+        for _ in range(4):
+            threading.Thread(target=feed).start()
+        await asyncio.wait_for(end.wait(), 20)
+
+    run(main())

@@ -1,0 +1,295 @@
+"""The pool of named daemon threads."""
+
+import asyncio
+import contextvars
+import logging
+import threading
+
+import pytest
+
+from ostler.aio import WorkerPool, contained
+from ostler.errors import Busy, Draining
+
+
+class Outcome:
+    """Receives what `submit` reports, and waits for it."""
+
+    def __init__(self):
+        self.event = threading.Event()
+        self.result = None
+        self.error = None
+        self.thread = ""
+
+    def __call__(self, result, error):
+        self.result, self.error, self.thread = result, error, threading.current_thread().name
+        self.event.set()
+
+    def wait(self):
+        assert self.event.wait(10)
+        return self
+
+
+@pytest.fixture
+def pool():
+    made = WorkerPool("test", 2, queue_limit=3)
+    yield made
+    made.close()
+    made.join(5)
+
+
+@pytest.fixture
+def gate():
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def occupy(pool, gate, count):
+    started = [threading.Event() for _ in range(count)]
+    for begun in started:
+        pool.submit(lambda begun=begun: (begun.set(), gate.wait(10)), lambda *_: None, label="occupied")
+    for begun in started:
+        assert begun.wait(10)
+
+
+def test_work_runs_on_a_named_daemon_thread_and_its_result_is_reported(pool):
+    done = Outcome()
+    pool.submit(lambda: threading.current_thread().daemon, done, label="ask")
+    assert done.wait().result is True
+    assert done.thread == "test-1"
+    assert done.error is None
+
+
+def test_no_thread_is_started_before_there_is_work(pool):
+    assert pool.threads == 0
+
+
+def test_an_idle_thread_is_used_before_another_is_started(pool):
+    for _ in range(20):
+        done = Outcome()
+        pool.submit(lambda: 1, done, label="one")
+        done.wait()
+        while pool.in_flight():  # the thread is idle again when its job has left the set
+            threading.Event().wait(0.001)
+    assert pool.threads <= 2
+
+
+def test_there_are_never_more_threads_than_the_size_and_the_rest_waits(pool, gate):
+    occupy(pool, gate, 2)
+    done = Outcome()
+    pool.submit(lambda: "third", done, label="third")
+    assert (pool.threads, pool.queued) == (2, 1)
+    gate.set()
+    assert done.wait().result == "third"
+
+
+def test_a_full_queue_refuses_with_the_time_to_come_again(pool, gate):
+    occupy(pool, gate, 2)
+    for _ in range(3):
+        pool.submit(lambda: None, lambda *_: None, label="waits")
+    with pytest.raises(Busy, match="queue of test is full") as refused:
+        pool.submit(lambda: None, lambda *_: None, label="one too many")
+    assert refused.value.facts["retry_after"] == 1.0
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_the_work_raises_is_reported_and_the_thread_goes_on(pool, kind):
+    def fail():
+        raise kind("no")
+
+    for _ in range(5):
+        done = Outcome()
+        pool.submit(fail, done, label="fails")
+        assert type(done.wait().error) is kind
+    assert 1 <= pool.threads <= 2
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_report_that_raises_is_logged_and_the_thread_goes_on(pool, caplog, kind):
+    def report(result, error):
+        raise kind("nobody listens")
+
+    pool.submit(lambda: None, report, label="lost")
+    done = Outcome()
+    pool.submit(lambda: "next", done, label="next")
+    assert done.wait().result == "next"
+    while pool.in_flight():
+        threading.Event().wait(0.001)
+    assert "the end of lost in test could not be reported" in caplog.text
+    assert pool.threads >= 1
+
+
+def test_context_variables_of_the_caller_go_along(pool):
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("from the caller")
+    done = Outcome()
+    pool.submit(variable.get, done, label="read")
+    assert done.wait().result == "from the caller"
+
+
+def test_running_tells_label_thread_and_seconds(pool, gate):
+    occupy(pool, gate, 1)
+    (row,) = pool.running()
+    assert (row.label, row.thread) == ("occupied", "test-1")
+    assert row.seconds >= 0
+
+
+def test_a_job_is_in_flight_from_submit_until_its_end_has_been_reported(pool, gate):
+    seen = []
+    ended = threading.Event()
+
+    def report(result, error):
+        seen.append(len(pool.in_flight()))
+        ended.set()
+
+    pool.submit(lambda: gate.wait(10), report, label="long")
+    assert len(pool.in_flight()) == 1
+    gate.set()
+    assert ended.wait(10)
+    assert seen == [1]
+    while pool.in_flight():
+        threading.Event().wait(0.001)
+
+
+def test_close_refuses_new_work_and_reports_what_waited_as_draining(pool, gate):
+    occupy(pool, gate, 2)
+    done = Outcome()
+    pool.submit(lambda: None, done, label="waits")
+    assert pool.close() == ["waits"]
+    assert isinstance(done.wait().error, Draining)
+    with pytest.raises(Draining):
+        pool.submit(lambda: None, done, label="late")
+    assert len(pool.in_flight()) == 2
+
+
+def test_join_returns_what_still_runs(pool, gate):
+    occupy(pool, gate, 2)
+    pool.close()
+    assert [row.label for row in pool.join(0.01)] == ["occupied", "occupied"]
+    gate.set()
+    assert pool.join(10) == []
+    assert pool.threads == 0
+
+
+def test_a_thread_of_the_pool_that_joins_it_does_not_wait_for_itself(pool):
+    done = Outcome()
+    pool.submit(lambda: (pool.close(), pool.join(0.01)), done, label="closes")
+    assert done.wait().error is None
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """The machine refuses threads, as it does at the limit of tasks."""
+    import ostler.aio.pool as module
+
+    class Refused(module.Worker):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "Worker", Refused)
+
+
+def test_trap_no_memory_for_a_thread_refuses_the_job_and_keeps_nothing_of_it(pool, no_threads):
+    with pytest.raises(Busy, match="cannot start a thread"):
+        pool.submit(lambda: None, lambda *_: None, label="first")
+    assert (pool.queued, pool.threads, len(pool.in_flight())) == (0, 0, 0)
+
+
+def test_no_memory_for_another_thread_goes_on_with_those_there_are(pool, gate, caplog, request):
+    occupy(pool, gate, 1)
+    request.getfixturevalue("no_threads")
+    done = Outcome()
+    with caplog.at_level(logging.WARNING):
+        pool.submit(lambda: "later", done, label="second")
+    assert "goes on with 1" in caplog.text
+    gate.set()
+    assert done.wait().result == "later"
+
+
+def test_run_waits_on_the_loop_and_returns_the_result(pool):
+    async def main():
+        return await pool.run(lambda: threading.current_thread().name, label="ask")
+
+    assert asyncio.run(main()) == "test-1"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, StopIteration, asyncio.CancelledError])
+def test_run_turns_what_would_stop_the_loop_into_a_runtime_error(pool, kind):
+    def fail():
+        raise kind("no")
+
+    async def main():
+        with pytest.raises(RuntimeError, match=kind.__name__) as caught:
+            await pool.run(fail, label="fails")
+        assert isinstance(caught.value.__cause__, kind)
+
+    asyncio.run(main())
+
+
+def test_run_passes_ordinary_errors_as_they_are(pool):
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(lambda: 1 // 0, label="divides")
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_wait_does_not_stop_the_thread(pool, gate):
+    ended = threading.Event()
+
+    async def main():
+        task = asyncio.ensure_future(pool.run(lambda: (gate.wait(10), ended.set()), label="long"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not ended.is_set()
+        gate.set()
+        assert await asyncio.to_thread(ended.wait, 10)
+
+    asyncio.run(main())
+
+
+def test_work_that_ends_after_the_loop_has_closed_harms_nobody(pool, gate, caplog):
+    async def main():
+        asyncio.ensure_future(pool.run(lambda: gate.wait(10), label="long")).cancel()
+        await asyncio.sleep(0)
+        task = asyncio.ensure_future(pool.run(lambda: gate.wait(10), label="long"))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    gate.set()
+    pool.close()
+    assert pool.join(10) == []
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_contained_leaves_exceptions_alone():
+    error = ValueError("plain")
+    assert contained(error) is error
+
+
+def test_a_thousand_jobs_from_many_threads_all_end(pool):
+    count, lock, every = [0], threading.Lock(), threading.Event()
+    wide = WorkerPool("wide", 4, queue_limit=100_000)
+
+    def report(result, error):
+        with lock:
+            count[0] += 1
+            if count[0] == 4000:
+                every.set()
+
+    def feed():
+        for _ in range(1000):
+            wide.submit(lambda: None, report, label="tiny")
+
+    feeders = [threading.Thread(target=feed) for _ in range(4)]
+    for feeder in feeders:
+        feeder.start()
+    for feeder in feeders:
+        feeder.join()
+    assert every.wait(20)
+    wide.close()
+    assert wide.join(5) == []
+    assert wide.in_flight() == frozenset()

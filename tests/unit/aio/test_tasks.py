@@ -1,0 +1,144 @@
+"""Coroutines with a name and an owner."""
+
+import asyncio
+
+import pytest
+
+from ostler.aio import TaskOwner
+
+
+def test_a_task_runs_under_its_owners_name_and_is_let_go_when_it_has_ended():
+    async def main():
+        owner = TaskOwner("lamp")
+
+        async def work():
+            return owner.names()
+
+        assert await owner.spawn(work(), name="look") == ["lamp: look"]
+        await asyncio.sleep(0)
+        assert owner.names() == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_task_that_raises_is_logged_with_its_name_and_stops_nobody(caplog, kind):
+    async def main():
+        owner = TaskOwner("lamp")
+
+        async def work():
+            raise kind("no")
+
+        assert await owner.spawn(work(), name="look") is None
+
+    asyncio.run(main())
+    assert "task look of lamp failed" in caplog.text
+
+
+async def ends():
+    pass
+
+
+async def fails():
+    raise SystemExit("enough")
+
+
+async def cancels_itself():
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"), [(ends, "ended, and should not"), (fails, "SystemExit: enough"), (cancels_itself, "cancelled")]
+)
+def test_trap_an_eternal_task_that_ends_is_reported_with_its_reason(work, reason):
+    async def main():
+        reasons = []
+        owner = TaskOwner("daemon", reasons.append)
+        task = owner.spawn(work(), name="beat", forever=True)
+        await asyncio.wait([task])
+        assert len(reasons) == 1
+        assert "beat" in reasons[0]
+        assert reason in reasons[0]
+
+    asyncio.run(main())
+
+
+def test_an_eternal_task_that_somebody_else_cancels_is_reported():
+    async def main():
+        reasons = []
+        owner = TaskOwner("daemon", reasons.append)
+        task = owner.spawn(asyncio.Event().wait(), name="beat", forever=True)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert len(reasons) == 1
+
+    asyncio.run(main())
+
+
+def test_an_eternal_task_that_its_owner_cancels_is_not_reported():
+    async def main():
+        reasons = []
+        owner = TaskOwner("daemon", reasons.append)
+        owner.spawn(asyncio.Event().wait(), name="beat", forever=True)
+        await asyncio.sleep(0)
+        assert await owner.cancel() == []
+        assert reasons == []
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_before_its_first_step_leaves_no_coroutine_behind():
+    async def main():
+        owner = TaskOwner("lamp")
+        owner.spawn(asyncio.Event().wait(), name="never begun")
+        assert await owner.cancel() == []
+
+    asyncio.run(main())  # a coroutine that was never awaited would be a warning, and warnings are errors here
+
+
+def test_cancel_names_the_tasks_that_do_not_end():
+    async def main():
+        owner, release = TaskOwner("lamp"), asyncio.Event()
+
+        async def stubborn():
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        owner.spawn(stubborn(), name="stubborn")
+        owner.spawn(release.wait(), name="obedient")
+        await asyncio.sleep(0)
+        assert await owner.cancel(timeout=0.01) == ["lamp: stubborn"]
+        release.set()
+        assert await owner.wait(5) == []
+
+    asyncio.run(main())
+
+
+def test_a_task_that_cancels_its_owners_tasks_goes_on_itself():
+    async def main():
+        owner, log = TaskOwner("lamp"), []
+
+        async def tidy():
+            log.append(await owner.cancel())
+            await asyncio.sleep(0)
+            log.append("went on")
+
+        owner.spawn(asyncio.Event().wait(), name="other")
+        await owner.spawn(tidy(), name="tidy")
+        assert log == [[], "went on"]
+
+    asyncio.run(main())
+
+
+def test_wait_returns_at_its_timeout_with_what_is_left():
+    async def main():
+        owner = TaskOwner("lamp")
+        owner.spawn(asyncio.Event().wait(), name="long")
+        assert await owner.wait(0.01) == ["lamp: long"]
+        await owner.cancel()
+
+    asyncio.run(main())

@@ -1,0 +1,113 @@
+"""A loop on which a day passes in a moment."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from ostler.aio import WorkerPool
+from ostler.testing.virtual_time import VirtualTimeLoop, run_virtual, virtual_clock
+
+
+@pytest.fixture
+def pool():
+    made = WorkerPool("virtual", 2)
+    yield made
+    made.close()
+    made.join(5)
+
+
+def test_a_day_passes_in_a_moment():
+    async def main():
+        clock, begun = virtual_clock(), time.monotonic()
+        wall, mono, boot = clock.wall(), clock.monotonic(), clock.boot()
+        await asyncio.sleep(86400 * 3)
+        assert clock.wall() - wall == pytest.approx(86400 * 3)
+        assert clock.monotonic() - mono == pytest.approx(86400 * 3)
+        assert clock.boot() - boot == pytest.approx(86400 * 3)
+        assert time.monotonic() - begun < 5
+
+    run_virtual(main())
+
+
+def test_timers_run_in_their_order_and_at_their_time():
+    async def main():
+        loop, seen = asyncio.get_running_loop(), []
+        begun = loop.time()
+        for delay in (30, 10, 20):
+            loop.call_later(delay, lambda delay=delay: seen.append((delay, loop.time() - begun)))
+        await asyncio.sleep(100)
+        assert seen == [(10, pytest.approx(10)), (20, pytest.approx(20)), (30, pytest.approx(30))]
+
+    run_virtual(main())
+
+
+def test_time_stands_still_while_a_pool_works(pool):
+    async def main():
+        loop = asyncio.get_running_loop()
+        sleeper = asyncio.ensure_future(asyncio.sleep(3600))
+        before = loop.time()
+        real = threading.Event()
+        await pool.run(lambda: real.wait(0.05), label="works a little")
+        assert loop.time() == before
+        await sleeper
+
+    run_virtual(main())
+
+
+def test_hung_work_does_not_stop_time(pool):
+    gate = threading.Event()
+
+    async def main():
+        hung = asyncio.ensure_future(pool.run(lambda: gate.wait(30), label="hangs"))
+        begun = time.monotonic()
+        for _ in range(20):
+            await asyncio.sleep(3600)
+        assert time.monotonic() - begun < 5
+        gate.set()
+        assert await hung
+
+    run_virtual(main(), patience=0.05)
+
+
+def test_work_that_is_watched_holds_time_up():
+    async def main():
+        loop, under_way = asyncio.get_running_loop(), {"piece"}
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.watch(lambda: under_way)
+        before = loop.time()
+        seen = []
+
+        def end():
+            loop.call_soon_threadsafe(lambda: seen.append(loop.time() - before))
+            under_way.clear()
+
+        thread = threading.Timer(0.03, end)
+        thread.start()
+        await asyncio.sleep(60)
+        thread.join()
+        assert seen == [0.0]
+
+    run_virtual(main())
+
+
+def test_the_wall_clock_can_be_set_alone():
+    async def main():
+        clock = virtual_clock()
+        mono = clock.monotonic()
+        clock.set_wall(5.0)
+        await asyncio.sleep(10)
+        assert clock.wall() == pytest.approx(15.0)
+        assert clock.monotonic() - mono == pytest.approx(10)
+        assert clock.boot_id() == "virtual-boot"
+
+    run_virtual(main())
+
+
+def test_an_ordinary_loop_has_no_virtual_clock():
+    async def main():
+        virtual_clock()
+
+    with pytest.raises(TypeError, match="run_virtual"):
+        asyncio.run(main())
