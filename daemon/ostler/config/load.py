@@ -1,0 +1,265 @@
+"""The layers of a configuration read and merged; each value remembers where it was written.
+
+Tables merge, anything else is replaced by the later layer. Whatever cannot be read is a problem with its place, and the
+other files are read all the same, so that everything is said at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, TypeAlias
+
+import tomli
+
+from ostler.config.paths import Paths
+from ostler.config.positions import Path, Position, key_positions
+from ostler.errors import Problem
+
+OVERRIDE = "--set"
+"""The origin of values that the command line gave."""
+DEFAULT = "default"
+"""The origin of values that nothing gave."""
+
+Placer: TypeAlias = Callable[[Path], str]
+
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+@dataclass(frozen=True)
+class RawConfiguration:
+    """All layers merged, not yet checked against any model.
+
+    Attributes:
+        data: The merged tables.
+        files: The files that were read, first to last.
+        problems: What could not be read or parsed.
+        origins: Where each value stands, by its path.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    origins: dict[Path, str] = field(default_factory=dict)
+
+    def origin(self, path: Sequence[str | int]) -> str:
+        """Return where a value comes from: `file:line:column`, `--set`, or `default` when nothing gives it."""
+        return self.origins.get(tuple(path), DEFAULT)
+
+    def place(self, path: Sequence[str | int]) -> str:
+        """Return the place to point at for a path: its own, else that of the nearest table around it, else none."""
+        for length in range(len(path), 0, -1):
+            found = self.origins.get(tuple(path[:length]))
+            if found is not None:
+                return found
+        return self.files[-1] if self.files else ""
+
+    def problem(self, path: Sequence[str | int], what: str) -> Problem:
+        """Return a problem with the place of a path, for findings of callers."""
+        return Problem(self.place(path), what)
+
+    def table(self, path: Sequence[str]) -> dict[str, Any]:
+        """Return the table at a path; empty when there is none."""
+        node: Any = self.data
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        return node if isinstance(node, dict) else {}
+
+    def sorted(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems in the order of the files and of the lines in them, each once."""
+        order = {name: number for number, name in enumerate(self.files)}
+
+        def key(problem: Problem) -> tuple[int, str, int, int, str]:
+            name, line, column = _split_place(problem.where)
+            return order.get(name, len(order)), name, line, column, problem.what
+
+        return sorted(set(problems), key=key)
+
+
+def _split_place(where: str) -> tuple[str, int, int]:
+    name, _, rest = where.rpartition(":")
+    head, _, line = name.rpartition(":")
+    if head and line.isdigit() and rest.isdigit():
+        return head, int(line), int(rest)
+    return where, 0, 0
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Return a path as it would be written in TOML, items of lists with their number: `access.viewer[2]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        bare = part != "" and part.isascii() and part.replace("-", "").replace("_", "a").isalnum()
+        text += ("." if text else "") + (part if bare else json.dumps(part, ensure_ascii=False))
+    return text
+
+
+def load(paths: Paths, *, overrides: Sequence[str] = ()) -> RawConfiguration:
+    """Read every layer that is there, and merge them.
+
+    Args:
+        paths: Whose configuration.
+        overrides: Values of the command line, each `dotted.key=VALUE`; the value is TOML, or else taken as text.
+
+    Returns:
+        What was read. It never raises: what went wrong is in `problems`.
+    """
+    raw = RawConfiguration()
+    for file in _files(paths, raw):
+        raw.files.append(str(file))
+        text = _text(file, raw)
+        if text is not None:
+            _merge_text(raw, str(file), text)
+    for override in overrides:
+        _merge_override(raw, override)
+    return raw
+
+
+def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:
+    """Return what one TOML text says, as if it were the only file; for tests and for checks of a text."""
+    raw = RawConfiguration(files=[name])
+    _merge_text(raw, name, text)
+    return raw
+
+
+def _files(paths: Paths, raw: RawConfiguration) -> Iterator[FilePath]:
+    for layer in paths.config_dirs:
+        try:
+            mode = layer.stat().st_mode
+            if layer == paths.config_file or not stat.S_ISDIR(mode):
+                yield layer
+                continue
+            names = sorted(os.listdir(layer))  # noqa: PTH208  (names alone are needed)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # no layer has to be there
+        except OSError as error:
+            raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
+            continue
+        # Hidden names are what editors and package tools leave lying about.
+        yield from (layer / name for name in names if name.endswith(".toml") and not name.startswith("."))
+
+
+def _text(file: FilePath, raw: RawConfiguration) -> str | None:
+    what = ""
+    try:
+        status = file.stat()
+        if status.st_rdev == _NULL_DEVICE:
+            return ""  # a link to /dev/null masks a file, as in systemd's own folders
+        if not stat.S_ISREG(status.st_mode):
+            what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file"  # a pipe would block
+        else:
+            return _decoded(file.read_bytes(), file, raw)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+    raw.problems.append(Problem(str(file), what))
+    return None
+
+
+def _decoded(content: bytes, file: FilePath, raw: RawConfiguration) -> str | None:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
+        byte = content[error.start]
+        raw.problems.append(
+            Problem(f"{file}:{line}:{column}", f"byte 0x{byte:02x} is no UTF-8; save the file as UTF-8")
+        )
+        return None
+
+
+def _merge_text(raw: RawConfiguration, name: str, text: str) -> None:
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        what = f"this is no TOML: {_lowered(error.msg)}"
+        raw.problems.append(Problem(f"{name}:{error.lineno}:{error.colno}", what))
+        return
+    except RecursionError:
+        raw.problems.append(Problem(name, "this is nested too deeply"))
+        return
+    positions = key_positions(text)
+    _merge(raw, raw.data, data, (), lambda path: _place(name, positions, path))
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _place(name: str, positions: dict[Path, Position], path: Path) -> str:
+    position = positions.get(path)
+    return f"{name}:{position.line}:{position.column}" if position else name
+
+
+def _merge_override(raw: RawConfiguration, override: str) -> None:
+    key, equals, value = override.partition("=")
+    try:
+        names = _key_names(key) if equals else []
+    except tomli.TOMLDecodeError:
+        names = []
+    if not names:
+        what = f'"{override}" is no `table.key=VALUE`'
+        raw.problems.append(Problem(OVERRIDE, what))
+        return
+    nested: Any = _override_value(value)
+    for name in reversed(names):
+        nested = {name: nested}
+    _merge(raw, raw.data, nested, (), lambda _path: OVERRIDE)
+
+
+def _key_names(key: str) -> list[str]:
+    if "\n" in key:
+        return []
+    names: list[str] = []
+    node: Any = tomli.loads(f"{key} = 0")
+    while isinstance(node, dict):
+        name = next(iter(node))
+        names.append(name)
+        node = node[name]
+    return names
+
+
+def _override_value(value: str) -> Any:
+    try:
+        parsed = tomli.loads(f"value = {value}")
+    except (tomli.TOMLDecodeError, RecursionError):
+        return value
+    return parsed["value"] if len(parsed) == 1 else value
+
+
+def _merge(raw: RawConfiguration, into: dict[str, Any], new: dict[str, Any], path: Path, place: Placer) -> None:
+    for key, value in new.items():
+        here = (*path, key)
+        old = into.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(raw, old, value, here, place)
+            continue
+        if key in into:
+            _forget(raw, here)
+        into[key] = {} if isinstance(value, dict) else value
+        raw.origins[here] = place(here)
+        if isinstance(value, dict):
+            _merge(raw, into[key], value, here, place)
+        elif isinstance(value, list):
+            _note_items(raw, value, here, place)
+
+
+def _note_items(raw: RawConfiguration, node: Any, path: Path, place: Placer) -> None:
+    items: Iterable[tuple[str | int, Any]]
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        here = (*path, key)
+        raw.origins[here] = place(here)
+        _note_items(raw, value, here, place)
+
+
+def _forget(raw: RawConfiguration, path: Path) -> None:
+    for known in [known for known in raw.origins if known[: len(path)] == path]:
+        del raw.origins[known]
