@@ -1,0 +1,132 @@
+"""Public: what verbs, and the sub-commands of plugins, are made with.
+
+A plugin's sub-command is a typer app, named in the entry-point group `ostler.commands`:
+
+    app = kit.app(help="Look after lamps")
+
+    @app.command("list")
+    def list_lamps() -> None:
+        '''List the lamps.'''
+        with kit.client() as client:
+            kit.show_table(client.call("lamp", "list", type=list[Lamp]), ["name", "on", "brightness"])
+
+`--root`, `--json` and `--timeout` belong to `ostler` itself; `client` and the `show_…` functions follow them. An error
+of Ostler or of the plugin is raised, not printed: the command shows it as one line with its hint, and its exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from ostler.cli import session
+from ostler.cli.output import (
+    Column,
+    emit,
+    heading,
+    json_wanted,
+    on_terminal,
+    say,
+    show_fields,
+    show_table,
+    to_json,
+    warn,
+)
+from ostler.cli.progress import progress
+from ostler.cli.words import human_age, human_duration, human_size, human_time, printable
+from ostler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import typer
+
+    from ostler.messaging.client import Client
+    from ostler.types import Json
+
+__all__ = [
+    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_duration", "human_size", "human_time",
+    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "to_json",
+    "warn",
+]  # fmt: skip
+
+
+def app(help: str = "", **options: Any) -> typer.Typer:  # noqa: A002 - typer's own name for it
+    """Return a typer app that behaves as the verbs of `ostler` do: plain help, no completion options.
+
+    Args:
+        help: One line; shown by `ostler --help` of the sub-command.
+        options: Further arguments of `typer.Typer`.
+    """
+    import typer
+
+    return typer.Typer(
+        help=help,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **options,
+    )
+
+
+@contextmanager
+def client(timeout: float | None = None) -> Iterator[Client]:
+    """Open a client of the daemon that `--root` chose, and close it at the end of the block.
+
+    Args:
+        timeout: Seconds that a call may take unless `--timeout` was given; 60 by default.
+
+    Raises:
+        NotRunning: Nobody listens there.
+        NotPermitted: This user may not open the socket.
+    """
+    chosen = session.current()
+    seconds = chosen.timeout if chosen.timeout is not None else timeout
+    with chosen.connect(chosen.root, session.DEFAULT_TIMEOUT if seconds is None else seconds) as opened:
+        yield cast("Client", opened)  # in tests a fake that stands for it
+
+
+def confirm(question: str, *, yes: bool = False) -> None:
+    """Ask before something that cannot be taken back; returns when the answer is yes.
+
+    Args:
+        question: Without a question mark: `delete volume a`.
+        yes: The value of the verb's `--yes`: whether the answer was given already.
+
+    Raises:
+        InvalidInput: The answer was no, or nobody can be asked because stdin is not a terminal.
+    """
+    if yes:
+        return
+    if not sys.stdin or not sys.stdin.isatty():
+        raise InvalidInput(f"not done without being asked: {question}", hint="say `--yes` where nobody can answer")
+    print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise InvalidInput(f"not done: {question}")
+
+
+def pairs(arguments: Iterable[str]) -> dict[str, Json]:
+    """Return `key=value` arguments as a dictionary; a value that is JSON is decoded, any other is text.
+
+    Args:
+        arguments: For instance `["name=a", "size=10", 'tags=["x"]', "lit=true"]`.
+
+    Raises:
+        InvalidInput: One is not `key=value`, or a key comes twice.
+    """
+    import msgspec
+
+    found: dict[str, Json] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidInput(f"{argument} is not key=value", hint="write for instance name=lamp size=10")
+        if key in found:
+            raise InvalidInput(f"{key} is given twice")
+        try:
+            found[key] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            found[key] = text
+    return found

@@ -1,0 +1,98 @@
+"""What the global options chose: which daemon, how to show results, how to reach it."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from ostler.config.paths import Paths
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds that a call may take when neither `--timeout` nor the verb says otherwise."""
+
+
+class Calls(Protocol):
+    """The part of `ostler.Client` that verbs use; tests put a fake in its place."""
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Close the client; calls under way are cancelled on the server."""
+        ...
+
+    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """Call a method and return its result; see `ostler.Client.call`."""
+        ...
+
+    def cast(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """Hand over a request and return when a server has accepted it; see `ostler.Client.cast`."""
+        ...
+
+    def events(self, pattern: str) -> Iterator[Any]:
+        """Follow the events that fit a pattern; see `ostler.Client.events`."""
+        ...
+
+
+Connect = Callable[["str | None", float], Calls]
+"""Makes a client from the root (None for the default places) and the time-out of a call in seconds."""
+
+
+def connect(root: str | None, timeout: float) -> Calls:
+    """Return a client of the daemon below `root`; nothing but the client is imported."""
+    from ostler.messaging.client import Client
+
+    return Client(root=root, timeout=timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One run of the command.
+
+    Attributes:
+        root: The value of `--root` or `OSTLER_ROOT`, None without either.
+        json: Whether results are wanted as JSON.
+        timeout: The value of `--timeout` in seconds, None when it was not given.
+        connect: Makes a client.
+        environ: The environment.
+    """
+
+    root: str | None = None
+    json: bool = False
+    timeout: float | None = None
+    connect: Connect = connect
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def paths(self) -> Paths:
+        """Return the places of the daemon that is meant."""
+        from ostler.config.paths import Paths
+
+        return Paths.find(self.root, self.environ)
+
+
+_current: contextvars.ContextVar[Session] = contextvars.ContextVar("ostler_session")
+
+
+def current() -> Session:
+    """Return the session of this run of the command; outside of one, that of the bare environment."""
+    found = _current.get(None)
+    if found is None:
+        import os
+
+        return Session(root=os.environ.get("OSTLER_ROOT") or None, environ=os.environ)
+    return found
+
+
+@contextmanager
+def using(session: Session) -> Iterator[Session]:
+    """Make `session` the current one inside the block."""
+    token = _current.set(session)
+    try:
+        yield session
+    finally:
+        _current.reset(token)
