@@ -1,0 +1,228 @@
+"""`SchedulerManager`: keeps capabilities, chooses a backend for a request, and explains the choice."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ostler import (
+    Busy,
+    CapabilityReport,
+    Context,
+    Field,
+    InvalidInput,
+    Json,
+    Manager,
+    ManagerOptions,
+    OstlerError,
+    Seconds,
+    exposed,
+    parse_size,
+    periodic,
+)
+from ostler_scheduler.candidates import Candidates
+from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
+from ostler_scheduler.filters import Filter
+from ostler_scheduler.parts import make_filters, make_weighers
+from ostler_scheduler.weighers import Weigher
+from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
+
+FILTER_KIND = "scheduler.filter"
+WEIGHER_KIND = "scheduler.weigher"
+_TURN = 10.0
+"""Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
+
+
+class SchedulerOptions(ManagerOptions):
+    """The options of `[services.scheduler]`."""
+
+    filters: list[str] = Field(
+        ["enabled", "host", "capabilities", "capacity"],
+        help="The filters that every candidate must pass, in this order",
+        reload="live",
+    )
+    weighers: dict[str, float] = Field(
+        {"free_space": 1.0},
+        help="The weighers, each with its multiplier; a negative one turns its preference round, 0 leaves it out",
+        reload="live",
+    )
+    stale_after: Seconds = Field(
+        180, gt=0, help="A service that has not reported for this long is no candidate", reload="live"
+    )
+    forget_after: Seconds = Field(
+        86400, gt=0, help="A service that has not reported for this long is not shown any more", reload="live"
+    )
+    sync_interval: Seconds = Field(
+        30, gt=0, help="How often reports that may have been missed are fetched from the daemon", reload="live"
+    )
+    seed: int = Field(0, ge=0, help="Seed of the chance that decides ties, for tests; 0 for none", reload="live")
+
+
+class SchedulerManager(Manager):
+    """Chooses a backend for a request. See the README for how."""
+
+    Options = SchedulerOptions
+    rpc_version = "1.0"
+    extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
+        self._turn = threading.Lock()
+        self._chooser = self._make_chooser()
+
+    def _make_chooser(self) -> Chooser:
+        where = f"services.{self.topic}"
+        return Chooser(
+            make_filters(self.options.filters, self.extensions.get(FILTER_KIND, {}), f"{where}.filters"),
+            make_weighers(self.options.weighers, self.extensions.get(WEIGHER_KIND, {}), f"{where}.weighers"),
+            random.Random(self.options.seed or None),  # noqa: S311 - decides ties, guards nothing
+            self.log,
+        )
+
+    def init_host_with_rpc(self) -> None:
+        """Take over the capabilities that the daemon keeps."""
+        self._sync()
+
+    def reset(self) -> None:
+        """Take over changed filters, weighers and times; wrong ones leave the old ones at work."""
+        self._chooser = self._make_chooser()
+        self._candidates.stale_after = self.options.stale_after
+        self._candidates.forget_after = self.options.forget_after
+
+    @periodic(spacing="sync_interval")
+    def sync(self, ctx: Context) -> None:  # noqa: ARG002 - every periodic task is handed its context
+        """Fetch what a lost fanout may have missed: reports, services that went down, and the operator's enable."""
+        self._sync()
+
+    def _sync(self) -> None:
+        asked = self.clock.monotonic()
+        try:
+            reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport])
+        except OstlerError as error:
+            # Services report again by themselves, and this is tried again: no reason not to start.
+            self.log.warning("the capabilities that the daemon keeps cannot be read now: %s", error)
+            return
+        self._candidates.take_kept(reports, asked, self.clock.monotonic())
+
+    @exposed(role="admin")
+    def update_capabilities(
+        self,
+        ctx: Context,  # noqa: ARG002 - every exposed method is handed its context
+        host: str,
+        topic: str,
+        backends: dict[str, dict[str, Json]],
+        reported_at: float,
+        enabled: bool,
+    ) -> None:
+        """Take a report of a service; sent as a fanout by the services themselves.
+
+        Args:
+            ctx: The request.
+            host: The host of the service.
+            topic: Its topic.
+            backends: Backend name to facts.
+            reported_at: When it was made, by the sender's wall clock.
+            enabled: Whether an operator has left the service enabled.
+        """
+        now = self.clock.monotonic()
+        self._candidates.update(topic, host, backends, reported_at=reported_at, enabled=enabled, now=now)
+
+    @exposed(role="operator")
+    def select(
+        self,
+        ctx: Context,
+        topic: str,
+        size: int | str = 0,
+        features: tuple[str, ...] = (),
+        on_host: str = "",
+        exclude: tuple[str, ...] = (),
+    ) -> Selection:
+        """Choose a backend, and count the size as given away until it reports again.
+
+        Args:
+            ctx: The request.
+            topic: The topic whose backends are candidates.
+            size: Bytes, or text as people write it (`10GiB`); 0 when room does not matter.
+            features: What it must offer: a feature's name, or `fact=value`.
+            on_host: The only host that will do, empty for any.
+            exclude: What will not do: `HOST` or `HOST/BACKEND`.
+
+        Raises:
+            InvalidInput: The topic is empty, or the size is none.
+            NoCapacity: No candidate is left; says which filter dropped how many.
+            Busy: Another selection does not come to its end.
+        """
+        request = _request(topic, size, features, on_host, exclude)
+        # One at a time: two that chose at once would both be given the same room.
+        with self._my_turn(ctx):
+            judgements = self._judge(request)
+            chosen = chosen_of(judgements)
+            if chosen is None:
+                raise no_capacity(judgements, request, self._candidates.silent(topic))
+            self._candidates.promise(topic, chosen.host, chosen.backend, request.size)
+        self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
+        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+
+    @exposed(role="viewer", changes=False)
+    def explain(
+        self,
+        ctx: Context,  # noqa: ARG002 - every exposed method is handed its context
+        topic: str,
+        size: int | str = 0,
+        features: tuple[str, ...] = (),
+        on_host: str = "",
+        exclude: tuple[str, ...] = (),
+    ) -> Explanation:
+        """Say what `select` would choose and why, with every candidate; nothing is given away.
+
+        Args:
+            ctx: The request.
+            topic: See `select`, and the rest as well.
+            size: See `select`.
+            features: See `select`.
+            on_host: See `select`.
+            exclude: See `select`.
+
+        Raises:
+            InvalidInput: The topic is empty, or the size is none.
+        """
+        request = _request(topic, size, features, on_host, exclude)
+        judgements = self._judge(request)
+        if chosen_of(judgements) is not None:
+            said = why(judgements)
+        else:
+            said = no_capacity(judgements, request, self._candidates.silent(topic)).message
+        return Explanation(topic=topic, size=request.size, why=said, candidates=judgements)
+
+    @exposed(role="viewer", changes=False)
+    def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:  # noqa: ARG002 - see update_capabilities
+        """Return every backend that has reported, of one topic or all, with its facts and their age."""
+        return self._candidates.known(self.clock.monotonic(), topic)
+
+    def _judge(self, request: Request) -> list[Judgement]:
+        return self._chooser.judge(self._candidates.known(self.clock.monotonic(), request.topic), request)
+
+    @contextmanager
+    def _my_turn(self, ctx: Context) -> Iterator[None]:
+        left = ctx.remaining()
+        if not self._turn.acquire(timeout=_TURN if left is None else min(left, _TURN)):
+            raise Busy(
+                "another selection does not come to its end",
+                hint="a filter or weigher hangs: `ostler dump` shows which",
+                retry_after=_TURN,
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def _request(topic: str, size: int | str, features: tuple[str, ...], on_host: str, exclude: tuple[str, ...]) -> Request:
+    if not topic:
+        raise InvalidInput("a topic is needed: whose backends are the candidates?", argument="topic")
+    wanted = parse_size(str(size))
+    return Request(topic=topic, size=wanted, features=features, host=on_host, exclude=exclude)

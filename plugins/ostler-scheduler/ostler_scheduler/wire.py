@@ -1,0 +1,106 @@
+"""What the scheduler says and is told: the structs that travel."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ostler import Json
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked for.
+
+    Args:
+        topic: The topic whose backends are candidates.
+        size: Bytes that must fit, 0 when room does not matter.
+        features: What the backend must offer: a feature's name, or `fact=value`.
+        host: The only host that will do, empty for any.
+        exclude: What will not do: `HOST` or `HOST/BACKEND`.
+    """
+
+    topic: str
+    size: int = 0
+    features: tuple[str, ...] = ()
+    host: str = ""
+    exclude: tuple[str, ...] = ()
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend as the scheduler knows it.
+
+    Args:
+        topic: The topic of its service.
+        host: The host of its service.
+        backend: The driver's name in the configuration.
+        facts: What it said of itself in its last report.
+        enabled: Whether an operator has left its service enabled.
+        age: Seconds since its last report came in.
+        promised: Bytes that were given away since that report.
+        gone: Why it does not count any more (stale, down), empty while it does.
+    """
+
+    topic: str
+    host: str
+    backend: str
+    facts: dict[str, Json] = {}
+    enabled: bool = True
+    age: float = 0.0
+    promised: int = 0
+    gone: str = ""
+
+    def number(self, fact: str) -> float | None:
+        """Return a fact as a number, None when it is not reported.
+
+        Raises:
+            TypeError: It is reported, and is no number.
+        """
+        value = self.facts.get(fact)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"the fact {fact} should be a number and is {value!r}")
+        return value
+
+    @property
+    def free(self) -> float | None:
+        """Bytes that can still be given away: as reported, less what was promised since; None when not reported."""
+        free = self.number("free_bytes")
+        return None if free is None else free - self.promised
+
+    @property
+    def allocated(self) -> float:
+        """Bytes that are in use, with what was promised since the report; 0 when not reported."""
+        return (self.number("allocated_bytes") or 0) + self.promised
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one candidate: dropped by a filter with its reason, or weighed.
+
+    `weights` holds each weigher's share of `total`: 0 to 1, times its multiplier. `free` is -1 when not reported.
+    """
+
+    host: str
+    backend: str
+    free: float = -1
+    dropped_by: str = ""
+    reason: str = ""
+    weights: dict[str, float] = {}
+    total: float = 0.0
+    chosen: bool = False
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a choice comes about: every candidate, and in one line why this one (or none) is chosen."""
+
+    topic: str
+    size: int
+    why: str
+    candidates: list[Judgement]
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """The backend that was chosen, and why."""
+
+    host: str
+    backend: str
+    why: str
