@@ -1,1 +1,54 @@
-"""Messages: call, cast, fanout, publish and subscribe."""
+"""Messages: call, cast, fanout, publish and subscribe.
+
+`envelope` is the wire format and does no I/O, `transport` the seam, `zmq` and `memory` its two implementations; `rpc`
+and `events` know the seam alone. The names below are imported when first used: a command that needs the sync `Client`
+imports neither asyncio nor the server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ostler.messaging.access import Access
+    from ostler.messaging.async_client import AsyncClient
+    from ostler.messaging.client import Client
+    from ostler.messaging.context import Context, Progress, current_context, serving
+    from ostler.messaging.events import Event, Gap, Publisher
+    from ostler.messaging.exposed import Exposure, exposed, exposure_of
+    from ostler.messaging.local import LocalServiceClient
+    from ostler.messaging.rpc.dispatcher import Dispatcher
+    from ostler.messaging.rpc.endpoint import Endpoint
+    from ostler.messaging.rpc.server import RpcServer
+    from ostler.messaging.service_client import ServiceClient
+    from ostler.messaging.target import Target
+
+_HOMES = {
+    "access": ["Access"],
+    "async_client": ["AsyncClient"],
+    "client": ["Client"],
+    "context": ["Context", "Progress", "current_context", "serving"],
+    "events": ["Event", "Gap", "Publisher"],
+    "exposed": ["Exposure", "exposed", "exposure_of"],
+    "local": ["LocalServiceClient"],
+    "rpc.dispatcher": ["Dispatcher"],
+    "rpc.endpoint": ["Endpoint"],
+    "rpc.server": ["RpcServer"],
+    "service_client": ["ServiceClient"],
+    "target": ["Target"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
+    "LocalServiceClient", "Progress", "Publisher", "RpcServer", "ServiceClient", "Target", "current_context", "exposed",
+    "exposure_of", "serving",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ostler.messaging' has no attribute {name!r}")
+    return getattr(import_module(f"ostler.messaging.{module}"), name)

@@ -1,0 +1,108 @@
+"""Who may do what: from the user behind a connection to a role."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
+
+_CACHE_LIMIT = 4096
+
+
+class Access:
+    """Maps peers to roles, as `[access]` says; whoever is not named gets nothing.
+
+    Root and the daemon's own user are admin. Names are looked up when this is made, the groups of a user when it is
+    first seen; a reload makes a new one, so that changes in the user database are seen then. Not thread-safe.
+
+    Args:
+        viewer: Who may look: user names, uids, `@group` and `*` for every local user.
+        operator: Who may also do the daily work.
+        admin: Who may do all.
+        own_uid: The daemon's own uid; None for that of this process.
+        groups_of: Returns the gids of a peer's user; a test brings its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        viewer: Iterable[str] = (),
+        operator: Iterable[str] = (),
+        admin: Iterable[str] = (),
+        own_uid: int | None = None,
+        groups_of: Callable[[Peer], frozenset[int]] | None = None,
+    ) -> None:
+        self._groups_of = groups_of or _groups_of
+        own = os.geteuid() if own_uid is None else own_uid
+        self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
+        self._rules[Role.ADMIN].uids.update({0, own})
+        self._roles: dict[tuple[int, int], Role | None] = {}
+
+    @property
+    def unknown(self) -> list[str]:
+        """The names in `[access]` that no user or group of this machine has; they give nobody anything."""
+        return sorted({name for rule in self._rules.values() for name in rule.unknown})
+
+    def role_of(self, peer: Peer) -> Role | None:
+        """Return the highest role of a peer, None for one that may do nothing."""
+        if peer is LOCAL_PEER:
+            return Role.ADMIN
+        if peer.uid < 0:
+            return None
+        key = (peer.uid, peer.gid)
+        if key not in self._roles:
+            if len(self._roles) >= _CACHE_LIMIT:
+                self._roles.clear()
+            self._roles[key] = self._judge(peer)
+        return self._roles[key]
+
+    def _judge(self, peer: Peer) -> Role | None:
+        groups = self._groups_of(peer) if any(rule.gids for rule in self._rules.values()) else frozenset()
+        held = [role for role, rule in self._rules.items() if rule.fits(peer, groups)]
+        return max(held, key=ROLE_ORDER.__getitem__, default=None)
+
+
+class _Rule:
+    """The list of one role, with its names looked up."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.everybody = False
+        self.uids: set[int] = set()
+        self.gids: set[int] = set()
+        self.unknown: list[str] = []
+        for name in names:
+            if not self._take(name):
+                self.unknown.append(name)
+
+    def _take(self, name: str) -> bool:
+        import grp
+        import pwd
+
+        try:
+            if name == "*":
+                self.everybody = True
+            elif name.isdecimal():
+                self.uids.add(int(name))
+            elif name.startswith("@"):
+                group = name[1:]
+                self.gids.add(int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
+            else:
+                self.uids.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            return False
+        return True
+
+    def fits(self, peer: Peer, groups: frozenset[int]) -> bool:
+        return self.everybody or peer.uid in self.uids or not self.gids.isdisjoint(groups)
+
+
+def _groups_of(peer: Peer) -> frozenset[int]:
+    import pwd
+
+    own = {peer.gid} if peer.gid >= 0 else set()
+    try:
+        name = pwd.getpwuid(peer.uid).pw_name
+        return frozenset(own.union(os.getgrouplist(name, peer.gid)))
+    except (KeyError, OSError):  # a uid without a name (containers, DynamicUser) has the group it came with
+        return frozenset(own)

@@ -1,0 +1,82 @@
+"""`ServiceClient`: what a manager is handed to reach other services and to publish."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ostler.types import Json
+
+
+class ServiceClient(Protocol):
+    """Calls other services, in this daemon directly, with the same promises as over the wire.
+
+    Arguments and results are converted, never shared. The work of the called method is done with the role of the
+    daemon itself. A call made while a request is served has what is left of that request's deadline, and stops when
+    that request is cancelled. The plain methods block and are for threads of a pool, those that start with `a` are for
+    the loop.
+    """
+
+    def call(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        **arguments: Any,
+    ) -> Any:
+        """Call a method and wait for its result. Any thread but the loop's.
+
+        Args:
+            topic: The service's topic.
+            method: The exposed method.
+            host: The service's host; None for this one.
+            timeout: Seconds to wait at most; None for what is left of the current request, else the default.
+            type: The type the result is decoded to; None for plain values.
+            arguments: The method's arguments, by name.
+
+        Returns:
+            The result, as `type`.
+
+        Raises:
+            RuntimeError: It was called on the loop's thread, which it would block.
+            MessagingError: The call did not go as asked; each kind has its class in `ostler.errors`.
+            OstlerError: What the method raised.
+        """
+        ...
+
+    async def acall(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the deadline travels with the call
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        **arguments: Any,
+    ) -> Any:
+        """Call a method and wait for its result, on the loop; see `call`."""
+        ...
+
+    def cast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+        """Have a method run; return when the service has accepted it. Any thread but the loop's."""
+        ...
+
+    async def acast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+        """Have a method run, on the loop; see `cast`."""
+        ...
+
+    def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
+        """Have every service on the topic run a method; return how many accepted it. Any thread but the loop's."""
+        ...
+
+    async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
+        """Have every service on the topic run a method, on the loop; see `fanout`."""
+        ...
+
+    def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
+        """Publish `topic.host.event` to whoever listens; the topic is the service's own if none is given. Any thread."""
+        ...
