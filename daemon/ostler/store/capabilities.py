@@ -1,0 +1,126 @@
+"""What services last said they can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import peewee
+
+from ostler.clock import Clock, stamp
+from ostler.errors import EncodeFailed
+from ostler.store.liveness import Liveness
+from ostler.store.models import CapabilityRow, ServiceRow
+from ostler.store.services import DOWN_TIME
+from ostler.store.store import Store
+from ostler.types import BootStamp, CapabilityReport, Json
+
+
+class CapabilityRecords:
+    """The last capabilities of each service. The methods block: on the loop hand them to `store.awrite` or `aread`.
+
+    Args:
+        store: Where they are kept.
+        clock: The source of time.
+        host: This host's name; reports of an earlier boot of it are stale.
+    """
+
+    def __init__(self, store: Store, clock: Clock, host: str = "") -> None:
+        self._store = store
+        self._clock = clock
+        self._reports = Liveness(clock, host)
+        self._beats = Liveness(clock, host)
+
+    def put(self, topic: str, host: str, backends: Mapping[str, Mapping[str, Json]]) -> None:
+        """Keep what a service can do now, in place of what it said before.
+
+        Raises:
+            EncodeFailed: A value is not plain JSON.
+            StoreUnavailable: It cannot be written now.
+        """
+        text = _encode(topic, backends)
+        now = stamp(self._clock)
+        row = {
+            "topic": topic,
+            "host": host,
+            "backends": text,
+            "boot_id": now.boot_id,
+            "boot_time": now.boot_time,
+            "reported_at": now.wall,
+        }
+        fresh = [CapabilityRow.backends, CapabilityRow.boot_id, CapabilityRow.boot_time, CapabilityRow.reported_at]
+
+        def write() -> None:
+            CapabilityRow.insert(row).on_conflict(
+                conflict_target=[CapabilityRow.topic, CapabilityRow.host],
+                preserve=fresh,
+                update={CapabilityRow.number: CapabilityRow.number + 1},
+            ).execute()
+
+        self._store.write(write, label=f"capabilities of {topic}")
+
+    def list(
+        self,
+        stale_after: Mapping[str, float] | float = 3 * DOWN_TIME,
+        down_times: Mapping[str, float] | float = DOWN_TIME,
+    ) -> list[CapabilityReport]:
+        """Return what all services can do, in order of topic and host.
+
+        Args:
+            stale_after: Seconds after which a report counts as stale: one for all, or by topic.
+            down_times: Seconds without a heartbeat after which a service counts as down: one for all, or by topic.
+        """
+        on = (ServiceRow.topic == CapabilityRow.topic) & (ServiceRow.host == CapabilityRow.host)
+        query = (
+            CapabilityRow.select(
+                CapabilityRow,
+                ServiceRow.enabled,
+                ServiceRow.state,
+                ServiceRow.beat,
+                ServiceRow.boot_id.alias("beat_boot_id"),
+                ServiceRow.boot_time.alias("beat_boot_time"),
+                ServiceRow.reported_at.alias("beat_at"),
+            )
+            .join(ServiceRow, peewee.JOIN.LEFT_OUTER, on=on)
+            .order_by(CapabilityRow.topic, CapabilityRow.host)
+        )
+        rows = self._store.read(lambda: list(query.dicts()))
+        return [self._report(row, stale_after, down_times) for row in rows]
+
+    def _report(
+        self, row: Mapping[str, Any], stale_after: Mapping[str, float] | float, down_times: Mapping[str, float] | float
+    ) -> CapabilityReport:
+        key = topic, host = row["topic"], row["host"]
+        made = BootStamp(row["boot_id"], row["boot_time"], row["reported_at"])
+        age = self._reports.age(key, host, made, row["number"])
+        return CapabilityReport(
+            topic=topic,
+            host=host,
+            backends=json.loads(row["backends"]),
+            reported_at=row["reported_at"],
+            stale=age > _limit(stale_after, topic, 3 * DOWN_TIME),
+            enabled=bool(row["enabled"]),
+            up=self._up(key, row, _limit(down_times, topic, DOWN_TIME)),
+        )
+
+    def _up(self, key: tuple[str, str], row: Mapping[str, Any], down_time: float) -> bool:
+        if row["beat"] is None or row["state"] in ("stopped", "failed"):
+            return False
+        beat = BootStamp(row["beat_boot_id"], row["beat_boot_time"], row["beat_at"])
+        return self._beats.age(key, key[1], beat, row["beat"]) <= down_time
+
+
+def _limit(limits: Mapping[str, float] | float, topic: str, default: float) -> float:
+    return limits.get(topic, default) if isinstance(limits, Mapping) else limits
+
+
+def _encode(topic: str, backends: Mapping[str, Mapping[str, Json]]) -> str:
+    try:
+        return json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EncodeFailed(
+            f"the capabilities of {topic} are not plain JSON: {error}",
+            hint="use numbers, text, lists and dictionaries with text as keys",
+            topic=topic,
+        ) from error

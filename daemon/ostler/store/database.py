@@ -1,0 +1,192 @@
+"""Opening the database file: the lock of its owner, its connections, and whether it is sound."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peewee
+
+from ostler.errors import StoreCorrupt, StoreError, StoreInUse, StoreUnavailable
+from ostler.store.current import Database
+from ostler.store.failures import translate
+
+APPLICATION_ID = 0x4F53544C  # "OSTL" in the header of the file, so that a stranger's database is not taken for ours
+QUICK_CHECK_LIMIT = 32 * 1024 * 1024
+"""Bytes up to which a database is looked through at each start; beyond that it would be felt (use `ostler db check`)."""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise errors of SQLite inside the block as the store's own."""
+    try:
+        yield
+    except (sqlite3.Error, peewee.PeeweeException) as error:
+        ours = translate(error, path)
+        if ours is error:
+            raise
+        raise ours from error
+
+
+class OwnerLock:
+    """The lock that makes one daemon the owner of a database; held from `take` to `release`, or to the process's end.
+
+    Args:
+        path: The lock file, which holds the owner's process id as text. It is never removed: that would be a race.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def take(self) -> None:
+        """Take the lock, or raise at once.
+
+        Raises:
+            StoreInUse: Another daemon has it; says which process.
+            StoreUnavailable: The lock file cannot be opened.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _cannot_open(self.path, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise StoreInUse(
+                f"the state in {self.path.parent} is in use by another daemon (process {owner or 'unknown'})",
+                hint="stop that one first, or give this one a state folder of its own (--root)",
+                path=self.path.parent,
+                pid=int(owner) if owner.isdigit() else 0,
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let the lock go. Harmless when it is not held."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def make_folder(folder: Path) -> None:
+    """Make the state folder if there is none.
+
+    Raises:
+        StoreUnavailable: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_open(folder, error) from error
+
+
+def create_file(path: Path) -> bool:
+    """Make an empty database file that only its owner can read; return whether it was missing.
+
+    Call it before the first connection: closing a second descriptor of the file would drop SQLite's own locks on it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    os.close(descriptor)
+    return True
+
+
+def connect(path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0, read_only: bool = False) -> Database:
+    """Open a connection to an existing database; it may be used by one thread at a time, whichever that is.
+
+    A database that is not there is an error: made anew in silence, it would hide that everything is lost.
+
+    Args:
+        path: The database file.
+        synchronous: `FULL` (a commit survives a power cut) or `NORMAL` (it survives a crash of the daemon).
+        busy_timeout: Seconds to wait for a lock that another program holds.
+        read_only: Whether statements that write are refused.
+
+    Raises:
+        StoreUnavailable: It cannot be opened now.
+        StoreCorrupt: It is no database.
+    """
+    pragmas: list[tuple[str, object]] = [("foreign_keys", 1), ("synchronous", synchronous)]
+    if read_only:
+        pragmas.append(("query_only", 1))
+    else:
+        pragmas[:0] = [("journal_mode", "WAL"), ("journal_size_limit", 64 * 1024 * 1024)]
+    database = Database(
+        f"{path.absolute().as_uri()}?mode=rw",
+        pragmas=pragmas,
+        timeout=busy_timeout,
+        uri=True,
+        check_same_thread=False,
+        thread_safe=False,
+        autoconnect=False,
+    )
+    with translated(path):
+        database.connect()
+    return database
+
+
+def inspect(database: Database, path: Path) -> None:
+    """Refuse a database that is damaged, that is somebody else's, or that cannot be written.
+
+    Raises:
+        StoreCorrupt: It is damaged.
+        StoreError: It was not made by Ostler.
+        StoreUnavailable: It cannot be written.
+    """
+    with translated(path):
+        if path.stat().st_size <= QUICK_CHECK_LIMIT:
+            found = [str(row[0]) for row in database.execute_sql("PRAGMA quick_check(5)").fetchall()]
+            if found != ["ok"]:
+                raise corrupt(path, found)
+        mark = database.pragma("application_id")
+        if mark != APPLICATION_ID:
+            if mark or database.get_tables():
+                raise StoreError(
+                    f"{path} is a database of another program",
+                    hint="give Ostler a state folder of its own",
+                    path=path,
+                )
+            database.pragma("application_id", APPLICATION_ID)
+        # A database on a read-only file system opens without a word; only a lock for writing tells.
+        database.execute_sql("BEGIN IMMEDIATE")
+        database.execute_sql("ROLLBACK")
+
+
+def check(database: Database, path: Path) -> list[str]:
+    """Look through the whole database; return what is wrong with it, empty when it is sound. May take minutes."""
+    with translated(path):
+        rows = database.execute_sql("PRAGMA integrity_check(100)").fetchall()
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        for table, row_id, parent, _ in database.execute_sql("PRAGMA foreign_key_check").fetchall():
+            found.append(f"row {row_id} of {table} refers to a row of {parent} that does not exist")
+    return found
+
+
+def corrupt(path: Path, found: list[str]) -> StoreCorrupt:
+    """Return the error for a damaged database, with what was found."""
+    return StoreCorrupt(
+        f"the database {path} is damaged: {'; '.join(found[:5])}",
+        hint="stop the daemon and put the newest good copy from the folder `backups` beside it in its place",
+        path=path,
+        found=found,
+    )
+
+
+def _cannot_open(path: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{path} cannot be opened: {error.strerror}",
+        hint="check the owner and mode of the folder, and whether its file system is mounted read-only or full",
+        path=path,
+    )

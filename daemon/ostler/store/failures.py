@@ -1,0 +1,73 @@
+"""What SQLite's errors mean to whoever runs the daemon."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+import peewee
+
+from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable
+
+
+class _Meaning(NamedTuple):
+    kind: type[StoreError]
+    what: str
+    hint: str
+
+
+_SPACE = "free space on its file system; the daemon goes on by itself then"
+_DISK = "look at the kernel's log and the health of the disk"
+_RIGHTS = "check the owner and mode of the file and its folder, and whether the file system is mounted read-only"
+_LOCKED = "another program holds the database open for writing (a backup, an sqlite3 shell): let it finish"
+_RESTORE = "stop the daemon and put the newest good copy from the folder `backups` beside it in its place"
+
+_MEANINGS: dict[int, _Meaning] = {
+    sqlite3.SQLITE_BUSY: _Meaning(StoreUnavailable, "is locked by another program", _LOCKED),
+    sqlite3.SQLITE_LOCKED: _Meaning(StoreUnavailable, "is locked", _LOCKED),
+    sqlite3.SQLITE_PROTOCOL: _Meaning(StoreUnavailable, "is locked by another program", _LOCKED),
+    sqlite3.SQLITE_FULL: _Meaning(StoreUnavailable, "cannot grow: no space is left", _SPACE),
+    sqlite3.SQLITE_READONLY: _Meaning(StoreUnavailable, "is read-only", _RIGHTS),
+    sqlite3.SQLITE_PERM: _Meaning(StoreUnavailable, "may not be used by this user", _RIGHTS),
+    sqlite3.SQLITE_CANTOPEN: _Meaning(StoreUnavailable, "cannot be opened", _RIGHTS),
+    sqlite3.SQLITE_IOERR: _Meaning(StoreUnavailable, "cannot be read or written: the disk reports an error", _DISK),
+    sqlite3.SQLITE_NOMEM: _Meaning(StoreUnavailable, "cannot be used: there is no memory left", "free memory"),
+    sqlite3.SQLITE_CORRUPT: _Meaning(StoreCorrupt, "is damaged", _RESTORE),
+    sqlite3.SQLITE_NOTADB: _Meaning(StoreCorrupt, "is not a database, or is damaged", _RESTORE),
+}
+
+
+def sqlite_error(error: BaseException) -> sqlite3.Error | None:
+    """Return the SQLite error that `error` is, or that peewee wrapped in it; None for any other error."""
+    if isinstance(error, sqlite3.Error):
+        return error
+    if isinstance(error, peewee.PeeweeException) and error.args and isinstance(error.args[0], sqlite3.Error):
+        return error.args[0]
+    return None
+
+
+def translate(error: BaseException, path: Path) -> BaseException:
+    """Return the error as the store raises it.
+
+    Trouble with the file becomes `StoreUnavailable` or `StoreCorrupt` with a hint. What a query did wrong (a broken
+    constraint, bad SQL) is left as it is: its author knows best what it means.
+    """
+    cause = sqlite_error(error)
+    code = getattr(cause, "sqlite_errorcode", None)
+    meaning = _MEANINGS.get(code & 0xFF) if code is not None else None
+    if meaning is None:
+        return error
+    translated = meaning.kind(
+        f"the database {path} {meaning.what}",
+        hint=meaning.hint,
+        path=path,
+        reason=getattr(cause, "sqlite_errorname", ""),
+    )
+    translated.__cause__ = error
+    return translated
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Return whether the error is about the database file itself, and not about one query."""
+    return isinstance(error, StoreUnavailable | StoreCorrupt)

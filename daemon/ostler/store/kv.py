@@ -1,0 +1,89 @@
+"""A small key-value store for those who need no table of their own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ostler.errors import InvalidInput
+from ostler.store.models import KeyValueRow
+from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.store.store import Store
+
+
+class KeyValue:
+    """Keys and JSON values in a namespace of their own; what is set is committed when `set` returns.
+
+    The methods block, so they are for threads; on the loop use `await store.awrite(lambda: kv.set(…))`. Inside
+    `store.write` they are part of that write.
+
+    Args:
+        store: Where the values are kept.
+        namespace: Whose values these are, for instance `driver/volume/local`.
+    """
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self._store = store
+        self.namespace = namespace
+
+    def get(self, key: str, default: Json = None) -> Json:
+        """Return the value of `key`, or `default` when there is none."""
+
+        def read() -> Json:
+            row = self._mine(KeyValueRow.select(KeyValueRow.value), key).tuples().first()
+            return default if row is None else _decode(row[0])
+
+        return self._store.read(read)
+
+    def set(self, key: str, value: Json) -> None:
+        """Set the value of `key`.
+
+        Raises:
+            InvalidInput: The value is not plain JSON.
+        """
+        text = _encode(self.namespace, key, value)
+        row = {"namespace": self.namespace, "key": key, "value": text}
+        self._store.write(lambda: KeyValueRow.replace(row).execute(), label=f"set {key} of {self.namespace}")
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it was there."""
+
+        def remove() -> bool:
+            return bool(self._mine(KeyValueRow.delete(), key).execute())
+
+        return self._store.write(remove, label=f"delete {key} of {self.namespace}")
+
+    def items(self, prefix: str = "") -> dict[str, Json]:
+        """Return all keys that begin with `prefix` and their values, in order of the keys."""
+
+        def read() -> dict[str, Json]:
+            rows = (
+                KeyValueRow.select(KeyValueRow.key, KeyValueRow.value)
+                .where(KeyValueRow.namespace == self.namespace)
+                .order_by(KeyValueRow.key)
+                .tuples()
+            )
+            return {key: _decode(text) for key, text in rows if key.startswith(prefix)}
+
+        return self._store.read(read)
+
+    def _mine(self, query: object, key: str) -> object:
+        return query.where((KeyValueRow.namespace == self.namespace) & (KeyValueRow.key == key))  # type: ignore[attr-defined]
+
+
+def _encode(namespace: str, key: str, value: Json) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the value of {key} of {namespace} is not plain JSON: {error}",
+            hint="use numbers, text, lists and dictionaries with text as keys",
+            key=key,
+        ) from error
+
+
+def _decode(text: str) -> Json:
+    value: Json = json.loads(text)
+    return value

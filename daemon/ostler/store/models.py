@@ -1,0 +1,84 @@
+"""The tables of the core. They are made by `migrations/`, which stay as they were when these change."""
+
+from __future__ import annotations
+
+import peewee
+
+from ostler.store.current import Record
+
+
+class ServiceRow(Record):
+    """One service: what it says of itself, when it last did (by three clocks and a number), what the operator says."""
+
+    id = peewee.AutoField()
+    topic = peewee.TextField()
+    host = peewee.TextField()
+    manager = peewee.TextField()
+    rpc_version = peewee.TextField()
+    state = peewee.TextField()
+    why = peewee.TextField(default="")
+    since = peewee.FloatField()
+    beat = peewee.IntegerField(default=1)
+    boot_id = peewee.TextField()
+    boot_time = peewee.FloatField()
+    reported_at = peewee.FloatField()
+    enabled = peewee.BooleanField(default=True)
+    disabled_reason = peewee.TextField(default="")
+    disabled_by = peewee.TextField(default="")
+    enabled_at = peewee.FloatField(default=0.0)
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "services"
+
+
+class CapabilityRow(Record):
+    """What a service last said it can do; `number` grows with each report."""
+
+    topic = peewee.TextField()
+    host = peewee.TextField()
+    backends = peewee.TextField()
+    number = peewee.IntegerField(default=1)
+    boot_id = peewee.TextField()
+    boot_time = peewee.FloatField()
+    reported_at = peewee.FloatField()
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "capabilities"
+        primary_key = peewee.CompositeKey("topic", "host")
+
+
+class PeriodicRow(Record):
+    """How the runs of one periodic task went."""
+
+    host = peewee.TextField()
+    service = peewee.TextField()
+    task = peewee.TextField()
+    runs = peewee.IntegerField()
+    errors = peewee.IntegerField()
+    last_run = peewee.FloatField()
+    last_seconds = peewee.FloatField()
+    last_error = peewee.TextField()
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "periodic_runs"
+        primary_key = peewee.CompositeKey("host", "service", "task")
+
+
+class KeyValueRow(Record):
+    """One JSON value under a key of a namespace."""
+
+    namespace = peewee.TextField()
+    key = peewee.TextField()
+    value = peewee.TextField()
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "key_value"
+        primary_key = peewee.CompositeKey("namespace", "key")

@@ -1,0 +1,59 @@
+"""Trouble that lasts is said once, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ostler.clock import Clock
+from ostler.errors import describe
+
+
+class Outage:
+    """Says once that something is out of order, and once that it is back, however often it is tried in between.
+
+    Safe on any thread.
+
+    Args:
+        logger: Where it is said.
+        what: What is out of order, as the subject of a sentence: `the services table`.
+        clock: The source of time.
+    """
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], what: str, clock: Clock) -> None:
+        self._logger = logger
+        self._what = what
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self._tries = 0
+        self.why = ""
+        self.since = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether it is out of order now; `why` and `since` (wall time) say more."""
+        return self._began is not None
+
+    def failed(self, error: BaseException) -> bool:
+        """Take note that it failed; say so if it worked before. Return whether it was said."""
+        with self._lock:
+            self._tries += 1
+            self.why = describe(error)
+            if self._began is not None:
+                return False
+            self._began, self.since, self._tries = self._clock.monotonic(), self._clock.wall(), 1
+        self._logger.error("%s failed, which is said again when it works: %s", self._what, self.why)
+        return True
+
+    def worked(self) -> bool:
+        """Take note that it works; say so if it failed before. Return whether it was said."""
+        if self._began is None:  # the way it nearly always is; a race here only says it one try later
+            return False
+        with self._lock:
+            if self._began is None:
+                return False
+            seconds, tries = self._clock.monotonic() - self._began, self._tries
+            self._began, self._tries, self.why, self.since = None, 0, "", 0.0
+        self._logger.warning("%s works again after %.0f s and %d failed tries", self._what, seconds, tries)
+        return True

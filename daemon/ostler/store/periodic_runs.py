@@ -1,0 +1,62 @@
+"""How the runs of periodic tasks went, kept over restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ostler.store.models import PeriodicRow
+from ostler.store.store import Store
+
+
+class PeriodicRun(NamedTuple):
+    """How a periodic task stands: its counts, and its last run (wall time, seconds, error text or empty)."""
+
+    service: str
+    task: str
+    runs: int = 0
+    errors: int = 0
+    last_run: float = 0.0
+    last_seconds: float = 0.0
+    last_error: str = ""
+
+
+class PeriodicRecords:
+    """The rows of this host's periodic tasks. The methods block: on the loop hand them to `store.awrite` or `aread`.
+
+    Args:
+        store: Where they are kept.
+        host: This host's name.
+    """
+
+    def __init__(self, store: Store, host: str) -> None:
+        self._store = store
+        self._host = host
+
+    def save(self, runs: Sequence[PeriodicRun]) -> None:
+        """Keep how these tasks stand, in one write.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        if not runs:
+            return
+        rows = [{"host": self._host, **run._asdict()} for run in runs]
+        self._store.write(lambda: PeriodicRow.replace_many(rows).execute(), label="periodic runs")
+
+    def list(self, service: str = "") -> list[PeriodicRun]:
+        """Return how the tasks of one service, or of all, stood when they were last saved."""
+
+        def read() -> list[PeriodicRun]:
+            columns = [getattr(PeriodicRow, name) for name in PeriodicRun._fields]
+            query = PeriodicRow.select(*columns).where(PeriodicRow.host == self._host)
+            if service:
+                query = query.where(PeriodicRow.service == service)
+            return [PeriodicRun(*row) for row in query.order_by(PeriodicRow.service, PeriodicRow.task).tuples()]
+
+        return self._store.read(read)
+
+    def forget(self, service: str, task: str) -> None:
+        """Remove a task that is no more."""
+        mine = (PeriodicRow.host == self._host) & (PeriodicRow.service == service) & (PeriodicRow.task == task)
+        self._store.write(lambda: PeriodicRow.delete().where(mine).execute(), label="forget a periodic task")

@@ -1,0 +1,208 @@
+"""The services table: what services report of themselves, and what the operator says of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ostler.clock import Clock, stamp
+from ostler.errors import NotFound
+from ostler.store.liveness import Liveness
+from ostler.store.models import CapabilityRow, ServiceRow
+from ostler.store.store import Store
+from ostler.types import BootStamp, ServiceState, ServiceStatus
+
+_log = logging.getLogger(__name__)
+
+DOWN_TIME = 60.0
+"""Seconds without a report after which a service counts as down, where nothing else is said."""
+_NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED}
+
+
+class Registration(NamedTuple):
+    """A service's row: its id, and whether it joined its cluster with this start."""
+
+    id: int
+    added_to_cluster: bool
+
+
+class Report(NamedTuple):
+    """What a service says of itself: its topic, its state, why, and since when (wall time)."""
+
+    topic: str
+    state: ServiceState
+    why: str = ""
+    since: float = 0.0
+
+
+class _Known(NamedTuple):
+    manager: str
+    rpc_version: str
+
+
+class ServiceRecords:
+    """The rows of all services, and the reports of those on this host.
+
+    The methods block: on the loop hand them to `store.awrite` or `store.aread`.
+
+    Args:
+        store: Where the rows are.
+        clock: The source of time.
+        host: This host's name.
+    """
+
+    def __init__(self, store: Store, clock: Clock, host: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._host = host
+        self._known: dict[str, _Known] = {}
+        self._liveness = Liveness(clock, host)
+
+    def register(self, topic: str, manager: str, rpc_version: str) -> Registration:
+        """Take note that a service starts here; what the operator said of it before still holds.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        self._known[topic] = _Known(manager, rpc_version)
+        report = Report(topic, ServiceState.STARTING, since=self._clock.wall())
+
+        def write() -> Registration:
+            if not self._update(report):
+                self._insert(report)
+            row = ServiceRow.select(ServiceRow.id).where(self._is(topic, self._host)).tuples().first()
+            return Registration(row[0], added_to_cluster=False)
+
+        return self._store.write(write, label=f"register service {topic}", urgent=True)
+
+    def report(self, reports: Sequence[Report]) -> None:
+        """Write the heartbeat of all services of this host: one small write that goes before all others.
+
+        A row that was deleted under its service comes back, enabled, and that is logged.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+
+        def write() -> list[str]:
+            missing = [report for report in reports if not self._update(report)]
+            for report in missing:
+                self._insert(report)
+            return [report.topic for report in missing]
+
+        for topic in self._store.write(write, label="report state", urgent=True):
+            _log.warning("the record of service %s on %s was gone and has been made again", topic, self._host)
+
+    def list(self, down_times: Mapping[str, float] | float = DOWN_TIME) -> list[ServiceStatus]:
+        """Return all services, in order of topic and host.
+
+        Args:
+            down_times: Seconds without a report after which a service counts as down: one for all, or by topic.
+        """
+        rows = self._store.read(lambda: list(ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host).dicts()))
+        return [self._status(row, _down_time(down_times, row["topic"])) for row in rows]
+
+    def get(self, topic: str, host: str = "", down_time: float = DOWN_TIME) -> ServiceStatus:
+        """Return one service; `host` is this one by default.
+
+        Raises:
+            NotFound: There is no such row.
+        """
+        host = host or self._host
+        rows = self._store.read(lambda: list(ServiceRow.select().where(self._is(topic, host)).dicts()))
+        if not rows:
+            raise _missing(topic, host)
+        return self._status(rows[0], down_time)
+
+    def set_enabled(self, topic: str, host: str, enabled: bool, reason: str = "", who: str = "") -> None:
+        """Say whether a service is to be given new work; the operator's word, with who says it and why.
+
+        Raises:
+            NotFound: There is no such row.
+        """
+        values = {
+            "enabled": enabled,
+            "disabled_reason": "" if enabled else reason,
+            "disabled_by": "" if enabled else who,
+            "enabled_at": self._clock.wall(),
+        }
+
+        def write() -> None:
+            if not ServiceRow.update(values).where(self._is(topic, host)).execute():
+                raise _missing(topic, host)
+
+        self._store.write(write, label=f"enable or disable {topic}")
+
+    def delete(self, topic: str, host: str) -> None:
+        """Remove the row of a service that is gone for good, and its capabilities; one that lives comes back.
+
+        Raises:
+            NotFound: There is no such row.
+        """
+
+        def write() -> None:
+            if not ServiceRow.delete().where(self._is(topic, host)).execute():
+                raise _missing(topic, host)
+            CapabilityRow.delete().where((CapabilityRow.topic == topic) & (CapabilityRow.host == host)).execute()
+
+        self._store.write(write, label=f"delete the record of {topic}")
+
+    def _update(self, report: Report) -> bool:
+        values: dict[Any, Any] = {**self._values(report), ServiceRow.beat: ServiceRow.beat + 1}
+        return bool(ServiceRow.update(values).where(self._is(report.topic, self._host)).execute())
+
+    def _insert(self, report: Report) -> None:
+        ServiceRow.insert(topic=report.topic, host=self._host, **self._values(report)).execute()
+
+    def _values(self, report: Report) -> dict[str, Any]:
+        now = stamp(self._clock)
+        known = self._known.get(report.topic, _Known("", ""))
+        return {
+            "manager": known.manager,
+            "rpc_version": known.rpc_version,
+            "state": str(report.state),
+            "why": report.why,
+            "since": report.since or now.wall,
+            "boot_id": now.boot_id,
+            "boot_time": now.boot_time,
+            "reported_at": now.wall,
+        }
+
+    @staticmethod
+    def _is(topic: str, host: str) -> Any:
+        return (ServiceRow.topic == topic) & (ServiceRow.host == host)
+
+    def _status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
+        made = BootStamp(row["boot_id"], row["boot_time"], row["reported_at"])
+        age = self._liveness.age(row["id"], row["host"], made, row["beat"])
+        state = ServiceState(row["state"])
+        return ServiceStatus(
+            topic=row["topic"],
+            host=row["host"],
+            manager=row["manager"],
+            state=state,
+            why=row["why"],
+            since=row["since"],
+            up=age <= down_time and state not in _NOT_UP,
+            enabled=row["enabled"],
+            disabled_reason=row["disabled_reason"],
+            disabled_by=row["disabled_by"],
+            rpc_version=row["rpc_version"],
+            beat=row["beat"],
+            last_report=row["reported_at"],
+            here=row["host"] == self._host,
+        )
+
+
+def _down_time(down_times: Mapping[str, float] | float, topic: str) -> float:
+    return down_times.get(topic, DOWN_TIME) if isinstance(down_times, Mapping) else down_times
+
+
+def _missing(topic: str, host: str) -> NotFound:
+    return NotFound(f"there is no service {topic} on {host}", hint="see `ostler service list`", topic=topic, host=host)
+
+
+def up_topics(statuses: Iterable[ServiceStatus]) -> dict[tuple[str, str], ServiceStatus]:
+    """Return the services by topic and host, for those who look them up."""
+    return {(status.topic, status.host): status for status in statuses}
