@@ -8,7 +8,7 @@ That one declaration feeds validation, the shipped file, the reference page, the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import pydantic
@@ -34,10 +34,22 @@ class OptionsModel(pydantic.BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        validate_default=True,  # a default may be written as in a file: "10GiB", "30s"
         defer_build=True,
         protected_namespaces=(),
     )
+
+    def cross_check(self) -> Iterable[tuple[str, str]]:
+        """Return what is wrong between options that are right one by one: (name of the option, sentence).
+
+        For a subclass to override. The sentence follows the option's path in the message, and is shown with its place.
+        """
+        return ()
+
+
+class Expects(NamedTuple):
+    """What a value must be, in words; for the items of a list: `list[Annotated[str, Expects("a colour")]]`."""
+
+    words: str
 
 
 class OptionFacts(NamedTuple):
@@ -47,6 +59,7 @@ class OptionFacts(NamedTuple):
     reload: Reload
     secret: bool
     shown: str
+    expects: str
 
 
 def Field(  # noqa: N802  (it stands where pydantic's stands)
@@ -57,6 +70,7 @@ def Field(  # noqa: N802  (it stands where pydantic's stands)
     reload: Reload = "live",
     secret: bool = False,
     shown: str = "",
+    expects: str = "",
     **constraints: Any,
 ) -> Any:
     """Declare an option.
@@ -69,11 +83,14 @@ def Field(  # noqa: N802  (it stands where pydantic's stands)
         reload: What a change of it needs.
         secret: Whether its value is masked wherever it is shown; the type `Secret` is masked by itself.
         shown: The default in words, for one that is computed.
+        expects: What a value must be, in words, where type and constraints do not say it plainly ("a host name").
         constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length` and the like, as pydantic knows them.
     """
-    facts: dict[str, Any] = {"unit": unit, "reload": reload, "secret": secret, "shown": shown}
+    facts: dict[str, Any] = {"unit": unit, "reload": reload, "secret": secret, "shown": shown, "expects": expects}
     if "default_factory" not in constraints:
         constraints["default"] = default
+        # So that a default may be written as in a file: "10GiB", "/srv".
+        constraints.setdefault("validate_default", type(default) in (str, int, float))
     return pydantic.Field(description=help, json_schema_extra={_FACTS: facts}, **constraints)
 
 
@@ -82,7 +99,7 @@ def facts_of(field: FieldInfo) -> OptionFacts:
     extra = field.json_schema_extra
     known: Any = extra.get(_FACTS) if isinstance(extra, dict) else None
     if not isinstance(known, dict):
-        return OptionFacts("", "daemon", False, "")
+        return OptionFacts("", "daemon", False, "", "")
     return OptionFacts(**known)
 
 
@@ -95,19 +112,23 @@ def _written(parse: Callable[[str], float], value: object) -> object:
         raise PydanticCustomError("ostler_unit", "{text}", {"text": str(error)}) from None
 
 
-def _seconds(value: object) -> object:
+def read_seconds(value: object) -> object:
+    """Return seconds for a text such as `5min`, anything else as it is; the mark of `Seconds` among annotations."""
     return _written(parse_seconds, value)
 
 
-def _size(value: object) -> object:
+def read_size(value: object) -> object:
+    """Return bytes for a text such as `10GiB`, anything else as it is; the mark of `Size` among annotations."""
     return _written(parse_size, value)
 
 
-Seconds = Annotated[float, pydantic.BeforeValidator(_seconds, json_schema_input_type=float | str)]
+Seconds = Annotated[float, pydantic.BeforeValidator(read_seconds, json_schema_input_type=float | str)]
 """A time span in seconds; written `30`, `"30s"`, `"5min"`, `"2h"`."""
 
 Size = Annotated[
-    int, pydantic.BeforeValidator(_size, json_schema_input_type=int | str), pydantic.Field(ge=0, le=SIZE_MAX)
+    int,
+    pydantic.BeforeValidator(read_size, json_schema_input_type=int | str),
+    pydantic.Field(ge=0, le=SIZE_MAX),
 ]
 """A number of bytes; written `10737418240`, `"10GiB"`, `"500MB"`."""
 

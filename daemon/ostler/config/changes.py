@@ -1,0 +1,56 @@
+"""What changed between two configurations, and what each change needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ostler.config.configuration import Configuration, Tables, own_options, shown_option
+from ostler.config.layers import dotted
+from ostler.config.options import OptionsModel, facts_of
+from ostler.types import Change, Json
+
+_ABSENT = object()
+
+
+def diff(old: Configuration, new: Configuration) -> list[Change]:
+    """Return every option that differs, with what a change of it needs, secrets masked.
+
+    A table that is new or gone (a service, a driver, a plugin's section) is one change, and needs a new daemon.
+
+    Args:
+        old: The configuration that is in force.
+        new: The one that is to come.
+    """
+    changes = [*_options(old.tables, new.tables), *_tables(old.tables, new.tables)]
+    return sorted(changes, key=lambda change: change.path)
+
+
+def _tables(old: Tables, new: Tables) -> Iterator[Change]:
+    both = old.keys() & new.keys()
+    for path in (old.keys() | new.keys()) - both:
+        if any(path[:length] in (old.keys() ^ new.keys()) for length in range(1, len(path))):
+            continue  # the table around it is new or gone, which says enough
+        yield Change(path=dotted(path), old=_shown(old.get(path)), new=_shown(new.get(path)), needs="daemon")
+
+
+def _shown(model: OptionsModel | None) -> Json:
+    return None if model is None else {name: shown_option(model, name) for name in type(model).model_fields}
+
+
+def _options(old: Tables, new: Tables) -> Iterator[Change]:
+    for path in new:
+        if path not in old:
+            continue
+        before, after = old[path], new[path]
+        names = {**dict.fromkeys(own_options(new, path, after)), **dict.fromkeys(own_options(old, path, before))}
+        for name in names:
+            if getattr(before, name, _ABSENT) != getattr(after, name, _ABSENT):
+                yield _change((*path, name), before, after)
+
+
+def _change(path: tuple[str, ...], before: OptionsModel, after: OptionsModel) -> Change:
+    name = path[-1]
+    field = type(after).model_fields.get(name) or type(before).model_fields[name]
+    old = shown_option(before, name) if name in type(before).model_fields else None
+    new = shown_option(after, name) if name in type(after).model_fields else None
+    return Change(path=dotted(path), old=old, new=new, needs=facts_of(field).reload)

@@ -1,0 +1,152 @@
+"""The sections of the daemon itself; those of services, drivers and plugins come with their classes."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, TypeAlias
+
+import pydantic
+
+from ostler.config.options import Expects, Field, OptionsModel, Seconds, Size
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
+Member: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)$"),
+    Expects('a user ("alice" or "1000"), a group ("@staff") or "*"'),
+]
+
+
+def host_name() -> str:
+    """Return the first label of the machine's name, with anything that may not stand in a host's name made a dash."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname().partition(".")[0]).strip("-_") or "localhost"
+
+
+class DaemonSection(OptionsModel):
+    """`[daemon]`: the process as a whole."""
+
+    host: str = Field(
+        default_factory=host_name,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
+        expects="a host name of letters, digits, - and _, without dots",
+        shown="the first label of the machine's name",
+        help="Name of this host, as records, events and other hosts know it",
+        reload="daemon",
+    )
+    start_timeout: Seconds = Field(
+        600, gt=0, help="The daemon gives up when the required services are not up after this long", reload="daemon"
+    )
+    stop_timeout: Seconds = Field(
+        60, gt=0, help="A stop takes no longer than this; what still runs then is named and left behind", reload="live"
+    )
+    fast_stop_timeout: Seconds = Field(
+        5, gt=0, help="The same for a fast stop, asked for by a second SIGTERM or SIGINT", reload="live"
+    )
+    loop_interval: Seconds = Field(
+        1, gt=0, le=60, help="How often the daemon looks whether its loop turns and its store writes", reload="live"
+    )
+    self_call_interval: Seconds = Field(
+        5, gt=0, le=300, help="How often the daemon calls itself over its RPC socket, as evidence that it answers"
+    )
+    evidence_timeout: Seconds = Field(
+        15, gt=0, help="Evidence of the loop, the store and the RPC socket older than this stops the watchdog ping"
+    )
+    descriptors: int = Field(
+        0,
+        ge=0,
+        le=1048576,
+        help="Limit of open descriptors; 0 raises the soft limit to the hard one",
+        reload="daemon",
+    )
+
+
+class PluginsSection(OptionsModel):
+    """`[plugins]`: which plugins must, may and may not load; names are those of `ostler plugin list`."""
+
+    required: list[str] = Field(
+        [],
+        help="Plugins without which the daemon refuses to start; any other failure is that plugin's alone",
+        reload="daemon",
+    )
+    disabled: list[str] = Field([], help="Plugins that are found, and listed, but not loaded", reload="daemon")
+    blocked: list[str] = Field([], help="Plugins that may not even be imported, whoever asks for them", reload="daemon")
+
+    def cross_check(self) -> Iterable[tuple[str, str]]:
+        """A plugin cannot be required and kept out at once."""
+        for option, names in (("disabled", self.disabled), ("blocked", self.blocked)):
+            for name in sorted({*names} & {*self.required}):
+                yield option, f'"{name}" is required as well; take it out of one of the two lists'
+
+
+class AccessSection(OptionsModel):
+    """`[access]`: who may do what over the sockets; root and the daemon's own user may do everything.
+
+    Members are names of users (`"alice"`), user ids (`"1000"`), groups (`"@operators"`), or `"*"` for every local user.
+    """
+
+    viewer: list[Member] = Field([], help="Who may look: status, lists, events")
+    operator: list[Member] = Field([], help="Who may also work: create, enable, drain")
+    admin: list[Member] = Field([], help="Who may also change the daemon: reload, log levels, database")
+
+
+class LogSection(OptionsModel):
+    """`[log]`: what is logged and how."""
+
+    level: Level = Field("info", help="Messages below this level are dropped")
+    format: Literal["auto", "journal", "text", "json"] = Field(
+        "auto", help="Where and how: `auto` is the journal under systemd, else text on stderr", reload="daemon"
+    )
+    levels: dict[str, Level] = Field({}, help='Levels of single loggers, such as `"ostler.messaging" = "debug"`')
+
+
+class MessagingSection(OptionsModel):
+    """`[messaging]`: the sockets and the limits of what they carry."""
+
+    socket_mode: str = Field(
+        "0666",
+        pattern=r"^0?[0-7]{3}$",
+        expects='a file mode in octal digits such as "0660"',
+        help="File mode of the sockets. Whoever can connect still needs a role from [access]",
+        reload="daemon",
+    )
+    max_message_size: Size = Field("16MiB", ge=4096, help="Larger messages are refused", reload="daemon")
+    max_connections: int = Field(
+        1000, ge=1, le=100000, help="Connections at once; further ones have to wait", reload="daemon"
+    )
+    max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")
+    max_in_flight_per_peer: int = Field(
+        2000, ge=1, help="Requests at once of one connection; one more is refused as busy"
+    )
+    event_queue: int = Field(
+        10000, ge=1, help="Events that wait for one slow subscriber before it loses some", reload="daemon"
+    )
+    beat_interval: Seconds = Field(
+        1, gt=0, le=60, help="How often a server tells its callers that it is alive while it works", reload="daemon"
+    )
+    call_timeout: Seconds = Field(60, gt=0, help="Deadline of a call that names none")
+
+
+class StoreSection(OptionsModel):
+    """`[store]`: the database."""
+
+    synchronous: Literal["FULL", "NORMAL"] = Field(
+        "FULL",
+        help="`FULL` keeps what was acknowledged even when the power fails, `NORMAL` may lose the last moments then",
+        reload="daemon",
+    )
+    busy_timeout: Seconds = Field(
+        60, ge=0, help="How long a write waits for a database that somebody else has locked", reload="daemon"
+    )
+    backups: int = Field(3, ge=1, le=100, help="Backups kept from before migrations", reload="daemon")
+
+
+CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {
+    "daemon": DaemonSection,
+    "plugins": PluginsSection,
+    "access": AccessSection,
+    "log": LogSection,
+    "messaging": MessagingSection,
+    "store": StoreSection,
+}

@@ -1,0 +1,116 @@
+"""Secrets: where the configuration names them, and how they are read.
+
+A secret never stands in a configuration file. The file says `{credential = "name"}`, which is a file of that name in
+`$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), or `{file = "/path"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from ostler.config.expectations import holds_secret, kind_of, model_in
+from ostler.config.options import OptionsModel, facts_of
+from ostler.config.positions import Path
+
+MASK = "***"
+"""What stands for a secret wherever a configuration is shown."""
+
+_PLACEHOLDER = "*" * 32
+_SIZE_MAX = 1024 * 1024
+_HOW = 'write {credential = "name"} or {file = "/path"}'
+
+
+class SecretReader:
+    """Replaces the references to secrets in a table by the secrets.
+
+    Args:
+        environ: The environment, for `$CREDENTIALS_DIRECTORY`.
+        offline: Look at the form of the references alone: credentials exist only inside the unit.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, offline: bool = False) -> None:
+        self._directory = environ.get("CREDENTIALS_DIRECTORY", "")
+        self._offline = offline
+        self.problems: list[tuple[Path, str]] = []
+        """What was wrong with a reference: the path below the table, and a sentence."""
+        self.placeholders: set[Path] = set()
+        """Where placeholders stand: what a model thinks of them does not matter."""
+
+    def begin(self) -> None:
+        """Forget what was noted of the table before."""
+        self.problems.clear()
+        self.placeholders.clear()
+
+    def resolve(self, table: Mapping[str, Any], model: type[OptionsModel], path: Path = ()) -> dict[str, Any]:
+        """Return a copy of a table with its secrets; a placeholder stands for one that is not there or not read."""
+        resolved = dict(table)
+        for name, field in model.model_fields.items():
+            if name not in table:
+                continue
+            kind, here = kind_of(field), (*path, name)
+            inner = model_in(kind)
+            if holds_secret(kind):
+                self._replace(resolved, name, here)
+            elif inner is not None and isinstance(table[name], dict):
+                resolved[name] = self.resolve(table[name], inner, here)
+        return resolved
+
+    def _replace(self, table: dict[str, Any], name: str, path: Path) -> None:
+        secret, wrong = self._read(table[name])
+        if wrong:
+            self.problems.append((path, wrong))
+        if wrong or secret is None:
+            self.placeholders.add(path)
+        table[name] = _PLACEHOLDER if wrong or secret is None else secret
+
+    def _read(self, reference: object) -> tuple[str | None, str]:
+        if not isinstance(reference, dict) or len(reference) != 1:
+            return None, f"a secret does not stand in the configuration itself; {_HOW}"
+        ((source, target),) = reference.items()
+        if source not in {"credential", "file"} or not isinstance(target, str) or not target:
+            return None, f"this names no secret; {_HOW}"
+        if source == "credential":
+            return self._credential(target)
+        if not target.startswith("/"):
+            return None, f'the secret\'s file "{target}" is no absolute path'
+        return (None, "") if self._offline else _content(FilePath(target))
+
+    def _credential(self, name: str) -> tuple[str | None, str]:
+        if "/" in name or name in {".", ".."}:
+            return None, f'"{name}" is no name of a credential'
+        if self._offline:
+            return None, ""
+        if not self._directory:
+            return None, f'there is no credential "{name}": $CREDENTIALS_DIRECTORY is not set; {_unit_hint(name)}'
+        file = FilePath(self._directory, name)
+        if not file.exists():
+            return None, f'there is no credential "{name}" in {self._directory}; {_unit_hint(name)}'
+        return _content(file)
+
+
+def _unit_hint(name: str) -> str:
+    return f"add `LoadCredential={name}:/path/to/it` to the unit"
+
+
+def _content(file: FilePath) -> tuple[str | None, str]:
+    try:
+        if not file.is_file():
+            return None, f"the secret's file {file} is not there, or is no regular file"
+        with file.open("rb") as stream:
+            content = stream.read(_SIZE_MAX + 1)
+    except OSError as error:
+        return None, f"the secret's file {file} cannot be read: {error.strerror}"
+    if len(content) > _SIZE_MAX:
+        return None, f"the secret's file {file} is larger than 1MiB"
+    try:
+        return content.decode().removesuffix("\n"), ""
+    except UnicodeDecodeError:
+        return None, f"the secret's file {file} is no text"
+
+
+def is_secret(model: type[OptionsModel], name: str) -> bool:
+    """Return whether an option's value is to be masked."""
+    field = model.model_fields.get(name)
+    return field is not None and (facts_of(field).secret or holds_secret(kind_of(field)))

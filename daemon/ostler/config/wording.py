@@ -1,0 +1,115 @@
+"""What pydantic found wrong with a table, as plain sentences with their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from ostler.config.expectations import Kind, expected, holds_secret, item_kind, kind_of, model_in, shown
+from ostler.config.layers import dotted
+from ostler.config.options import OptionsModel, facts_of
+from ostler.config.positions import Path
+
+# Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
+_OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
+
+
+def sentences(
+    errors: Iterable[Mapping[str, Any]],
+    model: type[OptionsModel],
+    data: Mapping[str, Any],
+    table: tuple[str, ...],
+    ignored: Collection[Path] = (),
+) -> Iterator[tuple[Path, str]]:
+    """Yield what pydantic found, one entry for each wrong value.
+
+    Args:
+        errors: The errors of a `ValidationError`.
+        model: The model of the table.
+        data: The table.
+        table: The table's path.
+        ignored: Paths below the table whose values are not the real ones.
+
+    Yields:
+        The path to point at (the table's for a missing key), and the sentence.
+    """
+    wrong: set[Path] = set()
+    for error in errors:
+        location = tuple(error["loc"])
+        if error["type"] == "missing":
+            yield (*table, *location[:-1]), missing_key(model, location, table)
+            continue
+        if error["type"] == "extra_forbidden":
+            yield (*table, *location), _unknown_option(model, location, table)
+            continue
+        path = _real_path(location, model, data)
+        if path not in wrong and path not in ignored:  # one value that fits no branch of a union is one mistake
+            wrong.add(path)
+            yield (*table, *path), f"{dotted((*table, *path))}: {_complaint(error, model, data, path)}"
+
+
+def missing_key(model: type[OptionsModel], location: Path, table: tuple[str, ...]) -> str:
+    """Return the sentence for a required key that is not there."""
+    around = _model_at(model, location[:-1])
+    field = around.model_fields.get(str(location[-1])) if around else None
+    about = f": {field.description}" if field is not None and field.description else ""
+    return f'missing required key "{location[-1]}" in [{dotted((*table, *location[:-1]))}]{about}'
+
+
+def unknown_key(name: str, known: Iterable[str], where: str, what: str = "key") -> str:
+    """Return the sentence for a key or table that nobody knows, with the nearest one that is known."""
+    from difflib import get_close_matches  # only needed when something is wrong
+
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.6) or get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    advice = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(names) or 'none'}"
+    return f'unknown {what} "{name}"{where}; {advice}'
+
+
+def _unknown_option(model: type[OptionsModel], location: Path, table: tuple[str, ...]) -> str:
+    around = _model_at(model, location[:-1])
+    known = around.model_fields if around else ()
+    return unknown_key(str(location[-1]), known, f" in [{dotted((*table, *location[:-1]))}]")
+
+
+def _model_at(model: type[OptionsModel], path: Path) -> type[OptionsModel] | None:
+    kind: Kind | None = Kind(model)
+    for part in path:
+        kind = item_kind(kind, part) if kind else None
+    return model_in(kind) if kind else None
+
+
+def _real_path(location: Path, model: type[OptionsModel], data: Mapping[str, Any]) -> Path:
+    # pydantic mixes names of union branches into its locations; only what leads through the data is a path.
+    node: Any = data
+    path: Path = ()
+    for part in location:
+        known = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not known:
+            break
+        node = node[part]
+        path = (*path, part)
+    if not path and location and location[0] in model.model_fields:
+        return location[:1]  # a default that is wrong
+    return path
+
+
+def _complaint(error: Mapping[str, Any], model: type[OptionsModel], data: Mapping[str, Any], path: Path) -> str:
+    if error["type"] in _OWN_WORDS or not path:
+        return str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    kind, value, hidden = _kind_and_value(model, data, path)
+    if kind is None:
+        return f"{error['msg']}, got {'***' if hidden else shown(value)}"
+    return f"expected {expected(kind)}, got {'***' if hidden else shown(value)}"
+
+
+def _kind_and_value(model: type[OptionsModel], data: Mapping[str, Any], path: Path) -> tuple[Kind | None, Any, bool]:
+    field = model.model_fields[str(path[0])]
+    kind: Kind | None = kind_of(field)
+    value: Any = data.get(str(path[0]), field.default)
+    hidden = facts_of(field).secret or (kind is not None and holds_secret(kind))
+    for part in path[1:]:
+        kind = item_kind(kind, part) if kind else None
+        value = value[part]
+        hidden = hidden or (kind is not None and holds_secret(kind))
+    return kind, value, hidden
