@@ -190,14 +190,22 @@ def no_capacity(judgements: Sequence[Judgement], request: Request, silent: Seque
     facts = {"topic": request.topic, "size": request.size, "dropped": dict(dropped)}
     if judgements:
         parts = ", ".join(f"{name} dropped {count}" for name, count in dropped.items())
-        size = f" --size {format_size(request.size)}" if request.size else ""
-        hint = f"see why with `ostler scheduler explain {request.topic}{size}`"
+        hint = f"see why with `{_command(request)}`"
         return NoCapacity(f"{wanted}: of {_count(len(judgements))} {parts}", hint=hint, **facts)
     if silent:
         hint = "look at the drivers with `ostler status`"
         return NoCapacity(f"{wanted}: {', '.join(silent)} reported, with no driver ready", hint=hint, **facts)
     hint = "is there such a service? See `ostler service list`; a new one reports at its start"
     return NoCapacity(f"{wanted}: no service on this topic has reported", hint=hint, **facts)
+
+
+def _command(request: Request) -> str:
+    parts = [f"ostler scheduler explain {request.topic}"]
+    parts += [f"--size {format_size(request.size)}"] if request.size else []
+    parts += [f"--feature {feature}" for feature in request.features]
+    parts += [f"--host {request.host}"] if request.host else []
+    parts += [f"--exclude {excluded}" for excluded in request.exclude]
+    return " ".join(parts)
 
 
 def _wish(request: Request) -> str:

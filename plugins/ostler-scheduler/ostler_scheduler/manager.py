@@ -60,6 +60,11 @@ class SchedulerOptions(ManagerOptions):
     )
     seed: int = Field(0, ge=0, help="Seed of the chance that decides ties, for tests; 0 for none", reload="live")
 
+    def cross_check(self) -> Iterator[tuple[str, str]]:
+        """See `OptionsModel.cross_check`."""
+        if self.forget_after < self.stale_after:
+            yield "forget_after", "must not be below stale_after: what is stale is shown for a while before it goes"
+
 
 class SchedulerManager(Manager):
     """Chooses a backend for a request. See the README for how."""

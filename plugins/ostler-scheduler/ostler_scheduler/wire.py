@@ -63,9 +63,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free(self) -> float | None:
-        """Bytes that can still be given away: as reported, less what was promised since; None when not reported."""
+        """Bytes that can still be given away, less what was promised since the report; None when nothing is reported.
+
+        A backend that gives away more than it has (sparse files) says how much it may promise in all, and how much of
+        that is provisioned; one that does not has what is free, without its reserve.
+        """
+        limit = self.number("promise_limit_bytes")
+        if limit is not None:
+            return limit - (self.number("provisioned_bytes") or 0) - self.promised
         free = self.number("free_bytes")
-        return None if free is None else free - self.promised
+        return None if free is None else free - (self.number("reserved_bytes") or 0) - self.promised
 
     @property
     def allocated(self) -> float:

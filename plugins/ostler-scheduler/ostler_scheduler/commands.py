@@ -1,0 +1,115 @@
+"""`ostler scheduler …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit
+from ostler_scheduler.wire import Candidate, Explanation, Judgement
+
+app = kit.app(help="See how backends are chosen")
+
+_Topic = Annotated[str, typer.Argument(help="Topic of the services that bring the backends, for instance volume")]
+
+
+@app.command()
+def explain(
+    topic: _Topic,
+    size: Annotated[str, typer.Option(help="Room that is needed, such as 10GiB; 0 when it does not matter")] = "0",
+    feature: Annotated[list[str] | None, typer.Option(help="A feature it must offer, or FACT=VALUE; repeat it")] = None,
+    host: Annotated[str, typer.Option(help="The only host that will do")] = "",
+    exclude: Annotated[list[str] | None, typer.Option(help="What will not do: HOST or HOST/BACKEND; repeat it")] = None,
+) -> None:
+    """Show which backend would be chosen and why: each candidate with its weights, or with the filter that dropped it.
+
+    Nothing is given away.
+    """
+    with kit.client() as client:
+        said = client.call(
+            "scheduler",
+            "explain",
+            type=Explanation,
+            topic=topic,
+            size=size,
+            features=feature or [],
+            on_host=host,
+            exclude=exclude or [],
+        )
+    if kit.json_wanted():
+        kit.emit(said)
+        return
+    chosen = next((one for one in said.candidates if one.chosen), None)
+    kit.say(f"{chosen.backend} on {chosen.host} is chosen: {said.why}" if chosen else kit.printable(said.why))
+    if said.candidates:
+        kit.say()
+        kit.show_table(sorted(said.candidates, key=_best_first), _JUDGEMENT)
+
+
+@app.command()
+def candidates(
+    topic: Annotated[str, typer.Argument(help="Only the backends of this topic")] = "",
+) -> None:
+    """List the backends that have reported to the scheduler, with what they say of themselves."""
+    with kit.client() as client:
+        listed = client.call("scheduler", "candidates", type=list[Candidate], topic=topic)
+    kit.show_table(listed, _CANDIDATE, empty="no service has reported a backend yet")
+
+
+def _best_first(one: Judgement) -> tuple[bool, bool, float, str, str]:
+    return bool(one.dropped_by), not one.chosen, -one.total, one.host, one.backend
+
+
+def _verdict(one: Judgement) -> str:
+    return f"dropped by {one.dropped_by}: {one.reason}" if one.dropped_by else "chosen" if one.chosen else ""
+
+
+def _weights(one: Judgement) -> str:
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in one.weights.items())
+
+
+def _total(one: Judgement) -> str:
+    return "" if one.dropped_by else f"{one.total:.2f}"
+
+
+def _size(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return ""
+    return kit.human_size(value)
+
+
+def _free(one: Candidate) -> str:
+    try:
+        return _size(max(0, one.free)) if one.free is not None else ""
+    except TypeError:  # a fact that is no number
+        return "?"
+
+
+def _features(one: Candidate) -> object:
+    return one.facts.get("features")
+
+
+def _note(one: Candidate) -> str:
+    return one.gone or ("" if one.enabled else "disabled")
+
+
+_JUDGEMENT = [
+    kit.Column("host"),
+    kit.Column("backend"),
+    kit.Column("free", lambda one: _size(one.free), right=True),
+    kit.Column("weights", _weights),
+    kit.Column("total", _total, right=True),
+    kit.Column("verdict", _verdict),
+]
+_CANDIDATE = [
+    kit.Column("topic"),
+    kit.Column("host"),
+    kit.Column("backend"),
+    kit.Column("total", lambda one: _size(one.facts.get("total_bytes")), right=True),
+    kit.Column("free", _free, right=True),
+    kit.Column("promised", lambda one: _size(one.promised), right=True),
+    kit.Column("features", _features),
+    kit.Column("reported", lambda one: f"{kit.human_duration(one.age)} ago", right=True),
+    kit.Column("note", _note),
+]

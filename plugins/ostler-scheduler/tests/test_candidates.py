@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ostler import CapabilityReport
+from ostler_scheduler.candidates import Candidates
+
+FACTS = {"fast": {"free_bytes": 100}, "slow": {"free_bytes": 50}}
+
+
+@pytest.fixture
+def kept():
+    return Candidates(stale_after=180, forget_after=1000)
+
+
+def report(kept, now=0.0, *, host="node1", topic="volume", backends=FACTS, reported_at=5.0, enabled=True):
+    kept.update(topic, host, backends, reported_at=reported_at, enabled=enabled, now=now)
+
+
+def from_daemon(**more):
+    return CapabilityReport(**{"topic": "volume", "host": "node1", "backends": FACTS, "reported_at": 5.0, **more})
+
+
+def names(candidates):
+    return [f"{one.topic}/{one.host}/{one.backend}" for one in candidates]
+
+
+def test_every_backend_of_every_host_is_a_candidate_in_order(kept):
+    report(kept, host="node2")
+    report(kept)
+    report(kept, topic="share", backends={"nfs": {}})
+    assert names(kept.known(1.0)) == [
+        "share/node1/nfs", "volume/node1/fast", "volume/node1/slow", "volume/node2/fast", "volume/node2/slow",
+    ]  # fmt: skip
+    assert names(kept.known(1.0, "share")) == ["share/node1/nfs"]
+
+
+def test_a_new_report_takes_the_place_of_the_old_one_whole(kept):
+    report(kept)
+    report(kept, backends={"new": {"free_bytes": 1}}, enabled=False)
+    [candidate] = kept.known(0.0)
+    assert (candidate.backend, candidate.facts, candidate.enabled) == ("new", {"free_bytes": 1}, False)
+
+
+def test_promises_count_until_the_next_report_of_that_service(kept):
+    report(kept)
+    report(kept, host="node2")
+    kept.promise("volume", "node1", "fast", 30)
+    kept.promise("volume", "node1", "fast", 5)
+    report(kept, 1.0, host="node2")
+    assert [one.promised for one in kept.known(1.0)] == [35, 0, 0, 0]
+    assert kept.known(1.0)[0].free == 65
+    report(kept, 2.0)
+    assert [one.promised for one in kept.known(2.0)] == [0, 0, 0, 0]
+
+
+def test_a_promise_to_who_has_gone_is_nothing(kept):
+    kept.promise("volume", "node9", "fast", 30)
+    assert kept.known(0.0) == []
+
+
+def test_a_report_is_stale_by_our_own_clock_since_it_came_in(kept):
+    report(kept, 100.0, reported_at=9e9)  # the other host's clock is in the next centuries
+    assert [one.gone for one in kept.known(280.0)] == ["", ""]
+    stale = kept.known(281.0)[0]
+    assert (stale.gone, stale.age) == ("its last report is 3min1s old, and counts for 3min", 181.0)
+    report(kept, 281.0, reported_at=0.0)
+    assert kept.known(281.0)[0].gone == ""
+
+
+def test_who_is_silent_for_long_is_forgotten(kept):
+    report(kept)
+    assert kept.known(1000.0)
+    assert kept.known(1001.0) == []
+
+
+def test_what_the_daemon_keeps_is_taken_over_and_what_is_stale_there_is_gone(kept):
+    kept.take_kept(
+        [
+            from_daemon(),
+            from_daemon(host="node2", stale=True),
+            from_daemon(host="node3", up=False),
+            from_daemon(host="node4", enabled=False),
+        ],
+        asked=10.0,
+        now=11.0,
+    )
+    found = {one.host: (one.gone, one.enabled, one.age) for one in kept.known(12.0)}
+    assert found == {
+        "node1": ("", True, 1.0),
+        "node2": ("it was stale when this scheduler first saw it", True, 1.0),
+        "node3": ("its service is down", True, 1.0),
+        "node4": ("", False, 1.0),
+    }
+
+
+def test_the_report_we_have_does_not_get_younger_by_being_fetched_again(kept):
+    report(kept, 0.0)
+    kept.promise("volume", "node1", "fast", 30)
+    kept.take_kept([from_daemon()], asked=170.0, now=170.0)
+    [fast, _] = kept.known(181.0)
+    assert (fast.gone != "", fast.promised) == (True, 30)
+
+
+def test_a_service_that_goes_down_or_is_disabled_is_seen_before_its_next_report(kept):
+    report(kept)
+    kept.take_kept([from_daemon(up=False)], asked=1.0, now=1.0)
+    assert kept.known(1.0)[0].gone == "its service is down"
+    kept.take_kept([from_daemon(enabled=False)], asked=2.0, now=2.0)
+    assert (kept.known(2.0)[0].gone, kept.known(2.0)[0].enabled) == ("", False)
+
+
+def test_a_missed_report_is_taken_from_the_daemon(kept):
+    report(kept, 0.0)
+    kept.take_kept([from_daemon(reported_at=65.0, backends={"new": {}})], asked=70.0, now=70.0)
+    assert [(one.backend, one.age) for one in kept.known(71.0)] == [("new", 1.0)]
+
+
+def test_a_report_that_came_in_while_the_daemon_was_asked_is_the_newer_one(kept):
+    report(kept, 10.5, reported_at=66.0, enabled=False)
+    kept.take_kept([from_daemon(reported_at=5.0)], asked=10.0, now=11.0)
+    assert kept.known(11.0)[0].enabled is False
+
+
+def test_a_service_without_a_ready_driver_is_known_as_silent(kept):
+    report(kept, backends={})
+    report(kept, host="node2")
+    assert kept.known(0.0, "volume")[0].host == "node2"
+    assert kept.silent("volume") == ["node1"]
+    assert kept.silent("share") == []
+
+
+def test_reports_promises_and_readers_on_many_threads_do_not_trip_each_other(kept):
+    report(kept)
+    start, failed = threading.Barrier(6), []
+
+    def work(step):
+        start.wait()
+        try:
+            for _ in range(300):
+                step()
+        except Exception as error:
+            failed.append(error)
+
+    steps = [
+        lambda: report(kept, host="node2"),
+        lambda: kept.promise("volume", "node1", "fast", 1),
+        lambda: kept.promise("volume", "node1", "fast", 1),
+        lambda: kept.known(1.0),
+        lambda: kept.known(1.0, "volume"),
+        lambda: kept.take_kept([from_daemon(host="node3")], 2.0, 2.0),
+    ]
+    threads = [threading.Thread(target=work, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert kept.known(1.0)[0].promised == 600
