@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ostler.config import Field, OptionsModel, Seconds, Secret, Size, format_seconds, format_size, parse_size
-    from ostler.driver import Driver, DriverOptions, feature, time_budget
+    from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, feature, time_budget
     from ostler.errors import (
         Busy,
         CallCancelled,
         ConfigurationError,
         Conflict,
         DeadlineExceeded,
+        Draining,
         DriverError,
         DriverNotReady,
         DriverStuck,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         TargetNotFound,
     )
     from ostler.hookspecs import hookimpl
-    from ostler.manager import Manager, ManagerOptions
+    from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.messaging import AsyncClient, Client, Context, Event, exposed
     from ostler.periodic import periodic
     from ostler.store import Database, Record, Store
@@ -42,14 +43,14 @@ _HOMES = {
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
     ],
-    "driver": ["Driver", "DriverOptions", "feature", "time_budget"],
+    "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
-        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "DriverError", "DriverNotReady",
-        "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotRunning", "OstlerError",
-        "RequestError", "TargetNotFound",
+        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "Draining", "DriverError",
+        "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotRunning",
+        "OstlerError", "RequestError", "TargetNotFound",
     ],
     "hookspecs": ["hookimpl"],
-    "manager": ["Manager", "ManagerOptions"],
+    "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": ["AsyncClient", "Client", "Context", "Event", "exposed"],
     "periodic": ["periodic"],
     "store": ["Database", "Record", "Store"],
@@ -59,11 +60,12 @@ _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict", "Context",
-    "Database", "DeadlineExceeded", "Driver", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
-    "DriverStuck", "Event", "Field", "InvalidInput", "Json", "Manager", "ManagerOptions", "MessagingError",
-    "NoCapacity", "NotFound", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds",
-    "Secret", "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size",
+    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict",
+    "Context", "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment", "DriverError",
+    "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "InvalidInput",
+    "Json", "Manager", "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity", "NotFound",
+    "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret",
+    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size",
     "hookimpl", "parse_size", "periodic", "time_budget",
 ]  # fmt: skip
 

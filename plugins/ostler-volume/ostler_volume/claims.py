@@ -1,0 +1,59 @@
+"""Which volumes are being worked on in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ostler import Context
+
+
+class Claims:
+    """Tells a record that is being worked on from one that a crash left behind.
+
+    Both stand in the same state in the database. Every request holds the names it works with from before it writes the
+    first record until after the last; reconciliation takes a name alone, and passes by those that are held. Who of two
+    requests may go on is not decided here but by the state in the database.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: Counter[str] = Counter()
+        self._alone: set[str] = set()
+
+    @contextmanager
+    def hold(self, ctx: Context, *names: str) -> Iterator[None]:
+        """Hold names inside the block; waits while reconciliation has one of them. Any thread but the loop's.
+
+        Raises:
+            CallCancelled: The caller took the request back while it waited.
+            DeadlineExceeded: The deadline passed while it waited.
+        """
+        with self._changed:
+            while self._alone.intersection(names):
+                ctx.check()
+                self._changed.wait(0.1)
+            self._held.update(names)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.subtract(names)
+                self._held += Counter()  # forgets those that are at zero
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """Hold a name alone inside the block; yields False, and holds nothing, when anybody else has it."""
+        with self._changed:
+            mine = not self._held[name] and name not in self._alone
+            if mine:
+                self._alone.add(name)
+        try:
+            yield mine
+        finally:
+            if mine:
+                with self._changed:
+                    self._alone.discard(name)
+                    self._changed.notify_all()

@@ -1,0 +1,143 @@
+"""Copies of files that keep their holes: by sharing blocks where the file system can, else piece by piece."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from ostler import DriverError
+
+FICLONE = 0x40049409
+PIECE = 4 * 2**20
+"""How much is read at once: between two pieces progress is told and the copy can be cancelled."""
+GRAIN = 64 * 2**10
+"""A run of zeros of this length, aligned, becomes a hole."""
+SYNC_EVERY = 256 * 2**20
+"""Data goes to the disk as it comes, so that the last sync is short and progress tells the truth."""
+
+OnPiece: TypeAlias = Callable[[int, int], None]
+"""Called with (bytes done, bytes to do) after each piece; it stops the copy by raising."""
+
+_CANNOT_SHARE = {
+    errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES,
+    errno.ETXTBSY, errno.EISDIR,
+}  # fmt: skip
+
+
+def reflink(source: int, target: int) -> bool:
+    """Let the target share all blocks of the source; return False, with the target unchanged, where that cannot be.
+
+    Args:
+        source: Descriptor of a file that is open for reading.
+        target: Descriptor of an empty file that is open for writing.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno in _CANNOT_SHARE:
+            return False
+        raise
+    return True
+
+
+def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int:
+    """Copy the first `length` bytes of the source into an empty target; holes and zeros take up no room there.
+
+    The target has at least `length` bytes afterwards, and they read as those of the source.
+
+    Args:
+        source: Descriptor of a file that is open for reading.
+        target: Descriptor of an empty file that is open for writing.
+        length: How many bytes.
+        on_piece: See `OnPiece`.
+
+    Returns:
+        How many bytes were written.
+
+    Raises:
+        DriverError: The source became shorter while it was read.
+        OSError: Reading or writing failed.
+    """
+    os.ftruncate(target, max(length, os.fstat(target).st_size))
+    extents = list(_extents(source, length))
+    total = sum(end - start for start, end in extents)
+    done = written = unsynced = 0
+    on_piece(0, total)
+    for start, end in extents:
+        for at in range(start, end, PIECE):
+            piece = _read(source, at, min(PIECE, end - at))
+            new = _write_data(target, at, piece)
+            done, written, unsynced = done + len(piece), written + new, unsynced + new
+            if unsynced >= SYNC_EVERY:
+                os.fdatasync(target)
+                unsynced = 0
+            on_piece(done, total)
+    return written
+
+
+def _extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
+    # A file system without SEEK_DATA calls the whole file data; the zeros in it are found when they are read.
+    end = 0
+    while end < length:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        if start >= length:
+            return
+        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), length)
+        yield start, end
+
+
+def _read(descriptor: int, at: int, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count:
+        part = os.pread(descriptor, count, at)
+        if not part:
+            raise DriverError(
+                f"the source ended at byte {at} while it was copied", hint="something else is changing it", at=at
+            )
+        parts.append(part)
+        at, count = at + len(part), count - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _write_data(descriptor: int, at: int, piece: bytes) -> int:
+    """Write what is not zero, in runs of grains; return how many bytes."""
+    view = memoryview(piece)
+    run_start: int | None = None
+    written = 0
+    for offset in range(0, len(piece), GRAIN):
+        if _is_zero(view[offset : offset + GRAIN]):
+            if run_start is not None:
+                written += _write(descriptor, at + run_start, view[run_start:offset])
+                run_start = None
+        elif run_start is None:
+            run_start = offset
+    if run_start is not None:
+        written += _write(descriptor, at + run_start, view[run_start:])
+    return written
+
+
+_ZEROS = bytes(GRAIN)
+
+
+def _is_zero(view: memoryview) -> bool:
+    # Looking at the ends first spares the comparison for nearly all data.
+    return not view[0] and not view[-1] and bytes(view) == _ZEROS[: len(view)]
+
+
+def _write(descriptor: int, at: int, view: memoryview) -> int:
+    count = len(view)
+    while view:
+        done = os.pwrite(descriptor, view, at)
+        at, view = at + done, view[done:]
+    return count

@@ -1,0 +1,231 @@
+"""`file`: volumes as sparse files in a folder of any file system."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from ostler import Context, DriverError, Field, parse_size
+from ostler_volume import loop
+from ostler_volume.copying import reflink, sparse_copy
+from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, Inventory, Room, VolumeDriver, VolumeDriverOptions
+from ostler_volume.errors import BadSize, NotSupported, SnapshotNotFound, VolumeNotFound
+from ostler_volume.folder import SNAPSHOTS, VOLUMES, Folder, told
+from ostler_volume.images import opened_image
+
+_PERCENT = re.compile(r"(\d{1,2}(?:\.\d+)?)\s*%")
+
+
+class FileDriverOptions(VolumeDriverOptions):
+    """The options of a `file` backend."""
+
+    path: str = Field(
+        pattern="^/",
+        help="Folder for the volumes, as an absolute path; made with mode 0700 when it is missing",
+        reload="driver",
+    )
+    mounted: bool = Field(
+        False,
+        help="Whether the folder must be a mount point: without its disk the empty folder would look like lost volumes",
+        reload="driver",
+    )
+    reserve: str = Field(
+        "5%", help='Room that always stays free: a size ("10GiB") or a part of the file system ("5%")', reload="driver"
+    )
+    oversubscription: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        help="How many times the room may be promised; volumes are sparse and seldom full",
+        reload="driver",
+    )
+    image_folders: list[str] = Field(
+        [], help="Folders that images may be taken from; empty: any file that the daemon can read", reload="driver"
+    )
+
+    @field_validator("reserve")
+    @classmethod
+    def _reserve_is_size_or_percent(cls, value: str) -> str:
+        if not _PERCENT.fullmatch(value):
+            parse_size(value)
+        return value
+
+
+class FileDriver(VolumeDriver):
+    """Keeps each volume as a sparse file; clones and snapshots share blocks where the file system can (xfs, btrfs).
+
+    Snapshots are files of their own, so that they do not depend on the volume. Attaching makes a loop device, which
+    needs root or what the drop-in `attach.conf` gives.
+    """
+
+    Options = FileDriverOptions
+    features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH})
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.folder = Folder(Path(self.options.path))
+        self.reflink = False
+
+    def initialise(self) -> None:
+        """Make, lock and probe the folder."""
+        self.folder.open(mounted=self.options.mounted)
+        with told(f"the folder {self.folder.path} cannot be used"):
+            self.reflink = self.folder.can_reflink()
+
+    def is_working(self) -> bool:
+        """Return True while the folder is the one that was there at the start."""
+        self.folder.check()
+        return True
+
+    def cleanup(self) -> None:
+        """Unlock the folder."""
+        self.folder.close()
+
+    def capabilities(self) -> dict[str, Any]:
+        """Return the room and the features; `attach` is one of them only where loop devices can be made."""
+        refused = loop.usable()
+        return {
+            **super().capabilities(),
+            "features": sorted(self.features - ({ATTACH} if refused else set())),
+            "attach_refused": refused,
+            "reflink": self.reflink,
+            "oversubscription": self.options.oversubscription,
+        }
+
+    def inventory(self) -> Inventory:
+        """See `VolumeDriver.inventory`."""
+        self.folder.check()
+        with told(f"the folder {self.folder.path} cannot be read"):
+            volumes, unfinished = self.folder.listing(VOLUMES)
+            snapshots, unfinished_snapshots = self.folder.listing(SNAPSHOTS)
+            devices = loop.attached({name: self.folder.file(VOLUMES, name) for name in volumes})
+        return Inventory(volumes, snapshots, frozenset(unfinished | unfinished_snapshots), devices)
+
+    def room(self) -> Room:
+        """See `VolumeDriver.room`."""
+        self.folder.check()
+        with told(f"the folder {self.folder.path} cannot be read"):
+            status = os.statvfs(self.folder.path)
+            own = [*self.folder.listing(VOLUMES)[0].values(), *self.folder.listing(SNAPSHOTS)[0].values()]
+        total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+        allocated = sum(found.allocated for found in own)
+        reserved = reserve_bytes(self.options.reserve, total)
+        limit = max(0, int((free + allocated - reserved) * self.options.oversubscription))
+        return Room(total, free, allocated, reserved, limit)
+
+    def create(self, ctx: Context, name: str, size: int) -> None:
+        """See `VolumeDriver.create`."""
+        self._make(ctx, VOLUMES, name, lambda descriptor: os.ftruncate(descriptor, size))
+
+    def image_size(self, image: str) -> int:
+        """See `VolumeDriver.image_size`."""
+        with opened_image(image, self.options.image_folders) as (_, size):
+            return size
+
+    def create_from_image(self, ctx: Context, name: str, size: int, image: str) -> None:
+        """See `VolumeDriver.create_from_image`."""
+        with opened_image(image, self.options.image_folders) as (source, length):
+            if length > size:  # it has grown since it was looked at
+                raise BadSize(f"the image {image} is larger than the volume {name}", hint="ask for a larger volume")
+            self._make(ctx, VOLUMES, name, lambda target: self._fill(ctx, source, target, length, size))
+
+    def clone(self, ctx: Context, name: str, size: int, source: str) -> None:
+        """See `VolumeDriver.clone`."""
+        self._copy(ctx, self.folder.file(VOLUMES, source), VOLUMES, name, size)
+
+    def create_snapshot(self, ctx: Context, volume: str, snapshot: str) -> None:
+        """See `VolumeDriver.create_snapshot`."""
+        self._copy(ctx, self.folder.file(VOLUMES, volume), SNAPSHOTS, f"{volume}@{snapshot}", 0)
+
+    def create_from_snapshot(self, ctx: Context, name: str, size: int, volume: str, snapshot: str) -> None:
+        """See `VolumeDriver.create_from_snapshot`."""
+        self._copy(ctx, self.folder.file(SNAPSHOTS, f"{volume}@{snapshot}"), VOLUMES, name, size)
+
+    def extend(self, ctx: Context, name: str, size: int) -> None:
+        """See `VolumeDriver.extend`."""
+        path = self.folder.file(VOLUMES, name)
+        with told(f"{name} cannot be extended"), path.open("r+b") as file:
+            if size < os.fstat(file.fileno()).st_size:
+                raise BadSize(f"{name} would become smaller", hint="a volume can only be extended", name=name)
+            ctx.check()
+            os.ftruncate(file.fileno(), size)
+            os.fsync(file.fileno())
+
+    def delete(self, name: str) -> None:
+        """See `VolumeDriver.delete`."""
+        self._remove(VOLUMES, name)
+
+    def delete_snapshot(self, volume: str, snapshot: str) -> None:
+        """See `VolumeDriver.delete_snapshot`."""
+        self._remove(SNAPSHOTS, f"{volume}@{snapshot}")
+
+    def attach(self, ctx: Context, name: str) -> str:
+        """See `VolumeDriver.attach`."""
+        path = self.folder.file(VOLUMES, name)
+        if not path.exists():
+            raise VolumeNotFound(f"the file of {name} is missing: {path}", name=name)
+        ctx.check()
+        return loop.attached({name: path}).get(name) or loop.attach(path)
+
+    def detach(self, ctx: Context, name: str) -> None:
+        """See `VolumeDriver.detach`."""
+        device = loop.attached({name: self.folder.file(VOLUMES, name)}).get(name)
+        if device:
+            loop.detach(device, ctx.check)
+
+    def _make(self, ctx: Context, kind: str, name: str, fill: Callable[[int], None], mode: int = 0o600) -> None:
+        self.folder.check()
+        ctx.check()
+        with told(f"{name} cannot be made"):
+            self.folder.make(kind, name, fill, mode=mode)
+
+    def _copy(self, ctx: Context, source: Path, kind: str, name: str, size: int) -> None:
+        """Copy a file of ours; a `size` of 0 stands for as large as the source."""
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            missing = SnapshotNotFound if source.parent.name == SNAPSHOTS else VolumeNotFound
+            raise missing(f"the file of {source.name} is missing: {source}", name=source.name) from None
+        try:
+            length = os.fstat(descriptor).st_size
+            mode = 0o400 if kind == SNAPSHOTS else 0o600
+            self._make(ctx, kind, name, lambda to: self._fill(ctx, descriptor, to, length, size or length), mode)
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, ctx: Context, source: int, target: int, length: int, size: int) -> None:
+        def on_piece(done: int, total: int) -> None:
+            ctx.check()
+            ctx.progress(done, total, "copying")
+
+        # A file system may share blocks with an image as well, when that lies on it.
+        if not reflink(source, target):
+            sparse_copy(source, target, length, on_piece)
+        os.ftruncate(target, size)
+
+    def _remove(self, kind: str, name: str) -> None:
+        self.folder.check()
+        path = self.folder.file(kind, name)
+        if kind == VOLUMES and (device := loop.attached({name: path}).get(name)):
+            raise NotSupported(f"{name} cannot be deleted while {device} is made of it", hint=f"losetup -d {device}")
+        with told(f"{name} cannot be deleted"):
+            self.folder.remove(kind, name)
+
+
+def reserve_bytes(reserve: str, total: int) -> int:
+    """Return the bytes of a reserve that is a size or a percentage of the total.
+
+    Raises:
+        DriverError: It is neither.
+    """
+    if percent := _PERCENT.fullmatch(reserve):
+        return int(total * float(percent[1]) / 100)
+    try:
+        return parse_size(reserve)
+    except ValueError as error:
+        raise DriverError(f"the reserve {reserve!r} is neither a size nor a percentage") from error

@@ -1,0 +1,206 @@
+"""The folder of a `file` backend: where things lie, and how a file comes to be there whole or not at all.
+
+    PATH/.lock                        held while a daemon uses the folder
+    PATH/volumes/NAME                 a volume
+    PATH/volumes/.NAME.partial        an unfinished one
+    PATH/snapshots/VOLUME@NAME        a snapshot, never written again
+
+Names begin with a letter or digit and have no `@`, so these can never be mistaken for each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ostler import DriverError, NoCapacity, format_size
+from ostler_volume.copying import reflink
+from ostler_volume.driver import Found
+from ostler_volume.errors import AlreadyExists
+
+VOLUMES, SNAPSHOTS = "volumes", "snapshots"
+_PARTIAL = ".partial"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Folder:
+    """A folder with volumes and snapshots in it; knows files, not what they are for.
+
+    Args:
+        path: The folder.
+        seam: Called with the name of each step that is about to be taken, so that a test can stop in between.
+    """
+
+    def __init__(self, path: Path, seam: Callable[[str], None] = lambda _step: None) -> None:
+        self.path = path
+        self._seam = seam
+        self._lock: int | None = None
+
+    def open(self, *, mounted: bool) -> None:
+        """Make the folder if it is missing, and lock it.
+
+        Args:
+            mounted: Whether it must be a mount point.
+
+        Raises:
+            DriverError: It cannot be made or written, is no mount point, or somebody else uses it.
+        """
+        with told(f"the folder {self.path} cannot be used"):
+            if mounted and not self.path.is_mount():
+                raise DriverError(f"{self.path} is not mounted", hint="mount it; it is tried again by itself")
+            for folder in (self.path, self.path / VOLUMES, self.path / SNAPSHOTS):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_lock()
+            # Whether it can be written is found out now, and not by the first volume.
+            with self._scratch("write") as descriptor:
+                os.pwrite(descriptor, b"\1", 0)
+
+    def close(self) -> None:
+        """Unlock the folder; safe at any time."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def check(self) -> None:
+        """Raise when the folder is not the one that was opened: unmounted, removed, or replaced.
+
+        Raises:
+            DriverError: It is not.
+        """
+        if self._lock is None:
+            raise DriverError(f"the folder {self.path} is not open", hint="the driver is stopped")
+        with told(f"the folder {self.path} cannot be used"):
+            here, opened = (self.path / ".lock").stat(), os.fstat(self._lock)
+        if (here.st_dev, here.st_ino) != (opened.st_dev, opened.st_ino):
+            raise DriverError(f"{self.path} is another folder than at the start", hint="is its disk still mounted?")
+
+    def can_reflink(self) -> bool:
+        """Return whether files here can share blocks, by trying."""
+        with self._scratch("reflink-1") as source, self._scratch("reflink-2") as target:
+            os.pwrite(source, b"\1" * 4096, 0)
+            return reflink(source, target)
+
+    def file(self, kind: str, name: str) -> Path:
+        """Return where a complete file lies."""
+        return self.path / kind / name
+
+    def partial(self, kind: str, name: str) -> Path:
+        """Return where an unfinished file lies."""
+        return self.path / kind / f".{name}{_PARTIAL}"
+
+    def listing(self, kind: str) -> tuple[dict[str, Found], set[str]]:
+        """Return what is complete, with sizes, and the names of what is unfinished."""
+        found: dict[str, Found] = {}
+        partials: set[str] = set()
+        with os.scandir(self.path / kind) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    if entry.name.endswith(_PARTIAL):
+                        partials.add(entry.name[1 : -len(_PARTIAL)])
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    found[entry.name] = Found(status.st_size, status.st_blocks * 512)
+        return found, partials
+
+    def make(self, kind: str, name: str, fill: Callable[[int], None], *, mode: int = 0o600) -> None:
+        """Make a file whole or not at all: fill a partial, sync it, give it its name, sync the folder.
+
+        Args:
+            kind: `volumes` or `snapshots`.
+            name: Its name.
+            fill: Called with the descriptor of the empty partial.
+            mode: Permissions of the finished file.
+
+        Raises:
+            AlreadyExists: There is a file of that name.
+        """
+        final, partial = self.file(kind, name), self.partial(kind, name)
+        if final.exists():
+            raise AlreadyExists(f"there is a file {final} already", hint="take another name, or move it away")
+        self._seam("partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                self._seam("fill")
+                fill(descriptor)
+                self._seam("sync")
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._seam("rename")
+            partial.rename(final)
+        except Exception:
+            partial.unlink(missing_ok=True)
+            raise
+        self._seam("sync folder")
+        self.sync(kind)
+
+    def remove(self, kind: str, name: str) -> None:
+        """Remove a file and its partial; that there is none is no error."""
+        for path in (self.partial(kind, name), self.file(kind, name)):
+            self._seam("unlink")
+            path.unlink(missing_ok=True)
+        self._seam("sync folder")
+        self.sync(kind)
+
+    def sync(self, kind: str) -> None:
+        """Have the names in a folder safe on the disk."""
+        descriptor = os.open(self.path / kind, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DriverError(
+                f"another backend or daemon uses {self.path}", hint="give each backend a folder of its own"
+            ) from None
+        self._lock = descriptor
+
+    @contextmanager
+    def _scratch(self, name: str) -> Iterator[int]:
+        path = self.path / f".probe-{name}"
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say an error of the operating system in a sentence that begins with `what`.
+
+    Raises:
+        NoCapacity: The device or a quota is full.
+        DriverError: Anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        sentence = f"{what}: {error.strerror or error}{place}"
+        if error.errno in _FULL:
+            raise NoCapacity(sentence, hint="free some room, or use another backend") from None
+        hint = "let the daemon's user read and write it" if isinstance(error, PermissionError) else ""
+        raise DriverError(sentence, hint=hint) from None
+
+
+def room_hint(free: int) -> str:
+    """Return the hint that goes with too little room."""
+    return f"{format_size(max(0, free))} can still be promised; free some, raise `oversubscription`, or ask for less"

@@ -1,0 +1,365 @@
+"""The records of volumes and snapshots: the one place that reads and writes their tables.
+
+Every change is one `store.write`, in which the state is compared with the table of moves and set. The writer is one
+thread, so of two requests that race for a name or a volume one finds the other's state and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import peewee
+
+from ostler import NoCapacity, Store, format_size
+from ostler_volume.door import Origin, split_snapshot
+from ostler_volume.errors import AlreadyExists, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
+from ostler_volume.folder import room_hint
+from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
+from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
+from ostler_volume.wire import Snapshot, Volume
+
+
+class Records:
+    """The records of one service. Every method blocks; any thread but the loop's.
+
+    Args:
+        store: The daemon's store.
+        topic: The service's topic; two services of this manager do not see each other's volumes.
+        host: The host, as it stands in what goes over the wire.
+        now: Returns the wall time.
+    """
+
+    def __init__(self, store: Store, topic: str, host: str, now: Callable[[], float]) -> None:
+        self.store = store
+        self._topic = topic
+        self._host = host
+        self._now = now
+
+    def volumes(self, backend: str = "") -> list[Volume]:
+        """Return all volumes, or those of a backend, by name."""
+        return self.store.read(lambda: self.select_volumes(backend))
+
+    def volume(self, name: str) -> Volume:
+        """Return a volume.
+
+        Raises:
+            VolumeNotFound: There is none of that name.
+        """
+        return self.store.read(lambda: self._one(name))
+
+    def snapshots(self, volume: str = "", backend: str = "") -> list[Snapshot]:
+        """Return all snapshots, or those of a volume or a backend, by volume and name."""
+        return self.store.read(lambda: self.select_snapshots(volume, backend))
+
+    def snapshot(self, volume: str, name: str) -> Snapshot:
+        """Return a snapshot.
+
+        Raises:
+            VolumeNotFound: There is no such volume.
+            SnapshotNotFound: It has no snapshot of that name.
+        """
+
+        def find() -> Snapshot:
+            self._row(volume)
+            found = [one for one in self.select_snapshots(volume) if one.name == name]
+            return found[0] if found else _no_snapshot(volume, name)
+
+        return self.store.read(find)
+
+    def provisioned(self, backend: str) -> int:
+        """Return the bytes that are promised to the volumes and snapshots of a backend."""
+        return self.store.read(lambda: self._provisioned(backend))
+
+    def add_volume(self, name: str, backend: str, size: int, origin: Origin, limit: int) -> Volume:
+        """Write a volume down as `creating`; from here on its name and room are taken.
+
+        Args:
+            name: Its name.
+            backend: Its backend.
+            size: Its size in bytes.
+            origin: Where its content comes from; what is copied must be `available`, and may not change until it is done.
+            limit: How many bytes the backend may promise in all.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+            NoCapacity: The backend has not enough room.
+            VolumeNotFound: The source is gone.
+            SnapshotNotFound: The snapshot is gone.
+            WrongState: What is to be copied is in a state that forbids it.
+        """
+
+        def add() -> Volume:
+            self._check_origin(origin)
+            if self._rows().where(VolumeRow.name == name).exists():
+                raise AlreadyExists(f"there is a volume {name} already", hint="take another name", name=name)
+            self._check_room(name, backend, size, limit)
+            VolumeRow.insert(
+                topic=self._topic, name=name, backend=backend, size=size, promised=size, state=VolumeState.CREATING,
+                since=self._now(), source=origin.label(), created=self._now(),
+            ).execute()  # fmt: skip
+            return self._one(name)
+
+        return self.store.write(add)
+
+    def begin(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
+        """Move a volume on because a request wants it; return it as it was before.
+
+        Args:
+            name: The volume.
+            to: The state while it is worked on.
+            size: For `extending`, the new size.
+            limit: For `extending`, how many bytes the backend may promise in all.
+
+        Raises:
+            VolumeNotFound: There is none of that name.
+            WrongState: Its state forbids it, or it is being copied.
+            HasSnapshots: It is to be deleted and has snapshots.
+            NoCapacity: The backend has not enough room.
+        """
+
+        def begin() -> Volume:
+            before = self._one(name)
+            self._check_free(before, to)
+            if to is VolumeState.EXTENDING:
+                self._check_room(name, before.backend, size - before.promised, limit)
+            self._move(name, to, promised=max(size, before.promised))
+            return before
+
+        return self.store.write(begin)
+
+    def settle(
+        self, name: str, to: VolumeState, *, why: str = "", fault: str = "", size: int | None = None, device: str = ""
+    ) -> Volume:
+        """Move a volume on because of what became of it; return it as it is then.
+
+        Args:
+            name: The volume.
+            to: Its state.
+            why: More about the state.
+            fault: For `error`, what failed.
+            size: What its size is now, None when that did not change.
+            device: For `in-use`, where it is attached.
+
+        Raises:
+            VolumeNotFound: There is none of that name.
+            WrongState: The move is not one of the table.
+        """
+
+        def settle() -> Volume:
+            sizes = {} if size is None else {"size": size, "promised": size}
+            row = self._move(name, to, why=why, fault=fault, **sizes)
+            AttachmentRow.delete().where(AttachmentRow.volume == row.id).execute()
+            if device:
+                AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
+            return self._one(name)
+
+        return self.store.write(settle)
+
+    def remove(self, name: str) -> None:
+        """Forget a volume; that there is none is no error."""
+
+        def remove() -> None:
+            ids = [row.id for row in self._rows().where(VolumeRow.name == name)]
+            VolumeRow.delete().where(VolumeRow.id.in_(ids)).execute()
+
+        self.store.write(remove)
+
+    def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
+        """Write a snapshot down as `creating`; its volume may not change until it is done.
+
+        Raises:
+            VolumeNotFound: There is no such volume.
+            WrongState: Its state forbids it.
+            AlreadyExists: It has a snapshot of that name.
+            NoCapacity: The backend has not enough room.
+        """
+
+        def add() -> Snapshot:
+            row = self._row(volume)
+            _require_available(f"volume {volume}", row.state, "have its content kept")
+            if SnapshotRow.select().where(SnapshotRow.volume == row.id, SnapshotRow.name == name).exists():
+                raise AlreadyExists(f"{volume} has a snapshot {name} already", hint="take another name", name=name)
+            self._check_room(f"{volume}@{name}", row.backend, row.size, limit)
+            SnapshotRow.insert(
+                volume=row.id, name=name, size=row.size, state=SnapshotState.CREATING, since=self._now(),
+                created=self._now(),
+            ).execute()  # fmt: skip
+            return self._one_snapshot(volume, name)
+
+        return self.store.write(add)
+
+    def move_snapshot(
+        self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = ""
+    ) -> Snapshot:
+        """Move a snapshot on; return it as it is then.
+
+        Raises:
+            VolumeNotFound: There is no such volume.
+            SnapshotNotFound: It has no snapshot of that name.
+            WrongState: Its state forbids it, or it is being copied.
+        """
+
+        def move() -> Snapshot:
+            before = self._one_snapshot(volume, name)
+            state = SnapshotState(before.state)
+            if to not in SNAPSHOT_MOVES[state]:
+                raise _refused(f"snapshot {volume}@{name}", state, to)
+            if to is SnapshotState.DELETING:
+                self._check_no_copies(f"snapshot {volume}@{name}", f"snapshot:{volume}@{name}")
+            SnapshotRow.update(state=to, why=why, fault=fault, since=self._now()).where(
+                SnapshotRow.id == self._snapshot_id(volume, name)
+            ).execute()
+            return self._one_snapshot(volume, name)
+
+        return self.store.write(move)
+
+    def remove_snapshot(self, volume: str, name: str) -> None:
+        """Forget a snapshot; that there is none is no error."""
+
+        def remove() -> None:
+            SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
+
+        self.store.write(remove)
+
+    # From here on everything runs inside a read or a write.
+
+    def select_volumes(self, backend: str = "", name: str = "") -> list[Volume]:
+        """Return what `volumes` returns; inside a read or write of the store."""
+        device = AttachmentRow.select(AttachmentRow.device).where(AttachmentRow.volume == VolumeRow.id)
+        count = SnapshotRow.select(peewee.fn.COUNT(SnapshotRow.id)).where(SnapshotRow.volume == VolumeRow.id)
+        query = self._rows(
+            VolumeRow.name, VolumeRow.backend, VolumeRow.size, VolumeRow.promised, VolumeRow.state, VolumeRow.why,
+            VolumeRow.since, VolumeRow.fault, VolumeRow.source, VolumeRow.created,
+            peewee.fn.COALESCE(device, "").alias("device"), count.alias("snapshots"),
+        )  # fmt: skip
+        if backend:
+            query = query.where(VolumeRow.backend == backend)
+        if name:
+            query = query.where(VolumeRow.name == name)
+        return [Volume(host=self._host, **row) for row in query.order_by(VolumeRow.name).dicts()]
+
+    def select_snapshots(self, volume: str = "", backend: str = "", name: str = "") -> list[Snapshot]:
+        """Return what `snapshots` returns; inside a read or write of the store."""
+        query = (
+            SnapshotRow.select(
+                VolumeRow.name.alias("volume"), SnapshotRow.name, SnapshotRow.size, SnapshotRow.state, VolumeRow.backend,
+                SnapshotRow.why, SnapshotRow.since, SnapshotRow.fault, SnapshotRow.created,
+            )
+            .join(VolumeRow)
+            .where(VolumeRow.topic == self._topic)
+            .order_by(VolumeRow.name, SnapshotRow.name)
+        )  # fmt: skip
+        wanted = ((VolumeRow.name, volume), (VolumeRow.backend, backend), (SnapshotRow.name, name))
+        for column, value in wanted:
+            if value:
+                query = query.where(column == value)
+        return [Snapshot(**row) for row in query.dicts()]
+
+    def _rows(self, *columns: Any) -> Any:
+        return VolumeRow.select(*columns).where(VolumeRow.topic == self._topic)
+
+    def _row(self, name: str) -> VolumeRow:
+        row = self._rows().where(VolumeRow.name == name).first()
+        if row is None:
+            raise VolumeNotFound(f"there is no volume {name}", hint="`ostler volume list` shows them", name=name)
+        return row  # type: ignore[no-any-return]  # peewee has no annotations
+
+    def _one(self, name: str) -> Volume:
+        self._row(name)
+        return self.select_volumes(name=name)[0]
+
+    def _one_snapshot(self, volume: str, name: str) -> Snapshot:
+        self._row(volume)
+        found = self.select_snapshots(volume, name=name)
+        return found[0] if found else _no_snapshot(volume, name)
+
+    def _snapshot_id(self, volume: str, name: str) -> int:
+        row = (
+            SnapshotRow.select(SnapshotRow.id)
+            .join(VolumeRow)
+            .where(VolumeRow.topic == self._topic, VolumeRow.name == volume, SnapshotRow.name == name)
+            .first()
+        )
+        return int(row.id) if row else -1
+
+    def _move(self, name: str, to: VolumeState, **changes: object) -> VolumeRow:
+        row = self._row(name)
+        if to not in VOLUME_MOVES[VolumeState(row.state)]:
+            raise _refused(f"volume {name}", row.state, to)
+        fields = {"why": "", "fault": "", **changes, "state": to, "since": self._now()}
+        VolumeRow.update(**fields).where(VolumeRow.id == row.id).execute()
+        return row
+
+    def _check_free(self, volume: Volume, to: VolumeState) -> None:
+        state = VolumeState(volume.state)
+        # Of a volume in error only what can be cleared away may be asked for; the rest of its moves are repairs.
+        if to not in VOLUME_MOVES[state]:
+            raise _refused(f"volume {volume.name}", state, to)
+        what = f"volume {volume.name}"
+        self._check_no_copies(what, f"volume:{volume.name}")
+        kept = [one.name for one in self.select_snapshots(volume.name) if one.state == SnapshotState.CREATING]
+        if kept:
+            raise WrongState(
+                f"{what} is being kept as snapshot {kept[0]}", hint="wait until that is done", state=volume.state
+            )
+        if to is VolumeState.DELETING and volume.snapshots:
+            raise HasSnapshots(
+                f"{what} has {volume.snapshots} snapshot{'s' * (volume.snapshots > 1)}, so it cannot be deleted",
+                hint=f"delete them first: `ostler volume snapshot list {volume.name}` shows them",
+                name=volume.name,
+            )
+
+    def _check_no_copies(self, what: str, source: str) -> None:
+        copies = self._rows(VolumeRow.name).where(VolumeRow.source == source, VolumeRow.state == VolumeState.CREATING)
+        names = [row.name for row in copies]
+        if names:
+            raise WrongState(f"{what} is being copied to {', '.join(names)}", hint="wait until that is done")
+
+    def _check_origin(self, origin: Origin) -> None:
+        if origin.source:
+            _require_available(f"volume {origin.source}", self._row(origin.source).state, "be copied")
+        elif origin.snapshot:
+            found = self._one_snapshot(*split_snapshot(origin.snapshot))
+            _require_available(f"snapshot {origin.snapshot}", found.state, "be copied")
+
+    def _check_room(self, name: str, backend: str, size: int, limit: int) -> None:
+        left = limit - self._provisioned(backend)
+        if size > left:
+            raise NoCapacity(
+                f"{backend} has no room for {format_size(size)} more for {name}",
+                hint=room_hint(left),
+                backend=backend,
+                size=size,
+                left=max(0, left),
+            )
+
+    def _provisioned(self, backend: str) -> int:
+        volumes = self._rows(peewee.fn.SUM(VolumeRow.promised)).where(VolumeRow.backend == backend).scalar()
+        snapshots = sum(one.size for one in self.select_snapshots(backend=backend))
+        return int(volumes or 0) + snapshots
+
+
+def total_by_backend(sizes: Iterable[tuple[str, int]]) -> Mapping[str, int]:
+    """Return the sum of sizes for each backend."""
+    totals: dict[str, int] = {}
+    for backend, size in sizes:
+        totals[backend] = totals.get(backend, 0) + size
+    return totals
+
+
+def _require_available(what: str, state: str, verb: str) -> None:
+    if state != VolumeState.AVAILABLE:
+        raise WrongState(f"{what} is {state}, so it cannot {verb}", hint=HINTS.get(state, ""), state=state)
+
+
+def _refused(what: str, state: str, to: str) -> WrongState:
+    verb = VERBS.get(to, f"become {to}")
+    cannot = f"cannot be {verb}" if to in VERBS else f"cannot {verb}"
+    return WrongState(f"{what} is {state}, so it {cannot}", hint=HINTS.get(state, ""), state=str(state))
+
+
+def _no_snapshot(volume: str, name: str) -> Snapshot:
+    raise SnapshotNotFound(
+        f"volume {volume} has no snapshot {name}", hint=f"`ostler volume snapshot list {volume}` shows them", name=name
+    )

@@ -1,0 +1,50 @@
+"""What goes over the wire: volumes and snapshots as an operator sees them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume.
+
+    Sizes are bytes, times are wall times in seconds since 1970. `why` says more about the state, `fault` is one word for
+    what went wrong in state `error`: `missing`, `size`, or the state it failed in. `promised` is what the backend keeps
+    room for: the size, or the new size while it is being extended. `source` is where the content came from:
+    `image:/PATH`, `volume:NAME`, `snapshot:VOLUME@NAME`, or empty. `device` is set while the volume is in use.
+    """
+
+    name: str
+    size: int
+    state: str
+    backend: str
+    host: str = ""
+    why: str = ""
+    since: float = 0.0
+    fault: str = ""
+    promised: int = 0
+    source: str = ""
+    created: float = 0.0
+    device: str = ""
+    snapshots: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot: the content of a volume at one moment; the fields mean what they mean in `Volume`."""
+
+    volume: str
+    name: str
+    size: int
+    state: str
+    backend: str
+    why: str = ""
+    since: float = 0.0
+    fault: str = ""
+    created: float = 0.0
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler answers: where a volume should go."""
+
+    host: str
+    backend: str
