@@ -1,1 +1,16 @@
-"""TBD."""
+"""The log: set up once, to journald with fields when there is a journal, else to stderr.
+
+Everybody logs through the standard `logging`. This room decides where lines go and how they look, adds what they are
+about (`fields`, `adapter`), gives known messages an id (`event`), and keeps secrets and needless tracebacks out.
+"""
+
+from ostler.log.fields import FieldAdapter, adapter, fields
+from ostler.log.journal import journal_is_stderr
+from ostler.log.limits import RateLimited
+from ostler.log.messages import MESSAGE_IDS, event
+from ostler.log.setup import FORMATS, LEVELS, levels, set_level, set_up
+
+__all__ = [
+    "FORMATS", "LEVELS", "MESSAGE_IDS", "FieldAdapter", "RateLimited", "adapter", "event", "fields",
+    "journal_is_stderr", "levels", "set_level", "set_up",
+]  # fmt: skip

@@ -45,11 +45,14 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _fill(source: Path, part: Path) -> None:
-    with translated(source), closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as reader:
-        with translated(part), closing(sqlite3.connect(part, isolation_level=None)) as writer:
-            reader.backup(writer)
-            # One file that needs no others beside it.
-            writer.execute("PRAGMA journal_mode = DELETE")
+    with (
+        translated(part),
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True)) as reader,
+        closing(sqlite3.connect(part, isolation_level=None)) as writer,
+    ):
+        reader.backup(writer)
+        # One file that needs no others beside it.
+        writer.execute("PRAGMA journal_mode = DELETE")
 
 
 def _sync(path: Path) -> None:

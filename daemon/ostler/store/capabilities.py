@@ -72,7 +72,7 @@ class CapabilityRecords:
             down_times: Seconds without a heartbeat after which a service counts as down: one for all, or by topic.
         """
         on = (ServiceRow.topic == CapabilityRow.topic) & (ServiceRow.host == CapabilityRow.host)
-        query = (
+        query: Any = (
             CapabilityRow.select(
                 CapabilityRow,
                 ServiceRow.enabled,

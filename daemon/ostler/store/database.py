@@ -17,7 +17,7 @@ from ostler.store.failures import translate
 
 APPLICATION_ID = 0x4F53544C  # "OSTL" in the header of the file, so that a stranger's database is not taken for ours
 QUICK_CHECK_LIMIT = 32 * 1024 * 1024
-"""Bytes up to which a database is looked through at each start; beyond that it would be felt (use `ostler db check`)."""
+"""Bytes up to which a database is looked through at each start; beyond that it would be felt (`ostler db check`)."""
 
 
 @contextmanager

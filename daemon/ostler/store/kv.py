@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ostler.errors import InvalidInput
 from ostler.store.models import KeyValueRow
@@ -59,7 +59,7 @@ class KeyValue:
         """Return all keys that begin with `prefix` and their values, in order of the keys."""
 
         def read() -> dict[str, Json]:
-            rows = (
+            rows: Any = (
                 KeyValueRow.select(KeyValueRow.key, KeyValueRow.value)
                 .where(KeyValueRow.namespace == self.namespace)
                 .order_by(KeyValueRow.key)
@@ -69,8 +69,8 @@ class KeyValue:
 
         return self._store.read(read)
 
-    def _mine(self, query: object, key: str) -> object:
-        return query.where((KeyValueRow.namespace == self.namespace) & (KeyValueRow.key == key))  # type: ignore[attr-defined]
+    def _mine(self, query: Any, key: str) -> Any:
+        return query.where((KeyValueRow.namespace == self.namespace) & (KeyValueRow.key == key))
 
 
 def _encode(namespace: str, key: str, value: Json) -> str:

@@ -47,11 +47,11 @@ def migrations_of(namespace: str, package: ModuleType | str) -> list[Migration]:
             f"the migrations of {namespace} ({package}) are no package that can be imported: {describe(error)}",
             hint="name a package with modules `m0001_what.py`, each with `forward(database)`",
         ) from error
-    found = []
-    for entry in pkgutil.iter_modules(paths):
-        if match := _FILE.fullmatch(entry.name):
-            found.append(Migration(int(match[1]), match[2], f"{home.__name__}.{entry.name}"))
-    found.sort()
+    found = sorted(
+        Migration(int(match[1]), match[2], f"{home.__name__}.{match[0]}")
+        for entry in pkgutil.iter_modules(paths)
+        if (match := _FILE.fullmatch(entry.name))
+    )
     if [step.number for step in found] != list(range(1, len(found) + 1)):
         names = ", ".join(step.module.rpartition(".")[2] for step in found)
         raise ContractError(

@@ -48,12 +48,13 @@ class Outage:
 
     def worked(self) -> bool:
         """Take note that it works; say so if it failed before. Return whether it was said."""
-        if self._began is None:  # the way it nearly always is; a race here only says it one try later
+        if not self.active:  # the way it nearly always is; a race here only says it one try later
             return False
         with self._lock:
-            if self._began is None:
+            began, tries = self._began, self._tries
+            if began is None:  # another thread has said it
                 return False
-            seconds, tries = self._clock.monotonic() - self._began, self._tries
             self._began, self._tries, self.why, self.since = None, 0, "", 0.0
+        seconds = self._clock.monotonic() - began
         self._logger.warning("%s works again after %.0f s and %d failed tries", self._what, seconds, tries)
         return True

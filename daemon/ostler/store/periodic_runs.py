@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ostler.store.models import PeriodicRow
 from ostler.store.store import Store
@@ -49,7 +49,7 @@ class PeriodicRecords:
 
         def read() -> list[PeriodicRun]:
             columns = [getattr(PeriodicRow, name) for name in PeriodicRun._fields]
-            query = PeriodicRow.select(*columns).where(PeriodicRow.host == self._host)
+            query: Any = PeriodicRow.select(*columns).where(PeriodicRow.host == self._host)
             if service:
                 query = query.where(PeriodicRow.service == service)
             return [PeriodicRun(*row) for row in query.order_by(PeriodicRow.service, PeriodicRow.task).tuples()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ostler.clock import Clock, stamp
@@ -100,7 +100,8 @@ class ServiceRecords:
         Args:
             down_times: Seconds without a report after which a service counts as down: one for all, or by topic.
         """
-        rows = self._store.read(lambda: list(ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host).dicts()))
+        query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
+        rows = self._store.read(lambda: list(query.dicts()))
         return [self._status(row, _down_time(down_times, row["topic"])) for row in rows]
 
     def get(self, topic: str, host: str = "", down_time: float = DOWN_TIME) -> ServiceStatus:
@@ -110,7 +111,8 @@ class ServiceRecords:
             NotFound: There is no such row.
         """
         host = host or self._host
-        rows = self._store.read(lambda: list(ServiceRow.select().where(self._is(topic, host)).dicts()))
+        query: Any = ServiceRow.select().where(self._is(topic, host))
+        rows = self._store.read(lambda: list(query.dicts()))
         if not rows:
             raise _missing(topic, host)
         return self._status(rows[0], down_time)
@@ -201,8 +203,3 @@ def _down_time(down_times: Mapping[str, float] | float, topic: str) -> float:
 
 def _missing(topic: str, host: str) -> NotFound:
     return NotFound(f"there is no service {topic} on {host}", hint="see `ostler service list`", topic=topic, host=host)
-
-
-def up_topics(statuses: Iterable[ServiceStatus]) -> dict[tuple[str, str], ServiceStatus]:
-    """Return the services by topic and host, for those who look them up."""
-    return {(status.topic, status.host): status for status in statuses}

@@ -20,7 +20,7 @@ from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
 from ostler.store.outage import Outage
 from ostler.store.readers import Readers
-from ostler.store.writer import Writer, Working
+from ostler.store.writer import Working, Writer
 
 T = TypeVar("T")
 CORE = "ostler"

@@ -1,0 +1,67 @@
+"""What log lines are about: fields of the running request or service, and of one logger."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+CARRIER = "ostler_fields"
+"""The attribute of a log record that holds the fields an adapter gave it."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, "message_id"}
+_NONE: Mapping[str, object] = MappingProxyType({})
+_current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
+
+
+@contextmanager
+def fields(**values: object) -> Iterator[None]:
+    """Give every log line of this thread or task these fields inside the block, whichever logger it comes from."""
+    token = _current.set({**_current.get(), **values})
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class FieldAdapter(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines all carry some fields; what a single call brings in `extra` is added.
+
+    Field names that `logging` keeps for itself (`name`, `args`) are no trouble here.
+
+    Args:
+        logger: Where the lines go.
+        values: The fields.
+    """
+
+    def __init__(self, logger: logging.Logger, values: Mapping[str, object]) -> None:
+        super().__init__(logger, values)
+        self.fields: Mapping[str, object] = values
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the fields where the formatters find them."""
+        given = dict(kwargs.get("extra") or {})
+        carried = {CARRIER: {**self.fields, **given}}
+        if "message_id" in given:
+            carried["message_id"] = carried[CARRIER].pop("message_id")
+        return msg, {**kwargs, "extra": carried}
+
+
+def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **values: object) -> FieldAdapter:
+    """Return a logger whose lines all carry `values`, on top of those of an adapter it is made from."""
+    if isinstance(logger, FieldAdapter):
+        return FieldAdapter(logger.logger, {**logger.fields, **values})
+    if isinstance(logger, logging.LoggerAdapter):
+        return FieldAdapter(logger.logger, {**(logger.extra or {}), **values})
+    return FieldAdapter(logger, values)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return all fields of a line: the context's, then its adapter's, then those of its own `extra`."""
+    found: dict[str, object] = dict(_current.get())
+    found.update(getattr(record, CARRIER, {}))
+    found.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+    return found
