@@ -63,7 +63,7 @@ def test_signals_reach_the_main_process_from_outside(bare_machine):
 def test_an_entry_that_does_not_come_says_what_came_instead(bare_machine):
     install(bare_machine, "tiny-silent")
     bare_machine.systemctl("start", "tiny-silent")
-    with pytest.raises(AssertionError, match="did not log 'never said'(.|\n)*started"):
+    with pytest.raises(AssertionError, match=r"did not log 'never said'(.|\n)*started"):
         bare_machine.await_entry("tiny-silent", "never said", timeout=0.5)
     bare_machine.systemctl("stop", "tiny-silent")
 

@@ -74,10 +74,10 @@ class Machine:
             listener.settimeout(1)
             # In a process namespace of its own everything dies with its first process; that one dies with unshare, and
             # unshare with us.
+            namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+            command = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces]
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL"]
-                + ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-                + ["sh", str(BOOT), str(base), self._cgroup, *options],
+                [*command, "sh", str(BOOT), str(base), self._cgroup, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
