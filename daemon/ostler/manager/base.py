@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,9 +51,6 @@ class ManagerOptions(OptionsModel):
         5, ge=0, help="How long the start waits for drivers before it goes on without them", reload="service"
     )
     drain_timeout: Seconds = Field(30, ge=0, help="How long a stop waits for work in flight", reload="live")
-    rpc_pin: str = Field(
-        "auto", help="Cap of the RPC version spoken to this topic: `auto` or `MAJOR.MINOR`", reload="live"
-    )
     drivers: dict[str, dict[str, Any]] = Field(
         {}, help="The service's drivers (backends), one table each", reload="daemon"
     )
@@ -72,6 +69,9 @@ class ManagerEnvironment:
     clock: Clock
     log: logging.LoggerAdapter[logging.Logger]
     extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Kind to name to class: what plugins brought of the kinds that the manager declares."""
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """The validated options of the configuration sections that plugins declared, by the section's name."""
 
 
 class Manager:
@@ -99,6 +99,7 @@ class Manager:
         self.clock = environment.clock
         self.log = environment.log
         self.extensions = environment.extensions
+        self.sections = environment.sections
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
         """Set up this host before RPC is open: read records, reconcile, recover what a crash left.
@@ -131,7 +132,7 @@ class Manager:
         return True
 
     def reset(self) -> Any:
-        """Take over a new configuration (SIGHUP, `ostler reload`); `self.options` is new already."""
+        """Take over a new configuration (SIGHUP, `ostler reload`); `self.options` and `self.sections` are new already."""
 
     def cleanup_host(self) -> Any:
         """Let go of what the manager holds; called once in the stop, also when the start had failed after `init_host`."""

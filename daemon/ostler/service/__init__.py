@@ -1,1 +1,39 @@
-"""TBD."""
+"""A service: one manager on one topic, and all of them together.
+
+`assembly` makes specs from a configuration, `lifecycle` is one service, `group` starts and stops all in order, `report`
+writes heartbeats and capabilities, `runtime` puts these together for a host. The names are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ostler.service.assembly import Assembly, assemble
+    from ostler.service.group import ServiceGroup, StartFailed
+    from ostler.service.lifecycle import Service
+    from ostler.service.runtime import Runtime
+    from ostler.service.spec import ServiceSpec, Surroundings
+
+_HOME = {
+    "Assembly": "assembly",
+    "Runtime": "runtime",
+    "Service": "lifecycle",
+    "ServiceGroup": "group",
+    "ServiceSpec": "spec",
+    "StartFailed": "group",
+    "Surroundings": "spec",
+    "assemble": "assembly",
+}
+
+__all__ = [
+    "Assembly", "Runtime", "Service", "ServiceGroup", "ServiceSpec", "StartFailed", "Surroundings", "assemble",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ostler.service' has no attribute {name!r}")
+    return getattr(import_module(f"ostler.service.{home}"), name)

@@ -1,0 +1,178 @@
+"""What the daemon answers on the topic `ostler`: the far side of the command."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ostler import log
+from ostler.errors import InvalidArguments, InvalidInput, NotFound, joined
+from ostler.messaging import Context, exposed
+from ostler.types import (
+    CapabilityReport,
+    DaemonStatus,
+    MethodDescription,
+    OptionValue,
+    PeriodicStatus,
+    PluginStatus,
+    ServiceStatus,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from ostler.daemon.core import Daemon
+
+
+class Control:
+    """The daemon's own endpoint. All methods run on the loop; what takes long goes to the store's threads.
+
+    Args:
+        daemon: The daemon it speaks for.
+    """
+
+    rpc_version = "1.0"
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    @exposed(role="viewer", changes=False)
+    async def status(self, ctx: Context) -> DaemonStatus:
+        """Return the daemon at one glance: itself, services, drivers, plugins, and what is not well."""
+        return await self._daemon.status()
+
+    @exposed(role="viewer", changes=False)
+    async def echo(self, ctx: Context, text: str = "") -> str:
+        """Return the text; proves that the socket is answered."""
+        return text
+
+    @exposed(role="admin")
+    async def reload(self, ctx: Context) -> Verdict:
+        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is refused as an error."""
+        return await self._daemon.reloader.reload(ctx.peer.name)
+
+    @exposed(role="viewer", changes=False)
+    async def service_list(self, ctx: Context) -> list[ServiceStatus]:
+        """Return every service in the services table, those of other hosts included."""
+        return await self._daemon.service_rows()
+
+    @exposed(role="viewer", changes=False)
+    async def service_show(self, ctx: Context, topic: str, host: str = "") -> ServiceStatus:
+        """Return one service."""
+        wanted = host or self._daemon.host
+        for row in await self._daemon.service_rows():
+            if (row.topic, row.host) == (topic, wanted):
+                return row
+        raise NotFound(f"there is no service {topic} on {wanted}", hint="see `ostler service list`", topic=topic)
+
+    @exposed(role="operator")
+    async def service_enable(self, ctx: Context, topic: str, host: str = "") -> ServiceStatus:
+        """Let schedulers choose a service again."""
+        return await self._set_enabled(ctx, topic, host, enabled=True, reason="")
+
+    @exposed(role="operator")
+    async def service_disable(self, ctx: Context, topic: str, reason: str, host: str = "") -> ServiceStatus:
+        """Keep schedulers from choosing a service; it goes on with what it has, and answers."""
+        if not reason.strip():
+            raise InvalidInput("a service is disabled with a reason", hint="say it with `--reason`")
+        return await self._set_enabled(ctx, topic, host, enabled=False, reason=reason)
+
+    async def _set_enabled(self, ctx: Context, topic: str, host: str, *, enabled: bool, reason: str) -> ServiceStatus:
+        await self.service_show(ctx, topic, host)
+        wanted = host or self._daemon.host
+        records = self._daemon.parts.records
+        await self._daemon.parts.store.awrite(
+            lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
+            label="service enable",
+        )
+        self._daemon.capability_reporter.poke(topic)
+        return await self.service_show(ctx, topic, host)
+
+    @exposed(role="admin")
+    async def service_drain(self, ctx: Context, topic: str, timeout: float = 0.0) -> list[str]:
+        """Have a service take no new work and wait for what is in flight; returns what was still running."""
+        service = self._daemon.group.services.get(topic)
+        if service is None:
+            raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
+        return await service.drain(timeout or service.options.drain_timeout, f"drained by {ctx.peer.name}")
+
+    @exposed(role="viewer", changes=False)
+    async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
+        """Return every plugin that was found, with its state and why."""
+        return self._daemon.plugins.records()
+
+    @exposed(role="viewer", changes=False)
+    async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:
+        """Return every periodic task."""
+        return self._daemon.parts.periodic.statuses()
+
+    @exposed(role="operator")
+    async def periodic_run(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
+        """Run a periodic task now."""
+        self._daemon.parts.periodic.run_now(service, task)
+        return self._periodic(service, task)
+
+    @exposed(role="operator")
+    async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
+        """Keep a periodic task from running, or let it run again."""
+        self._daemon.parts.periodic.pause(service, task, paused)
+        return self._periodic(service, task)
+
+    def _periodic(self, service: str, task: str) -> PeriodicStatus:
+        for row in self._daemon.parts.periodic.statuses():
+            if (row.service, row.task) == (service, task):
+                return row
+        raise NotFound(f"service {service} has no periodic task {task}", hint="see `ostler periodic list`")
+
+    @exposed(role="operator", changes=False)
+    async def config(self, ctx: Context) -> list[OptionValue]:
+        """Return every option in force with where it comes from; secrets are masked."""
+        return self._daemon.assembly.configuration.values()
+
+    @exposed(role="admin")
+    async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
+        """Set the level of a logger until the next reload (all of Ostler without a name); return what is in force."""
+        try:
+            return log.set_level(level, logger) if level else log.levels()
+        except ValueError as error:
+            raise InvalidArguments(f"{level} is no log level", hint="use debug, info, warning or error") from error
+
+    @exposed(role="operator", changes=False)
+    async def dump(self, ctx: Context) -> dict[str, Any]:
+        """Return threads, tasks, queues, services and the masked configuration."""
+        return self._daemon.dump()
+
+    @exposed(role="operator", changes=False)
+    async def db_check(self, ctx: Context) -> list[str]:
+        """Check the whole database and return what is wrong with it; an empty list when nothing is."""
+        return await self._daemon.parts.store.acheck()
+
+    @exposed(role="admin")
+    async def db_backup(self, ctx: Context, path: str) -> str:
+        """Write a consistent copy of the database to a new file, and return its path."""
+        target = Path(path)
+        if not target.is_absolute():
+            raise InvalidInput(f"{path} is not an absolute path", hint="the daemon has another folder than you")
+        await self._daemon.parts.store.abackup(target)
+        return str(target)
+
+    @exposed(role="viewer", changes=False)
+    async def describe(self, ctx: Context, topic: str) -> list[MethodDescription]:
+        """Return the methods that can be called on a topic."""
+        dispatcher = self._daemon.parts.dispatcher
+        if topic not in dispatcher.topics():
+            known = joined(sorted(dispatcher.topics()))
+            raise NotFound(f"no service answers on topic {topic}", hint=f"there are {known}", topic=topic)
+        return dispatcher.describe(topic)
+
+    @exposed(role="viewer", changes=False)
+    async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
+        """Return what services last said they can do."""
+        capabilities = self._daemon.capability_records
+        return await self._daemon.parts.store.aread(capabilities.list)
+
+    @exposed(role="viewer", changes=False)
+    async def wait_ready(self, ctx: Context) -> DaemonStatus:
+        """Return when the start has come to its end; for scripts that start a daemon without systemd."""
+        await asyncio.shield(self._daemon.started)
+        return await self._daemon.status()

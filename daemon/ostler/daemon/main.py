@@ -1,0 +1,120 @@
+"""`ostler run`: from the command line to the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from ostler import log
+from ostler.clock import SystemClock
+from ostler.config.paths import Paths
+from ostler.daemon.lastresort import leave_hard
+from ostler.daemon.limits import raise_descriptor_limit
+from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
+
+_log = logging.getLogger(__name__)
+
+
+def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | None = None) -> int:
+    """Run a daemon until it is told to stop. On the main thread.
+
+    Args:
+        paths: Where its configuration, state and sockets are.
+        overrides: Values of the command line, each `table.key=VALUE`.
+        log_level: A log level that wins over the configuration's.
+
+    Returns:
+        The exit code: 0 after a stop that was asked for, 1 when it failed, 78 when the configuration cannot be used.
+    """
+    # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
+    # asks for is done anyhow: the configuration has not been read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise_descriptor_limit()
+    log.set_up(level=log_level or "info")
+    if log_level:
+        overrides = [*overrides, f'log.level="{log_level}"']
+    code, hung = asyncio.run(_run(paths, list(overrides)))
+    if hung:
+        leave_hard(hung, code)
+    return code
+
+
+async def _run(paths: Paths, overrides: list[str]) -> tuple[int, list[str]]:
+    early = _EarlySignals()
+    early.install(asyncio.get_running_loop())
+    try:
+        daemon = _compose(paths, overrides)
+    except ConfigurationError as error:
+        print_problems(error)
+        return CONFIGURATION, []
+    except OstlerError as error:
+        _log.critical("the daemon could not start: %s", error)
+        return error.exit_code, []
+    early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
+    # What was imported and declared lives as long as the process: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    return await daemon.run(), daemon.hung_at_end
+
+
+def _compose(paths: Paths, overrides: list[str]):  # type: ignore[no-untyped-def] # noqa: ANN202 - Daemon is imported inside
+    from ostler.daemon.check import read_configuration
+    from ostler.daemon.core import Daemon
+    from ostler.systemd import SystemdNotifier, watchdog_interval
+
+    assembly = read_configuration(paths, overrides)
+    options = assembly.configuration.log
+    log.set_up(level=options.level, format=options.format, levels=options.levels)
+    for warning in assembly.warnings:
+        _log.warning("%s", warning)
+    return Daemon(
+        paths,
+        assembly,
+        clock=SystemClock(),
+        notifier=SystemdNotifier(),
+        reload_from=lambda: read_configuration(paths, overrides, plugins=assembly.plugins),
+        watchdog_interval=watchdog_interval(os.environ),
+    )
+
+
+def print_problems(error: ConfigurationError) -> None:
+    """Write every problem of a configuration to standard error, one a line, as a compiler would."""
+    for problem in error.problems:
+        print(problem, file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
+    count = len(error.problems)
+    print(  # noqa: T201 - as above
+        f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", file=sys.stderr
+    )
+
+
+class _EarlySignals:
+    """Keeps signals that arrive before there is a daemon to take them, and hands them over."""
+
+    def __init__(self) -> None:
+        self._kept: list[int] = []
+        self._take: Callable[[int], None] = self._kept.append
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop take the daemon's signals from now on."""
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            loop.add_signal_handler(number, lambda number=number: self._take(number))
+
+    def hand_over(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:
+        """Give every signal kept so far, and all later ones, to the daemon."""
+
+        def take(number: int) -> None:
+            if number == signal.SIGHUP:
+                reload()
+            elif number == signal.SIGUSR2:
+                dump()
+            else:
+                stop(number)
+
+        self._take = take
+        for number in self._kept:
+            take(number)

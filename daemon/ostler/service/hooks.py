@@ -1,0 +1,51 @@
+"""Calling a hook of a manager: in the pool or on the loop, within a time, with an error that names it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ostler.aio import WorkerPool
+from ostler.errors import ServiceError, describe
+
+
+class HookFailed(ServiceError):
+    """Raised when a hook of a manager raised, or did not come back in time; the cause is chained."""
+
+
+async def call_hook(
+    topic: str, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float
+) -> Any:
+    """Call a hook and return what it returns. On the loop.
+
+    A `def` runs in the pool, an `async def` on the loop. Whatever it raises, SystemExit and KeyboardInterrupt included,
+    becomes `HookFailed`. When it outlives `timeout` seconds a coroutine is cancelled, and a thread is left behind.
+
+    Raises:
+        HookFailed: The hook raised or did not come back.
+        asyncio.CancelledError: The caller was cancelled meanwhile.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            if asyncio.iscoroutinefunction(hook):
+                return await _contain(hook, *args)
+            return await pool.run(lambda: hook(*args), label=f"{topic}.{name}")
+    except asyncio.CancelledError:
+        raise
+    except TimeoutError as error:
+        raise HookFailed(
+            f"{name} of service {topic} did not come back within {timeout:g} s",
+            hint="see `ostler dump` for where it hangs, or raise `start_timeout`",
+            service=topic,
+            hook=name,
+        ) from error
+    except Exception as error:
+        raise HookFailed(f"{name} of service {topic} failed: {describe(error)}", service=topic, hook=name) from error
+
+
+async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return await hook(*args)
+    except (SystemExit, KeyboardInterrupt) as error:  # would stop the loop
+        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error

@@ -1,0 +1,160 @@
+"""The services of one host at work: records, reports, periodic tasks and the group itself, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ostler.aio import Inbox, TaskOwner
+from ostler.clock import Clock
+from ostler.errors import StoreError
+from ostler.periodic import PeriodicScheduler
+from ostler.service.group import ServiceGroup
+from ostler.service.lifecycle import Service
+from ostler.service.report import CapabilityReporter, Reporter
+from ostler.service.spec import ServiceSpec, Surroundings
+from ostler.store import CapabilityRecords, Outage, PeriodicRecords, ServiceRecords, Store
+from ostler.types import ServiceState, ServiceStatus
+
+if TYPE_CHECKING:
+    from ostler.messaging import Dispatcher, LocalServiceClient
+
+_log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Runs services on what a host gives them; the daemon's and a test's host are built around one. On the loop.
+
+    Args:
+        specs: What the services are made from, enabled ones only.
+        host: The name of this host.
+        store: The database, with the plugins' tables migrated.
+        clock: The source of time.
+        inbox: The way from threads to the loop.
+        dispatcher: Where RPC endpoints are opened.
+        client: What managers reach other services with.
+        on_end: Called with a reason when a task that should live for ever has ended.
+        on_change: Called after the state of a service has changed.
+
+    Raises:
+        DependencyCycle: Services depend on each other in a circle.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ServiceSpec],
+        *,
+        host: str,
+        store: Store,
+        clock: Clock,
+        inbox: Inbox,
+        dispatcher: Dispatcher,
+        client: LocalServiceClient,
+        on_end: Callable[[str], None],
+        on_change: Callable[[Service], None],
+    ) -> None:
+        self.host = host
+        self.store = store
+        self.records = ServiceRecords(store, clock, host)
+        self.capability_records = CapabilityRecords(store, clock, host)
+        self.runs = PeriodicRecords(store, host)
+        self.dispatcher = dispatcher
+        self._tasks = TaskOwner("services", on_end=on_end)
+        self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
+        self._on_change = on_change
+        self._runs_outage = Outage(_log, "the table of periodic runs", clock)
+        around = Surroundings(
+            host=host,
+            clock=clock,
+            inbox=inbox,
+            store=store,
+            dispatcher=dispatcher,
+            records=self.records,
+            periodic=self.periodic,
+            client=client,
+        )
+        self.group = ServiceGroup(specs, around, self._changed)
+        services = self.group.services.values
+        self.reporter = Reporter(services, store, self.records, clock)
+        self.capability_reporter = CapabilityReporter(services, store, self.capability_records, client, clock, host)
+
+    async def start(self) -> None:
+        """Start reporting, then all services.
+
+        Raises:
+            StartFailed: A required service failed; the caller stops the runtime.
+        """
+        self._tasks.spawn(self.reporter.run(), name="report state", forever=True)
+        self._tasks.spawn(self.capability_reporter.run(), name="report capabilities", forever=True)
+        await self.group.start()
+
+    async def stop(self, timeout: float) -> list[str]:
+        """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
+        hung = await self.group.stop(timeout)
+        await self.reporter.write(self.group)
+        await self._save_runs()
+        await self.reporter.stop()
+        await self.capability_reporter.stop()
+        await self._tasks.cancel()
+        return hung
+
+    async def rows(self) -> list[ServiceStatus]:
+        """Return every service: what runs here speaks for itself, the table adds beat, report and enabled.
+
+        The table is left out while it cannot be read.
+        """
+        live = [service.status() for service in self.group]
+        down_times = {service.topic: service.options.down_time for service in self.group}
+        try:
+            table = await self.store.aread(lambda: self.records.list(down_times))
+        except StoreError:
+            table = []
+        return merge_rows(live, table)
+
+    async def _save_runs(self) -> None:
+        runs = self.periodic.changed_runs()
+        if not runs:
+            return
+        try:
+            await self.store.awrite(lambda: self.runs.save(runs), label="periodic runs")
+        except StoreError as error:
+            self._runs_outage.failed(error)
+        else:
+            self._runs_outage.worked()
+
+    def _changed(self, service: Service) -> None:
+        self.reporter.poke(service)
+        if service.states.state in (ServiceState.UP, ServiceState.DEGRADED):
+            self.capability_reporter.poke(service.topic)
+        self._on_change(service)
+
+
+def merge_rows(live: Sequence[ServiceStatus], table: Sequence[ServiceStatus]) -> list[ServiceStatus]:
+    """Return one row per service: the live ones with what only the table knows, then those that run elsewhere.
+
+    Args:
+        live: The services of this process.
+        table: The rows of the services table, those of other hosts included.
+    """
+    from msgspec.structs import replace
+
+    rows = {(row.topic, row.host): row for row in table}
+    merged = []
+    for row in live:
+        kept = rows.pop((row.topic, row.host), None)
+        if kept is None:
+            merged.append(row)
+            continue
+        merged.append(
+            replace(
+                row,
+                enabled=kept.enabled,
+                disabled_reason=kept.disabled_reason,
+                disabled_by=kept.disabled_by,
+                beat=kept.beat,
+                last_report=kept.last_report,
+            )
+        )
+    others = [replace(row, here=False) for row in rows.values()]
+    return merged + sorted(others, key=lambda row: (row.host, row.topic))

@@ -1,0 +1,64 @@
+"""What a service is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ostler.clock import Clock
+from ostler.manager import ManagerOptions
+
+if TYPE_CHECKING:
+    from ostler.aio import Inbox
+    from ostler.driver import DriverOptions
+    from ostler.messaging import Dispatcher, LocalServiceClient
+    from ostler.periodic import PeriodicScheduler
+    from ostler.plugins import Loaded
+    from ostler.store import ServiceRecords, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """One service as the configuration wants it, checked against its contracts.
+
+    Args:
+        topic: The topic it listens on.
+        manager: The manager as it was loaded; `build` makes or hands out the instance.
+        options: Validated options of the service.
+        drivers: Driver name to the driver as loaded and its validated options.
+        extensions: Kind to name to class, of the kinds that the manager asks for.
+        sections: The plugins' own sections of the configuration.
+    """
+
+    topic: str
+    manager: Loaded
+    options: ManagerOptions
+    drivers: Mapping[str, tuple[Loaded, DriverOptions]] = field(default_factory=dict)
+    extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all services of a daemon share; handed to each by argument.
+
+    Args:
+        host: The name of this host.
+        clock: The source of time.
+        inbox: The way from threads to the loop.
+        store: The database.
+        records: The services table.
+        dispatcher: Where RPC endpoints are opened.
+        periodic: The scheduler of periodic tasks.
+        client: What managers reach other services with.
+    """
+
+    host: str
+    clock: Clock
+    inbox: Inbox
+    store: Store
+    records: ServiceRecords
+    dispatcher: Dispatcher
+    periodic: PeriodicScheduler
+    client: LocalServiceClient

@@ -1,0 +1,25 @@
+"""Loaded by pytest wherever Ostler is installed: fixtures for tests of plugins. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ostler.testing.host import Host
+
+
+@pytest.fixture
+def ostler_host() -> Iterator[Callable[..., Host]]:
+    """Return a function that starts an `ostler.testing.host` and stops it at the end of the test."""
+    from ostler.testing.host import host
+
+    with ExitStack() as stack:
+
+        def start(**arguments: Any) -> Host:
+            return stack.enter_context(host(**arguments))
+
+        yield start
