@@ -5,16 +5,43 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from ostler.aio import Inbox
 from ostler.clock import Clock
 from ostler.driver.base import DriverOptions
+from ostler.driver.lane import wake
+from ostler.driver.proxy import DriverProxy
+from ostler.driver.runner import DriverRunner
 from ostler.driver.spec import DriverSpec
-from ostler.types import DriverStatus
+from ostler.errors import DriverError
+from ostler.types import DriverState, DriverStatus
 
 
 class Drivers(Mapping[str, Any]):
-    """The drivers of one service: name to a proxy whose methods run in the driver's own threads."""
+    """The drivers of one service: name to a proxy whose methods run in the driver's own threads.
+
+    `drivers["local"].create("v1", size)` runs `create` in a thread of `local` and waits for it, from any thread but the
+    loop's; there it is `await drivers.call("local", "create", "v1", size)`. Either way:
+
+    - `DriverNotReady` at once while the driver is initialising, waits for its next try, or has been stopped;
+    - `DriverStuck` when the call outlives its time budget (`@time_budget`, else the option `call_timeout`). The call
+      goes on in its thread; until it comes back the driver is stuck and refuses further calls at once;
+    - `Busy` when no thread of the driver became free within the budget;
+    - any other error is the driver's own. SystemExit and its like arrive as `DriverError`.
+
+    The budget starts anew with each `Context.progress` of the request that is being served. While a driver is
+    initialised anew for a reload, calls wait for it instead of failing.
+
+    Args:
+        specs: Name to what is run.
+        loop: The daemon's loop.
+        clock: The source of time.
+        on_change: Told each change of a driver's state, on the loop.
+        on_ready: Told each time a driver has become ready, on the loop; also when it comes back from stuck.
+        chance: For the jitter of retries.
+    """
 
     def __init__(
         self,
@@ -26,45 +53,133 @@ class Drivers(Mapping[str, Any]):
         on_ready: Callable[[str], None] | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        self._specs = specs
+        self._loop = loop
+        self._on_change = on_change
+        self._on_ready = on_ready
+        self._waiters: list[asyncio.Future[None]] = []
+        self._started = False
+        inbox = Inbox(loop)
+        chance = chance or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._runners = {
+            name: DriverRunner(
+                spec, loop, inbox, clock, chance, partial(self._changed, name), partial(self._became_ready, name)
+            )
+            for name, spec in specs.items()
+        }
+        self._proxies = {
+            name: DriverProxy(runner, partial(self._call, runner)) for name, runner in self._runners.items()
+        }
 
     def __getitem__(self, name: str) -> Any:
-        raise KeyError(name)
+        return self._proxies[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
+        return iter(self._proxies)
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self._proxies)
 
     def ready(self) -> list[str]:
-        """Return the names of the drivers that are ready. Any thread."""
-        raise NotImplementedError
+        """Return the names of the drivers that are ready, in the order of the configuration. Any thread."""
+        return [name for name, runner in self._runners.items() if runner.state is DriverState.READY]
 
     def status(self, name: str) -> DriverStatus:
-        """Return the status of a driver. Any thread."""
-        raise NotImplementedError
+        """Return the status of a driver. Any thread.
+
+        Raises:
+            KeyError: There is no such driver.
+        """
+        return self._runners[name].status()
 
     def statuses(self) -> list[DriverStatus]:
-        """Return the status of every driver. Any thread."""
-        raise NotImplementedError
+        """Return the status of every driver, in the order of the configuration. Any thread."""
+        return [runner.status() for runner in self._runners.values()]
 
     async def start(self) -> None:
-        """Begin to initialise every driver and return at once."""
-        raise NotImplementedError
+        """Begin to initialise every driver, each in its own threads, and return at once."""
+        if self._started:
+            return
+        self._started = True
+        for runner in self._runners.values():
+            runner.start()
 
     async def wait(self, seconds: float) -> list[str]:
-        """Wait up to `seconds` for every driver to be ready; return the names of those that are not."""
-        raise NotImplementedError
+        """Wait up to `seconds` for every driver to be ready; return the names of those that are not.
+
+        Not waited for are those that no further try can help, as a class that breaks its contract.
+        """
+        until = self._loop.time() + seconds
+        while self._worth_waiting() and (left := until - self._loop.time()) > 0:
+            changed: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(changed)
+            await asyncio.wait([changed], timeout=left)
+        return [name for name, runner in self._runners.items() if runner.state is not DriverState.READY]
 
     async def call(self, name: str, method: str, /, *arguments: Any, **named: Any) -> Any:
-        """Call a method of a driver from the loop."""
-        raise NotImplementedError
+        """Call a method of a driver from the loop, with the semantics described above.
+
+        A cancelled wait leaves the call in its thread; its budget is watched on.
+
+        Raises:
+            KeyError: There is no such driver.
+            AttributeError: It has no such method.
+            TypeError: That attribute is no method.
+            DriverError: See above.
+        """
+        runner = self._runners[name]
+        if not callable(getattr(self._proxies[name], method)):
+            raise TypeError(f"{method!r} of {runner.names} is no method")
+        return await runner.call_async(method, arguments, named)
 
     async def reinitialise(self, name: str, options: DriverOptions | None = None) -> DriverStatus:
-        """Tear a driver down and build it anew with other options."""
-        raise NotImplementedError
+        """Tear a driver down and build it anew, with other options or the same; return its status after the first try.
+
+        Calls under way are waited for up to `init_timeout`; new ones wait. Of the new options all but `workers` count:
+        the threads stay.
+
+        Raises:
+            KeyError: There is no such driver.
+            DriverNotReady: It is stuck, stopped, or being initialised anew already; nothing has changed.
+            DriverError: Calls under way did not end in time; nothing has changed.
+        """
+        return await self._runners[name].reinitialise(options)
 
     async def stop(self, deadline: float) -> list[str]:
-        """Tear every driver down within `deadline` seconds; return the names of those that hang."""
-        raise NotImplementedError
+        """Tear every driver down within `deadline` seconds; return the names of those that hang.
+
+        `cleanup` runs for every driver that was built, also when its `initialise` had failed. What hangs keeps its
+        daemon thread and holds nobody up. Safe before `start` and more than once.
+        """
+        until = self._loop.time() + deadline
+        hung = await asyncio.gather(*(runner.stop(until) for runner in self._runners.values()))
+        return [name for name, hangs in zip(self._runners, hung, strict=True) if hangs]
+
+    def _call(self, runner: DriverRunner, method: str, /, *arguments: Any, **named: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return runner.call(method, arguments, named)
+        raise DriverError(
+            f"{method} of {runner.names} was called on the loop, which must not wait",
+            hint=f'write `await drivers.call("{runner.spec.name}", "{method}", …)` in an `async def`',
+            driver=runner.spec.name,
+            method=method,
+        )
+
+    def _worth_waiting(self) -> bool:
+        states = [(runner.state, runner.status().retry_at) for runner in self._runners.values()]
+        return any(
+            state is not DriverState.READY and not (state is DriverState.FAILED and retry_at == 0)
+            for state, retry_at in states
+        )
+
+    def _changed(self, name: str, status: DriverStatus) -> None:
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            wake(future)
+        if self._on_change is not None:
+            self._on_change(name, status)
+
+    def _became_ready(self, name: str) -> None:
+        if self._on_ready is not None:
+            self._on_ready(name)
