@@ -35,7 +35,7 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress import progress
-from ostler.cli.words import human_age, human_duration, human_size, human_time, printable
+from ostler.cli.words import human_age, human_duration, human_size, human_time, printable, text_of
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -46,21 +46,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_duration", "human_size", "human_time",
-    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "to_json",
-    "warn",
+    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "text_of",
+    "to_json", "warn",
 ]  # fmt: skip
 
 
-def app(help: str = "", **options: Any) -> typer.Typer:  # noqa: A002 - typer's own name for it
+def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  # noqa: A002 - typer's own name for it
     """Return a typer app that behaves as the verbs of `ostler` do: plain help, no completion options.
 
     Args:
-        help: One line; shown by `ostler --help` of the sub-command.
+        help: One line; shown above the sub-commands.
+        group: Whether its commands are sub-commands, also when there is only one; otherwise one command is the verb.
         options: Further arguments of `typer.Typer`.
     """
     import typer
 
-    return typer.Typer(
+    made = typer.Typer(
         help=help,
         add_completion=False,
         no_args_is_help=True,
@@ -69,6 +70,13 @@ def app(help: str = "", **options: Any) -> typer.Typer:  # noqa: A002 - typer's 
         context_settings={"help_option_names": ["-h", "--help"]},
         **options,
     )
+    if group:
+        made.callback()(_nothing)  # typer would make a lone sub-command the verb itself
+    return made
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager

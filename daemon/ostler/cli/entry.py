@@ -1,0 +1,84 @@
+"""From the words that were typed to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from ostler.cli import failures, session
+from ostler.cli.arguments import Arguments, take_apart
+from ostler.errors import FAILED, WELL
+
+
+def run_command(argv: Sequence[str], environ: Mapping[str, str], *, connect: session.Connect = session.connect) -> int:
+    """Run the command and return its exit code; every error ends here as a line on stderr.
+
+    Args:
+        argv: What was typed after `ostler`.
+        environ: The environment.
+        connect: Makes clients; a test hands in a fake.
+    """
+    _take_any_text()
+    arguments = take_apart(argv)
+    try:
+        code = _run(arguments, environ, connect)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `ostler … | head` has what it wanted
+        failures.silence(sys.stdout)
+        return WELL
+    except KeyboardInterrupt:
+        return failures.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where errors become lines
+        return failures.report(error, json=arguments.json, environ=environ)
+    return code
+
+
+def _run(arguments: Arguments, environ: Mapping[str, str], connect: session.Connect) -> int:
+    chosen = session.Session(
+        root=arguments.root or environ.get("OSTLER_ROOT") or None,
+        json=arguments.json,
+        timeout=_seconds(arguments.timeout),
+        connect=connect,
+        environ=environ,
+    )
+    with session.using(chosen):
+        if arguments.rest[:1] == ["run"]:
+            from ostler.cli import start
+
+            wanted = start.read(arguments.rest[1:])
+            if wanted is not None:
+                return start.start(chosen, wanted)
+        return _typed(arguments.rest)
+
+
+def _typed(words: list[str]) -> int:
+    from typer import Abort, Exit
+
+    from ostler.cli.tree import root_command
+
+    command = root_command()
+    try:
+        # Not `command.main`: that one turns errors into output and exit codes of its own.
+        with command.make_context("ostler", words) as context:
+            command.invoke(context)
+    except Exit as leave:
+        return leave.exit_code
+    except Abort:
+        return FAILED
+    return WELL
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from ostler.config.units import parse_seconds
+
+    return parse_seconds(text)
+
+
+def _take_any_text() -> None:
+    # In a bare environment stdout may know ASCII only; a name with an umlaut must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")

@@ -1,0 +1,120 @@
+"""What `call` and `cast` have in common: arguments as they are typed, and the description of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ostler.cli import kit, session
+from ostler.errors import InvalidInput, MessagingError, NotFound, RequestError
+from ostler.types import CONTROL_TOPIC, Json, MethodDescription
+
+_TEXT = ("str", "str | None")
+_RESERVED = ("host", "timeout", "type", "on_progress")
+
+
+def arguments_for(client: session.Calls, topic: str, method: str, words: Sequence[str]) -> dict[str, Json]:
+    """Return `key=value` words as the arguments of a method.
+
+    A value that is JSON is decoded, any other is text. Where that is not clear (`name=10`) the service's own
+    description says whether the argument is a text; without one JSON wins.
+
+    Args:
+        client: Asked for the description.
+        topic: The service.
+        method: The method.
+        words: What was typed.
+
+    Raises:
+        InvalidInput: A word is not `key=value`.
+    """
+    found = kit.pairs(words)
+    for name in _RESERVED:
+        if name in found:
+            raise InvalidInput(f"{name} cannot be given as an argument", hint="see `ostler call --help` for options")
+    if all(isinstance(value, str) for value in found.values()):
+        return found
+    typed = dict(word.split("=", 1) for word in words)
+    texts = _text_arguments(client, topic, method)
+    return {key: typed[key] if key in texts and not _quoted(typed[key]) else value for key, value in found.items()}
+
+
+def _quoted(text: str) -> bool:
+    return text.startswith('"')
+
+
+def _text_arguments(client: session.Calls, topic: str, method: str) -> set[str]:
+    try:
+        described = find_method(client, topic, method)
+    except (MessagingError, RequestError):
+        return set()  # the call itself says what is wrong
+    return {argument.name for argument in described.arguments if argument.type in _TEXT}
+
+
+def describe(client: session.Calls, topic: str) -> list[MethodDescription]:
+    """Return the methods of a service.
+
+    Args:
+        client: Asked.
+        topic: The service.
+    """
+    found: list[MethodDescription] = client.call(CONTROL_TOPIC, "describe", type=list[MethodDescription], topic=topic)
+    return found
+
+
+def find_method(client: session.Calls, topic: str, method: str) -> MethodDescription:
+    """Return the description of one method.
+
+    Args:
+        client: Asked.
+        topic: The service.
+        method: The method.
+
+    Raises:
+        NotFound: The service has no such method.
+    """
+    methods = describe(client, topic)
+    for each in methods:
+        if each.method == method:
+            return each
+    from difflib import get_close_matches
+
+    near = get_close_matches(method, [each.method for each in methods], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"see `ostler describe {topic}`"
+    raise NotFound(f"{topic} has no method {method}", hint=hint, topic=topic, method=method)
+
+
+def signature(method: MethodDescription) -> str:
+    """Return a method as it would be written: `create(name: str, size: int = 0) -> Volume`."""
+    return f"{method.method}({', '.join(_written(method))}) -> {method.result}"
+
+
+def _written(method: MethodDescription) -> Iterable[str]:
+    for argument in method.arguments:
+        default = "" if argument.required else f" = {argument.default}"
+        yield f"{argument.name}: {argument.type}{default}"
+
+
+def show_method(method: MethodDescription) -> None:
+    """Show one method to people, with all that its docstring says."""
+    if kit.json_wanted():
+        kit.emit(method)
+        return
+    kit.heading(kit.printable(f"{method.topic}.{signature(method)}"))
+    kit.say(f"  role {method.role}, since version {method.version}{'' if method.changes else ', changes nothing'}")
+    for line in method.doc.strip().splitlines():
+        kit.say(f"  {kit.printable(line)}".rstrip())
+    words = " ".join(f"{each.name}=…" if each.required else f"[{each.name}=…]" for each in method.arguments)
+    kit.say(f"  try: ostler call {method.topic} {method.method} {words}".rstrip())
+
+
+def seconds(text: str | None) -> float | None:
+    """Return the seconds of a time as it is typed (`30`, `5min`), None for none.
+
+    Raises:
+        InvalidInput: It is no time.
+    """
+    if text is None:
+        return None
+    from ostler.config.units import parse_seconds
+
+    return parse_seconds(text)

@@ -1,0 +1,36 @@
+"""`ostler check`: is the configuration right, before it bites."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit, session
+
+app = kit.app(group=False)
+
+
+@app.command()
+def check(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A value that wins over the files; may be repeated"),
+    ] = None,
+) -> None:
+    """Check the whole configuration without a daemon, and say everything that is wrong.
+
+    Plugins are imported, and their sections, services and drivers are checked. Every problem is a line
+    `file:line:column: message`; the exit code is 78 when there is one.
+    """
+    from ostler.daemon.check import check_configuration
+
+    paths = session.current().paths()
+    found = check_configuration(paths, overrides or [])
+    services = sorted(found.services)
+    drivers = [f"{topic}/{name}" for topic, name in sorted(found.drivers)]
+    if kit.json_wanted():
+        kit.emit({"ok": True, "file": str(paths.config_file), "services": services, "drivers": drivers})
+        return
+    kit.say(f"The configuration is right: {', '.join(map(str, paths.config_dirs))}")
+    kit.show_fields({"services": services, "drivers": drivers})

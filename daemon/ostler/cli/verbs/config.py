@@ -1,0 +1,101 @@
+"""`ostler config`: each value and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostler.cli import kit, session
+from ostler.errors import FAILED
+from ostler.types import CONTROL_TOPIC, Json, OptionValue
+
+if TYPE_CHECKING:
+    from ostler.config import Configuration
+
+app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
+
+COLUMNS = [
+    kit.Column("option", "path"),
+    kit.Column("value", lambda option: written(option.value)),
+    kit.Column("from", "origin"),
+]
+
+
+@app.command()
+def cat(
+    running: Annotated[
+        bool, typer.Option("--running", help="What the daemon runs with, instead of what the files say")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also options that are at their defaults")] = False,
+) -> None:
+    """Show each value with its file, line, column.
+
+    Options at their defaults are left out without --all; secrets are masked.
+    """
+    values = _running() if running else from_files().values()
+    kit.show_table([value for value in values if every or value.origin != "default"], COLUMNS)
+
+
+@app.command()
+def diff(
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when there is a difference")] = False,
+) -> None:
+    """Show where files and daemon differ.
+
+    `ostler reload` would bring into force what the files say. Secrets are masked, and so never differ.
+    """
+    found = list(differences(_running(), from_files().values()))
+    kit.show_table(found, ["option", "running", "files", "from"], empty="The daemon runs with what the files say.")
+    if check and found:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema, for editors.
+
+    The sections of the installed plugins are in it.
+    """
+    from ostler.daemon.check import configuration_schema
+
+    print(kit.to_json(configuration_schema(session.current().paths())))  # noqa: T201 - the command's output
+
+
+def written(value: Json) -> str:
+    """Return a value as it would be written in the file."""
+    return value if value == "***" and isinstance(value, str) else kit.to_json(value, indent=0)
+
+
+def differences(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[dict[str, str]]:
+    """Return a row for every option that is not the same in the daemon and in the files.
+
+    Args:
+        running: What the daemon runs with.
+        files: What the files say.
+    """
+    before = {option.path: option for option in running}
+    after = {option.path: option for option in files}
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old is None or new is None or old.value != new.value:
+            yield {
+                "option": path,
+                "running": written(old.value) if old else "",
+                "files": written(new.value) if new else "",
+                "from": new.origin if new else "",
+            }
+
+
+def from_files() -> Configuration:
+    """Return the configuration of the files, checked."""
+    from ostler.daemon.check import check_configuration
+
+    return check_configuration(session.current().paths(), [])
+
+
+def _running() -> list[OptionValue]:
+    with kit.client() as client:
+        found: list[OptionValue] = client.call(CONTROL_TOPIC, "config", type=list[OptionValue])
+    return found

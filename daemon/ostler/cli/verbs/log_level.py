@@ -1,0 +1,28 @@
+"""`ostler log-level`: how much the daemon logs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit
+from ostler.types import CONTROL_TOPIC
+
+app = kit.app(group=False)
+
+
+@app.command()
+def log_level(
+    level: Annotated[str, typer.Argument(help="debug, info, warning or error", show_default=False)] = "",
+    logger: Annotated[
+        str, typer.Argument(help="One logger, such as ostler.store; all of Ostler without it", show_default=False)
+    ] = "",
+) -> None:
+    """Show or set how much the daemon logs; what is set holds until the next reload."""
+    with kit.client() as client:
+        levels = client.call(CONTROL_TOPIC, "log_level", type=dict[str, str], level=level.lower(), logger=logger)
+    if kit.json_wanted():
+        kit.emit(levels)
+    else:
+        kit.show_table(sorted(levels.items()), ["logger", "level"])

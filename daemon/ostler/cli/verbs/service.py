@@ -1,0 +1,104 @@
+"""`ostler service`: services, and the operator's word on them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit
+from ostler.cli.verbs.status import SERVICES, enabled_text, up_text
+from ostler.types import CONTROL_TOPIC, ServiceStatus
+
+app = kit.app(help="List, show, enable, disable and drain services.")
+
+Topic = Annotated[str, typer.Argument(help="The service's topic", show_default=False)]
+Host = Annotated[str, typer.Option(help="The service on this host; by default the daemon's own", show_default=False)]
+
+DETAILS: list[str | kit.Column] = [
+    "topic", "host", "manager", "state", kit.Column("seen", up_text), kit.Column("enabled", enabled_text), "why",
+    kit.Column("since", lambda row: kit.human_time(row.since)), "required", "rpc_version", "beat",
+    kit.Column("last report", lambda row: kit.human_time(row.last_report)), "workers", "in_flight", "queued",
+]  # fmt: skip
+
+
+@app.command("list")
+def list_services() -> None:
+    """List the services of all hosts."""
+    with kit.client() as client:
+        rows = client.call(CONTROL_TOPIC, "service_list", type=list[ServiceStatus])
+    kit.show_table(rows, SERVICES, empty="There are no services.")
+
+
+@app.command()
+def show(topic: Topic, host: Host = "") -> None:
+    """Show one service with its drivers."""
+    with kit.client() as client:
+        found = client.call(CONTROL_TOPIC, "service_show", type=ServiceStatus, topic=topic, **_on(host))
+    _show(found)
+
+
+@app.command()
+def enable(topic: Topic, host: Host = "") -> None:
+    """Let schedulers choose a service again."""
+    with kit.client() as client:
+        found = client.call(CONTROL_TOPIC, "service_enable", type=ServiceStatus, topic=topic, **_on(host))
+    _changed(found)
+
+
+@app.command()
+def disable(
+    topic: Topic,
+    reason: Annotated[str, typer.Option(help="Why; shown wherever the service is", show_default=False)],
+    host: Host = "",
+) -> None:
+    """Keep schedulers from choosing a service.
+
+    It goes on with what it has, and answers.
+    """
+    arguments = {"topic": topic, "reason": reason, **_on(host)}
+    with kit.client() as client:
+        found = client.call(CONTROL_TOPIC, "service_disable", type=ServiceStatus, **arguments)
+    _changed(found)
+
+
+@app.command()
+def drain(
+    topic: Topic,
+    wait: Annotated[float, typer.Option(help="Seconds to wait; by default the service's drain_timeout")] = 0.0,
+) -> None:
+    """Take no new work, wait for what is in flight."""
+    with kit.client(timeout=wait + 60 if wait else 600.0) as client:
+        left = client.call(CONTROL_TOPIC, "service_drain", type=list[str], topic=topic, timeout=wait)
+    if kit.json_wanted():
+        kit.emit({"topic": topic, "still_running": left})
+        return
+    if not left:
+        kit.say(f"{topic} takes no new work, and nothing is left in flight.")
+        return
+    kit.say(f"{topic} takes no new work; still in flight:")
+    for line in left:
+        kit.say(f"  {kit.printable(line)}")
+    raise typer.Exit(1)
+
+
+def _on(host: str) -> dict[str, str]:
+    # `host` of `Client.call` would choose another daemon; this one is an argument of the method, and not always there.
+    return {"host": host} if host else {}
+
+
+def _show(found: ServiceStatus) -> None:
+    kit.show_fields(found, names=DETAILS)
+    if found.drivers and not kit.json_wanted():
+        kit.say()
+        age = kit.Column("since", lambda row: kit.human_age(row.since))
+        retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
+        calls = kit.Column("calls", right=True)
+        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, "why"])
+
+
+def _changed(found: ServiceStatus) -> None:
+    if kit.json_wanted():
+        kit.emit(found)
+    else:
+        kit.say(kit.printable(f"{found.topic} on {found.host} is {enabled_text(found)}"))
