@@ -10,13 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Not when first used, as the others: the module has the name of its decorator, and would take its place here.
+from ostler.messaging.exposed import Exposure, exposed, exposure_of
+
 if TYPE_CHECKING:
     from ostler.messaging.access import Access
     from ostler.messaging.async_client import AsyncClient
     from ostler.messaging.client import Client
     from ostler.messaging.context import Context, Progress, current_context, serving
     from ostler.messaging.events import Event, Gap, Publisher
-    from ostler.messaging.exposed import Exposure, exposed, exposure_of
     from ostler.messaging.local import LocalServiceClient
     from ostler.messaging.rpc.dispatcher import Dispatcher
     from ostler.messaging.rpc.endpoint import Endpoint
@@ -30,7 +32,6 @@ _HOMES = {
     "client": ["Client"],
     "context": ["Context", "Progress", "current_context", "serving"],
     "events": ["Event", "Gap", "Publisher"],
-    "exposed": ["Exposure", "exposed", "exposure_of"],
     "local": ["LocalServiceClient"],
     "rpc.dispatcher": ["Dispatcher"],
     "rpc.endpoint": ["Endpoint"],
