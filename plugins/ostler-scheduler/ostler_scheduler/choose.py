@@ -201,7 +201,10 @@ def no_capacity(judgements: Sequence[Judgement], request: Request, silent: Seque
 
 def _command(request: Request) -> str:
     parts = [f"ostler scheduler explain {request.topic}"]
-    parts += [f"--size {format_size(request.size)}"] if request.size else []
+    if request.size:
+        # What is shown rounded (1.5GiB) is written in bytes: the command is there to be pasted.
+        text = format_size(request.size)
+        parts.append(f"--size {request.size if '.' in text else text}")
     parts += [f"--feature {feature}" for feature in request.features]
     parts += [f"--host {request.host}"] if request.host else []
     parts += [f"--exclude {excluded}" for excluded in request.exclude]

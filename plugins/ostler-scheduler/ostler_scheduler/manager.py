@@ -6,7 +6,6 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ostler import (
     Busy,
@@ -16,6 +15,7 @@ from ostler import (
     InvalidInput,
     Json,
     Manager,
+    ManagerEnvironment,
     ManagerOptions,
     OstlerError,
     Seconds,
@@ -73,7 +73,7 @@ class SchedulerManager(Manager):
     rpc_version = "1.0"
     extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
         self._turn = threading.Lock()

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import logging
 import random
+from importlib import import_module
 
 import pytest
 
+from ostler import ManagerEnvironment
+from ostler.testing import FakeClock
+from ostler_scheduler import plugin as plugin_of_ours
 from ostler_scheduler.filters import CapabilitiesFilter, CapacityFilter, EnabledFilter, HostFilter
+from ostler_scheduler.manager import SchedulerManager
 from ostler_scheduler.wire import Candidate, Request
 
 GIB = 2**30
@@ -47,3 +53,64 @@ def all_filters():
         "capabilities": CapabilitiesFilter(),
         "capacity": CapacityFilter(),
     }
+
+
+class FakeClient:
+    """Stands for the daemon: answers `capabilities` with what a test puts in."""
+
+    def __init__(self):
+        self.reports = []
+        self.error = None
+
+    def call(self, topic, method, /, **arguments):
+        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type"])
+        if self.error is not None:
+            raise self.error
+        return list(self.reports)
+
+
+def resolved(part):
+    if not isinstance(part, str):
+        return part
+    module, _, attribute = part.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def extensions_of(*plugins):
+    """Return what plugins bring by `ostler_extensions`, resolved, as a manager is handed it."""
+    found = {}
+    for plugin in plugins:
+        for (kind, name), part in plugin.ostler_extensions().items():
+            found.setdefault(kind, {})[name] = resolved(part)
+    return found
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def client():
+    return FakeClient()
+
+
+@pytest.fixture
+def make_manager(clock, client):
+    """Make a scheduler with these options, and with what these plugins bring beside its own."""
+
+    def make(*plugins, **options):
+        environment = ManagerEnvironment(
+            topic="scheduler",
+            host="node1",
+            options=SchedulerManager.Options(manager="scheduler", **{"seed": 7, **options}),
+            drivers={},
+            store=None,
+            client=client,
+            clock=clock,
+            log=logging.LoggerAdapter(logging.getLogger("ostler.service.scheduler")),
+            extensions=extensions_of(plugin_of_ours, *plugins),
+        )
+        return SchedulerManager(environment)
+
+    return make

@@ -9,6 +9,7 @@ from ostler import NoCapacity
 from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.weighers import AllocatedWeigher, FreeSpaceWeigher, Weigher
+from ostler_scheduler.wire import Judgement, Request
 
 GIB = 2**30
 LOG = logging.getLogger("test.scheduler")
@@ -195,6 +196,15 @@ def test_no_capacity_names_each_filter_and_how_many_it_dropped(chooser, candidat
     )
     assert error.hint == "see why with `ostler scheduler explain volume --size 10GiB --feature snapshot`"
     assert error.facts["dropped"] == {"capacity": 2, "enabled": 1, "stale": 1}
+
+
+def test_the_command_that_no_capacity_advises_asks_for_the_same(request_for):
+    judged = [Judgement(host="node1", backend="a", dropped_by="host", reason="x")]
+    request = Request(topic="volume", size=10 * GIB + 1, host="node2", exclude=("node3", "node4/a"))
+    assert no_capacity(judged, request).hint == (
+        "see why with `ostler scheduler explain volume --size 10737418241 --host node2"
+        " --exclude node3 --exclude node4/a`"
+    )
 
 
 def test_no_capacity_without_any_candidate_says_where_to_look(request_for):

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from ostler import Busy, CapabilityReport, ConfigurationError, Context, InvalidInput, NoCapacity, NotRunning
+from ostler_scheduler import Filter, Weigher
+from ostler_scheduler.wire import Explanation, Selection
+
+GIB = 2**30
+
+
+class QuietFilter(Filter):
+    def why_not(self, candidate, request):
+        return "it is busy" if (candidate.number("load") or 0) > 0.8 else ""
+
+
+class NearWeigher(Weigher):
+    def weigh(self, candidate, request):
+        return -candidate.facts["metres"]
+
+
+class HangingFilter(Filter):
+    entered = threading.Event()
+    release = threading.Event()
+
+    def why_not(self, candidate, request):
+        self.entered.set()
+        self.release.wait()
+        return ""
+
+
+STRANGER = SimpleNamespace(
+    ostler_extensions=lambda: {
+        ("scheduler.filter", "quiet"): QuietFilter,
+        ("scheduler.filter", "hangs"): HangingFilter,
+        ("scheduler.weigher", "near"): NearWeigher,
+    }
+)
+
+
+def gib(free, **more):
+    return {"free_bytes": free * GIB, "features": ["snapshot"], **more}
+
+
+@pytest.fixture
+def ctx(clock):
+    return Context("scheduler", "test", clock=clock)
+
+
+@pytest.fixture
+def report(ctx):
+    def send(manager, host="node1", *, topic="volume", enabled=True, **backends):
+        manager.update_capabilities(ctx, host=host, topic=topic, backends=backends, reported_at=1.0, enabled=enabled)
+
+    return send
+
+
+def test_a_reported_backend_can_be_selected(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, fast=gib(100), slow=gib(50))
+    assert manager.select(ctx, "volume", "10GiB") == Selection(
+        host="node1", backend="fast", why="the best of 2 candidates left (free_space 1.00)"
+    )
+
+
+def test_a_hundred_requests_in_a_second_do_not_all_land_on_one_backend(make_manager, ctx, report):
+    manager = make_manager()
+    for host in ("node1", "node2", "node3", "node4"):
+        report(manager, host, disk=gib(1000))
+    wins = Counter(manager.select(ctx, "volume", GIB).host for _ in range(100))
+    assert wins == {"node1": 25, "node2": 25, "node3": 25, "node4": 25}
+
+
+def test_room_that_was_promised_is_not_given_away_again_until_the_next_report(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, disk=gib(15))
+    manager.select(ctx, "volume", 10 * GIB)
+    with pytest.raises(NoCapacity, match="capacity dropped 1"):
+        manager.select(ctx, "volume", 10 * GIB)
+    report(manager, disk=gib(15))
+    manager.select(ctx, "volume", 10 * GIB)
+
+
+def test_many_threads_are_never_promised_the_same_room(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, disk=gib(20), other=gib(20))
+    start, given, refused = threading.Barrier(8), [], []
+
+    def ask():
+        start.wait()
+        for _ in range(10):
+            try:
+                given.append(manager.select(ctx, "volume", GIB))
+            except NoCapacity as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(given), len(refused)) == (40, 40)
+
+
+def test_explain_shows_every_candidate_and_gives_nothing_away(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, fast=gib(100), small=gib(2))
+    report(manager, "node2", fast=gib(90), enabled=False)
+    for _ in range(20):
+        said = manager.explain(ctx, "volume", "10GiB", features=("snapshot",))
+    assert [(one.host, one.backend, one.dropped_by, one.chosen) for one in said.candidates] == [
+        ("node1", "fast", "", True),
+        ("node1", "small", "capacity", False),
+        ("node2", "fast", "enabled", False),
+    ]
+    assert (said.why, said.size) == ("the only one left of 3 candidates", 10 * GIB)
+    assert manager.candidates(ctx)[0].promised == 0
+
+
+def test_explain_says_why_nothing_is_left_instead_of_failing(make_manager, ctx, report):
+    manager = make_manager()
+    assert "no service on this topic has reported" in manager.explain(ctx, "volume").why
+    report(manager, small=gib(2))
+    assert "of 1 candidate capacity dropped 1" in manager.explain(ctx, "volume", "10GiB").why
+    report(manager)
+    assert "node1 reported, with no driver ready" in manager.explain(ctx, "volume").why
+
+
+def test_what_is_said_goes_over_the_wire_and_back(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, fast=gib(100), small=gib(2))
+    said = manager.explain(ctx, "volume", "10GiB")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=Explanation) == said
+    known = manager.candidates(ctx)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(known), type=type(known)) is not None
+
+
+def test_a_request_for_one_host_and_one_that_excludes_it(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, "node1", disk=gib(100))
+    report(manager, "node2", disk=gib(50))
+    assert manager.select(ctx, "volume", 1, on_host="node2").host == "node2"
+    assert manager.select(ctx, "volume", 1, exclude=("node1",)).host == "node2"
+    with pytest.raises(NoCapacity, match="host dropped 2"):
+        manager.select(ctx, "volume", 1, exclude=("node1", "node2/disk"))
+
+
+@pytest.mark.parametrize("size", ["ten", "-1", -1, "", "1.5", "10 GiB GiB", 2**63])
+def test_a_size_that_is_none_is_refused_by_name(make_manager, ctx, report, size):
+    manager = make_manager()
+    report(manager, disk=gib(100))
+    for method in (manager.select, manager.explain):
+        with pytest.raises(InvalidInput, match=f'"{size}"'):
+            method(ctx, "volume", size)
+    assert manager.candidates(ctx)[0].promised == 0
+
+
+def test_an_empty_topic_is_refused(make_manager, ctx):
+    with pytest.raises(InvalidInput, match="a topic is needed"):
+        make_manager().select(ctx, "")
+
+
+def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, client):
+    client.reports = [
+        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0),
+        CapabilityReport(topic="volume", host="node2", backends={"disk": gib(99)}, reported_at=1.0, stale=True),
+    ]
+    manager = make_manager()
+    manager.init_host_with_rpc()
+    assert manager.select(ctx, "volume", "1GiB").host == "node1"
+    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "stale"]
+
+
+def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, client, report, caplog):
+    client.error = NotRunning("nobody listens")
+    manager = make_manager()
+    with caplog.at_level(logging.WARNING):
+        manager.init_host_with_rpc()
+    assert "cannot be read now: nobody listens" in caplog.text
+    report(manager, disk=gib(10))
+    assert manager.select(ctx, "volume", 1).backend == "disk"
+
+
+def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, ctx, client, report):
+    manager = make_manager()
+    report(manager, disk=gib(10))
+    client.reports = [
+        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, up=False)
+    ]
+    manager.sync(ctx)
+    with pytest.raises(NoCapacity, match="stale dropped 1"):
+        manager.select(ctx, "volume", 1)
+
+
+def test_trap_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_manager, ctx, clock, report):
+    manager = make_manager(stale_after="3min")
+    report(manager, disk=gib(10))
+    clock.set_wall(clock.wall() + 3600)
+    manager.select(ctx, "volume", 1)
+    clock.set_wall(clock.wall() - 7200)
+    clock.advance(181)
+    with pytest.raises(NoCapacity, match="stale dropped 1"):
+        manager.select(ctx, "volume", 1)
+    report(manager, disk=gib(10))
+    manager.select(ctx, "volume", 1)
+
+
+def test_an_unknown_filter_is_an_error_at_the_start_that_names_the_known_ones(make_manager):
+    with pytest.raises(ConfigurationError) as caught:
+        make_manager(filters=["enabled", "capasity"])
+    assert str(caught.value) == (
+        'services.scheduler.filters: no plugin brings the filter "capasity" (did you mean "capacity"?)'
+        "; known filters: capabilities, capacity, enabled, host"
+    )
+
+
+def test_an_unknown_weigher_is_an_error_at_the_start(make_manager):
+    with pytest.raises(ConfigurationError, match="known weighers: allocated, free_space, random"):
+        make_manager(weighers={"nearest": 1.0})
+
+
+def test_what_is_forgotten_before_it_is_stale_is_a_wrong_configuration(make_manager):
+    options = make_manager().Options(manager="scheduler", stale_after=100, forget_after=50)
+    assert [name for name, _ in options.cross_check()] == ["forget_after"]
+
+
+def test_a_strangers_filter_and_weigher_work_like_our_own(make_manager, ctx, report):
+    manager = make_manager(STRANGER, filters=["quiet", "capacity"], weighers={"near": 1.0})
+    report(manager, far=gib(90, metres=900), close=gib(10, metres=3), busy=gib(90, metres=1, load=0.9))
+    assert manager.select(ctx, "volume", "1GiB").backend == "close"
+    said = {one.backend: one for one in manager.explain(ctx, "volume", "1GiB").candidates}
+    assert (said["busy"].dropped_by, said["busy"].reason) == ("quiet", "it is busy")
+    assert said["close"].weights == {"near": 1.0}
+
+
+def test_a_strangers_weigher_that_raises_drops_its_candidate_alone(make_manager, ctx, report):
+    manager = make_manager(STRANGER, weighers={"near": 1.0})
+    report(manager, there=gib(10, metres=3), nowhere=gib(90))
+    assert manager.select(ctx, "volume", "1GiB").backend == "there"
+    nowhere = manager.explain(ctx, "volume", "1GiB").candidates[0]
+    assert (nowhere.dropped_by, nowhere.reason) == ("near", "the weigher near failed: KeyError: 'metres'")
+
+
+def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadline(make_manager, ctx, clock, report):
+    manager = make_manager(STRANGER, filters=["hangs"])
+    report(manager, disk=gib(10))
+    HangingFilter.entered.clear()
+    HangingFilter.release.clear()
+    first = threading.Thread(target=manager.select, args=(ctx, "volume", 1))
+    first.start()
+    try:
+        assert HangingFilter.entered.wait(10)
+        late = Context("scheduler", "select", clock=clock, deadline=clock.monotonic() + 0.01)
+        with pytest.raises(Busy, match="another selection does not come to its end"):
+            manager.select(late, "volume", 1)
+        assert manager.candidates(ctx)[0].backend == "disk"
+    finally:
+        HangingFilter.release.set()
+        first.join()
+
+
+def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report):
+    manager = make_manager()
+    report(manager, roomy=gib(90), idle=gib(50, allocated_bytes=0))
+    manager.options = manager.Options(manager="scheduler", weighers={"free_space": -1.0}, stale_after=10)
+    manager.reset()
+    assert manager.select(ctx, "volume", "1GiB").backend == "idle"
+    clock.advance(11)
+    with pytest.raises(NoCapacity, match="stale dropped 2"):
+        manager.select(ctx, "volume", "1GiB")
+
+
+def test_a_reset_to_an_unknown_filter_leaves_the_old_ones_at_work(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, disk=gib(10))
+    manager.options = manager.Options(manager="scheduler", filters=["nothing"])
+    with pytest.raises(ConfigurationError, match='"nothing"'):
+        manager.reset()
+    assert manager.select(ctx, "volume", 1).backend == "disk"
