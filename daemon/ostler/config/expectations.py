@@ -16,6 +16,8 @@ from ostler.config.options import Expects, OptionsModel, facts_of, read_seconds,
 from ostler.config.units import SIZE_MAX, format_size
 
 _SHOWN = 60
+_SECONDS_EXAMPLE = ' (such as 30, "30s" or "5min")'
+_SIZE_EXAMPLE = ' (such as "10GiB" or 4096)'
 
 
 class Kind(NamedTuple):
@@ -55,9 +57,15 @@ def holds_secret(kind: Kind) -> bool:
     return any(choice.type is pydantic.SecretStr for choice in _choices(kind))
 
 
-def expected(kind: Kind) -> str:
-    """Return what a value must be: `a whole number from 1 to 1024`, `true or false`, `a list, each item text`."""
-    return kind.words or " or ".join(dict.fromkeys(_words(choice) for choice in _choices(kind)))
+def expected(kind: Kind, *, examples: bool = True) -> str:
+    """Return what a value must be: `a whole number from 1 to 1024`, `true or false`, `a list, each item text`.
+
+    Args:
+        kind: The kind of the value.
+        examples: Whether to show how time spans and sizes are written.
+    """
+    words = kind.words or " or ".join(dict.fromkeys(_words(choice) for choice in _choices(kind)))
+    return words if examples else words.replace(_SECONDS_EXAMPLE, "").replace(_SIZE_EXAMPLE, "")
 
 
 def shown(value: object) -> str:
@@ -98,15 +106,10 @@ def _as_model(kind: Any) -> type[OptionsModel] | None:
 
 
 def _words(kind: Kind) -> str:
-    own = next((constraint.words for constraint in kind.constraints if isinstance(constraint, Expects)), "")
-    if own:
-        return own
-    readers = {getattr(constraint, "func", None) for constraint in kind.constraints}
-    if read_seconds in readers:
-        return f'a time span such as 30, "30s" or "5min"{_range(kind, "s")}'
-    if read_size in readers:
-        return f'a size such as "10GiB" or 4096{_range(kind, "B")}'
     origin = get_origin(kind.type)
+    own = next((constraint.words for constraint in kind.constraints if isinstance(constraint, Expects)), "")
+    if own or has_unit(kind):
+        return own or _unit_words(kind)
     if origin is Literal:
         return _one_of(get_args(kind.type))
     if origin in (list, tuple, set, frozenset):
@@ -114,6 +117,18 @@ def _words(kind: Kind) -> str:
     if origin in (dict, Mapping) or kind.type is dict or _as_model(kind.type):
         return "a table"
     return _class_words(kind)
+
+
+def has_unit(kind: Kind) -> str:
+    """Return `s` for the type `Seconds`, `B` for `Size`, nothing for any other."""
+    readers = {getattr(constraint, "func", None) for choice in _choices(kind) for constraint in choice.constraints}
+    return "s" if read_seconds in readers else "B" if read_size in readers else ""
+
+
+def _unit_words(kind: Kind) -> str:
+    if has_unit(kind) == "s":
+        return f"a time span{_range(kind, 's')}{_SECONDS_EXAMPLE}"
+    return f"a size{_range(kind, 'B')}{_SIZE_EXAMPLE}"
 
 
 def _class_words(kind: Kind) -> str:
@@ -165,7 +180,8 @@ def _range(kind: Kind, unit: str = "") -> str:
         at_least, at_most = at_least or None, None if at_most == SIZE_MAX else at_most
     if at_least is not None and at_most is not None:
         return f" from {_number(at_least, unit)} to {_number(at_most, unit)}"
-    pairs = (("of at least", at_least), ("above", above), ("of at most", at_most), ("below", below))
+    at_most_words = "of at most" if above is None else "at most"
+    pairs = (("of at least", at_least), ("above", above), (at_most_words, at_most), ("below", below))
     parts = [f"{words} {_number(limit, unit)}" for words, limit in pairs if limit is not None]
     return f" {' and '.join(parts)}" if parts else ""
 
