@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ostler.cli import failures, session
 from ostler.cli.arguments import Arguments, take_apart
+from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL
 
 
-def run_command(argv: Sequence[str], environ: Mapping[str, str], *, connect: session.Connect = session.connect) -> int:
+def run_command(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    connect: session.Connect = session.connect,
+    now: Callable[[], float] = time.time,
+) -> int:
     """Run the command and return its exit code; every error ends here as a line on stderr.
 
     Args:
         argv: What was typed after `ostler`.
         environ: The environment.
         connect: Makes clients; a test hands in a fake.
+        now: Tells the wall time.
     """
     _take_any_text()
     arguments = take_apart(argv)
     try:
-        code = _run(arguments, environ, connect)
+        code = _run(arguments, Session(environ=environ, connect=connect, now=now))
         sys.stdout.flush()
     except BrokenPipeError:  # `ostler … | head` has what it wanted
         failures.silence(sys.stdout)
@@ -33,13 +43,12 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str], *, connect: ses
     return code
 
 
-def _run(arguments: Arguments, environ: Mapping[str, str], connect: session.Connect) -> int:
-    chosen = session.Session(
-        root=arguments.root or environ.get("OSTLER_ROOT") or None,
+def _run(arguments: Arguments, bare: Session) -> int:
+    chosen = replace(
+        bare,
+        root=arguments.root or bare.environ.get("OSTLER_ROOT") or None,
         json=arguments.json,
         timeout=_seconds(arguments.timeout),
-        connect=connect,
-        environ=environ,
     )
     with session.using(chosen):
         if arguments.rest[:1] == ["run"]:

@@ -35,7 +35,7 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress import progress
-from ostler.cli.words import human_age, human_duration, human_size, human_time, printable, text_of
+from ostler.cli.words import age_at, human_duration, human_size, human_time, printable, text_of
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -77,6 +77,15 @@ def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  
 
 def _nothing() -> None:
     pass
+
+
+def human_age(moment: float) -> str:
+    """Return how long a wall time is ago (`5min 3s`), or is to come (`in 30s`); `-` for 0, which means never.
+
+    Args:
+        moment: Seconds since 1970.
+    """
+    return age_at(moment, session.current().now())
 
 
 @contextmanager

@@ -73,20 +73,36 @@ def warn(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Show any value: one JSON document with `--json`, else text (fields of a struct, a line for each item of a list).
+    """Show any value: one JSON document with `--json`, else text.
+
+    People see the fields of a struct or mapping, a table for a list of those, a line for each item of any other list,
+    and nothing for None.
 
     Args:
         value: Anything msgspec can encode; what it cannot is shown as text.
     """
     if json_wanted():
         print(to_json(value))  # noqa: T201 - the command's output
-    elif isinstance(value, Mapping) or hasattr(value, "__struct_fields__"):
+    elif _has_fields(value):
         show_fields(value)
+    elif isinstance(value, list | tuple) and value and all(map(_has_fields, value)):
+        names = dict.fromkeys(name for item in value for name in _field_names(item))
+        show_table(value, list(names))
     elif isinstance(value, list | tuple):
         for item in value:
-            print(text_of(_plain(item)))  # noqa: T201 - the command's output
+            print(text_of(item))  # noqa: T201 - the command's output
     elif value is not None:
         print(text_of(value))  # noqa: T201 - the command's output
+
+
+def _has_fields(value: object) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "__struct_fields__")
+
+
+def _field_names(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [str(name) for name in value]
+    return list(value.__struct_fields__ if hasattr(value, "__struct_fields__") else vars(value))
 
 
 def to_json(value: object, *, indent: int = 2) -> str:
@@ -131,8 +147,9 @@ def show_fields(value: object, *, names: Sequence[str | Column] = ()) -> None:
     if json_wanted():
         print(to_json(value))  # noqa: T201 - the command's output
         return
-    chosen = names or list(value if isinstance(value, Mapping) else getattr(value, "__struct_fields__", vars(value)))
-    fields = [name if isinstance(name, Column) else Column(str(name)) for name in chosen]
+    fields = [name if isinstance(name, Column) else Column(name) for name in names or _field_names(value)]
+    if not fields:
+        return
     pairs = [[field.title.replace("_", " "), field.of(value, 0)] for field in fields]
     if on_terminal():
         _rich_fields(pairs)
@@ -194,11 +211,3 @@ def _rich_fields(pairs: Sequence[Sequence[str]]) -> None:
     for name, text in pairs:
         table.add_row(Text(name, style="bold"), Text(text, style=_STYLES.get(text, "")))
     console().print(table)
-
-
-def _plain(value: object) -> object:
-    if hasattr(value, "__struct_fields__"):
-        import msgspec
-
-        return msgspec.structs.asdict(value)  # type: ignore[arg-type]  # a Struct, as its fields show
-    return value

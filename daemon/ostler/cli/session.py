@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Session:
         timeout: The value of `--timeout` in seconds, None when it was not given.
         connect: Makes a client.
         environ: The environment.
+        now: Tells the wall time, by which ages are shown.
     """
 
     root: str | None = None
@@ -67,6 +69,7 @@ class Session:
     timeout: float | None = None
     connect: Connect = connect
     environ: Mapping[str, str] = field(default_factory=dict)
+    now: Callable[[], float] = time.time
 
     def paths(self) -> Paths:
         """Return the places of the daemon that is meant."""

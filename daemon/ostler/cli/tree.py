@@ -48,11 +48,11 @@ class RootGroup(TyperGroup):
         super().__init__(**attributes)
         self._plugins = PluginVerbs(VERBS)
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+    def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all verbs, plugins' verbs last."""
         return [*VERBS, *self._plugins.names()]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's signature
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a verb and return its command; None when there is no such verb."""
         verb = VERBS.get(cmd_name)
         app = import_module(f"ostler.cli.verbs.{verb.module}").app if verb else self._plugins.load(cmd_name)
@@ -68,7 +68,7 @@ class RootGroup(TyperGroup):
             ctx.fail(f"there is no verb {args[0]}{meant}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs with their lines, from the table, without importing any."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])

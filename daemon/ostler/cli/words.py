@@ -39,16 +39,16 @@ def human_duration(seconds: float) -> str:
     return " ".join(f"{count}{unit}" for count, unit in parts[:2] if count)
 
 
-def human_age(moment: float, now: float | None = None) -> str:
+def age_at(moment: float, now: float) -> str:
     """Return how long a wall time is ago (`5min 3s`), or is to come (`in 30s`); `-` for 0, which means never.
 
     Args:
         moment: Seconds since 1970.
-        now: The wall time to judge by, by default that of the system.
+        now: The wall time to judge by.
     """
     if not moment:
         return "-"
-    distance = (time.time() if now is None else now) - moment
+    distance = now - moment
     return human_duration(distance) if distance >= 0 else f"in {human_duration(-distance)}"
 
 

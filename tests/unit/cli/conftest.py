@@ -1,0 +1,106 @@
+"""A command whose daemon is a script of answers, in a pipe or on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+import pytest
+
+from ostler.cli.entry import run_command
+
+NOW = 1_800_000_000.0
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class FakeClient:
+    """Answers calls from a table of (topic, method): a value, an error to raise, or a function of the arguments."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], Any] = {}
+        self.calls: list[tuple[str, str, dict[str, Any]]] = []
+        self.casts: list[tuple[str, str, dict[str, Any]]] = []
+        self.stream: Callable[[str], Iterator[Any]] = lambda pattern: iter(())
+        self.opened: list[tuple[str | None, float]] = []
+        self.closed = 0
+
+    def connect(self, root: str | None, timeout: float) -> FakeClient:
+        self.opened.append((root, timeout))
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.closed += 1
+
+    def call(self, topic: str, method: str, /, *, type: Any = None, **arguments: Any) -> Any:  # noqa: A002 - the client's name for it
+        self.calls.append((topic, method, arguments))
+        answer = self.answers[topic, method]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer(**arguments) if callable(answer) else answer
+
+    def cast(self, topic: str, method: str, /, **arguments: Any) -> None:
+        self.casts.append((topic, method, arguments))
+
+    def events(self, pattern: str) -> Iterator[Any]:
+        return self.stream(pattern)
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def bare(text: str) -> str:
+    """Return what a terminal shows, without its escape sequences and the spaces that fill its lines."""
+    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\n"))
+
+
+class Command:
+    """Runs the command in this process."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self.client = client
+        self.environ: dict[str, str] = {}
+
+    def __call__(self, *argv: str, terminal: bool = False) -> Outcome:
+        out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
+        environ = {"TERM": "xterm", **self.environ} if terminal else self.environ
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run_command(argv, environ, connect=self.client.connect, now=lambda: NOW)
+        return Outcome(code, bare(out.getvalue()), bare(err.getvalue()))
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def ostler(client: FakeClient) -> Command:
+    return Command(client)
+
+
+@pytest.fixture(autouse=True)
+def fixed_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
