@@ -1,0 +1,186 @@
+"""The real daemon as a child process: started, told things, watched, and always gone at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+OSTLER = Path(sys.executable).with_name("ostler")
+PATIENCE = 20.0
+"""Seconds after which a test stops waiting for something that should have come long ago."""
+
+
+class Notices:
+    """Stands in for systemd: receives what a daemon tells its notify socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.received: list[dict[str, str]] = []
+        self._changed = threading.Condition()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        path.chmod(0o666)
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                return
+            if not data:
+                return
+            fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
+            with self._changed:
+                self.received.append(fields)
+                self._changed.notify_all()
+
+    def wait(self, fits: Callable[[dict[str, str]], bool], *, after: int = 0, patience: float = PATIENCE) -> int:
+        """Wait for a datagram that fits; return how many had come with it, for the next `after`."""
+        until = time.monotonic() + patience
+        with self._changed:
+            while True:
+                for number, fields in enumerate(self.received[after:], after + 1):
+                    if fits(fields):
+                        return number
+                if not self._changed.wait(max(0.0, until - time.monotonic())):
+                    raise AssertionError(f"nothing fitting among {self.received[after:]}")
+
+    def ready(self, after: int = 0, patience: float = PATIENCE) -> int:
+        """Wait for READY=1."""
+        return self.wait(lambda fields: fields.get("READY") == "1", after=after, patience=patience)
+
+    def close(self) -> None:
+        """Close the socket and end the thread."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._socket.close()
+
+
+class Daemon:
+    """One daemon with a root of its own.
+
+    Args:
+        config: Its configuration, TOML text; `{root}` stands for the root.
+        environ: More of its environment.
+    """
+
+    def __init__(self, config: str = "", environ: Mapping[str, str] | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="ostler-"))
+        (self.root / "etc" / "conf.d").mkdir(parents=True)
+        self.configure(config)
+        self.notices = Notices(self.root / "notify")
+        self.environ = {**os.environ, "PYTHONPATH": str(HERE), "NOTIFY_SOCKET": str(self.notices.path), **(environ or {})}
+        self.process: subprocess.Popen[str] | None = None
+        self._log = (self.root / "log").open("w+", encoding="utf-8")
+
+    def configure(self, config: str, name: str = "ostler.toml") -> None:
+        """Write the configuration (or a file of conf.d)."""
+        (self.root / "etc" / name).write_text(config.replace("{root}", str(self.root)), encoding="utf-8")
+
+    def start(self, *arguments: str, wait: bool = True) -> Daemon:
+        """Start it, and wait until it says that it is ready."""
+        self.process = subprocess.Popen(
+            [OSTLER, "--root", str(self.root), "run", *arguments],
+            env=self.environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, after: int = 0) -> int:
+        """Wait for READY=1, or fail with the log when the process ends before."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            try:
+                return self.notices.ready(after, patience=0.2)
+            except AssertionError:
+                if self.running.poll() is not None:
+                    raise AssertionError(f"the daemon ended with {self.running.returncode}:\n{self.log}") from None
+        raise AssertionError(f"the daemon is not ready; its notices {self.notices.received[-3:]}, its log:\n{self.log}")
+
+    @property
+    def running(self) -> subprocess.Popen[str]:
+        """The process."""
+        assert self.process is not None, "it was not started"
+        return self.process
+
+    @property
+    def log(self) -> str:
+        """All it has logged so far."""
+        return (self.root / "log").read_text(encoding="utf-8")
+
+    def wait_log(self, text: str, patience: float = PATIENCE) -> str:
+        """Wait until the log has a text."""
+        return wait_for(lambda: self.log if text in self.log else "", f"{text!r} in the log", patience, lambda: self.log)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.running.send_signal(number)
+
+    def wait_end(self, patience: float = PATIENCE) -> int:
+        """Wait for its end; return the exit code."""
+        try:
+            return self.running.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the daemon does not end; its log:\n{self.log}") from None
+
+    def stop(self) -> int:
+        """Stop it as systemd would; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait_end()
+
+    def command(self, *arguments: str, check: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `ostler …` against it; a code other than `check` fails the test."""
+        done = subprocess.run(
+            [OSTLER, "--root", str(self.root), *arguments],
+            capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+        if check is not None:
+            assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def json(self, *arguments: str, check: int | None = 0) -> Any:
+        """Run `ostler --json …` and return what it says."""
+        return json.loads(self.command("--json", *arguments, check=check).stdout)
+
+    def status(self) -> dict[str, Any]:
+        """Return `ostler status`."""
+        status = self.json("status")
+        assert isinstance(status, dict)
+        return status
+
+    def close(self) -> None:
+        """Kill what is left of it, and remove its root."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        self.notices.close()
+        self._log.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def wait_for(
+    look: Callable[[], Any], what: str, patience: float = PATIENCE, more: Callable[[], object] = lambda: ""
+) -> Any:
+    """Look again and again at another process until what is seen is true; return it."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        threading.Event().wait(0.02)
+    raise AssertionError(f"waited in vain for {what}\n{more()}")

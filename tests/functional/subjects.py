@@ -1,0 +1,186 @@
+"""Managers and drivers that do all the things that go wrong; named in configurations by import path."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ostler import Context, Driver, DriverError, DriverOptions, Field, Manager, ManagerOptions, Seconds, exposed, periodic
+
+_libc = ctypes.PyDLL(None)
+_libc.sleep.argtypes = [ctypes.c_uint]
+
+
+class Echo(msgspec.Struct):
+    text: str
+    pid: int
+
+
+class EchoManager(Manager):
+    """Answers what it is told."""
+
+    class Options(ManagerOptions):
+        greeting: str = Field("", help="What every answer begins with")
+        tick: Seconds = Field(3600, gt=0, help="How often the clock ticks")
+        touch: str = Field("", help="A file that is written at each tick and reset")
+
+    @exposed(role="viewer", changes=False)
+    def echo(self, ctx: Context, text: str = "") -> Echo:
+        """Return the text."""
+        return Echo(self.options.greeting + text, os.getpid())
+
+    @exposed(role="viewer", changes=False)
+    async def echo_async(self, ctx: Context, text: str = "") -> Echo:
+        """Return the text, on the loop."""
+        return Echo(self.options.greeting + text, os.getpid())
+
+    @exposed(role="operator")
+    def sleep(self, ctx: Context, seconds: float) -> str:
+        """Work for a while; may be cancelled."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            ctx.check()
+            time.sleep(0.01)
+        return "rested"
+
+    @exposed(role="admin")
+    async def block_loop(self, ctx: Context, seconds: float) -> None:
+        """Do what no method may: block the loop."""
+        time.sleep(seconds)
+
+    @exposed(role="admin")
+    def leave(self, ctx: Context, kind: str) -> None:
+        """Raise what would end a program."""
+        raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[kind](kind)
+
+    @periodic(spacing="tick", run_at_once=True)
+    def tick(self, ctx: Context) -> None:
+        """Write a file."""
+        self._touch("tick")
+
+    def reset(self) -> None:
+        self._touch("reset")
+        if self.options.greeting == "fail":
+            raise ValueError("this greeting cannot be")
+
+    def cleanup_host(self) -> None:
+        self._touch("cleanup")
+
+    def _touch(self, what: str) -> None:
+        if self.options.touch:
+            with Path(self.options.touch).open("a") as file:
+                file.write(f"{what}\n")
+
+
+class SlowInit(EchoManager):
+    """Takes long to start."""
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        self._touch("init")
+        time.sleep(30)
+
+
+class FailingInit(EchoManager):
+    """Cannot start."""
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        raise OSError("the disk is on fire")
+
+
+class LeavingInit(EchoManager):
+    """Would end the program with its start."""
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        raise SystemExit(3)
+
+
+class InterruptingInit(EchoManager):
+    """Would interrupt the program with its start."""
+
+    async def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        raise KeyboardInterrupt
+
+
+class DeviceDriver(Driver):
+    """What every device can do."""
+
+    def work(self, seconds: float = 0.0) -> str:
+        """Do something."""
+        raise NotImplementedError
+
+
+class DeviceManager(EchoManager):
+    """Has devices."""
+
+    driver_type = DeviceDriver
+
+    @exposed(role="operator")
+    def work(self, ctx: Context, driver: str, seconds: float = 0.0) -> str:
+        """Have a driver work."""
+        return str(self.drivers[driver].work(seconds))
+
+
+class GoodDevice(DeviceDriver):
+    """Works."""
+
+    def work(self, seconds: float = 0.0) -> str:
+        return f"{self.name} worked"
+
+    def capabilities(self) -> dict[str, Any]:
+        return {"total_bytes": 1000, "free_bytes": 500}
+
+
+class HangingDevice(DeviceDriver):
+    """Hangs in a native call that holds nothing back but its own thread."""
+
+    def work(self, seconds: float = 0.0) -> str:
+        ctypes.CDLL(None).sleep(int(seconds))
+        return f"{self.name} woke up"
+
+
+class NeverInitialised(DeviceDriver):
+    """Never comes back from `initialise`."""
+
+    def initialise(self) -> None:
+        ctypes.CDLL(None).sleep(3600)
+
+
+class ThirdTimeLucky(GoodDevice):
+    """Fails three times, then works."""
+
+    class Options(DriverOptions):
+        count: Path = Field(help="File that counts the tries")
+
+    def initialise(self) -> None:
+        with self.options.count.open("a") as file:
+            file.write("x")
+        tries = len(self.options.count.read_text())
+        if tries <= 3:
+            raise DriverError(f"try {tries} failed")
+
+
+class EmptyDriver:
+    """Nothing at all."""
+
+
+class WrongSignature(DeviceDriver):
+    """Takes other arguments than its contract says."""
+
+    def work(self, minutes: int) -> str:  # type: ignore[override]
+        return ""
+
+
+def make_echo(environment: Any) -> Manager:
+    """Build a manager: the factory of a configuration."""
+    return EchoManager(environment)
+
+
+def stop_myself() -> None:
+    """Send this process a SIGSTOP, so that it hangs whole."""
+    os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,0 +1,41 @@
+import asyncio
+import threading
+
+from ostler.daemon.dump import as_text, task_stacks, thread_stacks
+
+
+def test_every_thread_is_there_by_name_with_where_it_stands() -> None:
+    gate, inside = threading.Event(), threading.Event()
+
+    def waiting_for_the_gate() -> None:
+        inside.set()
+        gate.wait()
+
+    thread = threading.Thread(target=waiting_for_the_gate, name="lamp-1")
+    thread.start()
+    inside.wait()
+    try:
+        (stack,) = [stack for name, stack in thread_stacks().items() if name.startswith("lamp-1 ")]
+    finally:
+        gate.set()
+        thread.join()
+    assert any("waiting_for_the_gate" in line for line in stack)
+
+
+def test_every_task_is_there_by_name_with_where_it_waits() -> None:
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> dict[str, list[str]]:
+        task = asyncio.create_task(waits(), name="report state")
+        await asyncio.sleep(0)
+        try:
+            return task_stacks()
+        finally:
+            task.cancel()
+
+    assert "waits" in asyncio.run(main())["report state"][0]
+
+
+def test_a_dump_for_people_is_indented() -> None:
+    assert as_text({"a": {"b": ["x", "y"]}, "c": 1}) == "a:\n  b:\n    x\n    y\nc: 1"

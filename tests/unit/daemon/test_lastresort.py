@@ -1,0 +1,26 @@
+import queue
+
+from ostler.daemon.lastresort import LastResort, leave_hard
+
+
+def test_a_stop_that_does_not_end_is_ended_with_what_hung(caplog) -> None:
+    left: queue.Queue[int] = queue.Queue()
+    resort = LastResort(lambda: ["init_host on lamp-1"], left.put)
+    resort.arm(0.01)
+    assert left.get(timeout=5) == 1
+    assert "left behind at the stop: init_host on lamp-1" in caplog.text
+
+
+def test_a_stop_that_ends_is_left_alone() -> None:
+    left: queue.Queue[int] = queue.Queue()
+    resort = LastResort(list, left.put)
+    resort.disarm()
+    resort.arm(0.01)
+    resort.arm(0.0)
+    assert left.empty()
+
+
+def test_leaving_hard_gives_the_code_it_is_told() -> None:
+    codes: list[int] = []
+    leave_hard([], 0, codes.append)
+    assert codes == [0]

@@ -1,0 +1,43 @@
+from ostler.daemon.status import not_well
+from ostler.types import DriverState, DriverStatus, PluginState, PluginStatus, ServiceState, ServiceStatus
+
+
+def service(**facts) -> ServiceStatus:
+    return ServiceStatus(**{"topic": "lamp", "host": "node1", "state": ServiceState.UP, "up": True, **facts})
+
+
+def test_nothing_is_said_when_all_is_well() -> None:
+    assert not_well([service()], [PluginStatus(name="lamp", state=PluginState.LOADED)]) == []
+
+
+def test_a_driver_is_named_once_with_its_state_and_why() -> None:
+    why = "driver shelf is failed: no folder; is_working says no"
+    drivers = [DriverStatus(name="shelf", driver="file", state=DriverState.FAILED, why="no folder")]
+    lines = not_well([service(state=ServiceState.DEGRADED, why=why, drivers=drivers)], [])
+    assert lines == ["service lamp: is_working says no", "driver shelf of lamp is failed: no folder"]
+
+
+def test_failed_disabled_and_silent_services_are_named_with_the_reason() -> None:
+    lines = not_well(
+        [
+            service(state=ServiceState.FAILED, why="the disk is on fire"),
+            service(topic="door", enabled=False, disabled_by="alice", disabled_reason="painting"),
+            service(topic="gate", up=False),
+        ],
+        [],
+    )
+    assert "service lamp is failed: the disk is on fire" in lines
+    assert "service door is disabled by alice: painting" in lines
+    assert any("gate" in line and "down" in line for line in lines)
+
+
+def test_services_of_other_hosts_that_were_stopped_are_nobodys_trouble() -> None:
+    assert not_well([service(here=False, state=ServiceState.STOPPED, up=False)], []) == []
+
+
+def test_failed_plugins_are_named_and_disabled_ones_are_not() -> None:
+    plugins = [
+        PluginStatus(name="bad", state=PluginState.FAILED, why="ImportError: no"),
+        PluginStatus(name="off", state=PluginState.DISABLED, why="by configuration"),
+    ]
+    assert not_well([], plugins) == ["plugin bad is failed: ImportError: no"]

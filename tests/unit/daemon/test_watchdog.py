@@ -1,0 +1,98 @@
+import asyncio
+
+from ostler.daemon.watchdog import Watchdog
+from ostler.errors import StoreUnavailable
+from ostler.testing.virtual_time import run_virtual, virtual_clock
+
+
+class Bench:
+    """A watchdog with a probe that can be told what to do."""
+
+    def __init__(self, interval: float | None) -> None:
+        self.pings, self.lost = 0, []
+        self.error: Exception | None = None
+        self.hang = False
+        self.watchdog = Watchdog(interval, self._ping, virtual_clock(), self.lost.append)
+        self.watchdog.add("the store", self._probe)
+        self.task = asyncio.get_running_loop().create_task(self.watchdog.run())
+
+    def _ping(self) -> None:
+        self.pings += 1
+
+    async def _probe(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            await asyncio.Event().wait()
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await self.watchdog.stop()
+
+
+def test_pings_come_more_often_than_systemd_asks_for_as_long_as_all_is_well() -> None:
+    async def main() -> None:
+        bench = Bench(10.0)
+        await asyncio.sleep(100)
+        assert bench.pings >= 30
+        assert bench.lost == []
+        await bench.end()
+
+    run_virtual(main())
+
+
+def test_a_probe_that_hangs_withholds_the_ping_and_is_named_once() -> None:
+    async def main() -> None:
+        bench = Bench(10.0)
+        await asyncio.sleep(20)
+        bench.hang = True
+        await asyncio.sleep(10)
+        before = bench.pings
+        await asyncio.sleep(60)
+        assert bench.pings == before
+        assert len(bench.lost) == 1
+        assert "the store" in bench.lost[0]
+        assert bench.watchdog.missing()
+        await bench.end()
+
+    run_virtual(main())
+
+
+def test_a_probe_that_raises_says_why_and_pings_come_back_with_it() -> None:
+    async def main() -> None:
+        bench = Bench(10.0)
+        bench.error = StoreUnavailable("the disk is gone")
+        await asyncio.sleep(30)
+        assert "the disk is gone" in bench.watchdog.missing()[0]
+        before, bench.error = bench.pings, None
+        await asyncio.sleep(30)
+        assert bench.pings > before
+        assert bench.watchdog.missing() == []
+        await bench.end()
+
+    run_virtual(main())
+
+
+def test_what_is_forgotten_is_asked_for_no_more() -> None:
+    async def main() -> None:
+        bench = Bench(10.0)
+        bench.hang = True
+        bench.watchdog.forget("the store")
+        await asyncio.sleep(60)
+        assert bench.watchdog.missing() == []
+        assert bench.pings > 0
+        await bench.end()
+
+    run_virtual(main())
+
+
+def test_without_a_watchdog_of_systemd_evidence_is_collected_and_nobody_is_pinged() -> None:
+    async def main() -> None:
+        bench = Bench(None)
+        bench.hang = True
+        await asyncio.sleep(120)
+        assert bench.pings == 0
+        assert bench.watchdog.missing()
+        await bench.end()
+
+    run_virtual(main())
