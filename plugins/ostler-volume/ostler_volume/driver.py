@@ -24,8 +24,8 @@ class Found(NamedTuple):
 class Inventory(NamedTuple):
     """What is on a backend, whatever any record says.
 
-    `volumes` and `snapshots` (by `VOLUME@NAME`) are complete; `partials` are names, of both kinds, of which a crash left
-    something unfinished. `devices` are the volumes that are attached on this machine.
+    `volumes` and `snapshots` (by `VOLUME@NAME`) are complete; `partials` are names, of both kinds, of which a crash
+    left something unfinished. `devices` are the volumes that are attached on this machine.
     """
 
     volumes: Mapping[str, Found]
@@ -64,8 +64,8 @@ class VolumeDriver(Driver):
 
     The manager owns names, records and states; it has judged every name (so that it is safe as a file name) and calls
     for one volume do not overlap, but for reading its content. What makes something must make it whole or not at all: a
-    volume is in the inventory only when it is complete and safe on the disk, and whatever fails, is cancelled
-    (`ctx.check()` raises) or is killed in between leaves at most a *partial*, which `delete` and `delete_snapshot` clear.
+    volume is in the inventory only when it is complete and safe on the disk. What fails or is cancelled (`ctx.check()`
+    raises) has left nothing complete; it and a crash leave at most a *partial*, which `discard` clears.
     Long work reports `ctx.progress(done, total, text)` in bytes.
     """
 
@@ -97,7 +97,16 @@ class VolumeDriver(Driver):
     @abstractmethod
     @time_budget("copy_budget")
     def delete(self, name: str) -> None:
-        """Remove a volume and whatever is left of an unfinished one; that there is nothing is no error."""
+        """Remove a volume; that there is none is no error.
+
+        Raises:
+            Conflict: It is in use after all; nothing has changed.
+        """
+
+    @abstractmethod
+    @time_budget("copy_budget")
+    def discard(self, name: str) -> None:
+        """Clear what is left of an unfinished volume, or of a snapshot `VOLUME@NAME`; what is complete stays."""
 
     @feature(IMAGE)
     def image_size(self, image: str) -> int:
@@ -129,13 +138,22 @@ class VolumeDriver(Driver):
     @feature(SNAPSHOT)
     @time_budget("copy_budget")
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
-        """Remove a snapshot and whatever is left of an unfinished one; that there is nothing is no error."""
+        """Remove a snapshot; that there is none is no error."""
         raise NotImplementedError
 
     @feature(SNAPSHOT)
     @time_budget("copy_budget")
     def create_from_snapshot(self, ctx: Context, name: str, size: int, volume: str, snapshot: str) -> None:
         """Make a volume that begins with the content of a snapshot of this backend."""
+        raise NotImplementedError
+
+    @feature(ATTACH)
+    def check_attach(self) -> None:
+        """Return when volumes can be attached on this machine.
+
+        Raises:
+            NotSupported: They cannot, and why.
+        """
         raise NotImplementedError
 
     @feature(ATTACH)

@@ -1,21 +1,21 @@
 """What this plugin refuses, by name; the sentences are made where the facts are.
 
-    RequestError
-    ├── InvalidInput
-    │   ├── BadName              a name that no volume can have
-    │   ├── BadSize              a size that can never be right
-    │   ├── BadImage             an image that is missing, unreadable, no file, too large, or in another format
-    │   └── UnknownBackend       no such backend in the configuration
-    ├── NotFound
-    │   ├── VolumeNotFound
-    │   └── SnapshotNotFound
-    ├── Conflict
-    │   ├── AlreadyExists        a volume, snapshot or file of that name is there
-    │   ├── WrongState           the state forbids it
-    │   ├── HasSnapshots         a volume with snapshots cannot be deleted
-    │   └── DeviceBusy           the device is mounted or open
-    ├── NotSupported             this backend cannot do that, or not on this machine
-    └── NoCapacity               (of ostler) not enough room
+RequestError
+├── InvalidInput
+│   ├── BadName              a name that no volume can have
+│   ├── BadSize              a size that can never be right
+│   ├── BadImage             an image that is missing, unreadable, no file, too large, or in another format
+│   └── UnknownBackend       no such backend in the configuration
+├── NotFound
+│   ├── VolumeNotFound
+│   └── SnapshotNotFound
+├── Conflict
+│   ├── AlreadyExists        a volume, snapshot or file of that name is there
+│   ├── WrongState           the state forbids it
+│   ├── HasSnapshots         a volume with snapshots cannot be deleted
+│   └── DeviceBusy           the device is mounted or open
+├── NotSupported             this backend cannot do that, or not on this machine
+└── NoCapacity               (of ostler) not enough room
 """
 
 from __future__ import annotations

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator
-
-from ostler import Context, DriverError, Field, parse_size
+from ostler import Context, DriverEnvironment, Field, parse_size
 from ostler_volume import loop
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, Inventory, Room, VolumeDriver, VolumeDriverOptions
-from ostler_volume.errors import BadSize, NotSupported, SnapshotNotFound, VolumeNotFound
+from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
 from ostler_volume.folder import SNAPSHOTS, VOLUMES, Folder, told
 from ostler_volume.images import opened_image
-
-_PERCENT = re.compile(r"(\d{1,2}(?:\.\d+)?)\s*%")
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -35,7 +30,10 @@ class FileDriverOptions(VolumeDriverOptions):
         reload="driver",
     )
     reserve: str = Field(
-        "5%", help='Room that always stays free: a size ("10GiB") or a part of the file system ("5%")', reload="driver"
+        "5%",
+        pattern=r"^\d{1,2}(\.\d+)?%$|^\d+(\.\d+)?\s*(([kKMGTPE]i?)?B)?$",
+        help='Room that always stays free: a size ("10GiB") or a part of the file system ("5%")',
+        reload="driver",
     )
     oversubscription: float = Field(
         1.0,
@@ -48,13 +46,6 @@ class FileDriverOptions(VolumeDriverOptions):
         [], help="Folders that images may be taken from; empty: any file that the daemon can read", reload="driver"
     )
 
-    @field_validator("reserve")
-    @classmethod
-    def _reserve_is_size_or_percent(cls, value: str) -> str:
-        if not _PERCENT.fullmatch(value):
-            parse_size(value)
-        return value
-
 
 class FileDriver(VolumeDriver):
     """Keeps each volume as a sparse file; clones and snapshots share blocks where the file system can (xfs, btrfs).
@@ -66,7 +57,7 @@ class FileDriver(VolumeDriver):
     Options = FileDriverOptions
     features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH})
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
         self.folder = Folder(Path(self.options.path))
         self.reflink = False
@@ -131,7 +122,7 @@ class FileDriver(VolumeDriver):
         """See `VolumeDriver.create_from_image`."""
         with opened_image(image, self.options.image_folders) as (source, length):
             if length > size:  # it has grown since it was looked at
-                raise BadSize(f"the image {image} is larger than the volume {name}", hint="ask for a larger volume")
+                raise BadImage(f"the image {image} is larger than the volume {name}", hint="ask for a larger volume")
             self._make(ctx, VOLUMES, name, lambda target: self._fill(ctx, source, target, length, size))
 
     def clone(self, ctx: Context, name: str, size: int, source: str) -> None:
@@ -158,11 +149,24 @@ class FileDriver(VolumeDriver):
 
     def delete(self, name: str) -> None:
         """See `VolumeDriver.delete`."""
+        path = self.folder.file(VOLUMES, name)
+        if device := loop.attached({name: path}).get(name):
+            raise DeviceBusy(f"{device} is made of {name}", hint=f"detach it, or `losetup -d {device}`", name=name)
         self._remove(VOLUMES, name)
+
+    def discard(self, name: str) -> None:
+        """See `VolumeDriver.discard`."""
+        self.folder.check()
+        with told(f"what is left of {name} cannot be cleared away"):
+            self.folder.discard(SNAPSHOTS if "@" in name else VOLUMES, name)
 
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
         """See `VolumeDriver.delete_snapshot`."""
         self._remove(SNAPSHOTS, f"{volume}@{snapshot}")
+
+    def check_attach(self) -> None:
+        """See `VolumeDriver.check_attach`."""
+        loop.check_usable()
 
     def attach(self, ctx: Context, name: str) -> str:
         """See `VolumeDriver.attach`."""
@@ -210,9 +214,6 @@ class FileDriver(VolumeDriver):
 
     def _remove(self, kind: str, name: str) -> None:
         self.folder.check()
-        path = self.folder.file(kind, name)
-        if kind == VOLUMES and (device := loop.attached({name: path}).get(name)):
-            raise NotSupported(f"{name} cannot be deleted while {device} is made of it", hint=f"losetup -d {device}")
         with told(f"{name} cannot be deleted"):
             self.folder.remove(kind, name)
 
@@ -221,11 +222,8 @@ def reserve_bytes(reserve: str, total: int) -> int:
     """Return the bytes of a reserve that is a size or a percentage of the total.
 
     Raises:
-        DriverError: It is neither.
+        InvalidInput: It is neither.
     """
-    if percent := _PERCENT.fullmatch(reserve):
-        return int(total * float(percent[1]) / 100)
-    try:
-        return parse_size(reserve)
-    except ValueError as error:
-        raise DriverError(f"the reserve {reserve!r} is neither a size nor a percentage") from error
+    if reserve.endswith("%"):
+        return int(total * float(reserve[:-1]) / 100)
+    return parse_size(reserve)

@@ -139,13 +139,24 @@ class Folder:
             partial.unlink(missing_ok=True)
             raise
         self._seam("sync folder")
-        self.sync(kind)
+        try:
+            self.sync(kind)
+        except OSError:
+            # Not safe on the disk means not made, or a caller that was told of an error would find it there later.
+            final.unlink(missing_ok=True)
+            raise
 
     def remove(self, kind: str, name: str) -> None:
-        """Remove a file and its partial; that there is none is no error."""
-        for path in (self.partial(kind, name), self.file(kind, name)):
-            self._seam("unlink")
-            path.unlink(missing_ok=True)
+        """Remove a complete file; that there is none is no error."""
+        self._unlink(kind, self.file(kind, name))
+
+    def discard(self, kind: str, name: str) -> None:
+        """Remove an unfinished file; that there is none is no error."""
+        self._unlink(kind, self.partial(kind, name))
+
+    def _unlink(self, kind: str, path: Path) -> None:
+        self._seam("unlink")
+        path.unlink(missing_ok=True)
         self._seam("sync folder")
         self.sync(kind)
 

@@ -55,7 +55,7 @@ def _size(descriptor: int, image: str) -> int:
         if head.startswith(magic):
             raise BadImage(
                 f"the image {image} is in the format {name}",
-                hint=f"only raw images are taken; unpack it, or: qemu-img convert -O raw {image} {Path(image).name}.raw",
+                hint=f"take a raw one; unpack it, or: qemu-img convert -O raw {image} {Path(image).name}.raw",
                 image=image,
             )
     return status.st_size

@@ -37,6 +37,16 @@ def usable() -> str:
     return ""
 
 
+def check_usable() -> None:
+    """Raise when loop devices cannot be made here.
+
+    Raises:
+        NotSupported: This machine or the sandbox does not let the daemon.
+    """
+    if why := usable():
+        raise NotSupported(f"volumes cannot be attached here: {why}", hint=_HINT)
+
+
 def attach(path: Path) -> str:
     """Make a loop device of a file and return its path.
 

@@ -6,14 +6,14 @@ thread, so of two requests that race for a name or a volume one finds the other'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import peewee
 
 from ostler import NoCapacity, Store, format_size
 from ostler_volume.door import Origin, split_snapshot
-from ostler_volume.errors import AlreadyExists, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
+from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.folder import room_hint
 from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
@@ -78,7 +78,7 @@ class Records:
             name: Its name.
             backend: Its backend.
             size: Its size in bytes.
-            origin: Where its content comes from; what is copied must be `available`, and may not change until it is done.
+            origin: Where its content comes from; what is copied must be `available`, and cannot change meanwhile.
             limit: How many bytes the backend may promise in all.
 
         Raises:
@@ -115,6 +115,7 @@ class Records:
             VolumeNotFound: There is none of that name.
             WrongState: Its state forbids it, or it is being copied.
             HasSnapshots: It is to be deleted and has snapshots.
+            BadSize: It is to be extended and would not grow.
             NoCapacity: The backend has not enough room.
         """
 
@@ -122,6 +123,7 @@ class Records:
             before = self._one(name)
             self._check_free(before, to)
             if to is VolumeState.EXTENDING:
+                check_grows(before, size)
                 self._check_room(name, before.backend, size - before.promised, limit)
             self._move(name, to, promised=max(size, before.promised))
             return before
@@ -189,9 +191,7 @@ class Records:
 
         return self.store.write(add)
 
-    def move_snapshot(
-        self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = ""
-    ) -> Snapshot:
+    def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
         """Move a snapshot on; return it as it is then.
 
         Raises:
@@ -241,10 +241,10 @@ class Records:
 
     def select_snapshots(self, volume: str = "", backend: str = "", name: str = "") -> list[Snapshot]:
         """Return what `snapshots` returns; inside a read or write of the store."""
-        query = (
+        query: Any = (
             SnapshotRow.select(
-                VolumeRow.name.alias("volume"), SnapshotRow.name, SnapshotRow.size, SnapshotRow.state, VolumeRow.backend,
-                SnapshotRow.why, SnapshotRow.since, SnapshotRow.fault, SnapshotRow.created,
+                VolumeRow.name.alias("volume"), SnapshotRow.name, SnapshotRow.size, SnapshotRow.state,
+                VolumeRow.backend, SnapshotRow.why, SnapshotRow.since, SnapshotRow.fault, SnapshotRow.created,
             )
             .join(VolumeRow)
             .where(VolumeRow.topic == self._topic)
@@ -340,12 +340,14 @@ class Records:
         return int(volumes or 0) + snapshots
 
 
-def total_by_backend(sizes: Iterable[tuple[str, int]]) -> Mapping[str, int]:
-    """Return the sum of sizes for each backend."""
-    totals: dict[str, int] = {}
-    for backend, size in sizes:
-        totals[backend] = totals.get(backend, 0) + size
-    return totals
+def check_grows(volume: Volume, size: int) -> None:
+    """Raise `BadSize` when a volume would not become larger."""
+    if size <= volume.size:
+        raise BadSize(
+            f"volume {volume.name} has {format_size(volume.size)} already, and {format_size(size)} is not more",
+            hint="a volume can only be extended",
+            size=size,
+        )
 
 
 def _require_available(what: str, state: str, verb: str) -> None:

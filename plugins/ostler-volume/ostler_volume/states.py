@@ -39,11 +39,12 @@ VOLUME_MOVES: Mapping[VolumeState, frozenset[VolumeState]] = {
     # To `in-use` without `attaching` only when somebody made a loop device of the file by hand.
     V.AVAILABLE: frozenset({V.ATTACHING, V.EXTENDING, V.DELETING, V.IN_USE, V.ERROR}),
     V.ATTACHING: frozenset({V.IN_USE, V.AVAILABLE, V.ERROR}),
-    # To `available` without `detaching` when the device went with a reboot.
-    V.IN_USE: frozenset({V.DETACHING, V.AVAILABLE, V.ERROR}),
+    # To `available` without `detaching` when the device went with a reboot; to itself when it has another device now.
+    V.IN_USE: frozenset({V.DETACHING, V.AVAILABLE, V.IN_USE, V.ERROR}),
     V.DETACHING: frozenset({V.AVAILABLE, V.IN_USE, V.ERROR}),
     V.EXTENDING: frozenset({V.AVAILABLE, V.ERROR}),
-    V.DELETING: frozenset({V.ERROR}),
+    # Back to `available` when the driver refused before it had changed anything.
+    V.DELETING: frozenset({V.AVAILABLE, V.ERROR}),
     # Out of `error` by itself only when what was wrong has been put right; a request can only delete.
     V.ERROR: frozenset({V.DELETING, V.AVAILABLE, V.IN_USE, V.ERROR}),
 }
@@ -51,7 +52,7 @@ VOLUME_MOVES: Mapping[VolumeState, frozenset[VolumeState]] = {
 SNAPSHOT_MOVES: Mapping[SnapshotState, frozenset[SnapshotState]] = {
     S.CREATING: frozenset({S.AVAILABLE, S.ERROR}),
     S.AVAILABLE: frozenset({S.DELETING, S.ERROR}),
-    S.DELETING: frozenset({S.ERROR}),
+    S.DELETING: frozenset({S.AVAILABLE, S.ERROR}),
     S.ERROR: frozenset({S.DELETING, S.AVAILABLE, S.ERROR}),
 }
 

@@ -8,7 +8,7 @@ from ostler import Record
 
 
 class VolumeRow(Record):
-    """A volume; `promised` is what its backend keeps room for, `fault` the state it failed in or what was found wrong."""
+    """A volume; `promised` is what its backend keeps room for, `fault` what it failed in or what was found wrong."""
 
     id = peewee.AutoField()
     topic = peewee.TextField()

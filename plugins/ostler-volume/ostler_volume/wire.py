@@ -8,9 +8,9 @@ import msgspec
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """A volume.
 
-    Sizes are bytes, times are wall times in seconds since 1970. `why` says more about the state, `fault` is one word for
-    what went wrong in state `error`: `missing`, `size`, or the state it failed in. `promised` is what the backend keeps
-    room for: the size, or the new size while it is being extended. `source` is where the content came from:
+    Sizes are bytes, times are wall times in seconds since 1970. `why` says more about the state, `fault` is one word
+    for what went wrong in state `error`: `missing`, `size`, or the state it failed in. `promised` is what the backend
+    keeps room for: the size, or the new size while it is being extended. `source` is where the content came from:
     `image:/PATH`, `volume:NAME`, `snapshot:VOLUME@NAME`, or empty. `device` is set while the volume is in use.
     """
 

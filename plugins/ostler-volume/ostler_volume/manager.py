@@ -1,0 +1,273 @@
+"""`VolumeManager`: volumes on the backends of one host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ostler import (
+    Context,
+    DriverNotReady,
+    Field,
+    Json,
+    Manager,
+    ManagerEnvironment,
+    ManagerOptions,
+    OstlerError,
+    Seconds,
+    exposed,
+    periodic,
+)
+from ostler_volume.claims import Claims
+from ostler_volume.door import name_of, origin_of, size_of
+from ostler_volume.driver import IMAGE, VolumeDriver
+from ostler_volume.errors import AlreadyExists, VolumeNotFound
+from ostler_volume.placement import Placement
+from ostler_volume.reconcile import Reconciler
+from ostler_volume.records import Records
+from ostler_volume.snapshots import SnapshotWork
+from ostler_volume.volumes import Plan, VolumeWork
+from ostler_volume.wire import Snapshot, Volume
+from ostler_volume.workshop import Workshop
+
+_UNKNOWN_SHOWN = 20
+
+
+class VolumeOptions(ManagerOptions):
+    """The options of a volume service."""
+
+    check_interval: Seconds = Field(
+        60, gt=0, help="How often records are compared with what is on the backends", reload="live"
+    )
+    scheduler: str = Field(
+        "scheduler",
+        help="Topic of the service that chooses a backend for a volume that names none; empty: choose by room",
+        reload="live",
+    )
+
+
+class VolumeManager(Manager):
+    """Owns the volumes of a host: their names, records and states, on several named backends.
+
+    Names are 1 to 63 letters, digits, `.`, `_` and `-`, the first a letter or digit. Sizes are bytes, or text as people
+    write it (`10GiB`), rounded up to whole sectors of 512 bytes.
+    """
+
+    Options = VolumeOptions
+    rpc_version = "1.0"
+    driver_type = VolumeDriver
+
+    def __init__(self, environment: ManagerEnvironment) -> None:
+        super().__init__(environment)
+        self.records = Records(self.store, self.topic, self.host, self.clock.wall)
+        self._shop = Workshop(
+            topic=self.topic,
+            host=self.host,
+            records=self.records,
+            drivers=self.drivers,
+            claims=Claims(),
+            log=self.log,
+            tell=self.client.publish,
+        )
+        self.reconciler = Reconciler(self._shop)
+        self._placement = Placement(self._shop, self.client)
+        self._volumes = VolumeWork(self._shop, self.reconciler)
+        self._snapshots = SnapshotWork(self._shop, self.reconciler)
+
+    def driver_ready(self, name: str) -> None:
+        """Finish or undo what a crash left on a backend, and find out what is attached."""
+        self.reconciler.backend(name)
+
+    def is_working(self) -> bool:
+        """Return True while a backend is ready."""
+        if not self.drivers:
+            hint = f"add a table [services.{self.topic}.drivers.NAME]"
+            raise DriverNotReady(f"the service {self.topic} has no backend", hint=hint)
+        if not self.drivers.ready():
+            states = "; ".join(f"{one.name} is {one.state}" for one in self.drivers.statuses())
+            raise DriverNotReady(f"no backend is ready: {states}")
+        return True
+
+    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
+        """Return what each ready backend offers, has, and has promised."""
+        found: dict[str, Mapping[str, Json]] = {}
+        for name in self.drivers.ready():
+            try:
+                found[name] = self._facts(name)
+            except OstlerError as error:  # one backend that cannot say hides no other
+                self.log.warning("the backend %s cannot say what it can do: %s", name, error)
+        return found
+
+    def _facts(self, name: str) -> dict[str, Json]:
+        unknown = self._shop.unknown.get(name, {})
+        volumes = self.records.volumes(name)
+        return {
+            **self.drivers[name].capabilities(),
+            "provisioned_bytes": self.records.provisioned(name) + sum(unknown.values()),
+            "volumes": len(volumes),
+            "snapshots": sum(one.snapshots for one in volumes),
+            "unknown_files": len(unknown),
+            "unknown": list(unknown)[:_UNKNOWN_SHOWN],
+        }
+
+    @periodic(spacing="check_interval", jitter=0.1)
+    def check(self, ctx: Context) -> None:
+        """Compare records with what is on the backends, so that a file that is gone is known before it is missed."""
+        for name in self.drivers.ready():
+            ctx.check()
+            try:
+                self.reconciler.backend(name)
+            except OstlerError as error:
+                self.log.warning("the backend %s cannot be checked: %s", name, error)
+
+    @exposed(role="operator")
+    def create_volume(
+        self,
+        ctx: Context,
+        name: str,
+        size: int | str = "",
+        backend: str = "",
+        image: str = "",
+        source: str = "",
+        snapshot: str = "",
+    ) -> Volume:
+        """Make a volume; of zeros, or from one of an image, a volume or a snapshot.
+
+        Args:
+            ctx: The request. Long copies report progress in bytes and can be cancelled.
+            name: Its name.
+            size: Bytes, or text as people write it; empty for as large as what it is made from.
+            backend: Where; empty to have the scheduler choose.
+            image: Absolute path of a raw image on the daemon's host.
+            source: A volume to clone; the clone is on the same backend.
+            snapshot: A snapshot `VOLUME@NAME` to make it from; on the same backend.
+
+        Raises:
+            InvalidInput: A name, size, image or backend that can never be right.
+            NotFound: The source or snapshot is not there.
+            Conflict: The name is taken, or the state of the source forbids it.
+            NoCapacity: There is not enough room.
+            DriverNotReady: The backend is not ready.
+        """
+        origin = origin_of(image, source, snapshot)
+        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin)
+        self._check_new(plan.name)
+        if not backend and not (source or snapshot):
+            chosen = self._placement.choose(
+                self.options.scheduler, plan.size, [IMAGE] if image else [], here=bool(image)
+            )
+            if chosen.host != self.host:
+                return self._pass_on(chosen.host, name=name, size=plan.size, backend=chosen.backend, image=image)
+            plan = plan._replace(backend=chosen.backend)
+        return self._volumes.create(ctx, plan)
+
+    def _check_new(self, name: str) -> None:
+        try:
+            self.records.volume(name)
+        except VolumeNotFound:
+            return
+        raise AlreadyExists(f"there is a volume {name} already", hint="take another name", name=name)
+
+    def _pass_on(self, host: str, **arguments: Any) -> Volume:
+        made: Volume = self.client.call(self.topic, "create_volume", host=host, type=Volume, **arguments)
+        return made
+
+    # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
+
+    @exposed(role="viewer", changes=False)
+    async def list_volumes(self, ctx: Context, backend: str = "") -> list[Volume]:
+        """Return all volumes, or those of a backend, by name."""
+        return await self.store.aread(lambda: self.records.volumes(backend))
+
+    @exposed(role="viewer", changes=False)
+    async def get_volume(self, ctx: Context, name: str) -> Volume:
+        """Return a volume.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        return await self.store.aread(lambda: self.records.volume(name))
+
+    @exposed(role="operator")
+    def extend_volume(self, ctx: Context, name: str, size: int | str) -> Volume:
+        """Make a volume larger; it must be available.
+
+        Args:
+            ctx: The request.
+            name: The volume.
+            size: Its new size: bytes, or text as people write it.
+
+        Raises:
+            InvalidInput: The size can never be right, or is not more than now.
+            NotFound: There is none of that name.
+            Conflict: Its state forbids it.
+            NoCapacity: There is not enough room.
+        """
+        return self._volumes.extend(ctx, name_of(name), size_of(size))
+
+    @exposed(role="operator")
+    def delete_volume(self, ctx: Context, name: str) -> None:
+        """Delete a volume that is available or in error, and has no snapshots.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is in use, has snapshots, or its state forbids it.
+        """
+        self._volumes.delete(ctx, name_of(name))
+
+    @exposed(role="operator")
+    def attach_volume(self, ctx: Context, name: str) -> Volume:
+        """Make a volume a block device of this machine; `device` of the result is its path.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is in use, or its state forbids it.
+            NotSupported: The backend cannot, or the daemon has not the privileges.
+        """
+        return self._volumes.attach(ctx, name_of(name))
+
+    @exposed(role="operator")
+    def detach_volume(self, ctx: Context, name: str) -> Volume:
+        """Take the block device of a volume away.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is not in use, or its device is mounted or open.
+        """
+        return self._volumes.detach(ctx, name_of(name))
+
+    @exposed(role="operator")
+    def create_snapshot(self, ctx: Context, volume: str, name: str) -> Snapshot:
+        """Keep the content of a volume as it is now; the volume must be available.
+
+        Raises:
+            InvalidInput: A name that can never be right.
+            NotFound: There is no such volume.
+            Conflict: It has a snapshot of that name, or its state forbids it.
+            NoCapacity: There is not enough room.
+        """
+        return self._snapshots.create(ctx, name_of(volume), name_of(name, "snapshot"))
+
+    @exposed(role="viewer", changes=False)
+    async def list_snapshots(self, ctx: Context, volume: str = "") -> list[Snapshot]:
+        """Return all snapshots, or those of a volume.
+
+        Raises:
+            NotFound: There is no such volume.
+        """
+        return await self.store.aread(lambda: self._list_snapshots(volume))
+
+    def _list_snapshots(self, volume: str) -> list[Snapshot]:
+        if volume:
+            self.records.volume(volume)
+        return self.records.snapshots(volume)
+
+    @exposed(role="operator")
+    def delete_snapshot(self, ctx: Context, volume: str, name: str) -> None:
+        """Delete a snapshot.
+
+        Raises:
+            NotFound: There is no such volume or snapshot.
+            Conflict: It is being copied, or its state forbids it.
+        """
+        self._snapshots.delete(ctx, name_of(volume), name_of(name, "snapshot"))

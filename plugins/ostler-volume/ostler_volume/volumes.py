@@ -1,0 +1,187 @@
+"""What is done with volumes: each operation writes down what it begins, does it, and writes down what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ostler import Conflict, Context, InvalidInput, format_size
+from ostler_volume.door import Origin, split_snapshot
+from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT
+from ostler_volume.errors import AlreadyExists, BadImage, BadSize
+from ostler_volume.reconcile import Reconciler
+from ostler_volume.records import check_grows
+from ostler_volume.states import VolumeState
+from ostler_volume.wire import Volume
+from ostler_volume.workshop import Workshop
+
+
+class Plan(NamedTuple):
+    """A volume that is to be made; `size` is 0 for as large as its origin."""
+
+    name: str
+    size: int
+    backend: str
+    origin: Origin
+
+
+class VolumeWork:
+    """Creates, extends, deletes, attaches and detaches volumes. Everything blocks."""
+
+    def __init__(self, workshop: Workshop, reconciler: Reconciler) -> None:
+        self._shop = workshop
+        self._reconciler = reconciler
+
+    def create(self, ctx: Context, plan: Plan) -> Volume:
+        """Make a volume on a backend of this host.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed; each reason has its own class.
+            CallCancelled: The caller took it back, and nothing is left of it.
+        """
+        name, origin = plan.name, plan.origin
+        held = [name, *([origin.source] if origin.source else [])]
+        held += [split_snapshot(origin.snapshot)[0]] if origin.snapshot else []
+        with self._shop.claims.hold(ctx, *held):
+            driver, plan = self._checked(plan)
+            limit = self._shop.limit(plan.backend, driver)
+            self._shop.records.add_volume(name, plan.backend, plan.size, origin, limit)
+            try:
+                self._fill(ctx, driver, plan)
+            except AlreadyExists:
+                self._shop.records.remove(name)  # the file that is in the way is not ours
+                raise
+            except Exception as error:
+                self._reconciler.recover(name, driver, error)
+                raise
+            made = self._shop.records.settle(name, VolumeState.AVAILABLE)
+        self._shop.log.info("volume %s (%s) is made on %s", name, format_size(made.size), made.backend)
+        self._shop.tell("created", {"name": name, "backend": made.backend, "size": made.size})
+        return made
+
+    def extend(self, ctx: Context, name: str, size: int) -> Volume:
+        """Make a volume larger.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed; each reason has its own class.
+        """
+        with self._shop.claims.hold(ctx, name):
+            volume = self._shop.records.volume(name)
+            check_grows(volume, size)
+            driver = self._shop.backend(volume.backend)
+            self._shop.records.begin(
+                name, VolumeState.EXTENDING, size=size, limit=self._shop.limit(volume.backend, driver)
+            )
+            self._do(name, driver, lambda: driver.extend(ctx, name, size))
+            done = self._shop.records.settle(name, VolumeState.AVAILABLE, size=size)
+        self._shop.tell("extended", {"name": name, "size": size})
+        return done
+
+    def delete(self, ctx: Context, name: str) -> None:
+        """Delete a volume.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed; each reason has its own class.
+        """
+        with self._shop.claims.hold(ctx, name):
+            driver = self._shop.backend(self._shop.records.volume(name).backend)
+            before = self._shop.records.begin(name, VolumeState.DELETING)
+            try:
+                driver.discard(name)
+                driver.delete(name)
+            except Conflict:
+                if before.state == VolumeState.AVAILABLE:
+                    self._shop.records.settle(name, VolumeState.AVAILABLE)
+                else:
+                    self._shop.records.settle(name, VolumeState.ERROR, why=before.why, fault=before.fault)
+                raise
+            except Exception as error:
+                self._reconciler.fail(name, str(error))
+                raise
+            self._shop.records.remove(name)
+        self._shop.log.info("volume %s is deleted", name)
+        self._shop.tell("deleted", {"name": name})
+
+    def attach(self, ctx: Context, name: str) -> Volume:
+        """Make a volume a block device of this machine.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed; each reason has its own class.
+        """
+        with self._shop.claims.hold(ctx, name):
+            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver.check_attach()
+            self._shop.records.begin(name, VolumeState.ATTACHING)
+            device = self._do(name, driver, lambda: driver.attach(ctx, name))
+            done = self._shop.records.settle(name, VolumeState.IN_USE, device=device)
+        self._shop.tell("attached", {"name": name, "device": device})
+        return done
+
+    def detach(self, ctx: Context, name: str) -> Volume:
+        """Take the block device of a volume away.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed; each reason has its own class.
+        """
+        with self._shop.claims.hold(ctx, name):
+            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            before = self._shop.records.begin(name, VolumeState.DETACHING)
+            self._do(name, driver, lambda: driver.detach(ctx, name))
+            done = self._shop.records.settle(name, VolumeState.AVAILABLE)
+        self._shop.tell("detached", {"name": name, "device": before.device})
+        return done
+
+    def _do(self, name: str, driver: Any, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception as error:
+            self._reconciler.recover(name, driver, error)
+            raise
+
+    def _checked(self, plan: Plan) -> tuple[Any, Plan]:
+        """Return the driver and the plan with backend and size known; refuse what can be refused before it is begun."""
+        origin = plan.origin
+        if plan.name in self._shop.unknown.get(plan.backend, {}):
+            raise AlreadyExists(f"there is a file {plan.name} without a record", hint="take another name")
+        if origin.image:
+            driver = self._shop.backend(plan.backend, IMAGE)
+            least, what = int(driver.image_size(origin.image)), f"the image {origin.image}"
+        elif origin.source or origin.snapshot:
+            backend, least, what = self._origin_facts(origin)
+            if plan.backend not in {"", backend}:
+                raise InvalidInput(
+                    f"{what} is on the backend {backend}", hint="a copy stays on the backend of its source"
+                )
+            plan = plan._replace(backend=backend)
+            driver = self._shop.backend(backend, CLONE if origin.source else SNAPSHOT)
+        else:
+            driver, least, what = self._shop.backend(plan.backend), 0, ""
+        size = plan.size or -(-least // 512) * 512
+        if not size:
+            raise BadSize(f"volume {plan.name} needs a size", hint="for instance 10GiB")
+        if size < least:
+            kind = BadImage if origin.image else BadSize
+            raise kind(
+                f"{what} has {format_size(least)}, which is more than {format_size(size)}",
+                hint="ask for a larger volume",
+            )
+        return driver, plan._replace(size=size)
+
+    def _origin_facts(self, origin: Origin) -> tuple[str, int, str]:
+        if origin.source:
+            source = self._shop.records.volume(origin.source)
+            return source.backend, source.size, f"volume {source.name}"
+        snapshot = self._shop.records.snapshot(*split_snapshot(origin.snapshot))
+        return snapshot.backend, snapshot.size, f"snapshot {origin.snapshot}"
+
+    @staticmethod
+    def _fill(ctx: Context, driver: Any, plan: Plan) -> None:
+        name, size, origin = plan.name, plan.size, plan.origin
+        if origin.image:
+            driver.create_from_image(ctx, name, size, origin.image)
+        elif origin.source:
+            driver.clone(ctx, name, size, origin.source)
+        elif origin.snapshot:
+            driver.create_from_snapshot(ctx, name, size, *split_snapshot(origin.snapshot))
+        else:
+            driver.create(ctx, name, size)
