@@ -30,7 +30,7 @@ class SafeHandler(logging.Handler):
                 self._untold = 0
             if self.write(record):
                 return
-        except Exception:  # noqa: BLE001 - a formatter that fails harms nobody either
+        except Exception:  # noqa: BLE001, S110 - a formatter that fails harms nobody either; where could it be logged?
             pass
         self.lost += 1
         self._untold += 1

@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ostler.clock import Clock
@@ -41,7 +41,8 @@ def copy(source: Path, target: Path) -> None:
             path=target,
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _fill(source: Path, part: Path) -> None:

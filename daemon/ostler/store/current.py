@@ -60,7 +60,7 @@ class _Nowhere(peewee.SqliteDatabase):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise StoreError(
             "a record was used outside of store.read and store.write",
-            hint="use it in a function that you pass to `store.read` or `store.write`, and finish queries (list(…)) there",
+            hint="use it in a function that is passed to `store.read` or `store.write`; finish queries (list(…)) there",
         )
 
     connect = connection = cursor = execute = execute_sql = begin = commit = rollback = _refuse

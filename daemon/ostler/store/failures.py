@@ -40,11 +40,8 @@ _MEANINGS: dict[int, _Meaning] = {
 
 def sqlite_error(error: BaseException) -> sqlite3.Error | None:
     """Return the SQLite error that `error` is, or that peewee wrapped in it; None for any other error."""
-    if isinstance(error, sqlite3.Error):
-        return error
-    if isinstance(error, peewee.PeeweeException) and error.args and isinstance(error.args[0], sqlite3.Error):
-        return error.args[0]
-    return None
+    cause = getattr(error, "orig", None) if isinstance(error, peewee.PeeweeException) else error
+    return cause if isinstance(cause, sqlite3.Error) else None
 
 
 def translate(error: BaseException, path: Path) -> BaseException:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -109,8 +109,9 @@ class Writer:
         self._normal: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._waiting = False
         self._database: Database | None = None
-        self._working: tuple[Job, float] | None = None
+        self._working: tuple[Job | str, float] | None = None
         self._last_commit = clock.monotonic()
         self._commits = 0
         self._jobs = 0
@@ -144,7 +145,10 @@ class Writer:
     def busy_with(self) -> Working | None:
         """Return what the writer is working on now, None when it waits for work. Any thread."""
         working = self._working
-        return None if working is None else Working(working[0].name(), time.monotonic() - working[1])
+        if working is None:
+            return None
+        what, since = working
+        return Working(what if isinstance(what, str) else what.name(), self._clock.monotonic() - since)
 
     def on_this_thread(self) -> bool:
         """Return whether the caller is the writer's thread."""
@@ -186,7 +190,7 @@ class Writer:
         working = self.busy_with()
         if not self._thread.is_alive():
             return ""
-        return f"{working.label} for {working.seconds:.1f} s" if working else "its commit"
+        return f"{working.label} for {working.seconds:.1f} s" if working else "the end of its thread"
 
     def _put(self, job: Job) -> None:
         with self._changed:
@@ -202,7 +206,8 @@ class Writer:
                 )
             else:
                 self._normal.append(job)
-            self._changed.notify()
+            if self._waiting:
+                self._changed.notify()
 
     def _run(self) -> None:
         while self._wait():
@@ -211,6 +216,7 @@ class Writer:
                 self._write_group(group)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the callers learn of it and the thread lives
                 self._fail(group, error)
+            self._working = None
             _release(group)
             del group
         self._disconnect()
@@ -220,12 +226,15 @@ class Writer:
             while not (self._urgent or self._normal):
                 if self._closed:
                     return False
+                self._waiting = True
                 self._changed.wait()
+                self._waiting = False
         return True
 
     def _write_group(self, group: list[Job]) -> None:
         """Run jobs in one transaction and commit it; each job taken is put on `group` first."""
-        began = time.monotonic()
+        began = self._clock.monotonic()
+        self._working = ("waiting for the database", began)
         try:
             database = self._begin()
         except BaseException:
@@ -236,10 +245,8 @@ class Writer:
         with session(self._owner, database, writing=True):
             while (job := self._take(group, began)) is not None:
                 group.append(job)
-                self._run_job(job, connection.execute)
-                if not connection.in_transaction:
-                    raise self._broken(job)
-        self._working = None
+                self._run_job(job, connection)
+        self._working = ("the commit", self._clock.monotonic())
         database.pop_transaction()
         connection.execute("COMMIT")
         self._committed(group)
@@ -259,7 +266,7 @@ class Writer:
             return self._urgent.popleft()
         if group and group[-1].urgent and not group[0].urgent:
             return None  # a heartbeat came in the middle: it need not wait for more than this
-        if not self._normal or len(group) >= GROUP_JOBS or time.monotonic() - began > GROUP_SECONDS:
+        if not self._normal or len(group) >= GROUP_JOBS or self._clock.monotonic() - began > GROUP_SECONDS:
             return None
         return self._normal.popleft()
 
@@ -270,25 +277,27 @@ class Writer:
             self._normal.clear()
         return jobs
 
-    def _run_job(self, job: Job, execute: Callable[[str], Any]) -> None:
-        began = time.monotonic()
+    def _run_job(self, job: Job, connection: sqlite3.Connection) -> None:
+        began = self._clock.monotonic()
         self._working = (job, began)
-        execute("SAVEPOINT job")
+        connection.execute("SAVEPOINT job")
         try:
             job.result = job.context.run(job.fn)
         except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not end this thread
             job.error = self._translate(error)
-            if is_trouble(job.error):
-                raise job.error from None
-            execute("ROLLBACK TO job")
-        execute("RELEASE job")
-        seconds = time.monotonic() - began
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO job")
+        if not connection.in_transaction:
+            # SQLite does this itself when the disk is full or broken: the others of the group are undone as well.
+            raise self._ended_by(job)
+        connection.execute("RELEASE job")
+        seconds = self._clock.monotonic() - began
         if seconds > LONG_JOB_SECONDS:
             _log.warning("the write %s held up all others for %.1f s; write in smaller pieces", job.name(), seconds)
 
-    def _broken(self, job: Job) -> StoreError:
+    def _ended_by(self, job: Job) -> BaseException:
         if job.error is not None and is_trouble(job.error):
-            return StoreUnavailable(str(job.error))
+            return job.error
         return StoreError(
             f"the write {job.name()} ended the store's transaction, which others share",
             hint="use `with database.atomic():` in it, never commit, rollback or begin",
@@ -302,7 +311,6 @@ class Writer:
 
     def _fail(self, group: list[Job], error: BaseException) -> None:
         """Undo the transaction: nothing of the group was acknowledged, so all of it fails."""
-        self._working = None
         ours = self._translate(error)
         for job in group:
             if job.error is None:
