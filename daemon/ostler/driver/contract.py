@@ -30,7 +30,7 @@ def require_contract(cls: Any, base: type, *, what: str, either: bool = False) -
         return
     name = getattr(cls, "__qualname__", repr(cls))
     raise ContractError(
-        f"{what}: {getattr(cls, '__module__', '?')}:{name} does not fulfil {base.__qualname__}: {'; '.join(points)}",
+        f"{what}: {getattr(cls, '__module__', '?')}:{name} does not fulfil {base.__name__}: {'; '.join(points)}",
         hint="correct the class, or name another one in the configuration",
         what=what,
         points=points,
@@ -64,11 +64,11 @@ def check_contract(cls: Any, base: type, *, either: bool = False) -> list[str]:
 
 def _ancestry(cls: type, base: type) -> Iterator[str]:
     if not issubclass(cls, base):
-        yield f"it does not derive from {base.__qualname__}"
+        yield f"it does not derive from {base.__name__}"
     elif cls is base and base is not Driver:
         yield "it is the contract itself, not an implementation"
     elif issubclass(base, Driver) and not _own_names(cls, base) and not getattr(base, "__abstractmethods__", ()):
-        yield f"it is an empty class: it overrides nothing of {base.__qualname__}"
+        yield f"it is an empty class: it overrides nothing of {base.__name__}"
 
 
 def _own_names(cls: type, base: type) -> set[str]:
@@ -115,7 +115,7 @@ def _check_method(name: str, wanted: Any, found: Any, either: bool) -> list[str]
 def _check_attribute(name: str, wanted: Any, found: Any) -> list[str]:
     if isinstance(wanted, type):
         if not isinstance(found, type) or not issubclass(found, wanted):
-            return [f"`{name}` does not derive from {wanted.__qualname__}"]
+            return [f"`{name}` does not derive from {wanted.__name__}"]
         return []
     if wanted is None or isinstance(wanted, property) or isinstance(found, property):
         return []
@@ -147,9 +147,10 @@ def _features(cls: type, base: type) -> list[str]:
     points = []
     for feature in sorted(map(str, listed - set(methods))):
         known = f"; it knows {', '.join(sorted(methods))}" if methods else ""
-        points.append(f"it lists the feature {feature!r}, which {base.__qualname__} does not know{known}")
+        points.append(f"it lists the feature {feature!r}, which {base.__name__} does not know{known}")
     for feature, names in methods.items():
-        there = {name for name in names if inspect.getattr_static(cls, name, None) is not _static(base, name)}
+        absent = (_MISSING, *(inspect.getattr_static(base, name) for name in names))
+        there = {name for name in names if inspect.getattr_static(cls, name, _MISSING) not in absent}
         if feature in listed:
             points += [f"it lists the feature {feature!r} without `{name}`" for name in names if name not in there]
         elif there:
@@ -183,10 +184,6 @@ def _meant(cls: type, base: type, name: str) -> str:
     others = [other for other in _public_names(cls) if other not in known]
     near = difflib.get_close_matches(name, others, 1, 0.75)
     return f" (is it meant by `{near[0]}`?)" if near else ""
-
-
-def _static(cls: type, name: str) -> Any:
-    return inspect.getattr_static(cls, name)
 
 
 def _is_method(found: Any) -> bool:

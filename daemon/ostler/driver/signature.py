@@ -67,10 +67,11 @@ def misfits(wanted: Signature, offered: Signature) -> list[str]:
 def _position(parameter: Parameter, index: int, offered: Signature) -> str:
     """Look at one parameter that callers may give by position, and by name unless it is positional-only."""
     if index >= len(offered.positional):
-        by_name = parameter.kind is Parameter.POSITIONAL_ONLY or offered.takes_any
+        only_by_name = parameter.name in offered.keywords
+        by_name = parameter.kind is Parameter.POSITIONAL_ONLY or (offered.takes_any and not only_by_name)
         if offered.takes_more and by_name:
             return ""
-        how = " by position" if parameter.name in offered.keywords else ""
+        how = " by position" if only_by_name else ""
         return f"it does not take `{parameter.name}`{how}"
     there = offered.positional[index]
     if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD:
@@ -101,5 +102,5 @@ def _further(wanted: Signature, offered: Signature) -> list[Parameter]:
     more = [*offered.positional[len(wanted.positional) :], *offered.keywords.values()]
     known = set(wanted.keywords)
     # One of the positional names that stands among the keywords has been reported by `_position`.
-    known |= {p.name for p in wanted.positional} & set(offered.keywords)
+    known |= {p.name for p in wanted.positional if p.kind is p.POSITIONAL_OR_KEYWORD} & set(offered.keywords)
     return [p for p in more if p.default is p.empty and p.name not in known]

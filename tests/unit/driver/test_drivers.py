@@ -1,0 +1,741 @@
+"""The drivers of one service: states, time budgets, proxies, teardown."""
+
+import asyncio
+import dataclasses
+import threading
+
+import pytest
+
+from ostler.aio import WorkerPool
+from ostler.driver import Driver
+from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck
+from ostler.messaging.context import Context, serving
+from ostler.testing.virtual_time import virtual_clock
+from ostler.types import DriverState
+
+
+@pytest.fixture
+def pool():
+    """The threads of the service that calls the drivers."""
+    made = WorkerPool("light", 8)
+    yield made
+    made.close()
+    made.join(5)
+
+
+async def call(pool, work):
+    return await pool.run(work, label="call")
+
+
+def names_of_threads():
+    return [thread.name for thread in threading.enumerate()]
+
+
+def test_a_driver_becomes_ready_off_the_start_path(run, bench, lamp):
+    async def main():
+        lamp.init_gate.clear()
+        b = bench(lamp)
+        await b.drivers.start()
+        assert b.drivers.status("hall").state is DriverState.INITIALISING
+        assert b.drivers.ready() == []
+        lamp.init_gate.set()
+        assert await b.drivers.wait(5) == []
+        assert b.drivers.ready() == ["hall"]
+        await asyncio.sleep(0)
+        assert b.readies == ["hall"]
+        assert b.changes[-1] == ("hall", "ready")
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_wait_returns_the_names_of_those_that_are_not_ready_in_time(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        lamp.init_gate.clear()
+        await b.drivers.start()
+        begun = asyncio.get_running_loop().time()
+        assert await b.drivers.wait(5) == ["hall"]
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(5)
+        lamp.init_gate.set()
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_call_runs_in_a_named_thread_of_the_driver_and_returns_its_result(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        assert await call(pool, lambda: b.drivers["hall"].switch("l1", on=True)) == "l1 on"
+        assert await b.drivers.call("hall", "switch", "l2", False) == "l2 off"
+        assert lamp.log_of[1].startswith("switch l1 light.hall-")
+        assert b.drivers.status("hall").calls == 2
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_call_on_the_loop_is_refused_with_the_way_to_do_it(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        with pytest.raises(DriverError, match=r"await drivers.call\(\"hall\", \"switch\""):
+            b.drivers["hall"].switch("l1", on=True)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_before_it_is_ready_calls_are_refused_at_once_with_the_reason(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        lamp.fail_first = 1
+        lamp.init_gate.clear()
+        await b.drivers.start()
+        with pytest.raises(DriverNotReady, match="driver hall of light is still initialising"):
+            await call(pool, lambda: b.drivers["hall"].switch("l", True))
+        lamp.init_gate.set()
+        await b.until("hall", DriverState.FAILED)
+        with pytest.raises(DriverNotReady, match=r"is not ready, next try in [45] s: OSError: no device, try 1"):
+            await b.drivers.call("hall", "switch", "l", True)
+        await b.drivers.stop(5)
+        with pytest.raises(DriverNotReady, match="has been stopped"):
+            await b.drivers.call("hall", "switch", "l", True)
+
+    run(main())
+
+
+def test_trap_a_driver_that_fails_three_times_and_then_works(run, bench, lamp):
+    async def main():
+        loop, clock = asyncio.get_running_loop(), virtual_clock()
+        lamp.fail_first = 3
+        b = bench((lamp, "hall", {"retry_interval": 10, "retry_interval_max": 15}))
+        begun = loop.time()
+        await b.drivers.start()
+        failed = await b.until("hall", DriverState.FAILED)
+        assert failed.tries == 1
+        assert 7.4 <= failed.retry_at - clock.wall() <= 10
+        assert "no device, try 1" in failed.why
+        assert await b.drivers.wait(100) == []
+        # 10, then 15 and 15 at the cap, each shortened by a quarter at most
+        assert 40 * 0.75 - 0.1 <= loop.time() - begun <= 40.1
+        assert lamp.tries == 4
+        assert len(lamp.made) == 1, "one instance, tried again"
+        assert (b.drivers.status("hall").tries, b.drivers.status("hall").retry_at) == (0, 0.0)
+        assert [state for _, state in b.changes] == [*["initialising", "failed"] * 3, "initialising", "ready"]
+        assert b.readies == ["hall"]
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_trap_a_driver_that_never_comes_back_is_stuck_while_the_others_work(run, bench, lamp, pool):
+    class Other(lamp):
+        init_gate = threading.Event()
+
+    Other.init_gate.set()
+
+    async def main():
+        lamp.init_gate.clear()
+        b = bench((lamp, "hall", {"init_timeout": 30}), (Other, "kitchen", {}))
+        await b.drivers.start()
+        stuck = await b.until("hall", DriverState.STUCK)
+        assert stuck.why == "initialise has not come back within its 30 s"
+        assert b.drivers.ready() == ["kitchen"]
+        assert await b.drivers.call("kitchen", "switch", "l", True) == "l on"
+        with pytest.raises(DriverStuck, match="initialise has not come back"):
+            await call(pool, lambda: b.drivers["hall"].switch("l", True))
+        assert await b.drivers.stop(5) == ["hall"]
+        assert b.drivers.status("hall").state is DriverState.STUCK
+        assert b.drivers.status("kitchen").state is DriverState.STOPPED
+
+    run(main())
+
+
+def test_an_initialise_that_comes_back_late_makes_the_driver_ready(run, bench, lamp):
+    async def main():
+        lamp.init_gate.clear()
+        b = bench((lamp, "hall", {"init_timeout": 30}))
+        await b.drivers.start()
+        await b.until("hall", DriverState.STUCK)
+        lamp.init_gate.set()
+        await b.until("hall", DriverState.READY)
+        assert await b.drivers.stop(5) == []
+
+    run(main())
+
+
+def test_an_initialise_that_comes_back_late_and_raises_is_tried_again(run, bench, lamp):
+    async def main():
+        lamp.init_gate.clear()
+        lamp.fail_first = 1
+        b = bench((lamp, "hall", {"init_timeout": 30}))
+        await b.drivers.start()
+        await b.until("hall", DriverState.STUCK)
+        lamp.init_gate.set()
+        assert "no device" in (await b.until("hall", DriverState.FAILED)).why
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_trap_a_call_that_outlives_its_budget_frees_its_caller_and_makes_the_driver_stuck(run, bench, lamp, pool):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench((lamp, "hall", {"call_timeout": 60}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        begun = loop.time()
+        with pytest.raises(DriverStuck, match="hall of light is stuck: hang has not come back for 60 s") as caught:
+            await call(pool, b.drivers["hall"].hang)
+        assert loop.time() - begun == pytest.approx(60, abs=0.5)
+        assert caught.value.facts["method"] == "hang"
+        assert b.drivers.status("hall").state is DriverState.STUCK
+        begun = loop.time()
+        with pytest.raises(DriverStuck, match="hang has not come back within its 60 s"):
+            await call(pool, lambda: b.drivers["hall"].switch("l", True))
+        assert loop.time() == begun, "refused at once"
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        assert b.readies == ["hall", "hall"], "told again: what hung may have left things behind"
+        assert await b.drivers.stop(5) == []
+
+    run(main())
+
+
+def test_two_calls_over_their_budget_both_have_to_come_back(run, bench, lamp, pool):
+    async def main():
+        second_gate = threading.Event()
+
+        class Two(lamp):
+            def second(self):
+                second_gate.wait(30)
+
+        b = bench(Two)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        results = await asyncio.gather(
+            b.drivers.call("hall", "hang"), b.drivers.call("hall", "second"), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [DriverStuck, DriverStuck]
+        lamp.gate.set()
+        await asyncio.sleep(1)
+        assert b.drivers.status("hall").state is DriverState.STUCK
+        second_gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("method", "budget"), [("patient", 600), ("brief", 1.5)])
+def test_a_method_may_have_a_budget_of_its_own(run, bench, lamp, method, budget):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        begun = loop.time()
+        with pytest.raises(DriverStuck):
+            await b.drivers.call("hall", method)
+        assert loop.time() - begun == pytest.approx(budget, abs=0.1)
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_method_without_a_budget_may_take_for_ever(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "endless"))
+        await asyncio.sleep(86400)
+        assert b.drivers.status("hall").state is DriverState.READY
+        lamp.gate.set()
+        assert await waiting == "came back"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_progress_of_the_request_starts_the_budget_anew(run, bench, lamp, pool, sync):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench((lamp, "hall", {"call_timeout": 60}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        context = Context("light", "copy", clock=virtual_clock())
+        begun = loop.time()
+        with serving(context):
+            work = call(pool, b.drivers["hall"].hang) if sync else b.drivers.call("hall", "hang")
+            waiting = asyncio.ensure_future(work)
+        for step in range(10):
+            await asyncio.sleep(50)
+            context.progress(step, 10)
+        assert b.drivers.status("hall").state is DriverState.READY
+        with pytest.raises(DriverStuck):
+            await waiting
+        assert loop.time() - begun == pytest.approx(560, abs=1)
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_crowded_driver_is_busy_and_not_stuck(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {"workers": 1, "call_timeout": 60}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        first = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(1)
+        with pytest.raises(Busy, match="switch of driver hall of light found no free thread in 60 s"):
+            await b.drivers.call("hall", "switch", "late", True)
+        assert b.drivers.status("hall").state is DriverState.READY
+        lamp.gate.set()
+        assert await first == "came back"
+        assert await b.drivers.call("hall", "switch", "next", True) == "next on"
+        assert not [line for line in lamp.log_of if "late" in line], "what nobody waits for is not begun"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_caller_that_waits_behind_a_stuck_call_is_told_that_it_is_stuck(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {"workers": 1, "call_timeout": 60}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        first = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(1)
+        with pytest.raises(DriverStuck, match="hang has not come back for 61 s"):
+            await b.drivers.call("hall", "switch", "l", True)
+        with pytest.raises(DriverStuck):
+            await first
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_cancelled_wait_is_watched_on(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {"call_timeout": 60}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await b.until("hall", DriverState.STUCK)
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_trap_a_driver_that_raises_system_exit_harms_only_its_caller(run, bench, lamp, pool, kind):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        for work in (call(pool, lambda: b.drivers["hall"].fail(kind)), b.drivers.call("hall", "fail", kind)):
+            with pytest.raises(DriverError, match=f"fail of driver hall of light raised {kind.__name__}: no"):
+                await work
+        assert b.drivers.status("hall").state is DriverState.READY
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_an_initialise_that_raises_system_exit_is_a_failed_try(run, bench, lamp):
+    class Exits(lamp):
+        def initialise(self):
+            raise SystemExit(3)
+
+    async def main():
+        b = bench(Exits)
+        await b.drivers.start()
+        assert "raised SystemExit: 3" in (await b.until("hall", DriverState.FAILED)).why
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_an_ordinary_error_reaches_the_caller_as_it_is(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        with pytest.raises(FileNotFoundError, match="no"):
+            await call(pool, lambda: b.drivers["hall"].fail(FileNotFoundError))
+        with pytest.raises(TypeError, match="switch"):
+            await b.drivers.call("hall", "switch")
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["generate", "coroutine"])
+def test_a_method_that_does_its_work_later_is_refused(run, bench, lamp, method):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        with pytest.raises(DriverError, match="instead of a result"):
+            await b.drivers.call("hall", method)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_plain_data_passes_and_the_rest_stays_with_the_driver(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        proxy = b.drivers["hall"]
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        assert (proxy.name, proxy.features, proxy.serial, proxy.kinds) == ("hall", frozenset(), "L-1", ("led", "bulb"))
+        assert proxy.options.workers == 4
+        assert await call(pool, proxy.unit) == "lux"
+        for hidden in ("wires", "shelf", "brightness", "_secret", "nothing", "Options"):
+            with pytest.raises(AttributeError, match=hidden):
+                getattr(proxy, hidden)
+        with pytest.raises(AttributeError):
+            proxy.serial = "mine"
+        assert repr(proxy) == "<driver hall of light: ready>"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_it_is_a_mapping_of_names(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {}), (lamp, "attic", {}))
+        assert list(b.drivers) == ["hall", "attic"]
+        assert len(b.drivers) == 2
+        assert "hall" in b.drivers
+        with pytest.raises(KeyError):
+            b.drivers["cellar"]
+        with pytest.raises(KeyError):
+            b.drivers.status("cellar")
+        assert [status.driver for status in b.drivers.statuses()] == ["lamp", "lamp"]
+
+    run(main())
+
+
+def test_stop_before_start_is_safe_and_so_is_a_second_stop(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        assert await b.drivers.stop(5) == []
+        assert await b.drivers.stop(5) == []
+        await b.drivers.start()
+        await asyncio.sleep(1)
+        assert b.drivers.status("hall").state is DriverState.STOPPED
+        assert lamp.made == []
+
+    run(main())
+
+
+def test_cleanup_runs_once_also_after_an_initialise_that_failed(run, bench, lamp):
+    async def main():
+        lamp.fail_first = 100
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.until("hall", DriverState.FAILED)
+        assert await b.drivers.stop(5) == []
+        await b.drivers.stop(5)
+        assert lamp.log_of.count("cleanup") == 1
+        tries = lamp.tries
+        await asyncio.sleep(10_000)
+        assert lamp.tries == tries, "no further try after the stop"
+
+    run(main())
+
+
+def test_a_cleanup_that_hangs_is_named_and_the_stop_keeps_its_deadline(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        lamp.cleanup_gate.clear()
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        begun = loop.time()
+        assert await b.drivers.stop(10) == ["hall"]
+        assert loop.time() - begun == pytest.approx(10, abs=0.1)
+        assert b.drivers.status("hall").why == "cleanup hung"
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_cleanup_that_raises_is_said_and_the_driver_is_stopped(run, bench, lamp, kind):
+    class Fails(lamp):
+        def cleanup(self):
+            raise kind("no")
+
+    async def main():
+        b = bench(Fails)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        assert await b.drivers.stop(5) == []
+        status = b.drivers.status("hall")
+        assert status.state is DriverState.STOPPED
+        assert status.why.startswith("cleanup failed: ")
+
+    run(main())
+
+
+def test_trap_a_stop_with_a_hung_call_still_cleans_up_and_frees_the_caller(run, bench, lamp, pool):
+    async def main():
+        b = bench((lamp, "hall", {"call_timeout": 1000}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(call(pool, b.drivers["hall"].hang))
+        await asyncio.to_thread(lamp.hanging.wait, 10)
+        assert await b.drivers.stop(10) == ["hall"]
+        with pytest.raises(DriverStuck):
+            await waiting
+        assert "cleanup" in lamp.log_of
+        assert "hang (for" in b.drivers.status("hall").why
+
+    run(main())
+
+
+def test_a_stop_waits_for_a_call_that_ends_in_time(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(2, lamp.gate.set)
+        assert await b.drivers.stop(60) == []
+        assert await waiting == "came back"
+
+    run(main())
+
+
+def test_no_cleanup_beside_an_initialise_that_hangs(run, bench, lamp):
+    async def main():
+        lamp.init_gate.clear()
+        b = bench(lamp)
+        await b.drivers.start()
+        await asyncio.sleep(1)
+        assert await b.drivers.stop(4) == ["hall"]
+        assert "cleanup" not in lamp.log_of
+        assert "initialise" in b.drivers.status("hall").why
+
+    run(main())
+
+
+def test_after_the_stop_the_threads_end(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "gone", {}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        await b.drivers.stop(5)
+
+    run(main())
+    for thread in threading.enumerate():
+        if thread.name.startswith("light.gone"):
+            thread.join(5)
+    assert not [name for name in names_of_threads() if name.startswith("light.gone")]
+
+
+def test_new_options_are_taken_by_a_new_instance_and_calls_meanwhile_wait(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        lamp.init_gate.clear()
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5)))
+        await asyncio.sleep(1)
+        held = [
+            asyncio.ensure_future(call(pool, lambda: b.drivers["hall"].switch("held", True))),
+            asyncio.ensure_future(b.drivers.call("hall", "switch", "held", True)),
+        ]
+        await asyncio.sleep(1)
+        assert not any(task.done() for task in held)
+        lamp.init_gate.set()
+        assert (await renewing).state is DriverState.READY
+        assert await asyncio.gather(*held) == ["held on", "held on"]
+        assert b.drivers["hall"].options.patience == 5
+        assert len(lamp.made) == 2
+        assert lamp.made[1].options.patience == 5
+        assert lamp.log_of.count("cleanup") == 1
+        await b.drivers.stop(5)
+        assert lamp.log_of.count("cleanup") == 2
+
+    run(main())
+
+
+def test_new_options_wait_for_calls_under_way(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(1)
+        asyncio.get_running_loop().call_later(3, lamp.gate.set)
+        assert (await b.drivers.reinitialise("hall")).state is DriverState.READY
+        assert await waiting == "came back"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_new_options_are_refused_when_calls_do_not_end_and_nothing_changes(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(1)
+        with pytest.raises(DriverError, match=r"keeps its options: patient \(for 61 s\) did not end in 60 s"):
+            await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5))
+        assert b.drivers.status("hall").state is DriverState.READY
+        assert b.drivers["hall"].options.patience == 600
+        lamp.gate.set()
+        assert await waiting == "came back"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_new_options_that_do_not_work_are_retried_and_the_held_are_told(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        lamp.fail_first = lamp.tries + 1
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall"))
+        await asyncio.sleep(0)
+        held = asyncio.ensure_future(call(pool, lambda: b.drivers["hall"].switch("l", True)))
+        status = await renewing
+        assert status.state is DriverState.FAILED
+        with pytest.raises(DriverNotReady, match="no device"):
+            await held
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_failed_driver_can_be_given_other_options_at_once(run, bench, lamp):
+    async def main():
+        lamp.fail_first = 1
+        b = bench((lamp, "hall", {"retry_interval": 1000, "retry_interval_max": 1000}))
+        await b.drivers.start()
+        await b.until("hall", DriverState.FAILED)
+        assert (await b.drivers.reinitialise("hall")).state is DriverState.READY
+        await asyncio.sleep(5000)
+        assert lamp.tries == 2, "the old retry is gone"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_stuck_driver_refuses_other_options(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        with pytest.raises(DriverStuck):
+            await b.drivers.call("hall", "hang")
+        with pytest.raises(DriverNotReady, match="cannot take new options, it is stuck"):
+            await b.drivers.reinitialise("hall")
+        lamp.gate.set()
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_factory_makes_the_driver_and_its_product_is_held_against_the_contract(run, bench_of_specs, lamp):
+    class Odd(Driver):
+        pass
+
+    async def main():
+        bench, spec_of = bench_of_specs
+        contract = lamp.__mro__[2]
+        good = dataclasses.replace(spec_of(lamp, "good"), cls=None, build=lamp, contract=contract)
+        odd = dataclasses.replace(spec_of(lamp, "odd"), cls=None, build=Odd, contract=contract)
+        b = bench(good, odd)
+        await b.drivers.start()
+        assert await b.drivers.wait(1000) == ["odd"]
+        status = b.drivers.status("odd")
+        assert status.state is DriverState.FAILED
+        assert status.retry_at == 0, "no further try can help"
+        assert "does not fulfil LampDriver: it does not derive from LampDriver" in status.why
+        assert asyncio.get_running_loop().time() < 1100
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_neither_class_nor_factory_is_an_error_of_the_driver(run, bench_of_specs, lamp):
+    async def main():
+        bench, spec_of = bench_of_specs
+        b = bench(dataclasses.replace(spec_of(lamp), cls=None))
+        await b.drivers.start()
+        assert "neither a class nor a factory" in (await b.until("hall", DriverState.FAILED)).why
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_loop_that_hangs_does_not_hold_up_a_time_budget(bench, lamp, pool):
+    """The waiting caller looks at the clock itself; here nobody runs the loop at all while it waits."""
+    from ostler.clock import SystemClock
+    from ostler.driver import Drivers
+    from ostler.testing.virtual_time import VirtualTimeLoop
+
+    loop = VirtualTimeLoop()
+
+    async def begin():
+        import logging
+
+        from ostler.driver import DriverEnvironment, DriverSpec
+
+        options = lamp.Options(driver="lamp", call_timeout=0.1)
+        environment = DriverEnvironment(
+            name="hall", topic="light", host="n", options=options, clock=SystemClock(),
+            log=logging.LoggerAdapter(logging.getLogger("t"), {}), kv=None,
+        )  # fmt: skip
+        drivers = Drivers(
+            {"hall": DriverSpec(name="hall", cls=lamp, options=options, environment=environment)}, loop, SystemClock()
+        )
+        await drivers.start()
+        await drivers.wait(5)
+        return drivers
+
+    drivers = loop.run_until_complete(begin())
+    answers = []
+    ended = threading.Event()
+    pool.submit(drivers["hall"].hang, lambda result, error: (answers.append(error), ended.set()), label="hang")
+    assert ended.wait(10)
+    assert isinstance(answers[0], DriverStuck)
+    lamp.gate.set()
+    loop.run_until_complete(drivers.stop(5))
+    loop.close()
+
+
+def test_contract_errors_name_the_driver():
+    from ostler.driver import require_contract
+
+    with pytest.raises(ContractError, match="driver hall of light"):
+        require_contract(object, Driver, what="driver hall of light")
