@@ -51,13 +51,23 @@ def _run(arguments: Arguments, bare: Session) -> int:
         timeout=_seconds(arguments.timeout),
     )
     with session.using(chosen):
-        if arguments.rest[:1] == ["run"]:
-            from ostler.cli import start
+        code = _quick(chosen, arguments.rest)
+        return _typed(arguments.rest) if code is None else code
 
-            wanted = start.read(arguments.rest[1:])
-            if wanted is not None:
-                return start.start(chosen, wanted)
-        return _typed(arguments.rest)
+
+def _quick(chosen: Session, words: list[str]) -> int | None:
+    # Two verbs are in a hurry; typer sees them only when it has something to explain.
+    if words[:1] == ["run"]:
+        from ostler.cli import start
+
+        options = start.read(words[1:])
+        return None if options is None else start.start(chosen, options)
+    if words[:1] == ["status"]:
+        from ostler.cli import glance
+
+        check = glance.read(words[1:])
+        return None if check is None else glance.start(chosen, check)
+    return None
 
 
 def _typed(words: list[str]) -> int:

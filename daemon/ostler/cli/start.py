@@ -1,4 +1,4 @@
-"""`ostler run`, read by hand: typer and rich would cost a third of the time to READY."""
+"""`ostler run`, read by hand: typer would cost a good part of the time to READY."""
 
 from __future__ import annotations
 

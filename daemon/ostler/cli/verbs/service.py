@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
-from ostler.cli.verbs.status import SERVICES, enabled_text, up_text
+from ostler.cli.glance import SERVICES, enabled_text, up_text
 from ostler.types import CONTROL_TOPIC, ServiceStatus
 
 app = kit.app(help="List, show, enable, disable and drain services.")
@@ -91,7 +91,7 @@ def _show(found: ServiceStatus) -> None:
     kit.show_fields(found, names=DETAILS)
     if found.drivers and not kit.json_wanted():
         kit.say()
-        age = kit.Column("since", lambda row: kit.human_age(row.since))
+        age = kit.Column("for", lambda row: kit.human_age(row.since))
         retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
         calls = kit.Column("calls", right=True)
         kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, "why"])

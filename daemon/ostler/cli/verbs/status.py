@@ -1,4 +1,4 @@
-"""`ostler status`: everything at one glance."""
+"""`ostler status`: only for its help and for mistakes; what is right goes through `ostler.cli.glance` without typer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit
-from ostler.errors import FAILED
-from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, ServiceStatus
+from ostler.cli import glance, kit, session
 
 app = kit.app(group=False)
 
@@ -20,80 +18,4 @@ def status(
     ] = False,
 ) -> None:
     """Show the daemon, its services and drivers, and what is not well and why."""
-    with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "status", type=DaemonStatus)
-    if kit.json_wanted():
-        kit.emit(found)
-    else:
-        show(found)
-    if check and found.not_well:
-        raise typer.Exit(FAILED)
-
-
-def show(found: DaemonStatus) -> None:
-    """Show the status of a daemon to people."""
-    kit.heading(headline(found))
-    kit.say(f"  listens on {kit.printable(found.rpc)}")
-    if found.last_reload is not None:
-        kit.say(f"  last reload {kit.human_age(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}")
-    kit.say()
-    kit.show_table(found.services, SERVICES, empty="No services are configured.")
-    drivers = [(service, driver) for service in found.services for driver in service.drivers]
-    if drivers:
-        kit.say()
-        kit.show_table(drivers, DRIVERS)
-    kit.say()
-    if found.not_well:
-        kit.heading("Not well")
-        for line in found.not_well:
-            kit.say(f"  {kit.printable(line)}")
-    else:
-        kit.say("All is well.")
-
-
-def headline(found: DaemonStatus) -> str:
-    """Return the daemon in one line."""
-    why = f" ({found.why})" if found.why else ""
-    return kit.printable(
-        f"ostler {found.version} on {found.host} is {found.state}{why} since {kit.human_age(found.since)}: "
-        f"pid {found.pid}, {kit.human_size(found.memory)}, {found.threads} threads"
-    )
-
-
-def enabled_text(service: ServiceStatus) -> str:
-    """Return whether a service is enabled, or who disabled it and why."""
-    if service.enabled:
-        return "enabled"
-    by = f" by {service.disabled_by}" if service.disabled_by else ""
-    return f"disabled{by}: {service.disabled_reason}" if service.disabled_reason else f"disabled{by}"
-
-
-def up_text(service: ServiceStatus) -> str:
-    """Return the observer's word on a service."""
-    return "up" if service.up else "down"
-
-
-SERVICES = [
-    kit.Column("topic"),
-    kit.Column("host"),
-    kit.Column("state"),
-    kit.Column("seen", up_text),
-    kit.Column("enabled", enabled_text),
-    kit.Column("since", lambda service: kit.human_age(service.since)),
-    kit.Column("in flight", "in_flight", right=True),
-    kit.Column("why"),
-]
-
-
-def _retry(pair: tuple[ServiceStatus, DriverStatus]) -> str:
-    return kit.human_age(pair[1].retry_at)
-
-
-DRIVERS = [
-    kit.Column("backend", lambda pair: f"{pair[0].topic}/{pair[1].name}"),
-    kit.Column("driver", lambda pair: pair[1].driver),
-    kit.Column("state", lambda pair: pair[1].state),
-    kit.Column("since", lambda pair: kit.human_age(pair[1].since)),
-    kit.Column("retry", _retry),
-    kit.Column("why", lambda pair: pair[1].why),
-]
+    raise typer.Exit(glance.start(session.current(), check))
