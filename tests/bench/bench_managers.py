@@ -1,0 +1,70 @@
+"""Managers for the benchmarks, named in the configuration by import path; they use what any plugin may use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ostler import Context, Manager, exposed, periodic
+
+TASKS = 10_000
+
+
+class EchoManager(Manager):
+    """Answers with what it is asked, and publishes when told to."""
+
+    @exposed(role="operator", changes=False)
+    async def echo_async(self, ctx: Context, text: str) -> str:
+        """Return the text, on the loop."""
+        return text
+
+    @exposed(role="operator", changes=False)
+    def echo_sync(self, ctx: Context, text: str) -> str:
+        """Return the text, from the pool."""
+        return text
+
+    @exposed(role="operator", changes=False)
+    async def publish_burst(self, ctx: Context, count: int) -> int:
+        """Publish so many events."""
+        for number in range(count):
+            self.client.publish("tick", {"number": number, "text": "x" * 32})
+        return count
+
+
+def _sync_task(number: int) -> Callable[..., Any]:
+    def run(self: Any, ctx: Context) -> None:
+        self.starts.append((number, time.time()))
+
+    return run
+
+
+def _async_task(number: int) -> Callable[..., Any]:
+    async def run(self: Any, ctx: Context) -> None:
+        self.starts.append((number, time.time()))
+
+    return run
+
+
+def _with_tasks(kind: type[Manager]) -> type[Manager]:
+    for number in range(TASKS):
+        # Half on the loop and half in the pool, each once a minute, spread over the whole minute.
+        task = (_async_task if number % 2 else _sync_task)(number)
+        task.__name__ = f"task{number}"
+        setattr(kind, task.__name__, periodic(spacing=60.0, jitter=1.0)(task))
+    return kind
+
+
+@_with_tasks
+class PeriodicManager(Manager):
+    """Has ten thousand periodic tasks, and remembers when each began."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.starts: list[tuple[int, float]] = []
+
+    @exposed(role="operator", changes=False)
+    async def started(self, ctx: Context) -> list[tuple[int, float]]:
+        """Return when tasks began since this was last asked: number and wall time."""
+        starts, self.starts = self.starts, []
+        return starts

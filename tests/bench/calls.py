@@ -1,0 +1,81 @@
+"""Calls through the daemon, beside a bare echo in the same minute."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from echo import BareEcho
+from rows import AT_LEAST, Row, median, percentile
+from subject import BUNDLED, ECHO, DaemonUnderTest
+
+from ostler import AsyncClient, Client
+
+_TEXT = "x" * 32
+WINDOW = 64
+
+
+def measure(folder: Path, quick: bool) -> list[Row]:
+    """Call async and sync methods, one at a time and 64 in flight, in turns with the yardstick."""
+    rounds, singles, many = (3, 500, 3000) if quick else (7, 2000, 15000)
+    figures: dict[str, list[float]] = {}
+    with BareEcho(folder) as bare, DaemonUnderTest(folder / "calls", BUNDLED + ECHO.format(topic="echo")) as daemon:
+        root = str(daemon.root)
+        with Client(root=root) as client:
+            for method in ("echo_async", "echo_sync"):
+                one_at_a_time(client, method, 200)
+            for _ in range(rounds):
+                note(figures, "bare", bare.one_at_a_time(singles))
+                note(figures, "async", one_at_a_time(client, "echo_async", singles))
+                note(figures, "sync", one_at_a_time(client, "echo_sync", singles))
+        for _ in range(rounds):
+            figures.setdefault("bare rate", []).append(bare.in_flight(many))
+            for kind in ("async", "sync"):
+                figures.setdefault(f"{kind} rate", []).append(asyncio.run(in_flight(root, f"echo_{kind}", many)))
+    return rows_of({name: median(values) for name, values in figures.items()})
+
+
+def one_at_a_time(client: Client, method: str, count: int) -> list[float]:
+    """Call so many times, one after another; return the seconds of each."""
+    clock, seconds = time.perf_counter, []
+    for _ in range(count):
+        began = clock()
+        client.call("echo", method, text=_TEXT, type=str)
+        seconds.append(clock() - began)
+    return seconds
+
+
+async def in_flight(root: str, method: str, count: int) -> float:
+    """Call so many times with 64 callers at once; return the rate a second."""
+    async with AsyncClient(root=root) as client:
+
+        async def caller(times: int) -> None:
+            for _ in range(times):
+                await client.call("echo", method, text=_TEXT, type=str)
+
+        await asyncio.gather(*(caller(5) for _ in range(WINDOW)))
+        began = time.perf_counter()
+        await asyncio.gather(*(caller(count // WINDOW) for _ in range(WINDOW)))
+        return count // WINDOW * WINDOW / (time.perf_counter() - began)
+
+
+def note(figures: dict[str, list[float]], name: str, seconds: list[float]) -> None:
+    """Keep the p50 and p99 of a round, in microseconds."""
+    figures.setdefault(f"{name} p50", []).append(1e6 * percentile(seconds, 0.5))
+    figures.setdefault(f"{name} p99", []).append(1e6 * percentile(seconds, 0.99))
+
+
+def rows_of(figure: dict[str, float]) -> list[Row]:
+    """Return the rows of calls; their budgets are due with the next issue."""
+    later = {"relative": True, "binding": False}
+    fast = {"unit": "us", "yardstick": figure["bare p50"], **later}
+    slow = {"unit": "us", "yardstick": figure["bare p99"], **later}
+    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, **later}
+    return [
+        Row(name="call, async method, one at a time, p50", value=figure["async p50"], limit=1.25, **fast),
+        Row(name="call, async method, one at a time, p99", value=figure["async p99"], limit=2.0, **slow),
+        Row(name="call, sync method in the pool, one at a time, p50", value=figure["sync p50"], limit=1.7, **fast),
+        Row(name="calls, async method, 64 in flight", value=figure["async rate"], limit=0.40, **rate),
+        Row(name="calls, sync method, 64 in flight", value=figure["sync rate"], limit=0.30, **rate),
+    ]

@@ -1,0 +1,37 @@
+"""Events to eight subscribers, beside a bare PUB with as many."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pubsub import BarePubSub, Subscribers
+from rows import AT_LEAST, Row, median
+from subject import BUNDLED, ECHO, DaemonUnderTest
+
+from ostler import Client
+
+
+def measure(folder: Path, quick: bool) -> list[Row]:
+    """Publish bursts from a manager and count what arrives, in turns with the yardstick."""
+    rounds, count = (3, 500) if quick else (9, 2000)
+    bare_rates, rates, lost = [], [], 0
+    config = BUNDLED + ECHO.format(topic="echo")
+    with BarePubSub(folder) as bare, DaemonUnderTest(folder / "events", config) as daemon:
+        address = f"ipc://{daemon.root}/run/events.sock"
+        with Client(root=str(daemon.root)) as client, Subscribers(address, b"echo.bench.tick") as subscribers:
+            subscribers.settle(lambda: client.call("echo", "publish_burst", count=1))
+            for _ in range(rounds):
+                bare_rates.append(bare.deliveries(count))
+                began = time.perf_counter()
+                client.cast("echo", "publish_burst", count=count)
+                received = subscribers.drain(count, patience=2.0)
+                rates.append(received / (time.perf_counter() - began))
+                lost += count * len(subscribers.sockets) - received
+    name = "events to 8 subscribers" + (f" ({lost} lost)" if lost else "")
+    return [
+        Row(
+            name=name, value=median(rates), unit="deliveries/s", yardstick=median(bare_rates),
+            limit=0.6, sense=AT_LEAST, relative=True, binding=False,
+        )
+    ]  # fmt: skip

@@ -1,0 +1,60 @@
+"""Ten thousand periodic tasks at one run a minute each: how late they begin, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bench_managers import TASKS
+from rows import Row, percentile
+from subject import BUNDLED, DaemonUnderTest, processor
+
+from ostler import Client
+
+CONFIG = (
+    BUNDLED
+    + """
+[services.ten]
+manager = "bench_managers:PeriodicManager"
+"""
+)
+_SETTLE = 3.0
+
+
+def measure(folder: Path, quick: bool) -> list[Row]:
+    """Ask when each task is due, wait, and see when each began."""
+    seconds = 5.0 if quick else 20.0
+    with DaemonUnderTest(folder / "periodic", CONFIG) as daemon, Client(root=str(daemon.root)) as client:
+        time.sleep(_SETTLE)
+        due = next_runs(client)
+        time.sleep(1.0)  # listing them all is work that no task should be blamed for
+        opened, before = time.time(), processor(daemon.pid)
+        began = time.perf_counter()
+        time.sleep(seconds)
+        percent = 100 * (processor(daemon.pid) - before) / (time.perf_counter() - began)
+        closed = time.time()
+        time.sleep(0.5)
+        begun = dict(reversed(client.call("ten", "started", type=list[tuple[int, float]])))
+    late = [
+        begun.get(number, closed + 0.5) - moment for number, moment in due.items() if opened < moment <= closed - 0.5
+    ]
+    expected = TASKS / 60 * seconds
+    if len(late) < expected / 4:
+        raise RuntimeError(
+            f"only {len(late)} of {TASKS} tasks were due in {seconds:.0f} s, about {expected:.0f} expected"
+        )
+    return [
+        Row(
+            name="10,000 periodic tasks, start after due, p99", value=1000 * percentile(late, 0.99), unit="ms", limit=20
+        ),
+        Row(name="10,000 periodic tasks, CPU", value=percent, unit="% of a core", limit=2),
+    ]
+
+
+def next_runs(client: Client) -> dict[int, float]:
+    """Return when each task is due next, as the daemon says."""
+    return {
+        int(status["task"].removeprefix("task")): status["next_run"]
+        for status in client.call("ostler", "periodic_list")
+        if status["service"] == "ten"
+    }
