@@ -84,10 +84,13 @@ def _position(parameter: Parameter, index: int, offered: Signature) -> str:
 
 def _keyword(parameter: Parameter, wanted: Signature, offered: Signature) -> str:
     """Look at one parameter that callers give by name only."""
-    named = {p.name: p for p in offered.positional[len(wanted.positional) :] if p.kind is p.POSITIONAL_OR_KEYWORD}
+    # Where callers may give any number by position, one of those would land in a parameter behind the known ones.
+    behind = [] if wanted.takes_more else offered.positional[len(wanted.positional) :]
+    named = {p.name: p for p in behind if p.kind is p.POSITIONAL_OR_KEYWORD}
     there = offered.keywords.get(parameter.name) or named.get(parameter.name)
     if there is None:
-        return "" if offered.takes_any else f"it does not take `{parameter.name}`"
+        taken = any(p.name == parameter.name and p.kind is p.POSITIONAL_OR_KEYWORD for p in offered.positional)
+        return "" if offered.takes_any and not taken else f"it does not take `{parameter.name}` by name alone"
     return _default(parameter, there)
 
 

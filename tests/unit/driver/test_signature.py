@@ -42,7 +42,7 @@ def test_what_accepts_every_call_fits(offered):
         (lambda a, b: 0, lambda a, *, b: 0, "it does not take `b` by position"),
         (lambda a: 0, lambda a, /: 0, "it does not take `a` by name"),
         (lambda a=1: 0, lambda a: 0, "`a` needs a default"),
-        (lambda *, k: 0, lambda: 0, "it does not take `k`"),
+        (lambda *, k: 0, lambda: 0, "it does not take `k` by name alone"),
         (lambda *, k=1: 0, lambda *, k: 0, "`k` needs a default"),
         (lambda *args: 0, lambda: 0, "it does not take any number of arguments"),
         (lambda **kwargs: 0, lambda: 0, "it does not take any keyword"),
