@@ -34,6 +34,8 @@ FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
+_SYNC_AGAIN = 1.0
+"""Seconds between two looks at what the daemon keeps, however many requests are refused."""
 
 
 class SchedulerOptions(ManagerOptions):
@@ -77,6 +79,7 @@ class SchedulerManager(Manager):
         super().__init__(environment)
         self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
         self._turn = threading.Lock()
+        self._synced = -_SYNC_AGAIN
         self._chooser = self._make_chooser()
 
     def _make_chooser(self) -> Chooser:
@@ -104,7 +107,7 @@ class SchedulerManager(Manager):
         self._sync()
 
     def _sync(self) -> None:
-        asked = self.clock.monotonic()
+        asked = self._synced = self.clock.monotonic()
         try:
             reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport])
         except OstlerError as error:
@@ -162,15 +165,25 @@ class SchedulerManager(Manager):
             Busy: Another selection does not come to its end.
         """
         request = _request(topic, size, features, on_host, exclude)
+        judgements = self._choose(ctx, request)
+        if chosen_of(judgements) is None and self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
+            # A report may have come to the daemon that did not come here: a look costs less than a wrong refusal.
+            self._sync()
+            judgements = self._choose(ctx, request)
+        chosen = chosen_of(judgements)
+        if chosen is None:
+            raise no_capacity(judgements, request, self._candidates.silent(topic))
+        self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
+        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+
+    def _choose(self, ctx: Context, request: Request) -> list[Judgement]:
         # One at a time: two that chose at once would both be given the same room.
         with self._my_turn(ctx):
             judgements = self._judge(request)
             chosen = chosen_of(judgements)
-            if chosen is None:
-                raise no_capacity(judgements, request, self._candidates.silent(topic))
-            self._candidates.promise(topic, chosen.host, chosen.backend, request.size)
-        self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
-        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+            if chosen is not None:
+                self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size)
+        return judgements
 
     @exposed(role="viewer", changes=False)
     def explain(

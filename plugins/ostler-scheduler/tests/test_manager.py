@@ -187,6 +187,17 @@ def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager
     assert manager.select(ctx, "volume", 1).backend == "disk"
 
 
+def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client, clock):
+    manager = make_manager()
+    manager.init_host_with_rpc()
+    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
+    with pytest.raises(NoCapacity, match="has reported"):
+        manager.select(ctx, "volume", 1)  # it has only just looked
+    clock.advance(1)
+    assert manager.select(ctx, "volume", 1).backend == "disk"
+    assert manager.candidates(ctx)[0].promised == 1
+
+
 def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, ctx, client, report):
     manager = make_manager()
     report(manager, disk=gib(10))
