@@ -1,0 +1,81 @@
+"""What the unit allows: little, but enough."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from installation import CONFIGURATION, UNITS
+
+pytestmark = pytest.mark.systemd
+
+VIEWERS = CONFIGURATION + '\n[access]\nviewer = ["games"]\n'
+
+
+@pytest.mark.parametrize("drop_in", ["", "attach.conf", "dynamic-user.conf", "venv.conf"])
+def test_the_exposure_is_at_most_one_and_a_half(machine, drop_in):
+    machine.run("rm", "-rf", "/tmp/exposure")
+    machine.write("/tmp/exposure/ostler.service", (UNITS / "ostler.service").read_text())
+    if drop_in:
+        text = (UNITS / "drop-ins" / drop_in).read_text()
+        machine.write("/tmp/exposure/ostler.service.d/it.conf", text)
+    machine.run("systemd-analyze", "security", "--offline=true", "--threshold=15", "/tmp/exposure/ostler.service")
+
+
+def test_systemd_finds_nothing_to_complain_about_in_the_unit(unit):
+    verified = unit.machine.run("systemd-analyze", "verify", "--man=no", "ostler.service", check=False)
+    complaints = [line for line in (verified.stdout + verified.stderr).splitlines() if "ostler" in line]
+    assert (verified.returncode, complaints) == (0, [])
+
+
+def test_the_journal_has_entries_with_fields(unit):
+    unit.start()
+    entry = unit.await_entry(lambda entry: str(entry.get("MESSAGE")).startswith("ready:"))
+    assert entry["SYSLOG_IDENTIFIER"] == "ostler"
+    assert entry["PRIORITY"] == "6"
+    assert entry["_SYSTEMD_UNIT"] == "ostler.service"
+    assert len(entry["MESSAGE_ID"]) == 32
+    assert any(name.startswith("OSTLER_") for name in entry)
+
+
+def test_a_local_user_is_known_by_uid_and_has_no_role_by_default(unit):
+    unit.start()
+    refused = unit.ostler("status", check=False, user="games")
+    assert refused.returncode == 4
+    assert "viewer" in refused.stderr
+    assert unit.ostler("status", user="ostler").returncode == 0
+
+
+def test_a_local_user_has_the_role_that_access_gives(unit):
+    unit.configure(VIEWERS)
+    unit.start()
+    assert unit.ostler("status", user="games").returncode == 0
+    assert unit.ostler("reload", check=False, user="games").returncode == 4
+
+
+def test_the_plain_unit_refuses_to_attach_and_names_the_drop_in(unit):
+    unit.start()
+    unit.ostler("volume", "create", "data", "--size", "1MiB")
+    refused = unit.ostler("volume", "attach", "data", check=False)
+    assert refused.returncode == 1
+    assert "attach.conf" in refused.stderr
+    assert "Traceback" not in refused.stderr + unit.messages()
+
+
+@pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices")
+def test_with_its_drop_in_a_volume_is_attached_through_a_loop_device(unit):
+    # In the container nobody sets the modes of device nodes; udev does on a host.
+    unit.machine.run("sh", "-c", "chgrp disk /dev/loop* && chmod 660 /dev/loop*")
+    unit.add("attach.conf")
+    unit.start()
+    unit.ostler("volume", "create", "data", "--size", "16MiB")
+    attached = json.loads(unit.ostler("volume", "attach", "data", "--json").stdout)
+    device = next(value for value in attached.values() if str(value).startswith("/dev/loop"))
+    try:
+        assert unit.machine.run("blockdev", "--getsize64", device).stdout == f"{16 * 1024 * 1024}\n"
+        assert unit.show("CapabilityBoundingSet") == ""
+    finally:
+        detached = unit.ostler("volume", "detach", "data", check=False)
+        if detached.returncode:
+            subprocess.run(["losetup", "--detach", device], check=False)
+    assert detached.returncode == 0
