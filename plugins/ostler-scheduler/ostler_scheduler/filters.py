@@ -30,7 +30,7 @@ class Filter(ABC):
 class EnabledFilter(Filter):
     """Drops backends of services that an operator has disabled."""
 
-    def why_not(self, candidate: Candidate, request: Request) -> str:  # noqa: ARG002 - the contract's signature
+    def why_not(self, candidate: Candidate, request: Request) -> str:
         """See `Filter.why_not`."""
         return "" if candidate.enabled else f"{candidate.topic} on {candidate.host} is disabled"
 

@@ -102,7 +102,7 @@ class SchedulerManager(Manager):
         self._candidates.forget_after = self.options.forget_after
 
     @periodic(spacing="sync_interval")
-    def sync(self, ctx: Context) -> None:  # noqa: ARG002 - every periodic task is handed its context
+    def sync(self, ctx: Context) -> None:
         """Fetch what a lost fanout may have missed: reports, services that went down, and the operator's enable."""
         self._sync()
 
@@ -119,7 +119,7 @@ class SchedulerManager(Manager):
     @exposed(role="admin")
     def update_capabilities(
         self,
-        ctx: Context,  # noqa: ARG002 - every exposed method is handed its context
+        ctx: Context,
         host: str,
         topic: str,
         backends: dict[str, dict[str, Json]],
@@ -188,7 +188,7 @@ class SchedulerManager(Manager):
     @exposed(role="viewer", changes=False)
     def explain(
         self,
-        ctx: Context,  # noqa: ARG002 - every exposed method is handed its context
+        ctx: Context,
         topic: str,
         size: int | str = 0,
         features: tuple[str, ...] = (),
@@ -217,7 +217,7 @@ class SchedulerManager(Manager):
         return Explanation(topic=topic, size=request.size, why=said, candidates=judgements)
 
     @exposed(role="viewer", changes=False)
-    def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:  # noqa: ARG002 - see update_capabilities
+    def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
         return self._candidates.known(self.clock.monotonic(), topic)
 

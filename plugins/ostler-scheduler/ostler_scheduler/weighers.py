@@ -35,7 +35,7 @@ class Weigher(ABC):
 class FreeSpaceWeigher(Weigher):
     """Likes the most free room; with a negative multiplier it fills one backend before the next."""
 
-    def weigh(self, candidate: Candidate, request: Request) -> float:  # noqa: ARG002 - the contract's signature
+    def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
         return candidate.free or 0.0
 
@@ -43,7 +43,7 @@ class FreeSpaceWeigher(Weigher):
 class AllocatedWeigher(Weigher):
     """Likes the least room in use."""
 
-    def weigh(self, candidate: Candidate, request: Request) -> float:  # noqa: ARG002 - the contract's signature
+    def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
         return -candidate.allocated
 
@@ -58,7 +58,7 @@ class RandomWeigher(Weigher):
     def __init__(self, rng: random.Random | None = None) -> None:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
 
-    def weigh(self, candidate: Candidate, request: Request) -> float:  # noqa: ARG002 - the contract's signature
+    def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
         return self._rng.random()
 
