@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ostler.cli import kit
 from ostler.cli.following import until_told
+from ostler.messaging.events import Event, Gap
 
 app = kit.app(group=False)
 
 
 @app.command()
 def events(
-    pattern: Annotated[
-        str, typer.Argument(help="Topic, host and event, `*` for any: volume, volume.*.created", show_default=False)
-    ] = "*",
+    pattern: Annotated[str, typer.Argument(help="Topic, host, event, `*` for any: volume, volume.*.created")] = "*",
     count: Annotated[int, typer.Option(min=0, help="End after this many; 0 goes on until Ctrl-C")] = 0,
 ) -> None:
     """Follow events, one line each, until Ctrl-C; with --json one JSON object a line.
@@ -26,13 +25,25 @@ def events(
     seen = 0
     with until_told(), kit.client() as client:
         for event in client.events(pattern):
-            print(_line(event), flush=True)  # noqa: T201 - the command's output
+            print(line_of(event), flush=True)  # noqa: T201 - the command's output
             seen += 1
             if count and seen >= count:
                 return
 
 
-def _line(event: Any) -> str:
+def line_of(event: Event | Gap) -> str:
+    """Return an event, or a gap in the numbers of a publisher, as one line."""
+    if isinstance(event, Gap):
+        return _gap_line(event)
     if kit.json_wanted():
-        return kit.to_json(event, indent=0)
-    return kit.printable(str(event))
+        # Field by field: on the wire an event is an array, which would tell a reader nothing.
+        return kit.to_json({name: getattr(event, name) for name in event.__struct_fields__}, indent=0)
+    payload = kit.to_json(event.payload, indent=0)
+    return kit.printable(f"{kit.human_time(event.at)} {event.key} #{event.number} {payload}")
+
+
+def _gap_line(gap: Gap) -> str:
+    if kit.json_wanted():
+        return kit.to_json({"gap": gap._asdict()}, indent=0)
+    known = f"events {gap.first} to {gap.last} of" if gap.last else "an unknown number of events of"
+    return kit.printable(f"-- missed: {known} {gap.topic} on {gap.host}")

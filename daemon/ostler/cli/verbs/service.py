@@ -8,6 +8,7 @@ import typer
 
 from ostler.cli import kit
 from ostler.cli.glance import SERVICES, enabled_text, up_text
+from ostler.errors import FAILED
 from ostler.types import CONTROL_TOPIC, ServiceStatus
 
 app = kit.app(help="List, show, enable, disable and drain services.")
@@ -68,23 +69,24 @@ def drain(
     wait: Annotated[float, typer.Option(help="Seconds to wait; by default the service's drain_timeout")] = 0.0,
 ) -> None:
     """Take no new work, wait for what is in flight."""
+    seconds = {"wait": wait} if wait else {}
     with kit.client(timeout=wait + 60 if wait else 600.0) as client:
-        left = client.call(CONTROL_TOPIC, "service_drain", type=list[str], topic=topic, timeout=wait)
+        left = client.call(CONTROL_TOPIC, "service_drain", type=list[str], topic=topic, **seconds)
     if kit.json_wanted():
         kit.emit({"topic": topic, "still_running": left})
-        return
-    if not left:
-        kit.say(f"{topic} takes no new work, and nothing is left in flight.")
-        return
-    kit.say(f"{topic} takes no new work; still in flight:")
-    for line in left:
-        kit.say(f"  {kit.printable(line)}")
-    raise typer.Exit(1)
+    elif left:
+        kit.say(f"{kit.printable(topic)} takes no new work; still in flight:")
+        for line in left:
+            kit.say(f"  {kit.printable(line)}")
+    else:
+        kit.say(f"{kit.printable(topic)} takes no new work, and nothing is left in flight.")
+    if left:
+        raise typer.Exit(FAILED)
 
 
 def _on(host: str) -> dict[str, str]:
-    # `host` of `Client.call` would choose another daemon; this one is an argument of the method, and not always there.
-    return {"host": host} if host else {}
+    # Not `host`: that one is the client's own, and would choose another daemon.
+    return {"on_host": host} if host else {}
 
 
 def _show(found: ServiceStatus) -> None:

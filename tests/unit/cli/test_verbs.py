@@ -1,0 +1,365 @@
+"""Each verb against a daemon that is a script of answers: what it asks, what it shows, how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.cli.verbs.config import differences
+from ostler.cli.verbs.periodic import state_of
+from ostler.errors import DeadlineExceeded
+from ostler.messaging.events import Event, Gap
+from ostler.types import (
+    ArgumentDescription,
+    Change,
+    DriverState,
+    DriverStatus,
+    MethodDescription,
+    OptionValue,
+    PeriodicStatus,
+    PluginState,
+    PluginStatus,
+    Role,
+    ServiceState,
+    ServiceStatus,
+    Verdict,
+)
+
+NOW = 1_800_000_000.0
+
+CREATE = MethodDescription(
+    topic="volume", method="create", role=Role.OPERATOR, version="1.0", changes=True, result="Volume",
+    doc="Create a volume.\n\nIt is sparse.",
+    arguments=[
+        ArgumentDescription(name="name", type="str", required=True),
+        ArgumentDescription(name="size", type="int", required=False, default="1"),
+    ],
+)  # fmt: skip
+VOLUME = ServiceStatus(
+    topic="volume", host="node1", manager="volume", state=ServiceState.UP, since=NOW - 60, up=True, last_report=NOW,
+    drivers=[DriverStatus(name="a", driver="file", state=DriverState.STUCK, why="copy", since=NOW - 5)],
+)  # fmt: skip
+
+
+@pytest.fixture
+def answer(client: Any) -> Any:
+    def add(method: str, value: Any, topic: str = "ostler") -> None:
+        client.answers[topic, method] = value
+
+    return add
+
+
+# ---------------------------------------------------------------- reload
+
+
+def test_reload_shows_the_verdict(ostler: Any, client: Any, answer: Any) -> None:
+    change = Change(path="log.level", old="info", new="debug", needs="live")
+    verdict = Verdict(ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=["services.x"])
+    answer("reload", verdict)
+    assert ostler("reload") == (
+        0,
+        (
+            "applied one change\n\nOPTION     OLD   NEW    NEEDS\nlog.level  info  debug  live\n\n"
+            "Needs a restart (`systemctl restart ostler`) before it is in force:\n  services.x\n"
+        ),
+        "",
+    )
+    assert client.opened == [(None, 300.0)]
+    assert json.loads(ostler("reload", "--json").out)["needs_restart"] == ["services.x"]
+
+
+def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answer: Any) -> None:
+    answer("reload", Verdict(ok=False, at=NOW, summary="refused", problems=["a.toml:1:1: x", "b.toml:2:2: y"]))
+    assert ostler("reload") == (78, "refused\n", "a.toml:1:1: x\nb.toml:2:2: y\n")
+
+
+# ---------------------------------------------------------------- service
+
+
+def test_services_are_listed(ostler: Any, answer: Any) -> None:
+    answer("service_list", [VOLUME])
+    assert ostler("service", "list").out == (
+        "TOPIC   HOST   STATE  SEEN  ENABLED  FOR   IN FLIGHT  WHY\n"
+        "volume  node1  up     up    enabled  1min          0  -\n"
+    )  # fmt: skip
+
+
+def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_show", VOLUME)
+    out = ostler("service", "show", "volume").out
+    assert "last report  2027-01-15 08:00:00\n" in out
+    assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
+    assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"
+
+
+def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, client: Any, answer: Any) -> None:
+    off = ServiceStatus(topic="volume", host="node1", enabled=False, disabled_reason="new disks", disabled_by="uid 0")
+    answer("service_disable", off)
+    answer("service_enable", VOLUME)
+    assert ostler("service", "disable", "volume", "--reason", "new disks").out == (
+        "volume on node1 is disabled by uid 0: new disks\n"
+    )
+    assert ostler("service", "enable", "volume").out == "volume on node1 is enabled\n"
+    assert ostler("service", "disable", "volume").code == 2
+    assert client.calls[0] == ("ostler", "service_disable", {"topic": "volume", "reason": "new disks"})
+
+
+def test_a_drain_says_what_is_left_and_fails_then(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_drain", [])
+    assert ostler("service", "drain", "volume") == (
+        0,
+        "volume takes no new work, and nothing is left in flight.\n",
+        "",
+    )
+    answer("service_drain", ["volume.create for 30s"])
+    code, out, _ = ostler("service", "drain", "volume")
+    assert (code, out) == (1, "volume takes no new work; still in flight:\n  volume.create for 30s\n")
+    code, out, _ = ostler("service", "drain", "volume", "--json")
+    assert (code, json.loads(out)["still_running"]) == (1, ["volume.create for 30s"])
+    assert client.opened[-1] == (None, 600.0)
+    ostler("service", "drain", "volume", "--wait", "5")
+    assert client.calls[-1][2] == {"topic": "volume", "wait": 5.0}
+    assert client.opened[-1] == (None, 65.0)
+
+
+def test_a_service_of_another_host_is_named_to_this_daemon(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_show", VOLUME)
+    ostler("service", "show", "volume", "--host", "node2")
+    assert client.calls[-1][2] == {"topic": "volume", "on_host": "node2"}
+
+
+# ---------------------------------------------------------------- plugin
+
+
+def test_plugins_are_listed_with_their_state_and_why(ostler: Any, answer: Any) -> None:
+    answer(
+        "plugin_list",
+        [
+            PluginStatus(name="a", state=PluginState.LOADED, version="1.0", distribution="ostler-a",
+                         hooks=["ostler_managers", "ostler_drivers"], seconds=0.0123, required=True),
+            PluginStatus(name="b", state=PluginState.FAILED, why="no module c"),
+        ],
+    )  # fmt: skip
+    assert ostler("plugin", "list").out == (
+        "PLUGIN  STATE   VERSION  FROM      REQUIRED  LOADED IN  HOOKS              WHY\n"
+        "a       loaded  1.0      ostler-a  yes            12ms  managers, drivers  -\n"
+        "b       failed  -        -         no                -  -                  no module c\n"
+    )
+
+
+# ---------------------------------------------------------------- call, cast, describe
+
+
+def test_a_call_passes_arguments_and_shows_the_result(ostler: Any, client: Any, answer: Any) -> None:
+    answer("list", [{"name": "a", "size": 1}, {"name": "b", "size": 2}], topic="volume")
+    code, out, err = ostler("call", "volume", "list", "owner=x", "--host", "node2", "--timeout", "5min")
+    assert (code, out, err) == (0, "NAME  SIZE\na     1\nb     2\n", "")
+    topic, method, arguments = client.calls[0]
+    assert (topic, method, arguments.pop("on_progress") is not None) == ("volume", "list", True)
+    assert arguments == {"owner": "x", "host": "node2", "timeout": 300.0}
+
+
+def test_a_text_argument_that_looks_like_a_number_stays_a_text(ostler: Any, client: Any, answer: Any) -> None:
+    answer("describe", [CREATE])
+    answer("create", None, topic="volume")
+    assert ostler("call", "volume", "create", "name=10", "size=10").code == 0
+    assert {key: client.calls[-1][2][key] for key in ("name", "size")} == {"name": "10", "size": 10}
+    ostler("call", "volume", "create", 'name="10"', "size=10")
+    assert client.calls[-1][2]["name"] == "10"
+
+
+def test_without_a_description_json_wins(ostler: Any, client: Any, answer: Any) -> None:
+    answer("describe", DeadlineExceeded("too slow"))
+    answer("create", None, topic="volume")
+    assert ostler("call", "volume", "create", "size=10").code == 0
+    assert client.calls[-1][2]["size"] == 10
+
+
+@pytest.mark.parametrize("word", ["host=a", "timeout=3", "type=x", "nonsense"])
+def test_words_that_cannot_be_arguments_are_refused(ostler: Any, client: Any, word: str) -> None:
+    assert ostler("call", "volume", "create", word).code == 2
+    assert client.calls == []
+
+
+def test_the_help_of_a_method_is_the_daemons_description(ostler: Any, answer: Any) -> None:
+    answer("describe", [CREATE])
+    assert ostler("call", "volume", "create", "--help") == (
+        0,
+        (
+            "volume.create(name: str, size: int = 1) -> Volume\n"
+            "  role operator, since version 1.0\n  Create a volume.\n\n  It is sparse.\n"
+            "  try: ostler call volume create name=… [size=…]\n"
+        ),
+        "",
+    )
+    assert "Usage: ostler call" in ostler("call", "--help").out
+    code, _, err = ostler("call", "volume", "craete", "--help")
+    assert (code, err) == (1, "ostler: volume has no method craete\nhint: did you mean create?\n")
+
+
+def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:
+    answer("describe", [CREATE])
+    assert ostler("describe", "volume").out == (
+        "METHOD                                      ROLE      VERSION  WHAT IT DOES\n"
+        "create(name: str, size: int = 1) -> Volume  operator  1.0      Create a volume.\n"
+    )
+    assert "It is sparse." in ostler("describe", "volume", "create").out
+    assert json.loads(ostler("describe", "volume", "create", "--json").out)["method"] == "create"
+
+
+def test_a_cast_says_that_it_was_accepted(ostler: Any, client: Any) -> None:
+    assert ostler("cast", "volume", "scan", "deep=yes") == (0, "volume has accepted scan\n", "")
+    assert client.casts == [("volume", "scan", {"host": None, "deep": "yes"})]
+    assert json.loads(ostler("cast", "volume", "scan", "--json").out)["accepted"] is True
+
+
+# ---------------------------------------------------------------- events
+
+
+def stream(pattern: str) -> Iterator[Event | Gap]:
+    yield Event("volume", "node1", "created", {"name": "a\x1b"}, 7, 1, NOW)
+    yield Gap("volume", "node1", 8, 9)
+    yield Gap("volume", "node1", 0, 0)
+    yield Event("volume", "node1", "deleted", {}, 10, 1, NOW)
+
+
+def test_events_are_lines_and_gaps_are_seen(ostler: Any, client: Any) -> None:
+    client.stream = stream
+    assert ostler("events", "volume") == (
+        0,
+        (
+            '2027-01-15 08:00:00 volume.node1.created #7 {"name":"a\\u001b"}\n'
+            "-- missed: events 8 to 9 of volume on node1\n"
+            "-- missed: an unknown number of events of volume on node1\n"
+            "2027-01-15 08:00:00 volume.node1.deleted #10 {}\n"
+        ),
+        "",
+    )
+
+
+def test_events_as_json_are_one_object_a_line(ostler: Any, client: Any) -> None:
+    client.stream = stream
+    first, second = map(json.loads, ostler("--json", "events", "--count", "2").out.splitlines())
+    assert (first["topic"], first["number"], first["payload"]) == ("volume", 7, {"name": "a\x1b"})
+    assert second == {"gap": {"topic": "volume", "host": "node1", "first": 8, "last": 9}}
+
+
+def test_events_end_cleanly_on_ctrl_c(ostler: Any, client: Any) -> None:
+    def interrupted(pattern: str) -> Iterator[Any]:
+        yield Event("volume", "node1", "created", {}, 7, 1, NOW)
+        raise KeyboardInterrupt
+
+    client.stream = interrupted
+    code, out, err = ostler("events")
+    assert (code, len(out.splitlines()), err) == (0, 1, "")
+    assert client.closed == 1
+
+
+# ---------------------------------------------------------------- periodic
+
+TASK = PeriodicStatus(
+    service="volume", task="refresh", spacing="30 s", runs=3, errors=1, last_run=NOW - 10, last_seconds=0.25,
+    next_run=NOW + 20,
+)  # fmt: skip
+
+
+def test_periodic_tasks_are_listed(ostler: Any, answer: Any) -> None:
+    answer("periodic_list", [TASK])
+    assert ostler("periodic", "list").out == (
+        "SERVICE  TASK     SPACING  STATE    LAST RUN              TOOK  NEXT RUN  RUNS  ERRORS  LAST ERROR\n"
+        "volume   refresh  30 s     waiting  2027-01-15 07:59:50  250ms  in 20s       3       1  -\n"
+    )
+
+
+def test_a_task_is_run_paused_and_resumed(ostler: Any, client: Any, answer: Any) -> None:
+    answer("periodic_run", TASK)
+    answer("periodic_pause", lambda service, task, paused: PeriodicStatus(
+        service=service, task=task, spacing="30 s", paused=paused))  # fmt: skip
+    assert ostler("periodic", "run", "volume", "refresh").out == "volume refresh was started\n"
+    assert ostler("periodic", "pause", "volume", "refresh").out == "volume refresh is paused\n"
+    assert ostler("periodic", "resume", "volume", "refresh").out == "volume refresh runs again\n"
+    assert json.loads(ostler("periodic", "pause", "volume", "refresh", "--json").out)["paused"] is True
+
+
+def test_a_task_has_one_state() -> None:
+    def of(**facts: Any) -> str:
+        return state_of(PeriodicStatus(service="s", task="t", spacing="1 s", **facts))
+
+    assert of(enabled=False, paused=True) == "disabled"
+    assert of(paused=True, last_error="x") == "paused"
+    assert of(last_error="x") == "failing"
+    assert of() == "waiting"
+
+
+# ---------------------------------------------------------------- log-level, dump, db
+
+
+def test_the_log_level_is_shown_and_set(ostler: Any, client: Any, answer: Any) -> None:
+    answer("log_level", {"ostler": "debug", "ostler.store": "info"})
+    assert (
+        ostler("log-level", "DEBUG", "ostler").out == "LOGGER        LEVEL\nostler        debug\nostler.store  info\n"
+    )
+    assert client.calls == [("ostler", "log_level", {"level": "debug", "logger": "ostler"})]
+    assert json.loads(ostler("log-level", "--json").out) == {"ostler": "debug", "ostler.store": "info"}
+
+
+def test_a_dump_is_readable_and_json(ostler: Any, answer: Any) -> None:
+    found = {"threads": {"main": ["a:1 x", "b:2 y"]}, "queues": [{"name": "q", "length": 0}], "tasks": {}}
+    answer("dump", found)
+    assert ostler("dump").out == (
+        "threads:\n  main:\n    - a:1 x\n    - b:2 y\nqueues:\n  - name: q\n    length: 0\ntasks: -\n"
+    )
+    assert json.loads(ostler("dump", "--json").out) == found
+
+
+def test_the_database_is_checked(ostler: Any, answer: Any) -> None:
+    answer("db_check", [])
+    assert ostler("db", "check") == (0, "The database is sound.\n", "")
+    answer("db_check", ["page 3 is lost"])
+    assert ostler("db", "check") == (1, "page 3 is lost\n", "")
+    code, out, _ = ostler("db", "check", "--json")
+    assert (code, json.loads(out)) == (1, {"ok": False, "problems": ["page 3 is lost"]})
+
+
+def test_a_backup_is_written_where_the_user_is(
+    ostler: Any, answer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer("db_backup", lambda path: path)
+    assert ostler("db", "backup", "copy.db").out == f"The database was copied to {tmp_path}/copy.db\n"
+    assert json.loads(ostler("db", "backup", "/x/copy.db", "--json").out) == {"path": "/x/copy.db"}
+
+
+# ---------------------------------------------------------------- config
+
+RUNNING = [
+    OptionValue(path="daemon.host", value="node1", origin="/etc/ostler/ostler.toml:2:1"),
+    OptionValue(path="log.level", value="info", origin="default"),
+    OptionValue(path="old.key", value=1, origin="/etc/ostler/ostler.toml:9:1"),
+]
+FILES = [
+    OptionValue(path="daemon.host", value="node1", origin="/etc/ostler/ostler.toml:3:1"),
+    OptionValue(path="log.level", value="debug", origin="/etc/ostler/conf.d/a.toml:1:1"),
+]
+
+
+def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: Any) -> None:
+    answer("config", RUNNING)
+    assert ostler("config", "cat", "--running").out == (
+        "OPTION       VALUE    FROM\n"
+        'daemon.host  "node1"  /etc/ostler/ostler.toml:2:1\n'
+        "old.key      1        /etc/ostler/ostler.toml:9:1\n"
+    )
+    assert "log.level" in ostler("config", "cat", "--running", "--all").out
+
+
+def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
+    assert list(differences(RUNNING, FILES)) == [
+        {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
+        {"option": "old.key", "running": "1", "files": "", "from": ""},
+    ]
