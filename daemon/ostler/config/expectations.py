@@ -132,8 +132,8 @@ def _unit_words(kind: Kind) -> str:
 
 
 def _class_words(kind: Kind) -> str:
-    if not isinstance(kind.type, type):
-        return "another value"
+    if kind.type is Any or not isinstance(kind.type, type):
+        return "any value" if kind.type is Any else "another value"
     if issubclass(kind.type, Enum):
         return _one_of([member.value for member in kind.type])
     if kind.type is pydantic.SecretStr:

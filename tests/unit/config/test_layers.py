@@ -1,0 +1,157 @@
+import os
+
+import pytest
+
+from ostler.config import Paths, dotted, load, load_text
+from ostler.errors import Problem
+
+
+def test_nothing_has_to_be_there(tmp_path):
+    raw = load(Paths.find(str(tmp_path), {}))
+    assert (raw.data, raw.problems, raw.files) == ({}, [], [])
+    assert raw.place(("daemon",)) == ""
+
+
+def test_tables_merge_and_anything_else_is_replaced_by_the_later_layer(write, paths):
+    raw = write({
+        "ostler.toml": "[a]\nx = 1\nlist = [1, 2]\n[a.b]\ny = 1\n",
+        "conf.d/20.toml": "[a]\nx = 3\n",
+        "conf.d/10.toml": "[a]\nx = 2\nlist = [3]\nb.z = 2\n",
+    })  # fmt: skip
+    assert raw.data == {"a": {"x": 3, "list": [3], "b": {"y": 1, "z": 2}}}
+    etc = paths.config_file.parent
+    assert raw.origin(("a", "x")) == f"{etc}/conf.d/20.toml:2:1"
+    assert raw.origin(("a", "list")) == f"{etc}/conf.d/10.toml:3:1"
+    assert raw.origin(("a", "list", 0)) == f"{etc}/conf.d/10.toml:3:9"
+    assert raw.origin(("a", "list", 1)) == "default"
+    assert raw.origin(("a", "b", "y")) == f"{etc}/ostler.toml:5:1"
+    assert raw.origin(("a", "b", "z")) == f"{etc}/conf.d/10.toml:4:3"
+    assert raw.origin(("a", "nothing")) == "default"
+    assert raw.place(("a", "b", "nothing")) == f"{etc}/ostler.toml:4:1"
+    assert [name.rpartition("/")[2] for name in raw.files] == ["ostler.toml", "10.toml", "20.toml"]
+
+
+def test_a_table_in_place_of_a_value_and_the_other_way_round_forgets_what_was(write, paths):
+    raw = write({"ostler.toml": "a = 1\n[b]\nx = 1\n", "conf.d/1.toml": "b = 2\n[a]\ny = 1\n"})
+    assert raw.data == {"a": {"y": 1}, "b": 2}
+    assert raw.origin(("b", "x")) == "default"
+    assert raw.origin(("b",)) == f"{paths.config_file.parent}/conf.d/1.toml:1:1"
+
+
+def test_only_toml_files_that_are_not_hidden_are_read(write):
+    raw = write({"conf.d/a.toml~": "=", "conf.d/.#b.toml": "=", "conf.d/c.conf": "=", "conf.d/d.toml": "x = 1"})
+    assert (raw.data, raw.problems) == ({"x": 1}, [])
+
+
+def test_every_file_that_does_not_parse_is_reported_and_the_rest_is_read(write, paths):
+    raw = write({
+        "ostler.toml": "a = \n",
+        "conf.d/1.toml": "b = 1\nb = 2\n",
+        "conf.d/2.toml": "c = 3\n",
+        "conf.d/3.toml": "[d\n",
+    })  # fmt: skip
+    etc = paths.config_file.parent
+    assert raw.data == {"c": 3}
+    assert [problem.where for problem in raw.problems] == [
+        f"{etc}/ostler.toml:1:5",
+        f"{etc}/conf.d/1.toml:2:6",
+        f"{etc}/conf.d/3.toml:1:3",
+    ]
+    assert raw.problems[0].what == "this is no TOML: invalid value"
+
+
+def test_a_file_that_is_no_utf8_is_reported_with_its_place(write, paths):
+    raw = write({"ostler.toml": 'a = "ä"\nb = "ä'.encode() + b'\xff"\n'})
+    where = f"{paths.config_file}:2:7"
+    assert raw.problems == [Problem(where, "byte 0xff is no UTF-8; save the file as UTF-8")]
+
+
+def test_a_byte_order_mark_is_no_mistake(write):
+    assert write({"ostler.toml": b"\xef\xbb\xbfa = 1\n"}).data == {"a": 1}
+
+
+def test_what_is_no_file_is_reported_by_name(write, paths):
+    etc = paths.config_file.parent
+    paths.config_file.mkdir()
+    (etc / "conf.d" / "1.toml").mkdir()
+    os.mkfifo(etc / "conf.d" / "2.toml")  # reading it would wait for ever
+    (etc / "conf.d" / "3.toml").symlink_to("nowhere")
+    (etc / "conf.d" / "4.toml").symlink_to("/dev/null")
+    assert [str(problem) for problem in write({}).problems] == [
+        f"{etc}/ostler.toml: is a folder",
+        f"{etc}/conf.d/1.toml: is a folder",
+        f"{etc}/conf.d/2.toml: is no regular file",
+        f"{etc}/conf.d/3.toml: cannot be read: No such file or directory",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_reported_by_name(write, paths):
+    paths.config_file.touch(mode=0)
+    (problem,) = write({}).problems
+    assert str(problem) == f"{paths.config_file}: cannot be read: Permission denied"
+
+
+def test_a_link_that_leads_round_is_reported_by_name(write, paths):
+    (paths.config_file.parent / "conf.d" / "1.toml").symlink_to("1.toml")
+    (problem,) = write({}).problems
+    assert "symbolic links" in problem.what
+
+
+def test_a_file_nested_too_deeply_is_a_problem_and_no_crash(write):
+    (problem,) = write({"ostler.toml": "a = " + "[" * 100_000}).problems
+    assert "nested too deeply" in problem.what or "no TOML" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("override", "data"),
+    [
+        ("a.b=4", {"a": {"b": 4}}),
+        ("a.b=true", {"a": {"b": True}}),
+        ('a.b="x"', {"a": {"b": "x"}}),
+        ("a.b=node1", {"a": {"b": "node1"}}),
+        ("a.b=5min", {"a": {"b": "5min"}}),
+        ("a.b=", {"a": {"b": ""}}),
+        ("a.b=[1, 2]", {"a": {"b": [1, 2]}}),
+        ("a={b = 1}", {"a": {"b": 1}}),
+        ('a."b.c" = x=y', {"a": {"b.c": " x=y"}}),
+        ("a.b=1\nc = 2", {"a": {"b": "1\nc = 2"}}),
+    ],
+)
+def test_an_override_is_toml_or_else_text(write, override, data):
+    raw = write({}, [override])
+    assert (raw.data, raw.problems) == (data, [])
+
+
+def test_an_override_wins_and_says_where_it_comes_from(write):
+    raw = write({"ostler.toml": "[a]\nb = 1\nc = 2\n"}, ["a.b=3", "a.b=4"])
+    assert raw.data == {"a": {"b": 4, "c": 2}}
+    assert raw.origin(("a", "b")) == "--set"
+    assert raw.origin(("a", "c")).endswith("ostler.toml:3:1")
+
+
+@pytest.mark.parametrize("override", ["", "a", "=1", "a..b=1", "a b=1", "[a]=1", "a=1\n.b=2", "a\n=1"])
+def test_an_override_that_is_none_is_a_problem(write, override):
+    raw = write({}, [override])
+    if raw.problems:
+        assert raw.problems == [Problem("--set", f'"{override}" is no `table.key=VALUE`')]
+    else:
+        assert raw.data == {"a": "1\n.b=2"}
+
+
+def test_problems_are_sorted_by_file_line_and_column_and_said_once():
+    raw = load_text("", "z.toml")
+    raw.files.append("a.toml")
+    wanted = [
+        Problem("z.toml", "whole"),
+        Problem("z.toml:2:3", "x"),
+        Problem("z.toml:2:10", "x"),
+        Problem("z.toml:10:1", "x"),
+        Problem("a.toml:1:1", "x"),
+        Problem("", "elsewhere"),
+    ]
+    assert raw.sorted([*reversed(wanted), wanted[0]]) == wanted
+
+
+def test_a_path_is_shown_as_toml_writes_it():
+    assert dotted(("a", "b-c", 2, "d.e", "", "ü")) == 'a.b-c[2]."d.e".""."ü"'
