@@ -1,0 +1,102 @@
+import json
+import logging
+import sys
+
+import pytest
+
+from ostler.errors import NotFound
+from ostler.log import event, fields
+from ostler.log.formats import JsonFormatter, TextFormatter, message_of, priority
+
+
+def raised(error):
+    try:
+        raise error
+    except type(error):
+        return sys.exc_info()
+
+
+def text(record, **options):
+    return TextFormatter(times=False, **options).format(record)
+
+
+def test_a_line_has_level_logger_message_and_fields(record):
+    with fields(service="volume"):
+        line = text(record("%d of %d", 3, 4, driver="a b", empty=""))
+    assert line == 'INFO     ostler.test: 3 of 4 [service=volume driver="a b"]'
+
+
+def test_a_line_begins_with_the_time(record):
+    line = TextFormatter().format(record())
+    assert line[10] == "T"
+    assert line[19] == "."
+    assert line[23] in "+-"
+
+
+def test_an_expected_error_is_one_line_without_traceback(record):
+    error = NotFound("there is no lamp", hint="see `lamp list`")
+    line = text(record("switching failed", exc_info=raised(error)))
+    assert line == "INFO     ostler.test: switching failed: there is no lamp; see `lamp list`"
+    assert text(record("no: %s", error, exc_info=raised(error))).count("there is no lamp") == 1
+    assert "traceback" not in json.loads(JsonFormatter().format(record(exc_info=raised(error))))
+
+
+def test_an_unexpected_error_keeps_its_traceback(record):
+    line = text(record("it broke", exc_info=raised(ValueError("password=hunter2"))))
+    assert line.startswith("INFO     ostler.test: it broke\n    Traceback")
+    assert line.endswith("ValueError: password=***")
+
+
+def test_secrets_are_masked(record):
+    line = text(record("login with token=%s", "abc", password="hunter2", options={"secret": "x"}))
+    assert "abc" not in line
+    assert "hunter2" not in line
+    assert "'secret': '***'" in line.replace("\\", "")
+
+
+def test_a_name_cannot_forge_a_line_or_move_the_cursor(record):
+    line = text(record("no volume %s", "a\nERROR    root: all is lost\x1b[2J\r", name_given="b\nc\x07"))
+    assert "\n    ERROR" in line
+    assert all(mark not in line for mark in "\x1b\r\x07")
+    assert line.count("\n") == 1
+
+
+def test_arguments_that_do_not_fit_are_shown_and_harm_nobody(record):
+    class Rude:
+        def __str__(self):
+            raise RuntimeError
+
+    assert message_of(record("%d lamps", "three")) == "%d lamps (its arguments do not fit)"
+    assert message_of(record("a %s", Rude())) == "a %s (its arguments do not fit)"
+
+
+def test_levels_are_coloured_on_demand_only(record):
+    assert "\x1b[31mERROR   \x1b[0m" in text(record(level=logging.ERROR), colours=True)
+    assert "\x1b" not in text(record(level=logging.ERROR))
+
+
+def test_every_line_carries_its_priority_where_systemd_reads_it(record):
+    line = text(record("a\nb", level=logging.WARNING), priorities=True)
+    assert line == "<4>WARNING  ostler.test: a\n<4>    b"
+
+
+def test_json_is_one_object_on_a_line(record):
+    with fields(request_id="r1"):
+        line = JsonFormatter().format(
+            record("ä\nb", level=logging.WARNING, odd={1, 2}.__class__, **event("service-up"))
+        )
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["level"], found["logger"], found["message"]) == ("warning", "ostler.test", "ä\nb")
+    assert found["fields"] == {"request_id": "r1", "odd": "<class 'set'>"}
+    assert found["message_id"] == event("service-up")["message_id"]
+
+
+def test_json_carries_the_traceback_of_an_unexpected_error(record):
+    found = json.loads(JsonFormatter().format(record(exc_info=raised(ValueError("x")))))
+    assert "ValueError: x" in found["traceback"]
+
+
+@pytest.mark.parametrize(("level", "number"), [(50, 2), (40, 3), (30, 4), (20, 6), (10, 7), (5, 7), (35, 4)])
+def test_levels_have_syslogs_numbers(level, number):
+    assert priority(level) == number

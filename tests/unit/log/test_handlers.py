@@ -1,0 +1,65 @@
+import io
+import logging
+
+from ostler.log.handlers import SafeStreamHandler
+
+
+class Full(io.StringIO):
+    """A stream on a disk that is full as long as `full` is set."""
+
+    full = False
+
+    def write(self, text):
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_trap_no_space_on_the_log(record):
+    stream = Full()
+    handler = SafeStreamHandler(stream)
+    handler.handle(record("one"))
+    stream.full = True
+    for _ in range(3):
+        handler.handle(record("lost"))
+    stream.full = False
+    handler.handle(record("two"))
+    assert handler.lost == 3
+    assert stream.getvalue().splitlines() == ["one", "3 lines of the log could not be written", "two"]
+
+
+def test_a_closed_stream_harms_nobody(record):
+    stream = io.StringIO()
+    handler = SafeStreamHandler(stream)
+    stream.close()
+    handler.handle(record())
+    assert handler.lost == 1
+
+
+def test_a_reader_that_went_away_harms_nobody(record):
+    class Gone(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    handler = SafeStreamHandler(Gone())
+    handler.handle(record())
+    assert handler.lost == 1
+
+
+def test_a_formatter_that_fails_harms_nobody(record, capsys):
+    class Broken(logging.Formatter):
+        def format(self, record):
+            raise LookupError
+
+    handler = SafeStreamHandler(io.StringIO())
+    handler.setFormatter(Broken())
+    handler.handle(record())
+    assert handler.lost == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_real_full_device_harms_nobody(record):
+    with io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True) as stream:
+        handler = SafeStreamHandler(stream)
+        handler.handle(record())
+        assert handler.lost == 1

@@ -1,0 +1,182 @@
+import array
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ostler.log import adapter, event, fields, journal_is_stderr
+from ostler.log.journal import JournalHandler, encode, field_name
+
+
+class FakeJournal:
+    """A socket that takes datagrams as journald does, descriptors included."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.open()
+
+    def open(self):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(10)
+
+    def close(self):
+        self.socket.close()
+        Path(self.path).unlink()
+
+    def receive(self):
+        descriptors = array.array("i")
+        data, rights, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(4))
+        if rights:
+            descriptors.frombytes(rights[0][2])
+            with os.fdopen(descriptors[0], "rb") as file:
+                file.seek(0)
+                data = file.read()
+        return decode(data)
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def decode(data):
+    found = {}
+    while data:
+        line, _, data = data.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            size = int.from_bytes(data[:8], "little")
+            value, data = data[8 : 8 + size], data[9 + size :]
+        found[name.decode()] = value.decode()
+    return found
+
+
+@pytest.fixture
+def journal():
+    # Not tmp_path: the name of a socket may not be longer than 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        fake = FakeJournal(Path(folder, "socket"))
+        yield fake
+        fake.socket.close()
+
+
+@pytest.fixture
+def handler(journal):
+    made = JournalHandler(journal.path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def logger(plain_logger, handler):
+    plain_logger.addHandler(handler)
+    return plain_logger
+
+
+def test_a_line_arrives_with_its_fields(journal, handler, logger):
+    with fields(request_id="r1"):
+        adapter(logger, service="volume", driver="local").warning("%s is full", "disk", extra=event("driver-failed"))
+    found = journal.receive()
+    assert found["MESSAGE"] == "disk is full"
+    assert found["PRIORITY"] == "4"
+    assert found["SYSLOG_IDENTIFIER"] == "ostler"
+    assert found["MESSAGE_ID"] == event("driver-failed")["message_id"]
+    assert (found["OSTLER_SERVICE"], found["OSTLER_DRIVER"], found["OSTLER_REQUEST_ID"]) == ("volume", "local", "r1")
+    assert found["OSTLER_LOGGER"] == "ostler.volume"
+    assert found["CODE_FILE"] == __file__
+    assert found["CODE_FUNC"] == "test_a_line_arrives_with_its_fields"
+    assert found["CODE_LINE"].isdigit()
+
+
+def test_secrets_do_not_arrive(journal, handler, logger):
+    logger.info("token=abc", extra={"password": "hunter2"})
+    found = journal.receive()
+    assert found["MESSAGE"] == "token=***"
+    assert found["OSTLER_PASSWORD"] == "***"
+
+
+def test_tracebacks_of_unexpected_errors_arrive(journal, handler, logger):
+    try:
+        raise ValueError("x")
+    except ValueError:
+        logger.exception("it broke")
+    message = journal.receive()["MESSAGE"]
+    assert message.startswith("it broke\nTraceback")
+    assert message.endswith("ValueError: x")
+
+
+def test_a_value_of_several_lines_has_its_length():
+    assert encode({"A": "b", "C": "d\ne"}) == b"A=b\nC\n\x03\0\0\0\0\0\0\0d\ne\n"
+    assert decode(encode({"A": "b=c", "C": "d\ne\n", "D": ""})) == {"A": "b=c", "C": "d\ne\n", "D": ""}
+
+
+def test_text_that_is_no_utf_8_is_sent_all_the_same():
+    assert encode({"A": "x\udcff"}) == b"A=x\\udcff\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "journals"),
+    [
+        ("service", "OSTLER_SERVICE"),
+        ("request-id", "OSTLER_REQUEST_ID"),
+        ("größe", "OSTLER_GR__E"),
+        ("a=b\n", "OSTLER_A_B_"),
+    ],
+)
+def test_names_of_fields_are_made_to_fit(name, journals):
+    assert field_name(name) == journals
+    assert len(field_name("x" * 100)) == 64
+
+
+def test_a_line_too_large_for_a_datagram_goes_as_a_sealed_file(journal, handler, logger):
+    logger.info("x" * 20_000_000)
+    assert len(journal.receive()["MESSAGE"]) == 20_000_000
+    assert handler.lost == 0
+
+
+def test_a_journal_that_is_away_is_counted_and_found_again(journal, handler, logger):
+    journal.close()
+    for _ in range(3):
+        logger.info("lost")
+    journal.open()
+    logger.info("there")
+    assert journal.receive()["MESSAGE"] == "3 lines of the log could not be written"
+    assert journal.receive()["MESSAGE"] == "there"
+
+
+def test_a_journal_that_hangs_holds_nobody_up_for_long(journal, handler, logger):
+    while not handler.lost:
+        logger.info("x" * 100_000)
+    before = handler.lost
+    # The pause: each of these would wait for the journal otherwise.
+    for _ in range(100):
+        logger.info("x")
+    assert handler.lost == before + 100
+
+
+def test_a_closed_handler_harms_nobody(handler, logger):
+    handler.close()
+    logger.info("x")
+    assert handler.lost == 1
+
+
+def test_descriptors_do_not_leak(journal, handler, logger):
+    before = open_descriptors()
+    for _ in range(5):
+        logger.info("x" * 9_000_000)
+        journal.receive()
+    assert open_descriptors() == before
+
+
+def test_the_journal_is_known_by_device_and_inode(tmp_path):
+    with (tmp_path / "stream").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        assert journal_is_stderr({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}, stream)
+        assert not journal_is_stderr({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"}, stream)
+        assert not journal_is_stderr({"JOURNAL_STREAM": "nonsense"}, stream)
+        assert not journal_is_stderr({}, stream)
+    assert not journal_is_stderr({"JOURNAL_STREAM": "1:2"}, stream)
+    assert not journal_is_stderr({}, sys.stderr)

@@ -1,0 +1,92 @@
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.errors import EncodeFailed
+from ostler.store import CapabilityRecords, Report, ServiceRecords
+from ostler.types import ServiceState
+
+
+@pytest.fixture
+def records(store, clock):
+    return CapabilityRecords(store, clock, "node1")
+
+
+@pytest.fixture
+def services(store, clock):
+    found = ServiceRecords(store, clock, "node1")
+    found.register("volume", "volume", "1.0")
+    return found
+
+
+def only(records, **limits):
+    (report,) = records.list(**limits)
+    return report
+
+
+def test_what_was_said_last_counts(records, services, clock):
+    records.put("volume", "node1", {"local": {"free": 10}})
+    records.put("volume", "node1", {"local": {"free": 7, "tags": ["ssd"]}, "slow": {}})
+    report = only(records)
+    assert report.backends == {"local": {"free": 7, "tags": ["ssd"]}, "slow": {}}
+    assert (report.topic, report.host, report.reported_at) == ("volume", "node1", clock.wall())
+    assert (report.stale, report.enabled, report.up) == (False, True, True)
+
+
+def test_old_capabilities_are_stale(records, services, clock):
+    records.put("volume", "node1", {})
+    clock.advance(181)
+    assert only(records).stale
+    assert not only(records, stale_after={"volume": 200.0}).stale
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_makes_nothing_stale(records, services, clock, hours):
+    records.put("volume", "node1", {})
+    clock.set_wall(clock.wall() + 3600 * hours)
+    assert not only(records).stale
+
+
+def test_capabilities_of_an_earlier_boot_are_stale(records, services, clock):
+    records.put("volume", "node1", {})
+    clock.reboot("next")
+    report = only(records)
+    assert report.stale
+    assert not report.up
+
+
+def test_the_operators_word_and_the_services_life_show(records, services, clock):
+    records.put("volume", "node1", {})
+    services.set_enabled("volume", "node1", False, "x", "alice")
+    assert not only(records).enabled
+    services.report([Report("volume", ServiceState.STOPPED)])
+    assert not only(records).up
+    services.report([Report("volume", ServiceState.UP)])
+    clock.advance(61)
+    assert not only(records).up
+    assert only(records, down_times=100.0).up
+
+
+def test_capabilities_without_a_service_are_not_up(records):
+    records.put("volume", "node1", {})
+    report = only(records)
+    assert not report.up
+    assert not report.enabled
+
+
+def test_capabilities_of_another_host_go_by_their_number(store, clock):
+    there = FakeClock(boot_id="there")
+    remote, local = CapabilityRecords(store, there, "node2"), CapabilityRecords(store, clock, "node1")
+    remote.put("volume", "node2", {})
+    assert not only(local).stale
+    for _ in range(5):
+        clock.advance(100)
+        remote.put("volume", "node2", {})
+        assert not only(local).stale
+    clock.advance(200)
+    assert only(local).stale
+
+
+def test_what_is_no_json_is_refused_by_topic(records):
+    for value in (object(), float("nan")):
+        with pytest.raises(EncodeFailed, match="capabilities of volume are not plain JSON"):
+            records.put("volume", "node1", {"local": {"free": value}})
