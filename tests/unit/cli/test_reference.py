@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from ostler import errors
+from ostler.cli.reference import EXIT_CODES, render
+from ostler.cli.tree import VERBS
+
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+
+
+def test_the_page_is_what_the_verbs_declare() -> None:
+    assert PAGE.read_text() == render(), "run: python -m ostler.cli.reference > docs/cli.md"
+
+
+def test_every_verb_and_every_exit_code_is_on_the_page() -> None:
+    page = render()
+    for name in VERBS:
+        assert f"### ostler {name}\n" in page
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.OstlerError)]
+    for kind in kinds:
+        assert kind.exit_code in EXIT_CODES
