@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Store, TargetNotFound
+from ostler.testing import FakeClock
+from ostler.types import DriverStatus
+from ostler_volume.file_driver import FileDriver, FileDriverOptions
+from ostler_volume.manager import VolumeManager, VolumeOptions
+
+MIB = 2**20
+
+
+class Crash(BaseException):
+    """The process dies here, as far as the code under test can see."""
+
+
+class FakeDrivers(dict):
+    """Drivers that are called directly; `states` and `whys` say what they are."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.states, self.whys = {}, {}
+
+    def ready(self):
+        return [name for name in self if self.status(name).state is DriverState.READY]
+
+    def status(self, name):
+        state = self.states.get(name, DriverState.READY)
+        return DriverStatus(name=name, driver="file", state=state, why=self.whys.get(name, ""))
+
+    def statuses(self):
+        return [self.status(name) for name in self]
+
+
+class FakeClient:
+    """Answers calls with what a test put in `answers`; a topic that is not there is nowhere."""
+
+    def __init__(self):
+        self.answers, self.calls, self.events = {}, [], []
+
+    def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):
+        self.calls.append((topic, method, host, arguments))
+        answer = self.answers.get((topic, method))
+        if answer is None:
+            raise TargetNotFound(f"no service on the topic {topic}")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def publish(self, event, payload=None, *, topic=None):
+        self.events.append((event, payload))
+
+
+def file_driver(path, name="local", **options):
+    log = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
+    chosen = FileDriverOptions(driver="file", path=str(path), **{"reserve": "0B", **options})
+    environment = DriverEnvironment(
+        name=name, topic="volume", host="node1", options=chosen, clock=FakeClock(), log=log, kv=None
+    )
+    driver = FileDriver(environment)
+    driver.initialise()
+    return driver
+
+
+def manager_of(store, drivers, client=None, host="node1", topic="volume", **options):
+    environment = ManagerEnvironment(
+        topic=topic,
+        host=host,
+        options=VolumeOptions(manager="volume", **options),
+        drivers=drivers,
+        store=store,
+        client=client or FakeClient(),
+        clock=FakeClock(),
+        log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),
+    )
+    return VolumeManager(environment)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(tmp_path / "state" / "ostler.db", synchronous="NORMAL")
+    opened.migrate("volume", "ostler_volume.migrations")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "volumes"
+
+
+@pytest.fixture
+def driver(folder):
+    made = file_driver(folder)
+    yield made
+    made.cleanup()
+
+
+@pytest.fixture
+def drivers(driver):
+    return FakeDrivers(local=driver)
+
+
+@pytest.fixture
+def client():
+    return FakeClient()
+
+
+@pytest.fixture
+def manager(store, drivers, client):
+    return manager_of(store, drivers, client)
+
+
+@pytest.fixture
+def ctx():
+    return Context("volume", "test", clock=FakeClock())
+
+
+@pytest.fixture
+def image(tmp_path):
+    """An image of 3 MiB: data, a hole, data, zeros."""
+    path = tmp_path / "image.raw"
+    with path.open("wb") as file:
+        file.write(b"begin" + os.urandom(MIB))
+        file.seek(2 * MIB)
+        file.write(os.urandom(4096))
+        file.truncate(3 * MIB)
+    return path
+
+
+@pytest.fixture
+def files(folder):
+    """Return every file in the folder of the backend that is not the lock."""
+    return lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+
+
+@pytest.fixture
+def nothing_left(manager, files):
+    """Run a block that must raise, and see that neither a record nor a file is left of it."""
+
+    @contextmanager
+    def check(error, *words):
+        before = (manager.records.volumes(), manager.records.snapshots(), files())
+        with pytest.raises(error) as caught:
+            yield caught
+        for word in words:
+            assert word in str(caught.value)
+        assert (manager.records.volumes(), manager.records.snapshots(), files()) == before
+
+    return check
+
+
+@pytest.fixture
+def root():
+    if os.geteuid() != 0:
+        pytest.skip("needs root: loop devices and mounts")
+
+
+@pytest.fixture
+def mounted(root, tmp_path):
+    """Make a file system in a file and mount it; yields its folder."""
+    done = []
+
+    def make(kind, size=320 * MIB, *options):
+        tool = f"mkfs.{kind}"
+        if subprocess.run(["which", tool], capture_output=True, check=False).returncode:
+            pytest.skip(f"{tool} is not installed")
+        backing, place = tmp_path / f"{kind}.img", tmp_path / kind
+        with backing.open("wb") as file:
+            file.truncate(size)
+        place.mkdir()
+        subprocess.run([tool, "-q", *options, str(backing)], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", str(backing), str(place)], check=True, capture_output=True)
+        done.append(place)
+        return place
+
+    yield make
+    for place in done:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def kit():
+    """Return the helpers of this file, which a test cannot import."""
+    return SimpleNamespace(
+        Crash=Crash,
+        FakeClient=FakeClient,
+        FakeDrivers=FakeDrivers,
+        Path=Path,
+        file_driver=file_driver,
+        manager=manager_of,
+    )

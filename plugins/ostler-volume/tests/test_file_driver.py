@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ostler import CallCancelled, Context, DriverError, InvalidInput, NoCapacity
+from ostler_volume import file_driver
+from ostler_volume.driver import CLONE, IMAGE, SNAPSHOT
+from ostler_volume.errors import AlreadyExists, BadSize, VolumeNotFound
+from ostler_volume.file_driver import FileDriverOptions, reserve_bytes
+
+MIB = 2**20
+
+
+def content(folder, name, kind="volumes"):
+    return (folder / kind / name).read_bytes()
+
+
+def test_a_volume_of_zeros_takes_no_room(driver, folder, ctx):
+    driver.create(ctx, "a", 64 * MIB)
+    found = driver.inventory().volumes["a"]
+    assert found == (64 * MIB, 0)
+    assert not any(content(folder, "a"))
+
+
+def test_a_volume_from_an_image_is_the_image_and_then_zeros(driver, folder, ctx, image):
+    driver.create_from_image(ctx, "a", 4 * MIB, str(image))
+    assert content(folder, "a") == image.read_bytes() + bytes(MIB)
+    assert driver.inventory().volumes["a"].allocated < 2 * MIB
+
+
+def test_clones_and_snapshots_have_a_life_of_their_own(driver, folder, ctx, image):
+    driver.create_from_image(ctx, "a", 3 * MIB, str(image))
+    driver.create_snapshot(ctx, "a", "s")
+    driver.clone(ctx, "b", 5 * MIB, "a")
+    with (folder / "volumes" / "a").open("r+b") as file:
+        file.write(b"changed")
+    driver.create_from_snapshot(ctx, "c", 3 * MIB, "a", "s")
+    before = image.read_bytes()
+    assert content(folder, "b") == before + bytes(2 * MIB)
+    assert content(folder, "c") == before == content(folder, "a@s", "snapshots")
+    assert content(folder, "a").startswith(b"changed")
+    driver.delete("a")
+    assert set(driver.inventory().snapshots) == {"a@s"}
+    driver.delete_snapshot("a", "s")
+    assert set(driver.inventory().volumes) == {"b", "c"}
+
+
+def test_extend_adds_zeros_and_never_takes_away(driver, folder, ctx, image):
+    driver.create_from_image(ctx, "a", 3 * MIB, str(image))
+    driver.extend(ctx, "a", 4 * MIB)
+    assert content(folder, "a") == image.read_bytes() + bytes(MIB)
+    with pytest.raises(BadSize):
+        driver.extend(ctx, "a", MIB)
+    assert driver.inventory().volumes["a"].size == 4 * MIB
+    with pytest.raises(DriverError, match="No such file"):
+        driver.extend(ctx, "b", MIB)
+
+
+def test_a_name_that_is_taken_is_refused(driver, ctx):
+    driver.create(ctx, "a", MIB)
+    with pytest.raises(AlreadyExists):
+        driver.create(ctx, "a", MIB)
+
+
+def test_a_missing_source_is_said_by_name(driver, ctx):
+    with pytest.raises(VolumeNotFound, match="gone"):
+        driver.clone(ctx, "a", MIB, "gone")
+    with pytest.raises(VolumeNotFound, match="gone"):
+        driver.attach(ctx, "gone")
+
+
+def test_a_copy_that_is_cancelled_leaves_nothing(driver, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)  # so that there are pieces to stop between
+    source = tmp_path / "image"
+    source.write_bytes(os.urandom(12 * MIB))
+    ctx = Context("volume", "create", on_progress=lambda how_far: how_far.done and ctx.cancel())
+    with pytest.raises(CallCancelled):
+        driver.create_from_image(ctx, "a", 16 * MIB, str(source))
+    assert ctx.last_progress > 0
+    assert files() == []
+
+
+def test_room_leaves_the_reserve_and_what_others_use(folder, kit, ctx):
+    driver = kit.file_driver(folder, reserve="1GiB", oversubscription=2.0)
+    status = os.statvfs(folder)
+    total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    room = driver.room()
+    assert (room.total, room.reserved) == (total, 2**30)
+    assert room.free == pytest.approx(free, abs=64 * MIB)
+    assert room.limit == pytest.approx(2 * (free - 2**30), abs=128 * MIB)
+    driver.cleanup()
+
+
+def test_a_reserve_larger_than_the_disk_leaves_nothing_to_promise(folder, kit):
+    driver = kit.file_driver(folder, reserve="8EB")
+    assert driver.room().limit == 0
+    driver.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("5%", 50), ("12.5%", 125), ("0%", 0), ("100B", 100), ("1KiB", 1024), ("7", 7)]
+)
+def test_a_reserve_is_a_size_or_a_part(text, size):
+    assert reserve_bytes(text, 1000) == size
+    assert FileDriverOptions(driver="file", path="/x", reserve=text).reserve == text
+
+
+@pytest.mark.parametrize("text", ["ten", "100%", "-5%", "-1", "5 lamps", "", "%"])
+def test_a_wrong_reserve_is_found_by_the_configuration(text):
+    with pytest.raises(ValueError, match="reserve"):
+        FileDriverOptions(driver="file", path="/x", reserve=text)
+
+
+def test_a_reserve_that_is_no_whole_number_of_bytes_is_said_by_the_driver():
+    with pytest.raises(InvalidInput):
+        reserve_bytes("1.5B", 1000)
+
+
+def test_a_relative_path_is_found_by_the_configuration():
+    with pytest.raises(ValueError, match="path"):
+        FileDriverOptions(driver="file", path="volumes")
+
+
+def test_capabilities_say_room_and_features(driver, ctx):
+    driver.create(ctx, "a", MIB)
+    facts = driver.capabilities()
+    assert {CLONE, IMAGE, SNAPSHOT} <= set(facts["features"])
+    assert ("attach" in facts["features"]) == (not facts["attach_refused"])
+    assert facts["reflink"] in (True, False)
+    assert facts["free_bytes"] > 0
+    assert facts["total_bytes"] >= facts["free_bytes"]
+    assert (facts["reserved_bytes"], facts["allocated_bytes"], facts["oversubscription"]) == (0, 0, 1.0)
+
+
+def test_a_driver_whose_folder_has_gone_says_so(driver, folder):
+    assert driver.is_working() is True
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(DriverError):
+        driver.is_working()
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_is_no_capacity_and_leaves_nothing(mounted, kit, ctx, tmp_path):
+    place = mounted("ext4", 16 * MIB)
+    driver = kit.file_driver(place / "volumes")
+    source = tmp_path / "image"
+    source.write_bytes(os.urandom(24 * MIB))
+    with pytest.raises(NoCapacity, match="No space left"):
+        driver.create_from_image(ctx, "a", 24 * MIB, str(source))
+    inventory = driver.inventory()
+    assert (inventory.volumes, inventory.partials) == ({}, frozenset())
+    driver.cleanup()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("kind", "shares"), [("xfs", True), ("btrfs", True), ("ext4", False)])
+def test_clones_are_equal_on_any_file_system_and_share_where_it_can(mounted, kit, ctx, kind, shares):
+    place = mounted(kind)
+    driver = kit.file_driver(place / "volumes", mounted=False)
+    assert driver.capabilities()["reflink"] is shares
+    data = os.urandom(24 * MIB)
+    (place / "image").write_bytes(data)
+    driver.create_from_image(ctx, "a", 32 * MIB, str(place / "image"))
+    os.sync()
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    driver.create_snapshot(ctx, "a", "s")
+    driver.clone(ctx, "b", 40 * MIB, "a")
+    driver.create_from_snapshot(ctx, "c", 32 * MIB, "a", "s")
+    os.sync()
+    used = free - os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    assert (used < 8 * MIB) is shares
+    for name, size in {"a": 32, "b": 40, "c": 32}.items():
+        assert content(place / "volumes", name) == data + bytes((size - 24) * MIB)
+    driver.cleanup()

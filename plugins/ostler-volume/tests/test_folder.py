@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+
+from ostler import DriverError, NoCapacity
+from ostler_volume.errors import AlreadyExists
+from ostler_volume.folder import SNAPSHOTS, VOLUMES, Folder, told
+
+
+@pytest.fixture
+def opened(folder):
+    made = Folder(folder)
+    made.open(mounted=False)
+    yield made
+    made.close()
+
+
+def test_a_missing_folder_is_made_for_its_owner_alone(opened, folder):
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {path.name for path in folder.iterdir()} == {".lock", VOLUMES, SNAPSHOTS}
+
+
+def test_a_folder_serves_one_backend_only(opened, folder):
+    with pytest.raises(DriverError, match="another backend or daemon uses"):
+        Folder(folder).open(mounted=False)
+    opened.open(mounted=False)  # but itself again
+    opened.close()
+    opened.close()
+    second = Folder(folder)
+    second.open(mounted=False)
+    second.close()
+
+
+def test_a_folder_that_must_be_mounted_and_is_not_is_refused(folder):
+    with pytest.raises(DriverError, match="is not mounted"):
+        Folder(folder).open(mounted=True)
+    assert not folder.exists()
+
+
+def test_a_path_that_is_a_file_is_said_by_name(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DriverError, match="file"):
+        Folder(tmp_path / "file").open(mounted=False)
+
+
+def test_a_folder_that_was_swapped_is_noticed(opened, folder):
+    opened.check()
+    folder.rename(folder.with_name("old"))
+    with pytest.raises(DriverError, match="cannot be used"):
+        opened.check()
+    other = Folder(folder)
+    other.open(mounted=False)
+    with pytest.raises(DriverError, match="another folder"):
+        opened.check()
+    other.close()
+    opened.close()
+    with pytest.raises(DriverError, match="not open"):
+        opened.check()
+
+
+def test_a_file_is_there_whole_with_its_mode(opened, folder):
+    opened.make(SNAPSHOTS, "a@b", lambda descriptor: os.ftruncate(descriptor, 4096), mode=0o400)
+    found, partials = opened.listing(SNAPSHOTS)
+    assert found["a@b"].size == 4096
+    assert partials == set()
+    assert stat.S_IMODE((folder / SNAPSHOTS / "a@b").stat().st_mode) == 0o400
+
+
+def test_a_file_that_fails_leaves_nothing(opened):
+    def fill(descriptor):
+        os.write(descriptor, b"x")
+        raise DriverError("no")
+
+    with pytest.raises(DriverError):
+        opened.make(VOLUMES, "a", fill)
+    assert opened.listing(VOLUMES) == ({}, set())
+
+
+def test_a_file_that_could_not_be_made_safe_is_not_there(opened, monkeypatch):
+    def broken(_kind):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(opened, "sync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        opened.make(VOLUMES, "a", lambda _descriptor: None)
+    assert opened.listing(VOLUMES) == ({}, set())
+
+
+def test_somebody_elses_file_is_never_replaced(opened, folder):
+    (folder / VOLUMES / "a").write_text("precious")
+    with pytest.raises(AlreadyExists):
+        opened.make(VOLUMES, "a", lambda _descriptor: None)
+    assert (folder / VOLUMES / "a").read_text() == "precious"
+
+
+def test_an_old_partial_is_in_nobodys_way(opened, folder):
+    opened.partial(VOLUMES, "a").write_text("left by a crash")
+    assert opened.listing(VOLUMES) == ({}, {"a"})
+    opened.make(VOLUMES, "a", lambda descriptor: os.ftruncate(descriptor, 512))
+    assert (folder / VOLUMES / "a").read_bytes() == bytes(512)
+    opened.partial(VOLUMES, "b").write_text("left by a crash")
+    opened.discard(VOLUMES, "b")
+    opened.discard(VOLUMES, "b")
+    opened.remove(VOLUMES, "a")
+    opened.remove(VOLUMES, "a")
+    assert opened.listing(VOLUMES) == ({}, set())
+
+
+def test_what_is_no_volume_is_not_listed(opened, folder):
+    (folder / VOLUMES / "sub").mkdir()
+    (folder / VOLUMES / "link").symlink_to("/etc/passwd")
+    (folder / VOLUMES / ".hidden").write_text("x")
+    assert opened.listing(VOLUMES) == ({}, set())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "word"),
+    [
+        (errno.ENOSPC, NoCapacity, "No space left"),
+        (errno.EDQUOT, NoCapacity, "quota"),
+        (errno.EACCES, DriverError, "Permission denied"),
+        (errno.EIO, DriverError, "Input/output error"),
+    ],
+)
+def test_errors_of_the_system_become_sentences(code, kind, word):
+    with pytest.raises(kind, match=word) as caught, told("a cannot be made"):
+        raise OSError(code, os.strerror(code), "/x")
+    assert caught.value.message.startswith("a cannot be made: ")
+    assert "/x" in caught.value.message
+
+
+def test_a_read_only_folder_is_found_out_at_the_start(folder, monkeypatch):
+    made = Folder(folder)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(DriverError, match="Read-only file system"):
+        made.open(mounted=False)
+    made.close()
