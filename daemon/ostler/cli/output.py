@@ -105,10 +105,17 @@ def _field_names(value: Any) -> list[str]:
     return list(value.__struct_fields__ if hasattr(value, "__struct_fields__") else vars(value))
 
 
-def to_json(value: object, *, indent: int = 2) -> str:
-    """Return a value as JSON text; `indent` 0 puts it on one line."""
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON text.
+
+    Args:
+        value: Anything msgspec can encode; what it cannot becomes text.
+        indent: Spaces for each level, 0 for one line; by default 2 for a terminal and one line for a pipe.
+    """
     import msgspec
 
+    if indent is None:
+        indent = 2 if on_terminal() else 0
     text = msgspec.json.encode(value, enc_hook=str)
     return (msgspec.json.format(text, indent=indent) if indent else text).decode()
 

@@ -31,7 +31,7 @@ the verbs (`python -m ostler.cli.reference > docs/cli.md`); a test fails when it
 
 - `--root DIR`: the daemon below this folder, with its configuration in `DIR/etc`, state in `DIR/state` and sockets in
   `DIR/run`. Without it `OSTLER_ROOT` counts; without both root gets the system's places, and a user the XDG ones.
-- `--json`: results as JSON on stdout, and errors as one JSON object on stderr:
+- `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal), and errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
 - `--timeout TIME`: how long a call may take (`30`, `5min`, `2h`), 60 s by default. Only before the verb.
 - `--version`: show the version. Only before the verb.

@@ -66,6 +66,11 @@ def test_json_has_the_rows_themselves() -> None:
     assert json.loads(out) == [{"name": "hall", "on": True, "watts": 4.5}, {"name": "a", "on": False, "watts": 0.0}]
 
 
+def test_json_is_one_line_in_a_pipe_and_indented_on_a_terminal() -> None:
+    assert shown(lambda: kit.emit({"a": 1}), json=True) == '{"a":1}\n'
+    assert shown(lambda: kit.emit({"a": 1}), json=True, terminal=True) == '{\n  "a": 1\n}\n'
+
+
 def test_rows_may_be_mappings_tuples_or_objects_and_columns_functions() -> None:
     assert shown(lambda: kit.show_table([{"a": 1}], ["a", "b"])) == "A  B\n1  -\n"
     assert shown(lambda: kit.show_table([("x", 2)], ["p", "q"])) == "P  Q\nx  2\n"

@@ -41,7 +41,7 @@ def test_a_plugins_verb_is_listed_without_being_imported_and_runs(ostler: Any, p
     assert "Verbs of plugins:" in out
     assert "All of lamp (lamp)" in out
     assert ostler("lamp", "list") == (0, "lamps  0\n", "")
-    assert ostler("lamp", "list", "--json") == (0, '{\n  "lamps": 0\n}\n', "")
+    assert ostler("lamp", "list", "--json") == (0, '{"lamps":0}\n', "")
 
 
 def test_a_bare_typer_app_behaves_as_our_own_do(ostler: Any, plugin: Any) -> None:

@@ -28,14 +28,14 @@ def cat(
     running: Annotated[
         bool, typer.Option("--running", help="What the daemon runs with, instead of what the files say")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="Also options that are at their defaults")] = False,
+    no_defaults: Annotated[bool, typer.Option("--no-defaults", help="Leave out what is at its default")] = False,
 ) -> None:
     """Show each value with its file, line, column.
 
-    Options at their defaults are left out without --all; secrets are masked.
+    Options that stand in no file have the origin `default`; secrets are masked.
     """
     values = _running() if running else from_files().values()
-    kit.show_table([value for value in values if every or value.origin != "default"], COLUMNS)
+    kit.show_table([value for value in values if not (no_defaults and value.origin == "default")], COLUMNS)
 
 
 @app.command()
