@@ -241,7 +241,7 @@ class DriverRunner:
         if spec.build is None and spec.cls is None:
             raise PluginError(f"{self.names} has neither a class nor a factory", driver=spec.name)
         driver = (spec.build or spec.cls)(spec.environment)  # type: ignore[misc]  # one of them is there, see above
-        if spec.cls is None:
+        if type(driver) is not spec.cls:  # a factory's product: its class is known only now
             require_contract(type(driver), spec.contract, what=str(self.names))
         return driver
 

@@ -14,11 +14,11 @@ class DriverSpec:
 
     Args:
         name: Its name in the configuration, `[services.TOPIC.drivers.NAME]`.
-        cls: Its class; None when `build` is a factory whose product is not known yet.
+        cls: Its class, checked when it was loaded; None, or a base of it, when `build` is a factory that does not say.
         options: Its validated options.
         environment: What it is handed.
         build: Makes the driver, on a thread of its lane; by default `cls(environment)`.
-        contract: What a driver that `build` made is held against when `cls` is None.
+        contract: What a driver is held against whose class is another than `cls`.
     """
 
     name: str

@@ -1,17 +1,274 @@
-"""From the name in a configuration to a manager or driver."""
+"""From the name in a configuration to a manager, driver or other part, and to the way it is built."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from ostler.errors import PluginError, describe
 
 
-class Loaded(NamedTuple):
-    """What a reference led to."""
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a reference led to.
 
+    Args:
+        reference: What stood in the configuration.
+        kind: `class`, `object`, `factory` or `module`.
+        value: The class, object, factory or module itself.
+        cls: The class that its product has or, of a factory that does not say, the base it was asked for. Options,
+            contract and exposed methods are read from it.
+        base: What was asked for.
+    """
+
+    reference: str
     kind: str
     value: Any
+    cls: Any
+    base: type
+
+    def build(self, environment: Any) -> Any:
+        """Return the instance, with its environment. On any thread; it runs the plugin's own code.
+
+        A class is instantiated. An object that is there already is used as it is, each time the same: its class is
+        not instantiated again; its `bind(environment)` is called if it has one, else the base class's own `__init__`,
+        which keeps the environment. A factory is called with the environment if it takes an argument; when it returns
+        a class, that is instantiated. Of a module it is the function `build`, or the one class in it.
+
+        Raises:
+            PluginError: A factory returned something else than was asked for.
+            Exception: Whatever the plugin's own code raised.
+        """
+        if self.kind == "object":
+            return _bound(self.value, self.base, environment)
+        if self.kind == "class":
+            return self.value(environment)
+        factory = self.value.build if self.kind == "module" else self.value
+        product = factory(environment) if _takes_environment(factory) else factory()
+        if isinstance(product, type) and issubclass(product, self.base):
+            return product(environment)
+        if not isinstance(product, self.base):
+            raise PluginError(
+                f"the factory {self.reference} returned {_shown(product)}, not {_a(self.base)}",
+                hint=f"it has to return a class that derives from {self.base.__name__}, or an instance of one",
+                reference=self.reference,
+            )
+        return product if _takes_environment(factory) else _bound(product, self.base, environment)
 
 
-def resolve(reference: str, base: type) -> Loaded:
-    """Return what an import path `package.module:Name` leads to."""
-    raise NotImplementedError
+def resolve(
+    reference: Any,
+    base: type,
+    *,
+    registered: Mapping[str, Any] | None = None,
+    forbidden: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Return what a reference leads to: a registered name, or an import path to a class, module, object or factory.
+
+    - `lamp`: what a plugin registered under that name.
+    - `package.module:Name`: a class that derives from `base`; an instance of such a class (a singleton); or a callable
+      that returns either, with the environment as its one argument or with none. What it returns is known before it is
+      called from its annotation `-> LampManager`; without one its options are those of `base`. A factory without
+      arguments is called here, at once.
+    - `package.module`: a module with a function `build`, which is such a factory, or with one class of its own that
+      derives from `base`.
+
+    Runs imports and so the code of plugins; whatever that raises comes as PluginError.
+
+    Args:
+        reference: The name or path, or a class, object, factory or module itself.
+        base: What it has to be: `Manager`, `Driver` or the class of an extension.
+        registered: What plugins registered, by name; the values are again references.
+        forbidden: Top packages that may not be imported, each with the plugin that is blocked.
+
+    Raises:
+        PluginError: It leads nowhere, or to something else; says which step failed, and what may have been meant.
+    """
+    shown, value = str(reference), reference
+    if isinstance(value, str) and registered is not None and value in registered:
+        value = registered[value]
+    if isinstance(value, str):
+        value = _imported(value, base, registered or {}, forbidden or {})
+    return _classified(shown if isinstance(reference, str) else _path_of(reference), value, base)
+
+
+def _imported(path: str, base: type, registered: Mapping[str, Any], forbidden: Mapping[str, str]) -> Any:
+    module_name, _, attributes = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise _unknown(path, base, registered, f"{path!r} is neither a registered name nor an import path")
+    if plugin := forbidden.get(module_name.partition(".")[0]):
+        raise PluginError(
+            f"{path} belongs to the plugin {plugin}, which is blocked",
+            hint="take it out of `blocked` in [plugins]",
+            reference=path,
+        )
+    found: Any = _module(module_name, path, base, registered)
+    for attribute in filter(None, attributes.split(".")):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise _without(found, attribute, path) from None
+        except BaseException as error:
+            raise PluginError(f"{path}: {attribute} cannot be had: {describe(error)}", reference=path) from error
+    return found
+
+
+def _module(name: str, path: str, base: type, registered: Mapping[str, Any]) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise _unknown(path, base, registered, f"there is no module {error.name}") from None
+        raise PluginError(
+            f"{path} cannot be imported: it needs the module {error.name}, which is not installed",
+            hint=f"install {error.name} into the environment of the daemon",
+            reference=path,
+        ) from error
+    except BaseException as error:
+        raise PluginError(f"{path} cannot be imported: {describe(error)}", reference=path) from error
+
+
+def _unknown(path: str, base: type, registered: Mapping[str, Any], what: str) -> PluginError:
+    kind = base.__name__.lower()
+    if ":" not in path and "." not in path:
+        what = f"no plugin brings a {kind} named {path!r}, and there is no module of that name"
+    near = _near(path, registered)
+    known = f"; registered are {', '.join(sorted(registered))}" if registered and not near else ""
+    return PluginError(
+        f"{what}{near}{known}",
+        hint="see `ostler plugin list`, or name it by its import path `package.module:Name`",
+        reference=path,
+    )
+
+
+def _without(found: Any, attribute: str, path: str) -> PluginError:
+    where = f"module {found.__name__}" if isinstance(found, ModuleType) else getattr(found, "__qualname__", repr(found))
+    names = [name for name in dir(found) if not name.startswith("_")]
+    return PluginError(f"{path}: {where} has no {attribute}{_near(attribute, names)}", reference=path)
+
+
+def _classified(reference: str, value: Any, base: type) -> Loaded:
+    if isinstance(value, ModuleType):
+        return _of_module(reference, value, base)
+    if isinstance(value, type):
+        if not issubclass(value, base):
+            raise PluginError(
+                f"{reference} is the class {value.__name__}, which does not derive from {base.__name__}",
+                reference=reference,
+            )
+        return Loaded(reference=reference, kind="class", value=value, cls=value, base=base)
+    if isinstance(value, base):
+        return Loaded(reference=reference, kind="object", value=value, cls=type(value), base=base)
+    if callable(value):
+        return _of_factory(reference, value, base)
+    raise PluginError(
+        f"{reference} is {_shown(value)}, not {_a(base)}",
+        hint=f"it may be a class that derives from {base.__name__}, an instance of one, a function that returns one of "
+        "these, or a module with one",
+        reference=reference,
+    )
+
+
+def _of_factory(reference: str, factory: Callable[..., Any], base: type) -> Loaded:
+    if _takes_environment(factory):
+        cls = _promised(factory, base)
+        return Loaded(reference=reference, kind="factory", value=factory, cls=cls, base=base)
+    try:
+        product = factory()
+    except BaseException as error:
+        raise PluginError(f"the factory {reference} failed: {describe(error)}", reference=reference) from error
+    if inspect.iscoroutine(product):
+        product.close()
+    if not isinstance(product, base) and not (isinstance(product, type) and issubclass(product, base)):
+        raise PluginError(
+            f"the factory {reference} returned {_shown(product)}, not {_a(base)}",
+            hint=f"it has to return a class that derives from {base.__name__}, or an instance of one",
+            reference=reference,
+        )
+    return _classified(reference, product, base)
+
+
+def _of_module(reference: str, module: ModuleType, base: type) -> Loaded:
+    own = [
+        value
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+        and not name.startswith("_")
+    ]
+    build = getattr(module, "build", None)
+    if callable(build):
+        cls = _promised(build, base)
+        cls = own[0] if cls is base and len(own) == 1 else cls
+        return Loaded(reference=reference, kind="module", value=module, cls=cls, base=base)
+    if len(own) == 1:
+        return Loaded(reference=reference, kind="class", value=own[0], cls=own[0], base=base)
+    names = ", ".join(cls.__name__ for cls in own)
+    what = (
+        f"several classes that derive from {base.__name__}: {names}" if own else f"no class of {base.__name__}'s kind"
+    )
+    raise PluginError(
+        f"the module {module.__name__} has {what}, and no function `build`",
+        hint=f"name the class: {module.__name__}:{own[0].__name__ if own else 'Name'}",
+        reference=reference,
+    )
+
+
+def _promised(factory: Callable[..., Any], base: type) -> type:
+    """Return the class that a factory says it returns, `base` when it does not say."""
+    try:
+        said = typing.get_type_hints(factory).get("return")
+    except Exception:  # noqa: BLE001 - names that only a type checker sees; the product is checked when it is built
+        return base
+    if typing.get_origin(said) is type:
+        (said,) = typing.get_args(said)
+    return said if isinstance(said, type) and issubclass(said, base) else base
+
+
+def _takes_environment(factory: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
+def _bound(value: Any, base: type, environment: Any) -> Any:
+    if callable(bind := getattr(value, "bind", None)):
+        bind(environment)
+    elif base.__init__ is not object.__init__:  # type: ignore[misc]  # the base's own, on purpose
+        keep: Callable[[Any, Any], None] = base.__init__  # type: ignore[misc]
+        keep(value, environment)
+    return value
+
+
+def _near(name: str, known: Any) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _path_of(value: Any) -> str:
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}:{name}" if name else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{_an(type(value).__name__)}"
+
+
+def _a(base: type) -> str:
+    return f"{_an(base.__name__)} or a class of that kind"
+
+
+def _an(word: str) -> str:
+    return f"{'an' if word[:1].lower() in 'aeio' else 'a'} {word}"
