@@ -7,9 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from installation import HOME, InstallationFailed, install, prepared
+from installation import HOME, InstallationFailed, debian_13, install, prepared
 from ostler_unit import Unit
 from realsystemd import Machine, booted, unavailable
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test here its mark, and the first one time to fetch and install what the machine consists of."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.systemd)
+            item.add_marker(pytest.mark.timeout(60, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -23,21 +31,28 @@ def possible() -> None:
 
 
 @pytest.fixture(scope="session")
-def bare_machine(possible: None) -> Iterator[Machine]:
+def other_root(possible: None) -> Path | None:
+    """The root to test in: a Debian 13 for `make test-trixie`, else None for this machine's."""
+    return debian_13() if os.environ.get("OSTLER_TEST_TRIXIE") else None
+
+
+@pytest.fixture(scope="session")
+def bare_machine(other_root: Path | None) -> Iterator[Machine]:
     """A booted systemd with nothing of ours in it."""
-    with booted() as machine:
+    with booted(root=other_root or Path("/")) as machine:
         yield machine
 
 
 @pytest.fixture(scope="session")
-def machine(possible: None) -> Iterator[Machine]:
+def machine(other_root: Path | None) -> Iterator[Machine]:
     """A booted systemd with Ostler installed, and with this machine's loop devices."""
     try:
-        environment = prepared()
+        environment = prepared(other_root)
     except InstallationFailed as error:
         pytest.fail(str(error))
     loops = [path for path in sorted(Path("/dev").glob("loop*")) if path.is_block_device() or path.is_char_device()]
-    with booted([f"--bind-ro={environment}:{HOME}", *(f"--bind={path}" for path in loops)]) as machine:
+    options = [f"--bind-ro={environment}:{HOME}", *(f"--bind={path}" for path in loops)]
+    with booted(options, root=other_root or Path("/")) as machine:
         install(machine)
         yield machine
 

@@ -6,8 +6,6 @@ import signal
 import pytest
 from ostler_unit import IMPATIENT
 
-pytestmark = pytest.mark.systemd
-
 
 def back(unit, after):
     unit.await_entry("Watchdog timeout", after=after)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from realsystemd import BootFailed, Machine
 
-pytestmark = pytest.mark.systemd
-
 TINY_DAEMON = """\
 import os, signal, socket
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

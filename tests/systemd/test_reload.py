@@ -6,8 +6,6 @@ import signal
 import pytest
 from installation import CONFIGURATION
 
-pytestmark = pytest.mark.systemd
-
 BETTER = CONFIGURATION + '\n[log]\nlevel = "debug"\n'
 BROKEN = CONFIGURATION + "\n[log\n"
 WRONG = CONFIGURATION + '\n[log]\nlevel = "loud"\n'

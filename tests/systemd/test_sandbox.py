@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from installation import CONFIGURATION, UNITS
 
-pytestmark = pytest.mark.systemd
-
 VIEWERS = CONFIGURATION + '\n[access]\nviewer = ["games"]\n'
 
 

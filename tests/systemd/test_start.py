@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-import pytest
 from ostler_unit import IMPATIENT, TRIAL_DROP_IN
-
-pytestmark = pytest.mark.systemd
 
 SLOW = """\
 import time

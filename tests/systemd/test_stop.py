@@ -4,10 +4,6 @@ import os
 import signal
 import time
 
-import pytest
-
-pytestmark = pytest.mark.systemd
-
 
 def test_an_idle_daemon_stops_at_once_and_cleanly(unit):
     unit.start()
