@@ -89,11 +89,12 @@ def human_age(moment: float) -> str:
 
 
 @contextmanager
-def client(timeout: float | None = None) -> Iterator[Client]:
+def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[Client]:
     """Open a client of the daemon that `--root` chose, and close it at the end of the block.
 
     Args:
         timeout: Seconds that a call may take unless `--timeout` was given; 60 by default.
+        lenient: Whether texts may stand for numbers, booleans and structures; for arguments as they were typed.
 
     Raises:
         NotRunning: Nobody listens there.
@@ -101,7 +102,7 @@ def client(timeout: float | None = None) -> Iterator[Client]:
     """
     chosen = session.current()
     seconds = chosen.timeout if chosen.timeout is not None else timeout
-    with chosen.connect(chosen.root, session.DEFAULT_TIMEOUT if seconds is None else seconds) as opened:
+    with chosen.connect(chosen.root, session.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
         yield cast("Client", opened)  # in tests a fake that stands for it
 
 

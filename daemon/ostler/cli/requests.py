@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ostler.cli import kit, session
-from ostler.errors import InvalidInput, MessagingError, NotFound, RequestError
+from ostler.errors import InvalidInput, NotFound
 from ostler.types import CONTROL_TOPIC, Json, MethodDescription
 
-_TEXT = ("str", "str | None")
 _RESERVED = ("host", "timeout", "type", "on_progress")
 
 
-def arguments_for(client: session.Calls, topic: str, method: str, words: Sequence[str]) -> dict[str, Json]:
-    """Return `key=value` words as the arguments of a method.
+def arguments_of(words: Sequence[str]) -> dict[str, Json]:
+    """Return `key=value` words as arguments for a lenient client.
 
-    A value that is JSON is decoded, any other is text. Where that is not clear (`name=10`) the service's own
-    description says whether the argument is a text; without one JSON wins.
+    Lists, tables and quoted texts are decoded as JSON. Everything else is left as it was typed: the service, which
+    knows what an argument is, makes a number of `size=10` and a text of `name=10`.
 
     Args:
-        client: Asked for the description.
-        topic: The service.
-        method: The method.
         words: What was typed.
 
     Raises:
@@ -31,23 +27,8 @@ def arguments_for(client: session.Calls, topic: str, method: str, words: Sequenc
     for name in _RESERVED:
         if name in found:
             raise InvalidInput(f"{name} cannot be given as an argument", hint="see `ostler call --help` for options")
-    if all(isinstance(value, str) for value in found.values()):
-        return found
     typed = dict(word.split("=", 1) for word in words)
-    texts = _text_arguments(client, topic, method)
-    return {key: typed[key] if key in texts and not _quoted(typed[key]) else value for key, value in found.items()}
-
-
-def _quoted(text: str) -> bool:
-    return text.startswith('"')
-
-
-def _text_arguments(client: session.Calls, topic: str, method: str) -> set[str]:
-    try:
-        described = find_method(client, topic, method)
-    except (MessagingError, RequestError):
-        return set()  # the call itself says what is wrong
-    return {argument.name for argument in described.arguments if argument.type in _TEXT}
+    return {key: value if isinstance(value, str | list | dict) else typed[key] for key, value in found.items()}
 
 
 def describe(client: session.Calls, topic: str) -> list[MethodDescription]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ class Calls(Protocol):
         """Return the client itself."""
         ...
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None, /
+    ) -> None:
         """Close the client; calls under way are cancelled on the server."""
         ...
 
@@ -40,15 +43,15 @@ class Calls(Protocol):
         ...
 
 
-Connect = Callable[["str | None", float], Calls]
-"""Makes a client from the root (None for the default places) and the time-out of a call in seconds."""
+Connect = Callable[["str | None", float, bool], Calls]
+"""Makes a client from the root (None for the default places), the time-out of a call in seconds, and leniency."""
 
 
-def connect(root: str | None, timeout: float) -> Calls:
+def connect(root: str | None, timeout: float, lenient: bool) -> Calls:
     """Return a client of the daemon below `root`; nothing but the client is imported."""
     from ostler.messaging.client import Client
 
-    return Client(root=root, timeout=timeout)
+    return Client(root=root, timeout=timeout, lenient=lenient)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,11 @@ class FakeClient:
         self.stream: Callable[[str], Iterator[Any]] = lambda pattern: iter(())
         self.opened: list[tuple[str | None, float]] = []
         self.closed = 0
+        self.lenient = False
 
-    def connect(self, root: str | None, timeout: float) -> FakeClient:
+    def connect(self, root: str | None, timeout: float, lenient: bool) -> FakeClient:
         self.opened.append((root, timeout))
+        self.lenient = lenient
         return self
 
     def __enter__(self) -> Self:

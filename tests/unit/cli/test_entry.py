@@ -157,7 +157,7 @@ def test_trap_a_name_that_stdout_cannot_show_ends_nothing(surroundings: dict[str
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): pass\n"
         "    def call(self, *a, **k): return {'\\u706b\\u5c71': 'd\\u00e9bug'}\n"
-        "sys.exit(entry.run_command(['log-level'], {}, connect=lambda root, timeout: Client()))\n"
+        "sys.exit(entry.run_command(['log-level'], {}, connect=lambda *a: Client()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, env=surroundings, capture_output=True, timeout=30
@@ -190,7 +190,7 @@ def test_ctrl_c_in_another_process_prints_nothing(tmp_path: Any) -> None:
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): print('closed')\n"
         "    def call(self, *a, **k): print('calling', flush=True); time.sleep(60)\n"
-        "sys.exit(entry.run_command(['status'], {}, connect=lambda root, timeout: Client()))\n"
+        "sys.exit(entry.run_command(['status'], {}, connect=lambda *a: Client()))\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], env=lean(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -220,7 +220,7 @@ def test_a_verb_imports_only_what_it_needs(words: list[str], forbidden: set[str]
         "daemon = types.ModuleType('ostler.daemon'); daemon.run_daemon = lambda *a: 0\n"
         "if 'run' in sys.argv: sys.modules['ostler.daemon'] = daemon\n"
         "from ostler.cli import entry\n"
-        "def connect(root, timeout):\n"
+        "def connect(*a):\n"
         "    from ostler.errors import NotRunning\n"
         "    raise NotRunning('not running')\n"
         "entry.run_command(sys.argv[1:], {}, connect=connect)\n"

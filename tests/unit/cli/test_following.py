@@ -18,7 +18,7 @@ class Client:
         from ostler.messaging.events import Event
         yield Event("volume", "node1", "created", {}, 1, 1, 1.0)
         time.sleep(60)
-sys.exit(entry.run_command(["events"], {}, connect=lambda root, timeout: Client()))
+sys.exit(entry.run_command(["events"], {}, connect=lambda *a: Client()))
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ def call(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The service", show_default=False)] = "",
     method: Annotated[str, typer.Argument(metavar="METHOD", help="The method", show_default=False)] = "",
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments; a value is JSON, or else text")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments, as the method knows them")
     ] = None,
     host: Annotated[str | None, typer.Option(help="The service on this host", show_default=False)] = None,
     timeout: Annotated[
@@ -29,20 +29,21 @@ def call(
 ) -> None:
     """Call a method of a service and show its result.
 
-    `ostler call TOPIC METHOD --help` shows what the method takes, `ostler describe TOPIC` which methods there are.
+    `ostler call TOPIC METHOD --help` shows what the method takes, `ostler describe TOPIC` which methods there are. A
+    list or table is written as JSON.
     Progress is shown while the call runs; Ctrl-C cancels it on the server as well.
     """
     if not (topic and method):
         _help_or_usage(context, wants_help)
         return
-    with kit.client(requests.seconds(timeout)) as client, kit.progress(f"{topic}.{method}") as on_progress:
-        if wants_help:
+    if wants_help:
+        with kit.client() as client:
             requests.show_method(requests.find_method(client, topic, method))
-            return
-        arguments = requests.arguments_for(client, topic, method, words or [])
-        result = client.call(
-            topic, method, host=host, timeout=requests.seconds(timeout), on_progress=on_progress, **arguments
-        )
+        return
+    arguments: dict[str, Any] = requests.arguments_of(words or [])
+    seconds = requests.seconds(timeout)
+    with kit.client(lenient=True) as client, kit.progress(f"{topic}.{method}") as on_progress:
+        result = client.call(topic, method, host=host, timeout=seconds, on_progress=on_progress, **arguments)
     kit.emit(result)
 
 

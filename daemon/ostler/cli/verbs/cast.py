@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,13 +16,13 @@ def cast(
     topic: Annotated[str, typer.Argument(help="The service", show_default=False)],
     method: Annotated[str, typer.Argument(help="The method", show_default=False)],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments; a value is JSON, or else text")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments, as the method knows them")
     ] = None,
     host: Annotated[str | None, typer.Option(help="The service on this host", show_default=False)] = None,
 ) -> None:
     """Hand a request to a service, and return when it has accepted it; it runs at most once."""
-    with kit.client() as client:
-        arguments = requests.arguments_for(client, topic, method, words or [])
+    arguments: dict[str, Any] = requests.arguments_of(words or [])
+    with kit.client(lenient=True) as client:
         client.cast(topic, method, host=host, **arguments)
     if kit.json_wanted():
         kit.emit({"accepted": True, "topic": topic, "method": method})

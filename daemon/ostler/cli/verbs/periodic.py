@@ -75,9 +75,10 @@ def resume(service: Service, task: Task) -> None:
 
 
 def _set_paused(service: str, task: str, *, paused: bool) -> None:
-    arguments = {"service": service, "task": task, "paused": paused}
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "periodic_pause", type=PeriodicStatus, **arguments)
+        found = client.call(
+            CONTROL_TOPIC, "periodic_pause", type=PeriodicStatus, service=service, task=task, paused=paused
+        )
     _changed(found, "is paused" if found.paused else "runs again")
 
 

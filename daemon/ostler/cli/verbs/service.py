@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def disable(
 
     It goes on with what it has, and answers.
     """
-    arguments = {"topic": topic, "reason": reason, **_on(host)}
+    arguments: dict[str, Any] = {"topic": topic, "reason": reason, **_on(host)}
     with kit.client() as client:
         found = client.call(CONTROL_TOPIC, "service_disable", type=ServiceStatus, **arguments)
     _changed(found)
@@ -69,7 +69,7 @@ def drain(
     wait: Annotated[float, typer.Option(help="Seconds to wait; by default the service's drain_timeout")] = 0.0,
 ) -> None:
     """Take no new work, wait for what is in flight."""
-    seconds = {"wait": wait} if wait else {}
+    seconds: dict[str, Any] = {"wait": wait} if wait else {}
     with kit.client(timeout=wait + 60 if wait else 600.0) as client:
         left = client.call(CONTROL_TOPIC, "service_drain", type=list[str], topic=topic, **seconds)
     if kit.json_wanted():
@@ -84,7 +84,7 @@ def drain(
         raise typer.Exit(FAILED)
 
 
-def _on(host: str) -> dict[str, str]:
+def _on(host: str) -> dict[str, Any]:
     # Not `host`: that one is the client's own, and would choose another daemon.
     return {"on_host": host} if host else {}
 
