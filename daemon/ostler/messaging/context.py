@@ -35,7 +35,8 @@ class Context:
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_progress", "deadline", "last_progress", "method", "peer", "request_id", "role", "topic",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "peer",
+        "request_id", "role", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Context:
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress
+        self._on_cancel: list[Callable[[], None]] | None = None
         self._cancelled = False
 
     @property
@@ -67,8 +69,25 @@ class Context:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Mark the request as taken back. Any thread."""
+        """Mark the request as taken back, and tell who asked to hear of it. Any thread."""
         self._cancelled = True
+        for told in self._on_cancel or ():
+            told()
+
+    def on_cancel(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Have `told` called when the request is taken back, at once if that has happened; returns what undoes this.
+
+        It is called on the thread that cancels, must not block and must not raise. Any thread.
+        """
+        # Two threads that register at once would be two methods serving one request; there is one.
+        self._on_cancel = [*(self._on_cancel or ()), told]
+        if self._cancelled:
+            told()
+
+        def forget() -> None:
+            self._on_cancel = [other for other in self._on_cancel or () if other is not told]
+
+        return forget
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline (0 when it has passed), None when there is none. Any thread."""
@@ -107,6 +126,11 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostle
 def current_context() -> Context | None:
     """Return the request that this thread or task is serving, None outside of one."""
     return _current.get()
+
+
+def enter(context: Context) -> None:
+    """Make `context` the current one for good; for work that has a copy of the context variables to itself."""
+    _current.set(context)
 
 
 @contextmanager

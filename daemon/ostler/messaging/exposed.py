@@ -22,8 +22,8 @@ class Exposure(NamedTuple):
 def exposed(*, role: str = "operator", version: str = "1.0", changes: bool = True) -> Callable[[F], F]:
     """Mark a method of a manager as callable over RPC. Nothing else of a manager can be called.
 
-    The method takes `ctx: Context` first and then typed arguments; they and the result go over the wire as msgspec knows
-    them. A `def` runs in the service's pool, an `async def` on the loop, where it must not block.
+    The method takes `ctx: Context` first and then typed arguments; they and the result go over the wire as msgspec
+    knows them. A `def` runs in the service's pool, an `async def` on the loop, where it must not block.
 
     Args:
         role: What a caller needs: `viewer`, `operator` or `admin`.

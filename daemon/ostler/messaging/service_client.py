@@ -54,7 +54,7 @@ class ServiceClient(Protocol):
         /,
         *,
         host: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the deadline travels with the call
+        timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
         **arguments: Any,
     ) -> Any:
@@ -78,5 +78,5 @@ class ServiceClient(Protocol):
         ...
 
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
-        """Publish `topic.host.event` to whoever listens; the topic is the service's own if none is given. Any thread."""
+        """Publish `topic.host.event` to whoever listens; by default the service's own topic. Any thread."""
         ...

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """A service, or all on a topic: topic, host (empty for the one here), fanout, and the RPC version that is spoken."""
+    """A service, or all on a topic: topic, host (empty for the one here), fanout, RPC version spoken."""
 
     topic: str
     host: str = ""

@@ -1,0 +1,263 @@
+"""The messages on the wire. No I/O here.
+
+Each message is one msgpack array: a number that says which kind it is, the version of this format, the number of the
+request it belongs to, and then the fields of its kind in the order below. New fields are only ever added at the end,
+with a default; a peer ignores those it does not know. `docs/messaging.md` describes them field by field, for clients
+in other languages.
+
+What cannot be decoded is a `BadEnvelope` with a one-word reason: `empty`, `large`, `msgpack` (no msgpack at all),
+`shape` (msgpack, but no message of ours), `version`, `kind` (a message that does not go in this direction).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+
+import msgspec
+from msgspec import Meta, Raw
+from msgspec.msgpack import Decoder, Encoder
+
+from ostler.errors import BadEnvelope, EncodeFailed, Fact, MessageTooLarge, OstlerError, WireError, from_wire, to_wire
+
+VERSION: Final = 1
+"""The version of this format."""
+
+MAX_SIZE: Final = 16 * 1024 * 1024
+"""The size limit of a message in bytes where nothing else is configured."""
+
+LENIENT: Final = 1
+"""Flag: texts may stand for numbers, booleans and structures, as a command line has them."""
+CAST: Final = 2
+"""Flag: answer with `Accepted` when the work is accepted, and not with its result."""
+FANOUT: Final = 4
+"""Flag: a cast to every service on the topic."""
+PROGRESS: Final = 8
+"""Flag: the caller wants to hear of progress."""
+
+_Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Name = Annotated[str, Meta(max_length=255)]
+_Seconds = Annotated[float, Meta(ge=0)]
+_V = Literal[1]
+
+
+class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """A call, cast or fanout.
+
+    `id` is chosen by the client, once per connection; `request_id` goes into logs and stays the same over a retry.
+    `arguments` is a map. `timeout` is in seconds from now, None for no deadline. An empty `host` is the one here.
+    """
+
+    v: _V
+    id: _Id
+    topic: _Name
+    method: _Name
+    arguments: Raw
+    timeout: _Seconds | None = None
+    request_id: _Name = ""
+    flags: int = 0
+    host: _Name = ""
+    version: _Name = ""
+
+
+class Cancel(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """The caller takes a request back."""
+
+    v: _V
+    id: _Id
+
+
+class Reply(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """The result of a call."""
+
+    v: _V
+    id: _Id
+    result: Raw
+
+
+class Failure(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """The error a request ended with: its name, those of its bases, sentence, hint and facts.
+
+    `id` is None for an answer to bytes whose request cannot be told.
+    """
+
+    v: _V
+    id: _Id | None
+    names: list[str]
+    message: str
+    hint: str
+    facts: dict[str, Any]
+
+
+class Accepted(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """A cast or fanout was accepted, by so many services."""
+
+    v: _V
+    id: _Id
+    reached: int
+
+
+class Advance(msgspec.Struct, array_like=True, tag=13, gc=False):
+    """How far a call is; see `ostler.messaging.context.Progress`."""
+
+    v: _V
+    id: _Id
+    done: float
+    total: float
+    text: str
+
+
+class Beat(msgspec.Struct, array_like=True, tag=14, gc=False):
+    """The server is alive and has these requests; the next beat comes within `interval` seconds."""
+
+    v: _V
+    ids: list[_Id]
+    interval: _Seconds
+
+
+ToServer: TypeAlias = Request | Cancel
+ToClient: TypeAlias = Reply | Failure | Accepted | Advance | Beat
+
+_encoder = Encoder()
+_to_server: Decoder[ToServer] = Decoder(ToServer)
+_to_client: Decoder[ToClient] = Decoder(ToClient)
+
+encode_message = _encoder.encode
+"""Encode a message whose fields are known to be encodable."""
+
+
+def encode_value(value: object, what: str) -> bytes:
+    """Return a value as msgpack.
+
+    Raises:
+        EncodeFailed: It cannot go over the wire; the sentence begins with `what`.
+    """
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeFailed(
+            f"{what} cannot go over the wire: {error}",
+            hint="use plain values, structs, dataclasses, enums and datetimes",
+            value=type(value).__name__,
+        ) from error
+
+
+def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
+    """Return a request as bytes; its `arguments` may be a plain dictionary here.
+
+    Raises:
+        EncodeFailed: An argument cannot go over the wire.
+        MessageTooLarge: It would be above `limit` bytes.
+    """
+    where = f"{request.topic}.{request.method}"
+    data = encode_value(request, f"an argument of {where}")
+    return check_size(data, limit, f"the request to {where}")
+
+
+def encode_reply(number: int, result: object, limit: int, where: str) -> bytes:
+    """Return a reply as bytes.
+
+    Raises:
+        EncodeFailed: The result cannot go over the wire.
+        MessageTooLarge: It would be above `limit` bytes.
+    """
+    # The result is no Raw; the encoder takes whatever it finds there.
+    reply = Reply(VERSION, number, cast("Raw", result))
+    try:
+        data = _encoder.encode(reply)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        data = encode_value(reply, f"the result of {where}")
+    return data if len(data) <= limit else check_size(data, limit, f"the result of {where}")
+
+
+def encode_failure(number: int | None, error: OstlerError) -> bytes:
+    """Return an error as bytes."""
+    wire = to_wire(error)
+    return _encoder.encode(Failure(VERSION, number, list(wire.names), wire.message, wire.hint, dict(wire.facts)))
+
+
+def check_size(data: bytes, limit: int, what: str) -> bytes:
+    """Return `data`.
+
+    Raises:
+        MessageTooLarge: It is above `limit` bytes.
+    """
+    if len(data) > limit:
+        raise MessageTooLarge(
+            f"{what} has {len(data)} bytes, the limit is {limit}",
+            hint="send less at once, or raise `max_message_size` in [messaging]",
+            size=len(data),
+            limit=limit,
+        )
+    return data
+
+
+def error_of(failure: Failure) -> OstlerError:
+    """Return the error that a peer sent."""
+    facts = cast("dict[str, Fact]", failure.facts)
+    return from_wire(WireError(tuple(failure.names), failure.message, failure.hint, facts))
+
+
+def decode_to_server(data: bytes | memoryview) -> ToServer:
+    """Return what a client sent.
+
+    Raises:
+        BadEnvelope: It is no message of ours.
+    """
+    try:
+        return _to_server.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _bad(data, str(error), _TAGS_TO_CLIENT) from None
+
+
+def decode_to_client(data: bytes | memoryview) -> ToClient:
+    """Return what a server sent.
+
+    Raises:
+        BadEnvelope: It is no message of ours.
+    """
+    try:
+        return _to_client.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _bad(data, str(error), _TAGS_TO_SERVER) from None
+
+
+_TAGS_TO_SERVER = frozenset({1, 2})
+_TAGS_TO_CLIENT = frozenset({10, 11, 12, 13, 14})
+
+
+def _bad(data: bytes | memoryview, text: str, other_direction: frozenset[int]) -> BadEnvelope:
+    """Say why bytes are no message, and to which request they would have belonged."""
+    head = peek(data)
+    number = head[2] if len(head) > 2 else None
+    if not len(data):
+        reason, text = "empty", "it is empty"
+    elif not head:
+        reason, text = "msgpack", "it is no msgpack array of numbers"
+    elif head[0] in other_direction:
+        reason, text = "kind", f"a message of kind {head[0]} does not go in this direction"
+    elif len(head) > 1 and head[1] != VERSION:
+        reason, text = "version", f"version {head[1]} of the message format, this is version {VERSION}"
+    else:
+        reason = "shape"
+    return BadEnvelope(f"a message cannot be understood: {text}", reason=reason, id=number)
+
+
+def peek(data: bytes | memoryview) -> list[int]:
+    """Return the leading numbers of an array, three at most: kind, version, number of the request.
+
+    Reads those few bytes only: garbage must not decide how much is decoded, nor how much memory that takes.
+    """
+    head = bytes(data[:32])
+    if not head:
+        return []
+    start = 1 if 0x90 <= head[0] <= 0x9F else {0xDC: 3, 0xDD: 5}.get(head[0], 0)
+    found: list[int] = []
+    while start and len(found) < 3 and start < len(head):
+        first = head[start]
+        width = 0 if first < 0x80 else {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}.get(first, -1)
+        end = start + 1 + width
+        if width < 0 or end > len(head):
+            break
+        found.append(int.from_bytes(head[start + 1 : end], "big") if width else first)
+        start = end
+    return found if len(found) < 3 or found[2] < 2**63 else found[:2]

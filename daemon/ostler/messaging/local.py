@@ -1,0 +1,246 @@
+"""Calls between managers of one daemon: straight through the dispatcher, with the semantics of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ostler.aio import Inbox
+from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
+from ostler.messaging.context import Progress, current_context
+from ostler.messaging.envelope import VERSION, Request, encode_value
+from ostler.messaging.events import Publisher
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
+from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.types import LOCAL_PEER, Json
+
+_RECHECK = 0.25
+_GRACE = 1.0
+"""Real seconds beyond a deadline after which a waiting thread helps itself: a loop that hangs must not hold it."""
+
+
+class LocalServiceClient:
+    """What a manager is handed to reach other services of this daemon; implements `ServiceClient`.
+
+    Args:
+        dispatcher: Where the services are.
+        inbox: Brings requests from threads to the loop.
+        publisher: What events are published with; None when there is none.
+        topic: The topic of the service this is for; events are published under it.
+        timeout: Deadline in seconds of a call that names none and is not made inside a request.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        inbox: Inbox,
+        publisher: Publisher | None = None,
+        *,
+        topic: str,
+        timeout: float | None = 60.0,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._inbox = inbox
+        self._publisher = publisher
+        self._topic = topic
+        self._timeout = timeout
+        self._numbers = itertools.count(1)
+
+    def for_topic(self, topic: str) -> LocalServiceClient:
+        """Return a client for another service of the same daemon."""
+        return LocalServiceClient(self._dispatcher, self._inbox, self._publisher, topic=topic, timeout=self._timeout)
+
+    def call(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        **arguments: Any,
+    ) -> Any:
+        """See `ServiceClient.call`."""
+        return self._ask(Ask(topic, method, arguments, host, timeout, type))
+
+    async def acall(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        **arguments: Any,
+    ) -> Any:
+        """See `ServiceClient.acall`."""
+        return await self._aask(Ask(topic, method, arguments, host, timeout, type))
+
+    def cast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+        """See `ServiceClient.cast`."""
+        self._ask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST))
+
+    async def acast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+        """See `ServiceClient.acast`."""
+        await self._aask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST))
+
+    def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
+        """See `ServiceClient.fanout`."""
+        return int(self._ask(Ask(topic, method, arguments, flags=FLAGS_OF_FANOUT)))
+
+    async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
+        """See `ServiceClient.afanout`."""
+        return int(await self._aask(Ask(topic, method, arguments, flags=FLAGS_OF_FANOUT)))
+
+    def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
+        """See `ServiceClient.publish`."""
+        if self._publisher is not None:
+            self._publisher.publish(topic or self._topic, event, payload)
+
+    # ---------------------------------------------------------------- from a thread
+
+    def _ask(self, ask: Ask) -> Any:
+        _not_on_a_loop(ask)
+        arrived = threading.Event()
+        call = self._request(ask, arrived.set)
+        self._inbox.post(partial(self._dispatcher.dispatch, call))
+        forget = self._follow(call)
+        try:
+            while not arrived.wait(_RECHECK):
+                self._check_hung(call)
+        except BaseException:
+            self._inbox.post(partial(self._give_up, call))
+            raise
+        finally:
+            forget()
+        return call.outcome(ask)
+
+    def _check_hung(self, call: LocalCall) -> None:
+        if call.until is not None and self._dispatcher.clock.monotonic() > call.until + _GRACE:
+            raise DeadlineExceeded(
+                f"no answer from {call.where} in time, not even that it is late: the daemon's loop hangs",
+                hint="see `ostler dump`",
+                method=call.where,
+            )
+
+    # ---------------------------------------------------------------- on the loop
+
+    async def _aask(self, ask: Ask) -> Any:
+        arrived = asyncio.Event()
+        call = self._request(ask, arrived.set)
+        forget = self._follow(call)
+        try:
+            self._dispatcher.dispatch(call)
+            if not call.arrived:
+                await arrived.wait()
+        except BaseException:
+            self._give_up(call)
+            raise
+        finally:
+            forget()
+        return call.outcome(ask)
+
+    # ---------------------------------------------------------------- both
+
+    def _request(self, ask: Ask, arrived: Callable[[], None]) -> LocalCall:
+        number = next(self._numbers)
+        context = current_context()
+        timeout = allowed(context, ask.timeout, self._timeout)
+        inside = context.request_id if context is not None and context.request_id else self._topic
+        where = f"{ask.topic}.{ask.method}"
+        packed = encode_value(ask.arguments, f"an argument of {where}")
+        request = Request(
+            VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
+            f"{inside}.{number}", ask.flags, ask.host or "", ask.version,
+        )  # fmt: skip
+        until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
+        return LocalCall(request, arrived, until)
+
+    def _follow(self, call: LocalCall) -> Callable[[], None]:
+        """Stop the call when the request that is being served is taken back."""
+        context = current_context()
+        if context is None:
+            return _nothing
+        return context.on_cancel(lambda: self._inbox.post(partial(self._give_up, call)))
+
+    def _give_up(self, call: LocalCall) -> None:
+        if not call.arrived and call.begun_here:
+            self._dispatcher.cancel(call, CallCancelled(f"{call.where} was cancelled with the request that called it"))
+
+
+class LocalCall(Call):
+    """A request from within the daemon."""
+
+    __slots__ = ("_error", "_packed", "_reached", "_told", "arrived", "until")
+
+    def __init__(self, request: Request, told: Callable[[], None], until: float | None) -> None:
+        super().__init__(request, LOCAL_PEER)
+        self.until = until
+        self.arrived = False
+        self._told = told
+        self._packed: bytes | None = None
+        self._reached = 0
+        self._error: OstlerError | None = None
+
+    @property
+    def begun_here(self) -> bool:
+        """Whether the dispatcher has taken it; before that there is nothing to cancel."""
+        return hasattr(self, "method")
+
+    def outcome(self, ask: Ask) -> Any:
+        """Return the result, or raise the error; never the very objects that the method returned or raised."""
+        if self._error is not None:
+            raise from_wire(to_wire(self._error))
+        if self._packed is None:
+            return self._reached
+        return decode_result(self._packed, ask.kind, self.where)
+
+    def pack(self, result: object) -> bytes:
+        """See `Call.pack`."""
+        return encode_value(result, f"the result of {self.where}")
+
+    def reply(self, packed: bytes) -> None:
+        """See `Call.reply`."""
+        self._packed = packed
+        self._arrive()
+
+    def fail(self, error: OstlerError) -> None:
+        """See `Call.fail`."""
+        self._error = error
+        self._arrive()
+
+    def accepted(self, reached: int) -> None:
+        """See `Call.accepted`."""
+        self._reached = reached
+        self._arrive()
+
+    def advance(self, progress: Progress) -> None:
+        """Let progress be: nobody in this daemon listens to it."""
+
+    def _arrive(self) -> None:
+        self.arrived = True
+        self._told()
+
+
+def _not_on_a_loop(ask: Ask) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"{ask.topic}.{ask.method} was called on the loop's thread, which that would block; use `acall`, `acast` or "
+        "`afanout` there"
+    )
+
+
+def _nothing() -> None:
+    """Stand in for what undoes nothing."""

@@ -1,0 +1,88 @@
+"""One request under way on the server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ostler.errors import CallCancelled, OstlerError
+from ostler.messaging.context import Context, Progress
+from ostler.messaging.envelope import Request
+from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.endpoint import Endpoint, Method
+
+
+class Call:
+    """A request on its way through the dispatcher; subclasses know how its end reaches the caller.
+
+    It is *settled* when the caller has its answer, and *ended* when the work has really stopped: a thread cannot be
+    stopped, so the one may come long before the other.
+
+    Args:
+        request: What was asked.
+        peer: Who asks.
+    """
+
+    __slots__ = ("begun", "context", "endpoint", "method", "peer", "request", "settled", "task")
+
+    context: Context
+    endpoint: Endpoint
+    method: Method
+
+    def __init__(self, request: Request, peer: Peer) -> None:
+        self.request = request
+        self.peer = peer
+        self.settled = False
+        self.begun = False
+        self.task: asyncio.Task[object] | None = None
+
+    @property
+    def where(self) -> str:
+        """`topic.method`, for messages."""
+        return f"{self.request.topic}.{self.request.method}"
+
+    def pack(self, result: object) -> bytes:
+        """Return the result as it goes to the caller. Any thread.
+
+        Raises:
+            EncodeFailed: It cannot go over the wire.
+            MessageTooLarge: It is too large.
+        """
+        raise NotImplementedError
+
+    def reply(self, packed: bytes) -> None:
+        """Give the caller the result. On the loop, once."""
+        raise NotImplementedError
+
+    def fail(self, error: OstlerError) -> None:
+        """Give the caller an error. On the loop, once."""
+        raise NotImplementedError
+
+    def accepted(self, reached: int) -> None:
+        """Tell the caller of a cast that it was accepted. On the loop, once."""
+        raise NotImplementedError
+
+    def advance(self, progress: Progress) -> None:
+        """Tell the caller how far the work is. Any thread."""
+        raise NotImplementedError
+
+    def registered(self) -> None:
+        """Take note that the work did not end at once. On the loop."""
+
+    def ended(self) -> None:
+        """Take note that the work has ended. On the loop; only after `registered`."""
+
+    def stop(self) -> None:
+        """Ask the work to stop: the context says so to a `def`, a task is cancelled. On the loop."""
+        self.context.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+    def check_wanted(self) -> None:
+        """Raise if nobody wants the work any more. Any thread; called just before it begins."""
+        if self.context.cancelled:
+            raise CallCancelled(f"{self.where} was taken back before it had begun", request_id=self.request.request_id)
+        self.context.check()
+        self.begun = True

@@ -1,0 +1,305 @@
+"""What a client keeps of the calls it has made. No I/O, no threads, no loop: the sync and the async client share it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from ostler.clock import Clock
+from ostler.errors import BadEnvelope, ConnectionLost, DeadlineExceeded, OstlerError
+from ostler.messaging.context import Context, Progress, current_context
+from ostler.messaging.envelope import (
+    CAST,
+    FANOUT,
+    LENIENT,
+    MAX_SIZE,
+    PROGRESS,
+    VERSION,
+    Accepted,
+    Advance,
+    Beat,
+    Cancel,
+    Failure,
+    Reply,
+    Request,
+    decode_to_client,
+    encode_message,
+    encode_request,
+    error_of,
+)
+from ostler.messaging.transport import Data
+
+MISSED_BEATS = 4
+"""After so many intervals without a sign of life a server counts as dead."""
+_FIRST_INTERVAL = 1.0
+"""The interval of the beats in seconds until the server has told its own."""
+_GRACE = 0.25
+"""Seconds beyond a deadline that the server's own answer may take; it says more than ours."""
+
+Settle = Callable[[Any, "Exception | None"], None]
+OnProgress = Callable[[Progress], None]
+
+
+class Ask(NamedTuple):
+    """What a caller wants: `kind` is the type that the result is decoded to, None for plain values."""
+
+    topic: str
+    method: str
+    arguments: Mapping[str, Any]
+    host: str | None = None
+    timeout: float | None = None
+    kind: Any = None
+    on_progress: OnProgress | None = None
+    flags: int = 0
+    version: str = ""
+
+
+class Pending:
+    """A call that has no answer yet.
+
+    Args:
+        number: Its number on the link.
+        ask: What was asked.
+        timeout: Seconds it may take, None for no limit.
+        settle: Told result or error, once.
+    """
+
+    __slots__ = ("ask", "deadline", "number", "seen", "settle", "timeout")
+
+    def __init__(self, number: int, ask: Ask, timeout: float | None, settle: Settle) -> None:
+        self.number = number
+        self.ask = ask
+        self.timeout = timeout
+        self.settle = settle
+        self.deadline: float | None = None
+        self.seen = 0.0
+
+    @property
+    def where(self) -> str:
+        """`topic.method`, for messages."""
+        return f"{self.ask.topic}.{self.ask.method}"
+
+
+class ClientCore:
+    """The calls of one client.
+
+    Args:
+        clock: The source of time.
+        timeout: Deadline in seconds of a call that names none and is not made inside another.
+        max_message_size: The size limit of requests in bytes.
+        lenient: Whether texts may stand for numbers, booleans and structures.
+    """
+
+    def __init__(
+        self, clock: Clock, *, timeout: float | None = 60.0, max_message_size: int = MAX_SIZE, lenient: bool = False
+    ) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._limit = max_message_size
+        self._flags = LENIENT if lenient else 0
+        self._numbers = itertools.count(1)
+        self._prefix = secrets.token_hex(4) + "-"
+        self._pending: dict[int, Pending] = {}
+        self._interval = _FIRST_INTERVAL
+        self.garbage = 0
+
+    @property
+    def pending(self) -> list[Pending]:
+        """The calls that have no answer yet."""
+        return list(self._pending.values())
+
+    def request(self, ask: Ask, settle: Settle) -> tuple[Pending, bytes]:
+        """Return a new call and what is to be sent for it; `settle` is told result or error, once.
+
+        Raises:
+            EncodeFailed: An argument cannot go over the wire.
+            MessageTooLarge: The request is too large.
+            CallCancelled: The request that is being served was taken back.
+            DeadlineExceeded: Its deadline has passed.
+        """
+        number = next(self._numbers)
+        context = current_context()
+        timeout = allowed(context, ask.timeout, self._timeout)
+        pending = Pending(number, ask, timeout, settle)
+        flags = ask.flags | self._flags
+        if ask.on_progress is not None:
+            flags |= PROGRESS
+        inside = f"{context.request_id}." if context is not None and context.request_id else self._prefix
+        request = Request(
+            VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", ask.arguments), timeout,
+            f"{inside}{number}", flags, ask.host or "", ask.version,
+        )  # fmt: skip
+        data = encode_request(request, self._limit)
+        pending.seen = now = self._clock.monotonic()
+        if timeout is not None:
+            pending.deadline = now + timeout + _GRACE
+        self._pending[number] = pending
+        return pending, data
+
+    def receive(self, data: Data) -> Sequence[bytes]:
+        """Take what the server sent, and tell whoever waits for it; return what is to be sent."""
+        try:
+            message = decode_to_client(data)
+        except BadEnvelope:
+            self.garbage += 1
+            return ()
+        if type(message) is Reply:
+            pending = self._pending.pop(message.id, None)
+            if pending is not None:
+                self._deliver(pending, message.result)
+        elif type(message) is Beat:
+            self._beat(message)
+        elif type(message) is Advance:
+            return self._advance(message)
+        elif type(message) is Failure:
+            self._fail(message)
+        elif type(message) is Accepted:
+            pending = self._pending.pop(message.id, None)
+            if pending is not None:
+                pending.settle(message.reached, None)
+        return ()
+
+    def cancel(self, pending: Pending) -> bytes | None:
+        """Forget a call; return what is to be sent, None when it had its answer already."""
+        if self._pending.pop(pending.number, None) is None:
+            return None
+        return encode_message(Cancel(VERSION, pending.number))
+
+    def lost(self, error: OstlerError) -> None:
+        """Tell everybody who waits that the server has gone."""
+        waiting, self._pending = self._pending, {}
+        self._interval = _FIRST_INTERVAL
+        for pending in waiting.values():
+            pending.settle(None, lost_call(pending.where, error))
+
+    def due(self, pending: Pending) -> float:
+        """Return the moment at which `sweep` has to look at a call."""
+        silence = pending.seen + MISSED_BEATS * self._interval
+        return silence if pending.deadline is None else min(silence, pending.deadline)
+
+    def next_due(self) -> float | None:
+        """Return the moment at which `sweep` has something to do, None when nobody waits."""
+        return min(map(self.due, self._pending.values()), default=None)
+
+    def sweep(self, now: float) -> list[bytes]:
+        """End calls whose deadline has passed or whose server is silent; return what is to be sent."""
+        out = []
+        for pending in list(self._pending.values()):
+            if pending.deadline is not None and pending.deadline <= now:
+                error: OstlerError = late(pending)
+            elif pending.seen + MISSED_BEATS * self._interval <= now:
+                error = self._silent(pending, now)
+            else:
+                continue
+            out.append(encode_message(Cancel(VERSION, pending.number)))
+            del self._pending[pending.number]
+            pending.settle(None, error)
+        return out
+
+    def _silent(self, pending: Pending, now: float) -> ConnectionLost:
+        seconds = now - pending.seen
+        return ConnectionLost(
+            f"no sign of life of {pending.where} for {seconds:.0f} s; it may or may not have been done",
+            hint="see `systemctl status ostler` and the daemon's log",
+            method=pending.where,
+            silent=seconds,
+        )
+
+    def _deliver(self, pending: Pending, result: msgspec.Raw) -> None:
+        try:
+            value = decode_result(result, pending.ask.kind, pending.where)
+        except BadEnvelope as error:
+            pending.settle(None, error)
+        else:
+            pending.settle(value, None)
+
+    def _fail(self, failure: Failure) -> None:
+        pending = self._pending.pop(failure.id, None) if failure.id is not None else None
+        if pending is not None:
+            pending.settle(None, error_of(failure))
+
+    def _advance(self, advance: Advance) -> Sequence[bytes]:
+        pending = self._pending.get(advance.id)
+        if pending is None:
+            return ()
+        pending.seen = self._clock.monotonic()
+        if pending.ask.on_progress is None:
+            return ()
+        try:
+            pending.ask.on_progress(Progress(advance.done, advance.total, advance.text))
+        except Exception as error:  # noqa: BLE001 - the caller's own; it ends the call and is raised from it
+            cancel = self.cancel(pending)
+            pending.settle(None, error)
+            return (cancel,) if cancel is not None else ()
+        return ()
+
+    def _beat(self, beat: Beat) -> None:
+        self._interval = max(beat.interval, _FIRST_INTERVAL)
+        now = self._clock.monotonic()
+        for number in beat.ids:
+            if (pending := self._pending.get(number)) is not None:
+                pending.seen = now
+
+
+def allowed(context: Context | None, timeout: float | None, default: float | None) -> float | None:
+    """Return the seconds that a call may take: what is asked for, but no more than is left of the request served now.
+
+    Raises:
+        CallCancelled: The request that is being served was taken back.
+        DeadlineExceeded: Its deadline has passed.
+    """
+    if context is None:
+        return default if timeout is None else timeout
+    context.check()
+    left = context.remaining()
+    if left is None:
+        return default if timeout is None else timeout
+    return left if timeout is None else min(timeout, left)
+
+
+def decode_result(result: msgspec.Raw | bytes, kind: Any, where: str) -> Any:
+    """Return the result as `kind`.
+
+    Raises:
+        BadEnvelope: It is of another type.
+    """
+    try:
+        if kind is None:
+            return msgspec.msgpack.decode(result)
+        return msgspec.msgpack.decode(result, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise BadEnvelope(
+            f"the result of {where} is not what this client expects: {error}",
+            hint="client and service may be of different versions",
+            reason="result",
+            method=where,
+        ) from error
+
+
+def late(pending: Pending) -> DeadlineExceeded:
+    """Return the error of a call that had no answer in time."""
+    return DeadlineExceeded(
+        f"no answer from {pending.where} within {pending.timeout:g} s",
+        hint="give it more time, or see with `ostler dump` what the daemon waits for",
+        method=pending.where,
+        timeout=pending.timeout,
+    )
+
+
+def lost_call(where: str, error: OstlerError) -> OstlerError:
+    """Return the error of a call whose server has gone."""
+    if not isinstance(error, ConnectionLost):
+        return error
+    return ConnectionLost(
+        f"the daemon went away while {where} was under way; it may or may not have been done",
+        hint="see `systemctl status ostler` and the daemon's log",
+        method=where,
+    )
+
+
+FLAGS_OF_CAST = CAST
+FLAGS_OF_FANOUT = CAST | FANOUT

@@ -1,0 +1,378 @@
+"""Decides what becomes of a request: refused, run on the loop, or run in the service's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ostler.aio import Inbox
+from ostler.clock import Clock
+from ostler.errors import (
+    Busy,
+    CallCancelled,
+    Conflict,
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    NotPermitted,
+    OstlerError,
+    TargetNotFound,
+)
+from ostler.messaging.access import Access
+from ostler.messaging.context import Context, enter
+from ostler.messaging.envelope import CAST, FANOUT, LENIENT, PROGRESS
+from ostler.messaging.rpc import eager
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.endpoint import Endpoint, Method
+from ostler.messaging.rpc.sweeper import Sweeper
+from ostler.messaging.target import did_you_mean
+from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription
+
+_log = logging.getLogger(__name__)
+
+
+_UNREACHED = (TargetNotFound, Draining, Busy)
+"""A fanout is for whoever can be reached; these say that this service could not."""
+
+
+class DispatcherLimits(NamedTuple):
+    """How many requests may be under way at once in the whole daemon; the topic `ostler` is not counted."""
+
+    max_in_flight: int = 10_000
+
+
+class Dispatcher:
+    """Brings requests to the methods they name. On the loop's thread only.
+
+    Args:
+        access: Who may do what; a reload puts another in its place.
+        clock: The source of time.
+        inbox: Brings results from threads to the loop.
+        host: The host that this daemon is.
+        limits: What is refused as busy.
+    """
+
+    def __init__(
+        self, access: Access, clock: Clock, inbox: Inbox, *, host: str, limits: DispatcherLimits | None = None
+    ) -> None:
+        self.access = access
+        self.host = host
+        self.limits = limits or DispatcherLimits()
+        self.on_fanout: Callable[[str, str, str], None] | None = None
+        """Told topic, method and request id of each fanout that was accepted."""
+        self.clock = clock
+        self._inbox = inbox
+        self._endpoints: dict[str, Endpoint] = {}
+        self._under_way: dict[Call, None] = {}
+        self._reserved = 0
+        self._sweeper = Sweeper(clock, self._sweep)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # ---------------------------------------------------------------- endpoints
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Open a topic.
+
+        Raises:
+            Conflict: The topic is open already.
+        """
+        if endpoint.topic in self._endpoints:
+            raise Conflict(f"the topic {endpoint.topic} is open already", topic=endpoint.topic)
+        self._endpoints[endpoint.topic] = endpoint
+
+    def remove_endpoint(self, topic: str) -> None:
+        """Close a topic; what is under way goes on, and its callers are answered."""
+        self._endpoints.pop(topic, None)
+
+    def set_draining(self, topic: str, why: str) -> None:
+        """Refuse new requests for a topic from now on; with an empty `why`, take them again."""
+        if (endpoint := self._endpoints.get(topic)) is not None:
+            endpoint.draining = why
+
+    def describe(self, topic: str) -> list[MethodDescription]:
+        """Return what a topic offers.
+
+        Raises:
+            TargetNotFound: There is no such topic here.
+        """
+        return self._endpoint(topic).describe()
+
+    def topics(self) -> list[str]:
+        """Return the open topics, sorted."""
+        return sorted(self._endpoints)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Return the counters of each topic; see `Endpoint.stats`."""
+        return {topic: endpoint.stats() for topic, endpoint in sorted(self._endpoints.items())}
+
+    def in_flight(self, topic: str) -> int:
+        """Return how many requests of a topic have not ended, threads whose caller has left included."""
+        endpoint = self._endpoints.get(topic)
+        return endpoint.in_flight if endpoint is not None else 0
+
+    # ---------------------------------------------------------------- the way in
+
+    def dispatch(self, call: Call) -> None:
+        """Run or refuse a request. Never raises; the call is told."""
+        try:
+            call.endpoint = endpoint = self._admit(call)
+            call.method = method = endpoint.method(call.request.method)
+            self._permit(call, endpoint, method)
+            flags = call.request.flags
+            values, named = method.signature.decode(call.request.arguments, lenient=bool(flags & LENIENT))
+            if flags or not method.is_async:
+                self._begin_slowly(call, values, named)
+            else:
+                self._begin_async(call, method.call(call.context, *values, **named))
+        except OstlerError as error:
+            self._refuse(call, error)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not take the server down
+            self._refuse(call, self._internal(call, error))
+
+    def _admit(self, call: Call) -> Endpoint:
+        request = call.request
+        role = self.access.role_of(call.peer)
+        if role is None:
+            raise NotPermitted(
+                f"{call.peer.name} has no role here",
+                hint="an administrator names it in [access]",
+                uid=call.peer.uid, topic=request.topic, method=request.method,
+            )  # fmt: skip
+        deadline = None
+        if request.timeout is not None:
+            if request.timeout <= 0:
+                raise DeadlineExceeded(f"the deadline of {call.where} had passed before it began")
+            deadline = self.clock.monotonic() + request.timeout
+        on_progress = call.advance if request.flags & PROGRESS else None
+        call.context = Context(
+            request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
+            deadline=deadline, clock=self.clock, on_progress=on_progress,
+        )  # fmt: skip
+        if request.host and request.host != self.host:
+            raise TargetNotFound(
+                f"this daemon is {self.host}, the request is for {request.topic} on {request.host}",
+                hint="ask the daemon on that host",
+                topic=request.topic, host=request.host, here=self.host,
+            )  # fmt: skip
+        endpoint = self._endpoints.get(request.topic) or self._endpoint(request.topic)
+        if endpoint.draining:
+            raise Draining(
+                f"{request.topic} takes no new work: {endpoint.draining}", topic=request.topic, why=endpoint.draining
+            )
+        if request.version:
+            endpoint.check_version(request.version)
+        return endpoint
+
+    def _endpoint(self, topic: str) -> Endpoint:
+        found = self._endpoints.get(topic)
+        if found is None:
+            raise TargetNotFound(
+                f"there is no service {topic!r} on {self.host}",
+                hint=did_you_mean(topic, self._endpoints),
+                topic=topic,
+                host=self.host,
+            )
+        return found
+
+    def _permit(self, call: Call, endpoint: Endpoint, method: Method) -> None:
+        role = call.context.role
+        if ROLE_ORDER[role] < method.rank:
+            raise NotPermitted(
+                f"{method.where} needs the role {method.exposure.role}, {call.peer.name} has {role}",
+                hint="an administrator gives roles in [access]",
+                method=method.where, needs=str(method.exposure.role), has=str(role),
+            )  # fmt: skip
+        if endpoint.topic != CONTROL_TOPIC and len(self._under_way) - self._reserved >= self.limits.max_in_flight:
+            raise Busy(
+                f"this daemon has {self.limits.max_in_flight} requests under way and takes no more",
+                hint="try again in a second",
+                retry_after=1.0, limit=self.limits.max_in_flight,
+            )  # fmt: skip
+        endpoint.requests += 1
+
+    def _refuse(self, call: Call, error: OstlerError) -> None:
+        endpoint = self._endpoints.get(call.request.topic)
+        if endpoint is not None:
+            endpoint.refused += 1
+            endpoint.errors[type(error).__name__] += 1
+        call.settled = True
+        no_such_method = endpoint is not None and isinstance(error, TargetNotFound)
+        if call.request.flags & FANOUT and isinstance(error, _UNREACHED) and not no_such_method:
+            call.accepted(0)
+        else:
+            call.fail(error)
+
+    # ---------------------------------------------------------------- the work
+
+    def _begin_slowly(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Begin what is not a plain call of a method on the loop."""
+        if call.request.flags & (CAST | FANOUT):
+            # Nobody waits for the result; the deadline was for the acceptance.
+            call.context.deadline = None
+        if not call.method.is_async:
+            self._begin_in_pool(call, values, named)
+            self._accept(call)
+            return
+        self._accept(call)
+        self._begin_async(call, call.method.call(call.context, *values, **named))
+
+    def _accept(self, call: Call) -> None:
+        if not call.request.flags & (CAST | FANOUT):
+            return
+        call.settled = True
+        call.endpoint.replies += 1
+        call.accepted(1)
+        if call.request.flags & FANOUT and self.on_fanout is not None:
+            self.on_fanout(call.request.topic, call.request.method, call.request.request_id)
+
+    def _begin_async(self, call: Call, work: Any) -> None:
+        loop = self._loop or self._find_loop()
+        variables = contextvars.copy_context()
+        variables.run(enter, call.context)
+        call.begun = True
+        started = eager.start(work, loop, variables, lambda: call.where, partial(self._async_ended, call))
+        if isinstance(started, eager.Finished):
+            self._finish(call, started.result, started.error)
+        else:
+            call.task = started
+            self._register(call)
+
+    def _find_loop(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def _begin_in_pool(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        method = call.method
+
+        def work() -> bytes | None:
+            call.check_wanted()
+            enter(call.context)  # in a copy of the context variables that is this job's own
+            result = method.call(call.context, *values, **named)
+            return None if call.settled else call.pack(result)
+
+        def done(packed: bytes | None, error: BaseException | None) -> None:
+            self._inbox.post(partial(self._pool_ended, call, packed, error))
+
+        assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
+        call.endpoint.pool.submit(work, done, label=method.where)
+        self._register(call)
+
+    def _register(self, call: Call) -> None:
+        call.endpoint.in_flight += 1
+        self._reserved += call.endpoint.topic == CONTROL_TOPIC
+        self._under_way[call] = None
+        call.registered()
+        if call.context.deadline is not None:
+            self._sweeper.wanted(call.context.deadline)
+
+    def _unregister(self, call: Call) -> None:
+        call.endpoint.in_flight -= 1
+        self._reserved -= call.endpoint.topic == CONTROL_TOPIC
+        self._under_way.pop(call, None)
+        call.ended()
+
+    # ---------------------------------------------------------------- the way out
+
+    def _async_ended(self, call: Call, result: Any, error: BaseException | None) -> None:
+        self._unregister(call)
+        self._finish(call, result, error)
+
+    def _pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
+        self._unregister(call)
+        if error is not None:
+            self._fail(call, error)
+        elif not call.settled and packed is not None:
+            self._settle(call, packed)
+
+    def _finish(self, call: Call, result: Any, error: BaseException | None) -> None:
+        if error is None and not call.settled:
+            try:
+                self._settle(call, call.pack(result))
+            except OstlerError as unfit:
+                error = unfit
+        if error is not None:
+            self._fail(call, error)
+
+    def _settle(self, call: Call, packed: bytes) -> None:
+        call.settled = True
+        call.endpoint.replies += 1
+        call.reply(packed)
+
+    def _fail(self, call: Call, raised: BaseException) -> None:
+        """Tell the caller, or the log when nobody waits for the answer."""
+        if isinstance(raised, OstlerError):
+            error = raised
+        elif isinstance(raised, asyncio.CancelledError) and call.settled:
+            return
+        else:
+            error = self._internal(call, raised)
+        if not call.settled:
+            call.settled = True
+            call.endpoint.errors[type(error).__name__] += 1
+            call.fail(error)
+        elif call.request.flags & (CAST | FANOUT):
+            call.endpoint.errors[type(error).__name__] += 1
+            if isinstance(raised, OstlerError):
+                _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
+
+    def _internal(self, call: Call, raised: BaseException) -> InternalError:
+        """Keep the traceback in the log and return what the caller may know."""
+        _log.error(
+            "%s failed (request %s of %s)", call.where, call.request.request_id, call.peer.name,
+            exc_info=raised, extra=_extra(call),
+        )  # fmt: skip
+        text = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+        return InternalError(
+            f"{call.where} failed with {text}",
+            hint=f"its traceback is in the daemon's log, request {call.request.request_id}",
+            topic=call.request.topic, method=call.request.method, request_id=call.request.request_id,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- ends that are not the work's own
+
+    def cancel(self, call: Call, error: OstlerError | None = None) -> None:
+        """End a request before its time: the caller is answered at once, the work is asked to stop."""
+        if not call.settled:
+            call.settled = True
+            error = error or CallCancelled(f"{call.where} was cancelled", request_id=call.request.request_id)
+            call.endpoint.errors[type(error).__name__] += 1
+            call.fail(error)
+        call.stop()
+
+    def close(self) -> None:
+        """Cancel what is under way and sweep no more."""
+        for call in list(self._under_way):
+            self.cancel(call, Draining(f"the daemon stopped before {call.where} had ended", topic=call.request.topic))
+        self._sweeper.cancel()
+
+    def _sweep(self, now: float) -> float | None:
+        earliest = None
+        for call in list(self._under_way):
+            deadline = call.context.deadline
+            if call.settled or deadline is None:
+                continue
+            if deadline <= now:
+                self.cancel(call, _late(call))
+            elif earliest is None or deadline < earliest:
+                earliest = deadline
+        return earliest
+
+
+def _late(call: Call) -> DeadlineExceeded:
+    begun = "did not end" if call.begun else "had not begun"
+    return DeadlineExceeded(
+        f"{call.where} {begun} within {call.request.timeout:g} s",
+        hint="give it more time, or see with `ostler dump` what it waits for",
+        topic=call.request.topic,
+        method=call.request.method,
+        timeout=call.request.timeout,
+    )
+
+
+def _extra(call: Call) -> dict[str, object]:
+    request = call.request
+    return {"request_id": request.request_id, "topic": request.topic, "method": request.method, "uid": call.peer.uid}

@@ -1,0 +1,163 @@
+"""Runs the first step of a coroutine at once, without a task; most methods on the loop have ended by then.
+
+A task costs an allocation and one more turn of the loop for each call. So the first step runs in the callback that
+decoded the request; only a coroutine that then waits for something gets a task, which takes over where it stands. Code
+that asks for the current task in that first step (`asyncio.timeout` and `TaskGroup` do) is given a stand-in, which
+becomes that task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+
+class Finished(NamedTuple):
+    """A coroutine that ended in its first step, with its result or its error."""
+
+    result: Any
+    error: BaseException | None
+
+
+Ended = Callable[[Any, "BaseException | None"], None]
+
+
+def start(
+    work: Coroutine[Any, Any, Any],
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context,
+    name: Callable[[], str],
+    ended: Ended,
+) -> Finished | asyncio.Task[Any]:
+    """Run the first step; return how it ended, or the task that runs the rest.
+
+    Args:
+        work: A coroutine that has not begun.
+        loop: The running loop.
+        context: The context variables of the work.
+        name: Returns the name of the task, if there will be one.
+        ended: Called with result and error when the task has ended, whatever it raised.
+    """
+    if asyncio.current_task(loop) is not None:
+        return _rest(work, None, loop, context, name(), ended)
+    stand_in = _StandIn(loop)
+    _enter_task(loop, stand_in)  # type: ignore[arg-type]  # it acts as the task that it becomes
+    try:
+        waits_for = context.run(work.send, None)
+    except StopIteration as end:
+        return Finished(end.value, None)
+    except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
+        return Finished(None, error)
+    finally:
+        _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
+    task = _rest(work, _Waiting(waits_for), loop, context, name(), ended)
+    stand_in.become(task)
+    return task
+
+
+class _Waiting(NamedTuple):
+    future: Any
+
+
+def _rest(
+    work: Coroutine[Any, Any, Any],
+    waiting: _Waiting | None,
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context,
+    name: str,
+    ended: Ended,
+) -> asyncio.Task[Any]:
+    return _LateCancelTask(_Rest(work, waiting, ended), loop=loop, name=name, context=context)
+
+
+class _LateCancelTask(asyncio.Task[Any]):
+    """A task whose cancellation waits for its first step: before that it is not yet where the work stands."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        rest = self.get_coro()
+        if isinstance(rest, _Rest) and not rest.begun:
+            self.get_loop().call_soon(self.cancel, msg)
+            return True
+        return super().cancel(msg)
+
+
+class _Rest(Coroutine[Any, Any, Any]):
+    """The rest of a coroutine, from where its first step left it; nothing that it raises reaches the loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], waiting: _Waiting | None, ended: Ended) -> None:
+        self._work = work
+        self._waiting = waiting
+        self._ended = ended
+        self.begun = False
+
+    def send(self, value: Any) -> Any:
+        self.begun = True
+        if self._waiting is not None:
+            future, self._waiting = self._waiting.future, None
+            return future
+        return self._step(self._work.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        self.begun = True
+        return self._step(self._work.throw, *error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Any:
+        raise NotImplementedError
+
+    def _step(self, step: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return step(*values)
+        except StopIteration as end:
+            self._ended(end.value, None)
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
+            self._ended(None, error)
+        raise StopIteration
+
+
+class _StandIn:
+    """What the current task is during the first step; afterwards it hands everything to the task."""
+
+    __slots__ = ("__weakref__", "_loop", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[Any] | None = None
+
+    def become(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self._task is not None:
+            return self._task.cancel(msg)
+        self._loop.call_soon(self._cancel_later, msg)
+        return True
+
+    def _cancel_later(self, msg: Any | None) -> None:
+        if self._task is not None:
+            self._task.cancel(msg)
+
+    def cancelling(self) -> int:
+        return self._task.cancelling() if self._task is not None else 0
+
+    def uncancel(self) -> int:
+        return self._task.uncancel() if self._task is not None else 0
+
+    def done(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def get_name(self) -> str:
+        return self._task.get_name() if self._task is not None else "starting"
+
+    def __getattr__(self, name: str) -> Any:
+        if self._task is None:
+            raise AttributeError(f"a task that has just begun has no {name!r} yet")
+        return getattr(self._task, name)

@@ -1,0 +1,303 @@
+"""Joins a transport to the dispatcher: what comes in is decoded, what goes out is encoded, callers get beats."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from typing import Any
+
+from ostler.aio import Inbox
+from ostler.errors import BadEnvelope, Busy, EncodeFailed, MessageTooLarge, OstlerError
+from ostler.messaging.context import Progress
+from ostler.messaging.envelope import (
+    CAST,
+    FANOUT,
+    MAX_SIZE,
+    VERSION,
+    Accepted,
+    Advance,
+    Beat,
+    Request,
+    decode_to_server,
+    encode_failure,
+    encode_message,
+    encode_reply,
+    peek,
+)
+from ostler.messaging.quiet import QuietLog
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.rpc.sweeper import Sweeper
+from ostler.messaging.transport import ClientId, Data, ServerLink
+from ostler.types import CONTROL_TOPIC, Peer
+
+_log = logging.getLogger(__name__)
+_FIRST_BEAT = 1.0
+"""A client that does not know the interval yet gets its first beat within so many seconds."""
+_PROGRESS_SPACING = 0.05
+
+
+class RpcServer:
+    """Answers the requests that come over one transport. On the loop's thread only.
+
+    Args:
+        link: The server's end of the transport.
+        dispatcher: What decides and runs.
+        inbox: Brings progress from threads to the loop.
+        beat_interval: Seconds between two signs of life to each client that waits for an answer.
+        max_message_size: The size limit in bytes, both ways.
+        max_in_flight_per_peer: Requests that one connection may have under way; the topic `ostler` is always answered.
+    """
+
+    def __init__(
+        self,
+        link: ServerLink,
+        dispatcher: Dispatcher,
+        inbox: Inbox,
+        *,
+        beat_interval: float = 1.0,
+        max_message_size: int = MAX_SIZE,
+        max_in_flight_per_peer: int = 2000,
+    ) -> None:
+        self.link = link
+        self.inbox = inbox
+        self.clock = dispatcher.clock
+        self.max_message_size = max_message_size
+        self.max_in_flight_per_peer = max_in_flight_per_peer
+        self.beat_interval = beat_interval
+        self.garbage: Counter[str] = Counter()
+        self.vanished = 0
+        self.thread = 0
+        self._dispatcher = dispatcher
+        self._calls: dict[ClientId, dict[int, WireCall]] = {}
+        self._beats_due: dict[ClientId, float] = {}
+        self._beats = Sweeper(self.clock, self._beat)
+        self._quiet = QuietLog(_log, self.clock)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.link.address
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self.thread = threading.get_ident()
+        self.link.start(self._receive)
+
+    def close(self) -> None:
+        """Stop answering and let go of the address; what is under way is cancelled. May be called twice."""
+        for client in list(self._calls):
+            for call in list(self._calls.get(client, {}).values()):
+                call.stop()
+        self._calls.clear()
+        self._beats.cancel()
+        self.link.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters: garbage by reason, clients that wait, calls under way, clients that vanished."""
+        return {
+            "garbage": dict(self.garbage),
+            "clients": len(self._calls),
+            "in_flight": sum(map(len, self._calls.values())),
+            "vanished": self.vanished,
+        }
+
+    # ---------------------------------------------------------------- what comes in
+
+    def _receive(self, client: ClientId, data: Data, peer: Peer) -> None:
+        try:
+            if len(data) > self.max_message_size:
+                raise self._too_large(data)
+            message = decode_to_server(data)
+        except (BadEnvelope, MessageTooLarge) as error:
+            self._refuse_garbage(client, peer, data, error)
+            return
+        if type(message) is not Request:
+            call = self._calls.get(client, {}).get(message.id)
+            if call is not None:
+                self._dispatcher.cancel(call)
+            return
+        under_way = self._calls.get(client)
+        if under_way is not None and self._unwelcome(client, peer, message, under_way):
+            return
+        self._dispatcher.dispatch(WireCall(message, peer, client, self))
+
+    def _too_large(self, data: Data) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"a message has {len(data)} bytes, the limit is {self.max_message_size}",
+            hint="send less at once, or raise `max_message_size` in [messaging]",
+            size=len(data),
+            limit=self.max_message_size,
+        )
+
+    def _unwelcome(self, client: ClientId, peer: Peer, request: Request, under_way: dict[int, WireCall]) -> bool:
+        if request.id in under_way:
+            error = BadEnvelope("a number is used for two requests at once", reason="duplicate")
+            self._count_garbage(peer, error)
+            return True
+        if len(under_way) < self.max_in_flight_per_peer or request.topic == CONTROL_TOPIC:
+            return False
+        busy = Busy(
+            f"this connection has {len(under_way)} requests under way and may not have more",
+            hint="wait for some of them",
+            retry_after=1.0,
+            limit=self.max_in_flight_per_peer,
+        )
+        self.send(client, encode_failure(request.id, busy))
+        return True
+
+    def _refuse_garbage(self, client: ClientId, peer: Peer, data: Data, error: OstlerError) -> None:
+        self._count_garbage(peer, error)
+        head = peek(data)
+        if len(head) > 2:
+            self.link.send(client, encode_failure(head[2], error))
+
+    def _count_garbage(self, peer: Peer, error: OstlerError) -> None:
+        reason = str(error.facts.get("reason", "large"))
+        self.garbage[reason] += 1
+        self._quiet.warning(reason, f"{peer.name} sent what is no request ({reason}): {error.message}")
+
+    # ---------------------------------------------------------------- what goes out
+
+    def send(self, client: ClientId, data: bytes) -> bool:
+        """Send to a client; what a client that has gone had under way is stopped."""
+        there = self.link.send(client, data)
+        if not there:
+            self._forget(client)
+        return there
+
+    def registered(self, call: WireCall) -> None:
+        """Take note of a call that did not end at once: its client gets beats, and may cancel it."""
+        client = call.client
+        under_way = self._calls.get(client)
+        if under_way is None:
+            under_way = self._calls[client] = {}
+            due = self.clock.monotonic() + min(_FIRST_BEAT, self.beat_interval)
+            self._beats_due[client] = due
+            self._beats.wanted(due)
+        under_way[call.request.id] = call
+
+    def ended(self, call: WireCall) -> None:
+        """Forget a call."""
+        under_way = self._calls.get(call.client)
+        if under_way is None or under_way.pop(call.request.id, None) is None or under_way:
+            return
+        del self._calls[call.client]
+        self._beats_due.pop(call.client, None)
+
+    def _forget(self, client: ClientId) -> None:
+        self._beats_due.pop(client, None)
+        calls = self._calls.pop(client, None)
+        if not calls:
+            return
+        self.vanished += 1
+        for call in calls.values():
+            call.settled = True  # there is nobody to tell
+            call.stop()
+
+    def _beat(self, now: float) -> float | None:
+        for client, due in list(self._beats_due.items()):
+            if due > now:
+                continue
+            self._beats_due[client] = now + self.beat_interval
+            # Settled calls are left out: whoever still waits for one has missed its answer and is to know.
+            ids = [number for number, call in self._calls[client].items() if not call.settled]
+            self.send(client, encode_message(Beat(VERSION, ids, self.beat_interval)))
+        return min(self._beats_due.values(), default=None)
+
+
+class WireCall(Call):
+    """A request that came over the transport."""
+
+    __slots__ = ("_progress", "client", "server")
+
+    def __init__(self, request: Request, peer: Peer, client: ClientId, server: RpcServer) -> None:
+        super().__init__(request, peer)
+        self.client = client
+        self.server = server
+        self._progress: _ProgressLine | None = None
+
+    def pack(self, result: object) -> bytes:
+        """See `Call.pack`."""
+        return encode_reply(self.request.id, result, self.server.max_message_size, self.where)
+
+    def reply(self, packed: bytes) -> None:
+        """See `Call.reply`."""
+        if self._progress is not None:
+            self._progress.flush()
+        self.server.send(self.client, packed)
+
+    def fail(self, error: OstlerError) -> None:
+        """See `Call.fail`."""
+        try:
+            packed = encode_failure(self.request.id, error)
+        except (TypeError, ValueError, UnicodeError):  # facts that were set past the constructor
+            packed = encode_failure(self.request.id, EncodeFailed(f"the error of {self.where} cannot go over the wire"))
+        self.server.send(self.client, packed)
+
+    def accepted(self, reached: int) -> None:
+        """See `Call.accepted`."""
+        self.server.send(self.client, encode_message(Accepted(VERSION, self.request.id, reached)))
+
+    def advance(self, progress: Progress) -> None:
+        """See `Call.advance`."""
+        if self._progress is None:
+            self._progress = _ProgressLine(self)
+        self._progress.put(progress)
+
+    def registered(self) -> None:
+        """See `Call.registered`."""
+        if not self.request.flags & (CAST | FANOUT):
+            self.server.registered(self)
+
+    def ended(self) -> None:
+        """See `Call.ended`."""
+        self.server.ended(self)
+
+
+class _ProgressLine:
+    """The progress of one call on its way to the caller: the newest report, at most twenty times a second."""
+
+    def __init__(self, call: WireCall) -> None:
+        self._call = call
+        self._newest: Progress | None = None
+        self._posted = False
+        self._sent_at = 0.0
+
+    def put(self, progress: Progress) -> None:
+        """Take a report. Any thread."""
+        self._newest = progress
+        if self._posted:
+            return
+        server = self._call.server
+        if threading.get_ident() == server.thread:
+            self._due()
+        else:
+            self._posted = True
+            server.inbox.post(self._due)
+
+    def _due(self) -> None:
+        wait = self._sent_at + _PROGRESS_SPACING - self._call.server.clock.monotonic()
+        self._posted = wait > 0
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._late)
+        elif not self._call.settled:
+            self.flush()
+
+    def _late(self) -> None:
+        self._posted = False
+        if not self._call.settled:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the newest report, if it has not been. On the loop's thread."""
+        progress, self._newest = self._newest, None
+        if progress is None:
+            return
+        self._sent_at = self._call.server.clock.monotonic()
+        advance = Advance(
+            VERSION, self._call.request.id, float(progress.done), float(progress.total), str(progress.text)
+        )
+        self._call.server.send(self._call.client, encode_message(advance))

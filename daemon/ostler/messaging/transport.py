@@ -1,0 +1,149 @@
+"""The seam between messages and what carries them. Two transports stand behind it: `zmq` and `memory`.
+
+A transport moves bytes and knows who sent them; it does not know what they mean. What it must promise is held by one
+suite in `tests/contract`, which a new transport has to pass:
+
+- a message arrives whole or not at all, and those of one sender in their order;
+- who a client is, the transport knows by itself, and no client can say it is another;
+- a link that is lost says so, once and soon, after everything that had arrived before;
+- what a receiver does not take is dropped above a limit, and the sender is never held up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, Protocol, TypeAlias
+
+from ostler.errors import ConnectionLost
+from ostler.types import Peer
+
+ClientId: TypeAlias = Hashable
+"""Names one connection of one client; never used again for another as long as the server lives."""
+
+Data: TypeAlias = bytes | memoryview
+Receive: TypeAlias = Callable[[ClientId, Data, Peer], None]
+OnMessage: TypeAlias = Callable[[Data], None]
+OnLost: TypeAlias = Callable[[ConnectionLost], None]
+
+CONTROL_PREFIX = b"!"
+"""Subscriptions that begin with this are questions: whoever makes one gets one answer under that very key."""
+
+
+class Limits(NamedTuple):
+    """What a transport may take: bytes of one message, messages that wait for one receiver, mode of unix sockets."""
+
+    max_message_size: int = 16 * 1024 * 1024
+    queue: int = 10_000
+    socket_mode: int = 0o666
+
+
+class ServerLink(Protocol):
+    """The server's end of all its clients. Used on the loop's thread only."""
+
+    address: str
+
+    def start(self, receive: Receive) -> None:
+        """Begin to hand over messages; `receive` must not raise."""
+        ...
+
+    def send(self, client: ClientId, data: bytes) -> bool:
+        """Send to one client; return False when it has gone. To one that does not read, the message is dropped."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and let go of the address. May be called twice."""
+        ...
+
+
+class EventLink(Protocol):
+    """The publisher's end of all its subscribers. Used on the loop's thread only.
+
+    A subscription that begins with `CONTROL_PREFIX` is answered with what `answer(peer)` returns, under that key, after
+    all subscriptions that the same subscriber made before it; others count only when `admit(peer)` says so.
+    """
+
+    address: str
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
+        """Begin to take subscriptions."""
+        ...
+
+    def publish(self, data: bytes) -> None:
+        """Send to everybody who subscribed to what the message begins with; dropped for those who do not read."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and let go of the address. May be called twice."""
+        ...
+
+
+class Link(Protocol):
+    """A client's end, blocking. Used on one thread at a time."""
+
+    def send(self, data: bytes) -> None:
+        """Send to the server.
+
+        Raises:
+            ConnectionLost: The server has gone.
+            Busy: It does not take what is sent.
+        """
+        ...
+
+    def receive(self, timeout: float) -> list[bytes]:
+        """Wait up to `timeout` seconds and return what has come; empty when nothing has.
+
+        Raises:
+            ConnectionLost: The server has gone, and everything that it had sent has been returned before.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close; what was sent goes out. May be called twice."""
+        ...
+
+
+class AsyncLink(Protocol):
+    """A client's end on a loop; what comes goes to the callbacks given when it was opened."""
+
+    def send(self, data: bytes) -> None:
+        """Send to the server; raises as `Link.send`."""
+        ...
+
+    def close(self) -> None:
+        """Close without a call of `on_lost`. May be called twice."""
+        ...
+
+
+class Transport(Protocol):
+    """Opens links. Clients' links may be opened on any thread, servers' on the loop's.
+
+    Opening a client's link raises `NotRunning` when nobody listens and `NotPermitted` when the socket may not be used.
+    """
+
+    def serve_rpc(self) -> ServerLink:
+        """Take the address for calls."""
+        ...
+
+    def serve_events(self) -> EventLink:
+        """Take the address for events."""
+        ...
+
+    def connect(self) -> Link:
+        """Open a link for calls."""
+        ...
+
+    def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link for calls on the running loop."""
+        ...
+
+    def subscribe(self, prefixes: Iterable[bytes]) -> Link:
+        """Open a link that receives events that begin with one of the prefixes; nothing is sent on it."""
+        ...
+
+    def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link that receives events on the running loop; nothing is sent on it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what links share; every link has been closed before."""
+        ...

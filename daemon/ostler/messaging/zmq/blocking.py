@@ -1,0 +1,139 @@
+"""A client's sockets, and its end without a loop. Imports no asyncio: the command starts with this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import zmq
+
+from ostler.errors import Busy, ConnectionLost
+from ostler.messaging.transport import Limits
+from ostler.messaging.zmq.options import NOBLOCK, set_options
+from ostler.messaging.zmq.unix import probe
+
+if TYPE_CHECKING:
+    from ostler.messaging.zmq.options import Context, Socket
+
+_BATCH = 1000
+
+
+class Sockets(NamedTuple):
+    """A client's socket, and another on which ZeroMQ tells that its connection has ended."""
+
+    data: Socket
+    monitor: Socket
+
+    def close(self) -> None:
+        """Close both; what was sent goes out."""
+        self.data.disable_monitor()
+        self.monitor.close(linger=0)
+        self.data.close()
+
+
+def dealer(context: Context, address: str, limits: Limits) -> Sockets:
+    """Open a socket for calls.
+
+    Raises:
+        NotRunning: Nobody listens there.
+        NotPermitted: This user may not use it.
+        InvalidInput: It is no `ipc://` address.
+    """
+    probe(address)
+    return _connect(context.socket(zmq.DEALER), address, limits)
+
+
+def subscriber(context: Context, address: str, limits: Limits, prefixes: Iterable[bytes]) -> Sockets:
+    """Open a socket that receives events that begin with one of the prefixes; raises as `dealer`."""
+    probe(address)
+    socket = context.socket(zmq.SUB)
+    for prefix in prefixes:
+        socket.set(zmq.SUBSCRIBE, prefix)
+    return _connect(socket, address, limits)
+
+
+def _connect(socket: Socket, address: str, limits: Limits) -> Sockets:
+    set_options(socket, limits)
+    ends = (
+        zmq.Event.DISCONNECTED
+        | zmq.Event.CLOSED
+        | zmq.Event.CONNECT_RETRIED
+        | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+        | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+        | zmq.Event.HANDSHAKE_FAILED_AUTH
+    )
+    monitor = socket.get_monitor_socket(ends)
+    socket.connect(address)
+    return Sockets(socket, monitor)
+
+
+def lost() -> ConnectionLost:
+    """Return the error of a link whose server has gone."""
+    return ConnectionLost("the daemon closed the connection", hint="see `systemctl status ostler`")
+
+
+def send(socket: Socket, data: bytes) -> None:
+    """Send without waiting.
+
+    Raises:
+        Busy: The server does not take what is sent.
+    """
+    try:
+        socket.send(data, NOBLOCK)
+    except zmq.Again:
+        raise Busy(
+            "the daemon does not take what is sent to it", hint="is it stopped? see `ostler status`", retry_after=1.0
+        ) from None
+
+
+class BlockingLink:
+    """A client's end that waits by itself. One thread at a time.
+
+    Args:
+        sockets: The open sockets.
+    """
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+        self._poller = zmq.Poller()
+        self._poller.register(sockets.data, zmq.POLLIN)
+        self._poller.register(sockets.monitor, zmq.POLLIN)
+        self._lost = False
+        self._closed = False
+
+    def send(self, data: bytes) -> None:
+        """See `Link.send`."""
+        if self._lost:
+            raise lost()
+        send(self._sockets.data, data)
+
+    def receive(self, timeout: float) -> list[bytes]:
+        """See `Link.receive`."""
+        if self._lost:
+            raise lost()
+        ready = dict(self._poller.poll(max(0, int(timeout * 1000 + 0.999))))
+        # In this order: a server that answered and then went has answered.
+        ended = self._sockets.monitor in ready
+        found = self._read()
+        if ended:
+            self._lost = True
+            if not found:
+                raise lost()
+        return found
+
+    def close(self) -> None:
+        """See `Link.close`."""
+        if not self._closed:
+            self._closed = True
+            self._sockets.close()
+
+    def _read(self) -> list[bytes]:
+        found: list[bytes] = []
+        try:
+            while len(found) < _BATCH:
+                frames = self._sockets.data.recv_multipart(NOBLOCK)
+                if len(frames) == 1:
+                    found.append(frames[0])
+        except zmq.Again:
+            pass
+        return found

@@ -1,0 +1,99 @@
+"""The publisher's end of events: an XPUB that looks at each subscription."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import zmq
+
+from ostler.messaging.transport import CONTROL_PREFIX, Limits
+from ostler.messaging.zmq.drain import Drain
+from ostler.messaging.zmq.listen import Peers, listen
+from ostler.messaging.zmq.options import NOBLOCK, set_options
+from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.zmq.options import Context
+
+_log = logging.getLogger(__name__)
+_PREFIX_LIMIT = 512
+
+
+class XPubLink:
+    """The publisher's end of all its subscribers.
+
+    With XPUB_MANUAL a subscription counts only when we say so, and for the connection it came from.
+
+    Args:
+        context: The ZeroMQ context.
+        address: An `ipc://` address.
+        limits: What the socket takes.
+        fd: A listening socket that was handed over; None to make one.
+
+    Raises:
+        OstlerError: The address cannot be taken; see `listen`.
+    """
+
+    def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
+        self.address = address
+        self._socket = context.socket(zmq.XPUB)
+        self._closed = False
+        self._drain: Drain | None = None
+        self._peers = Peers()
+        self._admit: Callable[[Peer], bool] | None = None
+        self._answer: Callable[[Peer], bytes] | None = None
+        try:
+            set_options(self._socket, limits)
+            self._socket.set(zmq.XPUB_MANUAL, 1)
+            self._bound = listen(self._socket, address, limits.socket_mode, fd)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
+        """See `EventLink.start`."""
+        self._admit, self._answer = admit, answer
+        self._drain = Drain(self._socket, self._take)
+
+    def publish(self, data: bytes) -> None:
+        """See `EventLink.publish`."""
+        if self._closed:
+            return
+        self._socket.send(data, NOBLOCK)  # a subscriber that does not read loses it; XPUB never says Again
+        if self._drain is not None:
+            self._drain.after_send()
+
+    def close(self) -> None:
+        """See `EventLink.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._bound is not None:
+            self._bound.unlink()
+        if self._drain is not None:
+            self._drain.close()
+        self._socket.close()
+
+    def _take(self) -> None:
+        frame = self._socket.recv(NOBLOCK, copy=False)
+        data = frame.bytes
+        try:
+            self._subscription(data[:1], data[1:], frame)
+        except Exception:  # noqa: BLE001 - a defect of ours must not take the publisher down
+            _log.exception("a subscription could not be handled")
+
+    def _subscription(self, verb: bytes, prefix: bytes, frame: zmq.Frame) -> None:
+        if verb == b"\0":
+            self._socket.set(zmq.UNSUBSCRIBE, prefix)
+        if verb != b"\1" or len(prefix) > _PREFIX_LIMIT or self._admit is None or self._answer is None:
+            return
+        peer = self._peers.of(frame)
+        if prefix.startswith(CONTROL_PREFIX):
+            # Only the one who asked is subscribed to this key, and only for this one answer.
+            self._socket.set(zmq.SUBSCRIBE, prefix)
+            self._socket.send(prefix + b"\0" + self._answer(peer), NOBLOCK)
+            self._socket.set(zmq.UNSUBSCRIBE, prefix)
+        elif self._admit(peer):
+            self._socket.set(zmq.SUBSCRIBE, prefix)

@@ -1,0 +1,76 @@
+"""A client's end on a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from ostler.messaging.transport import OnLost, OnMessage
+from ostler.messaging.zmq.blocking import Sockets, lost, send
+from ostler.messaging.zmq.drain import Drain
+from ostler.messaging.zmq.options import NOBLOCK
+
+if TYPE_CHECKING:
+    from ostler.messaging.zmq.options import Socket
+
+
+class LoopLink:
+    """A client's end on the running loop.
+
+    Args:
+        sockets: The open sockets.
+        on_message: Takes each message.
+        on_lost: Told once when the server has gone, after all messages that had come.
+    """
+
+    def __init__(self, sockets: Sockets, on_message: OnMessage, on_lost: OnLost) -> None:
+        self._sockets = sockets
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._closed = False
+        self._recv: Callable[..., Any] = partial(zmq.backend.Socket.recv, sockets.data)
+        self._data = Drain(sockets.data, self._take)
+        self._monitor = Drain(sockets.monitor, self._ended)
+
+    def send(self, data: bytes) -> None:
+        """See `AsyncLink.send`."""
+        if self._closed:
+            raise lost()
+        send(self._sockets.data, data)
+        self._data.after_send()
+
+    def close(self) -> None:
+        """See `AsyncLink.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._data.close()
+        self._monitor.close()
+        self._sockets.close()
+
+    def _take(self) -> None:
+        frame = self._recv(NOBLOCK, False)
+        if frame.more:
+            _skip(self._sockets.data)
+        else:
+            self._on_message(frame.bytes)
+
+    def _ended(self) -> None:
+        self._sockets.monitor.recv_multipart(NOBLOCK)
+        try:
+            # A server that answered and then went has answered.
+            while not self._closed:
+                self._take()
+        except zmq.Again:
+            pass
+        if not self._closed:
+            self.close()
+            self._on_lost(lost())
+
+
+def _skip(socket: Socket) -> None:
+    while socket.get(zmq.RCVMORE):
+        socket.recv(NOBLOCK)

@@ -1,0 +1,110 @@
+"""The server's end of calls: a ROUTER."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from ostler.messaging.transport import ClientId, Limits, Receive
+from ostler.messaging.zmq.drain import Drain
+from ostler.messaging.zmq.listen import Peers, listen
+from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK, set_options
+
+if TYPE_CHECKING:
+    from ostler.messaging.zmq.options import Context
+
+_log = logging.getLogger(__name__)
+
+
+class RouterLink:
+    """The server's end of all its clients.
+
+    Args:
+        context: The ZeroMQ context.
+        address: An `ipc://` address.
+        limits: What the socket takes.
+        fd: A listening socket that was handed over; None to make one.
+
+    Raises:
+        OstlerError: The address cannot be taken; see `listen`.
+    """
+
+    def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
+        self.address = address
+        self.dropped = 0
+        self.odd_frames = 0
+        self._socket = context.socket(zmq.ROUTER)
+        self._closed = False
+        self._drain: Drain | None = None
+        self._receive: Receive = _ignore
+        self._peers = Peers()
+        # The methods of the base class without the conveniences on top of them: these run for each message.
+        self._recv: Callable[..., Any] = partial(zmq.backend.Socket.recv, self._socket)
+        self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
+        try:
+            set_options(self._socket, limits)
+            self._socket.set(zmq.ROUTER_MANDATORY, 1)
+            self._bound = listen(self._socket, address, limits.socket_mode, fd)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
+
+    def start(self, receive: Receive) -> None:
+        """See `ServerLink.start`."""
+        self._receive = receive
+        self._drain = Drain(self._socket, self._take)
+
+    def send(self, client: ClientId, data: bytes) -> bool:
+        """See `ServerLink.send`."""
+        if self._closed:
+            return False
+        try:
+            self._send(client, SNDMORE_NOBLOCK)
+            self._send(data, NOBLOCK)
+        except zmq.Again:
+            self.dropped += 1  # it does not read; its calls will see that they have been forgotten
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return False
+        if self._drain is not None:
+            self._drain.after_send()
+        return True
+
+    def close(self) -> None:
+        """See `ServerLink.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._bound is not None:
+            self._bound.unlink()
+        if self._drain is not None:
+            self._drain.close()
+        self._socket.close()
+
+    def _take(self) -> None:
+        client = self._recv(NOBLOCK)
+        frame = self._recv(NOBLOCK, False)
+        if frame.more:
+            self._skip_rest()
+            return
+        try:
+            self._receive(client, frame.bytes, self._peers.of(frame))
+        except Exception:  # noqa: BLE001 - a defect of ours must not take the server down
+            _log.exception("a message could not be handled")
+
+    def _skip_rest(self) -> None:
+        """Drop a message of more than one frame: it is none of ours."""
+        self.odd_frames += 1
+        while self._socket.get(zmq.RCVMORE):
+            self._recv(NOBLOCK, False)
+
+
+def _ignore(_client: ClientId, _data: object, _peer: object) -> None:
+    """Stand in until the server has started."""

@@ -1,0 +1,156 @@
+"""Unix sockets: bound by us, so that their mode is right at once, and left-overs are told from the living."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted, NotRunning
+
+BACKLOG = 1024
+PATH_MAX = 107
+"""Bytes of the longest path that the kernel takes for a unix socket."""
+_SCHEME = "ipc://"
+
+
+def path_of(address: str) -> Path:
+    """Return the path of an `ipc://` address.
+
+    Raises:
+        InvalidInput: It is another kind of address, or the path is too long for the kernel.
+    """
+    text = address.removeprefix(_SCHEME)
+    if text == address or not text.startswith("/"):
+        raise InvalidInput(
+            f"{address!r} is no address of this daemon", hint="use ipc:///path/to/socket", address=address
+        )
+    if len(os.fsencode(text)) > PATH_MAX:
+        raise InvalidInput(
+            f"the path of the socket {text} is longer than {PATH_MAX} bytes, which the kernel does not take",
+            hint="choose a shorter folder with `--root` or OSTLER_ROOT",
+            path=text,
+        )
+    return Path(text)
+
+
+class BoundSocket:
+    """A listening unix socket.
+
+    Args:
+        path: Where it is.
+        mode: Mode of its file.
+
+    Raises:
+        Conflict: Somebody listens there already.
+        NotPermitted: The folder may not be written.
+        MessagingError: It cannot be made for another reason.
+    """
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self.path = path
+        self._made: tuple[int, int] | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._bind(mode)
+        except OSError as error:
+            self._socket.close()
+            raise _bind_error(path, error) from error
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def detach(self) -> int:
+        """Give the descriptor away; whoever takes it closes it."""
+        return self._socket.detach()
+
+    def unlink(self) -> None:
+        """Remove the file, unless it is another's by now."""
+        with suppress(OSError):
+            found = self.path.lstat()
+            if (found.st_dev, found.st_ino) == self._made:
+                self.path.unlink()
+
+    def _bind(self, mode: int) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Two daemons that start at once must not both find the left-over dead: the second would remove the
+            # socket of the first.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            _remove_left_over(self.path)
+            # The mode of the descriptor is that of the file at bind, less the umask: nobody gets in before chmod.
+            os.fchmod(self._socket.fileno(), 0o600)
+            self._socket.bind(str(self.path))
+            self.path.chmod(mode)
+            self._socket.listen(BACKLOG)
+            found = self.path.lstat()
+            self._made = (found.st_dev, found.st_ino)
+        finally:
+            os.close(folder)
+
+
+def _remove_left_over(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise Conflict(f"{path} is there and is no socket", hint="move it away", path=path)
+    if _connect(path) in (0, errno.EAGAIN, errno.EPERM, errno.EACCES):
+        raise Conflict(
+            f"another daemon already listens on {path}",
+            hint="stop it, or use another folder with `--root`",
+            path=path,
+        )
+    path.unlink()
+
+
+def _bind_error(path: Path, error: OSError) -> MessagingError | NotPermitted:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotPermitted(
+            f"the socket {path} cannot be made: {error.strerror}",
+            hint="make the folder writable for the daemon's user, or use another with `--root`",
+            path=path,
+        )
+    return MessagingError(
+        f"the socket {path} cannot be made: {error.strerror}", hint="does its folder exist?", path=path
+    )
+
+
+def probe(address: str) -> None:
+    """See whether somebody listens.
+
+    Raises:
+        NotRunning: Nobody does.
+        NotPermitted: This user may not use the socket.
+        InvalidInput: It is no address of a unix socket.
+    """
+    path = path_of(address)
+    code = _connect(path)
+    if code in (0, errno.EAGAIN):  # EAGAIN: somebody does, and is busy taking others in
+        return
+    if code in (errno.EACCES, errno.EPERM):
+        raise NotPermitted(
+            f"the socket {path} may not be used by this user",
+            hint="ask as root or as the daemon's user, or have an administrator open it (`socket_mode`, [access])",
+            path=path,
+        )
+    raise NotRunning(
+        f"the daemon is not running: nobody listens on {path}",
+        hint="start it with `ostler run` or `systemctl start ostler`",
+        path=path,
+    )
+
+
+def _connect(path: Path) -> int:
+    """Return 0 when somebody listens, else the number of the error."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probing:
+        probing.setblocking(False)
+        try:
+            return probing.connect_ex(str(path))
+        except OSError as error:
+            return error.errno or errno.EINVAL
