@@ -101,9 +101,8 @@ class Folder:
                 if entry.name.startswith("."):
                     if entry.name.endswith(_PARTIAL):
                         partials.add(entry.name[1 : -len(_PARTIAL)])
-                elif entry.is_file(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    found[entry.name] = Found(status.st_size, status.st_blocks * 512)
+                elif (facts := _facts(entry)) is not None:
+                    found[entry.name] = facts
         return found, partials
 
     def make(self, kind: str, name: str, fill: Callable[[int], None], *, mode: int = 0o600) -> None:
@@ -191,6 +190,16 @@ class Folder:
         finally:
             os.close(descriptor)
             path.unlink(missing_ok=True)
+
+
+def _facts(entry: os.DirEntry[str]) -> Found | None:
+    try:
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # deleted since the folder was read
+        return None
+    return Found(status.st_size, status.st_blocks * 512)
 
 
 @contextmanager

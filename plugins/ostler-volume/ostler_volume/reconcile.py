@@ -136,9 +136,9 @@ class Reconciler:
     def _look_for_strangers(self, backend: str, driver: Any, inventory: Inventory) -> None:
         sizes = {**inventory.volumes, **inventory.snapshots}
         strangers = sizes.keys() - self._recorded()
-        if strangers:  # deleted in between, or really without a record
+        if strangers:  # really without a record, or deleted, or made anew while we looked
             again: Inventory = driver.inventory()
-            strangers &= again.volumes.keys() | again.snapshots.keys()
+            strangers = (strangers & (again.volumes.keys() | again.snapshots.keys())) - self._recorded()
         unknown = {key: sizes[key].size for key in sorted(strangers)}
         if unknown and unknown != self._shop.unknown.get(backend):
             names = ", ".join(unknown)

@@ -25,8 +25,8 @@ class Crash(BaseException):
 class FakeDrivers(dict):
     """Drivers that are called directly; `states` and `whys` say what they are."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, **drivers):
+        super().__init__(drivers)
         self.states, self.whys = {}, {}
 
     def ready(self):
@@ -46,7 +46,7 @@ class FakeClient:
     def __init__(self):
         self.answers, self.calls, self.events = {}, [], []
 
-    def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):
+    def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002 - as the real one
         self.calls.append((topic, method, host, arguments))
         answer = self.answers.get((topic, method))
         if answer is None:

@@ -105,8 +105,8 @@ def test_only_the_length_that_was_asked_for_is_copied(tmp_path):
 
 def test_reflink_says_no_where_blocks_cannot_be_shared(tmp_path):
     (tmp_path / "source").write_bytes(b"x" * 4096)
-    with (tmp_path / "source").open("rb") as of, open("/dev/shm/ostler-test-reflink", "w+b") as to:
-        os.unlink("/dev/shm/ostler-test-reflink")
+    other = os.memfd_create("ostler-test")  # on a file system of its own
+    with (tmp_path / "source").open("rb") as of, os.fdopen(other, "w+b") as to:
         assert reflink(of.fileno(), to.fileno()) is False
 
 

@@ -1,0 +1,238 @@
+"""Operations that are stopped at their Nth step, and what must be true afterwards.
+
+As a program it does that for real: `crash_scenario.py FOLDER` forks a process for every step of every operation, lets it
+die there by `os._exit`, starts again on what it left, and prints one line for each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Store, TargetNotFound
+from ostler.testing import FakeClock
+from ostler.types import DriverStatus
+from ostler_volume import loop
+from ostler_volume.file_driver import FileDriver, FileDriverOptions
+from ostler_volume.manager import VolumeManager, VolumeOptions
+
+KIB = 2**10
+SIZE = 256 * KIB
+CONTENT = bytes(range(256)) * 512 + bytes(KIB)
+LOG = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
+
+
+class Steps:
+    """Counts the steps of an operation, and dies at the Nth."""
+
+    def __init__(self, at, die):
+        self.at, self.die, self.taken, self.on = at, die, 0, False
+
+    def __call__(self, name):
+        if self.on:
+            self.taken += 1
+            if self.taken == self.at:
+                self.on = False
+                self.die(name)
+
+
+class SteppingStore:
+    """A store whose writes are two steps each: before and after the commit."""
+
+    def __init__(self, store, step):
+        self._store, self._step = store, step
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def write(self, fn, **named):
+        self._step("before a commit")
+        result = self._store.write(fn, **named)
+        self._step("after a commit")
+        return result
+
+
+class OneDriver(dict):
+    def ready(self):
+        return list(self)
+
+    def status(self, name):
+        return DriverStatus(name=name, driver="file", state=DriverState.READY)
+
+
+class NoClient:
+    def call(self, topic, method, /, **_):
+        raise TargetNotFound(f"no service on {topic}")
+
+    def publish(self, *_, **__):
+        pass
+
+
+class House:
+    """A service on a folder; `step` is called at every step of store and driver."""
+
+    def __init__(self, root, step=lambda _name: None):
+        self.root, self.folder = root, root / "volumes"
+        self.store = Store.open(root / "state" / "ostler.db")
+        self.store.migrate("volume", "ostler_volume.migrations")
+        options = FileDriverOptions(driver="file", path=str(self.folder), reserve="0B")
+        given = {"topic": "volume", "host": "node1", "clock": FakeClock(), "log": LOG}
+        self.driver = FileDriver(DriverEnvironment(name="local", options=options, kv=None, **given))
+        self.driver.folder._seam = step
+        self.driver.initialise()
+        self.manager = VolumeManager(
+            ManagerEnvironment(
+                options=VolumeOptions(manager="volume"),
+                drivers=OneDriver(local=self.driver),
+                store=SteppingStore(self.store, step),
+                client=NoClient(),
+                **given,
+            )
+        )
+        self.ctx = Context("volume", "crash")
+        self.manager.driver_ready("local")
+
+    def close(self):
+        self.store.close()
+        self.driver.cleanup()
+
+    def prepare(self):
+        (self.root / "image").write_bytes(CONTENT)
+        manager, ctx = self.manager, self.ctx
+        manager.create_volume(ctx, "gold", SIZE, image=str(self.root / "image"))
+        manager.create_snapshot(ctx, "gold", "v1")
+        manager.create_volume(ctx, "spare", SIZE, source="gold")
+        manager.create_snapshot(ctx, "spare", "v1")
+        manager.delete_snapshot(ctx, "spare", "v1")
+
+    def image(self):
+        return str(self.root / "image")
+
+
+def _attach_and_detach(house):
+    house.manager.attach_volume(house.ctx, "spare")
+    house.manager.detach_volume(house.ctx, "spare")
+
+
+OPERATIONS = {
+    "create": lambda house: house.manager.create_volume(house.ctx, "new", SIZE),
+    "create from image": lambda house: house.manager.create_volume(house.ctx, "new", SIZE, image=house.image()),
+    "clone": lambda house: house.manager.create_volume(house.ctx, "new", SIZE, source="gold"),
+    "from snapshot": lambda house: house.manager.create_volume(house.ctx, "new", SIZE, snapshot="gold@v1"),
+    "extend": lambda house: house.manager.extend_volume(house.ctx, "spare", 2 * SIZE),
+    "delete": lambda house: house.manager.delete_volume(house.ctx, "spare"),
+    "create snapshot": lambda house: house.manager.create_snapshot(house.ctx, "gold", "v2"),
+    "delete snapshot": lambda house: house.manager.delete_snapshot(house.ctx, "gold", "v1"),
+    "attach and detach": _attach_and_detach,
+}
+FRESH = {"create": {"new": b""}, **dict.fromkeys(("create from image", "clone", "from snapshot"), {"new": CONTENT})}
+
+
+def check(house, operation, finished):
+    """Raise unless records and files agree, nothing is half done, and what was acknowledged is there."""
+    volumes = {one.name: one for one in house.manager.records.volumes()}
+    snapshots = {f"{one.volume}@{one.name}": one for one in house.manager.records.snapshots()}
+    inventory = house.driver.inventory()
+    assert {one.state for one in (*volumes.values(), *snapshots.values())} <= {"available", "in-use"}, volumes
+    assert {name: one.size for name, one in volumes.items()} == {k: v.size for k, v in inventory.volumes.items()}
+    assert {name: one.size for name, one in snapshots.items()} == {k: v.size for k, v in inventory.snapshots.items()}
+    assert {name: one.device for name, one in volumes.items() if one.device} == inventory.devices
+    assert inventory.partials == frozenset()
+    assert house.manager._shop.unknown["local"] == {}
+    assert all(one.promised == one.size for one in volumes.values())
+    wanted = {"gold": CONTENT, "spare": CONTENT, **FRESH.get(operation, {})}
+    for name in volumes:
+        data = (house.folder / "volumes" / name).read_bytes()
+        assert data == wanted[name] + bytes(len(data) - len(wanted[name])), name
+    if finished:
+        done = {
+            "extend": lambda: volumes["spare"].size == 2 * SIZE,
+            "delete": lambda: "spare" not in volumes,
+            "create snapshot": lambda: "gold@v2" in snapshots,
+            "delete snapshot": lambda: "gold@v1" not in snapshots,
+            "attach and detach": lambda: not inventory.devices,
+        }
+        assert done.get(operation, lambda: "new" in volumes)(), "acknowledged and lost"
+
+
+def recover(root, operation, finished):
+    """Start again on what was left, check it, and see that work goes on."""
+    house = House(root)
+    try:
+        check(house, operation, finished)
+        for volume in house.manager.records.volumes():
+            if volume.device:
+                house.manager.detach_volume(house.ctx, volume.name)
+        house.manager.create_volume(house.ctx, "after", SIZE)
+        house.manager.delete_volume(house.ctx, "after")
+    finally:
+        for device in house.driver.inventory().devices.values():
+            loop.detach(device, lambda: None)
+        house.close()
+
+
+def copy_of(template, root):
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(template, root)
+    return root
+
+
+def forked(work):
+    """Run in a process of its own; return its exit code."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _prepare(template):
+    house = House(template)
+    house.prepare()
+    house.close()
+
+
+def _die(name):
+    sys.stdout.write(f"{name}, ")
+    sys.stdout.flush()
+    os._exit(17)
+
+
+def _work(root, operation, number):
+    steps = Steps(number, _die)
+    house = House(root, steps)
+    steps.on = True
+    OPERATIONS[operation](house)
+    steps.on = False
+    house.close()
+
+
+def main(folder):
+    template = folder / "template"
+    assert forked(lambda: _prepare(template)) == 0
+    for operation in OPERATIONS:
+        if operation.startswith("attach") and loop.usable():
+            continue
+        for number in range(1, 100):
+            root = copy_of(template, folder / "root")
+            died = forked(lambda: _work(root, operation, number))  # noqa: B023 - run at once
+            assert died in (0, 17), (operation, number)
+            recovered = forked(lambda: recover(root, operation, died == 0))  # noqa: B023 - run at once
+            sys.stdout.write(f"{operation}, step {number}: {'ok' if recovered == 0 else 'WRONG'}\n")
+            sys.stdout.flush()
+            if died == 0:
+                break
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

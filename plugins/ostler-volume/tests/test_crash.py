@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ostler_volume import loop
+
+PROGRAM = Path(__file__).with_name("crash_scenario.py")
+
+
+@pytest.fixture(scope="module")
+def scenario():
+    spec = importlib.util.spec_from_file_location("crash_scenario", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def template(scenario, tmp_path_factory):
+    root = tmp_path_factory.mktemp("template")
+    scenario._prepare(root)
+    return root
+
+
+def die(name):
+    from _pytest.outcomes import Exit  # a BaseException that no code under test knows
+
+    raise Exit(name)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    ["create", "create from image", "clone", "from snapshot", "extend", "delete", "create snapshot", "delete snapshot"],
+)
+def test_trap_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenario, template, tmp_path, operation):
+    for number in range(1, 100):
+        root = scenario.copy_of(template, tmp_path / "root")
+        steps = scenario.Steps(number, die)
+        house = scenario.House(root, steps)
+        steps.on = True
+        try:
+            scenario.OPERATIONS[operation](house)
+            finished = True
+        except BaseException as crash:
+            assert type(crash).__name__ == "Exit", crash
+            finished = False
+        steps.on = False
+        house.close()
+        scenario.recover(root, operation, finished)
+        if finished:
+            assert number > 4  # there are two commits at least
+            return
+    pytest.fail("the operation has no end")
+
+
+def test_trap_a_killed_process_leaves_a_correct_state_at_every_step_of_every_operation(tmp_path):
+    done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=55, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 60
+    assert any(line.startswith("after a commit, attach") for line in lines) or loop.usable()
