@@ -1,0 +1,117 @@
+"""A server on each transport, with clients of both kinds: what passes here passes on every transport."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ostler.aio import Inbox, WorkerPool
+from ostler.clock import SystemClock
+from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.memory import MemoryTransport
+from ostler.messaging.transport import Limits, Transport
+from ostler.messaging.zmq import ZmqTransport
+
+
+@dataclass
+class World:
+    """One daemon's messaging, without the daemon."""
+
+    transport: Transport
+    dispatcher: Dispatcher
+    server: RpcServer
+    publisher: Publisher
+    inbox: Inbox
+    pool: WorkerPool
+    clients: list[AsyncClient] = field(default_factory=list)
+    sync_clients: list[Client] = field(default_factory=list)
+
+    def add(self, topic: str, target: object, **options) -> Endpoint:
+        endpoint = Endpoint(topic, "here", target, self.pool, **options)
+        self.dispatcher.add_endpoint(endpoint)
+        return endpoint
+
+    def client(self, **options) -> AsyncClient:
+        client = AsyncClient(transport=options.pop("transport", self.transport), **options)
+        self.clients.append(client)
+        return client
+
+    def sync_client(self, **options) -> Client:
+        client = Client(transport=self.transport, **options)
+        self.sync_clients.append(client)
+        return client
+
+    def local(self, topic: str = "tests", **options) -> LocalServiceClient:
+        return LocalServiceClient(self.dispatcher, self.inbox, self.publisher, topic=topic, **options)
+
+
+def serve(transport: Transport, *, access: Access | None = None, **options) -> World:
+    clock = SystemClock()
+    inbox = Inbox(asyncio.get_running_loop())
+    access = access or Access()
+    dispatcher = Dispatcher(access, clock, inbox, host="here")
+    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
+    publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
+    dispatcher.on_fanout = publisher.tell_fanout
+    server.start()
+    publisher.start()
+    return World(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))
+
+
+async def stop(world: World) -> None:
+    for client in world.clients:
+        await client.close()
+    for client in world.sync_clients:
+        await asyncio.to_thread(client.close)
+    world.dispatcher.close()
+    world.server.close()
+    world.publisher.close()
+    world.pool.close()
+    await asyncio.to_thread(world.transport.close)
+    assert world.pool.join(5) == []
+
+
+@pytest.fixture(params=["memory", "zmq"])
+def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
+    def make(limits: Limits | None = None) -> Transport:
+        if request.param == "memory":
+            return MemoryTransport(limits=limits)
+        folder = tmp_path_factory.mktemp("run")
+        return ZmqTransport(f"ipc://{folder}/rpc.sock", f"ipc://{folder}/events.sock", limits=limits)
+
+    return make
+
+
+@pytest.fixture
+def world_of(make_transport):
+    """Open a world on the transport under test: `async with world_of() as world`."""
+
+    @asynccontextmanager
+    async def open_world(limits: Limits | None = None, **options) -> AsyncIterator[World]:
+        world = serve(make_transport(limits), **options)
+        try:
+            yield world
+        finally:
+            await stop(world)
+
+    return open_world
+
+
+def run(test) -> None:
+    """Run a coroutine function to its end; tests here bring their own loop."""
+    asyncio.run(test)
+
+
+async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait for something that nobody tells of."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+__all__ = ["Path", "World", "os", "run", "serve", "stop", "threading", "until"]
