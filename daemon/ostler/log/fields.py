@@ -12,7 +12,7 @@ from typing import Any
 CARRIER = "ostler_fields"
 """The attribute of a log record that holds the fields an adapter gave it."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, "message_id"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER}
 _NONE: Mapping[str, object] = MappingProxyType({})
 _current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
 
@@ -44,10 +44,8 @@ class FieldAdapter(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the fields where the formatters find them."""
         given = dict(kwargs.get("extra") or {})
-        carried = {CARRIER: {**self.fields, **given}}
-        if "message_id" in given:
-            carried["message_id"] = carried[CARRIER].pop("message_id")
-        return msg, {**kwargs, "extra": carried}
+        given.update(given.pop(CARRIER, {}))
+        return msg, {**kwargs, "extra": {CARRIER: {**self.fields, **given}}}
 
 
 def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **values: object) -> FieldAdapter:
@@ -57,6 +55,11 @@ def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **va
     if isinstance(logger, logging.LoggerAdapter):
         return FieldAdapter(logger.logger, {**(logger.extra or {}), **values})
     return FieldAdapter(logger, values)
+
+
+def extra(**values: object) -> dict[str, object]:
+    """Return what to pass as `extra` to a plain logger, so that its line carries fields of any names."""
+    return {CARRIER: values}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ostler.errors import OstlerError, describe
 from ostler.log.fields import fields_of
+from ostler.log.messages import MESSAGE_IDS
 from ostler.log.secrets import mask_text, masked
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
@@ -29,7 +30,8 @@ def message_of(record: logging.LogRecord) -> str:
     error = _expected(record)
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
-    return mask_text(text).translate(_CONTROL)
+    text = mask_text(text)
+    return text if text.isprintable() else text.translate(_CONTROL)
 
 
 def traceback_of(record: logging.LogRecord) -> str:
@@ -73,7 +75,9 @@ class TextFormatter(logging.Formatter):
         level = f"{record.levelname:<8}"
         if self._colours and record.levelname in _COLOURS:
             level = f"{_COLOURS[record.levelname]}{level}{_PLAIN}"
-        extra = " ".join(f"{name}={_short(value)}" for name, value in shown_fields(record).items())
+        shown = shown_fields(record)
+        shown.pop("event", None)  # it is for programs; the message says the same
+        extra = " ".join(f"{name}={_short(value)}" for name, value in shown.items())
         line = f"{when}{level} {record.name}: {message_of(record)}"
         if extra:
             line = f"{line} [{extra}]"
@@ -97,9 +101,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": message_of(record),
         }
-        if message_id := getattr(record, "message_id", ""):
+        extra = shown_fields(record)
+        if message_id := MESSAGE_IDS.get(str(extra.get("event"))):
             line["message_id"] = message_id
-        if extra := shown_fields(record):
+        if extra:
             line["fields"] = extra
         if trace := traceback_of(record):
             line["traceback"] = trace

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from ostler.log.formats import message_of, priority, shown_fields, traceback_of
 from ostler.log.handlers import SafeHandler
+from ostler.log.messages import MESSAGE_IDS
 
 SOCKET = "/run/systemd/journal/socket"
 SEND_SECONDS = 0.1
@@ -63,9 +64,10 @@ def fields_for(record: logging.LogRecord, identifier: str) -> dict[str, str]:
         "OSTLER_LOGGER": record.name,
         "OSTLER_THREAD": record.threadName or "",
     }
-    if message_id := getattr(record, "message_id", ""):
-        values["MESSAGE_ID"] = str(message_id)
-    values.update({field_name(name): str(value) for name, value in shown_fields(record).items()})
+    shown = shown_fields(record)
+    if message_id := MESSAGE_IDS.get(str(shown.get("event"))):
+        values["MESSAGE_ID"] = message_id
+    values.update({field_name(name): str(value) for name, value in shown.items()})
     return values
 
 

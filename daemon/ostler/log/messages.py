@@ -10,27 +10,29 @@ from types import MappingProxyType
 
 MESSAGE_IDS: Mapping[str, str] = MappingProxyType(
     {
-        "daemon-ready": "1cb3d995983543888ed4b731fdfdcd75",
-        "daemon-stopping": "24ea1af20b3542eca02031f48997a64c",
-        "daemon-failed": "4e88c38eecfb40ecaecd8548cd31a51c",
-        "reload-applied": "56cafef66fc7407db17c457f867f0341",
-        "reload-refused": "836d732fbd5a47b3972d6b4a1a81e85a",
-        "watchdog-withheld": "8fde407e76d54c41beb20d0d00bf08bb",
-        "stop-hung": "456c49c4b3814bf48f2bcdd2a06745d1",
-        "service-up": "21a37a6535124dd4baaee7438da81e36",
-        "service-degraded": "f2b1f4aa578640789f23812bd82a81f6",
-        "service-failed": "48b5b47b9fbd476ba5a10f883f178b69",
-        "service-record-restored": "58165a82749f424da3f74f0fe649d4e5",
-        "driver-ready": "de0f6882cc5e4489a6a2ee08140f7c64",
-        "driver-failed": "8040a4b138a646b58d4e4d8b71e37d28",
-        "driver-stuck": "e67b7c2515f744f98864178d34620521",
-        "plugin-failed": "36ae55965eea44268107e76fff90eae9",
-        "store-outage": "06f088c4b835468d8538934e75d0c8e2",
-        "store-back": "06beceeb609746febdbf171c167c7dfe",
-        "store-migrated": "bd08c5efb77a41c08913d3d262215b55",
-        "refused": "73dbb52d975d47f89199fc71e5f1cc8a",
+        "ready": "bf6b534fc1d1405cb9fe63485716ad4d",
+        "stopping": "5ddb90320e984b8b99d4b57eff3f3b31",
+        "stopped": "f34959cfbef44457a50fb20ba73225a7",
+        "start-failed": "c83c6ed718f04acba3204a44b2343103",
+        "dump": "9540676625034dba8280ba31593785b0",
+        "reload": "cc3aa4e5763b4c08bca32bf53c8fae89",
+        "watchdog": "adabbc38831d4025ae20373c5144d4ba",
+        "hung": "fbe3df9e651a40b289de9d4d847c55df",
+        "service-up": "94498e2548554ba48e3137b99cbe0429",
+        "service-degraded": "a57abb37f02b475d9faae6407c0f5d96",
+        "service-failed": "5c1c5ffcffe44d23bc1b37dc0dad9871",
+        "service-restored": "02ae447f2cbf4b17bfa509d02a45af51",
+        "driver-ready": "a36d25ec5991409390d6930cdd60f473",
+        "driver-failed": "e784074552cf479582a4cd098c48f0cf",
+        "driver-stuck": "715484f43fa342528862cdbb130b1594",
+        "plugin-failed": "33a61e93749c4149977bcdcbca9db167",
+        "outage": "3e85d3b2d307438faa11f02d26f26ac3",
+        "outage-over": "83028753de9f4661930e9ed4dcdce91d",
+        "store-migrated": "ddd851d0dd034c5cb1ad43aa20917578",
+        "refused": "d46d7caaeb2846dcb2a423edc43e2276",
     }
 )
+"""Name of an event to the id of its message. Any line with a field `event` of such a name carries the id."""
 
 
 def event(name: str) -> dict[str, str]:
@@ -39,4 +41,6 @@ def event(name: str) -> dict[str, str]:
     Raises:
         KeyError: There is no message of that name.
     """
-    return {"message_id": MESSAGE_IDS[name]}
+    if name not in MESSAGE_IDS:
+        raise KeyError(name)
+    return {"event": name}

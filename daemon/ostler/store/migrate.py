@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ostler.clock import Clock
 from ostler.errors import ContractError, SchemaTooNew, StoreError, describe
+from ostler.log import event
 from ostler.store.current import Database, session
 from ostler.store.database import translated
 
@@ -168,7 +169,8 @@ class Migrator:
             ) from error
         finally:
             database.execute_sql("PRAGMA foreign_keys = ON")
-        _log.info("the tables of %s are at version %d (%s)", namespace, step.number, step.name)
+        text = "the tables of %s are at version %d (%s)"
+        _log.info(text, namespace, step.number, step.name, extra=event("store-migrated"))
 
     @staticmethod
     def _check_references(broken: Iterable[tuple[object, ...]]) -> None:

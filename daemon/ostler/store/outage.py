@@ -7,6 +7,7 @@ import threading
 
 from ostler.clock import Clock
 from ostler.errors import describe
+from ostler.log import event
 
 
 class Outage:
@@ -43,7 +44,8 @@ class Outage:
             if self._began is not None:
                 return False
             self._began, self.since, self._tries = self._clock.monotonic(), self._clock.wall(), 1
-        self._logger.error("%s failed, which is said again when it works: %s", self._what, self.why)
+        text = "%s failed; this is said once, and once more when it works again: %s"
+        self._logger.error(text, self._what, self.why, extra=event("outage"))
         return True
 
     def worked(self) -> bool:
@@ -56,5 +58,6 @@ class Outage:
                 return False
             self._began, self._tries, self.why, self.since = None, 0, "", 0.0
         seconds = self._clock.monotonic() - began
-        self._logger.warning("%s works again after %.0f s and %d failed tries", self._what, seconds, tries)
+        text = "%s works again after %.0f s and %d failed tries"
+        self._logger.warning(text, self._what, seconds, tries, extra=event("outage-over"))
         return True

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ostler.clock import Clock, stamp
 from ostler.errors import NotFound
+from ostler.log import event
 from ostler.store.liveness import Liveness
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.store import Store
@@ -92,7 +93,8 @@ class ServiceRecords:
             return [report.topic for report in missing]
 
         for topic in self._store.write(write, label="report state", urgent=True):
-            _log.warning("the record of service %s on %s was gone and has been made again", topic, self._host)
+            text = "the record of service %s on %s was gone and has been made again"
+            _log.warning(text, topic, self._host, extra=event("service-restored"))
 
     def list(self, down_times: Mapping[str, float] | float = DOWN_TIME) -> list[ServiceStatus]:
         """Return all services, in order of topic and host.

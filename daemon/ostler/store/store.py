@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -13,7 +13,8 @@ import peewee
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
 from ostler.errors import StoreError
-from ostler.store import backup, database, migrations
+from ostler.store import backup, database
+from ostler.store import migrations as core
 from ostler.store.current import Database, current_session, session
 from ostler.store.failures import sqlite_error, translate
 from ostler.store.kv import KeyValue
@@ -66,6 +67,7 @@ class Store:
         synchronous: str = "FULL",
         busy_timeout: float = 5.0,
         backups: int = 5,
+        migrations: Mapping[str, ModuleType | str] | None = None,
     ) -> Store:
         """Lock, open, check and migrate the database; make it if there is none. Blocks; any thread.
 
@@ -76,12 +78,15 @@ class Store:
                 daemon, and commits cost less.
             busy_timeout: Seconds to wait for another program that holds the database locked.
             backups: How many copies from before migrations are kept.
+            migrations: The migrations of plugins: namespace to package; see `migrate`.
 
         Raises:
             StoreInUse: Another daemon owns this state.
             StoreUnavailable: It cannot be opened or written now.
             StoreCorrupt: It is damaged.
             SchemaTooNew: It was written by a newer version.
+            StoreError: A migration failed and was taken back.
+            ContractError: Migrations are not as they should be.
         """
         clock = clock or SystemClock()
 
@@ -94,18 +99,20 @@ class Store:
         try:
             database.create_file(path)
             store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock))
-            store._prepare()
+            store._prepare({CORE: core, **(migrations or {})})
         except BaseException:
             lock.release()
             raise
         store._writer.start()
         return store
 
-    def _prepare(self) -> None:
+    def _prepare(self, wanted: Mapping[str, ModuleType | str]) -> None:
         connection = self._connect(False)
         try:
             database.inspect(connection, self.path)
-            Migrator(connection, self.path, self._clock, self._backups.make).migrate(CORE, migrations)
+            migrator = Migrator(connection, self.path, self._clock, self._backups.make)
+            for namespace, package in wanted.items():
+                migrator.migrate(namespace, package)
         finally:
             connection.close()
 
@@ -245,6 +252,10 @@ class Store:
         finally:
             connection.close()
 
+    async def acheck(self) -> list[str]:
+        """Do what `check` does, on the loop."""
+        return await self._reader_threads.run(self.check, label="check the database")
+
     def backup(self, path: Path) -> Path:
         """Copy the database to a file that is not there yet; work goes on meanwhile. Blocks; any thread.
 
@@ -254,6 +265,10 @@ class Store:
         """
         backup.copy(self.path, path)
         return path
+
+    async def abackup(self, path: Path) -> Path:
+        """Do what `backup` does, on the loop."""
+        return await self._reader_threads.run(lambda: self.backup(path), label="copy the database")
 
     def close(self, timeout: float = 10.0) -> str:
         """Finish the writes that wait, close all connections, give the lock back. Harmless when done twice.

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ostler.log import adapter, event, fields
+from ostler.log import adapter, extra, fields
 from ostler.log.fields import fields_of
 
 
@@ -82,11 +82,8 @@ def test_extra_of_a_plain_logger_counts_as_fields(caught):
     assert found == [{"driver": "local"}]
 
 
-def test_the_id_of_a_known_message_is_no_field(caught):
+def test_extra_gives_a_plain_logger_fields_of_any_names(caught):
     logger, found = caught
-    ids = []
-    logger.handlers[0].addFilter(lambda record: ids.append(record.message_id) or True)
-    logger.info("x", extra=event("service-up"))
-    adapter(logger, service="volume").info("x", extra=event("service-up"))
-    assert ids == [event("service-up")["message_id"]] * 2
-    assert found == [{}, {"service": "volume"}]
+    logger.info("x", extra=extra(name="a", module="b"))
+    adapter(logger, service="volume").info("x", extra=extra(name="a"))
+    assert found == [{"name": "a", "module": "b"}, {"service": "volume", "name": "a"}]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ostler.errors import NotFound
-from ostler.log import event, fields
+from ostler.log import MESSAGE_IDS, event, fields
 from ostler.log.formats import JsonFormatter, TextFormatter, message_of, priority
 
 
@@ -22,7 +22,7 @@ def text(record, **options):
 
 def test_a_line_has_level_logger_message_and_fields(record):
     with fields(service="volume"):
-        line = text(record("%d of %d", 3, 4, driver="a b", empty=""))
+        line = text(record("%d of %d", 3, 4, driver="a b", empty="", event="ready"))
     assert line == 'INFO     ostler.test: 3 of 4 [service=volume driver="a b"]'
 
 
@@ -88,8 +88,8 @@ def test_json_is_one_object_on_a_line(record):
     assert "\n" not in line
     found = json.loads(line)
     assert (found["level"], found["logger"], found["message"]) == ("warning", "ostler.test", "ä\nb")
-    assert found["fields"] == {"request_id": "r1", "odd": "<class 'set'>"}
-    assert found["message_id"] == event("service-up")["message_id"]
+    assert found["fields"] == {"request_id": "r1", "odd": "<class 'set'>", "event": "service-up"}
+    assert found["message_id"] == MESSAGE_IDS["service-up"]
 
 
 def test_json_carries_the_traceback_of_an_unexpected_error(record):

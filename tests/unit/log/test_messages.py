@@ -9,6 +9,6 @@ def test_ids_are_unique_and_as_the_journal_wants_them():
 
 
 def test_an_unknown_message_is_a_slip_of_the_programmer():
-    assert event("service-up") == {"message_id": MESSAGE_IDS["service-up"]}
+    assert event("service-up") == {"event": "service-up"}
     with pytest.raises(KeyError):
         event("service-upp")

@@ -71,6 +71,18 @@ def test_steps_are_applied_once_and_in_order(store, package):
     assert columns(store) == ["id", "name", "colour"]
 
 
+def test_migrations_of_plugins_can_be_given_to_open(path, clock, package):
+    package.write("m0001_lamps", ONE)
+    store = Store.open(path, clock=clock, migrations={"lamp": package.name})
+    assert columns(store) == ["id", "name"]
+    store.close()
+    package.write("m0002_broken", "x")
+    with pytest.raises(ContractError, match="m0002_broken"):
+        Store.open(path, clock=clock, migrations={"lamp": package.name})
+    # A start that failed has given the lock back.
+    Store.open(path, clock=clock).close()
+
+
 def test_a_package_may_be_a_module_object_and_other_files_are_ignored(store, package):
     import importlib
 

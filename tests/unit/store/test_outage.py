@@ -20,7 +20,7 @@ def test_it_is_said_once_and_once_when_it_is_back(outage, clock, caplog):
     assert outage.worked()
     assert not outage.worked()
     assert [record.message for record in caplog.records] == [
-        "the services table failed, which is said again when it works: it is locked",
+        "the services table failed; this is said once, and once more when it works again: it is locked",
         "the services table works again after 50 s and 6 failed tries",
     ]
 

@@ -250,7 +250,7 @@ def test_trap_database_locked_for_a_minute(table, path, caplog):
     assert rows(table) == [2]
     assert not table.outage.active
     said = [record.message for record in caplog.records if record.name == "ostler.store.writer"]
-    assert [text.split(",")[0].split(" after")[0] for text in said] == [
+    assert [text.split(";")[0].split(" after")[0] for text in said] == [
         "writing to the database failed",
         "writing to the database works again",
     ]

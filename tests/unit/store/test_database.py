@@ -1,0 +1,113 @@
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ostler.errors import StoreError, StoreInUse, StoreUnavailable
+from ostler.store import Store
+from ostler.store.database import OwnerLock, check, connect
+
+
+def test_the_file_is_for_its_owner_alone(store, path):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.with_suffix(".lock").stat().st_mode) == 0o600
+
+
+def test_connections_have_what_the_design_asks_for(store, path):
+    with closing(connect(path)) as database:
+        assert (database.journal_mode, database.foreign_keys, database.synchronous) == ("wal", 1, 2)
+    with closing(connect(path, synchronous="NORMAL", read_only=True)) as database:
+        assert (database.synchronous, database.pragma("query_only")) == (1, 1)
+
+
+def test_a_broken_reference_is_found(store, path):
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.executescript("CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a INTEGER REFERENCES a (id));")
+        stranger.execute("INSERT INTO b VALUES (7)")
+        stranger.commit()
+    with closing(connect(path)) as database:
+        assert check(database, path) == ["row 1 of b refers to a row of a that does not exist"]
+
+
+def test_trap_two_daemons_on_one_host_and_name(store, path, clock):
+    with pytest.raises(StoreInUse, match=rf"in use by another daemon \(process {os.getpid()}\).*--root") as caught:
+        Store.open(path, clock=clock)
+    assert caught.value.facts["pid"] == os.getpid()
+    script = f"from ostler.store import Store; from pathlib import Path; Store.open(Path({str(path)!r}))"
+    second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert f"StoreInUse: the state in {path.parent} is in use by another daemon" in second.stderr
+    store.close()
+    Store.open(path, clock=clock).close()
+
+
+def test_the_lock_of_a_daemon_that_was_killed_is_free(path, clock):
+    path.parent.mkdir()
+    script = (
+        "import sys, os, signal; from pathlib import Path; from ostler.store.database import OwnerLock;"
+        "OwnerLock(Path(sys.argv[1])).take(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    lock = path.with_suffix(".lock")
+    subprocess.run([sys.executable, "-c", script, str(lock)], check=False)
+    assert lock.read_text().strip().isdigit()
+    Store.open(path, clock=clock).close()
+
+
+def test_a_lock_can_be_released_twice(tmp_path):
+    lock = OwnerLock(tmp_path / "lock")
+    lock.release()
+    lock.take()
+    lock.release()
+    lock.release()
+
+
+def test_a_strangers_database_is_not_touched(path, clock):
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("CREATE TABLE bookmarks (url TEXT)")
+    with pytest.raises(StoreError, match="another program"):
+        Store.open(path, clock=clock)
+    with closing(sqlite3.connect(path)) as stranger:
+        assert stranger.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmarks",)]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, clock):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match=r"cannot be opened: (File exists|Not a directory)"):
+        Store.open(tmp_path / "file" / "state" / "ostler.db", clock=clock)
+
+
+def test_a_database_that_vanished_is_not_made_anew_in_silence(path):
+    path.parent.mkdir(parents=True)
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        connect(path)
+    assert not path.exists()
+
+
+def test_trap_database_read_only_at_start(store, path, clock):
+    """As an ordinary user, for whom modes hold: the daemon's folder was given to somebody else."""
+    store.kv("x").set("a", 1)
+    store.close()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        copy = Path(folder, "ostler.db")
+        copy.write_bytes(path.read_bytes())
+        Path(folder, "ostler.lock").touch()
+        Path(folder, "ostler.lock").chmod(0o666)
+        copy.chmod(0o444)
+        Path(folder).chmod(0o555)
+        # Root gives up being root after the imports: the interpreter may lie where nobody else can read it.
+        drop = "os.setgid(65534); os.setuid(65534);" if os.getuid() == 0 else ""
+        script = (
+            "import os; from pathlib import Path; import ostler.store.migrations.m0001_core; from ostler.store import Store;"
+            f"{drop} Store.open(Path({str(copy)!r}))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        Path(folder).chmod(0o755)
+        assert "StoreUnavailable: the database" in done.stderr, done.stderr
+        assert "check the owner and mode" in done.stderr

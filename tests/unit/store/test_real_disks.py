@@ -1,0 +1,87 @@
+"""Traps on real, small file systems; they need root for the mounts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount a small file system"),
+]
+
+FULL = """
+import os, sys
+from pathlib import Path
+from ostler.errors import StoreUnavailable
+from ostler.store import Store
+root = Path(sys.argv[1])
+store = Store.open(root / "state" / "ostler.db")
+kv = store.kv("x")
+ballast = root / "ballast"
+kept = 0
+with ballast.open("wb") as file:
+    try:
+        while True:
+            os.write(file.fileno(), b"x" * 4096)
+    except OSError:
+        pass
+try:
+    for number in range(100_000):
+        kv.set(str(number), "y" * 2000)
+        kept = number + 1
+    print("never full")
+except StoreUnavailable as error:
+    print("refused:", error)
+assert store.outage.active or kept >= 0
+ballast.unlink()
+kv.set("after", 1)
+found = kv.items()
+assert all(str(number) in found for number in range(kept)), "something acknowledged is lost"
+assert len(found) == kept + 1
+print("checked", store.check())
+store.close()
+"""
+
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+from ostler.errors import StoreUnavailable
+from ostler.store import Store
+root = Path(sys.argv[1])
+Store.open(root / "state" / "ostler.db").close()
+subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+try:
+    Store.open(root / "state" / "ostler.db")
+except StoreUnavailable as error:
+    print("refused:", error)
+subprocess.run(["mount", "-o", "remount,rw", str(root)], check=True)
+Store.open(root / "state" / "ostler.db").close()
+print("back")
+"""
+
+
+def on_a_tmpfs(folder, script):
+    """Run a script in a mount namespace of its own, with a file system of 2 MiB at `folder`."""
+    mount = f'mount -t tmpfs -o size=2m none {folder} && exec {sys.executable} -c "$0" {folder}'
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    if "unshare failed" in done.stderr or "permission denied" in done.stderr.lower():
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_trap_disk_full_and_then_not_on_a_real_one(tmp_path):
+    told = on_a_tmpfs(tmp_path, FULL)
+    assert "refused: the database" in told
+    assert "no space is left" in told or "disk reports an error" in told
+    assert "checked []" in told
+
+
+def test_trap_read_only_file_system_and_then_not(tmp_path):
+    told = on_a_tmpfs(tmp_path, READ_ONLY)
+    assert "refused:" in told
+    assert "read-only" in told
+    assert "back" in told
