@@ -100,10 +100,10 @@ class Store:
             database.create_file(path)
             store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock))
             store._prepare({CORE: core, **(migrations or {})})
+            store._writer.start()
         except BaseException:
             lock.release()
             raise
-        store._writer.start()
         return store
 
     def _prepare(self, wanted: Mapping[str, ModuleType | str]) -> None:

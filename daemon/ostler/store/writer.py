@@ -119,8 +119,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread.
+
+        Raises:
+            StoreUnavailable: There is no memory for a thread, or the limit of tasks is reached.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise StoreUnavailable(
+                "the store's writer has got no thread", hint="raise TasksMax or free memory"
+            ) from error
 
     @property
     def outage(self) -> Outage:

@@ -104,8 +104,8 @@ def test_trap_database_read_only_at_start(store, path, clock):
         # Root gives up being root after the imports: the interpreter may lie where nobody else can read it.
         drop = "os.setgid(65534); os.setuid(65534);" if os.getuid() == 0 else ""
         script = (
-            "import os; from pathlib import Path; import ostler.store.migrations.m0001_core; from ostler.store import Store;"
-            f"{drop} Store.open(Path({str(copy)!r}))"
+            "import os; from pathlib import Path; import ostler.store.migrations.m0001_core;"
+            f"from ostler.store import Store; {drop} Store.open(Path({str(copy)!r}))"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         Path(folder).chmod(0o755)
