@@ -9,6 +9,7 @@ from ostler import (
     Context,
     DriverNotReady,
     Field,
+    InvalidInput,
     Json,
     Manager,
     ManagerEnvironment,
@@ -21,7 +22,7 @@ from ostler import (
 from ostler_volume.claims import Claims
 from ostler_volume.door import name_of, origin_of, size_of
 from ostler_volume.driver import IMAGE, VolumeDriver
-from ostler_volume.errors import AlreadyExists, VolumeNotFound
+from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
 from ostler_volume.placement import Placement
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
@@ -140,7 +141,7 @@ class VolumeManager(Manager):
             backend: Where; empty to have the scheduler choose.
             image: Absolute path of a raw image on the daemon's host.
             source: A volume to clone; the clone is on the same backend.
-            snapshot: A snapshot `VOLUME@NAME` to make it from; on the same backend.
+            snapshot: A snapshot to make it from, on the same backend: `VOLUME@NAME`, or NAME when one volume has it.
 
         Raises:
             InvalidInput: A name, size, image or backend that can never be right.
@@ -149,7 +150,7 @@ class VolumeManager(Manager):
             NoCapacity: There is not enough room.
             DriverNotReady: The backend is not ready.
         """
-        origin = origin_of(image, source, snapshot)
+        origin = origin_of(image, source, self._full_name(snapshot))
         plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin)
         self._check_new(plan.name)
         if not backend and not (source or snapshot):
@@ -160,6 +161,17 @@ class VolumeManager(Manager):
                 return self._pass_on(chosen.host, name=name, size=plan.size, backend=chosen.backend, image=image)
             plan = plan._replace(backend=chosen.backend)
         return self._volumes.create(ctx, plan)
+
+    def _full_name(self, snapshot: str) -> str:
+        if not snapshot or "@" in snapshot:
+            return snapshot
+        found = [f"{one.volume}@{one.name}" for one in self.records.snapshots() if one.name == snapshot]
+        if not found:
+            hint = "`ostler volume snapshot list` shows them"
+            raise SnapshotNotFound(f"there is no snapshot {snapshot}", hint=hint, name=snapshot)
+        if len(found) > 1:
+            raise InvalidInput(f"{snapshot} may be {' or '.join(found)}", hint="say which, as VOLUME@NAME")
+        return found[0]
 
     def _check_new(self, name: str) -> None:
         try:

@@ -18,10 +18,6 @@ from ostler_volume.manager import VolumeManager, VolumeOptions
 MIB = 2**20
 
 
-class Crash(BaseException):
-    """The process dies here, as far as the code under test can see."""
-
-
 class FakeDrivers(dict):
     """Drivers that are called directly; `states` and `whys` say what they are."""
 
@@ -191,7 +187,6 @@ def mounted(root, tmp_path):
 def kit():
     """Return the helpers of this file, which a test cannot import."""
     return SimpleNamespace(
-        Crash=Crash,
         FakeClient=FakeClient,
         FakeDrivers=FakeDrivers,
         Path=Path,

@@ -52,6 +52,18 @@ def test_a_volume_can_be_made_of_an_image_a_volume_and_a_snapshot(manager, ctx, 
         asyncio.run(manager.list_snapshots(ctx, "nobody"))
 
 
+def test_a_snapshot_can_be_named_alone_when_one_volume_has_it(manager, ctx, nothing_left):
+    for name in ("a", "b"):
+        manager.create_volume(ctx, name, "1MiB")
+        manager.create_snapshot(ctx, name, "daily")
+    manager.create_snapshot(ctx, "b", "weekly")
+    with nothing_left(InvalidInput, "a@daily or b@daily", "VOLUME@NAME"):
+        manager.create_volume(ctx, "c", snapshot="daily")
+    with nothing_left(NotFound, "no snapshot yearly"):
+        manager.create_volume(ctx, "c", snapshot="yearly")
+    assert manager.create_volume(ctx, "c", snapshot="weekly").source == "snapshot:b@weekly"
+
+
 def test_without_a_size_a_volume_is_as_large_as_its_image_in_whole_sectors(manager, ctx, image):
     with image.open("ab") as file:
         file.write(b"x")
@@ -192,9 +204,7 @@ def slow_copy(monkeypatch):
     monkeypatch.setattr(file_driver, "reflink", lambda *_: False)
 
 
-def test_a_long_copy_shows_progress_and_cancel_leaves_no_file_and_no_record(
-    manager, tmp_path, nothing_left, slow_copy
-):
+def test_a_long_copy_shows_progress_and_cancel_leaves_no_file_and_no_record(manager, tmp_path, nothing_left, slow_copy):
     source = tmp_path / "big"
     source.write_bytes(os.urandom(20 * MIB))
     told = []

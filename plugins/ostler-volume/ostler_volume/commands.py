@@ -1,0 +1,196 @@
+"""`ostler volume …`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ostler import OstlerError, format_size
+from ostler.cli import kit
+from ostler_volume.wire import Snapshot, Volume
+
+_COPY = 7 * 86400.0
+"""Seconds that a copy may take: as long as it moves it is well, and Ctrl-C ends it."""
+
+app = kit.app(help="Look after volumes: create, copy, attach, delete")
+snapshots = kit.app(help="Keep the content of volumes as it is now")
+app.add_typer(snapshots, name="snapshot")
+
+_Name = Annotated[str, typer.Argument(help="Name of the volume", metavar="NAME")]
+_VolumeName = Annotated[str, typer.Argument(help="Name of the volume", metavar="VOLUME")]
+_SnapshotName = Annotated[str, typer.Argument(help="Name of the snapshot", metavar="NAME")]
+
+
+@app.callback()
+def choose_service(
+    context: typer.Context,
+    topic: Annotated[
+        str, typer.Option(envvar="OSTLER_VOLUME_TOPIC", help="Topic of the service, if there is another than volume")
+    ] = "volume",
+) -> None:
+    """Look after volumes: create, copy, attach, delete."""
+    context.obj = topic
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: _Name,
+    size: Annotated[str, typer.Option(help="Such as 10GiB; not needed for a copy of the same size")] = "",
+    backend: Annotated[str, typer.Option(help="Where; the scheduler chooses if it is not said")] = "",
+    image: Annotated[str, typer.Option("--from", help="A raw image on the daemon's host to fill it with")] = "",
+    source: Annotated[str, typer.Option(help="A volume to clone")] = "",
+    snapshot: Annotated[str, typer.Option(help="A snapshot to make it from: NAME, or VOLUME@NAME")] = "",
+) -> None:
+    """Create a volume: of zeros, or from an image, a volume or a snapshot."""
+    with kit.client(_COPY) as client, kit.progress(f"creating {name}") as on_progress:
+        made = client.call(
+            context.obj,
+            "create_volume",
+            type=Volume,
+            on_progress=on_progress,
+            name=name,
+            size=size,
+            backend=backend,
+            image=str(Path(image).absolute()) if image else "",
+            source=source,
+            snapshot=snapshot,
+        )
+    _show(made, f"volume {made.name} of {format_size(made.size)} is made on {made.backend}")
+
+
+@app.command("list")
+def list_volumes(
+    context: typer.Context,
+    backend: Annotated[str, typer.Option(help="Only the volumes of this backend")] = "",
+) -> None:
+    """List the volumes."""
+    with kit.client() as client:
+        listed = client.call(context.obj, "list_volumes", type=list[Volume], backend=backend)
+    kit.show_table(listed, _VOLUMES, empty="no volumes yet: `ostler volume create NAME --size 10GiB` makes one")
+
+
+@app.command()
+def show(context: typer.Context, name: _Name) -> None:
+    """Show everything about a volume."""
+    with kit.client() as client:
+        kit.show_fields(client.call(context.obj, "get_volume", type=Volume, name=name), names=_FIELDS)
+
+
+@app.command()
+def extend(
+    context: typer.Context,
+    name: _Name,
+    size: Annotated[str, typer.Argument(help="The new size, such as 20GiB")],
+) -> None:
+    """Make a volume larger."""
+    with kit.client() as client:
+        done = client.call(context.obj, "extend_volume", type=Volume, name=name, size=size)
+    _show(done, f"volume {done.name} has {format_size(done.size)} now")
+
+
+@app.command()
+def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Delete volumes; their content is gone. Each that can be deleted is."""
+    with kit.client() as client:
+        _each(names, "volume", lambda name: client.call(context.obj, "delete_volume", name=name))
+
+
+@app.command()
+def attach(context: typer.Context, name: _Name) -> None:
+    """Make a volume a block device of the daemon's host, and print its path."""
+    with kit.client() as client:
+        done = client.call(context.obj, "attach_volume", type=Volume, name=name)
+    _show(done, done.device)
+
+
+@app.command()
+def detach(context: typer.Context, name: _Name) -> None:
+    """Take the block device of a volume away."""
+    with kit.client() as client:
+        done = client.call(context.obj, "detach_volume", type=Volume, name=name)
+    _show(done, f"volume {done.name} is {done.state}")
+
+
+@snapshots.command("create")
+def create_snapshot(context: typer.Context, volume: _VolumeName, name: _SnapshotName) -> None:
+    """Keep the content of a volume as it is now."""
+    with kit.client(_COPY) as client, kit.progress(f"keeping {volume}") as on_progress:
+        made = client.call(
+            context.obj, "create_snapshot", type=Snapshot, on_progress=on_progress, volume=volume, name=name
+        )
+    _show(made, f"snapshot {made.volume}@{made.name} is made")
+
+
+@snapshots.command("list")
+def list_snapshots(
+    context: typer.Context,
+    volume: Annotated[str, typer.Argument(help="Only the snapshots of this volume", metavar="VOLUME")] = "",
+) -> None:
+    """List the snapshots."""
+    with kit.client() as client:
+        listed = client.call(context.obj, "list_snapshots", type=list[Snapshot], volume=volume)
+    kit.show_table(listed, _SNAPSHOTS, empty="no snapshots yet: `ostler volume snapshot create VOLUME NAME` makes one")
+
+
+@snapshots.command("delete")
+def delete_snapshot(
+    context: typer.Context,
+    volume: _VolumeName,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+) -> None:
+    """Delete snapshots of a volume. Each that can be deleted is."""
+    with kit.client() as client:
+        _each(
+            names,
+            f"snapshot {volume}@",
+            lambda name: client.call(context.obj, "delete_snapshot", volume=volume, name=name),
+        )
+
+
+def _show(thing: Volume | Snapshot, sentence: str) -> None:
+    if kit.json_wanted():
+        kit.emit(thing)
+    else:
+        kit.say(kit.printable(sentence))
+
+
+def _each(names: list[str], what: str, delete_one: Callable[[str], Any]) -> None:
+    """Delete each that can be; the last refusal is the command's, those before it are told as they come."""
+    deleted: list[str] = []
+    refusal: OstlerError | None = None
+    for name in names:
+        try:
+            delete_one(name)
+        except OstlerError as error:
+            if refusal is not None:
+                kit.warn(kit.printable(f"ostler: {refusal}"))
+            refusal = error
+        else:
+            deleted.append(name)
+            kit.say(kit.printable(f"{what}{name} is deleted" if what.endswith("@") else f"{what} {name} is deleted"))
+    if kit.json_wanted() and (deleted or refusal is None):
+        kit.emit({"deleted": deleted})
+    if refusal is not None:
+        raise refusal
+
+
+def _size(one: Volume | Snapshot) -> str:
+    return format_size(one.size)
+
+
+def _since(one: Volume | Snapshot) -> str:
+    return kit.human_time(one.since)
+
+
+_SIZE = kit.Column("size", _size, right=True)
+_VOLUMES = ("name", _SIZE, "state", "backend", kit.Column("snapshots", right=True), "device", "source", "why")
+_SNAPSHOTS = ("volume", "name", _SIZE, "state", kit.Column("created", lambda one: kit.human_time(one.created)), "why")
+_FIELDS = (
+    "name", kit.Column("size", lambda one: f"{format_size(one.size)} ({one.size} bytes)"), "state", "why",
+    kit.Column("since", _since), kit.Column("created", lambda one: kit.human_time(one.created)), "backend", "host",
+    "source", "device", "snapshots",
+)  # fmt: skip

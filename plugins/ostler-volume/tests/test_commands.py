@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ostler import Conflict, NotFound
+from ostler.cli import session
+from ostler_volume.commands import app
+from ostler_volume.wire import Snapshot, Volume
+
+GIB = 2**30
+A = Volume(name="a", size=10 * GIB, state="available", backend="local", host="node1", snapshots=1, created=1e9)
+B = Volume(name="b", size=GIB, state="in-use", backend="local", device="/dev/loop7", source="volume:a")
+S = Snapshot(volume="a", name="s", size=10 * GIB, state="available", backend="local", created=1e9)
+
+
+class FakeClient:
+    def __init__(self, *answers):
+        self.answers, self.asked, self.timeout = list(answers), [], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def call(self, topic, method, /, **arguments):
+        arguments.pop("type", None)
+        self.progress = arguments.pop("on_progress", None)
+        self.asked.append((topic, method, arguments))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def run():
+    def invoke(client, *arguments, as_json=False):
+        def connect(_root, timeout, *_):
+            client.timeout = timeout
+            return client
+
+        with session.using(session.Session(json=as_json, connect=connect)):
+            result = CliRunner().invoke(app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result
+
+    return invoke
+
+
+def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
+    client = FakeClient(A)
+    shown = run(client, "create", "a", "--size", "10GiB", "--backend", "local").stdout
+    assert shown == "volume a of 10GiB is made on local\n"
+    assert client.asked == [
+        (
+            "volume",
+            "create_volume",
+            {"name": "a", "size": "10GiB", "backend": "local", "image": "", "source": "", "snapshot": ""},
+        )
+    ]
+    assert client.timeout > 86400
+    assert client.progress is not None
+
+
+def test_create_from_an_image_sends_its_absolute_path(run):
+    client = FakeClient(A)
+    run(client, "create", "a", "--size", "10GiB", "--from", "image.raw")
+    assert client.asked[0][2]["image"] == str(Path.cwd() / "image.raw")
+
+
+@pytest.mark.parametrize(("option", "value"), [("source", "gold"), ("snapshot", "gold@v1")])
+def test_create_from_a_volume_or_snapshot_needs_no_size(run, option, value):
+    client = FakeClient(A)
+    run(client, "create", "a", f"--{option}", value)
+    assert client.asked[0][2][option] == value
+    assert client.asked[0][2]["size"] == ""
+
+
+def test_create_as_json_is_the_volume(run):
+    assert json.loads(run(FakeClient(A), "create", "a", as_json=True).stdout)["size"] == 10 * GIB
+
+
+def test_volumes_are_listed_in_columns(run):
+    client = FakeClient([A, B])
+    assert run(client, "list", "--backend", "local").stdout.splitlines() == [
+        "NAME   SIZE  STATE      BACKEND  SNAPSHOTS  DEVICE      SOURCE    WHY",
+        "a     10GiB  available  local            1  -           -         -",
+        "b      1GiB  in-use     local            0  /dev/loop7  volume:a  -",
+    ]
+    assert client.asked == [("volume", "list_volumes", {"backend": "local"})]
+
+
+def test_a_volume_is_shown_with_all_that_is_known(run):
+    shown = run(FakeClient(B), "show", "b").stdout
+    for words in ("1GiB (1073741824 bytes)", "in-use", "/dev/loop7", "volume:a"):
+        assert words in shown
+    assert json.loads(run(FakeClient(B), "show", "b", as_json=True).stdout)["device"] == "/dev/loop7"
+
+
+def test_extend_says_the_new_size(run):
+    client = FakeClient(A)
+    assert run(client, "extend", "a", "10GiB").stdout == "volume a has 10GiB now\n"
+    assert client.asked == [("volume", "extend_volume", {"name": "a", "size": "10GiB"})]
+
+
+def test_attach_prints_the_device_alone_for_scripts(run):
+    assert run(FakeClient(B), "attach", "b").stdout == "/dev/loop7\n"
+    assert run(FakeClient(A), "detach", "a").stdout == "volume a is available\n"
+
+
+def test_delete_takes_several_and_goes_on_after_a_refusal(run):
+    assert run(FakeClient(None, None), "delete", "a", "b").stdout == "volume a is deleted\nvolume b is deleted\n"
+    client = FakeClient(Conflict("a is in-use"), NotFound("no b"), None)
+    with pytest.raises(NotFound, match="no b"):
+        run(client, "delete", "a", "b", "c")
+    assert [asked[2]["name"] for asked in client.asked] == ["a", "b", "c"]
+
+
+def test_delete_as_json_says_what_is_gone(run):
+    assert json.loads(run(FakeClient(None, None), "delete", "a", "b", as_json=True).stdout) == {"deleted": ["a", "b"]}
+
+
+def test_snapshots_are_made_listed_and_deleted(run):
+    client = FakeClient(S, [S], None)
+    assert run(client, "snapshot", "create", "a", "s").stdout == "snapshot a@s is made\n"
+    listed = run(client, "snapshot", "list", "a").stdout.splitlines()
+    assert listed[0].split() == ["VOLUME", "NAME", "SIZE", "STATE", "CREATED", "WHY"]
+    assert listed[1].split()[:4] == ["a", "s", "10GiB", "available"]
+    assert run(client, "snapshot", "delete", "a", "s").stdout == "snapshot a@s is deleted\n"
+    assert [asked[1] for asked in client.asked] == ["create_snapshot", "list_snapshots", "delete_snapshot"]
+    assert client.asked[2][2] == {"volume": "a", "name": "s"}
+
+
+def test_another_service_of_the_same_manager_can_be_chosen(run):
+    client = FakeClient([], [])
+    run(client, "--topic", "archive", "list")
+    run(client, "--topic", "archive", "snapshot", "list")
+    assert [asked[0] for asked in client.asked] == ["archive", "archive"]
