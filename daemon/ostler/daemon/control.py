@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostler import log
-from ostler.errors import InvalidArguments, InvalidInput, NotFound, joined
+from ostler.aio import WorkerPool
+from ostler.errors import Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
 from ostler.types import (
     CapabilityReport,
@@ -22,6 +24,9 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
+    from ostler.service import Runtime
+
+T = TypeVar("T")
 
 
 class Control:
@@ -35,6 +40,19 @@ class Control:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+
+    def _runtime(self) -> Runtime:
+        if self._daemon.runtime is None:
+            raise Draining("the daemon has no services yet", hint="see `ostler status` for what it waits for")
+        return self._daemon.runtime
+
+    async def _in_thread(self, work: Callable[[], T], label: str) -> T:
+        # Maybe minutes: neither for the loop nor for the threads that serve queries.
+        pool = WorkerPool("ostler-maintenance", 1)
+        try:
+            return await pool.run(work, label=label)
+        finally:
+            pool.close()
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -54,13 +72,13 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
         """Return every service in the services table, those of other hosts included."""
-        return await self._daemon.service_rows()
+        return await self._runtime().rows()
 
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str, host: str = "") -> ServiceStatus:
         """Return one service."""
         wanted = host or self._daemon.host
-        for row in await self._daemon.service_rows():
+        for row in await self._runtime().rows():
             if (row.topic, row.host) == (topic, wanted):
                 return row
         raise NotFound(f"there is no service {topic} on {wanted}", hint="see `ostler service list`", topic=topic)
@@ -80,18 +98,18 @@ class Control:
     async def _set_enabled(self, ctx: Context, topic: str, host: str, *, enabled: bool, reason: str) -> ServiceStatus:
         await self.service_show(ctx, topic, host)
         wanted = host or self._daemon.host
-        records = self._daemon.parts.records
-        await self._daemon.parts.store.awrite(
+        records = self._runtime().records
+        await self._daemon.store.awrite(
             lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
             label="service enable",
         )
-        self._daemon.capability_reporter.poke(topic)
+        self._runtime().capability_reporter.poke(topic)
         return await self.service_show(ctx, topic, host)
 
     @exposed(role="admin")
     async def service_drain(self, ctx: Context, topic: str, timeout: float = 0.0) -> list[str]:
         """Have a service take no new work and wait for what is in flight; returns what was still running."""
-        service = self._daemon.group.services.get(topic)
+        service = self._runtime().group.services.get(topic)
         if service is None:
             raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
         return await service.drain(timeout or service.options.drain_timeout, f"drained by {ctx.peer.name}")
@@ -104,22 +122,22 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:
         """Return every periodic task."""
-        return self._daemon.parts.periodic.statuses()
+        return self._runtime().periodic.statuses()
 
     @exposed(role="operator")
     async def periodic_run(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
         """Run a periodic task now."""
-        self._daemon.parts.periodic.run_now(service, task)
+        self._runtime().periodic.run_now(service, task)
         return self._periodic(service, task)
 
     @exposed(role="operator")
     async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
         """Keep a periodic task from running, or let it run again."""
-        self._daemon.parts.periodic.pause(service, task, paused)
+        self._runtime().periodic.pause(service, task, paused)
         return self._periodic(service, task)
 
     def _periodic(self, service: str, task: str) -> PeriodicStatus:
-        for row in self._daemon.parts.periodic.statuses():
+        for row in self._runtime().periodic.statuses():
             if (row.service, row.task) == (service, task):
                 return row
         raise NotFound(f"service {service} has no periodic task {task}", hint="see `ostler periodic list`")
@@ -132,10 +150,7 @@ class Control:
     @exposed(role="admin")
     async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
         """Set the level of a logger until the next reload (all of Ostler without a name); return what is in force."""
-        try:
-            return log.set_level(level, logger) if level else log.levels()
-        except ValueError as error:
-            raise InvalidArguments(f"{level} is no log level", hint="use debug, info, warning or error") from error
+        return log.set_level(level, logger) if level else log.levels()
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
@@ -145,7 +160,7 @@ class Control:
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:
         """Check the whole database and return what is wrong with it; an empty list when nothing is."""
-        return await self._daemon.parts.store.acheck()
+        return await self._in_thread(self._daemon.store.check, "check the database")
 
     @exposed(role="admin")
     async def db_backup(self, ctx: Context, path: str) -> str:
@@ -153,23 +168,18 @@ class Control:
         target = Path(path)
         if not target.is_absolute():
             raise InvalidInput(f"{path} is not an absolute path", hint="the daemon has another folder than you")
-        await self._daemon.parts.store.abackup(target)
-        return str(target)
+        return str(await self._in_thread(lambda: self._daemon.store.backup(target), "back up the database"))
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str) -> list[MethodDescription]:
         """Return the methods that can be called on a topic."""
-        dispatcher = self._daemon.parts.dispatcher
-        if topic not in dispatcher.topics():
-            known = joined(sorted(dispatcher.topics()))
-            raise NotFound(f"no service answers on topic {topic}", hint=f"there are {known}", topic=topic)
-        return dispatcher.describe(topic)
+        return self._daemon.messages.dispatcher.describe(topic)
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
         """Return what services last said they can do."""
-        capabilities = self._daemon.capability_records
-        return await self._daemon.parts.store.aread(capabilities.list)
+        capabilities = self._runtime().capability_records
+        return await self._daemon.store.aread(capabilities.list)
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

@@ -6,29 +6,36 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ostler import log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.paths import Paths
+from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.lastresort import LastResort
-from ostler.daemon.messages import Messages, open_messages
+from ostler.daemon.messages import Messages, zmq_transport
 from ostler.daemon.reload import Reloader
-from ostler.daemon.status import daemon_status, merge_rows
+from ostler.daemon.status import daemon_status
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import OstlerError, StoreError, describe
-from ostler.service import CapabilityReporter, Reporter, Service, ServiceGroup, Surroundings
+from ostler.service import Host, Runtime, Service
 from ostler.service.assembly import Assembly
 from ostler.service.states import StateKeeper
-from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords, Store
+from ostler.store import Store
 from ostler.systemd import Notifier
-from ostler.types import DaemonStatus, ServiceState, ServiceStatus
+from ostler.types import DaemonStatus, ServiceState
 
 _log = logging.getLogger(__name__)
 _STATUS_EVERY = 1.0
 """Seconds between two STATUS lines while starting or stopping."""
+_LEVELS = {
+    ServiceState.STARTING: logging.DEBUG,
+    ServiceState.DEGRADED: logging.WARNING,
+    ServiceState.FAILED: logging.ERROR,
+}
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
 
@@ -45,14 +52,11 @@ class Daemon:
         clock: The source of time.
         notifier: Tells systemd.
         reload_from: Reads and validates the configuration anew.
-        leave: Ends the process when a stop hangs.
+        watchdog_interval: Seconds after which systemd acts without a ping; None when it does not.
+        fds: Sockets that systemd handed over, by name.
     """
 
-    parts: Surroundings
-    group: ServiceGroup
-    reporter: Reporter
-    capability_reporter: CapabilityReporter
-    capability_records: CapabilityRecords
+    store: Store
     messages: Messages
 
     def __init__(
@@ -64,7 +68,7 @@ class Daemon:
         notifier: Notifier,
         reload_from: Callable[[], Assembly],
         watchdog_interval: float | None,
-        last_resort: LastResort | None = None,
+        fds: dict[str, int] | None = None,
     ) -> None:
         self.paths = paths
         self.assembly = assembly
@@ -78,13 +82,15 @@ class Daemon:
         self.tasks = TaskOwner("daemon", on_end=self.fail)
         self.watchdog = Watchdog(watchdog_interval, notifier.watchdog, clock, self._evidence_lost)
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._last_resort = last_resort or LastResort(self._hung)
+        self.runtime: Runtime | None = None
+        self.hung_at_end: list[str] = []
+        self._fds = fds or {}
+        self._last_resort = LastResort(self._hung)
         self._undo: list[tuple[str, Callable[[], Awaitable[list[str]]]]] = []
         self._end = asyncio.Event()
         self._fatal = ""
         self._signals = 0
         self._starting: asyncio.Task[None] | None = None
-        self._group_made = False
 
     # ---------------------------------------------------------------- life
 
@@ -98,19 +104,16 @@ class Daemon:
         if not failed:
             await ending
         ending.cancel()
-        hung = await self.stop()
+        self.hung_at_end = await self.stop()
+        self._last_resort.disarm()
         if self._fatal:
             _log.critical("the daemon stopped: %s", self._fatal)
-        self._last_resort.disarm()
-        for line in hung:
-            _log.error("left behind at the stop: %s", line)
-        self._hung_at_end = hung
         return 1 if failed or self._fatal else 0
 
     @property
-    def hung_at_end(self) -> list[str]:
-        """What was still running when the stop had come to its end; such threads need a hard exit."""
-        return getattr(self, "_hung_at_end", [])
+    def ending(self) -> bool:
+        """Whether a stop was asked for or has begun."""
+        return self._end.is_set() or self.states.state is ServiceState.DRAINING
 
     def _start_error(self) -> str:
         assert self._starting is not None  # noqa: S101 - created by `run`
@@ -126,61 +129,68 @@ class Daemon:
 
     async def _start(self) -> None:
         self.tasks.spawn(self._tell_start(), name="tell systemd how far the start is")
-        loop = asyncio.get_running_loop()
-        inbox = Inbox(loop)
-        store = await self._open_store()
-        records = ServiceRecords(store, self.clock, self.host)
-        self.capability_records = CapabilityRecords(store, self.clock)
-        self.messages = open_messages(self, inbox)
+        options = self.assembly.configuration
+        inbox = Inbox(asyncio.get_running_loop())
+        self.store = await self._open_store()
+        self.paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.messages = Messages(options, zmq_transport(self.paths, options, self._fds), self.clock, inbox)
         self._note("sockets", self._close_messages)
-        self.parts = self.messages.surroundings(
-            store=store, records=records, runs=PeriodicRecords(store, self.clock), inbox=inbox
+        self.runtime = Runtime(
+            self.assembly.specs,
+            Host(self.host, self.clock, inbox, self.store, self.messages.dispatcher, self.messages.client),
+            on_end=self.fail,
+            on_change=self._service_changed,
         )
-        self._make_group(store, records)
-        await self.group.start()
+        self._note("services", self._stop_services)
+        self.messages.start(Control(self))
+        async with asyncio.timeout(options.daemon.start_timeout):
+            await self.runtime.start()
+        self._started(self.runtime)
+
+    def _started(self, runtime: Runtime) -> None:
         self.plugins.notify("ostler_started", host=self.host)
-        self._add_evidence()
+        self._add_evidence(runtime)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
         self._note("watchdog", self._stop_watchdog)
         self.states.enter(ServiceState.UP)
         self.started.set_result(None)
         self.notifier.ready(self.summary())
-        _log.info("ready: %s", self.summary(), extra={"event": "ready"})
+        _log.info("ready: %s", self.summary(), extra=log.event("ready"))
 
     async def _open_store(self) -> Store:
         options = self.assembly.configuration.store
-        pool = WorkerPool("ostler-open", 1)
-        store = await pool.run(
-            lambda: Store.open(
-                self.paths.database, clock=self.clock, synchronous=options.synchronous,
-                busy_timeout=options.busy_timeout, backups=options.backups,
-                migrations=self.plugins.migrations(),
-            ),
-            label="open the database",
-        )  # fmt: skip
-        pool.close()
-        self._note("store", lambda: self._close_store(store))
-        return store
+        migrations = self.plugins.migrations()
 
-    def _make_group(self, store: Store, records: ServiceRecords) -> None:
-        self.group = ServiceGroup(self.assembly.specs, self.parts, self._service_changed)
-        self._group_made = True
-        services = self.group.services.values
-        self.reporter = Reporter(services, store, records, self.clock, self.host)
-        self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.parts.client, self.clock, self.host
-        )
-        self._note("reports", self._stop_reports)
-        self._note("services", self._stop_services)
-        self.tasks.spawn(self.reporter.run(), name="report state", forever=True)
-        self.tasks.spawn(self.capability_reporter.run(), name="report capabilities", forever=True)
+        def open_and_migrate() -> Store:
+            store = Store.open(
+                self.paths.database,
+                clock=self.clock,
+                synchronous=options.synchronous,
+                busy_timeout=options.busy_timeout,
+                backups=options.backups,
+            )
+            try:
+                for namespace, package in migrations.items():
+                    store.migrate(namespace, package)
+            except BaseException:
+                store.close()
+                raise
+            return store
+
+        pool = WorkerPool("ostler-open", 1)
+        try:
+            store = await pool.run(open_and_migrate, label="open the database")
+        finally:
+            pool.close()
+        self._note("store", self._close_store)
+        return store
 
     def _note(self, what: str, undo: Callable[[], Awaitable[list[str]]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
-            waiting = self.group.waiting_for() if self._group_made else ["the database"]
+            waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
             self.notifier.extend_timeout(max(30.0, 10 * _STATUS_EVERY))
             self.notifier.status("starting, waiting for " + "; ".join(waiting))
             await asyncio.sleep(_STATUS_EVERY)
@@ -196,9 +206,9 @@ class Daemon:
             self._end.set()
         else:
             _log.warning("%s again: stopping without waiting for work in flight", name)
-            if self._group_made:
-                self.group.hurry()
-            self._last_resort.arm(_GRACE)
+            if self.runtime is not None:
+                self.runtime.group.hurry()
+            self._last_resort.arm(self.assembly.configuration.daemon.fast_stop_timeout)
 
     def fail(self, reason: str) -> None:
         """Stop the daemon because something that should live for ever has ended. On the loop."""
@@ -219,9 +229,8 @@ class Daemon:
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        if self._group_made:
-            for problem in self.plugins.notify("ostler_stopping", host=self.host):
-                _log.error("%s", problem)
+        if self.runtime is not None:
+            self.plugins.notify("ostler_stopping", host=self.host)
         teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
         hung: list[str] = []
         while self._undo:
@@ -234,135 +243,129 @@ class Daemon:
         await self.tasks.cancel()
         self.states.enter(ServiceState.STOPPED)
         self.notifier.status("stopped")
-        _log.info("stopped", extra={"event": "stopped"})
+        _log.info("stopped", extra=log.event("stopped"))
         return hung
 
     async def _tell_stop(self) -> None:
         while True:
-            left = [line for service in self.group for line in service.unfinished()] if self._group_made else []
+            left = [line for service in self.services for line in service.unfinished()]
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
             self.notifier.extend_timeout(max(10.0, 10 * _STATUS_EVERY))
             self.notifier.status(text)
             await asyncio.sleep(_STATUS_EVERY)
 
     async def _stop_services(self) -> list[str]:
-        hung = await self.group.stop(self.assembly.configuration.daemon.stop_timeout)
-        await self.reporter.write(self.group)
-        return hung
-
-    async def _stop_reports(self) -> list[str]:
-        await self.reporter.stop()
-        await self.capability_reporter.stop()
-        return []
+        assert self.runtime is not None  # noqa: S101 - noted after it was made
+        return await self.runtime.stop(self.assembly.configuration.daemon.stop_timeout)
 
     async def _stop_watchdog(self) -> list[str]:
         await self.watchdog.stop()
         return []
 
     async def _close_messages(self) -> list[str]:
-        self.messages.close()
+        await self.messages.close()
         return []
 
-    async def _close_store(self, store: Store) -> list[str]:
+    async def _close_store(self) -> list[str]:
         pool = WorkerPool("ostler-close", 1)
         try:
-            async with asyncio.timeout(_GRACE):
-                await pool.run(store.close, label="close the database")
-        except TimeoutError:
-            return ["the database's writer thread"]
+            hung = await pool.run(lambda: self.store.close(_GRACE), label="close the database")
         finally:
             pool.close()
-        return []
+        return [hung] if hung else []
 
     def _hung(self) -> list[str]:
         return [f"{name}: {' < '.join(reversed(stack[-3:]))}" for name, stack in thread_stacks().items()]
 
     # ---------------------------------------------------------------- what others ask
 
+    @property
+    def services(self) -> list[Service]:
+        """The services of this daemon, in the order of their start."""
+        return list(self.runtime.group) if self.runtime is not None else []
+
     def summary(self) -> str:
         """Return one line on the state of the services."""
-        rows = [f"{service.topic} {service.states.state}" for service in self.group]
+        rows = [f"{service.topic} {service.states.state}" for service in self.services]
         return ", ".join(rows) or "no services are configured"
-
-    async def service_rows(self) -> list[ServiceStatus]:
-        """Return every service, live and from the table; the table is left out while it cannot be read."""
-        live = [service.status() for service in self.group]
-        down_times = {service.topic: service.options.down_time for service in self.group}
-        try:
-            table = await self.parts.store.aread(lambda: self.parts.records.list(down_times))
-        except StoreError:
-            table = []
-        return merge_rows(live, table)
 
     async def status(self) -> DaemonStatus:
         """Return the daemon at one glance."""
-        rows = await self.service_rows() if self._group_made else []
-        return daemon_status(self, rows, self.watchdog.missing())
+        rows = await self.runtime.rows() if self.runtime is not None else []
+        outage = self.store.outage
+        trouble = [f"the database cannot be written: {outage.why}"] if outage.active else []
+        return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now; the configuration is masked."""
-        services = list(self.group) if self._group_made else []
         return {
             "daemon": {"host": self.host, "state": str(self.states.state), "why": self.states.why},
-            "threads": thread_stacks(),
-            "tasks": task_stacks(),
             "services": {
-                s.topic: {"state": str(s.states.state), "why": s.states.why, "step": s.step} for s in services
+                service.topic: {
+                    "state": str(service.states.state),
+                    "why": service.states.why,
+                    "step": service.step,
+                    "working": service.unfinished(),
+                }
+                for service in self.services
             },
-            "working": {s.topic: s.unfinished() for s in services},
-            "messages": self.messages.stats() if services else {},
+            "messages": self.messages.stats(),
+            "store": self.store.stats(),
             "watchdog": self.watchdog.missing(),
+            "tasks": task_stacks(),
+            "threads": thread_stacks(),
             "configuration": {v.path: f"{v.value!r} ({v.origin})" for v in self.assembly.configuration.values()},
         }
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""
-        _log.warning("dump\n%s", as_text(self.dump()), extra={"event": "dump"})
+        _log.warning("dump\n%s", as_text(self.dump()), extra=log.event("dump"))
 
     # ---------------------------------------------------------------- evidence
 
-    def _add_evidence(self) -> None:
-        self.watchdog.add("the store writes", self._prove_store)
-        self.watchdog.add("the RPC socket answers", self.messages.prove)
-        for service in self.group:
+    def _add_evidence(self, runtime: Runtime) -> None:
+        self.watchdog.add("the store", self._prove_store)
+        self.watchdog.add("the RPC socket", self.messages.prove)
+        for service in runtime.group:
             if service.options.critical:
-                self.watchdog.add(f"service {service.topic} makes progress", lambda s=service: self._prove(s))
+                self.watchdog.add(f"service {service.topic}", partial(self._prove_service, service))
 
     async def _prove_store(self) -> None:
         try:
-            await self.parts.store.aping()
+            await self.store.aping()
         except StoreError as error:
             # The writer thread answered: a full disk or a locked file is not cured by a restart.
             _log.debug("the store answered the watchdog with an error: %s", error)
 
-    async def _prove(self, service: Service) -> None:
-        allowed = 2 * service.options.report_interval + service.options.down_time
+    async def _prove_service(self, service: Service) -> None:
+        allowed = service.options.report_interval + service.options.down_time
         idle = self.clock.monotonic() - service.progressed
         if idle > allowed:
             raise OstlerError(f"its checks have not come back for {idle:.0f} s")
 
     def _evidence_lost(self, text: str) -> None:
         self.notifier.status(f"not well, the watchdog ping is withheld: {text}")
-        _log.critical(
-            "the watchdog ping is withheld: %s\n%s", text, as_text(thread_stacks()), extra={"event": "watchdog"}
-        )
+        stacks = as_text(thread_stacks())
+        _log.critical("the watchdog ping is withheld: %s\n%s", text, stacks, extra=log.event("watchdog"))
+
+    # ---------------------------------------------------------------- changes
+
+    def apply_live(self, assembly: Assembly) -> None:
+        """Put into force what a reload may change in the daemon itself."""
+        self.assembly = assembly
+        options = assembly.configuration.log
+        log.set_up(level=options.level, format=options.format, levels=options.levels)
+        self.messages.apply(assembly.configuration)
 
     def _state_changed(self) -> None:
         _log.debug("the daemon is %s", self.states.state)
 
     def _service_changed(self, service: Service) -> None:
-        self.reporter.poke(service)
         state, why = service.states.state, service.states.why
-        level = logging.INFO if state is not ServiceState.DEGRADED else logging.WARNING
-        _log.log(
-            level,
-            "service %s is %s%s",
-            service.topic,
-            state,
-            f": {why}" if why else "",
-            extra=log.extra(service=service.topic),
-        )
-        if state in (ServiceState.UP, ServiceState.DEGRADED):
-            self.capability_reporter.poke(service.topic)
-        if self.started.done() and self.states.state is ServiceState.UP:
+        text = f"service {service.topic} is {state}{f': {why}' if why else ''}"
+        extra = log.extra(service=service.topic)
+        if f"service-{state}" in log.MESSAGE_IDS:
+            extra |= log.event(f"service-{state}")
+        _log.log(_LEVELS.get(state, logging.INFO), "%s", text, extra=extra)
+        if self.started.done() and not self.ending:
             self.notifier.status(self.summary())

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ostler import log
 from ostler.clock import SystemClock
@@ -16,6 +17,9 @@ from ostler.config.paths import Paths
 from ostler.daemon.lastresort import leave_hard
 from ostler.daemon.limits import raise_descriptor_limit
 from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
+
+if TYPE_CHECKING:
+    from ostler.daemon.core import Daemon
 
 _log = logging.getLogger(__name__)
 
@@ -62,10 +66,10 @@ async def _run(paths: Paths, overrides: list[str]) -> tuple[int, list[str]]:
     return await daemon.run(), daemon.hung_at_end
 
 
-def _compose(paths: Paths, overrides: list[str]):  # type: ignore[no-untyped-def] # noqa: ANN202 - Daemon is imported inside
+def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
-    from ostler.systemd import SystemdNotifier, watchdog_interval
+    from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
     assembly = read_configuration(paths, overrides)
     options = assembly.configuration.log
@@ -79,6 +83,7 @@ def _compose(paths: Paths, overrides: list[str]):  # type: ignore[no-untyped-def
         notifier=SystemdNotifier(),
         reload_from=lambda: read_configuration(paths, overrides, plugins=assembly.plugins),
         watchdog_interval=watchdog_interval(os.environ),
+        fds=listen_fds(os.environ),
     )
 
 
@@ -102,7 +107,10 @@ class _EarlySignals:
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take the daemon's signals from now on."""
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            loop.add_signal_handler(number, lambda number=number: self._take(number))
+            loop.add_signal_handler(number, self._came, number)
+
+    def _came(self, number: int) -> None:
+        self._take(number)
 
     def hand_over(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:
         """Give every signal kept so far, and all later ones, to the daemon."""

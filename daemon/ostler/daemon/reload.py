@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ostler import log
 from ostler.aio import WorkerPool
 from ostler.config import diff
 from ostler.errors import ConfigurationError, OstlerError, describe, joined
@@ -104,7 +105,7 @@ class Reloader:
     def _finish(self, verdict: Verdict) -> Verdict:
         self.last = verdict
         level = logging.INFO if verdict.ok else logging.ERROR
-        _log.log(level, "%s", "\n".join([verdict.summary, *verdict.problems]), extra={"event": "reload"})
+        _log.log(level, "%s", "\n".join([verdict.summary, *verdict.problems]), extra=log.event("reload"))
         if not self._daemon.ending:
             self._daemon.notifier.ready(verdict.summary)
         return verdict
@@ -113,8 +114,7 @@ class Reloader:
         daemon, new = self._daemon, assembly.configuration
         changes = diff(daemon.assembly.configuration, new)
         waiting = [change for change in diff(self._in_force, new) if change.needs in _WAITS]
-        daemon.assembly = assembly
-        daemon.apply_live()
+        daemon.apply_live(assembly)
         problems = await self._reset_services(assembly, changes)
         return Verdict(
             ok=not problems,
@@ -128,7 +128,7 @@ class Reloader:
     async def _reset_services(self, assembly: Assembly, changes: Sequence[Change]) -> list[str]:
         problems = []
         specs = {spec.topic: spec for spec in assembly.specs}
-        for service in self._daemon.group:
+        for service in self._daemon.services:
             spec = specs.get(service.topic)
             if spec is None:  # taken out of the configuration: goes with the restart
                 continue

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from ostler.service.group import ServiceGroup, StartFailed
     from ostler.service.lifecycle import Service
     from ostler.service.runtime import Runtime
-    from ostler.service.spec import ServiceSpec, Surroundings
+    from ostler.service.spec import Host, ServiceSpec, Surroundings
 
 _HOME = {
     "Assembly": "assembly",
+    "Host": "spec",
     "Runtime": "runtime",
     "Service": "lifecycle",
     "ServiceGroup": "group",
@@ -28,7 +29,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Assembly", "Runtime", "Service", "ServiceGroup", "ServiceSpec", "StartFailed", "Surroundings", "assemble",
+    "Assembly", "Host", "Runtime", "Service", "ServiceGroup", "ServiceSpec", "StartFailed", "Surroundings", "assemble",
 ]  # fmt: skip
 
 

@@ -42,10 +42,10 @@ class Service:
         self.manager: Manager | None = None
         self.drivers: Drivers | None = None
         self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
-        self.states = StateKeeper(around.clock, lambda: on_change(self))
+        self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
         self.hurry = False
-        self.progressed = around.clock.monotonic()
+        self.progressed = around.host.clock.monotonic()
         self._around = around
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
@@ -93,7 +93,7 @@ class Service:
         records, spec = self._around.records, self.spec
         self._note("threads", self._stop_pool)
         version = spec.manager.cls.rpc_version
-        return await self._around.store.awrite(
+        return await self._around.host.store.awrite(
             lambda: records.register(self.topic, spec.options.manager, version), label=f"register {self.topic}"
         )
 
@@ -101,12 +101,12 @@ class Service:
         self.drivers = self._make_drivers()
         environment = ManagerEnvironment(
             topic=self.topic,
-            host=self._around.host,
+            host=self._around.host.name,
             options=self.options,
             drivers=self.drivers,
-            store=self._around.store,
-            client=self._around.client.of(self.topic),
-            clock=self._around.clock,
+            store=self._around.host.store,
+            client=self._around.host.client.for_topic(self.topic),
+            clock=self._around.host.clock,
             log=self._log,
             extensions=self.spec.extensions,
             sections=self.spec.sections,
@@ -133,7 +133,7 @@ class Service:
         return Drivers(
             specs,
             asyncio.get_running_loop(),
-            self._around.clock,
+            self._around.host.clock,
             on_change=self._driver_changed,
             on_ready=self._driver_became_ready,
         )
@@ -142,11 +142,11 @@ class Service:
         return DriverEnvironment(
             name=name,
             topic=self.topic,
-            host=self._around.host,
+            host=self._around.host.name,
             options=options,
-            clock=self._around.clock,
+            clock=self._around.host.clock,
             log=log.adapter(logging.getLogger(f"ostler.driver.{self.topic}.{name}"), service=self.topic, driver=name),
-            kv=self._around.store.kv(f"driver/{self.topic}/{name}"),
+            kv=self._around.host.store.kv(f"driver/{self.topic}/{name}"),
         )
 
     async def _start_drivers(self) -> None:
@@ -188,8 +188,8 @@ class Service:
             self._tasks.spawn(self._take_over(name), name=f"driver_ready {name}")
 
     def _open_endpoint(self, manager: Manager) -> None:
-        self._around.dispatcher.add_endpoint(
-            Endpoint(self.topic, self._around.host, manager, self.pool, manager.rpc_version)
+        self._around.host.dispatcher.add_endpoint(
+            Endpoint(self.topic, self._around.host.name, manager, self.pool, manager.rpc_version)
         )
         self._note("endpoint", self._close_endpoint)
 
@@ -212,7 +212,7 @@ class Service:
             complaint = str(error)
         self.states.complain("is_working", complaint)
         await self._check_drivers()
-        self.progressed = self._around.clock.monotonic()
+        self.progressed = self._around.host.clock.monotonic()
 
     async def _check_drivers(self) -> None:
         assert self.drivers is not None  # noqa: S101 - a service that is up has been built
@@ -254,7 +254,7 @@ class Service:
         """Return the service as an operator sees it; what only the table knows (beat, enabled) is filled in elsewhere."""
         return ServiceStatus(
             topic=self.topic,
-            host=self._around.host,
+            host=self._around.host.name,
             manager=self.spec.options.manager,
             state=self.states.state,
             why=self.states.why,
@@ -262,7 +262,7 @@ class Service:
             up=self.states.state in (ServiceState.UP, ServiceState.DEGRADED, ServiceState.DRAINING),
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
-            in_flight=self._around.dispatcher.in_flight(self.topic),
+            in_flight=self._around.host.dispatcher.in_flight(self.topic),
             queued=self.pool.queued,
             workers=self.options.workers,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
@@ -281,11 +281,11 @@ class Service:
             What was still running at the end, a line each.
         """
         self.states.enter(ServiceState.DRAINING, why)
-        self._around.dispatcher.set_draining(self.topic, why)
+        self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
-        until = self._around.clock.monotonic() + timeout
+        until = self._around.host.clock.monotonic() + timeout
         while left := self.unfinished():
-            if self.hurry or self._around.clock.monotonic() >= until:
+            if self.hurry or self._around.host.clock.monotonic() >= until:
                 return left
             await asyncio.sleep(_POLL)
         return []
@@ -294,7 +294,7 @@ class Service:
         """Return what this service is working on, a line each."""
         rows = [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in self.pool.running()]
         waiting = self.pool.queued
-        others = self._around.dispatcher.in_flight(self.topic) - len(rows) - waiting
+        others = self._around.host.dispatcher.in_flight(self.topic) - len(rows) - waiting
         if waiting:
             rows.append(f"{waiting} requests of {self.topic} in its queue")
         if others > 0:
@@ -348,12 +348,12 @@ class Service:
         return []
 
     async def _close_endpoint(self, _timeout: float) -> list[str]:
-        self._around.dispatcher.remove_endpoint(self.topic)
+        self._around.host.dispatcher.remove_endpoint(self.topic)
         return []
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
-        until = self._around.clock.monotonic() + timeout
-        while (rows := self.pool.running()) and not self.hurry and self._around.clock.monotonic() < until:
+        until = self._around.host.clock.monotonic() + timeout
+        while (rows := self.pool.running()) and not self.hurry and self._around.host.clock.monotonic() < until:
             await asyncio.sleep(_POLL)
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from ostler.aio import Inbox, TaskOwner
-from ostler.clock import Clock
+from ostler.aio import TaskOwner
 from ostler.errors import StoreError
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
 from ostler.service.lifecycle import Service
 from ostler.service.report import CapabilityReporter, Reporter
-from ostler.service.spec import ServiceSpec, Surroundings
-from ostler.store import CapabilityRecords, Outage, PeriodicRecords, ServiceRecords, Store
+from ostler.service.spec import Host, ServiceSpec, Surroundings
+from ostler.store import CapabilityRecords, Outage, PeriodicRecords, ServiceRecords
 from ostler.types import ServiceState, ServiceStatus
 
-if TYPE_CHECKING:
-    from ostler.messaging import Dispatcher, LocalServiceClient
-
 _log = logging.getLogger(__name__)
+_KEEP_RUNS_EVERY = 30.0
+"""Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
 
 
 class Runtime:
@@ -28,12 +26,7 @@ class Runtime:
 
     Args:
         specs: What the services are made from, enabled ones only.
-        host: The name of this host.
-        store: The database, with the plugins' tables migrated.
-        clock: The source of time.
-        inbox: The way from threads to the loop.
-        dispatcher: Where RPC endpoints are opened.
-        client: What managers reach other services with.
+        host: What they are given.
         on_end: Called with a reason when a task that should live for ever has ended.
         on_change: Called after the state of a service has changed.
 
@@ -44,47 +37,38 @@ class Runtime:
     def __init__(
         self,
         specs: Sequence[ServiceSpec],
+        host: Host,
         *,
-        host: str,
-        store: Store,
-        clock: Clock,
-        inbox: Inbox,
-        dispatcher: Dispatcher,
-        client: LocalServiceClient,
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
     ) -> None:
-        self.host = host
+        name, clock, _, store, _, client = host
+        self.host = name
         self.store = store
-        self.records = ServiceRecords(store, clock, host)
-        self.capability_records = CapabilityRecords(store, clock, host)
-        self.runs = PeriodicRecords(store, host)
-        self.dispatcher = dispatcher
+        self.records = ServiceRecords(store, clock, name)
+        self.capability_records = CapabilityRecords(store, clock, name)
+        self.runs = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
         self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
         self._runs_outage = Outage(_log, "the table of periodic runs", clock)
-        around = Surroundings(
-            host=host,
-            clock=clock,
-            inbox=inbox,
-            store=store,
-            dispatcher=dispatcher,
-            records=self.records,
-            periodic=self.periodic,
-            client=client,
-        )
+        around = Surroundings(host=host, records=self.records, periodic=self.periodic)
         self.group = ServiceGroup(specs, around, self._changed)
         services = self.group.services.values
         self.reporter = Reporter(services, store, self.records, clock)
-        self.capability_reporter = CapabilityReporter(services, store, self.capability_records, client, clock, host)
+        self.capability_reporter = CapabilityReporter(services, store, self.capability_records, client, clock, name)
 
     async def start(self) -> None:
-        """Start reporting, then all services.
+        """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
 
         Raises:
             StartFailed: A required service failed; the caller stops the runtime.
         """
+        try:
+            self.periodic.restore(await self.store.aread(self.runs.list))
+        except StoreError as error:
+            self._runs_outage.failed(error)
+        self._tasks.spawn(self._keep_runs(), name="keep periodic runs", forever=True)
         self._tasks.spawn(self.reporter.run(), name="report state", forever=True)
         self._tasks.spawn(self.capability_reporter.run(), name="report capabilities", forever=True)
         await self.group.start()
@@ -111,6 +95,11 @@ class Runtime:
         except StoreError:
             table = []
         return merge_rows(live, table)
+
+    async def _keep_runs(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_RUNS_EVERY)
+            await self._save_runs()
 
     async def _save_runs(self) -> None:
         runs = self.periodic.changed_runs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.clock import Clock
 from ostler.manager import ManagerOptions
@@ -39,26 +39,36 @@ class ServiceSpec:
     sections: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What all services of a daemon share; handed to each by argument.
+class Host(NamedTuple):
+    """What a host gives its services.
 
     Args:
-        host: The name of this host.
+        name: The host's name.
         clock: The source of time.
         inbox: The way from threads to the loop.
-        store: The database.
-        records: The services table.
+        store: The database, with the plugins' tables migrated.
         dispatcher: Where RPC endpoints are opened.
-        periodic: The scheduler of periodic tasks.
         client: What managers reach other services with.
     """
 
-    host: str
+    name: str
     clock: Clock
     inbox: Inbox
     store: Store
-    records: ServiceRecords
     dispatcher: Dispatcher
-    periodic: PeriodicScheduler
     client: LocalServiceClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all services of a host share; handed to each by argument.
+
+    Args:
+        host: What the host gives.
+        records: The services table.
+        periodic: The scheduler of periodic tasks.
+    """
+
+    host: Host
+    records: ServiceRecords
+    periodic: PeriodicScheduler

@@ -1,0 +1,57 @@
+"""Reading a configuration whole: for the start, for a reload, and for `ostler check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ostler.config import load
+from ostler.config.paths import Paths
+from ostler.service.assembly import Assembly, assemble
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+    from ostler.plugins import PluginHost
+
+
+def read_configuration(
+    paths: Paths,
+    overrides: Sequence[str] = (),
+    *,
+    plugins: PluginHost | None = None,
+    offline: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Assembly:
+    """Read, merge and check everything. Blocks; any thread.
+
+    Args:
+        paths: Where the files are.
+        overrides: Values of the command line, each `table.key=VALUE`.
+        plugins: Plugins that were discovered before; None to discover them.
+        offline: Do not read secrets.
+        environ: The environment, for credentials.
+
+    Raises:
+        ConfigurationError: With all problems.
+    """
+    return assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+
+
+def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:
+    """Check a configuration without a daemon: plugins are imported, nothing is started, secrets are not read.
+
+    Raises:
+        ConfigurationError: With all problems.
+    """
+    return read_configuration(paths, overrides, offline=True).configuration
+
+
+def configuration_schema(paths: Paths, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of a configuration with the plugins that are installed here and its services."""
+    from ostler.config.reference import core_sections, json_schema, service_sections
+    from ostler.driver import DriverOptions
+    from ostler.manager import ManagerOptions
+
+    del paths, overrides
+    return json_schema([*core_sections(), *service_sections(ManagerOptions, DriverOptions)])

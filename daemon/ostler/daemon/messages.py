@@ -1,0 +1,131 @@
+"""The daemon's sockets: what listens, what answers, and the proof that it does."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ostler.aio import Inbox
+from ostler.clock import Clock
+from ostler.config.paths import Paths
+from ostler.errors import MessagingError, describe
+from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.transport import Limits, Transport
+from ostler.types import CONTROL_TOPIC
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+
+_log = logging.getLogger(__name__)
+
+
+class Messages:
+    """The RPC server, the publisher and the dispatcher of one daemon, on one transport. On the loop.
+
+    Args:
+        configuration: The configuration to start with.
+        transport: What carries the messages.
+        clock: The source of time.
+        inbox: The way from threads to the loop.
+    """
+
+    def __init__(self, configuration: Configuration, transport: Transport, clock: Clock, inbox: Inbox) -> None:
+        options, host = configuration.messaging, configuration.daemon.host
+        access = access_of(configuration)
+        self.transport = transport
+        self.dispatcher = Dispatcher(
+            access, clock, inbox, host=host, limits=DispatcherLimits(max_in_flight=options.max_in_flight)
+        )
+        self._rpc_link = transport.serve_rpc()
+        try:
+            self._events_link = transport.serve_events()
+        except BaseException:
+            self._rpc_link.close()
+            raise
+        self.publisher = Publisher(
+            self._events_link, host, clock, access, inbox.post, max_message_size=options.max_message_size
+        )
+        self.server = RpcServer(
+            self._rpc_link,
+            self.dispatcher,
+            inbox,
+            beat_interval=options.beat_interval,
+            max_message_size=options.max_message_size,
+            max_in_flight_per_peer=options.max_in_flight_per_peer,
+        )
+        self.dispatcher.on_fanout = self.publisher.tell_fanout
+        self.client = LocalServiceClient(
+            self.dispatcher, inbox, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
+        )
+        self._self: AsyncClient | None = None
+
+    def start(self, control: Any) -> None:
+        """Open the control topic and begin to answer."""
+        self.dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version))
+        self.publisher.start()
+        self.server.start()
+
+    def apply(self, configuration: Configuration) -> None:
+        """Take over what a reload may change: who may do what, and limits."""
+        access = access_of(configuration)
+        self.dispatcher.access = self.publisher.access = access
+        self.dispatcher.limits = DispatcherLimits(max_in_flight=configuration.messaging.max_in_flight)
+        self.server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
+
+    async def prove(self) -> None:
+        """Call ourselves over the socket: the evidence that it is answered.
+
+        Raises:
+            MessagingError: It was not.
+        """
+        if self._self is None:
+            self._self = AsyncClient(transport=self.transport, timeout=None)
+        await self._self.call(CONTROL_TOPIC, "echo", text="self")
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of the sockets and of every topic."""
+        return {"rpc": self.server.stats(), "events": self.publisher.stats(), "topics": self.dispatcher.stats()}
+
+    async def close(self) -> None:
+        """Stop answering, and remove the sockets."""
+        if self._self is not None:
+            try:
+                await self._self.close()
+            except MessagingError as error:
+                _log.debug("the self-call could not be closed: %s", describe(error))
+        self.server.close()
+        self.publisher.close()
+        self.transport.close()
+
+
+def access_of(configuration: Configuration) -> Access:
+    """Return who may do what; names that no user or group of this machine has are logged."""
+    options = configuration.access
+    access = Access(viewer=options.viewer, operator=options.operator, admin=options.admin)
+    for name in access.unknown:
+        _log.warning("[access] names %s, and this machine has no such user or group", name)
+    return access
+
+
+def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int]) -> Transport:
+    """Return the transport over this daemon's unix sockets.
+
+    Args:
+        paths: Where the sockets are.
+        configuration: Their mode and limits.
+        fds: Sockets that systemd handed over, by name: `rpc`, `events`.
+    """
+    from ostler.messaging.zmq import ZmqTransport
+
+    options = configuration.messaging
+    limits = Limits(
+        max_message_size=options.max_message_size, queue=options.event_queue, socket_mode=int(options.socket_mode, 8)
+    )
+    return ZmqTransport(
+        paths.rpc_address,
+        paths.events_address,
+        limits=limits,
+        rpc_fd=fds.get("rpc"),
+        events_fd=fds.get("events"),
+    )

@@ -1,0 +1,254 @@
+"""From a configuration and its plugins to services that can be started: everything checked, nothing begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ostler.config.configuration import Configuration, CoreConfiguration
+from ostler.config.layers import RawConfiguration
+from ostler.config.options import OptionsModel
+from ostler.config.validation import validate, validate_core
+from ostler.driver import Driver, DriverOptions, check_contract
+from ostler.errors import PluginError, Problem
+from ostler.manager import Manager, ManagerOptions
+from ostler.plugins import Found, Loaded, PluginHost, resolve
+from ostler.service.order import DependencyCycle, start_order
+from ostler.service.spec import ServiceSpec
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A configuration that can be run.
+
+    Args:
+        configuration: All options, validated.
+        plugins: The plugins that were found, with their records.
+        specs: The enabled services.
+        warnings: What an operator should know, though it keeps nothing from starting.
+    """
+
+    configuration: Configuration
+    plugins: PluginHost
+    specs: list[ServiceSpec]
+    warnings: list[str]
+
+
+def discover(core: CoreConfiguration, entry_points: list[Found] | None = None) -> PluginHost:
+    """Return the plugins that the configuration allows, loaded."""
+    section = core.plugins
+    plugins = PluginHost(entry_points, required=section.required, disabled=section.disabled, blocked=section.blocked)
+    plugins.discover()
+    return plugins
+
+
+def assemble(
+    raw: RawConfiguration,
+    environ: Mapping[str, str],
+    *,
+    plugins: PluginHost | None = None,
+    entry_points: list[Found] | None = None,
+    offline: bool = False,
+) -> Assembly:
+    """Return what a configuration makes, or say everything that is wrong with it at once.
+
+    Imports managers and drivers, on the calling thread, and runs nothing else of them.
+
+    Args:
+        raw: What was read.
+        environ: The environment, for credentials.
+        plugins: Plugins that were discovered before (a reload does not load plugins anew).
+        entry_points: What to discover plugins from; by default what is installed.
+        offline: Do not read secrets.
+
+    Raises:
+        ConfigurationError: With all problems, in the order of the files and lines.
+    """
+    plugins = plugins or discover(validate_core(raw), entry_points)
+    resolver = _Resolver(raw, plugins)
+    resolver.run()
+    configuration = validate(
+        raw,
+        resolver.models,
+        environ,
+        partial=resolver.partial,
+        problems=[*plugins.problems(), *resolver.problems],
+        offline=offline,
+    )
+    specs = [resolver.spec(topic, configuration) for topic in resolver.managers]
+    return Assembly(
+        configuration=configuration,
+        plugins=plugins,
+        specs=[spec for spec in specs if spec.options.enabled],
+        warnings=plugins.warnings(),
+    )
+
+
+class _Resolver:
+    """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
+
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost) -> None:
+        self._raw = raw
+        self._plugins = plugins
+        self._forbidden = plugins.forbidden()
+        self.models: dict[Path, type[OptionsModel]] = {
+            (name,): model for name, model in plugins.config_sections().items()
+        }
+        self.partial: set[Path] = set()
+        self.problems: list[Problem] = []
+        self.managers: dict[str, Loaded] = {}
+        self.drivers: dict[str, dict[str, Loaded]] = {}
+        self.extensions: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def run(self) -> None:
+        """Look at every service of the configuration."""
+        for topic, table in self._raw.table(("services",)).items():
+            if isinstance(table, dict):
+                self._service(topic, table)
+        self._order()
+
+    def spec(self, topic: str, configuration: Configuration) -> ServiceSpec:
+        """Return one service, with its validated options."""
+        options = configuration.services[topic]
+        assert isinstance(options, ManagerOptions)  # noqa: S101 - held by the check of the manager's `Options`
+        return ServiceSpec(
+            topic=topic,
+            manager=self.managers[topic],
+            options=options,
+            drivers={
+                name: (loaded, _driver_options(configuration, topic, name))
+                for name, loaded in self.drivers.get(topic, {}).items()
+            },
+            extensions=self.extensions.get(topic, {}),
+            sections=configuration.sections,
+        )
+
+    # ---------------------------------------------------------------- one service
+
+    def _service(self, topic: str, table: dict[str, Any]) -> None:
+        path = ("services", topic)
+        loaded = self._manager(path, table)
+        self.models[path] = loaded.cls.Options if loaded is not None else ManagerOptions
+        if loaded is None:
+            self.partial.add(path)
+        else:
+            self.managers[topic] = loaded
+            self.extensions[topic] = self._extensions(path, loaded.cls)
+        drivers = table.get("drivers")
+        for name, driver in drivers.items() if isinstance(drivers, dict) else ():
+            if isinstance(driver, dict):
+                self._driver((*path, "drivers", name), driver, table.get("manager"), loaded)
+
+    def _manager(self, path: Path, table: dict[str, Any]) -> Loaded | None:
+        reference = table.get("manager")
+        if not isinstance(reference, str):
+            return None  # missing or no text: the check of the options says so
+        try:
+            loaded = resolve(reference, Manager, registered=self._plugins.managers(), forbidden=self._forbidden)
+        except PluginError as error:
+            self._note((*path, "manager"), f"{error}{self._failed_plugins()}")
+            return None
+        faults = check_contract(loaded.cls, Manager)
+        if not faults and not _derives(getattr(loaded.cls, "Options", None), ManagerOptions):
+            faults = ["its Options do not derive from ManagerOptions"]
+        for fault in faults:
+            self._note((*path, "manager"), f"manager {reference} is not as a manager has to be: {fault}")
+        return None if faults else loaded
+
+    def _driver(self, path: Path, table: dict[str, Any], manager: object, owner: Loaded | None) -> None:
+        self.models[path] = DriverOptions
+        self.partial.add(path)
+        reference = table.get("driver")
+        if not isinstance(reference, str) or owner is None:
+            return
+        contract = owner.cls.driver_type
+        if contract is None:
+            self._note(path, f"manager {manager} has no drivers; take this table out")
+            return
+        registered = {name: value for (of, name), value in self._plugins.drivers().items() if of == manager}
+        loaded = self._resolved_driver(path, reference, contract, registered)
+        if loaded is not None:
+            self.models[path] = loaded.cls.Options
+            self.partial.discard(path)
+            self.drivers.setdefault(path[1], {})[path[3]] = loaded
+
+    def _resolved_driver(
+        self, path: Path, reference: str, contract: type[Driver], registered: Mapping[str, Any]
+    ) -> Loaded | None:
+        try:
+            loaded = resolve(reference, contract, registered=registered, forbidden=self._forbidden)
+            faults = [] if loaded.cls is contract else check_contract(loaded.cls, contract)
+        except PluginError as error:
+            faults = self._why_no_driver(reference, contract, registered)
+            if not faults:
+                self._note((*path, "driver"), f"{error}{self._failed_plugins()}")
+            loaded = None
+        if loaded is not None and not faults and not _derives(loaded.cls.Options, DriverOptions):
+            faults = ["its Options do not derive from DriverOptions"]
+        for fault in faults:
+            self._note((*path, "driver"), f"driver {reference} is not as {contract.__name__} demands: {fault}")
+        return None if faults else loaded
+
+    def _why_no_driver(self, reference: str, contract: type[Driver], registered: Mapping[str, Any]) -> list[str]:
+        """Return what a class misses that is no driver of this kind at all; empty when it is no class either."""
+        try:
+            loaded = resolve(reference, object, registered=registered, forbidden=self._forbidden)
+        except PluginError:
+            return []
+        return check_contract(loaded.cls, contract) if loaded.kind == "class" else []
+
+    def _extensions(self, path: Path, manager: type[Manager]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {kind: {} for kind in manager.extension_kinds}
+        for (kind, name), value in self._plugins.extensions().items():
+            if kind not in found:
+                continue
+            try:
+                loaded = resolve(value, manager.extension_kinds[kind], forbidden=self._forbidden)
+            except PluginError as error:
+                owner = self._plugins.owner("ostler_extensions", (kind, name))
+                self._note((*path, "manager"), f"{kind} {name} of plugin {owner} cannot be used: {error}")
+                continue
+            found[kind][name] = loaded.value
+        return found
+
+    # ---------------------------------------------------------------- all of them
+
+    def _order(self) -> None:
+        services = self._raw.table(("services",))
+        needs = {
+            topic: [needed for needed in table.get("depends_on", []) if isinstance(needed, str)]
+            for topic, table in services.items()
+            if isinstance(table, dict) and isinstance(table.get("depends_on", []), list)
+        }
+        for topic, needed in needs.items():
+            for number, name in enumerate(needed):
+                if name not in services:
+                    what = f"service {topic} needs {name}, and there is no [services.{name}]"
+                    self._note(("services", topic, "depends_on", number), what)
+        try:
+            start_order(needs)
+        except DependencyCycle as error:
+            first = str(error.facts["cycle"][0]) if isinstance(error.facts["cycle"], list) else ""
+            self._note(("services", first, "depends_on"), str(error))
+
+    def _failed_plugins(self) -> str:
+        failed = [
+            f"plugin {row.name} {row.state}: {row.why}" for row in self._plugins.records() if row.state == "failed"
+        ]
+        return f" ({'; '.join(failed)})" if failed else ""
+
+    def _note(self, path: tuple[str | int, ...], what: str) -> None:
+        self.problems.append(self._raw.problem(path, what))
+
+
+def _driver_options(configuration: Configuration, topic: str, name: str) -> DriverOptions:
+    options = configuration.drivers[topic, name]
+    assert isinstance(options, DriverOptions)  # noqa: S101 - held by the check of the driver's `Options`
+    return options
+
+
+def _derives(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
