@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit, session
+from ostler.cli import kit, offline, session
+from ostler.types import PluginState
 
 app = kit.app(group=False)
 
@@ -23,14 +24,17 @@ def check(
     Plugins are imported, and their sections, services and drivers are checked. Every problem is a line
     `file:line:column: message`; the exit code is 78 when there is one.
     """
-    from ostler.daemon.check import check_configuration
-
     paths = session.current().paths()
-    found = check_configuration(paths, overrides or [])
+    assembly = offline.read(overrides or [])
+    found = assembly.configuration
+    failed = [plugin for plugin in assembly.plugins.records() if plugin.state is PluginState.FAILED]
+    warnings = [*assembly.warnings, *(f"plugin {plugin.name} failed: {plugin.why}" for plugin in failed)]
     services = sorted(found.services)
     drivers = [f"{topic}/{name}" for topic, name in sorted(found.drivers)]
     if kit.json_wanted():
-        kit.emit({"ok": True, "file": str(paths.config_file), "services": services, "drivers": drivers})
+        kit.emit({"ok": True, "services": services, "drivers": drivers, "warnings": warnings})
         return
+    for warning in warnings:
+        kit.warn(kit.printable(f"warning: {warning}"))
     kit.say(f"The configuration is right: {', '.join(map(str, paths.config_dirs))}")
     kit.show_fields({"services": services, "drivers": drivers})

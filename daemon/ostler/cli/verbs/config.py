@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ostler.cli import kit, session
+from ostler.cli import kit, offline
 from ostler.errors import FAILED
 from ostler.types import CONTROL_TOPIC, Json, OptionValue
-
-if TYPE_CHECKING:
-    from ostler.config import Configuration
 
 app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
 
@@ -34,7 +31,7 @@ def cat(
 
     Options that stand in no file have the origin `default`; secrets are masked.
     """
-    values = _running() if running else from_files().values()
+    values = _running() if running else offline.read().configuration.values()
     kit.show_table([value for value in values if not (no_defaults and value.origin == "default")], COLUMNS)
 
 
@@ -46,7 +43,7 @@ def diff(
 
     `ostler reload` would bring into force what the files say. Secrets are masked, and so never differ.
     """
-    found = list(differences(_running(), from_files().values()))
+    found = list(differences(_running(), offline.read().configuration.values()))
     kit.show_table(found, ["option", "running", "files", "from"], empty="The daemon runs with what the files say.")
     if check and found:
         raise typer.Exit(FAILED)
@@ -56,11 +53,9 @@ def diff(
 def schema() -> None:
     """Print the JSON Schema, for editors.
 
-    The sections of the installed plugins are in it.
+    The sections of configured services and drivers, and those of plugins, are in it.
     """
-    from ostler.daemon.check import configuration_schema
-
-    print(kit.to_json(configuration_schema(session.current().paths())))  # noqa: T201 - the command's output
+    print(kit.to_json(offline.schema()))  # noqa: T201 - the command's output
 
 
 def written(value: Json) -> str:
@@ -86,13 +81,6 @@ def differences(running: Iterable[OptionValue], files: Iterable[OptionValue]) ->
                 "files": written(new.value) if new else "",
                 "from": new.origin if new else "",
             }
-
-
-def from_files() -> Configuration:
-    """Return the configuration of the files, checked."""
-    from ostler.daemon.check import check_configuration
-
-    return check_configuration(session.current().paths(), [])
 
 
 def _running() -> list[OptionValue]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ostler.cli import kit
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit, offline
+from ostler.errors import FAILED, NotFound, joined
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
 app = kit.app(help="List plugins with their state, check them, or begin a new one.")
@@ -28,3 +34,56 @@ def list_plugins() -> None:
     with kit.client() as client:
         plugins = client.call(CONTROL_TOPIC, "plugin_list", type=list[PluginStatus])
     kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PLUGIN]...", help="Which; all that are installed without any")
+    ] = None,
+) -> None:
+    """Check plugins without a daemon.
+
+    Imports each plugin, and looks whether its hooks, managers with their exposed methods, drivers and extensions
+    fulfil what is demanded of them. The exit code is 1 when one does not.
+    """
+    from ostler.cli.inspection import examine
+
+    with offline.quiet():
+        found = examine(offline.plugins())
+    known = [finding.plugin for finding in found]
+    for name in names or []:
+        if name not in known:
+            raise NotFound(f"no plugin {name} is installed", hint=f"there are: {joined(known)}", plugin=name)
+    chosen = [finding for finding in found if not names or finding.plugin in names]
+    if kit.json_wanted():
+        kit.emit(chosen)
+    for finding in chosen:
+        kit.heading(kit.printable(f"{finding.plugin} {finding.version} {finding.state}".replace("  ", " ")))
+        for line in finding.brings:
+            kit.say(f"  {kit.printable(line)}")
+        for line in finding.faults:
+            kit.say(f"  wrong: {kit.printable(line)}")
+    if any(finding.faults for finding in chosen):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its name, and that of its manager and topic: lamp", show_default=False)],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Make its folder in this one")] = Path(),
+) -> None:
+    """Begin a plugin of your own.
+
+    Writes a package that works as it is: a manager, a driver contract with a driver, a verb, and a test.
+    """
+    from ostler.cli.skeleton import write
+
+    files = write(name, into)
+    if kit.json_wanted():
+        kit.emit({"files": files})
+        return
+    for file in files:
+        kit.say(str(file))
+    kit.say()
+    kit.say(f"Go on with: cd {files[0].parent} && pip install --editable '.[dev]' && pytest")

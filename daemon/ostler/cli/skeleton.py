@@ -1,0 +1,302 @@
+"""The files of a new plugin: a manager, a driver contract, a driver, a verb and a test that pass as they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Template
+
+from ostler.errors import Conflict, InvalidInput
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+FILES = {
+    "pyproject.toml": """\
+[build-system]
+requires = ["hatchling>=1.24"]
+build-backend = "hatchling.build"
+
+[project]
+name = "$dist"
+version = "0.1.0"
+description = "A plugin of Ostler: $name."
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["ostler>=0.1,<1"]
+
+[project.optional-dependencies]
+dev = ["pytest>=8"]
+
+[project.entry-points.ostler]
+$name = "$package.plugin"
+
+[project.entry-points."ostler.commands"]
+$verb = "$package.commands:app"
+
+[tool.hatch.build.targets.wheel]
+packages = ["$package"]
+
+[tool.pytest.ini_options]
+testpaths = ["tests"]
+""",
+    "README.md": """\
+# $dist
+
+A plugin of Ostler. Install it beside Ostler, and try it:
+
+    pip install --editable '.[dev]'
+    pytest
+    ostler plugin check $name
+
+Configure it, for instance in `/etc/ostler/conf.d/$name.toml`:
+
+    [services.$name]
+    manager = "$name"
+
+    [services.$name.drivers.one]
+    driver = "memory"
+    items = ["first", "second"]
+
+    ostler check
+    systemctl restart ostler
+    ostler $verb list
+""",
+    "$package/__init__.py": '''\
+"""A plugin of Ostler: $name."""
+''',
+    "$package/py.typed": "",
+    "$package/driver.py": '''\
+"""The contract of $name drivers: what every one of them must be able to do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from ostler import Driver
+
+
+class ${cls}Driver(Driver):
+    """What every $name driver must be able to do; says what, never how."""
+
+    @abstractmethod
+    def items(self) -> dict[str, bool]:
+        """Return every item that this driver knows, and whether it is on."""
+
+    @abstractmethod
+    def switch(self, item: str, on: bool) -> None:
+        """Switch an item on or off."""
+''',
+    "$package/memory.py": '''\
+"""A driver whose items exist in memory alone."""
+
+from __future__ import annotations
+
+from ostler import DriverOptions, Field
+
+from $package.driver import ${cls}Driver
+
+
+class Memory${cls}Driver(${cls}Driver):
+    """Items that exist in memory alone."""
+
+    class Options(DriverOptions):
+        """Options of `driver = "memory"`."""
+
+        items: list[str] = Field(["first"], help="Names of the items")
+
+    def initialise(self) -> None:
+        """Get ready; tried again with growing waits as long as it raises."""
+        self._on = dict.fromkeys(self.options.items, False)
+
+    def items(self) -> dict[str, bool]:
+        """Return the items."""
+        return dict(self._on)
+
+    def switch(self, item: str, on: bool) -> None:
+        """Remember whether the item is on."""
+        self._on[item] = on
+''',
+    "$package/manager.py": '''\
+"""The manager of $name: owns the data and decides."""
+
+from __future__ import annotations
+
+import msgspec
+from ostler import Context, Field, Manager, ManagerOptions, NotFound, Seconds, exposed, periodic
+
+from $package.driver import ${cls}Driver
+
+
+class Item(msgspec.Struct):
+    """An item, as callers see it."""
+
+    name: str
+    on: bool
+    driver: str
+
+
+class ${cls}Manager(Manager):
+    """Knows which driver has which item, and switches them."""
+
+    rpc_version = "1.0"
+    driver_type = ${cls}Driver
+
+    class Options(ManagerOptions):
+        """Options of `manager = "$name"`."""
+
+        poll: Seconds = Field(30, gt=0, help="How often the drivers are asked for their items")
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        """Begin without items; they come with their drivers."""
+        self._items: dict[str, Item] = {}
+
+    def driver_ready(self, name: str) -> None:
+        """Take over the items of a driver that has become ready."""
+        self._look(name)
+
+    @exposed(role="viewer", changes=False)
+    def items(self, ctx: Context) -> list[Item]:
+        """Return every item."""
+        return sorted(self._items.values(), key=lambda item: item.name)
+
+    @exposed(role="operator")
+    def switch(self, ctx: Context, item: str, on: bool = True) -> Item:
+        """Switch an item on or off."""
+        found = self._items.get(item)
+        if found is None:
+            raise NotFound(f"there is no item {item}", hint="see `ostler $verb list`")
+        self.drivers[found.driver].switch(item, on)
+        self._look(found.driver)
+        self.client.publish("switched", {"item": item, "on": on})
+        return self._items[item]
+
+    @periodic(spacing="poll")
+    def look(self, ctx: Context) -> None:
+        """Ask the drivers for their items."""
+        for name in self.drivers.ready():
+            self._look(name)
+
+    def _look(self, driver: str) -> None:
+        for name, on in self.drivers[driver].items().items():
+            self._items[name] = Item(name=name, on=on, driver=driver)
+''',
+    "$package/plugin.py": '''\
+"""What this plugin brings."""
+
+from __future__ import annotations
+
+from ostler import hookimpl
+
+from $package.manager import ${cls}Manager
+from $package.memory import Memory${cls}Driver
+
+ostler_api = "1.0"
+
+
+@hookimpl
+def ostler_managers():
+    """Return the managers by their registered names."""
+    return {"$name": ${cls}Manager}
+
+
+@hookimpl
+def ostler_drivers():
+    """Return the drivers by manager and name."""
+    return {("$name", "memory"): Memory${cls}Driver}
+''',
+    "$package/commands.py": '''\
+"""`ostler $verb`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from ostler.cli import kit
+
+from $package.manager import Item
+
+app = kit.app(help="Look after $name.")
+
+
+@app.command("list")
+def list_items() -> None:
+    """List the items."""
+    with kit.client() as client:
+        kit.show_table(client.call("$name", "items", type=list[Item]), ["name", "on", "driver"], empty="No items.")
+
+
+@app.command()
+def switch(
+    item: Annotated[str, typer.Argument(help="The item's name")],
+    off: Annotated[bool, typer.Option("--off", help="Switch it off")] = False,
+) -> None:
+    """Switch an item on or off."""
+    with kit.client() as client:
+        kit.show_fields(client.call("$name", "switch", type=Item, item=item, on=not off))
+''',
+    "tests/test_$name.py": '''\
+"""Tests of the $name plugin: the service runs in this process, without a daemon or a socket."""
+
+import pytest
+from ostler import NotFound
+from ostler.testing import host
+
+CONFIG = """
+[services.$name]
+manager = "$name"
+
+[services.$name.drivers.one]
+driver = "memory"
+items = ["first", "second"]
+"""
+
+
+def test_an_item_is_switched_and_tells_so():
+    with host(plugins=["$package.plugin"], config=CONFIG) as h:
+        assert h.call("$name", "switch", item="first")["on"] is True
+        assert [item["on"] for item in h.call("$name", "items")] == [True, False]
+        assert h.events("$name.*.switched")[0].payload == {"item": "first", "on": True}
+
+
+def test_an_item_that_is_not_there_is_refused_by_name():
+    with host(plugins=["$package.plugin"], config=CONFIG) as h:
+        with pytest.raises(NotFound, match="there is no item third"):
+            h.call("$name", "switch", item="third")
+''',
+}
+"""Path to text, both with `$name`, `$dist`, `$package`, `$cls` and `$verb` in them."""
+
+
+def write(name: str, into: Path) -> list[Path]:
+    """Write a new plugin into a new folder `ostler-NAME`, and return the files.
+
+    Args:
+        name: The plugin's name, which is also that of its manager and topic.
+        into: The folder in which the new one is made.
+
+    Raises:
+        InvalidInput: The name cannot be one of a Python package.
+        Conflict: The folder is there already.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name} cannot be the name of a plugin", hint="use small letters, digits and _, for instance lamp"
+        )
+    words = {
+        "name": name,
+        "dist": f"ostler-{name.replace('_', '-')}",
+        "verb": name.replace("_", "-"),
+        "package": f"ostler_{name}",
+        "cls": "".join(part.capitalize() for part in name.split("_")),
+    }
+    folder = into / words["dist"]
+    if folder.exists():
+        raise Conflict(f"{folder} is there already", hint="choose another name, or another folder with --into")
+    written = []
+    for path, text in FILES.items():
+        file = folder / Template(path).substitute(words)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(Template(text).substitute(words), encoding="utf-8")
+        written.append(file)
+    return written

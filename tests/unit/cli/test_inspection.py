@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import types
+from abc import abstractmethod
+from typing import Any
+
+import pytest
+
+from ostler import Context, Driver, Manager, exposed, hookimpl
+from ostler.cli.inspection import Finding, examine
+from ostler.plugins import PluginHost, given
+
+
+class Contract(Driver):
+    """What a lamp driver must be able to do."""
+
+    @abstractmethod
+    def switch(self, lamp: str) -> None: ...
+
+
+class SoundDriver(Contract):
+    def switch(self, lamp: str) -> None: ...
+
+
+class WrongDriver(Contract):
+    def switch(self) -> None: ...  # type: ignore[override]
+
+
+class LampManager(Manager):
+    driver_type = Contract
+
+    async def init_host(self, service_id: int, added_to_cluster: bool) -> None: ...
+
+    @exposed()
+    def switch(self, ctx: Context, lamp: str) -> str: ...  # type: ignore[empty-body]
+
+
+class UnsendableManager(Manager):
+    @exposed()
+    def show(self, ctx: Context, what: types.ModuleType) -> None: ...
+
+
+class BareManager(Manager):
+    driver_type = None
+
+
+def plugin(**declared: Any) -> types.ModuleType:
+    module = types.ModuleType("a_plugin")
+    for hook, value in declared.items():
+        name = f"ostler_{hook}"
+
+        def declare(value: Any = value) -> Any:
+            return value
+
+        declare.__name__ = name
+        declare.__signature__ = __import__("inspect").Signature()  # type: ignore[attr-defined]
+        setattr(module, name, hookimpl(declare))
+    return module
+
+
+def examined(**plugins: types.ModuleType) -> dict[str, Finding]:
+    host = PluginHost([given(name, module) for name, module in plugins.items()])
+    host.discover()
+    return {finding.plugin: finding for finding in examine(host)}
+
+
+def test_a_sound_plugin_has_no_faults_and_says_what_it_brings() -> None:
+    found = examined(lamp=plugin(managers={"lamp": LampManager}, drivers={("lamp", "a"): SoundDriver}))["lamp"]
+    assert (found.faults, found.brings, found.state) == ([], ["manager lamp", "driver lamp/a"], "loaded")
+
+
+@pytest.mark.parametrize(
+    ("declared", "fault"),
+    [
+        ({"managers": {"m": "nothing.of_that:Name"}}, "manager m: "),
+        ({"managers": {"m": UnsendableManager}}, "manager m: argument 'what' of m.show cannot go over the wire"),
+        ({"managers": {"m": LampManager}, "drivers": {("m", "d"): WrongDriver}}, "driver m/d: "),
+        ({"managers": {"m": LampManager}, "drivers": {("m", "d"): "nothing:Driver"}}, "driver m/d: "),
+        ({"managers": {"m": BareManager}, "drivers": {("m", "d"): SoundDriver}}, "driver m/d: the manager m has no"),
+        ({"drivers": {("m", "d"): SoundDriver}}, "driver m/d: no installed plugin brings the manager m"),
+        ({"extensions": {("kind", "e"): str}}, "extension kind/e: no installed manager asks for"),
+    ],
+)  # fmt: skip
+def test_trap_what_does_not_fulfil_its_contract_is_said(declared: dict[str, Any], fault: str) -> None:
+    found = examined(bad=plugin(**declared), sound=plugin(managers={"lamp": LampManager}))
+    assert [line for line in found["bad"].faults if line.startswith(fault)], found["bad"].faults
+    assert found["sound"].faults == []
+
+
+def test_a_plugin_that_has_not_loaded_says_why() -> None:
+    def broken() -> Any:
+        raise ImportError("no module lamp")
+
+    host = PluginHost([given("bad", types.ModuleType("bad"))._replace(load=broken)])
+    host.discover()
+    (found,) = examine(host)
+    assert (found.state, len(found.faults)) == ("failed", 1)
+    assert "no module lamp" in found.faults[0]

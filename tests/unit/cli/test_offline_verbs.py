@@ -1,0 +1,153 @@
+"""Verbs that need no daemon: check, config, plugin check, plugin new."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.types import OptionValue
+
+
+@pytest.fixture
+def root(tmp_path: Path, ostler: Any) -> Path:
+    (tmp_path / "etc").mkdir()
+    ostler.environ["OSTLER_ROOT"] = str(tmp_path)
+    return tmp_path
+
+
+def configure(root: Path, text: str) -> None:
+    (root / "etc" / "ostler.toml").write_text(text)
+
+
+def test_a_right_configuration_is_said_to_be_right(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n')
+    code, out, err = ostler("check")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"The configuration is right: {root}/etc/ostler.toml")
+    assert json.loads(ostler("check", "--json").out) == {"ok": True, "services": [], "drivers": [], "warnings": []}
+
+
+def test_everything_that_is_wrong_is_said_with_its_place(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhots = "a"\nstop_timeout = "never"\n[services.a]\nmanager = "nowhere.at_all:Name"\n')
+    code, out, err = ostler("check")
+    assert (code, out) == (78, "")
+    lines = err.splitlines()
+    assert [line.partition(": ")[0] for line in lines[:3]] == [f"{root}/etc/ostler.toml:{at}:1" for at in (2, 3, 5)]
+    assert lines[3] == "ostler: 3 problems in the configuration"
+    assert "Traceback" not in err
+
+
+def test_an_override_is_checked_as_well(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    assert ostler("check", "--set", "daemon.host=a").code == 0
+    assert ostler("check", "--set", "daemon.hots=a").code == 78
+
+
+def test_the_configuration_of_the_files_is_shown(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n')
+    out = ostler("config", "cat", "--no-defaults").out
+    assert out == f'OPTION       VALUE    FROM\ndaemon.host  "node1"  {root}/etc/ostler.toml:2:1\n'
+    assert "log.level" in ostler("config", "cat").out
+
+
+def test_a_difference_between_daemon_and_files_is_shown(ostler: Any, client: Any, root: Path) -> None:
+    configure(root, '[log]\nlevel = "debug"\n')
+    client.answers["ostler", "config"] = [
+        OptionValue(path=row["path"], value=row["value"], origin=row["origin"])
+        for row in json.loads(ostler("config", "cat", "--json").out)
+    ]
+    assert ostler("config", "diff") == (0, "OPTION  RUNNING  FILES  FROM\n", "")
+    configure(root, '[log]\nlevel = "info"\n')
+    code, out, _ = ostler("config", "diff", "--check")
+    assert code == 1
+    assert out.splitlines()[1].split() == ["log.level", '"debug"', '"info"', f"{root}/etc/ostler.toml:2:1"]
+
+
+@pytest.mark.parametrize("text", ["", "[daemon]\nhots = 1\n"])
+def test_the_schema_is_there_also_while_the_file_is_wrong(ostler: Any, root: Path, text: str) -> None:
+    configure(root, text)
+    schema = json.loads(ostler("config", "schema").out)
+    assert "host" in schema["properties"]["daemon"]["properties"]
+
+
+def test_the_installed_plugins_are_checked(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    code, out, err = ostler("plugin", "check", "volume")
+    assert (code, err) == (0, "")
+    assert "manager volume" in out
+    assert "scheduler" not in out
+    (found,) = json.loads(ostler("plugin", "check", "volume", "--json").out)
+    assert (found["plugin"], found["faults"]) == ("volume", [])
+    assert ostler("plugin", "check", "volumes").code == 1
+
+
+def test_trap_a_plugin_that_fails_to_import_is_no_traceback(
+    ostler: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(root, "")
+    (root / "broken-1.0.dist-info").mkdir()
+    (root / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (root / "broken-1.0.dist-info" / "entry_points.txt").write_text("[ostler]\nbroken = no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(root)
+    code, out, err = ostler("plugin", "check")
+    assert (code, err) == (1, "")
+    assert "wrong: no_such_module_at_all cannot be imported" in out
+    code, _, err = ostler("check")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("warning: plugin broken failed: no_such_module_at_all cannot be imported")
+
+
+# ---------------------------------------------------------------- plugin new
+
+
+@pytest.fixture
+def new(ostler: Any, tmp_path: Path) -> Path:
+    code, out, err = ostler("plugin", "new", "desk_lamp", "--into", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert "ostler_desk_lamp/manager.py" in out
+    return tmp_path / "ostler-desk-lamp"
+
+
+def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
+    script = (
+        "from importlib import import_module\n"
+        "from ostler.cli.inspection import examine\n"
+        "from ostler.plugins import PluginHost, given\n"
+        "host = PluginHost([given('desk_lamp', import_module('ostler_desk_lamp.plugin'))]); host.discover()\n"
+        "(found,) = examine(host)\n"
+        "assert found.faults == [], found.faults\n"
+        "assert found.brings == ['manager desk_lamp', 'driver desk_lamp/memory'], found.brings\n"
+        "from ostler_desk_lamp.commands import app\n"
+        "assert len(app.registered_commands) == 2\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=new, check=True, timeout=30)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ostler.testing.host") is None, reason="ostler.testing.host is not built yet"
+)
+def test_the_tests_of_a_new_plugin_pass(new: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(new)}
+    words = [sys.executable, "-m", "pytest", "-q"]
+    done = subprocess.run(words, check=False, cwd=new, env=environ, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_a_new_plugin_overwrites_nothing(ostler: Any, new: Path) -> None:
+    code, _, err = ostler("plugin", "new", "desk_lamp", "--into", str(new.parent))
+    assert code == 1
+    assert "is there already" in err
+
+
+@pytest.mark.parametrize("name", ["Lamp", "1lamp", "../lamp", "desk-lamp", "", "lämp"])
+def test_a_name_that_cannot_be_a_package_is_refused(ostler: Any, tmp_path: Path, name: str) -> None:
+    assert ostler("plugin", "new", name, "--into", str(tmp_path)).code == 2
+    assert list(tmp_path.iterdir()) == []
