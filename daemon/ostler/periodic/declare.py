@@ -31,9 +31,9 @@ def periodic(
 ) -> Callable[[F], F]:
     """Have a manager's method run again and again while its service is up.
 
-    The method takes `ctx: Context`. A `def` runs in the service's pool, an `async def` on the loop. A run that raises is
-    logged and counted, and the next one comes at its time; a run slower than the spacing delays its own next run only,
-    and never runs twice at once.
+    The method takes `ctx: Context`. A `def` runs in the service's pool, an `async def` on the loop. A run that raises
+    is logged and counted, and the next one comes at its time; a run slower than the spacing delays its own next run
+    only, and never runs twice at once.
 
     Args:
         spacing: Seconds from start to start, or the name of an option that holds them (a reload changes it).

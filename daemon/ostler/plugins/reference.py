@@ -51,7 +51,8 @@ class Loaded:
         factory = self.value.build if self.kind == "module" else self.value
         product = factory(environment) if _takes_environment(factory) else factory()
         if isinstance(product, type) and issubclass(product, self.base):
-            return product(environment)
+            make: Callable[[Any], Any] = product
+            return make(environment)
         if not isinstance(product, self.base):
             raise PluginError(
                 f"the factory {self.reference} returned {_shown(product)}, not {_a(self.base)}",

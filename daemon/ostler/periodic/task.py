@@ -1,0 +1,198 @@
+"""One periodic task: when it is due, how its runs went."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ostler.errors import ContractError
+from ostler.periodic.declare import Periodic, periodic_of
+
+_CRON_LOOK = 60.0
+"""The longest sleep, in seconds, before a cron task looks at the wall clock again: somebody may have set it."""
+_KNOWN_ERRORS = 16
+
+
+class PeriodicTask:
+    """A method of a manager that runs again and again; holds the plan and the record, runs nothing itself.
+
+    `base` is the moment of the loop's time from which runs are counted: without jitter a run is due there, with jitter
+    a little later. The next base is counted from the base, not from the run, so that nothing drifts.
+
+    Args:
+        service: The topic of the service it belongs to.
+        method: The bound method.
+        mark: What `@periodic` said.
+        options: The service's options, for spacing and enabled.
+    """
+
+    __slots__ = (
+        "base", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async", "last_error", "last_run",
+        "last_seconds", "late", "logged", "mark", "method", "name", "paused", "removed", "running", "running_since",
+        "runs", "service", "spacing",
+    )  # fmt: skip
+
+    def __init__(self, service: str, method: Callable[..., Any], mark: Periodic, options: Any) -> None:
+        self.service = service
+        self.method = method
+        self.mark = mark
+        self.name = mark.name
+        self.is_async = inspect.iscoroutinefunction(method)
+        self.spacing = 0.0
+        self.enabled = True
+        self.paused = False
+        self.removed = False
+        self.running = False
+        self.running_since = 0.0
+        self.base = self.due = 0.0
+        self.cron_from = self.cron_wall = 0.0
+        self.entry = 0
+        self.runs = self.errors = 0
+        self.last_run = self.last_seconds = 0.0
+        self.last_error = ""
+        self.logged: set[str] = set()
+        self.late = False
+        self.take(options)
+
+    def take(self, options: Any) -> None:
+        """Take spacing and enabled from the service's options.
+
+        Raises:
+            ContractError: An option is missing, or does not hold what is needed.
+        """
+        spacing, enabled = self.mark.spacing, self.mark.enabled
+        if isinstance(spacing, str):
+            spacing = self._option(options, spacing, "spacing")
+        if isinstance(enabled, str):
+            enabled = self._option(options, enabled, "switch")
+        if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not 0 < spacing < math.inf:
+            raise self._wrong(f"its spacing is {spacing!r}, it has to be seconds above 0")
+        if not 0 <= self.mark.jitter <= 1:
+            raise self._wrong(f"its jitter is {self.mark.jitter!r}, it has to be a part of the spacing from 0 to 1")
+        if self.mark.cron:
+            self._next_cron(0.0)
+        self.spacing, self.enabled = float(spacing), bool(enabled)
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs by itself now."""
+        return self.enabled and not self.paused and not self.removed
+
+    @property
+    def spacing_text(self) -> str:
+        """The spacing as people read it."""
+        return self.mark.cron or f"{self.spacing:g} s"
+
+    def plan_first(self, now: float, wall: float, chance: random.Random) -> None:
+        """Set when the first run is due; one that ran before a restart goes on from there."""
+        if self.mark.run_at_once:
+            self.base = self.due = now
+            self.cron_wall = wall
+            return
+        if self.mark.cron:
+            self.plan_next(now, wall, chance)
+            return
+        ago = wall - self.last_run
+        # Only what the wall clock makes believable: a last run in the future, or long ago, says nothing.
+        rest = self.spacing - ago if self.last_run and ago >= 0 else self.spacing
+        self._due_at(now + max(0.0, rest), chance)
+
+    def plan_next(self, now: float, wall: float, chance: random.Random) -> None:
+        """Set when the next run is due: the first moment after `now` on the grid of the spacing or cron text."""
+        if self.mark.cron:
+            self.cron_from, self.cron_wall = wall, self._next_cron(wall)
+            self.look_at_cron(now, wall)
+            return
+        missed = max(0, math.floor((now - self.base) / self.spacing))
+        self._due_at(self.base + (missed + 1) * self.spacing, chance)
+
+    def plan_again(self, now: float, wall: float, chance: random.Random) -> None:
+        """Set when the next run of a task is due that was off for a while: at its next regular time."""
+        if self.mark.cron or self.base <= now:
+            self.plan_next(now, wall, chance)
+
+    def look_at_cron(self, now: float, wall: float) -> bool:
+        """Return whether a cron task is due by the wall clock; else set when to look again."""
+        rest = self.cron_wall - wall
+        if rest <= 0:
+            return True
+        if wall < self.cron_from - _CRON_LOOK:
+            # The clock was set back, and by more than NTP slews: the moments between come once more.
+            self.cron_from, self.cron_wall = wall, self._next_cron(wall)
+            rest = self.cron_wall - wall
+        self.base = self.due = now + min(rest, _CRON_LOOK)
+        return False
+
+    def respaced(self, before: float, now: float, chance: random.Random) -> None:
+        """Take a changed spacing into account: the next run comes one new spacing after the last base, or now."""
+        self._due_at(max(now, self.base - before + self.spacing), chance)
+
+    def next_wall(self, now: float, wall: float) -> float:
+        """Return the wall time of the next run, 0 when none is planned."""
+        if not self.active:
+            return 0.0
+        return self.cron_wall if self.mark.cron else wall + self.due - now
+
+    def is_news(self, error: str) -> bool:
+        """Return whether this error has not been said since the last good run; a flood of different ones ends too."""
+        if error in self.logged or len(self.logged) >= _KNOWN_ERRORS:
+            return False
+        self.logged.add(error)
+        return True
+
+    def _due_at(self, base: float, chance: random.Random) -> None:
+        self.base = base
+        self.due = base + self.spacing * self.mark.jitter * chance.random() if self.mark.jitter else base
+
+    def _next_cron(self, wall: float) -> float:
+        # Imported where it is needed: most daemons have no cron task.
+        from datetime import datetime
+
+        from cronsim import CronSim, CronSimError
+
+        # Local time without a zone, as people mean it; `timestamp` knows the zone and its summer time.
+        local = datetime.fromtimestamp(wall)  # noqa: DTZ006
+        try:
+            return float(next(CronSim(self.mark.cron, local)).timestamp())
+        except CronSimError as error:
+            raise self._wrong(f"its cron text {self.mark.cron!r} is wrong: {error}") from None
+        except StopIteration:
+            raise self._wrong(f"its cron text {self.mark.cron!r} names no moment that ever comes") from None
+
+    def _option(self, options: Any, name: str, what: str) -> Any:
+        try:
+            return getattr(options, name)
+        except AttributeError:
+            raise self._wrong(f"its {what} is the option {name!r}, which the service does not have") from None
+
+    def _wrong(self, what: str) -> ContractError:
+        return ContractError(
+            f"the periodic task {self.name} of {self.service} cannot run: {what}",
+            service=self.service,
+            task=self.name,
+        )
+
+
+def tasks_of(service: str, manager: object, options: Any) -> Iterator[PeriodicTask]:
+    """Return the periodic tasks of a manager, sorted by name of their methods.
+
+    A method that overrides a periodic one without a mark of its own keeps the mark.
+
+    Raises:
+        ContractError: A task names an option that is not there, or two have one name.
+    """
+    kind = type(manager)
+    seen: set[str] = set()
+    for attribute in sorted({name for each in kind.__mro__ for name in vars(each)}):
+        mark = next((found for each in kind.__mro__ if (found := periodic_of(vars(each).get(attribute)))), None)
+        if mark is None:
+            continue
+        if mark.name in seen:
+            raise ContractError(
+                f"two periodic tasks of {service} are named {mark.name}", hint='give one of them another `name="…"`'
+            )
+        seen.add(mark.name)
+        yield PeriodicTask(service, getattr(manager, attribute), mark, options)
