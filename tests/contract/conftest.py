@@ -1,12 +1,9 @@
 """A server on each transport, with clients of both kinds: what passes here passes on every transport."""
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -100,18 +97,3 @@ def world_of(make_transport):
             await stop(world)
 
     return open_world
-
-
-def run(test) -> None:
-    """Run a coroutine function to its end; tests here bring their own loop."""
-    asyncio.run(test)
-
-
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait for something that nobody tells of."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-__all__ = ["Path", "World", "os", "run", "serve", "stop", "threading", "until"]

@@ -1,6 +1,8 @@
 """Calls, casts and fanouts, on every transport."""
 
 import asyncio
+import gc
+import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +11,7 @@ from enum import StrEnum
 import msgspec
 import pytest
 
+from ostler.clock import FakeClock
 from ostler.errors import (
     BadEnvelope,
     Busy,
@@ -24,12 +27,11 @@ from ostler.errors import (
     NotExposed,
     NotPermitted,
     NotRunning,
-    RemoteError,
     TargetNotFound,
     UnsupportedVersion,
 )
 from ostler.messaging import Access, Context, current_context, exposed
-from ostler.types import Peer
+from ostler.messaging.rpc.core import Ask
 
 
 class Colour(StrEnum):
@@ -252,8 +254,6 @@ def test_many_calls_side_by_side_each_get_their_own_answer(world_of):
 def test_the_method_knows_who_asks(world_of):
     async def test():
         async with world_of() as world:
-            import os
-
             world.add("shop", Shop())
             assert await world.client().call("shop", "who") == [os.geteuid(), "admin", "shop", "who"]
 
@@ -279,12 +279,9 @@ def test_errors_come_back_typed_by_name(world_of, method, arguments, error, word
     async def test():
         async with world_of() as world:
             world.add("shop", Shop())
-            for client in (world.client(), None):
+            for call in (world.client().call, world.local().acall):
                 with pytest.raises(error) as caught:
-                    if client:
-                        await client.call("shop", method, **arguments)
-                    else:
-                        await world.local().acall("shop", method, **arguments)
+                    await call("shop", method, **arguments)
                 assert words in str(caught.value)
             assert await world.client().call("shop", "echo", text="well") == "well"
 
@@ -322,7 +319,6 @@ def test_trap_an_exception_the_client_does_not_know(world_of):
             assert caught.value.facts == {"depth": 2, "name": "elsewhere.StrangeError"}
 
     asyncio.run(test())
-    assert issubclass(RemoteError, Exception)
 
 
 @pytest.mark.parametrize("method", ["fail", "fail_on_loop", "fail_later"])
@@ -369,8 +365,6 @@ def test_unknown_topics_and_hosts_are_errors_at_once(world_of):
 
 def test_trap_10000_calls_to_a_missing_method(world_of):
     async def test():
-        import gc
-
         async with world_of() as world:
             world.add("shop", Shop())
             client = world.client()
@@ -401,8 +395,6 @@ def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
         async with world_of() as world:
             world.add("shop", Shop(), version="1.4")
             client = world.client()
-            from ostler.messaging.rpc.core import Ask
-
             for version in ("1.0", "1.4", ""):
                 assert await client._ask(Ask("shop", "echo", {}, version=version)) == ""
             for version in ("1.5", "2.0", "0.9", "nonsense"):
@@ -567,7 +559,6 @@ def test_a_server_that_goes_away_is_known_at_once(world_of):
             task = asyncio.ensure_future(client.call("shop", "wait"))
             await asyncio.to_thread(shop.begun.wait, 5)
             sync = world.sync_client()
-            sync.call  # noqa: B018
             waiting = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_"))
             while world.dispatcher.in_flight("shop") < 2:
                 await asyncio.sleep(0.01)
@@ -588,8 +579,6 @@ def test_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
             shop = Shop()
             world.add("shop", shop)
             world.server.send = lambda client, data: True  # it takes requests and never says a word
-            from ostler.clock import FakeClock
-
             clock = FakeClock()
             client = world.client(clock=clock)
             task = asyncio.ensure_future(client.call("shop", "await_"))
@@ -599,7 +588,7 @@ def test_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
             assert not task.done()
             clock.advance(0.2)
             client._sweep(clock.monotonic())
-            with pytest.raises(ConnectionLost, match="no sign of life of shop.await_ for 4 s"):
+            with pytest.raises(ConnectionLost, match=r"no sign of life of shop\.await_ for 4 s"):
                 await task
 
     asyncio.run(test())
@@ -791,11 +780,11 @@ def test_trap_an_oversized_message(world_of):
         async with world_of(max_message_size=50_000) as world:
             world.add("shop", Shop())
             wide, narrow = world.client(), world.client(max_message_size=50_000)
-            with pytest.raises(MessageTooLarge, match="the request to shop.take has 5"):
+            with pytest.raises(MessageTooLarge, match=r"the request to shop\.take has 5"):
                 await narrow.call("shop", "take", blob=bytes(50_001))
             with pytest.raises(MessageTooLarge, match="the limit is 50000"):
                 await wide.call("shop", "take", blob=bytes(50_001))
-            with pytest.raises(MessageTooLarge, match="the result of shop.big"):
+            with pytest.raises(MessageTooLarge, match=r"the result of shop\.big"):
                 await wide.call("shop", "big", size=50_001)
             assert await wide.call("shop", "take", blob=bytes(40_000)) == 40_000
             assert world.server.garbage == {"large": 1}
@@ -819,7 +808,7 @@ def test_an_argument_that_cannot_be_encoded_is_said_before_anything_is_sent(worl
     async def test():
         async with world_of() as world:
             world.add("shop", Shop())
-            with pytest.raises(EncodeFailed, match="an argument of shop.echo"):
+            with pytest.raises(EncodeFailed, match=r"an argument of shop\.echo"):
                 await world.client().call("shop", "echo", text=object())
 
     asyncio.run(test())
@@ -868,8 +857,6 @@ def test_trap_a_uid_without_a_role(world_of):
 
 def test_each_method_needs_its_role(world_of):
     async def test():
-        import os
-
         access = Access(viewer=["*"], own_uid=-5)
         access._rules["admin"].uids.clear()
         async with world_of(access=access) as world:
@@ -882,4 +869,3 @@ def test_each_method_needs_its_role(world_of):
                 await client.call("shop", "count")
 
     asyncio.run(test())
-    assert Peer().uid == -1

@@ -34,5 +34,6 @@ def set_options(socket: Socket, limits: Limits) -> None:
     # A connection that does not speak ZeroMQ is closed after this many milliseconds.
     socket.set(zmq.HANDSHAKE_IVL, 5000)
     # A client that has lost its server says so to its callers and connects anew with the next call; going on quietly
-    # would send requests to a server that does not know the calls before them.
-    socket.set(zmq.RECONNECT_IVL, -1)
+    # would send requests to a server that does not know the calls before them. This is an hour, and not -1 (never):
+    # with -1 a socket that loses its connection throws away what had come and was not read yet.
+    socket.set(zmq.RECONNECT_IVL, 3_600_000)

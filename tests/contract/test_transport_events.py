@@ -1,0 +1,213 @@
+"""Publish and subscribe, on every transport."""
+
+import asyncio
+import threading
+
+import pytest
+
+from ostler.errors import ConnectionLost, EncodeFailed, InvalidInput, NotRunning
+from ostler.messaging import Context, Event, Gap, exposed
+from ostler.messaging.transport import Limits
+
+
+def test_what_is_published_after_the_subscription_arrives_in_order(world_of):
+    async def test():
+        async with world_of() as world, world.client().events("volume") as stream:
+            for number in range(100):
+                world.publisher.publish("volume", "created", {"n": number})
+            found = [await anext(stream) for _ in range(100)]
+            assert [event.payload["n"] for event in found] == list(range(100))
+            assert [event.number for event in found] == list(range(1, 101))
+            first = found[0]
+            assert (first.topic, first.host, first.name, first.epoch) == (
+                "volume", "here", "created", world.publisher.epoch,
+            )  # fmt: skip
+            assert first.at > 1_700_000_000
+
+    asyncio.run(test())
+
+
+def test_a_pattern_chooses(world_of):
+    async def test():
+        async with world_of() as world, world.client().events("volume.*.deleted", "lamp") as stream:
+            for topic, name in [
+                ("volume", "created"), ("volumes", "deleted"), ("volume", "deleted"), ("lamp", "on"), ("lam", "p"),
+            ]:  # fmt: skip
+                world.publisher.publish(topic, name)
+            assert [(await anext(stream)).key for _ in range(2)] == ["volume.here.deleted", "lamp.here.on"]
+
+    asyncio.run(test())
+
+
+def test_no_pattern_chooses_all(world_of):
+    async def test():
+        async with world_of() as world, world.client().events() as stream:
+            async with world.client().events("x"):  # the answer to somebody else is nobody's event
+                pass
+            world.publisher.publish("a", "b")
+            assert (await anext(stream)).key == "a.here.b"
+
+    asyncio.run(test())
+
+
+def test_the_sync_client_sees_them_too(world_of):
+    async def test():
+        async with world_of() as world:
+            client = world.sync_client()
+            subscribed = threading.Event()
+
+            def work():
+                with client.events("volume") as stream:
+                    assert stream.next(timeout=0) is None
+                    subscribed.set()
+                    first, second = next(stream), next(stream)
+                    return [first.payload, second.payload]
+
+            task = asyncio.ensure_future(asyncio.to_thread(work))
+            await asyncio.to_thread(subscribed.wait, 5)
+            world.publisher.publish("volume", "created", 1)
+            world.publisher.publish("volume", "created", 2)
+            assert await task == [1, 2]
+
+    asyncio.run(test())
+
+
+def test_any_thread_may_publish_and_so_may_managers(world_of):
+    async def test():
+        async with world_of() as world, world.client().events() as stream:
+
+            class Lamp:
+                @exposed()
+                def switch(self, ctx: Context) -> None:
+                    world.local("lamp").publish("switched", {"on": True})
+
+            world.add("lamp", Lamp())
+            await world.client().call("lamp", "switch")
+            event = await anext(stream)
+            assert (event.key, event.payload) == ("lamp.here.switched", {"on": True})
+
+    asyncio.run(test())
+
+
+def test_trap_a_subscriber_that_joins_late_sees_what_comes_from_then_on(world_of):
+    async def test():
+        async with world_of() as world:
+            world.publisher.publish("volume", "created", "before")
+            async with world.client().events("volume") as stream:
+                world.publisher.publish("volume", "created", "after")
+                event = await anext(stream)
+                assert (event.payload, event.number) == ("after", 2)
+
+    asyncio.run(test())
+
+
+def test_trap_a_gap_is_seen(world_of):
+    async def test():
+        async with world_of() as world, world.client().events("volume.*.created") as stream:
+            world.publisher.publish("volume", "created", 1)
+            real, world.publisher.link.publish = world.publisher.link.publish, lambda data: None
+            world.publisher.publish("volume", "created", 2)
+            world.publisher.publish("volume", "deleted", 3)
+            world.publisher.link.publish = real
+            world.publisher.publish("volume", "created", 4)
+            found = [await anext(stream) for _ in range(3)]
+            assert found[1] == Gap("volume", "here", 2, 3)
+            assert [item.payload for item in found if isinstance(item, Event)] == [1, 4]
+
+    asyncio.run(test())
+
+
+def test_trap_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_of):
+    async def test():
+        async with world_of(limits=Limits(queue=100)) as world:
+            slow = world.sync_client()
+            stream = await asyncio.to_thread(slow.events, "volume")
+            received = 0
+            async with world.client().events("volume") as quick:
+                big = "x" * 20_000
+                for _ in range(20):
+                    for _ in range(50):
+                        world.publisher.publish("volume", "created", big)
+                    for _ in range(50):
+                        assert isinstance(await anext(quick), Event)
+                        received += 1
+                assert received == 1000
+
+                def drain():
+                    found = []
+                    while (item := stream.next(timeout=0.2)) is not None:
+                        found.append(item)
+                    return found
+
+                before = await asyncio.to_thread(drain)
+                assert 0 < len(before) < 1000
+                world.publisher.publish("volume", "created", "last")
+                after = await asyncio.to_thread(lambda: [stream.next(timeout=5), stream.next(timeout=5)])
+                gap, last = after
+                assert isinstance(gap, Gap)
+                assert (gap.last, last.payload, last.number) == (1000, "last", 1001)
+
+    asyncio.run(test())
+
+
+def test_trap_a_subscriber_that_vanishes(world_of):
+    async def test():
+        async with world_of() as world:
+            client = world.client()
+            async with client.events("volume") as stays:
+                for _ in range(50):
+                    async with client.events("volume"):
+                        pass
+                world.publisher.publish("volume", "created")
+                assert (await anext(stays)).number == 1
+
+    asyncio.run(test())
+
+
+def test_a_publisher_that_goes_away_is_known(world_of):
+    async def test():
+        async with world_of() as world:
+            client, sync = world.client(), world.sync_client()
+            blocking = await asyncio.to_thread(sync.events, "volume")
+            async with client.events("volume") as stream:
+                world.publisher.publish("volume", "created")
+                world.publisher.close()
+                assert (await anext(stream)).number == 1, "what came before the end is seen"
+                async with asyncio.timeout(2):
+                    with pytest.raises(ConnectionLost):
+                        await anext(stream)
+                    assert (await asyncio.to_thread(next, blocking)).number == 1
+                    with pytest.raises(ConnectionLost):
+                        await asyncio.to_thread(blocking.next, 5)
+            with pytest.raises(NotRunning):
+                await client.events("volume")
+            world.publisher.publish("volume", "dropped")
+
+    asyncio.run(test())
+
+
+def test_a_stream_that_is_closed_ends(world_of):
+    async def test():
+        async with world_of() as world:
+            client = world.client()
+            stream = await client.events("volume")
+            task = asyncio.ensure_future(anext(stream, "ended"))
+            await asyncio.sleep(0)
+            await client.close()
+            assert await task == "ended"
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "!secret", "x\0y", ".x"])
+def test_names_that_keys_cannot_have_are_refused(world_of, name):
+    async def test():
+        async with world_of() as world:
+            with pytest.raises(InvalidInput):
+                world.publisher.publish("volume", name)
+            with pytest.raises(InvalidInput):
+                world.publisher.publish(name, "created")
+            with pytest.raises(EncodeFailed, match=r"the payload of event volume\.here\.created"):
+                world.publisher.publish("volume", "created", object())
+
+    asyncio.run(test())
