@@ -9,6 +9,7 @@ from typing import Any
 from ostler import Context, Manager, exposed, periodic
 
 TASKS = 10_000
+SPACING = 60.0
 
 
 class EchoManager(Manager):
@@ -48,10 +49,10 @@ def _async_task(number: int) -> Callable[..., Any]:
 
 def _with_tasks(kind: type[Manager]) -> type[Manager]:
     for number in range(TASKS):
-        # Half on the loop and half in the pool, each once a minute, spread over the whole minute.
+        # Half on the loop and half in the pool, each once a minute.
         task = (_async_task if number % 2 else _sync_task)(number)
         task.__name__ = f"task{number}"
-        setattr(kind, task.__name__, periodic(spacing=60.0, jitter=1.0)(task))
+        setattr(kind, task.__name__, periodic(spacing=SPACING)(task))
     return kind
 
 
