@@ -66,7 +66,7 @@ class Control:
 
     @exposed(role="admin")
     async def reload(self, ctx: Context) -> Verdict:
-        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is refused as an error."""
+        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
         return await self._daemon.reloader.reload(ctx.peer.name)
 
     @exposed(role="viewer", changes=False)

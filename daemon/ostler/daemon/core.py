@@ -43,8 +43,8 @@ _GRACE = 5.0
 class Daemon:
     """One daemon, from the validated configuration to the last line of its log.
 
-    All methods run on the loop. Everything that was set up is noted with what undoes it, so that `stop` is right at every
-    point of the start.
+    All methods run on the loop. Everything that was set up is noted with what undoes it, so that `stop` is right at
+    every point of the start.
 
     Args:
         paths: Where its state and sockets are.

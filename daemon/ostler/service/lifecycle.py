@@ -24,10 +24,10 @@ _POLL = 0.02
 
 
 class Service:
-    """One manager on one topic: builds it, opens its endpoint, runs its hooks, and takes it all down in the mirrored order.
+    """One manager on one topic: builds it, opens its endpoint, runs its hooks, takes it down in the mirrored order.
 
-    Whatever has been set up is noted with what undoes it, so that `stop` is right at every point of the start, and before
-    it. All methods are called on the loop.
+    Whatever has been set up is noted with what undoes it, so that `stop` is right at every point of the start, and
+    before it. All methods are called on the loop.
 
     Args:
         spec: What the service is made from.
@@ -45,6 +45,7 @@ class Service:
         self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
         self.hurry = False
+        self.registered = False
         self.progressed = around.host.clock.monotonic()
         self._around = around
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
@@ -93,9 +94,11 @@ class Service:
         records, spec = self._around.records, self.spec
         self._note("threads", self._stop_pool)
         version = spec.manager.cls.rpc_version
-        return await self._around.host.store.awrite(
+        registration = await self._around.host.store.awrite(
             lambda: records.register(self.topic, spec.options.manager, version), label=f"register {self.topic}"
         )
+        self.registered = True
+        return registration
 
     async def _build(self) -> Manager:
         self.drivers = self._make_drivers()
@@ -251,7 +254,7 @@ class Service:
         return await call_hook(self.topic, "capabilities", self.manager.capabilities, pool=self.pool, timeout=timeout)
 
     def status(self) -> ServiceStatus:
-        """Return the service as an operator sees it; what only the table knows (beat, enabled) is filled in elsewhere."""
+        """Return the service as an operator sees it, without what only the table knows (beat, enabled)."""
         return ServiceStatus(
             topic=self.topic,
             host=self._around.host.name,

@@ -15,7 +15,7 @@ def start_order(depends_on: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the topics so that each comes after all that it depends on; otherwise in the order given.
 
     Args:
-        depends_on: Topic to the topics it needs. A topic that is needed but not a key is taken as not there, and ignored.
+        depends_on: Topic to the topics it needs. A topic that is needed but not a key is ignored.
 
     Raises:
         DependencyCycle: There is a circle.

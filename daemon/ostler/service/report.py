@@ -23,8 +23,8 @@ _SOONEST = 0.05
 class Reporter:
     """Writes the state of every service at its `report_interval`, all that are due in one write.
 
-    Checks of health run beside it, never in its way: a report says what is known, at its time. A database that cannot be
-    reached is said once, and once when it is back.
+    Checks of health run beside it, never in its way: a report says what is known, at its time. A database that cannot
+    be reached is said once, and once when it is back.
 
     Args:
         services: The services to report.
@@ -56,7 +56,7 @@ class Reporter:
         """Report for ever. On the loop."""
         while True:
             now = self._clock.monotonic()
-            due = [service for service in self._services() if self._due.get(service.topic, 0.0) <= now]
+            due = [s for s in self._services() if s.registered and self._due.get(s.topic, 0.0) <= now]
             for service in due:
                 self._due[service.topic] = now + service.options.report_interval
             if due:
@@ -66,7 +66,11 @@ class Reporter:
 
     async def write(self, services: Iterable[Service]) -> None:
         """Write the state of these services now; an unreachable database is noted, never raised."""
-        rows = [Report(topic=s.topic, state=s.states.state, why=s.states.why, since=s.states.since) for s in services]
+        rows = [
+            Report(topic=s.topic, state=s.states.state, why=s.states.why, since=s.states.since)
+            for s in services
+            if s.registered
+        ]
         if not rows:
             return
         try:
@@ -78,7 +82,7 @@ class Reporter:
             self._outage.worked()
 
     async def _sleep(self) -> None:
-        soonest = min((self._due.get(s.topic, 0.0) for s in self._services()), default=0.0)
+        soonest = min((self._due.get(s.topic, 0.0) for s in self._services() if s.registered), default=0.0)
         wait = max(_SOONEST, soonest - self._clock.monotonic()) if soonest else 1.0
         self._poked.clear()
         try:

@@ -47,7 +47,7 @@ class StateKeeper:
         self._note()
 
     def complain(self, about: str, why: str) -> None:
-        """Say what is not well with one thing (`driver local`, `is_working`), or with an empty `why` that it is. On the loop."""
+        """Say what is not well with one thing (`driver local`), or with an empty `why` that it is. On the loop."""
         if why:
             self._complaints[about] = why
         else:
