@@ -31,7 +31,7 @@ class FileDriverOptions(VolumeDriverOptions):
     )
     reserve: str = Field(
         "5%",
-        pattern=r"^\d{1,2}(\.\d+)?%$|^\d+(\.\d+)?\s*(([kKMGTPE]i?)?B)?$",
+        pattern=r"^[0-9]+([.][0-9]+)? ?(%|[kKMGTPE]?i?B)?$",
         help='Room that always stays free: a size ("10GiB") or a part of the file system ("5%")',
         reload="driver",
     )

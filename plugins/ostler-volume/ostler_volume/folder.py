@@ -25,6 +25,11 @@ from ostler_volume.errors import AlreadyExists
 VOLUMES, SNAPSHOTS = "volumes", "snapshots"
 _PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_HINTS = {
+    errno.EACCES: "let the daemon's user read and write it",
+    errno.EPERM: "let the daemon's user read and write it",
+    errno.EROFS: "under systemd, folders outside of /var/lib/ostler need ReadWritePaths= in a drop-in of the unit",
+}
 
 
 class Folder:
@@ -217,8 +222,7 @@ def told(what: str) -> Iterator[None]:
         sentence = f"{what}: {error.strerror or error}{place}"
         if error.errno in _FULL:
             raise NoCapacity(sentence, hint="free some room, or use another backend") from None
-        hint = "let the daemon's user read and write it" if isinstance(error, PermissionError) else ""
-        raise DriverError(sentence, hint=hint) from None
+        raise DriverError(sentence, hint=_HINTS.get(error.errno or 0, "")) from None
 
 
 def room_hint(free: int) -> str:

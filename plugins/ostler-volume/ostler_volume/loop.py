@@ -23,7 +23,7 @@ _INFO = struct.Struct("=QQQQQIIII64s64s32s2Q")  # struct loop_info64
 _CONFIG = struct.Struct(f"=II{_INFO.size}s64s")  # struct loop_config
 _CONTROL = Path("/dev/loop-control")
 _SYS = Path("/sys/block")
-_HINT = "enable the drop-in ostler.service.d/attach.conf (devices and CAP_SYS_ADMIN), or run the daemon as root"
+_HINT = "enable the drop-in ostler.service.d/attach.conf, which gives the daemon the loop devices, or run it as root"
 _TRIES = 16
 _CLOSE_WAIT = 2.0
 

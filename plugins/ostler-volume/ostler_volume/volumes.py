@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ostler import Conflict, Context, InvalidInput, format_size
-from ostler_volume.door import Origin, split_snapshot
+from ostler_volume.door import SECTOR, Origin, split_snapshot
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize
 from ostler_volume.reconcile import Reconciler
@@ -141,8 +141,6 @@ class VolumeWork:
     def _checked(self, plan: Plan) -> tuple[Any, Plan]:
         """Return the driver and the plan with backend and size known; refuse what can be refused before it is begun."""
         origin = plan.origin
-        if plan.name in self._shop.unknown.get(plan.backend, {}):
-            raise AlreadyExists(f"there is a file {plan.name} without a record", hint="take another name")
         if origin.image:
             driver = self._shop.backend(plan.backend, IMAGE)
             least, what = int(driver.image_size(origin.image)), f"the image {origin.image}"
@@ -156,7 +154,9 @@ class VolumeWork:
             driver = self._shop.backend(backend, CLONE if origin.source else SNAPSHOT)
         else:
             driver, least, what = self._shop.backend(plan.backend), 0, ""
-        size = plan.size or -(-least // 512) * 512
+        if plan.name in self._shop.unknown.get(plan.backend, {}):
+            raise AlreadyExists(f"there is a file {plan.name} without a record", hint="take another name")
+        size = plan.size or -(-least // SECTOR) * SECTOR
         if not size:
             raise BadSize(f"volume {plan.name} needs a size", hint="for instance 10GiB")
         if size < least:

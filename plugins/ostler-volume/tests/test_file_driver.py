@@ -107,7 +107,7 @@ def test_a_reserve_is_a_size_or_a_part(text, size):
     assert FileDriverOptions(driver="file", path="/x", reserve=text).reserve == text
 
 
-@pytest.mark.parametrize("text", ["ten", "100%", "-5%", "-1", "5 lamps", "", "%"])
+@pytest.mark.parametrize("text", ["ten", "-5%", "-1", "5 lamps", "", "%", "1.2.3%"])
 def test_a_wrong_reserve_is_found_by_the_configuration(text):
     with pytest.raises(ValueError, match="reserve"):
         FileDriverOptions(driver="file", path="/x", reserve=text)
