@@ -46,6 +46,9 @@ def _facts(error: BaseException) -> dict[str, Any]:
     format_message = getattr(error, "format_message", None)
     if format_message is not None:  # typer's, wherever the click inside it lives
         return _usage(error, format_message())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
+        return {"name": type(error).__name__, "message": message, "hint": "", "exit_code": FAILED}
     return {
         "name": type(error).__name__,
         "message": f"unexpected {type(error).__name__}: {error}".rstrip(": "),

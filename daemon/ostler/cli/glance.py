@@ -40,7 +40,9 @@ def show(found: DaemonStatus) -> None:
     kit.heading(headline(found))
     kit.say(f"  listens on {kit.printable(found.rpc)}")
     if found.last_reload is not None:
-        kit.say(f"  last reload {kit.human_age(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}")
+        kit.say(
+            f"  last reload {kit.human_elapsed(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}"
+        )
     kit.say()
     kit.show_table(found.services, SERVICES, empty="No services are configured.")
     drivers = [(service, driver) for service in found.services for driver in service.drivers]
@@ -60,7 +62,7 @@ def headline(found: DaemonStatus) -> str:
     """Return the daemon in one line."""
     why = f" ({found.why})" if found.why else ""
     return kit.printable(
-        f"ostler {found.version} on {found.host}: {found.state} for {kit.human_age(found.since)}{why}, "
+        f"ostler {found.version} on {found.host}: {found.state} for {kit.human_elapsed(found.since)}{why}, "
         f"pid {found.pid}, {kit.human_size(found.memory)}, {found.threads} threads"
     )
 
@@ -84,7 +86,7 @@ SERVICES = [
     kit.Column("state"),
     kit.Column("seen", up_text),
     kit.Column("enabled", enabled_text),
-    kit.Column("for", lambda service: kit.human_age(service.since)),
+    kit.Column("for", lambda service: kit.human_elapsed(service.since)),
     kit.Column("in flight", "in_flight", right=True),
     kit.Column("why"),
 ]
@@ -98,7 +100,7 @@ DRIVERS = [
     kit.Column("backend", lambda pair: f"{pair[0].topic}/{pair[1].name}"),
     kit.Column("driver", lambda pair: pair[1].driver),
     kit.Column("state", lambda pair: pair[1].state),
-    kit.Column("for", lambda pair: kit.human_age(pair[1].since)),
+    kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
     kit.Column("retry", _retry),
     kit.Column("why", lambda pair: pair[1].why),
 ]

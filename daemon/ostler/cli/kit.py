@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from ostler.types import Json
 
 __all__ = [
-    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_duration", "human_size", "human_time",
-    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "text_of",
-    "to_json", "warn",
+    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_duration", "human_elapsed",
+    "human_size", "human_time", "json_wanted", "on_terminal", "pairs", "printable", "progress", "say",
+    "show_fields", "show_table", "text_of", "to_json", "warn",
 ]  # fmt: skip
 
 
@@ -86,6 +86,16 @@ def human_age(moment: float) -> str:
         moment: Seconds since 1970.
     """
     return age_at(moment, session.current().now())
+
+
+def human_elapsed(moment: float) -> str:
+    """Return how long something is so since a wall time (`5min 3s`); never below zero, `-` for 0, which means never.
+
+    Args:
+        moment: Seconds since 1970.
+    """
+    now = session.current().now()
+    return age_at(min(moment, now), now)
 
 
 @contextmanager

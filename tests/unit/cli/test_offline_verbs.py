@@ -70,6 +70,48 @@ def test_a_difference_between_daemon_and_files_is_shown(ostler: Any, client: Any
     assert out.splitlines()[1].split() == ["log.level", '"debug"', '"info"', f"{root}/etc/ostler.toml:2:1"]
 
 
+def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n')
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    code, out, err = ostler("config", "set", "daemon.host", "node2")
+    assert (code, err) == (0, "")
+    assert out == f'daemon.host = "node2" is in {file}; `ostler reload` brings it into force\n'
+    assert json.loads(ostler("config", "set", "log.level", '"debug"', "--json").out)["value"] == "debug"
+    ostler("config", "set", "plugins.disabled", '["a b"]')
+    assert file.read_text().splitlines()[1:] == [
+        'daemon.host = "node2"', 'log.level = "debug"', 'plugins.disabled = ["a b"]',
+    ]  # fmt: skip
+    assert [path.name for path in file.parent.iterdir()] == ["90-set.toml"]
+    row = ostler("config", "cat").out.splitlines()[1]
+    assert row.split() == ["daemon.host", '"node2"', f"{file}:2:1"]
+
+
+def test_a_value_that_would_be_wrong_is_not_written(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    assert ostler("config", "set", "daemon.stop_timeout", "never").code == 78
+    assert ostler("config", "set", "daemon.hots", "a").code == 78
+    assert ostler("config", "set", "nonsense", "a").code == 2
+    assert ostler("config", "set", "a b", "a").code == 2
+    assert not (root / "etc" / "conf.d").exists()
+
+
+def test_a_value_that_a_later_file_overrules_is_said_to_be_so(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    (root / "etc" / "conf.d").mkdir()
+    (root / "etc" / "conf.d" / "99.toml").write_text('[log]\nlevel = "info"\n')
+    code, _, err = ostler("config", "set", "log.level", "debug")
+    assert (code, err) == (0, f"warning: {root}/etc/conf.d/99.toml:2:1 still wins over it\n")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    (root / "etc" / "conf.d").write_text("")
+    code, out, err = ostler("config", "set", "log.level", "debug")
+    assert (code, out) == (1, "") or code == 78
+    assert "Traceback" not in err
+    assert "conf.d" in err
+
+
 @pytest.mark.parametrize("text", ["", "[daemon]\nhots = 1\n"])
 def test_the_schema_is_there_also_while_the_file_is_wrong(ostler: Any, root: Path, text: str) -> None:
     configure(root, text)

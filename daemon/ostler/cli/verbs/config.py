@@ -49,6 +49,26 @@ def diff(
         raise typer.Exit(FAILED)
 
 
+@app.command("set")
+def set_value(
+    key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value, as in the file", show_default=False)],
+) -> None:
+    """Write one value to conf.d/90-set.toml.
+
+    Only when the whole configuration is right with it; it comes into force with `ostler reload`.
+    """
+    from ostler.cli import settings
+
+    done = settings.write(key, value)
+    if kit.json_wanted():
+        kit.emit(done._asdict())
+        return
+    kit.say(kit.printable(f"{key} = {written(done.value)} is in {done.file}; `ostler reload` brings it into force"))
+    if not done.origin.startswith(f"{done.file}:"):
+        kit.warn(kit.printable(f"warning: {done.origin} still wins over it"))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema, for editors.

@@ -18,7 +18,7 @@ Task = Annotated[str, typer.Argument(help="The task, as `ostler periodic list` n
 def state_of(task: PeriodicStatus) -> str:
     """Return what a task is: running, paused, disabled, failing or waiting."""
     if task.running_since:
-        return f"running for {kit.human_age(task.running_since)}"
+        return f"running for {kit.human_elapsed(task.running_since)}"
     if not task.enabled:
         return "disabled"
     if task.paused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ostler.cli import kit
-from ostler.errors import CONFIGURATION
+from ostler.errors import FAILED
 from ostler.types import CONTROL_TOPIC, Verdict
 
 PATIENCE = 300.0
@@ -18,8 +18,8 @@ app = kit.app(group=False)
 def reload() -> None:
     """Have the daemon read its configuration again, and wait for its verdict.
 
-    A configuration with a problem changes nothing; every problem is shown, and the exit code is 78. It is the same as
-    SIGHUP, except that it tells how it went.
+    A configuration with a problem changes nothing; every problem is shown, and the exit code is 78. When it was taken
+    over and a service could not follow, the exit code is 1. It is the same as SIGHUP, except that it tells how it went.
     """
     with kit.client(timeout=PATIENCE) as client:
         verdict = client.call(CONTROL_TOPIC, "reload", type=Verdict)
@@ -28,7 +28,7 @@ def reload() -> None:
     else:
         show(verdict)
     if not verdict.ok:
-        raise typer.Exit(CONFIGURATION)
+        raise typer.Exit(FAILED)
 
 
 def show(verdict: Verdict) -> None:

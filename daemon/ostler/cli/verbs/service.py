@@ -93,7 +93,7 @@ def _show(found: ServiceStatus) -> None:
     kit.show_fields(found, names=DETAILS)
     if found.drivers and not kit.json_wanted():
         kit.say()
-        age = kit.Column("for", lambda row: kit.human_age(row.since))
+        age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
         retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
         calls = kit.Column("calls", right=True)
         kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, "why"])
