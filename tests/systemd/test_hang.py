@@ -54,6 +54,6 @@ def test_a_store_that_hangs_is_named_before_systemd_acts(unit):
 def test_work_that_takes_long_is_no_hang(unit):
     unit.trial()
     pid = unit.pid
-    assert unit.ostler("call", "trial", "work", "seconds=5").returncode == 0
+    assert unit.ostler("call", "trial", "work", "seconds=3").returncode == 0
     assert unit.pid == pid
     assert "withheld" not in unit.messages()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -38,6 +39,8 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
     # asks for is done anyhow: the configuration has not been read yet.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A blocked loop cannot say that it is: the SIGABRT of systemd's watchdog has the stacks of all threads written.
+    faulthandler.enable(sys.__stderr__ or 2)
     raise_descriptor_limit()
     log.set_up(level=log_level or "info")
     if log_level:
