@@ -83,7 +83,8 @@ def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:
     ]  # fmt: skip
     assert [path.name for path in file.parent.iterdir()] == ["90-set.toml"]
     row = ostler("config", "cat").out.splitlines()[1]
-    assert row.split() == ["daemon.host", '"node2"', f"{file}:2:1"]
+    assert row.split()[:2] == ["daemon.host", '"node2"']
+    assert f"{file}:2:" in row
 
 
 def test_a_value_that_would_be_wrong_is_not_written(ostler: Any, root: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ostler.cli.verbs.config import differences
 from ostler.cli.verbs.periodic import state_of
+from ostler.errors import ConfigurationError, Problem
 from ostler.messaging.events import Event, Gap
 from ostler.types import (
     ArgumentDescription,
@@ -72,8 +73,18 @@ def test_reload_shows_the_verdict(ostler: Any, client: Any, answer: Any) -> None
 
 
 def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answer: Any) -> None:
-    answer("reload", Verdict(ok=False, at=NOW, summary="refused", problems=["a.toml:1:1: x", "b.toml:2:2: y"]))
-    assert ostler("reload") == (78, "refused\n", "a.toml:1:1: x\nb.toml:2:2: y\n")
+    problems = [Problem("", "a.toml:1:1: x"), Problem("", "b.toml:2:2: y")]
+    answer("reload", ConfigurationError(problems, hint="nothing was changed"))
+    assert ostler("reload") == (
+        78,
+        "",
+        "a.toml:1:1: x\nb.toml:2:2: y\nostler: 2 problems in the configuration\nhint: nothing was changed\n",
+    )
+
+
+def test_a_reload_that_a_service_could_not_follow_ends_with_1(ostler: Any, answer: Any) -> None:
+    answer("reload", Verdict(ok=False, at=NOW, summary="applied, with one failure", problems=["volume: reset failed"]))
+    assert ostler("reload") == (1, "applied, with one failure\n", "volume: reset failed\n")
 
 
 # ---------------------------------------------------------------- service
