@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench_managers import SPACING, TASKS
+from bench_ten_thousand import SPACING, TASKS
 from rows import Row, percentile
 from subject import BUNDLED, DaemonUnderTest, processor
 
@@ -15,7 +15,7 @@ CONFIG = (
     BUNDLED
     + """
 [services.ten]
-manager = "bench_managers:PeriodicManager"
+manager = "bench_ten_thousand:PeriodicManager"
 """
 )
 _SETTLE = 3.0
