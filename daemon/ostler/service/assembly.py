@@ -151,7 +151,7 @@ class _Resolver:
         except PluginError as error:
             self._note((*path, "manager"), f"{error}{self._failed_plugins()}")
             return None
-        faults = check_contract(loaded.cls, Manager)
+        faults = [] if loaded.cls is Manager else check_contract(loaded.cls, Manager, either=True)
         if not faults and not _derives(getattr(loaded.cls, "Options", None), ManagerOptions):
             faults = ["its Options do not derive from ManagerOptions"]
         for fault in faults:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
-    from ostler.testing.host import Host, host
+    from ostler.testing.in_process import Host, host
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _HOMES = {
     "FakeClock": "ostler.clock",
-    "Host": "ostler.testing.host",
+    "Host": "ostler.testing.in_process",
     "VirtualTimeLoop": "ostler.testing.virtual_time",
-    "host": "ostler.testing.host",
+    "host": "ostler.testing.in_process",
 }
 
 __all__ = ["FakeClock", "Host", "VirtualTimeLoop", "host"]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ostler.testing.host import Host
+    from ostler.testing.in_process import Host
 
 
 @pytest.fixture
 def ostler_host() -> Iterator[Callable[..., Host]]:
     """Return a function that starts an `ostler.testing.host` and stops it at the end of the test."""
-    from ostler.testing.host import host
+    from ostler.testing.in_process import host
 
     with ExitStack() as stack:
 

@@ -1,0 +1,328 @@
+"""A host in a test's own process: the real services, store and dispatcher, without a daemon, sockets or patches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import threading
+import types
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ostler.aio import Inbox
+from ostler.clock import Clock, SystemClock
+from ostler.config import load_text
+from ostler.errors import ServiceError
+from ostler.hookspecs import hookimpl
+from ostler.messaging import Access, Client, Dispatcher, Event, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.memory import MemoryTransport
+from ostler.plugins import Found, given
+from ostler.service import Host as HostParts
+from ostler.service import Runtime, Service
+from ostler.service.assembly import Assembly, assemble
+from ostler.store import Store
+from ostler.types import CONTROL_TOPIC, DriverState, Peer, ServiceState, ServiceStatus
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+PATIENCE = 20.0
+"""Real seconds that a test waits for something before it fails."""
+
+
+@contextmanager
+def host(
+    *,
+    config: str = "",
+    plugins: Sequence[object] = (),
+    managers: Mapping[str, Any] | None = None,
+    drivers: Mapping[tuple[str, str], Any] | None = None,
+    extensions: Mapping[tuple[str, str], Any] | None = None,
+    state: Path | None = None,
+    name: str = "testhost",
+    clock: Clock | None = None,
+) -> Iterator[Host]:
+    """Run services for the length of a `with` block.
+
+    Args:
+        config: The configuration, as TOML; sections that are left out have their defaults.
+        plugins: Plugins to load: modules (or objects) with hooks, or the names of such modules. Nothing else is loaded.
+        managers: Managers by registered name, in place of a plugin.
+        drivers: Drivers by (manager's name, driver's name), in place of a plugin.
+        extensions: Extensions by (kind, name), in place of a plugin.
+        state: Where the database is; two hosts with one folder, one after the other, are a restart. A folder that is
+            removed at the end by default.
+        name: The name of the host.
+        clock: The source of time.
+
+    Raises:
+        ConfigurationError: The configuration or a plugin is wrong; with all problems.
+        ServiceError: A required service did not start.
+    """
+    inline = _inline_plugin(managers or {}, drivers or {}, extensions or {})
+    found = [*_entry_points(plugins), given("test", inline)]
+    assembly = assemble(load_text(config, "the test's configuration"), {}, entry_points=found)
+    with tempfile.TemporaryDirectory(prefix="ostler-test-") as folder:
+        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock or SystemClock())
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+class Host:
+    """Services that run on a loop in a thread of their own; all methods are for the test's thread. Made by `host`.
+
+    Args:
+        assembly: The validated configuration.
+        database: The database file.
+        name: The name of the host.
+        clock: The source of time.
+    """
+
+    def __init__(self, assembly: Assembly, database: Path, name: str, clock: Clock) -> None:
+        self._assembly = assembly
+        self._database = database
+        self._name = name
+        self._clock = clock
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
+        self._transport = MemoryTransport()
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        self._failures: list[str] = []
+        self._runtime: Runtime | None = None
+        self._store: Store | None = None
+        self._server: RpcServer | None = None
+        self._publisher: Publisher | None = None
+
+    # ---------------------------------------------------------------- what a test does
+
+    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """Call an exposed method as a client with the role admin does; options as of `Client.call`."""
+        with self.client() as client:
+            return client.call(topic, method, **arguments)
+
+    def client(self, uid: int | None = None) -> Client:
+        """Return a client, to be closed by the test; of another user when `uid` is given."""
+        transport = self._transport
+        if uid is not None:
+            transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
+        return Client(transport=transport, timeout=PATIENCE)
+
+    def manager(self, topic: str) -> Any:
+        """Return the manager of a service."""
+        return self.service(topic).manager
+
+    def driver(self, topic: str, name: str) -> Any:
+        """Return a driver of a service, behind the proxy that the manager uses too."""
+        drivers = self.service(topic).drivers
+        assert drivers is not None, f"service {topic} has not been built"  # noqa: S101 - a defect of the test
+        return drivers[name]
+
+    def service(self, topic: str) -> Service:
+        """Return a service."""
+        return self._running().group.services[topic]
+
+    def status(self, topic: str) -> ServiceStatus:
+        """Return a service as `ostler service show` does."""
+        rows = self.run(self._running().rows())
+        return next(row for row in rows if row.topic == topic)
+
+    def run_periodic(self, topic: str, task: str) -> None:
+        """Run a periodic task now, and wait until it has ended.
+
+        Raises:
+            AssertionError: It raised.
+        """
+        periodic = self._running().periodic
+        before = self._runs(topic, task)
+        self.run(_in_loop(lambda: periodic.run_now(topic, task)))
+        self.wait_for(lambda: self._runs(topic, task)[0] > before[0], f"{topic}.{task} to run")
+        runs, errors, error = self._runs(topic, task)
+        del runs
+        if errors > before[1]:
+            raise AssertionError(f"the periodic task {topic}.{task} failed: {error}")
+
+    def _runs(self, topic: str, task: str) -> tuple[int, int, str]:
+        for row in self.run(_in_loop(self._running().periodic.statuses)):
+            if (row.service, row.task) == (topic, task):
+                return row.runs, row.errors, row.last_error
+        raise AssertionError(f"service {topic} has no periodic task {task}")
+
+    def events(self, pattern: str = "", count: int = 1) -> list[Event]:
+        """Return the events published so far that fit a pattern; waits until there are `count` of them."""
+        from ostler.messaging.events import Pattern
+
+        fits = Pattern(pattern).fits
+        self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
+        return [event for event in self._events if fits(event)]
+
+    def wait_driver(self, topic: str, name: str, state: DriverState = DriverState.READY) -> None:
+        """Wait until a driver has a state."""
+        drivers = self.service(topic).drivers
+        assert drivers is not None, f"service {topic} has not been built"  # noqa: S101 - a defect of the test
+        self.wait_for(lambda: drivers.status(name).state is state, f"driver {name} to be {state}")
+
+    def wait_for(self, look: Callable[[], object], what: str) -> None:
+        """Wait until `look` returns something true; looked at again whenever something happens.
+
+        Raises:
+            AssertionError: It did not within a moment.
+        """
+        until = self._loop.time() + PATIENCE
+        while not look():
+            if self._loop.time() > until:
+                raise AssertionError(f"waited in vain for {what}")
+            with self._changed:
+                self._changed.wait(0.005)
+
+    def reload(self, config: str) -> None:
+        """Take over another configuration, as `ostler reload` does.
+
+        Raises:
+            ConfigurationError: It is wrong; nothing has changed.
+            ServiceError: A manager's `reset` failed.
+        """
+        raw = load_text(config, "the test's configuration")
+        self._assembly = assemble(raw, {}, plugins=self._assembly.plugins)
+        for spec in self._assembly.specs:
+            self.run(self.service(spec.topic).reset(spec))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the host's loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE * 3)
+
+    # ---------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """Start everything; called by `host`.
+
+        Raises:
+            OstlerError: The database or a required service could not be started; nothing is left running.
+        """
+        self._thread.start()
+        try:
+            self.run(self._start())
+        except BaseException:
+            self.stop()
+            raise
+
+    async def _start(self) -> None:
+        inbox = Inbox(self._loop)
+        access = Access(own_uid=self._transport.peer.uid)
+        self._store = Store.open(
+            self._database, clock=self._clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
+        )
+        dispatcher = Dispatcher(access, self._clock, inbox, host=self._name)
+        self._publisher = Publisher(self._transport.serve_events(), self._name, self._clock, access, inbox.post)
+        self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
+        client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC)
+        self._publisher.start()
+        self._server.start()
+        self._listen()
+        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client)
+        self._runtime = Runtime(
+            self._assembly.specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell()
+        )
+        await self._runtime.start()
+
+    def _listen(self) -> None:
+        from ostler.messaging.events import Event as Kind
+        from ostler.messaging.events import Subscription
+
+        subscription = Subscription([""])
+
+        def take(data: Any) -> None:
+            self._events.extend(event for event in subscription.receive(data) if isinstance(event, Kind))
+            self._tell()
+
+        self._transport.subscribe_async(subscription.prefixes, take, lambda _lost: None)
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Stop everything; called by `host`.
+
+        Raises:
+            ServiceError: Something that should have lived for ever has ended.
+        """
+        try:
+            hung = self.run(self._stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(PATIENCE)
+            self._loop.close()
+        if hung:
+            _log.warning("left behind by the test: %s", "; ".join(hung))
+        if self._failures:
+            raise ServiceError("; ".join(self._failures))
+
+    async def _stop(self) -> list[str]:
+        hung = await self._runtime.stop(1.0) if self._runtime is not None else []
+        if self._server is not None:
+            self._server.close()
+        if self._publisher is not None:
+            self._publisher.close()
+        self._transport.close()
+        if self._store is not None:
+            self._store.close(1.0)
+        return hung
+
+    def _running(self) -> Runtime:
+        assert self._runtime is not None, "the host has not started"  # noqa: S101 - a defect of the test
+        return self._runtime
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        assert self._store is not None, "the host has not started"  # noqa: S101 - a defect of the test
+        return self._store
+
+    def states(self) -> dict[str, ServiceState]:
+        """Return the state of every service."""
+        return {service.topic: service.states.state for service in self._running().group}
+
+
+async def _in_loop(work: Callable[[], T]) -> T:
+    return work()
+
+
+def _entry_points(plugins: Sequence[object]) -> Iterator[Found]:
+    from importlib import import_module
+
+    for plugin in plugins:
+        if isinstance(plugin, str):
+            yield Found(plugin.partition(".")[0], plugin, lambda plugin=plugin: import_module(plugin))  # type: ignore[misc]
+        else:
+            yield given(getattr(plugin, "__name__", type(plugin).__name__), plugin)
+
+
+def _inline_plugin(
+    managers: Mapping[str, Any], drivers: Mapping[tuple[str, str], Any], extensions: Mapping[tuple[str, str], Any]
+) -> object:
+    plugin = types.ModuleType("test")
+
+    @hookimpl
+    def ostler_managers() -> Mapping[str, Any]:
+        return managers
+
+    @hookimpl
+    def ostler_drivers() -> Mapping[tuple[str, str], Any]:
+        return drivers
+
+    @hookimpl
+    def ostler_extensions() -> Mapping[tuple[str, str], Any]:
+        return extensions
+
+    for hook in (ostler_managers, ostler_drivers, ostler_extensions):
+        setattr(plugin, hook.__name__, hook)
+    return plugin
+
+
+__all__ = ["Host", "host"]
