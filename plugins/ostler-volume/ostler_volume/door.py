@@ -54,6 +54,8 @@ def size_of(value: int | str, what: str = "volume") -> int:
         BadSize: It is no size, or not above zero.
     """
     hint = "write whole bytes (10737418240) or a number with a unit (10GiB, 500MB)"
+    if value == "":
+        raise BadSize(f"a {what} needs a size", hint=hint)
     try:
         size = parse_size(value) if isinstance(value, str) else int(value)
     except InvalidInput as error:

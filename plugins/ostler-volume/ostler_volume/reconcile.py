@@ -49,6 +49,8 @@ class Reconciler:
             self._repair(key, driver)
         except Exception as second:  # noqa: BLE001 - drivers are strangers; whatever they raise, the record is true
             self.fail(key, f"{error}; and it cannot be cleared up: {second}")
+        else:
+            self._shop.log.info("%s is as it was before: %s", key, error)
 
     def fail(self, key: str, why: str) -> None:
         """Set a record to `error`; the state it is in goes along, so that it can be finished or undone later.
@@ -78,22 +80,25 @@ class Reconciler:
             if not mine:  # a request is working on it, and will settle it
                 return
             try:
-                self._repair(key, driver)
+                done = self._repair(key, driver)
             except NotFound:  # deleted since we looked
                 return
             except Exception as error:  # noqa: BLE001 - one that cannot be repaired does not keep the others from it
                 self._shop.log.warning("%s cannot be repaired now, it is tried again: %s", key, error)
+                return
+            if done:
+                self._shop.log.warning(done)
 
-    def _repair(self, key: str, driver: Any) -> None:
+    def _repair(self, key: str, driver: Any) -> str:
+        """Have a record tell the truth; return what was done as a sentence, empty when nothing had to be."""
         volume, _, snapshot = key.partition("@")
         # Both are read again: what was seen before nobody else could work on it may have passed.
         inventory = driver.inventory()
         if snapshot:
-            self._act_on_snapshot(self._shop.records.snapshot(volume, snapshot), driver, inventory)
-        else:
-            self._act_on_volume(self._shop.records.volume(volume), driver, inventory)
+            return self._act_on_snapshot(self._shop.records.snapshot(volume, snapshot), driver, inventory)
+        return self._act_on_volume(self._shop.records.volume(volume), driver, inventory)
 
-    def _act_on_volume(self, volume: Volume, driver: Any, inventory: Inventory) -> None:
+    def _act_on_volume(self, volume: Volume, driver: Any, inventory: Inventory) -> str:
         judgement = judge_volume(volume, inventory)
         records, name = self._shop.records, volume.name
         if judgement.step == "settle":
@@ -111,9 +116,9 @@ class Reconciler:
         elif judgement.step == "delete":
             driver.delete(name)
             records.remove(name)
-        self._say(f"volume {name}", volume.state, judgement)
+        return _sentence(f"volume {name}", volume.state, judgement)
 
-    def _act_on_snapshot(self, snapshot: Snapshot, driver: Any, inventory: Inventory) -> None:
+    def _act_on_snapshot(self, snapshot: Snapshot, driver: Any, inventory: Inventory) -> str:
         judgement = judge_snapshot(snapshot, inventory)
         records, volume, name = self._shop.records, snapshot.volume, snapshot.name
         if judgement.step == "settle":
@@ -125,13 +130,7 @@ class Reconciler:
         elif judgement.step == "delete":
             driver.delete_snapshot(volume, name)
             records.remove_snapshot(volume, name)
-        self._say(f"snapshot {volume}@{name}", snapshot.state, judgement)
-
-    def _say(self, what: str, before: str, judgement: Judgement) -> None:
-        done = {"settle": f"is {judgement.state} now", "forget": "was never finished", "delete": "is deleted now"}
-        if judgement.step != "keep":
-            why = f": {judgement.why}" if judgement.why else ""
-            self._shop.log.warning("%s was found %s and %s%s", what, before, done[judgement.step], why)
+        return _sentence(f"snapshot {volume}@{name}", snapshot.state, judgement)
 
     def _look_for_strangers(self, backend: str, driver: Any, inventory: Inventory) -> None:
         sizes = {**inventory.volumes, **inventory.snapshots}
@@ -144,7 +143,7 @@ class Reconciler:
             names = ", ".join(unknown)
             self._shop.log.warning("files without a record on backend %s, left alone: %s", backend, names)
         self._shop.unknown[backend] = unknown
-        for key in inventory.partials:
+        for key in driver.inventory().partials if inventory.partials else ():
             self._discard_stray(key, driver)
 
     def _discard_stray(self, key: str, driver: Any) -> None:
@@ -158,3 +157,14 @@ class Reconciler:
         records = self._shop.records
         kept = {f"{one.volume}@{one.name}" for one in records.snapshots()}
         return kept | {one.name for one in records.volumes()}
+
+
+def _sentence(what: str, before: str, judgement: Judgement) -> str:
+    done = {
+        "settle": f"is {judgement.state} now",
+        "forget": "was never finished, so it is removed",
+        "delete": "is deleted now",
+    }
+    if judgement.step == "keep":
+        return ""
+    return f"{what} was found {before} and {done[judgement.step]}{': ' * bool(judgement.why)}{judgement.why}"
