@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ostler.cli.words import printable
 from ostler.errors import FAILED, USAGE, ConfigurationError, OstlerError
+
+_PLACE = re.compile(r"\S.*?:\d+:\d+: ")
+"""A problem with its place; one that a daemon sent has it in its text."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -85,9 +89,9 @@ def _usage(error: BaseException, message: str) -> dict[str, Any]:
 def _lines(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("bare"):  # a group without a verb: the message is its help
         return str(facts["message"]).splitlines()
-    problems = facts.get("problems") or []
-    if len(problems) > 1 or any(problem["where"] for problem in problems):
-        lines = [": ".join(filter(None, (problem["where"], problem["what"]))) for problem in problems]
+    problems = [": ".join(filter(None, problem.values())) for problem in facts.get("problems") or []]
+    if len(problems) > 1 or any(map(_PLACE.match, problems)):
+        lines = problems
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines.append(f"ostler: {count} in the configuration")
     else:

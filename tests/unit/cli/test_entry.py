@@ -60,6 +60,16 @@ def test_every_problem_of_a_configuration_is_a_line_with_its_place(ostler: Any, 
     )
 
 
+def test_one_problem_with_its_place_is_a_line_of_its_own(ostler: Any, client: Any) -> None:
+    client.answers["ostler", "reload"] = ConfigurationError([Problem("", "/etc/a.toml:3:1: no TOML")])
+    assert ostler("reload").err == "/etc/a.toml:3:1: no TOML\nostler: one problem in the configuration\n"
+
+
+def test_an_error_of_the_system_names_the_file(ostler: Any, client: Any) -> None:
+    client.answers[STATUS] = PermissionError(13, "Permission denied", "/srv/a")
+    assert ostler("status") == (1, "", "ostler: /srv/a: Permission denied\n")
+
+
 def test_with_json_an_error_is_an_object_on_stderr(ostler: Any, client: Any) -> None:
     client.answers[STATUS] = ConfigurationError([Problem("a.toml:1:2", "wrong")], hint="do", file="a.toml")
     code, out, err = ostler("--json", "status")

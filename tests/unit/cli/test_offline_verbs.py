@@ -174,7 +174,7 @@ def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("ostler.testing.host") is None, reason="ostler.testing.host is not built yet"
+    importlib.util.find_spec("ostler.testing.in_process") is None, reason="ostler.testing is not built yet"
 )
 def test_the_tests_of_a_new_plugin_pass(new: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(new)}

@@ -308,6 +308,9 @@ def test_a_task_has_one_state() -> None:
 
 
 def test_the_log_level_is_shown_and_set(ostler: Any, client: Any, answer: Any) -> None:
+    answer("log_level", {"": "info"})
+    assert ostler("log-level").out == "LOGGER        LEVEL\n(all others)  info\n"
+    client.calls.clear()
     answer("log_level", {"ostler": "debug", "ostler.store": "info"})
     assert (
         ostler("log-level", "DEBUG", "ostler").out == "LOGGER        LEVEL\nostler        debug\nostler.store  info\n"

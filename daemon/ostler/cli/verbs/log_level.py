@@ -25,4 +25,4 @@ def log_level(
     if kit.json_wanted():
         kit.emit(levels)
     else:
-        kit.show_table(sorted(levels.items()), ["logger", "level"])
+        kit.show_table([(name or "(all others)", level) for name, level in sorted(levels.items())], ["logger", "level"])
