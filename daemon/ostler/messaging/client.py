@@ -87,7 +87,8 @@ class Client:
             timeout: Seconds to wait at most; None for what is left of the request being served, else the default.
             type: The type the result is decoded to; None for plain values.
             on_progress: Told how far the call is, on this thread. If it raises, the call is cancelled and raises that.
-            arguments: The method's arguments, by name.
+            arguments: The method's arguments, by name; `host_`, `timeout_` and `type_` for those whose names are words
+                of this method.
 
         Returns:
             The result, as `type`.

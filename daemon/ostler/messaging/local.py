@@ -17,7 +17,7 @@ from ostler.messaging.context import Progress, current_context
 from ostler.messaging.envelope import VERSION, Request, encode_value
 from ostler.messaging.events import Publisher
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result, wire_names
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.types import LOCAL_PEER, Json
 
@@ -157,7 +157,7 @@ class LocalServiceClient:
         timeout = allowed(context, ask.timeout, self._timeout)
         inside = context.request_id if context is not None and context.request_id else self._topic
         where = f"{ask.topic}.{ask.method}"
-        packed = encode_value(ask.arguments, f"an argument of {where}")
+        packed = encode_value(wire_names(ask.arguments), f"an argument of {where}")
         request = Request(
             VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
             f"{inside}.{number}", ask.flags, ask.host or "", ask.version,

@@ -35,7 +35,8 @@ class ServiceClient(Protocol):
             host: The service's host; None for this one.
             timeout: Seconds to wait at most; None for what is left of the current request, else the default.
             type: The type the result is decoded to; None for plain values.
-            arguments: The method's arguments, by name.
+            arguments: The method's arguments, by name; `host_`, `timeout_` and `type_` for those whose names are words
+                of this method.
 
         Returns:
             The result, as `type`.

@@ -44,6 +44,17 @@ Settle = Callable[[Any, "Exception | None"], None]
 OnProgress = Callable[[Progress], None]
 
 
+SPELT = {"host_": "host", "timeout_": "timeout", "type_": "type", "on_progress_": "on_progress"}
+"""How an argument of a method is given whose name is a word of `call` itself."""
+
+
+def wire_names(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return arguments under the names that the method has for them."""
+    if SPELT.keys().isdisjoint(arguments):
+        return arguments
+    return {SPELT.get(name, name): value for name, value in arguments.items()}
+
+
 class Ask(NamedTuple):
     """What a caller wants: `kind` is the type that the result is decoded to, None for plain values."""
 
@@ -130,7 +141,7 @@ class ClientCore:
             flags |= PROGRESS
         inside = f"{context.request_id}." if context is not None and context.request_id else self._prefix
         request = Request(
-            VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", ask.arguments), timeout,
+            VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", wire_names(ask.arguments)), timeout,
             f"{inside}{number}", flags, ask.host or "", ask.version,
         )  # fmt: skip
         data = encode_request(request, self._limit)

@@ -1,0 +1,180 @@
+import asyncio
+import contextvars
+
+import pytest
+
+from ostler.messaging.rpc import eager
+
+variable = contextvars.ContextVar("variable", default="outside")
+
+
+def run(work, act=None):
+    """Start `work` from a callback, as the server does; return how it ended."""
+
+    async def test():
+        loop = asyncio.get_running_loop()
+        end = loop.create_future()
+        found = []
+
+        def ended(result, error):
+            end.set_result((result, error))
+
+        def begin():
+            started = eager.start(work(), loop, contextvars.copy_context(), lambda: "the work", ended)
+            found.append(started)
+            if isinstance(started, eager.Finished):
+                end.set_result(tuple(started))
+            elif act is not None:
+                act(started)
+
+        loop.call_soon(begin)
+        result, error = await asyncio.wait_for(end, 5)
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+        return result, error, found[0]
+
+    return asyncio.run(test())
+
+
+def test_what_ends_in_its_first_step_needs_no_task():
+    async def work():
+        return 5
+
+    assert run(work)[:2] == (5, None)
+    assert isinstance(run(work)[2], eager.Finished)
+
+
+def test_what_waits_goes_on_in_a_task_where_it_stands():
+    steps = []
+
+    async def work():
+        steps.append(1)
+        await asyncio.sleep(0)
+        steps.append(2)
+        assert await asyncio.wait_for(asyncio.sleep(0.001, "slept"), 5) == "slept"
+        steps.append(3)
+        return "end"
+
+    result, error, started = run(work)
+    assert (result, error, steps) == ("end", None, [1, 2, 3])
+    assert isinstance(started, asyncio.Task)
+    assert started.get_name() == "the work"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ValueError, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("later", [False, True])
+def test_nothing_that_is_raised_reaches_the_loop(kind, later):
+    async def work():
+        if later:
+            await asyncio.sleep(0)
+        raise kind
+
+    result, error, _ = run(work)
+    assert (result, type(error)) == (None, kind)
+
+
+def test_there_is_a_current_task_from_the_first_step_on():
+    seen = []
+
+    async def work():
+        first = asyncio.current_task()
+        assert first.get_loop() is asyncio.get_running_loop()
+        assert (first.get_name(), first.done(), first.cancelling(), first.uncancel()) == ("starting", False, 0, 0)
+        with pytest.raises(AttributeError):
+            first.get_stack()
+        await asyncio.sleep(0)
+        seen.append((first, asyncio.current_task()))
+        assert first.get_name() == "the work"
+        assert first.get_stack() is not None
+        assert first.cancelling() == first.uncancel() == 0
+        assert not first.done()
+
+    assert run(work)[1] is None
+    assert isinstance(seen[0][1], asyncio.Task)
+
+
+def test_timeouts_and_task_groups_work_in_the_first_step():
+    async def times_out():
+        async with asyncio.timeout(0.001):
+            await asyncio.sleep(30)
+
+    assert isinstance(run(times_out)[1], TimeoutError)
+
+    async def at_once():
+        async with asyncio.timeout(-1):
+            await asyncio.sleep(30)
+
+    assert isinstance(run(at_once)[1], TimeoutError)
+
+    async def group():
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(asyncio.sleep(0.001, "a"))
+        return first.result()
+
+    assert run(group)[0] == "a"
+
+    async def failing_group():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.sleep(30))
+            tasks.create_task(fail())
+
+    async def fail():
+        raise ValueError
+
+    assert isinstance(run(failing_group)[1], ExceptionGroup)
+
+
+def test_a_cancel_right_after_the_start_reaches_what_is_waited_for():
+    seen = []
+
+    async def inner():
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            seen.append("inner")
+            raise
+
+    async def work():
+        await asyncio.ensure_future(inner())
+
+    assert isinstance(run(work, act=lambda task: task.cancel())[1], asyncio.CancelledError)
+    assert seen in ([], ["inner"]), "what has not begun never begins"
+
+
+def test_a_cancel_may_be_refused():
+    async def work():
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "stayed"
+
+    assert run(work, act=lambda task: task.cancel())[0] == "stayed"
+
+
+def test_context_variables_of_the_work_are_its_own():
+    async def work():
+        variable.set("inside")
+        await asyncio.sleep(0)
+        return variable.get()
+
+    assert run(work)[0] == "inside"
+    assert variable.get() == "outside"
+
+
+def test_inside_another_task_it_is_an_ordinary_task():
+    async def test():
+        end = asyncio.get_running_loop().create_future()
+        ran = []
+
+        async def work():
+            ran.append(1)
+            return 7
+
+        started = eager.start(
+            work(), asyncio.get_running_loop(), contextvars.copy_context(), lambda: "x", lambda *e: end.set_result(e)
+        )
+        assert isinstance(started, asyncio.Task)
+        assert ran == []
+        assert await end == (7, None)
+
+    asyncio.run(test())
