@@ -46,15 +46,30 @@ class Runs:
         inbox: The way from the pools' threads to the loop.
         ended: Told after each run, and each one that was skipped: the task, the wall time of its start (0 when it was
             skipped), and its seconds.
+        eager: Whether `ended` is told at once of every run. Else a good run of a `def` task, which nobody waits for,
+            waits for the next `collect`: to wake the loop for it would cost more than the run.
     """
 
     def __init__(
-        self, clock: Clock, owner: TaskOwner, inbox: Inbox, ended: Callable[[PeriodicTask, float, float], None]
+        self,
+        clock: Clock,
+        owner: TaskOwner,
+        inbox: Inbox,
+        ended: Callable[[PeriodicTask, float, float], None],
+        *,
+        eager: bool,
     ) -> None:
         self._clock = clock
         self._owner = owner
         self._inbox = inbox
         self._ended = ended
+        self._eager = eager
+        self._finished: deque[tuple[PeriodicTask, TaskGroup, float, BaseException | None]] = deque()
+
+    def collect(self) -> None:
+        """Take note of the runs that have ended in the pools since."""
+        while self._finished:
+            self._returned(*self._finished.popleft())
 
     def due(self, task: PeriodicTask, group: TaskGroup) -> None:
         """Begin a run that is due, or skip it: while the last one still runs, and when the pool is full."""
@@ -81,13 +96,18 @@ class Runs:
             self._submit(task, group)
         else:
             group.waiting.append(task)
+            # A thread that ended before it could see this one waiting has left its end here.
+            if self._finished:
+                self._inbox.post(self.collect)
         task.running = True
 
     def _submit(self, task: PeriodicTask, group: TaskGroup) -> None:
         times = [0.0, 0.0]
 
         def done(_result: Any, error: BaseException | None) -> None:
-            self._inbox.post(lambda: self._returned(task, group, times[1] - times[0], error))
+            self._finished.append((task, group, times[1] - times[0], error))
+            if self._eager or error is not None or group.waiting or task.logged or task.late:
+                self._inbox.post(self.collect)
 
         group.pool.submit(lambda: self._run(task, times), done, label=task.name)
         group.in_pool += 1

@@ -16,6 +16,9 @@ from ostler.periodic.task import PeriodicTask, tasks_of
 from ostler.store import PeriodicRun
 from ostler.types import PeriodicStatus
 
+_TOGETHER = 0.01
+"""Seconds that a task may start early, together with one that is due now: with many tasks a wake-up costs the most."""
+
 OnRun = Callable[[str, str, float, float, str], None]
 
 
@@ -52,7 +55,7 @@ class PeriodicScheduler:
         self._entries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._runs = Runs(clock, owner, Inbox(self._loop), self._ended)
+        self._runs = Runs(clock, owner, Inbox(self._loop), self._ended, eager=on_run is not None)
 
     # What there is to run -------------------------------------------------------------------------------------------
 
@@ -140,12 +143,14 @@ class PeriodicScheduler:
             Conflict: It is running.
             Busy: The pool of the service is full.
         """
+        self._runs.collect()
         self._runs.begin(self._task(service, task), self._services[service])
 
     # What can be seen -----------------------------------------------------------------------------------------------
 
     def statuses(self) -> list[PeriodicStatus]:
         """Return every task as an operator sees it, sorted by service and name."""
+        self._runs.collect()
         now, wall = self._now(), self._clock.wall()
         return [
             PeriodicStatus(
@@ -168,11 +173,13 @@ class PeriodicScheduler:
 
     def running(self, service: str) -> list[str]:
         """Return the names of the tasks of a service that run now or wait for a thread."""
+        self._runs.collect()
         found = self._services.get(service)
         return sorted(task.name for task in found.tasks.values() if task.running) if found else []
 
     def changed_runs(self) -> list[PeriodicRun]:
         """Return the record of every task that has run since this was last asked, to be kept in the database."""
+        self._runs.collect()
         changed, self._changed = self._changed, {}
         return [_record(task) for task in changed.values()]
 
@@ -219,9 +226,10 @@ class PeriodicScheduler:
     def _tick(self) -> None:
         """Begin everything that is due. One wake-up, however many there are."""
         self._timer = None
+        self._runs.collect()
         heap, now = self._heap, self._now()
         wall = self._clock.wall()
-        while heap and heap[0][0] <= now + 1e-6:
+        while heap and (heap[0][0] <= now + 1e-6 or self._soon(*heap[0], now)):
             _, entry, task = heapq.heappop(heap)
             if entry != task.entry:
                 continue
@@ -230,6 +238,10 @@ class PeriodicScheduler:
                 task.plan_next(now, wall, self._chance)
             self._push(task)
         self._arm()
+
+    @staticmethod
+    def _soon(due: float, entry: int, task: PeriodicTask, now: float) -> bool:
+        return entry != task.entry or (due <= now + _TOGETHER and task.spacing >= 1 and not task.mark.cron)
 
     def _ended(self, task: PeriodicTask, started: float, seconds: float) -> None:
         self._keep(task)

@@ -1,0 +1,694 @@
+"""Periodic tasks: when they run, what harms them not, and what is seen of them."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from ostler.aio import WorkerPool
+from ostler.errors import Busy, Conflict, ContractError, InvalidInput, NotFound
+from ostler.messaging.context import current_context
+from ostler.periodic import periodic
+from ostler.store import PeriodicRun
+
+
+class Diary:
+    """A manager whose tasks write down when they ran."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.seen = []
+
+    def note(self, what=""):
+        self.seen.append(self.bench.now())
+
+
+def test_a_task_runs_each_spacing_beginning_one_spacing_after_the_start(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(35)
+        assert manager.seen == [10, 20, 30]
+        status = bench.status("refresh")
+        assert (status.runs, status.errors, status.last_error, status.spacing) == (3, 0, "", "10 s")
+        assert status.last_run == pytest.approx(bench.clock.wall() - 5)
+        assert status.next_run == pytest.approx(bench.clock.wall() + 5)
+        assert [fact[:2] for fact in bench.ran] == [("lamp", "refresh")] * 3
+
+    run(main)
+
+
+def test_sync_runs_in_the_pool_and_async_on_the_loop_each_with_its_context(run):
+    places = {}
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def sync(self, ctx):
+            places["sync"] = (threading.current_thread().name, ctx.topic, ctx.method, current_context() is ctx)
+
+        @periodic(spacing=10, name="renamed")
+        async def other(self, ctx):
+            places["async"] = (threading.current_thread() is threading.main_thread(), ctx.method)
+            assert current_context() is ctx
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(11)
+        assert places["sync"] == ("lamp-1", "lamp", "sync", True)
+        assert places["async"] == (True, "renamed")
+        assert bench.status("renamed").runs == 1
+
+    run(main)
+
+
+def test_run_at_once_runs_at_the_start(run):
+    class Manager(Diary):
+        @periodic(spacing=10, run_at_once=True)
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(25)
+        assert manager.seen == [0, 10, 20]
+
+    run(main)
+
+
+def test_the_spacing_may_be_the_name_of_an_option(run):
+    class Manager(Diary):
+        @periodic(spacing="poll")
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager, poll=7)
+        await asyncio.sleep(15)
+        assert manager.seen == [7, 14]
+
+    run(main)
+
+
+def test_an_option_says_whether_a_task_runs_and_a_reload_changes_it(run):
+    class Manager(Diary):
+        @periodic(spacing=10, enabled="polling")
+        async def refresh(self, ctx):
+            self.note()
+
+        @periodic(spacing=10, enabled=False)
+        async def never(self, ctx):
+            raise AssertionError
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager, polling=False)
+        await asyncio.sleep(35)
+        assert manager.seen == []
+        assert (bench.status("refresh").enabled, bench.status("refresh").next_run) == (False, 0)
+        bench.respace(polling=True)
+        await asyncio.sleep(20)
+        assert manager.seen == [40, 50]
+        bench.respace(polling=False)
+        await asyncio.sleep(50)
+        assert manager.seen == [40, 50]
+
+    run(main)
+
+
+def test_trap_a_spacing_changed_by_reload(run):
+    class Manager(Diary):
+        @periodic(spacing="poll")
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager, poll=100)
+        await asyncio.sleep(130)
+        bench.respace(poll=50)
+        await asyncio.sleep(100)
+        assert manager.seen == [100, 150, 200], "one new spacing after the last run, and on from there"
+        bench.respace(poll=5)
+        await asyncio.sleep(0.001)
+        assert manager.seen[3:] == [230], "that moment has passed: now"
+        bench.respace(poll=86400)
+        await asyncio.sleep(4000)
+        assert len(manager.seen) == 4
+        assert bench.status("refresh").spacing == "86400 s"
+
+    run(main)
+
+
+def test_times_do_not_drift_and_missed_ones_are_skipped(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def refresh(self, ctx):
+            self.note()
+            await asyncio.sleep(3 if len(self.seen) != 2 else 24)
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(75)
+        assert manager.seen == [10, 20, 50, 60, 70]
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, InvalidInput])
+@pytest.mark.parametrize("name", ["sync", "other"])
+def test_trap_a_task_that_raises_harms_nobody_is_seen_and_is_logged_once(run, caplog, kind, name):
+    class Manager(Diary):
+        broken = True
+
+        @periodic(spacing=10, enabled="sync")
+        def sync(self, ctx):
+            self.work()
+
+        @periodic(spacing=10, enabled="other")
+        async def other(self, ctx):
+            self.work()
+
+        @periodic(spacing=10)
+        async def neighbour(self, ctx):
+            self.note()
+
+        def work(self):
+            if self.broken:
+                raise kind("the lamp is out")
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager, sync=name == "sync", other=name == "other")
+        with caplog.at_level(logging.INFO):
+            await asyncio.sleep(105)
+            status = bench.status(name)
+            assert (status.runs, status.errors) == (10, 10)
+            assert "the lamp is out" in status.last_error
+            assert status.next_run > bench.clock.wall()
+            assert len(manager.seen) == 10
+            said = [record for record in caplog.records if "failed" in record.message]
+            assert len(said) == 1, "once, not per run"
+            assert bool(said[0].exc_info) is (kind is not InvalidInput), "an expected error needs no traceback"
+            manager.broken = False
+            await asyncio.sleep(10)
+            assert bench.status(name).last_error == ""
+            assert "works again" in caplog.text
+            manager.broken = True
+            await asyncio.sleep(10)
+        assert len([record for record in caplog.records if "failed" in record.message]) == 2
+
+    run(main)
+
+
+def test_errors_that_differ_are_said_each_but_a_flood_of_them_ends(run, caplog):
+    class Manager(Diary):
+        @periodic(spacing=1)
+        async def refresh(self, ctx):
+            self.note()
+            raise OSError(f"error {len(self.seen)}")
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(500.5)
+        assert bench.status("refresh").errors == 500
+        assert len(caplog.records) == 16
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["sync", "other"])
+def test_trap_a_task_slower_than_its_spacing_never_runs_twice_at_once(run, caplog, name):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        inside = 0
+
+        @periodic(spacing=10, enabled="sync")
+        def sync(self, ctx):
+            self.enter()
+            gate.wait(30)
+            self.inside -= 1
+
+        @periodic(spacing=10, enabled="other")
+        async def other(self, ctx):
+            self.enter()
+            await asyncio.sleep(35)
+            self.inside -= 1
+
+        def enter(self):
+            self.note()
+            self.inside += 1
+            assert self.inside == 1
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager, sync=name == "sync", other=name == "other")
+        await asyncio.sleep(44)
+        assert manager.seen == [10]
+        assert bench.status(name).running_since == pytest.approx(bench.clock.wall() - 34)
+        assert caplog.text.count("slower than its spacing") == 1
+        gate.set()
+        await asyncio.sleep(8)
+        assert manager.seen == [10, 50]
+        assert bench.status(name).runs >= 1
+        assert bench.status(name).errors == 0
+
+    run(main)
+
+
+def test_trap_a_task_that_never_ends_is_seen_and_its_neighbours_go_on(run, caplog):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def endless(self, ctx):
+            gate.wait(30)
+
+        @periodic(spacing=10)
+        def neighbour(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(3605)
+        assert len(manager.seen) >= 359
+        status = bench.status("endless")
+        assert (status.runs, status.errors) == (0, 0)
+        assert status.running_since == pytest.approx(bench.clock.wall() - 3595, abs=1)
+        assert bench.scheduler.running("lamp") == ["endless"]
+        gate.set()
+
+    run(main)
+
+
+def test_trap_one_neighbour_that_blocks_does_not_hold_up_other_services(run):
+    gate = threading.Event()
+
+    class Blocks(Diary):
+        @periodic(spacing=10)
+        def one(self, ctx):
+            gate.wait(30)
+
+        @periodic(spacing=10)
+        def two(self, ctx):
+            gate.wait(30)
+
+    class Works(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        blocked = WorkerPool("blocked", 1)
+        works = Works(bench)
+        bench.add(Blocks(bench), service="blocked", pool=blocked)
+        bench.add(works, service="works")
+        await asyncio.sleep(100.5)
+        assert len(works.seen) == 10
+        assert bench.status("two", "blocked").runs == 0
+        gate.set()
+        await asyncio.sleep(30)
+        assert bench.status("two", "blocked").runs >= 1
+        blocked.close()
+
+    run(main)
+
+
+def test_no_more_tasks_are_in_the_pool_than_it_has_threads_so_that_requests_find_room(run):
+    gate = threading.Event()
+
+    def make(number):
+        @periodic(spacing=10, name=f"task{number}")
+        def task(self, ctx):
+            gate.wait(30)
+
+        return task
+
+    manager_class = type("Many", (), {f"task{number}": make(number) for number in range(50)})
+
+    async def main(bench):
+        bench.add(manager_class())
+        await asyncio.sleep(12)
+        assert bench.pool.queued == 0
+        assert len(bench.pool.in_flight()) == 4
+        gate.set()
+        await asyncio.sleep(5)
+        assert all(row.runs == 1 for row in bench.scheduler.statuses())
+
+    run(main)
+
+
+def test_a_full_pool_skips_the_run_and_is_seen(run, caplog):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        for _ in range(2):
+            bench.pool.submit(lambda: gate.wait(30), lambda *_: None, label="request")
+            await asyncio.sleep(0.01)
+        bench.add(manager)
+        await asyncio.sleep(25)
+        status = bench.status("refresh")
+        assert (status.runs, status.errors) == (0, 2)
+        assert status.last_error.startswith("skipped: the queue of lamp is full")
+        assert caplog.text.count("skipped") == 1
+        with pytest.raises(Busy):
+            bench.scheduler.run_now("lamp", "refresh")
+        gate.set()
+        await asyncio.sleep(20)
+        assert len(manager.seen) == 2
+
+    run(main, size=1, queue_limit=1)
+
+
+def test_trap_ten_thousand_tasks_all_run_on_time(run):
+    def make(number):
+        @periodic(spacing=60, jitter=1.0, name=f"task{number:05}")
+        async def task(self, ctx):
+            self.seen.append(number)
+
+        return task
+
+    manager_class = type("Many", (Diary,), {f"task{number}": make(number) for number in range(10_000)})
+
+    async def main(bench):
+        manager = manager_class(bench)
+        bench.add(manager)
+        await asyncio.sleep(60 * 4)
+        assert 20_000 <= len(manager.seen) <= 30_000
+        assert set(manager.seen) == set(range(10_000))
+        assert len(bench.scheduler._heap) == 10_000
+
+    run(main)
+
+
+def test_trap_ten_thousand_tasks_of_one_moment_all_run_in_the_pool(run):
+    class Manager(Diary):
+        pass
+
+    def make(number):
+        @periodic(spacing=60, name=f"task{number:05}")
+        def task(self, ctx):
+            self.seen.append(number)
+
+        return task
+
+    for number in range(10_000):
+        setattr(Manager, f"task{number}", make(number))
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(90)
+        assert sorted(manager.seen) == list(range(10_000))
+        assert all(row.errors == 0 for row in bench.scheduler.statuses())
+
+    run(main)
+
+
+def test_jitter_spreads_runs_and_never_adds_up(run):
+    class Manager(Diary):
+        @periodic(spacing=100, jitter=0.5)
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(10_055)
+        late = [moment - 100 * (number + 1) for number, moment in enumerate(manager.seen)]
+        assert len(late) == 100
+        assert all(0 <= each <= 50 for each in late)
+        assert len({round(each) for each in late}) > 20
+
+    run(main)
+
+
+def test_a_paused_task_waits_for_its_regular_time_after_it_is_resumed(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(15)
+        bench.scheduler.pause("lamp", "refresh")
+        bench.scheduler.pause("lamp", "refresh")
+        await asyncio.sleep(30)
+        assert manager.seen == [10]
+        assert (bench.status("refresh").paused, bench.status("refresh").next_run) == (True, 0)
+        bench.scheduler.run_now("lamp", "refresh")
+        await asyncio.sleep(1)
+        assert manager.seen == [10, 45], "by hand it may run all the same"
+        bench.scheduler.resume("lamp", "refresh")
+        await asyncio.sleep(20)
+        assert manager.seen == [10, 45, 50, 60]
+
+    run(main)
+
+
+def test_run_now_leaves_the_regular_times_as_they_are(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def refresh(self, ctx):
+            self.note()
+            await asyncio.sleep(1)
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(5)
+        bench.scheduler.run_now("lamp", "refresh")
+        with pytest.raises(Conflict, match="running already"):
+            bench.scheduler.run_now("lamp", "refresh")
+        await asyncio.sleep(16)
+        assert manager.seen == [5, 10, 20]
+        with pytest.raises(NotFound, match="no periodic task polish"):
+            bench.scheduler.run_now("lamp", "polish")
+        with pytest.raises(NotFound):
+            bench.scheduler.pause("torch", "refresh")
+
+    run(main)
+
+
+def test_after_remove_nothing_runs_and_nothing_is_kept(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            self.note()
+
+        @periodic(spacing=86400)
+        def daily(self, ctx): ...
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(15)
+        bench.scheduler.remove("lamp")
+        bench.scheduler.remove("lamp")
+        await asyncio.sleep(100)
+        assert manager.seen == [10]
+        assert bench.scheduler.statuses() == []
+        assert bench.scheduler._heap == []
+        assert bench.scheduler._timer is None
+
+    run(main)
+
+
+def test_a_run_that_ends_after_remove_frees_its_thread_and_is_recorded(run):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            gate.wait(30)
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(11)
+        bench.scheduler.remove("lamp")
+        bench.scheduler.changed_runs()
+        gate.set()
+        await asyncio.sleep(1)
+        assert [run.runs for run in bench.scheduler.changed_runs()] == [1]
+
+    run(main)
+
+
+def test_a_service_that_is_started_again_goes_on_counting(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def refresh(self, ctx): ...
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(25)
+        bench.scheduler.remove("lamp")
+        bench.add(Manager(bench))
+        assert bench.status("refresh").runs == 2
+
+    run(main)
+
+
+def test_records_of_runs_are_handed_out_once_and_taken_back_after_a_restart(run):
+    class Manager(Diary):
+        @periodic(spacing=1000)
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        before = PeriodicRun("lamp", "refresh", 5, 1, bench.clock.wall() - 990, 2.5, "")
+        future = PeriodicRun("torch", "refresh", 5, 1, bench.clock.wall() + 10_000, 2.5, "")
+        bench.scheduler.restore([before, future])
+        bench.add(manager)
+        bench.add(Manager(bench), service="torch")
+        assert bench.status("refresh").runs == 5
+        assert bench.status("refresh", "torch").next_run == pytest.approx(bench.clock.wall() + 1000)
+        await asyncio.sleep(20)
+        assert manager.seen == [10], "a spacing after the last run, which was before the restart"
+        (record,) = bench.scheduler.changed_runs()
+        assert (record.service, record.task, record.runs, record.errors) == ("lamp", "refresh", 6, 1)
+        assert bench.scheduler.changed_runs() == []
+
+    run(main)
+
+
+def test_cron_runs_at_its_times_in_local_time(run, monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+    class Manager(Diary):
+        @periodic(cron="*/15 * * * *")
+        async def quarter(self, ctx):
+            self.seen.append(self.bench.clock.wall())
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.clock.set_wall(1_800_000_000.0)  # 08:00:00 UTC
+        bench.add(manager)
+        assert bench.status("quarter").spacing == "*/15 * * * *"
+        assert bench.status("quarter").next_run == 1_800_000_900.0
+        await asyncio.sleep(3605)
+        assert [round(moment - 1_800_000_000) for moment in manager.seen] == [900, 1800, 2700, 3600]
+
+    run(main)
+
+
+def test_cron_follows_a_wall_clock_that_is_set(run):
+    class Manager(Diary):
+        @periodic(cron="0 * * * *")
+        async def hourly(self, ctx):
+            self.seen.append(round(self.bench.clock.wall()) % 3600)
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.clock.set_wall(1_800_000_000.0)
+        bench.add(manager)
+        await asyncio.sleep(600)
+        bench.clock.set_wall(1_800_000_000.0 + 3590)
+        await asyncio.sleep(70)
+        assert len(manager.seen) == 1, "found within a minute"
+        bench.clock.set_wall(1_800_000_000.0 - 1800)
+        await asyncio.sleep(1900)
+        assert len(manager.seen) == 2, "set back by an hour: the hour comes again"
+        bench.clock.set_wall(bench.clock.wall() - 2)
+        await asyncio.sleep(60)
+        assert len(manager.seen) == 2, "slewed by NTP: once is enough"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("marks", "options", "said"),
+    [
+        ({"spacing": "poll"}, {}, "its spacing is the option 'poll', which the service does not have"),
+        ({"spacing": "poll"}, {"poll": "often"}, "its spacing is 'often'"),
+        ({"spacing": 0}, {}, "its spacing is 0, it has to be seconds above 0"),
+        ({"enabled": "polling"}, {}, "its switch is the option 'polling'"),
+        ({"jitter": 1.5}, {}, "its jitter is 1.5"),
+        ({"cron": "* * *"}, {}, "its cron text '* * *' is wrong"),
+        ({"cron": "0 0 30 2 *"}, {}, "is wrong: Bad day-of-month"),
+    ],
+)
+def test_a_task_that_cannot_be_planned_is_refused_by_name(run, marks, options, said):
+    class Manager:
+        @periodic(**marks)
+        def refresh(self, ctx): ...
+
+    async def main(bench):
+        with pytest.raises(ContractError, match="the periodic task refresh of lamp cannot run") as refused:
+            bench.add(Manager(), **options)
+        assert said in refused.value.message
+        assert bench.scheduler.statuses() == []
+
+    run(main)
+
+
+def test_two_tasks_of_one_name_are_refused(run):
+    class Manager:
+        @periodic(name="same")
+        def one(self, ctx): ...
+
+        @periodic(name="same")
+        def two(self, ctx): ...
+
+    async def main(bench):
+        with pytest.raises(ContractError, match="two periodic tasks of lamp are named same"):
+            bench.add(Manager())
+
+    run(main)
+
+
+def test_an_override_without_a_mark_of_its_own_keeps_the_mark(run):
+    class Base(Diary):
+        @periodic(spacing=10)
+        async def refresh(self, ctx):
+            raise AssertionError
+
+    class Manager(Base):
+        async def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(15)
+        assert manager.seen == [10]
+
+    run(main)
+
+
+def test_a_def_that_returns_a_coroutine_is_an_error_that_says_so(run):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            return self.work()
+
+        async def work(self): ...
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(15)
+        assert "make it `async def`" in bench.status("refresh").last_error
+
+    run(main)
