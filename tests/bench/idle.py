@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from rows import Row
-from subject import BUNDLED, ECHO, IMPORTS, DaemonUnderTest, memory, processor
+from subject import BUNDLED, ECHO, IMPORTS, DaemonUnderTest, memory, use_of_processor
 
 CONFIG = BUNDLED + "".join(ECHO.format(topic=topic) for topic in ("echo1", "echo2", "echo3"))
 _SETTLE = 3.0
@@ -19,9 +19,7 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     seconds = 5.0 if quick else 20.0  # two heartbeats of each service
     with DaemonUnderTest(folder / "idle", CONFIG) as daemon:
         time.sleep(_SETTLE)
-        before, began = processor(daemon.pid), time.perf_counter()
-        time.sleep(seconds)
-        percent = 100 * (processor(daemon.pid) - before) / (time.perf_counter() - began)
+        percent = use_of_processor(daemon.pid, seconds, windows=1)  # a heartbeat must not fall between windows
         resident = memory(daemon.pid)
     return [
         Row(name="idle memory, 5 services", value=resident, unit="MB", yardstick=bare_memory(), limit=45),

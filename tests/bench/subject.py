@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from rows import median
+
 HERE = Path(__file__).parent
 IMPORTS = "import asyncio, zmq, peewee, pluggy, msgspec, pydantic"
 """What any daemon on these libraries has to import: the yardstick of start-up and memory."""
@@ -45,7 +47,11 @@ def command() -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return a child's environment: ours without what would change a daemon, and with the managers of the bench."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OSTLER_", "NOTIFY_", "WATCHDOG_", "LISTEN_"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("OSTLER_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "PYTHONDONTWRITE"))
+    }
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
     return {**kept, **more}
 
@@ -141,6 +147,16 @@ def processor(pid: int) -> float:
         except (FileNotFoundError, ProcessLookupError):  # the thread has just ended
             continue
     return total / 1e9
+
+
+def use_of_processor(pid: int, seconds: float, windows: int = 5) -> float:
+    """Watch a process for so long; return the percentage of a core it used, the median of some windows."""
+    found = []
+    for _ in range(windows):
+        before, began = processor(pid), time.perf_counter()
+        time.sleep(seconds / windows)
+        found.append(100 * (processor(pid) - before) / (time.perf_counter() - began))
+    return median(found)
 
 
 def seconds_of(arguments: list[str], **options: object) -> float:
