@@ -1,0 +1,193 @@
+"""The plugin in a host: real service, drivers in their lanes, store, dispatcher and clients; nothing is a fake."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from ostler import CallCancelled, Conflict, DriverError, DriverNotReady, DriverState, InvalidInput, NoCapacity, NotFound
+from ostler.testing import host
+from ostler_volume import file_driver
+from ostler_volume.errors import BadName, BadSize, VolumeNotFound
+from ostler_volume.wire import Snapshot, Volume
+
+MIB = 2**20
+CONFIG = """
+[services.volume]
+manager = "volume"
+
+[services.volume.drivers.local]
+driver = "file"
+path = "{0}/local"
+reserve = "0B"
+retry_interval = 0.05
+
+[services.volume.drivers.second]
+driver = "file"
+path = "{0}/second"
+reserve = "0B"
+retry_interval = 0.05
+"""
+SOON = CONFIG.replace('manager = "volume"', 'manager = "volume"\ndriver_wait = 0')
+
+
+@pytest.fixture
+def start(tmp_path):
+    def open_host(config=CONFIG):
+        return host(plugins=["ostler_volume.plugin"], config=config.format(tmp_path), state=tmp_path / "state")
+
+    return open_host
+
+
+def create(h, **arguments):
+    return h.call("volume", "create_volume", type=Volume, **arguments)
+
+
+def test_volumes_live_over_the_wire_and_over_a_restart(start, image):
+    with start() as h:
+        gold = create(h, name="gold", size="4MiB", image=str(image), backend="local")
+        assert (gold.size, gold.state, gold.host) == (4 * MIB, "available", "testhost")
+        h.call("volume", "create_snapshot", type=Snapshot, volume="gold", name="v1")
+        h.call("volume", "extend_volume", type=Volume, name="gold", size=5 * MIB)
+        assert h.events("volume.testhost.created")[0].payload["name"] == "gold"
+    with start() as h:
+        assert create(h, name="web", snapshot="v1").size == 4 * MIB
+        listed = h.call("volume", "list_volumes", type=list[Volume])
+        assert [(one.name, one.size, one.snapshots) for one in listed] == [("gold", 5 * MIB, 1), ("web", 4 * MIB, 0)]
+        h.run_periodic("volume", "check")
+        h.call("volume", "delete_volume", name="web")
+        assert [one.name for one in h.call("volume", "list_volumes", type=list[Volume])] == ["gold"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"name": "a/b", "size": "1MiB"}, BadName),
+        ({"name": "", "size": "1MiB"}, BadName),
+        ({"name": "a", "size": -1}, BadSize),
+        ({"name": "a", "size": 0}, BadSize),
+        ({"name": "a", "size": "ten"}, BadSize),
+        ({"name": "a"}, BadSize),
+        ({"name": "a", "size": "7EiB"}, NoCapacity),
+        ({"name": "a", "size": "1MiB", "image": "/missing"}, InvalidInput),
+        ({"name": "a", "size": "1MiB", "source": "missing"}, VolumeNotFound),
+        ({"name": "a", "size": "1MiB", "backend": "tape"}, InvalidInput),
+    ],
+)
+def test_bad_input_is_refused_by_name_and_leaves_nothing(start, tmp_path, arguments, error, caplog):
+    with start() as h:
+        with pytest.raises(error):
+            create(h, **arguments)
+        assert h.call("volume", "list_volumes") == []
+        assert [path for path in tmp_path.glob("*/volumes/*")] == []  # noqa: C416 - shown when it fails
+    assert "Traceback" not in caplog.text
+
+
+def test_a_cancelled_copy_is_gone_when_its_caller_went_away(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)
+    source = tmp_path / "big"
+    source.write_bytes(os.urandom(64 * MIB))
+    told = threading.Event()
+
+    def interrupt(how_far):
+        told.set()
+        raise KeyboardInterrupt
+
+    with start() as h:
+        with pytest.raises((KeyboardInterrupt, CallCancelled)), h.client() as client:
+            client.call(
+                "volume",
+                "create_volume",
+                name="a",
+                size="64MiB",
+                image=str(source),
+                backend="local",
+                on_progress=interrupt,
+            )
+        assert told.is_set()
+        h.wait_for(lambda: not h.call("volume", "list_volumes"), "the record to go")
+        assert list((tmp_path / "local" / "volumes").iterdir()) == []
+
+
+def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeypatch):
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait(*_):
+        began.set()
+        go_on.wait(20)
+        return False
+
+    monkeypatch.setattr(file_driver, "reflink", wait)
+    config = CONFIG.replace('manager = "volume"', 'manager = "volume"\nworkers = 1', 1)
+    (tmp_path / "image").write_bytes(b"x" * 4096)
+    with start(config) as h:
+        began.clear()
+        arguments = {"name": "a", "size": "1MiB", "image": str(tmp_path / "image"), "backend": "local"}
+        copy = threading.Thread(target=lambda: create(h, **arguments))
+        copy.start()
+        assert began.wait(10)
+        assert [one.state for one in h.call("volume", "list_volumes", type=list[Volume])] == ["creating"]
+        assert h.call("volume", "get_volume", type=Volume, name="a").state == "creating"
+        go_on.set()
+        copy.join(10)
+        assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
+
+
+def test_two_backends_on_one_folder_are_refused_and_the_other_works(start):
+    config = SOON.replace("{0}/second", "{0}/local")
+    with start(config) as h:
+        h.wait_for(lambda: h.service("volume").drivers.ready(), "one of them to be ready")
+        h.wait_for(lambda: "another" in str(h.service("volume").drivers.statuses()), "the other to be refused")
+        status = {one.name: one for one in h.service("volume").drivers.statuses()}
+        ready = next(name for name, one in status.items() if one.state is DriverState.READY)
+        other = ({"local", "second"} - {ready}).pop()
+        assert "another backend or daemon uses" in status[other].why
+        with pytest.raises(DriverNotReady, match="another backend"):
+            create(h, name="a", size="1MiB", backend=other)
+        assert create(h, name="a", size="1MiB").backend == ready
+
+
+def test_a_backend_whose_folder_comes_later_is_reconciled_then(start, tmp_path):
+    config = SOON.replace("{0}/second", "{0}/disk/second")
+    (tmp_path / "disk").write_text("no folder yet")
+    with start(config) as h:
+        h.wait_driver("volume", "local")
+        assert create(h, name="a", size="1MiB").backend == "local"
+        with pytest.raises((DriverNotReady, DriverError)):
+            create(h, name="b", size="1MiB", backend="second")
+        (tmp_path / "disk").unlink()
+        h.wait_driver("volume", "second")
+        assert create(h, name="b", size="1MiB", backend="second").backend == "second"
+
+
+def test_two_services_of_the_manager_share_neither_names_nor_volumes(start):
+    config = CONFIG.replace(
+        "[services.volume.drivers.second]",
+        '[services.archive]\nmanager = "volume"\n[services.archive.drivers.second]',
+    )
+    with start(config) as h:
+        create(h, name="a", size="1MiB")
+        h.call("archive", "create_volume", name="a", size="2MiB")
+        assert h.call("volume", "get_volume", type=Volume, name="a").size == MIB
+        assert h.call("archive", "get_volume", type=Volume, name="a").size == 2 * MIB
+        with pytest.raises(Conflict):
+            create(h, name="a", size="1MiB")
+        h.call("archive", "delete_volume", name="a")
+        with pytest.raises(NotFound):
+            h.call("archive", "get_volume", name="a")
+        assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
+
+
+@pytest.mark.root
+def test_attach_and_detach_over_the_wire(root, start):
+    with start() as h:
+        create(h, name="a", size="1MiB", backend="local")
+        device = h.call("volume", "attach_volume", type=Volume, name="a").device
+        try:
+            with pytest.raises(Conflict, match="is in-use"):
+                h.call("volume", "delete_volume", name="a")
+        finally:
+            assert h.call("volume", "detach_volume", type=Volume, name="a").state == "available"
+        assert device.startswith("/dev/loop")
