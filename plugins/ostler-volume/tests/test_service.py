@@ -138,7 +138,7 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
 def test_two_backends_on_one_folder_are_refused_and_the_other_works(start):
     config = SOON.replace("{0}/second", "{0}/local")
     with start(config) as h:
-        h.wait_for(lambda: h.service("volume").drivers.ready(), "one of them to be ready")
+        h.wait_for(h.service("volume").drivers.ready, "one of them to be ready")
         h.wait_for(lambda: "another" in str(h.service("volume").drivers.statuses()), "the other to be refused")
         status = {one.name: one for one in h.service("volume").drivers.statuses()}
         ready = next(name for name, one in status.items() if one.state is DriverState.READY)
