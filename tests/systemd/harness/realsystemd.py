@@ -27,6 +27,7 @@ TOOLS = {
     "setpriv": "util-linux",
     "dbus-daemon": "dbus",
 }
+_FOLDER = "ostler-systemd-"
 _HIERARCHIES = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified")
 
 
@@ -218,7 +219,7 @@ class Machine:
 def booted(options: Sequence[str] = (), *, root: Path = Path("/")) -> Iterator[Machine]:
     """Boot a machine, and take it away at the end."""
     _sweep()
-    machine = Machine(Path(tempfile.mkdtemp(prefix="ostler-systemd-")), options, root=root)
+    machine = Machine(Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")), options, root=root)
     try:
         yield machine
     finally:
@@ -254,7 +255,10 @@ def _innermost_pid(pid: int) -> int:
 
 
 def _sweep() -> None:
-    """Remove the control groups of test runs that were killed; nothing else outlives them."""
+    """Remove the empty folders and control groups of test runs that were killed; nothing else outlives them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        if not Path("/proc", folder.name.split("-")[2]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
     for hierarchy in _HIERARCHIES:
         for group in Path(hierarchy).glob("ostler-test-*"):
             if not Path("/proc", group.name.split("-")[2]).exists():
