@@ -24,7 +24,7 @@ def blocks(path):
 KINDS = st.sampled_from(["data", "zeros", "hole", "mixed"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.tuples(KINDS, st.integers(1, 3 * GRAIN)), max_size=8), tail=st.integers(0, GRAIN))
 def test_a_copy_equals_its_source_whatever_it_is_made_of(tmp_path, parts, tail):
     source, target = tmp_path / "source", tmp_path / "target"
