@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
@@ -208,7 +208,7 @@ class Subscription:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = [Pattern(text) for text in patterns] or [Pattern("")]
-        self._question = CONTROL_PREFIX + secrets.token_hex(8).encode()
+        self._question = CONTROL_PREFIX + os.urandom(8).hex().encode()
         self._last: dict[tuple[str, str], tuple[int, int]] = {}
         self.admitted = False
         self.garbage = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -113,7 +113,7 @@ class ClientCore:
         self._limit = max_message_size
         self._flags = LENIENT if lenient else 0
         self._numbers = itertools.count(1)
-        self._prefix = secrets.token_hex(4) + "-"
+        self._prefix = os.urandom(4).hex() + "-"
         self._pending: dict[int, Pending] = {}
         self._interval = _FIRST_INTERVAL
         self.garbage = 0

@@ -1,0 +1,183 @@
+"""The client that managers get: straight through the dispatcher, with the semantics of the wire."""
+
+import asyncio
+import threading
+
+import msgspec
+import pytest
+
+from ostler.aio import Inbox, WorkerPool
+from ostler.clock import SystemClock
+from ostler.errors import CallCancelled, Conflict, DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound
+from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, ServiceClient, exposed
+from ostler.types import LOCAL_PEER
+
+
+class Lamp(msgspec.Struct):
+    name: str
+    tags: list[str] = []
+
+
+class Shop:
+    def __init__(self):
+        self.kept = None
+        self.begun = threading.Event()
+        self.cancelled = threading.Event()
+
+    @exposed(role="admin")
+    def keep(self, ctx: Context, lamp: Lamp) -> Lamp:
+        assert ctx.peer is LOCAL_PEER
+        self.kept = lamp
+        return lamp
+
+    @exposed()
+    async def request_id(self, ctx: Context) -> str:
+        return ctx.request_id
+
+    @exposed()
+    def fail(self, ctx: Context) -> None:
+        self.error = Conflict("there", size=1)
+        raise self.error
+
+    @exposed()
+    def wait(self, ctx: Context) -> None:
+        self.begun.set()
+        while not ctx.cancelled:
+            self.cancelled.wait(0.01)
+        self.cancelled.set()
+
+    def hidden(self, ctx: Context) -> None: ...
+
+
+def run(test):
+    async def main():
+        inbox = Inbox(asyncio.get_running_loop())
+        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
+        pool, shop = WorkerPool("shop", 2), Shop()
+        dispatcher.add_endpoint(Endpoint("shop", "here", shop, pool))
+        client: ServiceClient = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+        try:
+            await test(client, shop, dispatcher)
+        finally:
+            dispatcher.close()
+            pool.close()
+            assert await asyncio.to_thread(pool.join, 5) == []
+
+    asyncio.run(main())
+
+
+def test_values_are_converted_and_never_shared():
+    async def test(client, shop, dispatcher):
+        lamp = Lamp("a", ["x"])
+        for found in (
+            await client.acall("shop", "keep", lamp=lamp, type=Lamp),
+            await asyncio.to_thread(client.call, "shop", "keep", lamp=lamp, type=Lamp),
+        ):
+            assert found == lamp
+            assert found is not lamp
+            assert shop.kept is not lamp
+            shop.kept.tags.append("changed")
+            assert lamp.tags == found.tags == ["x"]
+        assert await client.acall("shop", "keep", lamp={"name": "a"}) == {"name": "a", "tags": []}
+
+    run(test)
+
+
+def test_what_is_refused_on_the_wire_is_refused_here():
+    async def test(client, shop, dispatcher):
+        for error, method, arguments in (
+            (NotExposed, "hidden", {}), (TargetNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
+        ):  # fmt: skip
+            with pytest.raises(error):
+                await client.acall("shop", method, **arguments)
+            with pytest.raises(error):
+                await asyncio.to_thread(client.call, "shop", method, **arguments)
+        with pytest.raises(TargetNotFound, match="this daemon is here"):
+            await client.acall("shop", "keep", host="there")
+
+    run(test)
+
+
+def test_an_error_is_never_the_very_object_that_was_raised():
+    async def test(client, shop, dispatcher):
+        with pytest.raises(Conflict) as caught:
+            await client.acall("shop", "fail")
+        assert caught.value is not shop.error
+        assert caught.value.facts == {"size": 1}
+
+    run(test)
+
+
+def test_the_blocking_calls_are_not_for_the_loop():
+    async def test(client, shop, dispatcher):
+        for call in (client.call, client.cast, client.fanout):
+            with pytest.raises(RuntimeError, match="use `acall`"):
+                call("shop", "request_id")
+
+    run(test)
+
+
+def test_request_ids_say_where_a_call_came_from():
+    async def test(client, shop, dispatcher):
+        assert (await client.acall("shop", "request_id")).startswith("other.")
+
+    run(test)
+
+
+def test_deadlines_are_kept_on_threads_and_on_the_loop():
+    async def test(client, shop, dispatcher):
+        with pytest.raises(DeadlineExceeded):
+            await client.acall("shop", "wait", timeout=0.05)
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.to_thread(client.call, "shop", "wait", timeout=0.05)
+
+    run(test)
+
+
+def test_a_cancelled_wait_stops_the_work():
+    async def test(client, shop, dispatcher):
+        task = asyncio.ensure_future(client.acall("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+
+    run(test)
+
+
+def test_what_is_under_way_at_the_end_is_answered():
+    async def test(client, shop, dispatcher):
+        task = asyncio.ensure_future(client.acall("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        dispatcher.close()
+        with pytest.raises(Exception, match="the daemon stopped before"):
+            await task
+
+    run(test)
+
+
+def test_casts_and_fanouts_return_when_accepted():
+    async def test(client, shop, dispatcher):
+        assert await client.acast("shop", "wait") is None
+        assert await client.afanout("shop", "fail") == 1
+        assert await client.afanout("nowhere", "fail") == 0
+        assert await asyncio.to_thread(client.fanout, "shop", "fail") == 1
+        await asyncio.to_thread(client.cast, "shop", "fail")
+        client.publish("nobody-listens")
+        assert client.for_topic("third")._topic == "third"
+
+    run(test)
+
+
+def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline():
+    async def test(client, shop, dispatcher):
+        client._inbox = type("Deaf", (), {"post": lambda self, call: None})()
+        with pytest.raises(DeadlineExceeded, match="loop hangs"):
+            await asyncio.to_thread(client.call, "shop", "wait", timeout=0.01)
+
+    run(test)
+
+
+def test_cancelled_is_for_the_nested_call_as_well():
+    assert issubclass(CallCancelled, Exception)

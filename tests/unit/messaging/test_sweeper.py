@@ -1,0 +1,49 @@
+import asyncio
+
+from ostler.clock import SystemClock
+from ostler.messaging.rpc.sweeper import Sweeper
+
+
+def test_it_sweeps_when_the_earliest_is_due_and_again_as_it_asks():
+    async def test():
+        clock, times, done = SystemClock(), [], asyncio.Event()
+        begun = clock.monotonic()
+
+        def sweep(now):
+            times.append(now - begun)
+            if len(times) < 3:
+                return now + 0.02
+            done.set()
+            return None
+
+        sweeper = Sweeper(clock, sweep)
+        sweeper.wanted(begun + 60)
+        sweeper.wanted(begun + 0.01)
+        sweeper.wanted(begun + 30)
+        await asyncio.wait_for(done.wait(), 5)
+        assert times[0] >= 0.01
+        assert times[1] - times[0] >= 0.019
+        sweeper.wanted(clock.monotonic())
+        sweeper.cancel()
+        await asyncio.sleep(0.01)
+        assert len(times) == 3
+
+    asyncio.run(test())
+
+
+def test_sweeps_keep_a_distance():
+    async def test():
+        clock, times, done = SystemClock(), [], asyncio.Event()
+
+        def sweep(now):
+            times.append(now)
+            if len(times) == 4:
+                done.set()
+                return None
+            return now
+
+        Sweeper(clock, sweep).wanted(clock.monotonic())
+        await asyncio.wait_for(done.wait(), 5)
+        assert times[-1] - times[0] >= 0.014
+
+    asyncio.run(test())
