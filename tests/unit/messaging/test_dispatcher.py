@@ -1,0 +1,195 @@
+import asyncio
+import threading
+
+import pytest
+
+from ostler.aio import Inbox
+from ostler.clock import FakeClock
+from ostler.errors import Conflict, TargetNotFound
+from ostler.messaging import Access, Context, Dispatcher, Endpoint, exposed
+from ostler.messaging.envelope import CAST, FANOUT, VERSION, Accepted, Failure, Reply, Request, encode_request
+from ostler.types import Peer
+
+
+class Shop:
+    rpc_version = "1.0"
+
+    def __init__(self):
+        self.go_on = threading.Event()
+        self.ran = []
+
+    @exposed(role="viewer")
+    async def echo(self, ctx: Context, text: str = "") -> str:
+        """Return the text."""
+        return text
+
+    @exposed()
+    def work(self, ctx: Context) -> int:
+        self.ran.append(ctx.request_id)
+        self.go_on.wait(10)
+        return 1
+
+    @exposed()
+    async def value_error(self, ctx: Context) -> None:
+        raise ValueError
+
+    @exposed()
+    async def cancels_itself(self, ctx: Context) -> None:
+        raise asyncio.CancelledError
+
+
+def ask(method, *, number=1, topic="shop", flags=0, timeout=None, request_id="r-1"):
+    return encode_request(Request(VERSION, number, topic, method, {}, timeout, request_id, flags))
+
+
+def names(bench):
+    return [answer.names[0].partition(".")[2] if isinstance(answer, Failure) else type(answer).__name__
+            for answer in bench.answers()]  # fmt: skip
+
+
+def test_topics_are_opened_closed_and_described(on_bench):
+    async def test(bench):
+        bench.add("shop", Shop())
+        with pytest.raises(Conflict, match="open already"):
+            bench.add("shop", Shop())
+        assert bench.dispatcher.topics() == ["shop"]
+        assert [each.method for each in bench.dispatcher.describe("shop")] == [
+            "cancels_itself", "echo", "value_error", "work",
+        ]  # fmt: skip
+        bench.dispatcher.remove_endpoint("shop")
+        bench.dispatcher.remove_endpoint("shop")
+        bench.dispatcher.set_draining("shop", "gone")
+        assert bench.dispatcher.in_flight("shop") == 0
+        with pytest.raises(TargetNotFound):
+            bench.dispatcher.describe("shop")
+        bench.send(ask("echo"))
+        assert names(bench) == ["TargetNotFound"]
+
+    on_bench(test)
+
+
+def test_everything_is_counted(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        shop.go_on.set()
+        for number, method in enumerate(["echo", "echo", "nothing", "value_error", "work"]):
+            bench.send(ask(method, number=number))
+        while bench.dispatcher.in_flight("shop"):
+            await asyncio.sleep(0.002)
+        assert bench.dispatcher.stats() == {
+            "shop": {
+                "requests": 4, "replies": 3, "errors": {"TargetNotFound": 1, "InternalError": 1}, "refused": 1,
+                "in_flight": 0, "queued": 0,
+            }
+        }  # fmt: skip
+
+    on_bench(test)
+
+
+def test_a_method_that_says_it_was_cancelled_is_an_internal_error(on_bench, caplog):
+    async def test(bench):
+        bench.add("shop", Shop())
+        await bench.send_from_callback(ask("cancels_itself"))
+        assert names(bench) == ["InternalError"]
+
+    on_bench(test)
+    assert [record.request_id for record in caplog.records] == ["r-1"]
+
+
+def test_an_expired_request_in_the_queue_is_never_begun(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        for number in range(4):
+            bench.send(ask("work", number=number, timeout=5.0, request_id=f"r-{number}"))
+        while len(shop.ran) < 2:
+            await asyncio.sleep(0.002)
+        bench.clock.advance(5)
+        bench.dispatcher._sweep(bench.clock.monotonic())
+        assert names(bench) == ["DeadlineExceeded"] * 4
+        shop.go_on.set()
+        while bench.dispatcher.in_flight("shop"):
+            await asyncio.sleep(0.002)
+        assert len(shop.ran) == 2
+
+    on_bench(test)
+
+
+def test_a_cast_has_no_deadline_for_its_work(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(ask("work", flags=CAST, timeout=5.0))
+        bench.clock.advance(100)
+        assert bench.dispatcher._sweep(bench.clock.monotonic()) is None
+        shop.go_on.set()
+        while bench.dispatcher.in_flight("shop"):
+            await asyncio.sleep(0.002)
+        assert bench.answers() == [Accepted(VERSION, 1, 1)]
+
+    on_bench(test)
+
+
+def test_fanouts_are_told_when_they_were_accepted(on_bench):
+    async def test(bench):
+        told = []
+        bench.dispatcher.on_fanout = lambda *fanout: told.append(fanout)
+        bench.add("shop", Shop())
+        bench.send(ask("echo", flags=CAST | FANOUT))
+        bench.send(ask("echo", topic="nowhere", flags=CAST | FANOUT, number=2))
+        assert bench.answers() == [Accepted(VERSION, 1, 1), Accepted(VERSION, 2, 0)]
+        assert told == [("shop", "echo", "r-1")]
+
+    on_bench(test)
+
+
+def test_what_is_under_way_at_the_end_is_answered_draining(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(ask("work"))
+        bench.dispatcher.close()
+        assert names(bench) == ["Draining"]
+        shop.go_on.set()
+
+    on_bench(test)
+
+
+def test_roles_follow_a_reload(on_bench):
+    async def test(bench):
+        bench.add("shop", Shop())
+        stranger = Peer(4242, 4242, 1, "uid 4242")
+        await bench.send_from_callback(ask("echo"), peer=stranger)
+        bench.dispatcher.access = Access(viewer=["4242"], own_uid=0)
+        await bench.send_from_callback(ask("echo"), peer=stranger)
+        assert names(bench) == ["NotPermitted", "Reply"]
+        assert isinstance(bench.answers()[1], Reply)
+
+    on_bench(test)
+
+
+def test_a_defect_of_ours_is_an_internal_error_and_not_the_end(on_bench, caplog):
+    async def test(bench):
+        bench.add("shop", Shop())
+        bench.access.role_of = lambda peer: 1 / 0
+        await bench.send_from_callback(ask("echo"))
+        del bench.access.role_of
+        await bench.send_from_callback(ask("echo"))
+        assert names(bench) == ["InternalError", "Reply"]
+
+    on_bench(test)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_endpoint_without_threads_needs_none():
+    async def test():
+        class Quick:
+            @exposed()
+            async def echo(self, ctx: Context) -> None: ...
+
+        dispatcher = Dispatcher(Access(), FakeClock(), Inbox(asyncio.get_running_loop()), host="here")
+        dispatcher.add_endpoint(Endpoint("quick", "here", Quick(), None))
+        assert dispatcher.stats()["quick"]["queued"] == 0
+
+    asyncio.run(test())
