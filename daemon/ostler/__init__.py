@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MessagingError,
         NoCapacity,
         NotFound,
+        NotPermitted,
         NotRunning,
         OstlerError,
         RequestError,
@@ -46,8 +47,8 @@ _HOMES = {
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
         "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "Draining", "DriverError",
-        "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotRunning",
-        "OstlerError", "RequestError", "TargetNotFound",
+        "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotPermitted",
+        "NotRunning", "OstlerError", "RequestError", "TargetNotFound",
     ],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
@@ -60,13 +61,13 @@ _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict",
-    "Context", "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment", "DriverError",
-    "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "InvalidInput",
-    "Json", "Manager", "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity", "NotFound",
-    "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret",
-    "ServiceState", "Size", "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size",
-    "hookimpl", "parse_size", "periodic", "time_budget",
+    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict", "Context",
+    "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotReady",
+    "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "InvalidInput", "Json", "Manager",
+    "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity", "NotFound", "NotPermitted", "NotRunning",
+    "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret", "ServiceState", "Size",
+    "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "parse_size",
+    "periodic", "time_budget",
 ]  # fmt: skip
 
 
