@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ostler import CapabilityReport, Json, format_seconds
 from ostler_scheduler.wire import Candidate
@@ -12,8 +13,7 @@ from ostler_scheduler.wire import Candidate
 Backends = Mapping[str, Mapping[str, Json]]
 
 
-@dataclass
-class _Kept:
+class _Kept(msgspec.Struct):
     backends: Backends
     enabled: bool
     received: float
@@ -21,7 +21,7 @@ class _Kept:
     reported_at: float
     """The sender's wall clock; only compared for being the same, which tells one report from the next."""
     gone: str = ""
-    promised: dict[str, int] = field(default_factory=dict)
+    promised: dict[str, int] = {}
 
 
 class Candidates:

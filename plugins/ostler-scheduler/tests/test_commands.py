@@ -38,7 +38,7 @@ class FakeClient:
 def run():
     def invoke(answer, *arguments, as_json=False):
         client = FakeClient(answer)
-        with session.using(session.Session(json=as_json, connect=lambda root, timeout: client)):
+        with session.using(session.Session(json=as_json, connect=lambda *_: client)):
             result = CliRunner().invoke(app, list(arguments))
         assert result.exit_code == 0, result.output
         return result.stdout, client.asked
