@@ -30,7 +30,7 @@ from ostler.errors import (
     TargetNotFound,
     UnsupportedVersion,
 )
-from ostler.messaging import Access, Context, current_context, exposed
+from ostler.messaging import Access, Context, RpcServer, current_context, exposed
 from ostler.messaging.rpc.core import Ask
 
 
@@ -883,5 +883,25 @@ def test_an_argument_may_have_a_name_that_is_a_word_of_call_itself(world_of):
             arguments = {"host_": "there", "timeout_": 2.0, "type_": "x"}
             assert await world.client().call("rows", "show", host="here", **arguments) == ["there", 2.0, "x"]
             assert await world.local().acall("rows", "show", **arguments) == ["there", 2.0, "x"]
+
+    asyncio.run(test())
+
+
+def test_after_the_server_was_started_anew_the_next_call_works(world_of):
+    async def test():
+        async with world_of() as world:
+            world.add("shop", Shop())
+            client, sync = world.client(), world.sync_client()
+            assert await client.call("shop", "echo", text="a") == "a"
+            assert await asyncio.to_thread(sync.call, "shop", "echo", text="a") == "a"
+            world.server.close()
+            while client._link is not None or sync._link.alive():
+                await asyncio.sleep(0.01)
+            with pytest.raises(NotRunning):
+                await client.call("shop", "echo")
+            world.server = RpcServer(world.transport.serve_rpc(), world.dispatcher, world.inbox)
+            world.server.start()
+            assert await client.call("shop", "echo", text="b") == "b"
+            assert await asyncio.to_thread(sync.call, "shop", "echo", text="b") == "b"
 
     asyncio.run(test())

@@ -150,17 +150,24 @@ class Client:
     def _ask(self, ask: Ask) -> Any:
         outcome = _Outcome()
         with self._lock:
+            link = self._connected()
             pending, data = self._core.request(ask, outcome.settle)
             try:
-                if self._link is None:
-                    self._link = self._transport.connect()
-                self._link.send(data)
+                link.send(data)
                 self._wait(outcome, current_context())
             except BaseException:
                 # Ctrl-C too: nobody waits for the answer any more, so the work is to stop.
                 self._cancel(pending)
                 raise
         return outcome.result()
+
+    def _connected(self) -> Link:
+        """Return a link to a server that lives: one that went while nobody called is no loss to the next call."""
+        if self._link is not None and not self._core.pending and not self._link.alive():
+            self._drop_link()
+        if self._link is None:
+            self._link = self._transport.connect()
+        return self._link
 
     def _wait(self, outcome: _Outcome, context: Context | None) -> None:
         while not outcome.done:

@@ -98,6 +98,10 @@ class _End:
     def attach(self, host: _Host, number: int, peer: Peer) -> None:
         self.host, self.number, self.peer = host, number, peer
 
+    def alive(self) -> bool:
+        """See `Link.alive`."""
+        return self.host is not None
+
     def send(self, data: bytes) -> None:
         """See `Link.send`."""
         host = self.host

@@ -80,6 +80,10 @@ class EventLink(Protocol):
 class Link(Protocol):
     """A client's end, blocking. Used on one thread at a time."""
 
+    def alive(self) -> bool:
+        """Return False when it is known by now that the server has gone; nothing is read for that."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Send to the server.
 

@@ -57,6 +57,9 @@ class SilentLink:
         self.sent = []
         self.wake = threading.Event()
 
+    def alive(self):
+        return True
+
     def send(self, data):
         self.sent.append(data)
         self.wake.set()

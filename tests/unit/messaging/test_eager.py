@@ -93,6 +93,21 @@ def test_there_is_a_current_task_from_the_first_step_on():
     assert isinstance(seen[0][1], asyncio.Task)
 
 
+def test_a_dump_of_the_tasks_shows_where_the_work_stands():
+    seen = []
+
+    async def work():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+
+    def look(task):
+        seen.append((task.get_stack()[0].f_code.co_name, repr(task)))
+
+    run(work, act=look)
+    assert seen[0][0] == "work"
+    assert "work() running at" in seen[0][1]
+
+
 def test_timeouts_and_task_groups_work_in_the_first_step():
     async def times_out():
         async with asyncio.timeout(0.001):

@@ -92,6 +92,24 @@ class _Rest(Coroutine[Any, Any, Any]):
         self._waiting = waiting
         self._ended = ended
         self.begun = False
+        # What shows a task (its repr, a dump of the stacks) looks for these.
+        self.__qualname__ = getattr(work, "__qualname__", type(work).__name__)
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._work, "cr_frame", None)
+
+    @property
+    def cr_code(self) -> Any:
+        return getattr(self._work, "cr_code", None)
+
+    @property
+    def cr_await(self) -> Any:
+        return getattr(self._work, "cr_await", None)
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._work, "cr_running", False))
 
     def send(self, value: Any) -> Any:
         self.begun = True

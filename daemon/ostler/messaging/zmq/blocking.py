@@ -102,6 +102,10 @@ class BlockingLink:
         self._lost = False
         self._closed = False
 
+    def alive(self) -> bool:
+        """See `Link.alive`."""
+        return not (self._lost or int(self._sockets.monitor.get(zmq.EVENTS)) & _POLLIN)
+
     def send(self, data: bytes) -> None:
         """See `Link.send`."""
         if self._lost:
