@@ -34,8 +34,10 @@ FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
-_SYNC_AGAIN = 1.0
-"""Seconds between two looks at what the daemon keeps, however many requests are refused."""
+_SYNC_AGAIN = 0.1
+"""Seconds between two looks at what the daemon keeps, however many requests there are."""
+_SYNC_TIMEOUT = 5.0
+"""Seconds that one look may take; a database that cannot be read must not stop every choice."""
 
 
 class SchedulerOptions(ManagerOptions):
@@ -80,6 +82,7 @@ class SchedulerManager(Manager):
         self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
+        self._sync_failed = False
         self._chooser = self._make_chooser()
 
     def _make_chooser(self) -> Chooser:
@@ -106,14 +109,24 @@ class SchedulerManager(Manager):
         """Fetch what a lost fanout may have missed: reports, services that went down, and the operator's enable."""
         self._sync()
 
+    def _refresh(self) -> None:
+        # An operator who has just disabled a service expects the next choice to know it, not the one after a report.
+        if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
+            self._sync()
+
     def _sync(self) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
-            reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport])
+            reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT)
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
-            self.log.warning("the capabilities that the daemon keeps cannot be read now: %s", error)
+            if not self._sync_failed:
+                self.log.warning("the capabilities that the daemon keeps cannot be read now: %s", error)
+            self._sync_failed = True
             return
+        if self._sync_failed:
+            self.log.info("the capabilities that the daemon keeps can be read again")
+            self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
 
     @exposed(role="admin")
@@ -165,11 +178,8 @@ class SchedulerManager(Manager):
             Busy: Another selection does not come to its end.
         """
         request = _request(topic, size, features, on_host, exclude)
+        self._refresh()
         judgements = self._choose(ctx, request)
-        if chosen_of(judgements) is None and self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
-            # A report may have come to the daemon that did not come here: a look costs less than a wrong refusal.
-            self._sync()
-            judgements = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
             raise no_capacity(judgements, request, self._candidates.silent(topic))
@@ -209,6 +219,7 @@ class SchedulerManager(Manager):
             InvalidInput: The topic is empty, or the size is none.
         """
         request = _request(topic, size, features, on_host, exclude)
+        self._refresh()
         judgements = self._judge(request)
         if chosen_of(judgements) is not None:
             said = why(judgements)
@@ -219,6 +230,7 @@ class SchedulerManager(Manager):
     @exposed(role="viewer", changes=False)
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
+        self._refresh()
         return self._candidates.known(self.clock.monotonic(), topic)
 
     def _judge(self, request: Request) -> list[Judgement]:

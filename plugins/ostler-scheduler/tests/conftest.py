@@ -63,7 +63,7 @@ class FakeClient:
         self.error = None
 
     def call(self, topic, method, /, **arguments):
-        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type"])
+        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout"])
         if self.error is not None:
             raise self.error
         return list(self.reports)

@@ -177,14 +177,21 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
     assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "stale"]
 
 
-def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, client, report, caplog):
+def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
     client.error = NotRunning("nobody listens")
     manager = make_manager()
     with caplog.at_level(logging.WARNING):
         manager.init_host_with_rpc()
     assert "cannot be read now: nobody listens" in caplog.text
     report(manager, disk=gib(10))
-    assert manager.select(ctx, "volume", 1).backend == "disk"
+    for _ in range(3):
+        clock.advance(60)
+        assert manager.select(ctx, "volume", 1).backend == "disk"
+    client.error = None
+    with caplog.at_level(logging.INFO):
+        manager.sync(ctx)
+    said = [record.getMessage() for record in caplog.records if "daemon keeps" in record.getMessage()]
+    assert [text.split(" keeps ")[1] for text in said] == ["cannot be read now: nobody listens", "can be read again"]
 
 
 def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client, clock):
@@ -196,6 +203,18 @@ def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make
     clock.advance(1)
     assert manager.select(ctx, "volume", 1).backend == "disk"
     assert manager.candidates(ctx)[0].promised == 1
+
+
+def test_what_an_operator_has_just_disabled_is_not_chosen(make_manager, ctx, client, clock, report):
+    manager = make_manager()
+    report(manager, disk=gib(10))
+    client.reports = [
+        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, enabled=False)
+    ]
+    clock.advance(1)
+    assert manager.explain(ctx, "volume").candidates[0].dropped_by == "enabled"
+    with pytest.raises(NoCapacity, match="enabled dropped 1"):
+        manager.select(ctx, "volume", 1)
 
 
 def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, ctx, client, report):
