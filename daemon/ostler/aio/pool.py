@@ -127,6 +127,12 @@ class WorkerPool:
         self.submit(work, done, label=label)
         return await future
 
+    def relabel(self, label: str) -> None:
+        """Say what the job on this thread is at now, for a job that does several things. On the pool's threads."""
+        with self._changed:
+            _, thread, _ = self._running[threading.get_ident()]
+            self._running[threading.get_ident()] = (label, thread, time.monotonic())
+
     def running(self) -> list[Running]:
         """Return what the threads are doing now, longest first. Any thread."""
         now = time.monotonic()

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ostler.aio import Inbox, TaskOwner, WorkerPool
+from ostler.aio import TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.errors import NotFound
 from ostler.periodic.runs import Runs, TaskGroup
@@ -16,8 +16,11 @@ from ostler.periodic.task import PeriodicTask, tasks_of
 from ostler.store import PeriodicRun
 from ostler.types import PeriodicStatus
 
-_TOGETHER = 0.01
-"""Seconds that a task may start early, together with one that is due now: with many tasks a wake-up costs the most."""
+_MANY = 500
+_LATE = 0.006
+_EARLY = 0.01
+"""With many tasks the wake-ups cost the most. So a task may start this early, together with one that is due now; and
+where there are more than `_MANY`, the timer waits `_LATE` seconds for more of them."""
 
 OnRun = Callable[[str, str, float, float, str], None]
 
@@ -55,7 +58,7 @@ class PeriodicScheduler:
         self._entries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._runs = Runs(clock, owner, Inbox(self._loop), self._ended, eager=on_run is not None)
+        self._runs = Runs(clock, owner, self._loop, self._ended, eager=on_run is not None)
 
     # What there is to run -------------------------------------------------------------------------------------------
 
@@ -216,7 +219,7 @@ class PeriodicScheduler:
                 self._timer.cancel()
                 self._timer = None
             return
-        when = heap[0][0]
+        when = heap[0][0] + (_LATE if len(heap) > _MANY else 0.0)
         if self._timer is not None:
             if self._timer.when() == when:
                 return
@@ -241,7 +244,7 @@ class PeriodicScheduler:
 
     @staticmethod
     def _soon(due: float, entry: int, task: PeriodicTask, now: float) -> bool:
-        return entry != task.entry or (due <= now + _TOGETHER and task.spacing >= 1 and not task.mark.cron)
+        return entry != task.entry or (due <= now + _EARLY and task.spacing >= 1 and not task.mark.cron)
 
     def _ended(self, task: PeriodicTask, started: float, seconds: float) -> None:
         self._keep(task)

@@ -14,6 +14,7 @@ from ostler.periodic.declare import Periodic, periodic_of
 _CRON_LOOK = 60.0
 """The longest sleep, in seconds, before a cron task looks at the wall clock again: somebody may have set it."""
 _KNOWN_ERRORS = 16
+_QUICK = 0.005
 
 
 class PeriodicTask:
@@ -129,6 +130,11 @@ class PeriodicTask:
     def respaced(self, before: float, now: float, chance: random.Random) -> None:
         """Take a changed spacing into account: the next run comes one new spacing after the last base, or now."""
         self._due_at(max(now, self.base - before + self.spacing), chance)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it has shown that its runs are too short to be worth a thread of their own."""
+        return self.runs > 0 and self.last_seconds < _QUICK
 
     def next_wall(self, now: float, wall: float) -> float:
         """Return the wall time of the next run, 0 when none is planned."""

@@ -134,6 +134,19 @@ def test_running_tells_label_thread_and_seconds(pool, gate):
     assert row.seconds >= 0
 
 
+def test_a_job_that_does_several_things_says_which(pool, gate):
+    renamed = threading.Event()
+
+    def work():
+        pool.relabel("second thing")
+        renamed.set()
+        gate.wait(10)
+
+    pool.submit(work, lambda *_: None, label="first thing")
+    assert renamed.wait(10)
+    assert [row.label for row in pool.running()] == ["second thing"]
+
+
 def test_a_job_is_in_flight_from_submit_until_its_end_has_been_reported(pool, gate):
     seen = []
     ended = threading.Event()

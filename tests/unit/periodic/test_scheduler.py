@@ -348,6 +348,118 @@ def test_no_more_tasks_are_in_the_pool_than_it_has_threads_so_that_requests_find
     run(main)
 
 
+def test_quick_tasks_that_are_due_together_share_a_thread(run):
+    names = set()
+
+    class Manager(Diary):
+        pass
+
+    def make(number):
+        @periodic(spacing=10, name=f"task{number}")
+        def task(self, ctx):
+            names.add(threading.current_thread().name)
+            self.note()
+
+        return task
+
+    for number in range(30):
+        setattr(Manager, f"task{number}", make(number))
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(11)
+        assert len(manager.seen) == 30
+        names.clear()
+        await asyncio.sleep(10)
+        assert len(manager.seen) == 60
+        assert len(names) == 1
+
+    run(main)
+
+
+def test_a_quick_task_that_suddenly_blocks_does_not_hold_up_those_behind_it(run):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        blocks = False
+
+        @periodic(spacing=10)
+        def a_first(self, ctx):
+            if self.blocks:
+                gate.wait(30)
+
+        @periodic(spacing=10)
+        def second(self, ctx):
+            self.note()
+
+        @periodic(spacing=10)
+        def third(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(15)
+        assert len(manager.seen) == 2
+        manager.blocks = True
+        await asyncio.sleep(5.1)
+        assert len(manager.seen) == 4
+        assert [row.label for row in bench.pool.running()] == ["a_first"]
+        gate.set()
+
+    run(main)
+
+
+def test_a_thread_leaves_periodic_work_for_requests_that_wait(run):
+    gate, order = threading.Event(), []
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def a_first(self, ctx):
+            if self.bench.now() > 15:
+                gate.wait(30)
+            order.append("first")
+
+        @periodic(spacing=10)
+        def second(self, ctx):
+            order.append("second")
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        await asyncio.sleep(20.01)
+        order.clear()
+        bench.pool.submit(lambda: order.append("request"), lambda *_: None, label="request")
+        gate.set()
+        await asyncio.sleep(1)
+        assert order == ["first", "request", "second"]
+
+    run(main, size=1)
+
+
+def test_a_pool_that_is_closed_under_a_waiting_run_is_seen(run):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def refresh(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.pool.submit(lambda: gate.wait(30), lambda *_: None, label="request")
+        bench.add(manager)
+        await asyncio.sleep(11)
+        bench.pool.close()
+        await asyncio.sleep(1)
+        assert "stopped before refresh had begun" in bench.status("refresh").last_error
+        await asyncio.sleep(10)
+        assert "takes no new work" in bench.status("refresh").last_error
+        gate.set()
+
+    run(main, size=1)
+
+
 def test_a_full_pool_skips_the_run_and_is_seen(run, caplog):
     gate = threading.Event()
 
