@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeVar
 
+import msgspec
 import pluggy
 
 from ostler import hookspecs
@@ -22,16 +22,15 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclasses.dataclass
-class _Record:
+class _Record(msgspec.Struct):
     found: Found
     state: PluginState = PluginState.FOUND
     why: str = ""
     api: str = ""
-    hooks: list[str] = dataclasses.field(default_factory=list)
+    hooks: list[str] = []
     seconds: float = 0.0
     plugin: Any = None
-    brings: dict[str, Mapping[Any, Any]] = dataclasses.field(default_factory=dict)
+    brings: dict[str, Mapping[Any, Any]] = {}
 
 
 class PluginHost:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from ostler.errors import PluginError, describe
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a reference led to.
 
     Args:
@@ -200,6 +200,7 @@ def _of_module(reference: str, module: ModuleType, base: type) -> Loaded:
         for name, value in sorted(vars(module).items())
         if isinstance(value, type)
         and issubclass(value, base)
+        and value is not base
         and value.__module__ == module.__name__
         and not inspect.isabstract(value)
         and not name.startswith("_")
