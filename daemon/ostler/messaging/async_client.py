@@ -137,7 +137,7 @@ class AsyncClient:
         for out in self._core.receive(data):
             self._send(out)
 
-    def _lost(self, error: ConnectionLost) -> None:
+    def _lost(self, error: MessagingError) -> None:
         self._link = None
         self._core.lost(error)
 
@@ -263,6 +263,6 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             self._error = error
         self._changed.set()
 
-    def _lost(self, error: ConnectionLost) -> None:
+    def _lost(self, error: MessagingError) -> None:
         self._error = error
         self._changed.set()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, ConnectionLost, MessagingError
+from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning
 from ostler.messaging.address import transport_to
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import MAX_SIZE
@@ -177,7 +177,7 @@ class Client:
             left = _FOR_EVER if due is None else due - self._clock.monotonic()
             try:
                 self._pump(min(left, _CANCEL_LOOK) if context is not None else left)
-            except ConnectionLost as error:
+            except (ConnectionLost, NotRunning) as error:
                 self._drop_link()
                 self._core.lost(error)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol, TypeAlias
 
-from ostler.errors import ConnectionLost
+from ostler.errors import MessagingError
 from ostler.types import Peer
 
 ClientId: TypeAlias = Hashable
@@ -23,7 +23,8 @@ ClientId: TypeAlias = Hashable
 Data: TypeAlias = bytes | memoryview
 Receive: TypeAlias = Callable[[ClientId, Data, Peer], None]
 OnMessage: TypeAlias = Callable[[Data], None]
-OnLost: TypeAlias = Callable[[ConnectionLost], None]
+OnLost: TypeAlias = Callable[[MessagingError], None]
+"""Told `ConnectionLost`, or `NotRunning` for a server that was gone before it had taken anything."""
 
 CONTROL_PREFIX = b"!"
 """Subscriptions that begin with this are questions: whoever makes one gets one answer under that very key."""
@@ -98,6 +99,7 @@ class Link(Protocol):
 
         Raises:
             ConnectionLost: The server has gone, and everything that it had sent has been returned before.
+            NotRunning: The same, for a server that had not taken anything.
         """
         ...
 

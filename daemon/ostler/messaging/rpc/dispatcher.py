@@ -24,7 +24,7 @@ from ostler.errors import (
 )
 from ostler.messaging.access import Access
 from ostler.messaging.context import Context, enter
-from ostler.messaging.envelope import CAST, FANOUT, LENIENT, PROGRESS
+from ostler.messaging.envelope import CAST, FANOUT, LENIENT, PROGRESS, Request
 from ostler.messaging.rpc import eager
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint, Method
@@ -134,6 +134,7 @@ class Dispatcher:
             self._refuse(call, self._internal(call, error))
 
     def _admit(self, call: Call) -> Endpoint:
+        """Make the context of a request, and find who is to serve it."""
         request = call.request
         role = self.access.role_of(call.peer)
         if role is None:
@@ -147,24 +148,28 @@ class Dispatcher:
             if request.timeout <= 0:
                 raise DeadlineExceeded(f"the deadline of {call.where} had passed before it began")
             deadline = self.clock.monotonic() + request.timeout
-        on_progress = call.advance if request.flags & PROGRESS else None
         call.context = Context(
             request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
-            deadline=deadline, clock=self.clock, on_progress=on_progress,
+            deadline=deadline, clock=self.clock, on_progress=call.advance if request.flags & PROGRESS else None,
         )  # fmt: skip
+        endpoint = self._endpoints.get(request.topic)
+        if endpoint is None or request.host or request.version or endpoint.draining:
+            endpoint = self._find(request)
+        return endpoint
+
+    def _find(self, request: Request) -> Endpoint:
         if request.host and request.host != self.host:
             raise TargetNotFound(
                 f"this daemon is {self.host}, the request is for {request.topic} on {request.host}",
                 hint="ask the daemon on that host",
                 topic=request.topic, host=request.host, here=self.host,
             )  # fmt: skip
-        endpoint = self._endpoints.get(request.topic) or self._endpoint(request.topic)
+        endpoint = self._endpoint(request.topic)
         if endpoint.draining:
             raise Draining(
                 f"{request.topic} takes no new work: {endpoint.draining}", topic=request.topic, why=endpoint.draining
             )
-        if request.version:
-            endpoint.check_version(request.version)
+        endpoint.check_version(request.version)
         return endpoint
 
     def _endpoint(self, topic: str) -> Endpoint:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from struct import Struct
+from typing import TYPE_CHECKING
 
 import zmq
 
-from ostler.errors import Busy, ConnectionLost
+from ostler.errors import Busy, ConnectionLost, MessagingError, NotRunning
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq.options import NOBLOCK, set_options
 from ostler.messaging.zmq.unix import probe
@@ -17,13 +18,31 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _POLLIN = int(zmq.POLLIN)
+_EVENT = Struct("=H")
+"""How an event of the monitor begins: its number."""
 
 
-class Sockets(NamedTuple):
-    """A client's socket, and another on which ZeroMQ tells that its connection has ended."""
+class Sockets:
+    """A client's socket, and another on which ZeroMQ tells what becomes of its connection.
 
-    data: Socket
-    monitor: Socket
+    Args:
+        data: The connected socket.
+        monitor: Where the events of its connection come.
+    """
+
+    def __init__(self, data: Socket, monitor: Socket) -> None:
+        self.data = data
+        self.monitor = monitor
+        self._met = False
+
+    def ended(self) -> MessagingError | None:
+        """Return the error of a connection that has ended, None when it has not."""
+        while int(self.monitor.get(zmq.EVENTS)) & _POLLIN:
+            (event,) = _EVENT.unpack(self.monitor.recv_multipart(NOBLOCK)[0][: _EVENT.size])
+            if event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return lost() if self._met else _never_met()
+            self._met = True
+        return None
 
     def close(self) -> None:
         """Close both; what was sent goes out."""
@@ -55,15 +74,16 @@ def subscriber(context: Context, address: str, limits: Limits, prefixes: Iterabl
 
 def _connect(socket: Socket, address: str, limits: Limits) -> Sockets:
     set_options(socket, limits)
-    ends = (
-        zmq.Event.DISCONNECTED
+    told = (
+        zmq.Event.HANDSHAKE_SUCCEEDED
+        | zmq.Event.DISCONNECTED
         | zmq.Event.CLOSED
         | zmq.Event.CONNECT_RETRIED
         | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
         | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
         | zmq.Event.HANDSHAKE_FAILED_AUTH
     )
-    monitor = socket.get_monitor_socket(ends)
+    monitor = socket.get_monitor_socket(told)
     socket.connect(address)
     return Sockets(socket, monitor)
 
@@ -71,6 +91,14 @@ def _connect(socket: Socket, address: str, limits: Limits) -> Sockets:
 def lost() -> ConnectionLost:
     """Return the error of a link whose server has gone."""
     return ConnectionLost("the daemon closed the connection", hint="see `systemctl status ostler`")
+
+
+def _never_met() -> NotRunning:
+    # A process that is killed closes its connections a moment before it stops listening.
+    return NotRunning(
+        "the daemon stopped before it had taken anything",
+        hint="start it with `ostler run` or `systemctl start ostler`",
+    )
 
 
 def send(socket: Socket, data: bytes) -> None:
@@ -99,31 +127,33 @@ class BlockingLink:
         self._poller = zmq.Poller()
         self._poller.register(sockets.data, zmq.POLLIN)
         self._poller.register(sockets.monitor, zmq.POLLIN)
-        self._lost = False
+        self._lost: MessagingError | None = None
         self._closed = False
 
     def alive(self) -> bool:
         """See `Link.alive`."""
-        return not (self._lost or int(self._sockets.monitor.get(zmq.EVENTS)) & _POLLIN)
+        if self._lost is None:
+            self._lost = self._sockets.ended()
+        return self._lost is None
 
     def send(self, data: bytes) -> None:
         """See `Link.send`."""
-        if self._lost:
-            raise lost()
+        if self._lost is not None:
+            raise self._lost
         send(self._sockets.data, data)
 
     def receive(self, timeout: float) -> list[bytes]:
         """See `Link.receive`."""
-        if self._lost:
-            raise lost()
+        if self._lost is not None:
+            raise self._lost
         ready = dict(self._poller.poll(max(0, int(timeout * 1000 + 0.999))))
         # In this order: a server that answered and then went has answered.
-        ended = self._sockets.monitor in ready
+        ended = self._sockets.ended() if self._sockets.monitor in ready else None
         found = self._read()
-        if ended:
-            self._lost = True
+        if ended is not None:
+            self._lost = ended
             if not found:
-                raise lost()
+                raise ended
         return found
 
     def close(self) -> None:

@@ -59,7 +59,9 @@ class LoopLink:
             self._on_message(frame.bytes)
 
     def _ended(self) -> None:
-        self._sockets.monitor.recv_multipart(NOBLOCK)
+        error = self._sockets.ended()
+        if error is None:
+            raise zmq.Again
         try:
             # A server that answered and then went has answered.
             while not self._closed:
@@ -68,7 +70,7 @@ class LoopLink:
             pass
         if not self._closed:
             self.close()
-            self._on_lost(lost())
+            self._on_lost(error)
 
 
 def _skip(socket: Socket) -> None:
