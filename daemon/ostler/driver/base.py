@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import msgspec
 
 from ostler.clock import Clock
 from ostler.config import Field, OptionsModel, Seconds
@@ -37,8 +38,7 @@ class DriverOptions(OptionsModel):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DriverEnvironment:
+class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver is handed: its name, its validated options, and the few things it may need."""
 
     name: str

@@ -169,6 +169,11 @@ class Lane:
         with self._lock:
             return any(call.label == label for call in self._active)
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing is under way. Any thread."""
+        with self._lock:
+            return not self._active
+
     def active(self) -> list[str]:
         """Return what is under way as `method (for 12 s)`, longest first. Any thread."""
         now = self._clock.monotonic()
@@ -200,7 +205,7 @@ class Lane:
     def _run(self, call: Call, work: Callable[[], Any]) -> Any:
         with self._lock:
             if call.settled:  # its caller has given up while it waited for a thread
-                return None
+                raise self._crowded(call)
             call.begun = self._clock.monotonic()
         result = work()
         if isinstance(result, CoroutineType | GeneratorType | AsyncGeneratorType):

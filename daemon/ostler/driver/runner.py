@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
 import random
@@ -11,6 +10,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from ostler.aio import Inbox, WorkerPool
 from ostler.clock import Clock
@@ -144,12 +145,15 @@ class DriverRunner:
         self._begin_renewal()
         try:
             timeout = self.spec.options.init_timeout
-            if not await self._lane.quiet(timeout):
-                raise DriverError(
-                    f"{self.names} keeps its options: {', '.join(self._lane.active())} did not end in {timeout:g} s",
-                    hint="reload again when the work has ended, or restart the daemon",
-                    driver=self.spec.name,
-                )
+            until = self._loop.time() + timeout
+            while not self._claim():
+                if not await self._lane.quiet(until - self._loop.time()):
+                    busy = ", ".join(self._lane.active())
+                    raise DriverError(
+                        f"{self.names} keeps its options: {busy} did not end in {timeout:g} s",
+                        hint="reload again when the work has ended, or restart the daemon",
+                        driver=self.spec.name,
+                    )
             await self._renew(options, timeout)
         finally:
             with self._lock:
@@ -283,8 +287,22 @@ class DriverRunner:
             self._renewing = True
             self._held = self._state is DriverState.READY
 
-    async def _renew(self, options: DriverOptions | None, timeout: float) -> None:
+    def _claim(self) -> bool:
+        """Take a quiet driver out of service; return False if something is under way."""
+        with self._lock:
+            if not self._lane.is_quiet() and not self._stopping:
+                return False
+            self._attempt += 1  # the end of a try that is on its way here counts no more
+            if not self._stopping:
+                # Held once more: a call that was stuck and came back meanwhile has let the others go.
+                self._held = True
+                self._set(DriverState.INITIALISING, "takes over new options")
         self._cancel_retry()
+        return True
+
+    async def _renew(self, options: DriverOptions | None, timeout: float) -> None:
+        if self._stopping:
+            return
         cleaned, why = await self._take_down(timeout)
         if not cleaned:
             with self._lock:
@@ -293,12 +311,13 @@ class DriverRunner:
         if why:
             _log.warning("%s goes on to new options although its %s", self.names, why)
         if options is not None:
-            environment = dataclasses.replace(self.spec.environment, options=options)
-            self.spec = dataclasses.replace(self.spec, options=options, environment=environment)
+            environment = replace(self.spec.environment, options=options)
+            self.spec = replace(self.spec, options=options, environment=environment)
         self._tries = 0
         first = self._released()
         self.start()
-        await first
+        if not self._stopping:
+            await first
 
     async def _take_down(self, timeout: float) -> tuple[bool, str]:
         """Run `cleanup` in a thread of its own, the lane's may all hang; return whether it came back, and its error."""

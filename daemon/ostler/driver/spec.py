@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from ostler.driver.base import Driver, DriverEnvironment, DriverOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class DriverSpec:
+class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One driver to be run.
 
     Args:

@@ -94,7 +94,7 @@ class PeriodicTask:
             self.cron_wall = wall
             return
         if self.mark.cron:
-            self.plan_next(now, wall, chance)
+            self._plan_cron(now, wall, wall)
             return
         ago = wall - self.last_run
         # Only what the wall clock makes believable: a last run in the future, or long ago, says nothing.
@@ -104,21 +104,23 @@ class PeriodicTask:
     def plan_next(self, now: float, wall: float, chance: random.Random) -> None:
         """Set when the next run is due: the first moment after `now` on the grid of the spacing or cron text."""
         if self.mark.cron:
-            self.cron_from, self.cron_wall = wall, self._next_cron(wall)
-            self.look_at_cron(now, wall)
+            # Never the same moment twice, though the timer may have come a hair before it.
+            self._plan_cron(now, wall, max(wall, self.cron_wall))
             return
         missed = max(0, math.floor((now - self.base) / self.spacing))
         self._due_at(self.base + (missed + 1) * self.spacing, chance)
 
     def plan_again(self, now: float, wall: float, chance: random.Random) -> None:
         """Set when the next run of a task is due that was off for a while: at its next regular time."""
-        if self.mark.cron or self.base <= now:
+        if self.mark.cron:
+            self._plan_cron(now, wall, wall)
+        elif self.base <= now:
             self.plan_next(now, wall, chance)
 
     def look_at_cron(self, now: float, wall: float) -> bool:
         """Return whether a cron task is due by the wall clock; else set when to look again."""
         rest = self.cron_wall - wall
-        if rest <= 0:
+        if rest <= 0.001:
             return True
         if wall < self.cron_from - _CRON_LOOK:
             # The clock was set back, and by more than NTP slews: the moments between come once more.
@@ -148,6 +150,10 @@ class PeriodicTask:
             return False
         self.logged.add(error)
         return True
+
+    def _plan_cron(self, now: float, wall: float, after: float) -> None:
+        self.cron_from, self.cron_wall = wall, self._next_cron(after)
+        self.look_at_cron(now, wall)
 
     def _due_at(self, base: float, chance: random.Random) -> None:
         self.base = base

@@ -1,10 +1,10 @@
 """The drivers of one service: states, time budgets, proxies, teardown."""
 
 import asyncio
-import dataclasses
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from ostler.aio import WorkerPool
 from ostler.driver import Driver
@@ -599,6 +599,53 @@ def test_new_options_wait_for_calls_under_way(run, bench, lamp):
     run(main())
 
 
+def test_new_options_wait_for_a_call_that_was_stuck_and_came_back(run, bench, lamp, pool):
+    async def main():
+        b = bench((lamp, "hall", {"call_timeout": 10}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(1)
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall"))
+        with pytest.raises(DriverStuck):
+            await waiting
+        asyncio.get_running_loop().call_later(3, lamp.gate.set)
+        assert (await renewing).state is DriverState.READY
+        assert len(lamp.made) == 2
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_stop_in_the_middle_of_new_options_ends_both(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        lamp.init_gate.clear()
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall"))
+        await asyncio.sleep(1)
+        asyncio.get_running_loop().call_later(2, lamp.init_gate.set)
+        assert await b.drivers.stop(60) == []
+        await renewing
+        assert b.drivers.status("hall").state is DriverState.STOPPED
+        assert lamp.log_of.count("cleanup") == 2
+
+    run(main())
+
+
+def test_new_options_after_the_stop_are_refused(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.stop(5)
+        with pytest.raises(DriverNotReady, match="cannot take new options, it is stopped"):
+            await b.drivers.reinitialise("hall")
+
+    run(main())
+
+
 def test_new_options_are_refused_when_calls_do_not_end_and_nothing_changes(run, bench, lamp):
     async def main():
         b = bench(lamp)
@@ -672,8 +719,8 @@ def test_a_factory_makes_the_driver_and_its_product_is_held_against_the_contract
     async def main():
         bench, spec_of = bench_of_specs
         contract = lamp.__mro__[2]
-        good = dataclasses.replace(spec_of(lamp, "good"), cls=None, build=lamp, contract=contract)
-        odd = dataclasses.replace(spec_of(lamp, "odd"), cls=None, build=Odd, contract=contract)
+        good = replace(spec_of(lamp, "good"), cls=None, build=lamp, contract=contract)
+        odd = replace(spec_of(lamp, "odd"), cls=None, build=Odd, contract=contract)
         b = bench(good, odd)
         await b.drivers.start()
         assert await b.drivers.wait(1000) == ["odd"]
@@ -690,7 +737,7 @@ def test_a_factory_makes_the_driver_and_its_product_is_held_against_the_contract
 def test_neither_class_nor_factory_is_an_error_of_the_driver(run, bench_of_specs, lamp):
     async def main():
         bench, spec_of = bench_of_specs
-        b = bench(dataclasses.replace(spec_of(lamp), cls=None))
+        b = bench(replace(spec_of(lamp), cls=None))
         await b.drivers.start()
         assert "neither a class nor a factory" in (await b.until("hall", DriverState.FAILED)).why
         await b.drivers.stop(5)
