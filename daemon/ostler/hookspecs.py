@@ -6,8 +6,8 @@ method of `Manager` or `Driver`. A plugin is a module (or object) named by an en
     [project.entry-points.ostler]
     lamp = "ostler_lamp.plugin"
 
-It may state the version of these hooks that it was written for as `ostler_api = "1.0"`; another major version, or a newer
-minor one than this, is refused by name.
+It may state the version of these hooks that it was written for as `ostler_api = "1.0"`; another major version, or a
+newer minor one than this, is refused by name.
 """
 
 from __future__ import annotations

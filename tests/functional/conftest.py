@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Daemon  # noqa: E402
+from harness import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

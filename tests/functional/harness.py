@@ -83,7 +83,12 @@ class Daemon:
         (self.root / "etc" / "conf.d").mkdir(parents=True)
         self.configure(config)
         self.notices = Notices(self.root / "notify")
-        self.environ = {**os.environ, "PYTHONPATH": str(HERE), "NOTIFY_SOCKET": str(self.notices.path), **(environ or {})}
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            "NOTIFY_SOCKET": str(self.notices.path),
+            **(environ or {}),
+        }
         self.process: subprocess.Popen[str] | None = None
         self._log = (self.root / "log").open("w+", encoding="utf-8")
 
@@ -125,7 +130,9 @@ class Daemon:
 
     def wait_log(self, text: str, patience: float = PATIENCE) -> str:
         """Wait until the log has a text."""
-        return wait_for(lambda: self.log if text in self.log else "", f"{text!r} in the log", patience, lambda: self.log)
+        return wait_for(
+            lambda: self.log if text in self.log else "", f"{text!r} in the log", patience, lambda: self.log
+        )
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

@@ -11,7 +11,18 @@ from typing import Any
 
 import msgspec
 
-from ostler import Context, Driver, DriverError, DriverOptions, Field, Manager, ManagerOptions, Seconds, exposed, periodic
+from ostler import (
+    Context,
+    Driver,
+    DriverError,
+    DriverOptions,
+    Field,
+    Manager,
+    ManagerOptions,
+    Seconds,
+    exposed,
+    periodic,
+)
 
 _libc = ctypes.PyDLL(None)
 _libc.sleep.argtypes = [ctypes.c_uint]
@@ -176,9 +187,13 @@ class WrongSignature(DeviceDriver):
         return ""
 
 
-def make_echo(environment: Any) -> Manager:
+def make_echo(environment: Any) -> EchoManager:
     """Build a manager: the factory of a configuration."""
     return EchoManager(environment)
+
+
+the_echo = EchoManager.__new__(EchoManager)
+"""A manager that is there already: the object of a configuration."""
 
 
 def stop_myself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from harness import wait_for
 
 DEVICES = """
@@ -74,8 +75,10 @@ def test_capabilities_are_kept_and_marked(make_daemon) -> None:
     assert reports[0]["stale"] is False
 
 
-def test_managers_named_by_class_module_object_and_factory(make_daemon) -> None:
-    for reference in ("subjects:EchoManager", "subjects:make_echo"):
-        daemon = make_daemon(f'[services.echo]\nmanager = "{reference}"\n').start()
-        assert daemon.json("call", "echo", "echo", "text=x")["text"] == "x"
-        assert daemon.stop() == 0
+@pytest.mark.parametrize(
+    "reference", ["subjects:EchoManager", "subject_module", "subjects:the_echo", "subjects:make_echo"]
+)
+def test_trap_a_manager_named_by_class_module_object_and_factory(make_daemon, reference: str) -> None:
+    daemon = make_daemon(f'[services.echo]\nmanager = "{reference}"\ngreeting = "hi "\n').start()
+    assert daemon.json("call", "echo", "echo", "text=x")["text"] == "hi x"
+    assert daemon.stop() == 0

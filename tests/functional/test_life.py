@@ -59,7 +59,9 @@ def test_trap_sighup_before_the_handler_is_set(make_daemon) -> None:
 
     def protected() -> bool:
         lines = Path(f"/proc/{daemon.running.pid}/status").read_text().splitlines()
-        masks = {line.split(":")[0]: int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))}
+        masks = {
+            line.split(":")[0]: int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))
+        }
         return bool((masks["SigIgn"] | masks["SigCgt"]) & ignored)
 
     wait_for(protected, "SIGHUP to be ignored or caught")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ostler.config.core import (
     AccessSection,
@@ -25,8 +26,7 @@ Tables = Mapping[tuple[str, ...], OptionsModel]
 """Validated tables by their path: `("services", "volume", "drivers", "local")`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoreConfiguration:
+class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """The sections of the daemon itself.
 
     In the first of the two steps, when only these are known, a section with mistakes has its defaults in their place,
@@ -39,11 +39,10 @@ class CoreConfiguration:
     log: LogSection
     messaging: MessagingSection
     store: StoreSection
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Configuration(CoreConfiguration):
+class Configuration(CoreConfiguration, frozen=True, kw_only=True):
     """A whole configuration, validated.
 
     Attributes:

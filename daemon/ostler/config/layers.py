@@ -10,10 +10,10 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
+import msgspec
 import tomli
 
 from ostler.config.paths import Paths
@@ -30,8 +30,7 @@ Placer: TypeAlias = Callable[[Path], str]
 _NULL_DEVICE = os.makedev(1, 3)
 
 
-@dataclass(frozen=True)
-class RawConfiguration:
+class RawConfiguration(msgspec.Struct, frozen=True):
     """All layers merged, not yet checked against any model.
 
     Attributes:
@@ -41,10 +40,10 @@ class RawConfiguration:
         origins: Where each value stands, by its path.
     """
 
-    data: dict[str, Any] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    origins: dict[Path, str] = field(default_factory=dict)
+    data: dict[str, Any] = {}
+    files: list[str] = []
+    problems: list[Problem] = []
+    origins: dict[Path, str] = {}
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return where a value comes from: `file:line:column`, `--set`, or `default` when nothing gives it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from ostler.errors import ConfigurationError
 
@@ -17,8 +18,7 @@ _SYSTEM_STATE = Path("/var/lib/ostler")
 _SYSTEM_RUN = Path("/run/ostler")
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(msgspec.Struct, frozen=True):
     """The places of one daemon. Nothing is created or opened here.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ostler.config import load
 from ostler.config.paths import Paths
@@ -45,13 +45,3 @@ def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configur
         ConfigurationError: With all problems.
     """
     return read_configuration(paths, overrides, offline=True).configuration
-
-
-def configuration_schema(paths: Paths, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the JSON Schema of a configuration with the plugins that are installed here and its services."""
-    from ostler.config.reference import core_sections, json_schema, service_sections
-    from ostler.driver import DriverOptions
-    from ostler.manager import ManagerOptions
-
-    del paths, overrides
-    return json_schema([*core_sections(), *service_sections(ManagerOptions, DriverOptions)])

@@ -75,44 +75,46 @@ class Control:
         return await self._runtime().rows()
 
     @exposed(role="viewer", changes=False)
-    async def service_show(self, ctx: Context, topic: str, host: str = "") -> ServiceStatus:
+    async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Return one service."""
-        wanted = host or self._daemon.host
+        wanted = on_host or self._daemon.host
         for row in await self._runtime().rows():
             if (row.topic, row.host) == (topic, wanted):
                 return row
         raise NotFound(f"there is no service {topic} on {wanted}", hint="see `ostler service list`", topic=topic)
 
     @exposed(role="operator")
-    async def service_enable(self, ctx: Context, topic: str, host: str = "") -> ServiceStatus:
+    async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Let schedulers choose a service again."""
-        return await self._set_enabled(ctx, topic, host, enabled=True, reason="")
+        return await self._set_enabled(ctx, topic, on_host, enabled=True, reason="")
 
     @exposed(role="operator")
-    async def service_disable(self, ctx: Context, topic: str, reason: str, host: str = "") -> ServiceStatus:
+    async def service_disable(self, ctx: Context, topic: str, reason: str, on_host: str = "") -> ServiceStatus:
         """Keep schedulers from choosing a service; it goes on with what it has, and answers."""
         if not reason.strip():
             raise InvalidInput("a service is disabled with a reason", hint="say it with `--reason`")
-        return await self._set_enabled(ctx, topic, host, enabled=False, reason=reason)
+        return await self._set_enabled(ctx, topic, on_host, enabled=False, reason=reason)
 
-    async def _set_enabled(self, ctx: Context, topic: str, host: str, *, enabled: bool, reason: str) -> ServiceStatus:
-        await self.service_show(ctx, topic, host)
-        wanted = host or self._daemon.host
+    async def _set_enabled(
+        self, ctx: Context, topic: str, on_host: str, *, enabled: bool, reason: str
+    ) -> ServiceStatus:
+        await self.service_show(ctx, topic, on_host)
+        wanted = on_host or self._daemon.host
         records = self._runtime().records
         await self._daemon.store.awrite(
             lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
             label="service enable",
         )
         self._runtime().capability_reporter.poke(topic)
-        return await self.service_show(ctx, topic, host)
+        return await self.service_show(ctx, topic, on_host)
 
     @exposed(role="admin")
-    async def service_drain(self, ctx: Context, topic: str, timeout: float = 0.0) -> list[str]:
+    async def service_drain(self, ctx: Context, topic: str, wait: float = 0.0) -> list[str]:
         """Have a service take no new work and wait for what is in flight; returns what was still running."""
         service = self._runtime().group.services.get(topic)
         if service is None:
             raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
-        return await service.drain(timeout or service.options.drain_timeout, f"drained by {ctx.peer.name}")
+        return await service.drain(wait or service.options.drain_timeout, f"drained by {ctx.peer.name}")
 
     @exposed(role="viewer", changes=False)
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:

@@ -64,8 +64,9 @@ async def _run(paths: Paths, overrides: list[str]) -> tuple[int, list[str]]:
         return error.exit_code, []
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
-    gc.collect()
+    # It was off since the first line of the start.
     gc.freeze()
+    gc.enable()
     return await daemon.run(), daemon.hung_at_end
 
 

@@ -9,13 +9,14 @@ from ostler.aio import Inbox
 from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.errors import MessagingError, describe
-from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.transport import Limits, Transport
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
+    from ostler.messaging import AsyncClient
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Messages:
             MessagingError: It was not.
         """
         if self._self is None:
+            from ostler.messaging import AsyncClient
+
             self._self = AsyncClient(transport=self.transport, timeout=None)
         await self._self.call(CONTROL_TOPIC, "echo", text="self")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from ostler.clock import Clock
 from ostler.config import Field, OptionsModel, Seconds
@@ -56,8 +57,7 @@ class ManagerOptions(OptionsModel):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ManagerEnvironment:
+class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a manager is handed; it makes none of it itself."""
 
     topic: str
@@ -68,9 +68,9 @@ class ManagerEnvironment:
     client: ServiceClient
     clock: Clock
     log: logging.LoggerAdapter[logging.Logger]
-    extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extensions: Mapping[str, Mapping[str, Any]] = {}
     """Kind to name to class: what plugins brought of the kinds that the manager declares."""
-    sections: Mapping[str, Any] = field(default_factory=dict)
+    sections: Mapping[str, Any] = {}
     """The validated options of the configuration sections that plugins declared, by the section's name."""
 
 
@@ -128,14 +128,14 @@ class Manager:
         """
 
     def is_working(self) -> Any:
-        """Return whether the manager can do its work; raise an error that says why it cannot. Asked with each report."""
+        """Return whether the manager can do its work; raise an error that says why not. Asked with each report."""
         return True
 
     def reset(self) -> Any:
-        """Take over a new configuration (SIGHUP, `ostler reload`); `self.options` and `self.sections` are new already."""
+        """Take over a new configuration (SIGHUP, `ostler reload`): `self.options` and `self.sections` are new."""
 
     def cleanup_host(self) -> Any:
-        """Let go of what the manager holds; called once in the stop, also when the start had failed after `init_host`."""
+        """Let go of what the manager holds; called once in the stop, also when `init_host` had failed."""
 
     def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
         """Return what this service offers to schedulers: backend name to facts. Runs in the pool.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ostler.errors import describe
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
+_log = logging.getLogger(__name__)
 GROUP = "ostler"
 
 
@@ -39,21 +43,26 @@ def installed(group: str = GROUP) -> list[Found]:
     """
     from importlib.metadata import distributions
 
-    marker, seen = f"[{group}]", set[str]()
+    seen: set[str] = set()
     found: list[Found] = []
     for distribution in distributions():
-        text = distribution.read_text("entry_points.txt")
-        if not text or marker not in text.replace(" ", ""):
-            continue
-        name = distribution.metadata["Name"]
-        # The same distribution may be found twice on the path; the first is the one that is imported.
-        if name not in seen:
-            seen.add(name)
-            found += _of(distribution, name, group)
+        try:
+            found += _of(distribution, group, seen)
+        except Exception as error:  # noqa: BLE001 - a damaged installation of anything must not keep the daemon down
+            _log.warning("entry points of %s cannot be read: %s", distribution, describe(error))
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
-def _of(distribution: Distribution, name: str, group: str) -> Iterator[Found]:
+def _of(distribution: Distribution, group: str, seen: set[str]) -> Iterator[Found]:
+    text = distribution.read_text("entry_points.txt")
+    if not text or f"[{group}]" not in text.replace(" ", ""):
+        return
+    name = distribution.metadata["Name"]
+    # The same distribution may be found twice on the path; the first is the one that is imported.
+    key = name.lower().replace("_", "-").replace(".", "-")
+    if key in seen:
+        return
+    seen.add(key)
     for entry in distribution.entry_points:
         if entry.group == group:
             yield Found(entry.name, entry.value, entry.load, name, distribution.version)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ostler.config.configuration import Configuration, CoreConfiguration
 from ostler.config.layers import RawConfiguration
@@ -20,8 +21,7 @@ from ostler.service.spec import ServiceSpec
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assembly:
+class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration that can be run.
 
     Args:

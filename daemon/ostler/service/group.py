@@ -113,7 +113,7 @@ class ServiceGroup:
         """Drain and stop all services, those that need others first. Safe at every point of the start.
 
         Args:
-            timeout: The most seconds in all that work in flight is waited for; `drain_timeout` of each service holds too.
+            timeout: The most seconds that work in flight is waited for; each `drain_timeout` holds too.
 
         Returns:
             What hung or was still running, a line each.

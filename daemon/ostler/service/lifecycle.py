@@ -357,6 +357,9 @@ class Service:
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
         until = self._around.host.clock.monotonic() + timeout
-        while (rows := self.pool.running()) and not self.hurry and self._around.host.clock.monotonic() < until:
+        while True:
+            rows = self.pool.running()
+            if not rows or self.hurry or self._around.host.clock.monotonic() >= until:
+                break
             await asyncio.sleep(_POLL)
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from ostler.clock import Clock
 from ostler.manager import ManagerOptions
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from ostler.store import ServiceRecords, Store
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceSpec:
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One service as the configuration wants it, checked against its contracts.
 
     Args:
@@ -34,9 +34,9 @@ class ServiceSpec:
     topic: str
     manager: Loaded
     options: ManagerOptions
-    drivers: Mapping[str, tuple[Loaded, DriverOptions]] = field(default_factory=dict)
-    extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    sections: Mapping[str, Any] = field(default_factory=dict)
+    drivers: Mapping[str, tuple[Loaded, DriverOptions]] = {}
+    extensions: Mapping[str, Mapping[str, Any]] = {}
+    sections: Mapping[str, Any] = {}
 
 
 class Host(NamedTuple):
@@ -59,8 +59,7 @@ class Host(NamedTuple):
     client: LocalServiceClient
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What all services of a host share; handed to each by argument.
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ostler import DriverNotReady, Drivers, DriverState, Json
 from ostler_volume.claims import Claims
@@ -13,8 +14,7 @@ from ostler_volume.errors import NotSupported, UnknownBackend
 from ostler_volume.records import Records
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
+class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """Records, drivers and the rest, shared by the operations of one service.
 
     `tell` publishes an event. `unknown` holds, for each backend, the files without a record as they were last seen,
@@ -28,7 +28,7 @@ class Workshop:
     claims: Claims
     log: logging.LoggerAdapter[logging.Logger]
     tell: Callable[[str, Json], None]
-    unknown: dict[str, dict[str, int]] = field(default_factory=dict)
+    unknown: dict[str, dict[str, int]] = {}
 
     def backend(self, name: str, feature: str = "") -> Any:
         """Return the driver of a backend that is ready.
