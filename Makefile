@@ -29,6 +29,10 @@ venv: $(STAMP) ## Make the virtual environment .venv (the other targets do it as
 
 .PHONY: run
 run: $(STAMP) $(ROOT)/etc/ostler.toml ## Run a daemon below ./.ostler until Ctrl-C
+	@echo 'When it is ready, type in another terminal:'
+	@echo '  make demo'
+	@echo '  $(BIN)/ostler --root $(ROOT) volume create data --size 10GiB'
+	@echo
 	@exec $(BIN)/ostler --root $(ROOT) run $(ARGS)
 
 $(ROOT)/etc/ostler.toml:

@@ -45,13 +45,14 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     log.set_up(level=log_level or "info")
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']
-    code, hung = asyncio.run(_run(paths, list(overrides)))
+    by_hand = not os.environ.keys() & {"NOTIFY_SOCKET", "INVOCATION_ID"}  # systemd sets these
+    code, hung = asyncio.run(_run(paths, list(overrides), greet=by_hand))
     if hung:
         leave_hard(hung, code)
     return code
 
 
-async def _run(paths: Paths, overrides: list[str]) -> tuple[int, list[str]]:
+async def _run(paths: Paths, overrides: list[str], *, greet: bool) -> tuple[int, list[str]]:
     early = _EarlySignals()
     early.install(asyncio.get_running_loop())
     try:
@@ -67,7 +68,16 @@ async def _run(paths: Paths, overrides: list[str]) -> tuple[int, list[str]]:
     # It was off since the first line of the start.
     gc.freeze()
     gc.enable()
+    if greet:
+        daemon.started.add_done_callback(lambda _started: _greet(daemon))
     return await daemon.run(), daemon.hung_at_end
+
+
+def _greet(daemon: Daemon) -> None:
+    from ostler.daemon.banner import show
+
+    if not daemon.started.cancelled() and daemon.started.exception() is None:
+        show(daemon)
 
 
 def _compose(paths: Paths, overrides: list[str]) -> Daemon:

@@ -1,0 +1,44 @@
+"""What a person sees who starts a daemon by hand: where it listens, and what to type next."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import ostler
+
+if TYPE_CHECKING:
+    from ostler.daemon.core import Daemon
+
+
+def banner(daemon: Daemon, command: str) -> str:
+    """Return the banner, a few lines of text.
+
+    Args:
+        daemon: The daemon that has become ready.
+        command: How the command was called, `.venv/bin/ostler`.
+    """
+    root = daemon.paths.root
+    ask = f"{command} --root {root}" if root is not None else command
+    topics = [service.topic for service in daemon.services]
+    facts = {
+        "configuration": daemon.paths.config_file,
+        "state": daemon.paths.state,
+        "calls": daemon.paths.rpc_address,
+        "events": daemon.paths.events_address,
+        "services": daemon.summary(),
+    }
+    lines = [f"Ostler {ostler.__version__} is ready on {daemon.host}.", ""]
+    lines += [f"  {name:<14} {value}" for name, value in facts.items()]
+    lines += ["", "Type in another terminal:", f"  {ask} status"]
+    lines += [f"  {ask} describe {topic}" for topic in topics[:1]]
+    lines += [f"  {ask} --help", "", "Ctrl-C stops it.", ""]
+    return "\n".join(lines)
+
+
+def show(daemon: Daemon) -> None:
+    """Write the banner to standard output; one that is closed or full is nobody's trouble."""
+    try:
+        print(banner(daemon, sys.argv[0]), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
+    except (OSError, ValueError):
+        return

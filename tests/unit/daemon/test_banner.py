@@ -1,0 +1,34 @@
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+from ostler.config.paths import Paths
+from ostler.daemon.banner import banner, show
+
+DAEMON = SimpleNamespace(
+    paths=Paths.find("/srv/here", {}),
+    host="node1",
+    services=[SimpleNamespace(topic="volume")],
+    summary=lambda: "volume up",
+)
+
+
+def test_it_says_where_the_daemon_listens_and_what_to_type_next() -> None:
+    text = banner(DAEMON, "ostler")
+    assert "ipc:///srv/here/run/rpc.sock" in text
+    assert "ostler --root /srv/here status" in text
+    assert "ostler --root /srv/here describe volume" in text
+    assert text.count("\n") < 24
+
+
+def test_without_a_root_none_is_named() -> None:
+    paths = Paths(root=None, config_file=Path("/etc/o.toml"), config_dirs=(), state=Path("/s"), run=Path("/r"))
+    assert "--root" not in banner(SimpleNamespace(**{**vars(DAEMON), "paths": paths}), "ostler")
+
+
+def test_an_output_that_is_closed_is_nobodys_trouble() -> None:
+    closed = io.StringIO()
+    closed.close()
+    with redirect_stdout(closed):
+        show(DAEMON)
