@@ -103,13 +103,17 @@ class Drivers(Mapping[str, Any]):
         for runner in self._runners.values():
             runner.start()
 
-    async def wait(self, seconds: float) -> list[str]:
+    async def wait(self, seconds: float, *, retries: bool = True) -> list[str]:
         """Wait up to `seconds` for every driver to be ready; return the names of those that are not.
 
         Not waited for are those that no further try can help, as a class that breaks its contract.
+
+        Args:
+            seconds: How long.
+            retries: Whether one whose first try has failed is waited for as well.
         """
         until = self._loop.time() + seconds
-        while self._worth_waiting() and (left := until - self._loop.time()) > 0:
+        while self._worth_waiting(retries) and (left := until - self._loop.time()) > 0:
             changed: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(changed)
             await asyncio.wait([changed], timeout=left)
@@ -166,12 +170,14 @@ class Drivers(Mapping[str, Any]):
             method=method,
         )
 
-    def _worth_waiting(self) -> bool:
-        states = [(runner.state, runner.status().retry_at) for runner in self._runners.values()]
-        return any(
-            state is not DriverState.READY and not (state is DriverState.FAILED and retry_at == 0)
-            for state, retry_at in states
-        )
+    def _worth_waiting(self, retries: bool) -> bool:
+        return any(self._may_become_ready(runner.status(), retries) for runner in self._runners.values())
+
+    @staticmethod
+    def _may_become_ready(status: DriverStatus, retries: bool) -> bool:
+        if status.state is DriverState.FAILED:
+            return retries and status.retry_at > 0
+        return status.state is not DriverState.READY
 
     def _changed(self, name: str, status: DriverStatus) -> None:
         waiters, self._waiters = self._waiters, []

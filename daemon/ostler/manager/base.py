@@ -49,7 +49,10 @@ class ManagerOptions(OptionsModel):
         300, gt=0, help="Each hook of the start must come back within this", reload="service"
     )
     driver_wait: Seconds = Field(
-        5, ge=0, help="How long the start waits for drivers before it goes on without them", reload="service"
+        5,
+        ge=0,
+        help="How long the start waits for the first try of its drivers before it goes on without them",
+        reload="service",
     )
     drain_timeout: Seconds = Field(30, ge=0, help="How long a stop waits for work in flight", reload="live")
     drivers: dict[str, dict[str, Any]] = Field(

@@ -156,7 +156,7 @@ class Service:
         assert self.drivers is not None  # noqa: S101 - built in the step before
         self._note("drivers", self._stop_drivers)
         await self.drivers.start()
-        await self.drivers.wait(self.options.driver_wait)
+        await self.drivers.wait(self.options.driver_wait, retries=False)
 
     async def _take_over_drivers(self) -> None:
         assert self.drivers is not None  # noqa: S101 - built two steps before

@@ -132,6 +132,20 @@ def test_trap_a_driver_that_fails_three_times_and_then_works(run, bench, lamp):
     run(main())
 
 
+def test_a_start_waits_for_first_tries_only(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        lamp.fail_first = 3
+        b = bench((lamp, "hall", {"retry_interval": 10}))
+        begun = loop.time()
+        await b.drivers.start()
+        assert await b.drivers.wait(100, retries=False) == ["hall"]
+        assert loop.time() - begun < 1
+        await b.drivers.stop(5)
+
+    run(main())
+
+
 def test_trap_a_driver_that_never_comes_back_is_stuck_while_the_others_work(run, bench, lamp, pool):
     class Other(lamp):
         init_gate = threading.Event()
