@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ostler import log
 from ostler.aio import WorkerPool
 from ostler.config import diff
-from ostler.errors import ConfigurationError, OstlerError, describe, joined
+from ostler.errors import ConfigurationError, Draining, OstlerError, describe, joined
 from ostler.types import Change, Verdict
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Reloader:
 
         Raises:
             ConfigurationError: The new configuration is refused; nothing has changed.
+            Draining: The daemon is being stopped; nothing has changed.
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._take_turn(who), name=f"reload for {who}")
@@ -76,6 +77,8 @@ class Reloader:
         daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
         try:
             assembly = await self._validated()
+            if daemon.ending:  # a `reset` after `cleanup_host` would set up again what was just taken down
+                raise Draining("the daemon is being stopped", hint="the next start takes the new configuration")
         except ConfigurationError as error:
             self._refuse(error)
             raise
@@ -131,6 +134,9 @@ class Reloader:
         for service in self._daemon.services:
             spec = specs.get(service.topic)
             if spec is None:  # taken out of the configuration: goes with the restart
+                continue
+            if self._daemon.ending:
+                problems.append(f"service {service.topic} was not reset: the daemon is being stopped")
                 continue
             try:
                 await service.reset(spec)
