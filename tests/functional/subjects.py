@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -39,6 +40,7 @@ class EchoManager(Manager):
     class Options(ManagerOptions):
         greeting: str = Field("", help="What every answer begins with")
         tick: Seconds = Field(3600, gt=0, help="How often the clock ticks")
+        slow_tick: bool = Field(False, help="Whether the slow task runs")
         touch: str = Field("", help="A file that is written at each tick and reset")
 
     @exposed(role="viewer", changes=False)
@@ -74,6 +76,13 @@ class EchoManager(Manager):
     def tick(self, ctx: Context) -> None:
         """Write a file."""
         self._touch("tick")
+
+    @periodic(spacing=3600, run_at_once=True, enabled="slow_tick")
+    async def slow(self, ctx: Context) -> None:
+        """Take a while on the loop."""
+        self._touch("slow-begins")
+        await asyncio.sleep(1)
+        self._touch("slow-ends")
 
     def reset(self) -> None:
         self._touch("reset")

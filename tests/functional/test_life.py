@@ -273,6 +273,13 @@ def test_work_in_flight_is_finished_before_the_stop(make_daemon) -> None:
     assert daemon.wait_end() == 0
 
 
+def test_a_periodic_task_on_the_loop_is_finished_before_cleanup(make_daemon) -> None:
+    daemon = make_daemon(ECHO + "slow_tick = true\n").start()
+    wait_for(lambda: "slow-begins" in touched(daemon), "the task to begin")
+    assert daemon.stop() == 0
+    assert touched(daemon)[-2:] == ["slow-ends", "cleanup"]
+
+
 def test_sigusr2_writes_a_dump_to_the_log(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     daemon.signal(signal.SIGUSR2)

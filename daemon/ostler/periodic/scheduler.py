@@ -52,6 +52,7 @@ class PeriodicScheduler:
         self._on_run = on_run
         self._chance = chance or random.Random()  # noqa: S311 - spreads runs, guards nothing
         self._services: dict[str, TaskGroup] = {}
+        self._leaving: dict[str, list[PeriodicTask]] = {}
         self._restored: dict[tuple[str, str], PeriodicRun] = {}
         self._changed: dict[tuple[str, str], PeriodicTask] = {}
         self._heap: list[tuple[float, int, PeriodicTask]] = []
@@ -89,6 +90,7 @@ class PeriodicScheduler:
         found = self._services.pop(service, None)
         if found is None:
             return
+        self._leaving[service] = list(found.tasks.values())
         for task in found.tasks.values():
             task.removed = True
             task.entry = 0
@@ -175,10 +177,11 @@ class PeriodicScheduler:
         ]
 
     def running(self, service: str) -> list[str]:
-        """Return the names of the tasks of a service that run now or wait for a thread."""
+        """Return the names of the tasks of a service that run now or wait for a thread, after `remove` as well."""
         self._runs.collect()
         found = self._services.get(service)
-        return sorted(task.name for task in found.tasks.values() if task.running) if found else []
+        tasks = [*(found.tasks.values() if found else ()), *self._leaving.get(service, ())]
+        return sorted(task.name for task in tasks if task.running)
 
     def changed_runs(self) -> list[PeriodicRun]:
         """Return the record of every task that has run since this was last asked, to be kept in the database."""

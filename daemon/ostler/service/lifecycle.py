@@ -295,9 +295,13 @@ class Service:
 
     def unfinished(self) -> list[str]:
         """Return what this service is working on, a line each."""
-        rows = [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in self.pool.running()]
+        running = self.pool.running()
+        rows = [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in running]
         waiting = self.pool.queued
         others = self._around.host.dispatcher.in_flight(self.topic) - len(rows) - waiting
+        # What no thread shows: periodic tasks that are `async def`.
+        periodic = set(self._around.periodic.running(self.topic)) - {row.label for row in running}
+        rows += [f"periodic task {name} of {self.topic}" for name in sorted(periodic)]
         if waiting:
             rows.append(f"{waiting} requests of {self.topic} in its queue")
         if others > 0:
