@@ -47,7 +47,7 @@ def start(session: Session, wanted: Start) -> int:
     import gc
     import os
 
-    # Next to nothing that a start makes is garbage: without the collector it takes a tenth less; the daemon turns it on.
+    # Little that a start makes is garbage: without the collector it takes a tenth less. The daemon turns it on again.
     gc.disable()
     # pydantic would look through everything that is installed for plugins of its own; options need none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
