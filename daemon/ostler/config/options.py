@@ -41,7 +41,8 @@ class OptionsModel(pydantic.BaseModel):
     def cross_check(self) -> Iterable[tuple[str, str]]:
         """Return what is wrong between options that are right one by one: (name of the option, sentence).
 
-        For a subclass to override. The sentence follows the option's path in the message, and is shown with its place.
+        For a subclass to override; those of the classes above it are asked as well, so that none has to call them. The
+        sentence follows the option's path in the message, and is shown with its place.
         """
         return ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydantic
@@ -115,6 +115,29 @@ def _parsed(model: type[M], table: Mapping[str, Any]) -> M:
     return model.model_validate_json(json.dumps(table, default=str), strict=True)
 
 
+def _without(model: type[M], table: Mapping[str, Any], wrong: Collection[str]) -> M | None:
+    """Return the options that are right one by one; the wrong ones have no value, not even their default."""
+    try:
+        options = _parsed(model, {key: value for key, value in table.items() if key not in wrong})
+    except pydantic.ValidationError:  # a required one is missing or wrong
+        return None
+    for name in wrong:
+        vars(options).pop(name, None)
+    return options
+
+
+def _cross_checks(options: OptionsModel) -> Iterator[tuple[str, str]]:
+    for cls in type(options).__mro__:
+        if "cross_check" not in vars(cls):
+            continue
+        try:
+            yield from vars(cls)["cross_check"](options)
+        except AttributeError:
+            # It looks at an option that is wrong: that has been said, and what follows from it is not known.
+            if type(options).model_fields.keys() <= vars(options).keys():
+                raise
+
+
 class _Checker:
     def __init__(self, raw: RawConfiguration, secrets: SecretReader) -> None:
         self._raw = raw
@@ -136,10 +159,14 @@ class _Checker:
             errors = [found for found in error.errors(include_url=False) if self._counts(found["type"])]
             for place, what in sentences(errors, model, resolved, path, self._secrets.placeholders):
                 self._note(place, what)
+            self._cross_check(path, _without(model, resolved, {str(found["loc"][0]) for found in error.errors()}))
             return None
-        for name, what in options.cross_check():
-            self._note((*path, name), f"{dotted((*path, name))}: {what}")
+        self._cross_check(path, options)
         return options if len(self.problems) == before else None
+
+    def _cross_check(self, path: tuple[str, ...], options: OptionsModel | None) -> None:
+        for name, what in _cross_checks(options) if options is not None else ():
+            self._note((*path, name), f"{dotted((*path, name))}: {what}")
 
     def strangers(self, models: Collection[tuple[str, ...]]) -> None:
         """Note tables that nobody knows, and names of services and drivers that cannot be."""

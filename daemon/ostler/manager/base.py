@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -58,6 +58,16 @@ class ManagerOptions(OptionsModel):
     drivers: dict[str, dict[str, Any]] = Field(
         {}, help="The service's drivers (backends), one table each", reload="daemon"
     )
+
+    def cross_check(self) -> Iterable[tuple[str, str]]:
+        """A service whose reports come no sooner than its down time would be called down between any two of them."""
+        if self.down_time > self.report_interval:
+            return
+        advice = f"set down_time to {3 * self.report_interval:g} s or more, so that one late report harms nothing"
+        if "down_time" in self.model_fields_set:
+            yield "down_time", f"must be above report_interval, which is {self.report_interval:g} s; {advice}"
+        else:
+            yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
 
 
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):

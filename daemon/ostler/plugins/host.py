@@ -105,7 +105,11 @@ class PluginHost:
 
     def problems(self) -> list[Problem]:
         """Return what keeps the daemon from starting: each required plugin that is missing or has not loaded."""
-        return [Problem("", fault) for name in self._required if (fault := self._fault_of_required(name))]
+        return [Problem("", fault) for fault in self.missing().values()]
+
+    def missing(self) -> dict[str, str]:
+        """Return the required plugins that are missing or have not loaded: name to a sentence that says why."""
+        return {name: fault for name in self._required if (fault := self._fault_of_required(name))}
 
     def require(self) -> None:
         """Raise if a required plugin has not loaded.

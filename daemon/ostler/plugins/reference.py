@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ostler.errors import PluginError, describe
+from ostler.errors import PluginError, describe, joined
+
+_SHOWN = 12
+"""So many names of a module are listed when one is not found."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +153,10 @@ def _unknown(path: str, base: type, registered: Mapping[str, Any], what: str) ->
 def _without(found: Any, attribute: str, path: str) -> PluginError:
     where = f"module {found.__name__}" if isinstance(found, ModuleType) else getattr(found, "__qualname__", repr(found))
     names = [name for name in dir(found) if not name.startswith("_")]
-    return PluginError(f"{path}: {where} has no {attribute}{_near(attribute, names)}", reference=path)
+    near = _near(attribute, names)
+    own = [name for name in names if getattr(getattr(found, name, None), "__module__", None) == path.partition(":")[0]]
+    hint = "" if near else f"it has {joined(own[:_SHOWN])}" if own else "nothing in it can be named"
+    return PluginError(f"{path}: {where} has no {attribute}{near}", hint=hint, reference=path)
 
 
 def _classified(reference: str, value: Any, base: type) -> Loaded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -75,7 +75,7 @@ def assemble(
         resolver.models,
         environ,
         partial=resolver.partial,
-        problems=[*plugins.problems(), *resolver.problems],
+        problems=[*_missing_plugins(raw, plugins), *resolver.problems],
         offline=offline,
     )
     specs = [resolver.spec(topic, configuration) for topic in resolver.managers]
@@ -85,6 +85,14 @@ def assemble(
         specs=[spec for spec in specs if spec.options.enabled],
         warnings=plugins.warnings(),
     )
+
+
+def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Problem]:
+    required = raw.table(("plugins",)).get("required")
+    for name, fault in plugins.missing().items():
+        at = [required.index(name)] if isinstance(required, list) and name in required else []
+        advice = "install or repair it, or take it out of `required`"
+        yield raw.problem(("plugins", "required", *at), f"{fault}; {advice}")
 
 
 class _Resolver:
@@ -226,7 +234,9 @@ class _Resolver:
         for topic, needed in needs.items():
             for number, name in enumerate(needed):
                 if name not in services:
-                    what = f"service {topic} needs {name}, and there is no [services.{name}]"
+                    what = (
+                        f"service {topic} needs {name}, and there is no [services.{name}]; {_instead(name, services)}"
+                    )
                     self._note(("services", topic, "depends_on", number), what)
         try:
             start_order(needs)
@@ -248,6 +258,13 @@ def _driver_options(configuration: Configuration, topic: str, name: str) -> Driv
     options = configuration.drivers[topic, name]
     assert isinstance(options, DriverOptions)  # noqa: S101 - held by the check of the driver's `Options`
     return options
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else "add it, or take it out of `depends_on`"
 
 
 def _derives(cls: Any, base: type) -> bool:

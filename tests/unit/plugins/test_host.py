@@ -236,6 +236,7 @@ def test_required_plugins_that_are_missing_or_failed_are_all_told(load, good):
     assert said[1] == "the required plugin lmap is not installed, did you mean lamp?"
     assert said[2] == "the required plugin off is disabled: disabled in [plugins]"
     assert len(said) == 3
+    assert list(host.missing()) == ["broken", "lmap", "off"]
 
 
 def test_names_that_nobody_has_are_a_warning_where_nothing_depends_on_them(load, good):
