@@ -29,7 +29,7 @@ from ostler.messaging.envelope import (
 )
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.transport import CONTROL_PREFIX, Data, EventLink
-from ostler.types import Json, Peer
+from ostler.types import Json, Peer, Role
 
 _log = logging.getLogger(__name__)
 _END_OF_KEY = b"\0"
@@ -191,9 +191,9 @@ class Publisher:
         if self.access.role_of(peer) is not None:
             return encode_message(Accepted(VERSION, 0, 1))
         refusal = NotPermitted(
-            f"{peer.name} may not subscribe to events, it has no role here",
-            hint="an administrator names it in [access]",
-            needs="viewer",
+            f"events need the role {Role.VIEWER}: {peer.name} may not subscribe, it has no role here",
+            hint="an administrator gives it in [access]",
+            needs=str(Role.VIEWER),
             uid=peer.uid,
         )
         return encode_failure(None, refusal)

@@ -35,6 +35,8 @@ from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription
 _log = logging.getLogger(__name__)
 
 
+_ASK = "an administrator gives {} in [access]"
+
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
@@ -138,11 +140,7 @@ class Dispatcher:
         request = call.request
         role = self.access.role_of(call.peer)
         if role is None:
-            raise NotPermitted(
-                f"{call.peer.name} has no role here",
-                hint="an administrator names it in [access]",
-                uid=call.peer.uid, topic=request.topic, method=request.method,
-            )  # fmt: skip
+            raise self._stranger(call)
         deadline = None
         if request.timeout is not None:
             if request.timeout <= 0:
@@ -156,6 +154,16 @@ class Dispatcher:
         if endpoint is None or request.host or request.version or endpoint.draining:
             endpoint = self._find(request)
         return endpoint
+
+    def _stranger(self, call: Call) -> NotPermitted:
+        """Return the refusal of a peer without a role; it names the role it lacks, where the method is known."""
+        topic, name, who = call.request.topic, call.request.method, call.peer.name
+        endpoint = self._endpoints.get(topic)
+        method = endpoint.methods.get(name) if endpoint is not None else None
+        needs = str(method.exposure.role) if method is not None else ""
+        what = f"{topic}.{name} needs the role {needs}, {who} has no role here" if needs else f"{who} has no role here"
+        hint = _ASK.format(needs or "roles")
+        return NotPermitted(what, hint=hint, uid=call.peer.uid, topic=topic, method=name, needs=needs)
 
     def _find(self, request: Request) -> Endpoint:
         if request.host and request.host != self.host:
@@ -188,7 +196,7 @@ class Dispatcher:
         if ROLE_ORDER[role] < method.rank:
             raise NotPermitted(
                 f"{method.where} needs the role {method.exposure.role}, {call.peer.name} has {role}",
-                hint="an administrator gives roles in [access]",
+                hint=_ASK.format(method.exposure.role),
                 method=method.where, needs=str(method.exposure.role), has=str(role),
             )  # fmt: skip
         if endpoint.topic != CONTROL_TOPIC and len(self._under_way) - self._reserved >= self.limits.max_in_flight:
