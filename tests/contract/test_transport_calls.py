@@ -848,7 +848,7 @@ def test_trap_a_uid_without_a_role(world_of):
             with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
                 await client.call("shop", "echo")
             assert caught.value.facts["needs"] == "viewer"
-            with pytest.raises(NotPermitted, match="^uid [0-9]+ has no role here"):
+            with pytest.raises(NotPermitted, match=r"^uid [0-9]+ has no role here"):
                 await client.call("nowhere", "echo")
             with pytest.raises(NotPermitted, match="may not subscribe"):
                 await client.events("shop")

@@ -90,11 +90,28 @@ class Daemon:
             **(environ or {}),
         }
         self.process: subprocess.Popen[str] | None = None
+        self.plugins = self.root / "plugins"
         self._log = (self.root / "log").open("w+", encoding="utf-8")
 
     def configure(self, config: str, name: str = "ostler.toml") -> None:
         """Write the configuration (or a file of conf.d)."""
         (self.root / "etc" / name).write_text(config.replace("{root}", str(self.root)), encoding="utf-8")
+
+    def install(self, name: str, source: str, *, distribution: str = "", version: str = "1.0") -> None:
+        """Put a plugin where the daemon finds it, as pip would; `source` is the text of its module."""
+        distribution = distribution or name
+        module = f"{distribution}_module".replace("-", "_")
+        info = self.plugins / f"{distribution}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (self.plugins / f"{module}.py").write_text(source, encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[ostler]\n{name} = {module}\n")
+        self.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(self.plugins)])
+
+    def files(self) -> list[str]:
+        """Return every file and folder below the root, but for the harness's own log."""
+        found = (str(path.relative_to(self.root)) for path in self.root.rglob("*"))
+        return sorted(name for name in found if name != "log" and "__pycache__" not in name)
 
     def start(self, *arguments: str, wait: bool = True) -> Daemon:
         """Start it, and wait until it says that it is ready."""
