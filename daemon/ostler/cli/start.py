@@ -47,6 +47,9 @@ def start(session: Session, wanted: Start) -> int:
     import gc
     import os
 
+    from ostler.cli.heldback import hold_back
+
+    hold_back()
     # Little that a start makes is garbage: without the collector it takes a tenth less. The daemon turns it on again.
     gc.disable()
     # pydantic would look through everything that is installed for plugins of its own; options need none.
