@@ -1,6 +1,8 @@
 """Entry points found in one walk over what is installed."""
 
+import importlib.metadata
 import sys
+import zipfile
 
 import pytest
 
@@ -64,6 +66,48 @@ def test_the_module_is_imported_only_when_it_is_loaded(tmp_path, on_path):
     assert "lamp_of_this_test" not in sys.modules
     assert found.load() == "the plugin"
     del sys.modules["lamp_of_this_test"]
+
+
+def test_extras_comments_and_dotted_names_are_read_as_packaging_writes_them(tmp_path, on_path):
+    text = f"[ {GROUP} ]\n# a remark\n\nlamp = lamp_of_this_test : Lamps.red [colour]\n\n[others]\nx = y\n"
+    distribution(tmp_path, "lamp", "1", text)
+    (tmp_path / "lamp_of_this_test.py").write_text("class Lamps:\n    red = 'a red lamp'\n")
+    on_path(tmp_path)
+    (found,) = installed(GROUP)
+    assert (found.name, found.module, found.load()) == ("lamp", "lamp_of_this_test", "a red lamp")
+    del sys.modules["lamp_of_this_test"]
+
+
+def test_installations_that_are_linked_into_the_path_are_found(tmp_path, on_path):
+    info = tmp_path / "lamp.egg-info"
+    info.mkdir()
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: lamp\nVersion: 1\n\nName: of the description\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nlamp = lamp.plugin\n")
+    (tmp_path / "old.egg-info").write_text("a file, as very old tools wrote it")
+    on_path(tmp_path, tmp_path / "there is no such folder")
+    assert [(each.distribution, each.version) for each in installed(GROUP)] == [("lamp", "1")]
+
+
+def test_archives_on_the_path_are_looked_into(tmp_path, on_path):
+    with zipfile.ZipFile(tmp_path / "lamp.zip", "w") as archive:
+        archive.writestr("lamp-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: lamp\nVersion: 1\n")
+        archive.writestr("lamp-1.dist-info/entry_points.txt", f"[{GROUP}]\nlamp = lamp.plugin\n")
+    on_path(tmp_path / "lamp.zip")
+    assert [(each.name, each.version) for each in installed(GROUP)] == [("lamp", "1")]
+
+
+def test_distributions_of_other_finders_are_found(tmp_path, monkeypatch):
+    distribution(tmp_path, "lamp", "1", f"[{GROUP}]\nlamp = lamp.plugin\n")
+
+    class Finder(importlib.metadata.DistributionFinder):
+        def find_spec(self, *_):
+            return None
+
+        def find_distributions(self, *_):
+            yield importlib.metadata.PathDistribution(tmp_path / "lamp-1.dist-info")
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    assert [(each.name, each.version) for each in installed(GROUP)] == [("lamp", "1")]
 
 
 def test_a_plugin_that_is_there_can_be_given():
