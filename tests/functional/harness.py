@@ -12,14 +12,49 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 OSTLER = Path(sys.executable).with_name("ostler")
+NOBODY = 65534
 PATIENCE = 20.0
 """Seconds after which a test stops waiting for something that should have come long ago."""
+
+
+def as_nobody(group: int = NOBODY) -> list[str]:
+    """Return the words before a command that make it that of a user who has nothing; the process stays the same.
+
+    The interpreter may live below a folder that is closed to others, such as /root: then the command sees that folder
+    open, in a mount namespace of its own.
+    """
+    needed = [Path(sys.base_prefix), Path(sys.prefix), HERE]
+    closed = [each for path in needed for each in reversed([path, *path.parents]) if not each.stat().st_mode & 1]
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={group}", "--clear-groups", "--"]
+    if not closed:
+        return become
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OPENED, "sh", str(closed[0]), *become]
+
+
+_OPENED = """
+set -e
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" "$1"
+chmod o+x "$1"
+shift
+cd /
+exec "$@"
+"""
+
+
+def cannot_become_nobody() -> str:
+    """Return why these tests cannot run the command as another user; empty when they can."""
+    if os.geteuid() != 0:
+        return "needs root, to become another user"
+    tried = subprocess.run([*as_nobody(), OSTLER, "--version"], capture_output=True, text=True, check=False)
+    return f"another user cannot run {OSTLER}: {tried.stderr}" if tried.returncode else ""
 
 
 class Notices:
@@ -113,10 +148,10 @@ class Daemon:
         found = (str(path.relative_to(self.root)) for path in self.root.rglob("*"))
         return sorted(name for name in found if name != "log" and "__pycache__" not in name)
 
-    def start(self, *arguments: str, wait: bool = True) -> Daemon:
-        """Start it, and wait until it says that it is ready."""
+    def start(self, *arguments: str, wait: bool = True, before: Sequence[str] = ()) -> Daemon:
+        """Start it, with words `before` the command, and wait until it says that it is ready."""
         self.process = subprocess.Popen(
-            [OSTLER, "--root", str(self.root), "run", *arguments],
+            [*before, OSTLER, "--root", str(self.root), "run", *arguments],
             env=self.environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         if wait:
@@ -167,10 +202,12 @@ class Daemon:
         self.signal(signal.SIGTERM)
         return self.wait_end()
 
-    def command(self, *arguments: str, check: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run `ostler …` against it; a code other than `check` fails the test."""
+    def command(
+        self, *arguments: str, check: int | None = 0, before: Sequence[str] = (), **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `ostler …` against it, with words `before` it; a code other than `check` fails the test."""
         done = subprocess.run(
-            [OSTLER, "--root", str(self.root), *arguments],
+            [*before, OSTLER, "--root", str(self.root), *arguments],
             capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, **options,
         )  # fmt: skip
         if check is not None:
@@ -178,9 +215,13 @@ class Daemon:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def json(self, *arguments: str, check: int | None = 0) -> Any:
+    def json(self, *arguments: str, check: int | None = 0, **options: Any) -> Any:
         """Run `ostler --json …` and return what it says."""
-        return json.loads(self.command("--json", *arguments, check=check).stdout)
+        return json.loads(self.command("--json", *arguments, check=check, **options).stdout)
+
+    def let_others_pass(self) -> None:
+        """Let other users reach what lies below the root."""
+        self.root.chmod(0o755)
 
     def status(self) -> dict[str, Any]:
         """Return `ostler status`."""

@@ -35,7 +35,8 @@ def refused(daemon: Daemon) -> dict[str, str]:
 
 
 def lamp(brings: str = "{}", *, extra: str = "") -> str:
-    return f"from ostler import hookimpl\nimport subjects\n{extra}\n@hookimpl\ndef ostler_managers():\n    return {brings}\n"
+    hook = f"@hookimpl\ndef ostler_managers():\n    return {brings}\n"
+    return f"from ostler import hookimpl\nimport subjects\n{extra}\n{hook}"
 
 
 def plugins(daemon: Daemon) -> dict[str, dict]:
@@ -62,8 +63,8 @@ def test_four_wrong_keys_in_three_files_are_all_said_with_what_was_meant(make_da
     daemon = make_daemon('[daemon]\nhots = "x"\n\n[lamp]\nwats = 40\n')
     daemon.install(
         "lamp",
-        "from ostler import Field, OptionsModel, hookimpl\nclass Lamp(OptionsModel):\n"
-        '    watts: int = Field(40, help="Power")\n@hookimpl\ndef ostler_config_sections():\n    return {"lamp": Lamp}\n',
+        'from ostler import Field, OptionsModel, hookimpl\nclass Lamp(OptionsModel):\n    watts: int = Field(40, help="")\n'
+        '@hookimpl\ndef ostler_config_sections():\n    return {"lamp": Lamp}\n',
     )
     daemon.configure('[services.device]\nmanager = "subjects:DeviceManager"\ngretting = "hi"\n', "conf.d/10.toml")
     daemon.configure(
@@ -119,7 +120,7 @@ def test_everything_that_can_be_wrong_is_said_at_once(make_daemon) -> None:
         "devices.toml:4:1": ["EmptyDriver", "does not derive from DeviceDriver"],
         "devices.toml:6:1": ["WrongSignature", "minutes"],
         "devices.toml:8:1": ["module subjects has no NoDriver"],
-        "devices.toml:9:2": ['missing required key "count"'],
+        "devices.toml:9:1": ['missing required key "count"'],
     }
     said = refused(daemon)
     assert list(said) == list(expected)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ostler.cli import failures, session
 from ostler.cli.arguments import Arguments, take_apart
 from ostler.cli.session import Session
-from ostler.errors import FAILED, WELL
+from ostler.errors import FAILED, WELL, NotRunning
 
 
 def run_command(
@@ -51,8 +51,13 @@ def _run(arguments: Arguments, bare: Session) -> int:
         timeout=_seconds(arguments.timeout),
     )
     with session.using(chosen):
-        code = _quick(chosen, arguments.rest)
-        return _typed(arguments.rest) if code is None else code
+        try:
+            code = _quick(chosen, arguments.rest)
+            return _typed(arguments.rest) if code is None else code
+        except NotRunning as error:
+            if chosen.root is not None:  # the client knows an address; a plain `ostler run` would be another daemon
+                error.hint = f"start it with `ostler --root {chosen.root} run`"
+            raise
 
 
 def _quick(chosen: Session, words: list[str]) -> int | None:
