@@ -151,6 +151,7 @@ class _Checker:
         before = len(self.problems)
         table = self._raw.table(path)
         if partial:
+            self._misspelt(path, model, table)
             table = {key: value for key, value in table.items() if key in model.model_fields}
         resolved = self._resolved(path, model, table)
         try:
@@ -163,6 +164,15 @@ class _Checker:
             return None
         self._cross_check(path, options)
         return options if len(self.problems) == before else None
+
+    def _misspelt(self, path: tuple[str, ...], model: type[OptionsModel], table: Mapping[str, Any]) -> None:
+        """Note keys that look like a required one that is missing: that one decides what the others may be."""
+        from difflib import get_close_matches
+
+        missing = [name for name, field in model.model_fields.items() if field.is_required() and name not in table]
+        for key in table.keys() - model.model_fields.keys():
+            if get_close_matches(key, missing, n=1, cutoff=0.7):
+                self._note((*path, key), unknown_key(key, missing, f" in [{dotted(path)}]"))
 
     def _cross_check(self, path: tuple[str, ...], options: OptionsModel | None) -> None:
         for name, what in _cross_checks(options) if options is not None else ():

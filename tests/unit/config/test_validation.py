@@ -196,6 +196,13 @@ def test_a_table_whose_real_model_is_unknown_is_checked_as_far_as_it_is_known(la
     assert lamp(text.replace("workers = 0", ""), partial=[path]).services["lamp"].manager == "x"
 
 
+def test_the_key_that_names_the_manager_misspelt_is_said_as_such(problems):
+    text = "[services.lamp]\nmanger = 'x'\ncolour = 'red'\n"
+    said = problems(text, partial=[("services", "lamp")])
+    assert 'ostler.toml:2:1: unknown key "manger" in [services.lamp]; did you mean "manager"?' in said
+    assert not any("colour" in line for line in said)
+
+
 def test_sections_of_plugins_are_validated_as_the_daemons_own():
     class Own(OptionsModel):
         size: int = 3
