@@ -95,6 +95,22 @@ class Drivers(Mapping[str, Any]):
         """Return the status of every driver, in the order of the configuration. Any thread."""
         return [runner.status() for runner in self._runners.values()]
 
+    def options(self, name: str) -> DriverOptions:
+        """Return the options that a driver runs with. Any thread.
+
+        Raises:
+            KeyError: There is no such driver.
+        """
+        return self._runners[name].spec.options
+
+    def take_options(self, name: str, options: DriverOptions) -> None:
+        """Put other options in force without building the driver anew: `self.options` of the driver is another then.
+
+        Raises:
+            KeyError: There is no such driver.
+        """
+        self._runners[name].take_options(options)
+
     async def start(self) -> None:
         """Begin to initialise every driver, each in its own threads, and return at once."""
         if self._started:

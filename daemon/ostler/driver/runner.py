@@ -161,6 +161,14 @@ class DriverRunner:
                 self._release()
         return self.status()
 
+    def take_options(self, options: DriverOptions) -> None:
+        """Put other options in force; a driver that is being built right now may still be given those before."""
+        with self._lock:
+            environment = replace(self.spec.environment, options=options)
+            self.spec = replace(self.spec, options=options, environment=environment)
+            if self.driver is not None:
+                self.driver.options = options
+
     async def stop(self, until: float) -> bool:
         """Tear down before the moment `until` of the loop's time; return whether something hangs. On the loop."""
         with self._lock:
@@ -311,8 +319,7 @@ class DriverRunner:
         if why:
             _log.warning("%s goes on to new options although its %s", self.names, why)
         if options is not None:
-            environment = replace(self.spec.environment, options=options)
-            self.spec = replace(self.spec, options=options, environment=environment)
+            self.take_options(options)
         self._tries = 0
         first = self._released()
         self.start()
