@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostler import log
 from ostler.aio import WorkerPool
-from ostler.errors import Draining, InvalidInput, NotFound
+from ostler.errors import Conflict, Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
 from ostler.types import (
     CapabilityReport,
@@ -18,13 +18,16 @@ from ostler.types import (
     OptionValue,
     PeriodicStatus,
     PluginStatus,
+    ServiceState,
     ServiceStatus,
     Verdict,
 )
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
+    from ostler.messaging import Dispatcher
     from ostler.service import Runtime
+    from ostler.store import Store
 
 T = TypeVar("T")
 
@@ -34,17 +37,22 @@ class Control:
 
     Args:
         daemon: The daemon it speaks for.
+        dispatcher: Knows what can be called.
     """
 
     rpc_version = "1.0"
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, dispatcher: Dispatcher) -> None:
         self._daemon = daemon
+        self._dispatcher = dispatcher
 
     def _runtime(self) -> Runtime:
         if self._daemon.runtime is None:
             raise Draining("the daemon has no services yet", hint="see `ostler status` for what it waits for")
         return self._daemon.runtime
+
+    def _store(self) -> Store:
+        return self._runtime().store
 
     async def _in_thread(self, work: Callable[[], T], label: str) -> T:
         # Maybe minutes: neither for the loop nor for the threads that serve queries.
@@ -101,7 +109,7 @@ class Control:
         await self.service_show(ctx, topic, on_host)
         wanted = on_host or self._daemon.host
         records = self._runtime().records
-        await self._daemon.store.awrite(
+        await self._store().awrite(
             lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
             label="service enable",
         )
@@ -114,6 +122,8 @@ class Control:
         service = self._runtime().group.services.get(topic)
         if service is None:
             raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
+        if not service.running and service.states.state is not ServiceState.DRAINING:
+            raise Conflict(f"service {topic} is {service.states.state}, there is nothing to drain", topic=topic)
         return await service.drain(wait or service.options.drain_timeout, f"drained by {ctx.peer.name}")
 
     @exposed(role="viewer", changes=False)
@@ -146,7 +156,7 @@ class Control:
 
     @exposed(role="operator", changes=False)
     async def config(self, ctx: Context) -> list[OptionValue]:
-        """Return every option in force with where it comes from; secrets are masked."""
+        """Return every option as it was last read, with where it comes from; secrets are masked."""
         return self._daemon.assembly.configuration.values()
 
     @exposed(role="admin")
@@ -162,7 +172,7 @@ class Control:
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:
         """Check the whole database and return what is wrong with it; an empty list when nothing is."""
-        return await self._in_thread(self._daemon.store.check, "check the database")
+        return await self._in_thread(self._store().check, "check the database")
 
     @exposed(role="admin")
     async def db_backup(self, ctx: Context, path: str) -> str:
@@ -170,18 +180,19 @@ class Control:
         target = Path(path)
         if not target.is_absolute():
             raise InvalidInput(f"{path} is not an absolute path", hint="the daemon has another folder than you")
-        return str(await self._in_thread(lambda: self._daemon.store.backup(target), "back up the database"))
+        store = self._store()
+        return str(await self._in_thread(lambda: store.backup(target), "back up the database"))
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str) -> list[MethodDescription]:
         """Return the methods that can be called on a topic."""
-        return self._daemon.messages.dispatcher.describe(topic)
+        return self._dispatcher.describe(topic)
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
         """Return what services last said they can do."""
         capabilities = self._runtime().capability_records
-        return await self._daemon.store.aread(capabilities.list)
+        return await self._store().aread(capabilities.list)
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from ostler import log
@@ -15,12 +14,14 @@ from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
+from ostler.daemon.evidence import add_evidence
 from ostler.daemon.lastresort import LastResort
-from ostler.daemon.messages import Messages, zmq_transport
+from ostler.daemon.messages import Messages
 from ostler.daemon.reload import Reloader
 from ostler.daemon.status import daemon_status
 from ostler.daemon.watchdog import Watchdog
-from ostler.errors import OstlerError, StoreError, describe
+from ostler.errors import Draining, OstlerError, ServiceError, describe
+from ostler.messaging.transport import Transport
 from ostler.service import Host, Runtime, Service
 from ostler.service.assembly import Assembly
 from ostler.service.states import StateKeeper
@@ -38,6 +39,8 @@ _LEVELS = {
 }
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
+_MORE_TIME = 30.0
+"""Seconds more that systemd is asked for with each STATUS line: a loop that hangs is not given any."""
 
 
 class Daemon:
@@ -53,11 +56,9 @@ class Daemon:
         notifier: Tells systemd.
         reload_from: Reads and validates the configuration anew.
         watchdog_interval: Seconds after which systemd acts without a ping; None when it does not.
-        fds: Sockets that systemd handed over, by name.
+        make_transport: Makes what carries the messages, when the start has come to that.
+        last_resort: Ends the process when the stop does not come to its end.
     """
-
-    store: Store
-    messages: Messages
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class Daemon:
         notifier: Notifier,
         reload_from: Callable[[], Assembly],
         watchdog_interval: float | None,
-        fds: dict[str, int] | None = None,
+        make_transport: Callable[[], Transport],
+        last_resort: LastResort | None = None,
     ) -> None:
         self.paths = paths
         self.assembly = assembly
@@ -80,13 +82,18 @@ class Daemon:
         self.states = StateKeeper(clock, self._state_changed)
         self.reloader = Reloader(self, reload_from)
         self.tasks = TaskOwner("daemon", on_end=self.fail)
-        self.watchdog = Watchdog(watchdog_interval, notifier.watchdog, clock, self._evidence_lost)
+        self.watchdog = Watchdog(
+            watchdog_interval, notifier.watchdog, clock, self._evidence_lost, lambda: notifier.status(self.summary())
+        )
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.store: Store | None = None
+        self.messages: Messages | None = None
         self.runtime: Runtime | None = None
         self.hung_at_end: list[str] = []
-        self._fds = fds or {}
-        self._last_resort = LastResort(self._hung)
-        self._undo: list[tuple[str, Callable[[], Awaitable[list[str]]]]] = []
+        self._make_transport = make_transport
+        self._last_resort = last_resort or LastResort(self._hung)
+        self._undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._hanging: list[str] = []
         self._end = asyncio.Event()
         self._fatal = ""
         self._signals = 0
@@ -113,86 +120,104 @@ class Daemon:
     @property
     def ending(self) -> bool:
         """Whether a stop was asked for or has begun."""
-        return self._end.is_set() or self.states.state is ServiceState.DRAINING
+        return self._end.is_set() or self.states.state in (ServiceState.DRAINING, ServiceState.STOPPED)
 
     def _start_error(self) -> str:
+        """Return why the start has failed, which is logged; empty when it has not, or not ended yet."""
         assert self._starting is not None  # noqa: S101 - created by `run`
-        if not self._starting.done() or self._starting.cancelled():
+        if not self._starting.done():
             return ""
-        error = self._starting.exception()
+        error = ServiceError("it was cancelled") if self._starting.cancelled() else self._starting.exception()
         if error is None:
             return ""
         expected = isinstance(error, OstlerError)
         _log.critical("the daemon could not start: %s", describe(error), exc_info=None if expected else error)
         self.notifier.status(f"could not start: {describe(error)}")
+        self._never_started(f"the daemon could not start: {describe(error)}")
         return describe(error)
+
+    def _never_started(self, why: str) -> None:
+        """Let go those who wait for the end of the start: a reload, `wait_ready`."""
+        if not self.started.done():
+            self.started.set_exception(Draining(why))
+            self.started.exception()  # looked at: it is no news if nobody waits
 
     async def _start(self) -> None:
         self.tasks.spawn(self._tell_start(), name="tell systemd how far the start is")
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
-        self.store = await self._open_store()
+        store = self.store = await self._open_store()
         self.paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.messages = Messages(options, zmq_transport(self.paths, options, self._fds), self.clock, inbox)
-        self._note("sockets", self._close_messages)
-        self.runtime = Runtime(
+        messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
+        self._note("sockets", messages.close)
+        runtime = self.runtime = Runtime(
             self.assembly.specs,
-            Host(self.host, self.clock, inbox, self.store, self.messages.dispatcher, self.messages.client),
+            Host(self.host, self.clock, inbox, store, messages.dispatcher, messages.client),
             on_end=self.fail,
             on_change=self._service_changed,
         )
         self._note("services", self._stop_services)
-        self.messages.start(Control(self))
-        async with asyncio.timeout(options.daemon.start_timeout):
-            await self.runtime.start()
-        self._started(self.runtime)
-
-    def _started(self, runtime: Runtime) -> None:
+        messages.start(Control(self, messages.dispatcher))
+        await self._start_services(runtime, options.daemon.start_timeout)
         self.plugins.notify("ostler_started", host=self.host)
-        self._add_evidence(runtime)
+        add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
-        self._note("watchdog", self._stop_watchdog)
+        self._note("watchdog", self.watchdog.stop)
         self.states.enter(ServiceState.UP)
         self.started.set_result(None)
         self.notifier.ready(self.summary())
         _log.info("ready: %s", self.summary(), extra=log.event("ready"))
+
+    async def _start_services(self, runtime: Runtime, timeout: float) -> None:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                await runtime.start()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ServiceError(
+                f"the services were not up after {timeout:g} s, waiting for {'; '.join(runtime.group.waiting_for())}",
+                hint="raise `start_timeout` in [daemon], or set `required = false` for what may be missing",
+            ) from error
 
     async def _open_store(self) -> Store:
         options = self.assembly.configuration.store
         migrations = self.plugins.migrations()
 
         def open_and_migrate() -> Store:
-            store = Store.open(
+            return Store.open(
                 self.paths.database,
                 clock=self.clock,
                 synchronous=options.synchronous,
                 busy_timeout=options.busy_timeout,
                 backups=options.backups,
+                migrations=migrations,
             )
-            try:
-                for namespace, package in migrations.items():
-                    store.migrate(namespace, package)
-            except BaseException:
-                store.close()
-                raise
-            return store
 
         pool = WorkerPool("ostler-open", 1)
+        opening = asyncio.ensure_future(pool.run(open_and_migrate, label="open the database"))
         try:
-            store = await pool.run(open_and_migrate, label="open the database")
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and a migration is not left alone: what it opens has to be closed.
+            await asyncio.wait([opening])
+            raise
         finally:
             pool.close()
-        self._note("store", self._close_store)
-        return store
+            if opening.done() and opening.exception() is None:
+                self.store = opening.result()
+                self._note("store", self._close_store)
+        return opening.result()
 
-    def _note(self, what: str, undo: Callable[[], Awaitable[list[str]]]) -> None:
+    def _note(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
             waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
-            self.notifier.extend_timeout(max(30.0, 10 * _STATUS_EVERY))
-            self.notifier.status("starting, waiting for " + "; ".join(waiting))
+            text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
+            self.notifier.extend_timeout(_MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
 
     # ---------------------------------------------------------------- signals and fatal ends
@@ -226,17 +251,17 @@ class Daemon:
         limit = self.assembly.configuration.daemon.stop_timeout
         self._last_resort.arm(limit + _GRACE)
         self.notifier.stopping("stopping")
+        teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        self._never_started("the daemon is being stopped")
         if self.runtime is not None:
             self.plugins.notify("ostler_stopping", host=self.host)
-        teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
-        hung: list[str] = []
         while self._undo:
             what, undo = self._undo.pop()
             try:
-                hung += await undo()
+                await undo()
             except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
                 _log.error("stopping %s failed: %s", what, describe(error))
         teller.cancel()
@@ -244,35 +269,29 @@ class Daemon:
         self.states.enter(ServiceState.STOPPED)
         self.notifier.status("stopped")
         _log.info("stopped", extra=log.event("stopped"))
-        return hung
+        return self._hanging
 
     async def _tell_stop(self) -> None:
         while True:
             left = [line for service in self.services for line in service.unfinished()]
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
-            self.notifier.extend_timeout(max(10.0, 10 * _STATUS_EVERY))
-            self.notifier.status(text)
+            self.notifier.extend_timeout(_MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
 
-    async def _stop_services(self) -> list[str]:
+    async def _stop_services(self) -> None:
         assert self.runtime is not None  # noqa: S101 - noted after it was made
-        return await self.runtime.stop(self.assembly.configuration.daemon.stop_timeout)
+        self._hanging += await self.runtime.stop(self.assembly.configuration.daemon.stop_timeout)
+        await self.reloader.stop()
 
-    async def _stop_watchdog(self) -> list[str]:
-        await self.watchdog.stop()
-        return []
-
-    async def _close_messages(self) -> list[str]:
-        await self.messages.close()
-        return []
-
-    async def _close_store(self) -> list[str]:
+    async def _close_store(self) -> None:
+        store = self.store
+        assert store is not None  # noqa: S101 - noted after it was opened
         pool = WorkerPool("ostler-close", 1)
         try:
-            hung = await pool.run(lambda: self.store.close(_GRACE), label="close the database")
+            if hung := await pool.run(lambda: store.close(_GRACE), label="close the database"):
+                self._hanging.append(f"the store: {hung}")
         finally:
             pool.close()
-        return [hung] if hung else []
 
     def _hung(self) -> list[str]:
         return [f"{name}: {' < '.join(reversed(stack[-3:]))}" for name, stack in thread_stacks().items()]
@@ -292,8 +311,8 @@ class Daemon:
     async def status(self) -> DaemonStatus:
         """Return the daemon at one glance."""
         rows = await self.runtime.rows() if self.runtime is not None else []
-        outage = self.store.outage
-        trouble = [f"the database cannot be written: {outage.why}"] if outage.active else []
+        outage = self.store.outage if self.store is not None else None
+        trouble = [f"the database cannot be written: {outage.why}"] if outage is not None and outage.active else []
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])
 
     def dump(self) -> dict[str, Any]:
@@ -309,8 +328,8 @@ class Daemon:
                 }
                 for service in self.services
             },
-            "messages": self.messages.stats(),
-            "store": self.store.stats(),
+            "messages": self.messages.stats() if self.messages is not None else {},
+            "store": self.store.stats() if self.store is not None else {},
             "watchdog": self.watchdog.missing(),
             "tasks": task_stacks(),
             "threads": thread_stacks(),
@@ -321,41 +340,26 @@ class Daemon:
         """Write the dump to the log: SIGUSR2."""
         _log.warning("dump\n%s", as_text(self.dump()), extra=log.event("dump"))
 
-    # ---------------------------------------------------------------- evidence
-
-    def _add_evidence(self, runtime: Runtime) -> None:
-        self.watchdog.add("the store", self._prove_store)
-        self.watchdog.add("the RPC socket", self.messages.prove)
-        for service in runtime.group:
-            if service.options.critical:
-                self.watchdog.add(f"service {service.topic}", partial(self._prove_service, service))
-
-    async def _prove_store(self) -> None:
-        try:
-            await self.store.aping()
-        except StoreError as error:
-            # The writer thread answered: a full disk or a locked file is not cured by a restart.
-            _log.debug("the store answered the watchdog with an error: %s", error)
-
-    async def _prove_service(self, service: Service) -> None:
-        allowed = service.options.report_interval + service.options.down_time
-        idle = self.clock.monotonic() - service.progressed
-        if idle > allowed:
-            raise OstlerError(f"its checks have not come back for {idle:.0f} s")
+    # ---------------------------------------------------------------- changes
 
     def _evidence_lost(self, text: str) -> None:
         self.notifier.status(f"not well, the watchdog ping is withheld: {text}")
         stacks = as_text(thread_stacks())
         _log.critical("the watchdog ping is withheld: %s\n%s", text, stacks, extra=log.event("watchdog"))
 
-    # ---------------------------------------------------------------- changes
-
     def apply_live(self, assembly: Assembly) -> None:
         """Put into force what a reload may change in the daemon itself."""
         self.assembly = assembly
         options = assembly.configuration.log
         log.set_up(level=options.level, format=options.format, levels=options.levels)
-        self.messages.apply(assembly.configuration)
+        if self.messages is not None:
+            self.messages.apply(assembly.configuration)
+
+    async def reset_services(self, assembly: Assembly) -> list[str]:
+        """Bring new options to the services and reset their managers; return what went wrong, a line each."""
+        if self.runtime is None:
+            return []
+        return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending)
 
     def _state_changed(self) -> None:
         _log.debug("the daemon is %s", self.states.state)

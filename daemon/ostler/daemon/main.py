@@ -83,6 +83,7 @@ def _greet(daemon: Daemon) -> None:
 def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
+    from ostler.daemon.messages import zmq_transport
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
     assembly = read_configuration(paths, overrides)
@@ -90,6 +91,7 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     log.set_up(level=options.level, format=options.format, levels=options.levels)
     for warning in assembly.warnings:
         _log.warning("%s", warning)
+    fds = listen_fds(os.environ)
     return Daemon(
         paths,
         assembly,
@@ -97,7 +99,7 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
         notifier=SystemdNotifier(),
         reload_from=lambda: read_configuration(paths, overrides, plugins=assembly.plugins),
         watchdog_interval=watchdog_interval(os.environ),
-        fds=listen_fds(os.environ),
+        make_transport=lambda: zmq_transport(paths, assembly.configuration, fds),
     )
 
 

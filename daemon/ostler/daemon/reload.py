@@ -37,18 +37,13 @@ class Reloader:
         self._read = read
         self._running = asyncio.Lock()
         self._next: asyncio.Task[Verdict] | None = None
+        self._tasks: set[asyncio.Task[Verdict]] = set()
         self._in_force = daemon.assembly.configuration
         self.last: Verdict | None = None
 
     def request(self) -> None:
         """Take note of SIGHUP. On the loop; the verdict goes to the log and to systemd's STATUS."""
-        self._daemon.tasks.spawn(self._on_signal(), name="reload after SIGHUP")
-
-    async def _on_signal(self) -> None:
-        try:
-            await self.reload("SIGHUP")
-        except OstlerError:  # logged with the verdict
-            return
+        self._join("SIGHUP")
 
     async def reload(self, who: str) -> Verdict:
         """Reload and return the verdict. On the loop.
@@ -58,17 +53,46 @@ class Reloader:
 
         Raises:
             ConfigurationError: The new configuration is refused; nothing has changed.
-            Draining: The daemon is being stopped; nothing has changed.
+            Draining: The daemon is being stopped, or its start has failed; nothing has changed.
         """
+        return await asyncio.shield(self._join(who))
+
+    def _join(self, who: str) -> asyncio.Task[Verdict]:
+        """Return the next reload, which has not read anything yet."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._take_turn(who), name=f"reload for {who}")
-        return await asyncio.shield(self._next)
+            # The loop itself keeps no task alive, and whoever asked may have gone by its end.
+            self._tasks.add(self._next)
+            self._next.add_done_callback(self._ended)
+        return self._next
+
+    def _ended(self, task: asyncio.Task[Verdict]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: it is in the log with the verdict, nobody else may be there to learn of it
+
+    async def stop(self) -> None:
+        """Wait no longer for reloads under way. On the loop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take_turn(self, who: str) -> Verdict:
-        await asyncio.shield(self._daemon.started)
-        async with self._running:
+        try:
+            await asyncio.shield(self._daemon.started)
+            await self._running.acquire()
+        finally:
             self._next = None  # who asks from here on has perhaps changed a file that was read already
+        try:
+            self._refuse_in_the_end()
             return await self._reload(who)
+        finally:
+            self._running.release()
+
+    def _refuse_in_the_end(self) -> None:
+        # A `reset` after `cleanup_host` would set up again what was just taken down.
+        if self._daemon.ending:
+            raise Draining("the daemon is being stopped", hint="the next start takes the new configuration")
 
     async def _reload(self, who: str) -> Verdict:
         daemon = self._daemon
@@ -77,15 +101,18 @@ class Reloader:
         daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
         try:
             assembly = await self._validated()
-            if daemon.ending:  # a `reset` after `cleanup_host` would set up again what was just taken down
-                raise Draining("the daemon is being stopped", hint="the next start takes the new configuration")
+            self._refuse_in_the_end()
+            verdict = await self._apply(assembly)
         except ConfigurationError as error:
-            self._refuse(error)
+            self._finish(self._refusal(error))
             raise
         except BaseException as error:
-            self._finish(Verdict(ok=False, at=daemon.clock.wall(), summary=f"reload failed: {describe(error)}"))
+            # Whatever it was: systemd waits for the end of this reload.
+            level = logging.DEBUG if isinstance(error, OstlerError | asyncio.CancelledError) else logging.ERROR
+            _log.log(level, "the reload failed", exc_info=error)
+            self._finish(self._verdict(ok=False, summary=f"reload failed: {describe(error)}"))
             raise
-        return self._finish(await self._apply(assembly))
+        return self._finish(verdict)
 
     async def _validated(self) -> Assembly:
         pool = WorkerPool("ostler-reload", 1)
@@ -94,16 +121,13 @@ class Reloader:
         finally:
             pool.close()
 
-    def _refuse(self, error: ConfigurationError) -> None:
+    def _verdict(self, *, ok: bool, summary: str, problems: Sequence[str] = ()) -> Verdict:
+        return Verdict(ok=ok, at=self._daemon.clock.wall(), summary=summary, problems=list(problems))
+
+    def _refusal(self, error: ConfigurationError) -> Verdict:
         count = len(error.problems)
-        self._finish(
-            Verdict(
-                ok=False,
-                at=self._daemon.clock.wall(),
-                summary=f"reload refused, nothing has changed: {count} problem{'s' if count > 1 else ''}",
-                problems=[str(problem) for problem in error.problems],
-            )
-        )
+        summary = f"reload refused, nothing has changed: {count} problem{'s' if count > 1 else ''}"
+        return self._verdict(ok=False, summary=summary, problems=[str(problem) for problem in error.problems])
 
     def _finish(self, verdict: Verdict) -> Verdict:
         self.last = verdict
@@ -116,9 +140,10 @@ class Reloader:
     async def _apply(self, assembly: Assembly) -> Verdict:
         daemon, new = self._daemon, assembly.configuration
         changes = diff(daemon.assembly.configuration, new)
+        # Against what the daemon was started with: a change that waits for a restart waits over several reloads.
         waiting = [change for change in diff(self._in_force, new) if change.needs in _WAITS]
         daemon.apply_live(assembly)
-        problems = await self._reset_services(assembly, changes)
+        problems = await daemon.reset_services(assembly)
         return Verdict(
             ok=not problems,
             at=daemon.clock.wall(),
@@ -127,34 +152,6 @@ class Reloader:
             needs_restart=[change.path for change in waiting],
             problems=problems,
         )
-
-    async def _reset_services(self, assembly: Assembly, changes: Sequence[Change]) -> list[str]:
-        problems = []
-        specs = {spec.topic: spec for spec in assembly.specs}
-        for service in self._daemon.services:
-            spec = specs.get(service.topic)
-            if spec is None:  # taken out of the configuration: goes with the restart
-                continue
-            if self._daemon.ending:
-                problems.append(f"service {service.topic} was not reset: the daemon is being stopped")
-                continue
-            try:
-                await service.reset(spec)
-                for name in _drivers_to_renew(service.topic, changes):
-                    await service.renew_driver(name, spec.drivers[name][1])
-            except OstlerError as error:
-                problems.append(str(error))
-        return problems
-
-
-def _drivers_to_renew(topic: str, changes: Sequence[Change]) -> list[str]:
-    prefix = f"services.{topic}.drivers."
-    names = {
-        change.path.removeprefix(prefix).split(".")[0]
-        for change in changes
-        if change.needs == "driver" and change.path.startswith(prefix)
-    }
-    return sorted(names)
 
 
 def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str]) -> str:

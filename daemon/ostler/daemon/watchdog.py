@@ -26,15 +26,22 @@ class Watchdog:
         ping: Sends the ping.
         clock: The source of time.
         on_lost: Called with one line when evidence has gone missing since the last look.
+        on_back: Called when all evidence is there again.
     """
 
     def __init__(
-        self, interval: float | None, ping: Callable[[], None], clock: Clock, on_lost: Callable[[str], None]
+        self,
+        interval: float | None,
+        ping: Callable[[], None],
+        clock: Clock,
+        on_lost: Callable[[str], None],
+        on_back: Callable[[], None] = lambda: None,
     ) -> None:
         self._watched = interval is not None
         self._ping = ping
         self._clock = clock
         self._on_lost = on_lost
+        self._on_back = on_back
         self._guard = WatchdogGuard(interval or UNWATCHED_INTERVAL)
         self._probes: dict[str, tuple[Callable[[], Awaitable[None]], Evidence]] = {}
         self._why: dict[str, str] = {}
@@ -57,7 +64,7 @@ class Watchdog:
     async def run(self) -> None:
         """Probe and ping for ever."""
         while True:
-            for name, (probe, evidence) in self._probes.items():
+            for name, (probe, evidence) in list(self._probes.items()):
                 running = self._running.get(name)
                 if running is None or running.done():
                     task = asyncio.get_running_loop().create_task(
@@ -88,11 +95,19 @@ class Watchdog:
             self._on_lost("; ".join(self._lines))
         if finding.back:
             _log.warning("there are signs of life again from %s", ", ".join(finding.back))
+            if finding.alive:
+                self._on_back()
         if finding.alive and self._watched:
             self._ping()
 
     async def stop(self) -> None:
-        """End the probes under way."""
+        """Ask for no evidence any more, because everything is being stopped; pings go on for as long as `run` does.
+
+        That the loop turns is all there is to prove from here on: how long a stop may take is for systemd's
+        TimeoutStopSec to say.
+        """
+        for name in list(self._probes):
+            self.forget(name)
         tasks = [task for task in self._running.values() if not task.done()]
         for task in tasks:
             task.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from ostler.errors import OstlerError, ServiceError, describe
 from ostler.service.lifecycle import Service
@@ -13,7 +13,8 @@ from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.types import ServiceState
 
 _log = logging.getLogger(__name__)
-_RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
+_FOR_DRAINING = 0.75
+"""The part of a stop's time that work in flight may have; the rest is for taking things down."""
 
 
 class StartFailed(ServiceError):
@@ -38,10 +39,10 @@ class ServiceGroup:
         self, specs: Sequence[ServiceSpec], around: Surroundings, on_change: Callable[[Service], None]
     ) -> None:
         by_topic = {spec.topic: spec for spec in specs}
-        self.order = start_order({topic: spec.options.depends_on for topic, spec in by_topic.items()})
+        self._needs = {topic: list(spec.options.depends_on) for topic, spec in by_topic.items()}
+        self.order = start_order(self._needs)
         self.services = {topic: Service(by_topic[topic], around, on_change) for topic in self.order}
         self._started: dict[str, asyncio.Future[bool]] = {}
-        self._failures: list[str] = []
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self.services.values())
@@ -68,16 +69,14 @@ class ServiceGroup:
         try:
             await self._wait_for_needed(service)
             await service.start()
-        except asyncio.CancelledError:
-            raise
-        except OstlerError as error:
+        except Exception as error:  # noqa: BLE001 - a defect of one service is that service's failure
             await self._start_failed(service, error)
         finally:
             if not self._started[topic].done():
-                self._started[topic].set_result(service.states.state in _RUNNING)
+                self._started[topic].set_result(service.running)
 
     async def _wait_for_needed(self, service: Service) -> None:
-        for needed in service.options.depends_on:
+        for needed in self._needs[service.topic]:
             started = self._started.get(needed)
             if started is None:
                 raise ServiceError(
@@ -88,16 +87,18 @@ class ServiceGroup:
             if not await asyncio.shield(started):
                 raise ServiceError(f"service {service.topic} needs {needed}, which did not start")
 
-    async def _start_failed(self, service: Service, error: OstlerError) -> None:
+    async def _start_failed(self, service: Service, error: Exception) -> None:
         reason = describe(error)
-        cause = error.__cause__
+        cause = error.__cause__ if isinstance(error, OstlerError) else error
         expected = cause is None or isinstance(cause, OstlerError | TimeoutError)
         _log.error("service %s could not be started: %s", service.topic, reason, exc_info=None if expected else cause)
-        await service.stop(service.options.drain_timeout, failed=reason)
+        timeout = service.options.drain_timeout
+        await service.drain(timeout, f"it could not be started: {reason}")
+        await service.stop(timeout, failed=reason)
         if service.options.required:
             raise StartFailed(
                 f"required service {service.topic} could not be started: {reason}",
-                hint=error.hint or "mend it, or set `required = false` to run without it",
+                hint=getattr(error, "hint", "") or "mend it, or set `required = false` to run without it",
                 service=service.topic,
             ) from error
 
@@ -112,23 +113,48 @@ class ServiceGroup:
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, those that need others first. Safe at every point of the start.
 
+        Services that do not need each other are stopped side by side, so that one that hangs takes no time from others.
+
         Args:
-            timeout: The most seconds that work in flight is waited for; each `drain_timeout` holds too.
+            timeout: Seconds for all of it. Work in flight is waited for up to each `drain_timeout`, and not so long
+                that no time is left for what comes after it.
 
         Returns:
-            What hung or was still running, a line each.
+            What hung, a line each.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        left: list[str] = []
-        for service in reversed(list(self)):
-            if service.states.state in _RUNNING:
-                rest = max(0.0, min(service.options.drain_timeout, until - loop.time()))
-                left += await service.drain(rest, "the daemon is being stopped")
-        for service in reversed(list(self)):
-            rest = max(0.5, until - loop.time())
-            left += [line for line in await service.stop(rest) if line not in left]
-        return left
+        drained = loop.time() + timeout * _FOR_DRAINING
+
+        async def drain(service: Service) -> list[str]:
+            rest = max(0.0, min(service.options.drain_timeout, drained - loop.time()))
+            return await service.drain(rest, "the daemon is being stopped")
+
+        async def stop(service: Service) -> list[str]:
+            return await service.stop(max(0.0, until - loop.time()))
+
+        for line in await self._mirrored(drain):
+            _log.warning("not waited for any longer: %s", line)
+        return await self._mirrored(stop)
+
+    async def _mirrored(self, act: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
+        """Do something with every service, with each after all that need it; return the lines of all."""
+        done = {topic: asyncio.Event() for topic in self.order}
+
+        async def one(service: Service) -> list[str]:
+            for topic, needs in self._needs.items():
+                if service.topic in needs:
+                    await done[topic].wait()
+            try:
+                return await act(service)
+            except Exception as error:  # noqa: BLE001 - the others are to be stopped whatever this one does
+                _log.error("service %s could not be stopped: %s", service.topic, describe(error), exc_info=error)
+                return []
+            finally:
+                done[service.topic].set()
+
+        lines = await asyncio.gather(*(one(service) for service in reversed(list(self))))
+        return [line for of_one in lines for line in of_one]
 
     def hurry(self) -> None:
         """Wait for work in flight no longer: the second SIGTERM."""

@@ -14,6 +14,10 @@ class HookFailed(ServiceError):
     """Raised when a hook of a manager raised, or did not come back in time; the cause is chained."""
 
 
+class HookTimeout(HookFailed):
+    """Raised when a hook of a manager did not come back in time; what runs in a thread still runs."""
+
+
 async def call_hook(
     topic: str, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float
 ) -> Any:
@@ -23,24 +27,27 @@ async def call_hook(
     becomes `HookFailed`. When it outlives `timeout` seconds a coroutine is cancelled, and a thread is left behind.
 
     Raises:
-        HookFailed: The hook raised or did not come back.
+        HookFailed: The hook raised.
+        HookTimeout: It did not come back.
         asyncio.CancelledError: The caller was cancelled meanwhile.
     """
+    limit = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout):
+        async with limit:
             if asyncio.iscoroutinefunction(hook):
                 return await _contain(hook, *args)
             return await pool.run(lambda: hook(*args), label=f"{topic}.{name}")
     except asyncio.CancelledError:
         raise
-    except TimeoutError as error:
-        raise HookFailed(
-            f"{name} of service {topic} did not come back within {timeout:g} s",
-            hint="see `ostler dump` for where it hangs, or raise `start_timeout`",
-            service=topic,
-            hook=name,
-        ) from error
     except Exception as error:
+        # A hook may raise a TimeoutError of its own, of a socket for example: that one did come back.
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise HookTimeout(
+                f"{name} of service {topic} did not come back within {timeout:g} s",
+                hint="see `ostler dump` for where it hangs, or raise `start_timeout`",
+                service=topic,
+                hook=name,
+            ) from error
         raise HookFailed(f"{name} of service {topic} failed: {describe(error)}", service=topic, hook=name) from error
 
 
@@ -49,3 +56,10 @@ async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
         return await hook(*args)
     except (SystemExit, KeyboardInterrupt) as error:  # would stop the loop
         raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled this task: the hook waited for something that was cancelled. Passed on as it is, it would
+        # look as if the whole start had been cancelled, which is no failure.
+        raise RuntimeError("it waited for something that was cancelled") from error

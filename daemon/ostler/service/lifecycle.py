@@ -9,18 +9,23 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
-from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, DriverSpec
-from ostler.errors import describe
+from ostler.driver import Drivers
+from ostler.errors import OstlerError, describe
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
 from ostler.messaging import Endpoint
-from ostler.service.hooks import HookFailed, call_hook
-from ostler.service.spec import ServiceSpec, Surroundings
+from ostler.service.backends import Backends
+from ostler.service.hooks import HookFailed, HookTimeout, call_hook
+from ostler.service.spec import ServiceSpec, Surroundings, in_force
 from ostler.service.states import StateKeeper
-from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
+from ostler.types import ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
 """Seconds between looks at work in flight while draining; threads end without telling the loop."""
+_SHORTEST = 0.5
+"""Seconds that every part of a stop gets at least, however little is left."""
+RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
+_ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
 
 
 class Service:
@@ -40,7 +45,6 @@ class Service:
         self.topic = spec.topic
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
-        self.drivers: Drivers | None = None
         self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
         self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
@@ -50,10 +54,21 @@ class Service:
         self._around = around
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
+        self._backends: Backends | None = None
+        # Checks and capabilities have threads of their own: they must not wait behind hours of work.
+        self._beside = WorkerPool(f"{spec.topic}-checks", 2)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
-        self._taken_over: set[str] = set()
-        self._host_initialised = False
         self._stopping: asyncio.Task[list[str]] | None = None
+
+    @property
+    def drivers(self) -> Drivers | None:
+        """Its drivers; None before they were built."""
+        return self._backends.drivers if self._backends is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it does its work: up, or up and not quite well."""
+        return self.states.state in RUNNING
 
     # ---------------------------------------------------------------- start
 
@@ -70,8 +85,7 @@ class Service:
         await self._at("waiting for its drivers", self._start_drivers())
         self._note("cleanup_host", self._cleanup_host)
         await self._hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
-        self._host_initialised = True
-        await self._take_over_drivers()
+        await self._at("handing over its drivers", self._hand_over_drivers())
         await self._hook("pre_start_hook", manager.pre_start_hook)
         self._open_endpoint(manager)
         await self._hook("init_host_with_rpc", manager.init_host_with_rpc)
@@ -79,6 +93,7 @@ class Service:
         self._around.periodic.add(self.topic, manager, self.pool, self.options)
         self._note("periodic tasks", self._stop_periodic)
         self.step = ""
+        self.progressed = self._around.host.clock.monotonic()
         self.states.enter(ServiceState.UP)
 
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
@@ -93,20 +108,24 @@ class Service:
     async def _register(self) -> Any:
         records, spec = self._around.records, self.spec
         self._note("threads", self._stop_pool)
-        version = spec.manager.cls.rpc_version
-        registration = await self._around.host.store.awrite(
-            lambda: records.register(self.topic, spec.options.manager, version), label=f"register {self.topic}"
-        )
-        self.registered = True
-        return registration
+
+        def register() -> Any:
+            registration = records.register(self.topic, spec.options.manager, spec.manager.cls.rpc_version)
+            # Noted here and not after the wait: a stop may cut that short, and the row has to say so all the same.
+            self.registered = True
+            return registration
+
+        return await self._around.host.store.awrite(register, label=f"register {self.topic}")
 
     async def _build(self) -> Manager:
-        self.drivers = self._make_drivers()
+        self._backends = Backends(
+            self.spec, self._around, self.states, lambda work, name: self._tasks.spawn(work, name=name)
+        )
         environment = ManagerEnvironment(
             topic=self.topic,
             host=self._around.host.name,
             options=self.options,
-            drivers=self.drivers,
+            drivers=self._backends.drivers,
             store=self._around.host.store,
             client=self._around.host.client.for_topic(self.topic),
             clock=self._around.host.clock,
@@ -120,75 +139,21 @@ class Service:
         assert self.manager is not None  # noqa: S101 - `build` returns a manager or raises
         return self.manager
 
-    def _make_drivers(self) -> Drivers:
-        contract = self.spec.manager.cls.driver_type or Driver
-        specs = {
-            name: DriverSpec(
-                name=name,
-                cls=loaded.cls,
-                options=options,
-                environment=self._driver_environment(name, options),
-                build=loaded.build,
-                contract=contract,
-            )
-            for name, (loaded, options) in self.spec.drivers.items()
-        }
-        return Drivers(
-            specs,
-            asyncio.get_running_loop(),
-            self._around.host.clock,
-            on_change=self._driver_changed,
-            on_ready=self._driver_became_ready,
-        )
-
-    def _driver_environment(self, name: str, options: Any) -> DriverEnvironment:
-        return DriverEnvironment(
-            name=name,
-            topic=self.topic,
-            host=self._around.host.name,
-            options=options,
-            clock=self._around.host.clock,
-            log=log.adapter(logging.getLogger(f"ostler.driver.{self.topic}.{name}"), service=self.topic, driver=name),
-            kv=self._around.host.store.kv(f"driver/{self.topic}/{name}"),
-        )
-
     async def _start_drivers(self) -> None:
-        assert self.drivers is not None  # noqa: S101 - built in the step before
-        self._note("drivers", self._stop_drivers)
-        await self.drivers.start()
-        await self.drivers.wait(self.options.driver_wait, retries=False)
+        assert self._backends is not None  # noqa: S101 - built in the step before
+        self._note("drivers", self._backends.stop)
+        await self._backends.start(self.options.driver_wait)
 
-    async def _take_over_drivers(self) -> None:
-        assert self.drivers is not None  # noqa: S101 - built two steps before
-        for name in self.drivers.ready():
-            await self._take_over(name)
+    async def _hand_over_drivers(self) -> None:
+        assert self._backends is not None  # noqa: S101 - built two steps before
+        assert self.manager is not None  # noqa: S101 - likewise
+        driver_ready = self.manager.driver_ready
 
-    async def _take_over(self, name: str) -> None:
-        if self.manager is None or name in self._taken_over:
-            return
-        self._taken_over.add(name)
-        try:
-            await call_hook(
-                self.topic, "driver_ready", self.manager.driver_ready, name,
-                pool=self.pool, timeout=self.options.start_timeout,
-            )  # fmt: skip
-        except HookFailed as error:
-            # A backend that cannot be taken over is this backend's trouble; the others go on.
-            self._log.error("%s", error, extra={"driver": name})
-            self.states.complain(f"driver_ready {name}", f"driver {name}: {error}")
-        else:
-            self.states.complain(f"driver_ready {name}", "")
+        async def take_over(name: str) -> None:
+            timeout = self.options.start_timeout
+            await call_hook(self.topic, "driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
 
-    def _driver_changed(self, name: str, status: DriverStatus) -> None:
-        well = status.state in (DriverState.READY, DriverState.STOPPED)
-        self.states.complain(f"driver {name}", "" if well else f"driver {name} is {status.state}: {status.why}")
-        if status.state in (DriverState.FAILED, DriverState.INITIALISING):
-            self._taken_over.discard(name)
-
-    def _driver_became_ready(self, name: str) -> None:
-        # Before `init_host` has run the start itself takes over what is ready.
-        if self._host_initialised:
-            self._tasks.spawn(self._take_over(name), name=f"driver_ready {name}")
+        await self._backends.begin_take_over(take_over)
 
     def _open_endpoint(self, manager: Manager) -> None:
         self._around.host.dispatcher.add_endpoint(
@@ -203,55 +168,72 @@ class Service:
 
     async def check_health(self) -> None:
         """Ask the manager and its ready drivers whether they can work, and keep what they say."""
-        if self.manager is None or self.states.state not in (ServiceState.UP, ServiceState.DEGRADED):
+        if self.manager is None or self._backends is None or not self.running:
             return
         timeout = max(1.0, self.options.down_time - self.options.report_interval)
         complaint = ""
         try:
-            answer = await call_hook(self.topic, "is_working", self.manager.is_working, pool=self.pool, timeout=timeout)
-            if answer is False:
+            if await self._ask("is_working", self.manager.is_working, timeout) is False:
                 complaint = "is_working says no"
         except HookFailed as error:
-            complaint = str(error)
+            complaint = error.message
+            if not isinstance(error, HookTimeout):
+                self._progress()
+        else:
+            self._progress()
         self.states.complain("is_working", complaint)
-        await self._check_drivers()
+        self.states.complain("threads", self._all_busy())
+        await self._backends.check()
+
+    def _progress(self) -> None:
         self.progressed = self._around.host.clock.monotonic()
 
-    async def _check_drivers(self) -> None:
-        assert self.drivers is not None  # noqa: S101 - a service that is up has been built
-        for name in self.drivers.ready():
-            complaint = ""
-            try:
-                if await self.drivers.call(name, "is_working") is False:
-                    complaint = f"driver {name}: is_working says no"
-            except Exception as error:  # noqa: BLE001 - whatever a driver raises is its answer
-                complaint = f"driver {name}: {describe(error)}"
-            self.states.complain(f"working {name}", complaint)
+    async def _ask(self, name: str, hook: Callable[..., Any], timeout: float) -> Any:
+        """Call a hook beside the service's work; one that has not come back from the last time is not asked again."""
+        label = f"{self.topic}.{name}"
+        for row in self._beside.running():
+            if row.label == label:
+                text = f"{name} of service {self.topic} has not come back for {row.seconds:.0f} s"
+                raise HookTimeout(text, hint="see `ostler dump` for where it hangs", service=self.topic, hook=name)
+        return await call_hook(self.topic, name, hook, pool=self._beside, timeout=timeout)
 
-    async def reset(self, spec: ServiceSpec) -> None:
-        """Take over new options and run the manager's `reset`.
+    def _all_busy(self) -> str:
+        """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
+        rows = self.pool.running()
+        waiting = self.pool.queued
+        if not waiting or len(rows) < self.pool.size or rows[-1].seconds < self.options.down_time:
+            return ""
+        return f"{waiting} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
 
-        Raises:
-            ServiceError: `reset` failed; the new options stay in force.
+    async def reset(self, spec: ServiceSpec) -> list[str]:
+        """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
+
+        Returns:
+            What went wrong, a line each; the new options are in force all the same.
         """
-        self.options = options = spec.options
-        if self.manager is None:
-            return
+        if type(spec.options) is not type(self.options):  # another manager: comes with the restart
+            return []
+        self.options = options = in_force(self.options, spec.options)
+        if self.manager is None or self._backends is None:
+            return []
         self.manager.options, self.manager.sections = options, spec.sections
-        self._around.periodic.respace(self.topic, options)
-        await call_hook(self.topic, "reset", self.manager.reset, pool=self.pool, timeout=options.start_timeout)
-
-    async def renew_driver(self, name: str, options: DriverOptions) -> None:
-        """Tear a driver down and build it anew with other options; how it does then is in its status."""
-        if self.drivers is not None and name in self.drivers:
-            self._taken_over.discard(name)
-            await self.drivers.reinitialise(name, options)
+        problems = []
+        try:
+            self._around.periodic.respace(self.topic, options)
+            timeout = options.start_timeout
+            await call_hook(self.topic, "reset", self.manager.reset, pool=self.pool, timeout=timeout)
+        except OstlerError as error:
+            problems.append(str(error))
+        return problems + await self._backends.renew(spec)
 
     async def capabilities(self) -> Any:
-        """Return what the manager offers to schedulers."""
+        """Return what the manager offers to schedulers.
+
+        Raises:
+            HookFailed: It raised, or did not come back within `down_time`.
+        """
         assert self.manager is not None  # noqa: S101 - asked of services that are up
-        timeout = self.options.down_time
-        return await call_hook(self.topic, "capabilities", self.manager.capabilities, pool=self.pool, timeout=timeout)
+        return await self._ask("capabilities", self.manager.capabilities, self.options.down_time)
 
     def status(self) -> ServiceStatus:
         """Return the service as an operator sees it, without what only the table knows (beat, enabled)."""
@@ -262,12 +244,12 @@ class Service:
             state=self.states.state,
             why=self.states.why,
             since=self.states.since,
-            up=self.states.state in (ServiceState.UP, ServiceState.DEGRADED, ServiceState.DRAINING),
+            up=self.states.state not in _ENDED,
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             in_flight=self._around.host.dispatcher.in_flight(self.topic),
             queued=self.pool.queued,
-            workers=self.options.workers,
+            workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
         )
 
@@ -283,12 +265,15 @@ class Service:
         Returns:
             What was still running at the end, a line each.
         """
+        if not self._undo or self.states.state in _ENDED:
+            return []
         self.states.enter(ServiceState.DRAINING, why)
         self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
-        until = self._around.host.clock.monotonic() + timeout
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         while left := self.unfinished():
-            if self.hurry or self._around.host.clock.monotonic() >= until:
+            if self.hurry or loop.time() >= until:
                 return left
             await asyncio.sleep(_POLL)
         return []
@@ -311,44 +296,63 @@ class Service:
     async def stop(self, timeout: float, failed: str = "") -> list[str]:
         """Undo what was set up, last first. Safe before, during and after the start, and twice.
 
+        Work in flight is not waited for: see `drain`.
+
         Args:
-            timeout: Seconds for each part that may hang.
+            timeout: Seconds for all of it; a part that hangs leaves time for those after it.
             failed: Why the service failed, when that is the reason for the stop.
 
         Returns:
             What hung, a line each.
         """
         if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._stop(timeout, failed))
+            # A task of its own: who waits for the stop may be cancelled, the stop itself goes to its end.
+            work = self._stop(timeout, failed)
+            self._stopping = asyncio.get_running_loop().create_task(work, name=f"stop {self.topic}")
         return await asyncio.shield(self._stopping)
 
     async def _stop(self, timeout: float, failed: str) -> list[str]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         hung: list[str] = []
         started = bool(self._undo)
+        if self._backends is not None:
+            self._backends.end_take_over()
+        await self._tasks.cancel(_SHORTEST)
         while self._undo:
             what, undo = self._undo.pop()
             try:
-                hung += await undo(timeout)
+                hung += await undo(max(_SHORTEST, until - loop.time()))
             except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
                 self._log.error("stopping %s of service %s failed: %s", what, self.topic, describe(error))
-        await self._tasks.cancel()
         self.states.enter(
             ServiceState.FAILED if failed else ServiceState.STOPPED, failed or ("" if started else "never started")
         )
         return hung
 
-    async def _stop_drivers(self, timeout: float) -> list[str]:
-        assert self.drivers is not None  # noqa: S101 - noted after they were made
-        return [f"driver {name} of service {self.topic}" for name in await self.drivers.stop(timeout)]
-
     async def _cleanup_host(self, timeout: float) -> list[str]:
         assert self.manager is not None  # noqa: S101 - noted after it was built
+        begun = [row.label for row in self.pool.running() if row.label in self._start_hooks()]
+        if begun:
+            # It may still be setting up what would be taken down here. `_stop_pool` names it.
+            self._log.warning("cleanup_host is left out, because %s has not come back", begun[0])
+            return []
+        # A thread of its own: those of the service may all hang. Half of the time, for the drivers come after it.
+        pool = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
-            await call_hook(self.topic, "cleanup_host", self.manager.cleanup_host, pool=self.pool, timeout=timeout)
+            cleanup = self.manager.cleanup_host
+            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=timeout / 2)
+        except HookTimeout as error:
+            return [error.message]
         except HookFailed as error:
             self._log.error("%s", error)
-            return [str(error)] if isinstance(error.__cause__, TimeoutError) else []
+        finally:
+            pool.close()
         return []
+
+    def _start_hooks(self) -> set[str]:
+        names = ("init_host", "driver_ready", "pre_start_hook", "init_host_with_rpc", "post_start_hook")
+        return {f"{self.topic}.{name}" for name in names}
 
     async def _stop_periodic(self, _timeout: float) -> list[str]:
         self._around.periodic.remove(self.topic)
@@ -360,10 +364,12 @@ class Service:
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
-        until = self._around.host.clock.monotonic() + timeout
+        self._beside.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         while True:
-            rows = self.pool.running()
-            if not rows or self.hurry or self._around.host.clock.monotonic() >= until:
+            rows = [*self.pool.running(), *self._beside.running()]
+            if not rows or self.hurry or loop.time() >= until:
                 break
             await asyncio.sleep(_POLL)
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
-from ostler.errors import OstlerError, StoreError, describe
+from ostler.errors import NotFound, OstlerError, StoreError, describe
 from ostler.messaging import ServiceClient
 from ostler.service.lifecycle import Service
 from ostler.store import CapabilityRecords, Outage, Report, ServiceRecords, Store
-from ostler.types import ServiceState
+from ostler.types import Json
 
 _log = logging.getLogger(__name__)
-_RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
 _SOONEST = 0.05
 """Seconds between two reports at least: states that change together are written together."""
+_IDLE = 60.0
+"""Seconds to wait when there is nothing to report yet; whatever changes that wakes the reporter."""
+_AGAIN = 1.0
+"""Seconds after which capabilities are asked for again that changed while they were being asked for."""
 
 
 class Reporter:
@@ -30,7 +33,7 @@ class Reporter:
         services: The services to report.
         store: The database.
         records: The services table.
-        clock: The source of time.
+        clock: The source of time, for messages; intervals are measured in the loop's time.
     """
 
     def __init__(
@@ -39,13 +42,11 @@ class Reporter:
         self._services = services
         self._store = store
         self._records = records
-        self._clock = clock
         self._due: dict[str, float] = {}
         self._poked = asyncio.Event()
-        self._outage = Outage(_log, "the services table", clock)
+        self._outage = StoreOutage(store, "the services table", clock)
         self._checks = TaskOwner("health checks")
         self._checking: set[str] = set()
-        self.last_write = clock.monotonic()
 
     def poke(self, service: Service) -> None:
         """Have a service reported at once, because its state has changed. On the loop."""
@@ -54,8 +55,11 @@ class Reporter:
 
     async def run(self) -> None:
         """Report for ever. On the loop."""
+        loop = asyncio.get_running_loop()
         while True:
-            now = self._clock.monotonic()
+            # Cleared before anything is looked at: a service that changes during the write is reported after it.
+            self._poked.clear()
+            now = loop.time()
             due = [s for s in self._services() if s.registered and self._due.get(s.topic, 0.0) <= now]
             for service in due:
                 self._due[service.topic] = now + service.options.report_interval
@@ -78,23 +82,21 @@ class Reporter:
         except StoreError as error:
             self._outage.failed(error)
         else:
-            self.last_write = self._clock.monotonic()
             self._outage.worked()
 
     async def _sleep(self) -> None:
-        soonest = min((self._due.get(s.topic, 0.0) for s in self._services() if s.registered), default=0.0)
-        wait = max(_SOONEST, soonest - self._clock.monotonic()) if soonest else 1.0
-        self._poked.clear()
+        await asyncio.sleep(_SOONEST)
+        now = asyncio.get_running_loop().time()
+        soonest = min((self._due.get(s.topic, 0.0) for s in self._services() if s.registered), default=now + _IDLE)
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(max(0.0, soonest - now)):
                 await self._poked.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(_SOONEST)
 
     def _start_checks(self, services: Iterable[Service]) -> None:
         for service in services:
-            if service.states.state in _RUNNING and service.topic not in self._checking:
+            if service.running and service.topic not in self._checking:
                 self._checking.add(service.topic)
                 self._checks.spawn(self._check(service), name=f"health of {service.topic}")
 
@@ -116,6 +118,7 @@ class CapabilityReporter:
         services: The services to ask.
         store: The database.
         records: The table of capabilities.
+        table: The services table, where the operator's word is kept.
         client: Reaches the schedulers.
         clock: The source of time.
         host: The name of this host.
@@ -126,6 +129,7 @@ class CapabilityReporter:
         services: Callable[[], Iterable[Service]],
         store: Store,
         records: CapabilityRecords,
+        table: ServiceRecords,
         client: ServiceClient,
         clock: Clock,
         host: str,
@@ -133,6 +137,8 @@ class CapabilityReporter:
         self._services = services
         self._store = store
         self._records = records
+        self._table = table
+        self._enabled: dict[str, bool] = {}
         self._client = client
         self._clock = clock
         self._host = host
@@ -140,7 +146,7 @@ class CapabilityReporter:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
-        self._outage = Outage(_log, "the table of capabilities", clock)
+        self._outage = StoreOutage(store, "the table of capabilities", clock)
 
     def poke(self, topic: str) -> None:
         """Have the capabilities of a service reported soon, because something has changed. On the loop."""
@@ -149,52 +155,75 @@ class CapabilityReporter:
 
     async def run(self) -> None:
         """Report for ever. On the loop."""
+        loop = asyncio.get_running_loop()
         while True:
-            now = self._clock.monotonic()
-            for service in self._services():
-                if service.states.state in _RUNNING and self._due.get(service.topic, 0.0) <= now:
-                    self._ask(service, now)
-            soonest = min((self._due.get(s.topic, now + 1.0) for s in self._services()), default=now + 60.0)
             self._wake.clear()
+            now = loop.time()
+            working = [service for service in self._services() if service.running]
+            for service in working:
+                if self._due.get(service.topic, 0.0) <= now:
+                    self._ask(service, now)
+            await asyncio.sleep(_SOONEST)
+            soonest = min((self._due.get(service.topic, 0.0) for service in working), default=now + _IDLE)
             try:
-                async with asyncio.timeout(max(_SOONEST, soonest - now)):
+                async with asyncio.timeout(max(0.0, soonest - loop.time())):
                     await self._wake.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(_SOONEST)
 
     def _ask(self, service: Service, now: float) -> None:
-        self._due[service.topic] = now + service.options.capability_interval
-        running = self._asking.get(service.topic)
-        if running is None or running.done():
-            self._asking[service.topic] = self._tasks.spawn(
-                self.report(service), name=f"capabilities of {service.topic}"
-            )
+        topic = service.topic
+        running = self._asking.get(topic)
+        if running is not None and not running.done():
+            # What it says may be from before the change.
+            self._due[topic] = now + min(_AGAIN, service.options.capability_interval)
+            return
+        self._due[topic] = now + service.options.capability_interval
+        self._asking[topic] = self._tasks.spawn(self.report(service), name=f"capabilities of {topic}")
 
     async def report(self, service: Service) -> None:
-        """Ask one service, keep and send what it says; what goes wrong is logged."""
+        """Ask one service, keep and send what it says; what goes wrong with that makes the service degraded."""
         try:
-            backends = {name: dict(facts) for name, facts in (await service.capabilities()).items()}
+            answer = await service.capabilities()
         except OstlerError as error:
-            _log.warning("%s", error)
-            return
-        if not backends:
+            service.states.complain("capabilities", error.message)
             return
         try:
-            await self._store.awrite(
-                lambda: self._records.put(service.topic, self._host, backends),
-                label=f"capabilities of {service.topic}",
-            )
+            backends = {str(name): dict(facts) for name, facts in answer.items()}
+        except (AttributeError, TypeError, ValueError):
+            what = f"capabilities of service {service.topic} returned no table of backends: {answer!r:.80}"
+            service.states.complain("capabilities", what)
+            return
+        service.states.complain("capabilities", "")
+        if backends:
+            await self._keep(service, backends)
+            await self._send(service, backends)
+
+    async def _keep(self, service: Service, backends: dict[str, dict[str, Json]]) -> None:
+        topic = service.topic
+
+        def write() -> bool:
+            self._records.put(topic, self._host, backends)
+            try:
+                return self._table.get(topic).enabled
+            except NotFound:  # somebody has deleted the row; the next heartbeat brings it back, enabled
+                return True
+
+        try:
+            self._enabled[topic] = await self._store.awrite(write, label=f"capabilities of {topic}")
             self._outage.worked()
         except StoreError as error:
             self._outage.failed(error)
-        await self._send(service, backends)
+        except OstlerError as error:  # what cannot be kept: no plain values
+            service.states.complain("capabilities", error.message)
 
-    async def _send(self, service: Service, backends: dict[str, dict[str, object]]) -> None:
+    async def _send(self, service: Service, backends: dict[str, dict[str, Json]]) -> None:
+        enabled = self._enabled.get(service.topic, True)
         try:
             await self._client.afanout(
                 "scheduler", "update_capabilities",
-                host=self._host, topic=service.topic, backends=backends, reported_at=self._clock.wall(), enabled=True,
+                host=self._host, topic=service.topic, backends=backends,
+                reported_at=self._clock.wall(), enabled=enabled,
             )  # fmt: skip
         except OstlerError as error:
             _log.warning("the capabilities of %s could not be sent to schedulers: %s", service.topic, describe(error))
@@ -202,3 +231,28 @@ class CapabilityReporter:
     async def stop(self) -> None:
         """End the reports under way."""
         await self._tasks.cancel(timeout=0.5)
+
+
+class StoreOutage:
+    """Says once that a table cannot be reached, and once that it is back.
+
+    Nothing is said while the store itself has said so: a database that is gone is one piece of news, not one per table.
+
+    Args:
+        store: The database.
+        what: What is out of order, as the subject of a sentence.
+        clock: The source of time.
+    """
+
+    def __init__(self, store: Store, what: str, clock: Clock) -> None:
+        self._store = store
+        self._outage = Outage(_log, what, clock)
+
+    def failed(self, error: StoreError) -> None:
+        """Take note that a write or a read failed."""
+        if not self._store.outage.active:
+            self._outage.failed(error)
+
+    def worked(self) -> None:
+        """Take note that it works."""
+        self._outage.worked()

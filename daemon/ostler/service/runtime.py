@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
 from ostler.service.lifecycle import Service
-from ostler.service.report import CapabilityReporter, Reporter
+from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
-from ostler.store import CapabilityRecords, Outage, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceState, ServiceStatus
+from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
+from ostler.types import ServiceStatus
 
-_log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
+_LAST_WRITES = 2.0
+"""Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
 
 class Runtime:
@@ -51,12 +51,14 @@ class Runtime:
         self._tasks = TaskOwner("services", on_end=on_end)
         self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
-        self._runs_outage = Outage(_log, "the table of periodic runs", clock)
+        self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         around = Surroundings(host=host, records=self.records, periodic=self.periodic)
         self.group = ServiceGroup(specs, around, self._changed)
         services = self.group.services.values
         self.reporter = Reporter(services, store, self.records, clock)
-        self.capability_reporter = CapabilityReporter(services, store, self.capability_records, client, clock, name)
+        self.capability_reporter = CapabilityReporter(
+            services, store, self.capability_records, self.records, client, clock, name
+        )
 
     async def start(self) -> None:
         """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
@@ -76,12 +78,40 @@ class Runtime:
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
         hung = await self.group.stop(timeout)
-        await self.reporter.write(self.group)
-        await self._save_runs()
+        try:
+            async with asyncio.timeout(_LAST_WRITES):
+                await asyncio.gather(self.reporter.write(self.group), self._save_runs())
+        except TimeoutError:
+            hung.append("the last records of services and periodic tasks, which could not be written")
         await self.reporter.stop()
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
+
+    async def reset(self, specs: Iterable[ServiceSpec], go_on: Callable[[], bool] = lambda: True) -> list[str]:
+        """Bring new options to all services, as far as that goes without a restart, and reset their managers.
+
+        Args:
+            specs: The services as the new configuration wants them. Those that are new come with the restart, and those
+                that are gone go with it.
+            go_on: Asked before each service; False when the daemon is being stopped.
+
+        Returns:
+            What went wrong, a line each.
+        """
+        problems = []
+        for spec in specs:
+            service = self.group.services.get(spec.topic)
+            if service is None:
+                continue
+            if not go_on():
+                problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
+                continue
+            problems += await service.reset(spec)
+            # Its intervals may have changed.
+            self.reporter.poke(service)
+            self.capability_reporter.poke(spec.topic)
+        return problems
 
     async def rows(self) -> list[ServiceStatus]:
         """Return every service: what runs here speaks for itself, the table adds beat, report and enabled.
@@ -114,7 +144,7 @@ class Runtime:
 
     def _changed(self, service: Service) -> None:
         self.reporter.poke(service)
-        if service.states.state in (ServiceState.UP, ServiceState.DEGRADED):
+        if service.running:
             self.capability_reporter.poke(service.topic)
         self._on_change(service)
 

@@ -185,12 +185,12 @@ class Host:
 
         Raises:
             ConfigurationError: It is wrong; nothing has changed.
-            ServiceError: A manager's `reset` failed.
+            ServiceError: A manager's `reset` failed, or a driver could not be renewed.
         """
         raw = load_text(config, "the test's configuration")
         self._assembly = assemble(raw, {}, plugins=self._assembly.plugins)
-        for spec in self._assembly.specs:
-            self.run(self.service(spec.topic).reset(spec))
+        if problems := self.run(self._running().reset(self._assembly.specs)):
+            raise ServiceError("; ".join(problems))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and return its result."""
