@@ -219,6 +219,11 @@ class Daemon:
         """Run `ostler --json …` and return what it says."""
         return json.loads(self.command("--json", *arguments, check=check, **options).stdout)
 
+    def give_to_nobody(self) -> None:
+        """Make all below the root the property of a user who has nothing."""
+        for path in [self.root, *self.root.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY)
+
     def let_others_pass(self) -> None:
         """Let other users reach what lies below the root."""
         self.root.chmod(0o755)

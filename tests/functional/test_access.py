@@ -153,7 +153,7 @@ def verbs(command: Any, *words: str) -> Iterator[list[str]]:
     elif " ".join(words) not in OFFLINE:
         needed = [each for each in command.params if each.required]
         typed = [[each.opts[0], "1"] if each.param_type_name == "option" else ["1"] for each in needed]
-        yield [*words, *NEEDS.get(words[0], sum(typed, []))]
+        yield [*words, *NEEDS.get(words[0], [word for pair in typed for word in pair])]
 
 
 def test_every_verb_says_how_to_start_a_daemon_that_is_not_running(tmp_path, capsys) -> None:
@@ -164,9 +164,9 @@ def test_every_verb_says_how_to_start_a_daemon_that_is_not_running(tmp_path, cap
         assert run_command(["--root", str(tmp_path), *words], {}) == 3, words
         out, err = capsys.readouterr()
         assert out == ""
+        socket = tmp_path / "run" / ("events.sock" if words == ["events"] else "rpc.sock")
         assert err.splitlines() == [
-            f"ostler: the daemon is not running: nobody listens on {tmp_path}/run/"
-            f"{'events' if words[0] == 'events' else 'rpc'}.sock",
+            f"ostler: the daemon is not running: nobody listens on {socket}",
             f"hint: start it with `ostler --root {tmp_path} run`",
         ]
     assert [path.name for path in tmp_path.iterdir()] == ["etc"]

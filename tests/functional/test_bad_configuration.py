@@ -63,7 +63,8 @@ def test_four_wrong_keys_in_three_files_are_all_said_with_what_was_meant(make_da
     daemon = make_daemon('[daemon]\nhots = "x"\n\n[lamp]\nwats = 40\n')
     daemon.install(
         "lamp",
-        'from ostler import Field, OptionsModel, hookimpl\nclass Lamp(OptionsModel):\n    watts: int = Field(40, help="")\n'
+        "from ostler import Field, OptionsModel, hookimpl\n"
+        'class Lamp(OptionsModel):\n    watts: int = Field(40, help="Power")\n'
         '@hookimpl\ndef ostler_config_sections():\n    return {"lamp": Lamp}\n',
     )
     daemon.configure('[services.device]\nmanager = "subjects:DeviceManager"\ngretting = "hi"\n', "conf.d/10.toml")

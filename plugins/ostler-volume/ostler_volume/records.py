@@ -352,13 +352,17 @@ def check_grows(volume: Volume, size: int) -> None:
 
 def _require_available(what: str, state: str, verb: str) -> None:
     if state != VolumeState.AVAILABLE:
-        raise WrongState(f"{what} is {state}, so it cannot {verb}", hint=HINTS.get(state, ""), state=state)
+        raise WrongState(f"{what} is {state}, so it cannot {verb}", hint=_hint(what, state), state=state)
 
 
 def _refused(what: str, state: str, to: str) -> WrongState:
     verb = VERBS.get(to, f"become {to}")
     cannot = f"cannot be {verb}" if to in VERBS else f"cannot {verb}"
-    return WrongState(f"{what} is {state}, so it {cannot}", hint=HINTS.get(state, ""), state=str(state))
+    return WrongState(f"{what} is {state}, so it {cannot}", hint=_hint(what, state), state=str(state))
+
+
+def _hint(what: str, state: str) -> str:
+    return HINTS.get(state, "").format(name=what.partition(" ")[2])
 
 
 def _no_snapshot(volume: str, name: str) -> Snapshot:

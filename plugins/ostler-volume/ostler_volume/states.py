@@ -68,10 +68,10 @@ HINTS: Mapping[str, str] = {
     V.CREATING: "wait until it is done, or cancel what creates it",
     V.AVAILABLE: "it is attached nowhere",
     V.ATTACHING: "wait a moment and look again with `ostler volume show`",
-    V.IN_USE: "detach it first: `ostler volume detach NAME`",
+    V.IN_USE: "detach it first: `ostler volume detach {name}`",
     V.DETACHING: "wait a moment and look again with `ostler volume show`",
     V.EXTENDING: "wait a moment and look again with `ostler volume show`",
     V.DELETING: "it is on its way out",
     V.ERROR: "`ostler volume show` says why; what cannot be put right can be deleted",
 }
-"""What to do about a state that forbids a request."""
+"""What to do about a state that forbids a request; `{name}` stands for the volume."""
