@@ -44,22 +44,6 @@ class DaemonSection(OptionsModel):
     fast_stop_timeout: Seconds = Field(
         5, gt=0, help="The same for a fast stop, asked for by a second SIGTERM or SIGINT", reload="live"
     )
-    loop_interval: Seconds = Field(
-        1, gt=0, le=60, help="How often the daemon looks whether its loop turns and its store writes", reload="live"
-    )
-    self_call_interval: Seconds = Field(
-        5, gt=0, le=300, help="How often the daemon calls itself over its RPC socket, as evidence that it answers"
-    )
-    evidence_timeout: Seconds = Field(
-        15, gt=0, help="Evidence of the loop, the store and the RPC socket older than this stops the watchdog ping"
-    )
-    descriptors: int = Field(
-        0,
-        ge=0,
-        le=1048576,
-        help="Limit of open descriptors; 0 raises the soft limit to the hard one",
-        reload="daemon",
-    )
 
 
 class PluginsSection(OptionsModel):
@@ -96,7 +80,7 @@ class LogSection(OptionsModel):
 
     level: Level = Field("info", help="Messages below this level are dropped")
     format: Literal["auto", "journal", "text", "json"] = Field(
-        "auto", help="Where and how: `auto` is the journal under systemd, else text on stderr", reload="daemon"
+        "auto", help="Where and how: `auto` is the journal under systemd, else text on stderr"
     )
     levels: dict[str, Level] = Field({}, help='Levels of single loggers, such as `"ostler.messaging" = "debug"`')
 
@@ -112,9 +96,6 @@ class MessagingSection(OptionsModel):
         reload="daemon",
     )
     max_message_size: Size = Field("16MiB", ge=4096, help="Larger messages are refused", reload="daemon")
-    max_connections: int = Field(
-        1000, ge=1, le=100000, help="Connections at once; further ones have to wait", reload="daemon"
-    )
     max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")
     max_in_flight_per_peer: int = Field(
         2000, ge=1, help="Requests at once of one connection; one more is refused as busy"
@@ -125,7 +106,7 @@ class MessagingSection(OptionsModel):
     beat_interval: Seconds = Field(
         1, gt=0, le=60, help="How often a server tells its callers that it is alive while it works", reload="daemon"
     )
-    call_timeout: Seconds = Field(60, gt=0, help="Deadline of a call that names none")
+    call_timeout: Seconds = Field(60, gt=0, help="Deadline of a call between services that names none", reload="daemon")
 
 
 class StoreSection(OptionsModel):

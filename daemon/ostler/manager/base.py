@@ -11,6 +11,7 @@ import msgspec
 from ostler.clock import Clock
 from ostler.config import Field, OptionsModel, Seconds
 from ostler.driver import Driver, Drivers
+from ostler.errors import OstlerError
 from ostler.messaging import ServiceClient
 from ostler.types import Json
 
@@ -29,7 +30,7 @@ class ManagerOptions(OptionsModel):
         True, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
     )
     critical: bool = Field(
-        False, help="Whether the watchdog ping is withheld when this service makes no progress", reload="live"
+        False, help="Whether the watchdog ping is withheld when `is_working` does not come back", reload="live"
     )
     depends_on: list[str] = Field([], help="Topics of services that must be up before this one starts", reload="daemon")
     workers: int = Field(8, ge=1, le=1024, help="Threads for this service's `def` methods", reload="service")
@@ -132,27 +133,43 @@ class Manager:
         """Run at the end of the start, before the periodic tasks begin."""
 
     def driver_ready(self, name: str) -> Any:
-        """Run each time a driver has become ready, in the start or later; runs in the pool after `init_host`.
+        """Run each time a driver has been initialised, in the start or later; runs in the pool after `init_host`.
 
-        Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`.
+        Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`. When it
+        raises, the service is degraded and says why, and it is tried again with the next report.
 
         Args:
             name: The driver's name in the configuration.
         """
 
     def is_working(self) -> Any:
-        """Return whether the manager can do its work; raise an error that says why not. Asked with each report."""
+        """Return whether the manager can do its work; raise an error that says why not.
+
+        Asked with each report, on a thread beside the service's own, so that long work is no bad sign. For a `critical`
+        service it is the proof of life: when it does not come back, systemd is told nothing more and restarts the
+        daemon.
+        """
         return True
 
     def reset(self) -> Any:
         """Take over a new configuration (SIGHUP, `ostler reload`): `self.options` and `self.sections` are new."""
 
     def cleanup_host(self) -> Any:
-        """Let go of what the manager holds; called once in the stop, also when `init_host` had failed."""
+        """Let go of what the manager holds; called once in the stop, also when `init_host` had failed.
 
-    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
-        """Return what this service offers to schedulers: backend name to facts. Runs in the pool.
-
-        By default what each ready driver says of itself.
+        Not called beside a hook of the start that has not come back: that may still be setting up.
         """
-        return {name: self.drivers[name].capabilities() for name in self.drivers.ready()}
+
+    def capabilities(self) -> Any:
+        """Return what this service offers to schedulers: backend name to facts.
+
+        Asked every `capability_interval`, on a thread beside the service's own. By default what each ready driver says
+        of itself; one that does not answer is left out.
+        """
+        found: dict[str, Mapping[str, Json]] = {}
+        for name in self.drivers.ready():
+            try:
+                found[name] = self.drivers[name].capabilities()
+            except OstlerError as error:  # its state says so; the others are not to be forgotten for it
+                self.log.debug("driver %s says nothing of its capabilities: %s", name, error)
+        return found

@@ -177,8 +177,8 @@ def test_what_may_stand_in_a_file_that_cannot_be_read_is_not_called_missing(writ
 
 def test_a_mistake_on_the_command_line_is_said_with_its_origin(write):
     with pytest.raises(ConfigurationError) as caught:
-        validate(write({}, ["daemon.descriptors=-1"]), {}, {})
-    assert str(caught.value) == "--set: daemon.descriptors: expected a whole number from 0 to 1048576, got -1"
+        validate(write({}, ["store.backups=-1"]), {}, {})
+    assert str(caught.value) == "--set: store.backups: expected a whole number from 1 to 100, got -1"
 
 
 def test_findings_of_the_caller_are_reported_together_with_the_rest(problems):
