@@ -22,6 +22,8 @@ RARELY_USED = {
     "importlib.metadata._adapters": "",
     "zipfile": "",
     "csv": "",
+    "calendar": "",
+    "locale": "",
 }
 """What is held back, and without which other module it is not: asyncio has to find out at once that there is no TLS."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -56,6 +55,8 @@ def _check_known(kind: str, names: Iterable[str], known: Mapping[str, Any], wher
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
+    import difflib  # not needed when all is well
+
     said = []
     for name in unknown:
         close = difflib.get_close_matches(name, known, n=1)
