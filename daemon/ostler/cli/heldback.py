@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 RARELY_USED = {
     "ssl": "_ssl",
@@ -22,6 +24,7 @@ RARELY_USED = {
     "importlib.metadata._adapters": "",
     "zipfile": "",
     "csv": "",
+    "tempfile": "",
     "calendar": "",
     "locale": "",
 }
@@ -37,7 +40,7 @@ def hold_back(rarely_used: dict[str, str] | None = None) -> None:
     sys.meta_path.insert(0, _Finder(RARELY_USED if rarely_used is None else rarely_used))
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     def __init__(self, rarely_used: dict[str, str]) -> None:
         self._needs = rarely_used
 
@@ -51,11 +54,12 @@ class _Finder(MetaPathFinder):
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             # The module's spec keeps it: the loader is put back as soon as the module is touched.
-            spec.loader = spec.loader_state = _Later(spec.loader)
+            spec.loader_state = _Later(spec.loader)
+            spec.loader = spec.loader_state
         return spec
 
 
-class _Later(Loader):
+class _Later:
     """Stands where a module's loader stands, and has it work when the module is touched."""
 
     def __init__(self, loader: Loader) -> None:
