@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -121,6 +122,7 @@ class Publisher:
         self.epoch = int(clock.wall() * 1000)
         self.published = 0
         self.refused = 0
+        self.garbage: Counter[str] = Counter()
         self._clock = clock
         self._post = post
         self._limit = max_message_size
@@ -137,6 +139,7 @@ class Publisher:
     def start(self) -> None:
         """Begin to take subscribers. On the loop's thread."""
         self._thread = threading.get_ident()
+        self.link.on_garbage = self._count
         self.link.start(self._admit, self._answer)
 
     def close(self) -> None:
@@ -168,9 +171,9 @@ class Publisher:
         """Publish `fanout.TOPIC` for a fanout that was accepted here. Its arguments stay out: viewers may listen."""
         self.publish(f"fanout.{topic}", method, {"request_id": request_id})
 
-    def stats(self) -> dict[str, int]:
-        """Return the counters: events published, subscriptions refused."""
-        return {"published": self.published, "refused": self.refused}
+    def stats(self) -> dict[str, Any]:
+        """Return the counters: events published, subscriptions refused, garbage by reason."""
+        return {"published": self.published, "refused": self.refused, "garbage": dict(self.garbage)}
 
     def _send(self, topic: str, name: str, packed: bytes) -> None:
         if self._closed:
@@ -186,6 +189,10 @@ class Publisher:
         self.refused += 1
         self._quiet.warning("subscription", f"{peer.name} may not subscribe to events: it has no role")
         return False
+
+    def _count(self, peer: Peer, reason: str, what: str) -> None:
+        self.garbage[reason] += 1
+        self._quiet.warning(reason, f"{peer.name} sent what is no subscription ({reason}): {what}")
 
     def _answer(self, peer: Peer) -> bytes:
         if self.access.role_of(peer) is not None:

@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from ostler.errors import ConnectionLost, NotRunning
-from ostler.messaging.transport import CONTROL_PREFIX, AsyncLink, Limits, Link, OnLost, OnMessage, Receive
+from ostler.messaging.transport import (
+    CONTROL_PREFIX,
+    AsyncLink,
+    Limits,
+    Link,
+    OnGarbage,
+    OnLost,
+    OnMessage,
+    Receive,
+    ignore_garbage,
+)
 from ostler.types import Peer
 
 
@@ -194,6 +204,7 @@ class MemoryServerLink:
     address = "memory"
 
     def __init__(self) -> None:
+        self.on_garbage: OnGarbage = ignore_garbage
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}
         self._numbers = itertools.count(1)
@@ -256,6 +267,7 @@ class MemoryEventLink:
     address = "memory"
 
     def __init__(self) -> None:
+        self.on_garbage: OnGarbage = ignore_garbage
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, tuple[_End, list[bytes]]] = {}
         self._numbers = itertools.count(1)

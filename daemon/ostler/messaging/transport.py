@@ -30,6 +30,14 @@ CONTROL_PREFIX = b"!"
 """Subscriptions that begin with this are questions: whoever makes one gets one answer under that very key."""
 
 
+OnGarbage: TypeAlias = Callable[[Peer, str, str], None]
+"""Told of what is no message at all: who sent it, one word that is counted, and what came in words."""
+
+
+def ignore_garbage(_peer: Peer, _reason: str, _what: str) -> None:
+    """Stand in until somebody wants to be told."""
+
+
 class Limits(NamedTuple):
     """What a transport may take: bytes of one message, messages that wait for one receiver, mode of unix sockets."""
 
@@ -42,6 +50,7 @@ class ServerLink(Protocol):
     """The server's end of all its clients. Used on the loop's thread only."""
 
     address: str
+    on_garbage: OnGarbage
 
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
@@ -64,6 +73,7 @@ class EventLink(Protocol):
     """
 
     address: str
+    on_garbage: OnGarbage
 
     def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
         """Begin to take subscriptions."""

@@ -114,7 +114,7 @@ def test_who_has_no_role_is_refused_by_name_and_counted(publisher, caplog):
     subscription.receive(b"!other\0" + link.answer(STRANGER))
     subscription.receive(question + b"\0" + link.answer(ROOT))
     assert subscription.admitted
-    assert publisher.stats() == {"published": 0, "refused": 2}
+    assert publisher.stats() == {"published": 0, "refused": 2, "garbage": {}}
     assert len([record for record in caplog.records if "may not subscribe" in record.message]) == 1
 
 

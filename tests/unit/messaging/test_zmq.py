@@ -334,7 +334,7 @@ def test_messages_of_several_frames_are_dropped_and_others_go_on(folder):
             async with AsyncClient(address(folder)) as client:
                 for _ in range(20):
                     assert await client.call("shop", "who")
-            while not here.server.link.odd_frames:
+            while not here.server.stats()["garbage"].get("frames"):
                 await asyncio.sleep(0.01)
             rude.close(linger=0)
             context.term()

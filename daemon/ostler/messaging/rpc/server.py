@@ -84,6 +84,7 @@ class RpcServer:
     def start(self) -> None:
         """Begin to answer."""
         self.thread = threading.get_ident()
+        self.link.on_garbage = self._count
         self.link.start(self._receive)
 
     def close(self) -> None:
@@ -155,9 +156,11 @@ class RpcServer:
             self.link.send(client, encode_failure(head[2], error))
 
     def _count_garbage(self, peer: Peer, error: OstlerError) -> None:
-        reason = str(error.facts.get("reason", "large"))
+        self._count(peer, str(error.facts.get("reason", "large")), error.message)
+
+    def _count(self, peer: Peer, reason: str, what: str) -> None:
         self.garbage[reason] += 1
-        self._quiet.warning(reason, f"{peer.name} sent what is no request ({reason}): {error.message}")
+        self._quiet.warning(reason, f"{peer.name} sent what is no request ({reason}): {what}")
 
     # ---------------------------------------------------------------- what goes out
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from ostler.messaging.transport import CONTROL_PREFIX, Limits
+from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Peers, listen
 from ostler.messaging.zmq.options import NOBLOCK, set_options
@@ -38,6 +38,7 @@ class XPubLink:
 
     def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
         self.address = address
+        self.on_garbage: OnGarbage = ignore_garbage
         self._socket = context.socket(zmq.XPUB)
         self._closed = False
         self._drain: Drain | None = None
@@ -87,9 +88,16 @@ class XPubLink:
     def _subscription(self, verb: bytes, prefix: bytes, frame: zmq.Frame) -> None:
         if verb == b"\0":
             self._socket.set(zmq.UNSUBSCRIBE, prefix)
-        if verb != b"\1" or len(prefix) > _PREFIX_LIMIT or self._admit is None or self._answer is None:
             return
         peer = self._peers.of(frame)
+        if verb != b"\1":
+            self.on_garbage(peer, "kind" if verb else "empty", f"{len(prefix) + len(verb)} bytes")
+            return
+        if len(prefix) > _PREFIX_LIMIT:
+            self.on_garbage(peer, "large", f"a subscription of {len(prefix)} bytes, the limit is {_PREFIX_LIMIT}")
+            return
+        if self._admit is None or self._answer is None:
+            return
         if prefix.startswith(CONTROL_PREFIX):
             # Only the one who asked is subscribed to this key, and only for this one answer.
             self._socket.set(zmq.SUBSCRIBE, prefix)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import ClientId, Limits, Receive
+from ostler.messaging.transport import ClientId, Limits, OnGarbage, Receive, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Peers, listen
 from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK, set_options
@@ -37,7 +37,7 @@ class RouterLink:
     def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
         self.address = address
         self.dropped = 0
-        self.odd_frames = 0
+        self.on_garbage: OnGarbage = ignore_garbage
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None
@@ -93,6 +93,7 @@ class RouterLink:
         frame = self._recv(NOBLOCK, False)
         if frame.more:
             self._skip_rest()
+            self.on_garbage(self._peers.of(frame), "frames", "a message of several frames")
             return
         try:
             self._receive(client, frame.bytes, self._peers.of(frame))
@@ -101,7 +102,6 @@ class RouterLink:
 
     def _skip_rest(self) -> None:
         """Drop a message of more than one frame: it is none of ours."""
-        self.odd_frames += 1
         while self._socket.get(zmq.RCVMORE):
             self._recv(NOBLOCK, False)
 
