@@ -21,7 +21,8 @@ from ostler.types import ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
-"""Seconds between looks at work in flight while draining; threads end without telling the loop."""
+_POLL_MAX = 0.5
+"""Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
 _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
 RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
@@ -270,12 +271,18 @@ class Service:
         self.states.enter(ServiceState.DRAINING, why)
         self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
+        return await self._until_nothing(self.unfinished, timeout)
+
+    async def _until_nothing(self, look: Callable[[], list[str]], timeout: float) -> list[str]:
+        """Wait until a look finds nothing any more; return what it still finds after `timeout` or in a hurry."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        while left := self.unfinished():
-            if self.hurry or loop.time() >= until:
+        began, pause = loop.time(), _POLL
+        while left := look():
+            rest = began + timeout - loop.time()
+            if self.hurry or rest <= 0:
                 return left
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(min(pause, rest))
+            pause = min(_POLL_MAX, pause * 1.2)
         return []
 
     def unfinished(self) -> list[str]:
@@ -365,11 +372,8 @@ class Service:
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
         self._beside.close()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        while True:
-            rows = [*self.pool.running(), *self._beside.running()]
-            if not rows or self.hurry or loop.time() >= until:
-                break
-            await asyncio.sleep(_POLL)
+        return await self._until_nothing(self._at_work, timeout)
+
+    def _at_work(self) -> list[str]:
+        rows = [*self.pool.running(), *self._beside.running()]
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

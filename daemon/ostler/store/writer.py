@@ -225,8 +225,9 @@ class Writer:
                 self._write_group(group)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the callers learn of it and the thread lives
                 self._fail(group, error)
-            self._working = None
             _release(group)
+            # Only now: whoever sees nothing going on here may rely on all callers having been told.
+            self._working = None
             del group
         self._disconnect()
 

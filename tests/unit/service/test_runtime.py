@@ -1,0 +1,122 @@
+import asyncio
+
+from ostler.service.runtime import merge_rows
+from ostler.types import ServiceState, ServiceStatus
+
+LAMP = '[services.lamp]\nmanager = "lamp"\npoll = 60\n'
+
+
+def row(topic="lamp", host="node1", **facts) -> ServiceStatus:
+    return ServiceStatus(**{"topic": topic, "host": host, "state": ServiceState.UP, "up": True, **facts})
+
+
+def test_what_runs_here_speaks_for_itself_and_the_table_adds_what_only_it_knows() -> None:
+    table = [
+        row(state=ServiceState.STARTING, enabled=False, disabled_reason="moving", disabled_by="alice", beat=7),
+        row(host="node2", here=True),
+        row("volume", "node0"),
+    ]
+    merged = merge_rows([row(why="well")], table)
+    assert [(r.topic, r.host, r.here) for r in merged] == [
+        ("lamp", "node1", True),
+        ("volume", "node0", False),
+        ("lamp", "node2", False),
+    ]
+    here = merged[0]
+    assert (here.state, here.why, here.enabled, here.disabled_by, here.beat) == ("up", "well", False, "alice", 7)
+
+
+def test_a_service_without_a_row_is_shown_all_the_same() -> None:
+    assert merge_rows([row()], []) == [row()]
+
+
+def test_services_are_shown_while_the_table_cannot_be_read(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            b.store.path.unlink()
+            b.store.path.mkdir()
+            rows = await b.runtime.rows()
+            assert [(r.topic, str(r.state)) for r in rows] == [("lamp", "up")]
+
+    virtually(main)
+
+
+def test_periodic_runs_are_kept_over_a_restart(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            await asyncio.sleep(300)
+            (before,) = b.runtime.periodic.statuses()
+            assert before.runs >= 4
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            (after,) = b.runtime.periodic.statuses()
+            assert (after.runs, after.last_run) == (before.runs, before.last_run)
+
+    virtually(main)
+
+
+def test_periodic_runs_survive_a_crash_but_for_the_last_moments(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            await asyncio.sleep(300)
+            (kept,) = await b.store.aread(b.runtime.runs.list)
+            assert kept.runs >= 4
+
+    virtually(main)
+
+
+def test_a_reset_takes_services_one_by_one_and_ends_with_the_daemon(bench, trouble, virtually) -> None:
+    config = LAMP + '[services.other]\nmanager = "lamp"\n'
+
+    async def main():
+        async with bench(config) as b:
+            await b.runtime.start()
+            specs = b.assembly.specs
+            answers = iter([True, False])
+            problems = await b.runtime.reset(specs, go_on=lambda: next(answers))
+            assert problems == [f"service {specs[1].topic} was not reset: the daemon is being stopped"]
+            assert trouble.calls.count("end of reset lamp") == 1
+            assert "reset other" not in trouble.calls
+
+    virtually(main)
+
+
+def test_one_service_that_cannot_be_reset_keeps_no_other_from_it(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.errors["reset lamp"] = OSError("no")
+        config = LAMP + '[services.other]\nmanager = "lamp"\n'
+        async with bench(config) as b:
+            await b.runtime.start()
+            assert len(await b.reset(config)) == 1
+            assert "end of reset other" in trouble.calls
+
+    virtually(main)
+
+
+def test_what_is_new_in_the_configuration_waits_for_the_restart(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            added = LAMP + '[services.lamp.drivers.desk]\ndriver = "gpio"\n[services.other]\nmanager = "lamp"\n'
+            assert await b.reset(added) == []
+            assert list(b.group.services) == ["lamp"]
+            assert list(b.service().drivers) == []
+
+    virtually(main)
+
+
+def test_a_task_that_should_live_for_ever_and_ends_is_reported_with_its_reason(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            b.group.services["lamp"].options = None  # a defect, of the kind that ends the reporter
+            b.runtime.reporter.poke(b.service())
+            await asyncio.sleep(1)
+            assert len(b.ended) >= 1
+            assert "report state" in b.ended[0]
+            b.group.services["lamp"].options = b.service().spec.options
+
+    virtually(main)
