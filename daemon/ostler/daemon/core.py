@@ -16,7 +16,7 @@ from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence
 from ostler.daemon.lastresort import LastResort
-from ostler.daemon.messages import Messages
+from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
 from ostler.daemon.status import daemon_status
 from ostler.daemon.watchdog import Watchdog
@@ -147,7 +147,7 @@ class Daemon:
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
-        self.paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(

@@ -15,6 +15,8 @@ from ostler.messaging.transport import Limits, Transport
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ostler.config.configuration import Configuration
     from ostler.messaging import AsyncClient
 
@@ -109,6 +111,22 @@ def access_of(configuration: Configuration) -> Access:
     for name in access.unknown:
         _log.warning("[access] names %s, and this machine has no such user or group", name)
     return access
+
+
+def make_runtime_folder(folder: Path) -> None:
+    """Make the folder of the sockets, if it is not there.
+
+    Raises:
+        MessagingError: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MessagingError(
+            f"the folder of the sockets, {folder}, cannot be made: {error.strerror}",
+            hint="make it for the daemon's user, or use another with `--root`",
+            path=folder,
+        ) from None
 
 
 def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int]) -> Transport:
