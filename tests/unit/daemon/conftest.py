@@ -1,0 +1,223 @@
+"""A whole daemon in virtual time: real parts all through, but for systemd, the sockets and the hard exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, Secret, exposed, hookimpl
+from ostler.config import load
+from ostler.config.paths import Paths
+from ostler.daemon.core import Daemon
+from ostler.daemon.lastresort import LastResort
+from ostler.messaging import AsyncClient
+from ostler.messaging.memory import MemoryTransport
+from ostler.plugins import given
+from ostler.service import assemble
+from ostler.systemd import FakeNotifier
+from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.types import Peer
+
+LAMP = '[services.lamp]\nmanager = "lamp"\n'
+
+
+class Trouble:
+    """What a test wants to happen: errors and gates by the name of the place."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.errors: dict[str, BaseException] = {}
+        self.gates: dict[str, threading.Event] = {}
+
+    def hang(self, where: str) -> threading.Event:
+        return self.gates.setdefault(where, threading.Event())
+
+    def meet(self, where: str) -> None:
+        self.calls.append(where)
+        if where in self.gates:
+            self.gates[where].wait(20)
+        if where in self.errors:
+            raise self.errors[where]
+
+    def let_go(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
+
+
+def make_plugin(trouble: Trouble) -> object:  # noqa: C901 - classes with many hooks, no branches
+    """A plugin with a manager, a driver and both notification hooks."""
+
+    class LampDriver(Driver):
+        class Options(DriverOptions):
+            colour: str = Field("white", help="Built anew for", reload="driver")
+
+        def initialise(self):
+            trouble.meet(f"initialise {self.name} {self.options.colour}")
+
+    class Lamp(Manager):
+        driver_type = LampDriver
+
+        class Options(ManagerOptions):
+            greeting: str = Field("hello", help="What it says")
+            key: Secret = Field("none", help="A secret")
+
+        def init_host(self, service_id, added_to_cluster):
+            trouble.meet(f"init_host {self.topic}")
+
+        def is_working(self):
+            trouble.meet("is_working")
+            return True
+
+        def reset(self):
+            trouble.meet("reset")
+
+        def cleanup_host(self):
+            trouble.meet("cleanup_host")
+
+        @exposed(role="viewer", changes=False)
+        async def greet(self, ctx: Context, after: float = 0.0) -> str:
+            """Say something."""
+            await asyncio.sleep(after)
+            return self.options.greeting
+
+        @exposed(role="operator")
+        def work(self, ctx: Context) -> str:
+            """Work for as long as the test wants."""
+            trouble.meet("work")
+            return "done"
+
+    class Plugin:
+        @hookimpl
+        def ostler_managers(self):
+            return {"lamp": Lamp}
+
+        @hookimpl
+        def ostler_drivers(self):
+            return {("lamp", "gpio"): LampDriver}
+
+        @hookimpl
+        def ostler_started(self, host):
+            trouble.meet(f"ostler_started {host}")
+
+        @hookimpl
+        def ostler_stopping(self, host):
+            trouble.meet(f"ostler_stopping {host}")
+
+    return Plugin()
+
+
+class Bench:
+    """A daemon, and what a test needs to see."""
+
+    def __init__(self, paths, plugin, overrides=(), watchdog=None) -> None:
+        self.paths, self._plugin, self._overrides, self._watchdog = paths, plugin, overrides, watchdog
+        self.notifier = FakeNotifier()
+        self.transport = MemoryTransport()
+        self.left: list[int] = []
+        self.reads = 0
+        self.read_error: BaseException | None = None
+        self.daemon: Daemon
+        self.running: asyncio.Task[int]
+
+    def make(self) -> Daemon:
+        self.daemon = Daemon(
+            self.paths,
+            assemble(load(self.paths, overrides=self._overrides), {}, entry_points=[given("lamps", self._plugin)]),
+            clock=virtual_clock(),
+            notifier=self.notifier,
+            reload_from=self._read,
+            watchdog_interval=self._watchdog,
+            make_transport=lambda: self.transport,
+            last_resort=LastResort(list, self.left.append),
+        )
+        asyncio.get_running_loop().watch(self._writing)
+        return self.daemon
+
+    def _read(self):
+        self.reads += 1
+        if self.read_error is not None:
+            raise self.read_error
+        return assemble(load(self.paths, overrides=self._overrides), {}, plugins=self.daemon.plugins)
+
+    def _writing(self):
+        store = self.daemon.store
+        return ["store"] if store is not None and (store.busy_with() or store.stats()["queued"]) else []
+
+    def start(self) -> None:
+        self.running = asyncio.get_running_loop().create_task(self.make().run())
+
+    async def ready(self) -> Bench:
+        self.start()
+        await asyncio.shield(self.daemon.started)
+        return self
+
+    async def end(self, number: int = 15) -> int:
+        if not self.running.done():
+            self.daemon.on_signal(number)
+        return await self.running
+
+    def configure(self, text: str) -> None:
+        self.paths.config_file.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.config_file.write_text(text)
+
+    def client(self, uid: int | None = None) -> AsyncClient:
+        seen = self.transport if uid is None else self.transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
+        return AsyncClient(transport=seen, clock=self.daemon.clock)
+
+    async def call(self, method: str, /, *, topic: str = "ostler", uid: int | None = None, **arguments):
+        async with self.client(uid) as client:
+            return await client.call(topic, method, **arguments)
+
+    @property
+    def ready_lines(self) -> list[str]:
+        return [d["STATUS"] for d in self.notifier.datagrams if d.get("READY") == "1"]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    """A daemon sets the log up for the whole process; each test gives it back as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for logger in root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def trouble():
+    made = Trouble()
+    yield made
+    made.let_go()
+
+
+@pytest.fixture
+def bench(tmp_path, trouble):
+    """Return a function that makes a daemon's bench; each is stopped at the end of the virtual run."""
+
+    @asynccontextmanager
+    async def make(config=LAMP, **more):
+        made = Bench(Paths.find(str(tmp_path), {}), make_plugin(trouble), **more)
+        made.configure('[daemon]\nhost = "node1"\n' + config)
+        try:
+            yield made
+        finally:
+            trouble.let_go()
+            if hasattr(made, "running"):
+                await made.end()
+
+    return make
+
+
+@pytest.fixture
+def virtually():
+    """Run a coroutine function in virtual time."""
+    return lambda main: run_virtual(main(), patience=0.15)

@@ -1,0 +1,70 @@
+import pytest
+
+from ostler.config.paths import Paths
+from ostler.daemon.check import check_configuration, read_configuration
+from ostler.errors import ConfigurationError
+
+MODULE = """
+from ostler import Field, Manager, ManagerOptions, Secret
+
+class Lamp(Manager):
+    class Options(ManagerOptions):
+        key: Secret = Field(help="A key")
+
+    def __init__(self, environment):
+        raise AssertionError("a check builds nothing")
+"""
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = Paths.find(str(tmp_path), {})
+    found.config_file.parent.mkdir(parents=True)
+    return found
+
+
+def configure(paths, text, name="ostler.toml"):
+    target = paths.config_file.with_name(name) if name == "ostler.toml" else paths.config_file.parent / "conf.d" / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text)
+
+
+def test_without_any_file_there_are_the_defaults(paths) -> None:
+    assert check_configuration(paths).services == {}
+
+
+def test_a_check_touches_neither_state_nor_sockets(paths) -> None:
+    configure(paths, '[services.volume]\nmanager = "volume"\n')
+    check_configuration(paths)
+    assert not paths.state.exists()
+    assert not paths.run.exists()
+
+
+def test_problems_of_all_files_come_at_once_with_their_places(paths) -> None:
+    configure(paths, "[daemn]\nhost = 3\n")
+    configure(paths, "[log]\nlevel = 'loud'\n", "10-log.toml")
+    configure(paths, "[store\n", "20-store.toml")
+    with pytest.raises(ConfigurationError) as caught:
+        check_configuration(paths)
+    text = "\n".join(map(str, caught.value.problems))
+    for place in ("ostler.toml:1:", "10-log.toml:2:", "20-store.toml:1:"):
+        assert place in text
+
+
+def test_the_command_line_wins_over_the_files(paths) -> None:
+    configure(paths, "[log]\nlevel = 'warning'\n")
+    assert check_configuration(paths, ['log.level="debug"']).log.level == "debug"
+
+
+def test_secrets_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(paths.root))
+    (paths.root / "keyed_lamp.py").write_text(MODULE)
+    configure(paths, '[services.lamp]\nmanager = "keyed_lamp:Lamp"\nkey = {file = "/nowhere/key"}\n')
+    assert list(check_configuration(paths).services) == ["lamp"]
+    with pytest.raises(ConfigurationError, match="/nowhere/key"):
+        read_configuration(paths)
+
+
+def test_a_reload_does_not_discover_plugins_anew(paths) -> None:
+    first = read_configuration(paths)
+    assert read_configuration(paths, plugins=first.plugins).plugins is first.plugins

@@ -1,0 +1,219 @@
+import asyncio
+
+import pytest
+
+from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, OstlerError
+from ostler.store import Store
+from ostler.types import DaemonStatus
+
+LAMP = '[services.lamp]\nmanager = "lamp"\n'
+ACCESS = '[access]\nviewer = ["501"]\noperator = ["502"]\nadmin = ["503"]\n'
+
+# What each method needs, and what it is called with here.
+METHODS = {
+    "status": ("viewer", {}),
+    "echo": ("viewer", {"text": "x"}),
+    "service_list": ("viewer", {}),
+    "service_show": ("viewer", {"topic": "lamp"}),
+    "plugin_list": ("viewer", {}),
+    "periodic_list": ("viewer", {}),
+    "describe": ("viewer", {"topic": "lamp"}),
+    "capabilities": ("viewer", {}),
+    "wait_ready": ("viewer", {}),
+    "config": ("operator", {}),
+    "dump": ("operator", {}),
+    "db_check": ("operator", {}),
+    "service_disable": ("operator", {"topic": "lamp", "reason": "moving"}),
+    "service_enable": ("operator", {"topic": "lamp"}),
+    "log_level": ("admin", {}),
+    "reload": ("admin", {}),
+    "db_backup": ("admin", {"path": "/nowhere/at/all"}),
+    "service_drain": ("admin", {"topic": "lamp"}),
+}
+UIDS = {"viewer": 501, "operator": 502, "admin": 503}
+
+
+async def ask(b, method, uid=None, **arguments):
+    async with b.client(uid) as client:
+        # `topic` is also the name of an argument of these methods.
+        return await client.call("ostler", method, **arguments)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_needs_its_role_and_no_more(bench, virtually, method) -> None:
+    role, arguments = METHODS[method]
+
+    async def main():
+        async with bench(ACCESS + LAMP) as b:
+            await b.ready()
+            roles = list(UIDS)
+            for lower in roles[: roles.index(role)]:
+                with pytest.raises(NotPermitted, match=role):
+                    await ask(b, method, UIDS[lower], **arguments)
+            try:
+                await ask(b, method, UIDS[role], **arguments)
+            except NotPermitted as error:
+                raise AssertionError(error) from error
+            except OstlerError:
+                assert method == "db_backup"
+
+    virtually(main)
+
+
+def test_no_method_was_forgotten(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
+            assert found == {*METHODS, "periodic_run", "periodic_pause"}
+
+    virtually(main)
+
+
+def test_the_status_shows_the_daemon_at_one_glance(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            await asyncio.sleep(1)
+            async with b.client() as client:
+                status = await client.call("ostler", "status", type=DaemonStatus)
+            assert (status.host, str(status.state), status.not_well) == ("node1", "up", [])
+            (lamp,) = status.services
+            assert (lamp.topic, lamp.here, lamp.up, lamp.beat > 0) == ("lamp", True, True, True)
+            assert status.memory > 0
+
+    virtually(main)
+
+
+def test_a_service_is_disabled_with_a_reason_and_by_whom_over_a_restart(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            await asyncio.sleep(1)
+            with pytest.raises(InvalidInput, match="reason"):
+                await ask(b, "service_disable", topic="lamp", reason=" ")
+            row = await ask(b, "service_disable", topic="lamp", reason="moving")
+            assert (row["enabled"], row["disabled_reason"], row["disabled_by"][:4]) == (False, "moving", "uid ")
+            assert any("disabled" in line for line in (await ask(b, "status"))["not_well"])
+        async with bench() as b:
+            await b.ready()
+            await asyncio.sleep(1)
+            assert (await ask(b, "service_show", topic="lamp"))["enabled"] is False
+            assert (await ask(b, "service_enable", topic="lamp"))["enabled"] is True
+
+    virtually(main)
+
+
+def test_what_is_not_there_is_said_by_name(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            for method, arguments in {
+                "service_show": {"topic": "lemp"},
+                "service_enable": {"topic": "lemp"},
+                "service_drain": {"topic": "lemp"},
+                "periodic_run": {"service": "lamp", "task": "nothing"},
+                "periodic_pause": {"service": "lemp", "task": "nothing"},
+            }.items():
+                with pytest.raises(NotFound, match=r"lemp|nothing"):
+                    await ask(b, method, **arguments)
+            with pytest.raises(NotFound, match="node9"):
+                await ask(b, "service_show", topic="lamp", on_host="node9")
+
+    virtually(main)
+
+
+def test_a_drain_waits_says_what_still_runs_and_can_be_asked_for_again(bench, trouble, virtually) -> None:
+    async def main():
+        gate = trouble.hang("work")
+        async with bench() as b:
+            await b.ready()
+            async with b.client() as client:
+                working = asyncio.ensure_future(client.call("lamp", "work", timeout=100))
+                await asyncio.sleep(1)
+                (left,) = await ask(b, "service_drain", topic="lamp", wait=3.0)
+                assert left.startswith("lamp.work on lamp-")
+                gate.set()
+                assert await ask(b, "service_drain", topic="lamp", wait=3.0) == []
+                assert await working == "done"
+            row = await ask(b, "service_show", topic="lamp")
+            assert (row["state"], row["why"][:11]) == ("draining", "drained by ")
+            assert await b.end() == 0
+
+    virtually(main)
+
+
+def test_a_service_that_has_failed_cannot_be_drained(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.errors["init_host lamp"] = OSError("no disk")
+        async with bench(LAMP + "required = false\n") as b:
+            await b.ready()
+            with pytest.raises(Conflict, match="service lamp is failed"):
+                await ask(b, "service_drain", topic="lamp")
+            assert (await ask(b, "service_show", topic="lamp"))["state"] == "failed"
+
+    virtually(main)
+
+
+def test_the_database_is_checked_and_copied(bench, virtually, tmp_path) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            assert await ask(b, "db_check") == []
+            with pytest.raises(InvalidInput, match="absolute"):
+                await ask(b, "db_backup", path="copy.db")
+            copy = str(tmp_path / "copy.db")
+            assert await ask(b, "db_backup", path=copy) == copy
+            with pytest.raises(Conflict):
+                await ask(b, "db_backup", path=copy)
+            (tmp_path / "restored").mkdir()
+            (tmp_path / "copy.db").rename(tmp_path / "restored" / "ostler.db")
+            restored = Store.open(tmp_path / "restored" / "ostler.db")
+            assert restored.check() == []
+            restored.close()
+
+    virtually(main)
+
+
+def test_the_dump_holds_threads_tasks_queues_services_and_the_masked_configuration(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            dump = await ask(b, "dump")
+            assert {"daemon", "services", "messages", "store", "tasks", "threads", "configuration"} <= dump.keys()
+            assert dump["services"]["lamp"]["state"] == "up"
+            assert any(name.startswith("services: report state") for name in dump["tasks"])
+            assert "***" in dump["configuration"]["services.lamp.key"]
+
+    virtually(main)
+
+
+def test_wait_ready_returns_when_the_start_has_ended(bench, trouble, virtually) -> None:
+    async def main():
+        gate = trouble.hang("init_host lamp")
+        async with bench() as b:
+            b.start()
+            await asyncio.sleep(1)
+            waiting = asyncio.ensure_future(ask(b, "wait_ready"))
+            await asyncio.sleep(2)
+            assert not waiting.done()
+            gate.set()
+            assert (await waiting)["state"] == "up"
+
+    virtually(main)
+
+
+def test_wait_ready_says_when_the_start_has_failed(bench, trouble, virtually) -> None:
+    async def main():
+        gate = trouble.hang("init_host lamp")
+        trouble.errors["init_host lamp"] = OSError("no disk")
+        async with bench() as b:
+            b.start()
+            await asyncio.sleep(1)
+            waiting = asyncio.ensure_future(ask(b, "wait_ready"))
+            await asyncio.sleep(1)
+            gate.set()
+            with pytest.raises(OstlerError, match="no disk"):
+                await waiting
+
+    virtually(main)

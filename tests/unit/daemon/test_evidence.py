@@ -1,0 +1,46 @@
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.daemon.evidence import prove_service, prove_store
+from ostler.errors import ServiceError, StoreUnavailable
+
+OPTIONS = SimpleNamespace(critical=True, report_interval=10.0, down_time=60.0)
+
+
+class Store:
+    def __init__(self, error=None) -> None:
+        self.error = error
+
+    async def aping(self):
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, StoreUnavailable("the disk is full")])
+def test_a_writer_that_answers_lives_also_when_the_disk_is_full(error) -> None:
+    asyncio.run(prove_store(Store(error)))
+
+
+def service(**facts):
+    return SimpleNamespace(**{"topic": "lamp", "options": OPTIONS, "running": True, "progressed": 1000.0, **facts})
+
+
+def test_a_critical_service_has_one_report_and_its_down_time_to_make_progress() -> None:
+    clock = FakeClock()
+    clock.advance(70)
+    asyncio.run(prove_service(service(), clock))
+    clock.advance(1)
+    with pytest.raises(ServiceError, match="have not come back for 71 s"):
+        asyncio.run(prove_service(service(), clock))
+
+
+@pytest.mark.parametrize(
+    "facts", [{"running": False}, {"options": SimpleNamespace(critical=False)}], ids=["not at work", "not critical"]
+)
+def test_who_owes_no_evidence_is_not_asked(facts) -> None:
+    clock = FakeClock()
+    clock.advance(10_000)
+    asyncio.run(prove_service(service(**facts), clock))

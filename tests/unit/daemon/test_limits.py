@@ -1,0 +1,24 @@
+import resource
+import subprocess
+import sys
+
+from ostler.daemon.limits import memory_in_use
+
+RAISE = """
+import resource
+from ostler.daemon.limits import raise_descriptor_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+assert raise_descriptor_limit() == hard
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+assert raise_descriptor_limit() == hard
+"""
+
+
+def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
+    # In a process of its own: the limit is the whole process's.
+    subprocess.run([sys.executable, "-c", RAISE], check=True, timeout=60)
+
+
+def test_the_memory_in_use_is_that_of_this_process() -> None:
+    assert resource.getpagesize() < memory_in_use() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,70 @@
+import asyncio
+import os
+import signal
+
+import pytest
+
+from ostler.config.paths import Paths
+from ostler.daemon import main
+from ostler.errors import ConfigurationError, Problem
+
+
+def test_signals_that_come_early_are_kept_and_handed_over_in_their_order() -> None:
+    async def run():
+        early, got = main._EarlySignals(), []
+        early.install(asyncio.get_running_loop())
+        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        early.hand_over(
+            lambda number: got.append(("stop", number)), lambda: got.append("reload"), lambda: got.append("dump")
+        )
+        assert got == ["reload", "dump", ("stop", signal.SIGTERM)]
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.05)
+        assert got[-1] == ("stop", signal.SIGINT)
+
+    asyncio.run(run())
+
+
+def test_problems_are_written_one_a_line_as_a_compiler_would(capsys) -> None:
+    main.print_problems(
+        ConfigurationError([Problem("ostler.toml:3:1", "unknown key"), Problem("ostler.toml:9:2", "no number")])
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("ostler.toml:3:1: unknown key")
+    assert lines[-1] == "ostler: 2 problems in the configuration; nothing was started"
+
+
+@pytest.fixture
+def _signals_as_before():
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tmp_path, capsys) -> None:
+    paths = Paths.find(str(tmp_path), {})
+    assert main.run_daemon(paths, ["log.level=7", "stor.x=1"]) == 78
+    err = capsys.readouterr().err
+    assert "--set: log.level" in err
+    assert "did you mean" in err
+    assert not paths.state.exists()
+    assert not paths.run.exists()
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypatch) -> None:
+    seen = []
+
+    async def run(paths, overrides, *, greet):
+        seen.append(overrides)
+        return 3, []
+
+    monkeypatch.setattr(main, "_run", run)
+    assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug") == 3
+    assert seen == [["log.level='info'", 'log.level="debug"']]

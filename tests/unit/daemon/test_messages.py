@@ -1,0 +1,122 @@
+import asyncio
+import stat
+
+import pytest
+
+from ostler.aio import Inbox
+from ostler.clock import SystemClock
+from ostler.config import load_text, validate
+from ostler.config.paths import Paths
+from ostler.daemon.messages import Messages, access_of, zmq_transport
+from ostler.errors import MessagingError
+from ostler.messaging import AsyncClient, Context, exposed
+from ostler.messaging.memory import MemoryTransport
+from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.types import Peer, Role
+
+
+class Control:
+    """Answers the self-call, or does not."""
+
+    rpc_version = "1.0"
+
+    def __init__(self) -> None:
+        self.deaf = False
+
+    @exposed(role="viewer", changes=False)
+    async def echo(self, ctx: Context, text: str = "") -> str:
+        """Return the text."""
+        if self.deaf:
+            await asyncio.Event().wait()
+        return text
+
+
+def configuration(text=""):
+    return validate(load_text(text), {}, {})
+
+
+def made(transport, text="", clock=None):
+    messages = Messages(configuration(text), transport, clock or virtual_clock(), Inbox(asyncio.get_running_loop()))
+    control = Control()
+    messages.start(control)
+    return messages, control
+
+
+def test_the_proof_is_a_call_that_goes_out_and_comes_in_again() -> None:
+    async def main():
+        messages, control = made(MemoryTransport())
+        await messages.prove()
+        await messages.prove()
+        assert messages.stats()["topics"]["ostler"]["requests"] == 2
+        control.deaf = True
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await messages.prove()
+        control.deaf = False
+        await messages.prove()
+        await messages.close()
+
+    run_virtual(main())
+
+
+def test_after_a_close_nothing_is_proven_and_a_second_close_is_harmless() -> None:
+    async def main():
+        messages, _ = made(MemoryTransport())
+        await messages.prove()
+        await messages.close()
+        await messages.close()
+        with pytest.raises(MessagingError):
+            await messages.prove()
+
+    run_virtual(main())
+
+
+def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> None:
+    class Half(MemoryTransport):
+        closed = 0
+
+        def serve_rpc(self):
+            link = super().serve_rpc()
+            close = link.close
+
+            def counted():
+                self.closed += 1
+                close()
+
+            link.close = counted
+            return link
+
+        def serve_events(self):
+            raise MessagingError("somebody else listens there")
+
+    async def main():
+        transport = Half()
+        with pytest.raises(MessagingError, match="somebody else"):
+            made(transport)
+        assert transport.closed == 1
+
+    run_virtual(main())
+
+
+def test_roles_come_from_the_configuration_and_unknown_names_are_logged(caplog) -> None:
+    access = access_of(configuration('[access]\nviewer = ["nobody-of-that-name"]\noperator = ["4242"]\n'))
+    assert access.role_of(Peer(4242, 4242, 1, "uid 4242")) is Role.OPERATOR
+    assert "nobody-of-that-name" in caplog.text
+
+
+def test_the_sockets_have_their_place_mode_and_limits(tmp_path) -> None:
+    async def main():
+        paths = Paths.find(str(tmp_path), {})
+        paths.run.mkdir(parents=True)
+        text = '[messaging]\nsocket_mode = "0600"\nmax_message_size = "1MiB"\nevent_queue = 5\n'
+        transport = zmq_transport(paths, configuration(text), {})
+        messages, _ = made(transport, text, SystemClock())
+        assert stat.S_IMODE(paths.rpc_socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE(paths.events_socket.stat().st_mode) == 0o600
+        assert transport.limits.queue == 5
+        async with AsyncClient(paths.rpc_address) as client:
+            assert await client.call("ostler", "echo", text="over a real socket") == "over a real socket"
+        await messages.close()
+        assert not paths.rpc_socket.exists()
+
+    asyncio.run(main())
