@@ -56,7 +56,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_the_tutorial_works_word_by_word(tmp_path: Path, terminal: Terminal) -> None:
     for block in blocks(ROOT / "docs" / "tutorial.md"):
         if block.file:

@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_there_is_named(path):
         BoundSocket(path.parent / "missing" / "rpc.sock", 0o600)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.usefixtures("modes_count")
 def test_trap_a_read_only_runtime_directory(path):
     path.parent.chmod(0o500)
     with pytest.raises(NotPermitted, match="make the folder writable"):

@@ -1,0 +1,39 @@
+"""What every test may count on, however the run was started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_OVERRIDE = 1 << 1
+_CAP_DAC_READ_SEARCH = 1 << 2
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C through: a shell without job control starts what runs in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def modes_count() -> Iterator[None]:
+    """Have the modes of files count for root as for every user, in the thread of the test."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, first of 0 to 31, then of 32 to 63
+
+    def ask(function: str, sets: ctypes.Array[ctypes.c_uint32]) -> None:
+        if getattr(libc, function)(header, sets):
+            raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
+
+    ask("capget", before)
+    without = (ctypes.c_uint32 * 6)(*before)
+    without[0] &= ~(_CAP_DAC_OVERRIDE | _CAP_DAC_READ_SEARCH)
+    ask("capset", without)
+    yield
+    ask("capset", before)
