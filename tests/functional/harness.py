@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ostler import Client
+
 HERE = Path(__file__).resolve().parent
 OSTLER = Path(sys.executable).with_name("ostler")
 NOBODY = 65534
@@ -228,9 +230,14 @@ class Daemon:
         """Let other users reach what lies below the root."""
         self.root.chmod(0o755)
 
+    def ask(self, topic: str, method: str, **arguments: Any) -> Any:
+        """Call a method from this process, which is ten times as fast as the command."""
+        with Client(root=str(self.root), timeout=PATIENCE) as client:
+            return client.call(topic, method, **arguments)
+
     def status(self) -> dict[str, Any]:
-        """Return `ostler status`."""
-        status = self.json("status")
+        """Return what `ostler status` shows."""
+        status = self.ask("ostler", "status")
         assert isinstance(status, dict)
         return status
 

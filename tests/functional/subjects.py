@@ -98,6 +98,72 @@ class EchoManager(Manager):
                 file.write(f"{what}\n")
 
 
+class Busybody(EchoManager):
+    """Has periodic tasks of every kind."""
+
+    class Options(EchoManager.Options):
+        notes: Path = Field(help="Folder for a file per task, with a line per run")
+        pace: Seconds = Field(0.05, gt=0, help="How often most of them run")
+
+    def _note(self, task: str) -> None:
+        with (self.options.notes / task).open("a") as file:
+            file.write(f"{time.monotonic()}\n")
+
+    @periodic(spacing="pace", run_at_once=True)
+    def well(self, ctx: Context) -> None:
+        """Do no harm."""
+        self._note("well")
+
+    @periodic(spacing="pace", run_at_once=True)
+    async def well_on_the_loop(self, ctx: Context) -> None:
+        """Do no harm on the loop."""
+        self._note("well_on_the_loop")
+
+    @periodic(spacing="pace", run_at_once=True)
+    def raises(self, ctx: Context) -> None:
+        """Raise each time until it is told to be good."""
+        self._note("raises")
+        if not (self.options.notes / "good").exists():
+            raise ValueError("no paper left")
+
+    @periodic(spacing="pace", run_at_once=True)
+    async def raises_on_the_loop(self, ctx: Context) -> None:
+        """Raise on the loop."""
+        raise ValueError("no ink left")
+
+    @periodic(spacing="pace", run_at_once=True)
+    def leaves(self, ctx: Context) -> None:
+        """Raise what would end a program."""
+        raise SystemExit(3)
+
+    @periodic(spacing="pace", run_at_once=True)
+    async def leaves_on_the_loop(self, ctx: Context) -> None:
+        """Raise what would end a program, on the loop."""
+        raise SystemExit(3)
+
+    @periodic(spacing="pace", run_at_once=True)
+    def never_ends(self, ctx: Context) -> None:
+        """Hang in a native call."""
+        self._note("never_ends")
+        ctypes.CDLL(None).sleep(3600)
+
+    @periodic(spacing="pace", run_at_once=True)
+    def slow(self, ctx: Context) -> None:
+        """Take longer than its spacing."""
+        self._note("slow")
+        time.sleep(0.2)
+        self._note("slow")
+
+
+class Blocker(EchoManager):
+    """Has one thread, and blocks it."""
+
+    @periodic(spacing=0.05, run_at_once=True)
+    def block(self, ctx: Context) -> None:
+        """Hold the only thread."""
+        ctypes.CDLL(None).sleep(3600)
+
+
 class SlowInit(EchoManager):
     """Takes long to start."""
 

@@ -69,7 +69,7 @@ def nothing_has_grown(daemon: Daemon, before: tuple[int, int]) -> None:
 
 
 def garbage(daemon: Daemon, name: str) -> dict[str, int]:
-    found = daemon.json("dump")["messages"][name]["garbage"]
+    found = daemon.ask("ostler", "dump")["messages"][name]["garbage"]
     assert isinstance(found, dict)
     return found
 

@@ -29,7 +29,7 @@ def another_user() -> None:
 
 
 def answers(daemon: Daemon) -> bool:
-    return bool(daemon.json("call", "echo", "echo", "text=well")["text"] == "well")
+    return bool(daemon.ask("echo", "echo", text="well")["text"] == "well")
 
 
 def refused(daemon: Daemon, *, before: list[str] | None = None) -> str:

@@ -43,7 +43,7 @@ def volumes(make_daemon) -> Callable[..., Daemon]:
 def there_is(daemon: Daemon) -> tuple[list[str], object, object]:
     """Return every file of the backend, every record of a volume, every record of a snapshot."""
     files = [name for name in daemon.files() if name.startswith("volumes")]
-    return files, daemon.json("volume", "list"), daemon.json("volume", "snapshot", "list")
+    return files, daemon.ask("volume", "list_volumes"), daemon.ask("volume", "list_snapshots")
 
 
 def refused(daemon: Daemon, wanted: dict[tuple[str, ...], tuple[int, str]]) -> None:
@@ -196,7 +196,7 @@ def creating(daemon: Daemon, image: Path, **options: object) -> subprocess.Popen
 
 
 def state(daemon: Daemon) -> list[str]:
-    return [row["state"] for row in daemon.json("volume", "list")]
+    return [row["state"] for row in daemon.ask("volume", "list_volumes")]
 
 
 def test_a_long_copy_shows_progress_and_ctrl_c_takes_it_back(volumes, image) -> None:

@@ -232,7 +232,7 @@ class Runs:
         if task.logged:
             task.logged.clear()
             _log.info("periodic task %s of %s works again", task.name, task.service)
-        if task.late:
+        if task.late and task.is_in_time:
             task.late = False
             _log.info("periodic task %s of %s took %.3g s", task.name, task.service, task.last_seconds)
         task.last_error = ""

@@ -138,6 +138,11 @@ class PeriodicTask:
         """Whether it has shown that its runs are too short to be worth a thread of their own."""
         return self.runs > 0 and self.last_seconds < _QUICK
 
+    @property
+    def is_in_time(self) -> bool:
+        """Whether its last run took less than its spacing; of a cron task, which has none, every run that has ended."""
+        return bool(self.mark.cron) or self.last_seconds < self.spacing
+
     def next_wall(self, now: float, wall: float) -> float:
         """Return the wall time of the next run, 0 when none is planned."""
         if not self.active:

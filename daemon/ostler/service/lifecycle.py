@@ -221,8 +221,8 @@ class Service:
         problems = []
         try:
             self._around.periodic.respace(self.topic, options)
-            timeout = options.start_timeout
-            await call_hook(self.topic, "reset", self.manager.reset, pool=self.pool, timeout=timeout)
+            # Beside the service's work: a service whose threads are all busy must not hold up the reload of the others.
+            await self._ask("reset", self.manager.reset, options.start_timeout)
         except OstlerError as error:
             problems.append(str(error))
         return problems + await self._backends.renew(spec)
@@ -294,6 +294,8 @@ class Service:
         # What no thread shows: periodic tasks that are `async def`.
         periodic = set(self._around.periodic.running(self.topic)) - {row.label for row in running}
         rows += [f"periodic task {name} of {self.topic}" for name in sorted(periodic)]
+        resets = [row for row in self._beside.running() if row.label == f"{self.topic}.reset"]
+        rows += [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in resets]
         if waiting:
             rows.append(f"{waiting} requests of {self.topic} in its queue")
         if others > 0:

@@ -1,0 +1,149 @@
+"""Periodic tasks in a real daemon that do all the things that go wrong, and what an operator sees of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Daemon, wait_for
+
+BUSY = """
+[daemon]
+stop_timeout = "1s"
+[services.busy]
+manager = "subjects:Busybody"
+notes = "{root}/notes"
+drain_timeout = "0.2s"
+"""
+BLOCKER = """
+[services.blocker]
+manager = "subjects:Blocker"
+workers = 1
+drain_timeout = "0.2s"
+"""
+
+
+@pytest.fixture
+def daemon(make_daemon) -> Daemon:
+    """A daemon with tasks of every kind, and a neighbour that blocks its only thread."""
+    made: Daemon = make_daemon(BUSY + BLOCKER)
+    (made.root / "notes").mkdir()
+    return made.start()
+
+
+def task(daemon: Daemon, name: str, service: str = "busy") -> dict[str, Any]:
+    """Return a task as `ostler periodic list` shows it."""
+    rows = daemon.ask("ostler", "periodic_list")
+    return next(row for row in rows if (row["service"], row["task"]) == (service, name))
+
+
+def notes(daemon: Daemon, name: str) -> list[float]:
+    path: Path = daemon.root / "notes" / name
+    return [float(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def others_go_on(daemon: Daemon) -> None:
+    """Wait until the tasks that do no harm have run ten times more."""
+    for name in ("well", "well_on_the_loop"):
+        before = task(daemon, name)["runs"]
+        wait_for(lambda name=name, before=before: task(daemon, name)["runs"] >= before + 10, f"{name} to run on")
+        assert task(daemon, name)["errors"] == 0
+
+
+def failing(daemon: Daemon, name: str, text: str) -> None:
+    row = wait_for(lambda: (found := task(daemon, name))["errors"] >= 5 and found, f"{name} to run again and again")
+    assert row["runs"] >= row["errors"] >= 5
+    assert text in row["last_error"]
+    assert row["next_run"] > 0
+    said = [line for line in daemon.log.splitlines() if f"periodic task {name} of busy failed" in line]
+    assert len(said) == 1
+    others_go_on(daemon)
+
+
+@pytest.mark.parametrize(("name", "text"), [("raises", "no paper left"), ("raises_on_the_loop", "no ink left")])
+def test_trap_a_periodic_task_that_raises(daemon, name: str, text: str) -> None:
+    failing(daemon, name, text)
+    if name == "raises":
+        (daemon.root / "notes" / "good").touch()
+        daemon.wait_log("periodic task raises of busy works again")
+        assert task(daemon, name)["last_error"] == ""
+
+
+@pytest.mark.parametrize("name", ["leaves", "leaves_on_the_loop"])
+def test_trap_a_periodic_task_that_raises_system_exit(daemon, name: str) -> None:
+    failing(daemon, name, "SystemExit: 3")
+    assert daemon.running.poll() is None
+
+
+def test_trap_a_periodic_task_that_never_ends(daemon) -> None:
+    wait_for(lambda: task(daemon, "never_ends")["running_since"] > 0, "it to begin")
+    others_go_on(daemon)
+    row = task(daemon, "never_ends")
+    assert row["running_since"] > 0
+    assert len(notes(daemon, "never_ends")) == 1
+    assert "periodic task never_ends of busy is slower than its spacing" in daemon.log
+    shown = [line for line in daemon.command("periodic", "list").stdout.splitlines() if "never_ends" in line]
+    assert "running for" in shown[0]
+    # It holds up a stop no longer than the stop may take, and is named.
+    daemon.stop()
+    assert "never_ends" in daemon.log.split("SIGTERM")[-1]
+
+
+def test_trap_a_periodic_task_that_is_slower_than_its_spacing(daemon) -> None:
+    wait_for(lambda: task(daemon, "slow")["runs"] >= 4, "it to run four times")
+    times = notes(daemon, "slow")
+    begins, ends = times[0::2], times[1::2]
+    assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False)), "never twice at once"
+    said = [line for line in daemon.log.splitlines() if "periodic task slow of busy is slower" in line]
+    assert len(said) == 1
+    assert task(daemon, "slow")["last_seconds"] >= 0.2
+    others_go_on(daemon)
+
+
+def test_trap_a_neighbour_that_blocks(daemon) -> None:
+    wait_for(lambda: task(daemon, "block", "blocker")["running_since"] > 0, "the neighbour to block")
+    others_go_on(daemon)
+    assert task(daemon, "tick", "blocker")["runs"] == 0  # its own other task waits for its only thread
+    assert daemon.ask("blocker", "echo_async", text="on the loop")["text"] == "on the loop"
+    assert daemon.status()["state"] == "up"
+
+
+def test_trap_a_spacing_changed_by_reload(daemon) -> None:
+    wait_for(lambda: task(daemon, "well")["runs"] >= 3, "it to run")
+    daemon.configure('[services.busy]\npace = "1h"\n', "conf.d/pace.toml")
+    verdict = daemon.json("reload")
+    assert "services.busy.pace" in [change["path"] for change in verdict["changes"]]
+    assert verdict["needs_restart"] == []
+    row = task(daemon, "well")
+    assert row["spacing"] == "3600 s"
+    wait_for(lambda: not task(daemon, "well")["running_since"], "a run under way to end")
+    runs = task(daemon, "well")["runs"]
+    daemon.configure('[services.busy]\npace = "0.1s"\n', "conf.d/pace.toml")
+    assert task(daemon, "well")["runs"] == runs
+    daemon.command("reload")
+    wait_for(lambda: task(daemon, "well")["runs"] >= runs + 3, "it to run by its new spacing")
+
+
+def test_tasks_are_listed_run_paused_and_resumed(daemon) -> None:
+    listed = daemon.command("periodic", "list").stdout
+    for words in ("well_on_the_loop", "0.05 s", "failing", "ValueError: no paper left"):
+        wait_for(lambda words=words: words in daemon.command("periodic", "list").stdout, words, more=lambda: listed)
+    assert "paused" in daemon.command("periodic", "pause", "busy", "well").stdout
+    row = wait_for(lambda: not (found := task(daemon, "well"))["running_since"] and found, "a last run to end")
+    assert row["paused"]
+    assert row["next_run"] == 0
+    others = task(daemon, "well_on_the_loop")["runs"]
+    wait_for(lambda: task(daemon, "well_on_the_loop")["runs"] > others + 5, "the others to run on")
+    paused = task(daemon, "well")["runs"]
+    daemon.command("periodic", "run", "busy", "well")
+    wait_for(lambda: task(daemon, "well")["runs"] == paused + 1, "one run")
+    daemon.command("periodic", "resume", "busy", "well")
+    wait_for(lambda: task(daemon, "well")["runs"] > paused + 3, "it to run again")
+
+
+def test_tasks_that_cannot_be_run_are_refused_by_name(daemon) -> None:
+    wait_for(lambda: task(daemon, "never_ends")["running_since"] > 0, "it to begin")
+    assert "has no periodic task wel" in daemon.command("periodic", "run", "busy", "wel", check=1).stderr
+    assert "periodic task" in daemon.command("periodic", "pause", "nobody", "well", check=1).stderr
+    assert "running" in daemon.command("periodic", "run", "busy", "never_ends", check=1).stderr
