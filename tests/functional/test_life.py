@@ -323,3 +323,23 @@ def test_trap_without_systemd(make_daemon) -> None:
     daemon.wait_log("ready:")
     assert daemon.status()["state"] == "up"
     assert daemon.stop() == 0
+
+
+def test_trap_stop_before_start(make_daemon) -> None:
+    daemon = make_daemon(ECHO).start(wait=False)
+    # The stop comes as soon as it can be heard at all: the configuration has not been read, nothing has been made.
+    heard = 1 << (signal.SIGTERM - 1)
+
+    def listens() -> bool:
+        lines = Path(f"/proc/{daemon.running.pid}/status").read_text().splitlines()
+        return any(line.startswith("SigCgt") and int(line.split()[1], 16) & heard for line in lines)
+
+    wait_for(listens, "SIGTERM to be caught")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_end() == 0
+    assert "Traceback" not in daemon.log
+    assert not any(fields.get("READY") for fields in daemon.notices.received)
+    assert "init" not in touched(daemon)
+    assert not (daemon.root / "run" / "rpc.sock").exists()
+    daemon.start()
+    assert daemon.stop() == 0

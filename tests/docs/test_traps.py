@@ -1,0 +1,192 @@
+"""The traps that are closed, each with the tests that fail when it is open; `docs/traps.md` is made from this table.
+
+python tests/docs/test_traps.py > docs/traps.md
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "traps.md"
+
+LIFE = "tests/functional/test_life.py::test_trap_"
+BAD = "tests/functional/test_bad_configuration.py::test_trap_"
+DEVICES = "tests/functional/test_devices.py::test_trap_"
+PERIODIC = "tests/functional/test_periodic.py::test_trap_"
+MACHINE = "tests/functional/test_machine.py::test_trap_"
+HOST = "tests/unit/plugins/test_host.py::test_trap_"
+REFERENCE = "tests/unit/plugins/test_reference.py::test_trap_"
+CONTRACT = "tests/unit/driver/test_contract.py::test_trap_"
+DRIVERS = "tests/unit/driver/test_drivers.py::test_trap_"
+SCHEDULER = "tests/unit/periodic/test_scheduler.py::test_trap_"
+
+TRAPS: dict[str, dict[str, list[str]]] = {
+    "Life": {
+        "READY only when work is possible": [
+            LIFE + "ready_only_when_work_is_possible",
+            "tests/systemd/test_start.py::test_trap_ready_only_when_work_is_possible",
+        ],
+        "SIGHUP before the handler is set": [LIFE + "sighup_before_the_handler_is_set"],
+        "SIGHUP with a file that does not parse": [LIFE + "sighup_with_a_file_that_does_not_parse"],
+        "SIGHUP with a bad typed value": [LIFE + "sighup_with_a_bad_typed_value"],
+        "SIGHUP then SIGTERM": [LIFE + "sighup_then_sigterm"],
+        "50 SIGHUPs in a second": [LIFE + "50_sighups_in_a_second"],
+        "SIGTERM during `init_host`": [LIFE + "sigterm_during_init_host"],
+        "SIGTERM with a driver hung in a native call": [LIFE + "sigterm_with_a_driver_hung_in_a_native_call"],
+        "second SIGTERM": [LIFE + "second_sigterm", "tests/systemd/test_stop.py::test_trap_a_second_sigterm_is_fast"],
+        "`stop` before `start`": [LIFE + "stop_before_start"],
+        "failed start leaves nothing behind": [LIFE + "failed_start_leaves_nothing_behind"],
+        "a manager that raises `SystemExit` or `KeyboardInterrupt`": [
+            LIFE + "a_manager_that_raises_system_exit_or_keyboard_interrupt_at_start",
+            LIFE + "a_method_that_raises_system_exit_or_keyboard_interrupt",
+        ],
+        "an eternal task that ends": [
+            "tests/unit/aio/test_tasks.py::test_trap_an_eternal_task_that_ends_is_reported_with_its_reason",
+        ],
+    },
+    "Plugins": {
+        "one that fails to import": [
+            BAD + "a_plugin_that_fails_to_import", HOST + "a_plugin_that_fails_to_import_fails_alone",
+        ],
+        "one that raises in a hook": [
+            BAD + "a_plugin_that_raises_in_a_hook",
+            HOST + "a_plugin_that_raises_in_a_hook_contributes_nothing_and_hides_nobody",
+        ],
+        "a misspelt hook": [BAD + "a_misspelt_hook", HOST + "a_misspelt_hook_is_an_error_that_guesses"],
+        "an async hook": [BAD + "an_async_hook", HOST + "an_async_hook_is_refused_before_it_is_called"],
+        "two with one name": [
+            BAD + "two_plugins_with_one_name",
+            HOST + "two_plugins_with_one_name_the_second_is_left_out_and_both_are_named",
+        ],
+        "one built for another API version": [
+            BAD + "a_plugin_built_for_another_api_version",
+            HOST + "a_plugin_for_another_api_version_is_refused_by_name",
+        ],
+        "a driver that is an empty class": [
+            DEVICES + "a_driver_that_is_an_empty_class_and_one_with_a_wrong_signature",
+            CONTRACT + "a_driver_that_is_an_empty_class",
+            CONTRACT + "an_empty_class_below_a_contract_without_abstract_methods",
+        ],
+        "a driver with a wrong signature": [
+            DEVICES + "a_driver_that_is_an_empty_class_and_one_with_a_wrong_signature",
+            CONTRACT + "a_driver_with_a_wrong_signature",
+        ],
+        "a driver that never comes back": [
+            DEVICES + "a_driver_that_never_comes_back",
+            DEVICES + "a_driver_that_hangs_is_stuck_by_name_while_the_others_work",
+            DRIVERS + "a_driver_that_never_comes_back_is_stuck_while_the_others_work",
+        ],
+        "one that fails three times and then works": [
+            DEVICES + "a_driver_that_fails_three_times_and_then_works",
+            DRIVERS + "a_driver_that_fails_three_times_and_then_works",
+        ],
+        "a manager named by class, module, object and factory": [
+            DEVICES + "a_manager_named_by_class_module_object_and_factory",
+            REFERENCE + "a_manager_named_by_class",
+            REFERENCE + "a_manager_named_by_module",
+            REFERENCE + "a_manager_named_by_object",
+            REFERENCE + "a_manager_named_by_factory",
+        ],
+    },
+    "Periodic": {
+        "one that raises": [
+            PERIODIC + "a_periodic_task_that_raises",
+            SCHEDULER + "a_task_that_raises_harms_nobody_is_seen_and_is_logged_once",
+        ],
+        "one that raises `SystemExit`": [
+            PERIODIC + "a_periodic_task_that_raises_system_exit",
+            SCHEDULER + "a_task_that_raises_system_exit_harms_nobody_is_seen_and_is_logged_once",
+        ],
+        "one slower than its spacing": [
+            PERIODIC + "a_periodic_task_that_is_slower_than_its_spacing",
+            SCHEDULER + "a_task_slower_than_its_spacing_never_runs_twice_at_once",
+        ],
+        "one that never ends": [
+            PERIODIC + "a_periodic_task_that_never_ends",
+            SCHEDULER + "a_task_that_never_ends_is_seen_and_its_neighbours_go_on",
+        ],
+        "10,000 of them": [
+            SCHEDULER + "ten_thousand_tasks_all_run_on_time",
+            SCHEDULER + "ten_thousand_tasks_of_one_moment_all_run_in_the_pool",
+        ],
+        "a spacing changed by reload": [
+            PERIODIC + "a_spacing_changed_by_reload", SCHEDULER + "a_spacing_changed_by_reload",
+        ],
+        "one neighbour that blocks": [
+            PERIODIC + "a_neighbour_that_blocks",
+            SCHEDULER + "one_neighbour_that_blocks_does_not_hold_up_other_services",
+        ],
+    },
+    "Machine": {
+        "a socket left over from a dead daemon, and one of a living daemon": [
+            MACHINE + "a_socket_left_over_from_a_dead_daemon",
+            MACHINE + "a_socket_of_a_living_daemon",
+            MACHINE + "the_state_of_a_living_daemon",
+        ],
+        "started in an empty environment": [MACHINE + "started_in_an_empty_environment"],
+        "started without systemd": [MACHINE + "without_systemd"],
+        "started as a user": [MACHINE + "started_as_a_user"],
+    },
+}  # fmt: skip
+
+
+def page() -> str:
+    """Return the table as a page."""
+    lines = [
+        "# Traps",
+        "",
+        "What daemons of this kind have stumbled over, and the tests that fail when Ostler does. Made from the table in",
+        "`tests/docs/test_traps.py`, which also sees to it that each of these tests is there.",
+    ]
+    for area, traps in TRAPS.items():
+        lines += ["", f"## {area}", "", "| trap | tests |", "|---|---|"]
+        lines += [f"| {trap} | {'<br>'.join(f'`{test}`' for test in tests)} |" for trap, tests in traps.items()]
+    return "\n".join(lines) + "\n"
+
+
+def tests_in(path: Path) -> set[str]:
+    """Return the names of the test functions of a file that are not skipped for ever."""
+    return {
+        node.name
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not any("mark.skip(" in (mark := ast.unparse(each)) or "mark.xfail" in mark for each in node.decorator_list)
+    }
+
+
+def named() -> Iterator[tuple[str, str]]:
+    for area, traps in TRAPS.items():
+        for trap, tests in traps.items():
+            assert tests, f"{area}: {trap} has no test"
+            for test in tests:
+                yield f"{area}: {trap}", test
+
+
+@pytest.mark.parametrize(("trap", "test"), named())
+def test_the_test_of_a_trap_is_there(trap: str, test: str) -> None:
+    file, _, name = test.partition("::")
+    assert name.startswith("test_trap_"), trap
+    assert name in tests_in(ROOT / file), f"{trap}: {file} has no {name}"
+
+
+def test_no_area_has_lost_a_trap() -> None:
+    assert {area: len(traps) for area, traps in TRAPS.items()} == {
+        "Life": 13,
+        "Plugins": 11,
+        "Periodic": 7,
+        "Machine": 4,
+    }
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "make it anew: python tests/docs/test_traps.py > docs/traps.md"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
