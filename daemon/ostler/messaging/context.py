@@ -114,10 +114,19 @@ class Context:
             done: How much is done, in bytes, steps or whatever the method counts.
             total: How much there is, 0 when that is not known.
             text: What is being done now.
+
+        Raises:
+            TypeError: An argument is of another type. Said here, where the mistake is, and not where it is sent.
         """
+        _check_progress(done, total, text)
         self.last_progress = self._clock.monotonic()
         if self._on_progress is not None:
             self._on_progress(Progress(done, total, text))
+
+
+def _check_progress(done: object, total: object, text: object) -> None:
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or not isinstance(text, str):
+        raise TypeError(f"progress takes two numbers and a text, got {done!r}, {total!r}, {text!r}")
 
 
 _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostler_context", default=None)

@@ -96,3 +96,18 @@ def test_without_a_watchdog_of_systemd_evidence_is_collected_and_nobody_is_pinge
         await bench.end()
 
     run_virtual(main())
+
+
+def test_in_the_stop_pings_go_on_and_nothing_is_missed() -> None:
+    async def main() -> None:
+        bench = Bench(10.0)
+        bench.hang = True
+        await asyncio.sleep(1)
+        await bench.watchdog.stop()
+        before = bench.pings
+        await asyncio.sleep(60)
+        assert bench.pings - before >= 20
+        assert bench.lost == []
+        await bench.end()
+
+    run_virtual(main())

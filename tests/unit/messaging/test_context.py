@@ -46,3 +46,12 @@ def test_serving_is_for_the_block():
     with serving(context):
         assert current_context() is context
     assert current_context() is None
+
+
+@pytest.mark.parametrize("wrong", [(0.3, "a third"), ("1",), (1, 2, 3)])
+def test_progress_of_another_type_is_said_where_the_mistake_is(wrong):
+    seen = []
+    context = Context("lamp", "switch", on_progress=seen.append)
+    with pytest.raises(TypeError, match="two numbers and a text"):
+        context.progress(*wrong)
+    assert seen == []
