@@ -47,6 +47,7 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             LIFE + "a_method_that_raises_system_exit_or_keyboard_interrupt",
         ],
         "an eternal task that ends": [
+            "tests/unit/daemon/test_core.py::test_trap_an_eternal_task_that_ends_stops_the_daemon_with_its_reason",
             "tests/unit/aio/test_tasks.py::test_trap_an_eternal_task_that_ends_is_reported_with_its_reason",
         ],
     },
@@ -141,7 +142,7 @@ def page() -> str:
     lines = [
         "# Traps",
         "",
-        "What daemons of this kind have stumbled over, and the tests that fail when Ostler does. Made from the table in",
+        "What daemons of this kind have stumbled over, and the tests that fail when Ostler does. Made from a table in",
         "`tests/docs/test_traps.py`, which also sees to it that each of these tests is there.",
     ]
     for area, traps in TRAPS.items():
@@ -168,7 +169,7 @@ def named() -> Iterator[tuple[str, str]]:
                 yield f"{area}: {trap}", test
 
 
-@pytest.mark.parametrize(("trap", "test"), named())
+@pytest.mark.parametrize(("trap", "test"), list(named()))
 def test_the_test_of_a_trap_is_there(trap: str, test: str) -> None:
     file, _, name = test.partition("::")
     assert name.startswith("test_trap_"), trap
