@@ -151,7 +151,7 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def tests_in(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     """Return the names of the test functions of a file that are not skipped for ever."""
     return {
         node.name
@@ -173,7 +173,7 @@ def named() -> Iterator[tuple[str, str]]:
 def test_the_test_of_a_trap_is_there(trap: str, test: str) -> None:
     file, _, name = test.partition("::")
     assert name.startswith("test_trap_"), trap
-    assert name in tests_in(ROOT / file), f"{trap}: {file} has no {name}"
+    assert name in names_in(ROOT / file), f"{trap}: {file} has no {name}"
 
 
 def test_no_area_has_lost_a_trap() -> None:
