@@ -49,7 +49,7 @@ def test_trap_ready_only_when_work_is_possible(make_daemon) -> None:
 def test_ready_means_that_the_first_call_is_answered(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     assert daemon.status()["services"][0]["state"] == "up"
-    assert daemon.json("call", "echo", "echo_async", "text=at once")["text"] == "at once"
+    assert daemon.ask("echo", "echo_async", text="at once")["text"] == "at once"
 
 
 def test_trap_sighup_before_the_handler_is_set(make_daemon) -> None:
@@ -90,7 +90,7 @@ def test_trap_sighup_with_a_file_that_does_not_parse(make_daemon) -> None:
     daemon.signal(signal.SIGHUP)
     daemon.notices.wait(lambda fields: "refused" in fields.get("STATUS", ""), after=seen)
     assert "ostler.toml:1:" in daemon.log
-    assert daemon.json("call", "echo", "echo", "text=still here")["text"] == "still here"
+    assert daemon.ask("echo", "echo", text="still here")["text"] == "still here"
     refused = daemon.command("reload", check=78)
     assert "ostler.toml:1:" in refused.stderr
 
@@ -115,7 +115,7 @@ def test_a_good_reload_changes_what_is_live_and_names_what_is_not(make_daemon) -
     verdict = daemon.json("reload")
     assert verdict["ok"]
     assert verdict["needs_restart"] == ["services.echo.workers"]
-    assert daemon.json("call", "echo", "echo", "text=hello")["text"] == "well, hello"
+    assert daemon.ask("echo", "echo", text="hello")["text"] == "well, hello"
     reloading = [fields for fields in daemon.notices.received[seen:] if "RELOADING" in fields]
     assert len(reloading) == 1
     assert int(reloading[0]["MONOTONIC_USEC"]) > 0
@@ -127,7 +127,7 @@ def test_a_reset_that_fails_is_in_the_verdict_and_the_daemon_goes_on(make_daemon
     daemon.configure(ECHO + 'greeting = "fail"\n')
     failed = daemon.command("reload", check=1)
     assert "this greeting cannot be" in failed.stdout + failed.stderr
-    assert daemon.json("call", "echo", "echo", "text=x")["text"] == "failx"
+    assert daemon.ask("echo", "echo", text="x")["text"] == "failx"
 
 
 def test_trap_sighup_then_sigterm(make_daemon) -> None:
@@ -146,7 +146,7 @@ def test_trap_50_sighups_in_a_second(make_daemon) -> None:
     wait_for(lambda: "reset" in touched(daemon), "a reset")
     daemon.configure(ECHO + 'greeting = "last "\n')
     daemon.command("reload")
-    assert daemon.json("call", "echo", "echo", "text=one")["text"] == "last one"
+    assert daemon.ask("echo", "echo", text="one")["text"] == "last one"
     assert 1 <= touched(daemon).count("reset") <= 51
     assert daemon.stop() == 0
 
@@ -229,7 +229,7 @@ def test_trap_a_method_that_raises_system_exit_or_keyboard_interrupt(make_daemon
     daemon = make_daemon(ECHO).start()
     failed = daemon.command("call", "echo", "leave", f"kind={kind}", check=1)
     assert kind in failed.stderr
-    assert daemon.json("call", "echo", "echo", "text=alive")["text"] == "alive"
+    assert daemon.ask("echo", "echo", text="alive")["text"] == "alive"
 
 
 def test_services_start_after_what_they_need(make_daemon) -> None:
@@ -298,14 +298,14 @@ def test_trap_a_killed_daemon_leaves_a_socket_that_the_next_one_takes(make_daemo
     seen = len(daemon.notices.received)
     daemon.start(wait=False)
     daemon.wait_ready(seen)
-    assert daemon.json("call", "echo", "echo", "text=again")["text"] == "again"
+    assert daemon.ask("echo", "echo", text="again")["text"] == "again"
 
 
 def test_trap_a_second_daemon_on_the_same_root_is_refused(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     second = daemon.command("run", check=1, env={**os.environ, "PYTHONPATH": daemon.environ["PYTHONPATH"]})
     assert str(daemon.running.pid) in second.stderr
-    assert daemon.json("call", "echo", "echo", "text=mine")["text"] == "mine"
+    assert daemon.ask("echo", "echo", text="mine")["text"] == "mine"
 
 
 def test_trap_an_empty_environment(make_daemon) -> None:
