@@ -18,7 +18,7 @@ from ostler.types import PeriodicStatus
 
 _MANY = 500
 _LATE = 0.006
-_EARLY = 0.01
+_EARLY = 0.014
 """With many tasks the wake-ups cost the most. So a task may start this early, together with one that is due now; and
 where there are more than `_MANY`, the timer waits `_LATE` seconds for more of them."""
 
