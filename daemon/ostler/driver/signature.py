@@ -68,10 +68,13 @@ def _position(parameter: Parameter, index: int, offered: Signature) -> str:
     """Look at one parameter that callers may give by position, and by name unless it is positional-only."""
     if index >= len(offered.positional):
         only_by_name = parameter.name in offered.keywords
-        by_name = parameter.kind is Parameter.POSITIONAL_ONLY or (offered.takes_any and not only_by_name)
+        elsewhere = _is_elsewhere(parameter, offered)
+        by_name = parameter.kind is Parameter.POSITIONAL_ONLY or (
+            offered.takes_any and not only_by_name and not elsewhere
+        )
         if offered.takes_more and by_name:
             return ""
-        how = " by position" if only_by_name else ""
+        how = " by position" if only_by_name else " in its place" if elsewhere else ""
         return f"it does not take `{parameter.name}`{how}"
     there = offered.positional[index]
     if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD:
@@ -89,9 +92,14 @@ def _keyword(parameter: Parameter, wanted: Signature, offered: Signature) -> str
     named = {p.name: p for p in behind if p.kind is p.POSITIONAL_OR_KEYWORD}
     there = offered.keywords.get(parameter.name) or named.get(parameter.name)
     if there is None:
-        taken = any(p.name == parameter.name and p.kind is p.POSITIONAL_OR_KEYWORD for p in offered.positional)
+        taken = _is_elsewhere(parameter, offered)
         return "" if offered.takes_any and not taken else f"it does not take `{parameter.name}` by name alone"
     return _default(parameter, there)
+
+
+def _is_elsewhere(parameter: Parameter, offered: Signature) -> bool:
+    """Return whether a keyword of this name would meet a parameter that has got its value by position."""
+    return any(p.name == parameter.name and p.kind is p.POSITIONAL_OR_KEYWORD for p in offered.positional)
 
 
 def _default(parameter: Parameter, there: Parameter) -> str:
@@ -106,4 +114,5 @@ def _further(wanted: Signature, offered: Signature) -> list[Parameter]:
     known = set(wanted.keywords)
     # One of the positional names that stands among the keywords has been reported by `_position`.
     known |= {p.name for p in wanted.positional if p.kind is p.POSITIONAL_OR_KEYWORD} & set(offered.keywords)
-    return [p for p in more if p.default is p.empty and p.name not in known]
+    # A positional-only one does not get the keyword of its name.
+    return [p for p in more if p.default is p.empty and (p.kind is p.POSITIONAL_ONLY or p.name not in known)]

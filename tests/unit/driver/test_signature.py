@@ -47,6 +47,8 @@ def test_what_accepts_every_call_fits(offered):
         (lambda *args: 0, lambda: 0, "it does not take any number of arguments"),
         (lambda **kwargs: 0, lambda: 0, "it does not take any keyword"),
         (lambda a: 0, lambda *args: 0, "it does not take `a`"),
+        (lambda b, /, a: 0, lambda a, *args, **kwargs: 0, "it does not take `a` in its place"),
+        (lambda a, *, b: 0, lambda a, b, /, **kwargs: 0, "it asks for `b`, which callers do not give"),
         (lambda a: 0, lambda **kwargs: 0, "it does not take `a`"),
     ],
 )
