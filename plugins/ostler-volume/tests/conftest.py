@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,19 +162,30 @@ def root():
 
 
 @pytest.fixture
-def mounted(root, tmp_path):
+def mkfs(root):
+    """Make a file system in a file or on a device; skips where its tool is not installed, and fails there in CI."""
+
+    def make(kind, place, *options):
+        tool = f"mkfs.{kind}"
+        if shutil.which(tool) is None:
+            give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            give_up(f"{tool} is not installed")
+        subprocess.run([tool, "-q", *options, str(place)], check=True, capture_output=True)
+
+    return make
+
+
+@pytest.fixture
+def mounted(mkfs, tmp_path):
     """Make a file system in a file and mount it; yields its folder."""
     done = []
 
     def make(kind, size=320 * MIB, *options):
-        tool = f"mkfs.{kind}"
-        if subprocess.run(["which", tool], capture_output=True, check=False).returncode:
-            pytest.skip(f"{tool} is not installed")
         backing, place = tmp_path / f"{kind}.img", tmp_path / kind
         with backing.open("wb") as file:
             file.truncate(size)
         place.mkdir()
-        subprocess.run([tool, "-q", *options, str(backing)], check=True, capture_output=True)
+        mkfs(kind, backing, *options)
         subprocess.run(["mount", "-o", "loop", str(backing), str(place)], check=True, capture_output=True)
         done.append(place)
         return place

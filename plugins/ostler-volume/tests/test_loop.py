@@ -50,8 +50,8 @@ def test_an_open_device_is_busy_and_stays_when_it_is_closed(volume):
     assert loop.attached({"a": volume}) == {}
 
 
-def test_a_mounted_device_is_busy(volume, tmp_path):
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(volume)], check=True)
+def test_a_mounted_device_is_busy(volume, mkfs, tmp_path):
+    mkfs("ext4", volume, "-F")
     device, place = loop.attach(volume), tmp_path / "mnt"
     place.mkdir()
     subprocess.run(["mount", device, str(place)], check=True)
