@@ -84,13 +84,15 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Peer(msgspec.Struct, frozen=True):
     """Who sent a message: the user and process behind an ipc connection, as the kernel told at connect time.
 
-    `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`).
+    `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`). `key` is the
+    public CURVE key (Z85) that a peer on the network has proved to hold, empty for others.
     """
 
     uid: int = -1
     gid: int = -1
     pid: int = -1
     name: str = "unknown"
+    key: str = ""
 
 
 LOCAL_PEER = Peer(name="local")

@@ -32,11 +32,13 @@ class Context:
         deadline: Moment of the monotonic clock after which nobody waits for the result; None for no limit.
         clock: The source of time.
         on_progress: Receives each progress report, on the thread that made it.
+
+    `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
     """
 
     __slots__ = (
         "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "peer",
-        "request_id", "role", "topic",
+        "request_id", "role", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class Context:
         self.peer = peer
         self.role = role
         self.deadline = deadline
+        self.trace = ""
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress

@@ -33,10 +33,15 @@ FANOUT: Final = 4
 """Flag: a cast to every service on the topic."""
 PROGRESS: Final = 8
 """Flag: the caller wants to hear of progress."""
+STREAM: Final = 16
+"""Flag: the caller takes a stream; `credit` says how many items at first."""
+RETRY: Final = 32
+"""Flag: the caller may send this request again under the same `request_id`; the answer is kept for that."""
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Name = Annotated[str, Meta(max_length=255)]
 _Seconds = Annotated[float, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0, le=2**31)]
 _V = Literal[1]
 
 
@@ -45,6 +50,8 @@ class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
 
     `id` is chosen by the client, once per connection; `request_id` goes into logs and stays the same over a retry.
     `arguments` is a map. `timeout` is in seconds from now, None for no deadline. An empty `host` is the one here.
+    `trace` is a W3C `traceparent`, empty when nobody traces. `credit` is the number of items that a caller of a stream
+    takes at first.
     """
 
     v: _V
@@ -57,6 +64,8 @@ class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
     flags: int = 0
     host: _Name = ""
     version: _Name = ""
+    trace: _Name = ""
+    credit: _Count = 0
 
 
 class Cancel(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -64,6 +73,14 @@ class Cancel(msgspec.Struct, array_like=True, tag=2, gc=False):
 
     v: _V
     id: _Id
+
+
+class Credit(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """The caller of a stream takes so many items more."""
+
+    v: _V
+    id: _Id
+    items: _Count
 
 
 class Reply(msgspec.Struct, array_like=True, tag=10, gc=False):
@@ -114,8 +131,16 @@ class Beat(msgspec.Struct, array_like=True, tag=14, gc=False):
     interval: _Seconds
 
 
-ToServer: TypeAlias = Request | Cancel
-ToClient: TypeAlias = Reply | Failure | Accepted | Advance | Beat
+class Items(msgspec.Struct, array_like=True, tag=15, gc=False):
+    """The next items of a stream, in their order. A stream ends with a `Reply` (whose result is nil) or a `Failure`."""
+
+    v: _V
+    id: _Id
+    items: list[Raw]
+
+
+ToServer: TypeAlias = Request | Cancel | Credit
+ToClient: TypeAlias = Reply | Failure | Accepted | Advance | Beat | Items
 
 _encoder = Encoder()
 _to_server: Decoder[ToServer] = Decoder(ToServer)
@@ -221,8 +246,8 @@ def decode_to_client(data: bytes | memoryview) -> ToClient:
         raise _bad(data, str(error), _TAGS_TO_SERVER) from None
 
 
-_TAGS_TO_SERVER = frozenset({1, 2})
-_TAGS_TO_CLIENT = frozenset({10, 11, 12, 13, 14})
+_TAGS_TO_SERVER = frozenset({1, 2, 3})
+_TAGS_TO_CLIENT = frozenset({10, 11, 12, 13, 14, 15})
 
 
 def _bad(data: bytes | memoryview, text: str, other_direction: frozenset[int]) -> BadEnvelope:

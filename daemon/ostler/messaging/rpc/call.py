@@ -25,7 +25,19 @@ class Call:
         peer: Who asks.
     """
 
-    __slots__ = ("begun", "context", "endpoint", "method", "peer", "request", "settled", "task")
+    __slots__ = (
+        "admitted",
+        "arrived_at",
+        "begun",
+        "context",
+        "endpoint",
+        "method",
+        "peer",
+        "request",
+        "settled",
+        "task",
+        "traced",
+    )
 
     context: Context
     endpoint: Endpoint
@@ -34,8 +46,11 @@ class Call:
     def __init__(self, request: Request, peer: Peer) -> None:
         self.request = request
         self.peer = peer
+        self.arrived_at = 0.0
+        self.admitted = False
         self.settled = False
         self.begun = False
+        self.traced = False
         self.task: asyncio.Task[object] | None = None
 
     @property

@@ -29,6 +29,7 @@ from ostler.messaging.rpc import eager
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.sweeper import Sweeper
+from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.target import did_you_mean
 from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription
 
@@ -66,6 +67,8 @@ class Dispatcher:
         self.limits = limits or DispatcherLimits()
         self.on_fanout: Callable[[str, str, str], None] | None = None
         """Told topic, method and request id of each fanout that was accepted."""
+        self.audit: Audit | None = None
+        self.tracer: Tracer | None = None
         self.clock = clock
         self._inbox = inbox
         self._endpoints: dict[str, Endpoint] = {}
@@ -124,8 +127,12 @@ class Dispatcher:
             call.endpoint = endpoint = self._admit(call)
             call.method = method = endpoint.method(call.request.method)
             self._permit(call, endpoint, method)
+            call.admitted = True
             flags = call.request.flags
             values, named = method.signature.decode(call.request.arguments, lenient=bool(flags & LENIENT))
+            if self.tracer is not None:
+                call.traced = True
+                self.tracer.begin(call)
             if flags or not method.is_async:
                 self._begin_slowly(call, values, named)
             else:
@@ -138,6 +145,7 @@ class Dispatcher:
     def _admit(self, call: Call) -> Endpoint:
         """Make the context of a request, and find who is to serve it."""
         request = call.request
+        call.arrived_at = now = self.clock.monotonic()
         role = self.access.role_of(call.peer)
         if role is None:
             raise self._stranger(call)
@@ -145,11 +153,12 @@ class Dispatcher:
         if request.timeout is not None:
             if request.timeout <= 0:
                 raise DeadlineExceeded(f"the deadline of {call.where} had passed before it began")
-            deadline = self.clock.monotonic() + request.timeout
+            deadline = now + request.timeout
         call.context = Context(
             request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
             deadline=deadline, clock=self.clock, on_progress=call.advance if request.flags & PROGRESS else None,
         )  # fmt: skip
+        call.context.trace = request.trace
         endpoint = self._endpoints.get(request.topic)
         if endpoint is None or request.host or request.version or endpoint.draining:
             endpoint = self._find(request)
@@ -206,6 +215,7 @@ class Dispatcher:
                 retry_after=1.0, limit=self.limits.max_in_flight,
             )  # fmt: skip
         endpoint.requests += 1
+        method.stats.requests += 1
 
     def _refuse(self, call: Call, error: OstlerError) -> None:
         endpoint = self._endpoints.get(call.request.topic)
@@ -213,6 +223,7 @@ class Dispatcher:
             endpoint.refused += 1
             endpoint.errors[type(error).__name__] += 1
         call.settled = True
+        self._over(call, error)
         no_such_method = endpoint is not None and isinstance(error, TargetNotFound)
         if call.request.flags & FANOUT and isinstance(error, _UNREACHED) and not no_such_method:
             call.accepted(0)
@@ -241,6 +252,17 @@ class Dispatcher:
         call.accepted(1)
         if call.request.flags & FANOUT and self.on_fanout is not None:
             self.on_fanout(call.request.topic, call.request.method, call.request.request_id)
+
+    def _over(self, call: Call, error: OstlerError | None) -> None:
+        """Count the end of a request, once: of a call with its answer, of a cast with its work."""
+        if call.admitted:
+            stats = call.method.stats
+            stats.took(self.clock.monotonic() - call.arrived_at)
+            stats.errors += error is not None
+        if self.audit is not None and (error is not None or call.method.exposure.changes):
+            self.audit.record(call, error)
+        if call.traced and self.tracer is not None:
+            self.tracer.end(call, error)
 
     def _begin_async(self, call: Call, work: Any) -> None:
         loop = self._loop or self._find_loop()
@@ -300,6 +322,8 @@ class Dispatcher:
             self._fail(call, error)
         elif not call.settled and packed is not None:
             self._settle(call, packed)
+        elif call.request.flags & (CAST | FANOUT):
+            self._over(call, None)
 
     def _finish(self, call: Call, result: Any, error: BaseException | None) -> None:
         if error is None and not call.settled:
@@ -307,6 +331,8 @@ class Dispatcher:
                 self._settle(call, call.pack(result))
             except OstlerError as unfit:
                 error = unfit
+        elif error is None and call.request.flags & (CAST | FANOUT):
+            self._over(call, None)
         if error is not None:
             self._fail(call, error)
 
@@ -314,6 +340,7 @@ class Dispatcher:
         call.settled = True
         call.endpoint.replies += 1
         call.reply(packed)
+        self._over(call, None)
 
     def _fail(self, call: Call, raised: BaseException) -> None:
         """Tell the caller, or the log when nobody waits for the answer."""
@@ -327,8 +354,10 @@ class Dispatcher:
             call.settled = True
             call.endpoint.errors[type(error).__name__] += 1
             call.fail(error)
+            self._over(call, error)
         elif call.request.flags & (CAST | FANOUT):
             call.endpoint.errors[type(error).__name__] += 1
+            self._over(call, error)
             if isinstance(raised, OstlerError):
                 _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
 
@@ -354,6 +383,7 @@ class Dispatcher:
             error = error or CallCancelled(f"{call.where} was cancelled", request_id=call.request.request_id)
             call.endpoint.errors[type(error).__name__] += 1
             call.fail(error)
+            self._over(call, error)
         call.stop()
 
     def close(self) -> None:

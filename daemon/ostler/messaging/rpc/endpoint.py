@@ -11,6 +11,7 @@ from ostler.aio import WorkerPool
 from ostler.errors import ContractError, NotExposed, TargetNotFound, UnsupportedVersion
 from ostler.messaging.exposed import Exposure, exposure_of
 from ostler.messaging.rpc.signature import Signature, type_name
+from ostler.messaging.rpc.stats import MethodStats
 from ostler.messaging.target import did_you_mean, speaks
 from ostler.types import ROLE_ORDER, MethodDescription
 
@@ -28,6 +29,7 @@ class Method(NamedTuple):
     is_async: bool
     rank: int
     doc: str
+    stats: MethodStats
 
 
 class Endpoint:
@@ -157,4 +159,4 @@ def _method(
         raise ContractError(f"the wrapper of {where} must keep a `def` a `def`, and `async def` likewise", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    return Method(name, where, call, exposure, Signature(bound, where), is_async, rank, doc)
+    return Method(name, where, call, exposure, Signature(bound, where), is_async, rank, doc, MethodStats())

@@ -1,0 +1,38 @@
+"""Who looks on while the dispatcher works: the audit log and the tracer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ostler.errors import OstlerError
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.call import Call
+
+
+class Audit(Protocol):
+    """Keeps who did what. On the loop's thread; must not block and must not raise."""
+
+    def record(self, call: Call, error: OstlerError | None) -> None:
+        """Keep a request that was refused, or one that changes something and has ended.
+
+        A call has ended when its caller was answered, a cast when its work was done.
+
+        Args:
+            call: The request. `call.context` and `call.method` are there only when it was not refused before them
+                (`call.admitted` says so).
+            error: What it ended with; None when it was done.
+        """
+        ...
+
+
+class Tracer(Protocol):
+    """Follows requests through this process. On the loop's thread; must not block and must not raise."""
+
+    def begin(self, call: Call) -> None:
+        """Take note that a request is about to be run; may put another `trace` into its context."""
+        ...
+
+    def end(self, call: Call, error: OstlerError | None) -> None:
+        """Take note that it has ended, as `Audit.record` counts ends; only after `begin`."""
+        ...
