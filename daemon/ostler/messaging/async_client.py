@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,7 +116,7 @@ class AsyncClient:
         link = self._link
         if link is None:
             link = self._link = self._transport.connect_async(self._receive, self._lost)
-        pending, data = self._core.request(ask, _Settle(future))
+        pending, data = self._core.request(ask, partial(_settle, future))
         try:
             link.send(data)
             self._sweeper.wanted(self._core.due(pending))
@@ -157,25 +158,18 @@ class AsyncClient:
             _log.debug("a cancel could not be sent: %s", error)
 
 
-class _Settle:
-    """Brings the end of a call to its future."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self._future = future
-
-    def __call__(self, value: Any, error: Exception | None) -> None:
-        if self._future.done():
-            return
-        if error is None:
-            self._future.set_result(value)
-        else:
-            self._future.set_exception(error)
+def _settle(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
+    """Bring the end of a call to its future."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
 
 
 def _stop_waiting(future: asyncio.Future[Any], pending: Pending) -> Any:
     """Return what ends the wait when the request that is being served is taken back, on any thread."""
     error = CallCancelled(f"{pending.where} was cancelled with the request that called it")
     loop = future.get_loop()
-    return lambda: loop.call_soon_threadsafe(_Settle(future), None, error)
+    return lambda: loop.call_soon_threadsafe(_settle, future, None, error)

@@ -173,9 +173,11 @@ def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
         EncodeFailed: An argument cannot go over the wire.
         MessageTooLarge: It would be above `limit` bytes.
     """
-    where = f"{request.topic}.{request.method}"
-    data = encode_value(request, f"an argument of {where}")
-    return check_size(data, limit, f"the request to {where}")
+    try:
+        data = _encoder.encode(request)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        data = encode_value(request, f"an argument of {request.topic}.{request.method}")
+    return data if len(data) <= limit else check_size(data, limit, f"the request to {request.topic}.{request.method}")
 
 
 def encode_reply(number: int, result: object, limit: int, where: str) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from msgspec.msgpack import Decoder
 
 from ostler.clock import Clock
 from ostler.errors import BadEnvelope, ConnectionLost, DeadlineExceeded, OstlerError
@@ -37,6 +38,7 @@ MISSED_BEATS = 4
 """After so many intervals without a sign of life a server counts as dead."""
 _FIRST_INTERVAL = 1.0
 """The interval of the beats in seconds until the server has told its own."""
+_DECODERS_LIMIT = 256
 _GRACE = 0.25
 """Seconds beyond a deadline that the server's own answer may take; it says more than ours."""
 
@@ -50,7 +52,10 @@ SPELT = {"host_": "host", "timeout_": "timeout", "type_": "type", "on_progress_"
 
 def wire_names(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return arguments under the names that the method has for them."""
-    if SPELT.keys().isdisjoint(arguments):
+    for name in arguments:
+        if name in SPELT:
+            break
+    else:
         return arguments
     return {SPELT.get(name, name): value for name, value in arguments.items()}
 
@@ -77,17 +82,18 @@ class Pending:
         ask: What was asked.
         timeout: Seconds it may take, None for no limit.
         settle: Told result or error, once.
+        seen: The moment of the monotonic clock when the server was last known to be alive: now.
     """
 
     __slots__ = ("ask", "deadline", "number", "seen", "settle", "timeout")
 
-    def __init__(self, number: int, ask: Ask, timeout: float | None, settle: Settle) -> None:
+    def __init__(self, number: int, ask: Ask, timeout: float | None, settle: Settle, seen: float) -> None:
         self.number = number
         self.ask = ask
         self.timeout = timeout
         self.settle = settle
-        self.deadline: float | None = None
-        self.seen = 0.0
+        self.deadline = None if timeout is None else seen + timeout + _GRACE
+        self.seen = seen
 
     @property
     def where(self) -> str:
@@ -116,6 +122,7 @@ class ClientCore:
         self._prefix = os.urandom(4).hex() + "-"
         self._pending: dict[int, Pending] = {}
         self._interval = _FIRST_INTERVAL
+        self._decoders: dict[Any, Decoder[Any]] = {}
         self.garbage = 0
 
     @property
@@ -132,23 +139,23 @@ class ClientCore:
             CallCancelled: The request that is being served was taken back.
             DeadlineExceeded: Its deadline has passed.
         """
+        # This runs for each call: attributes are read once, and the usual case comes first.
+        topic, method, arguments, host, timeout, _, on_progress, flags, version = ask
         number = next(self._numbers)
         context = current_context()
-        timeout = allowed(context, ask.timeout, self._timeout)
-        pending = Pending(number, ask, timeout, settle)
-        flags = ask.flags | self._flags
-        if ask.on_progress is not None:
-            flags |= PROGRESS
-        inside = f"{context.request_id}." if context is not None and context.request_id else self._prefix
+        inside, trace = self._prefix, ""
+        if context is not None:
+            timeout = allowed(context, timeout, self._timeout)
+            inside, trace = f"{context.request_id}." if context.request_id else inside, context.trace
+        elif timeout is None:
+            timeout = self._timeout
+        flags |= self._flags if on_progress is None else self._flags | PROGRESS
         request = Request(
-            VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", wire_names(ask.arguments)), timeout,
-            f"{inside}{number}", flags, ask.host or "", ask.version,
+            VERSION, number, topic, method, cast("msgspec.Raw", wire_names(arguments)), timeout, f"{inside}{number}",
+            flags, host or "", version, trace,
         )  # fmt: skip
         data = encode_request(request, self._limit)
-        pending.seen = now = self._clock.monotonic()
-        if timeout is not None:
-            pending.deadline = now + timeout + _GRACE
-        self._pending[number] = pending
+        pending = self._pending[number] = Pending(number, ask, timeout, settle, self._clock.monotonic())
         return pending, data
 
     def receive(self, data: Data) -> Sequence[bytes]:
@@ -159,8 +166,7 @@ class ClientCore:
             self.garbage += 1
             return ()
         if type(message) is Reply:
-            pending = self._pending.pop(message.id, None)
-            if pending is not None:
+            if (pending := self._pending.pop(message.id, None)) is not None:
                 self._deliver(pending, message.result)
         elif type(message) is Beat:
             self._beat(message)
@@ -221,12 +227,24 @@ class ClientCore:
         )
 
     def _deliver(self, pending: Pending, result: msgspec.Raw) -> None:
+        kind = pending.ask.kind
         try:
-            value = decode_result(result, pending.ask.kind, pending.where)
-        except BadEnvelope as error:
-            pending.settle(None, error)
-        else:
-            pending.settle(value, None)
+            value = self._decoders[kind].decode(result)
+        except (KeyError, TypeError, msgspec.DecodeError, ValueError, RecursionError):  # the first of its kind, or one that does not fit
+            try:
+                value = decode_result(result, kind, pending.where)
+            except BadEnvelope as error:
+                pending.settle(None, error)
+                return
+            self._keep_decoder(kind)
+        pending.settle(value, None)
+
+    def _keep_decoder(self, kind: Any) -> None:
+        try:
+            if len(self._decoders) < _DECODERS_LIMIT:
+                self._decoders[kind] = Decoder(Any if kind is None else kind)
+        except TypeError:  # a kind that cannot be a key is looked at anew each time
+            pass
 
     def _fail(self, failure: Failure) -> None:
         pending = self._pending.pop(failure.id, None) if failure.id is not None else None
