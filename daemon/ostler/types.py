@@ -215,25 +215,67 @@ class OptionValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """One argument of an exposed method; `default` is JSON text, empty when the argument is required."""
+    """One argument of an exposed method; `default` is JSON text, empty when the argument is required.
+
+    `doc` is what the section `Args:` of the method's docstring says of it.
+    """
 
     name: str
     type: str
     required: bool
     default: str = ""
+    doc: str = ""
 
 
 class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """One exposed method, as `ostler describe` shows it."""
+    """One exposed method, as `ostler describe` shows it.
+
+    `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` brought the method, `topic_version` is
+    that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method that `streams` the
+    result is that of an item. `secret` names the arguments whose values are never shown. The JSON Schemas are there
+    when they were asked for.
+    """
 
     topic: str
     method: str
-    role: Role
+    role: str
     version: str
     changes: bool
     arguments: list[ArgumentDescription]
     result: str
     doc: str
+    streams: bool = False
+    secret: list[str] = []
+    namespace: str = ""
+    topic_version: str = ""
+    arguments_schema: dict[str, Json] | None = None
+    result_schema: dict[str, Json] | None = None
+
+
+class MemberVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The RPC version of one service of a topic, and whether it counts; `why` says what it is and why it does not."""
+
+    host: str
+    version: str
+    counts: bool = True
+    why: str = ""
+
+
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the services of a topic are in an upgrade.
+
+    `cap` is the version that callers may use: that of the pin, or else the lowest among the members that count; empty
+    when nobody is there. `newest` is the highest. The topic is `upgrading` while the cap is below the newest, or
+    members of another major version are there; `pinned_by` says who holds it back, and why.
+    """
+
+    topic: str
+    upgrading: bool = False
+    cap: str = ""
+    newest: str = ""
+    pin: str = ""
+    pinned_by: list[MemberVersion] = []
+    members: list[MemberVersion] = []
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 CARRIER = "ostler_fields"
 """The attribute of a log record that holds the fields an adapter gave it."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER}
+ABOUT = "ostler_about"
+"""The attribute of a log record that holds the request it was written in."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, ABOUT}
 _NONE: Mapping[str, object] = MappingProxyType({})
 _current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
+
+
+class About(NamedTuple):
+    """The request that a line was written in: fields that it gives each line, and texts that may not stand in any."""
+
+    fields: Mapping[str, object]
+    secrets: Sequence[str] = ()
 
 
 @contextmanager
@@ -63,8 +73,15 @@ def extra(**values: object) -> dict[str, object]:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """Return all fields of a line: the context's, then its adapter's, then those of its own `extra`."""
-    found: dict[str, object] = dict(_current.get())
+    """Return all fields of a line: its request's, the context's, its adapter's, then those of its own `extra`."""
+    about: About | None = getattr(record, ABOUT, None)
+    found: dict[str, object] = {**(about.fields if about is not None else _NONE), **_current.get()}
     found.update(getattr(record, CARRIER, {}))
     found.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
     return found
+
+
+def secrets_of(record: logging.LogRecord) -> Sequence[str]:
+    """Return the texts that may not stand in a line, for they are secrets of the request it was written in."""
+    about: About | None = getattr(record, ABOUT, None)
+    return about.secrets if about is not None else ()

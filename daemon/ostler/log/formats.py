@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from ostler.errors import OstlerError, describe
-from ostler.log.fields import fields_of
+from ostler.log.fields import fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
-from ostler.log.secrets import mask_text, masked
+from ostler.log.secrets import mask_deep, mask_text, mask_values, masked
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
@@ -30,7 +30,7 @@ def message_of(record: logging.LogRecord) -> str:
     error = _expected(record)
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
-    text = mask_text(text)
+    text = mask_text(mask_values(text, secrets_of(record)))
     return text if text.isprintable() else text.translate(_CONTROL)
 
 
@@ -41,12 +41,15 @@ def traceback_of(record: logging.LogRecord) -> str:
     # The stock formatter caches this text in the record; other handlers may rely on that.
     if not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
-    return mask_text(record.exc_text)
+    return mask_text(mask_values(record.exc_text, secrets_of(record)))
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:
     """Return the fields of a line as they may be written: secrets masked, empty ones left out."""
-    return {name: masked(name, value) for name, value in fields_of(record).items() if value not in ("", None)}
+    shown = {name: masked(name, value) for name, value in fields_of(record).items() if value not in ("", None)}
+    if secrets := secrets_of(record):
+        shown = {name: mask_deep(value, secrets) for name, value in shown.items()}
+    return shown
 
 
 def _expected(record: logging.LogRecord) -> OstlerError | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TextIO
+
+from ostler.log.fields import ABOUT, About
 
 
 class SafeHandler(logging.Handler):
@@ -17,6 +20,8 @@ class SafeHandler(logging.Handler):
         self.lost = 0
         self.levelled: set[str] = set()
         """Loggers that were given levels when this handler was set up, for the next set-up to undo."""
+        self.about: Callable[[], About | None] | None = None
+        """Tells the request that the calling thread or task serves; asked for each line, wherever that comes from."""
         self._untold = 0
 
     def write(self, record: logging.LogRecord) -> bool:
@@ -26,6 +31,8 @@ class SafeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, after the one that says how many were lost before it."""
         try:
+            if self.about is not None:
+                setattr(record, ABOUT, self.about())
             if self._untold and self.write(_losses(self._untold)):
                 self._untold = 0
             if self.write(record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 MASK = "***"
 
@@ -37,3 +37,29 @@ def mask_text(text: str) -> str:
     if _NAME.search(text) is None:
         return text
     return _PAIR.sub(rf"\1{MASK}", text)
+
+
+def mask_values(text: str, secrets: Sequence[str]) -> str:
+    """Return a text in which nothing of `secrets` stands any more, whatever stands around it.
+
+    Args:
+        text: What is to be written.
+        secrets: Texts that may not, in each spelling; longer ones first, or the rest of one would be left.
+    """
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, MASK)
+    return text
+
+
+def mask_deep(value: object, secrets: Sequence[str]) -> object:
+    """Return a value in which no text, at any depth and keys included, holds anything of `secrets`."""
+    if isinstance(value, Mapping):
+        return {mask_values(str(key), secrets): mask_deep(item, secrets) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [mask_deep(item, secrets) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    safe = mask_values(text, secrets)
+    return value if safe == text and not isinstance(value, str) else safe

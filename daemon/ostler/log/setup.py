@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
 from ostler.errors import InvalidInput
 from ostler.log import journal
+from ostler.log.fields import About
 from ostler.log.formats import JsonFormatter, TextFormatter
 from ostler.log.handlers import SafeHandler, SafeStreamHandler
 
@@ -34,6 +35,7 @@ def set_up(
     levels: Mapping[str, str] | None = None,
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
+    about: Callable[[], About | None] | None = None,
 ) -> str:
     """Turn the log on, or change it: what an earlier call set is replaced, whatever else listens is left alone.
 
@@ -44,6 +46,8 @@ def set_up(
         levels: Levels of single loggers, by name.
         stream: Where text and JSON go; stderr by default.
         environ: The environment; the process's by default.
+        about: Tells the request that the calling thread or task serves, whose fields every line gets; by default what
+            an earlier call named.
 
     Returns:
         The format in force, for `auto` has chosen.
@@ -58,6 +62,7 @@ def set_up(
     handler, chosen = _handler(format, stream or sys.stderr, os.environ if environ is None else environ)
     root = logging.getLogger()
     earlier = _installed(root)
+    handler.about = about or (earlier.about if earlier is not None else None)
     for name in set(() if earlier is None else earlier.levelled) - set(numbers):
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, number in numbers.items():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, DeadlineExceeded
 from ostler.types import LOCAL_PEER, Peer, Role
+
+if TYPE_CHECKING:
+    from ostler.log import About
 
 
 class Progress(NamedTuple):
@@ -34,11 +37,12 @@ class Context:
         on_progress: Receives each progress report, on the thread that made it.
 
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
+    `secrets` are texts that may stand in nothing that is written or sent of this request.
     """
 
     __slots__ = (
         "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "peer",
-        "request_id", "role", "topic", "trace",
+        "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +64,7 @@ class Context:
         self.role = role
         self.deadline = deadline
         self.trace = ""
+        self.secrets: tuple[str, ...] = ()
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress
@@ -138,6 +143,19 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostle
 def current_context() -> Context | None:
     """Return the request that this thread or task is serving, None outside of one."""
     return _current.get()
+
+
+def about_request() -> About | None:
+    """Return what every log line of this thread or task has to say of the request that is served here."""
+    context = _current.get()
+    if context is None:
+        return None
+    fields = {"request_id": context.request_id}
+    if context.trace:
+        fields["trace_id"] = context.trace[3:35]
+    from ostler.log import About
+
+    return About(fields, context.secrets)
 
 
 def enter(context: Context) -> None:

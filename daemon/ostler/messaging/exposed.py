@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from ostler.types import Role
@@ -12,14 +12,17 @@ _MARK = "__ostler_exposed__"
 
 
 class Exposure(NamedTuple):
-    """What `@exposed` said: the role a caller needs, the version that brought the method, whether it changes state."""
+    """What `@exposed` said: the role a caller needs, the version that brought it, what it changes and keeps secret."""
 
     role: Role
     version: str
     changes: bool
+    secret: tuple[str, ...] = ()
 
 
-def exposed(*, role: str = "operator", version: str = "1.0", changes: bool = True) -> Callable[[F], F]:
+def exposed(
+    *, role: str = "operator", version: str = "1.0", changes: bool = True, secret: Iterable[str] = ()
+) -> Callable[[F], F]:
     """Mark a method of a manager as callable over RPC. Nothing else of a manager can be called.
 
     The method takes `ctx: Context` first and then typed arguments; they and the result go over the wire as msgspec
@@ -29,11 +32,16 @@ def exposed(*, role: str = "operator", version: str = "1.0", changes: bool = Tru
         role: What a caller needs: `viewer`, `operator` or `admin`.
         version: The `rpc_version` of the manager that brought this method.
         changes: Whether it changes anything; such calls are audited.
+        secret: Names of arguments whose values are shown nowhere: not in the log, the audit, an error, a dump or a
+            span. An argument of the type `SecretText`, or with one in its struct, is secret by itself.
 
     Raises:
         ValueError: The role is none of the three.
+        TypeError: `secret` is a text and not a list of names.
     """
-    exposure = Exposure(Role(role), version, changes)
+    if isinstance(secret, str):
+        raise TypeError(f'secret is a list of names: secret=["{secret}"]')
+    exposure = Exposure(Role(role), version, changes, tuple(secret))
 
     def mark(method: F) -> F:
         setattr(method, _MARK, exposure)

@@ -39,6 +39,10 @@ class Call:
         "traced",
     )
 
+    secrets: tuple[str, ...] = ()
+    """What the request that this one was made in keeps to itself."""
+    client: object = None
+    """The connection that it came on; None within the daemon."""
     context: Context
     endpoint: Endpoint
     method: Method
@@ -65,6 +69,14 @@ class Call:
             EncodeFailed: It cannot go over the wire.
             MessageTooLarge: It is too large.
         """
+        raise NotImplementedError
+
+    def pack_item(self, item: object, number: int) -> bytes:
+        """Return an item of a stream as it goes to the caller; raises as `pack`. Any thread."""
+        raise NotImplementedError
+
+    def items(self, first: int, items: list[bytes]) -> None:
+        """Give the caller the next items of a stream; `first` is the number of the first. On the loop."""
         raise NotImplementedError
 
     def reply(self, packed: bytes) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.aio import Inbox
 from ostler.clock import Clock
@@ -23,15 +24,20 @@ from ostler.errors import (
     TargetNotFound,
 )
 from ostler.messaging.access import Access
-from ostler.messaging.context import Context, enter
-from ostler.messaging.envelope import CAST, FANOUT, LENIENT, PROGRESS, Request
+from ostler.messaging.context import Context, enter, serving
+from ostler.messaging.envelope import CAST, FANOUT, LENIENT, PROGRESS, STREAM, Request
+from ostler.messaging.policy import NOBODY, Policy
 from ostler.messaging.rpc import eager
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.target import did_you_mean
-from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription
+from ostler.messaging.tracing import valid
+from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, MethodDescription
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.streams import Streams
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +52,8 @@ class DispatcherLimits(NamedTuple):
     """How many requests may be under way at once in the whole daemon; the topic `ostler` is not counted."""
 
     max_in_flight: int = 10_000
+    max_streams: int = 1000
+    max_streams_per_peer: int = 100
 
 
 class Dispatcher:
@@ -69,6 +77,11 @@ class Dispatcher:
         """Told topic, method and request id of each fanout that was accepted."""
         self.audit: Audit | None = None
         self.tracer: Tracer | None = None
+        self.bad_traces = 0
+        """How many requests came with a trace that is none."""
+        self._policy = Policy()
+        self.streams: Streams | None = None
+        """The open streams; None until there has been one."""
         self.clock = clock
         self._inbox = inbox
         self._endpoints: dict[str, Endpoint] = {}
@@ -88,6 +101,23 @@ class Dispatcher:
         if endpoint.topic in self._endpoints:
             raise Conflict(f"the topic {endpoint.topic} is open already", topic=endpoint.topic)
         self._endpoints[endpoint.topic] = endpoint
+        self._apply(endpoint)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Put other roles into force, for every call that comes from now on, over connections that stand as well."""
+        if policy.rules == self._policy.rules:
+            return
+        self._policy = policy
+        for endpoint in self._endpoints.values():
+            self._apply(endpoint)
+
+    def _apply(self, endpoint: Endpoint) -> None:
+        for change in endpoint.apply(self._policy):
+            if change.opens:
+                text = "[access.methods] opens %s to the role %s; its author asks for %s"
+                _log.warning(text, change.where, change.needs, change.asked)
+            else:
+                _log.info("[access.methods] keeps %s for %s instead of %s", change.where, change.needs, change.asked)
 
     def remove_endpoint(self, topic: str) -> None:
         """Close a topic; what is under way goes on, and its callers are answered."""
@@ -97,14 +127,16 @@ class Dispatcher:
         """Refuse new requests for a topic from now on; with an empty `why`, take them again."""
         if (endpoint := self._endpoints.get(topic)) is not None:
             endpoint.draining = why
+            if why and self.streams is not None:
+                self.streams.drain(topic, why, self.cancel)
 
-    def describe(self, topic: str) -> list[MethodDescription]:
-        """Return what a topic offers.
+    def describe(self, topic: str, *, schema: bool = False) -> list[MethodDescription]:
+        """Return what a topic offers, with JSON Schemas if they are wanted.
 
         Raises:
             TargetNotFound: There is no such topic here.
         """
-        return self._endpoint(topic).describe()
+        return self._endpoint(topic).describe(schema=schema)
 
     def topics(self) -> list[str]:
         """Return the open topics, sorted."""
@@ -130,10 +162,11 @@ class Dispatcher:
             call.admitted = True
             flags = call.request.flags
             values, named = method.signature.decode(call.request.arguments, lenient=bool(flags & LENIENT))
+            if method.signature.secrets or call.secrets:
+                call.context.secrets = (*call.secrets, *method.signature.secrets_in(values, named))
             if self.tracer is not None:
-                call.traced = True
-                self.tracer.begin(call)
-            if flags or not method.is_async:
+                self._begin_traced(self.tracer, call, values, named)
+            elif flags or not method.is_async:
                 self._begin_slowly(call, values, named)
             else:
                 self._begin_async(call, method.call(call.context, *values, **named))
@@ -141,6 +174,14 @@ class Dispatcher:
             self._refuse(call, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not take the server down
             self._refuse(call, self._internal(call, error))
+
+    def _begin_traced(self, tracer: Tracer, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        call.traced = True
+        with tracer.begin(call):
+            if call.request.flags or not call.method.is_async:
+                self._begin_slowly(call, values, named)
+            else:
+                self._begin_async(call, call.method.call(call.context, *values, **named))
 
     def _admit(self, call: Call) -> Endpoint:
         """Make the context of a request, and find who is to serve it."""
@@ -158,18 +199,26 @@ class Dispatcher:
             request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
             deadline=deadline, clock=self.clock, on_progress=call.advance if request.flags & PROGRESS else None,
         )  # fmt: skip
-        call.context.trace = request.trace
+        if request.trace:
+            call.context.trace = self._checked(request.trace)
         endpoint = self._endpoints.get(request.topic)
         if endpoint is None or request.host or request.version or endpoint.draining:
             endpoint = self._find(request)
         return endpoint
+
+    def _checked(self, trace: str) -> str:
+        """Return a `traceparent`, empty for what is none: it is counted, and is no reason to refuse the work."""
+        if valid(trace):
+            return trace
+        self.bad_traces += 1
+        return ""
 
     def _stranger(self, call: Call) -> NotPermitted:
         """Return the refusal of a peer without a role; it names the role it lacks, where the method is known."""
         topic, name, who = call.request.topic, call.request.method, call.peer.name
         endpoint = self._endpoints.get(topic)
         method = endpoint.methods.get(name) if endpoint is not None else None
-        needs = str(method.exposure.role) if method is not None else ""
+        needs = method.needs if method is not None else ""
         what = f"{topic}.{name} needs the role {needs}, {who} has no role here" if needs else f"{who} has no role here"
         hint = _ASK.format(needs or "roles")
         return NotPermitted(what, hint=hint, uid=call.peer.uid, topic=topic, method=name, needs=needs)
@@ -186,7 +235,7 @@ class Dispatcher:
             raise Draining(
                 f"{request.topic} takes no new work: {endpoint.draining}", topic=request.topic, why=endpoint.draining
             )
-        endpoint.check_version(request.version)
+        endpoint.check_version(request.version, request.method)
         return endpoint
 
     def _endpoint(self, topic: str) -> Endpoint:
@@ -202,12 +251,8 @@ class Dispatcher:
 
     def _permit(self, call: Call, endpoint: Endpoint, method: Method) -> None:
         role = call.context.role
-        if ROLE_ORDER[role] < method.rank:
-            raise NotPermitted(
-                f"{method.where} needs the role {method.exposure.role}, {call.peer.name} has {role}",
-                hint=_ASK.format(method.exposure.role),
-                method=method.where, needs=str(method.exposure.role), has=str(role),
-            )  # fmt: skip
+        if ROLE_ORDER[role] < method.rank and call.peer is not LOCAL_PEER:
+            raise _not_permitted(call, method)
         if endpoint.topic != CONTROL_TOPIC and len(self._under_way) - self._reserved >= self.limits.max_in_flight:
             raise Busy(
                 f"this daemon has {self.limits.max_in_flight} requests under way and takes no more",
@@ -222,6 +267,10 @@ class Dispatcher:
         if endpoint is not None:
             endpoint.refused += 1
             endpoint.errors[type(error).__name__] += 1
+            method = endpoint.methods.get(call.request.method)
+            if method is not None and not call.admitted:
+                method.stats.refused += 1
+        error = _hidden(call, error)
         call.settled = True
         self._over(call, error)
         no_such_method = endpoint is not None and isinstance(error, TargetNotFound)
@@ -234,6 +283,9 @@ class Dispatcher:
 
     def _begin_slowly(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Begin what is not a plain call of a method on the loop."""
+        if call.request.flags & STREAM or call.method.signature.streams:
+            self._begin_stream(call, values, named)
+            return
         if call.request.flags & (CAST | FANOUT):
             # Nobody waits for the result; the deadline was for the acceptance.
             call.context.deadline = None
@@ -243,6 +295,19 @@ class Dispatcher:
             return
         self._accept(call)
         self._begin_async(call, call.method.call(call.context, *values, **named))
+
+    def _begin_stream(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        from ostler.messaging.rpc.streams import Desk, Streams, check_pattern
+
+        check_pattern(call)
+        if self.streams is None:
+            wanted = self._sweeper.wanted
+            desk = Desk(self._register, self._pool_ended, self._begin_async, wanted, self._inbox, self.clock)
+            self.streams = Streams(desk)
+        limits = self.limits
+        self.streams.begin(
+            call, call.method.call(call.context, *values, **named), limits.max_streams, limits.max_streams_per_peer
+        )
 
     def _accept(self, call: Call) -> None:
         if not call.request.flags & (CAST | FANOUT):
@@ -298,6 +363,7 @@ class Dispatcher:
 
     def _register(self, call: Call) -> None:
         call.endpoint.in_flight += 1
+        call.method.stats.in_flight += 1
         self._reserved += call.endpoint.topic == CONTROL_TOPIC
         self._under_way[call] = None
         call.registered()
@@ -306,6 +372,7 @@ class Dispatcher:
 
     def _unregister(self, call: Call) -> None:
         call.endpoint.in_flight -= 1
+        call.method.stats.in_flight -= 1
         self._reserved -= call.endpoint.topic == CONTROL_TOPIC
         self._under_way.pop(call, None)
         call.ended()
@@ -350,6 +417,7 @@ class Dispatcher:
             return
         else:
             error = self._internal(call, raised)
+        error = _hidden(call, error)
         if not call.settled:
             call.settled = True
             call.endpoint.errors[type(error).__name__] += 1
@@ -359,14 +427,17 @@ class Dispatcher:
             call.endpoint.errors[type(error).__name__] += 1
             self._over(call, error)
             if isinstance(raised, OstlerError):
-                _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
+                with serving(call.context):
+                    _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
 
     def _internal(self, call: Call, raised: BaseException) -> InternalError:
         """Keep the traceback in the log and return what the caller may know."""
-        _log.error(
-            "%s failed (request %s of %s)", call.where, call.request.request_id, call.peer.name,
-            exc_info=raised, extra=_extra(call),
-        )  # fmt: skip
+        # The line is one of the request: it carries its trace, and none of its secrets.
+        with serving(call.context) if hasattr(call, "context") else nullcontext():
+            _log.error(
+                "%s failed (request %s of %s)", call.where, call.request.request_id, call.peer.name,
+                exc_info=raised, extra=_extra(call),
+            )  # fmt: skip
         text = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
         return InternalError(
             f"{call.where} failed with {text}",
@@ -405,8 +476,19 @@ class Dispatcher:
         return earliest
 
 
+def _not_permitted(call: Call, method: Method) -> NotPermitted:
+    role, needs = call.context.role, method.needs
+    if needs == NOBODY:
+        what, hint = f"{method.where} is closed here to everybody", "an administrator has closed it in [access.methods]"
+    else:
+        what, hint = f"{method.where} needs the role {needs}, {call.peer.name} has {role}", _ASK.format(needs)
+    return NotPermitted(what, hint=hint, method=method.where, needs=needs, has=str(role))
+
+
 def _late(call: Call) -> DeadlineExceeded:
     begun = "did not end" if call.begun else "had not begun"
+    if call.begun and call.request.flags & STREAM:
+        begun = "gave no item"
     return DeadlineExceeded(
         f"{call.where} {begun} within {call.request.timeout:g} s",
         hint="give it more time, or see with `ostler dump` what it waits for",
@@ -414,6 +496,15 @@ def _late(call: Call) -> DeadlineExceeded:
         method=call.request.method,
         timeout=call.request.timeout,
     )
+
+
+def _hidden(call: Call, error: OstlerError) -> OstlerError:
+    """Return the error without the secrets of the request."""
+    if not hasattr(call, "context") or not call.context.secrets:
+        return error
+    from ostler.messaging.secret import hide_in_error
+
+    return hide_in_error(error, call.context.secrets)
 
 
 def _extra(call: Call) -> dict[str, object]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ostler.aio import WorkerPool
 from ostler.errors import ContractError, NotExposed, TargetNotFound, UnsupportedVersion
 from ostler.messaging.exposed import Exposure, exposure_of
-from ostler.messaging.rpc.signature import Signature, type_name
+from ostler.messaging.policy import Change, Policy, rank_of
+from ostler.messaging.rpc.signature import Signature
 from ostler.messaging.rpc.stats import MethodStats
+from ostler.messaging.rpc.surface import check_brought, check_namespaces, rpc_version_of
 from ostler.messaging.target import did_you_mean, speaks
 from ostler.types import ROLE_ORDER, MethodDescription
 
@@ -30,6 +32,8 @@ class Method(NamedTuple):
     rank: int
     doc: str
     stats: MethodStats
+    needs: str = ""
+    """The role in force, or `nobody`."""
 
 
 class Endpoint:
@@ -42,9 +46,11 @@ class Endpoint:
         pool: The threads of its `def` methods; None for an object that has only `async def` ones.
         version: The RPC version it speaks, `major.minor`.
         wrap: Wraps each method once; a `def` must stay one, and an `async def` too.
+        namespaces: Further objects whose methods are offered as `namespace.method`, each with its own `rpc_version`.
 
     Raises:
-        ContractError: A method's signature cannot go over the wire; says which and why.
+        ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
+            clash; says which and why.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Endpoint:
         pool: WorkerPool | None,
         version: str = "1.0",
         wrap: Wrap | None = None,
+        namespaces: Mapping[str, object] | None = None,
     ) -> None:
         self.topic = topic
         self.host = host
@@ -67,7 +74,29 @@ class Endpoint:
         self.replies = 0
         self.refused = 0
         self.errors: Counter[str] = Counter()
-        self.methods = {method.name: method for method in _collect(topic, target, pool, wrap)}
+        self.namespaces = dict(namespaces or {})
+        check_namespaces(topic, target, self.namespaces)
+        self.versions = {
+            "": version,
+            **{name: rpc_version_of(each, f"{topic}.{name}") for name, each in self.namespaces.items()},
+        }
+        self.methods = {method.name: method for method in self._collect(wrap)}
+
+    def apply(self, policy: Policy) -> list[Change]:
+        """Put the roles of a policy into force, for calls that come from now on; return what differs from `@exposed`.
+
+        Nothing is asked of the policy when a call comes.
+        """
+        changes = []
+        applied = {}
+        for name, method in self.methods.items():
+            asked = method.exposure.role
+            needs = policy.role(self.topic, name, asked)
+            applied[name] = method._replace(rank=rank_of(needs), needs=needs)
+            if needs != asked:
+                changes.append(Change(method.where, str(asked), needs))
+        self.methods = applied
+        return changes
 
     def method(self, name: str) -> Method:
         """Return an exposed method.
@@ -80,7 +109,9 @@ class Endpoint:
         if found is not None:
             return found
         facts = {"topic": self.topic, "method": name}
-        if not name.startswith("_") and inspect.isroutine(inspect.getattr_static(self.target, name, None)):
+        namespace, _, plain = name.rpartition(".")
+        target = self.namespaces.get(namespace) if namespace else self.target
+        if not plain.startswith("_") and inspect.isroutine(inspect.getattr_static(target, plain, None)):
             raise NotExposed(
                 f"{self.topic}.{name} is not offered to callers", hint="its author marks it with `@exposed`", **facts
             )
@@ -90,37 +121,35 @@ class Endpoint:
             **facts,
         )
 
-    def check_version(self, asked: str) -> None:
-        """Refuse a version that this service does not speak.
+    def check_version(self, asked: str, method: str = "") -> None:
+        """Refuse a version that this service, or the namespace of the method, does not speak.
 
         Raises:
             UnsupportedVersion: It is of another major version, or newer.
         """
-        if not speaks(self.version, asked):
-            raise UnsupportedVersion(
-                f"{self.topic} on {self.host} speaks version {self.version}, version {asked} was asked for",
-                hint="upgrade the older of the two, or pin the version with `rpc_pin`",
-                topic=self.topic,
-                host=self.host,
-                offered=self.version,
-                asked=asked,
-            )
+        namespace = method.rpartition(".")[0]
+        offered = self.versions.get(namespace)
+        if offered is None or speaks(offered, asked):  # a namespace that is not there is said when the method is sought
+            return
+        what = f"{self.topic}.{namespace}" if namespace else self.topic
+        raise UnsupportedVersion(
+            f"{what} on {self.host} speaks version {offered}, version {asked} was asked for",
+            hint="upgrade the older of the two, or pin the version with `rpc_pins` in [messaging]",
+            topic=self.topic, host=self.host, offered=offered, asked=asked, namespace=namespace,
+        )  # fmt: skip
 
-    def describe(self) -> list[MethodDescription]:
-        """Return the methods as `ostler describe` shows them, by name."""
-        return [
-            MethodDescription(
-                topic=self.topic,
-                method=method.name,
-                role=method.exposure.role,
-                version=method.exposure.version,
-                changes=method.exposure.changes,
-                arguments=method.signature.describe(),
-                result=type_name(method.signature.result),
-                doc=method.doc,
+    def describe(self, *, schema: bool = False) -> list[MethodDescription]:
+        """Return the methods as `ostler describe` shows them, by name, those of namespaces last."""
+        from ostler.messaging.rpc.describing import describe_method
+
+        found = [
+            describe_method(
+                self.topic, each.name, each.exposure, each.signature, each.doc,
+                version=self.versions[each.name.rpartition(".")[0]], schema=schema, role=each.needs,
             )
-            for method in sorted(self.methods.values(), key=lambda method: method.name)
-        ]
+            for each in self.methods.values()
+        ]  # fmt: skip
+        return sorted(found, key=lambda method: (method.namespace, method.method))
 
     def stats(self) -> dict[str, Any]:
         """Return the counters: requests, replies, errors by name, refused, in_flight, queued."""
@@ -133,16 +162,15 @@ class Endpoint:
             "queued": self.pool.queued if self.pool is not None else 0,
         }
 
-
-def _collect(topic: str, target: object, pool: WorkerPool | None, wrap: Wrap | None) -> list[Method]:
-    found = []
-    for name in dir(type(target)):
-        declared = getattr(type(target), name, None)
-        exposure = exposure_of(declared)
-        if exposure is None:
-            continue
-        found.append(_method(topic, name, getattr(target, name), exposure, pool, wrap))
-    return found
+    def _collect(self, wrap: Wrap | None) -> Iterator[Method]:
+        for prefix, target in (("", self.target), *self.namespaces.items()):
+            for attribute in dir(type(target)):
+                exposure = exposure_of(getattr(type(target), attribute, None))
+                if exposure is None:
+                    continue
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
+                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, wrap)
 
 
 def _method(
@@ -150,13 +178,12 @@ def _method(
 ) -> Method:
     where = f"{topic}.{name}"
     is_async = inspect.iscoroutinefunction(bound)
-    if inspect.isgeneratorfunction(bound) or inspect.isasyncgenfunction(bound):
-        raise ContractError(f"{where} yields, and streams are not offered yet", hint="return a list", method=where)
-    if not is_async and pool is None:
+    if pool is None and not is_async and not inspect.isasyncgenfunction(bound):
         raise ContractError(f"{where} is a `def`, and {topic} has no threads", hint="make it `async def`", method=where)
     call = bound if wrap is None else wrap(bound)
     if inspect.iscoroutinefunction(call) is not is_async:
         raise ContractError(f"the wrapper of {where} must keep a `def` a `def`, and `async def` likewise", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    return Method(name, where, call, exposure, Signature(bound, where), is_async, rank, doc, MethodStats())
+    signature = Signature(bound, where, getattr(exposure, "secret", ()))
+    return Method(name, where, call, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))

@@ -5,7 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from copy import deepcopy
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -13,12 +24,18 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
+from ostler.messaging.rpc.wire_types import type_name, unfit
 from ostler.messaging.target import did_you_mean
-from ostler.types import ArgumentDescription
 
 _MISSING = inspect.Parameter.empty
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
+WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry"})
+"""What the clients' `call`, `cast`, `fanout` and `stream` take themselves: no names for arguments of a method."""
+_OTHER_NAMES = {"host": "on_host", "timeout": "wait", "type": "kind", "on_progress": "progress", "retry": "tries"}
+_SHOWN = 10
+_LONGEST = 60
+"""So many names, and so many characters of a text that a caller sent, are repeated in an error."""
 
 
 class Argument(NamedTuple):
@@ -41,14 +58,22 @@ class Signature:
     Args:
         method: The bound method; its first parameter is the `Context`.
         where: `topic.method`, for messages.
+        secrets: Names of arguments whose values are never shown; those with a `SecretText` in their type come by
+            themselves.
+
+    `result` is the type of the result; of a method that yields (`streams`) that of an item.
 
     Raises:
-        ContractError: Something of it cannot go over the wire.
+        ContractError: Something of it cannot go over the wire, or is no name for an argument.
     """
 
-    def __init__(self, method: Callable[..., Any], where: str) -> None:
+    def __init__(self, method: Callable[..., Any], where: str, secrets: Collection[str] = ()) -> None:
         self.where = where
         self.arguments, self.result = _read(method, where)
+        self.secrets = _secret_names(self.arguments, secrets, where)
+        self.streams = inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
+        if self.streams:
+            self.result = _item_of(self.result, where)
         fields = [_field(argument) for argument in self.arguments]
         try:
             self._struct = msgspec.defstruct(
@@ -58,6 +83,7 @@ class Signature:
         except (TypeError, ValueError) as error:
             raise ContractError(f"the arguments of {where} cannot go over the wire: {error}", method=where) from error
         self._check_wire()
+        self._check_defaults()
         self._all_positional = all(argument.kind is _POSITIONAL for argument in self.arguments)
 
     def decode(self, raw: msgspec.Raw | bytes, *, lenient: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -78,17 +104,23 @@ class Signature:
             return msgspec.structs.astuple(found), _NONE
         return (), {argument.name: getattr(found, argument.name) for argument in self.arguments}
 
-    def describe(self) -> list[ArgumentDescription]:
-        """Return the arguments as `ostler describe` shows them."""
-        return [
-            ArgumentDescription(
-                name=argument.name,
-                type=type_name(argument.type),
-                required=argument.required,
-                default="" if argument.required else _as_json(argument.default),
-            )
-            for argument in self.arguments
-        ]
+    def secrets_in(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what may stand in no text, of arguments as `decode` returns them; see `ostler.messaging.secret`."""
+        from ostler.messaging.secret import everything, finder, forms_of, holds_secret
+
+        found: list[Any] = []
+        given = named or dict(zip((argument.name for argument in self.arguments), values, strict=True))
+        for argument in self.arguments:
+            if argument.name in self.secrets:
+                find = finder(argument.type) if holds_secret(argument.type) else everything
+                find(given[argument.name], found)
+        return forms_of(found)
+
+    def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the JSON Schemas of the arguments and of the result (of an item, when it streams)."""
+        arguments, result = _json_schema(self._struct), _json_schema(self.result)
+        arguments["title"] = self.where
+        return arguments, result
 
     def _check_wire(self) -> None:
         for argument in self.arguments:
@@ -105,6 +137,23 @@ class Signature:
                 hint="use plain types, msgspec structs, dataclasses, enums or datetimes",
                 method=self.where,
             )
+
+    def _check_defaults(self) -> None:
+        for argument in self.arguments:
+            default = argument.default
+            if argument.required or (default is None and argument.type is None) or default is msgspec.UNSET:
+                continue
+            advice = f"annotate it as `{type_name(argument.type)} | None`" if default is None else "mend one of them"
+            try:
+                msgspec.msgpack.decode(msgspec.msgpack.encode(default), type=argument.type)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise ContractError(
+                    f"the default of argument {argument.name!r} of {self.where} does not fit its type "
+                    f"{type_name(argument.type)}: {error}",
+                    hint=advice,
+                    method=self.where,
+                    argument=argument.name,
+                ) from error
 
     def _decode_slowly(self, raw: msgspec.Raw | bytes, lenient: bool) -> Any:
         """Find out what is wrong, argument by argument; or that it fits when texts are read as values."""
@@ -133,15 +182,15 @@ class Signature:
         missing = [argument.name for argument in self.arguments if argument.required and argument.name not in given]
         if unknown:
             raise InvalidArguments(
-                f"{self.where} takes no argument {joined(repr(name) for name in unknown)}",
-                hint=did_you_mean(unknown[0], known) or "it takes none",
-                method=self.where, argument=unknown[0], expected=known, got=sorted(given),
+                f"{self.where} takes no argument {_listed(unknown)}",
+                hint=did_you_mean(_short(unknown[0]), known) or "it takes none",
+                method=self.where, argument=_short(unknown[0]), expected=known, got=_first_of(given),
             )  # fmt: skip
         if missing:
             raise InvalidArguments(
                 f"{self.where} needs the argument {joined(repr(name) for name in missing)}",
                 hint=f"it takes: {self.text()}",
-                method=self.where, argument=missing[0], expected=missing, got=sorted(given),
+                method=self.where, argument=missing[0], expected=missing, got=_first_of(given),
             )  # fmt: skip
 
     def _convert(self, argument: Argument, value: Any, lenient: bool) -> Any:
@@ -154,7 +203,7 @@ class Signature:
                 return msgspec.json.decode(value, type=argument.type, strict=False)
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 pass  # the first complaint is about what was typed
-        expected, got, place = _facts_of(text, argument, value)
+        expected, got, place = _facts_of(text, argument, value, secret=argument.name in self.secrets)
         raise InvalidArguments(
             f"argument {place!r} of {self.where} must be {expected}, not {got}",
             hint=f"it takes: {self.text()}",
@@ -165,7 +214,7 @@ class Signature:
         """Return the arguments on one line: `name: str, size: int = 10`."""
         parts = []
         for argument in self.arguments:
-            default = "" if argument.required else f" = {_as_json(argument.default)}"
+            default = "" if argument.required else f" = {as_json(argument.default)}"
             parts.append(f"{argument.name}: {type_name(argument.type)}{default}")
         return ", ".join(parts) or "nothing"
 
@@ -175,23 +224,43 @@ _NATIVE = (bytes, bytearray, memoryview)
 _EXPECTED = re.compile(r"^Expected (?P<expected>.*?)(?:, got (?P<got>.*?))?(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 
 
-def _facts_of(text: str, argument: Argument, value: Any) -> tuple[str, str, str]:
+def _facts_of(text: str, argument: Argument, value: Any, *, secret: bool) -> tuple[str, str, str]:
     """Return what was expected, what came, and where, from the sentence of msgspec."""
     match = _EXPECTED.match(text)
     if match is None:
-        # An enum's or a datetime's own complaint: "Invalid enum value 'x' - at `$`".
-        complaint = text.partition(" - at ")[0]
-        return f"{type_name(argument.type)} ({complaint.lower()})", _shown(value, argument), argument.name
+        # An enum's or a datetime's own complaint: "Invalid enum value 'x' - at `$`". It repeats what came, perhaps a
+        # secret or a megabyte of it.
+        complaint, _, place = text.partition(" - at `$")
+        kind = complaint.partition(" '")[0].partition(" value ")[0].lower()
+        where = f"{argument.name}{place.removesuffix('`')}"
+        return f"{type_name(argument.type)} ({kind})", _shown(value, argument, secret), where
     path = match["path"] or ""
-    got = match["got"] or _shown(value, argument)
+    got = match["got"] or _shown(value, argument, secret)
     return match["expected"].replace("`", ""), got.replace("`", ""), f"{argument.name}{path}"
 
 
-def _shown(value: Any, argument: Argument) -> str:
+def _shown(value: Any, argument: Argument, secret: bool) -> str:
     # A text may be a password; that of an enum is one of a few words.
     harmless = isinstance(value, int | float) or (isinstance(argument.type, type) and issubclass(argument.type, Enum))
-    text = repr(value)
-    return text if harmless and len(text) <= 60 else f"this {_kind(value)}"
+    text = repr(value) if harmless and not secret and not _long(value) else ""
+    return text if text and len(text) <= _LONGEST else f"this {_kind(value)}"
+
+
+def _long(value: Any) -> bool:
+    return isinstance(value, str | bytes | list | dict) and len(value) > _LONGEST
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+
+
+def _listed(names: list[str]) -> str:
+    shown = [repr(_short(name)) for name in names[:_SHOWN]]
+    return joined([*shown, f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else shown)
+
+
+def _first_of(given: Mapping[str, Any]) -> list[str]:
+    return [_short(name) for name in sorted(given)[:_SHOWN]]
 
 
 def _kind(value: Any) -> str:
@@ -216,6 +285,13 @@ def _read(method: Callable[..., Any], where: str) -> tuple[list[Argument], Any]:
 
 def _argument(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str) -> Argument:
     name = parameter.name
+    if name in WORDS_OF_CALL:
+        raise ContractError(
+            f"argument {name!r} of {where} cannot be given: {name!r} is a word of `call` itself",
+            hint=f"rename it, for instance to {_OTHER_NAMES.get(name, f'the_{name}')!r}",
+            method=where,
+            argument=name,
+        )
     if parameter.kind not in (_POSITIONAL, _KEYWORD):
         raise ContractError(
             f"argument {name!r} of {where} cannot be given by name", hint="name each argument", method=where
@@ -226,75 +302,68 @@ def _argument(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str
     return Argument(name, hints[name], parameter.default, parameter.kind)
 
 
+def _secret_names(arguments: list[Argument], declared: Collection[str], where: str) -> frozenset[str]:
+    from ostler.messaging.secret import holds_secret
+
+    names = [argument.name for argument in arguments]
+    for name in declared:
+        if name not in names:
+            raise ContractError(
+                f"{where} keeps the argument {name!r} secret, and has none of that name",
+                hint=did_you_mean(name, names) or "take it out of `secret` of `@exposed`",
+                method=where,
+                argument=name,
+            )
+    return frozenset({*declared, *(argument.name for argument in arguments if holds_secret(argument.type))})
+
+
 def _field(argument: Argument) -> Any:
     if argument.required:
         return (argument.name, argument.type)
     default = argument.default
-    return (argument.name, argument.type, msgspec.field(default_factory=lambda: default))
+    if _mutable(default):
+        # Each call has its own: a method may append to what it was given.
+        return (argument.name, argument.type, msgspec.field(default_factory=lambda: deepcopy(default)))
+    return (argument.name, argument.type, default)
 
 
-def unfit(kind: Any) -> str:
-    """Return why a type cannot go over the wire, empty when it can."""
-    if kind is None or kind is type(None):
-        return ""
+def _mutable(value: Any) -> bool:
+    return type(value).__hash__ is None or not _frozen(value)
+
+
+def _frozen(value: Any) -> bool:
+    if isinstance(value, msgspec.Struct):
+        return bool(value.__struct_config__.frozen)
+    settings = getattr(value, "__dataclass_params__", None)
+    return settings is None or bool(settings.frozen)
+
+
+_STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable, Generator, Iterator, Iterable)
+
+
+def _item_of(kind: Any, where: str) -> Any:
+    """Return the type of the items of a stream, from the annotation of the method that yields them."""
+    if kind is Any:
+        return Any
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) not in _STREAMS or not arguments:
+        raise ContractError(
+            f"{where} yields, and is not annotated with what",
+            hint="annotate it as `Iterator[Item]`, or `AsyncIterator[Item]` for an `async def`",
+            method=where,
+        )
+    return arguments[0]
+
+
+def _json_schema(kind: Any) -> dict[str, Any]:
     try:
-        found = msgspec.inspect.type_info(kind)
-    except (TypeError, ValueError, NameError) as error:
-        return f"{type_name(kind)}: {error}"
-    return _unfit_part(found, set())
+        return msgspec.json.schema(kind)
+    except (TypeError, ValueError, RecursionError) as error:  # what fits messages and not JSON: keys of a map, bytes
+        return {"description": f"{type_name(kind)} has no JSON Schema: {error}"}
 
 
-def _unfit_part(info: msgspec.inspect.Type, seen: set[Any]) -> str:
-    if isinstance(info, msgspec.inspect.CustomType):
-        return f"{type_name(info.cls)} is a type that messages do not know"
-    inner = getattr(info, "cls", None)
-    if inner is not None:
-        if inner in seen:
-            return ""
-        seen.add(inner)
-    for part in _parts(info):
-        if wrong := _unfit_part(part, seen):
-            return wrong
-    return ""
-
-
-def _parts(info: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
-    found: list[msgspec.inspect.Type] = []
-    for name in ("type", "item_type", "key_type", "value_type"):
-        part = getattr(info, name, None)
-        if isinstance(part, msgspec.inspect.Type):
-            found.append(part)
-    for name in ("types", "item_types"):
-        found.extend(getattr(info, name, ()))
-    found.extend(field.type for field in getattr(info, "fields", ()))
-    return found
-
-
-def type_name(kind: Any) -> str:
-    """Return a type as people write it: `str`, `list[Lamp]`, `float | None`."""
-    if kind in _PLAIN_NAMES:
-        return _PLAIN_NAMES[kind]
-    origin = typing.get_origin(kind)
-    if origin is None:
-        return str(getattr(kind, "__name__", kind))
-    return _generic_name(origin, typing.get_args(kind))
-
-
-_PLAIN_NAMES: dict[Any, str] = {None: "None", type(None): "None", Any: "any"}
-
-
-def _generic_name(origin: Any, arguments: tuple[Any, ...]) -> str:
-    if origin is typing.Annotated:
-        return type_name(arguments[0])
-    if origin is typing.Literal:
-        return " | ".join(repr(value) for value in arguments)
-    if getattr(origin, "__name__", "") in ("Union", "UnionType"):
-        return " | ".join(type_name(part) for part in arguments)
-    inner = ", ".join("..." if part is Ellipsis else type_name(part) for part in arguments)
-    return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
-
-
-def _as_json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a default as JSON text, or as Python writes it."""
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError):

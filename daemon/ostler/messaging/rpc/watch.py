@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from ostler.errors import OstlerError
@@ -29,8 +30,12 @@ class Audit(Protocol):
 class Tracer(Protocol):
     """Follows requests through this process. On the loop's thread; must not block and must not raise."""
 
-    def begin(self, call: Call) -> None:
-        """Take note that a request is about to be run; may put another `trace` into its context."""
+    def begin(self, call: Call) -> AbstractContextManager[None]:
+        """Take note that a request is about to be run; may put another `trace` into its context.
+
+        Returns:
+            What the work is begun inside of: context variables that are set there go along with it.
+        """
         ...
 
     def end(self, call: Call, error: OstlerError | None) -> None:

@@ -1,0 +1,160 @@
+"""Arguments that nobody but their method may see: how they are declared, found, and kept out of what is written.
+
+A secret is an ordinary value for the method itself. Around it, whatever Ostler writes or sends (log, audit, errors,
+spans) shows `***` in its place: by the argument's name where arguments are shown, and by the value where a text of
+somebody else's could hold it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, inspect
+
+from ostler.errors import OstlerError, plain
+from ostler.log.secrets import MASK, mask_deep, mask_values
+
+SecretText = Annotated[
+    str, Meta(extra={"ostler_secret": True}, extra_json_schema={"format": "password", "writeOnly": True})
+]
+"""A text that is shown nowhere: the type of a password among the arguments of a method, or in a struct among them."""
+
+SHORTEST = 4
+"""A secret with fewer characters is hidden where arguments are shown, but not looked for in other texts."""
+
+Find = Callable[[Any, list[Any]], None]
+
+
+def holds_secret(kind: Any) -> bool:
+    """Return whether a type is `SecretText` or has one in it, at any depth."""
+    try:
+        return any(_is_secret(part) for part in _walk(inspect.type_info(kind), set()))
+    except (TypeError, ValueError, NameError):
+        return False  # the check of the signature says so
+
+
+def forms_of(values: Iterable[Any]) -> tuple[str, ...]:
+    """Return the spellings in which secrets could stand in a text, longest first; those too short are left out."""
+    import json
+    import shlex
+    from urllib.parse import quote
+
+    found: set[str] = set()
+    for value in values:
+        for text in _texts(value):
+            spelt = (text, text.strip(), repr(text)[1:-1], json.dumps(text)[1:-1], shlex.quote(text), quote(text))
+            found.update(form for form in spelt if len(form) >= SHORTEST)
+    return tuple(sorted(found, key=lambda form: (-len(form), form)))
+
+
+def finder(kind: Any) -> Find:
+    """Return a function that adds the secrets in a value of this type to a list."""
+    info = inspect.type_info(kind)
+
+    def find(value: Any, into: list[Any]) -> None:
+        _find(info, value, into)
+
+    return find
+
+
+def everything(value: Any, into: list[Any]) -> None:
+    """Add every value in it to the list; for an argument that is secret as a whole."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            everything(item, into)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            everything(item, into)
+    elif hasattr(value, "__struct_fields__") or hasattr(value, "__dataclass_fields__"):
+        everything(msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview)), into)
+    elif value is not None and not isinstance(value, bool):
+        into.append(value)
+
+
+def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
+    """Return the error without the secrets in its sentence, hint and facts; itself when there were none in them."""
+    message, hint = mask_values(error.message, secrets), mask_values(error.hint, secrets)
+    facts = {mask_values(name, secrets): plain(mask_deep(value, secrets)) for name, value in error.facts.items()}
+    if (message, hint, facts) == (error.message, error.hint, error.facts):
+        return error
+    # Its class may have a constructor of its own; what every error has is what is changed.
+    hidden = copy.copy(error)
+    hidden.args = (message,)
+    hidden.message, hidden.hint, hidden.facts = message, hint, facts
+    return hidden
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, bytes | bytearray | memoryview):
+        raw = bytes(value)
+        yield raw.decode("utf-8", "backslashreplace")
+        yield repr(raw)[2:-1]
+        yield raw.hex()
+    else:
+        yield str(value)
+
+
+def _is_secret(info: inspect.Type) -> bool:
+    return isinstance(info, inspect.Metadata) and bool((info.extra or {}).get("ostler_secret"))
+
+
+def _walk(info: inspect.Type, seen: set[Any]) -> Iterator[inspect.Type]:
+    yield info
+    inner = getattr(info, "cls", None)
+    if inner is not None:
+        if inner in seen:
+            return
+        seen.add(inner)
+    for part in _parts(info):
+        yield from _walk(part, seen)
+
+
+def _parts(info: inspect.Type) -> Iterator[inspect.Type]:
+    for name in ("type", "item_type", "key_type", "value_type"):
+        part = getattr(info, name, None)
+        if isinstance(part, inspect.Type):
+            yield part
+    for name in ("types", "item_types"):
+        yield from getattr(info, name, ())
+    yield from (field.type for field in getattr(info, "fields", ()))
+
+
+def _find(info: inspect.Type, value: Any, into: list[Any]) -> None:
+    """Walk a value along its type. Where a union leaves open which type it is, every one that fits is followed."""
+    if _is_secret(info):
+        everything(value, into)
+    elif isinstance(info, inspect.Metadata):
+        _find(info.type, value, into)
+    elif isinstance(info, inspect.UnionType):
+        for part in info.types:
+            _find(part, value, into)
+    elif isinstance(value, Mapping):
+        _find_in_mapping(info, value, into)
+    elif isinstance(value, list | tuple | set | frozenset) and not hasattr(value, "_fields"):
+        _find_in_items(info, value, into)
+    elif isinstance(value, getattr(info, "cls", ())):
+        for field in getattr(info, "fields", ()):
+            _find(field.type, getattr(value, field.name, None), into)
+
+
+def _find_in_items(info: inspect.Type, value: Collection[Any], into: list[Any]) -> None:
+    kinds = getattr(info, "item_types", None) or [getattr(info, "item_type", None)] * len(value)
+    for kind, item in zip(kinds, value, strict=False):
+        if kind is not None:
+            _find(kind, item, into)
+
+
+def _find_in_mapping(info: inspect.Type, value: Mapping[Any, Any], into: list[Any]) -> None:
+    if isinstance(info, inspect.DictType):
+        for key, item in value.items():
+            _find(info.key_type, key, into)
+            _find(info.value_type, item, into)
+    elif isinstance(info, inspect.TypedDictType):
+        for field in info.fields:
+            _find(field.type, value.get(field.encode_name), into)
+
+
+__all__ = ["MASK", "SHORTEST", "SecretText", "everything", "finder", "forms_of", "hide_in_error", "holds_secret"]
