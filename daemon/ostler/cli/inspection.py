@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -94,8 +93,7 @@ def _examined(host: PluginHost, managers: dict[str, Any]) -> Iterator[tuple[str,
 def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator[str]:
     from ostler.driver import check_contract
     from ostler.manager import Manager
-    from ostler.messaging.exposed import exposure_of
-    from ostler.messaging.rpc.signature import Signature
+    from ostler.messaging.rpc.surface import faults_of
     from ostler.plugins import resolve
 
     try:
@@ -105,15 +103,7 @@ def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator
         return
     managers[name] = cls
     yield from check_contract(cls, Manager, either=True)
-    for attribute in dir(cls):
-        method = getattr(cls, attribute, None)
-        if exposure_of(method) is None or not callable(method):
-            continue
-        try:
-            # Bound to the class, for want of an instance: `self` is left out of the signature either way.
-            Signature(MethodType(method, cls), f"{name}.{attribute}")
-        except PluginError as error:
-            yield str(error)
+    yield from faults_of(name, cls)
 
 
 def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers: dict[str, Any]) -> Iterator[str]:

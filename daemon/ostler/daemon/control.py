@@ -184,9 +184,15 @@ class Control:
         return str(await self._in_thread(lambda: store.backup(target), "back up the database"))
 
     @exposed(role="viewer", changes=False)
-    async def describe(self, ctx: Context, topic: str) -> list[MethodDescription]:
-        """Return the methods that can be called on a topic."""
-        return self._dispatcher.describe(topic)
+    async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:
+        """Return the methods that can be called on a topic.
+
+        Args:
+            ctx: The request.
+            topic: The topic; `ostler` is the daemon itself.
+            schema: Whether the JSON Schemas of arguments and results are wanted too.
+        """
+        return self._dispatcher.describe(topic, schema=schema)
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:

@@ -101,6 +101,9 @@ class Manager:
     """The contract of this manager's drivers; None for a manager without drivers."""
     extension_kinds: ClassVar[Mapping[str, type]] = {}
     """The kinds of parts that other plugins may bring, each with the class they must derive from."""
+    namespaces: ClassVar[Mapping[str, type]] = {}
+    """Further objects on the same topic: `{"admin": LampAdmin}` offers the `@exposed` methods of `LampAdmin` as
+    `admin.reset`. Each class is made with the manager, before `init_host_with_rpc`, and has its own `rpc_version`."""
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         self.environment = environment

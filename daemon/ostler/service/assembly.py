@@ -14,6 +14,7 @@ from ostler.config.validation import validate, validate_core
 from ostler.driver import Driver, DriverOptions, check_contract
 from ostler.errors import PluginError, Problem
 from ostler.manager import Manager, ManagerOptions
+from ostler.messaging.rpc.surface import faults_of
 from ostler.plugins import Found, Loaded, PluginHost, resolve
 from ostler.service.order import DependencyCycle, start_order
 from ostler.service.spec import ServiceSpec
@@ -62,13 +63,13 @@ def assemble(
         environ: The environment, for credentials.
         plugins: Plugins that were discovered before (a reload does not load plugins anew).
         entry_points: What to discover plugins from; by default what is installed.
-        offline: Do not read secrets.
+        offline: Do not read secrets, and look at what only the start of a service would find: its exposed methods.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
     plugins = plugins or discover(validate_core(raw), entry_points)
-    resolver = _Resolver(raw, plugins)
+    resolver = _Resolver(raw, plugins, offline=offline)
     resolver.run()
     configuration = validate(
         raw,
@@ -98,8 +99,9 @@ def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Pro
 class _Resolver:
     """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
 
-    def __init__(self, raw: RawConfiguration, plugins: PluginHost) -> None:
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost, *, offline: bool) -> None:
         self._raw = raw
+        self._offline = offline
         self._plugins = plugins
         self._forbidden = plugins.forbidden()
         self.models: dict[Path, type[OptionsModel]] = {
@@ -162,6 +164,9 @@ class _Resolver:
         faults = [] if loaded.cls is Manager else check_contract(loaded.cls, Manager, either=True)
         if not faults and not _derives(getattr(loaded.cls, "Options", None), ManagerOptions):
             faults = ["its Options do not derive from ManagerOptions"]
+        if self._offline and not faults:
+            # A start finds it out when it opens the endpoint: looking twice would make it slower for nothing.
+            faults = faults_of(path[1], loaded.cls)
         for fault in faults:
             self._note((*path, "manager"), f"manager {reference} is not as a manager has to be: {fault}")
         return None if faults else loaded

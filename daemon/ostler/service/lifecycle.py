@@ -158,7 +158,14 @@ class Service:
 
     def _open_endpoint(self, manager: Manager) -> None:
         self._around.host.dispatcher.add_endpoint(
-            Endpoint(self.topic, self._around.host.name, manager, self.pool, manager.rpc_version)
+            Endpoint(
+                self.topic,
+                self._around.host.name,
+                manager,
+                self.pool,
+                manager.rpc_version,
+                namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
+            )
         )
         self._note("endpoint", self._close_endpoint)
 

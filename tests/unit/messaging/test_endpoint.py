@@ -38,7 +38,7 @@ def pool():
 
 
 def test_only_what_is_exposed_is_offered(pool):
-    endpoint = Endpoint("lamp", "here", Manager(), pool)
+    endpoint = Endpoint("lamp", "here", Manager(), pool, "1.1")
     assert set(endpoint.methods) == {"switch", "inherited"}
     assert endpoint.method("switch").where == "lamp.switch"
     for name in ("hidden", "wait"):
@@ -49,17 +49,17 @@ def test_only_what_is_exposed_is_offered(pool):
 @pytest.mark.parametrize("name", ["hidden"])
 def test_trap_a_method_that_is_not_exposed(pool, name):
     with pytest.raises(NotExposed, match=r"lamp\.hidden is not offered"):
-        Endpoint("lamp", "here", Manager(), pool).method(name)
+        Endpoint("lamp", "here", Manager(), pool, "1.1").method(name)
 
 
 @pytest.mark.parametrize("name", ["__init__", "__class__", "_x", "attribute", "explosive", "nothing", ""])
 def test_what_is_no_public_method_is_not_there(pool, name):
     with pytest.raises(TargetNotFound):
-        Endpoint("lamp", "here", Manager(), pool).method(name)
+        Endpoint("lamp", "here", Manager(), pool, "1.1").method(name)
 
 
 def test_methods_are_described(pool):
-    inherited, switch = Endpoint("lamp", "here", Manager(), pool).describe()
+    inherited, switch = Endpoint("lamp", "here", Manager(), pool, "1.1").describe()
     assert (inherited.method, inherited.role, inherited.version, inherited.changes) == (
         "inherited", Role.VIEWER, "1.1", False,
     )  # fmt: skip
@@ -68,8 +68,8 @@ def test_methods_are_described(pool):
 
 def test_a_def_needs_threads():
     with pytest.raises(ContractError, match=r"lamp\.switch is a `def`"):
-        Endpoint("lamp", "here", Manager(), None)
-    assert Endpoint("lamp", "here", Base(), None).methods
+        Endpoint("lamp", "here", Manager(), None, "1.1")
+    assert Endpoint("lamp", "here", Base(), None, "1.1").methods
 
 
 def test_generators_are_refused_at_load(pool):
@@ -108,7 +108,7 @@ def test_a_wrapper_stands_around_each_method_and_keeps_its_kind(pool):
     assert endpoint.methods["switch"].call(None) == 5
     assert seen == ["switch"]
     with pytest.raises(ContractError, match="must keep"):
-        Endpoint("lamp", "here", Base(), None, wrap=wrap)
+        Endpoint("lamp", "here", Base(), None, "1.1", wrap=wrap)
 
 
 def test_versions_are_checked_by_name():
@@ -116,4 +116,86 @@ def test_versions_are_checked_by_name():
     endpoint.check_version("1.0")
     with pytest.raises(UnsupportedVersion) as caught:
         endpoint.check_version("1.2")
-    assert caught.value.facts == {"topic": "lamp", "host": "here", "offered": "1.1", "asked": "1.2"}
+    assert caught.value.facts == {
+        "topic": "lamp", "host": "here", "offered": "1.1", "asked": "1.2", "namespace": "",
+    }  # fmt: skip
+
+
+class Admin:
+    rpc_version = "2.3"
+
+    @exposed(role="admin", version="2.1")
+    async def reset(self, ctx: Context, hard: bool = False) -> str:
+        """Put all back.
+
+        Args:
+            ctx: The request.
+            hard: Whether what was made by hand
+                goes as well.
+        """
+        return "reset"
+
+    def hidden(self) -> None: ...
+
+
+def test_a_namespace_is_called_by_its_name_and_has_a_version_of_its_own(pool):
+    endpoint = Endpoint("lamp", "here", Manager(), pool, "1.1", namespaces={"admin": Admin()})
+    assert endpoint.method("admin.reset").where == "lamp.admin.reset"
+    endpoint.check_version("2.2", "admin.reset")
+    endpoint.check_version("1.1", "switch")
+    with pytest.raises(UnsupportedVersion, match=r"lamp.admin on here speaks version 2.3, version 2.4 was asked for"):
+        endpoint.check_version("2.4", "admin.reset")
+    with pytest.raises(UnsupportedVersion, match=r"lamp on here speaks version 1.1"):
+        endpoint.check_version("2.1", "switch")
+    with pytest.raises(NotExposed, match=r"lamp\.admin\.hidden is not offered"):
+        endpoint.method("admin.hidden")
+    for name in ("admin", "other.reset", "admin.nothing", "admin.reset.more", ".reset", "admin."):
+        endpoint.check_version("9.9" if "other" in name else "", name)
+        with pytest.raises(TargetNotFound):
+            endpoint.method(name)
+
+
+def test_a_namespace_is_described_last_with_its_version_and_what_the_docstring_says_of_arguments(pool):
+    endpoint = Endpoint("lamp", "here", Manager(), pool, "1.1", namespaces={"admin": Admin()})
+    described = endpoint.describe(schema=True)
+    assert [(each.method, each.namespace, each.topic_version) for each in described] == [
+        ("inherited", "", "1.1"), ("switch", "", "1.1"), ("admin.reset", "admin", "2.3"),
+    ]  # fmt: skip
+    reset = described[-1]
+    assert reset.arguments[0].doc == "Whether what was made by hand goes as well."
+    assert reset.arguments_schema["$defs"]["Arguments"]["properties"]["hard"] == {"type": "boolean", "default": False}
+    assert reset.result_schema == {"type": "string"}
+    assert endpoint.describe()[-1].arguments_schema is None
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "words"),
+    [
+        ({"switch": Admin()}, "a namespace 'switch' and a method of that name; rename one of them"),
+        ({"a.b": Admin()}, "a namespace 'a.b', which is no name"),
+        ({"_a": Admin()}, "a namespace '_a', which is no name"),
+        ({"base": Base()}, 'lamp.base.inherited is of version 1.1, .* is 1.0; raise `rpc_version` to "1.1"'),
+    ],
+)
+def test_namespaces_that_clash_or_are_older_than_their_methods_are_refused_at_load(pool, namespaces, words):
+    with pytest.raises(ContractError, match=words):
+        Endpoint("lamp", "here", Manager(), pool, "1.1", namespaces=namespaces)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("1.2", 'lamp.m is of version 1.2, and the `rpc_version` it belongs to is 1.1; raise `rpc_version` to "1.2"'),
+        ("0.9", 'belongs to is 1.1; say `version="1.0"`'),
+        ("1", "the version of lamp.m is '1', which is no version"),
+        ("1.10.0", "which is no version"),
+        ("", "which is no version"),
+    ],
+)
+def test_a_method_newer_than_its_manager_is_refused_at_load(version, words):
+    class Newer:
+        @exposed(version=version)
+        async def m(self, ctx: Context) -> None: ...
+
+    with pytest.raises(ContractError, match=words):
+        Endpoint("lamp", "here", Newer(), None, "1.1")

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import collections
+import dataclasses
+import datetime as dt
+import decimal
 import enum
+import inspect
+import pathlib
+import typing
+import uuid
 from typing import Annotated, Any, Literal
 
+import hypothesis
+import hypothesis.strategies as st
 import msgspec
 import pytest
 
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments
-from ostler.messaging import Context
-from ostler.messaging.rpc.signature import Signature, type_name, unfit
+from ostler.messaging import AsyncClient, Client, Context, ServiceClient
+from ostler.messaging.rpc.describing import describe_arguments, documented
+from ostler.messaging.rpc.signature import WORDS_OF_CALL, Signature
+from ostler.messaging.rpc.wire_types import type_name, unfit
 from ostler.types import DaemonStatus
 
 
@@ -71,7 +83,7 @@ def test_arguments_are_decoded_into_their_types_with_defaults():
         ("plain", {"name": 5}, "argument 'name' of lamp.plain must be str, not int", "name", "str", "int"),
         ("plain", {"name": "a", "size": None}, "'size' of lamp.plain must be int, not null", "size", "int", "null"),
         ("plain", {"name": "a", "tags": ["b", 3]}, "argument 'tags[1]' of lamp.plain", "tags", "str", "int"),
-        ("named", {"name": "a", "colour": "blue"}, "invalid enum value 'blue'", "colour", None, "'blue'"),
+        ("named", {"name": "a", "colour": "blue"}, "Colour (invalid enum value), not 'blue'", "colour", None, "'blue'"),
         ("limited", {"port": 0, "mode": "a"}, "'port' of lamp.limited must be int >= 1, not 0", "port", None, "0"),
         ("limited", {"port": 1, "mode": "c"}, "argument 'mode' of lamp.limited", "mode", None, None),
     ],
@@ -138,9 +150,10 @@ def test_a_method_without_a_context_is_refused():
 
 
 def test_signatures_are_described_as_people_write_them():
-    described = signature("plain").describe()
-    assert [(each.name, each.type, each.required, each.default) for each in described] == [
-        ("name", "str", True, ""), ("size", "int", False, "10"), ("tags", "list[str]", False, "[]"),
+    described = describe_arguments(signature("plain"), {"size": "How large."})
+    assert [(each.name, each.type, each.required, each.default, each.doc) for each in described] == [
+        ("name", "str", True, "", ""), ("size", "int", False, "10", "How large."),
+        ("tags", "list[str]", False, "[]", ""),
     ]  # fmt: skip
     assert type_name(signature("named").arguments[1].type) == "Colour"
     assert type_name(dict[str, int | None]) == "dict[str, int | None]"
@@ -155,3 +168,242 @@ def test_the_types_of_the_daemon_itself_fit():
     assert unfit(DaemonStatus) == ""
     assert unfit(None) == ""
     assert "Unknown" in unfit(list[Unknown])
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    x: int
+
+
+class Fields(typing.NamedTuple):
+    a: int
+    b: str = "x"
+
+
+class Table(typing.TypedDict):
+    a: int
+    b: typing.NotRequired[str]
+
+
+@dataclasses.dataclass
+class Plain:
+    a: int
+    inner: Tree = dataclasses.field(default_factory=Tree)
+
+
+class Red(msgspec.Struct, tag=True):
+    x: int
+
+
+class Blue(msgspec.Struct, tag=True):
+    x: int
+
+
+T = typing.TypeVar("T")
+
+
+class Box(msgspec.Struct, typing.Generic[T]):
+    inside: T
+    more: list[Box[T]] = []
+
+
+class Mixed(enum.Enum):
+    A = "a"
+    B = 1
+
+
+UNFIT = [
+    (Tree | Frozen, "must be tagged"),
+    (list[int] | set[int], "more than one array-like"),
+    (str | dt.datetime, "more than one str-like"),
+    (dict[str, int] | Tree, "more than one dict-like"),
+    (int | Unknown, "custom type"),
+    (Mixed, "either all str or all int"),
+    (Literal[1.5], "Literal may only contain"),
+    (set[Tree], "a set cannot hold what is not frozen, as Tree"),
+    (set[list[int]], "a set cannot hold what is a list, set or map"),
+    (dict[Plain, int], "the keys of a map cannot be what is not frozen, as Plain"),
+    (frozenset[dict[str, int]], "a set cannot hold"),
+    (pathlib.Path, "Path is a type that messages do not know"),
+    (Box[Unknown], "Unknown is a type that messages do not know"),
+    (collections.OrderedDict, "OrderedDict is a type"),
+    (complex, "complex is a type"),
+    (Exception, "Exception is a type"),
+    (typing.Callable[[int], str], "Callable is a type"),
+    (msgspec.Raw, "Raw says nothing"),
+    (memoryview, "MemoryView says nothing"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), UNFIT)
+def test_types_that_cannot_be_told_apart_or_read_again_are_refused_at_load(kind, words):
+    def method(ctx, thing): ...
+
+    method.__annotations__ = {"thing": kind, "return": None}
+    with pytest.raises(ContractError) as caught:
+        Signature(method, "lamp.method")
+    assert words in str(caught.value)
+    assert "lamp.method" in str(caught.value)
+    method.__annotations__ = {"thing": int, "return": list[kind]}
+    with pytest.raises(ContractError, match=r"the result of lamp\.method"):
+        Signature(method, "lamp.method")
+
+
+VALUES = st.one_of(
+    st.builds(Plain, st.integers(-(2**63), 2**64 - 1), st.builds(Tree, st.lists(st.builds(Tree), max_size=2))).map(
+        lambda value: (Plain, value)
+    ),
+    st.sampled_from(Colour).map(lambda value: (Colour, value)),
+    st.datetimes(timezones=st.sampled_from([dt.UTC, None])).map(lambda value: (dt.datetime, value)),
+    st.dates().map(lambda value: (dt.date, value)),
+    st.times().map(lambda value: (dt.time, value)),
+    st.timedeltas(dt.timedelta(-9999), dt.timedelta(9999)).map(lambda value: (dt.timedelta, value)),
+    st.binary(max_size=50).map(lambda value: (bytes, value)),
+    st.uuids().map(lambda value: (uuid.UUID, value)),
+    st.decimals(allow_nan=False, allow_infinity=False).map(lambda value: (decimal.Decimal, value)),
+    st.one_of(st.builds(Red, st.integers(0, 9)), st.builds(Blue, st.integers(0, 9)), st.none()).map(
+        lambda value: (Red | Blue | None, value)
+    ),
+    st.one_of(st.integers(-9, 9), st.text(max_size=5), st.booleans()).map(lambda value: (int | str | bool, value)),
+    st.frozensets(st.integers(0, 9)).map(lambda value: (frozenset[int], value)),
+    st.sets(st.builds(Frozen, st.integers(0, 9))).map(lambda value: (set[Frozen], value)),
+    st.dictionaries(st.tuples(st.integers(0, 9), st.text(max_size=3)), st.floats(allow_nan=False)).map(
+        lambda value: (dict[tuple[int, str], float], value)
+    ),
+    st.builds(Fields, st.integers(0, 9), st.text(max_size=3)).map(lambda value: (Fields, value)),
+    st.fixed_dictionaries({"a": st.integers(0, 9)}, optional={"b": st.text(max_size=3)}).map(
+        lambda value: (Table, value)
+    ),
+    st.builds(Box, st.integers(0, 9)).map(lambda value: (Box[int], value)),
+)
+
+
+@hypothesis.given(VALUES)
+def test_what_is_accepted_at_load_comes_back_as_it_went(pair):
+    kind, value = pair
+
+    def method(ctx, thing): ...
+
+    method.__annotations__ = {"thing": kind, "return": kind}
+    method.__defaults__ = (value,)
+    found = Signature(method, "lamp.method")
+    assert found.decode(msgspec.msgpack.encode({"thing": value})) == ((value,), {})
+    assert found.decode(b"\x80") == ((value,), {})
+
+
+def test_a_default_that_is_changed_by_one_call_is_whole_for_the_next():
+    def method(ctx, tags: list[str] = ["a"], tree: Tree = Tree(), plain: Plain = Plain(1)) -> None: ...  # noqa: B006, B008
+
+    found = Signature(method, "lamp.method")
+    first, tree, plain = found.decode(b"\x80")[0]
+    first.append("b")
+    tree.children.append(Tree())
+    plain.a = 2
+    assert found.decode(b"\x80")[0] == (["a"], Tree(), Plain(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "words"),
+    [
+        (int, None, "does not fit its type int: Expected `int`, got `None`; annotate it as `int | None`"),
+        (int, "ten", "does not fit its type int"),
+        (str, Unknown(), "does not fit its type str"),
+        (Annotated[int, msgspec.Meta(ge=1)], 0, "Expected `int` >= 1"),
+    ],
+)  # fmt: skip
+def test_a_default_that_does_not_fit_is_refused_at_load(kind, default, words):
+    def method(ctx, thing=None): ...
+
+    method.__annotations__ = {"thing": kind, "return": None}
+    method.__defaults__ = (default,)
+    with pytest.raises(ContractError) as caught:
+        Signature(method, "lamp.method")
+    assert words in str(caught.value)
+
+
+def test_words_of_call_are_no_names_of_arguments():
+    for word in WORDS_OF_CALL:
+        names: dict = {}
+        exec(f"def method(ctx, {word}: str): ...", names)
+        with pytest.raises(ContractError, match=f"'{word}' is a word of `call` itself; rename it, for instance to"):
+            Signature(names["method"], "lamp.method")
+
+
+def test_every_word_of_every_client_is_among_the_words_of_call():
+    taken = set()
+    for client in (Client, AsyncClient, ServiceClient):
+        for name in ("call", "acall", "cast", "acast", "fanout", "afanout", "stream", "astream"):
+            parameters = inspect.signature(getattr(client, name)).parameters if hasattr(client, name) else {}
+            taken |= {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY}
+    assert taken <= WORDS_OF_CALL
+
+
+def test_a_huge_or_secret_value_is_not_repeated():
+    found = Signature(Manager().named, "lamp.named")
+    with pytest.raises(InvalidArguments) as caught:
+        found.decode(msgspec.msgpack.encode({"name": "a", "colour": "x" * 1_000_000}))
+    assert len(str(caught.value)) < 200
+    assert caught.value.facts["got"] == "this str"
+    with pytest.raises(InvalidArguments) as caught:
+        found.decode(msgspec.msgpack.encode({f"{number}{'x' * 1000}": 1 for number in range(1000)}))
+    assert len(str(caught.value)) < 1500
+    assert "and 990 more" in str(caught.value)
+    assert len(str(caught.value.facts)) < 1500
+
+    def pin(ctx, code: Annotated[int, msgspec.Meta(ge=10_000)], colour: Colour) -> None: ...
+
+    for arguments in ({"code": 4711, "colour": "red"}, {"code": 10_000, "colour": "hunter2"}):
+        with pytest.raises(InvalidArguments) as caught:
+            Signature(pin, "lamp.pin", ["code", "colour"]).decode(msgspec.msgpack.encode(arguments))
+        assert "4711" not in f"{caught.value} {caught.value.facts}"
+        assert "hunter2" not in f"{caught.value} {caught.value.facts}"
+
+
+def test_an_error_says_where_inside_an_argument_it_is():
+    def method(ctx, things: dict[str, list[Colour]]) -> None: ...
+
+    with pytest.raises(InvalidArguments, match=r"argument 'things\[\.\.\.\]\[1\]' of lamp.method must be") as caught:
+        Signature(method, "lamp.method").decode(msgspec.msgpack.encode({"things": {"a": ["red", "blue"]}}))
+    assert caught.value.facts["argument"] == "things"
+
+
+def test_a_method_that_yields_has_the_type_of_its_items_as_result():
+    class Streams:
+        def some(self, ctx: Context, first: int = 0) -> typing.Iterator[Tree]:
+            yield Tree()
+
+        async def more(self, ctx: Context) -> typing.AsyncIterator[int]:
+            yield 1
+
+        def unnamed(self, ctx: Context) -> list[int]:
+            yield 1
+
+    assert (signature("some", Streams).streams, signature("some", Streams).result) == (True, Tree)
+    assert signature("more", Streams).result is int
+    assert not signature("plain").streams
+    with pytest.raises(ContractError, match=r"lamp.unnamed yields, and is not annotated with what"):
+        signature("unnamed", Streams)
+
+
+def test_the_docstring_says_what_arguments_are():
+    doc = """Do it.
+
+    More words: not of an argument.
+
+    Args:
+        name: Its name,
+            on two lines.
+        size (int): How large: in bytes.
+
+    Returns:
+        nothing: at all.
+    """
+    assert documented(doc) == {"name": "Its name, on two lines.", "size": "How large: in bytes."}
+    assert documented("") == {}
+
+
+def test_a_type_without_a_json_schema_says_so():
+    def method(ctx, things: dict[tuple[int, int], bytes]) -> Any: ...
+
+    arguments, result = Signature(method, "lamp.method").schema()
+    assert arguments["title"] == "lamp.method"
+    assert result == {}

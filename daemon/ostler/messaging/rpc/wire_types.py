@@ -1,0 +1,107 @@
+"""Types that go over the wire: which do, and how people write them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect as looked
+
+_MUTABLE = (looked.ListType, looked.SetType, looked.DictType, looked.TypedDictType, looked.ByteArrayType)
+_NO_SCHEMA = (looked.ExtType, looked.RawType, looked.MemoryViewType)
+
+
+def unfit(kind: Any) -> str:
+    """Return why a type cannot go over the wire, empty when it can."""
+    if kind is None or kind is type(None):
+        return ""
+    try:
+        found = looked.type_info(kind)
+    except (TypeError, ValueError, NameError, AttributeError, RecursionError) as error:
+        return f"{type_name(kind)}: {error}"
+    return _unfit_part(found, [])
+
+
+def _unfit_part(info: looked.Type, seen: list[looked.Type]) -> str:
+    if any(info is each for each in seen):
+        return ""
+    seen.append(info)
+    if isinstance(info, looked.CustomType):
+        return f"{type_name(info.cls)} is a type that messages do not know"
+    if isinstance(info, _NO_SCHEMA):
+        return f"{type(info).__name__.removesuffix('Type')} says nothing of what is in it"
+    if unhashable := _unhashable_in(info):
+        return unhashable
+    for part in parts(info):
+        if wrong := _unfit_part(part, seen):
+            return wrong
+    return ""
+
+
+def _unhashable_in(info: looked.Type) -> str:
+    """Return what is wrong with the elements of a set, or the keys of a map: Python could not keep them."""
+    if isinstance(info, looked.SetType | looked.FrozenSetType) and not _hashable(info.item_type):
+        return f"a set cannot hold what is {_mutable_name(info.item_type)}"
+    if isinstance(info, looked.DictType) and not _hashable(info.key_type):
+        return f"the keys of a map cannot be what is {_mutable_name(info.key_type)}"
+    return ""
+
+
+def _hashable(info: looked.Type) -> bool:
+    if isinstance(info, _MUTABLE):
+        return False
+    if isinstance(info, looked.StructType):
+        settings = info.cls.__struct_config__
+        return settings.frozen or not settings.eq or "__hash__" in vars(info.cls)
+    if isinstance(info, looked.DataclassType):
+        return bool(info.cls.__hash__)
+    if isinstance(info, looked.UnionType):
+        return all(map(_hashable, info.types))
+    if isinstance(info, looked.TupleType):
+        return all(map(_hashable, info.item_types))
+    return True
+
+
+def _mutable_name(info: looked.Type) -> str:
+    cls = getattr(info, "cls", None)
+    return f"not frozen, as {cls.__name__}" if cls is not None else "a list, set or map"
+
+
+def parts(info: looked.Type) -> Iterator[looked.Type]:
+    """Return the types that a type is made of."""
+    for name in ("type", "item_type", "key_type", "value_type"):
+        part = getattr(info, name, None)
+        if isinstance(part, looked.Type):
+            yield part
+    for name in ("types", "item_types"):
+        yield from getattr(info, name, ())
+    for field in getattr(info, "fields", ()):
+        yield field.type
+
+
+def type_name(kind: Any) -> str:
+    """Return a type as people write it: `str`, `list[Lamp]`, `float | None`."""
+    if isinstance(kind, list):  # the arguments of a Callable, which has no place here anyway
+        return str(kind)
+    if kind in _PLAIN_NAMES:
+        return _PLAIN_NAMES[kind]
+    origin = typing.get_origin(kind)
+    if origin is None:
+        return str(getattr(kind, "__name__", kind))
+    return _generic_name(origin, typing.get_args(kind))
+
+
+_PLAIN_NAMES: dict[Any, str] = {None: "None", type(None): "None", Any: "any"}
+
+
+def _generic_name(origin: Any, arguments: tuple[Any, ...]) -> str:
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return " | ".join(repr(value) for value in arguments)
+    if getattr(origin, "__name__", "") in ("Union", "UnionType"):
+        return " | ".join(type_name(part) for part in arguments if part is not msgspec.UnsetType)
+    inner = ", ".join("..." if part is Ellipsis else type_name(part) for part in arguments)
+    return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
