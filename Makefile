@@ -67,6 +67,10 @@ format: $(STAMP) ## Bring the sources into the shape that lint asks for
 bench: $(STAMP) ## Measure against the budgets, as ratios to a bare echo in the same run
 	@exec $(BIN)/python tests/bench/run.py $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## Measure beside what users have today: message brokers, gRPC, Pyro5, HTTP, D-Bus
+	@exec $(BIN)/python tests/bench/peers/run.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what was made, but not the volumes below ./.ostler
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
