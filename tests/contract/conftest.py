@@ -1,6 +1,7 @@
 """A server on each transport, with clients of both kinds: what passes here passes on every transport."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, 
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
+from ostler.messaging.zmq.curve import Network, new_keys
+from ostler.messaging.zmq.zap import Door
 
 
 @dataclass
@@ -27,6 +30,11 @@ class World:
     pool: WorkerPool
     clients: list[AsyncClient] = field(default_factory=list)
     sync_clients: list[Client] = field(default_factory=list)
+
+    @property
+    def uid(self) -> int:
+        """What a server knows a client of this transport by: on a network it has a key and no uid."""
+        return -1 if isinstance(self.transport, ZmqTransport) and self.transport.network else os.geteuid()
 
     def add(self, topic: str, target: object, **options) -> Endpoint:
         endpoint = Endpoint(topic, "here", target, self.pool, **options)
@@ -47,10 +55,21 @@ class World:
         return LocalServiceClient(self.dispatcher, self.inbox, self.publisher, topic=topic, **options)
 
 
+KEYS = new_keys()
+"""The key pair of the server, and of its clients as well."""
+
+
+def access_on(transport: Transport, **members) -> Access:
+    """Return who may do what: as ever, and on a network whoever has the key."""
+    if not isinstance(transport, ZmqTransport) or transport.network is None:
+        return Access(**members)
+    return Access(keys={"me": KEYS.public}, **{"admin": ["key:me"], **members})
+
+
 def serve(transport: Transport, *, access: Access | None = None, **options) -> World:
     clock = SystemClock()
     inbox = Inbox(asyncio.get_running_loop())
-    access = access or Access()
+    access = access or access_on(transport)
     dispatcher = Dispatcher(access, clock, inbox, host="here")
     server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
     publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
@@ -73,15 +92,25 @@ async def stop(world: World) -> None:
     assert world.pool.join(5) == []
 
 
-@pytest.fixture(params=["memory", "zmq"])
+@pytest.fixture(params=["memory", "zmq", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
     def make(limits: Limits | None = None) -> Transport:
         if request.param == "memory":
             return MemoryTransport(limits=limits)
+        if request.param == "tcp":
+            door = Door(SystemClock(), names={KEYS.public: "me"})
+            network = Network(KEYS, KEYS.public)
+            return ZmqTransport("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, network=network, door=door)
         folder = tmp_path_factory.mktemp("run")
         return ZmqTransport(f"ipc://{folder}/rpc.sock", f"ipc://{folder}/events.sock", limits=limits)
 
     return make
+
+
+@pytest.fixture
+def keys() -> dict[str, str]:
+    """Return the names and public keys of the clients on a network."""
+    return {"me": KEYS.public}
 
 
 @pytest.fixture

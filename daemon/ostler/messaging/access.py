@@ -1,9 +1,9 @@
-"""Who may do what: from the user behind a connection to a role."""
+"""Who may do what: from the user or key behind a connection to a role."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
@@ -17,11 +17,12 @@ class Access:
     first seen; a reload makes a new one, so that changes in the user database are seen then. Not thread-safe.
 
     Args:
-        viewer: Who may look: user names, uids, `@group` and `*` for every local user.
+        viewer: Who may look: user names, uids, `@group`, `*` for every local user, and `key:NAME` for a key.
         operator: Who may also do the daily work.
         admin: Who may do all.
         own_uid: The daemon's own uid; None for that of this process.
         groups_of: Returns the gids of a peer's user; a test brings its own.
+        keys: The public keys of peers on a network, by name; others are not even let in.
     """
 
     def __init__(
@@ -32,8 +33,11 @@ class Access:
         admin: Iterable[str] = (),
         own_uid: int | None = None,
         groups_of: Callable[[Peer], frozenset[int]] | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
         self._groups_of = groups_of or _groups_of
+        self.keys = {key: name for name, key in (keys or {}).items()}
+        """The names of public keys."""
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
         self._rules[Role.ADMIN].uids.update({0, own})
@@ -42,12 +46,18 @@ class Access:
     @property
     def unknown(self) -> list[str]:
         """The names in `[access]` that no user or group of this machine has; they give nobody anything."""
-        return sorted({name for rule in self._rules.values() for name in rule.unknown})
+        wrong = {name for rule in self._rules.values() for name in rule.unknown}
+        nobodys = {f"key:{name}" for rule in self._rules.values() for name in rule.keys} - {
+            f"key:{name}" for name in self.keys.values()
+        }
+        return sorted(wrong | nobodys)
 
     def role_of(self, peer: Peer) -> Role | None:
         """Return the highest role of a peer, None for one that may do nothing."""
         if peer is LOCAL_PEER:
             return Role.ADMIN
+        if peer.key:
+            return self._role_of_key(peer.key)
         if peer.uid < 0:
             return None
         key = (peer.uid, peer.gid)
@@ -56,6 +66,11 @@ class Access:
                 self._roles.clear()
             self._roles[key] = self._judge(peer)
         return self._roles[key]
+
+    def _role_of_key(self, key: str) -> Role | None:
+        name = self.keys.get(key)
+        held = [role for role, rule in self._rules.items() if name in rule.keys]
+        return max(held, key=ROLE_ORDER.__getitem__, default=None)
 
     def _judge(self, peer: Peer) -> Role | None:
         groups = self._groups_of(peer) if any(rule.gids for rule in self._rules.values()) else frozenset()
@@ -70,6 +85,7 @@ class _Rule:
         self.everybody = False
         self.uids: set[int] = set()
         self.gids: set[int] = set()
+        self.keys: set[str | None] = set()
         self.unknown: list[str] = []
         for name in names:
             if not self._take(name):
@@ -82,6 +98,8 @@ class _Rule:
         try:
             if name == "*":
                 self.everybody = True
+            elif name.startswith("key:"):
+                self.keys.add(name.removeprefix("key:"))
             elif name.isdecimal():
                 self.uids.add(int(name))
             elif name.startswith("@"):

@@ -2,7 +2,8 @@
 
 A server's sockets are driven from their descriptor by the loop: it is edge-triggered and means "look at the events",
 so everything is read until nothing is left, and looked at again after each send. `server`, `events` and `loop` need
-asyncio, `blocking` does not: the command imports only that.
+asyncio, `blocking` does not: the command imports only that. On a network (`tcp://`) nobody talks without CURVE
+(`curve`), and `zap` decides who may connect.
 """
 
 from __future__ import annotations
@@ -15,19 +16,25 @@ from ostler.messaging.transport import AsyncLink, Limits, Link, OnLost, OnMessag
 if TYPE_CHECKING:
     import zmq
 
+    from ostler.messaging.zmq.curve import Network
     from ostler.messaging.zmq.events import XPubLink
+    from ostler.messaging.zmq.listen import Listening
     from ostler.messaging.zmq.server import RouterLink
+    from ostler.messaging.zmq.zap import Door
 
 
 class ZmqTransport:
     """Opens links over ZeroMQ.
 
     Args:
-        rpc: The address for calls, `ipc:///run/ostler/rpc.sock`.
+        rpc: The address for calls, `ipc:///run/ostler/rpc.sock` or `tcp://node1:7890`.
         events: The address for events.
         limits: What the sockets take.
         rpc_fd: A listening socket for calls that was handed over (socket activation); None to make one.
         events_fd: The same for events.
+        network: The keys and times of `tcp://` addresses, which cannot do without.
+        door: Decides who may connect to our own sockets; None to let in who can.
+        context: The ZeroMQ context to use, which somebody else ends; None for one of our own.
     """
 
     def __init__(
@@ -38,67 +45,90 @@ class ZmqTransport:
         limits: Limits | None = None,
         rpc_fd: int | None = None,
         events_fd: int | None = None,
+        network: Network | None = None,
+        door: Door | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.rpc = rpc
         self.events = events
         self.limits = limits or Limits()
+        self.network = network
         self._rpc_fd = rpc_fd
         self._events_fd = events_fd
+        self._door = door
+        self._shared = context
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
     def _zmq(self) -> zmq.Context[zmq.Socket[bytes]]:
         import zmq
 
         if self._context is None:
-            self._context = zmq.Context()
+            self._context = self._shared or zmq.Context()
         return self._context
 
-    def serve_rpc(self) -> RouterLink:
-        """See `Transport.serve_rpc`.
+    def serve_rpc(self, before: RouterLink | None = None) -> RouterLink:
+        """See `Transport.serve_rpc`; with `before`, that link keeps its connections, and new ones come here.
 
         Raises:
             Conflict: Another daemon listens there.
-            NotPermitted: The folder of the socket may not be written.
+            NotPermitted: The folder of the socket may not be written, or the port not be used.
             InvalidInput: The address cannot be used.
         """
         from ostler.messaging.zmq.server import RouterLink
 
-        return RouterLink(self._zmq(), self.rpc, self.limits, self._rpc_fd)
+        link = RouterLink(self._zmq(), self.rpc, self._listening(self._rpc_fd, before))
+        self.rpc = link.address  # port 0 has become a real one
+        return link
 
-    def serve_events(self) -> XPubLink:
+    def serve_events(self, before: XPubLink | None = None) -> XPubLink:
         """See `Transport.serve_events`; raises as `serve_rpc`."""
         from ostler.messaging.zmq.events import XPubLink
 
-        return XPubLink(self._zmq(), self.events, self.limits, self._events_fd)
+        link = XPubLink(self._zmq(), self.events, self._listening(self._events_fd, before))
+        self.events = link.address
+        return link
+
+    def _listening(self, fd: int | None, before: RouterLink | XPubLink | None) -> Listening:
+        from ostler.messaging.zmq.listen import Listening
+        from ostler.messaging.zmq.tcp import BoundPort
+
+        if self._door is not None:
+            self._door.open(self._zmq())
+        bound = before.entrance.bound if before is not None else None
+        # The public key of the server is for its clients: with it, the socket would be one of theirs.
+        network = self.network._replace(server="") if self.network is not None else None
+        return Listening(self.limits, fd, network, self._door, before=bound if isinstance(bound, BoundPort) else None)
 
     def connect(self) -> Link:
         """See `Transport.connect`."""
         from ostler.messaging.zmq.blocking import BlockingLink, dealer
 
-        return BlockingLink(dealer(self._zmq(), self.rpc, self.limits))
+        return BlockingLink(dealer(self._zmq(), self.rpc, self.limits, self.network))
 
     def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.connect_async`."""
         from ostler.messaging.zmq.blocking import dealer
         from ostler.messaging.zmq.loop import LoopLink
 
-        return LoopLink(dealer(self._zmq(), self.rpc, self.limits), on_message, on_lost)
+        return LoopLink(dealer(self._zmq(), self.rpc, self.limits, self.network), on_message, on_lost)
 
     def subscribe(self, prefixes: Iterable[bytes]) -> Link:
         """See `Transport.subscribe`."""
         from ostler.messaging.zmq.blocking import BlockingLink, subscriber
 
-        return BlockingLink(subscriber(self._zmq(), self.events, self.limits, prefixes))
+        return BlockingLink(subscriber(self._zmq(), self.events, self.limits, prefixes, self.network))
 
     def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.subscribe_async`."""
         from ostler.messaging.zmq.blocking import subscriber
         from ostler.messaging.zmq.loop import LoopLink
 
-        return LoopLink(subscriber(self._zmq(), self.events, self.limits, prefixes), on_message, on_lost)
+        return LoopLink(subscriber(self._zmq(), self.events, self.limits, prefixes, self.network), on_message, on_lost)
 
     def close(self) -> None:
         """See `Transport.close`; waits for what was sent last, for as long as the sockets linger."""
         context, self._context = self._context, None
-        if context is not None:
+        if self._door is not None:
+            self._door.close()
+        if context is not None and context is not self._shared:
             context.term()

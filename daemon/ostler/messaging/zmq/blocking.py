@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from ostler.errors import Busy, ConnectionLost, MessagingError, NotRunning
+from ostler.errors import Busy, ConnectionLost, InvalidInput, MessagingError, NotPermitted, NotRunning
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq.options import NOBLOCK, set_options
 from ostler.messaging.zmq.unix import probe
 
 if TYPE_CHECKING:
+    from ostler.messaging.zmq.curve import Network
     from ostler.messaging.zmq.options import Context, Socket
 
 _BATCH = 1000
 _POLLIN = int(zmq.POLLIN)
-_EVENT = Struct("=H")
-"""How an event of the monitor begins: its number."""
+_FULL = 500
+"""What a daemon's door says to a client for which there is no room."""
+_EVENT = Struct("=HI")
+"""How an event of the monitor begins: its number, and a value that depends on it."""
 
 
 class Sockets:
@@ -28,19 +31,21 @@ class Sockets:
     Args:
         data: The connected socket.
         monitor: Where the events of its connection come.
+        address: The server's.
     """
 
-    def __init__(self, data: Socket, monitor: Socket) -> None:
+    def __init__(self, data: Socket, monitor: Socket, address: str) -> None:
         self.data = data
         self.monitor = monitor
+        self.address = address
         self._met = False
 
     def ended(self) -> MessagingError | None:
         """Return the error of a connection that has ended, None when it has not."""
         while int(self.monitor.get(zmq.EVENTS)) & _POLLIN:
-            (event,) = _EVENT.unpack(self.monitor.recv_multipart(NOBLOCK)[0][: _EVENT.size])
+            event, value = _EVENT.unpack(self.monitor.recv_multipart(NOBLOCK)[0][: _EVENT.size])
             if event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                return lost() if self._met else _never_met()
+                return lost() if self._met else _never_met(self.address, event, value)
             self._met = True
         return None
 
@@ -51,29 +56,46 @@ class Sockets:
         self.data.close()
 
 
-def dealer(context: Context, address: str, limits: Limits) -> Sockets:
+def dealer(context: Context, address: str, limits: Limits, network: Network | None = None) -> Sockets:
     """Open a socket for calls.
 
     Raises:
         NotRunning: Nobody listens there.
         NotPermitted: This user may not use it.
-        InvalidInput: It is no `ipc://` address.
+        InvalidInput: It is no address, or one on a network and there is no key.
     """
-    probe(address)
-    return _connect(context.socket(zmq.DEALER), address, limits)
+    _check(address, network)
+    return _connect(context.socket(zmq.DEALER), address, limits, network)
 
 
-def subscriber(context: Context, address: str, limits: Limits, prefixes: Iterable[bytes]) -> Sockets:
+def subscriber(
+    context: Context, address: str, limits: Limits, prefixes: Iterable[bytes], network: Network | None = None
+) -> Sockets:
     """Open a socket that receives events that begin with one of the prefixes; raises as `dealer`."""
-    probe(address)
+    _check(address, network)
     socket = context.socket(zmq.SUB)
     for prefix in prefixes:
         socket.set(zmq.SUBSCRIBE, prefix)
-    return _connect(socket, address, limits)
+    return _connect(socket, address, limits, network)
 
 
-def _connect(socket: Socket, address: str, limits: Limits) -> Sockets:
-    set_options(socket, limits)
+def _check(address: str, network: Network | None) -> None:
+    """Raise what can be known of an address before there is a socket."""
+    if not address.startswith("tcp://"):
+        probe(address)
+        return
+    from ostler.messaging.zmq.tcp import parse
+
+    parse(address)
+    if network is None or not network.server:
+        raise InvalidInput(
+            f"{address} is on a network, where nobody talks without keys",
+            hint="give the server's public key and a secret key of your own; see `ostler keys`",
+        )
+
+
+def _connect(socket: Socket, address: str, limits: Limits, network: Network | None) -> Sockets:
+    set_options(socket, limits, network)
     told = (
         zmq.Event.HANDSHAKE_SUCCEEDED
         | zmq.Event.DISCONNECTED
@@ -85,7 +107,7 @@ def _connect(socket: Socket, address: str, limits: Limits) -> Sockets:
     )
     monitor = socket.get_monitor_socket(told)
     socket.connect(address)
-    return Sockets(socket, monitor)
+    return Sockets(socket, monitor, address)
 
 
 def lost() -> ConnectionLost:
@@ -93,11 +115,36 @@ def lost() -> ConnectionLost:
     return ConnectionLost("the daemon closed the connection", hint="see `systemctl status ostler`")
 
 
-def _never_met() -> NotRunning:
+def _never_met(address: str, event: int, value: int) -> MessagingError:
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _FULL:
+        return Busy(
+            f"the daemon at {address} has as many connections as it takes",
+            hint="close some, or raise `max_connections` in [messaging]",
+            retry_after=1.0,
+        )
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return NotPermitted(
+            f"the daemon at {address} does not know the key of this client",
+            hint="an administrator gives it a name in [network.keys], and that a role in [access]",
+        )
+    if address.startswith("tcp://"):
+        return _not_reached(address, event)
     # A process that is killed closes its connections a moment before it stops listening.
     return NotRunning(
         "the daemon stopped before it had taken anything",
         hint="start it with `ostler run` or `systemctl start ostler`",
+    )
+
+
+def _not_reached(address: str, event: int) -> MessagingError:
+    if event in (zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_CLOSED):
+        return NotRunning(
+            f"nobody answers at {address}",
+            hint="is the daemon running, is `rpc` of its [network] set, and does a firewall let this through?",
+        )
+    return NotPermitted(
+        f"what answers at {address} does not hold the server's key that was given",
+        hint="ask its administrator for the public key: `ostler keys show`",
     )
 
 

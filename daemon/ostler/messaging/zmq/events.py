@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage
+from ostler.messaging.transport import CONTROL_PREFIX, OnGarbage, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
-from ostler.messaging.zmq.listen import Peers, listen
-from ostler.messaging.zmq.options import NOBLOCK, set_options
+from ostler.messaging.zmq.listen import Entrance, Listening
+from ostler.messaging.zmq.options import NOBLOCK
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -28,30 +28,28 @@ class XPubLink:
 
     Args:
         context: The ZeroMQ context.
-        address: An `ipc://` address.
-        limits: What the socket takes.
-        fd: A listening socket that was handed over; None to make one.
+        address: Where to listen.
+        how: How to.
 
     Raises:
-        OstlerError: The address cannot be taken; see `listen`.
+        OstlerError: The address cannot be taken; see `Entrance`.
     """
 
-    def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
-        self.address = address
+    def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
         self._socket = context.socket(zmq.XPUB)
         self._closed = False
         self._drain: Drain | None = None
-        self._peers = Peers()
         self._admit: Callable[[Peer], bool] | None = None
         self._answer: Callable[[Peer], bytes] | None = None
         try:
-            set_options(self._socket, limits)
             self._socket.set(zmq.XPUB_MANUAL, 1)
-            self._bound = listen(self._socket, address, limits.socket_mode, fd)
+            self.entrance = Entrance(self._socket, address, how)
         except BaseException:
             self._socket.close(linger=0)
             raise
+        self.address = self.entrance.address
+        self._peers = self.entrance.peers
 
     def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
         """See `EventLink.start`."""
@@ -71,8 +69,7 @@ class XPubLink:
         if self._closed:
             return
         self._closed = True
-        if self._bound is not None:
-            self._bound.unlink()
+        self.entrance.close()
         if self._drain is not None:
             self._drain.close()
         self._socket.close()

@@ -1,46 +1,101 @@
-"""Brings a socket to its address: bound by us, or handed over."""
+"""Brings a server's socket to its address: bound by us, or handed over; and tells who is at the other end."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
-from ostler.errors import MessagingError
+from ostler.errors import InvalidInput, MessagingError
+from ostler.messaging.transport import Limits
+from ostler.messaging.zmq.curve import DOMAIN, Network
+from ostler.messaging.zmq.options import set_options
+from ostler.messaging.zmq.tcp import BoundPort, is_tcp
 from ostler.messaging.zmq.unix import BoundSocket, path_of
 from ostler.types import Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Socket
+    from ostler.messaging.zmq.zap import Door, Watch
 
 _PEERS_LIMIT = 4096
 
 
-def listen(socket: Socket, address: str, mode: int, fd: int | None) -> BoundSocket | None:
-    """Have the socket listen; return what has to be unlinked at the end, None for a descriptor that was handed over.
+class Listening(NamedTuple):
+    """How a server's socket listens.
+
+    Attributes:
+        limits: What it takes.
+        fd: A listening socket that was handed over; None to make one.
+        network: The keys and times of a `tcp://` address.
+        door: Decides who may connect; None to let everybody in who can.
+        before: The listener whose port is taken over.
+    """
+
+    limits: Limits
+    fd: int | None = None
+    network: Network | None = None
+    door: Door | None = None
+    before: BoundPort | None = None
+
+
+class Entrance:
+    """A server's socket at its address.
+
+    Args:
+        socket: The socket, with every option of its own kind set.
+        address: Where to listen.
+        how: The rest.
 
     Raises:
         Conflict: Another daemon listens there.
-        NotPermitted: The folder may not be written.
-        InvalidInput: It is no `ipc://` address.
+        NotPermitted: The folder may not be written, or the port not be used.
+        InvalidInput: It is no address to listen on.
         MessagingError: The socket cannot be used for another reason.
     """
-    path = path_of(address)
-    bound = None
-    if fd is None:
-        bound = BoundSocket(path, mode)
-        # ZeroMQ closes the descriptor from now on; if Python did as well, it would abort the process.
-        fd = bound.detach()
-    socket.set(zmq.USE_FD, fd)
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        if bound is not None:
-            os.close(fd)
-            bound.unlink()
-        raise MessagingError(f"{address} cannot be used: {error}", address=address) from error
-    return bound
+
+    def __init__(self, socket: Socket, address: str, how: Listening) -> None:
+        self.bound: BoundSocket | BoundPort | None = None
+        self.peers = KeyPeers(how.door.names if how.door is not None else {}) if is_tcp(address) else Peers()
+        set_options(socket, how.limits, how.network)
+        if is_tcp(address):
+            if how.network is None:
+                raise InvalidInput(
+                    f"{address} cannot be listened on without a key", hint="see `secret_key` in [network]"
+                )
+            self.bound = BoundPort(address, how.before)
+            address, fd = self.bound.address, self.bound.descriptor()
+        elif how.fd is None:
+            self.bound = BoundSocket(path_of(address), how.limits.socket_mode)
+            # ZeroMQ closes the descriptor from now on; if Python did as well, it would abort the process.
+            fd = self.bound.detach()
+        else:
+            fd = how.fd
+        self.address = address
+        self.watch: Watch | None = None
+        if how.door is not None:
+            self.watch = how.door.watch(socket, address)
+            socket.set(zmq.ZAP_DOMAIN, DOMAIN)
+        self._bind(socket, fd)
+
+    def _bind(self, socket: Socket, fd: int) -> None:
+        socket.set(zmq.USE_FD, fd)
+        try:
+            socket.bind(self.address)
+        except zmq.ZMQError as error:
+            if self.bound is not None:
+                os.close(fd)
+            self.close()
+            raise MessagingError(f"{self.address} cannot be used: {error}", address=self.address) from error
+
+    def close(self) -> None:
+        """Let go of the address. Before the socket is closed."""
+        if self.watch is not None:
+            self.watch.close()
+        if self.bound is not None:
+            self.bound.unlink()
 
 
 class Peers:
@@ -68,6 +123,31 @@ class Peers:
 
 
 _NOBODY = Peer()
+
+
+class KeyPeers(Peers):
+    """Who sent a message over a network: the key that its connection has proved to hold.
+
+    Args:
+        names: The names of public keys; others are shown by their first characters.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def of(self, frame: zmq.Frame) -> Peer:
+        """Return the peer of a message."""
+        try:
+            key = str(frame.get("User-Id"))
+        except zmq.ZMQError:  # a message of ZeroMQ's own, when a connection has ended
+            return _NOBODY
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _PEERS_LIMIT:
+                self._known.clear()
+            found = self._known[key] = Peer(name=f"key:{self._names.get(key) or f'{key[:8]}…'}", key=key)
+        return found
 
 
 def parse_peer(address: str) -> Peer:

@@ -9,6 +9,8 @@ import zmq
 from ostler.messaging.transport import Limits
 
 if TYPE_CHECKING:
+    from ostler.messaging.zmq.curve import Network
+
     Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
     Socket: TypeAlias = zmq.Socket[bytes]
 
@@ -22,8 +24,8 @@ NOBLOCK = int(zmq.NOBLOCK)
 SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
 
 
-def set_options(socket: Socket, limits: Limits) -> None:
-    """Set what all sockets have in common. Before bind or connect."""
+def set_options(socket: Socket, limits: Limits, network: Network | None = None) -> None:
+    """Set what all sockets have in common, and what one on a network needs. Before bind or connect."""
     socket.set(zmq.LINGER, LINGER)
     socket.set(zmq.MAXMSGSIZE, limits.max_message_size * HARD_SIZE_FACTOR)
     socket.set(zmq.SNDHWM, limits.queue)
@@ -37,3 +39,7 @@ def set_options(socket: Socket, limits: Limits) -> None:
     # would send requests to a server that does not know the calls before them. This is an hour, and not -1 (never):
     # with -1 a socket that loses its connection throws away what had come and was not read yet.
     socket.set(zmq.RECONNECT_IVL, 3_600_000)
+    if network is not None:
+        from ostler.messaging.zmq.curve import secure
+
+        secure(socket, network)

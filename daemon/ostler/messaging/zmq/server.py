@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import ClientId, Limits, OnGarbage, Receive, ignore_garbage
+from ostler.messaging.transport import ClientId, OnGarbage, Receive, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
-from ostler.messaging.zmq.listen import Peers, listen
-from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK, set_options
+from ostler.messaging.zmq.listen import Entrance, Listening
+from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK
 
 if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Context
@@ -26,33 +26,31 @@ class RouterLink:
 
     Args:
         context: The ZeroMQ context.
-        address: An `ipc://` address.
-        limits: What the socket takes.
-        fd: A listening socket that was handed over; None to make one.
+        address: Where to listen.
+        how: How to.
 
     Raises:
-        OstlerError: The address cannot be taken; see `listen`.
+        OstlerError: The address cannot be taken; see `Entrance`.
     """
 
-    def __init__(self, context: Context, address: str, limits: Limits, fd: int | None = None) -> None:
-        self.address = address
+    def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.dropped = 0
         self.on_garbage: OnGarbage = ignore_garbage
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None
         self._receive: Receive = _ignore
-        self._peers = Peers()
         # The methods of the base class without the conveniences on top of them: these run for each message.
         self._recv: Callable[..., Any] = partial(zmq.backend.Socket.recv, self._socket)
         self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
         try:
-            set_options(self._socket, limits)
             self._socket.set(zmq.ROUTER_MANDATORY, 1)
-            self._bound = listen(self._socket, address, limits.socket_mode, fd)
+            self.entrance = Entrance(self._socket, address, how)
         except BaseException:
             self._socket.close(linger=0)
             raise
+        self.address = self.entrance.address
+        self._peers = self.entrance.peers
 
     def start(self, receive: Receive) -> None:
         """See `ServerLink.start`."""
@@ -82,8 +80,7 @@ class RouterLink:
         if self._closed:
             return
         self._closed = True
-        if self._bound is not None:
-            self._bound.unlink()
+        self.entrance.close()
         if self._drain is not None:
             self._drain.close()
         self._socket.close()

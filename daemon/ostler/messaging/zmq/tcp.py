@@ -1,0 +1,137 @@
+"""Ports: bound by us, so that one that is taken is told at once, and a new key can take over from an old one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted
+from ostler.messaging.zmq.unix import BACKLOG
+
+SCHEME = "tcp://"
+_ATTACH_REUSEPORT_CBPF = 51
+"""`SO_ATTACH_REUSEPORT_CBPF`, which the module `socket` does not name."""
+_RETURN = 0x06
+"""The only instruction of the filter: return a number, that of the socket which gets the connection."""
+
+
+class HostPort(NamedTuple):
+    """Where to listen or connect; an empty host is every address of this machine."""
+
+    host: str
+    port: int
+
+
+def is_tcp(address: str) -> bool:
+    """Return whether an address is one on a network."""
+    return address.startswith(SCHEME)
+
+
+def parse(address: str) -> HostPort:
+    """Return the host and port of `tcp://HOST:PORT`; IPv6 addresses stand in brackets, `*` is every address.
+
+    Raises:
+        InvalidInput: It is no such address.
+    """
+    host, colon, port = address.removeprefix(SCHEME).rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    well = is_tcp(address) and colon and host and port.isascii() and port.isdecimal() and int(port) <= 65535
+    if not well or (":" in bare and bare == host) or any(letter.isspace() or letter in "/;[]" for letter in bare):
+        raise InvalidInput(
+            f"{address!r} is no address on a network", hint="use tcp://HOST:PORT, such as tcp://0.0.0.0:7890"
+        )
+    return HostPort("" if bare == "*" else bare, int(port))
+
+
+class BoundPort:
+    """A listening port, which a second listener can take over while the first keeps its connections.
+
+    A CURVE listener keeps the key it was bound with, and to unbind it would cut its connections. So a new key gets a
+    listener of its own on the same port, and the kernel is told to bring new connections there.
+
+    Args:
+        address: Where to listen; port 0 for any free one.
+        before: The listener that has the port now, alone, and hands over new connections; None for the first.
+
+    Raises:
+        Conflict: Somebody listens there already.
+        NotPermitted: This user may not.
+        InvalidInput: It is no address on a network.
+        MessagingError: It cannot be used for another reason.
+    """
+
+    def __init__(self, address: str, before: BoundPort | None = None) -> None:
+        self.address: str
+        wanted = parse(before.address if before is not None else address)
+        try:
+            family, kind, protocol, _, where = socket.getaddrinfo(
+                wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            self._socket = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise _bind_error(address, error) from error
+        try:
+            self._bind(where, before)
+        except OSError as error:
+            self._socket.close()
+            raise _bind_error(address, error) from error
+        host, port = self._socket.getsockname()[:2]
+        self.address = f"{SCHEME}{f'[{host}]' if ':' in host else host}:{port}"
+
+    def descriptor(self) -> int:
+        """Return a descriptor for ZeroMQ, which closes it."""
+        return self._socket.dup().detach()
+
+    def unlink(self) -> None:
+        """Listen no more, as soon as ZeroMQ has closed its descriptor as well. May be called twice."""
+        self._socket.close()
+
+    def _bind(self, where: Any, before: BoundPort | None) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._socket.family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if before is not None:
+            # Not before there is a second: two daemons must not share a port by mistake.
+            for each in (before._socket, self._socket):  # noqa: SLF001 - one of its own kind
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind(where)
+        self._socket.listen(BACKLOG)
+        self._socket.setblocking(False)
+        if before is not None:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Have the kernel bring all new connections of this port here: this is the second listener of two."""
+        import ctypes
+
+        instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
+        program = struct.pack("@HP", 1, ctypes.addressof(instruction))
+        self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, program)
+
+
+def _bind_error(address: str, error: OSError) -> MessagingError | Conflict | NotPermitted:
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(f"somebody else listens on {address}", hint="stop it, or choose another port in [network]")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NotPermitted(f"{address} may not be used: {error.strerror}", hint="ports below 1024 are root's")
+    return MessagingError(
+        f"{address} cannot be listened on: {error.strerror or error}",
+        hint="it has to be an address of this machine; tcp://0.0.0.0:PORT is all of them",
+        address=address,
+    )
+
+
+def cut(descriptor: int, address: str) -> None:
+    """End a connection by its descriptor, if that is still a connection to an address of ours.
+
+    The duplicate holds on to what was looked at, should the descriptor be closed and used again meanwhile.
+    """
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        local = connection.getsockname()
+        ours = f"ipc://{local}" == address if isinstance(local, str) else parse(address).port == local[1]
+        if ours:
+            connection.shutdown(socket.SHUT_RDWR)
