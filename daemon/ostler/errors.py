@@ -1,7 +1,8 @@
 """Every error that Ostler raises, and how errors travel by name.
 
 An error says what happened, to which plugin, service, driver or method, and what to do next. Its facts are attributes
-(`error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are those of the command.
+(`error.topic` is `error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are those
+of the command.
 
     OstlerError
     ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place
@@ -21,6 +22,7 @@ An error says what happened, to which plugin, service, driver or method, and wha
     │   ├── ConnectionLost                the server died or stopped beating while it worked
     │   ├── TargetNotFound                no service on that topic, host or method
     │   ├── NotExposed                    the method exists but is not offered
+    │   ├── WrongPattern               2  a method that yields was called, or another one streamed
     │   ├── InvalidArguments           2  which argument, what was expected, what came
     │   ├── UnsupportedVersion            too old or too new, by name
     │   ├── NotPermitted               4  which role is missing
@@ -28,6 +30,7 @@ An error says what happened, to which plugin, service, driver or method, and wha
     │   ├── CallCancelled                 the caller took it back
     │   ├── Busy                          a queue is full; come again later
     │   ├── Draining                      the service is being stopped
+    │   ├── AlreadyDone                   a request that came again was done, and its answer is not kept any more
     │   ├── MessageTooLarge               above the size limit
     │   ├── EncodeFailed                  a value that cannot go over the wire
     │   ├── BadEnvelope                   bytes that are no message of ours
@@ -43,7 +46,7 @@ An error says what happened, to which plugin, service, driver or method, and wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
 
@@ -71,6 +74,18 @@ class OstlerError(Exception):
         self.message = message
         self.hint = hint
         self.facts: dict[str, Fact] = {name: plain(value) for name, value in facts.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a fact: `error.retry_after`. What an error has of its own (`message`, `hint`, `args`) goes first.
+
+        Raises:
+            AttributeError: It has no such fact.
+        """
+        # Not `self.facts`: an error that is being copied has none yet, and would ask itself for ever.
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute and no fact {name!r}")
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -163,6 +178,12 @@ class NotExposed(MessagingError):
     """Raised when a method exists on the manager but is not marked `@exposed`."""
 
 
+class WrongPattern(MessagingError):
+    """Raised when a method that yields is called or cast, and when one that does not is asked for a stream."""
+
+    exit_code = USAGE
+
+
 class InvalidArguments(MessagingError):
     """Raised when arguments do not fit a method: which one, what was expected, what came."""
 
@@ -193,6 +214,10 @@ class Busy(MessagingError):
 
 class Draining(MessagingError):
     """Raised when a service is being stopped and takes no new work."""
+
+
+class AlreadyDone(MessagingError):
+    """Raised for a request that came again: it was done, but its answer is not kept any more."""
 
 
 class MessageTooLarge(MessagingError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 from ostler import Context, Manager, exposed
 
 
@@ -17,6 +19,20 @@ class EchoManager(Manager):
     def echo_sync(self, ctx: Context, text: str) -> str:
         """Return the text, from the pool."""
         return text
+
+    @exposed(role="operator", changes=False)
+    async def items_async(self, ctx: Context, count: int) -> AsyncIterator[bytes]:
+        """Yield so many items, on the loop."""
+        payload = b"x" * 64
+        for _ in range(count):
+            yield payload
+
+    @exposed(role="operator", changes=False)
+    def items_sync(self, ctx: Context, count: int) -> Iterator[bytes]:
+        """Yield so many items, from the pool."""
+        payload = b"x" * 64
+        for _ in range(count):
+            yield payload
 
     @exposed(role="operator", changes=False)
     async def publish_burst(self, ctx: Context, count: int) -> int:

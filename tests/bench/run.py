@@ -25,9 +25,10 @@ PARTS = {
     "periodic_tasks": "10,000 periodic tasks",
     "calls": "calls beside a bare echo",
     "events": "events beside a bare PUB",
+    "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
 }
-DUE = frozenset({"startup", "idle", "periodic_tasks"})
+DUE = frozenset({"startup", "idle", "periodic_tasks", "streams"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, MessagingError
+from ostler.errors import CallCancelled, MessagingError, OstlerError
 from ostler.messaging.address import transport_to
+from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import current_context
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.events import Subscription
 from ostler.messaging.events.async_stream import AsyncEventStream
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending
+from ostler.messaging.events.stream import subscription_to
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
+from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
+from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import AsyncLink, Data, Transport
+from ostler.types import CONTROL_TOPIC
+
+if TYPE_CHECKING:
+    from ostler.messaging.events.replay import Since
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +42,7 @@ class AsyncClient:
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.
         max_message_size: The size limit of requests in bytes.
+        retry: When calls and casts that name no other policy are sent again; None for never.
         transport: What carries the messages, for tests; it is not closed.
         clock: The source of time, for tests.
     """
@@ -46,6 +55,7 @@ class AsyncClient:
         timeout: float | None = 60.0,
         lenient: bool = False,
         max_message_size: int = MAX_SIZE,
+        retry: Retry | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -53,6 +63,8 @@ class AsyncClient:
         self._owned = transport is None
         self._transport = transport or transport_to(address, root, max_message_size)
         self._core = ClientCore(self._clock, timeout=timeout, max_message_size=max_message_size, lenient=lenient)
+        self._retry = retry
+        self._timeout = timeout
         self._link: AsyncLink | None = None
         self._sweeper = Sweeper(self._clock, self._sweep)
         self._streams: set[AsyncEventStream] = set()
@@ -75,26 +87,70 @@ class AsyncClient:
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
         on_progress: OnProgress | None = None,
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """Call a method and wait for its result; arguments, result and errors as in `Client.call`."""
-        return await self._ask(Ask(topic, method, arguments, host, timeout, type, on_progress))
+        ask = Ask(topic, method, arguments, host, timeout, type, on_progress)
+        if retry is None and self._retry is None:
+            return await self._ask(ask)
+        return await self._ask_again(ask, retry)
+
+    def stream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> AsyncItemStream:
+        """Return what a method yields, for `async for`, best inside `async with`; see `Client.stream`."""
+        return AsyncItemStream(_Stream(self, Ask(topic, method, arguments, host, timeout, type), credit))
 
     async def cast(
-        self, topic: str, method: str, /, *, host: str | None = None, timeout: float | None = None, **arguments: Any
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        **arguments: Any,
     ) -> None:
         """Have a method run; see `Client.cast`."""
-        await self._ask(Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST))
+        ask = Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST)
+        if retry is None and self._retry is None:
+            await self._ask(ask)
+        else:
+            await self._ask_again(ask, retry)
 
     async def fanout(self, topic: str, method: str, /, *, timeout: float | None = None, **arguments: Any) -> int:
         """Have every service on the topic run a method; see `Client.fanout`."""
         return int(await self._ask(Ask(topic, method, arguments, None, timeout, flags=FLAGS_OF_FANOUT)))
 
-    def events(self, *patterns: str) -> AsyncEventStream:
+    def events(
+        self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
+    ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
-        stream = AsyncEventStream(self._transport, Subscription(patterns), self._streams.discard)
+        subscription, replay = subscription_to(patterns, since, last=last)
+        stream = AsyncEventStream(
+            self._transport, subscription, self._streams.discard,
+            ask=self._ask_daemon, replay=replay, refetch=refetch,
+        )  # fmt: skip
         self._streams.add(stream)
         return stream
+
+    async def _ask_daemon(self, method: str, arguments: dict[str, Any], kind: Any) -> Any:
+        return await self.call(CONTROL_TOPIC, method, type=kind, **arguments)
+
+    async def ask(self, ask: Ask) -> Any:
+        """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
+        return await self._ask(ask)
 
     async def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""
@@ -111,12 +167,26 @@ class AsyncClient:
             # It may wait for what was sent last, and the loop must not.
             await asyncio.get_running_loop().run_in_executor(None, self._transport.close)
 
-    async def _ask(self, ask: Ask) -> Any:
+    async def _ask_again(self, ask: Ask, retry: Retry | None) -> Any:
+        policy = retry or self._retry or Retry()
+        attempts = Attempts(policy, self._clock, allowed(current_context(), ask.timeout, self._timeout))
+        request_id = self._core.new_id()
+        while True:
+            try:
+                return await self._ask(ask._replace(timeout=attempts.left()), request_id)
+            except OstlerError as error:
+                wait = attempts.after(error)
+            await asyncio.sleep(wait)
+
+    async def _ask(self, ask: Ask, request_id: str = "") -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         link = self._link
         if link is None:
             link = self._link = self._transport.connect_async(self._receive, self._lost)
-        pending, data = self._core.request(ask, partial(_settle, future))
+        if request_id:
+            pending, data = self._core.retry(ask, partial(_settle, future), request_id)
+        else:
+            pending, data = self._core.request(ask, partial(_settle, future))
         try:
             link.send(data)
             self._sweeper.wanted(self._core.due(pending))
@@ -131,6 +201,31 @@ class AsyncClient:
             # Whatever ends the wait, nobody wants the answer any more, so the work is to stop.
             self._cancel(pending)
             raise
+
+    def _open(self, ask: Ask, credit: int, wake: Callable[[], None]) -> Pending:
+        link = self._link
+        if link is None:
+            link = self._link = self._transport.connect_async(self._receive, self._lost)
+        pending, data = self._core.stream(ask, credit, wake)
+        try:
+            link.send(data)
+        except BaseException:
+            self._cancel(pending)
+            raise
+        self._sweeper.wanted(self._core.due(pending))
+        return pending
+
+    def _take(self, pending: Pending) -> list[Any] | None:
+        found, credit = self._core.take(pending)
+        if credit is not None:
+            self._send(credit)
+        if pending.deadline is not None:
+            self._sweeper.wanted(pending.deadline)
+        return found
+
+    def _leave(self, pending: Pending) -> None:
+        pending.incoming.abandon()
+        self._cancel(pending)
 
     def _receive(self, data: Data) -> None:
         for out in self._core.receive(data):
@@ -156,6 +251,18 @@ class AsyncClient:
                 self._link.send(data)
         except MessagingError as error:
             _log.debug("a cancel could not be sent: %s", error)
+
+
+class _Stream:
+    """One stream of a client; see `AsyncSource`."""
+
+    def __init__(self, client: AsyncClient, ask: Ask, credit: int) -> None:
+        self._ask = ask
+        self._credit = credit
+        self._open, self.take, self.close = client._open, client._take, client._leave  # noqa: SLF001 - part of it
+
+    def open(self, wake: Callable[[], None]) -> Pending:
+        return self._open(self._ask, self._credit, wake)
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:

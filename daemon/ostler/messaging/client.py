@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning
+from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning, OstlerError
 from ostler.messaging.address import transport_to
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.events import Subscription
-from ostler.messaging.events.stream import EventStream
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending
+from ostler.messaging.events.stream import EventStream, subscription_to
+from ostler.messaging.item_stream import ItemStream
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
+from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
+from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.transport import Link, Transport
+from ostler.types import CONTROL_TOPIC
+
+if TYPE_CHECKING:
+    from ostler.messaging.events.replay import Since
 
 _CANCEL_LOOK = 0.25
 """Seconds between two looks whether the request that is being served has been taken back."""
@@ -35,6 +41,7 @@ class Client:
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.
         max_message_size: The size limit of requests in bytes.
+        retry: When calls and casts that name no other policy are sent again; None for never.
         transport: What carries the messages, for tests; it is not closed.
         clock: The source of time, for tests.
     """
@@ -47,6 +54,7 @@ class Client:
         timeout: float | None = 60.0,
         lenient: bool = False,
         max_message_size: int = MAX_SIZE,
+        retry: Retry | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -54,7 +62,10 @@ class Client:
         self._owned = transport is None
         self._transport = transport or transport_to(address, root, max_message_size)
         self._core = ClientCore(self._clock, timeout=timeout, max_message_size=max_message_size, lenient=lenient)
+        self._retry = retry
+        self._timeout = timeout
         self._lock = threading.RLock()
+        self._door = threading.Lock()
         self._link: Link | None = None
         self._streams: set[EventStream] = set()
         self._waiting: deque[bytes] = deque()
@@ -75,6 +86,7 @@ class Client:
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
         on_progress: OnProgress | None = None,
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """Call a method and wait for its result.
@@ -86,8 +98,8 @@ class Client:
             timeout: Seconds to wait at most; None for what is left of the request being served, else the default.
             type: The type the result is decoded to; None for plain values.
             on_progress: Told how far the call is, on this thread. If it raises, the call is cancelled and raises that.
-            arguments: The method's arguments, by name; `host_`, `timeout_` and `type_` for those whose names are words
-                of this method.
+            retry: When to send the request again, and after which errors; None for the client's own policy.
+            arguments: The method's arguments, by name.
 
         Returns:
             The result, as `type`.
@@ -100,17 +112,64 @@ class Client:
             MessagingError: The call did not go as asked; each kind has its class in `ostler.errors`.
             OstlerError: What the method raised.
         """
-        return self._ask(Ask(topic, method, arguments, host, timeout, type, on_progress))
+        ask = Ask(topic, method, arguments, host, timeout, type, on_progress)
+        if retry is None and self._retry is None:
+            return self._ask(ask)
+        return self._ask_again(ask, retry)
+
+    def stream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> ItemStream:
+        """Return what a method yields, item by item; iterate it, best inside `with`.
+
+        Other calls may be made while it is open. Leaving the block, or the loop, ends the generator on the server.
+
+        Args:
+            topic: The service's topic.
+            method: The exposed method; one that yields.
+            host: The service's host; None for the daemon's own.
+            timeout: Seconds to wait for each item at most; None for no limit but what is left of the request being
+                served. The beats of the server go on: that it has gone is known without a limit.
+            type: The type that each item is decoded to; None for plain values.
+            credit: The most items that are on their way or wait for this reader; the method makes no more meanwhile.
+            arguments: The method's arguments, by name.
+
+        Raises:
+            InvalidInput: The credit is out of range.
+            OstlerError: As `call`; when it is entered or iterated.
+        """
+        return ItemStream(_Stream(self, Ask(topic, method, arguments, host, timeout, type), credit))
 
     def cast(
-        self, topic: str, method: str, /, *, host: str | None = None, timeout: float | None = None, **arguments: Any
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        **arguments: Any,
     ) -> None:
         """Have a method run; return when the daemon has accepted it. It runs at most once.
 
         Raises:
             OstlerError: It was not accepted; see `call`.
         """
-        self._ask(Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST))
+        ask = Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST)
+        if retry is None and self._retry is None:
+            self._ask(ask)
+        else:
+            self._ask_again(ask, retry)
 
     def fanout(self, topic: str, method: str, /, *, timeout: float | None = None, **arguments: Any) -> int:
         """Have every service on the topic run a method; return how many accepted it.
@@ -120,19 +179,38 @@ class Client:
         """
         return int(self._ask(Ask(topic, method, arguments, None, timeout, flags=FLAGS_OF_FANOUT)))
 
-    def events(self, *patterns: str) -> EventStream:
+    def events(
+        self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
+    ) -> EventStream:
         """Subscribe to events; everything published after the return is seen.
 
         Args:
             patterns: Keys `topic.host.name` or their leading parts, with `*`; none for all events.
+            since: Begin with what the journal has from this number on, of each topic; or with what came after this
+                event (after each of these, one of a topic), as somebody does who was away. Live events follow without
+                a seam. What the journal no longer has is a `Gap`.
+            last: Begin with the last event of each key that fits.
+            refetch: Fetch the events of a gap from the journal, where it has them.
 
         Raises:
             NotRunning: No daemon listens.
             NotPermitted: The socket may not be used, or a role is missing.
+            InvalidInput: `since` and `last` were both given, or `since` is below 1.
         """
-        stream = EventStream(self._transport, self._clock, Subscription(patterns), self._streams.discard)
+        subscription, replay = subscription_to(patterns, since, last=last)
+        stream = EventStream(
+            self._transport, self._clock, subscription, self._streams.discard,
+            ask=self._ask_daemon, replay=replay, refetch=refetch,
+        )  # fmt: skip
         self._streams.add(stream)
         return stream
+
+    def _ask_daemon(self, method: str, arguments: dict[str, Any], kind: Any) -> Any:
+        return self.call(CONTROL_TOPIC, method, type=kind, **arguments)
+
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
+        """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
+        return self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry)
 
     def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""
@@ -146,11 +224,28 @@ class Client:
             if self._owned:
                 self._transport.close()
 
-    def _ask(self, ask: Ask) -> Any:
+    def _ask_again(self, ask: Ask, retry: Retry | None) -> Any:
+        policy = retry or self._retry or Retry()
+        context = current_context()
+        attempts = Attempts(policy, self._clock, allowed(context, ask.timeout, self._timeout))
+        request_id = self._core.new_id()
+        while True:
+            try:
+                return self._ask(ask._replace(timeout=attempts.left()), request_id)
+            except OstlerError as error:
+                wait = attempts.after(error)
+            pause(wait, context)
+
+    def _ask(self, ask: Ask, request_id: str = "") -> Any:
         outcome = _Outcome()
-        with self._lock:
+        with self._door:
+            self._lock.acquire()
+        try:
             link = self._connected()
-            pending, data = self._core.request(ask, outcome.settle)
+            if request_id:
+                pending, data = self._core.retry(ask, outcome.settle, request_id)
+            else:
+                pending, data = self._core.request(ask, outcome.settle)
             try:
                 link.send(data)
                 self._wait(outcome, current_context())
@@ -158,7 +253,42 @@ class Client:
                 # Ctrl-C too: nobody waits for the answer any more, so the work is to stop.
                 self._cancel(pending)
                 raise
+        finally:
+            self._lock.release()
         return outcome.result()
+
+    def _open(self, ask: Ask, credit: int) -> Pending:
+        with self._lock:
+            link = self._connected()
+            pending, data = self._core.stream(ask, credit, _nothing)
+            try:
+                link.send(data)
+            except BaseException:
+                self._cancel(pending)
+                raise
+        return pending
+
+    def _take(self, pending: Pending) -> list[Any] | None:
+        """Wait for the next items of a stream; a call on another thread may come in between."""
+        context = current_context()
+        while True:
+            with self._door:
+                pass  # whoever waits for the lock holds the door: here we let it go first
+            with self._lock:
+                found, credit = self._core.take(pending)
+                if credit is not None and self._link is not None:
+                    self._link.send(credit)
+                if found is None or found:
+                    return found
+                if context is not None:
+                    context.check()
+                self._step(_CANCEL_LOOK)
+
+    def _leave(self, pending: Pending) -> None:
+        """Close a stream."""
+        with self._lock:
+            pending.incoming.abandon()
+            self._cancel(pending)
 
     def _connected(self) -> Link:
         """Return a link to a server that lives: one that went while nobody called is no loss to the next call."""
@@ -169,16 +299,24 @@ class Client:
         return self._link
 
     def _wait(self, outcome: _Outcome, context: Context | None) -> None:
+        if self._link is not None and not self._waiting:
+            # The usual case: the answer comes before anything else has to be looked at.
+            self._waiting.extend(self._link.receive_soon())
+            self._digest()
         while not outcome.done:
             if context is not None and context.cancelled:
                 context.check()
-            due = self._core.next_due()
-            left = _FOR_EVER if due is None else due - self._clock.monotonic()
-            try:
-                self._pump(min(left, _CANCEL_LOOK) if context is not None else left)
-            except (ConnectionLost, NotRunning) as error:
-                self._drop_link()
-                self._core.lost(error)
+            self._step(_FOR_EVER if context is None else _CANCEL_LOOK)
+
+    def _step(self, most: float) -> None:
+        """Take what comes, waiting so many seconds for it at most."""
+        due = self._core.next_due()
+        left = _FOR_EVER if due is None else due - self._clock.monotonic()
+        try:
+            self._pump(min(left, most))
+        except (ConnectionLost, NotRunning) as error:
+            self._drop_link()
+            self._core.lost(error)
 
     def _pump(self, timeout: float) -> None:
         """Take what comes; the rest of a batch is kept when somebody's `on_progress` ends this early."""
@@ -186,11 +324,15 @@ class Client:
             raise ConnectionLost("the connection was closed")
         if not self._waiting:
             self._waiting.extend(self._link.receive(timeout))
-        while self._waiting:
-            for out in self._core.receive(self._waiting.popleft()):
-                self._link.send(out)
+        self._digest()
         for out in self._core.sweep(self._clock.monotonic()):
             self._link.send(out)
+
+    def _digest(self) -> None:
+        while self._waiting:
+            for out in self._core.receive(self._waiting.popleft()):
+                if self._link is not None:
+                    self._link.send(out)
 
     def _cancel(self, pending: Pending) -> None:
         data = self._core.cancel(pending)
@@ -208,6 +350,18 @@ class Client:
             link.close()
 
 
+class _Stream:
+    """One stream of a client; see `Source`."""
+
+    def __init__(self, client: Client, ask: Ask, credit: int) -> None:
+        self._ask = ask
+        self._credit = credit
+        self._open, self.take, self.close = client._open, client._take, client._leave  # noqa: SLF001 - part of it
+
+    def open(self) -> Pending:
+        return self._open(self._ask, self._credit)
+
+
 class _Outcome:
     """The end of one call."""
 
@@ -223,3 +377,23 @@ class _Outcome:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+def pause(seconds: float, context: Context | None) -> None:
+    """Wait, less when the request that is being served is taken back.
+
+    Raises:
+        CallCancelled: It was.
+    """
+    over = threading.Event()
+    forget = context.on_cancel(over.set) if context is not None else _nothing
+    try:
+        over.wait(seconds)
+    finally:
+        forget()
+    if context is not None:
+        context.check()
+
+
+def _nothing() -> None:
+    """Stand in for what undoes nothing, and for who need not be told."""

@@ -11,6 +11,7 @@ What cannot be decoded is a `BadEnvelope` with a one-word reason: `empty`, `larg
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 import msgspec
@@ -132,11 +133,15 @@ class Beat(msgspec.Struct, array_like=True, tag=14, gc=False):
 
 
 class Items(msgspec.Struct, array_like=True, tag=15, gc=False):
-    """The next items of a stream, in their order. A stream ends with a `Reply` (whose result is nil) or a `Failure`."""
+    """The next items of a stream, in their order: `items` is an array, `first` the number of its first, from 0.
+
+    A stream ends with a `Reply` (whose result is nil) or a `Failure`.
+    """
 
     v: _V
     id: _Id
-    items: list[Raw]
+    first: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    items: Raw
 
 
 ToServer: TypeAlias = Request | Cancel | Credit
@@ -180,7 +185,7 @@ def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
     return data if len(data) <= limit else check_size(data, limit, f"the request to {request.topic}.{request.method}")
 
 
-def encode_reply(number: int, result: object, limit: int, where: str) -> bytes:
+def encode_reply(number: int, result: object, limit: int, topic: str, method: str) -> bytes:
     """Return a reply as bytes.
 
     Raises:
@@ -192,8 +197,36 @@ def encode_reply(number: int, result: object, limit: int, where: str) -> bytes:
     try:
         data = _encoder.encode(reply)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        data = encode_value(reply, f"the result of {where}")
-    return data if len(data) <= limit else check_size(data, limit, f"the result of {where}")
+        data = encode_value(reply, f"the result of {topic}.{method}")
+    return data if len(data) <= limit else check_size(data, limit, f"the result of {topic}.{method}")
+
+
+_ITEMS = Struct(">BBBBQBQBH")
+"""How a message of items begins: an array of kind, version, id and first number, and the head of the array of items."""
+ITEMS_HEAD: Final = _ITEMS.size
+"""So many bytes come on top of the items themselves."""
+MAX_BATCH: Final = 1024
+"""The most items in one message."""
+
+
+def encode_item(item: object, number: int, limit: int, where: str) -> bytes:
+    """Return one item of a stream, the one with this number, as bytes.
+
+    Raises:
+        EncodeFailed: It cannot go over the wire.
+        MessageTooLarge: It alone would make a message above `limit` bytes.
+    """
+    try:
+        data = _encoder.encode(item)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        data = encode_value(item, f"item {number} of {where}")
+    room = limit - ITEMS_HEAD
+    return data if len(data) <= room else check_size(data, room, f"item {number} of {where}")
+
+
+def encode_items(number: int, first: int, items: list[bytes]) -> bytes:
+    """Return a message with items that are encoded already; `MAX_BATCH` at most."""
+    return _ITEMS.pack(0x95, 15, VERSION, 0xCF, number, 0xCF, first, 0xDC, len(items)) + b"".join(items)
 
 
 def encode_failure(number: int | None, error: OstlerError) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ostler.errors import CallCancelled, OstlerError
-from ostler.messaging.context import Context, Progress
+from ostler.messaging.context import Context, Progress, enter
 from ostler.messaging.envelope import Request
 from ostler.types import Peer
 
@@ -25,37 +26,38 @@ class Call:
         peer: Who asks.
     """
 
-    __slots__ = (
-        "admitted",
-        "arrived_at",
-        "begun",
-        "context",
-        "endpoint",
-        "method",
-        "peer",
-        "request",
-        "settled",
-        "task",
-        "traced",
-    )
-
-    secrets: tuple[str, ...] = ()
-    """What the request that this one was made in keeps to itself."""
+    # What most requests never change stands in the class: one is made for each request.
+    arrived_at = 0.0
+    admitted = False
+    settled = False
+    begun = False
+    traced = False
+    task: asyncio.Task[object] | None = None
+    parent: Context | None = None
+    """The request that this one was made in, for one from within the daemon."""
     client: object = None
     """The connection that it came on; None within the daemon."""
     context: Context
     endpoint: Endpoint
     method: Method
+    at_end: Callable[[Call, Any, BaseException | None], None]
+    """Told by the work of an `async def` how it ended."""
 
     def __init__(self, request: Request, peer: Peer) -> None:
         self.request = request
         self.peer = peer
-        self.arrived_at = 0.0
-        self.admitted = False
-        self.settled = False
-        self.begun = False
-        self.traced = False
-        self.task: asyncio.Task[object] | None = None
+
+    def enter(self) -> None:
+        """See `eager.Owner`."""
+        enter(self.context)
+
+    def task_name(self) -> str:
+        """See `eager.Owner`."""
+        return self.where
+
+    def work_ended(self, result: Any, error: BaseException | None) -> None:
+        """See `eager.Owner`."""
+        self.at_end(self, result, error)
 
     @property
     def where(self) -> str:

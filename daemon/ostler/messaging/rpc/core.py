@@ -19,12 +19,16 @@ from ostler.messaging.envelope import (
     LENIENT,
     MAX_SIZE,
     PROGRESS,
+    RETRY,
+    STREAM,
     VERSION,
     Accepted,
     Advance,
     Beat,
     Cancel,
+    Credit,
     Failure,
+    Items,
     Reply,
     Request,
     decode_to_client,
@@ -32,6 +36,9 @@ from ostler.messaging.envelope import (
     encode_request,
     error_of,
 )
+from ostler.messaging.rpc.incoming import Incoming
+from ostler.messaging.rpc.watch import ClientTracer
+from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.transport import Data
 
 MISSED_BEATS = 4
@@ -44,20 +51,6 @@ _GRACE = 0.25
 
 Settle = Callable[[Any, "Exception | None"], None]
 OnProgress = Callable[[Progress], None]
-
-
-SPELT = {"host_": "host", "timeout_": "timeout", "type_": "type", "on_progress_": "on_progress"}
-"""How an argument of a method is given whose name is a word of `call` itself."""
-
-
-def wire_names(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return arguments under the names that the method has for them."""
-    for name in arguments:
-        if name in SPELT:
-            break
-    else:
-        return arguments
-    return {SPELT.get(name, name): value for name, value in arguments.items()}
 
 
 class Ask(NamedTuple):
@@ -85,9 +78,15 @@ class Pending:
         seen: The moment of the monotonic clock when the server was last known to be alive: now.
     """
 
-    __slots__ = ("ask", "deadline", "number", "seen", "settle", "timeout")
+    __slots__ = ("again", "ask", "deadline", "incoming", "number", "seen", "settle", "timeout", "until")
+
+    incoming: Incoming
+    """The items of a stream; there for streams only, as `until` is."""
+    until: float | None
+    """The end of the time that the request served here has left for a stream."""
 
     def __init__(self, number: int, ask: Ask, timeout: float | None, settle: Settle, seen: float) -> None:
+        self.again = False
         self.number = number
         self.ask = ask
         self.timeout = timeout
@@ -124,6 +123,9 @@ class ClientCore:
         self._interval = _FIRST_INTERVAL
         self._decoders: dict[Any, Decoder[Any]] = {}
         self.garbage = 0
+        self.tracer: ClientTracer | None = None
+        self.stray = 0
+        """Items of streams that are not open: most of them came a moment after one was closed."""
 
     @property
     def pending(self) -> list[Pending]:
@@ -143,20 +145,84 @@ class ClientCore:
         topic, method, arguments, host, timeout, _, on_progress, flags, version = ask
         number = next(self._numbers)
         context = current_context()
-        inside, trace = self._prefix, ""
+        inside, trace = self._prefix, outgoing_trace(context)
         if context is not None:
             timeout = allowed(context, timeout, self._timeout)
-            inside, trace = f"{context.request_id}." if context.request_id else inside, context.trace
+            inside = f"{context.request_id}." if context.request_id else inside
         elif timeout is None:
             timeout = self._timeout
         flags |= self._flags if on_progress is None else self._flags | PROGRESS
+        if self.tracer is not None:
+            trace, settle = self.tracer.begin(ask, trace, settle)
         request = Request(
-            VERSION, number, topic, method, cast("msgspec.Raw", wire_names(arguments)), timeout, f"{inside}{number}",
+            VERSION, number, topic, method, cast("msgspec.Raw", arguments), timeout, f"{inside}{number}",
             flags, host or "", version, trace,
         )  # fmt: skip
         data = encode_request(request, self._limit)
         pending = self._pending[number] = Pending(number, ask, timeout, settle, self._clock.monotonic())
         return pending, data
+
+    def retry(self, ask: Ask, settle: Settle, request_id: str) -> tuple[Pending, bytes]:
+        """Return a request that may be sent again, under the same id each time; as `request`."""
+        pending, data = self._other(ask, settle, RETRY, 0, request_id)
+        pending.again = True
+        return pending, data
+
+    def new_id(self) -> str:
+        """Return an id for a request that may be sent again: no other client uses it, whatever request both serve."""
+        context = current_context()
+        inside = f"{context.request_id}." if context is not None and context.request_id else ""
+        return f"{inside}{self._prefix}{next(self._numbers)}"
+
+    def stream(self, ask: Ask, credit: int, wake: Callable[[], None]) -> tuple[Pending, bytes]:
+        """Return a new stream and what is to be sent for it; `wake` is told when there is something to take.
+
+        Raises:
+            InvalidInput: The credit is out of range.
+            OstlerError: As `request`.
+        """
+        incoming = Incoming(f"{ask.topic}.{ask.method}", ask.kind, credit, wake)
+        pending, data = self._other(ask._replace(kind=None), incoming.end, STREAM, credit, self.new_id())
+        pending.incoming = incoming
+        # The time is for each item, and runs while somebody waits for it.
+        pending.until, pending.deadline = None, None
+        context = current_context()
+        if context is not None and (left := context.remaining()) is not None:
+            pending.until = pending.seen + left
+        return pending, data
+
+    def _other(
+        self, ask: Ask, settle: Settle, flags: int, credit: int, request_id: str
+    ) -> tuple[Pending, bytes]:
+        """Return a request that is no plain one; as `request`."""
+        number = next(self._numbers)
+        context = current_context()
+        timeout = allowed(context, ask.timeout, None if flags & STREAM else self._timeout)
+        flags |= ask.flags | self._flags | (PROGRESS if ask.on_progress is not None else 0)
+        trace = outgoing_trace(context)
+        if self.tracer is not None:
+            trace, settle = self.tracer.begin(ask, trace, settle)
+        request = Request(
+            VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", ask.arguments), timeout,
+            request_id, flags, ask.host or "", ask.version, trace, credit,
+        )  # fmt: skip
+        data = encode_request(request, self._limit)
+        pending = self._pending[number] = Pending(number, ask, timeout, settle, self._clock.monotonic())
+        return pending, data
+
+    def take(self, pending: Pending) -> tuple[list[Any] | None, bytes | None]:
+        """Return the next items of a stream as `Incoming.take` does, and what is to be sent.
+
+        Raises:
+            Exception: What the stream ended with.
+        """
+        found = pending.incoming.take()
+        if found == [] and pending.timeout is not None and pending.deadline is None:
+            now = self._clock.monotonic()
+            until = now + pending.timeout if pending.until is None else min(now + pending.timeout, pending.until)
+            pending.deadline = until + _GRACE
+        credit = pending.incoming.due()
+        return found, encode_message(Credit(VERSION, pending.number, credit)) if credit else None
 
     def receive(self, data: Data) -> Sequence[bytes]:
         """Take what the server sent, and tell whoever waits for it; return what is to be sent."""
@@ -168,6 +234,8 @@ class ClientCore:
         if type(message) is Reply:
             if (pending := self._pending.pop(message.id, None)) is not None:
                 self._deliver(pending, message.result)
+        elif type(message) is Items:
+            return self._items(message)
         elif type(message) is Beat:
             self._beat(message)
         elif type(message) is Advance:
@@ -212,7 +280,9 @@ class ClientCore:
                 error = self._silent(pending, now)
             else:
                 continue
-            out.append(encode_message(Cancel(VERSION, pending.number)))
+            # One that may come again is not cancelled for the silence: its next attempt is to find the work going on.
+            if not (type(error) is ConnectionLost and pending.again):
+                out.append(encode_message(Cancel(VERSION, pending.number)))
             del self._pending[pending.number]
             pending.settle(None, error)
         return out
@@ -250,6 +320,20 @@ class ClientCore:
         pending = self._pending.pop(failure.id, None) if failure.id is not None else None
         if pending is not None:
             pending.settle(None, error_of(failure))
+
+    def _items(self, message: Items) -> Sequence[bytes]:
+        pending = self._pending.get(message.id)
+        if pending is None or not hasattr(pending, "incoming"):
+            self.stray += 1
+            return ()
+        pending.seen, pending.deadline = self._clock.monotonic(), None
+        try:
+            pending.incoming.put(message.first, message.items)
+        except OstlerError as error:
+            cancel = self.cancel(pending)
+            pending.settle(None, error)
+            return (cancel,) if cancel is not None else ()
+        return ()
 
     def _advance(self, advance: Advance) -> Sequence[bytes]:
         pending = self._pending.get(advance.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -87,6 +86,7 @@ class Dispatcher:
         self._endpoints: dict[str, Endpoint] = {}
         self._under_way: dict[Call, None] = {}
         self._reserved = 0
+        self._in_threads = 0
         self._sweeper = Sweeper(clock, self._sweep)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -138,6 +138,15 @@ class Dispatcher:
         """
         return self._endpoint(topic).describe(schema=schema)
 
+    def endpoints(self) -> list[Endpoint]:
+        """Return what is open, by topic."""
+        return [endpoint for _, endpoint in sorted(self._endpoints.items())]
+
+    def method_at(self, topic: str, name: str) -> Method | None:
+        """Return a method that is offered, None when there is none of that name."""
+        endpoint = self._endpoints.get(topic)
+        return endpoint.methods.get(name) if endpoint is not None else None
+
     def topics(self) -> list[str]:
         """Return the open topics, sorted."""
         return sorted(self._endpoints)
@@ -151,6 +160,10 @@ class Dispatcher:
         endpoint = self._endpoints.get(topic)
         return endpoint.in_flight if endpoint is not None else 0
 
+    def no_threads_at_work(self) -> bool:
+        """Return whether no request is in a thread now, or waits for one."""
+        return not self._in_threads
+
     # ---------------------------------------------------------------- the way in
 
     def dispatch(self, call: Call) -> None:
@@ -162,8 +175,10 @@ class Dispatcher:
             call.admitted = True
             flags = call.request.flags
             values, named = method.signature.decode(call.request.arguments, lenient=bool(flags & LENIENT))
-            if method.signature.secrets or call.secrets:
-                call.context.secrets = (*call.secrets, *method.signature.secrets_in(values, named))
+            if call.parent is not None:
+                call.context.inherit(call.parent)
+            if method.signature.secrets:
+                call.context.secrets += method.signature.secrets_in(values, named)
             if self.tracer is not None:
                 self._begin_traced(self.tracer, call, values, named)
             elif flags or not method.is_async:
@@ -326,19 +341,18 @@ class Dispatcher:
             stats.errors += error is not None
         if self.audit is not None and (error is not None or call.method.exposure.changes):
             self.audit.record(call, error)
-        if call.traced and self.tracer is not None:
-            self.tracer.end(call, error)
+        if self.tracer is not None:
+            if call.traced:
+                self.tracer.end(call, error)
+            elif error is not None:
+                self.tracer.refused(call, error)
 
     def _begin_async(self, call: Call, work: Any) -> None:
-        loop = self._loop or self._find_loop()
-        variables = contextvars.copy_context()
-        variables.run(enter, call.context)
         call.begun = True
-        started = eager.start(work, loop, variables, lambda: call.where, partial(self._async_ended, call))
-        if isinstance(started, eager.Finished):
-            self._finish(call, started.result, started.error)
-        else:
-            call.task = started
+        call.at_end = self._async_ended
+        task = eager.start(work, self._loop or self._find_loop(), call)
+        if task is not None:
+            call.task = task
             self._register(call)
 
     def _find_loop(self) -> asyncio.AbstractEventLoop:
@@ -358,13 +372,14 @@ class Dispatcher:
             self._inbox.post(partial(self._pool_ended, call, packed, error))
 
         assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
-        call.endpoint.pool.submit(work, done, label=method.where)
+        call.endpoint.pool.submit(work, done, label=method.where, client=call.peer)
         self._register(call)
 
     def _register(self, call: Call) -> None:
         call.endpoint.in_flight += 1
         call.method.stats.in_flight += 1
         self._reserved += call.endpoint.topic == CONTROL_TOPIC
+        self._in_threads += not call.method.is_async
         self._under_way[call] = None
         call.registered()
         if call.context.deadline is not None:
@@ -374,14 +389,26 @@ class Dispatcher:
         call.endpoint.in_flight -= 1
         call.method.stats.in_flight -= 1
         self._reserved -= call.endpoint.topic == CONTROL_TOPIC
+        self._in_threads -= not call.method.is_async
         self._under_way.pop(call, None)
         call.ended()
 
     # ---------------------------------------------------------------- the way out
 
     def _async_ended(self, call: Call, result: Any, error: BaseException | None) -> None:
-        self._unregister(call)
-        self._finish(call, result, error)
+        if call.task is not None:
+            self._unregister(call)
+        if error is not None:
+            self._fail(call, error)
+        elif not call.settled:
+            try:
+                packed = call.pack(result)
+            except OstlerError as unfit:
+                self._fail(call, unfit)
+            else:
+                self._settle(call, packed)
+        elif call.request.flags & (CAST | FANOUT):
+            self._over(call, None)
 
     def _pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
         self._unregister(call)
@@ -391,17 +418,6 @@ class Dispatcher:
             self._settle(call, packed)
         elif call.request.flags & (CAST | FANOUT):
             self._over(call, None)
-
-    def _finish(self, call: Call, result: Any, error: BaseException | None) -> None:
-        if error is None and not call.settled:
-            try:
-                self._settle(call, call.pack(result))
-            except OstlerError as unfit:
-                error = unfit
-        elif error is None and call.request.flags & (CAST | FANOUT):
-            self._over(call, None)
-        if error is not None:
-            self._fail(call, error)
 
     def _settle(self, call: Call, packed: bytes) -> None:
         call.settled = True

@@ -19,9 +19,13 @@ from ostler.messaging.envelope import (
     Accepted,
     Advance,
     Beat,
+    Credit,
     Request,
+    ToServer,
     decode_to_server,
     encode_failure,
+    encode_item,
+    encode_items,
     encode_message,
     encode_reply,
     peek,
@@ -68,6 +72,8 @@ class RpcServer:
         self.max_in_flight_per_peer = max_in_flight_per_peer
         self.beat_interval = beat_interval
         self.garbage: Counter[str] = Counter()
+        self.stray: Counter[str] = Counter()
+        """Messages about requests that this connection does not have: most of them came a moment too late."""
         self.vanished = 0
         self.thread = 0
         self._dispatcher = dispatcher
@@ -85,6 +91,7 @@ class RpcServer:
         """Begin to answer."""
         self.thread = threading.get_ident()
         self.link.on_garbage = self._count
+        self.link.may_linger = self._dispatcher.no_threads_at_work
         self.link.start(self._receive)
 
     def close(self) -> None:
@@ -103,6 +110,7 @@ class RpcServer:
             "clients": len(self._calls),
             "in_flight": sum(map(len, self._calls.values())),
             "vanished": self.vanished,
+            "stray": dict(self.stray),
         }
 
     # ---------------------------------------------------------------- what comes in
@@ -116,14 +124,24 @@ class RpcServer:
             self._refuse_garbage(client, peer, data, error)
             return
         if type(message) is not Request:
-            call = self._calls.get(client, {}).get(message.id)
-            if call is not None:
-                self._dispatcher.cancel(call)
+            self._control(client, message)
             return
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
             return
         self._dispatcher.dispatch(WireCall(message, peer, client, self))
+
+    def _control(self, client: ClientId, message: ToServer) -> None:
+        """Cancel a call, or give a stream credit; one that has ended meanwhile, or never was, is only counted."""
+        call = self._calls.get(client, {}).get(message.id)
+        streams = self._dispatcher.streams
+        if isinstance(message, Credit):
+            if call is None or streams is None or not streams.credit(call, message.items):
+                self.stray["credit"] += 1
+        elif call is None:
+            self.stray["cancel"] += 1
+        else:
+            self._dispatcher.cancel(call)
 
     def _too_large(self, data: Data) -> MessageTooLarge:
         return MessageTooLarge(
@@ -214,17 +232,26 @@ class RpcServer:
 class WireCall(Call):
     """A request that came over the transport."""
 
-    __slots__ = ("_progress", "client", "server")
+    _progress: _ProgressLine | None = None
 
     def __init__(self, request: Request, peer: Peer, client: ClientId, server: RpcServer) -> None:
-        super().__init__(request, peer)
+        self.request = request
+        self.peer = peer
         self.client = client
         self.server = server
-        self._progress: _ProgressLine | None = None
 
     def pack(self, result: object) -> bytes:
         """See `Call.pack`."""
-        return encode_reply(self.request.id, result, self.server.max_message_size, self.where)
+        request = self.request
+        return encode_reply(request.id, result, self.server.max_message_size, request.topic, request.method)
+
+    def pack_item(self, item: object, number: int) -> bytes:
+        """See `Call.pack_item`."""
+        return encode_item(item, number, self.server.max_message_size, self.where)
+
+    def items(self, first: int, items: list[bytes]) -> None:
+        """See `Call.items`."""
+        self.server.send(self.client, encode_items(self.request.id, first, items))
 
     def reply(self, packed: bytes) -> None:
         """See `Call.reply`."""

@@ -1,0 +1,135 @@
+"""The items of a method that yields, for programs with a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from ostler.errors import CallCancelled
+from ostler.messaging.context import current_context
+
+P = TypeVar("P")
+
+
+class AsyncSource(Protocol[P]):
+    """Where a stream comes from; `P` is what it knows an open one by. On the loop."""
+
+    def open(self, wake: Callable[[], None]) -> P:
+        """Ask for the stream; `wake` is told when there is something to take."""
+        ...
+
+    def take(self, opened: P) -> list[Any] | None:
+        """Return the next items, an empty list when there are none yet, None at the end; raises what it ended with."""
+        ...
+
+    def close(self, opened: P) -> None:
+        """Tell the server that nobody reads on; nothing when the stream has ended."""
+        ...
+
+
+class _Opening:
+    """Whether a stream is open.
+
+    Apart from `AsyncItemStream`, so that a loop that is left behind is closed at once: the generator knows this, and
+    not the object that holds the generator, and no collector is waited for.
+    """
+
+    def __init__(self, source: AsyncSource[Any]) -> None:
+        self._source = source
+        self._opened: Any = None
+        self._closed = False
+        self._waits: asyncio.Future[None] | None = None
+
+    def open(self) -> None:
+        if self._opened is None and not self._closed:
+            self._opened = self._source.open(self._wake)
+
+    def close(self) -> None:
+        self._closed = True
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            self._source.close(opened)
+            self._wake()
+
+    async def read(self) -> AsyncGenerator[Any, None]:
+        try:
+            self.open()
+            while (items := await self._take()) is not None:
+                for item in items:
+                    yield item
+        finally:
+            self.close()
+
+    async def _take(self) -> list[Any] | None:
+        while not self._closed:
+            found = self._source.take(self._opened)
+            if found is None or found:
+                return found
+            self._waits = asyncio.get_running_loop().create_future()
+            forget = self._follow(self._waits)
+            try:
+                await self._waits
+            finally:
+                forget()
+        return None
+
+    def _wake(self) -> None:
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(None)
+
+    def _follow(self, waits: asyncio.Future[None]) -> Callable[[], None]:
+        """End the wait when the request that is being served is taken back, on any thread."""
+        context = current_context()
+        if context is None:
+            return _nothing
+        loop, error = waits.get_loop(), CallCancelled("the stream was cancelled with the request that reads it")
+
+        def stop() -> None:
+            if not waits.done():
+                waits.set_exception(error)
+
+        def told() -> None:
+            loop.call_soon_threadsafe(stop)
+
+        return context.on_cancel(told)
+
+
+class AsyncItemStream(AsyncIterator[Any]):
+    """What a method yields, item by item; iterate it once. For one loop.
+
+    It is asked for when it is entered or iterated. Leaving the block and `close` end the generator on the server, and
+    so does the end of the loop (after a `break`, or when its task is cancelled, as soon as the iterator is forgotten).
+    An error comes after all items that were made before it.
+
+    Args:
+        source: Where it comes from.
+    """
+
+    def __init__(self, source: AsyncSource[Any]) -> None:
+        self._opening = _Opening(source)
+        self._items = self._opening.read()
+
+    async def __aenter__(self) -> Self:
+        self._opening.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[Any]:  # noqa: PYI034 - a generator is much faster than our own `next`
+        return self._items
+
+    async def __anext__(self) -> Any:
+        return await anext(self._items)
+
+    def close(self) -> None:
+        """End the stream. May be called twice."""
+        self._opening.close()
+
+
+def _nothing() -> None:
+    """Stand in for what undoes nothing."""

@@ -1,0 +1,359 @@
+"""The server's end of streams: methods that yield, with flow control by credit.
+
+Each item is encoded when it is yielded (a generator may yield one object again and again, and change it in between), on
+the thread that made it. What is ready goes out together at the end of the loop's turn, so that the first item waits for
+nothing and a fast generator fills whole frames. A stream makes no item for which the caller has given no credit, and
+none while too many bytes are on their way: a slow reader holds up its own stream, and no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
+from typing import Any, NamedTuple
+
+from ostler.aio import Inbox
+from ostler.clock import Clock
+from ostler.errors import Busy, Draining, OstlerError, WrongPattern, describe
+from ostler.messaging.context import enter
+from ostler.messaging.envelope import CAST, FANOUT, MAX_BATCH, RETRY, STREAM
+from ostler.messaging.rpc.call import Call
+
+_log = logging.getLogger(__name__)
+
+_MOST_CREDIT = 65_536
+"""The most items that one stream may have on their way, whatever its caller says."""
+_MOST_BYTES = 4 * 1024 * 1024
+"""No item is made while so many bytes are on their way to the caller."""
+_FRAME = 64 * 1024
+"""A message of several items is about so large, at most."""
+_AGAIN = 0.05
+"""Seconds until a full pool is asked again to go on with a generator."""
+
+
+class Desk(NamedTuple):
+    """What a stream needs of the dispatcher: ways to register and end its call, to run on the loop, to be swept."""
+
+    register: Callable[[Call], None]
+    ended: Callable[[Call, bytes | None, BaseException | None], None]
+    begin_async: Callable[[Call, Coroutine[Any, Any, None]], None]
+    wanted: Callable[[float], None]
+    inbox: Inbox
+    clock: Clock
+
+
+class Streams:
+    """The open streams of a dispatcher. On the loop's thread only.
+
+    Args:
+        desk: The dispatcher.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.opened = 0
+        self._desk = desk
+        self._open: dict[Call, Stream] = {}
+        self._clients: Counter[object] = Counter()
+
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def begin(self, call: Call, generator: Any, most: int, most_of_client: int) -> None:
+        """Run a generator for a call, if there are not too many already: in all, and of one connection.
+
+        Raises:
+            Busy: Too many streams are open, or the queue of the pool is full.
+        """
+        client = call.client
+        if client is not None and self._clients[client] >= most_of_client:
+            raise _too_many("this connection", most_of_client)
+        if len(self._open) >= most:
+            raise _too_many("this daemon", most)
+        on_loop = hasattr(generator, "__anext__")
+        stream: Stream = (LoopStream if on_loop else ThreadStream)(call, generator, self._desk, self._closed)
+        self._open[call] = stream
+        self._clients[client] += 1
+        self.opened += 1
+        try:
+            stream.begin()
+        except BaseException:
+            self._closed(call)
+            raise
+
+    def credit(self, call: Call, items: int) -> bool:
+        """Let a stream make so many items more; return False when the call has none open."""
+        stream = self._open.get(call)
+        if stream is None:
+            return False
+        stream.grant(items)
+        return True
+
+    def drain(self, topic: str, why: str, cancel: Callable[[Call, OstlerError], None]) -> None:
+        """End the streams of a topic."""
+        for call in [call for call in self._open if call.request.topic == topic]:
+            cancel(call, Draining(f"{call.where} was ended: {why}", topic=topic, why=why))
+
+    def _closed(self, call: Call) -> None:
+        if self._open.pop(call, None) is None:
+            return
+        self._clients[call.client] -= 1
+        if not self._clients[call.client]:
+            del self._clients[call.client]
+
+
+def check_pattern(call: Call) -> None:
+    """Refuse a call of a method that yields, and a stream of one that does not.
+
+    Raises:
+        WrongPattern: It is asked for in the wrong way; says in which it can be.
+    """
+    if not call.method.signature.streams:
+        what, hint = "does not yield, and cannot be streamed", "use `client.call(…)`"
+    elif not call.request.flags & STREAM:
+        what, hint = "yields, and cannot be called or cast", "use `for item in client.stream(…)`"
+    elif call.request.flags & (CAST | FANOUT | RETRY):
+        what, hint = "yields, and can be neither cast nor retried", "use `for item in client.stream(…)`"
+    else:
+        return
+    raise WrongPattern(f"{call.where} {what}", hint=hint, method=call.where, streams=call.method.signature.streams)
+
+
+def _too_many(who: str, limit: int) -> Busy:
+    return Busy(
+        f"{who} has {limit} streams open and may not have more", hint="close some of them", retry_after=1.0, limit=limit
+    )
+
+
+class Stream:
+    """One open stream; subclasses know where its generator runs.
+
+    Counters that one thread writes and another one reads need no lock: what was granted is written on the loop, what
+    was made where the generator runs.
+    """
+
+    def __init__(self, call: Call, generator: Any, desk: Desk, closed: Callable[[Call], None]) -> None:
+        self.call = call
+        self._generator = generator
+        self._desk = desk
+        self._closed = closed
+        self._granted = min(call.request.credit, _MOST_CREDIT)
+        self._batch = max(1, min(MAX_BATCH, self._granted // 4))
+        self._made = 0
+        self._bytes_made = 0
+        self._bytes_taken = 0
+        self._sent = 0
+        self._taken = 0
+        self._ready: deque[bytes] = deque()
+        self._on_the_way: deque[tuple[int, int]] = deque()
+
+    def begin(self) -> None:
+        """Begin to make items."""
+        raise NotImplementedError
+
+    def grant(self, items: int) -> None:
+        """Take credit: the caller has taken so many items, and wants as many more."""
+        self._granted = min(self._granted + items, self._sent + _MOST_CREDIT)
+        self._taken += items
+        while self._on_the_way and self._on_the_way[0][0] <= self._taken:
+            self._bytes_taken += self._on_the_way.popleft()[1]
+
+    @property
+    def _may(self) -> bool:
+        """Whether another item may be made."""
+        return self._made < self._granted and self._bytes_made - self._bytes_taken < _MOST_BYTES
+
+    def _pack(self, item: object) -> bytes:
+        """Encode one item, and count it."""
+        packed = self.call.pack_item(item, self._made)
+        self._made += 1
+        self._bytes_made += len(packed)
+        return packed
+
+    def _flush(self) -> None:
+        """Send what is ready. On the loop."""
+        ready = self._ready
+        if not ready:
+            return
+        items = [ready.popleft() for _ in range(len(ready))]
+        if self.call.settled:
+            return
+        begin = size = 0
+        for end, item in enumerate(items):
+            if end > begin and (end - begin >= self._batch or size + len(item) > _FRAME):
+                self._send(items[begin:end], size)
+                begin, size = end, 0
+            size += len(item)
+        self._send(items[begin:], size)
+        self._expect(self.call.request.timeout)
+
+    def _send(self, items: list[bytes], size: int) -> None:
+        first, self._sent = self._sent, self._sent + len(items)
+        self._on_the_way.append((self._sent, size))
+        self.call.items(first, items)
+
+    def _expect(self, timeout: float | None) -> None:
+        """Say until when the next item has to come; None while the caller is the one who is waited for."""
+        if timeout is None:
+            self.call.context.deadline = None
+        else:
+            self.call.context.deadline = deadline = self._desk.clock.monotonic() + timeout
+            self._desk.wanted(deadline)
+
+
+class LoopStream(Stream):
+    """A stream of an `async def` that yields."""
+
+    _generator: AsyncGenerator[Any, None]
+
+    def begin(self) -> None:
+        """See `Stream.begin`."""
+        self._posted = False
+        self._waits: asyncio.Future[None] | None = None
+        self._desk.begin_async(self.call, self._run())
+
+    def grant(self, items: int) -> None:
+        """See `Stream.grant`."""
+        super().grant(items)
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(None)
+
+    async def _run(self) -> None:
+        call, ready, loop = self.call, self._ready, asyncio.get_running_loop()
+        try:
+            if not self._may:
+                await self._credit()
+            async for item in self._generator:
+                ready.append(self._pack(item))
+                if call.context.cancelled:
+                    break
+                if len(ready) >= self._batch:
+                    self._flush()
+                    await asyncio.sleep(0)  # the loop's other work has its turn
+                elif not self._posted:
+                    self._posted = True
+                    loop.call_soon(self._due)
+                if not self._may:
+                    await self._credit()
+        finally:
+            try:
+                await self._generator.aclose()
+            finally:
+                self._flush()
+                self._closed(call)
+
+    def _due(self) -> None:
+        self._posted = False
+        self._flush()
+
+    async def _credit(self) -> None:
+        self._flush()
+        self._expect(None)
+        while not self._may:
+            self._waits = asyncio.get_running_loop().create_future()
+            await self._waits
+        self._waits = None
+        self._expect(self.call.request.timeout)
+
+
+class ThreadStream(Stream):
+    """A stream of a `def` that yields: resumed in the service's pool whenever it may make items.
+
+    Between two runs it has no thread, so it may go on in another one. It has one set of context variables for all.
+    """
+
+    _generator: Generator[Any, None, None]
+
+    def begin(self) -> None:
+        """See `Stream.begin`."""
+        self._posted = False
+        self._running = False
+        self._over = False
+        self._variables = contextvars.copy_context()
+        self._variables.run(enter, self.call.context)
+        self._run()
+        self._desk.register(self.call)
+        self.call.context.on_cancel(lambda: self._desk.inbox.post(self._go_on))
+
+    def grant(self, items: int) -> None:
+        """See `Stream.grant`."""
+        super().grant(items)
+        self._go_on()
+
+    def _run(self) -> None:
+        assert self.call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
+        work = partial(self._variables.run, self._make)
+        self.call.endpoint.pool.submit(work, self._made_some, label=self.call.where)
+        self._running = True
+
+    def _make(self) -> bool:
+        """Make items until none may be made; return whether that was all. In the pool."""
+        context, generator, ready, pack = self.call.context, self._generator, self._ready, self._pack
+        if not self._made and not context.cancelled:
+            self.call.check_wanted()
+        try:
+            while not context.cancelled:
+                if not self._may:
+                    return False
+                ready.append(pack(next(generator)))
+                if not self._posted:
+                    self._posted = True
+                    self._desk.inbox.post(self._due)
+        except StopIteration:
+            return True
+        except BaseException:
+            generator.close()
+            raise
+        generator.close()
+        return True
+
+    def _due(self) -> None:
+        self._posted = False  # before the rest: what is made from now on asks again
+        self._flush()
+
+    def _made_some(self, ended: bool | None, error: BaseException | None) -> None:
+        """Take note that the generator stands. In the pool."""
+        self._desk.inbox.post(partial(self._stands, bool(ended), error))
+
+    def _stands(self, ended: bool, error: BaseException | None) -> None:
+        self._running = False
+        self._flush()
+        if ended or error is not None:
+            self._end(error)
+        else:
+            self._expect(None)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Have the pool make more items, or close the generator, if there is something to do."""
+        cancelled = self.call.context.cancelled
+        if self._running or self._over or not (cancelled or self._may):
+            return
+        try:
+            self._run()
+        except Busy:
+            asyncio.get_running_loop().call_later(_AGAIN, self._go_on)
+        except Draining as error:
+            self._close_here(error)
+        else:
+            if not self.call.settled:
+                self._expect(self.call.request.timeout)
+
+    def _close_here(self, why: Draining) -> None:
+        """Close the generator on the loop: the pool has been closed before, and its `finally` blocks are to run."""
+        try:
+            self._variables.run(self._generator.close)
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
+            _log.warning("%s could not be closed: %s", self.call.where, describe(error))
+        self._end(why)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._over = True
+        self._closed(self.call)
+        packed = None if error is not None or self.call.settled else self.call.pack(None)
+        self._desk.ended(self.call, packed, error)

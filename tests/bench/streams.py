@@ -1,0 +1,102 @@
+"""Items of a stream to one reader, beside a bare PUSH and PULL in two processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import zmq
+from rows import AT_LEAST, Row, median
+from subject import BUNDLED, ECHO, DaemonUnderTest
+
+PAYLOAD = b"x" * 64
+
+
+def measure(folder: Path, quick: bool) -> list[Row]:
+    """Read streams of an `async def` and of a `def`, in turns with the yardstick."""
+    from ostler import Client
+
+    rounds, count = (3, 20_000) if quick else (9, 100_000)
+    bare_rates: list[float] = []
+    rates: dict[str, list[float]] = {"items_async": [], "items_sync": []}
+    with (
+        BarePush(folder) as bare,
+        DaemonUnderTest(folder / "streams", BUNDLED + ECHO.format(topic="echo")) as daemon,
+        Client(root=str(daemon.root)) as client,
+    ):
+        for method in rates:
+            read(client, method, 2000)
+        for _ in range(rounds):
+            bare_rates.append(bare.rate(count))
+            for method, found in rates.items():
+                found.append(read(client, method, count))
+    yardstick = median(bare_rates)
+    return [
+        Row(
+            name=f"items of a stream, {kind}", value=median(rates[method]), unit="items/s", yardstick=yardstick,
+            limit=0.5, sense=AT_LEAST, relative=True,
+        )
+        for kind, method in (("async method", "items_async"), ("sync method", "items_sync"))
+    ]  # fmt: skip
+
+
+def read(client: object, method: str, count: int) -> float:
+    """Read a stream to its end; return the rate a second."""
+    began, received = time.perf_counter(), 0
+    for item in client.stream("echo", method, count=count, type=bytes):
+        received += len(item) == len(PAYLOAD)
+    if received != count:
+        raise RuntimeError(f"{received} of {count} items came")
+    return count / (time.perf_counter() - began)
+
+
+class BarePush:
+    """A PUSH in a child process and a PULL in this one; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"ipc://{folder}/barepush.sock"
+
+    def __enter__(self) -> Self:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, self.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._server.stdout.readline()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PULL)
+        self._socket.connect(self.address)
+        self.rate(2000)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._context.destroy(linger=0)
+        self._server.kill()
+        self._server.wait()
+        self._server.stdin.close()
+        self._server.stdout.close()
+
+    def rate(self, count: int) -> float:
+        """Have so many messages pushed and pull them; return the rate a second."""
+        socket = self._socket
+        began = time.perf_counter()
+        self._server.stdin.write(f"{count}\n")
+        self._server.stdin.flush()
+        for _ in range(count):
+            socket.recv()
+        return count / (time.perf_counter() - began)
+
+
+def serve(address: str) -> None:
+    """Push as many messages as each line of stdin says."""
+    socket = zmq.Context().socket(zmq.PUSH)
+    socket.bind(address)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            socket.send(PAYLOAD)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
