@@ -17,6 +17,9 @@ else:
 CONTROL_TOPIC = "ostler"
 """The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
 
+WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
+"""What the clients' `call`, `cast`, `fanout` and `stream` take themselves: no names for arguments of a method."""
+
 
 class ServiceState(StrEnum):
     """What a service says of itself (DESIGN 7)."""
@@ -55,6 +58,9 @@ class Role(StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+    # That of the text, which is kept; the one of Enum works it out anew, for each request.
+    __hash__ = str.__hash__
 
 
 ROLE_ORDER: Mapping[Role, int] = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
@@ -111,6 +117,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
 
     `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports since the row was made.
+    `namespaces` has the RPC version of each.
     """
 
     topic: str
@@ -125,6 +132,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     disabled_by: str = ""
     required: bool = True
     rpc_version: str = "1.0"
+    namespaces: dict[str, str] = {}
     beat: int = 0
     last_report: float = 0.0
     in_flight: int = 0
@@ -276,6 +284,79 @@ class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
     pin: str = ""
     pinned_by: list[MemberVersion] = []
     members: list[MemberVersion] = []
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the audit log: who asked for what, and how that ended.
+
+    `at` is the wall time at which it ended. `who` is what the daemon calls the peer (`uid 1000`), `user` the name of
+    that uid, `key` the public key of a peer on the network. `arguments` are JSON text, cut off where they are long,
+    with `***` for what is secret. `result` is `done` or the name of an error, `text` its sentence. `refused` says that
+    the work was not begun. The same refusal of the same peer within a minute is one entry, with `times` and `last`.
+    """
+
+    number: int = 0
+    at: float
+    who: str
+    user: str = ""
+    uid: int = -1
+    pid: int = -1
+    key: str = ""
+    topic: str
+    method: str
+    arguments: str = ""
+    result: str = "done"
+    text: str = ""
+    refused: bool = False
+    request_id: str = ""
+    trace: str = ""
+    seconds: float = 0.0
+    times: int = 1
+    last: float = 0.0
+
+
+class MethodTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted of one method since its service was loaded.
+
+    `buckets` counts those that have ended by their time: bucket `b` is up to 2^((b+1)/4) microseconds.
+    """
+
+    method: str
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    in_flight: int = 0
+    seconds: float = 0.0
+    buckets: dict[int, int] = {}
+
+
+class TopicTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted of one topic since its service was loaded; `queued` wait for a thread now."""
+
+    topic: str
+    requests: int = 0
+    refused: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    errors: dict[str, int] = {}
+    methods: list[MethodTraffic] = []
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted of all messages until `at`, seconds of the daemon's monotonic clock; two of these make rates.
+
+    `clients` counts connections with requests under way. `bad_traces` counts requests whose trace was none.
+    """
+
+    at: float
+    host: str
+    topics: list[TopicTraffic] = []
+    clients: int = 0
+    in_flight: int = 0
+    vanished: int = 0
+    garbage: dict[str, int] = {}
+    bad_traces: int = 0
+    published: int = 0
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,8 @@ class Inbox:
         self._loop = loop
         self._queue: deque[Callable[[], None]] = deque()
         self._awake = False
+        # What is posted by one request is run together with what others posted: it must see none of theirs.
+        self._context = contextvars.copy_context()
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop run `callback` soon. Any thread. After the loop has closed the call is dropped."""
@@ -34,7 +37,7 @@ class Inbox:
         # clears the flag before it drains.
         self._awake = True
         try:
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._drain, context=self._context)
         except RuntimeError:  # the loop has closed; the process is on its way out
             self._awake = False
             self._queue.clear()

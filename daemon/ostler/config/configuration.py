@@ -9,11 +9,14 @@ import msgspec
 
 from ostler.config.core import (
     AccessSection,
+    AuditSection,
     DaemonSection,
+    EventsSection,
     LogSection,
     MessagingSection,
     PluginsSection,
     StoreSection,
+    TelemetrySection,
 )
 from ostler.config.layers import RawConfiguration, dotted
 from ostler.config.options import OptionsModel
@@ -34,11 +37,14 @@ class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     daemon: DaemonSection
+    events: EventsSection
     plugins: PluginsSection
     access: AccessSection
+    audit: AuditSection
     log: LogSection
     messaging: MessagingSection
     store: StoreSection
+    telemetry: TelemetrySection
     problems: list[Problem] = []
 
 

@@ -12,11 +12,23 @@ import pydantic
 from ostler.config.options import Expects, Field, OptionsModel, Seconds, Size
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
+RpcPin: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^(auto|(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5}))$"),
+    Expects('"auto" or a version such as "1.0"'),
+]
 Member: TypeAlias = Annotated[
     str,
     pydantic.Field(pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)$"),
     Expects('a user ("alice" or "1000"), a group ("@staff") or "*"'),
 ]
+
+MethodKey: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^[A-Za-z0-9_*-]+\.[A-Za-z0-9_*.]+$"),
+    Expects('a topic and a method, each with * for anything: "volume.delete", "volume.*", "*.describe"'),
+]
+Needed: TypeAlias = Literal["viewer", "operator", "admin", "nobody"]
 
 
 def host_name() -> str:
@@ -73,6 +85,28 @@ class AccessSection(OptionsModel):
     viewer: list[Member] = Field([], help="Who may look: status, lists, events")
     operator: list[Member] = Field([], help="Who may also work: create, enable, drain")
     admin: list[Member] = Field([], help="Who may also change the daemon: reload, log levels, database")
+    methods: dict[MethodKey, Needed] = Field(
+        {},
+        help="Roles of single methods instead of those that their authors ask for: "
+        '`"volume.delete" = "admin"`, `"volume.*" = "operator"`, `"*.describe" = "nobody"`; the most exact one wins',
+    )
+
+
+class AuditSection(OptionsModel):
+    """`[audit]`: how much is kept of who did what; `ostler audit` shows it."""
+
+    count: int = Field(100_000, ge=100, help="The most entries that are kept; the oldest go first")
+    age: Seconds = Field("90d", ge=3600, help="Older entries are removed")
+
+
+class TelemetrySection(OptionsModel):
+    """`[telemetry]`: what is told to tracing systems."""
+
+    otel: bool = Field(
+        False,
+        help="Whether requests become spans and metrics of OpenTelemetry; needs the extra `ostler[otel]`",
+        reload="daemon",
+    )
 
 
 class LogSection(OptionsModel):
@@ -106,7 +140,36 @@ class MessagingSection(OptionsModel):
     beat_interval: Seconds = Field(
         1, gt=0, le=60, help="How often a server tells its callers that it is alive while it works", reload="daemon"
     )
+    rpc_pins: dict[str, RpcPin] = Field(
+        {},
+        help='The newest RPC version that callers here may use of a topic: `volume = "1.0"`; without a pin, or with '
+        '"auto", the lowest that its living services speak',
+    )
+    rpc_grace: Seconds = Field(
+        300, ge=0, help="How long a service that stopped, died or was disabled still holds callers to its version"
+    )
     call_timeout: Seconds = Field(60, gt=0, help="Deadline of a call between services that names none", reload="daemon")
+
+
+TopicPattern: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^!?[A-Za-z0-9_*][A-Za-z0-9_.:@*-]*$"),
+    Expects('a topic, with * for any characters and ! in front for none of it: "volume", "fanout.*", "!scheduler"'),
+]
+
+
+class EventsSection(OptionsModel):
+    """`[events]`: what is kept of the events that are published."""
+
+    journal: list[TopicPattern] = Field(
+        [],
+        help="Topics whose events are kept in the database, to be read again with `ostler events --from 1`, beside "
+        'those of managers that ask for it: `"volume"`, `"*"`; `"!volume"` keeps none of a topic',
+    )
+    journal_count: int = Field(10_000, ge=1, help="The most events that are kept of one topic; the oldest go first")
+    journal_age: Seconds = Field("7d", gt=0, help="Older events are removed")
+    last_count: int = Field(1000, ge=0, help="The last events, one of a key, that are kept in memory for late joiners")
+    last_size: Size = Field("1MiB", help="The memory that these may take; an event above an eighth of it is left out")
 
 
 class StoreSection(OptionsModel):
@@ -125,9 +188,12 @@ class StoreSection(OptionsModel):
 
 CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {
     "daemon": DaemonSection,
+    "events": EventsSection,
     "plugins": PluginsSection,
     "access": AccessSection,
+    "audit": AuditSection,
     "log": LogSection,
     "messaging": MessagingSection,
     "store": StoreSection,
+    "telemetry": TelemetrySection,
 }

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ostler.config import load
 from ostler.config.paths import Paths
 from ostler.service.assembly import Assembly, assemble
@@ -35,7 +37,12 @@ def read_configuration(
     Raises:
         ConfigurationError: With all problems.
     """
-    return assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+    assembly = assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+    if not assembly.configuration.access.methods:
+        return assembly
+    from ostler.daemon.watching import policy_warnings
+
+    return replace(assembly, warnings=[*assembly.warnings, *policy_warnings(assembly)])
 
 
 def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostler import log
 from ostler.aio import WorkerPool
+from ostler.daemon.traffic import traffic_of
 from ostler.errors import Conflict, Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
 from ostler.types import (
+    AuditEntry,
     CapabilityReport,
     DaemonStatus,
     MethodDescription,
@@ -20,6 +22,8 @@ from ostler.types import (
     PluginStatus,
     ServiceState,
     ServiceStatus,
+    Traffic,
+    Upgrade,
     Verdict,
 )
 
@@ -113,8 +117,21 @@ class Control:
             lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
             label="service enable",
         )
+        self._runtime().upgrades.forget()
         self._runtime().capability_reporter.poke(topic)
         return await self.service_show(ctx, topic, on_host)
+
+    @exposed(role="viewer", changes=False)
+    async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
+        """Return which version of each topic's calls may be used now, and who holds it back.
+
+        Args:
+            ctx: The request.
+            topic: One topic, or `topic.namespace`; all when it is empty.
+            major: The major version that is asked about; by default that of the newest service.
+        """
+        upgrades = self._runtime().upgrades
+        return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
 
     @exposed(role="admin")
     async def service_drain(self, ctx: Context, topic: str, wait: float = 0.0) -> list[str]:
@@ -199,6 +216,32 @@ class Control:
         """Return what services last said they can do."""
         capabilities = self._runtime().capability_records
         return await self._store().aread(capabilities.list)
+
+    @exposed(role="admin", changes=False)
+    async def audit(
+        self,
+        ctx: Context,
+        who: str = "",
+        method: str = "",
+        since: float = 0.0,
+        failed: bool = False,
+        limit: int = 100,
+        after: int = 0,
+    ) -> list[AuditEntry]:
+        """Return who did what, the newest entries that fit, oldest first."""
+        auditor = self._daemon.auditor
+        if auditor is None:
+            raise Draining("the daemon has no database yet", hint="see `ostler status` for what it waits for")
+
+        def read() -> list[AuditEntry]:
+            return auditor.records.list(who=who, method=method, since=since, failed=failed, limit=limit, after=after)
+
+        return await auditor.read(read)
+
+    @exposed(role="viewer", changes=False)
+    async def traffic(self, ctx: Context) -> Traffic:
+        """Return what was counted of every method since its service began; two answers make a rate."""
+        return traffic_of(self._daemon)
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

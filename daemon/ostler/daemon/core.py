@@ -20,6 +20,7 @@ from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
 from ostler.daemon.status import daemon_status
 from ostler.daemon.watchdog import Watchdog
+from ostler.daemon.watching import Auditor, policy_warnings
 from ostler.errors import Draining, OstlerError, ServiceError, describe
 from ostler.messaging.transport import Transport
 from ostler.service import Host, Runtime, Service
@@ -89,6 +90,7 @@ class Daemon:
         self.store: Store | None = None
         self.messages: Messages | None = None
         self.runtime: Runtime | None = None
+        self.auditor: Auditor | None = None
         self.hung_at_end: list[str] = []
         self._make_transport = make_transport
         self._last_resort = last_resort or LastResort(self._hung)
@@ -149,6 +151,9 @@ class Daemon:
         store = self.store = await self._open_store()
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
+        auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
+        self.tasks.spawn(auditor.log.run(), name="audit log", forever=True)
+        self._note("audit log", auditor.close)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
             self.assembly.specs,
@@ -329,6 +334,7 @@ class Daemon:
                 for service in self.services
             },
             "messages": self.messages.stats() if self.messages is not None else {},
+            "audit": self.auditor.log.stats() if self.auditor is not None else {},
             "store": self.store.stats() if self.store is not None else {},
             "watchdog": self.watchdog.missing(),
             "tasks": task_stacks(),
@@ -354,6 +360,10 @@ class Daemon:
         log.set_up(level=options.level, format=options.format, levels=options.levels)
         if self.messages is not None:
             self.messages.apply(assembly.configuration)
+        if self.auditor is not None:
+            self.auditor.configure(assembly.configuration)
+        for warning in policy_warnings(assembly):
+            _log.warning("%s", warning)
 
     async def reset_services(self, assembly: Assembly) -> list[str]:
         """Bring new options to the services and reset their managers; return what went wrong, a line each."""

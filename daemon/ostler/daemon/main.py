@@ -84,11 +84,12 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import zmq_transport
+    from ostler.messaging.context import about_request
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
     assembly = read_configuration(paths, overrides)
     options = assembly.configuration.log
-    log.set_up(level=options.level, format=options.format, levels=options.levels)
+    log.set_up(level=options.level, format=options.format, levels=options.levels, about=about_request)
     for warning in assembly.warnings:
         _log.warning("%s", warning)
     fds = listen_fds(os.environ)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ostler.aio import Inbox
 from ostler.clock import Clock
 from ostler.config.paths import Paths
+from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
@@ -57,10 +58,13 @@ class Messages:
             max_message_size=options.max_message_size,
             max_in_flight_per_peer=options.max_in_flight_per_peer,
         )
+        self.dispatcher.set_policy(policy_of(configuration))
+        self.dispatcher.tracer = make_tracer(configuration, clock)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
         self.client = LocalServiceClient(
             self.dispatcher, inbox, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
         )
+        self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self._self: AsyncClient | None = None
 
     def start(self, control: Any) -> None:
@@ -73,7 +77,9 @@ class Messages:
         """Take over what a reload may change: who may do what, and limits."""
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
+        self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.limits = DispatcherLimits(max_in_flight=configuration.messaging.max_in_flight)
+        self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
         self.server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
 
     async def prove(self) -> None:

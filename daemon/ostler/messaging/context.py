@@ -37,12 +37,13 @@ class Context:
         on_progress: Receives each progress report, on the thread that made it.
 
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
-    `secrets` are texts that may stand in nothing that is written or sent of this request.
+    `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the request that
+    this one was made in, when both are served by this daemon.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "peer",
-        "request_id", "role", "secrets", "topic", "trace",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "parent",
+        "peer", "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -65,11 +66,17 @@ class Context:
         self.deadline = deadline
         self.trace = ""
         self.secrets: tuple[str, ...] = ()
+        self.parent: Context | None = None
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress
         self._on_cancel: list[Callable[[], None]] | None = None
         self._cancelled = False
+
+    def inherit(self, parent: Context) -> None:
+        """Take note of the request that this one was made in; what that keeps secret, this one does as well."""
+        self.parent = parent
+        self.secrets = parent.secrets
 
     @property
     def cancelled(self) -> bool:

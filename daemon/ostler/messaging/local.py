@@ -17,8 +17,10 @@ from ostler.messaging.context import Progress, current_context
 from ostler.messaging.envelope import VERSION, Request, encode_value
 from ostler.messaging.events import Publisher
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result, wire_names
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.tracing import outgoing_trace
+from ostler.messaging.versions import Upgrades
 from ostler.types import LOCAL_PEER, Json
 
 _RECHECK = 0.25
@@ -35,6 +37,7 @@ class LocalServiceClient:
         publisher: What events are published with; None when there is none.
         topic: The topic of the service this is for; events are published under it.
         timeout: Deadline in seconds of a call that names none and is not made inside a request.
+        upgrades: Knows which versions may be used; one that knows nothing by default.
     """
 
     def __init__(
@@ -45,17 +48,21 @@ class LocalServiceClient:
         *,
         topic: str,
         timeout: float | None = 60.0,
+        upgrades: Upgrades | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._inbox = inbox
         self._publisher = publisher
         self._topic = topic
         self._timeout = timeout
+        self.upgrades = upgrades or Upgrades(dispatcher.clock)
         self._numbers = itertools.count(1)
 
     def for_topic(self, topic: str) -> LocalServiceClient:
         """Return a client for another service of the same daemon."""
-        return LocalServiceClient(self._dispatcher, self._inbox, self._publisher, topic=topic, timeout=self._timeout)
+        return LocalServiceClient(
+            self._dispatcher, self._inbox, self._publisher, topic=topic, timeout=self._timeout, upgrades=self.upgrades
+        )
 
     def call(
         self,
@@ -105,6 +112,14 @@ class LocalServiceClient:
         """See `ServiceClient.publish`."""
         if self._publisher is not None:
             self._publisher.publish(topic or self._topic, event, payload)
+
+    def ask(self, ask: Ask) -> Any:
+        """See `ServiceClient.ask`."""
+        return self._ask(ask)
+
+    async def aask(self, ask: Ask) -> Any:
+        """See `ServiceClient.aask`."""
+        return await self._aask(ask)
 
     # ---------------------------------------------------------------- from a thread
 
@@ -157,13 +172,15 @@ class LocalServiceClient:
         timeout = allowed(context, ask.timeout, self._timeout)
         inside = context.request_id if context is not None and context.request_id else self._topic
         where = f"{ask.topic}.{ask.method}"
-        packed = encode_value(wire_names(ask.arguments), f"an argument of {where}")
+        packed = encode_value(ask.arguments, f"an argument of {where}")
         request = Request(
             VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
-            f"{inside}.{number}", ask.flags, ask.host or "", ask.version,
+            f"{inside}.{number}", ask.flags, ask.host or "", ask.version, outgoing_trace(context),
         )  # fmt: skip
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
-        return LocalCall(request, arrived, until)
+        call = LocalCall(request, arrived, until)
+        call.parent = context
+        return call
 
     def _follow(self, call: LocalCall) -> Callable[[], None]:
         """Stop the call when the request that is being served is taken back."""
@@ -180,7 +197,7 @@ class LocalServiceClient:
 class LocalCall(Call):
     """A request from within the daemon."""
 
-    __slots__ = ("_error", "_packed", "_reached", "_told", "arrived", "until")
+    __slots__ = ("_error", "_packed", "_reached", "_told", "arrived", "parent", "until")
 
     def __init__(self, request: Request, told: Callable[[], None], until: float | None) -> None:
         super().__init__(request, LOCAL_PEER)

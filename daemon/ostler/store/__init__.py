@@ -4,6 +4,7 @@ SQLite and peewee are known here, in the records of plugins, and nowhere else. N
 beyond its row.
 """
 
+from ostler.store.audit import AuditRecords
 from ostler.store.capabilities import CapabilityRecords
 from ostler.store.current import Database, Record
 from ostler.store.kv import KeyValue
@@ -14,6 +15,6 @@ from ostler.store.store import Store
 from ostler.store.writer import Working
 
 __all__ = [
-    "CapabilityRecords", "Database", "KeyValue", "Outage", "PeriodicRecords", "PeriodicRun", "Record", "Registration",
-    "Report", "ServiceRecords", "Store", "Working",
+    "AuditRecords", "CapabilityRecords", "Database", "KeyValue", "Outage", "PeriodicRecords", "PeriodicRun", "Record",
+    "Registration", "Report", "ServiceRecords", "Store", "Working",
 ]  # fmt: skip

@@ -114,7 +114,7 @@ def test_unknown_keys_list_what_is_known_when_nothing_is_near(problems):
     assert problems("[store]\nzzz = 1\n") == [
         'ostler.toml:2:1: unknown key "zzz" in [store]; known here: backups, busy_timeout, synchronous'
     ]
-    known = "at the top level; known here: access, daemon, log, messaging, plugins, services, store"
+    known = "at the top level; known here: access, audit, daemon, log, messaging, plugins, services, store, telemetry"
     assert problems("zzz = 1\n[qqq]\n") == [
         f'ostler.toml:1:1: unknown key "zzz" {known}',
         f'ostler.toml:2:1: unknown table "qqq" {known}',

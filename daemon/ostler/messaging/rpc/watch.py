@@ -9,6 +9,7 @@ from ostler.errors import OstlerError
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
+    from ostler.messaging.rpc.core import Ask, Settle
 
 
 class Audit(Protocol):
@@ -40,4 +41,16 @@ class Tracer(Protocol):
 
     def end(self, call: Call, error: OstlerError | None) -> None:
         """Take note that it has ended, as `Audit.record` counts ends; only after `begin`."""
+        ...
+
+    def refused(self, call: Call, error: OstlerError) -> None:
+        """Take note that a request was refused before it was to be run; see `Audit.record` for what it has."""
+        ...
+
+
+class ClientTracer(Protocol):
+    """Follows the requests of a client. On the thread that makes the request, and on that which hears of its end."""
+
+    def begin(self, ask: Ask, trace_now: str, settle: Settle) -> tuple[str, Settle]:
+        """Take note of a request; return the `traceparent` that it is to carry, and what is told of its end."""
         ...

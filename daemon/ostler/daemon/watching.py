@@ -1,0 +1,142 @@
+"""Who looks on while requests are served: the policy of methods, the audit log, the tracer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ostler.clock import Clock
+from ostler.messaging.audit import AuditLog
+from ostler.messaging.policy import Policy
+from ostler.store import AuditRecords
+from ostler.types import CONTROL_TOPIC
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+    from ostler.messaging import Dispatcher
+    from ostler.messaging.rpc.watch import Tracer
+    from ostler.service.assembly import Assembly
+    from ostler.store import Store
+    from ostler.types import AuditEntry
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_TRIM_EVERY = 1000
+"""So many entries are written between two looks at how many there are, and how old."""
+
+
+class Auditor:
+    """The audit log of one daemon, between its dispatcher and its store. On the loop.
+
+    Args:
+        store: Where it is kept.
+        dispatcher: What is audited.
+        clock: The source of time.
+        configuration: How much is kept; `configure` brings another.
+    """
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, clock: Clock, configuration: Configuration) -> None:
+        self.records = AuditRecords(store)
+        self.log = AuditLog(clock, self._keep, dispatcher.method_at)
+        self._store = store
+        self._clock = clock
+        self._limits = configuration.audit
+        self._users: dict[int, str] = {}
+        self._written = _TRIM_EVERY  # so that the first write trims: the limits may be new
+        dispatcher.audit = self.log
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take over new limits."""
+        self._limits = configuration.audit
+        self._written = _TRIM_EVERY
+
+    async def _keep(self, entries: list[AuditEntry]) -> list[int]:
+        self._written += len(entries)
+        limits, trim = self._limits, self._written >= _TRIM_EVERY
+        if trim:
+            self._written = 0
+
+        def write() -> list[int]:
+            numbers = self.records.keep(map(self._named, entries))
+            if trim:
+                self.records.trim(limits.count, self._clock.wall() - limits.age)
+            return numbers
+
+        return await self._store.awrite(write, label="audit")
+
+    def _named(self, entry: AuditEntry) -> AuditEntry:
+        """Return the entry with its user's name. On the writer's thread: a look-up may ask the network."""
+        if entry.uid < 0 or entry.number:
+            return entry
+        if entry.uid not in self._users:
+            self._users[entry.uid] = _name_of(entry.uid)
+        return msgspec.structs.replace(entry, user=self._users[entry.uid])
+
+    async def read(self, fn: Callable[[], T]) -> T:
+        """Run `fn` with everything that was recorded before now already written."""
+        await self.log.flush()
+        return await self._store.aread(fn)
+
+    async def close(self) -> None:
+        """Write what still waits; what comes after that is not audited."""
+        await self.log.flush()
+
+
+def _name_of(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return ""
+
+
+def policy_of(configuration: Configuration) -> Policy:
+    """Return who may call which method."""
+    return Policy(configuration.access.methods)
+
+
+def policy_warnings(assembly: Assembly) -> list[str]:
+    """Return what of `[access.methods]` has no effect, a line each: lines that fit no method, and locks on `ostler`."""
+    policy = policy_of(assembly.configuration)
+    if not policy.rules:
+        return []
+    return [*policy.unused(_offers(assembly)), *policy.locks()]
+
+
+def _offers(assembly: Assembly) -> dict[str, Iterable[str] | None]:
+    from ostler.daemon.control import Control
+    from ostler.manager import Manager
+
+    found: dict[str, Iterable[str] | None] = {CONTROL_TOPIC: _exposed_names(Control)}
+    for spec in assembly.specs:
+        cls = spec.manager.cls
+        # Of a factory nothing is known before it has made its manager.
+        found[spec.topic] = None if cls is Manager else _exposed_names(cls)
+    return found
+
+
+def _exposed_names(cls: type[Any]) -> list[str]:
+    from ostler.messaging import exposure_of
+
+    found = [name for name in dir(cls) if exposure_of(getattr(cls, name, None)) is not None]
+    for space, home in getattr(cls, "namespaces", {}).items():
+        found += [f"{space}.{name}" for name in dir(home) if exposure_of(getattr(home, name, None)) is not None]
+    return found
+
+
+def make_tracer(configuration: Configuration, clock: Clock) -> Tracer | None:
+    """Return what makes spans and metrics of requests; None when that is off, or OpenTelemetry is not installed."""
+    if not configuration.telemetry.otel:
+        return None
+    try:
+        from ostler.messaging.telemetry import OtelTracer
+    except ImportError as error:
+        _log.warning(
+            "[telemetry] otel is on, and OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error
+        )
+        return None
+    return OtelTracer(clock)

@@ -1,0 +1,261 @@
+"""The audit log on its way to the store: who did what, gathered on the loop and handed over in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from ostler.clock import Clock
+from ostler.errors import NotExposed, OstlerError, StoreError, TargetNotFound, describe
+from ostler.log.secrets import MASK, mask_deep, mask_values, masked
+from ostler.messaging.context import Context
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.endpoint import Method
+from ostler.types import LOCAL_PEER, AuditEntry, Peer
+
+_log = logging.getLogger(__name__)
+WINDOW = 60.0
+"""Seconds in which the same refusal of the same peer is counted into one entry."""
+_SPACING = 0.2
+_LONGEST = 1000
+_LONGEST_VALUE = 200
+_LONGEST_MAP = 64 * 1024
+_KINDS_LIMIT = 4096
+DONE = "done"
+
+Keep = Callable[[list[AuditEntry]], Awaitable[list[int]]]
+FindMethod = Callable[[str, str], "Method | None"]
+
+
+class _Kept:
+    """An entry that waits, or whose count may still grow."""
+
+    __slots__ = ("entry", "until", "waits")
+
+    def __init__(self, entry: AuditEntry, until: float) -> None:
+        self.entry = entry
+        self.until = until
+        self.waits = True
+
+
+class AuditLog:
+    """Keeps refused calls and those that change something; implements `Audit`. On the loop.
+
+    Nothing waits for the store. When it cannot be written, or does not keep up, the lines go to the log instead.
+
+    A call from one manager to another is kept when a request caused it, under that request's id and as done by who made
+    that request. What the daemon does of itself (periodic tasks) is not kept.
+
+    Args:
+        clock: The source of time.
+        keep: Writes entries, those with a number anew; returns the number of each.
+        find: Returns the method of a topic and name, None when there is none.
+        user_of: Returns the name of a uid; may block, and is called where `keep` runs.
+        size: The most entries that wait.
+    """
+
+    def __init__(self, clock: Clock, keep: Keep, find: FindMethod, *, size: int = 5000) -> None:
+        self._clock = clock
+        self._keep = keep
+        self._find = find
+        self._size = size
+        self._waiting: list[_Kept] = []
+        self._windows: dict[tuple[object, ...], _Kept] = {}
+        self._wake = asyncio.Event()
+        self._away = False
+        self.kept = 0
+        self.to_log = 0
+
+    # ---------------------------------------------------------------- what comes in
+
+    def record(self, call: Call, error: OstlerError | None) -> None:
+        """See `Audit.record`."""
+        if call.admitted and not call.method.exposure.changes:
+            return
+        peer = origin_of(call)
+        if peer is None:
+            return
+        try:
+            self._take(call, peer, error)
+        except Exception as defect:  # noqa: BLE001 - a defect here must not cost the caller its answer
+            _log.exception(
+                "a line of the audit log could not be made: %s of %s", call.where, peer.name, exc_info=defect
+            )
+
+    def _take(self, call: Call, peer: Peer, error: OstlerError | None) -> None:
+        refused = error is not None and not call.begun
+        key = _kind(call, peer, error, self._find) if refused else ()
+        now = self._clock.monotonic()
+        window = self._windows.get(key) if key else None
+        if window is not None and now < window.until:
+            again = msgspec.structs.replace(window.entry, times=window.entry.times + 1, last=self._clock.wall())
+            window.entry = again
+            self._await(window)
+            return
+        kept = _Kept(self._entry(call, peer, error, refused), now + WINDOW)
+        if key:
+            if len(self._windows) >= _KINDS_LIMIT:
+                self._forget(now)
+            self._windows[key] = kept
+        kept.waits = False
+        self._await(kept)
+
+    def _forget(self, now: float) -> None:
+        self._windows = {key: kept for key, kept in self._windows.items() if kept.until > now}
+        if len(self._windows) >= _KINDS_LIMIT:
+            self._windows.clear()
+
+    def _await(self, kept: _Kept) -> None:
+        if kept.waits:
+            return
+        if len(self._waiting) >= self._size:
+            self._tell([kept.entry])
+            return
+        kept.waits = True
+        self._waiting.append(kept)
+        self._wake.set()
+
+    def _entry(self, call: Call, peer: Peer, error: OstlerError | None, refused: bool) -> AuditEntry:
+        request, now = call.request, self._clock.wall()
+        context: Context | None = getattr(call, "context", None) or call.parent
+        secrets = context.secrets if context is not None else ()
+        method = self._find(request.topic, request.method)
+        return AuditEntry(
+            at=now,
+            who=peer.name,
+            uid=peer.uid,
+            pid=peer.pid,
+            key=peer.key,
+            topic=request.topic,
+            method=request.method,
+            arguments=shown_arguments(bytes(request.arguments), method, secrets),
+            result=DONE if error is None else type(error).__name__,
+            text="" if error is None else _cut(mask_values(error.message, secrets)),
+            refused=refused,
+            request_id=request.request_id,
+            trace=context.trace if context is not None else "",
+            seconds=self._clock.monotonic() - call.arrived_at if call.arrived_at else 0.0,
+            last=now,
+        )
+
+    # ---------------------------------------------------------------- what goes out
+
+    async def run(self) -> None:
+        """Hand over what waits, for ever: the first at once, then a few batches a second."""
+        while True:
+            await self._wake.wait()
+            await self.flush()
+            await asyncio.sleep(_SPACING)
+
+    async def flush(self) -> None:
+        """Hand over what waits now."""
+        self._wake.clear()
+        batch, self._waiting = self._waiting, []
+        if not batch:
+            return
+        for kept in batch:
+            kept.waits = False
+        entries = [kept.entry for kept in batch]
+        try:
+            numbers = await self._keep(entries)
+        except asyncio.CancelledError:
+            self._tell(entries)
+            raise
+        except StoreError as error:
+            self._lost(error, entries)
+            return
+        if self._away:
+            self._away = False
+            _log.warning("the audit log is written to the database again")
+        self.kept += len(entries)
+        for kept, number in zip(batch, numbers, strict=True):
+            kept.entry = msgspec.structs.replace(kept.entry, number=number)
+
+    def _lost(self, error: StoreError, entries: list[AuditEntry]) -> None:
+        if not self._away:
+            self._away = True
+            _log.error("the audit log cannot be written; its lines stand in this log meanwhile: %s", describe(error))
+        self._tell(entries)
+
+    def _tell(self, entries: list[AuditEntry]) -> None:
+        self.to_log += len(entries)
+        for entry in entries:
+            _log.warning("audit: %s", line_of(entry))
+
+    def stats(self) -> dict[str, int]:
+        """Return how many entries were kept, went to the log, and wait."""
+        return {"kept": self.kept, "to_log": self.to_log, "waiting": len(self._waiting)}
+
+
+def origin_of(call: Call) -> Peer | None:
+    """Return who is behind a request: its peer, or for one from within the daemon that of the request that made it.
+
+    None when nobody but the daemon itself is.
+    """
+    peer, parent = call.peer, call.parent
+    while peer is LOCAL_PEER and parent is not None:
+        peer, parent = parent.peer, parent.parent
+    return None if peer is LOCAL_PEER else peer
+
+
+def shown_arguments(raw: bytes, method: Method | None, secrets: tuple[str, ...] = ()) -> str:
+    """Return arguments as JSON text: short ones whole, `***` for secrets and for what the method does not know.
+
+    Args:
+        raw: The map as it came; it may be anything.
+        method: The method; None when there is none, and then nothing tells what is secret.
+        secrets: Texts that may not stand in it.
+    """
+    if len(raw) > _LONGEST_MAP:
+        return f"({len(raw)} bytes)"
+    try:
+        given = _map_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return f"({len(raw)} bytes that are no arguments)"
+    known = {argument.name for argument in method.signature.arguments} if method is not None else set()
+    hidden = method.signature.secrets if method is not None else frozenset()
+    shown = {
+        mask_values(name[:64], secrets): _shown(name, value, secrets) if name in known - hidden else MASK
+        for name, value in given.items()
+    }
+    return _cut(msgspec.json.encode(shown, enc_hook=str).decode()) if shown else ""
+
+
+_map_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+def _shown(name: str, raw: msgspec.Raw, secrets: tuple[str, ...]) -> object:
+    size = len(memoryview(raw))
+    if size > _LONGEST_VALUE:
+        return f"({size} bytes)"
+    try:
+        value: Any = masked(name, msgspec.msgpack.decode(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
+        return f"({size} bytes)"
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    return mask_deep(value, secrets) if secrets else value
+
+
+def line_of(entry: AuditEntry) -> str:
+    """Return an entry as one line, for the log."""
+    fields = {name: getattr(entry, name) for name in entry.__struct_fields__ if name != "number"}
+    return msgspec.json.encode(fields).decode()
+
+
+def _kind(call: Call, peer: Peer, error: OstlerError | None, find: FindMethod) -> tuple[object, ...]:
+    """Return what makes two refusals the same. Made-up names are all one: or they would fill the disk."""
+    request, refusal = call.request, type(error).__name__
+    if find(request.topic, request.method) is None and isinstance(error, TargetNotFound | NotExposed):
+        return (peer.uid, peer.key, refusal)
+    if find(request.topic, request.method) is None:
+        return (peer.uid, peer.key, refusal, "unknown")
+    return (peer.uid, peer.key, refusal, request.topic, request.method)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

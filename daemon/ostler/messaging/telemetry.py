@@ -1,0 +1,175 @@
+"""Spans and metrics of requests, through the API of OpenTelemetry. Imported only where that is installed and wanted.
+
+What becomes of them is the business of the SDK that the process was started with; without one the API does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+import ostler
+from ostler.messaging.envelope import CAST, FANOUT
+from ostler.messaging.tracing import traceparent
+from ostler.types import LOCAL_PEER
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+    from ostler.clock import Clock
+    from ostler.errors import OstlerError
+    from ostler.messaging.async_client import AsyncClient
+    from ostler.messaging.client import Client
+    from ostler.messaging.rpc.call import Call
+    from ostler.messaging.rpc.core import Ask, ClientCore, Settle
+
+SYSTEM = "ostler"
+_NAME = "ostler.messaging"
+# The boundaries that the semantic conventions advise for durations, in seconds, and finer ones below.
+_BOUNDARIES = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+]  # fmt: skip
+
+
+class OtelTracer:
+    """Makes a span of each request that is run, and counts it; implements `Tracer`. On the loop's thread.
+
+    Spans carry names, ids and the error's name; never arguments, results or an error's sentence.
+
+    Args:
+        clock: The source of time.
+        tracers: Where spans go; by default what the SDK of this process has set.
+        meters: Where metrics go; likewise.
+    """
+
+    def __init__(
+        self, clock: Clock, tracers: TracerProvider | None = None, meters: MeterProvider | None = None
+    ) -> None:
+        self._clock = clock
+        self._tracer = trace.get_tracer(_NAME, ostler.__version__, tracers)
+        meter = metrics.get_meter(_NAME, ostler.__version__, meters)
+        self._durations = meter.create_histogram(
+            "rpc.server.call.duration", unit="s", description="Time from a request's arrival to its end",
+            explicit_bucket_boundaries_advisory=_BOUNDARIES,
+        )  # fmt: skip
+        self._active = meter.create_up_down_counter(
+            "ostler.rpc.server.active_requests", unit="{request}", description="Requests that have begun and not ended"
+        )
+        self._refused = meter.create_counter(
+            "ostler.rpc.server.refused", unit="{request}", description="Requests that were refused before they began"
+        )
+        self._spans: dict[Call, Span] = {}
+
+    @contextmanager
+    def begin(self, call: Call) -> Iterator[None]:
+        """See `Tracer.begin`."""
+        incoming = call.context.trace
+        parent = _propagator.extract({"traceparent": incoming}) if incoming else otel_context.Context()
+        cast = bool(call.request.flags & (CAST | FANOUT))
+        span = self._tracer.start_span(
+            f"{call.request.topic}/{call.request.method}",
+            context=parent,
+            kind=_kind(call, cast),
+            attributes=_attributes(call, cast),
+        )
+        found = span.get_span_context()
+        if found.is_valid:
+            call.context.trace = traceparent(found.trace_id, found.span_id, found.trace_flags)
+        self._spans[call] = span
+        self._active.add(1, _labels(call))
+        token = otel_context.attach(trace.set_span_in_context(span, parent))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+
+    def end(self, call: Call, error: OstlerError | None) -> None:
+        """See `Tracer.end`."""
+        span = self._spans.pop(call, None)
+        if span is None:
+            return
+        labels = _labels(call)
+        self._active.add(-1, labels)
+        if error is not None:
+            labels = {**labels, "error.type": type(error).__name__}
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR))
+        self._durations.record(self._clock.monotonic() - call.arrived_at, labels)
+        span.end()
+
+    def refused(self, call: Call, error: OstlerError) -> None:
+        """See `Tracer.refused`."""
+        # Names that were made up would be a new series each.
+        known = _labels(call) if hasattr(call, "method") else {"rpc.system.name": SYSTEM}
+        self._refused.add(1, {**known, "error.type": type(error).__name__})
+
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def _kind(call: Call, cast: bool) -> SpanKind:
+    if cast:
+        return SpanKind.CONSUMER
+    return SpanKind.INTERNAL if call.peer is LOCAL_PEER else SpanKind.SERVER
+
+
+def _labels(call: Call) -> dict[str, Any]:
+    return {"rpc.system.name": SYSTEM, "rpc.method": f"{call.request.topic}/{call.request.method}"}
+
+
+def _attributes(call: Call, cast: bool) -> dict[str, Any]:
+    found = {**_labels(call), "ostler.request_id": call.request.request_id, "ostler.role": str(call.context.role)}
+    if cast:
+        found["messaging.operation.type"] = "process"
+    if call.peer is not LOCAL_PEER:
+        found["enduser.id"] = call.peer.name
+    return found
+
+
+class OtelClientTracer:
+    """Makes a span of each request that a client makes; implements `ClientTracer`.
+
+    Args:
+        tracers: Where spans go; by default what the SDK of this process has set.
+    """
+
+    def __init__(self, tracers: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(_NAME, ostler.__version__, tracers)
+
+    def begin(self, ask: Ask, trace_now: str, settle: Settle) -> tuple[str, Settle]:
+        """See `ClientTracer.begin`."""
+        parent = _propagator.extract({"traceparent": trace_now}) if trace_now else None
+        span = self._tracer.start_span(
+            f"{ask.topic}/{ask.method}",
+            context=parent,
+            kind=SpanKind.PRODUCER if ask.flags & (CAST | FANOUT) else SpanKind.CLIENT,
+            attributes={"rpc.system.name": SYSTEM, "rpc.method": f"{ask.topic}/{ask.method}"},
+        )
+        found = span.get_span_context()
+
+        def settled(result: Any, error: Exception | None) -> None:
+            if error is not None:
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+            settle(result, error)
+
+        return traceparent(found.trace_id, found.span_id, found.trace_flags) if found.is_valid else trace_now, settled
+
+
+def instrument(client: Client | AsyncClient, tracers: TracerProvider | None = None) -> None:
+    """Have every request of a client become a span of OpenTelemetry.
+
+    Args:
+        client: The client.
+        tracers: Where spans go; by default what the SDK of this process has set.
+    """
+    core: ClientCore = client._core  # noqa: SLF001 - ours; a client without spans pays for none
+    core.tracer = OtelClientTracer(tracers)
