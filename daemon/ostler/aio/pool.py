@@ -8,10 +8,10 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
+from ostler.aio.fair import FairQueue
 from ostler.errors import Busy, Draining
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,12 @@ class Running(NamedTuple):
     seconds: float
 
 
+_TICK = 0.001
+"""Seconds after which a thread that is up counts as being at something long."""
+_SATURATED = 0.8
+"""The part of a core above which more threads only get in each other's way."""
+
+
 class _Job(NamedTuple):
     number: int
     label: str
@@ -37,17 +43,32 @@ class _Job(NamedTuple):
 class Worker(threading.Thread):
     """A thread of a pool; `pool` says whose, for those who look at all threads (a dump, virtual time)."""
 
-    def __init__(self, pool: WorkerPool, work: Callable[[], None], name: str) -> None:
-        super().__init__(target=work, name=name, daemon=True)
+    def __init__(self, pool: WorkerPool, work: Callable[[Worker], None], name: str) -> None:
+        super().__init__(target=self._begin, name=name, daemon=True)
         self.pool = pool
+        self.stands_by = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self._work_of_pool = work
+
+    def _begin(self) -> None:
+        self._work_of_pool(self)
 
 
 class WorkerPool:
     """A bounded pool of named daemon threads whose errors are never lost.
 
     The standard pool holds up the exit of the process until its threads return; these are daemon threads, so that a
-    driver hung in a native call cannot. Threads are started as they are needed. Work that raises anything, SystemExit
-    included, harms only itself: the error goes to `done`, and to the log if `done` itself fails.
+    driver hung in a native call cannot. Work that raises anything, SystemExit included, harms only itself: the error
+    goes to `done`, and to the log if `done` itself fails.
+
+    Threads are started and woken as they are needed, and no more of them: only one can run Python at a time, so that
+    eight that are woken for eight short jobs take several times as long as one that does all of them. While jobs wait,
+    one thread stands by: each millisecond it looks, and lends a hand when those at work have got nowhere, or wait for
+    something that is no Python. A job that comes while all have been at theirs for longer than that wakes another
+    thread at once.
+
+    Jobs of many clients are taken by turns; see `FairQueue`.
 
     Args:
         name: Prefix of the threads' names: `name-1`, `name-2`.
@@ -58,45 +79,71 @@ class WorkerPool:
     def __init__(self, name: str, size: int, queue_limit: int = 1000) -> None:
         self.name = name
         self.size = size
-        self.queue_limit = queue_limit
-        self._queue: deque[_Job] = deque()
-        self._changed = threading.Condition()
+        self._queue: FairQueue[_Job] = FairQueue(queue_limit)
+        self._lock = threading.Lock()
         self._threads: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._stands_by: Worker | None = None
         self._running: dict[int, tuple[str, str, float]] = {}
         self._in_flight: set[int] = set()
         self._thread_numbers = itertools.count(1)
         self._job_numbers = itertools.count(1)
-        self._idle = 0
+        self._stirred = 0.0
+        self._finished = 0
         self._closed = False
 
+    @property
+    def queue_limit(self) -> int:
+        """The most jobs that wait."""
+        return self._queue.limit
+
+    @queue_limit.setter
+    def queue_limit(self, limit: int) -> None:
+        self._queue.limit = limit
+
     def submit(
-        self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None], *, label: str
+        self,
+        work: Callable[[], T],
+        done: Callable[[T | None, BaseException | None], None],
+        *,
+        label: str,
+        client: Hashable = None,
     ) -> None:
         """Queue `work`; `done(result, error)` runs on the worker's thread when it has ended. Any thread.
 
         The caller's context variables go along.
 
+        Args:
+            work: What is to be done.
+            done: Told how it ended.
+            label: What it is, for people.
+            client: Whose it is; None for the daemon's own.
+
         Raises:
-            Busy: The queue is full.
+            Busy: The queue is full, or this client has its share of it waiting.
             Draining: The pool has been closed.
         """
         job = _Job(next(self._job_numbers), label, work, done, contextvars.copy_context())
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise Draining(f"{self.name} takes no new work, it is being stopped", pool=self.name)
-            if len(self._queue) >= self.queue_limit:
-                raise Busy(
-                    f"the queue of {self.name} is full ({self.queue_limit} waiting)",
-                    hint="try again in a second, or raise its `workers`",
-                    pool=self.name,
-                    retry_after=1.0,
-                )
-            self._queue.append(job)
+            if not self._queue.room(client):
+                raise self._full(client)
+            self._queue.put(client, job)
             self._in_flight.add(job.number)
-            if self._idle < len(self._queue) and len(self._threads) < self.size:
-                self._start_thread()
-            else:
-                self._changed.notify()
+            if not self._see_to_it():
+                self._in_flight.discard(self._queue.withdraw(client).number)
+                raise Busy(f"{self.name} cannot start a thread", hint="raise TasksMax or free memory", retry_after=5.0)
+
+    def _full(self, client: Hashable) -> Busy:
+        waiting, limit = len(self._queue), self._queue.limit
+        whose = f"{waiting} waiting" if waiting >= limit else f"{waiting} of {limit} waiting, this caller has its share"
+        return Busy(
+            f"the queue of {self.name} is full ({whose})",
+            hint="try again in a second, or raise its `workers`",
+            pool=self.name,
+            retry_after=1.0,
+        )
 
     async def run(self, work: Callable[[], T], *, label: str) -> T:
         """Run `work` in the pool and wait for it on the loop. A cancelled wait does not stop the thread.
@@ -129,14 +176,14 @@ class WorkerPool:
 
     def relabel(self, label: str) -> None:
         """Say what the job on this thread is at now, for a job that does several things. On the pool's threads."""
-        with self._changed:
+        with self._lock:
             _, thread, _ = self._running[threading.get_ident()]
             self._running[threading.get_ident()] = (label, thread, time.monotonic())
 
     def running(self) -> list[Running]:
         """Return what the threads are doing now, longest first. Any thread."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             rows = [Running(label, thread, now - since) for label, thread, since in self._running.values()]
         return sorted(rows, key=lambda row: -row.seconds)
 
@@ -152,15 +199,20 @@ class WorkerPool:
 
     def in_flight(self) -> frozenset[int]:
         """Return the numbers of the jobs that wait, run, or whose end is being reported. Any thread."""
-        with self._changed:
+        with self._lock:
             return frozenset(self._in_flight)
 
     def close(self) -> list[str]:
         """Take no new work and let the threads end; return the labels of what waited, whose `done` gets `Draining`."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            dropped, self._queue = list(self._queue), deque()
-            self._changed.notify_all()
+            dropped = self._queue.clear()
+            asleep, self._idle = self._idle, []
+            if self._stands_by is not None:
+                asleep.append(self._stands_by)
+                self._stands_by = None
+        for worker in asleep:
+            worker.gate.release()
         for job in dropped:
             self._finish(job, None, Draining(f"{self.name} was stopped before {job.label} had begun", pool=self.name))
         return [job.label for job in dropped]
@@ -173,55 +225,114 @@ class WorkerPool:
                 thread.join(max(0.0, until - time.monotonic()))
         return self.running()
 
-    def _start_thread(self) -> None:
+    # ---------------------------------------------------------------- who is to wake up; with the lock held
+
+    def _see_to_it(self) -> bool:
+        """Have a job that was just queued looked after; return False when there is no thread and can be none."""
+        now = time.monotonic()
+        up = len(self._threads) - len(self._idle) - (self._stands_by is not None)
+        if not up or now - self._stirred > _TICK:
+            self._stirred = now
+            return self._rouse() or bool(self._threads)
+        on_their_way = up - len(self._running)
+        if self._stands_by is None and len(self._queue) > on_their_way:
+            self._call_to_stand_by()
+        return True
+
+    def _rouse(self) -> bool:
+        if self._idle:
+            # The one that went to sleep last: what it needs is still in the caches.
+            self._idle.pop().gate.release()
+            return True
+        return self._start_thread()
+
+    def _call_to_stand_by(self) -> None:
+        if self._idle:
+            worker = self._stands_by = self._idle.pop()
+            worker.stands_by = True
+            worker.gate.release()
+        else:
+            self._start_thread(stands_by=True)
+
+    def _start_thread(self, *, stands_by: bool = False) -> bool:
+        if len(self._threads) >= self.size:
+            return False
         thread = Worker(self, self._work, f"{self.name}-{next(self._thread_numbers)}")
+        thread.stands_by = stands_by
         self._threads.append(thread)
         try:
             thread.start()
         except (RuntimeError, MemoryError):  # no memory, or the limit of tasks is reached
             self._threads.remove(thread)
-            if not self._threads:
-                self._in_flight.discard(self._queue.pop().number)
-                raise Busy(
-                    f"{self.name} cannot start a thread", hint="raise TasksMax or free memory", retry_after=5.0
-                ) from None
-            _log.warning("%s cannot start another thread and goes on with %d", self.name, len(self._threads))
+            if self._threads:
+                _log.warning("%s cannot start another thread and goes on with %d", self.name, len(self._threads))
+            return False
+        if stands_by:
+            self._stands_by = thread
+        return True
 
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
+    # ---------------------------------------------------------------- on the threads
+
+    def _work(self, worker: Worker) -> None:
+        me = threading.get_ident()
+        while (job := self._next(worker, me)) is not None:
             result, error = None, None
             try:
                 result = job.context.run(job.work)
             except BaseException as raised:  # noqa: BLE001 - SystemExit of a plugin must not end this thread
                 error = raised
-            with self._changed:
-                del self._running[threading.get_ident()]
+            with self._lock:
+                del self._running[me]
             self._finish(job, result, error)
             # Keep nothing alive while waiting for the next job.
             del job, result, error
 
-    def _next(self) -> _Job | None:
-        with self._changed:
-            self._idle += 1
-            try:
-                while not self._queue:
-                    if self._closed:
-                        return None
-                    self._changed.wait()
-            finally:
-                self._idle -= 1
+    def _next(self, worker: Worker, me: int) -> _Job | None:
+        with self._lock:
+            while worker.stands_by or not self._queue:
+                if self._closed:
+                    return None
+                if worker.stands_by:
+                    worker.stands_by = self._stand_by(worker)
+                    continue
+                self._idle.append(worker)
+                self._lock.release()
+                try:
+                    worker.gate.acquire()
+                finally:
+                    self._lock.acquire()
             # Taken and entered in one step: `running` and `in_flight` never miss a job between queue and thread.
-            job = self._queue.popleft()
-            thread = threading.current_thread()
-            self._running[threading.get_ident()] = (job.label, thread.name, time.monotonic())
+            job = self._queue.pop()
+            self._stirred = now = time.monotonic()
+            self._running[me] = (job.label, worker.name, now)
             return job
+
+    def _stand_by(self, worker: Worker) -> bool:
+        """Wait for a moment beside those at work; return whether to go on waiting."""
+        finished, used, since = self._finished, time.process_time(), time.monotonic()
+        self._lock.release()
+        try:
+            worker.gate.acquire(timeout=_TICK)
+        finally:
+            self._lock.acquire()
+        if self._closed:
+            return False
+        if self._queue:
+            busy = time.process_time() - used >= _SATURATED * (time.monotonic() - since)
+            if busy and self._finished != finished:
+                return True
+        self._stands_by = None
+        if len(self._queue) > 1:
+            self._call_to_stand_by()
+        return False
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
         try:
             job.done(result, error)
         except BaseException:  # noqa: BLE001 - reported, and the thread goes on
             _log.exception("the end of %s in %s could not be reported (its error: %r)", job.label, self.name, error)
-        with self._changed:
+        with self._lock:
+            self._finished += 1
             self._in_flight.discard(job.number)
 
 

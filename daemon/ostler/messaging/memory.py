@@ -144,6 +144,10 @@ class _BlockingEnd(_End):
         self.host = None
         self._inbox.put(None)
 
+    def receive_soon(self) -> list[bytes]:
+        """See `Link.receive_soon`."""
+        return [] if self._is_lost else self.receive(0.01)
+
     def receive(self, timeout: float) -> list[bytes]:
         """See `Link.receive`."""
         if self._is_lost:
@@ -205,6 +209,7 @@ class MemoryServerLink:
 
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
+        self.may_linger: Callable[[], bool] = lambda: False
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}
         self._numbers = itertools.count(1)
@@ -272,11 +277,16 @@ class MemoryEventLink:
         self._ends: dict[int, tuple[_End, list[bytes]]] = {}
         self._numbers = itertools.count(1)
         self._admit: Callable[[Peer], bool] | None = None
-        self._answer: Callable[[Peer], bytes] | None = None
+        self._answer: Callable[[Peer, bytes], list[bytes]] | None = None
         self._early: deque[tuple[int, bytes, Peer]] = deque()
         self._closed = False
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
+    @property
+    def subscribers(self) -> bool:
+        """See `EventLink.subscribers`."""
+        return bool(self._ends)
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
         """See `EventLink.start`."""
         self._admit, self._answer = admit, answer
         while self._early:
@@ -318,7 +328,8 @@ class MemoryEventLink:
         elif (found := self._ends.get(number)) is None:
             return
         elif prefix.startswith(CONTROL_PREFIX):
-            found[0].deliver(prefix + b"\0" + self._answer(peer))
+            for part in self._answer(peer, prefix):
+                found[0].deliver(prefix + b"\0" + part)
         elif self._admit(peer):
             found[1].append(prefix)
 

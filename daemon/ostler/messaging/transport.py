@@ -51,6 +51,8 @@ class ServerLink(Protocol):
 
     address: str
     on_garbage: OnGarbage
+    may_linger: Callable[[], bool]
+    """Asked whether the loop may stay awake for a moment after a message, in the hope of another."""
 
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
@@ -68,14 +70,20 @@ class ServerLink(Protocol):
 class EventLink(Protocol):
     """The publisher's end of all its subscribers. Used on the loop's thread only.
 
-    A subscription that begins with `CONTROL_PREFIX` is answered with what `answer(peer)` returns, under that key, after
-    all subscriptions that the same subscriber made before it; others count only when `admit(peer)` says so.
+    A subscription that begins with `CONTROL_PREFIX` is answered with what `answer(peer, subscription)` returns, under
+    that key, after all subscriptions that the same subscriber made before it; others count only when `admit(peer)` says
+    so. All of the answer goes out before what is published next.
     """
 
     address: str
     on_garbage: OnGarbage
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
+    @property
+    def subscribers(self) -> bool:
+        """Whether anybody has subscribed to anything; may be wrong for who was refused."""
+        ...
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
         """Begin to take subscriptions."""
         ...
 
@@ -90,6 +98,10 @@ class EventLink(Protocol):
 
 class Link(Protocol):
     """A client's end, blocking. Used on one thread at a time."""
+
+    def receive_soon(self) -> list[bytes]:
+        """Return what comes within a moment (10 ms), and nothing as soon as it is known that the server has gone."""
+        ...
 
     def alive(self) -> bool:
         """Return False when it is known by now that the server has gone; nothing is read for that."""

@@ -13,7 +13,7 @@ from ostler.errors import (
 )
 from ostler.messaging import Context, serving
 from ostler.messaging.envelope import Beat, encode_failure, encode_message, encode_reply
-from ostler.messaging.rpc.core import Ask, ClientCore, wire_names
+from ostler.messaging.rpc.core import Ask, ClientCore
 
 
 class Caller:
@@ -41,8 +41,8 @@ def test_a_reply_settles_its_call_and_no_other():
     _, second = caller.ask()
     assert [fields(first)[2], fields(second)[2]] == [1, 2]
     assert fields(first)[5] == {"on": True}
-    caller.core.receive(encode_reply(2, "two", 100, ""))
-    caller.core.receive(encode_reply(2, "again", 100, ""))
+    caller.core.receive(encode_reply(2, "two", 100, "", ""))
+    caller.core.receive(encode_reply(2, "again", 100, "", ""))
     caller.core.receive(encode_failure(1, Conflict("one")))
     assert caller.ends[0] == "two"
     assert type(caller.ends[1]) is Conflict
@@ -155,7 +155,7 @@ def test_cancel_is_sent_once():
     pending, _ = caller.ask()
     assert fields(caller.core.cancel(pending)) == [2, 1, 1]
     assert caller.core.cancel(pending) is None
-    caller.core.receive(encode_reply(1, "late", 100, ""))
+    caller.core.receive(encode_reply(1, "late", 100, "", ""))
     assert caller.ends == []
 
 
@@ -170,16 +170,10 @@ def test_results_are_decoded_to_the_type_that_is_asked_for():
     caller = Caller()
     caller.ask(kind=list[int])
     caller.ask(kind=int)
-    caller.core.receive(encode_reply(1, (1, 2), 100, ""))
-    caller.core.receive(encode_reply(2, "x", 100, ""))
+    caller.core.receive(encode_reply(1, (1, 2), 100, "", ""))
+    caller.core.receive(encode_reply(2, "x", 100, "", ""))
     assert caller.ends[0] == [1, 2]
     assert type(caller.ends[1]) is BadEnvelope
-
-
-def test_words_of_call_itself_are_spelt_with_an_underscore():
-    plain = {"name": "a", "other_": 1}
-    assert wire_names(plain) is plain
-    assert wire_names({"host_": "x", "name": "a"}) == {"host": "x", "name": "a"}
 
 
 def test_a_lenient_client_says_so():

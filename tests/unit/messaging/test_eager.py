@@ -8,6 +8,19 @@ from ostler.messaging.rpc import eager
 variable = contextvars.ContextVar("variable", default="outside")
 
 
+class Owner:
+    """Whose work it is, with what it was told of the end."""
+
+    def __init__(self, ended):
+        self.work_ended = ended
+
+    def enter(self):
+        pass
+
+    def task_name(self):
+        return "the work"
+
+
 def run(work, act=None):
     """Start `work` from a callback, as the server does; return how it ended."""
 
@@ -20,11 +33,9 @@ def run(work, act=None):
             end.set_result((result, error))
 
         def begin():
-            started = eager.start(work(), loop, contextvars.copy_context(), lambda: "the work", ended)
+            started = eager.start(work(), loop, Owner(ended))
             found.append(started)
-            if isinstance(started, eager.Finished):
-                end.set_result(tuple(started))
-            elif act is not None:
+            if started is not None and act is not None:
                 act(started)
 
         loop.call_soon(begin)
@@ -41,7 +52,7 @@ def test_what_ends_in_its_first_step_needs_no_task():
         return 5
 
     assert run(work)[:2] == (5, None)
-    assert isinstance(run(work)[2], eager.Finished)
+    assert run(work)[2] is None
 
 
 def test_what_waits_goes_on_in_a_task_where_it_stands():
@@ -185,9 +196,7 @@ def test_inside_another_task_it_is_an_ordinary_task():
             ran.append(1)
             return 7
 
-        started = eager.start(
-            work(), asyncio.get_running_loop(), contextvars.copy_context(), lambda: "x", lambda *e: end.set_result(e)
-        )
+        started = eager.start(work(), asyncio.get_running_loop(), Owner(lambda *e: end.set_result(e)))
         assert isinstance(started, asyncio.Task)
         assert ran == []
         assert await end == (7, None)

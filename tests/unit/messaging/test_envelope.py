@@ -64,7 +64,7 @@ def test_every_message_to_a_client_comes_back_as_it_was():
         Failure(VERSION, None, ["a.B"], "m", "h", {"k": [1]}),
     ):  # fmt: skip
         assert decode_to_client(encode_message(message)) == message
-    reply = decode_to_client(encode_reply(5, {"a": 1}, 100, "lamp.switch"))
+    reply = decode_to_client(encode_reply(5, {"a": 1}, 100, "lamp", "switch"))
     assert isinstance(reply, Reply)
     assert msgspec.msgpack.decode(reply.result) == {"a": 1}
 
@@ -110,7 +110,7 @@ def test_limits_are_kept_and_named():
         encode_request(Request(VERSION, 1, "lamp", "switch", {"a": "x" * 100}), 100)
     assert caught.value.facts["limit"] == 100
     with pytest.raises(MessageTooLarge, match=r"the result of lamp\.switch"):
-        encode_reply(1, "x" * 100, 100, "lamp.switch")
+        encode_reply(1, "x" * 100, 100, "lamp", "switch")
 
 
 @pytest.mark.parametrize("value", [object(), 2**70, {"a": {1, object()}}, "\ud800"])
@@ -118,7 +118,7 @@ def test_what_cannot_be_encoded_is_said_by_name(value):
     with pytest.raises(EncodeFailed, match=r"an argument of lamp\.switch cannot go over the wire"):
         encode_request(Request(VERSION, 1, "lamp", "switch", {"a": value}))
     with pytest.raises(EncodeFailed, match=r"the result of lamp\.switch"):
-        encode_reply(1, value, 1000, "lamp.switch")
+        encode_reply(1, value, 1000, "lamp", "switch")
 
 
 def test_peek_reads_wide_numbers_and_stops_at_what_is_none():

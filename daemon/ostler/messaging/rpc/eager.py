@@ -12,50 +12,66 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
-
-
-class Finished(NamedTuple):
-    """A coroutine that ended in its first step, with its result or its error."""
-
-    result: Any
-    error: BaseException | None
-
+from typing import Any, NamedTuple, Protocol
 
 Ended = Callable[[Any, "BaseException | None"], None]
+
+
+class Owner(Protocol):
+    """Whose work it is."""
+
+    def enter(self) -> None:
+        """Set the context variables of the work, which are its own from then on."""
+        ...
+
+    def task_name(self) -> str:
+        """Return the name of the task, if there will be one."""
+        ...
+
+    def work_ended(self, result: Any, error: BaseException | None) -> None:
+        """Take note that the work has ended, whatever it raised."""
+        ...
 
 
 def start(
     work: Coroutine[Any, Any, Any],
     loop: asyncio.AbstractEventLoop,
-    context: contextvars.Context,
-    name: Callable[[], str],
-    ended: Ended,
-) -> Finished | asyncio.Task[Any]:
-    """Run the first step; return how it ended, or the task that runs the rest.
+    owner: Owner,
+) -> asyncio.Task[Any] | None:
+    """Run the first step; return the task that runs the rest, None when there is none.
 
     Args:
         work: A coroutine that has not begun.
         loop: The running loop.
-        context: The context variables of the work.
-        name: Returns the name of the task, if there will be one.
-        ended: Called with result and error when the task has ended, whatever it raised.
+        owner: Told when the work has ended: before the return when the first step was all.
     """
-    if asyncio.current_task(loop) is not None:
-        return _rest(work, None, loop, context, name(), ended)
+    context = contextvars.copy_context()
     stand_in = _StandIn(loop)
-    _enter_task(loop, stand_in)  # type: ignore[arg-type]  # it acts as the task that it becomes
     try:
-        waits_for = context.run(work.send, None)
+        _enter_task(loop, stand_in)  # type: ignore[arg-type]  # it acts as the task that it becomes
+    except RuntimeError:  # somebody's task runs already, and asks us
+        context.run(owner.enter)
+        return _rest(work, None, loop, context, owner)
+    result, fault = None, None
+    try:
+        waits_for = context.run(_first_step, work, owner.enter)
     except StopIteration as end:
-        return Finished(end.value, None)
+        result = end.value
     except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
-        return Finished(None, error)
-    finally:
+        fault = error
+    else:
         _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
-    task = _rest(work, _Waiting(waits_for), loop, context, name(), ended)
-    stand_in.become(task)
-    return task
+        task = _rest(work, _Waiting(waits_for), loop, context, owner)
+        stand_in.become(task)
+        return task
+    _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
+    owner.work_ended(result, fault)
+    return None
+
+
+def _first_step(work: Coroutine[Any, Any, Any], enter: Callable[[], object]) -> Any:
+    enter()
+    return work.send(None)
 
 
 class _Waiting(NamedTuple):
@@ -67,10 +83,10 @@ def _rest(
     waiting: _Waiting | None,
     loop: asyncio.AbstractEventLoop,
     context: contextvars.Context,
-    name: str,
-    ended: Ended,
+    owner: Owner,
 ) -> asyncio.Task[Any]:
-    return _LateCancelTask(_Rest(work, waiting, ended), loop=loop, name=name, context=context)
+    rest = _Rest(work, waiting, owner.work_ended)
+    return _LateCancelTask(rest, loop=loop, name=owner.task_name(), context=context)
 
 
 class _LateCancelTask(asyncio.Task[Any]):

@@ -107,6 +107,19 @@ class Peers:
 
     def __init__(self) -> None:
         self._known: dict[str, Peer] = {}
+        self._by_id: dict[bytes, Peer] = {}
+
+    def by_id(self, client: bytes, frame: zmq.Frame) -> Peer:
+        """Return the peer of a message from a connection with this routing id."""
+        found = self._by_id.get(client)
+        if found is None:
+            found = self.of(frame)
+            # ZeroMQ gives an id that begins with zero to one connection and never again; others choose theirs.
+            if client[:1] == b"\0":
+                if len(self._by_id) >= _PEERS_LIMIT:
+                    self._by_id.clear()
+                self._by_id[client] = found
+        return found
 
     def of(self, frame: zmq.Frame) -> Peer:
         """Return the peer of a message."""

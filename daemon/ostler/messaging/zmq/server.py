@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Context
 
 _log = logging.getLogger(__name__)
+_LINGER = 50e-6
+"""Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
 
 
 class RouterLink:
@@ -36,6 +38,7 @@ class RouterLink:
     def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.dropped = 0
         self.on_garbage: OnGarbage = ignore_garbage
+        self.may_linger: Callable[[], bool] = lambda: True
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None
@@ -55,7 +58,7 @@ class RouterLink:
     def start(self, receive: Receive) -> None:
         """See `ServerLink.start`."""
         self._receive = receive
-        self._drain = Drain(self._socket, self._take)
+        self._drain = Drain(self._socket, self._take, _LINGER, self.may_linger)
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -93,7 +96,7 @@ class RouterLink:
             self.on_garbage(self._peers.of(frame), "frames", "a message of several frames")
             return
         try:
-            self._receive(client, frame.bytes, self._peers.of(frame))
+            self._receive(client, frame.bytes, self._peers.by_id(client, frame))
         except Exception:  # noqa: BLE001 - a defect of ours must not take the server down
             _log.exception("a message could not be handled")
 

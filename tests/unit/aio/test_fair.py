@@ -1,0 +1,66 @@
+"""The queue that is fair between clients."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostler.aio.fair import FairQueue
+
+
+def filled(limit, *pairs):
+    queue = FairQueue(limit)
+    for client, item in pairs:
+        queue.put(client, item)
+    return queue
+
+
+def test_clients_are_served_by_turns_and_each_in_its_order():
+    queue = filled(100, *[("many", number) for number in range(4)], ("one", "single"), ("two", "a"), ("two", "b"))
+    assert [queue.pop() for _ in range(7)] == [0, "single", "a", 1, "b", 2, 3]
+    assert len(queue) == 0
+
+
+def test_one_client_alone_gets_half_of_the_room_and_there_is_always_some_for_another():
+    queue = FairQueue(10)
+    while queue.room("greedy"):
+        queue.put("greedy", 1)
+    assert len(queue) == 5
+    assert queue.room("another")
+    while queue.room("second"):
+        queue.put("second", 1)
+    assert queue.room("third")
+
+
+def test_the_daemons_own_work_may_use_all_of_the_room():
+    queue = FairQueue(3)
+    for _ in range(3):
+        assert queue.room(None)
+        queue.put(None, 1)
+    assert not queue.room(None)
+    assert not queue.room("anybody")
+
+
+def test_a_queue_for_one_takes_one():
+    queue = FairQueue(1)
+    assert queue.room("a")
+    queue.put("a", 1)
+    assert not queue.room("b")
+
+
+def test_what_was_put_in_last_can_be_taken_back():
+    queue = filled(10, ("a", 1), ("b", 2), ("a", 3))
+    assert queue.withdraw("a") == 3
+    assert queue.clear() == [1, 2]
+    assert len(queue) == 0
+    with pytest.raises(IndexError):
+        queue.pop()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99)), max_size=60))
+def test_everything_comes_out_once_and_nobody_waits_for_more_than_one_of_each_other(pairs):
+    queue = filled(1000, *[(client, (client, number)) for client, number in pairs])
+    order = [queue.pop() for _ in pairs]
+    for client in "abc":
+        assert [item for item in order if item[0] == client] == [(who, number) for who, number in pairs if who == client]
+        turns = [at for at, item in enumerate(order) if item[0] == client]
+        assert all(later - earlier <= 3 for earlier, later in zip(turns, turns[1:], strict=False))
