@@ -63,7 +63,7 @@ def access_on(transport: Transport, **members) -> Access:
     """Return who may do what: as ever, and on a network whoever has the key."""
     if not isinstance(transport, ZmqTransport) or transport.network is None:
         return Access(**members)
-    return Access(keys={"me": KEYS.public}, **{"admin": ["key:me"], **members})
+    return Access(keys={KEYS.public: "me"}, **{"admin": ["key:me"], **members})
 
 
 def serve(transport: Transport, *, access: Access | None = None, **options) -> World:
@@ -109,8 +109,8 @@ def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transpor
 
 @pytest.fixture
 def keys() -> dict[str, str]:
-    """Return the names and public keys of the clients on a network."""
-    return {"me": KEYS.public}
+    """Return the public keys of the clients on a network, with their names."""
+    return {KEYS.public: "me"}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from ostler.config.core import (
     TelemetrySection,
 )
 from ostler.config.layers import RawConfiguration, dotted
+from ostler.config.network import NetworkSection
 from ostler.config.options import OptionsModel
 from ostler.config.positions import Path
 from ostler.config.secrets import MASK, is_secret
@@ -43,6 +44,7 @@ class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     audit: AuditSection
     log: LogSection
     messaging: MessagingSection
+    network: NetworkSection
     store: StoreSection
     telemetry: TelemetrySection
     problems: list[Problem] = []

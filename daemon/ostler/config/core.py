@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import pydantic
 
+from ostler.config.network import NetworkSection
 from ostler.config.options import Expects, Field, OptionsModel, Seconds, Size
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
@@ -19,8 +20,8 @@ RpcPin: TypeAlias = Annotated[
 ]
 Member: TypeAlias = Annotated[
     str,
-    pydantic.Field(pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)$"),
-    Expects('a user ("alice" or "1000"), a group ("@staff") or "*"'),
+    pydantic.Field(pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?|key:[A-Za-z0-9][A-Za-z0-9_-]{0,62})$"),
+    Expects('a user ("alice" or "1000"), a group ("@staff"), a key ("key:node2") or "*"'),
 ]
 
 MethodKey: TypeAlias = Annotated[
@@ -79,7 +80,8 @@ class PluginsSection(OptionsModel):
 class AccessSection(OptionsModel):
     """`[access]`: who may do what over the sockets; root and the daemon's own user may do everything.
 
-    Members are names of users (`"alice"`), user ids (`"1000"`), groups (`"@operators"`), or `"*"` for every local user.
+    Members are names of users (`"alice"`), user ids (`"1000"`), groups (`"@operators"`), `"*"` for every local user, or
+    keys of other hosts by their names in `[network.keys]` (`"key:node2"`).
     """
 
     viewer: list[Member] = Field([], help="Who may look: status, lists, events")
@@ -133,6 +135,13 @@ class MessagingSection(OptionsModel):
     max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")
     max_in_flight_per_peer: int = Field(
         2000, ge=1, help="Requests at once of one connection; one more is refused as busy"
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        help="Connections at once to the unix sockets, and as many from the network; one more is refused as busy",
+        reload="daemon",
     )
     event_queue: int = Field(
         10000, ge=1, help="Events that wait for one slow subscriber before it loses some", reload="daemon"
@@ -194,6 +203,7 @@ CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {
     "audit": AuditSection,
     "log": LogSection,
     "messaging": MessagingSection,
+    "network": NetworkSection,
     "store": StoreSection,
     "telemetry": TelemetrySection,
 }

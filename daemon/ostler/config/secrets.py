@@ -17,7 +17,8 @@ from ostler.config.positions import Path
 MASK = "***"
 """What stands for a secret wherever a configuration is shown."""
 
-_PLACEHOLDER = "*" * 32
+PLACEHOLDER = "*" * 32
+"""What a model is given instead of a secret that is not there, or not read."""
 _SIZE_MAX = 1024 * 1024
 _HOW = 'write {credential = "name"} or {file = "/path"}'
 
@@ -63,7 +64,7 @@ class SecretReader:
             self.problems.append((path, wrong))
         if wrong or secret is None:
             self.placeholders.add(path)
-        table[name] = _PLACEHOLDER if wrong or secret is None else secret
+        table[name] = PLACEHOLDER if wrong or secret is None else secret
 
     def _read(self, reference: object) -> tuple[str | None, str]:
         if not isinstance(reference, dict) or len(reference) != 1:

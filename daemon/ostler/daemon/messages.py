@@ -12,13 +12,15 @@ from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
-from ostler.messaging.transport import Limits, Transport
+from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ostler.config.configuration import Configuration
+    from ostler.config.core import MessagingSection
+    from ostler.daemon.ports import Ports
     from ostler.messaging import AsyncClient
 
 _log = logging.getLogger(__name__)
@@ -41,23 +43,18 @@ class Messages:
         self.dispatcher = Dispatcher(
             access, clock, inbox, host=host, limits=DispatcherLimits(max_in_flight=options.max_in_flight)
         )
-        self._rpc_link = transport.serve_rpc()
+        self._inbox = inbox
+        self.ports: Ports | None = None
+        rpc_link = transport.serve_rpc()
         try:
-            self._events_link = transport.serve_events()
+            self._events_link = self._serve_events(configuration)
         except BaseException:
-            self._rpc_link.close()
+            rpc_link.close()
             raise
         self.publisher = Publisher(
             self._events_link, host, clock, access, inbox.post, max_message_size=options.max_message_size
         )
-        self.server = RpcServer(
-            self._rpc_link,
-            self.dispatcher,
-            inbox,
-            beat_interval=options.beat_interval,
-            max_message_size=options.max_message_size,
-            max_in_flight_per_peer=options.max_in_flight_per_peer,
-        )
+        self.server = self._serve(rpc_link, options)
         self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.tracer = make_tracer(configuration, clock)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
@@ -67,11 +64,40 @@ class Messages:
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self._self: AsyncClient | None = None
 
+    def _serve(self, link: ServerLink, options: MessagingSection) -> RpcServer:
+        return RpcServer(
+            link,
+            self.dispatcher,
+            self._inbox,
+            beat_interval=options.beat_interval,
+            max_message_size=options.max_message_size,
+            max_in_flight_per_peer=options.max_in_flight_per_peer,
+        )
+
+    def _serve_events(self, configuration: Configuration) -> EventLink:
+        """Take the addresses for events; those on the network, and those for calls there, if there are any."""
+        here = self.transport.serve_events()
+        if configuration.network.rpc is None:
+            return here
+        from ostler.daemon.ports import Ports
+        from ostler.messaging.event_links import EventLinks
+
+        try:
+            self.ports = Ports(
+                configuration, self.dispatcher.clock, lambda link: self._serve(link, configuration.messaging)
+            )
+        except BaseException:
+            here.close()
+            raise
+        return EventLinks(here, self.ports.events_link)
+
     def start(self, control: Any) -> None:
         """Open the control topic and begin to answer."""
         self.dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version))
         self.publisher.start()
         self.server.start()
+        if self.ports is not None:
+            self.ports.start(self._events_link)
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, and limits."""
@@ -80,7 +106,10 @@ class Messages:
         self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.limits = DispatcherLimits(max_in_flight=configuration.messaging.max_in_flight)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
-        self.server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
+        for server in (self.server, *(self.ports.servers if self.ports is not None else ())):
+            server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
+        if self.ports is not None:
+            self.ports.apply(configuration)
 
     async def prove(self) -> None:
         """Call ourselves over the socket: the evidence that it is answered.
@@ -96,7 +125,8 @@ class Messages:
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
-        return {"rpc": self.server.stats(), "events": self.publisher.stats(), "topics": self.dispatcher.stats()}
+        found = {"rpc": self.server.stats(), "events": self.publisher.stats(), "topics": self.dispatcher.stats()}
+        return found if self.ports is None else {**found, "network": self.ports.stats()}
 
     async def close(self) -> None:
         """Stop answering, and remove the sockets."""
@@ -105,6 +135,8 @@ class Messages:
                 await self._self.close()
             except MessagingError as error:
                 _log.debug("the self-call could not be closed: %s", describe(error))
+        if self.ports is not None:
+            self.ports.close()
         self.server.close()
         self.publisher.close()
         self.transport.close()
@@ -113,9 +145,12 @@ class Messages:
 def access_of(configuration: Configuration) -> Access:
     """Return who may do what; names that no user or group of this machine has are logged."""
     options = configuration.access
-    access = Access(viewer=options.viewer, operator=options.operator, admin=options.admin)
+    access = Access(
+        viewer=options.viewer, operator=options.operator, admin=options.admin, keys=configuration.network.names()
+    )
     for name in access.unknown:
-        _log.warning("[access] names %s, and this machine has no such user or group", name)
+        what = "[network.keys] has no such key" if name.startswith("key:") else "this machine has no such user or group"
+        _log.warning("[access] names %s, and %s", name, what)
     return access
 
 
@@ -143,7 +178,9 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
         configuration: Their mode and limits.
         fds: Sockets that systemd handed over, by name: `rpc`, `events`.
     """
+    from ostler.clock import SystemClock
     from ostler.messaging.zmq import ZmqTransport
+    from ostler.messaging.zmq.zap import Door
 
     options = configuration.messaging
     limits = Limits(
@@ -155,4 +192,5 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
         limits=limits,
         rpc_fd=fds.get("rpc"),
         events_fd=fds.get("events"),
+        door=Door(SystemClock(), options.max_connections),
     )

@@ -22,7 +22,7 @@ class Access:
         admin: Who may do all.
         own_uid: The daemon's own uid; None for that of this process.
         groups_of: Returns the gids of a peer's user; a test brings its own.
-        keys: The public keys of peers on a network, by name; others are not even let in.
+        keys: The public keys of peers on a network, with their names; others are not even let in.
     """
 
     def __init__(
@@ -36,8 +36,7 @@ class Access:
         keys: Mapping[str, str] | None = None,
     ) -> None:
         self._groups_of = groups_of or _groups_of
-        self.keys = {key: name for name, key in (keys or {}).items()}
-        """The names of public keys."""
+        self.keys = dict(keys or {})
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
         self._rules[Role.ADMIN].uids.update({0, own})

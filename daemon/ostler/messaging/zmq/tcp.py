@@ -135,3 +135,13 @@ def cut(descriptor: int, address: str) -> None:
         ours = f"ipc://{local}" == address if isinstance(local, str) else parse(address).port == local[1]
         if ours:
             connection.shutdown(socket.SHUT_RDWR)
+
+
+def next_port(address: str) -> str:
+    """Return the address for events that belongs to one for calls: the next port.
+
+    Raises:
+        InvalidInput: It is no address on a network.
+    """
+    port = parse(address).port
+    return f"{address.rpartition(':')[0]}:{port + 1 if port else 0}"

@@ -1,0 +1,115 @@
+"""`[network]`: other hosts. Where this daemon listens for them, who they are, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, TypeAlias
+
+import pydantic
+
+from ostler.config.options import Expects, Field, OptionsModel, Seconds, Secret
+from ostler.config.secrets import PLACEHOLDER
+
+_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+KEY_LENGTH = 40
+
+
+def is_key(text: str) -> bool:
+    """Return whether a text is a key: 32 bytes in Z85."""
+    if len(text) != KEY_LENGTH or not set(text) <= set(_Z85):
+        return False
+    groups = [text[start : start + 5] for start in range(0, KEY_LENGTH, 5)]
+    return all(_number(group) < 2**32 for group in groups)
+
+
+def _number(group: str) -> int:
+    number = 0
+    for letter in group:
+        number = number * 85 + _Z85.index(letter)
+    return number
+
+
+def _checked(text: str) -> str:
+    if not is_key(text):
+        raise ValueError("expected a public key of 40 characters, as `ostler keys show` prints it")
+    return text
+
+
+PublicKey: TypeAlias = Annotated[
+    str, pydantic.AfterValidator(_checked), Expects("a public key of 40 characters, as `ostler keys show` prints it")
+]
+TcpAddress: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expects('an address such as "tcp://0.0.0.0:7890" or "tcp://node2:7890"'),
+]
+HostName: TypeAlias = Annotated[
+    str,
+    pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"),
+    Expects("a name of letters, digits, - and _"),
+]
+
+
+class PeerOptions(OptionsModel):
+    """`[network.peers.NAME]`: another daemon. Its public key stands under the same name in `[network.keys]`."""
+
+    rpc: TcpAddress = Field(help="Where the other daemon listens for calls: its `rpc` in [network]")
+
+
+class NetworkSection(OptionsModel):
+    """`[network]`: calls and events between hosts, always with CURVE; nothing listens by default."""
+
+    rpc: TcpAddress | None = Field(
+        None, help='Where to listen for calls from other hosts, such as "tcp://0.0.0.0:7890"', reload="daemon"
+    )
+    events: TcpAddress | None = Field(
+        None,
+        shown="the port after that of `rpc`",
+        help="Where to listen for subscribers on other hosts",
+        reload="daemon",
+    )
+    secret_key: Secret | None = Field(None, help="This daemon's secret key, made with `ostler keys new`")
+    keys: dict[HostName, PublicKey | list[PublicKey]] = Field(
+        {},
+        help='Public keys that may connect, by name: `node2 = "…"`, or a list while a key is exchanged. '
+        'What they may do is said in [access], as `"key:node2"`',
+    )
+    peers: dict[HostName, PeerOptions] = Field(
+        {}, help="Other daemons, by their hosts, to which calls of services here are brought"
+    )
+    heartbeat: Seconds = Field(
+        1, ge=0.1, le=60, help="How often each end of a connection between hosts says that it lives", reload="daemon"
+    )
+    silence: Seconds = Field(
+        4, ge=0.2, le=600, help="After how long without a word a connection between hosts is given up", reload="daemon"
+    )
+    poll_interval: Seconds = Field(
+        5, ge=0.1, le=600, help="How often each peer is asked which services it has", reload="live"
+    )
+
+    def keys_of(self, name: str) -> list[str]:
+        """Return the public keys under a name, the one to try first in front."""
+        found = self.keys.get(name, [])
+        return [found] if isinstance(found, str) else list(found)
+
+    def names(self) -> dict[str, str]:
+        """Return the names of all public keys."""
+        return {key: name for name in self.keys for key in self.keys_of(name)}
+
+    def cross_check(self) -> Iterable[tuple[str, str]]:
+        """Nobody talks without keys, and a key is one name's."""
+        secret = self.secret_key.get_secret_value() if self.secret_key is not None else None
+        if secret is not None and secret != PLACEHOLDER and not is_key(secret):
+            yield "secret_key", "expected a secret key of 40 characters, as `ostler keys new` makes it"
+        for option in ("rpc", "peers"):
+            if getattr(self, option) and secret is None:
+                yield option, "needs a `secret_key`: nobody talks between hosts without; see `ostler keys new`"
+        if self.events is not None and self.rpc is None:
+            yield "events", "needs `rpc` as well"
+        seen: dict[str, str] = {}
+        for name in self.keys:
+            for key in self.keys_of(name):
+                if seen.setdefault(key, name) != name:
+                    yield "keys", f"{seen[key]} and {name} have the same key; each host needs its own"
+        for name in sorted(self.peers.keys() - self.keys.keys()):
+            yield "peers", f"{name} has no public key; add it as `{name}` to [network.keys]"

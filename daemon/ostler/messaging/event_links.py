@@ -1,0 +1,71 @@
+"""Several publisher's ends as one: events go to the subscribers of this host and of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ostler.messaging.transport import EventLink, OnGarbage, ignore_garbage
+from ostler.types import Peer
+
+
+class EventLinks:
+    """The publisher's ends of several transports; implements `EventLink`. On the loop's thread only.
+
+    Args:
+        links: The ends; the address is that of the first.
+    """
+
+    def __init__(self, *links: EventLink) -> None:
+        self.address = links[0].address
+        self._links = list(links)
+        self._on_garbage: OnGarbage = ignore_garbage
+        self._begin: Callable[[EventLink], None] | None = None
+
+    @property
+    def on_garbage(self) -> OnGarbage:
+        """Told of what is no subscription."""
+        return self._on_garbage
+
+    @on_garbage.setter
+    def on_garbage(self, told: OnGarbage) -> None:
+        self._on_garbage = told
+        for link in self._links:
+            link.on_garbage = told
+
+    @property
+    def subscribers(self) -> bool:
+        """See `EventLink.subscribers`."""
+        return any(link.subscribers for link in self._links)
+
+    def add(self, link: EventLink) -> None:
+        """Publish to the subscribers of another end as well."""
+        link.on_garbage = self._on_garbage
+        self._links.append(link)
+        if self._begin is not None:
+            self._begin(link)
+
+    def remove(self, link: EventLink) -> None:
+        """Close an end and publish there no more."""
+        if link in self._links:
+            self._links.remove(link)
+        link.close()
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+        """See `EventLink.start`."""
+
+        def begin(link: EventLink) -> None:
+            link.start(admit, answer)
+
+        self._begin = begin
+        for link in self._links:
+            begin(link)
+
+    def publish(self, data: bytes) -> None:
+        """See `EventLink.publish`."""
+        for link in self._links:
+            link.publish(data)
+
+    def close(self) -> None:
+        """See `EventLink.close`."""
+        for link in self._links:
+            link.close()
