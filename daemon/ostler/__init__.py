@@ -32,13 +32,17 @@ if TYPE_CHECKING:
         OstlerError,
         RequestError,
         TargetNotFound,
+        UnsupportedVersion,
     )
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
-    from ostler.messaging import AsyncClient, Client, Context, Event, exposed
+    from ostler.messaging import AsyncClient, Client, Context, Event, RpcApi, exposed, remote
+    from ostler.messaging.secret import SecretText
+    from ostler.messaging.telemetry import instrument
+    from ostler.messaging.tracing import current_trace, trace_context
     from ostler.periodic import periodic
     from ostler.store import Database, Record, Store
-    from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState
+    from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState, Upgrade
 
 _HOMES = {
     "config": [
@@ -48,14 +52,17 @@ _HOMES = {
     "errors": [
         "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "Draining", "DriverError",
         "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotPermitted",
-        "NotRunning", "OstlerError", "RequestError", "TargetNotFound",
+        "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
     ],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
-    "messaging": ["AsyncClient", "Client", "Context", "Event", "exposed"],
+    "messaging": ["AsyncClient", "Client", "Context", "Event", "RpcApi", "exposed", "remote"],
+    "messaging.secret": ["SecretText"],
+    "messaging.telemetry": ["instrument"],
+    "messaging.tracing": ["current_trace", "trace_context"],
     "periodic": ["periodic"],
     "store": ["Database", "Record", "Store"],
-    "types": ["CapabilityReport", "DriverState", "Json", "Role", "ServiceState"],
+    "types": ["CapabilityReport", "DriverState", "Json", "Role", "ServiceState", "Upgrade"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
@@ -65,9 +72,10 @@ __all__ = [
     "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotReady",
     "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "InvalidInput", "Json", "Manager",
     "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity", "NotFound", "NotPermitted", "NotRunning",
-    "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "Seconds", "Secret", "ServiceState", "Size",
-    "Store", "TargetNotFound", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "parse_size",
-    "periodic", "time_budget",
+    "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "RpcApi", "Seconds", "Secret", "SecretText",
+    "ServiceState", "Size", "Store", "TargetNotFound", "UnsupportedVersion", "Upgrade", "current_trace", "exposed",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "parse_size", "periodic", "remote",
+    "time_budget", "trace_context",
 ]  # fmt: skip
 
 

@@ -35,6 +35,8 @@ VERBS: dict[str, Verb] = {
     "describe": Verb("describe", "Show which methods a service has, what they take"),
     "events": Verb("events", "Follow events, one line each"),
     "periodic": Verb("periodic", "List periodic tasks, run one now, pause, resume"),
+    "top": Verb("top", "Show what the services are busy with, live"),
+    "audit": Verb("audit", "Show who did what, and what was refused"),
     "log-level": Verb("log_level", "Show or set how much the daemon logs"),
     "dump": Verb("dump", "Show threads, tasks, queues, services, configuration"),
     "db": Verb("db", "Check or back up the daemon's database"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from ostler.clock import Clock
-from ostler.errors import NotExposed, OstlerError, StoreError, TargetNotFound, describe
+from ostler.errors import OstlerError, StoreError, describe
 from ostler.log.secrets import MASK, mask_deep, mask_values, masked
 from ostler.messaging.context import Context
 from ostler.messaging.rpc.call import Call
@@ -20,6 +21,8 @@ from ostler.types import LOCAL_PEER, AuditEntry, Peer
 _log = logging.getLogger(__name__)
 WINDOW = 60.0
 """Seconds in which the same refusal of the same peer is counted into one entry."""
+MADE_UP = 20
+"""So many names that are nowhere, of one peer in a window, get an entry each: or they would fill the disk."""
 _SPACING = 0.2
 _LONGEST = 1000
 _LONGEST_VALUE = 200
@@ -48,13 +51,12 @@ class AuditLog:
     Nothing waits for the store. When it cannot be written, or does not keep up, the lines go to the log instead.
 
     A call from one manager to another is kept when a request caused it, under that request's id and as done by who made
-    that request. What the daemon does of itself (periodic tasks) is not kept.
+    that request; one that found nobody is not. What the daemon does of itself (periodic tasks) is not kept.
 
     Args:
         clock: The source of time.
         keep: Writes entries, those with a number anew; returns the number of each.
         find: Returns the method of a topic and name, None when there is none.
-        user_of: Returns the name of a uid; may block, and is called where `keep` runs.
         size: The most entries that wait.
     """
 
@@ -66,6 +68,8 @@ class AuditLog:
         self._waiting: list[_Kept] = []
         self._windows: dict[tuple[object, ...], _Kept] = {}
         self._wake = asyncio.Event()
+        self._made_up: Counter[tuple[int, str]] = Counter()
+        self._made_up_until = 0.0
         self._away = False
         self.kept = 0
         self.to_log = 0
@@ -77,7 +81,7 @@ class AuditLog:
         if call.admitted and not call.method.exposure.changes:
             return
         peer = origin_of(call)
-        if peer is None:
+        if peer is None or (call.peer is LOCAL_PEER and not call.admitted):
             return
         try:
             self._take(call, peer, error)
@@ -88,8 +92,8 @@ class AuditLog:
 
     def _take(self, call: Call, peer: Peer, error: OstlerError | None) -> None:
         refused = error is not None and not call.begun
-        key = _kind(call, peer, error, self._find) if refused else ()
         now = self._clock.monotonic()
+        key = self._kind(call, peer, error, now) if refused else ()
         window = self._windows.get(key) if key else None
         if window is not None and now < window.until:
             again = msgspec.structs.replace(window.entry, times=window.entry.times + 1, last=self._clock.wall())
@@ -103,6 +107,18 @@ class AuditLog:
             self._windows[key] = kept
         kept.waits = False
         self._await(kept)
+
+    def _kind(self, call: Call, peer: Peer, error: OstlerError | None, now: float) -> tuple[object, ...]:
+        """Return what makes two refusals the same. Of names that a peer makes up the first few are told apart."""
+        request, refusal = call.request, type(error).__name__
+        key: tuple[object, ...] = (peer.uid, peer.key, refusal, request.topic, request.method)
+        if self._find(request.topic, request.method) is not None or key in self._windows:
+            return key
+        if now >= self._made_up_until:
+            self._made_up_until = now + WINDOW
+            self._made_up.clear()
+        self._made_up[peer.uid, peer.key] += 1
+        return key if self._made_up[peer.uid, peer.key] <= MADE_UP else (peer.uid, peer.key, refusal)
 
     def _forget(self, now: float) -> None:
         self._windows = {key: kept for key, kept in self._windows.items() if kept.until > now}
@@ -245,16 +261,6 @@ def line_of(entry: AuditEntry) -> str:
     """Return an entry as one line, for the log."""
     fields = {name: getattr(entry, name) for name in entry.__struct_fields__ if name != "number"}
     return msgspec.json.encode(fields).decode()
-
-
-def _kind(call: Call, peer: Peer, error: OstlerError | None, find: FindMethod) -> tuple[object, ...]:
-    """Return what makes two refusals the same. Made-up names are all one: or they would fill the disk."""
-    request, refusal = call.request, type(error).__name__
-    if find(request.topic, request.method) is None and isinstance(error, TargetNotFound | NotExposed):
-        return (peer.uid, peer.key, refusal)
-    if find(request.topic, request.method) is None:
-        return (peer.uid, peer.key, refusal, "unknown")
-    return (peer.uid, peer.key, refusal, request.topic, request.method)
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,148 @@
+"""Arguments that nobody but their method may see."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from ostler.errors import ContractError, InvalidArguments, InvalidInput, NotFound
+from ostler.messaging.exposed import exposed
+from ostler.messaging.rpc.signature import Signature
+from ostler.messaging.secret import SecretText, finder, forms_of, hide_in_error, holds_secret
+
+CANARY = "hunter2-canary"
+
+
+class Login(msgspec.Struct):
+    user: str
+    password: SecretText
+
+
+class Token(msgspec.Struct, tag=True):
+    token: SecretText
+
+
+class Nothing(msgspec.Struct, tag=True):
+    text: str = ""
+
+
+@dataclass
+class Keys:
+    keys: list[SecretText]
+    name: str = ""
+
+
+class Tree(msgspec.Struct):
+    password: SecretText
+    children: list["Tree"] = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "holds"),
+    [
+        (str, False),
+        (SecretText, True),
+        (SecretText | None, True),
+        (list[SecretText], True),
+        (dict[str, Login], True),
+        (Keys, True),
+        (Tree, True),
+        (Token | Nothing, True),
+        (Nothing, False),
+        (Annotated[str, msgspec.Meta(max_length=3)], False),
+    ],
+)
+def test_a_secret_is_found_in_a_type_at_any_depth(kind, holds) -> None:
+    assert holds_secret(kind) is holds
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "secrets"),
+    [
+        (SecretText, "a", ["a"]),
+        (SecretText | None, None, []),
+        (list[SecretText], ["a", "b"], ["a", "b"]),
+        (dict[str, SecretText], {"x": "a"}, ["a"]),
+        (dict[SecretText, int], {"a": 1}, ["a"]),
+        (tuple[str, SecretText], ("x", "a"), ["a"]),
+        (Login, Login("bob", "a"), ["a"]),
+        (list[Login], [Login("bob", "a")], ["a"]),
+        (Keys, Keys(["a", "b"], "x"), ["a", "b"]),
+        (Token | Nothing, Token("a"), ["a"]),
+        (Token | Nothing, Nothing("x"), []),
+        (Tree, Tree("a", [Tree("b")]), ["a", "b"]),
+    ],
+)
+def test_the_secrets_in_a_value_are_found_and_nothing_else(kind, value, secrets) -> None:
+    found = []
+    finder(kind)(value, found)
+    assert found == secrets
+
+
+def test_every_spelling_of_a_secret_is_known() -> None:
+    forms = forms_of(["a 'quoted\"\n secret", b"\x00bytes", 12345])
+    assert "a 'quoted\"\n secret" in forms
+    assert "a 'quoted\\\"\\n secret" in forms  # JSON
+    assert "a%20%27quoted%22%0A%20secret" in forms
+    assert "12345" in forms
+    assert "\\x00bytes" in forms
+    assert list(forms) == sorted(forms, key=lambda form: (-len(form), form))
+    assert forms_of(["abc", 12, ""]) == ()  # too short to be looked for
+
+
+def test_an_error_is_freed_of_secrets_and_stays_what_it_is() -> None:
+    error = NotFound(f"no {CANARY} here", hint=f"not {CANARY}", deep={"list": [CANARY, 3]}, count=7)
+    hidden = hide_in_error(error, (CANARY,))
+    assert type(hidden) is NotFound
+    assert (hidden.message, hidden.hint, hidden.facts) == (
+        "no *** here",
+        "not ***",
+        {"deep": {"list": ["***", 3]}, "count": 7},
+    )
+    assert CANARY not in repr(hidden) + str(hidden) + str(hidden.args)
+    assert CANARY in error.message  # the one that was raised is the plugin's own
+    other = InvalidInput("nothing of it")
+    assert hide_in_error(other, (CANARY,)) is other
+
+
+class Manager:
+    @exposed(secret=["key"])
+    def by_name(self, ctx: object, key: bytes, login: Login, name: str = "") -> None: ...
+
+    @exposed(secret=["kee"])
+    def misspelt(self, ctx: object, key: str) -> None: ...
+
+    @exposed()
+    def number(self, ctx: object, pin: Annotated[int, msgspec.Meta(ge=0)], password: SecretText = "") -> None: ...
+
+
+def test_secrets_are_declared_by_name_or_by_type() -> None:
+    signature = Signature(Manager().by_name, "lamp.by_name", ["key"])
+    assert signature.secrets == {"key", "login"}
+    assert signature.secrets_in((b"some bytes", Login("bob", CANARY), "visible"), {}) == forms_of(
+        [b"some bytes", CANARY]
+    )
+
+
+def test_a_secret_that_is_no_argument_is_said_at_load() -> None:
+    with pytest.raises(
+        ContractError, match="keeps the argument 'kee' secret, and has none of that name; did you mean 'key'"
+    ):
+        Signature(Manager().misspelt, "lamp.misspelt", ["kee"])
+
+
+def test_secret_takes_names_and_not_a_name() -> None:
+    with pytest.raises(TypeError, match=r'secret=\["password"\]'):
+        exposed(secret="password")
+
+
+@pytest.mark.parametrize(
+    "given", [{"login": CANARY}, {"login": {"user": 1, "password": CANARY}}, {"login": [CANARY]}, {CANARY: 1}]
+)
+def test_arguments_of_the_wrong_type_do_not_repeat_a_secret(given) -> None:
+    signature = Signature(Manager().by_name, "lamp.by_name", ["key"])
+    with pytest.raises(InvalidArguments) as caught:
+        signature.decode(msgspec.msgpack.encode({"key": b"", **given}))
+    if CANARY not in given:  # a name is no value
+        assert CANARY not in str(caught.value) + repr(caught.value.facts)
