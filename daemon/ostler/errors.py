@@ -1,8 +1,8 @@
 """Every error that Ostler raises, and how errors travel by name.
 
 An error says what happened, to which plugin, service, driver or method, and what to do next. Its facts are attributes
-(`error.topic` is `error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are those
-of the command.
+(`error.topic` is `error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are
+those of the command.
 
     OstlerError
     ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place

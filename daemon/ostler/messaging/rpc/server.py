@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
 from ostler.errors import BadEnvelope, Busy, EncodeFailed, MessageTooLarge, OstlerError
@@ -15,6 +15,7 @@ from ostler.messaging.envelope import (
     CAST,
     FANOUT,
     MAX_SIZE,
+    RETRY,
     VERSION,
     Accepted,
     Advance,
@@ -36,6 +37,9 @@ from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.duplicates import Duplicates, Keeping
 
 _log = logging.getLogger(__name__)
 _FIRST_BEAT = 1.0
@@ -74,6 +78,10 @@ class RpcServer:
         self.garbage: Counter[str] = Counter()
         self.stray: Counter[str] = Counter()
         """Messages about requests that this connection does not have: most of them came a moment too late."""
+        self.keeping: Keeping | None = None
+        """How much is kept of requests that may come again; None for the default."""
+        self.duplicates: Duplicates | None = None
+        """The requests that may come again; None until there has been one."""
         self.vanished = 0
         self.thread = 0
         self._dispatcher = dispatcher
@@ -101,6 +109,8 @@ class RpcServer:
                 call.stop()
         self._calls.clear()
         self._beats.cancel()
+        if self.duplicates is not None:
+            self.duplicates.close()
         self.link.close()
 
     def stats(self) -> dict[str, Any]:
@@ -111,6 +121,7 @@ class RpcServer:
             "in_flight": sum(map(len, self._calls.values())),
             "vanished": self.vanished,
             "stray": dict(self.stray),
+            "duplicates": self.duplicates.stats() if self.duplicates is not None else {},
         }
 
     # ---------------------------------------------------------------- what comes in
@@ -129,7 +140,24 @@ class RpcServer:
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
             return
-        self._dispatcher.dispatch(WireCall(message, peer, client, self))
+        if message.flags & RETRY:
+            self._once(message, peer, client)
+        else:
+            self._dispatcher.dispatch(WireCall(message, peer, client, self))
+
+    def _once(self, request: Request, peer: Peer, client: ClientId) -> None:
+        """Run a request that may come again, if it is not here already; see `duplicates`."""
+        if self.duplicates is None:
+            from ostler.messaging.rpc.duplicates import Duplicates, Keeping
+
+            self.duplicates = Duplicates(self, self.keeping or Keeping())
+        call = self.duplicates.receive(request, peer, client)
+        if call is not None:
+            self._dispatcher.dispatch(call)
+
+    def cancel(self, call: Call, error: OstlerError) -> None:
+        """End a request before its time, with this error."""
+        self._dispatcher.cancel(call, error)
 
     def _control(self, client: ClientId, message: ToServer) -> None:
         """Cancel a call, or give a stream credit; one that has ended meanwhile, or never was, is only counted."""
@@ -215,8 +243,7 @@ class RpcServer:
             return
         self.vanished += 1
         for call in calls.values():
-            call.settled = True  # there is nobody to tell
-            call.stop()
+            call.orphaned()
 
     def _beat(self, now: float) -> float | None:
         for client, due in list(self._beats_due.items()):
@@ -261,15 +288,27 @@ class WireCall(Call):
 
     def fail(self, error: OstlerError) -> None:
         """See `Call.fail`."""
+        self.server.send(self.client, self.failure(error))
+
+    def failure(self, error: OstlerError) -> bytes:
+        """Return an error as it goes to the caller."""
         try:
-            packed = encode_failure(self.request.id, error)
+            return encode_failure(self.request.id, error)
         except (TypeError, ValueError, UnicodeError):  # facts that were set past the constructor
-            packed = encode_failure(self.request.id, EncodeFailed(f"the error of {self.where} cannot go over the wire"))
-        self.server.send(self.client, packed)
+            return encode_failure(self.request.id, EncodeFailed(f"the error of {self.where} cannot go over the wire"))
 
     def accepted(self, reached: int) -> None:
         """See `Call.accepted`."""
-        self.server.send(self.client, encode_message(Accepted(VERSION, self.request.id, reached)))
+        self.server.send(self.client, self.acceptance(reached))
+
+    def acceptance(self, reached: int) -> bytes:
+        """Return the acceptance of a cast as it goes to the caller."""
+        return encode_message(Accepted(VERSION, self.request.id, reached))
+
+    def orphaned(self) -> None:
+        """Take note that the caller has gone: there is nobody to tell, and the work is to stop. On the loop."""
+        self.settled = True
+        self.stop()
 
     def advance(self, progress: Progress) -> None:
         """See `Call.advance`."""

@@ -1,0 +1,331 @@
+"""Requests that are sent again, on every transport."""
+
+import asyncio
+import threading
+
+import pytest
+
+from ostler.errors import (
+    AlreadyDone,
+    Busy,
+    CallCancelled,
+    Conflict,
+    ConnectionLost,
+    DeadlineExceeded,
+    Draining,
+    NotRunning,
+)
+from ostler.messaging import Context, exposed
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
+from ostler.messaging.rpc.duplicates import Keeping
+from ostler.messaging.rpc.retry import Retry
+
+AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, NotRunning, ConnectionLost))
+BOTH = pytest.mark.parametrize("method", ["work", "awork"])
+
+
+class Shop:
+    def __init__(self) -> None:
+        self.runs = 0
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.cancelled = threading.Event()
+        self.busy = 0
+
+    @exposed()
+    def work(self, ctx: Context, text: str = "", wait: bool = True) -> str:
+        self.runs += 1
+        self.begun.set()
+        while wait and not self.go_on.wait(0.005):
+            if ctx.cancelled:
+                self.cancelled.set()
+                ctx.check()
+        ctx.progress(1, 2, "half")
+        return f"{text}{self.runs}"
+
+    @exposed()
+    async def awork(self, ctx: Context, text: str = "", wait: bool = True) -> str:
+        self.runs += 1
+        self.begun.set()
+        try:
+            while wait and not self.go_on.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        ctx.progress(1, 2, "half")
+        return f"{text}{self.runs}"
+
+    @exposed()
+    async def fail(self, ctx: Context) -> None:
+        self.runs += 1
+        raise Conflict("no", size=self.runs)
+
+    @exposed()
+    async def full(self, ctx: Context) -> str:
+        self.runs += 1
+        if self.runs <= self.busy:
+            raise Busy("full", retry_after=0.02)
+        return "done"
+
+    @exposed()
+    async def big(self, ctx: Context) -> bytes:
+        self.runs += 1
+        return bytes(5000)
+
+
+async def until(true) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.002)
+
+
+def case(world_of, **options):
+    def run(test):
+        async def main():
+            keeping = options.pop("keeping", None)
+            async with world_of(**options) as world:
+                world.server.keeping = keeping
+                shop = Shop()
+                world.add("shop", shop)
+                await test(world, shop, world.client(timeout=5))
+                shop.go_on.set()
+                await until(lambda: world.dispatcher.in_flight("shop") == 0)
+
+        asyncio.run(main())
+
+    return run
+
+
+def drop(client) -> None:
+    """Have a client lose its connection, as a network does."""
+    client._link.close()
+    client._lost(ConnectionLost("the cable was pulled"))
+
+
+@BOTH
+def test_trap_the_same_request_twice(world_of, method):
+    @case(world_of)
+    async def test(world, shop, client):
+        first, second = (
+            asyncio.ensure_future(client._ask(Ask("shop", method, {"text": "a"}), "the-id")) for _ in range(2)
+        )
+        await asyncio.to_thread(shop.begun.wait, 5)
+        shop.go_on.set()
+        assert await second == "a1"
+        assert await client._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
+        assert await world.client()._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
+        assert shop.runs == 1
+        stats = world.server.stats()["duplicates"]
+        assert (stats["ids"], stats["under_way"], stats["joined"], stats["answered"]) == (1, 0, 1, 2)
+        first.cancel()
+
+
+@BOTH
+def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_served(world_of, method):
+    @case(world_of, beat_interval=0.02)
+    async def test(world, shop, client):
+        heard = []
+        call = asyncio.ensure_future(
+            client.call("shop", method, text="a", retry=AGAIN, on_progress=lambda progress: heard.append(progress.text))
+        )
+        await asyncio.to_thread(shop.begun.wait, 5)
+        drop(client)
+        await until(lambda: world.server.duplicates.joined == 1)
+        shop.go_on.set()
+        assert await call == "a1"
+        assert heard == ["half"]
+        assert not shop.cancelled.is_set()
+
+
+@BOTH
+def test_work_whose_caller_does_not_come_back_is_stopped_after_a_grace_time(world_of, method):
+    @case(world_of, beat_interval=0.02, keeping=Keeping(grace=0.1))
+    async def test(world, shop, client):
+        call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        drop(client)
+        with pytest.raises(ConnectionLost):
+            await call
+        assert not shop.cancelled.is_set()
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+        with pytest.raises(CallCancelled, match="did not come back within"):
+            await world.client()._ask(Ask("shop", method, {}), "the-id")
+        assert shop.runs == 1
+
+
+@BOTH
+def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going_on(world_of, method):
+    @case(world_of, beat_interval=0.02)
+    async def test(world, shop, client):
+        call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        drop(client)
+        with pytest.raises(ConnectionLost):
+            await call
+        await until(lambda: world.server.vanished == 1)
+        again = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
+        await until(lambda: world.server.duplicates.joined == 1)
+        shop.go_on.set()
+        assert await again == "1"
+
+
+@BOTH
+def test_who_cancels_cancels_a_request_that_may_come_again_too(world_of, method):
+    @case(world_of)
+    async def test(world, shop, client):
+        call = asyncio.ensure_future(client.call("shop", method, retry=AGAIN))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+
+
+def test_errors_of_the_method_are_kept_as_results_are(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        for _ in range(2):
+            with pytest.raises(Conflict) as caught:
+                await client._ask(Ask("shop", "fail", {}), "the-id")
+            assert caught.value.size == 1
+
+
+def test_a_cast_that_comes_again_runs_once(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        for _ in range(3):
+            assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
+        await asyncio.to_thread(shop.begun.wait, 5)
+        assert shop.runs == 1
+        assert await client.cast("shop", "awork", wait=False, retry=Retry()) is None
+        assert shop.runs == 2
+
+
+def test_refusals_are_not_kept(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        world.dispatcher.set_draining("shop", "for a test")
+        with pytest.raises(Draining):
+            await client._ask(Ask("shop", "awork", {"wait": False}), "the-id")
+        world.dispatcher.set_draining("shop", "")
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+
+
+def test_an_id_that_was_used_for_something_else_is_refused_by_name(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+        for other in (
+            Ask("shop", "work", {"wait": False}),
+            Ask("shop", "awork", {"wait": False, "text": "b"}),
+            Ask("shop", "awork", {"wait": False}, flags=FLAGS_OF_CAST),
+        ):
+            with pytest.raises(Conflict, match="the request id the-id was used for another request before"):
+                await client._ask(other, "the-id")
+        assert shop.runs == 1
+
+
+def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
+    @case(world_of, keeping=Keeping(answers=2))
+    async def test(world, shop, client):
+        for number in range(30):
+            await client._ask(Ask("shop", "awork", {"wait": False}), f"id-{number}")
+        stats = world.server.stats()["duplicates"]
+        assert (stats["ids"], stats["answers"]) == (20, 2)
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "id-29") == "30"
+        with pytest.raises(AlreadyDone, match=r"shop\.awork was done .* its answer is not kept any more"):
+            await client._ask(Ask("shop", "awork", {"wait": False}), "id-15")
+        assert shop.runs == 30
+
+
+def test_what_is_kept_is_bounded_by_bytes(world_of):
+    @case(world_of, keeping=Keeping(size=22_000))
+    async def test(world, shop, client):
+        for number in range(10):
+            await client._ask(Ask("shop", "big", {}), f"id-{number}")
+        stats = world.server.stats()["duplicates"]
+        assert stats["answers"] == 4
+        assert stats["bytes"] <= 22_000
+        world.server.duplicates.keeping = Keeping(size=6000)
+        await client._ask(Ask("shop", "big", {}), "too-large")
+        with pytest.raises(AlreadyDone):
+            await client._ask(Ask("shop", "big", {}), "too-large")
+
+
+def test_what_is_kept_is_bounded_by_age(world_of):
+    @case(world_of, keeping=Keeping(age=0.05))
+    async def test(world, shop, client):
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+        await until(lambda: world.server.stats()["duplicates"]["ids"] == 0)
+        assert world.server.stats()["duplicates"]["bytes"] == 0
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "2"
+
+
+def test_a_busy_service_is_asked_again_when_it_said(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        class Full(Shop):
+            pass
+
+        endpoint = world.dispatcher._endpoints["shop"]
+        real, refused = endpoint.method, []
+
+        def method(name):
+            if len(refused) < 2:
+                refused.append(name)
+                raise Busy("full", retry_after=0.02)
+            return real(name)
+
+        endpoint.method = method
+        assert await client.call("shop", "full", retry=Retry(backoff=0.01)) == "done"
+        refused.clear()
+        sync = world.sync_client(retry=Retry(backoff=0.01))
+        assert await asyncio.to_thread(sync.call, "shop", "full") == "done"
+        refused.clear()
+        with pytest.raises(Busy) as caught:
+            await client.call("shop", "full", retry=Retry(attempts=2, backoff=0.01))
+        assert caught.value.attempts == 2
+        refused.clear()
+        with pytest.raises(Busy):
+            await client.call("shop", "full", retry=Retry(backoff=10), timeout=1)
+
+
+def test_all_attempts_together_have_the_time_of_one_call(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(DeadlineExceeded):
+            await client.call("shop", "awork", retry=AGAIN, timeout=0.2)
+        assert asyncio.get_running_loop().time() - began < 2
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+
+
+@BOTH
+def test_the_sync_client_finds_its_work_again(world_of, method):
+    @case(world_of, beat_interval=0.02)
+    async def test(world, shop, client):
+        sync = world.sync_client(timeout=5, retry=AGAIN)
+        call = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", method, text="s"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        lost = ConnectionLost("the cable was pulled")
+
+        def receive(*_):
+            raise lost
+
+        sync._link.receive = sync._link.receive_soon = receive
+        await until(lambda: world.server.duplicates.joined == 1)
+        shop.go_on.set()
+        assert await call == "s1"
+
+
+def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(world_of):
+    @case(world_of)
+    async def test(world, shop, client):
+        from ostler.messaging.rpc.duplicates import Duplicates
+        from ostler.types import Peer
+
+        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+        duplicates: Duplicates = world.server.duplicates
+        ((who, _),) = duplicates._entries
+        assert who not in (Peer(12345).uid, "another key")

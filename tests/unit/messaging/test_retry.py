@@ -1,0 +1,73 @@
+"""When a request is sent again."""
+
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.errors import Busy, ConnectionLost, InvalidInput, MessagingError, NotFound, NotRunning
+from ostler.messaging.rpc.retry import Attempts, Retry
+
+
+def attempts(policy=None, timeout=60.0):
+    clock = FakeClock()
+    return Attempts(policy or Retry(), clock, timeout), clock
+
+
+def test_each_wait_is_about_twice_the_one_before_and_none_is_longer_than_the_longest():
+    made, _ = attempts(Retry(attempts=10, backoff=1, longest=4), None)
+    for most in (1, 2, 4, 4, 4):
+        wait = made.after(Busy("full"))
+        assert most / 2 < wait <= most
+
+
+def test_what_the_server_asks_for_is_waited():
+    made, _ = attempts(Retry(backoff=0.1))
+    assert made.after(Busy("full", retry_after=7)) == 7
+    assert made.after(Busy("full", retry_after="soon")) < 1
+
+
+def test_the_last_attempt_raises_its_error_and_says_how_many_there_were():
+    made, _ = attempts(Retry(attempts=3))
+    made.after(Busy("full"))
+    made.after(Busy("full"))
+    error = Busy("full")
+    with pytest.raises(Busy) as caught:
+        made.after(error)
+    assert caught.value is error
+    assert error.attempts == 3
+
+
+def test_other_errors_are_raised_at_once():
+    for error in (NotFound("gone"), ConnectionLost("lost")):
+        made, _ = attempts()
+        with pytest.raises(type(error)):
+            made.after(error)
+        assert "attempts" not in error.facts
+    made, _ = attempts(Retry(on=()))
+    with pytest.raises(Busy):
+        made.after(Busy("full"))
+
+
+def test_no_attempt_is_made_beyond_the_deadline():
+    made, clock = attempts(Retry(attempts=9, backoff=1), 5)
+    assert made.left() == 5
+    clock.advance(4)
+    assert made.left() == 1
+    with pytest.raises(Busy):
+        made.after(Busy("full", retry_after=1))
+    clock.advance(4)
+    assert made.left() == 0
+
+
+def test_a_daemon_that_is_not_back_is_told_as_the_loss_that_it_was():
+    made, _ = attempts(Retry(attempts=2, on=(MessagingError,)))
+    made.after(ConnectionLost("may or may not have been done"))
+    with pytest.raises(ConnectionLost):
+        made.after(NotRunning("nobody listens"))
+
+
+@pytest.mark.parametrize(
+    "policy", [Retry(attempts=0), Retry(backoff=-1), Retry(longest=-1), Retry(on=(ValueError,)), Retry(on=("Busy",))]
+)
+def test_a_policy_that_makes_no_sense_is_refused(policy):
+    with pytest.raises(InvalidInput):
+        attempts(policy)
