@@ -148,13 +148,14 @@ def reason_of(said: str) -> str:
 
 def _run(arguments: list[str], cwd: Path | None = None) -> str:
     """Run a program to its end; return its output."""
+    name = "pip" if "pip" in arguments else Path(arguments[0]).name
     try:
         done = subprocess.run(
             arguments, cwd=cwd, capture_output=True, text=True, check=False, timeout=_LIMIT,
             env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{Path(arguments[0]).name} was not done after {_LIMIT:g} s") from None
+        raise Unavailable(f"{name} was not done after {_LIMIT:g} s") from None
     if done.returncode:
-        raise Unavailable(f"{Path(arguments[0]).name} failed: {reason_of(done.stderr or done.stdout)}")
+        raise Unavailable(f"{name} failed: {reason_of(done.stderr or done.stdout)}")
     return done.stdout

@@ -1,8 +1,9 @@
 """`make bench-peers`: one payload, a text of 64 bytes, through Ostler and through what users have today.
 
 Each peer has its real server in a process of its own and its client in another, set up as its own documentation tells
-users to begin. Peer and bare echo take turns, round by round; each figure is the median of its rounds. What cannot be
-installed here stands in the table with its reason. The rows go to `build/bench-peers.json` as well.
+users to begin. Peer and bare echo take turns, round by round; each figure is the median of its rounds. Clients run on
+the last core, servers and what they talk through on the others. What cannot be installed here stands in the table with
+its reason. The rows go to `build/bench-peers.json` as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import zmq
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks it shares rows and yardsticks with
 
-from children import Child, Children
+from children import Child, Children, Cores
 from echo import BareEcho
 from figures import Figures, bare_of, count_for, table, why_missing, write
 from peer import BURST, Peer
@@ -49,10 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         with Children():
             found, reasons = _provided(peers, places)
             print(f"Measuring on {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}.", flush=True)
+            cores = Cores(pinned=not chosen.not_pinned)
+            cores.place(os.getpid(), cores.servers)
             with BareEcho(folder) as echo:
-                run = _Run(places, folder, _Turns(echo, rounds, seconds), found, reasons)
+                run = _Run(places, folder, _Turns(echo, cores, rounds, seconds), found, reasons)
                 measured = [run.measured(peer) for peer in peers]
-            bare = _bare(measured, folder, rounds)
+            bare = _bare(measured, folder, cores, rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{table(bare, measured)}\n")
@@ -79,11 +82,12 @@ def _provided(peers: list[Peer], places: Places) -> tuple[dict[str, str], dict[s
 class _Turns:
     """Asks a client and the bare echo in turns."""
 
-    def __init__(self, bare: BareEcho, rounds: int, seconds: float) -> None:
-        self._bare, self._rounds, self._seconds = bare, rounds, seconds
+    def __init__(self, bare: BareEcho, cores: Cores, rounds: int, seconds: float) -> None:
+        self._bare, self.cores, self._rounds, self._seconds = bare, cores, rounds, seconds
 
     def take(self, peer: Peer, client: Child, figures: Figures) -> None:
-        """Warm the client up, then measure it beside the bare echo."""
+        """Warm the client up, then measure it beside the bare echo, whose client is this process."""
+        self.cores.place(os.getpid(), self.cores.clients)
         calls, flights, events = self._counts(peer, client)
         for _ in range(self._rounds):
             figures.note_calls("bare ", self._bare.one_at_a_time(2000))
@@ -134,10 +138,13 @@ class _Run:
     def _measure(self, peer: Peer, figures: Figures) -> None:
         """Start what the peer talks through, its server and its client, and measure."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
+        cores = self._turns.cores
+        cores.place(os.getpid(), cores.servers)
         with running(peer.program, self._places, folder / "program") as (address, version):
             figures.version += f", {peer.program} {version}" if version else ""
             with self._end("serve", peer, folder, address) as server:
                 server.line()
+                cores.place(os.getpid(), cores.clients)
                 with self._end("ask", peer, folder, address) as client:
                     client.line()
                     self._turns.take(peer, client, figures)
@@ -148,11 +155,13 @@ class _Run:
         return Child([python, script, end, peer.name, str(folder), address], folder / f"{end}.log")
 
 
-def _bare(measured: list[Figures], folder: Path, rounds: int) -> Figures:
+def _bare(measured: list[Figures], folder: Path, cores: Cores, rounds: int) -> Figures:
     """Return the row of the bare echo, with a bare PUB and eight SUB beside it."""
     bare = bare_of(measured)
     bare.version = f"{zmq.__version__}, libzmq {zmq.zmq_version()}"
+    cores.place(os.getpid(), cores.servers)
     with BarePubSub(folder) as publisher:
+        cores.place(os.getpid(), cores.clients)
         for _ in range(rounds):
             bare.note("events", publisher.deliveries(BURST))
     return bare
@@ -162,9 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", nargs="+", choices=MODULES, metavar="PEER", help=f"only: {', '.join(MODULES)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict")
+    parser.add_argument("--not-pinned", action="store_true", help="leave it to the kernel which core runs what")
     parser.add_argument("--output", type=Path, default=BUILD / "bench-peers.json", help="the JSON file (%(default)s)")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-MODULES = ("figures", "provide", "rows", "peer")
+MODULES = ("children", "figures", "provide", "rows", "peer")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,15 @@ def test_a_round_takes_about_as_long_whatever_the_peer(figures):
     assert figures.count_for(0.5, 1.0, 40, 3000) == 40
     assert figures.count_for(0.5, 1e-9, 40, 3000) == 3000
     assert figures.count_for(0.5, 0.0, 40, 3000) == 3000
+
+
+def test_clients_have_the_last_core_and_servers_the_others(modules, monkeypatch):
+    cores = modules["children"].Cores
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 2, 3})
+    assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([2, 3], [5])
+    assert (cores(pinned=False).servers, cores(pinned=False).clients) == ([2, 3, 5], [2, 3, 5])
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([0], [0])
 
 
 def test_requirements_are_known_by_their_distribution(provide):
