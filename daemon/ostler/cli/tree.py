@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "audit": Verb("audit", "Show who did what, and what was refused"),
     "log-level": Verb("log_level", "Show or set how much the daemon logs"),
     "dump": Verb("dump", "Show threads, tasks, queues, services, configuration"),
+    "keys": Verb("keys", "Make and show the keys by which hosts know each other"),
     "db": Verb("db", "Check or back up the daemon's database"),
 }
 

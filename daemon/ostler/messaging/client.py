@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,17 +37,19 @@ class Client:
     next one after it was lost. Not usable after a fork.
 
     Args:
-        address: The daemon's address, `ipc:///run/ostler/rpc.sock`; None for the one below `root`.
+        address: The daemon's address, `ipc:///run/ostler/rpc.sock` or `tcp://node2:7890`; None for the one below `root`.
         root: The folder given to `ostler --root`; None for `OSTLER_ROOT`, else the usual places.
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.
         max_message_size: The size limit of requests in bytes.
         retry: When calls and casts that name no other policy are sent again; None for never.
+        server_key: The public key of a daemon at a `tcp://` address.
+        secret_key: The client's own secret key, for such an address: the key itself, or the `Path` of its file.
         transport: What carries the messages, for tests; it is not closed.
         clock: The source of time, for tests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a word of its own
         self,
         address: str | None = None,
         *,
@@ -55,12 +58,14 @@ class Client:
         lenient: bool = False,
         max_message_size: int = MAX_SIZE,
         retry: Retry | None = None,
+        server_key: str | None = None,
+        secret_key: str | Path | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._owned = transport is None
-        self._transport = transport or transport_to(address, root, max_message_size)
+        self._transport = transport or transport_to(address, root, max_message_size, server_key, secret_key)
         self._core = ClientCore(self._clock, timeout=timeout, max_message_size=max_message_size, lenient=lenient)
         self._retry = retry
         self._timeout = timeout
