@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.messaging import AsyncClient, Client, Context, Event, RpcApi, exposed, remote
     from ostler.messaging.secret import SecretText
-    from ostler.messaging.telemetry import instrument
-    from ostler.messaging.tracing import current_trace, trace_context
+    from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
     from ostler.store import Database, Record, Store
     from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState, Upgrade
@@ -58,8 +57,7 @@ _HOMES = {
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": ["AsyncClient", "Client", "Context", "Event", "RpcApi", "exposed", "remote"],
     "messaging.secret": ["SecretText"],
-    "messaging.telemetry": ["instrument"],
-    "messaging.tracing": ["current_trace", "trace_context"],
+    "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
     "store": ["Database", "Record", "Store"],
     "types": ["CapabilityReport", "DriverState", "Json", "Role", "ServiceState", "Upgrade"],

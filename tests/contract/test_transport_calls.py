@@ -873,22 +873,6 @@ def test_each_method_needs_its_role(world_of, keys):
     asyncio.run(test())
 
 
-def test_an_argument_may_have_a_name_that_is_a_word_of_call_itself(world_of):
-    class Rows:
-        @exposed()
-        async def show(self, ctx: Context, host: str, timeout: float = 1, type: str = "") -> list[str | float]:  # noqa: A002
-            return [host, timeout, type]
-
-    async def test():
-        async with world_of() as world:
-            world.add("rows", Rows())
-            arguments = {"host_": "there", "timeout_": 2.0, "type_": "x"}
-            assert await world.client().call("rows", "show", host="here", **arguments) == ["there", 2.0, "x"]
-            assert await world.local().acall("rows", "show", **arguments) == ["there", 2.0, "x"]
-
-    asyncio.run(test())
-
-
 def test_after_the_server_was_started_anew_the_next_call_works(world_of):
     async def test():
         async with world_of() as world:

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ostler.cli import kit, session
 from ostler.errors import InvalidInput, NotFound
-from ostler.types import CONTROL_TOPIC, Json, MethodDescription
-
-_RESERVED = ("host", "timeout", "type", "on_progress")
+from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, Json, MethodDescription
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, Json]:
@@ -24,8 +22,8 @@ def arguments_of(words: Sequence[str]) -> dict[str, Json]:
         InvalidInput: A word is not `key=value`.
     """
     found = kit.pairs(words)
-    for name in _RESERVED:
-        if name in found:
+    for name in found:
+        if name in WORDS_OF_CALL:
             raise InvalidInput(f"{name} cannot be given as an argument", hint="see `ostler call --help` for options")
     typed = dict(word.split("=", 1) for word in words)
     return {key: value if isinstance(value, str | list | dict) else typed[key] for key, value in found.items()}

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostler import log
 from ostler.aio import WorkerPool
+from ostler.daemon.keeping import journal_page, journal_topics
 from ostler.daemon.traffic import traffic_of
 from ostler.errors import Conflict, Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
+from ostler.messaging.events.event import JournalPage, JournalTopic, Position
 from ostler.types import (
     AuditEntry,
     CapabilityReport,
@@ -210,6 +212,22 @@ class Control:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         return self._dispatcher.describe(topic, schema=schema)
+
+    @exposed(role="viewer", changes=False)
+    async def event_topics(self, ctx: Context) -> list[JournalTopic]:
+        """Return the topics whose events are kept, each with its lowest and highest number."""
+        return await journal_topics(self._store(), self._daemon.clock, self._daemon.host)
+
+    @exposed(role="viewer", changes=False)
+    async def events_since(self, ctx: Context, positions: list[Position], limit: int = 500) -> JournalPage:
+        """Return the events of journaled topics after some numbers, oldest first.
+
+        Args:
+            ctx: The request.
+            positions: For each topic the number after which to begin, with the epoch of the event that had it.
+            limit: The most events at once, 1000 at most.
+        """
+        return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:

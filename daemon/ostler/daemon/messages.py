@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ostler.aio import Inbox
 from ostler.clock import Clock
 from ostler.config.paths import Paths
+from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
@@ -16,12 +17,14 @@ from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from ostler.config.configuration import Configuration
     from ostler.config.core import MessagingSection
     from ostler.daemon.ports import Ports
     from ostler.messaging import AsyncClient
+    from ostler.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Messages:
         )
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self._self: AsyncClient | None = None
+        self._keeping: EventKeeping | None = None
 
     def _serve(self, link: ServerLink, options: MessagingSection) -> RpcServer:
         return RpcServer(
@@ -99,6 +103,17 @@ class Messages:
         if self.ports is not None:
             self.ports.start(self._events_link)
 
+    def keep_events(self, store: Store, topics: Iterable[str], configuration: Configuration) -> None:
+        """Keep the events of journaled topics in the store.
+
+        Args:
+            store: The database.
+            topics: The topics whose managers ask for it.
+            configuration: The topics that an operator asks for, and how much is kept.
+        """
+        self._keeping = EventKeeping(self.publisher, store, self.dispatcher.clock, topics)
+        self._keeping.apply(configuration.events)
+
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, and limits."""
         access = access_of(configuration)
@@ -110,6 +125,8 @@ class Messages:
             server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
         if self.ports is not None:
             self.ports.apply(configuration)
+        if self._keeping is not None:
+            self._keeping.apply(configuration.events)
 
     async def prove(self) -> None:
         """Call ourselves over the socket: the evidence that it is answered.
@@ -138,6 +155,8 @@ class Messages:
         if self.ports is not None:
             self.ports.close()
         self.server.close()
+        if self._keeping is not None:
+            await self._keeping.close()
         self.publisher.close()
         self.transport.close()
 

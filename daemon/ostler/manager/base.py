@@ -88,6 +88,11 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """The validated options of the configuration sections that plugins declared, by the section's name."""
 
 
+def namespace_versions(manager: type[Manager]) -> dict[str, str]:
+    """Return the `rpc_version` of each namespace of a manager class."""
+    return {name: str(getattr(cls, "rpc_version", "1.0")) for name, cls in manager.namespaces.items()}
+
+
 class Manager:
     """Owns one aspect of the system and its data; a service runs it on a topic.
 
@@ -99,6 +104,8 @@ class Manager:
     rpc_version: ClassVar[str] = "1.0"
     driver_type: ClassVar[type[Driver] | None] = None
     """The contract of this manager's drivers; None for a manager without drivers."""
+    journal_events: ClassVar[bool] = False
+    """Whether the events of this manager's topic are kept in the database, so that who was away can read them again."""
     extension_kinds: ClassVar[Mapping[str, type]] = {}
     """The kinds of parts that other plugins may bring, each with the class they must derive from."""
     namespaces: ClassVar[Mapping[str, type]] = {}

@@ -15,6 +15,7 @@ from ostler.messaging.exposed import Exposure, exposed, exposure_of
 
 if TYPE_CHECKING:
     from ostler.messaging.access import Access
+    from ostler.messaging.api import RpcApi, remote
     from ostler.messaging.async_client import AsyncClient
     from ostler.messaging.client import Client
     from ostler.messaging.context import Context, Progress, current_context, serving
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "access": ["Access"],
+    "api": ["RpcApi", "remote"],
     "async_client": ["AsyncClient"],
     "client": ["Client"],
     "context": ["Context", "Progress", "current_context", "serving"],
@@ -43,8 +45,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
-    "LocalServiceClient", "Progress", "Publisher", "RpcServer", "ServiceClient", "Target", "current_context", "exposed",
-    "exposure_of", "serving",
+    "LocalServiceClient", "Progress", "Publisher", "RpcApi", "RpcServer", "ServiceClient", "Target", "current_context",
+    "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
 
 

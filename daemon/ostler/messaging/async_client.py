@@ -153,9 +153,13 @@ class AsyncClient:
     async def _ask_daemon(self, method: str, arguments: dict[str, Any], kind: Any) -> Any:
         return await self.call(CONTROL_TOPIC, method, type=kind, **arguments)
 
-    async def ask(self, ask: Ask) -> Any:
+    async def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
-        return await self._ask(ask)
+        return await (self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry))
+
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
+        """Return the stream of a request that is put together already; see `ask` and `stream`."""
+        return AsyncItemStream(_Stream(self, ask, credit))
 
     async def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""

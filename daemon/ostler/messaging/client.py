@@ -217,6 +217,10 @@ class Client:
         """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
         return self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry)
 
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+        """Return the stream of a request that is put together already; see `ask` and `stream`."""
+        return ItemStream(_Stream(self, ask, credit))
+
     def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""
         for stream in list(self._streams):

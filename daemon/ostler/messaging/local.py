@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,9 +19,15 @@ from ostler.messaging.events import Publisher
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.versions import Upgrades
 from ostler.types import LOCAL_PEER, Json
+
+if TYPE_CHECKING:
+    from ostler.messaging.async_item_stream import AsyncItemStream
+    from ostler.messaging.item_stream import ItemStream
+    from ostler.messaging.local_streams import LocalStreams
 
 _RECHECK = 0.25
 _GRACE = 1.0
@@ -57,6 +63,7 @@ class LocalServiceClient:
         self._timeout = timeout
         self.upgrades = upgrades or Upgrades(dispatcher.clock)
         self._numbers = itertools.count(1)
+        self._local_streams: LocalStreams | None = None
 
     def for_topic(self, topic: str) -> LocalServiceClient:
         """Return a client for another service of the same daemon."""
@@ -107,6 +114,43 @@ class LocalServiceClient:
     async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
         """See `ServiceClient.afanout`."""
         return int(await self._aask(Ask(topic, method, arguments, flags=FLAGS_OF_FANOUT)))
+
+    def stream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> ItemStream:
+        """See `ServiceClient.stream`."""
+        return self._streams().stream(Ask(topic, method, arguments, host, timeout, type), credit)
+
+    def astream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> AsyncItemStream:
+        """See `ServiceClient.astream`."""
+        return self._streams().astream(Ask(topic, method, arguments, host, timeout, type), credit)
+
+    def _streams(self) -> LocalStreams:
+        if self._local_streams is None:
+            from ostler.messaging.local_streams import LocalStreams
+
+            self._local_streams = LocalStreams(self._dispatcher, self._inbox, self._topic)
+        return self._local_streams
 
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
         """See `ServiceClient.publish`."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.messaging.async_item_stream import AsyncItemStream
+    from ostler.messaging.item_stream import ItemStream
+    from ostler.messaging.rpc.core import Ask
+    from ostler.messaging.versions import Upgrades
 
 
 class ServiceClient(Protocol):
@@ -15,6 +22,11 @@ class ServiceClient(Protocol):
     that request is cancelled. The plain methods block and are for threads of a pool, those that start with `a` are for
     the loop.
     """
+
+    @property
+    def upgrades(self) -> Upgrades:
+        """Which version of a topic's calls may be used; see `RpcApi`."""
+        ...
 
     def call(
         self,
@@ -35,8 +47,7 @@ class ServiceClient(Protocol):
             host: The service's host; None for this one.
             timeout: Seconds to wait at most; None for what is left of the current request, else the default.
             type: The type the result is decoded to; None for plain values.
-            arguments: The method's arguments, by name; `host_`, `timeout_` and `type_` for those whose names are words
-                of this method.
+            arguments: The method's arguments, by name.
 
         Returns:
             The result, as `type`.
@@ -76,6 +87,61 @@ class ServiceClient(Protocol):
 
     async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
         """Have every service on the topic run a method, on the loop; see `fanout`."""
+        ...
+
+    def stream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> ItemStream:
+        """Return what a method yields, item by item; iterate it, best inside `with`. Any thread but the loop's.
+
+        The method makes no more than `credit` items that the reader has not done with. Leaving the block, or the loop,
+        ends the generator: its `finally` blocks run.
+
+        Args:
+            topic: The service's topic.
+            method: The exposed method; one that yields.
+            host: The service's host; None for this one.
+            timeout: Seconds to wait for each item at most; None for no limit but what is left of the current request.
+            type: The type that each item is decoded to; None for plain values.
+            credit: The most items that wait for the reader.
+            arguments: The method's arguments, by name.
+
+        Raises:
+            RuntimeError: It was entered or iterated on the loop's thread, which it would block.
+            OstlerError: As `call`; when it is entered or iterated.
+        """
+        ...
+
+    def astream(
+        self,
+        topic: str,
+        method: str,
+        /,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        credit: int = DEFAULT_CREDIT,
+        **arguments: Any,
+    ) -> AsyncItemStream:
+        """Return what a method yields, for `async for` on the loop, best inside `async with`; see `stream`."""
+        ...
+
+    def ask(self, ask: Ask) -> Any:
+        """Send a request that is put together already, and wait: for `RpcApi`. Any thread but the loop's."""
+        ...
+
+    async def aask(self, ask: Ask) -> Any:
+        """Send a request that is put together already, on the loop; see `ask`."""
         ...
 
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:

@@ -11,7 +11,7 @@ from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.driver import Drivers
 from ostler.errors import OstlerError, describe
-from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
+from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
@@ -111,7 +111,9 @@ class Service:
         self._note("threads", self._stop_pool)
 
         def register() -> Any:
-            registration = records.register(self.topic, spec.options.manager, spec.manager.cls.rpc_version)
+            registration = records.register(
+                self.topic, spec.options.manager, spec.manager.cls.rpc_version, namespace_versions(spec.manager.cls)
+            )
             # Noted here and not after the wait: a stop may cut that short, and the row has to say so all the same.
             self.registered = True
             return registration
@@ -255,6 +257,7 @@ class Service:
             up=self.states.state not in _ENDED,
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
+            namespaces=namespace_versions(self.spec.manager.cls),
             in_flight=self._around.host.dispatcher.in_flight(self.topic),
             queued=self.pool.queued,
             workers=self.pool.size,

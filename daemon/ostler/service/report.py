@@ -222,7 +222,7 @@ class CapabilityReporter:
         try:
             await self._client.afanout(
                 "scheduler", "update_capabilities",
-                host=self._host, topic=service.topic, backends=backends,
+                on_host=self._host, topic=service.topic, backends=backends,
                 reported_at=self._clock.wall(), enabled=enabled,
             )  # fmt: skip
         except OstlerError as error:

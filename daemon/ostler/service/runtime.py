@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError
+from ostler.messaging.versions import Members
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
 from ostler.service.lifecycle import Service
@@ -44,6 +45,7 @@ class Runtime:
     ) -> None:
         name, clock, _, store, _, client = host
         self.host = name
+        self.upgrades = client.upgrades
         self.store = store
         self.records = ServiceRecords(store, clock, name)
         self.capability_records = CapabilityRecords(store, clock, name)
@@ -54,6 +56,7 @@ class Runtime:
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         around = Surroundings(host=host, records=self.records, periodic=self.periodic)
         self.group = ServiceGroup(specs, around, self._changed)
+        client.upgrades.read_from(self._members, store.aread)
         services = self.group.services.values
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
@@ -113,6 +116,9 @@ class Runtime:
             self.capability_reporter.poke(spec.topic)
         return problems
 
+    def _members(self, grace: float) -> Members:
+        return self.records.members({service.topic: service.options.down_time for service in self.group}, grace)
+
     async def rows(self) -> list[ServiceStatus]:
         """Return every service: what runs here speaks for itself, the table adds beat, report and enabled.
 
@@ -143,6 +149,7 @@ class Runtime:
             self._runs_outage.worked()
 
     def _changed(self, service: Service) -> None:
+        self.upgrades.forget()
         self.reporter.poke(service)
         if service.running:
             self.capability_reporter.poke(service.topic)

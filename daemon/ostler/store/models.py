@@ -26,6 +26,7 @@ class ServiceRow(Record):
     disabled_reason = peewee.TextField(default="")
     disabled_by = peewee.TextField(default="")
     enabled_at = peewee.FloatField(default=0.0)
+    namespaces = peewee.TextField(default="")
 
     class Meta:
         """Where the table is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from ostler.log import event
 from ostler.store.liveness import Liveness
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.store import Store
-from ostler.types import BootStamp, ServiceState, ServiceStatus
+from ostler.store.versions import Standings, packed, unpacked, versions_of
+from ostler.types import BootStamp, MemberVersion, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Report(NamedTuple):
 class _Known(NamedTuple):
     manager: str
     rpc_version: str
+    namespaces: str
 
 
 class ServiceRecords:
@@ -59,14 +62,23 @@ class ServiceRecords:
         self._host = host
         self._known: dict[str, _Known] = {}
         self._liveness = Liveness(clock, host)
+        self._standings = Standings(clock)
 
-    def register(self, topic: str, manager: str, rpc_version: str) -> Registration:
+    def register(
+        self, topic: str, manager: str, rpc_version: str, namespaces: Mapping[str, str] | None = None
+    ) -> Registration:
         """Take note that a service starts here; what the operator said of it before still holds.
+
+        Args:
+            topic: Its topic.
+            manager: The name of its manager.
+            rpc_version: The version of its manager.
+            namespaces: The version of each of its namespaces.
 
         Raises:
             StoreUnavailable: It cannot be written now.
         """
-        self._known[topic] = _Known(manager, rpc_version)
+        self._known[topic] = _Known(manager, rpc_version, packed(namespaces or {}))
         report = Report(topic, ServiceState.STARTING, since=self._clock.wall())
 
         def write() -> Registration:
@@ -105,6 +117,28 @@ class ServiceRecords:
         query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
         rows = self._store.read(lambda: list(query.dicts()))
         return [self._status(row, _down_time(down_times, row["topic"])) for row in rows]
+
+    def members(
+        self, down_times: Mapping[str, float] | float = DOWN_TIME, grace: float = 0.0
+    ) -> dict[str, builtins.list[MemberVersion]]:
+        """Return the RPC version of every service, by topic and by `topic.namespace`, and whether it counts.
+
+        One that is up and enabled counts; one that is not, for a grace time after it has gone or was disabled.
+
+        Args:
+            down_times: As of `list`.
+            grace: That time in seconds.
+        """
+        query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
+        rows = self._store.read(lambda: list(query.dicts()))
+        found: dict[str, builtins.list[MemberVersion]] = {}
+        for row in rows:
+            status = self._status(row, _down_time(down_times, row["topic"]))
+            counts, why = self._standings.of(status, self._age(row), row["enabled_at"], grace)
+            for topic, version in versions_of(status):
+                member = MemberVersion(host=status.host, version=version, counts=counts, why=why)
+                found.setdefault(topic, []).append(member)
+        return found
 
     def get(self, topic: str, host: str = "", down_time: float = DOWN_TIME) -> ServiceStatus:
         """Return one service; `host` is this one by default.
@@ -161,10 +195,11 @@ class ServiceRecords:
 
     def _values(self, report: Report) -> dict[str, Any]:
         now = stamp(self._clock)
-        known = self._known.get(report.topic, _Known("", ""))
+        known = self._known.get(report.topic, _Known("", "", ""))
         return {
             "manager": known.manager,
             "rpc_version": known.rpc_version,
+            "namespaces": known.namespaces,
             "state": str(report.state),
             "why": report.why,
             "since": report.since or now.wall,
@@ -177,9 +212,12 @@ class ServiceRecords:
     def _is(topic: str, host: str) -> Any:
         return (ServiceRow.topic == topic) & (ServiceRow.host == host)
 
-    def _status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
+    def _age(self, row: Mapping[str, Any]) -> float:
         made = BootStamp(row["boot_id"], row["boot_time"], row["reported_at"])
-        age = self._liveness.age(row["id"], row["host"], made, row["beat"])
+        return self._liveness.age(row["id"], row["host"], made, row["beat"])
+
+    def _status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
+        age = self._age(row)
         state = ServiceState(row["state"])
         return ServiceStatus(
             topic=row["topic"],
@@ -193,6 +231,7 @@ class ServiceRecords:
             disabled_reason=row["disabled_reason"],
             disabled_by=row["disabled_by"],
             rpc_version=row["rpc_version"],
+            namespaces=unpacked(row["namespaces"]),
             beat=row["beat"],
             last_report=row["reported_at"],
             here=row["host"] == self._host,

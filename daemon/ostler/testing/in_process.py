@@ -17,14 +17,26 @@ from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
 from ostler.errors import ServiceError
 from ostler.hookspecs import hookimpl
-from ostler.messaging import Access, Client, Dispatcher, Event, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging import (
+    Access,
+    Client,
+    Context,
+    Dispatcher,
+    Endpoint,
+    Event,
+    LocalServiceClient,
+    Publisher,
+    RpcServer,
+    exposed,
+)
 from ostler.messaging.memory import MemoryTransport
+from ostler.messaging.versions import Upgrades
 from ostler.plugins import Found, given
 from ostler.service import Host as HostParts
 from ostler.service import Runtime, Service
 from ostler.service.assembly import Assembly, assemble
 from ostler.store import Store
-from ostler.types import CONTROL_TOPIC, DriverState, Peer, ServiceState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -228,6 +240,7 @@ class Host:
         self._runtime = Runtime(
             self._assembly.specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell()
         )
+        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades), None))
         await self._runtime.start()
 
     def _listen(self) -> None:
@@ -287,6 +300,18 @@ class Host:
     def states(self) -> dict[str, ServiceState]:
         """Return the state of every service."""
         return {service.topic: service.states.state for service in self._running().group}
+
+
+class _Control:
+    """As much of the daemon's own topic as typed clients of a plugin need."""
+
+    def __init__(self, upgrades: Upgrades) -> None:
+        self._upgrades = upgrades
+
+    @exposed(role="viewer", changes=False)
+    async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
+        """Return which version of each topic's calls may be used now, and who holds it back."""
+        return [await self._upgrades.aof(topic, major)] if topic else await self._upgrades.all()
 
 
 async def _in_loop(work: Callable[[], T]) -> T:

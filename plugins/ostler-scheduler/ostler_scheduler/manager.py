@@ -133,7 +133,7 @@ class SchedulerManager(Manager):
     def update_capabilities(
         self,
         ctx: Context,
-        host: str,
+        on_host: str,
         topic: str,
         backends: dict[str, dict[str, Json]],
         reported_at: float,
@@ -143,14 +143,14 @@ class SchedulerManager(Manager):
 
         Args:
             ctx: The request.
-            host: The host of the service.
+            on_host: The host of the service.
             topic: Its topic.
             backends: Backend name to facts.
             reported_at: When it was made, by the sender's wall clock.
             enabled: Whether an operator has left the service enabled.
         """
         now = self.clock.monotonic()
-        self._candidates.update(topic, host, backends, reported_at=reported_at, enabled=enabled, now=now)
+        self._candidates.update(topic, on_host, backends, reported_at=reported_at, enabled=enabled, now=now)
 
     @exposed(role="operator")
     def select(

@@ -56,7 +56,7 @@ def ctx(clock):
 @pytest.fixture
 def report(ctx):
     def send(manager, host="node1", *, topic="volume", enabled=True, **backends):
-        manager.update_capabilities(ctx, host=host, topic=topic, backends=backends, reported_at=1.0, enabled=enabled)
+        manager.update_capabilities(ctx, on_host=host, topic=topic, backends=backends, reported_at=1.0, enabled=enabled)
 
     return send
 

@@ -92,7 +92,7 @@ def test_a_user_without_a_role_may_neither_look_nor_report(start):
             nobody.call("scheduler", "candidates")
         with pytest.raises(NotPermitted):
             nobody.call(
-                "scheduler", "update_capabilities", topic="pool", backends={}, reported_at=0.0, enabled=True, host="x"
+                "scheduler", "update_capabilities", topic="pool", backends={}, reported_at=0.0, enabled=True, on_host="x"
             )
 
 

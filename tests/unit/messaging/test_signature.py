@@ -19,9 +19,9 @@ import pytest
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments
 from ostler.messaging import AsyncClient, Client, Context, ServiceClient
 from ostler.messaging.rpc.describing import describe_arguments, documented
-from ostler.messaging.rpc.signature import WORDS_OF_CALL, Signature
+from ostler.messaging.rpc.signature import Signature
 from ostler.messaging.rpc.wire_types import type_name, unfit
-from ostler.types import DaemonStatus
+from ostler.types import WORDS_OF_CALL, DaemonStatus
 
 
 class Colour(enum.Enum):

@@ -24,7 +24,7 @@ def scheduler(told):
     class Scheduler(Manager):
         @exposed(role="operator")
         async def update_capabilities(
-            self, ctx: Context, host: str, topic: str, backends: dict[str, dict[str, int]], reported_at: float,
+            self, ctx: Context, on_host: str, topic: str, backends: dict[str, dict[str, int]], reported_at: float,
             enabled: bool,
         ) -> None:  # fmt: skip
             told.append((topic, sorted(backends), enabled))

@@ -26,13 +26,19 @@ from msgspec.msgpack import Decoder
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
 from ostler.messaging.rpc.wire_types import type_name, unfit
 from ostler.messaging.target import did_you_mean
+from ostler.types import WORDS_OF_CALL
 
 _MISSING = inspect.Parameter.empty
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry"})
-"""What the clients' `call`, `cast`, `fanout` and `stream` take themselves: no names for arguments of a method."""
-_OTHER_NAMES = {"host": "on_host", "timeout": "wait", "type": "kind", "on_progress": "progress", "retry": "tries"}
+_OTHER_NAMES = {
+    "host": "on_host",
+    "timeout": "wait",
+    "type": "kind",
+    "on_progress": "progress",
+    "retry": "tries",
+    "credit": "amount",
+}
 _SHOWN = 10
 _LONGEST = 60
 """So many names, and so many characters of a text that a caller sent, are repeated in an error."""

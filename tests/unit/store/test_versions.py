@@ -1,0 +1,102 @@
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.messaging.versions import judge
+from ostler.store import Report, ServiceRecords, Store
+from ostler.types import ServiceState
+
+UP = ServiceState.UP
+GRACE = 300.0
+
+
+@pytest.fixture
+def records(store: Store, clock: FakeClock) -> ServiceRecords:
+    return ServiceRecords(store, clock, "node1")
+
+
+@pytest.fixture
+def fleet(records: ServiceRecords, store: Store, clock: FakeClock):
+    """Two hosts: node1 speaks 1.1, node2 speaks 1.0."""
+    other = ServiceRecords(store, clock, "node2")
+    records.register("volume", "volume", "1.1")
+    other.register("volume", "volume", "1.0")
+    for each in (records, other):
+        each.report([Report("volume", UP)])
+    return records, other
+
+
+def seen(records, **options):
+    return {each.host: (each.counts, each.why) for each in records.members(**options)["volume"]}
+
+
+def cap(records):
+    return judge("volume", records.members(grace=GRACE)["volume"]).cap
+
+
+def test_the_members_of_a_topic_and_of_its_namespaces(records):
+    records.register("volume", "volume", "1.1", {"admin": "2.0"})
+    found = records.members()
+    assert [(topic, each.host, each.version, each.counts) for topic, rows in found.items() for each in rows] == [
+        ("volume", "node1", "1.1", True), ("volume.admin", "node1", "2.0", True),
+    ]  # fmt: skip
+    assert records.get("volume").namespaces == {"admin": "2.0"}
+    records.register("volume", "volume", "1.1")
+    assert records.get("volume").namespaces == {}
+    assert list(records.members()) == ["volume"]
+
+
+def test_trap_a_stale_record_pins_nobody(fleet, clock):
+    records, _gone = fleet
+    assert cap(records) == "1.0"
+    for _ in range(29):
+        clock.advance(10)
+        records.report([Report("volume", UP)])
+    assert seen(records, grace=GRACE)["node2"] == (True, "down, and counts for 10 s more")
+    assert cap(records) == "1.0"
+    clock.advance(11)
+    records.report([Report("volume", UP)])
+    assert seen(records, grace=GRACE)["node2"] == (False, "down, and does not count")
+    assert cap(records) == "1.1"
+
+
+@pytest.mark.parametrize("state", [ServiceState.STOPPED, ServiceState.FAILED])
+def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state):
+    records, other = fleet
+    other.report([Report("volume", state)])
+    assert seen(records, grace=GRACE)["node2"] == (True, f"{state}, and counts for 300 s more")
+    clock.advance(301)
+    assert seen(records, grace=GRACE)["node2"] == (False, f"{state}, and does not count")
+
+
+def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock):
+    records, other = fleet
+    records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
+    assert seen(records, grace=GRACE)["node2"] == (True, "disabled: old, and counts for 300 s more")
+    clock.advance(301)
+    other.report([Report("volume", UP)])
+    assert seen(records, grace=GRACE)["node2"] == (False, "disabled: old, and does not count")
+    records.set_enabled("volume", "node2", enabled=True)
+    assert seen(records, grace=GRACE)["node2"] == (True, "up")
+
+
+def test_a_wall_clock_that_was_set_back_does_not_lengthen_the_grace_time_of_a_disabled_one(fleet, clock):
+    records, other = fleet
+    records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
+    clock.set_wall(clock.wall() - 3600)
+    assert seen(records, grace=GRACE)["node2"][0]
+    clock.advance(301)
+    other.report([Report("volume", UP)])
+    assert not seen(records, grace=GRACE)["node2"][0]
+
+
+def test_a_record_of_an_earlier_boot_of_this_host_does_not_count(fleet, store, clock):
+    del fleet
+    clock.reboot("another")
+    assert not seen(ServiceRecords(store, clock, "node2"), grace=GRACE)["node2"][0]
+
+
+def test_one_that_starts_or_drains_counts(fleet):
+    records, other = fleet
+    for state in (ServiceState.STARTING, ServiceState.DEGRADED, ServiceState.DRAINING):
+        other.report([Report("volume", state)])
+        assert seen(records)["node2"] == (True, str(state))
