@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         CallCancelled,
         ConfigurationError,
         Conflict,
+        ConnectionLost,
         DeadlineExceeded,
         Draining,
         DriverError,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     )
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
-    from ostler.messaging import AsyncClient, Client, Context, Event, RpcApi, exposed, remote
+    from ostler.messaging import AsyncClient, Client, Context, Event, Retry, RpcApi, exposed, remote
     from ostler.messaging.secret import SecretText
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
@@ -49,13 +50,13 @@ _HOMES = {
     ],
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
-        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "DeadlineExceeded", "Draining", "DriverError",
-        "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound", "NotPermitted",
-        "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
+        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost", "DeadlineExceeded", "Draining",
+        "DriverError", "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound",
+        "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
     ],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
-    "messaging": ["AsyncClient", "Client", "Context", "Event", "RpcApi", "exposed", "remote"],
+    "messaging": ["AsyncClient", "Client", "Context", "Event", "Retry", "RpcApi", "exposed", "remote"],
     "messaging.secret": ["SecretText"],
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
@@ -66,14 +67,14 @@ _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict", "Context",
-    "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotReady",
-    "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "InvalidInput", "Json", "Manager",
-    "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity", "NotFound", "NotPermitted", "NotRunning",
-    "OptionsModel", "OstlerError", "Record", "RequestError", "Role", "RpcApi", "Seconds", "Secret", "SecretText",
-    "ServiceState", "Size", "Store", "TargetNotFound", "UnsupportedVersion", "Upgrade", "current_trace", "exposed",
-    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "parse_size", "periodic", "remote",
-    "time_budget", "trace_context",
+    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict",
+    "ConnectionLost", "Context", "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment",
+    "DriverError", "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field",
+    "InvalidInput", "Json", "Manager", "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity",
+    "NotFound", "NotPermitted", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
+    "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
+    "UnsupportedVersion", "Upgrade", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
+    "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 

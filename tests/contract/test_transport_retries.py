@@ -17,7 +17,7 @@ from ostler.errors import (
 )
 from ostler.messaging import Context, exposed
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
-from ostler.messaging.rpc.duplicates import Keeping
+from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.rpc.retry import Retry
 
 AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, NotRunning, ConnectionLost))
@@ -85,7 +85,7 @@ def case(world_of, **options):
         async def main():
             keeping = options.pop("keeping", None)
             async with world_of(**options) as world:
-                world.server.keeping = keeping
+                world.server.keeping = keeping or Keeping()
                 shop = Shop()
                 world.add("shop", shop)
                 await test(world, shop, world.client(timeout=5))
@@ -247,7 +247,7 @@ def test_what_is_kept_is_bounded_by_bytes(world_of):
         stats = world.server.stats()["duplicates"]
         assert stats["answers"] == 4
         assert stats["bytes"] <= 22_000
-        world.server.duplicates.keeping = Keeping(size=6000)
+        world.server.keeping = Keeping(size=6000)
         await client._ask(Ask("shop", "big", {}), "too-large")
         with pytest.raises(AlreadyDone):
             await client._ask(Ask("shop", "big", {}), "too-large")

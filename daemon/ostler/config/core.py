@@ -136,6 +136,18 @@ class MessagingSection(OptionsModel):
     max_in_flight_per_peer: int = Field(
         2000, ge=1, help="Requests at once of one connection; one more is refused as busy"
     )
+    max_streams: int = Field(1000, ge=1, help="Streams open at once in the whole daemon; one more is refused as busy")
+    max_streams_per_peer: int = Field(
+        100, ge=1, help="Streams open at once of one connection; one more is refused as busy"
+    )
+    retry_answers: int = Field(1000, ge=1, help="Answers kept for requests that their callers may send again")
+    retry_size: Size = Field("16MiB", help="The memory that these may take; one above a quarter of it is not kept")
+    retry_age: Seconds = Field(
+        "10min", gt=0, help="How long a request that came again is known, and not run a second time"
+    )
+    retry_grace: Seconds = Field(
+        5, ge=0, help="How long such a request is worked on when its caller has gone and may come back"
+    )
     max_connections: int = Field(
         1000,
         ge=1,

@@ -13,6 +13,7 @@ from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
 from ostler.types import CONTROL_TOPIC
 
@@ -44,7 +45,7 @@ class Messages:
         access = access_of(configuration)
         self.transport = transport
         self.dispatcher = Dispatcher(
-            access, clock, inbox, host=host, limits=DispatcherLimits(max_in_flight=options.max_in_flight)
+            access, clock, inbox, host=host, limits=limits_of(options)
         )
         self._inbox = inbox
         self.ports: Ports | None = None
@@ -69,7 +70,7 @@ class Messages:
         self._keeping: EventKeeping | None = None
 
     def _serve(self, link: ServerLink, options: MessagingSection) -> RpcServer:
-        return RpcServer(
+        server = RpcServer(
             link,
             self.dispatcher,
             self._inbox,
@@ -77,6 +78,8 @@ class Messages:
             max_message_size=options.max_message_size,
             max_in_flight_per_peer=options.max_in_flight_per_peer,
         )
+        server.keeping = keeping_of(options)
+        return server
 
     def _serve_events(self, configuration: Configuration) -> EventLink:
         """Take the addresses for events; those on the network, and those for calls there, if there are any."""
@@ -119,10 +122,11 @@ class Messages:
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
         self.dispatcher.set_policy(policy_of(configuration))
-        self.dispatcher.limits = DispatcherLimits(max_in_flight=configuration.messaging.max_in_flight)
+        self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
         for server in (self.server, *(self.ports.servers if self.ports is not None else ())):
             server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
+            server.keeping = keeping_of(configuration.messaging)
         if self.ports is not None:
             self.ports.apply(configuration)
         if self._keeping is not None:
@@ -159,6 +163,20 @@ class Messages:
             await self._keeping.close()
         self.publisher.close()
         self.transport.close()
+
+
+def limits_of(options: MessagingSection) -> DispatcherLimits:
+    """Return what is refused as busy."""
+    return DispatcherLimits(
+        max_in_flight=options.max_in_flight,
+        max_streams=options.max_streams,
+        max_streams_per_peer=options.max_streams_per_peer,
+    )
+
+
+def keeping_of(options: MessagingSection) -> Keeping:
+    """Return how much is kept for requests that come again."""
+    return Keeping(options.retry_answers, options.retry_size, options.retry_age, options.retry_grace)
 
 
 def access_of(configuration: Configuration) -> Access:

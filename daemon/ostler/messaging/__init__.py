@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ostler.messaging.local import LocalServiceClient
     from ostler.messaging.rpc.dispatcher import Dispatcher
     from ostler.messaging.rpc.endpoint import Endpoint
+    from ostler.messaging.rpc.retry import Retry
     from ostler.messaging.rpc.server import RpcServer
     from ostler.messaging.service_client import ServiceClient
     from ostler.messaging.target import Target
@@ -37,6 +38,7 @@ _HOMES = {
     "local": ["LocalServiceClient"],
     "rpc.dispatcher": ["Dispatcher"],
     "rpc.endpoint": ["Endpoint"],
+    "rpc.retry": ["Retry"],
     "rpc.server": ["RpcServer"],
     "service_client": ["ServiceClient"],
     "target": ["Target"],
@@ -45,8 +47,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
-    "LocalServiceClient", "Progress", "Publisher", "RpcApi", "RpcServer", "ServiceClient", "Target", "current_context",
-    "exposed", "exposure_of", "remote", "serving",
+    "LocalServiceClient", "Progress", "Publisher", "Retry", "RpcApi", "RpcServer", "ServiceClient", "Target",
+    "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,10 @@ from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
     from ostler.log import About
+
+
+_registering = threading.Lock()
+"""Held for the moment in which a list of those to be told is replaced; one for all, as it is never waited for long."""
 
 
 class Progress(NamedTuple):
@@ -94,13 +99,15 @@ class Context:
 
         It is called on the thread that cancels, must not block and must not raise. Any thread.
         """
-        # Two threads that register at once would be two methods serving one request; there is one.
-        self._on_cancel = [*(self._on_cancel or ()), told]
+        # A method may make calls on several threads at once (`asyncio.to_thread`, threads of a pool).
+        with _registering:
+            self._on_cancel = [*(self._on_cancel or ()), told]
         if self._cancelled:
             told()
 
         def forget() -> None:
-            self._on_cancel = [other for other in self._on_cancel or () if other is not told]
+            with _registering:
+                self._on_cancel = [other for other in self._on_cancel or () if other is not told]
 
         return forget
 

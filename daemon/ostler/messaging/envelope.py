@@ -201,6 +201,7 @@ def encode_reply(number: int, result: object, limit: int, topic: str, method: st
     return data if len(data) <= limit else check_size(data, limit, f"the result of {topic}.{method}")
 
 
+_ARRAY = Struct(">BH")
 _ITEMS = Struct(">BBBBQBQBH")
 """How a message of items begins: an array of kind, version, id and first number, and the head of the array of items."""
 ITEMS_HEAD: Final = _ITEMS.size
@@ -222,6 +223,11 @@ def encode_item(item: object, number: int, limit: int, where: str) -> bytes:
         data = encode_value(item, f"item {number} of {where}")
     room = limit - ITEMS_HEAD
     return data if len(data) <= room else check_size(data, room, f"item {number} of {where}")
+
+
+def encode_array(items: list[bytes]) -> bytes:
+    """Return items that are encoded already as one array; `MAX_BATCH` at most."""
+    return _ARRAY.pack(0xDC, len(items)) + b"".join(items)
 
 
 def encode_items(number: int, first: int, items: list[bytes]) -> bytes:

@@ -8,7 +8,7 @@ and answer go where it came from. An id says nothing across peers: nobody gets t
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -25,18 +25,6 @@ _SHARE = 4
 """An answer that takes more than this part of the room is not kept."""
 
 _Key = tuple[object, str]
-
-
-class Keeping(NamedTuple):
-    """How much is kept for repeats: number and bytes of answers, seconds of ids; and the grace time of work.
-
-    `grace` is for how many seconds work goes on whose caller has gone, and may come back.
-    """
-
-    answers: int = 1000
-    size: int = 16 * 1024 * 1024
-    age: float = 600.0
-    grace: float = 5.0
 
 
 class _Entry:
@@ -58,12 +46,10 @@ class Duplicates:
     bytes and age.
 
     Args:
-        server: Whose requests these are.
-        keeping: How much is kept.
+        server: Whose requests these are; its `keeping` says how much is kept.
     """
 
-    def __init__(self, server: RpcServer, keeping: Keeping) -> None:
-        self.keeping = keeping
+    def __init__(self, server: RpcServer) -> None:
         self.answered = 0
         self.joined = 0
         self._server = server
@@ -118,12 +104,12 @@ class Duplicates:
         entry.call = None
         entry.done_at = now = self._server.clock.monotonic()
         self._done[key] = None
-        if len(answer) * _SHARE <= self.keeping.size:
+        if len(answer) * _SHARE <= self._server.keeping.size:
             entry.answer = answer
             self._answers[key] = len(answer)
             self._size += len(answer)
         self._trim()
-        self._sweeper.wanted(now + self.keeping.age)
+        self._sweeper.wanted(now + self._server.keeping.age)
 
     def close(self) -> None:
         """Sweep no more."""
@@ -133,7 +119,7 @@ class Duplicates:
         self._server.send(client, encode_failure(request.id, error))
 
     def _trim(self) -> None:
-        keeping = self.keeping
+        keeping = self._server.keeping
         while self._answers and (len(self._answers) > keeping.answers or self._size > keeping.size):
             key = next(iter(self._answers))
             self._size -= self._answers.pop(key)
@@ -144,7 +130,7 @@ class Duplicates:
     def _sweep(self, now: float) -> float | None:
         while self._done:
             key = next(iter(self._done))
-            due = self._entries[key].done_at + self.keeping.age
+            due = self._entries[key].done_at + self._server.keeping.age
             if due > now:
                 return due
             self._drop(key)
@@ -212,7 +198,7 @@ class KeptCall(WireCall):
     def orphaned(self) -> None:
         """Go on for a while: the caller, who has gone, may come back on another connection."""
         self._stay()
-        self._grace = asyncio.get_running_loop().call_later(self._duplicates.keeping.grace, self._unclaimed)
+        self._grace = asyncio.get_running_loop().call_later(self.server.keeping.grace, self._unclaimed)
 
     def _stay(self) -> None:
         if self._grace is not None:
@@ -221,7 +207,7 @@ class KeptCall(WireCall):
 
     def _unclaimed(self) -> None:
         self._grace = None
-        grace = self._duplicates.keeping.grace
+        grace = self.server.keeping.grace
         why = f"{self.where} was cancelled: its caller had gone, and did not come back within {grace:g} s"
         self.server.cancel(self, CallCancelled(why, method=self.where))
 

@@ -34,12 +34,13 @@ from ostler.messaging.envelope import (
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
-    from ostler.messaging.rpc.duplicates import Duplicates, Keeping
+    from ostler.messaging.rpc.duplicates import Duplicates
 
 _log = logging.getLogger(__name__)
 _FIRST_BEAT = 1.0
@@ -78,8 +79,8 @@ class RpcServer:
         self.garbage: Counter[str] = Counter()
         self.stray: Counter[str] = Counter()
         """Messages about requests that this connection does not have: most of them came a moment too late."""
-        self.keeping: Keeping | None = None
-        """How much is kept of requests that may come again; None for the default."""
+        self.keeping = Keeping()
+        """How much is kept of requests that may come again."""
         self.duplicates: Duplicates | None = None
         """The requests that may come again; None until there has been one."""
         self.vanished = 0
@@ -148,9 +149,9 @@ class RpcServer:
     def _once(self, request: Request, peer: Peer, client: ClientId) -> None:
         """Run a request that may come again, if it is not here already; see `duplicates`."""
         if self.duplicates is None:
-            from ostler.messaging.rpc.duplicates import Duplicates, Keeping
+            from ostler.messaging.rpc.duplicates import Duplicates
 
-            self.duplicates = Duplicates(self, self.keeping or Keeping())
+            self.duplicates = Duplicates(self)
         call = self.duplicates.receive(request, peer, client)
         if call is not None:
             self._dispatcher.dispatch(call)

@@ -1,0 +1,17 @@
+"""How much a server keeps for requests that come again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Keeping(NamedTuple):
+    """Number and bytes of answers, seconds for which a request is known, and the grace time of work.
+
+    `grace` is for how many seconds work goes on whose caller has gone, and may come back.
+    """
+
+    answers: int = 1000
+    size: int = 16 * 1024 * 1024
+    age: float = 600.0
+    grace: float = 5.0

@@ -1,0 +1,228 @@
+"""Streams between managers of one daemon, on the loop and on threads."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+import pytest
+
+from ostler.aio import Inbox, WorkerPool
+from ostler.clock import SystemClock
+from ostler.errors import (
+    BadEnvelope,
+    CallCancelled,
+    Conflict,
+    DeadlineExceeded,
+    EncodeFailed,
+    InvalidArguments,
+    WrongPattern,
+)
+from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, exposed, serving
+
+BOTH = pytest.mark.parametrize("method", ["count", "acount"])
+
+
+class Lamp(msgspec.Struct):
+    name: str
+
+
+class Shop:
+    def __init__(self):
+        self.made = 0
+        self.closed = threading.Event()
+        self.lamp = Lamp("a")
+
+    @exposed()
+    def count(self, ctx: Context, items: int = 10, fail: bool = False) -> Iterator[int]:
+        try:
+            for number in range(items):
+                self.made += 1
+                yield number
+            if fail:
+                self.error = Conflict("enough")
+                raise self.error
+        finally:
+            self.closed.set()
+
+    @exposed()
+    async def acount(self, ctx: Context, items: int = 10, fail: bool = False) -> AsyncIterator[int]:
+        try:
+            for number in range(items):
+                self.made += 1
+                yield number
+            if fail:
+                self.error = Conflict("enough")
+                raise self.error
+        finally:
+            self.closed.set()
+
+    @exposed()
+    async def lamps(self, ctx: Context) -> AsyncIterator[Lamp]:
+        yield self.lamp
+
+    @exposed()
+    async def never(self, ctx: Context) -> AsyncIterator[int]:
+        try:
+            await asyncio.sleep(60)
+            yield 1
+        finally:
+            self.closed.set()
+
+    @exposed()
+    async def unfit(self, ctx: Context) -> AsyncIterator[int]:
+        yield object()
+
+    @exposed()
+    async def plain(self, ctx: Context) -> int:
+        return 1
+
+
+def run(test):
+    async def main():
+        inbox = Inbox(asyncio.get_running_loop())
+        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
+        pool, shop = WorkerPool("shop", 2), Shop()
+        dispatcher.add_endpoint(Endpoint("shop", "here", shop, pool))
+        client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+        try:
+            await test(client, shop, dispatcher)
+            async with asyncio.timeout(5):
+                while dispatcher.in_flight("shop"):
+                    await asyncio.sleep(0.002)
+            assert dispatcher.streams.open == 0
+        finally:
+            dispatcher.close()
+            pool.close()
+            assert await asyncio.to_thread(pool.join, 5) == []
+
+    asyncio.run(main())
+
+
+async def items(client, method, **options):
+    """Read a stream in both ways; both see the same."""
+    on_loop = [item async for item in client.astream("shop", method, **options)]
+    assert await asyncio.to_thread(lambda: list(client.stream("shop", method, **options))) == on_loop
+    return on_loop
+
+
+@BOTH
+@pytest.mark.parametrize(("count", "credit"), [(0, 4), (5, 1), (1000, 16), (3000, 1024)])
+def test_all_items_come_in_their_order(method, count, credit):
+    async def test(client, shop, dispatcher):
+        assert await items(client, method, items=count, credit=credit, type=int) == list(range(count))
+
+    run(test)
+
+
+def test_items_are_converted_and_never_shared():
+    async def test(client, shop, dispatcher):
+        (found,) = await items(client, "lamps", type=Lamp)
+        assert found == shop.lamp
+        assert found is not shop.lamp
+        assert await items(client, "lamps") == [{"name": "a"}]
+        with pytest.raises(BadEnvelope):
+            await items(client, "lamps", type=int)
+
+    run(test)
+
+
+@BOTH
+def test_an_error_comes_after_the_items_and_is_never_the_very_object(method):
+    async def test(client, shop, dispatcher):
+        found = []
+
+        def read():
+            found.extend(client.stream("shop", method, fail=True))
+
+        with pytest.raises(Conflict, match="enough") as caught:
+            await asyncio.to_thread(read)
+        assert found == list(range(10))
+        assert caught.value is not shop.error
+        with pytest.raises(Conflict, match="enough"):
+            [item async for item in client.astream("shop", method, fail=True)]
+
+    run(test)
+
+
+@BOTH
+def test_a_reader_that_is_slow_or_leaves_holds_up_nothing(method):
+    async def test(client, shop, dispatcher):
+        stream = client.astream("shop", method, items=10**9, credit=8)
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+        async with asyncio.timeout(5):
+            while shop.made < 8:
+                await asyncio.sleep(0.002)
+        assert shop.made == 8
+        stream.close()
+        assert await asyncio.to_thread(shop.closed.wait, 5)
+        shop.closed.clear()
+
+        def read():
+            for item in client.stream("shop", method, items=10**9, credit=8):
+                if item == 20:
+                    break
+
+        await asyncio.to_thread(read)
+        assert await asyncio.to_thread(shop.closed.wait, 5)
+
+    run(test)
+
+
+def test_a_stream_has_what_is_left_of_the_request_that_reads_it():
+    async def test(client, shop, dispatcher):
+        clock = SystemClock()
+        with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
+            await asyncio.to_thread(lambda: list(client.stream("shop", "never")))
+        with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
+            [item async for item in client.astream("shop", "never", timeout=50)]
+
+    run(test)
+
+
+def test_a_stream_ends_with_the_request_that_reads_it():
+    async def test(client, shop, dispatcher):
+        context = Context("outer", "method")
+        with serving(context):
+            reads = [
+                asyncio.ensure_future(asyncio.to_thread(lambda: list(client.stream("shop", "never")))),
+                asyncio.ensure_future(anext(client.astream("shop", "never"))),
+            ]
+        async with asyncio.timeout(5):
+            while dispatcher.in_flight("shop") < 2:
+                await asyncio.sleep(0.002)
+        context.cancel()
+        for read in reads:
+            with pytest.raises(CallCancelled):
+                await read
+
+    run(test)
+
+
+def test_what_is_refused_on_the_wire_is_refused_here():
+    async def test(client, shop, dispatcher):
+        for error, method, arguments in (
+            (WrongPattern, "plain", {}), (InvalidArguments, "count", {"items": "x"}), (EncodeFailed, "unfit", {}),
+        ):  # fmt: skip
+            with pytest.raises(error):
+                [item async for item in client.astream("shop", method, **arguments)]
+            with pytest.raises(error):
+                await asyncio.to_thread(lambda: list(client.stream("shop", method, **arguments)))  # noqa: B023
+        with pytest.raises(WrongPattern):
+            await client.acall("shop", "count")
+        with pytest.raises(RuntimeError, match="use `astream`"):
+            list(client.stream("shop", "count"))
+        with pytest.raises(EncodeFailed):
+            await asyncio.to_thread(lambda: list(client.stream("shop", "count", items=object())))
+
+    run(test)
+
+
+def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_time():
+    async def test(client, shop, dispatcher):
+        assert await items(client, "count")
+        client._local_streams.inbox = type("Deaf", (), {"post": lambda self, call: None})()
+        with pytest.raises(DeadlineExceeded, match="loop hangs"):
+            await asyncio.to_thread(lambda: list(client.stream("shop", "count", timeout=0.01)))
+
+    run(test)
