@@ -2,7 +2,7 @@
 #
 #   PYTHON=…  the interpreter for .venv
 #   ROOT=…    the folder of the daemon of `make run` and `make demo`
-#   ARGS=…    more options for pytest (make test), ostler (make run) or the benchmarks (make bench)
+#   ARGS=…    more options for pytest (make test), ostler (make run) or the benchmarks (make bench, make bench-peers)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
