@@ -162,6 +162,8 @@ class Daemon:
             on_change=self._service_changed,
         )
         self._note("services", self._stop_services)
+        journaled = {spec.topic for spec in self.assembly.specs if spec.manager.cls.journal_events}
+        messages.keep_events(store, journaled, options)
         messages.start(Control(self, messages.dispatcher))
         await self._start_services(runtime, options.daemon.start_timeout)
         self.plugins.notify("ostler_started", host=self.host)

@@ -15,6 +15,7 @@ from ostler.errors import ConnectionLost, NotRunning
 from ostler.messaging.transport import (
     CONTROL_PREFIX,
     AsyncLink,
+    ClientId,
     Limits,
     Link,
     OnGarbage,
@@ -22,6 +23,7 @@ from ostler.messaging.transport import (
     OnMessage,
     Receive,
     ignore_garbage,
+    ignore_gone,
 )
 from ostler.types import Peer
 
@@ -210,6 +212,7 @@ class MemoryServerLink:
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
         self.may_linger: Callable[[], bool] = lambda: False
+        self.on_gone: Callable[[ClientId], None] = ignore_gone
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}
         self._numbers = itertools.count(1)
@@ -231,6 +234,12 @@ class MemoryServerLink:
             return False
         end.deliver(data)
         return True
+
+    def hold(self) -> None:
+        """See `ServerLink.hold`; it would save nothing here."""
+
+    def let_go(self) -> None:
+        """See `ServerLink.let_go`."""
 
     def close(self) -> None:
         """See `ServerLink.close`."""
@@ -255,7 +264,11 @@ class MemoryServerLink:
 
     def leave(self, client: int) -> None:
         """Let a client go, after what it has sent. Any thread."""
-        _call_on(self._loop, self._ends.pop, client, None)
+        _call_on(self._loop, self._left, client)
+
+    def _left(self, client: int) -> None:
+        if self._ends.pop(client, None) is not None:
+            self.on_gone(client)
 
     def _arrived(self, client: int, data: bytes, peer: Peer) -> None:
         if self._closed:

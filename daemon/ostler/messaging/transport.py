@@ -34,16 +34,24 @@ OnGarbage: TypeAlias = Callable[[Peer, str, str], None]
 """Told of what is no message at all: who sent it, one word that is counted, and what came in words."""
 
 
+def ignore_gone(_client: ClientId) -> None:
+    """Stand in until somebody wants to be told."""
+
+
 def ignore_garbage(_peer: Peer, _reason: str, _what: str) -> None:
     """Stand in until somebody wants to be told."""
 
 
 class Limits(NamedTuple):
-    """What a transport may take: bytes of one message, messages that wait for one receiver, mode of unix sockets."""
+    """What a transport may take.
+
+    Bytes of one message, messages that wait for one receiver, mode of unix sockets, clients connected at once.
+    """
 
     max_message_size: int = 16 * 1024 * 1024
     queue: int = 10_000
     socket_mode: int = 0o666
+    connections: int = 1000
 
 
 class ServerLink(Protocol):
@@ -53,6 +61,8 @@ class ServerLink(Protocol):
     on_garbage: OnGarbage
     may_linger: Callable[[], bool]
     """Asked whether the loop may stay awake for a moment after a message, in the hope of another."""
+    on_gone: Callable[[ClientId], None]
+    """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
 
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
@@ -60,6 +70,14 @@ class ServerLink(Protocol):
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """Send to one client; return False when it has gone. To one that does not read, the message is dropped."""
+        ...
+
+    def hold(self) -> None:
+        """Keep what is sent from now on until `let_go`, if that saves something."""
+        ...
+
+    def let_go(self) -> None:
+        """Send what was held."""
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import pytest
 from ostler.clock import FakeClock
 from ostler.errors import MessageTooLarge, NotPermitted
 from ostler.messaging import Access, Event, Gap, Publisher
+from ostler.messaging.envelope import Accepted, encode_message
 from ostler.messaging.events import Pattern, Subscription
 from ostler.types import Peer
 
@@ -15,6 +16,8 @@ class Wire:
     """A link that keeps what is published."""
 
     address = "fake"
+
+    subscribers = False
 
     def __init__(self):
         self.sent = []
@@ -30,6 +33,13 @@ class Wire:
         self.closed += 1
 
 
+def standing(subscription):
+    """Return a subscription that has been admitted."""
+    question = subscription.prefixes[-1]
+    assert subscription.receive(question + b"\0" + encode_message(Accepted(1, 0, 1))) == []
+    return subscription
+
+
 @pytest.fixture
 def publisher():
     publisher = Publisher(Wire(), "here", FakeClock(), Access(own_uid=0), lambda call: call(), max_message_size=1000)
@@ -39,7 +49,7 @@ def publisher():
 
 def test_a_subscriber_sees_what_was_published(publisher):
     publisher.publish("volume", "created", {"name": "a"})
-    (event,) = Subscription(["volume"]).receive(publisher.link.sent[0])
+    (event,) = standing(Subscription(["volume"])).receive(publisher.link.sent[0])
     assert event == Event("volume", "here", "created", {"name": "a"}, 1, publisher.epoch, 1_800_000_000.0)
     assert event.key == "volume.here.created"
 
@@ -47,7 +57,7 @@ def test_a_subscriber_sees_what_was_published(publisher):
 def test_numbers_count_each_topic_by_itself(publisher):
     for topic in ("volume", "lamp", "volume"):
         publisher.publish(topic, "x")
-    subscription = Subscription([])
+    subscription = standing(Subscription([]))
     assert [subscription.receive(data)[0].number for data in publisher.link.sent] == [1, 1, 2]
 
 
@@ -82,7 +92,7 @@ def test_patterns(pattern, prefix, key, fits):
 def test_a_gap_is_a_value_and_a_new_epoch_is_one_of_unknown_size(publisher):
     for number in range(5):
         publisher.publish("volume", "created", number)
-    subscription = Subscription(["volume"])
+    subscription = standing(Subscription(["volume"]))
     found = [item for index in (0, 3, 4) for item in subscription.receive(publisher.link.sent[index])]
     assert [item if isinstance(item, Gap) else item.number for item in found] == [1, Gap("volume", "here", 2, 3), 4, 5]
     clock = FakeClock()
@@ -96,7 +106,7 @@ def test_a_gap_is_a_value_and_a_new_epoch_is_one_of_unknown_size(publisher):
 def test_a_gap_is_seen_even_when_the_event_after_it_is_not_wanted(publisher):
     for name in ("a", "b", "b"):
         publisher.publish("volume", name)
-    subscription = Subscription(["volume.*.a"])
+    subscription = standing(Subscription(["volume.*.a"]))
     assert len(subscription.receive(publisher.link.sent[0])) == 1
     assert subscription.receive(publisher.link.sent[2]) == [Gap("volume", "here", 2, 2)]
 
@@ -109,10 +119,10 @@ def test_who_has_no_role_is_refused_by_name_and_counted(publisher, caplog):
     subscription = Subscription(["volume"])
     question = subscription.prefixes[-1]
     with pytest.raises(NotPermitted, match="uid 4242 may not subscribe"):
-        subscription.receive(question + b"\0" + link.answer(STRANGER))
+        subscription.receive(question + b"\0" + link.answer(STRANGER, question)[-1])
     assert not subscription.admitted
-    subscription.receive(b"!other\0" + link.answer(STRANGER))
-    subscription.receive(question + b"\0" + link.answer(ROOT))
+    subscription.receive(b"!other\0" + link.answer(STRANGER, b"!other")[-1])
+    subscription.receive(question + b"\0" + link.answer(ROOT, question)[-1])
     assert subscription.admitted
     assert publisher.stats() == {"published": 0, "refused": 2, "garbage": {}}
     assert len([record for record in caplog.records if "may not subscribe" in record.message]) == 1
@@ -155,5 +165,5 @@ def test_what_is_published_after_the_end_is_dropped(publisher):
 
 def test_a_fanout_is_told_without_its_arguments(publisher):
     publisher.tell_fanout("volume", "refresh", "abc-1")
-    (event,) = Subscription(["fanout.volume"]).receive(publisher.link.sent[0])
+    (event,) = standing(Subscription(["fanout.volume"])).receive(publisher.link.sent[0])
     assert (event.topic, event.name, event.payload) == ("fanout.volume", "refresh", {"request_id": "abc-1"})

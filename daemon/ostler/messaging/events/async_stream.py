@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.errors import ConnectionLost, MessagingError, OstlerError
 from ostler.messaging.events import Event, Gap, Subscription
 from ostler.messaging.transport import AsyncLink, Data, Transport
 
+if TYPE_CHECKING:
+    from ostler.messaging.events.replay import Refill, Replay
+
+AsyncAsk: TypeAlias = Callable[[str, dict[str, Any], Any], Awaitable[Any]]
+"""Calls a method of the daemon: its name, its arguments, the type of its result."""
 _ADMISSION = 10.0
+_WAITING = 20_000
+"""Events that wait for who iterates; more are dropped, and seen as a gap."""
 
 
 class AsyncEventStream(AsyncIterator[Event | Gap]):
@@ -22,11 +29,25 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
     seen. Iterating does so by itself; it ends when the stream is closed.
     """
 
-    def __init__(self, transport: Transport, subscription: Subscription, closed: Any) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        subscription: Subscription,
+        closed: Any,
+        *,
+        ask: AsyncAsk | None = None,
+        replay: Replay | None = None,
+        refetch: bool = False,
+    ) -> None:
         self._transport = transport
         self._subscription = subscription
         self._told_closed = closed
+        self._ask = ask
+        self._replay = replay
+        self._refetch = refetch
+        self._refill: Refill | None = None
         self._link: AsyncLink | None = None
+        self._ready: deque[Event | Gap] = deque()
         self._found: deque[Event | Gap] = deque()
         self._error: OstlerError | None = None
         self._changed = asyncio.Event()
@@ -46,13 +67,16 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
     async def __anext__(self) -> Event | Gap:
         if not self._subscription.admitted and not self._closed:
             await self._subscribe()
-        while not self._found:
-            if self._error is not None:
+        while not self._ready and not await self._read_journal():
+            if self._found:
+                self._sort(self._found.popleft())
+            elif self._error is not None:
                 raise self._error
-            if self._closed:
+            elif self._closed:
                 raise StopAsyncIteration
-            await self._wait()
-        return self._found.popleft()
+            else:
+                await self._wait()
+        return self._ready.popleft()
 
     def close(self) -> None:
         """Unsubscribe. May be called twice."""
@@ -63,6 +87,39 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             self._link.close()
         self._changed.set()
         self._told_closed(self)
+
+    def _sort(self, item: Event | Gap) -> None:
+        """Give an item to the user, or fetch first what a gap stands for."""
+        if self._refetch and isinstance(item, Gap) and item.kept:
+            from ostler.messaging.events.replay import Refill
+
+            self._refill = Refill(self._subscription, item)
+        else:
+            self._ready.append(item)
+
+    async def _read_journal(self) -> bool:
+        """Read a page of the journal if that is due; return whether something was found."""
+        if self._ask is None or self._closed:
+            return False
+        if self._replay is not None:
+            if not self._replay.done:
+                self._ready.extend(self._replay.take(await self._ask(*self._replay.ask())))
+            if self._replay.done:
+                self._replay = None
+                self._found.extend(self._subscription.release())
+        elif self._refill is not None:
+            await self._fill(self._ask, self._refill)
+        return bool(self._ready)
+
+    async def _fill(self, ask: AsyncAsk, refill: Refill) -> None:
+        try:
+            self._ready.extend(refill.take(await ask(*refill.ask())))
+        except OstlerError:  # the gap is no secret: it is seen, and can be asked for again
+            self._ready.extend(refill.rest())
+            self._refill = None
+            return
+        if refill.done:
+            self._refill = None
 
     async def _subscribe(self) -> Self:
         try:
@@ -89,6 +146,8 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         await self._changed.wait()
 
     def _receive(self, data: Data) -> None:
+        if len(self._found) + self._subscription.held >= _WAITING:
+            return  # the numbers of what comes when there is room again tell what is missing
         try:
             self._found.extend(self._subscription.receive(data))
         except OstlerError as error:

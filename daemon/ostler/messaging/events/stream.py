@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.clock import Clock
-from ostler.errors import ConnectionLost
-from ostler.messaging.events import Event, Gap, Subscription
+from ostler.errors import ConnectionLost, InvalidInput, OstlerError
+from ostler.messaging.events.event import Event, Gap
+from ostler.messaging.events.subscription import Subscription
 from ostler.messaging.transport import Transport
 
+if TYPE_CHECKING:
+    from ostler.messaging.events.replay import Refill, Replay, Since
+
+Ask: TypeAlias = Callable[[str, dict[str, Any], Any], Any]
+"""Calls a method of the daemon: its name, its arguments, the type of its result."""
 _ADMISSION = 10.0
 _FOR_EVER = 3600.0
+
+
+def subscription_to(patterns: Iterable[str], since: Since | None, *, last: bool) -> tuple[Subscription, Replay | None]:
+    """Return a subscription, and what reads the journal before it; None for that when only live events are wanted.
+
+    Raises:
+        InvalidInput: Both were asked for: last events and those since a number; or that is none.
+    """
+    if since is None:
+        return Subscription(patterns, last=last), None
+    if last:
+        raise InvalidInput("a subscription begins with last events or with those since a number, not with both")
+    from ostler.messaging.events.replay import Replay
+
+    subscription = Subscription(patterns, hold=True)
+    return subscription, Replay(subscription, since)
 
 
 class EventStream(Iterator[Event | Gap]):
@@ -22,10 +44,25 @@ class EventStream(Iterator[Event | Gap]):
     Iterating blocks until the next event; it ends when the stream is closed.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, subscription: Subscription, closed: Any) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        subscription: Subscription,
+        closed: Any,
+        *,
+        ask: Ask | None = None,
+        replay: Replay | None = None,
+        refetch: bool = False,
+    ) -> None:
         self._clock = clock
         self._subscription = subscription
         self._told_closed = closed
+        self._ask = ask
+        self._replay = replay
+        self._refetch = refetch
+        self._refill: Refill | None = None
+        self._ready: deque[Event | Gap] = deque()
         self._found: deque[Event | Gap] = deque()
         self._open = True
         self._link = transport.subscribe(subscription.prefixes)
@@ -53,14 +90,18 @@ class EventStream(Iterator[Event | Gap]):
 
         Raises:
             ConnectionLost: The daemon has gone.
+            OstlerError: The journal was asked for, and could not be read.
         """
         until = self._clock.monotonic() + timeout
-        while self._open and not self._found:
+        while self._open and not self._ready and not self._read_journal():
+            if self._found:
+                self._sort(self._found.popleft())
+                continue
             left = until - self._clock.monotonic()
             self._take(max(0.0, left))
-            if left <= 0:
+            if left <= 0 and not self._found:
                 break
-        return self._found.popleft() if self._found else None
+        return self._ready.popleft() if self._ready else None
 
     def close(self) -> None:
         """Unsubscribe. May be called twice."""
@@ -68,6 +109,39 @@ class EventStream(Iterator[Event | Gap]):
             self._open = False
             self._link.close()
             self._told_closed(self)
+
+    def _sort(self, item: Event | Gap) -> None:
+        """Give an item to the user, or fetch first what a gap stands for."""
+        if self._refetch and isinstance(item, Gap) and item.kept:
+            from ostler.messaging.events.replay import Refill
+
+            self._refill = Refill(self._subscription, item)
+        else:
+            self._ready.append(item)
+
+    def _read_journal(self) -> bool:
+        """Read a page of the journal if that is due; return whether something was found."""
+        if self._ask is None:
+            return False
+        if self._replay is not None:
+            if not self._replay.done:
+                self._ready.extend(self._replay.take(self._ask(*self._replay.ask())))
+            if self._replay.done:
+                self._replay = None
+                self._found.extend(self._subscription.release())
+        elif self._refill is not None:
+            self._fill(self._ask, self._refill)
+        return bool(self._ready)
+
+    def _fill(self, ask: Ask, refill: Refill) -> None:
+        try:
+            self._ready.extend(refill.take(ask(*refill.ask())))
+        except OstlerError:  # the gap is no secret: it is seen, and can be asked for again
+            self._ready.extend(refill.rest())
+            self._refill = None
+            return
+        if refill.done:
+            self._refill = None
 
     def _take(self, timeout: float) -> None:
         for data in self._link.receive(timeout):

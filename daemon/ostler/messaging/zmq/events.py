@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _PREFIX_LIMIT = 512
+_LOOK_EVERY = 16
+"""After so many events ZeroMQ is made to look how much its subscribers have read."""
 
 
 class XPubLink:
@@ -41,7 +45,12 @@ class XPubLink:
         self._closed = False
         self._drain: Drain | None = None
         self._admit: Callable[[Peer], bool] | None = None
-        self._answer: Callable[[Peer], bytes] | None = None
+        self._answer: Callable[[Peer, bytes], list[bytes]] | None = None
+        self._subscribed: Counter[bytes] = Counter()
+        self._refused: Counter[bytes] = Counter()
+        self._sent = 0
+        # The method of the base class without the conveniences on top of it: this runs for each event.
+        self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
         try:
             self._socket.set(zmq.XPUB_MANUAL, 1)
             self.entrance = Entrance(self._socket, address, how)
@@ -51,7 +60,12 @@ class XPubLink:
         self.address = self.entrance.address
         self._peers = self.entrance.peers
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer], bytes]) -> None:
+    @property
+    def subscribers(self) -> bool:
+        """See `EventLink.subscribers`."""
+        return bool(self._subscribed)
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
         """See `EventLink.start`."""
         self._admit, self._answer = admit, answer
         self._drain = Drain(self._socket, self._take)
@@ -60,7 +74,11 @@ class XPubLink:
         """See `EventLink.publish`."""
         if self._closed:
             return
-        self._socket.send(data, NOBLOCK)  # a subscriber that does not read loses it; XPUB never says Again
+        self._sent += 1
+        if not self._sent % _LOOK_EVERY:
+            # ZeroMQ looks only now and then how much its subscribers have read, and would drop what they have room for.
+            self._socket.get(zmq.EVENTS)
+        self._send(data, NOBLOCK)  # a subscriber that does not read loses it; XPUB never says Again
         if self._drain is not None:
             self._drain.after_send()
 
@@ -85,6 +103,7 @@ class XPubLink:
     def _subscription(self, verb: bytes, prefix: bytes, frame: zmq.Frame) -> None:
         if verb == b"\0":
             self._socket.set(zmq.UNSUBSCRIBE, prefix)
+            self._unsubscribed(prefix)
             return
         peer = self._peers.of(frame)
         if verb != b"\1":
@@ -98,7 +117,18 @@ class XPubLink:
         if prefix.startswith(CONTROL_PREFIX):
             # Only the one who asked is subscribed to this key, and only for this one answer.
             self._socket.set(zmq.SUBSCRIBE, prefix)
-            self._socket.send(prefix + b"\0" + self._answer(peer), NOBLOCK)
+            for part in self._answer(peer, prefix):
+                self._send(prefix + b"\0" + part, NOBLOCK)
             self._socket.set(zmq.UNSUBSCRIBE, prefix)
         elif self._admit(peer):
             self._socket.set(zmq.SUBSCRIBE, prefix)
+            self._subscribed[prefix] += 1
+        else:
+            self._refused[prefix] += 1
+
+    def _unsubscribed(self, prefix: bytes) -> None:
+        """Take note that one has gone: one of those that were refused, as long as there may be one."""
+        counts = self._refused if prefix in self._refused else self._subscribed
+        counts[prefix] -= 1
+        if counts[prefix] <= 0:
+            del counts[prefix]

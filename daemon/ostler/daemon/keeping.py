@@ -1,0 +1,105 @@
+"""The journal of events in a daemon: which topics are kept, where, and how they are read again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from ostler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ostler.clock import Clock
+    from ostler.config.core import EventsSection
+    from ostler.messaging import Publisher
+    from ostler.messaging.events.event import Event, JournalPage, JournalTopic, Position
+    from ostler.messaging.events.journal import Journal
+    from ostler.store import Store
+
+_log = logging.getLogger(__name__)
+_PAGE_LIMIT = 1000
+_POSITIONS_LIMIT = 1000
+
+
+class EventKeeping:
+    """Makes the journal when a topic is journaled, and brings it what a reload changes. On the loop.
+
+    Args:
+        publisher: What the events go out with.
+        store: Where they are kept.
+        clock: The source of time.
+        topics: The topics whose managers ask for a journal.
+    """
+
+    def __init__(self, publisher: Publisher, store: Store, clock: Clock, topics: Iterable[str]) -> None:
+        self._publisher = publisher
+        self._store = store
+        self._clock = clock
+        self._topics = sorted(topics)
+        self._journal: Journal | None = None
+
+    def apply(self, options: EventsSection) -> None:
+        """Take over what is configured; at the start and after a reload."""
+        self._publisher.last.limit(options.last_count, options.last_size)
+        patterns = [*self._topics, *options.journal]
+        if self._journal is None:
+            if all(pattern.startswith("!") for pattern in patterns):
+                return
+            self._journal = self._make()
+        from ostler.messaging.events.event import TopicPatterns
+        from ostler.messaging.events.journal import JournalLimits
+
+        self._journal.limits = JournalLimits(options.journal_count, options.journal_age)
+        self._publisher.set_journal(self._journal, TopicPatterns(patterns).fits)
+
+    def _make(self) -> Journal:
+        from ostler.messaging.events.journal import Journal, JournalLimits
+        from ostler.store.journal import EventRecords
+        from ostler.store.outage import Outage
+
+        records = EventRecords(self._store, self._clock, self._publisher.host)
+        trouble = Outage(_log, "writing to the journal of events", self._clock)
+        return Journal(self._publisher, records, self._clock, trouble, JournalLimits())
+
+    async def close(self) -> None:
+        """Write what waits, for a moment."""
+        if self._journal is not None:
+            await self._journal.close()
+
+
+async def journal_topics(store: Store, clock: Clock, host: str) -> list[JournalTopic]:
+    """Return the topics of the journal.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    from ostler.messaging.events.event import JournalTopic
+    from ostler.store.journal import EventRecords
+
+    found = await EventRecords(store, clock, host).topics()
+    return [JournalTopic(row.topic, host, row.first, row.last, row.epoch) for row in found]
+
+
+async def journal_page(store: Store, clock: Clock, host: str, positions: Sequence[Position], limit: int) -> JournalPage:
+    """Return the next events of the journal after some positions.
+
+    Raises:
+        InvalidInput: Too many positions, or no sensible limit.
+        StoreError: It cannot be read.
+    """
+    import msgspec
+
+    from ostler.messaging.events.event import JournalPage, JournalStart
+    from ostler.store.journal import EventRecords
+
+    if not 1 <= limit <= _PAGE_LIMIT or len(positions) > _POSITIONS_LIMIT:
+        raise InvalidInput(
+            f"the journal is read for at most {_POSITIONS_LIMIT} topics and {_PAGE_LIMIT} events at once, "
+            f"not for {len(positions)} and {limit}"
+        )
+    wanted = [(place.topic, place.after, place.epoch) for place in positions]
+    starts, events, more = await EventRecords(store, clock, host).since(wanted, limit)
+    # They are on the wire as they are in the store.
+    packed = cast("list[Event]", [msgspec.Raw(data) for data in events])
+    found = [JournalStart(start.topic, host, start.after, start.last, start.anew) for start in starts]
+    return JournalPage(found, packed, more)

@@ -1,0 +1,264 @@
+"""The journal of events: what was published on journaled topics, by number."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from ostler.clock import Clock
+from ostler.errors import StoreError
+from ostler.store.current import current_session
+from ostler.store.store import Store
+
+T = TypeVar("T")
+_TRIM_PIECE = 1000
+"""The most rows that one write removes, so that nobody waits long for it."""
+_PAGE_SIZE = 1024 * 1024
+"""The bytes after which a page ends."""
+
+
+class EventRow(Protocol):
+    """One event to keep."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The run that gave the number."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Its number in the topic."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """When it was published, wall time."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The event itself."""
+        ...
+
+
+class TopicNumbers(NamedTuple):
+    """A topic of the journal: the lowest number that is kept (above `last` when none is), the last one, its epoch."""
+
+    topic: str
+    first: int
+    last: int
+    epoch: int
+
+
+class Start(NamedTuple):
+    """Where reading of a topic begins: after `after`; `anew` says that the position asked for is not known here."""
+
+    topic: str
+    after: int
+    last: int
+    anew: bool
+
+
+class Page(NamedTuple):
+    """A part of the journal: where each topic begins, the next events in the order of time, whether there are more."""
+
+    starts: list[Start]
+    events: list[bytes]
+    more: bool
+
+
+class EventRecords:
+    """The journal of one host. The methods are for the loop; the database works on the store's threads.
+
+    Args:
+        store: Where it is kept.
+        clock: The source of time.
+        host: This host's name.
+    """
+
+    def __init__(self, store: Store, clock: Clock, host: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._host = host
+
+    async def numbers(self) -> tuple[dict[str, int], int]:
+        """Return the last number of each topic, and the highest epoch there was.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+
+        def read(database: sqlite3.Connection) -> tuple[dict[str, int], int]:
+            last = dict(database.execute("SELECT topic, last FROM event_topics WHERE host = ?", (self._host,)))
+            return last, database.execute("SELECT ifnull(max(epoch), 0) FROM event_epochs").fetchone()[0]
+
+        return await self._read(read)
+
+    async def append(self, rows: Sequence[EventRow]) -> None:
+        """Write events, in one commit; those that are there already are written again.
+
+        Raises:
+            StoreError: It cannot be written; nothing of it is.
+        """
+        await self._store.awrite(lambda: self._append(_connection(), rows), label="journal of events")
+
+    def _append(self, database: sqlite3.Connection, rows: Sequence[EventRow]) -> None:
+        ids: dict[str, int] = {}
+        begun: dict[tuple[str, int], int] = {}
+        last: dict[str, int] = {}
+        for row in rows:
+            begun.setdefault((row.topic, row.epoch), row.number)
+            last[row.topic] = row.number
+        for topic, number in last.items():
+            ids[topic] = database.execute(
+                "INSERT INTO event_topics (host, topic, last) VALUES (?, ?, ?)"
+                " ON CONFLICT (host, topic) DO UPDATE SET last = max(last, excluded.last) RETURNING id",
+                (self._host, topic, number),
+            ).fetchone()[0]
+        first = [(ids[topic], epoch, number) for (topic, epoch), number in begun.items()]
+        database.executemany("INSERT OR IGNORE INTO event_epochs VALUES (?, ?, ?)", first)
+        events = [(ids[row.topic], row.number, row.at, row.data) for row in rows]
+        database.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?)", events)
+
+    async def topics(self) -> list[TopicNumbers]:
+        """Return what is kept, by topic.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+
+        def read(database: sqlite3.Connection) -> list[TopicNumbers]:
+            found = database.execute(
+                "SELECT topic, ifnull((SELECT min(number) FROM events WHERE topic_id = id), last + 1), last,"
+                " ifnull((SELECT max(epoch) FROM event_epochs WHERE topic_id = id), 0)"
+                " FROM event_topics WHERE host = ? ORDER BY topic",
+                (self._host,),
+            )
+            return [TopicNumbers(*row) for row in found]
+
+        return await self._read(read)
+
+    async def since(self, positions: Iterable[tuple[str, int, int]], limit: int) -> Page:
+        """Return the next events after some positions.
+
+        Args:
+            positions: For each topic: its name, the number after which to begin, and the epoch that gave the number (0
+                for the number as it stands here).
+            limit: The most events.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        return await self._read(lambda database: self._page(database, list(positions), limit))
+
+    def _page(self, database: sqlite3.Connection, positions: list[tuple[str, int, int]], limit: int) -> Page:
+        starts, found = [], []
+        for topic, after, epoch in positions:
+            known = database.execute(
+                "SELECT id, last FROM event_topics WHERE host = ? AND topic = ?", (self._host, topic)
+            ).fetchone()
+            if known is None:
+                starts.append(Start(topic, 0, 0, after > 0 or epoch > 0))
+                continue
+            epochs = database.execute(
+                "SELECT epoch, first FROM event_epochs WHERE topic_id = ? ORDER BY epoch", (known[0],)
+            ).fetchall()
+            begin, anew = start_after(after, epoch, known[1], epochs)
+            starts.append(Start(topic, begin, known[1], anew))
+            found.append(
+                database.execute(
+                    "SELECT at, data FROM events WHERE topic_id = ? AND number > ? ORDER BY number LIMIT ?",
+                    (known[0], begin, limit + 1),
+                )
+            )
+        # By time, and never against the order of a topic, even when the clock was set back.
+        return _cut(starts, heapq.merge(*found, key=lambda row: row[0]), limit)
+
+    async def trim(self, count: int, age: float) -> None:
+        """Remove what is above `count` for each topic, or older than `age` seconds; in small writes.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        before = self._clock.wall() - age
+        for topic in await self.topics():
+            while await self._store.awrite(
+                lambda topic=topic: self._trim(_connection(), topic.topic, topic.last - count, before),  # type: ignore[misc]
+                label="trim the journal of events",
+            ):
+                pass
+
+    def _trim(self, database: sqlite3.Connection, topic: str, number: int, before: float) -> bool:
+        """Remove the oldest events up to a number or a time, with epochs that have none; return whether more may be."""
+        (number_of,) = database.execute(
+            "SELECT id FROM event_topics WHERE host = ? AND topic = ?", (self._host, topic)
+        ).fetchone()
+        oldest = database.execute(
+            "SELECT number, at FROM events WHERE topic_id = ? ORDER BY number LIMIT ?", (number_of, _TRIM_PIECE)
+        ).fetchall()
+        gone = 0
+        for event, at in oldest:
+            if event > number and at >= before:
+                break
+            gone += 1
+        if not gone:
+            return False
+        up_to = oldest[gone - 1][0]
+        database.execute("DELETE FROM events WHERE topic_id = ? AND number <= ?", (number_of, up_to))
+        database.execute(
+            "DELETE FROM event_epochs WHERE topic_id = ?1 AND epoch < (SELECT max(epoch) FROM event_epochs"
+            " WHERE topic_id = ?1 AND first <= ?2)",
+            (number_of, up_to + 1),
+        )
+        return gone == _TRIM_PIECE
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._store.aread(lambda: read(_connection()))
+
+
+def start_after(after: int, epoch: int, last: int, epochs: Sequence[tuple[int, int]]) -> tuple[int, bool]:
+    """Return the number after which a reader goes on, and whether it knows of events that this journal does not.
+
+    Args:
+        after: The last number that the reader has seen.
+        epoch: The run that gave that number; 0 for any.
+        last: The last number in the journal.
+        epochs: The runs that are known, in order, each with its first number.
+    """
+    if not epoch:
+        return min(after, last), after > last
+    starts = [run for run, _ in epochs]
+    place = bisect_right(starts, epoch)  # the runs up to that one
+    end = epochs[place][1] - 1 if place < len(epochs) else last
+    known = place > 0 and starts[place - 1] == epoch
+    if place == 0 or known:
+        # A run before all that are known was trimmed; its numbers are part of the same count.
+        return min(after, end), after > end
+    return end, True
+
+
+def _cut(starts: list[Start], rows: Iterable[tuple[float, bytes]], limit: int) -> Page:
+    events: list[bytes] = []
+    size = 0
+    for _, data in rows:
+        if len(events) >= limit or size > _PAGE_SIZE:
+            return Page(starts, events, True)
+        events.append(data)
+        size += len(data)
+    return Page(starts, events, False)
+
+
+def _connection() -> sqlite3.Connection:
+    here = current_session()
+    if here is None:
+        raise StoreError("the journal was used outside of a read or write")
+    connection: sqlite3.Connection = here.database.connection()
+    return connection

@@ -1,0 +1,177 @@
+"""Events of a real daemon: replay over a restart, and subscribers that are slow, late, or gone."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from harness import OSTLER, wait_for
+
+from ostler import Client
+from ostler.messaging import Event, Gap
+
+CONFIG = """
+[daemon]
+host = "h"
+[events]
+journal = ["kept*", "!kept-not"]
+journal_count = {count}
+[messaging]
+event_queue = {queue}
+[services.kept]
+manager = "event_subjects:Teller"
+[services.plain]
+manager = "event_subjects:Teller"
+[services.asked]
+manager = "event_subjects:KeptTeller"
+"""
+
+
+def configured(count=1000, queue=10_000):
+    return CONFIG.replace("{count}", str(count)).replace("{queue}", str(queue))
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    return make_daemon(configured()).start()
+
+
+def client_of(daemon):
+    return Client(root=str(daemon.root))
+
+
+def read(stream, until, patience=10.0):
+    """Return what a stream yields up to an event for which `until` is true."""
+    found = []
+    ends = time.monotonic() + patience
+    while time.monotonic() < ends:
+        item = stream.next(timeout=0.5)
+        if item is None:
+            continue
+        found.append(item)
+        if isinstance(item, Event) and until(item):
+            return found
+    raise AssertionError(f"waited in vain after {found[-3:]}")
+
+
+def topics_of(client):
+    """Return the rows of the journal's topics by name: topic, host, first, last, epoch."""
+    return {row[0]: row for row in client.call("ostler", "event_topics")}
+
+
+def numbers(found):
+    return [item.number if isinstance(item, Event) else item for item in found]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_trap_replay_from_a_number_over_a_restart(daemon, how):
+    with client_of(daemon) as client:
+        client.call("kept", "tell", count=700)
+        client.call("asked", "tell_from_thread", count=5)
+        with client.events("kept", since=1) as stream:
+            found = read(stream, lambda event: event.number == 700)
+            assert numbers(found) == list(range(1, 701))
+            assert [event.payload["n"] for event in found] == list(range(700))
+            last = found[349]
+    daemon.signal(how)
+    daemon.wait_end()
+    told = len(daemon.notices.received)
+    daemon.start(wait=False)
+    daemon.wait_ready(after=told)
+    with client_of(daemon) as client:
+        with client.events("kept", since=last) as stream:
+            client.call("kept", "tell", count=50, begin=700)
+            found = read(stream, lambda event: event.payload["n"] == 749)
+            assert numbers(found) == list(range(351, 751)), "numbers go on, none is missing, none comes twice"
+            assert len({event.epoch for event in found}) == 2
+        with client.events("asked", since=3) as stream:
+            assert numbers(read(stream, lambda event: event.number == 5)) == [3, 4, 5]
+        assert set(topics_of(client)) == {"kept", "asked"}
+
+
+def test_trap_what_the_journal_no_longer_has_is_a_gap(make_daemon):
+    daemon = make_daemon(configured(count=100)).start()
+    with client_of(daemon) as client:
+        for _ in range(3):
+            client.call("kept", "tell", count=100)
+        wait_for(lambda: topics_of(client).get("kept", [0] * 3)[2] > 150, "the journal to be trimmed")
+        with client.events("kept", since=1) as stream:
+            found = read(stream, lambda event: event.number == 300)
+        first = found[1].number
+        assert found[0] == Gap("kept", "h", 1, first - 1, True)
+        assert numbers(found[1:]) == list(range(first, 301))
+        assert 150 < first <= 201
+
+
+def test_trap_a_slow_subscriber_is_told_and_can_fetch_again_what_it_missed(make_daemon):
+    daemon = make_daemon(configured(queue=100)).start()
+    with client_of(daemon) as client, client_of(daemon) as other:
+        with client.events("kept", refetch=True) as slow, client.events("plain") as plain, other.events("kept") as fast:
+            for _ in range(20):
+                other.call("kept", "tell", count=40, size=20_000)
+                other.call("plain", "tell", count=40, size=20_000)
+                for _ in range(40):
+                    assert isinstance(fast.next(timeout=5), Event), "the slow ones cost nobody else anything"
+            assert numbers(read(slow, lambda event: event.number == 800, 20)) == list(range(1, 801))
+            # Not journaled, and no event comes any more: it is told all the same, within seconds.
+            found, until = [], time.monotonic() + 15
+            while time.monotonic() < until and not (found and isinstance(found[-1], Gap)):
+                if (item := plain.next(timeout=0.5)) is not None:
+                    found.append(item)
+            assert found[-1].last == 800
+            seen = sum(1 for item in found if isinstance(item, Event))
+            lost = sum(item.last - item.first + 1 for item in found if isinstance(item, Gap))
+            assert seen + lost == 800
+            assert lost > 0
+
+
+def test_trap_a_subscriber_that_vanishes_harms_nobody(daemon):
+    command = [OSTLER, "--root", str(daemon.root), "events", "kept", "--from", "1"]
+    with client_of(daemon) as client, client.events("kept") as stays:
+        client.call("kept", "tell", count=1)
+        gone = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert "kept.h.told #1" in gone.stdout.readline()
+        os.kill(gone.pid, signal.SIGSTOP)
+        client.call("kept", "tell", count=50, size=10_000)
+        gone.kill()
+        gone.wait()
+        gone.stdout.close()
+        client.call("kept", "tell", count=50)
+        assert numbers(read(stays, lambda event: event.number == 101)) == list(range(1, 102))
+
+
+def test_trap_a_late_joiner_asks_for_the_last_event_of_each_key(daemon):
+    with client_of(daemon) as client:
+        for topic in ("kept", "plain"):
+            client.call(topic, "tell", count=3, name="on")
+            client.call(topic, "tell", count=2, name="off")
+        with client.events("plain", "kept.*.on", last=True) as stream:
+            client.call("plain", "tell", count=1, name="on")
+            found = read(stream, lambda event: event.topic == "plain" and event.number == 6)
+        assert {(event.key, event.number) for event in found} == {
+            ("plain.h.on", 3), ("plain.h.off", 5), ("kept.h.on", 3), ("plain.h.on", 6)
+        }  # fmt: skip
+
+
+def test_the_command_replays_in_json(daemon):
+    with client_of(daemon) as client:
+        client.call("kept", "tell", count=3)
+    command = [OSTLER, "--root", str(daemon.root), "--json", "events", "--from", "2", "--count", "2"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["number"] for line in lines] == [2, 3]
+    assert lines[0]["request_id"]
+    assert lines[0]["kept"] == 1
+
+
+def test_a_topic_is_journaled_and_no_longer_by_reload(daemon):
+    with client_of(daemon) as client:
+        client.call("plain", "tell", count=3)
+        daemon.configure(configured().replace('"kept*"', '"plain"'))
+        client.call("kept", "tell", count=3)
+        client.call("ostler", "reload")
+        client.call("kept", "tell", count=3)
+        client.call("plain", "tell", count=3)
+        wait_for(lambda: {name: row[3] for name, row in topics_of(client).items()} == {"kept": 3, "plain": 3}, "both")
