@@ -22,7 +22,7 @@ class Inbox:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._queue: deque[Callable[[], None]] = deque()
         self._awake = False
         # What is posted by one request is run together with what others posted: it must see none of theirs.
@@ -37,7 +37,7 @@ class Inbox:
         # clears the flag before it drains.
         self._awake = True
         try:
-            self._loop.call_soon_threadsafe(self._drain, context=self._context)
+            self.loop.call_soon_threadsafe(self._drain, context=self._context)
         except RuntimeError:  # the loop has closed; the process is on its way out
             self._awake = False
             self._queue.clear()

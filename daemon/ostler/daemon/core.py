@@ -165,6 +165,7 @@ class Daemon:
         journaled = {spec.topic for spec in self.assembly.specs if spec.manager.cls.journal_events}
         messages.keep_events(store, journaled, options)
         messages.start(Control(self, messages.dispatcher))
+        messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
         self.plugins.notify("ostler_started", host=self.host)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ostler.config.configuration import Configuration
     from ostler.config.core import MessagingSection
+    from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
     from ostler.messaging import AsyncClient
     from ostler.store import Store
@@ -49,6 +50,8 @@ class Messages:
         )
         self._inbox = inbox
         self.ports: Ports | None = None
+        self.peers: PeerLinks | None = None
+        self._store: Store | None = None
         rpc_link = transport.serve_rpc()
         try:
             self._events_link = self._serve_events(configuration)
@@ -117,8 +120,23 @@ class Messages:
         self._keeping = EventKeeping(self.publisher, store, self.dispatcher.clock, topics)
         self._keeping.apply(configuration.events)
 
+    def reach_peers(self, store: Store, configuration: Configuration) -> None:
+        """Keep links to other daemons, if there are any in the configuration, now or after a reload.
+
+        Args:
+            store: The database, which keeps what services they have.
+            configuration: Where they are.
+        """
+        self._store = store
+        if self.peers is not None:
+            self.peers.apply(configuration)
+        elif configuration.network.peers:
+            from ostler.daemon.peers import PeerLinks
+
+            self.peers = PeerLinks(configuration, self.client.router, store, self.dispatcher.clock)
+
     def apply(self, configuration: Configuration) -> None:
-        """Take over what a reload may change: who may do what, and limits."""
+        """Take over what a reload may change: who may do what, limits, keys and peers."""
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
         self.dispatcher.set_policy(policy_of(configuration))
@@ -129,6 +147,8 @@ class Messages:
             server.keeping = keeping_of(configuration.messaging)
         if self.ports is not None:
             self.ports.apply(configuration)
+        if self._store is not None:
+            self.reach_peers(self._store, configuration)
         if self._keeping is not None:
             self._keeping.apply(configuration.events)
 
@@ -147,7 +167,11 @@ class Messages:
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
         found = {"rpc": self.server.stats(), "events": self.publisher.stats(), "topics": self.dispatcher.stats()}
-        return found if self.ports is None else {**found, "network": self.ports.stats()}
+        if self.ports is not None:
+            found["network"] = self.ports.stats()
+        if self.peers is not None:
+            found["peers"] = self.peers.stats()
+        return found
 
     async def close(self) -> None:
         """Stop answering, and remove the sockets."""
@@ -156,6 +180,8 @@ class Messages:
                 await self._self.close()
             except MessagingError as error:
                 _log.debug("the self-call could not be closed: %s", describe(error))
+        if self.peers is not None:
+            await self.peers.close()
         if self.ports is not None:
             self.ports.close()
         self.server.close()

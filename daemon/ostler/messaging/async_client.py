@@ -38,7 +38,8 @@ class AsyncClient:
     made anew with the next one after it was lost.
 
     Args:
-        address: The daemon's address, `ipc:///run/ostler/rpc.sock` or `tcp://node2:7890`; None for the one below `root`.
+        address: The daemon's address, `ipc:///run/ostler/rpc.sock` or `tcp://node2:7890`; None for the one below
+            `root`.
         root: The folder given to `ostler --root`; None for `OSTLER_ROOT`, else the usual places.
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.

@@ -14,8 +14,9 @@ import msgspec
 from ostler.aio import Inbox
 from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
 from ostler.messaging.context import Progress, current_context
-from ostler.messaging.envelope import VERSION, Request, encode_value
+from ostler.messaging.envelope import FANOUT, VERSION, Request, encode_value
 from ostler.messaging.events import Publisher
+from ostler.messaging.routing import Router
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
@@ -44,6 +45,7 @@ class LocalServiceClient:
         topic: The topic of the service this is for; events are published under it.
         timeout: Deadline in seconds of a call that names none and is not made inside a request.
         upgrades: Knows which versions may be used; one that knows nothing by default.
+        router: Knows the other daemons; one that knows none by default.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class LocalServiceClient:
         topic: str,
         timeout: float | None = 60.0,
         upgrades: Upgrades | None = None,
+        router: Router | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._inbox = inbox
@@ -62,13 +65,20 @@ class LocalServiceClient:
         self._topic = topic
         self._timeout = timeout
         self.upgrades = upgrades or Upgrades(dispatcher.clock)
+        self.router = router or Router(dispatcher.host, dispatcher.is_open)
         self._numbers = itertools.count(1)
         self._local_streams: LocalStreams | None = None
 
     def for_topic(self, topic: str) -> LocalServiceClient:
         """Return a client for another service of the same daemon."""
         return LocalServiceClient(
-            self._dispatcher, self._inbox, self._publisher, topic=topic, timeout=self._timeout, upgrades=self.upgrades
+            self._dispatcher,
+            self._inbox,
+            self._publisher,
+            topic=topic,
+            timeout=self._timeout,
+            upgrades=self.upgrades,
+            router=self.router,
         )
 
     def call(
@@ -169,6 +179,8 @@ class LocalServiceClient:
 
     def _ask(self, ask: Ask) -> Any:
         _not_on_a_loop(ask)
+        if not self.router.here(ask):
+            return self._ask_elsewhere(ask)
         arrived = threading.Event()
         call = self._request(ask, arrived.set)
         self._inbox.post(partial(self._dispatcher.dispatch, call))
@@ -183,6 +195,19 @@ class LocalServiceClient:
             forget()
         return call.outcome(ask)
 
+    def _ask_elsewhere(self, ask: Ask) -> Any:
+        timeout = allowed(current_context(), ask.timeout, self._timeout)
+        # The loop sees the request that is served on this thread: its deadline, its trace, and its end.
+        future = asyncio.run_coroutine_threadsafe(self._elsewhere(ask), self._inbox.loop)
+        try:
+            return future.result(None if timeout is None else timeout + 2 * _GRACE)
+        except TimeoutError as error:
+            if isinstance(error, OstlerError) or future.done():
+                raise
+            raise DeadlineExceeded(f"no answer to {ask.topic}.{ask.method} in time: the daemon's loop hangs") from None
+        finally:
+            future.cancel()
+
     def _check_hung(self, call: LocalCall) -> None:
         if call.until is not None and self._dispatcher.clock.monotonic() > call.until + _GRACE:
             raise DeadlineExceeded(
@@ -194,6 +219,15 @@ class LocalServiceClient:
     # ---------------------------------------------------------------- on the loop
 
     async def _aask(self, ask: Ask) -> Any:
+        return await (self._aask_here(ask) if self.router.here(ask) else self._elsewhere(ask))
+
+    async def _elsewhere(self, ask: Ask) -> Any:
+        if not ask.flags & FANOUT:
+            return await self.router.ask(ask)
+        reached = int(await self._aask_here(ask)) if self._dispatcher.is_open(ask.topic) else 0
+        return reached + await self.router.fan_out(ask)
+
+    async def _aask_here(self, ask: Ask) -> Any:
         arrived = asyncio.Event()
         call = self._request(ask, arrived.set)
         forget = self._follow(call)

@@ -147,6 +147,10 @@ class Dispatcher:
         endpoint = self._endpoints.get(topic)
         return endpoint.methods.get(name) if endpoint is not None else None
 
+    def is_open(self, topic: str) -> bool:
+        """Return whether a topic is open here. Any thread."""
+        return topic in self._endpoints
+
     def topics(self) -> list[str]:
         """Return the open topics, sorted."""
         return sorted(self._endpoints)

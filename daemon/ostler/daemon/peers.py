@@ -1,0 +1,91 @@
+"""The daemon's links to other daemons, and what is kept of their services in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from ostler.aio import TaskOwner
+from ostler.clock import Clock
+from ostler.daemon.ports import network_of, secret_of
+from ostler.errors import StoreError, describe
+from ostler.messaging.peers import Fleet, PeerAddress
+from ostler.messaging.routing import Router
+from ostler.messaging.transport import Limits, Transport
+from ostler.messaging.zmq import ZmqTransport
+from ostler.store import Store
+from ostler.store.observed import ObservedServices
+from ostler.types import ServiceStatus
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+
+_log = logging.getLogger(__name__)
+
+
+class PeerLinks:
+    """Keeps a link to each peer of the configuration, and its services in the services table. On the loop.
+
+    Args:
+        configuration: Where the peers are, and the keys.
+        router: Brings requests to them.
+        store: The database.
+        clock: The source of time.
+    """
+
+    def __init__(self, configuration: Configuration, router: Router, store: Store, clock: Clock) -> None:
+        # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
+        self._context = zmq.Context()
+        self._configuration = configuration
+        self._router = router
+        self._observed = ObservedServices(store, clock)
+        self._store = store
+        self._writes = TaskOwner("services of peers")
+        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._saw)
+        self.apply(configuration)
+        router.fleet = self.fleet
+
+    def apply(self, configuration: Configuration) -> None:
+        """Take over where the peers are, and our own key."""
+        options = configuration.network
+        changed = options.peers and secret_of(configuration) != secret_of(self._configuration)
+        self._configuration = configuration
+        addresses = {
+            host: PeerAddress(peer.rpc, tuple(options.keys_of(host)))
+            for host, peer in options.peers.items()
+            if host != self._router.host
+        }
+        self.fleet.set(addresses, options.poll_interval)
+        if changed:
+            self.fleet.renew()
+
+    def stats(self) -> dict[str, Any]:
+        """Return what is known of each peer."""
+        return self.fleet.stats()
+
+    async def close(self) -> None:
+        """End all links."""
+        self._router.fleet = None
+        await self.fleet.close()
+        await self._writes.cancel()
+        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+
+    def _transport(self, address: PeerAddress, key: str) -> Transport:
+        messaging = self._configuration.messaging
+        limits = Limits(max_message_size=messaging.max_message_size, queue=messaging.event_queue)
+        network = network_of(self._configuration)._replace(server=key)
+        return ZmqTransport(address.rpc, limits=limits, network=network, context=self._context)
+
+    def _saw(self, host: str, rows: Sequence[ServiceStatus]) -> None:
+        if self._observed.is_news(host, rows):
+            self._writes.spawn(self._keep(host, rows), name=f"keep the services of {host}")
+
+    async def _keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:
+        try:
+            await self._store.awrite(lambda: self._observed.keep(host, rows), label=f"services of {host}")
+        except StoreError as error:
+            _log.debug("the services of %s were not kept: %s", host, describe(error))

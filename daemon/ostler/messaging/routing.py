@@ -1,0 +1,114 @@
+"""Where a request of a service goes: to this daemon, or to one of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ostler.errors import Busy, ConnectionLost, Draining, NotRunning, OstlerError, TargetNotFound, joined
+from ostler.messaging.envelope import FANOUT
+from ostler.messaging.rpc.core import Ask
+
+if TYPE_CHECKING:
+    from ostler.messaging.peers import Fleet, PeerDaemon
+
+_NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
+"""Errors after which the work has surely not begun, so that another member may be asked."""
+
+
+class Router:
+    """Chooses the daemon for each request. On the loop's thread, except for `here`.
+
+    Args:
+        host: The name of this host.
+        is_open: Whether a topic is open in this daemon.
+    """
+
+    def __init__(self, host: str, is_open: Callable[[str], bool]) -> None:
+        self.host = host
+        self.fleet: Fleet | None = None
+        self._is_open = is_open
+        self._turns: dict[str, Iterator[int]] = defaultdict(itertools.count)
+
+    def here(self, ask: Ask) -> bool:
+        """Return whether this daemon itself is to serve a request, or to refuse it. Any thread."""
+        if self.fleet is None or ask.host == self.host:
+            return True
+        if ask.host:
+            return False
+        if ask.flags & FANOUT:
+            return not self.fleet.members(ask.topic)
+        return self._is_open(ask.topic) or not self.fleet.members(ask.topic)
+
+    async def ask(self, ask: Ask) -> Any:
+        """Have another daemon serve a request, and return its result.
+
+        Raises:
+            TargetNotFound: There is no such host.
+            NotRunning: It is away, or all are that have such a service.
+            OstlerError: What the request came to.
+        """
+        fleet = self._fleet()
+        if not ask.host:
+            return await self._ask_any(ask)
+        peer = fleet.peers.get(ask.host)
+        if peer is None:
+            raise TargetNotFound(
+                f"there is no host {ask.host!r} for {ask.topic}.{ask.method}",
+                hint=f"there is: {', '.join(sorted({self.host, *fleet.peers}))}; others are named in [network.peers]",
+                topic=ask.topic, host=ask.host,
+            )  # fmt: skip
+        if not peer.up:
+            raise peer.away()
+        return await peer.client.ask(ask)
+
+    async def fan_out(self, ask: Ask) -> int:
+        """Bring a fanout to all members on other hosts that can be reached; return how many accepted it.
+
+        Raises:
+            OstlerError: One of them could not take the request as it is, such as arguments that do not fit.
+        """
+        members = [peer for peer in self._fleet().members(ask.topic) if peer.up]
+        found = await asyncio.gather(*(peer.client.ask(ask) for peer in members), return_exceptions=True)
+        reached = 0
+        for result in found:
+            if isinstance(result, int):
+                reached += result
+            elif isinstance(result, BaseException) and not isinstance(result, (*_NOT_TAKEN, ConnectionLost)):
+                raise result
+        return reached
+
+    async def _ask_any(self, ask: Ask) -> Any:
+        members = self._fleet().members(ask.topic)
+        first = next(self._turns[ask.topic]) % len(members) if members else 0
+        why: list[str] = []
+        last: OstlerError | None = None
+        for peer in [*members[first:], *members[:first]]:
+            if not peer.takes(ask.topic):
+                why.append(_why_not(peer, ask.topic))
+                continue
+            try:
+                return await peer.client.ask(ask._replace(host=peer.host))
+            except _NOT_TAKEN as error:
+                why.append(f"{peer.host}: {error.message}")
+                last = error
+        if last is not None and len(members) == 1:
+            raise last
+        raise (Busy if isinstance(last, Busy) else NotRunning)(
+            f"nobody takes {ask.topic}.{ask.method} now: {joined(why)}",
+            hint="see `ostler service list`", topic=ask.topic, retry_after=1.0,
+        )  # fmt: skip
+
+    def _fleet(self) -> Fleet:
+        assert self.fleet is not None  # noqa: S101 - `here` was asked before
+        return self.fleet
+
+
+def _why_not(peer: PeerDaemon, topic: str) -> str:
+    if not peer.up:
+        return peer.away().message
+    row = peer.services[topic]
+    return f"{peer.host}: {topic} is {'disabled' if not row.enabled else row.state}"
