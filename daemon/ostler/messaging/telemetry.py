@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
     from ostler.clock import Clock
     from ostler.errors import OstlerError
-    from ostler.messaging.async_client import AsyncClient
-    from ostler.messaging.client import Client
     from ostler.messaging.rpc.call import Call
-    from ostler.messaging.rpc.core import Ask, ClientCore, Settle
+    from ostler.messaging.rpc.core import Ask, Settle
 
 SYSTEM = "ostler"
 _NAME = "ostler.messaging"
@@ -162,14 +160,3 @@ class OtelClientTracer:
             settle(result, error)
 
         return traceparent(found.trace_id, found.span_id, found.trace_flags) if found.is_valid else trace_now, settled
-
-
-def instrument(client: Client | AsyncClient, tracers: TracerProvider | None = None) -> None:
-    """Have every request of a client become a span of OpenTelemetry.
-
-    Args:
-        client: The client.
-        tracers: Where spans go; by default what the SDK of this process has set.
-    """
-    core: ClientCore = client._core  # noqa: SLF001 - ours; a client without spans pays for none
-    core.tracer = OtelClientTracer(tracers)

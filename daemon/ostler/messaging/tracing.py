@@ -7,10 +7,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ostler.errors import InvalidInput
+from ostler.errors import InvalidInput, OstlerError
 from ostler.messaging.context import Context, current_context
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+    from ostler.messaging.async_client import AsyncClient
+    from ostler.messaging.client import Client
 
 # Version ff is forbidden; a version above 00 may have more fields behind, of which nothing is known here.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
@@ -65,6 +71,23 @@ def trace_context(traceparent: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def instrument(client: Client | AsyncClient, tracers: TracerProvider | None = None) -> None:
+    """Have every request of a client become a span of OpenTelemetry.
+
+    Args:
+        client: The client.
+        tracers: Where spans go; by default what the SDK of this process has set.
+
+    Raises:
+        OstlerError: OpenTelemetry is not installed.
+    """
+    try:
+        from ostler.messaging.telemetry import OtelClientTracer
+    except ImportError as error:
+        raise OstlerError(f"there is no OpenTelemetry here: {error}", hint="pip install 'ostler[otel]'") from error
+    client._core.tracer = OtelClientTracer(tracers)  # noqa: SLF001 - ours; a client without spans pays for none
 
 
 def traceparent(trace_id: int, span_id: int, flags: int) -> str:

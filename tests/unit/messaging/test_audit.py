@@ -1,0 +1,215 @@
+"""The audit log on its way to the store."""
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.errors import BadEnvelope, InternalError, NotPermitted, StoreUnavailable, TargetNotFound
+from ostler.messaging import Context
+from ostler.messaging.audit import MADE_UP, WINDOW, AuditLog, line_of, origin_of, shown_arguments
+from ostler.messaging.envelope import VERSION, Request
+from ostler.messaging.exposed import exposed
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.endpoint import Endpoint
+from ostler.messaging.secret import SecretText
+from ostler.types import LOCAL_PEER, Peer
+
+BOB = Peer(1000, 1000, 7, "uid 1000")
+EVE = Peer(1001, 1001, 8, "uid 1001")
+
+
+class Lamp:
+    @exposed()
+    async def switch(self, ctx: object, lamp: str, on: bool = True, code: SecretText = "") -> None: ...
+
+    @exposed(changes=False)
+    async def look(self, ctx: object) -> None: ...
+
+
+ENDPOINT = Endpoint("lamp", "here", Lamp(), None)
+
+
+def find(topic, name):
+    return ENDPOINT.methods.get(name) if topic == "lamp" else None
+
+
+def call(method="switch", peer=BOB, arguments=None, *, admitted=True, topic="lamp"):
+    packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "desk"} if arguments is None else arguments))
+    made = Call(Request(VERSION, 1, topic, method, packed, request_id="r-1"), peer)
+    made.admitted = made.begun = admitted
+    if find(topic, method) is not None:
+        made.method = find(topic, method)
+    return made
+
+
+class Nested(Call):
+    __slots__ = ("parent",)
+
+
+def nested(parent, *, admitted=True):
+    packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "desk"}))
+    made = Nested(Request(VERSION, 1, "lamp", "switch", packed, request_id="r-1.1"), LOCAL_PEER)
+    made.parent, made.admitted, made.begun, made.method = parent, admitted, admitted, find("lamp", "switch")
+    return made
+
+
+class Book:
+    """Keeps what it is told, or is away."""
+
+    def __init__(self, **options):
+        self.clock = FakeClock()
+        self.rows = {}
+        self.away = False
+        self.log = AuditLog(self.clock, self.keep, find, **options)
+
+    async def keep(self, entries):
+        if self.away:
+            raise StoreUnavailable("the disk is full")
+        numbers = []
+        for entry in entries:
+            number = entry.number or len(self.rows) + 1
+            self.rows[number] = entry
+            numbers.append(number)
+        return numbers
+
+    def flushed(self):
+        asyncio.run(self.log.flush())
+        return list(self.rows.values())
+
+
+@pytest.fixture
+def book():
+    return Book()
+
+
+def test_what_changes_something_is_kept_with_who_what_when_and_how(book) -> None:
+    book.log.record(call(arguments={"lamp": "desk", "on": False, "code": "1234"}), None)
+    book.log.record(call("look"), None)
+    book.log.record(call("look"), TargetNotFound("it looked in vain"))
+    (entry,) = book.flushed()
+    assert (entry.who, entry.uid, entry.pid, entry.topic, entry.method) == ("uid 1000", 1000, 7, "lamp", "switch")
+    assert json.loads(entry.arguments) == {"lamp": "desk", "on": False, "code": "***"}
+    assert (entry.result, entry.refused, entry.request_id, entry.at) == ("done", False, "r-1", book.clock.wall())
+
+
+def test_the_same_refusal_within_a_minute_is_one_entry_that_counts(book) -> None:
+    for _ in range(5):
+        book.log.record(call(admitted=False), NotPermitted("no"))
+    assert [row.times for row in book.flushed()] == [5]
+    book.log.record(call(admitted=False), NotPermitted("no"))
+    book.log.record(call(admitted=False, peer=EVE), NotPermitted("no"))
+    book.log.record(call("look", admitted=False), NotPermitted("no"))
+    book.log.record(call(admitted=False), BadEnvelope("what"))
+    assert [row.times for row in book.flushed()] == [6, 1, 1, 1]
+    book.clock.advance(WINDOW)
+    book.log.record(call(admitted=False), NotPermitted("no"))
+    assert [row.times for row in book.flushed()] == [6, 1, 1, 1, 1]
+
+
+def test_work_that_was_begun_and_failed_is_an_entry_each_time(book) -> None:
+    for _ in range(3):
+        book.log.record(call(), InternalError("it broke"))
+    assert [(row.result, row.refused) for row in book.flushed()] == [("InternalError", False)] * 3
+
+
+def test_names_that_are_made_up_do_not_fill_the_disk(book) -> None:
+    for number in range(10_000):
+        book.log.record(call(f"made_up_{number}", admitted=False, topic=f"topic{number}"), TargetNotFound("no"))
+    rows = book.flushed()
+    assert len(rows) == MADE_UP + 1
+    assert sum(row.times for row in rows) == 10_000
+
+
+def test_a_store_that_is_away_is_said_once_and_the_lines_are_in_the_log(book, caplog) -> None:
+    book.away = True
+    for _ in range(2):
+        book.log.record(call(), None)
+        assert book.flushed() == []
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "cannot be written" in line]) == 1
+    assert [json.loads(line.removeprefix("audit: "))["method"] for line in lines if line.startswith("audit: ")] == [
+        "switch"
+    ] * 2
+    book.away = False
+    book.log.record(call(), None)
+    assert len(book.flushed()) == 1
+    assert "written to the database again" in caplog.text
+
+
+def test_more_than_can_wait_goes_to_the_log(caplog) -> None:
+    book = Book(size=3)
+    for _ in range(5):
+        book.log.record(call(), None)
+    assert caplog.text.count("audit: ") == 2
+    assert len(book.flushed()) == 3
+    assert book.log.stats() == {"kept": 3, "to_log": 2, "waiting": 0}
+
+
+def test_the_first_of_its_kind_is_handed_over_at_once(book) -> None:
+    async def main():
+        running = asyncio.create_task(book.log.run())
+        book.log.record(call(admitted=False), NotPermitted("no"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running.cancel()
+        return len(book.rows)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_a_defect_costs_the_caller_nothing(book, caplog) -> None:
+    book.log._find = None
+    book.log.record(call(), None)
+    assert "could not be made: lamp.switch of uid 1000" in caplog.text
+
+
+def test_a_call_between_managers_is_its_requests_and_the_daemons_own_is_not_kept(book) -> None:
+    outer = Context("vault", "put", peer=BOB)
+    outer.secrets = ("desk",)
+    middle = Context("vault", "more", peer=LOCAL_PEER)
+    middle.inherit(outer)
+    assert origin_of(nested(middle)) is BOB
+    assert origin_of(nested(Context("vault", "periodic"))) is None
+    assert origin_of(nested(None)) is None
+    book.log.record(nested(middle), None)
+    book.log.record(nested(None), None)
+    book.log.record(nested(middle, admitted=False), TargetNotFound("no"))
+    (entry,) = book.flushed()
+    assert (entry.who, entry.request_id) == ("uid 1000", "r-1.1")
+    assert entry.arguments == '{"lamp":"***"}'  # what the outer request keeps secret, handed on as it is
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({}, ""),
+        ({"lamp": "desk"}, '{"lamp":"desk"}'),
+        ({"lamp": "x" * 300}, '{"lamp":"(303 bytes)"}'),
+        ({"lamp": b"\x00"}, '{"lamp":"(1 bytes)"}'),
+        ({"lamb": "desk", "code": "1234"}, '{"lamb":"***","code":"***"}'),
+        ({"lamp": {"password": "x", "n": 1}}, '{"lamp":{"password":"***","n":1}}'),
+        (["desk"], "(6 bytes that are no arguments)"),
+        ({3: "desk"}, "(7 bytes that are no arguments)"),
+        ({"lamp": "x" * 70_000}, "(70011 bytes)"),
+    ],
+)
+def test_arguments_are_shown_short_and_without_secrets(arguments, shown) -> None:
+    assert shown_arguments(msgspec.msgpack.encode(arguments), find("lamp", "switch")) == shown
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x81", b"\x81\xa4lamp\xc1", b"\xdf\xff\xff\xff\xff"])
+def test_bytes_that_are_no_arguments_are_shown_as_such(raw) -> None:
+    assert "bytes" in shown_arguments(raw, find("lamp", "switch"))
+
+
+def test_arguments_of_a_method_that_is_not_there_are_not_shown() -> None:
+    assert shown_arguments(msgspec.msgpack.encode({"x": "secret perhaps"}), None) == '{"x":"***"}'
+
+
+def test_a_line_for_the_log_holds_everything(book) -> None:
+    book.log.record(call(), None)
+    (entry,) = book.flushed()
+    assert json.loads(line_of(entry))["who"] == "uid 1000"
