@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ class EchoManager(Manager):
     async def echo_async(self, ctx: Context, text: str = "") -> Echo:
         """Return the text, on the loop."""
         return Echo(self.options.greeting + text, os.getpid())
+
+    @exposed(role="viewer", changes=False)
+    async def ticks(self, ctx: Context, spacing: float = 0.01, mark: str = "") -> AsyncIterator[int]:
+        """Yield numbers until nobody reads on; leave a mark then."""
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+                await asyncio.sleep(spacing)
+        finally:
+            if mark:
+                Path(mark).write_text(str(ctx.cancelled), encoding="ascii")
 
     @exposed(role="operator")
     def sleep(self, ctx: Context, seconds: float) -> str:

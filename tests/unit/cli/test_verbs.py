@@ -11,13 +11,14 @@ import pytest
 
 from ostler.cli.verbs.config import differences
 from ostler.cli.verbs.periodic import state_of
-from ostler.errors import ConfigurationError, Problem
+from ostler.errors import ConfigurationError, Problem, WrongPattern
 from ostler.messaging.events import Event, Gap
 from ostler.types import (
     ArgumentDescription,
     Change,
     DriverState,
     DriverStatus,
+    MemberVersion,
     MethodDescription,
     OptionValue,
     PeriodicStatus,
@@ -26,16 +27,17 @@ from ostler.types import (
     Role,
     ServiceState,
     ServiceStatus,
+    Upgrade,
     Verdict,
 )
 
 NOW = 1_800_000_000.0
 
 CREATE = MethodDescription(
-    topic="volume", method="create", role=Role.OPERATOR, version="1.0", changes=True, result="Volume",
-    doc="Create a volume.\n\nIt is sparse.",
+    topic="volume", method="create", role=Role.OPERATOR, version="1.1", changes=True, result="Volume",
+    doc="Create a volume.\n\nIt is sparse.\n\nArgs:\n    name: Its name.", topic_version="1.3", secret=["size"],
     arguments=[
-        ArgumentDescription(name="name", type="str", required=True),
+        ArgumentDescription(name="name", type="str", required=True, doc="Its name."),
         ArgumentDescription(name="size", type="int", required=False, default="1"),
     ],
 )  # fmt: skip
@@ -174,6 +176,27 @@ def test_a_call_passes_arguments_and_shows_the_result(ostler: Any, client: Any, 
     assert arguments == {"owner": "x", "host": "node2", "timeout": 300.0}
 
 
+def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
+    client.answers["volume", "watch"] = WrongPattern("volume.watch yields", streams=True)
+    asked = []
+
+    def stream(topic, method, **arguments):
+        asked.append((topic, method, arguments))
+        yield from ("a\nb", {"name": "a", "size": 5}, 7, None)
+
+    client.stream = stream
+    assert ostler("call", "volume", "watch", "owner=x", "--timeout", "5") == (
+        0, 'a b\n{"name":"a","size":5}\n7\n-\n', ""
+    )  # fmt: skip
+    assert asked == [("volume", "watch", {"host": None, "timeout": 5.0, "owner": "x"})]
+    assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'
+
+
+def test_call_of_what_is_asked_for_wrongly_otherwise_is_an_error(ostler, client):
+    client.answers["volume", "list"] = WrongPattern("volume.list does not yield", streams=False)
+    assert ostler("call", "volume", "list").code == 2
+
+
 def test_what_was_typed_is_for_the_service_to_convert(ostler: Any, client: Any, answer: Any) -> None:
     answer("create", None, topic="volume")
     words = ["name=10", "size=10", "on=true", 'tags=["x"]', 'text="a b"', "none=null", "options={}"]
@@ -200,7 +223,10 @@ def test_the_help_of_a_method_is_the_daemons_description(ostler: Any, answer: An
         0,
         (
             "volume.create(name: str, size: int = 1) -> Volume\n"
-            "  role operator, since version 1.0\n  Create a volume.\n\n  It is sparse.\n"
+            "  role operator; since version 1.1 (volume is 1.3)\n  Create a volume.\n\n  It is sparse.\n\n"
+            "ARGUMENT  TYPE  DEFAULT   WHAT IT IS\n"
+            "name      str   required  Its name.\n"
+            "size      int   1         secret: shown nowhere\n\n"
             "  try: ostler call volume create name=… [size=…]\n"
         ),
         "",
@@ -214,10 +240,30 @@ def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:
     answer("describe", [CREATE])
     assert ostler("describe", "volume").out == (
         "METHOD                                      ROLE      VERSION  WHAT IT DOES\n"
-        "create(name: str, size: int = 1) -> Volume  operator  1.0      Create a volume.\n"
+        "create(name: str, size: int = 1) -> Volume  operator  1.1      Create a volume.\n"
     )
     assert "It is sparse." in ostler("describe", "volume", "create").out
     assert json.loads(ostler("describe", "volume", "create", "--json").out)["method"] == "create"
+
+
+def test_what_holds_an_upgrade_back_is_shown_by_topic(ostler: Any, client: Any, answer: Any) -> None:
+    old = MemberVersion(host="node2", version="1.0", why="down, and counts for 20 s more")
+    pinned = MemberVersion(host="", version="1.0", why="pinned by `rpc_pins` in [messaging]")
+    rows = [
+        Upgrade(topic="lamp", upgrading=True, cap="1.0", newest="1.1", pinned_by=[old]),
+        Upgrade(topic="other", cap="1.0", newest="1.0"),
+        Upgrade(topic="volume", upgrading=True, cap="1.0", newest="1.1", pin="1.0", pinned_by=[pinned]),
+    ]
+    answer("service_versions", rows)
+    assert ostler("service", "versions").out == (
+        "TOPIC   MAY BE USED  NEWEST  PIN   UPGRADING  HELD BACK BY\n"
+        "lamp    1.0          1.1     auto  yes        node2 1.0 (down, and counts for 20 s more)\n"
+        "other   1.0          1.0     auto  no         -\n"
+        "volume  1.0          1.1     1.0   yes        1.0 (pinned by `rpc_pins` in [messaging])\n"
+    )
+    answer("service_versions", rows[:1])
+    assert json.loads(ostler("service", "versions", "lamp", "--json").out)[0]["pinned_by"][0]["host"] == "node2"
+    assert client.calls[-1][2]["topic"] == "lamp"
 
 
 def test_a_cast_says_that_it_was_accepted(ostler: Any, client: Any) -> None:

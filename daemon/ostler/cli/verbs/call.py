@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ostler.cli import kit, requests
+from ostler.errors import WrongPattern
 
 app = kit.app(group=False)
 
@@ -32,6 +33,7 @@ def call(
     `ostler call TOPIC METHOD --help` shows what the method takes, `ostler describe TOPIC` which methods there are. A
     list or table is written as JSON.
     Progress is shown while the call runs; Ctrl-C cancels it on the server as well.
+    What a method yields is written item by item as it comes, one line each; TIME is for each item then.
     """
     if not (topic and method):
         _help_or_usage(context, wants_help)
@@ -42,9 +44,24 @@ def call(
         return
     arguments: dict[str, Any] = requests.arguments_of(words or [])
     seconds = requests.seconds(timeout)
-    with kit.client(lenient=True) as client, kit.progress(f"{topic}.{method}") as on_progress:
-        result = client.call(topic, method, host=host, timeout=seconds, on_progress=on_progress, **arguments)
+    with kit.client(lenient=True) as client:
+        try:
+            with kit.progress(f"{topic}.{method}") as on_progress:
+                result = client.call(topic, method, host=host, timeout=seconds, on_progress=on_progress, **arguments)
+        except WrongPattern as error:
+            if not error.facts.get("streams"):
+                raise
+            for item in client.stream(topic, method, host=host, timeout=seconds, **arguments):
+                print(_line_of(item), flush=True)  # noqa: T201 - the command's output
+            return
     kit.emit(result)
+
+
+def _line_of(item: object) -> str:
+    """Return an item of a stream as one line: as JSON with `--json`, and where it is no plain value."""
+    if kit.json_wanted() or isinstance(item, dict | list):
+        return kit.to_json(item, indent=0)
+    return kit.text_of(item)
 
 
 def _help_or_usage(context: typer.Context, wants_help: bool) -> None:
