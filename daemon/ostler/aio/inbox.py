@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -27,11 +28,24 @@ class Inbox:
         self._awake = False
         # What is posted by one request is run together with what others posted: it must see none of theirs.
         self._context = contextvars.copy_context()
+        self._before: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._waiting = False
+
+    def around(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Have these called before and after each batch. On the loop's thread; they must not raise."""
+        self._before.append(before)
+        self._after.append(after)
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop run `callback` soon. Any thread. After the loop has closed the call is dropped."""
         self._queue.append(callback)
         if self._awake:
+            return
+        if self._waiting:
+            self._open_gate()
             return
         # Two threads may both see False: that costs one wake-up too many, never one too few, because the loop
         # clears the flag before it drains.
@@ -42,11 +56,42 @@ class Inbox:
             self._awake = False
             self._queue.clear()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for something to be posted, and run it; return whether there was. On the loop's thread, which stands.
+
+        For moments only, when what is waited for comes sooner than the loop would have gone to sleep and woken up.
+        """
+        self._waiting = True
+        if not self._queue:
+            self._gate.acquire(timeout=seconds)
+        # Whoever saw that we wait has put its callable into the queue before: it is in what is run now, even if the
+        # gate opens too late. A gate that opens too late ends the next wait too early, which harms nobody.
+        self._waiting = False
+        return self._context.run(self._run_batch)
+
+    def _open_gate(self) -> None:
+        self._waiting = False
+        try:
+            self._gate.release()
+        except RuntimeError:  # another thread was faster
+            pass
+
     def _drain(self) -> None:
         self._awake = False
-        for _ in range(len(self._queue)):
+        self._run_batch()
+
+    def _run_batch(self) -> bool:
+        count = len(self._queue)
+        if not count:
+            return False
+        for before in self._before:
+            before()
+        for _ in range(count):
             callback = self._queue.popleft()
             try:
                 callback()
             except (Exception, SystemExit):  # noqa: BLE001 - reported, and the rest of the batch goes on
                 _log.exception("a hand-over to the loop failed")
+        for after in self._after:
+            after()
+        return True

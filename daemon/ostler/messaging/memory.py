@@ -22,6 +22,7 @@ from ostler.messaging.transport import (
     OnLost,
     OnMessage,
     Receive,
+    ignore_batch,
     ignore_garbage,
     ignore_gone,
 )
@@ -212,6 +213,7 @@ class MemoryServerLink:
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
         self.may_linger: Callable[[], bool] = lambda: False
+        self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}

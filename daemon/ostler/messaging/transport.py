@@ -34,6 +34,10 @@ OnGarbage: TypeAlias = Callable[[Peer, str, str], None]
 """Told of what is no message at all: who sent it, one word that is counted, and what came in words."""
 
 
+def ignore_batch() -> None:
+    """Stand in until somebody wants to be told."""
+
+
 def ignore_gone(_client: ClientId) -> None:
     """Stand in until somebody wants to be told."""
 
@@ -61,6 +65,8 @@ class ServerLink(Protocol):
     on_garbage: OnGarbage
     may_linger: Callable[[], bool]
     """Asked whether the loop may stay awake for a moment after a message, in the hope of another."""
+    on_batch: Callable[[], None]
+    """Told when the messages that came together have been handed over."""
     on_gone: Callable[[ClientId], None]
     """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
 

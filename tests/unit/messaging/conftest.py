@@ -32,6 +32,12 @@ class Wire:
         self.sent.append((client, decode_to_client(data)))
         return True
 
+    def hold(self):
+        pass
+
+    def let_go(self):
+        pass
+
     def close(self):
         self.closed += 1
 

@@ -101,6 +101,9 @@ class RpcServer:
         self.thread = threading.get_ident()
         self.link.on_garbage = self._count
         self.link.may_linger = self._dispatcher.no_threads_at_work
+        self.link.on_batch = self._dispatcher.await_quick
+        self.link.on_gone = self._forget
+        self.inbox.around(self.link.hold, self.link.let_go)
         self.link.start(self._receive)
 
     def close(self) -> None:

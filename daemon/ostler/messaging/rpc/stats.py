@@ -14,7 +14,7 @@ class MethodStats:
     Times go into buckets that grow by the factor 2^(1/4), from a microsecond to twelve days.
     """
 
-    __slots__ = ("buckets", "errors", "in_flight", "refused", "requests", "seconds")
+    __slots__ = ("buckets", "errors", "in_flight", "refused", "requests", "seconds", "usual")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -22,7 +22,12 @@ class MethodStats:
         self.refused = 0
         self.in_flight = 0
         self.seconds = 0.0
+        self.usual = 1.0
         self.buckets: dict[int, int] = {}
+
+    def ran(self, seconds: float) -> None:
+        """Take note of how long a `def` ran in its thread; `usual` is about the least of late. On that thread."""
+        self.usual = seconds if seconds < self.usual else self.usual + (seconds - self.usual) / 16
 
     def took(self, seconds: float) -> None:
         """Count a request that has ended, and how long it took from its arrival."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ostler.messaging.zmq.listen import Listening
     from ostler.messaging.zmq.server import RouterLink
     from ostler.messaging.zmq.zap import Door
+    from ostler.messaging.zmtp.server import UnixServerLink
 
 
 class ZmqTransport:
@@ -66,7 +67,7 @@ class ZmqTransport:
             self._context = self._shared or zmq.Context()
         return self._context
 
-    def serve_rpc(self, before: RouterLink | None = None) -> RouterLink:
+    def serve_rpc(self, before: RouterLink | None = None) -> RouterLink | UnixServerLink:
         """See `Transport.serve_rpc`; with `before`, that link keeps its connections, and new ones come here.
 
         Raises:
@@ -74,6 +75,10 @@ class ZmqTransport:
             NotPermitted: The folder of the socket may not be written, or the port not be used.
             InvalidInput: The address cannot be used.
         """
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.zmtp.server import UnixServerLink
+
+            return UnixServerLink(self.rpc, self.limits, self._rpc_fd)
         from ostler.messaging.zmq.server import RouterLink
 
         link = RouterLink(self._zmq(), self.rpc, self._listening(self._rpc_fd, before))
@@ -101,12 +106,20 @@ class ZmqTransport:
 
     def connect(self) -> Link:
         """See `Transport.connect`."""
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.zmtp.blocking import BlockingUnixLink
+
+            return BlockingUnixLink(self.rpc, self.limits)
         from ostler.messaging.zmq.blocking import BlockingLink, dealer
 
         return BlockingLink(dealer(self._zmq(), self.rpc, self.limits, self.network))
 
     def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.connect_async`."""
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.zmtp.loop import LoopUnixLink
+
+            return LoopUnixLink(self.rpc, self.limits, on_message, on_lost)
         from ostler.messaging.zmq.blocking import dealer
         from ostler.messaging.zmq.loop import LoopLink
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import ClientId, OnGarbage, Receive, ignore_garbage
+from ostler.messaging.transport import ClientId, OnGarbage, Receive, ignore_batch, ignore_garbage, ignore_gone
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK
@@ -39,6 +39,8 @@ class RouterLink:
         self.dropped = 0
         self.on_garbage: OnGarbage = ignore_garbage
         self.may_linger: Callable[[], bool] = lambda: True
+        self.on_batch: Callable[[], None] = ignore_batch
+        self.on_gone: Callable[[ClientId], None] = ignore_gone
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None
@@ -77,6 +79,12 @@ class RouterLink:
         if self._drain is not None:
             self._drain.after_send()
         return True
+
+    def hold(self) -> None:
+        """See `ServerLink.hold`; libzmq does so by itself."""
+
+    def let_go(self) -> None:
+        """See `ServerLink.let_go`."""
 
     def close(self) -> None:
         """See `ServerLink.close`."""

@@ -1,0 +1,137 @@
+"""A client's end without a loop. Imports no asyncio: the command starts with this."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+
+from ostler.errors import MessagingError
+from ostler.messaging.transport import Limits
+from ostler.messaging.zmtp.connect import HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
+from ostler.messaging.zmtp.talk import Talk, TalkError, frame
+
+_CHUNK = 64 * 1024
+_SOON = struct.pack("ll", 0, 10_000)
+"""The time of `receive_soon` as the kernel has it: 10 ms."""
+_PATIENCE = 2.0
+"""Seconds without progress after which a server does not take what is sent."""
+_AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class BlockingUnixLink:
+    """A client's end that waits by itself. One thread at a time.
+
+    Args:
+        address: An `ipc://` address.
+        limits: What the socket takes.
+
+    Raises:
+        MessagingError: There is no connection; see `connect`.
+    """
+
+    def __init__(self, address: str, limits: Limits) -> None:
+        self._socket = connect(address)
+        self._socket.setblocking(True)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
+        self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._lost: MessagingError | None = None
+        self._closed = False
+        self._write(HELLO)
+
+    def alive(self) -> bool:
+        """See `Link.alive`."""
+        if self._lost is None:
+            try:
+                if self._socket.recv(1, _AT_ONCE | socket.MSG_PEEK) == b"":
+                    self._lost = end_of(self._talk)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._lost = end_of(self._talk)
+        return self._lost is None
+
+    def send(self, data: bytes) -> None:
+        """See `Link.send`."""
+        if self._lost is not None:
+            raise self._lost
+        self._write(frame(data))
+
+    def receive_soon(self) -> list[bytes]:
+        """See `Link.receive_soon`."""
+        return self._read(0) if self._lost is None else []
+
+    def receive(self, timeout: float) -> list[bytes]:
+        """See `Link.receive`."""
+        if self._lost is not None:
+            raise self._lost
+        if not self._poll.poll(max(0, int(timeout * 1000 + 0.999))):
+            return []
+        found = self._read(_AT_ONCE)
+        return found or self._nothing_came()
+
+    def close(self) -> None:
+        """See `Link.close`."""
+        if not self._closed:
+            self._closed = True
+            self._socket.close()
+
+    def _nothing_came(self) -> list[bytes]:
+        if self._lost is not None:
+            raise self._lost
+        return []
+
+    def _read(self, how: int) -> list[bytes]:
+        try:
+            data = self._socket.recv(_CHUNK, how)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self._lost = end_of(self._talk)
+            return []
+        try:
+            found = self._talk.hear(data)
+        except TalkError:
+            self._lost = end_of(self._talk)
+            return []
+        if self._talk.answers:
+            answers = b"".join(self._talk.answers)
+            self._talk.answers.clear()
+            self._write(answers)
+        if self._talk.refused:
+            self._lost = end_of(self._talk)
+        return found
+
+    def _write(self, data: bytes) -> None:
+        try:
+            sent = self._socket.send(data, _AT_ONCE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # What the server said before it went is still to be read, and tells more than this.
+            return
+        if sent < len(data):
+            self._write_rest(memoryview(data)[sent:], begun=sent > 0)
+
+    def _write_rest(self, rest: memoryview, *, begun: bool) -> None:
+        """Go on as the server reads. A message that has begun cannot be taken back: the connection is given up."""
+        room = select.poll()
+        room.register(self._socket, select.POLLOUT)
+        until = time.monotonic() + _PATIENCE
+        while rest:
+            if not room.poll(max(0, int((until - time.monotonic()) * 1000))):
+                if begun:
+                    self._lost = end_of(self._talk)
+                raise not_taken()
+            try:
+                sent = self._socket.send(rest, _AT_ONCE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            rest, begun, until = rest[sent:], True, time.monotonic() + _PATIENCE

@@ -1,0 +1,130 @@
+"""A connected stream socket on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+_CHUNK = 64 * 1024
+"""Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
+_STUCK = 4 * 1024 * 1024
+"""Bytes that may wait to be sent; beyond that whoever they are for does not read."""
+
+
+class Channel:
+    """Reads and writes a socket from the loop; on the loop's thread only.
+
+    Args:
+        connected: The connected socket; it is closed with the channel.
+        on_data: Told what has come.
+        on_end: Told once when the other side has gone, after what it had sent.
+        buffer: Where to read into; one can serve all channels of a loop.
+    """
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        on_data: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        buffer: bytearray,
+    ) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+        self._on_data = on_data
+        self._on_end = on_end
+        self._view = memoryview(buffer)
+        self._loop = asyncio.get_running_loop()
+        self._waiting = bytearray()
+        self._held: list[bytes] | None = None
+        self._closed = False
+        self._loop.add_reader(connected.fileno(), self._readable)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so much waits to be sent that nothing more should be."""
+        return len(self._waiting) > _STUCK
+
+    def write(self, data: bytes) -> None:
+        """Send, as far as that goes now; the rest waits."""
+        if self._held is not None:
+            self._held.append(data)
+        elif self._waiting:
+            self._waiting += data
+        elif not self._closed:
+            self._send(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """Send at once, and what else is written in this turn of the loop together at its end."""
+        if self._held is None:
+            self.write(data)
+            self._held = []
+            self._loop.call_soon(self.let_go)
+        else:
+            self._held.append(data)
+
+    def hold(self) -> None:
+        """Keep what is written until `let_go`: one message to the kernel costs as much as forty."""
+        if self._held is None:
+            self._held = []
+
+    def let_go(self) -> None:
+        """Send what was held."""
+        held, self._held = self._held, None
+        if held:
+            self.write(b"".join(held) if len(held) > 1 else held[0])
+
+    def close(self) -> None:
+        """Close at once; what is in the kernel's hands still goes out. May be called twice."""
+        if self._closed:
+            return
+        self.let_go()
+        self._closed = True
+        self._loop.remove_reader(self._socket.fileno())
+        if self._waiting:
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+
+    def _readable(self) -> None:
+        try:
+            size = self._socket.recv_into(self._view)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            size = 0
+        if size:
+            self._on_data(bytes(self._view[:size]))
+        else:
+            self._ended()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            # What the other side sent before it went is still to be read; that tells of its end as well.
+            return
+        if sent < len(data):
+            self._waiting += memoryview(data)[sent:]
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        try:
+            sent = self._socket.send(memoryview(self._waiting)[:_STUCK])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            sent = len(self._waiting)
+        del self._waiting[:sent]
+        if not self._waiting:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _ended(self) -> None:
+        self.close()
+        self._on_end()
+
+
+def new_buffer() -> bytearray:
+    """Return what channels read into."""
+    return bytearray(_CHUNK)

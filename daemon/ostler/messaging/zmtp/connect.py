@@ -1,0 +1,72 @@
+"""A client's connection to a unix socket, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
+from ostler.messaging.zmq.unix import path_of
+from ostler.messaging.zmtp.talk import Talk, hello
+
+HELLO = hello(b"DEALER")
+PARTNERS = frozenset({b"ROUTER", b"DEALER", b"REP"})
+LIMIT_FACTOR = 2
+"""Messages of the server may be this many times as large as ours: it may be configured otherwise."""
+
+
+def connect(address: str) -> socket.socket:
+    """Return a socket that is connected, without having waited.
+
+    Raises:
+        NotRunning: Nobody listens there.
+        NotPermitted: This user may not use the socket.
+        Busy: The daemon does not come to take another client in.
+        InvalidInput: It is no address of a unix socket.
+    """
+    path = path_of(address)
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connected.setblocking(False)
+    code = connected.connect_ex(str(path))
+    if not code:
+        return connected
+    connected.close()
+    if code in (errno.EACCES, errno.EPERM):
+        raise NotPermitted(
+            f"the socket {path} may not be used by this user",
+            hint="ask as root or as the daemon's user, or have an administrator open it (`socket_mode`, [access])",
+            path=path,
+        )
+    if code == errno.EAGAIN:
+        raise Busy(
+            f"the daemon at {path} does not come to take another client in",
+            hint="is it stopped? see `systemctl status ostler`", path=path, retry_after=1.0,
+        )  # fmt: skip
+    raise NotRunning(
+        f"the daemon is not running: nobody listens on {path}",
+        hint="start it with `ostler run` or `systemctl start ostler`",
+        path=path,
+    )
+
+
+def end_of(talk: Talk) -> MessagingError:
+    """Return the error of a connection that has ended."""
+    if talk.refused:
+        return Busy(
+            "the daemon has as many clients as it may have",
+            hint="close some, or raise `max_connections` in [messaging]", retry_after=5.0, reason=talk.refused,
+        )  # fmt: skip
+    if talk.ready:
+        return ConnectionLost("the daemon closed the connection", hint="see `systemctl status ostler`")
+    # A process that is killed closes its connections a moment before it stops listening.
+    return NotRunning(
+        "the daemon stopped before it had taken anything",
+        hint="start it with `ostler run` or `systemctl start ostler`",
+    )
+
+
+def not_taken() -> Busy:
+    """Return the error of a message that the server does not take."""
+    return Busy(
+        "the daemon does not take what is sent to it", hint="is it stopped? see `ostler status`", retry_after=1.0
+    )

@@ -1,0 +1,65 @@
+"""A client's end on a loop."""
+
+from __future__ import annotations
+
+from ostler.messaging.transport import Limits, OnLost, OnMessage
+from ostler.messaging.zmtp.channel import Channel, new_buffer
+from ostler.messaging.zmtp.connect import HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
+from ostler.messaging.zmtp.talk import Talk, TalkError, frame
+
+
+class LoopUnixLink:
+    """A client's end on the running loop.
+
+    Args:
+        address: An `ipc://` address.
+        limits: What the socket takes.
+        on_message: Takes each message.
+        on_lost: Told once when the server has gone, after all messages that had come.
+
+    Raises:
+        MessagingError: There is no connection; see `connect`.
+    """
+
+    def __init__(self, address: str, limits: Limits, on_message: OnMessage, on_lost: OnLost) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
+        self._channel = Channel(connect(address), self._hear, self._ended, new_buffer())
+        self._closed = False
+        self._channel.write(HELLO)
+
+    def send(self, data: bytes) -> None:
+        """See `AsyncLink.send`."""
+        if self._closed:
+            raise end_of(self._talk)
+        if self._channel.stuck:
+            raise not_taken()
+        self._channel.write_soon(frame(data))
+
+    def close(self) -> None:
+        """See `AsyncLink.close`."""
+        self._closed = True
+        self._channel.close()
+
+    def _hear(self, data: bytes) -> None:
+        talk = self._talk
+        try:
+            messages = talk.hear(data)
+        except TalkError:
+            self._ended()
+            return
+        for message in messages:
+            if self._closed:
+                return
+            self._on_message(message)
+        for answer in talk.answers:
+            self._channel.write(answer)
+        talk.answers.clear()
+        if talk.refused:
+            self._ended()
+
+    def _ended(self) -> None:
+        if not self._closed:
+            self.close()
+            self._on_lost(end_of(self._talk))

@@ -1,0 +1,168 @@
+"""ZMTP 3.1 without I/O, as far as a DEALER and a ROUTER without security need it: RFC 23 and RFC 37 of ZeroMQ.
+
+A connection begins with a greeting of 64 bytes from each side and a command READY that tells the kind of socket. Then
+come frames: a byte of flags, the size in one byte or in eight, the body. No side has to wait for the other's greeting
+before it sends its own and what follows.
+"""
+
+from __future__ import annotations
+
+from ostler.errors import OstlerError
+
+_SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
+_GREETING = _SIGNATURE + b"\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+_GREETING_SIZE = 64
+_MORE, _LONG, _COMMAND = 1, 2, 4
+_SHORT_MOST = 255
+
+
+class TalkError(OstlerError):
+    """Raised when the other side does not speak this protocol; `facts["reason"]` is one word that is counted."""
+
+
+def frame(body: bytes) -> bytes:
+    """Return a message of one frame as it goes over the wire."""
+    size = len(body)
+    if size <= _SHORT_MOST:
+        return b"\0" + size.to_bytes(1, "big") + body
+    return b"\x02" + size.to_bytes(8, "big") + body
+
+
+def _command(name: bytes, data: bytes) -> bytes:
+    body = bytes((len(name),)) + name + data
+    if len(body) <= _SHORT_MOST:
+        return bytes((_COMMAND, len(body))) + body
+    return bytes((_COMMAND | _LONG,)) + len(body).to_bytes(8, "big") + body
+
+
+def hello(kind: bytes) -> bytes:
+    """Return what a side sends first: its greeting, and that it is a socket of this kind (`DEALER`, `ROUTER`)."""
+    name = b"Socket-Type"
+    return _GREETING + _command(b"READY", bytes((len(name),)) + name + len(kind).to_bytes(4, "big") + kind)
+
+
+def refusal(reason: bytes) -> bytes:
+    """Return what is sent instead of READY to a client that is not let in, after the greeting."""
+    return _GREETING + _command(b"ERROR", bytes((len(reason),)) + reason)
+
+
+class Talk:
+    """What one side has heard so far. Not thread-safe.
+
+    Args:
+        partners: The kinds of sockets that the other side may be.
+        limit: Bytes of the largest message; more ends the conversation.
+    """
+
+    def __init__(self, partners: frozenset[bytes], limit: int) -> None:
+        self._partners = partners
+        self._limit = limit
+        self._kept = bytearray()
+        self._needed = _GREETING_SIZE
+        self._greeted = False
+        self._skips = False
+        self.ready = False
+        self.refused = ""
+        """Why the other side did not let us in."""
+        self.several = 0
+        """Messages of more than one frame; none of ours has."""
+        self.answers: list[bytes] = []
+        """What is to be sent because of what was heard."""
+
+    def hear(self, data: bytes) -> list[bytes]:
+        """Take what has come, in pieces of any size; return the messages that are whole by now.
+
+        Raises:
+            TalkError: It is not this protocol.
+        """
+        if self._kept:
+            self._kept += data
+            if len(self._kept) < self._needed:
+                return []
+            data = bytes(self._kept)
+            self._kept.clear()
+        if self._greeted:
+            return self._frames(data, 0)
+        if data[:1] != _SIGNATURE[:1] or data[9:10] not in (b"", _SIGNATURE[9:]):
+            raise TalkError("its first bytes are no greeting", reason="protocol")
+        if len(data) < _GREETING_SIZE:
+            self._kept += data
+            return []
+        self._take_greeting(data)
+        return self._frames(data, _GREETING_SIZE)
+
+    def _frames(self, data: bytes, at: int) -> list[bytes]:
+        found: list[bytes] = []
+        end = len(data)
+        while (head := _head(data, at, end)) is not None:
+            flags, body, stop = head
+            if stop - body > self._limit:
+                raise TalkError(f"a message has {stop - body} bytes, {self._limit} are let through", reason="large")
+            if stop > end:
+                self._needed = stop - at
+                break
+            if not flags & ~_LONG and self.ready and not self._skips:
+                found.append(data[body:stop])
+            else:
+                self._take_other(flags, data[body:stop])
+            at = stop
+        else:
+            self._needed = 0
+        if at < end:
+            self._kept += data[at:]
+        return found
+
+    def _take_greeting(self, data: bytes) -> None:
+        self._greeted = True
+        mechanism = data[12:32].rstrip(b"\0")
+        if data[10] < 3 or mechanism != b"NULL":
+            what = f"version {data[10]} with {mechanism[:20].decode('ascii', 'replace')!r}"
+            raise TalkError(f"it speaks {what}, here it is version 3 with 'NULL'", reason="protocol")
+
+    def _take_other(self, flags: int, body: bytes) -> None:
+        """Take a command, or a frame that is no message of ours."""
+        if flags & ~(_MORE | _LONG | _COMMAND):
+            raise TalkError(f"a frame with unknown flags ({flags})", reason="protocol")
+        if not flags & _COMMAND:
+            if not self.ready:
+                raise TalkError("it sent a message before it said READY", reason="protocol")
+            self.several += not self._skips
+            self._skips = bool(flags & _MORE)
+            return
+        size = body[0] if body else 0
+        name, data = body[1 : 1 + size], body[1 + size :]
+        if name == b"READY" and not self.ready:
+            self._take_ready(data)
+        elif name == b"ERROR" and not self.ready:
+            self.refused = data[1:].decode("ascii", "replace") or "no reason"
+        elif name == b"PING":
+            self.answers.append(_command(b"PONG", data[2:18]))
+        elif not self.ready:
+            raise TalkError("a command that no conversation begins with", reason="protocol")
+
+    def _take_ready(self, data: bytes) -> None:
+        at, kind = 0, b""
+        while at < len(data):
+            name_end = at + 1 + data[at]
+            start = name_end + 4
+            stop = start + int.from_bytes(data[name_end:start], "big")
+            if stop > len(data) or start > len(data):
+                raise TalkError("its READY is cut off", reason="protocol")
+            if data[at + 1 : name_end].lower() == b"socket-type":
+                kind = data[start:stop]
+            at = stop
+        if kind not in self._partners:
+            raise TalkError(f"a socket of the kind {kind[:20].decode('ascii', 'replace')!r}", reason="protocol")
+        self.ready = True
+
+
+def _head(data: bytes, at: int, end: int) -> tuple[int, int, int] | None:
+    """Return the flags of the frame at `at`, and where its body begins and stops; None while that is not known."""
+    if end - at < 2:
+        return None
+    flags = data[at]
+    if not flags & _LONG:
+        return flags, at + 2, at + 2 + data[at + 1]
+    if end - at < 9:
+        return None
+    return flags, at + 9, at + 9 + int.from_bytes(data[at + 1 : at + 9], "big")
