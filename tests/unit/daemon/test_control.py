@@ -20,6 +20,8 @@ METHODS = {
     "describe": ("viewer", {"topic": "lamp"}),
     "capabilities": ("viewer", {}),
     "wait_ready": ("viewer", {}),
+    "traffic": ("viewer", {}),
+    "audit": ("admin", {}),
     "config": ("operator", {}),
     "dump": ("operator", {}),
     "db_check": ("operator", {}),

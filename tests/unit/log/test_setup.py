@@ -10,7 +10,9 @@ import pytest
 from ostler import log
 from ostler.errors import InvalidInput
 from ostler.log import journal
+from ostler.log.formats import TextFormatter
 from ostler.log.handlers import SafeHandler
+from ostler.log.journal import fields_for
 
 
 def ours():
@@ -125,3 +127,30 @@ def test_it_is_light_and_works_in_an_empty_environment():
     done = subprocess.run([sys.executable, "-c", script], env={}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"INFO     x: h" in done.stderr
+
+
+def test_every_line_says_which_request_it_is_of_and_holds_none_of_its_secrets():
+    stream = io.StringIO()
+    about = log.About({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
+    log.set_up(format="json", stream=stream, about=lambda: about)
+    log.set_up(format="json", stream=stream, level="debug")  # a reload keeps it
+    logger = logging.getLogger("any.library")
+    try:
+        raise ValueError("it was hunter2")
+    except ValueError:
+        logger.exception("hunter2 for %s", ["hunter2"], extra={"note": {"deep": ["hunter2"]}, "request_id": "own"})
+    logger.debug("plain")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert "hunter2" not in stream.getvalue()
+    assert first["message"] == "*** for ['***']"
+    assert "ValueError: it was ***" in first["traceback"]
+    assert first["fields"] == {"request_id": "own", "trace_id": "abc", "note": {"deep": ["***"]}}
+    assert second["fields"] == {"request_id": "r-1", "trace_id": "abc"}
+
+
+def test_text_and_journal_carry_the_request_as_well():
+    record = logging.makeLogRecord({"name": "x", "msg": "hunter2", "levelno": 20, "levelname": "INFO"})
+    record.ostler_about = log.About({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
+    assert TextFormatter(times=False).format(record) == "INFO     x: *** [request_id=r-1 trace_id=abc]"
+    sent = fields_for(record, "ostler")
+    assert (sent["MESSAGE"], sent["OSTLER_REQUEST_ID"], sent["OSTLER_TRACE_ID"]) == ("***", "r-1", "abc")
