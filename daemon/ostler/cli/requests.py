@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from ostler.cli import kit, session
 from ostler.errors import InvalidInput, NotFound
-from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, Json, MethodDescription
+from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, ArgumentDescription, Json, MethodDescription
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, Json]:
@@ -30,13 +31,14 @@ def arguments_of(words: Sequence[str]) -> dict[str, Json]:
 
 
 def describe(client: session.Calls, topic: str) -> list[MethodDescription]:
-    """Return the methods of a service.
+    """Return the methods of a service; with their JSON Schemas when the answer is to be JSON.
 
     Args:
         client: Asked.
         topic: The service.
     """
-    found: list[MethodDescription] = client.call(CONTROL_TOPIC, "describe", type=list[MethodDescription], topic=topic)
+    arguments: dict[str, Any] = {"topic": topic, **({"schema": True} if kit.json_wanted() else {})}
+    found: list[MethodDescription] = client.call(CONTROL_TOPIC, "describe", type=list[MethodDescription], **arguments)
     return found
 
 
@@ -64,7 +66,8 @@ def find_method(client: session.Calls, topic: str, method: str) -> MethodDescrip
 
 def signature(method: MethodDescription) -> str:
     """Return a method as it would be written: `create(name: str, size: int = 0) -> Volume`."""
-    return f"{method.method}({', '.join(_written(method))}) -> {method.result}"
+    result = f"stream of {method.result}" if method.streams else method.result
+    return f"{method.method}({', '.join(_written(method))}) -> {result}"
 
 
 def _written(method: MethodDescription) -> Iterable[str]:
@@ -79,11 +82,45 @@ def show_method(method: MethodDescription) -> None:
         kit.emit(method)
         return
     kit.heading(kit.printable(f"{method.topic}.{signature(method)}"))
-    kit.say(f"  role {method.role}, since version {method.version}{'' if method.changes else ', changes nothing'}")
-    for line in method.doc.strip().splitlines():
+    kit.say(f"  {'; '.join(_facts(method))}")
+    for line in "\n".join(_without_arguments(method.doc)).rstrip().splitlines():
         kit.say(f"  {kit.printable(line)}".rstrip())
+    if method.arguments:
+        kit.say()
+        kit.show_table(method.arguments, [
+            kit.Column("argument", "name"),
+            "type",
+            kit.Column("default", lambda each: "required" if each.required else each.default),
+            kit.Column("what it is", lambda each: _about(method, each)),
+        ])  # fmt: skip
+        kit.say()
     words = " ".join(f"{each.name}=…" if each.required else f"[{each.name}=…]" for each in method.arguments)
     kit.say(f"  try: ostler call {method.topic} {method.method} {words}".rstrip())
+
+
+def _without_arguments(doc: str) -> Iterator[str]:
+    """Return the lines of a docstring without its section `Args:`, which the table shows."""
+    inside = False
+    for line in doc.strip().splitlines():
+        if line and not line[0].isspace():
+            inside = line.strip() == "Args:"
+        if not inside:
+            yield line
+
+
+def _facts(method: MethodDescription) -> Iterator[str]:
+    name = f"{method.topic}.{method.namespace}" if method.namespace else method.topic
+    yield f"role {method.role}"
+    yield f"since version {method.version}{f' ({name} is {method.topic_version})' if method.topic_version else ''}"
+    if not method.changes:
+        yield "changes nothing"
+    if method.streams:
+        yield "yields its results one by one"
+
+
+def _about(method: MethodDescription, argument: ArgumentDescription) -> str:
+    secret = "secret: shown nowhere" if argument.name in method.secret else ""
+    return "; ".join(text for text in (argument.doc, secret) if text)
 
 
 def seconds(text: str | None) -> float | None:

@@ -202,6 +202,7 @@ class Facts(NamedTuple):
     result: Any
     streams: bool
     signature: inspect.Signature
+    types: Mapping[str, Any]
 
 
 class Remote(Generic[P, R]):
@@ -260,7 +261,12 @@ class Remote(Generic[P, R]):
             typing.get_args(result)[0] if streams else result,
             streams,
             signature.replace(parameters=parameters),
+            hints,
         )
+
+    def argument_type(self, name: str) -> Any:
+        """Return the type of an argument; anything when the stub does not say."""
+        return self.facts.types.get(name, Any)
 
     def bind(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
         """Return arguments by name; those left out are left to the service, which may have another default.

@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
     from ostler.testing.in_process import Host, host
+    from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _HOMES = {
     "FakeClock": "ostler.clock",
     "Host": "ostler.testing.in_process",
     "VirtualTimeLoop": "ostler.testing.virtual_time",
+    "check_rpc_api": "ostler.testing.rpc_api",
+    "check_rpc_client": "ostler.testing.rpc_api",
     "host": "ostler.testing.in_process",
 }
 
-__all__ = ["FakeClock", "Host", "VirtualTimeLoop", "host"]
+__all__ = ["FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from ostler.cli import kit, offline
 from ostler.errors import FAILED, NotFound, joined
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
-app = kit.app(help="List plugins with their state, check them, or begin a new one.")
+app = kit.app(help="List plugins, check them, write down their API, begin a new one.")
 
 COLUMNS = [
     kit.Column("plugin", "name"),
@@ -66,6 +66,37 @@ def check(
             kit.say(f"  wrong: {kit.printable(line)}")
     if any(finding.faults for finding in chosen):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def api(
+    name: Annotated[
+        str, typer.Argument(metavar="[PLUGIN|MANAGER]", help="Whose; not needed when only one manager is installed")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it to this file and not to the screen", show_default=False),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Say what changed since this one was written", show_default=False),
+    ] = None,
+) -> None:
+    """Write down a manager's RPC interface, or what changed in it.
+
+    Needs no daemon. Keep a file with each release, and have a test compare the next one with it; see `check_rpc_api` of
+    `ostler.testing`. With --against the exit code is 1 when the version does not say what has changed.
+    """
+    from ostler.cli.interfaces import find, report, write
+
+    with offline.quiet():
+        interface = find(offline.plugins(), name)
+    if against is not None:
+        faults = report(interface, against)
+        if faults:
+            raise typer.Exit(FAILED)
+    if output is not None or against is None:
+        write(interface, output)
 
 
 @app.command()

@@ -9,9 +9,9 @@ import typer
 from ostler.cli import kit
 from ostler.cli.glance import SERVICES, enabled_text, up_text
 from ostler.errors import FAILED
-from ostler.types import CONTROL_TOPIC, ServiceStatus
+from ostler.types import CONTROL_TOPIC, MemberVersion, ServiceStatus, Upgrade
 
-app = kit.app(help="List, show, enable, disable and drain services.")
+app = kit.app(help="List, show, enable, disable and drain services; see what holds an upgrade back.")
 
 Topic = Annotated[str, typer.Argument(help="The service's topic", show_default=False)]
 Host = Annotated[str, typer.Option(help="The service on this host; by default the daemon's own", show_default=False)]
@@ -21,6 +21,16 @@ DETAILS: list[str | kit.Column] = [
     kit.Column("since", lambda row: kit.human_time(row.since)), "required", "rpc_version", "beat",
     kit.Column("last report", lambda row: kit.human_time(row.last_report)), "workers", "in_flight", "queued",
 ]  # fmt: skip
+
+
+VERSIONS: list[str | kit.Column] = [
+    "topic",
+    kit.Column("may be used", lambda row: row.cap or "-"),
+    kit.Column("newest", lambda row: row.newest or "-"),
+    kit.Column("pin", lambda row: row.pin or "auto"),
+    kit.Column("upgrading", lambda row: "yes" if row.upgrading else "no"),
+    kit.Column("held back by", lambda row: [_holder(each) for each in row.pinned_by]),
+]
 
 
 @app.command("list")
@@ -37,6 +47,21 @@ def show(topic: Topic, host: Host = "") -> None:
     with kit.client() as client:
         found = client.call(CONTROL_TOPIC, "service_show", type=ServiceStatus, topic=topic, **_on(host))
     _show(found)
+
+
+@app.command()
+def versions(
+    topic: Annotated[str, typer.Argument(help="One topic; all without it", show_default=False)] = "",
+) -> None:
+    """Show what versions callers may use, and who holds them back.
+
+    While services of several versions are there, callers use no more than the oldest understands, or what `rpc_pins`
+    says. One that is down, stopped or disabled counts for `rpc_grace` and no longer.
+    """
+    arguments: dict[str, Any] = {"topic": topic} if topic else {}
+    with kit.client() as client:
+        rows = client.call(CONTROL_TOPIC, "service_versions", type=list[Upgrade], **arguments)
+    kit.show_table(rows, VERSIONS, empty="There are no services.")
 
 
 @app.command()
@@ -82,6 +107,10 @@ def drain(
         kit.say(f"{kit.printable(topic)} takes no new work, and nothing is left in flight.")
     if left:
         raise typer.Exit(FAILED)
+
+
+def _holder(member: MemberVersion) -> str:
+    return f"{member.host} {member.version} ({member.why})" if member.host else f"{member.version} ({member.why})"
 
 
 def _on(host: str) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""What changed between two interfaces of a manager, whom it breaks, and which version is due for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ostler.messaging.fits import Fits, Types, lost_fields
+from ostler.messaging.versions import numbers
+from ostler.types import ROLE_ORDER, Role
+
+OLD_CLIENTS = "old clients of the new service"
+NEW_CLIENTS = "new clients of an old service"
+MAJOR, MINOR, NONE = "major", "minor", "none"
+
+
+class ApiChange(NamedTuple):
+    """One change: what it is, whom it breaks (nobody when empty), and what of the version it asks for."""
+
+    what: str
+    breaks: tuple[str, ...]
+    due: str
+
+    def __str__(self) -> str:
+        whom = f"breaks {' and '.join(self.breaks)}" if self.breaks else "breaks nobody"
+        return f"{self.what}: {whom}; {f'a {self.due} version is due' if self.due != NONE else 'no version is due'}"
+
+
+class ApiReport(NamedTuple):
+    """The changes of one manager or namespace since a release.
+
+    `due` is the lowest version that it may have now, `offered` the one it has, `faults` what is wrong with it.
+    """
+
+    name: str
+    released: str
+    offered: str
+    due: str
+    changes: list[ApiChange]
+    faults: list[str]
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ApiReport]:
+    """Return what changed between two interfaces, as `interface_of` makes them; a report for each namespace.
+
+    Args:
+        old: That of the last release.
+        new: That of now.
+    """
+    reports = []
+    for namespace in sorted({*old["namespaces"], *new["namespaces"]}):
+        name = f"{new['manager']}.{namespace}" if namespace else str(new["manager"])
+        before, after = old["namespaces"].get(namespace), new["namespaces"].get(namespace)
+        if before is None:
+            change = ApiChange(f"{name} is new", (NEW_CLIENTS,), NONE)
+            reports.append(ApiReport(name, "", after["rpc_version"], "", [change], []))
+        elif after is None:
+            change = ApiChange(f"{name} is gone", (OLD_CLIENTS,), MAJOR)
+            fault = (
+                f"{name} is gone, and those who call it are not: keep it until the manager is of a new major version"
+            )
+            kept = numbers(old["namespaces"][""]["rpc_version"]), numbers(new["namespaces"][""]["rpc_version"])
+            faults = [fault] if kept[0] and kept[1] and kept[0][0] == kept[1][0] else []
+            reports.append(ApiReport(name, before["rpc_version"], "", "", [change], faults))
+        else:
+            reports.append(_report(name, before, after, old["types"], new["types"]))
+    return reports
+
+
+def _report(name: str, old: Any, new: Any, old_types: Types, new_types: Types) -> ApiReport:
+    released, offered = old["rpc_version"], new["rpc_version"]
+    changes = list(_methods(name, old, new, old_types, new_types))
+    due = _due(released, changes)
+    faults = []
+    if (numbers(offered) or (0, 0)) < (numbers(due) or (0, 0)):
+        faults.append(f'{name} is of version {offered}, and its changes ask for {due}: set `rpc_version = "{due}"`')
+    if (numbers(offered) or (0, 0))[0] == (numbers(released) or (0, 0))[0]:
+        faults += _unmarked(name, old, new, released, due)
+    return ApiReport(name, released, offered, due, changes, faults)
+
+
+def _due(released: str, changes: list[ApiChange]) -> str:
+    major, minor = numbers(released) or (1, 0)
+    asked = {change.due for change in changes}
+    if MAJOR in asked:
+        return f"{major + 1}.0"
+    return f"{major}.{minor + 1}" if MINOR in asked else released
+
+
+def _unmarked(name: str, old: Any, new: Any, released: str, due: str) -> Iterator[str]:
+    """Return new methods that say they are old: an old service would be asked for them, and not have them."""
+    for method, described in sorted(new["methods"].items()):
+        if method in old["methods"]:
+            continue
+        if (numbers(described["version"]) or (0, 0)) <= (numbers(released) or (0, 0)):
+            yield (
+                f"{name}.{method} is new, and says that version {described['version']} brought it, which was released "
+                f'without it: mark it with `version="{due}"`'
+            )
+
+
+def _methods(name: str, old: Any, new: Any, old_types: Types, new_types: Types) -> Iterator[ApiChange]:
+    before, after = old["methods"], new["methods"]
+    for method in sorted({*before, *after}):
+        where = f"{name}.{method}"
+        if method not in after:
+            yield ApiChange(f"{where} is gone", (OLD_CLIENTS,), MAJOR)
+        elif method not in before:
+            yield ApiChange(f"{where} is new", (NEW_CLIENTS,), MINOR)
+        else:
+            yield from _method(where, before[method], after[method], old_types, new_types)
+
+
+def _method(where: str, old: Any, new: Any, old_types: Types, new_types: Types) -> Iterator[ApiChange]:
+    one, other = ROLE_ORDER[Role(old["role"])], ROLE_ORDER[Role(new["role"])]
+    if other > one:
+        yield ApiChange(f"{where} needs the role {new['role']}, no longer {old['role']}", (OLD_CLIENTS,), MAJOR)
+    elif other < one:
+        yield ApiChange(f"{where} needs only the role {new['role']}, no longer {old['role']}", (NEW_CLIENTS,), MINOR)
+    if old["changes"] != new["changes"]:
+        yield ApiChange(f"{where} {'changes' if new['changes'] else 'changes nothing'} by its own word", (), NONE)
+    if (numbers(new["version"]) or (0, 0)) > (numbers(old["version"]) or (0, 0)):
+        what = f"{where} says that version {new['version']} brought it, no longer {old['version']}"
+        yield ApiChange(what, (NEW_CLIENTS,), MINOR)
+    for name in sorted({*old["arguments"], *new["arguments"]}):
+        before, after = old["arguments"].get(name), new["arguments"].get(name)
+        yield from _argument(f"the argument {name} of {where}", before, after, old_types, new_types)
+    yield from _result(where, old, new, old_types, new_types)
+
+
+def _argument(where: str, old: Any, new: Any, old_types: Types, new_types: Types) -> Iterator[ApiChange]:
+    if new is None:
+        yield ApiChange(f"{where} is gone", (OLD_CLIENTS,), MAJOR)
+        return
+    if old is None:
+        needed = new["required"]
+        whom, due = ((OLD_CLIENTS, NEW_CLIENTS), MAJOR) if needed else ((NEW_CLIENTS,), MINOR)
+        yield ApiChange(f"{where} is new{' and must be given' if needed else ''}", whom, due)
+        return
+    if new["required"] and not old["required"]:
+        yield ApiChange(f"{where} must be given now", (OLD_CLIENTS,), MAJOR)
+    elif old["required"] and not new["required"]:
+        yield ApiChange(f"{where} need not be given any more", (NEW_CLIENTS,), MINOR)
+    elif old.get("default") != new.get("default"):
+        yield ApiChange(f"{where} has another default", (), MINOR)
+    narrower = Fits(new_types, old_types, complete=False).misfits(new["type"], old["type"], "it")
+    if narrower:
+        yield ApiChange(f"{where} takes less than before ({'; '.join(narrower)})", (OLD_CLIENTS,), MAJOR)
+        return
+    wider = Fits(old_types, new_types, complete=True).misfits(old["type"], new["type"], "it")
+    ignored = [f"{field} is ignored there" for field in lost_fields(new["type"], old["type"], new_types, old_types)]
+    if wider or ignored:
+        yield ApiChange(f"{where} takes more than before ({'; '.join([*wider, *ignored])})", (NEW_CLIENTS,), MINOR)
+
+
+def _result(where: str, old: Any, new: Any, old_types: Types, new_types: Types) -> Iterator[ApiChange]:
+    if old["streams"] != new["streams"]:
+        what = f"{where} {'yields its results one by one now' if new['streams'] else 'yields no more'}"
+        yield ApiChange(what, (OLD_CLIENTS, NEW_CLIENTS), MAJOR)
+        return
+    other = Fits(old_types, new_types, complete=True).misfits(old["result"], new["result"], "it")
+    other += [f"{field} is gone" for field in lost_fields(old["result"], new["result"], old_types, new_types)]
+    if other:
+        yield ApiChange(f"the result of {where} is another ({'; '.join(dict.fromkeys(other))})", (OLD_CLIENTS,), MAJOR)
+        return
+    missing = Fits(new_types, old_types, complete=True).misfits(new["result"], old["result"], "it")
+    if missing:
+        what = f"the result of {where} promises more than old services keep ({'; '.join(missing)}); give it a default"
+        yield ApiChange(what, (NEW_CLIENTS,), MAJOR)
+        return
+    more = lost_fields(new["result"], old["result"], new_types, old_types)
+    if more:
+        yield ApiChange(f"the result of {where} has more ({', '.join(more)})", (), MINOR)
