@@ -37,7 +37,20 @@ if TYPE_CHECKING:
     )
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
-    from ostler.messaging import AsyncClient, Client, Context, Event, Retry, RpcApi, exposed, remote
+    from ostler.messaging import (
+        AsyncClient,
+        Client,
+        Context,
+        Event,
+        Gap,
+        Notification,
+        NotificationSink,
+        Notifier,
+        Retry,
+        RpcApi,
+        exposed,
+        remote,
+    )
     from ostler.messaging.secret import SecretText
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
@@ -56,7 +69,10 @@ _HOMES = {
     ],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
-    "messaging": ["AsyncClient", "Client", "Context", "Event", "Retry", "RpcApi", "exposed", "remote"],
+    "messaging": [
+        "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
+        "RpcApi", "exposed", "remote",
+    ],
     "messaging.secret": ["SecretText"],
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
@@ -69,9 +85,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict",
     "ConnectionLost", "Context", "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment",
-    "DriverError", "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field",
+    "DriverError", "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "Gap",
     "InvalidInput", "Json", "Manager", "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity",
-    "NotFound", "NotPermitted", "NotRunning", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
+    "NotFound", "NotPermitted", "NotRunning", "Notification",
+    "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
     "UnsupportedVersion", "Upgrade", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
     "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",

@@ -14,6 +14,7 @@ from ostler.config.core import (
     EventsSection,
     LogSection,
     MessagingSection,
+    NotificationsSection,
     PluginsSection,
     StoreSection,
     TelemetrySection,
@@ -44,6 +45,7 @@ class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     audit: AuditSection
     log: LogSection
     messaging: MessagingSection
+    notifications: NotificationsSection
     network: NetworkSection
     store: StoreSection
     telemetry: TelemetrySection

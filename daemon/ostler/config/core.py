@@ -193,6 +193,21 @@ class EventsSection(OptionsModel):
     last_size: Size = Field("1MiB", help="The memory that these may take; an event above an eighth of it is left out")
 
 
+class NotificationsSection(OptionsModel):
+    """`[notifications]`: who hears of what managers tell, by priority.
+
+    The sinks are `events` (published as an event), `log` (a line in the log), and those that plugins bring.
+    """
+
+    audit: list[str] = Field(["events"], help="Sinks for what is told for the record: who did what")
+    debug: list[str] = Field([], help="Sinks for what helps to find a defect")
+    info: list[str] = Field(["events"], help="Sinks for what happened as it should")
+    warn: list[str] = Field(["events", "log"], help="Sinks for what is not as it should be")
+    error: list[str] = Field(["events", "log"], help="Sinks for what failed")
+    critical: list[str] = Field(["events", "log"], help="Sinks for what failed and others depend on")
+    sample: list[str] = Field(["events"], help="Sinks for measurements")
+
+
 class StoreSection(OptionsModel):
     """`[store]`: the database."""
 
@@ -215,6 +230,7 @@ CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {
     "audit": AuditSection,
     "log": LogSection,
     "messaging": MessagingSection,
+    "notifications": NotificationsSection,
     "network": NetworkSection,
     "store": StoreSection,
     "telemetry": TelemetrySection,

@@ -157,13 +157,14 @@ class Daemon:
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
             self.assembly.specs,
-            Host(self.host, self.clock, inbox, store, messages.dispatcher, messages.client),
+            Host(self.host, self.clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
             on_end=self.fail,
             on_change=self._service_changed,
         )
         self._note("services", self._stop_services)
         journaled = {spec.topic for spec in self.assembly.specs if spec.manager.cls.journal_events}
         messages.keep_events(store, journaled, options)
+        messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
@@ -363,6 +364,8 @@ class Daemon:
         log.set_up(level=options.level, format=options.format, levels=options.levels)
         if self.messages is not None:
             self.messages.apply(assembly.configuration)
+            chosen = assembly.configuration.notifications.model_dump()
+            self.messages.notifications.configure(chosen, assembly.sinks)
         if self.auditor is not None:
             self.auditor.configure(assembly.configuration)
         for warning in policy_warnings(assembly):

@@ -12,6 +12,7 @@ from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.notify import Notifications
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
@@ -45,9 +46,7 @@ class Messages:
         options, host = configuration.messaging, configuration.daemon.host
         access = access_of(configuration)
         self.transport = transport
-        self.dispatcher = Dispatcher(
-            access, clock, inbox, host=host, limits=limits_of(options)
-        )
+        self.dispatcher = Dispatcher(access, clock, inbox, host=host, limits=limits_of(options))
         self._inbox = inbox
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
@@ -71,6 +70,7 @@ class Messages:
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self._self: AsyncClient | None = None
         self._keeping: EventKeeping | None = None
+        self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
     def _serve(self, link: ServerLink, options: MessagingSection) -> RpcServer:
         server = RpcServer(
@@ -166,7 +166,12 @@ class Messages:
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
-        found = {"rpc": self.server.stats(), "events": self.publisher.stats(), "topics": self.dispatcher.stats()}
+        found = {
+            "rpc": self.server.stats(),
+            "events": self.publisher.stats(),
+            "notifications": self.notifications.stats(),
+            "topics": self.dispatcher.stats(),
+        }
         if self.ports is not None:
             found["network"] = self.ports.stats()
         if self.peers is not None:
@@ -185,6 +190,7 @@ class Messages:
         if self.ports is not None:
             self.ports.close()
         self.server.close()
+        self.notifications.close()
         if self._keeping is not None:
             await self._keeping.close()
         self.publisher.close()

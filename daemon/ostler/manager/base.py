@@ -13,6 +13,7 @@ from ostler.config import Field, OptionsModel, Seconds
 from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
 from ostler.messaging import ServiceClient
+from ostler.messaging.notify import Notifier
 from ostler.types import Json
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Kind to name to class: what plugins brought of the kinds that the manager declares."""
     sections: Mapping[str, Any] = {}
     """The validated options of the configuration sections that plugins declared, by the section's name."""
+    notifier: Notifier = Notifier()
+    """What the manager tells of what happens, with a priority."""
 
 
 def namespace_versions(manager: type[Manager]) -> dict[str, str]:
@@ -124,6 +127,7 @@ class Manager:
         self.log = environment.log
         self.extensions = environment.extensions
         self.sections = environment.sections
+        self.notifier = environment.notifier
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
         """Set up this host before RPC is open: read records, reconcile, recover what a crash left.

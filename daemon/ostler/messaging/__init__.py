@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ostler.messaging.context import Context, Progress, current_context, serving
     from ostler.messaging.events import Event, Gap, Publisher
     from ostler.messaging.local import LocalServiceClient
+    from ostler.messaging.notify import Notification, NotificationSink, Notifier
     from ostler.messaging.rpc.dispatcher import Dispatcher
     from ostler.messaging.rpc.endpoint import Endpoint
     from ostler.messaging.rpc.retry import Retry
@@ -36,6 +37,7 @@ _HOMES = {
     "context": ["Context", "Progress", "current_context", "serving"],
     "events": ["Event", "Gap", "Publisher"],
     "local": ["LocalServiceClient"],
+    "notify": ["Notification", "NotificationSink", "Notifier"],
     "rpc.dispatcher": ["Dispatcher"],
     "rpc.endpoint": ["Endpoint"],
     "rpc.retry": ["Retry"],
@@ -47,7 +49,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
-    "LocalServiceClient", "Progress", "Publisher", "Retry", "RpcApi", "RpcServer", "ServiceClient", "Target",
+    "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi", "RpcServer", "ServiceClient", "Target",
     "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
 

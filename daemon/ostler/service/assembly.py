@@ -14,6 +14,7 @@ from ostler.config.validation import validate, validate_core
 from ostler.driver import Driver, DriverOptions, check_contract
 from ostler.errors import PluginError, Problem
 from ostler.manager import Manager, ManagerOptions
+from ostler.messaging.notify import OWN_SINKS, SINK_KIND, NotificationSink
 from ostler.messaging.rpc.surface import faults_of
 from ostler.plugins import Found, Loaded, PluginHost, resolve
 from ostler.service.order import DependencyCycle, start_order
@@ -30,12 +31,14 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
         plugins: The plugins that were found, with their records.
         specs: The enabled services.
         warnings: What an operator should know, though it keeps nothing from starting.
+        sinks: The notification sinks that the configuration names and plugins bring.
     """
 
     configuration: Configuration
     plugins: PluginHost
     specs: list[ServiceSpec]
     warnings: list[str]
+    sinks: Mapping[str, Any] = {}
 
 
 def discover(core: CoreConfiguration, entry_points: list[Found] | None = None) -> PluginHost:
@@ -85,6 +88,7 @@ def assemble(
         plugins=plugins,
         specs=[spec for spec in specs if spec.options.enabled],
         warnings=plugins.warnings(),
+        sinks=resolver.sinks,
     )
 
 
@@ -112,9 +116,11 @@ class _Resolver:
         self.managers: dict[str, Loaded] = {}
         self.drivers: dict[str, dict[str, Loaded]] = {}
         self.extensions: dict[str, dict[str, dict[str, Any]]] = {}
+        self.sinks: dict[str, Any] = {}
 
     def run(self) -> None:
-        """Look at every service of the configuration."""
+        """Look at every service of the configuration, and at the sinks of notifications."""
+        self._notification_sinks()
         for topic, table in self._raw.table(("services",)).items():
             if isinstance(table, dict):
                 self._service(topic, table)
@@ -228,6 +234,24 @@ class _Resolver:
         return found
 
     # ---------------------------------------------------------------- all of them
+
+    def _notification_sinks(self) -> None:
+        """Resolve the sinks that are named; those that nobody brings are mistakes."""
+        brought = {name: value for (kind, name), value in self._plugins.extensions().items() if kind == SINK_KIND}
+        for priority, names in self._raw.table(("notifications",)).items():
+            for number, name in enumerate(names if isinstance(names, list) else []):
+                if not isinstance(name, str) or name in OWN_SINKS or name in self.sinks:
+                    continue
+                path = ("notifications", priority, number)
+                if name not in brought:
+                    known = ", ".join(sorted([*OWN_SINKS, *brought]))
+                    self._note(path, f"there is no notification sink {name}; there are {known}{self._failed_plugins()}")
+                    continue
+                try:
+                    self.sinks[name] = resolve(brought[name], NotificationSink, forbidden=self._forbidden).value
+                except PluginError as error:
+                    owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
+                    self._note(path, f"notification sink {name} of plugin {owner} cannot be used: {error}")
 
     def _order(self) -> None:
         services = self._raw.table(("services",))

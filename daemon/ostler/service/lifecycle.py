@@ -13,6 +13,7 @@ from ostler.driver import Drivers
 from ostler.errors import OstlerError, describe
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
+from ostler.messaging.notify import Notifier
 from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
 from ostler.service.spec import ServiceSpec, Surroundings, in_force
@@ -135,6 +136,7 @@ class Service:
             log=self._log,
             extensions=self.spec.extensions,
             sections=self.spec.sections,
+            notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout

@@ -43,7 +43,7 @@ class Runtime:
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
     ) -> None:
-        name, clock, _, store, _, client = host
+        name, clock, _, store, _, client, _ = host
         self.host = name
         self.upgrades = client.upgrades
         self.store = store

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ostler.aio import Inbox
     from ostler.driver import DriverOptions
     from ostler.messaging import Dispatcher, LocalServiceClient
+    from ostler.messaging.notify import Notifications
     from ostler.periodic import PeriodicScheduler
     from ostler.plugins import Loaded
     from ostler.store import ServiceRecords, Store
@@ -53,6 +54,7 @@ class Host(NamedTuple):
         store: The database, with the plugins' tables migrated.
         dispatcher: Where RPC endpoints are opened.
         client: What managers reach other services with.
+        notifications: What managers tell of what happens; None where nobody listens.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Host(NamedTuple):
     store: Store
     dispatcher: Dispatcher
     client: LocalServiceClient
+    notifications: Notifications | None = None
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from ostler.messaging import (
     exposed,
 )
 from ostler.messaging.memory import MemoryTransport
+from ostler.messaging.notify import Notifications
 from ostler.messaging.versions import Upgrades
 from ostler.plugins import Found, given
 from ostler.service import Host as HostParts
@@ -110,6 +111,7 @@ class Host:
         self._store: Store | None = None
         self._server: RpcServer | None = None
         self._publisher: Publisher | None = None
+        self._notifications: Notifications | None = None
 
     # ---------------------------------------------------------------- what a test does
 
@@ -236,7 +238,10 @@ class Host:
         self._publisher.start()
         self._server.start()
         self._listen()
-        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client)
+        options = self._assembly.configuration
+        told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
+        told.configure(options.notifications.model_dump(), self._assembly.sinks)
+        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         self._runtime = Runtime(
             self._assembly.specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell()
         )
@@ -278,6 +283,8 @@ class Host:
 
     async def _stop(self) -> list[str]:
         hung = await self._runtime.stop(1.0) if self._runtime is not None else []
+        if self._notifications is not None:
+            self._notifications.close()
         if self._server is not None:
             self._server.close()
         if self._publisher is not None:

@@ -67,7 +67,9 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
     async def __anext__(self) -> Event | Gap:
         if not self._subscription.admitted and not self._closed:
             await self._subscribe()
-        while not self._ready and not await self._read_journal():
+        while not self._ready:
+            if await self._read_journal():
+                continue
             if self._found:
                 self._sort(self._found.popleft())
             elif self._error is not None:
@@ -98,7 +100,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             self._ready.append(item)
 
     async def _read_journal(self) -> bool:
-        """Read a page of the journal if that is due; return whether something was found."""
+        """Read a page of the journal if that is due; return whether it was."""
         if self._ask is None or self._closed:
             return False
         if self._replay is not None:
@@ -107,9 +109,11 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             if self._replay.done:
                 self._replay = None
                 self._found.extend(self._subscription.release())
-        elif self._refill is not None:
+            return True
+        if self._refill is not None:
             await self._fill(self._ask, self._refill)
-        return bool(self._ready)
+            return True
+        return False
 
     async def _fill(self, ask: AsyncAsk, refill: Refill) -> None:
         try:

@@ -143,8 +143,17 @@ class Publisher:
             self._teller.cancel()
         self.link.close()
 
-    def publish(self, topic: str, name: str, payload: Json = None, *, priority: str = "") -> None:
-        """Publish an event. Any thread; it is sent from the loop. It carries the request that is being served.
+    def publish(
+        self, topic: str, name: str, payload: Json = None, *, priority: str = "", context: Context | None = None
+    ) -> None:
+        """Publish an event. Any thread; it is sent from the loop.
+
+        Args:
+            topic: The topic.
+            name: What happened.
+            payload: More of it; plain values, structs, dataclasses.
+            priority: That of a notification.
+            context: The request in which it happened; by default the one that is being served.
 
         Raises:
             InvalidInput: A name has characters that keys cannot have.
@@ -158,7 +167,7 @@ class Publisher:
             packed = encode_value(payload, f"the payload of event {topic}.{self.host}.{name}")
         if len(packed) > self._limit:
             check_size(packed, self._limit, f"the event {topic}.{self.host}.{name}")
-        context = current_context()
+        context = context or current_context()
         tail = _NO_TAIL if context is None and not priority else _tail(context, priority)
         if threading.get_ident() == self._thread:
             self._send(route, packed, tail)
@@ -249,13 +258,22 @@ class Publisher:
     def _head(self, topic: Topic) -> Head:
         return Head(topic.name, self.host, topic.sent, topic.epoch, topic.kept)
 
-    def _route(self, topic: str, name: str) -> Route:
-        """Look at the names once, and keep what is the same for all events of a key. Any thread."""
+    @staticmethod
+    def check_names(topic: str, name: str) -> None:
+        """Look whether these can be an event's topic and name.
+
+        Raises:
+            InvalidInput: They have characters that keys cannot have.
+        """
         for part in (topic, name):
             if not _NAME(part):
                 raise InvalidInput(
                     f"{part!r} cannot be part of an event's name", hint="use letters, digits and `_ . : @ -`"
                 )
+
+    def _route(self, topic: str, name: str) -> Route:
+        """Look at the names once, and keep what is the same for all events of a key. Any thread."""
+        self.check_names(topic, name)
         if len(self._routes) >= _ROUTES_LIMIT:
             self._routes.clear()
         about = self._topics.get(topic)

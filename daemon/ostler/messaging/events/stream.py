@@ -93,7 +93,9 @@ class EventStream(Iterator[Event | Gap]):
             OstlerError: The journal was asked for, and could not be read.
         """
         until = self._clock.monotonic() + timeout
-        while self._open and not self._ready and not self._read_journal():
+        while self._open and not self._ready:
+            if self._read_journal():
+                continue
             if self._found:
                 self._sort(self._found.popleft())
                 continue
@@ -120,7 +122,7 @@ class EventStream(Iterator[Event | Gap]):
             self._ready.append(item)
 
     def _read_journal(self) -> bool:
-        """Read a page of the journal if that is due; return whether something was found."""
+        """Read a page of the journal if that is due; return whether it was."""
         if self._ask is None:
             return False
         if self._replay is not None:
@@ -129,9 +131,11 @@ class EventStream(Iterator[Event | Gap]):
             if self._replay.done:
                 self._replay = None
                 self._found.extend(self._subscription.release())
-        elif self._refill is not None:
+            return True
+        if self._refill is not None:
             self._fill(self._ask, self._refill)
-        return bool(self._ready)
+            return True
+        return False
 
     def _fill(self, ask: Ask, refill: Refill) -> None:
         try:
