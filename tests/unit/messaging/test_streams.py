@@ -1,0 +1,329 @@
+"""The server's end of streams on a wire that the test holds: credit, in whatever order it comes, and bad input."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostler.errors import ContractError
+from ostler.messaging import Context, Endpoint, exposed
+from ostler.messaging.envelope import (
+    CAST,
+    RETRY,
+    STREAM,
+    VERSION,
+    Cancel,
+    Credit,
+    Failure,
+    Items,
+    Reply,
+    Request,
+    decode_to_client,
+    encode_failure,
+    encode_items,
+    encode_message,
+    encode_reply,
+    encode_request,
+)
+from ostler.messaging.rpc.core import Ask, ClientCore
+
+BOTH = pytest.mark.parametrize("method", ["count", "acount"])
+
+
+class Shop:
+    def __init__(self):
+        self.made = 0
+        self.closed = 0
+
+    @exposed()
+    def count(self, ctx: Context, items: int) -> Iterator[int]:
+        try:
+            for number in range(items):
+                self.made += 1
+                yield number
+        finally:
+            self.closed += 1
+
+    @exposed()
+    async def acount(self, ctx: Context, items: int) -> AsyncIterator[int]:
+        try:
+            for number in range(items):
+                self.made += 1
+                yield number
+        finally:
+            self.closed += 1
+
+    @exposed()
+    async def sleep(self, ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+
+def request(number, method, credit, items=10**9, flags=STREAM, request_id=""):
+    arguments = {} if method == "sleep" else {"items": items}
+    return encode_request(Request(VERSION, number, "shop", method, arguments, None, request_id, flags, credit=credit))
+
+
+def send(bench, message, client="client"):
+    bench.send(encode_message(message), client=client)
+
+
+def count(bench, client="client"):
+    return sum(len(_decoded(message)) for message in bench.answers(client) if type(message) is Items)
+
+
+def _decoded(message):
+    return msgspec.msgpack.decode(message.items)
+
+
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+async def quiet(bench):
+    """Wait until nothing is done any more."""
+    await until(lambda: not bench.pool.running() and not bench.pool.queued)
+    for _ in range(3):
+        await asyncio.sleep(0.001)
+
+
+@BOTH
+def test_no_more_items_are_made_than_there_is_credit_for(on_bench, method):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, method, 5))
+        await until(lambda: count(bench) == 5)
+        await quiet(bench)
+        assert shop.made == count(bench) == 5
+        send(bench, Credit(VERSION, 1, 3))
+        await until(lambda: count(bench) == 8)
+        await quiet(bench)
+        assert shop.made == count(bench) == 8
+        firsts = [message.first for message in bench.answers() if type(message) is Items]
+        assert firsts == sorted(firsts)
+        send(bench, Cancel(VERSION, 1))
+        await until(lambda: shop.closed == 1)
+
+    on_bench(test)
+
+
+@BOTH
+def test_trap_credit_that_is_none_negative_huge_or_for_no_stream(on_bench, method):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, method, 0))
+        bench.send(request(2, "sleep", 0, flags=0))
+        await quiet(bench)
+        assert count(bench) == 0
+        send(bench, Credit(VERSION, 1, 0))
+        send(bench, Credit(VERSION, 99, 5))  # no such request
+        send(bench, Credit(VERSION, 2, 5))  # a call
+        send(bench, Credit(VERSION, 1, 5), client="a stranger")
+        bench.send(b"\x94\x03\x01\x01\xff")  # -1
+        bench.send(b"\x94\x03\x01\x01\xcf\xff\xff\xff\xff\xff\xff\xff\xff")
+        bench.send(b"\x94\x03\x01\x01\xa1x")
+        await quiet(bench)
+        assert count(bench) == 0
+        assert bench.server.stats()["stray"] == {"credit": 3}
+        assert bench.server.garbage == {"shape": 3}
+        send(bench, Credit(VERSION, 1, 2**31))
+        await until(lambda: count(bench) >= 60_000)
+        await quiet(bench)
+        assert shop.made <= 65_536
+        send(bench, Cancel(VERSION, 1))
+        await until(lambda: shop.closed == 1)
+
+    on_bench(test)
+
+
+@BOTH
+def test_trap_cancel_of_a_strangers_or_an_ended_stream(on_bench, method):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, method, 5))
+        bench.send(request(2, method, 50, items=3))
+        await until(lambda: any(type(message) is Reply and message.id == 2 for message in bench.answers()))
+        send(bench, Cancel(VERSION, 1), client="a stranger")
+        for _ in range(3):
+            send(bench, Cancel(VERSION, 2))
+            send(bench, Credit(VERSION, 2, 5))
+        assert bench.server.stats()["stray"] == {"cancel": 4, "credit": 3}
+        send(bench, Cancel(VERSION, 1))
+        await until(lambda: shop.closed == 2)
+        send(bench, Credit(VERSION, 1, 5))
+        await quiet(bench)
+        ends = [message.id for message in bench.answers() if type(message) in (Reply, Failure)]
+        assert sorted(ends) == [1, 2]
+        assert bench.server.stats()["in_flight"] == 0
+
+    on_bench(test)
+
+
+def test_a_stream_is_neither_cast_nor_sent_again(on_bench):
+    async def test(bench):
+        bench.add("shop", Shop())
+        for number, flags in enumerate((STREAM | CAST, STREAM | RETRY, CAST, RETRY, 0)):
+            bench.send(request(number, "count", 5, flags=flags, request_id="the-id"))
+        assert [message.names[0] for message in bench.answers()] == ["ostler.WrongPattern"] * 5
+        assert bench.server.stats()["duplicates"]["ids"] == 0
+
+    on_bench(test)
+
+
+def test_beats_name_a_stream_that_waits_for_its_reader(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        for number, method in enumerate(("count", "acount")):
+            bench.send(request(number, method, 2))
+        await until(lambda: count(bench) == 4)
+        await quiet(bench)
+        bench.clock.advance(1000)
+        bench.server._beat(bench.clock.monotonic())
+        bench.dispatcher._sweep(bench.clock.monotonic())
+        assert sorted(bench.answers()[-1].ids) == [0, 1]
+
+    on_bench(test)
+
+
+class Crossing:
+    """A stream between a real server and a real client, of which each step is taken by the test."""
+
+    def __init__(self, bench, method, credit, items):
+        self.bench = bench
+        self.credit = credit
+        self.core = ClientCore(bench.clock)
+        self.arrived, self.going, self.read = [], [], []
+        self.sent = self.done = self.taken = 0
+        bench.add("shop", Shop())
+        bench.wire.send = self.from_server
+        self.pending, data = self.core.stream(Ask("shop", method, {"items": items}), credit, lambda: None)
+        bench.send(data)
+
+    def from_server(self, _client, data):
+        if type(message := decode_to_client(data)) is Items:
+            self.sent += len(_decoded(message))
+        self.arrived.append(bytes(data))
+        return True
+
+    def deliver(self):
+        if self.arrived:
+            self.core.receive(self.arrived.pop(0))
+
+    def grant(self):
+        if self.going:
+            self.bench.send(self.going.pop(0))
+
+    def take(self):
+        """Take what there is; return whether that was the end."""
+        found, out = self.core.take(self.pending)
+        if out is not None:
+            self.going.append(out)
+        self.done, self.taken = self.done + self.taken, len(found or ())
+        self.read.extend(found or ())
+        return found is None
+
+    def check(self):
+        assert self.sent - self.done <= self.credit
+
+    async def finish(self):
+        async with asyncio.timeout(10):
+            while not self.take():
+                self.deliver()
+                self.grant()
+                await asyncio.sleep(0)
+                self.check()
+
+
+def test_items_cross_whatever_the_order_of_credit_reads_and_turns(on_bench):
+    @settings(max_examples=40, deadline=None)
+    @given(
+        method=st.sampled_from(["count", "acount"]),
+        credit=st.integers(1, 20),
+        items=st.integers(0, 60),
+        steps=st.lists(st.sampled_from(["deliver", "take", "grant", "turn"]), max_size=60),
+    )
+    def crosses(method, credit, items, steps):
+        async def test(bench):
+            crossing = Crossing(bench, method, credit, items)
+            for step in steps:
+                if step == "turn":
+                    await asyncio.sleep(0)
+                elif step != "take" or not crossing.pending.incoming.ended:
+                    getattr(crossing, step)()
+                crossing.check()
+            await crossing.finish()
+            assert crossing.read == list(range(items))
+            assert crossing.core.pending == []
+
+        on_bench(test)
+
+    crosses()
+
+
+def test_items_for_nobody_a_second_end_and_a_reply_to_nobody_are_counted_and_dropped(on_bench):
+    async def test(bench):
+        core, woken = ClientCore(bench.clock), []
+        pending, _ = core.stream(Ask("shop", "count", {}), 4, lambda: woken.append(1))
+        core.request(Ask("shop", "sleep", {}), lambda value, error: woken.append(value))
+        assert core.receive(encode_items(99, 0, [b"\x01"])) == ()
+        number = pending.number
+        assert core.receive(encode_items(number + 1, 0, [b"\x01"])) == ()  # for a call
+        assert core.stray == 2
+        assert woken == []
+        core.receive(encode_items(number, 0, [b"\x01"]))
+        core.receive(encode_reply(number, None, 1000, "shop", "count"))
+        core.receive(encode_reply(number, None, 1000, "shop", "count"))
+        core.receive(encode_failure(number, ContractError("late")))
+        core.receive(encode_items(number, 1, [b"\x02"]))
+        assert core.stray == 3
+        assert core.take(pending) == ([1], None)
+        assert core.take(pending) == (None, None)
+        assert len(core.pending) == 1
+
+    on_bench(test)
+
+
+def test_a_server_that_sends_more_than_it_may_is_cancelled(on_bench):
+    async def test(bench):
+        core = ClientCore(bench.clock)
+        pending, _ = core.stream(Ask("shop", "count", {}), 1, lambda: None)
+        (out,) = core.receive(encode_items(pending.number, 0, [b"\x01", b"\x02"]))
+        assert out == encode_message(Cancel(VERSION, pending.number))
+        with pytest.raises(Exception, match="more items than it had credit for"):
+            core.take(pending)
+
+    on_bench(test)
+
+
+def test_a_generator_needs_threads_and_a_type_that_can_travel(on_bench):
+    class Plain:
+        @exposed()
+        def count(self, ctx: Context) -> Iterator[int]:
+            yield 1
+
+    class Odd:
+        @exposed()
+        async def count(self, ctx: Context) -> AsyncIterator[object]:
+            yield 1
+
+    class NoIterator:
+        @exposed()
+        async def count(self, ctx: Context) -> int:
+            yield 1
+
+    async def test(bench):
+        with pytest.raises(ContractError, match="has no threads"):
+            Endpoint("shop", "here", Plain(), None)
+        for wrong in (Odd, NoIterator):
+            with pytest.raises(ContractError, match=r"shop\.count"):
+                Endpoint("shop", "here", wrong(), bench.pool)
+
+    on_bench(test)
