@@ -13,6 +13,7 @@ from ostler.messaging.event_links import EventLinks
 from ostler.messaging.transport import EventLink, Limits, ServerLink
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, keys_of
+from ostler.messaging.zmq.server import RouterLink
 from ostler.messaging.zmq.tcp import next_port
 from ostler.messaging.zmq.zap import Door
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
     from ostler.messaging import RpcServer
     from ostler.messaging.zmq.events import XPubLink
-    from ostler.messaging.zmq.server import RouterLink
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 2.0
@@ -128,6 +128,7 @@ class Ports:
 
     def _open(self, before: _Generation | None) -> _Generation:
         rpc = self._transport.serve_rpc(before.rpc if before is not None else None)
+        assert isinstance(rpc, RouterLink)  # noqa: S101 - what there is on a network
         try:
             events = self._transport.serve_events(before.events if before is not None else None)
         except BaseException:

@@ -102,7 +102,7 @@ class PeerDaemon:
             glance = await self.client.call(CONTROL_TOPIC, "status", type=_Glance, timeout=_PATIENCE)
             if glance.host != self.host:
                 raise Conflict(
-                    f"the daemon at {self.address.rpc} says that it is {glance.host}, [network.peers] that it is {self.host}",
+                    f"{self.address.rpc} is {self.host} in [network.peers], and the daemon there is {glance.host}",
                     hint="give the peer the name that is `host` in its [daemon]",
                 )
         except OstlerError as error:

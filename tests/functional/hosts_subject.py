@@ -1,0 +1,66 @@
+"""A manager that talks to services on other hosts; named in configurations by import path."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import msgspec
+
+from ostler import Context, Manager, exposed
+from ostler.errors import OstlerError
+
+
+class Said(msgspec.Struct):
+    host: str
+    pid: int
+    request_id: str = ""
+    left: float = 0.0
+    who: str = ""
+
+
+class TalkManager(Manager):
+    """Says where it runs, and has others say so."""
+
+    @exposed(role="viewer", changes=False)
+    async def where(self, ctx: Context) -> Said:
+        """Say where this is, and what came with the request."""
+        return Said(self.host, os.getpid(), ctx.request_id, ctx.remaining() or 0.0, ctx.peer.name)
+
+    @exposed(role="operator")
+    def work(self, ctx: Context, seconds: float) -> str:
+        """Work for a while, until it is cancelled."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if ctx.cancelled:
+                self.log.info("work was cancelled")
+            ctx.check()
+            time.sleep(0.01)
+        return self.host
+
+    @exposed(role="operator")
+    def ask(self, ctx: Context, what: str, at: str = "", wait: float = 0.0, limit: float = 30.0) -> Said:
+        """Ask a service on another host, from a thread: where it is, after some work."""
+        if wait:
+            self.client.call(what, "work", host=at or None, seconds=wait, timeout=limit)
+        return self.client.call(what, "where", host=at or None, type=Said, timeout=limit)
+
+    @exposed(role="operator")
+    async def aask(self, ctx: Context, what: str, at: str = "") -> Said:
+        """Ask a service on another host, on the loop."""
+        return await self.client.acall(what, "where", host=at or None, type=Said)
+
+    @exposed(role="operator")
+    def tell_all(self, ctx: Context, what: str) -> int:
+        """Have all services on a topic say where they are."""
+        return self.client.fanout(what, "where")
+
+    @exposed(role="operator")
+    def went(self, ctx: Context, what: str, at: str = "", wait: float = 30.0) -> tuple[str, float, str]:
+        """Return what became of a call to another host: the error's name, seconds, and its sentence."""
+        began = time.monotonic()
+        try:
+            self.client.call(what, "work", host=at or None, seconds=wait, timeout=60)
+        except OstlerError as error:
+            return type(error).__name__, time.monotonic() - began, str(error)
+        return "", time.monotonic() - began, ""

@@ -1,0 +1,323 @@
+"""Daemons on several hosts: calls between them, keys, and what a caller sees when something is cut."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness import Daemon, wait_for
+from hosts import Cables, Hosts, no_namespaces
+from hosts_subject import Said
+
+from ostler import Client
+from ostler.errors import Busy, ConnectionLost, NotPermitted, NotRunning, TargetNotFound
+from ostler.messaging.zmq.curve import new_keys
+
+SOON = 6.0
+"""Seconds within which a caller knows that the other host cannot be reached; the intervals here are short."""
+
+
+@pytest.fixture(params=["here", pytest.param("cables", marks=pytest.mark.root)])
+def hosts(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -> Iterator[Hosts]:
+    """Return hosts that have not been started: on 127.0.0.1, and in network namespaces."""
+    if request.param == "here":
+        yield Hosts(make_daemon)
+        return
+    if why := no_namespaces():
+        pytest.skip(why)
+    cables = Cables()
+    try:
+        yield Hosts(make_daemon, cables)
+    finally:
+        cables.close()
+
+
+only_cables = pytest.mark.parametrize("hosts", [pytest.param("cables", marks=pytest.mark.root)], indirect=True)
+only_here = pytest.mark.parametrize("hosts", ["here"], indirect=True)
+
+
+def knows(hosts: Hosts, name: str, other: str, up: bool = True) -> None:
+    """Wait until a host knows that another is there, or is not."""
+    daemon = hosts[name].daemon
+
+    def look() -> bool:
+        return daemon.ask("ostler", "dump")["messages"]["peers"][other]["up"] is up
+
+    wait_for(look, f"{name} to know that {other} is {'there' if up else 'away'}", more=lambda: daemon.log)
+
+
+def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin some work on a thread; return what waits for its result."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+
+    def result() -> Any:
+        thread.join(40)
+        assert found, "it has not ended"
+        return found[0]
+
+    return result
+
+
+def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk volume", node3="volume")
+    knows(hosts, "node1", "node2")
+    knows(hosts, "node1", "node3")
+    ask = hosts["node1"].daemon.ask
+    said = ask("talk", "ask", type=Said, what="talk", at="node2")
+    assert (said.host, said.who) == ("node2", "key:node1")
+    assert 0 < said.left <= 20, "what is left of the caller's deadline"
+    outer = ask("talk", "where", type=Said)
+    assert outer.host == "node1"
+    assert {ask("talk", "aask", type=Said, what="volume").host for _ in range(4)} == {"node2", "node3"}
+    assert ask("talk", "tell_all", what="volume") == 2
+    assert ask("talk", "tell_all", what="talk") == 2
+    rows = {(row["topic"], row["host"]): row["up"] for row in hosts["node1"].daemon.json("service", "list")}
+    assert rows[("volume", "node3")] is True
+    assert rows[("volume", "node2")] is True
+    with pytest.raises(TargetNotFound, match=r"no host 'node9'.*node1, node2, node3"):
+        ask("talk", "ask", what="talk", at="node9")
+
+
+def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume", node3="volume")
+    knows(hosts, "node1", "node2")
+    knows(hosts, "node1", "node3")
+    ask = hosts["node1"].daemon.ask
+    hosts["node2"].daemon.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    assert {ask("talk", "ask", type=Said, what="volume").host for _ in range(4)} == {"node3"}
+    began = time.monotonic()
+    with pytest.raises(NotRunning, match="node2 cannot be reached for"):
+        ask("talk", "ask", what="volume", at="node2")
+    hosts["node3"].daemon.running.kill()
+    knows(hosts, "node1", "node3", up=False)
+    with pytest.raises(NotRunning, match=r"nobody takes volume\.where now: node2 .* and .*node3"):
+        ask("talk", "ask", what="volume")
+    assert time.monotonic() - began < SOON
+    hosts["node2"].daemon.wait_end()
+    hosts["node2"].start()
+    knows(hosts, "node1", "node2")
+    assert ask("talk", "ask", type=Said, what="volume").host == "node2"
+
+
+def test_trap_a_server_on_another_host_that_dies_in_the_middle_is_known_within_seconds(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    went = in_background(lambda: hosts["node1"].daemon.ask("talk", "went", what="volume", at="node2"))
+    at_work(hosts, "node2")
+    hosts["node2"].daemon.running.kill()
+    name, seconds, text = went()
+    assert name == "ConnectionLost"
+    assert seconds < SOON
+    assert "may or may not have been done" in text
+
+
+def test_a_caller_that_takes_it_back_ends_the_work_on_the_other_host(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    client = Client(root=str(hosts["node1"].daemon.root), timeout=1.5)
+    with client, pytest.raises(Exception, match=r"within 1\.5 s"):
+        client.call("talk", "ask", what="volume", at="node2", wait=30)
+    wait_for(lambda: not in_flight(hosts, "node2"), "the end of the work", more=lambda: hosts["node2"].daemon.log)
+
+
+def in_flight(hosts: Hosts, name: str) -> int:
+    rows = hosts[name].daemon.ask("ostler", "dump")["messages"]["topics"]
+    return int(rows["volume"]["in_flight"])
+
+
+def at_work(hosts: Hosts, name: str) -> None:
+    wait_for(lambda: in_flight(hosts, name), f"work on {name}")
+
+
+# -------------------------------------------------------------------- cables
+
+
+@only_cables
+def test_trap_a_cable_that_is_pulled_is_known_within_seconds_and_found_again(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    cables = hosts.cables
+    assert cables is not None
+    knows(hosts, "node1", "node2")
+    went = in_background(lambda: hosts["node1"].daemon.ask("talk", "went", what="volume", at="node2"))
+    at_work(hosts, "node2")
+    cables.pull("node2")
+    name, seconds, text = went()
+    assert name == "ConnectionLost", text
+    assert seconds < SOON
+    knows(hosts, "node1", "node2", up=False)
+    began = time.monotonic()
+    with pytest.raises(NotRunning, match="node2 cannot be reached for"):
+        hosts["node1"].daemon.ask("talk", "ask", what="volume", at="node2")
+    assert time.monotonic() - began < 1
+    wait_for(lambda: not in_flight(hosts, "node2"), "the work of a caller that has gone to be stopped")
+    cables.plug("node2")
+    knows(hosts, "node1", "node2")
+    assert hosts["node1"].daemon.ask("talk", "ask", type=Said, what="volume", at="node2").host == "node2"
+
+
+@only_cables
+def test_a_cable_that_is_loose_for_a_moment_costs_no_call(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    cables = hosts.cables
+    assert cables is not None
+    knows(hosts, "node1", "node2")
+    went = in_background(lambda: hosts["node1"].daemon.ask("talk", "went", what="volume", at="node2", wait=2.0))
+    at_work(hosts, "node2")
+    cables.pull("node2")
+    time.sleep(0.5)
+    cables.plug("node2")
+    assert went()[::2] == ["", ""]
+
+
+@only_cables
+def test_trap_a_connection_that_is_open_on_one_side_only(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    cables = hosts.cables
+    assert cables is not None
+    knows(hosts, "node1", "node2")
+    went = in_background(lambda: hosts["node1"].daemon.ask("talk", "went", what="volume", at="node2"))
+    at_work(hosts, "node2")
+    cables.swallow("node2", "node1")
+    name, seconds, text = went()
+    assert name == "ConnectionLost", text
+    assert seconds < SOON
+    wait_for(lambda: not in_flight(hosts, "node2"), "the work of a caller that cannot be answered to be stopped")
+
+
+# -------------------------------------------------------------------- keys
+
+
+@only_here
+def test_trap_a_key_that_is_not_known_gets_nothing_and_is_logged_once(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    began = time.monotonic()
+    for _ in range(3):
+        with host.client(hosts.stranger) as client, pytest.raises(NotPermitted, match="does not know the key"):
+            client.call("talk", "where")
+    with host.client(hosts.stranger) as client, pytest.raises(NotPermitted, match="does not know the key"):
+        client.events("talk")
+    assert time.monotonic() - began < SOON
+    assert host.daemon.log.count("nobody here has the key") == 1
+    wrong = Client(host.address, server_key=new_keys().public, secret_key=hosts.operator.secret, timeout=5)
+    with wrong, pytest.raises(NotPermitted, match="does not hold the server's key"):
+        wrong.call("talk", "where")
+    with host.client(hosts.operator) as client:
+        assert client.call("talk", "where", type=Said).who == "key:operator"
+        with pytest.raises(NotPermitted, match="needs the role admin, key:operator has operator"):
+            client.call("ostler", "reload")
+
+
+@only_here
+def test_nobody_there_is_known_at_once(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    host.daemon.stop()
+    began = time.monotonic()
+    with host.client(hosts.operator) as client, pytest.raises(NotRunning, match="nobody answers at tcp://"):
+        client.call("talk", "where")
+    assert time.monotonic() - began < 2
+
+
+@only_here
+def test_a_key_that_is_taken_away_counts_at_once_on_a_connection_that_stands(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host, friend = hosts["node1"], new_keys()
+    hosts.configure("node1", "talk", known={"operator": hosts.operator, "friend": friend})
+    host.daemon.command("reload")
+    with host.client(hosts.operator) as stays, host.client(friend) as goes:
+        assert stays.call("talk", "where", type=Said).who == "key:operator"
+        assert goes.call("talk", "where", type=Said).who == "key:friend"
+        before = stays.call("talk", "where", type=Said).pid
+        hosts.configure("node1", "talk")
+        host.daemon.command("reload")
+        with pytest.raises(NotPermitted, match="has no role here"):
+            goes.call("talk", "where")
+        assert stays.call("talk", "where", type=Said).pid == before
+    with host.client(friend) as again, pytest.raises(NotPermitted, match="does not know the key"):
+        again.call("talk", "where")
+
+
+@only_here
+def test_a_new_key_of_the_daemon_is_for_new_connections_and_cuts_none(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    with host.client(hosts.operator) as old:
+        assert old.call("talk", "where", type=Said).host == "node1"
+        stream = old.events("fanout")
+        exchange(hosts)
+        assert old.fanout("talk", "where") == 1
+        assert stream.next(5).key == "fanout.talk.node1.where"
+        exchange(hosts)  # those of the key before the last go: they would stay for ever
+        with pytest.raises(ConnectionLost):
+            stream.next(5)
+        with pytest.raises(NotPermitted, match="does not hold the server's key"):
+            old.call("talk", "where")
+
+
+def exchange(hosts: Hosts) -> None:
+    """Give a daemon a new key; see that it counts for new connections, all of them."""
+    host, was = hosts["node1"], hosts["node1"].keys
+    host.keys = new_keys()
+    hosts.configure("node1", "talk")
+    host.daemon.command("reload")
+    host.daemon.wait_log(f"new connections are made with the public key {host.keys.public}")
+    for _ in range(10):
+        with host.client(hosts.operator) as fresh:
+            assert fresh.call("talk", "where", type=Said).host == "node1"
+    gone = Client(host.address, server_key=was.public, secret_key=hosts.operator.secret, timeout=5)
+    with gone, pytest.raises(NotPermitted, match="does not hold the server's key"):
+        gone.call("talk", "where")
+
+
+@only_here
+def test_garbage_on_a_port_disturbs_nobody(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    port = int(host.address.rpartition(":")[2])
+    with host.client(hosts.operator) as client:
+        assert client.call("talk", "where", type=Said).host == "node1"
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" + bytes(8) + b"\x7f\x03", bytes(100_000), b"\x16\x03\x01"):
+            for target in (port, port + 1):
+                with socket.create_connection(("127.0.0.1", target)) as stranger:
+                    stranger.sendall(data)
+        assert client.call("talk", "where", type=Said).host == "node1"
+    assert "Traceback" not in host.daemon.log
+
+
+@only_here
+def test_more_connections_than_are_allowed_are_refused_and_those_that_stand_go_on(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    host.daemon.configure("[messaging]\nmax_connections = 5\n", "conf.d/few.toml")
+    host.daemon.stop()
+    host.start()
+    standing = [host.client(hosts.operator) for _ in range(5)]
+    try:
+        for client in standing:
+            assert client.call("talk", "where", type=Said).host == "node1"
+        for _ in range(3):
+            with host.client(hosts.operator) as client, pytest.raises(Busy, match="as many connections as it takes"):
+                client.call("talk", "where")
+        assert [client.call("talk", "where", type=Said).host for client in standing] == ["node1"] * 5
+        standing.pop().close()
+        wait_for(lambda: answers(hosts), "room for one more")
+        assert host.daemon.log.count("there are 5 already") == 1
+    finally:
+        for client in standing:
+            client.close()
+
+
+def answers(hosts: Hosts) -> bool:
+    with hosts["node1"].client(hosts.operator) as client:
+        try:
+            return bool(client.call("talk", "where"))
+        except Busy:
+            return False
