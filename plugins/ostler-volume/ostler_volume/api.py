@@ -1,0 +1,64 @@
+"""`VolumeApi`: volumes from other programs and managers, with types."""
+
+# A stub has a docstring and no body.
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+from ostler import RpcApi, remote
+from ostler_volume.wire import Snapshot, Volume
+
+
+class VolumeApi(RpcApi):
+    """The calls of `VolumeManager`; what each does, takes and raises stands there."""
+
+    topic = "volume"
+    rpc_version = "1.0"
+
+    @remote()
+    def create_volume(
+        self,
+        name: str,
+        size: int | str = "",
+        backend: str = "",
+        image: str = "",
+        source: str = "",
+        snapshot: str = "",
+    ) -> Volume:
+        """Make a volume; of zeros, or from one of an image, a volume or a snapshot."""
+
+    @remote()
+    def list_volumes(self, backend: str = "") -> list[Volume]:
+        """Return all volumes, or those of a backend, by name."""
+
+    @remote()
+    def get_volume(self, name: str) -> Volume:
+        """Return a volume."""
+
+    @remote()
+    def extend_volume(self, name: str, size: int | str) -> Volume:
+        """Make a volume larger; it must be available."""
+
+    @remote()
+    def delete_volume(self, name: str) -> None:
+        """Delete a volume that is available or in error, and has no snapshots."""
+
+    @remote()
+    def attach_volume(self, name: str) -> Volume:
+        """Make a volume a block device of its host; `device` of the result is its path."""
+
+    @remote()
+    def detach_volume(self, name: str) -> Volume:
+        """Take the block device of a volume away."""
+
+    @remote()
+    def create_snapshot(self, volume: str, name: str) -> Snapshot:
+        """Keep the content of a volume as it is now; the volume must be available."""
+
+    @remote()
+    def list_snapshots(self, volume: str = "") -> list[Snapshot]:
+        """Return all snapshots, or those of a volume."""
+
+    @remote()
+    def delete_snapshot(self, volume: str, name: str) -> None:
+        """Delete a snapshot."""
