@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ostler.clock import Clock
-from ostler.errors import OstlerError, StoreError, describe
+from ostler.errors import OstlerError, describe
 from ostler.log.secrets import MASK, mask_deep, mask_values, masked
 from ostler.messaging.context import Context
 from ostler.messaging.rpc.call import Call
@@ -60,7 +60,7 @@ class AuditLog:
         size: The most entries that wait.
     """
 
-    def __init__(self, clock: Clock, keep: Keep, find: FindMethod, *, size: int = 5000) -> None:
+    def __init__(self, clock: Clock, keep: Keep, find: FindMethod, *, size: int = 10_000) -> None:
         self._clock = clock
         self._keep = keep
         self._find = find
@@ -181,7 +181,7 @@ class AuditLog:
         except asyncio.CancelledError:
             self._tell(entries)
             raise
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: the lines must not be lost, and this goes on
             self._lost(error, entries)
             return
         if self._away:
@@ -191,7 +191,7 @@ class AuditLog:
         for kept, number in zip(batch, numbers, strict=True):
             kept.entry = msgspec.structs.replace(kept.entry, number=number)
 
-    def _lost(self, error: StoreError, entries: list[AuditEntry]) -> None:
+    def _lost(self, error: Exception, entries: list[AuditEntry]) -> None:
         if not self._away:
             self._away = True
             _log.error("the audit log cannot be written; its lines stand in this log meanwhile: %s", describe(error))

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 # Version ff is forbidden; a version above 00 may have more fields behind, of which nothing is known here.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
-_chosen: contextvars.ContextVar[str] = contextvars.ContextVar("ostler_trace", default="")
+# What was chosen, and inside of which request: one that is served further down, in a copy of these context variables,
+# has its own.
+_chosen: contextvars.ContextVar[tuple[str | None, Context | None]] = contextvars.ContextVar(
+    "ostler_trace", default=(None, None)
+)
 
 
 def valid(traceparent: str) -> bool:
@@ -41,8 +45,8 @@ def current_trace() -> str:
 
 def outgoing_trace(context: Context | None) -> str:
     """Do what `current_trace` does, for who knows the request that is served. Any thread."""
-    chosen = _chosen.get()
-    if chosen:
+    chosen, inside = _chosen.get()
+    if chosen is not None and inside is context:
         return chosen
     # Whoever has a span has imported this; a program that does not trace pays for one look into a dictionary.
     opentelemetry = sys.modules.get("opentelemetry.trace")
@@ -66,7 +70,7 @@ def trace_context(traceparent: str) -> Iterator[None]:
             f"{traceparent[:80]!r} is no W3C traceparent",
             hint="it looks like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         )
-    token = _chosen.set(traceparent)
+    token = _chosen.set((traceparent, current_context()))
     try:
         yield
     finally:

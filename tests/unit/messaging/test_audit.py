@@ -213,3 +213,13 @@ def test_a_line_for_the_log_holds_everything(book) -> None:
     book.log.record(call(), None)
     (entry,) = book.flushed()
     assert json.loads(line_of(entry))["who"] == "uid 1000"
+
+
+def test_whatever_goes_wrong_in_writing_the_lines_are_not_lost(book, caplog) -> None:
+    async def broken(entries):
+        raise ValueError("a defect")
+
+    book.log._keep = broken
+    book.log.record(call(), None)
+    book.flushed()
+    assert caplog.text.count("audit: {") == 1

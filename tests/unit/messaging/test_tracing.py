@@ -77,3 +77,12 @@ def test_a_client_sends_the_trace_along() -> None:
     assert decode_to_server(data).trace == GOOD
     _, data = core.request(Ask("lamp", "switch", {}), lambda result, error: None)
     assert decode_to_server(data).trace == ""
+
+
+def test_a_trace_that_was_chosen_in_one_request_is_not_that_of_another_served_in_its_midst() -> None:
+    outer, inner = Context("lamp", "outer"), Context("lamp", "inner")
+    inner.trace = GOOD
+    with serving(outer), trace_context(OTHER):
+        with serving(inner):
+            assert current_trace() == GOOD
+        assert current_trace() == OTHER
