@@ -1,0 +1,159 @@
+"""Two real versions of one plugin in two real daemons, and clients of both."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+
+import pytest
+from harness import wait_for
+from lamp_apis import NEW, NEWEST, OLD, LampAdminApi, NewLamp, NewLampApi, OldLamp, OldLampApi
+
+from ostler import Client, UnsupportedVersion
+from ostler.messaging.rpc.core import Ask
+
+CONFIG = '[daemon]\nhost = "{host}"\n[services.lamp]\nmanager = "lamp"\n{more}'
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    def start(source, version, host, more=""):
+        made = make_daemon(CONFIG.format(host=host, more=more))
+        made.install("lamp", source, version=version)
+        return made.start()
+
+    return start
+
+
+@pytest.fixture
+def old(daemon):
+    return daemon(OLD, "1.0", "oldhost")
+
+
+@pytest.fixture
+def new(daemon):
+    return daemon(NEW, "1.1", "newhost")
+
+
+@pytest.fixture
+def client():
+    made = []
+
+    def connect(daemon):
+        made.append(Client(root=str(daemon.root), timeout=20))
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.close()
+
+
+def add_member(daemon, host, version, age=0.0):
+    """Put the row of another host's service into the table, as other hosts' records come in."""
+    with sqlite3.connect(daemon.root / "state" / "ostler.db") as database:
+        database.execute(
+            "INSERT INTO services (topic, host, manager, rpc_version, state, since, boot_id, boot_time, reported_at) "
+            "VALUES ('lamp', ?, 'lamp', ?, 'up', 0, 'elsewhere', 0, ?)",
+            (host, version, time.time() - age),
+        )
+    database.close()
+
+
+def test_trap_a_client_of_an_older_and_of_a_newer_version(old, new, client):
+    """Each pair works as far as it can, and is refused by name beyond that."""
+    assert OldLampApi(client(old)).switch("desk") == OldLamp("desk", lit=True)
+    assert OldLampApi(client(new)).switch("desk") == OldLamp("desk", lit=True)
+    assert NewLampApi(client(new)).switch("desk", level=5) == NewLamp("desk", lit=True, level=5)
+    assert NewLampApi(client(new)).dim("desk").level == 10
+
+    lamps = NewLampApi(client(old))
+    assert lamps.switch("desk", on=False) == NewLamp("desk", lit=False)
+    assert (lamps.can_send_version("1.0"), lamps.can_send_version("1.1")) == (True, False)
+    for work in (lambda: lamps.dim("desk"), lambda: lamps.switch("desk", level=5)):
+        with pytest.raises(
+            UnsupportedVersion, match=r"needs version 1\.1 of lamp, and no more than 1\.0 may be used now"
+        ):
+            work()
+
+
+def test_what_comes_through_all_the_same_is_refused_by_the_service_itself(old, client):
+    with pytest.raises(UnsupportedVersion) as caught:
+        client(old).ask(Ask("lamp", "dim", {"name": "desk"}, version="1.1"))
+    assert "lamp on oldhost speaks version 1.0, version 1.1 was asked for" in str(caught.value)
+    assert caught.value.facts["offered"] == "1.0"
+
+
+def test_another_major_version_is_refused_by_name(daemon, client):
+    newest = daemon(NEWEST, "2.0", "newest")
+    with pytest.raises(UnsupportedVersion, match=r"lamp on newest speaks version 2\.0, version 1.0 was asked for"):
+        OldLampApi(client(newest)).switch("desk")
+
+
+def test_an_older_member_holds_callers_back_until_it_is_upgraded_or_stale(daemon, client):
+    new = daemon(NEW, "1.1", "newhost", '[messaging]\nrpc_grace = "5min"\n')
+    add_member(new, "stale", "1.0", age=3600)
+    assert NewLampApi(client(new)).dim("desk").level == 10
+    assert client(new).call("lamp", "ask") == "True"
+
+    add_member(new, "behind", "1.0")
+    one = client(new)
+    wait_for(lambda: NewLampApi(one).upgrading().upgrading, "the daemon to look at its records again")
+    with pytest.raises(UnsupportedVersion, match=r"behind speaks 1\.0; upgrade lamp on behind"):
+        NewLampApi(client(new)).dim("desk")
+    assert NewLampApi(client(new)).on("newhost").dim("desk").level == 10
+    assert client(new).call("lamp", "ask") == "False"
+
+    (row,) = [row for row in new.json("service", "versions") if row["topic"] == "lamp"]
+    assert (row["upgrading"], row["cap"], row["newest"]) == (True, "1.0", "1.1")
+    assert [holder["host"] for holder in row["pinned_by"]] == ["behind"]
+    assert {member["host"]: member["counts"] for member in row["members"]} == {
+        "newhost": True, "behind": True, "stale": False,
+    }  # fmt: skip
+    assert "behind 1.0 (up)" in new.command("service", "versions", "lamp").stdout
+
+
+def test_a_pin_of_the_configuration_holds_and_a_reload_takes_it_away(daemon, client):
+    new = daemon(NEW, "1.1", "newhost", '[messaging]\nrpc_pins = { lamp = "1.0" }\n')
+    with pytest.raises(UnsupportedVersion, match=r"pinned by `rpc_pins` in \[messaging\]; raise the pin"):
+        NewLampApi(client(new)).dim("desk")
+    assert NewLampApi(client(new)).switch("desk").lit
+    assert client(new).call("lamp", "ask") == "False"
+    new.configure(CONFIG.format(host="newhost", more='[messaging]\nrpc_pins = { lamp = "auto" }\n'))
+    new.command("reload")
+    assert NewLampApi(client(new)).dim("desk").level == 10
+    assert client(new).call("lamp", "ask") == "True"
+    new.configure(CONFIG.format(host="newhost", more='[messaging]\nrpc_pins = { lamp = "one" }\n'))
+    assert "auto" in new.command("check", check=78).stderr
+
+
+def test_a_namespace_has_a_version_of_its_own_and_is_described_beside_the_rest(new, client):
+    admin = LampAdminApi(client(new))
+    assert admin.reset() == "lamp"
+    assert admin.upgrading().cap == "2.0"
+    assert new.json("call", "lamp", "admin.reset") == "lamp"
+    described = {each["method"]: each for each in new.json("describe", "lamp")}
+    assert list(described) == ["ask", "dim", "switch", "admin.reset"]
+    assert described["admin.reset"]["topic_version"] == "2.0"
+    assert described["switch"]["arguments_schema"]["$defs"]["Arguments"]["properties"]["level"] == {
+        "type": "integer", "default": 100,
+    }  # fmt: skip
+    shown = new.command("call", "lamp", "switch", "--help").stdout
+    assert "role operator; since version 1.0 (lamp is 1.1)" in shown
+    assert "How bright, in percent." in shown
+
+
+def test_what_a_release_of_the_plugin_offered_is_compared_with_the_next(make_daemon, tmp_path):
+    one, other = make_daemon(), make_daemon()
+    one.install("lamp", OLD)
+    other.install("lamp", NEW, version="1.1")
+    file = tmp_path / "lamp-1.0.json"
+    one.command("plugin", "api", "lamp", "--output", str(file), env=one.environ)
+    assert json.loads(file.read_text())["namespaces"][""]["rpc_version"] == "1.0"
+    shown = other.command("plugin", "api", "lamp", "--against", str(file), env=other.environ).stdout
+    assert "lamp.dim is new: breaks new clients of an old service; a minor version is due" in shown
+    assert "lamp.admin is new" in shown
+    back = other.command("plugin", "api", "lamp", "--output", str(tmp_path / "lamp-1.1.json"), env=other.environ).stdout
+    assert "The interface of lamp is in" in back
+    shown = one.command("plugin", "api", "lamp", "--against", str(tmp_path / "lamp-1.1.json"), env=one.environ, check=1)
+    assert "wrong: lamp is of version 1.0, and its changes ask for 2.0" in shown.stdout
