@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 
 import msgspec
 import pytest
@@ -171,5 +172,45 @@ def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_ours(on_b
             ("switch", "NoneType", True, True),
             ("unlock", InternalError.__name__, True, True),
         ]
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    ("how", "ended"), [("wait", "CallCancelled"), ("thread", None), ("thread raises", "InternalError")]
+)
+def test_work_whose_caller_has_gone_is_still_told_to_those_who_look_on(on_bench, how, ended) -> None:
+    class Slow:
+        @exposed()
+        async def wait(self, ctx) -> None:
+            await asyncio.sleep(30)
+
+        @exposed()
+        def thread(self, ctx, fail: bool = False) -> None:
+            gate.wait(10)
+            if fail:
+                raise RuntimeError("it was in vain")
+
+    class Audit:
+        def __init__(self):
+            self.seen = []
+
+        def record(self, call, error):
+            self.seen.append((call.request.method, type(error).__name__ if error else None))
+
+    gate = threading.Event()
+
+    async def test(bench):
+        bench.add("lamp", Slow())
+        bench.dispatcher.audit = audit = Audit()
+        method, *more = how.split()
+        bench.send(request(method, {"fail": True} if more else {}))
+        await asyncio.sleep(0.01)
+        bench.wire.gone.add("client")
+        bench.server.send("client", b"a beat that cannot be delivered")
+        gate.set()
+        while not audit.seen:
+            await asyncio.sleep(0.001)
+        assert audit.seen == [(method, ended)]
 
     on_bench(test)

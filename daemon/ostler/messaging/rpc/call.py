@@ -32,6 +32,8 @@ class Call:
     settled = False
     begun = False
     traced = False
+    over = False
+    """Whether its end was counted and told to those who look on."""
     task: asyncio.Task[object] | None = None
     parent: Context | None = None
     """The request that this one was made in, for one from within the daemon."""

@@ -377,6 +377,7 @@ class Dispatcher:
 
     def _over(self, call: Call, error: OstlerError | None) -> None:
         """Count the end of a request, once: of a call with its answer, of a cast with its work."""
+        call.over = True
         if call.admitted:
             stats = call.method.stats
             stats.took(self.clock.monotonic() - call.arrived_at)
@@ -452,8 +453,8 @@ class Dispatcher:
                 self._fail(call, unfit)
             else:
                 self._settle(call, packed)
-        elif call.request.flags & (CAST | FANOUT):
-            self._over(call, None)
+        if not call.over:
+            self._abandoned(call, error)
 
     def _pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
         self._unregister(call)
@@ -461,8 +462,18 @@ class Dispatcher:
             self._fail(call, error)
         elif not call.settled and packed is not None:
             self._settle(call, packed)
-        elif call.request.flags & (CAST | FANOUT):
-            self._over(call, None)
+        if not call.over:
+            self._abandoned(call, error)
+
+    def _abandoned(self, call: Call, error: BaseException | None) -> None:
+        """Count the end of work that nobody waits for: it was cast, or its caller has gone."""
+        if error is None or isinstance(error, OstlerError):
+            found = error
+        elif isinstance(error, asyncio.CancelledError):
+            found = CallCancelled(f"the caller of {call.where} has gone", request_id=call.request.request_id)
+        else:  # its traceback is in the log
+            found = InternalError(f"{call.where} failed with {type(error).__name__}", method=call.where)
+        self._over(call, None if found is None else _hidden(call, found))
 
     def _settle(self, call: Call, packed: bytes) -> None:
         call.settled = True
