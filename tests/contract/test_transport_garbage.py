@@ -122,6 +122,12 @@ def test_no_bytes_whatever_end_the_server(data):
         def __init__(self):
             self.sent = []
 
+        def hold(self):
+            pass
+
+        def let_go(self):
+            pass
+
         def start(self, receive):
             self.receive = receive
 

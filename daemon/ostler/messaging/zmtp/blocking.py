@@ -9,7 +9,7 @@ import time
 
 from ostler.errors import MessagingError
 from ostler.messaging.transport import Limits
-from ostler.messaging.zmtp.connect import HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
+from ostler.messaging.zmtp.connect import EARLY_MOST, HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame
 
 _CHUNK = 64 * 1024
@@ -38,6 +38,8 @@ class BlockingUnixLink:
         self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+        self._early = bytearray()
+        """What waits for the end of the greetings: libzmq does not take messages before."""
         self._lost: MessagingError | None = None
         self._closed = False
         self._write(HELLO)
@@ -58,7 +60,12 @@ class BlockingUnixLink:
         """See `Link.send`."""
         if self._lost is not None:
             raise self._lost
-        self._write(frame(data))
+        if self._talk.ready:
+            self._write(frame(data))
+        elif self._early and len(self._early) + len(data) > EARLY_MOST:
+            raise not_taken()
+        else:
+            self._early += frame(data)
 
     def receive_soon(self) -> list[bytes]:
         """See `Link.receive_soon`."""
@@ -99,6 +106,9 @@ class BlockingUnixLink:
         except TalkError:
             self._lost = end_of(self._talk)
             return []
+        if self._early and self._talk.ready:
+            early, self._early = self._early, bytearray()
+            self._write(early)
         if self._talk.answers:
             answers = b"".join(self._talk.answers)
             self._talk.answers.clear()
@@ -107,7 +117,7 @@ class BlockingUnixLink:
             self._lost = end_of(self._talk)
         return found
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         try:
             sent = self._socket.send(data, _AT_ONCE)
         except BlockingIOError:

@@ -11,6 +11,8 @@ from ostler.messaging.zmtp.talk import Talk, hello
 
 HELLO = hello(b"DEALER")
 PARTNERS = frozenset({b"ROUTER", b"DEALER", b"REP"})
+EARLY_MOST = 4 * 1024 * 1024
+"""Bytes that may wait for the end of the greetings."""
 LIMIT_FACTOR = 2
 """Messages of the server may be this many times as large as ours: it may be configured otherwise."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ostler.messaging.transport import Limits, OnLost, OnMessage
 from ostler.messaging.zmtp.channel import Channel, new_buffer
-from ostler.messaging.zmtp.connect import HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
+from ostler.messaging.zmtp.connect import EARLY_MOST, HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame
 
 
@@ -26,6 +26,8 @@ class LoopUnixLink:
         self._on_lost = on_lost
         self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
         self._channel = Channel(connect(address), self._hear, self._ended, new_buffer())
+        self._early = bytearray()
+        """What waits for the end of the greetings: libzmq does not take messages before."""
         self._closed = False
         self._channel.write(HELLO)
 
@@ -33,9 +35,12 @@ class LoopUnixLink:
         """See `AsyncLink.send`."""
         if self._closed:
             raise end_of(self._talk)
-        if self._channel.stuck:
+        if self._channel.stuck or len(self._early) > EARLY_MOST:
             raise not_taken()
-        self._channel.write_soon(frame(data))
+        if self._talk.ready:
+            self._channel.write_soon(frame(data))
+        else:
+            self._early += frame(data)
 
     def close(self) -> None:
         """See `AsyncLink.close`."""
@@ -49,6 +54,9 @@ class LoopUnixLink:
         except TalkError:
             self._ended()
             return
+        if self._early and talk.ready:
+            early, self._early = self._early, bytearray()
+            self._channel.write(bytes(early))
         for message in messages:
             if self._closed:
                 return

@@ -1,0 +1,295 @@
+"""The three ends of a unix socket, beside those of libzmq where both must understand each other."""
+
+import asyncio
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import zmq
+
+from ostler.errors import Busy, Conflict, ConnectionLost, NotRunning
+from ostler.messaging.transport import Limits
+from ostler.messaging.zmtp.blocking import BlockingUnixLink
+from ostler.messaging.zmtp.loop import LoopUnixLink
+from ostler.messaging.zmtp.server import UnixServerLink
+from ostler.messaging.zmtp.talk import frame, hello
+
+
+@pytest.fixture
+def address(tmp_path):
+    return f"ipc://{tmp_path}/rpc.sock"
+
+
+class Served:
+    """A server that answers each message with itself, and notes what it was told."""
+
+    def __init__(self, address, limits=None):
+        self.link = UnixServerLink(address, limits or Limits())
+        self.garbage, self.gone, self.peers = [], [], set()
+        self.link.on_garbage = lambda peer, reason, what: self.garbage.append(reason)
+        self.link.on_gone = self.gone.append
+        self.link.start(self.receive)
+
+    def receive(self, client, data, peer):
+        self.peers.add(peer)
+        self.link.send(client, bytes(data))
+
+
+def exhaust(step):
+    for _ in range(1000):
+        step()
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def test_a_dealer_of_libzmq_is_understood_and_known_by_its_credentials(address):
+    async def test():
+        served = Served(address)
+        context = zmq.Context()
+        dealer = context.socket(zmq.DEALER)
+        dealer.set(zmq.HEARTBEAT_IVL, 20)
+        dealer.connect(address)
+        for size in (0, 3, 300, 70_000, 3_000_000):
+            dealer.send(b"x" * size)
+            assert await asyncio.to_thread(dealer.recv) == b"x" * size
+        dealer.send_multipart([b"", b"two frames"])
+        await until(lambda: served.garbage == ["frames"])
+        await asyncio.sleep(0.1)  # some of its pings
+        dealer.send(b"still there")
+        assert await asyncio.to_thread(dealer.recv) == b"still there"
+        (peer,) = served.peers
+        assert (peer.uid, peer.gid, peer.pid) == (os.getuid(), os.getgid(), os.getpid())
+        context.destroy(linger=0)
+        await until(lambda: len(served.gone) == 1)
+        served.link.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("size", [0, 300, 70_000, 3_000_000])
+def test_a_router_of_libzmq_is_understood(address, size):
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.bind(address)
+
+    def serve():
+        router.send_multipart(router.recv_multipart())
+
+    server = threading.Thread(target=serve)
+    server.start()
+    link = BlockingUnixLink(address, Limits())
+    link.send(b"x" * size)
+    found = []
+    while not found:
+        found = link.receive(5)
+    assert found == [b"x" * size]
+    server.join()
+    context.destroy(linger=0)
+    with pytest.raises(ConnectionLost):
+        exhaust(lambda: link.receive(5))
+    link.close()
+
+
+def test_what_is_sent_in_one_turn_of_the_loop_comes_whole_and_in_order(address):
+    async def test():
+        served = Served(address)
+        got, lost = [], []
+        link = LoopUnixLink(address, Limits(), got.append, lost.append)
+        sent = [bytes([number % 256]) * (number * 37 % 9000) for number in range(500)]
+        for message in sent:
+            link.send(message)
+        await until(lambda: len(got) == len(sent))
+        assert got == sent
+        served.link.close()
+        await until(lambda: lost)
+        assert isinstance(lost[0], ConnectionLost)
+        with pytest.raises(ConnectionLost):
+            link.send(b"late")
+
+    asyncio.run(test())
+
+
+def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address):
+    async def test():
+        served = Served(address)
+        deaf = socket.socket(socket.AF_UNIX)
+        deaf.connect(address.removeprefix("ipc://"))
+        deaf.sendall(hello(b"DEALER") + frame(b"x"))
+        await until(lambda: served.peers)
+        for _ in range(40):
+            assert served.link.send(1, b"y" * 1_000_000)
+        assert served.link.dropped > 20
+        got = []
+        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+        link.send(b"well")
+        await until(lambda: got)
+        deaf.close()
+        await until(lambda: 1 in served.gone)
+        assert not served.link.send(1, b"z")
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_one_client_too_many_is_told_so_and_the_others_stay(address, caplog):
+    async def test():
+        served = Served(address, Limits(connections=2))
+        got = []
+        links = [LoopUnixLink(address, Limits(), got.append, lambda error: None) for _ in range(2)]
+        links[0].send(b"in")
+        links[1].send(b"in")
+        await until(lambda: len(got) == 2)
+
+        def third():
+            link = BlockingUnixLink(address, Limits())
+            try:
+                with pytest.raises(Busy, match="as many clients as it may have"):
+                    exhaust(lambda: link.receive(5))
+            finally:
+                link.close()
+
+        await asyncio.to_thread(third)
+        await asyncio.to_thread(third)
+        assert served.link.refused == 2
+        links[0].close()
+        await until(lambda: served.gone)
+        again = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+        again.send(b"room")
+        await until(lambda: got[-1] == b"room")
+        again.close()
+        links[1].close()
+        served.link.close()
+
+    asyncio.run(test())
+    assert caplog.text.count("one client too many") == 1
+
+
+def test_who_says_nothing_is_sent_away(address, monkeypatch):
+    import ostler.messaging.zmtp.server as module
+
+    monkeypatch.setattr(module, "_HANDSHAKE", 0.05)
+
+    async def test():
+        served = Served(address)
+        silent = socket.socket(socket.AF_UNIX)
+        silent.connect(address.removeprefix("ipc://"))
+        await until(lambda: served.garbage == ["handshake"])
+        silent.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_trap_no_descriptors_left_for_another_client(address, caplog):
+    import errno
+
+    class Full:
+        """A listener in a process that has no descriptor left, and then has one."""
+
+        def __init__(self, listener):
+            self.listener = listener
+            self.full = True
+
+        def accept(self):
+            if self.full:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.listener.accept()
+
+        def __getattr__(self, name):
+            return getattr(self.listener, name)
+
+    async def test():
+        served = Served(address)
+        served.link._listener = full = Full(served.link._listener)
+        got = []
+        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+        link.send(b"x")
+        await until(lambda: "cannot take another client in" in caplog.text)
+        full.full = False
+        await until(lambda: got == [b"x"])
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_a_server_that_was_never_met_is_not_running(address):
+    path = address.removeprefix("ipc://")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    link = BlockingUnixLink(address, Limits())
+    assert link.alive()
+    listener.accept()[0].close()
+    listener.close()
+    assert not link.alive()
+    with pytest.raises(NotRunning, match="before it had taken anything"):
+        link.receive(1)
+    link.close()
+    with pytest.raises(NotRunning, match="nobody listens"):
+        BlockingUnixLink(address, Limits())
+
+
+def test_a_server_that_does_not_read_is_busy(address, monkeypatch):
+    import ostler.messaging.zmtp.blocking as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address.removeprefix("ipc://"))
+    listener.listen()
+    link = BlockingUnixLink(address, Limits())
+    with pytest.raises(Busy, match="does not take"):  # not even a greeting yet
+        exhaust(lambda: link.send(b"x" * 100_000))
+    link.close()
+    stopped = BlockingUnixLink(address, Limits())
+    listener.accept()[0].close()
+    accepted, _ = listener.accept()
+    accepted.sendall(hello(b"ROUTER"))
+    stopped.receive(5)
+    with pytest.raises(Busy, match="does not take"):
+        exhaust(lambda: stopped.send(b"x" * 100_000))
+    stopped.close()
+    accepted.close()
+    listener.close()
+
+
+def test_an_address_is_taken_once_and_left_clean(address):
+    async def test():
+        served = Served(address)
+        with pytest.raises(Conflict):
+            UnixServerLink(address, Limits())
+        served.link.close()
+        served.link.close()
+        assert not Path(address.removeprefix("ipc://")).exists()
+
+    asyncio.run(test())
+
+
+def test_raw_garbage_ends_its_own_connection_only(address):
+    async def test():
+        served = Served(address)
+        got = []
+        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+        for junk in (b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, hello(b"SUB"), hello(b"DEALER") + b"\x02" + b"\xff" * 8):
+            rude = socket.socket(socket.AF_UNIX)
+            rude.connect(address.removeprefix("ipc://"))
+            rude.sendall(junk)
+            rude.setblocking(False)
+            loop = asyncio.get_running_loop()
+            while await loop.sock_recv(rude, 4096):
+                pass
+            rude.close()
+        assert sorted(served.garbage) == ["large", "protocol", "protocol", "protocol"]
+        link.send(b"unharmed")
+        await until(lambda: got == [b"unharmed"])
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
