@@ -49,8 +49,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
-    "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi", "RpcServer", "ServiceClient", "Target",
-    "current_context", "exposed", "exposure_of", "remote", "serving",
+    "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi",
+    "RpcServer", "ServiceClient", "Target", "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
 
 

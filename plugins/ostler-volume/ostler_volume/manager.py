@@ -57,6 +57,7 @@ class VolumeManager(Manager):
     Options = VolumeOptions
     rpc_version = "1.0"
     driver_type = VolumeDriver
+    journal_events = True
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
@@ -68,7 +69,7 @@ class VolumeManager(Manager):
             drivers=self.drivers,
             claims=Claims(),
             log=self.log,
-            tell=self.client.publish,
+            tell=self.notifier.info,
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)

@@ -163,10 +163,10 @@ class Journal:
         self._closed = True
         if self._hourly is not None:
             self._hourly.cancel()
-        if self._worker is not None:
-            await asyncio.wait([self._worker], timeout=_LAST_WRITES)
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        if (worker := self._worker) is not None:
+            await asyncio.wait([worker], timeout=_LAST_WRITES)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
         self._send_without_numbers()
         self._let_go()
         if self._late:

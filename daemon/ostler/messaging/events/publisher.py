@@ -120,6 +120,7 @@ class Publisher:
         self._routes: dict[tuple[str, str], Route] = {}
         self._outbox: deque[tuple[Route, bytes, bytes]] = deque()
         self._posted = False
+        self._tail: tuple[Context | None, str, bytes] = (None, "", _NO_TAIL)
         self._teller: Any = None
         self._thread = 0
         self._closed = False
@@ -168,7 +169,14 @@ class Publisher:
         if len(packed) > self._limit:
             check_size(packed, self._limit, f"the event {topic}.{self.host}.{name}")
         context = context or current_context()
-        tail = _NO_TAIL if context is None and not priority else _tail(context, priority)
+        if context is None and not priority:
+            tail = _NO_TAIL
+        else:
+            request, known, tail = self._tail
+            if request is not context or known != priority:
+                # The next event is most likely of the same request.
+                tail = _tail(context, priority)
+                self._tail = (context, priority, tail)
         if threading.get_ident() == self._thread:
             self._send(route, packed, tail)
             return
@@ -219,8 +227,8 @@ class Publisher:
             self.journal.take(route, packed, at, tail)
             return
         number = topic.number = topic.number + 1
-        body = route.start + packed + _numbers(b"\xcf", number, b"\xcf", topic.epoch, b"\xcb", at) + tail + b"\0"
-        self.send_body(route, number, body)
+        numbers = _numbers(b"\xcf", number, b"\xcf", topic.epoch, b"\xcb", at)
+        self.send_body(route, number, b"".join((route.start, packed, numbers, tail, _PLAIN)))
 
     def send_plain(self, route: Route, packed: bytes, at: float, tail: bytes) -> None:
         """Number an event of a journaled topic whose numbers are not known, and send it. For the journal."""

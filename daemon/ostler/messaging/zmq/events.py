@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Context
 
 _log = logging.getLogger(__name__)
+_EVENTS = int(zmq.EVENTS)
 _PREFIX_LIMIT = 512
 _LOOK_EVERY = 16
 """After so many events ZeroMQ is made to look how much its subscribers have read."""
@@ -51,6 +52,7 @@ class XPubLink:
         self._sent = 0
         # The method of the base class without the conveniences on top of it: this runs for each event.
         self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
+        self._get: Callable[[int], Any] = partial(zmq.backend.Socket.get, self._socket)
         try:
             self._socket.set(zmq.XPUB_MANUAL, 1)
             self.entrance = Entrance(self._socket, address, how)
@@ -77,7 +79,7 @@ class XPubLink:
         self._sent += 1
         if not self._sent % _LOOK_EVERY:
             # ZeroMQ looks only now and then how much its subscribers have read, and would drop what they have room for.
-            self._socket.get(zmq.EVENTS)
+            self._get(_EVENTS)
         self._send(data, NOBLOCK)  # a subscriber that does not read loses it; XPUB never says Again
         if self._drain is not None:
             self._drain.after_send()
