@@ -64,6 +64,13 @@ NEW = COMMON.format(
         from lamp_apis import NewLampApi
         return str(await NewLampApi(self.client).acan_send_version("1.1"))
 
+    @exposed(version="1.1")
+    async def elsewhere(self, ctx: Context, at: str, what: str) -> int:
+        """Have the lamp of another host switched or dimmed."""
+        from lamp_apis import NewLampApi
+        lamp = await getattr(NewLampApi(self.client).on(at), what).acall("desk")
+        return lamp.level
+
 class Admin:
     rpc_version = "2.0"
     def __init__(self, manager):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from harness import wait_for
+from hosts import Hosts
 from lamp_apis import NEW, NEWEST, OLD, LampAdminApi, NewLamp, NewLampApi, OldLamp, OldLampApi
 
 from ostler import Client, UnsupportedVersion
@@ -133,7 +134,7 @@ def test_a_namespace_has_a_version_of_its_own_and_is_described_beside_the_rest(n
     assert admin.upgrading().cap == "2.0"
     assert new.json("call", "lamp", "admin.reset") == "lamp"
     described = {each["method"]: each for each in new.json("describe", "lamp")}
-    assert list(described) == ["ask", "dim", "switch", "admin.reset"]
+    assert list(described) == ["ask", "dim", "elsewhere", "switch", "admin.reset"]
     assert described["admin.reset"]["topic_version"] == "2.0"
     assert described["switch"]["arguments_schema"]["$defs"]["Arguments"]["properties"]["level"] == {
         "type": "integer", "default": 100,
@@ -157,3 +158,33 @@ def test_what_a_release_of_the_plugin_offered_is_compared_with_the_next(make_dae
     assert "The interface of lamp is in" in back
     shown = one.command("plugin", "api", "lamp", "--against", str(tmp_path / "lamp-1.1.json"), env=one.environ, check=1)
     assert "wrong: lamp is of version 1.0, and its changes ask for 2.0" in shown.stdout
+
+
+class Fleet(Hosts):
+    """Daemons that know each other, each with the lamp plugin in a version of its own."""
+
+    def configure(self, name, topics, *, known=None, more=""):
+        """Install the version that stands for the topics."""
+        self[name].daemon.install("lamp", {"old": OLD, "new": NEW}[topics])
+        super().configure(name, "", known=known, more='[services.lamp]\nmanager = "lamp"\nreport_interval = 1\n')
+
+
+def test_a_service_uses_what_the_others_understand_and_more_when_they_are_upgraded(make_daemon):
+    fleet = Fleet(make_daemon)
+    fleet.start(ahead="new", behind="old")
+    ahead, behind = fleet["ahead"].daemon, fleet["behind"].daemon
+    wait_for(lambda: ahead.ask("lamp", "ask") == "False", "ahead to hear of behind", more=lambda: ahead.log)
+    assert ahead.ask("lamp", "elsewhere", at="behind", what="switch") == 100
+    with pytest.raises(
+        UnsupportedVersion, match=r"lamp\.dim needs version 1\.1 of lamp, and no more than 1\.0 may be used"
+    ):
+        ahead.ask("lamp", "elsewhere", at="behind", what="dim")
+    assert ahead.ask("lamp", "elsewhere", at="ahead", what="dim") == 10
+    assert [row["upgrading"] for row in ahead.json("service", "versions", "lamp")] == [True]
+
+    behind.stop()
+    (behind.plugins / "lamp_module.py").write_text(NEW, encoding="utf-8")
+    fleet["behind"].start()
+    wait_for(lambda: ahead.ask("lamp", "ask") == "True", "ahead to hear of the upgrade", more=lambda: ahead.log)
+    assert ahead.ask("lamp", "elsewhere", at="behind", what="dim") == 10
+    assert [row["upgrading"] for row in ahead.json("service", "versions", "lamp")] == [False]

@@ -175,6 +175,14 @@ class LocalServiceClient:
         """See `ServiceClient.aask`."""
         return await self._aask(ask)
 
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+        """See `ServiceClient.ask`; returns the stream."""
+        return self._streams().stream(ask, credit)
+
+    def ask_astream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
+        """See `ServiceClient.ask`; returns the stream, for the loop."""
+        return self._streams().astream(ask, credit)
+
     # ---------------------------------------------------------------- from a thread
 
     def _ask(self, ask: Ask) -> Any:

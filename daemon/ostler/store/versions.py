@@ -57,7 +57,8 @@ class Standings:
                 self._disabled.pop(key, None)
                 return 0.0
             seen = self._disabled.setdefault(key, now)
-        return max(now - seen, self._clock.wall() - enabled_at)
+        # Other hosts do not tell when: then it is since we have seen it.
+        return max(now - seen, self._clock.wall() - enabled_at if enabled_at else 0.0)
 
 
 def versions_of(status: ServiceStatus) -> Iterator[tuple[str, str]]:

@@ -59,12 +59,14 @@ class LampManager(Manager):
     @exposed(role="viewer")
     def ask_itself(self, ctx: Context) -> list[str]:
         api = LampApi(self.client)
+        assert [lamp.name for lamp in api.names(1)] == ["0"]
         return [api.switch(Lamp("inside")).name, str(api.upgrading().cap)]
 
     @exposed(role="viewer")
     async def ask_itself_on_the_loop(self, ctx: Context) -> list[str]:
         api = LampApi(self.client)
         await api.dim.acast(name="x")
+        assert [lamp.name async for lamp in await api.names.astream(1)] == ["0"]
         return [(await api.switch.acall(Lamp("inside"))).name, str((await api.aupgrading()).cap)]
 
 
