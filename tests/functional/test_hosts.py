@@ -82,6 +82,11 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     assert rows[("volume", "node2")] is True
     with pytest.raises(TargetNotFound, match=r"no host 'node9'.*node1, node2, node3"):
         ask("talk", "ask", what="talk", at="node9")
+    daemon = hosts["node1"].daemon
+    assert daemon.json("call", "talk", "where", "--host", "node2")["who"] == "key:node1"
+    assert daemon.json("call", "volume", "work", "seconds=0.1", "--host", "node3") == "node3"
+    assert "no host 'node9'" in daemon.command("call", "talk", "where", "--host", "node9", check=1).stderr
+    assert "did you mean 'work'" in daemon.command("call", "volume", "wrk", "--host", "node3", check=1).stderr
 
 
 def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once(hosts: Hosts) -> None:

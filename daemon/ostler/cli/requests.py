@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ostler.cli import kit, session
-from ostler.errors import InvalidInput, NotFound
+from ostler.errors import InvalidInput, NotFound, TargetNotFound
 from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, ArgumentDescription, Json, MethodDescription
 
 
@@ -28,6 +28,29 @@ def arguments_of(words: Sequence[str]) -> dict[str, Json]:
             raise InvalidInput(f"{name} cannot be given as an argument", hint="see `ostler call --help` for options")
     typed = dict(word.split("=", 1) for word in words)
     return {key: value if isinstance(value, str | list | dict) else typed[key] for key, value in found.items()}
+
+
+def call(
+    client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json], **more: Any
+) -> Any:
+    """Call a method; one on another host by way of the daemon here, which knows where that is.
+
+    Args:
+        client: Asked.
+        topic: The service.
+        method: The method.
+        host: The service's host, None for the daemon's own.
+        arguments: The method's arguments.
+        more: Further words of `Client.call`.
+    """
+    try:
+        return client.call(topic, method, host=host, **more, **arguments)
+    except TargetNotFound as error:
+        if not host or error.facts.get("here") in (None, host):
+            raise
+        return client.call(
+            CONTROL_TOPIC, "relay", on_host=host, topic=topic, method=method, arguments=arguments, **more
+        )
 
 
 def describe(client: session.Calls, topic: str) -> list[MethodDescription]:

@@ -18,6 +18,7 @@ from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
+    Json,
     MethodDescription,
     OptionValue,
     PeriodicStatus,
@@ -260,6 +261,24 @@ class Control:
     async def traffic(self, ctx: Context) -> Traffic:
         """Return what was counted of every method since its service began; two answers make a rate."""
         return traffic_of(self._daemon)
+
+    @exposed(role="viewer")
+    async def relay(
+        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+    ) -> Json:
+        """Call a method on another host, for whoever has the role that it asks for here as well.
+
+        Args:
+            ctx: The request.
+            on_host: The host.
+            topic: The service there.
+            method: Its method.
+            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+        """
+        messages = self._daemon.messages
+        assert messages is not None  # noqa: S101 - it brought this request
+        result: Json = await messages.client.router.relay(ctx, on_host, topic, method, arguments or {})
+        return result
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

@@ -253,7 +253,10 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
 
     options = configuration.messaging
     limits = Limits(
-        max_message_size=options.max_message_size, queue=options.event_queue, socket_mode=int(options.socket_mode, 8)
+        max_message_size=options.max_message_size,
+        queue=options.event_queue,
+        socket_mode=int(options.socket_mode, 8),
+        connections=options.max_connections,
     )
     return ZmqTransport(
         paths.rpc_address,

@@ -12,10 +12,11 @@ import msgspec
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
-from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, describe
+from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
+from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
-from ostler.types import CONTROL_TOPIC, ServiceState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, MethodDescription, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT = 0.25
@@ -90,6 +91,24 @@ class PeerDaemon:
             hint="see `ostler status` there; it is tried again by itself",
             host=self.host,
             since=self.since,
+        )
+
+    async def role_of(self, topic: str, method: str) -> str:
+        """Return the role that a method there asks for.
+
+        Raises:
+            TargetNotFound: There is no such service or method.
+            OstlerError: It could not be asked.
+        """
+        found: list[MethodDescription] = await self.client.call(
+            CONTROL_TOPIC, "describe", topic=topic, type=list[MethodDescription], timeout=_PATIENCE
+        )
+        for description in found:
+            if description.method == method:
+                return description.role
+        raise TargetNotFound(
+            f"{topic} on {self.host} has no method {method!r}",
+            hint=did_you_mean(method, [each.method for each in found]),
         )
 
     async def look(self) -> list[ServiceStatus]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ostler.errors import Busy, ConnectionLost, Draining, NotRunning, OstlerError, TargetNotFound, joined
-from ostler.messaging.envelope import FANOUT
-from ostler.messaging.rpc.core import Ask
+from ostler.errors import Busy, ConnectionLost, Draining, NotPermitted, NotRunning, OstlerError, TargetNotFound, joined
+from ostler.messaging.envelope import FANOUT, LENIENT
+from ostler.messaging.rpc.core import Ask, OnProgress
+from ostler.types import ROLE_ORDER, Role
 
 if TYPE_CHECKING:
+    from ostler.messaging.context import Context
     from ostler.messaging.peers import Fleet, PeerDaemon
 
 _NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
@@ -51,18 +53,26 @@ class Router:
             NotRunning: It is away, or all are that have such a service.
             OstlerError: What the request came to.
         """
-        fleet = self._fleet()
-        if not ask.host:
-            return await self._ask_any(ask)
-        peer = fleet.peers.get(ask.host)
-        if peer is None:
-            raise TargetNotFound(
-                f"there is no host {ask.host!r} for {ask.topic}.{ask.method}",
-                hint=f"there is: {', '.join(sorted({self.host, *fleet.peers}))}; others are named in [network.peers]",
-                topic=ask.topic, host=ask.host,
+        return await (self._peer(ask).client.ask(ask) if ask.host else self._ask_any(ask))
+
+    async def relay(self, ctx: Context, host: str, topic: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a method on another host on behalf of a caller of this daemon.
+
+        The other daemon knows only this one, by its key. So the caller has to have the role here that the method asks
+        for there.
+
+        Raises:
+            NotPermitted: The caller lacks the role.
+            OstlerError: As `ask`.
+        """
+        ask = Ask(topic, method, arguments, host, None, None, _passed_on(ctx), LENIENT)
+        peer = self._peer(ask)
+        needs = await peer.role_of(topic, method)
+        if needs not in ROLE_ORDER or ROLE_ORDER[ctx.role] < ROLE_ORDER[Role(needs)]:
+            raise NotPermitted(
+                f"{topic}.{method} on {host} needs the role {needs}, {ctx.peer.name} has {ctx.role} here",
+                hint="an administrator of this host gives it in [access]", needs=needs, has=str(ctx.role),
             )  # fmt: skip
-        if not peer.up:
-            raise peer.away()
         return await peer.client.ask(ask)
 
     async def fan_out(self, ask: Ask) -> int:
@@ -102,9 +112,26 @@ class Router:
             hint="see `ostler service list`", topic=ask.topic, retry_after=1.0,
         )  # fmt: skip
 
+    def _peer(self, ask: Ask) -> PeerDaemon:
+        peers = self.fleet.peers if self.fleet is not None else {}
+        peer = peers.get(ask.host or "")
+        if peer is None:
+            raise TargetNotFound(
+                f"there is no host {ask.host!r} for {ask.topic}.{ask.method}",
+                hint=f"there is: {', '.join(sorted({self.host, *peers}))}; others are named in [network.peers]",
+                topic=ask.topic, host=ask.host,
+            )  # fmt: skip
+        if not peer.up:
+            raise peer.away()
+        return peer
+
     def _fleet(self) -> Fleet:
         assert self.fleet is not None  # noqa: S101 - `here` was asked before
         return self.fleet
+
+
+def _passed_on(ctx: Context) -> OnProgress:
+    return lambda progress: ctx.progress(progress.done, progress.total, progress.text)
 
 
 def _why_not(peer: PeerDaemon, topic: str) -> str:

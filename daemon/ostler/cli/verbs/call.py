@@ -47,7 +47,7 @@ def call(
     with kit.client(lenient=True) as client:
         try:
             with kit.progress(f"{topic}.{method}") as on_progress:
-                result = client.call(topic, method, host=host, timeout=seconds, on_progress=on_progress, **arguments)
+                result = requests.call(client, topic, method, host, arguments, timeout=seconds, on_progress=on_progress)
         except WrongPattern as error:
             if not error.facts.get("streams"):
                 raise
