@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -93,6 +94,18 @@ def test_reload_and_what_is_done_to_services_is_kept(vault) -> None:
     vault.command("service", "drain", "echo")
     assert [row["method"] for row in audit(vault)] == ["reload", "service_disable", "service_enable", "service_drain"]
     assert json.loads(audit(vault)[1]["arguments"])["reason"] == "moving"
+
+
+def test_a_reload_by_signal_is_kept_with_its_verdict(vault) -> None:
+    vault.signal(signal.SIGHUP)
+    vault.wait_log("nothing to change live")
+    vault.configure("[nonsense]\n", "conf.d/wrong.toml")
+    vault.signal(signal.SIGHUP)
+    vault.wait_log("reload refused")
+    good, bad = audit(vault, "--who", "SIGHUP")
+    assert (good["method"], good["result"]) == ("reload", "done")
+    assert (bad["method"], bad["result"]) == ("reload", "ConfigurationError")
+    assert "nonsense" in bad["text"]
 
 
 def test_ten_thousand_refusals_are_one_entry(vault) -> None:

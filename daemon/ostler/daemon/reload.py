@@ -11,13 +11,14 @@ from ostler import log
 from ostler.aio import WorkerPool
 from ostler.config import diff
 from ostler.errors import ConfigurationError, Draining, OstlerError, describe, joined
-from ostler.types import Change, Verdict
+from ostler.types import CONTROL_TOPIC, Change, Verdict
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
     from ostler.service.assembly import Assembly
 
 _log = logging.getLogger(__name__)
+_SIGNAL = "SIGHUP"
 _WAITS = ("service", "daemon")
 """What cannot be changed in a running daemon yet, and is reported as needing a restart."""
 
@@ -39,11 +40,12 @@ class Reloader:
         self._next: asyncio.Task[Verdict] | None = None
         self._tasks: set[asyncio.Task[Verdict]] = set()
         self._in_force = daemon.assembly.configuration
+        self._for_signal = False
         self.last: Verdict | None = None
 
     def request(self) -> None:
         """Take note of SIGHUP. On the loop; the verdict goes to the log and to systemd's STATUS."""
-        self._join("SIGHUP")
+        self._join(_SIGNAL)
 
     async def reload(self, who: str) -> Verdict:
         """Reload and return the verdict. On the loop.
@@ -97,6 +99,7 @@ class Reloader:
     async def _reload(self, who: str) -> Verdict:
         daemon = self._daemon
         _log.info("reload for %s", who)
+        self._for_signal = who == _SIGNAL
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
         daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
         try:
@@ -131,6 +134,10 @@ class Reloader:
 
     def _finish(self, verdict: Verdict) -> Verdict:
         self.last = verdict
+        if self._for_signal and self._daemon.auditor is not None:  # a request is kept as one
+            error = "" if verdict.ok else "ConfigurationError"
+            text = "; ".join([verdict.summary, *verdict.problems])
+            self._daemon.auditor.log.note(_SIGNAL, CONTROL_TOPIC, "reload", error, text)
         level = logging.INFO if verdict.ok else logging.ERROR
         _log.log(level, "%s", "\n".join([verdict.summary, *verdict.problems]), extra=log.event("reload"))
         if not self._daemon.ending:

@@ -90,6 +90,22 @@ class AuditLog:
                 "a line of the audit log could not be made: %s of %s", call.where, peer.name, exc_info=defect
             )
 
+    def note(self, who: str, topic: str, method: str, error: str = "", text: str = "") -> None:
+        """Keep something that changes the daemon and came as no request, such as a signal.
+
+        Args:
+            who: What it came from.
+            topic: The topic of the request that would have done the same.
+            method: Its method.
+            error: The name of what it ended with; empty when it was done.
+            text: The sentence to that.
+        """
+        now = self._clock.wall()
+        entry = AuditEntry(at=now, who=who, topic=topic, method=method, result=error or DONE, text=_cut(text), last=now)
+        kept = _Kept(entry, 0.0)
+        kept.waits = False
+        self._await(kept)
+
     def _take(self, call: Call, peer: Peer, error: OstlerError | None) -> None:
         refused = error is not None and not call.begun
         now = self._clock.monotonic()

@@ -146,3 +146,18 @@ def test_arguments_of_the_wrong_type_do_not_repeat_a_secret(given) -> None:
         signature.decode(msgspec.msgpack.encode({"key": b"", **given}))
     if CANARY not in given:  # a name is no value
         assert CANARY not in str(caught.value) + repr(caught.value.facts)
+
+
+class Defaults:
+    @exposed()
+    def all_kinds(
+        self, ctx: object, one: SecretText | None = None, two: list[SecretText] = [], three: str = "shown",  # noqa: B006
+        four: SecretText = "changeme",
+    ) -> None: ...  # fmt: skip
+
+
+def test_what_a_signature_says_of_itself_holds_no_secret_default() -> None:
+    signature = Signature(Defaults().all_kinds, "lamp.all_kinds")
+    assert signature.secrets == {"one", "two", "four"}
+    assert "shown" in signature.text()
+    assert "changeme" not in signature.text()

@@ -220,7 +220,8 @@ class Signature:
         """Return the arguments on one line: `name: str, size: int = 10`."""
         parts = []
         for argument in self.arguments:
-            default = "" if argument.required else f" = {as_json(argument.default)}"
+            shown = '"***"' if argument.name in self.secrets and argument.default else as_json(argument.default)
+            default = "" if argument.required else f" = {shown}"
             parts.append(f"{argument.name}: {type_name(argument.type)}{default}")
         return ", ".join(parts) or "nothing"
 
@@ -309,8 +310,6 @@ def _argument(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str
 
 
 def _secret_names(arguments: list[Argument], declared: Collection[str], where: str) -> frozenset[str]:
-    from ostler.messaging.secret import holds_secret
-
     names = [argument.name for argument in arguments]
     for name in declared:
         if name not in names:
@@ -320,7 +319,16 @@ def _secret_names(arguments: list[Argument], declared: Collection[str], where: s
                 method=where,
                 argument=name,
             )
-    return frozenset({*declared, *(argument.name for argument in arguments if holds_secret(argument.type))})
+    asked = [argument for argument in arguments if argument.type not in _SIMPLE]
+    if not asked:
+        return frozenset(declared)
+    from ostler.messaging.secret import holds_secret
+
+    return frozenset({*declared, *(argument.name for argument in asked if holds_secret(argument.type))})
+
+
+_SIMPLE: tuple[Any, ...] = (str, int, float, bool, bytes, list[str], int | str, str | None)
+"""What most arguments are: there is no need to look into it."""
 
 
 def _field(argument: Argument) -> Any:
