@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+from cores import Cores
 from echo import BareEcho
 from rows import AT_LEAST, Row, median, percentile
 from subject import BUNDLED, ECHO, DaemonUnderTest
@@ -20,7 +21,9 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     """Call async and sync methods, one at a time and 64 in flight, in turns with the yardstick."""
     rounds, singles, many = (3, 500, 3000) if quick else (7, 2000, 15000)
     figures: dict[str, list[float]] = {}
-    with BareEcho(folder) as bare, DaemonUnderTest(folder / "calls", BUNDLED + ECHO.format(topic="echo")) as daemon:
+    config = BUNDLED + ECHO.format(topic="echo")
+    with Cores().apart() as cores, BareEcho(folder) as bare, DaemonUnderTest(folder / "calls", config) as daemon:
+        cores.clients_from_now()
         root = str(daemon.root)
         with Client(root=root) as client:
             for method in ("echo_async", "echo_sync"):
@@ -67,11 +70,10 @@ def note(figures: dict[str, list[float]], name: str, seconds: list[float]) -> No
 
 
 def rows_of(figure: dict[str, float]) -> list[Row]:
-    """Return the rows of calls; their budgets are due with the next issue."""
-    later = {"relative": True, "binding": False}
-    fast = {"unit": "us", "yardstick": figure["bare p50"], **later}
-    slow = {"unit": "us", "yardstick": figure["bare p99"], **later}
-    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, **later}
+    """Return the rows of calls."""
+    fast = {"unit": "us", "yardstick": figure["bare p50"], "relative": True}
+    slow = {"unit": "us", "yardstick": figure["bare p99"], "relative": True}
+    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, "relative": True}
     return [
         Row(name="call, async method, one at a time, p50", value=figure["async p50"], limit=1.25, **fast),
         Row(name="call, async method, one at a time, p99", value=figure["async p99"], limit=2.0, **slow),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from cores import Cores
 from pubsub import BarePubSub, Subscribers
 from rows import AT_LEAST, Row, median
 from subject import BUNDLED, ECHO, DaemonUnderTest
@@ -17,7 +18,8 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     rounds, count = (3, 500) if quick else (9, 2000)
     bare_rates, rates, lost = [], [], 0
     config = BUNDLED + ECHO.format(topic="echo")
-    with BarePubSub(folder) as bare, DaemonUnderTest(folder / "events", config) as daemon:
+    with Cores().apart() as cores, BarePubSub(folder) as bare, DaemonUnderTest(folder / "events", config) as daemon:
+        cores.clients_from_now()
         address = f"ipc://{daemon.root}/run/events.sock"
         with Client(root=str(daemon.root)) as client, Subscribers(address, b"echo.bench.tick") as subscribers:
             subscribers.settle(lambda: client.call("echo", "publish_burst", count=1))
@@ -32,6 +34,6 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     return [
         Row(
             name=name, value=median(rates), unit="deliveries/s", yardstick=median(bare_rates),
-            limit=0.6, sense=AT_LEAST, relative=True, binding=False,
+            limit=0.6, sense=AT_LEAST, relative=True,
         )
     ]  # fmt: skip

@@ -28,7 +28,7 @@ PARTS = {
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
 }
-DUE = frozenset({"startup", "idle", "periodic_tasks", "streams"})
+DUE = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import zmq
+from cores import Cores
 from rows import AT_LEAST, Row, median
 from subject import BUNDLED, ECHO, DaemonUnderTest
 
@@ -23,10 +24,12 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     bare_rates: list[float] = []
     rates: dict[str, list[float]] = {"items_async": [], "items_sync": []}
     with (
+        Cores().apart() as cores,
         BarePush(folder) as bare,
         DaemonUnderTest(folder / "streams", BUNDLED + ECHO.format(topic="echo")) as daemon,
         Client(root=str(daemon.root)) as client,
     ):
+        cores.clients_from_now()
         for method in rates:
             read(client, method, 2000)
         for _ in range(rounds):

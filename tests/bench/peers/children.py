@@ -60,26 +60,6 @@ class Children:
         _prctl(_SUBREAPER, 0)
 
 
-class Cores:
-    """Which cores servers run on, and which clients.
-
-    A round trip between two cores takes three times as long as one on a single core, and the kernel changes its mind
-    about which it is to be. Clients on the last core and servers on the others: so it is the same for all.
-    """
-
-    def __init__(self, pinned: bool) -> None:
-        allowed = sorted(os.sched_getaffinity(0))
-        apart = pinned and len(allowed) > 1
-        self.servers = allowed[:-1] if apart else allowed
-        self.clients = allowed[-1:] if apart else allowed
-
-    def place(self, pid: int, cores: list[int]) -> None:
-        """Move a process that runs, with all of its threads; what it starts from now on runs there as well."""
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), cores)
-
-
 class Child:
     """One child; its stdin and stdout are pipes, its stderr goes to a log. A context manager."""
 

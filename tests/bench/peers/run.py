@@ -23,7 +23,8 @@ import zmq
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks it shares rows and yardsticks with
 
-from children import Child, Children, Cores
+from children import Child, Children
+from cores import Cores
 from echo import BareEcho
 from figures import Figures, bare_of, count_for, table, why_missing, write
 from peer import BURST, Peer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-MODULES = ("children", "figures", "provide", "rows", "peer")
+MODULES = ("children", "cores", "figures", "provide", "rows", "peer")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_round_takes_about_as_long_whatever_the_peer(figures):
 
 
 def test_clients_have_the_last_core_and_servers_the_others(modules, monkeypatch):
-    cores = modules["children"].Cores
+    cores = modules["cores"].Cores
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 2, 3})
     assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([2, 3], [5])
     assert (cores(pinned=False).servers, cores(pinned=False).clients) == ([2, 3, 5], [2, 3, 5])
