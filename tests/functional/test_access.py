@@ -26,7 +26,7 @@ path = "{root}/volumes"
 """
 CREATE = ("volume", "create", "data", "--size", "1MiB")
 # What answers without a daemon.
-OFFLINE = {"run", "check", "config cat", "config schema", "config set", "plugin new", "plugin check"}
+OFFLINE = {"run", "check", "config cat", "config schema", "config set", "plugin new", "plugin check", "plugin api"}
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from ostler.errors import Conflict, InvalidInput
+from ostler.messaging.interface import as_text
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
@@ -47,6 +49,11 @@ A plugin of Ostler. Install it beside Ostler, and try it:
     pip install --editable '.[dev]'
     pytest
     ostler plugin check $name
+
+`tests/api` holds what each release offers to its callers. A test compares the manager with the last one, and says which
+change breaks whom and which `rpc_version` is due. Write the next one with each release:
+
+    ostler plugin api $name --output tests/api/$name-1.1.json
 
 Configure it, for instance in `/etc/ostler/conf.d/$name.toml`:
 
@@ -180,6 +187,33 @@ class ${cls}Manager(Manager):
         for name, on in self.drivers[driver].items().items():
             self._items[name] = Item(name=name, on=on, driver=driver)
 ''',
+    "$package/api.py": '''\
+"""`${cls}Api`: $name from other programs and managers, with types."""
+
+# A stub has a docstring and no body.
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+from ostler import RpcApi, remote
+
+from $package.manager import Item
+
+
+class ${cls}Api(RpcApi):
+    """The calls of `${cls}Manager`: `${cls}Api(client).switch("first")`."""
+
+    topic = "$name"
+    rpc_version = "1.0"
+
+    @remote()
+    def items(self) -> list[Item]:
+        """Return every item."""
+
+    @remote()
+    def switch(self, item: str, on: bool = True) -> Item:
+        """Switch an item on or off."""
+''',
     "$package/plugin.py": '''\
 """What this plugin brings."""
 
@@ -238,9 +272,13 @@ def switch(
     "tests/test_$name.py": '''\
 """Tests of the $name plugin: the service runs in this process, without a daemon or a socket."""
 
+from pathlib import Path
+
 import pytest
+from $package.api import ${cls}Api
+from $package.manager import ${cls}Manager, Item
 from ostler import NotFound
-from ostler.testing import host
+from ostler.testing import check_rpc_api, check_rpc_client, host
 
 CONFIG = """
 [services.$name]
@@ -263,9 +301,42 @@ def test_an_item_that_is_not_there_is_refused_by_name():
     with host(plugins=["$package.plugin"], config=CONFIG) as h:
         with pytest.raises(NotFound, match="there is no item third"):
             h.call("$name", "switch", item="third")
+
+
+def test_the_typed_client_says_what_the_manager_says():
+    check_rpc_client(${cls}Api, ${cls}Manager)
+    with host(plugins=["$package.plugin"], config=CONFIG) as h, h.client() as client:
+        assert ${cls}Api(client).switch("second", on=False) == Item("second", False, "one")
+
+
+def test_the_version_says_what_changed_since_the_last_release():
+    # Written by `ostler plugin api $name --output tests/api/$name-1.0.json`; with each release another one.
+    check_rpc_api(${cls}Manager, Path(__file__).parent / "api")
 ''',
 }
 """Path to text, both with `$name`, `$dist`, `$package`, `$cls` and `$verb` in them."""
+
+_FIELD = {"required": True, "type": "str"}
+_SWITCH = {"item": _FIELD, "on": {"default": True, "required": False, "type": "bool"}}
+_METHOD = {"role": "operator", "version": "1.0", "changes": True, "streams": False}
+INTERFACE: dict[str, Any] = {
+    "format": 1,
+    "namespaces": {
+        "": {
+            "rpc_version": "1.0",
+            "methods": {
+                "items": _METHOD
+                | {"role": "viewer", "changes": False, "arguments": {}}
+                | {"result": {"kind": "list", "items": {"ref": "Item"}}},
+                "switch": _METHOD | {"arguments": _SWITCH, "result": {"ref": "Item"}},
+            },
+        }
+    },
+    "types": {
+        "Item": {"kind": "struct", "fields": {"name": _FIELD, "on": _FIELD | {"type": "bool"}, "driver": _FIELD}}
+    },
+}
+"""What `ostler plugin api` says of the new manager, but for its name."""
 
 
 def write(name: str, into: Path) -> list[Path]:
@@ -299,4 +370,7 @@ def write(name: str, into: Path) -> list[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(Template(text).substitute(words), encoding="utf-8")
         written.append(file)
-    return written
+    api = folder / "tests" / "api" / f"{name}-1.0.json"
+    api.parent.mkdir()
+    api.write_text(as_text(INTERFACE | {"manager": name}), encoding="utf-8")
+    return [*written, api]

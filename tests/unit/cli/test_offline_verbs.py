@@ -147,6 +147,41 @@ def test_trap_a_plugin_that_fails_to_import_is_no_traceback(
     assert err.startswith("warning: plugin broken failed: no_such_module_at_all cannot be imported")
 
 
+# ---------------------------------------------------------------- plugin api
+
+
+def test_the_interface_of_a_manager_is_written_to_a_file_or_the_screen(ostler: Any, root: Path) -> None:
+    code, out, err = ostler("plugin", "api", "volume")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["namespaces"][""]["methods"]["get_volume"]["result"] == {"ref": "Volume"}
+    file = root / "new" / "volume-1.0.json"
+    assert ostler("plugin", "api", "volume", "--output", str(file)).out == f"The interface of volume is in {file}.\n"
+    assert file.read_text() == out
+    assert ostler("plugin", "api", "volume", "--output", str(root)).code == 2
+
+
+def test_what_changed_in_an_interface_is_said_with_what_is_due(ostler: Any, root: Path) -> None:
+    file = root / "volume-1.0.json"
+    ostler("plugin", "api", "volume", "--output", str(file))
+    assert ostler("plugin", "api", "volume", "--against", str(file)).out == "Nothing has changed.\n"
+    before = json.loads(file.read_text())
+    del before["namespaces"][""]["methods"]["get_volume"]["arguments"]["name"]
+    file.write_text(json.dumps(before))
+    code, out, _ = ostler("plugin", "api", "volume", "--against", str(file))
+    assert code == 1
+    assert "the argument name of volume.get_volume is new and must be given: breaks old clients of the new" in out
+    assert 'wrong: volume is of version 1.0, and its changes ask for 2.0: set `rpc_version = "2.0"`' in out
+    (found,) = json.loads(ostler("plugin", "api", "volume", "--against", str(file), "--json").out)
+    assert (found["due"], found["changes"][0]["due"]) == ("2.0", "major")
+
+
+def test_the_manager_has_to_be_said_when_there_are_several(ostler: Any, root: Path) -> None:
+    code, _, err = ostler("plugin", "api")
+    assert (code, "scheduler and volume" in err) == (2, True)
+    code, _, err = ostler("plugin", "api", "nothing")
+    assert (code, "no manager or plugin nothing is installed" in err) == (1, True)
+
+
 # ---------------------------------------------------------------- plugin new
 
 
@@ -169,6 +204,11 @@ def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
         "assert found.brings == ['manager desk_lamp', 'driver desk_lamp/memory'], found.brings\n"
         "from ostler_desk_lamp.commands import app\n"
         "assert len(app.registered_commands) == 2\n"
+        "from pathlib import Path\n"
+        "from ostler.messaging.interface import as_text, interface_of\n"
+        "from ostler_desk_lamp.manager import DeskLampManager\n"
+        "written = Path('tests/api/desk_lamp-1.0.json').read_text()\n"
+        "assert as_text(interface_of('desk_lamp', DeskLampManager)) == written, written\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=new, check=True, timeout=30)
 
@@ -181,7 +221,7 @@ def test_the_tests_of_a_new_plugin_pass(new: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q"]
     done = subprocess.run(words, check=False, cwd=new, env=environ, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_a_new_plugin_overwrites_nothing(ostler: Any, new: Path) -> None:
