@@ -214,3 +214,107 @@ def test_names_that_keys_cannot_have_are_refused(world_of, name):
                 world.publisher.publish("volume", "created", object())
 
     asyncio.run(test())
+
+
+def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_comes(world_of):
+    async def test():
+        async with world_of() as world:
+            for number in range(3):
+                world.publisher.publish("volume", "a", number)
+            world.publisher.publish("volume", "b", 3)
+            world.publisher.publish("volumes", "c", 4)
+            async with world.client().events("volume", last=True) as stream:
+                world.publisher.publish("volume", "a", 5)
+                found = [await anext(stream) for _ in range(3)]
+                assert [(event.name, event.payload, event.number) for event in found] == [
+                    ("a", 2, 3), ("b", 3, 4), ("a", 5, 5),
+                ]  # fmt: skip
+            sync = world.sync_client()
+            stream = await asyncio.to_thread(lambda: sync.events("*.b", last=True))
+            assert (await asyncio.to_thread(stream.next, 5)).payload == 3
+
+    asyncio.run(test())
+
+
+def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of, monkeypatch):
+    monkeypatch.setattr("ostler.messaging.events.publisher._HEADS_EVERY", 0.05)
+
+    async def test():
+        async with world_of() as world, world.client().events("volume.*.created", "lamp") as stream:
+            world.publisher.publish("volume", "created")
+            real, world.publisher.link.publish = world.publisher.link.publish, lambda data: None
+            for name in ("created", "deleted"):
+                world.publisher.publish("volume", name)
+            world.publisher.publish("lamp", "on")  # the first of its topic, lost as well
+            world.publisher.link.publish = real
+            async with asyncio.timeout(5):
+                assert (await anext(stream)).number == 1
+                gaps = {await anext(stream) for _ in range(2)}
+            assert gaps == {Gap("volume", "here", 2, 3), Gap("lamp", "here", 1, 1)}
+            world.publisher.publish("volume", "created")
+            assert (await anext(stream)).number == 4
+
+    asyncio.run(test())
+
+
+def test_nobody_is_told_of_heads_when_nobody_listens(world_of, monkeypatch):
+    monkeypatch.setattr("ostler.messaging.events.publisher._HEADS_EVERY", 0.01)
+
+    async def test():
+        async with world_of() as world:
+            world.publisher.publish("volume", "created")
+            assert world.publisher._teller is None
+            async with world.client().events("volume"):
+                world.publisher.publish("volume", "created")
+                assert world.publisher._teller is not None
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if world.publisher._teller is None:
+                    return
+            raise AssertionError("the timer goes on without subscribers")
+
+    asyncio.run(test())
+
+
+def test_an_event_carries_the_request_that_it_happened_in(world_of):
+    async def test():
+        async with world_of() as world, world.client().events() as stream:
+
+            class Lamp:
+                @exposed()
+                def switch(self, ctx: Context) -> str:
+                    world.local("lamp").publish("switched")
+                    return ctx.request_id
+
+                @exposed()
+                async def aswitch(self, ctx: Context) -> str:
+                    world.local("lamp").publish("switched")
+                    return ctx.request_id
+
+            world.add("lamp", Lamp())
+            for method in ("switch", "aswitch"):
+                request_id = await world.client().call("lamp", method)
+                event = await anext(stream)
+                assert event.request_id == request_id != ""
+            world.publisher.publish("lamp", "outside")
+            assert (await anext(stream)).request_id == ""
+
+    asyncio.run(test())
+
+
+def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(world_of, monkeypatch):
+    monkeypatch.setattr("ostler.messaging.events.async_stream._WAITING", 10)
+
+    async def test():
+        async with world_of() as world, world.client().events("volume") as stream:
+            for number in range(50):
+                world.publisher.publish("volume", "created", number)
+            await asyncio.sleep(0.2)
+            assert len(stream._found) == 10
+            found = [await anext(stream) for _ in range(10)]
+            world.publisher.publish("volume", "created", "last")
+            assert found[-1].number == 10
+            assert await anext(stream) == Gap("volume", "here", 11, 50)
+            assert (await anext(stream)).payload == "last"
+
+    asyncio.run(test())

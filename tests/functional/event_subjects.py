@@ -22,6 +22,11 @@ class Teller(Manager):
             self.client.publish("told", {"n": number})
         return count
 
+    @exposed(role="operator")
+    def notify(self, ctx: Context, priority: str) -> None:
+        """Tell a notification."""
+        self.notifier.notify(priority, "thing.happened", {"what": "a thing"})
+
 
 class KeptTeller(Teller):
     """Publishes what is journaled unless configured otherwise."""

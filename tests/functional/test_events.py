@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 
 import pytest
 from harness import OSTLER, wait_for
 
-from ostler import Client
+from ostler import Client, ConfigurationError
 from ostler.messaging import Event, Gap
 
 CONFIG = """
@@ -107,19 +108,24 @@ def test_trap_what_the_journal_no_longer_has_is_a_gap(make_daemon):
 
 def test_trap_a_slow_subscriber_is_told_and_can_fetch_again_what_it_missed(make_daemon):
     daemon = make_daemon(configured(queue=100)).start()
-    with client_of(daemon) as client, client_of(daemon) as other:
-        with client.events("kept", refetch=True) as slow, client.events("plain") as plain, other.events("kept") as fast:
-            for _ in range(20):
-                other.call("kept", "tell", count=40, size=20_000)
-                for _ in range(40):
-                    assert isinstance(fast.next(timeout=5), Event), "the slow ones cost nobody else anything"
-            other.call("plain", "tell", count=800, size=10_000)
-            assert numbers(read(slow, lambda event: event.number == 800, 20)) == list(range(1, 801))
-            # Not journaled, and no event comes any more: it is told all the same, within seconds.
-            found = [plain.next(timeout=5)]
-            while isinstance(found[-1], Event):
-                found.append(plain.next(timeout=8))
-            assert found[-1] == Gap("plain", "h", len(found), 800)
+    with (
+        client_of(daemon) as client,
+        client_of(daemon) as other,
+        client.events("kept", refetch=True) as slow,
+        client.events("plain") as plain,
+        other.events("kept") as fast,
+    ):
+        for _ in range(20):
+            other.call("kept", "tell", count=40, size=20_000)
+            for _ in range(40):
+                assert isinstance(fast.next(timeout=5), Event), "the slow ones cost nobody else anything"
+        other.call("plain", "tell", count=800, size=10_000)
+        assert numbers(read(slow, lambda event: event.number == 800, 20)) == list(range(1, 801))
+        # Not journaled, and no event comes any more: it is told all the same, within seconds.
+        found = [plain.next(timeout=5)]
+        while isinstance(found[-1], Event):
+            found.append(plain.next(timeout=8))
+        assert found[-1] == Gap("plain", "h", len(found), 800)
 
 
 def test_trap_a_subscriber_that_vanishes_harms_nobody(daemon):
@@ -171,3 +177,51 @@ def test_a_topic_is_journaled_and_no_longer_by_reload(daemon):
         client.call("kept", "tell", count=3)
         client.call("plain", "tell", count=3)
         wait_for(lambda: {name: row[3] for name, row in topics_of(client).items()} == {"kept": 3, "plain": 3}, "both")
+
+
+def test_events_go_out_while_the_database_is_locked_and_are_kept_afterwards(daemon):
+    with client_of(daemon) as client, client.events("kept") as stream:
+        client.call("kept", "tell", count=2)
+        assert numbers(read(stream, lambda event: event.number == 2)) == [1, 2]
+        other = sqlite3.connect(daemon.root / "state" / "ostler.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        client.call("kept", "tell", count=3, begin=2)
+        found = read(stream, lambda event: event.number == 5)
+        assert time.monotonic() - began < 8
+        assert [event.kept for event in found] == [2, 2, 2], "they went out before they were kept, and say so"
+        other.execute("ROLLBACK")
+        other.close()
+        wait_for(lambda: topics_of(client)["kept"][3] == 5, "the journal to catch up")
+        with client.events("kept", since=1) as again:
+            assert [event.payload["n"] for event in read(again, lambda event: event.number == 5)] == list(range(5))
+
+
+SINK = """
+from ostler import NotificationSink, hookimpl
+
+class FileSink(NotificationSink):
+    def send(self, notification):
+        with open("{path}", "a") as file:
+            print(notification.priority, notification.publisher_id, notification.event_type, file=file, flush=True)
+
+@hookimpl
+def ostler_extensions():
+    return {("notification_sink", "file"): FileSink}
+"""
+
+
+def test_a_plugin_brings_a_notification_sink(make_daemon):
+    daemon = make_daemon(configured() + '[notifications]\ninfo = ["file", "log"]\n')
+    path = daemon.root / "notified"
+    daemon.install("filesink", SINK.replace("{path}", str(path)))
+    daemon.start()
+    with client_of(daemon) as client:
+        client.call("plain", "notify", priority="info")
+        client.call("plain", "notify", priority="error")
+        wait_for(path.exists, "the sink")
+        assert path.read_text() == "info plain.h thing.happened\n"
+        assert "plain.thing.happened" in daemon.wait_log("error plain.thing.happened")
+        daemon.configure(configured() + '[notifications]\ninfo = ["fiel"]\n')
+        with pytest.raises(ConfigurationError, match="there is no notification sink fiel; there are events, file, log"):
+            client.call("ostler", "reload")

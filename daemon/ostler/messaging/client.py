@@ -15,6 +15,7 @@ from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import MAX_SIZE
 from ostler.messaging.events.stream import EventStream, subscription_to
 from ostler.messaging.item_stream import ItemStream
+from ostler.messaging.pausing import nothing, pause
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.messaging.rpc.retry import Attempts, Retry
@@ -270,7 +271,7 @@ class Client:
     def _open(self, ask: Ask, credit: int) -> Pending:
         with self._lock:
             link = self._connected()
-            pending, data = self._core.stream(ask, credit, _nothing)
+            pending, data = self._core.stream(ask, credit, nothing)
             try:
                 link.send(data)
             except BaseException:
@@ -286,13 +287,20 @@ class Client:
                 pass  # whoever waits for the lock holds the door: here we let it go first
             with self._lock:
                 found, credit = self._core.take(pending)
-                if credit is not None and self._link is not None:
-                    self._link.send(credit)
+                if credit is not None:
+                    self._send_credit(credit)
                 if found is None or found:
                     return found
                 if context is not None:
                     context.check()
                 self._step(_CANCEL_LOOK)
+
+    def _send_credit(self, credit: bytes) -> None:
+        try:
+            if self._link is not None:
+                self._link.send(credit)
+        except (ConnectionLost, NotRunning):
+            pass  # the next look at the link says so, after what had come before
 
     def _leave(self, pending: Pending) -> None:
         """Close a stream."""
@@ -387,23 +395,3 @@ class _Outcome:
         if self._error is not None:
             raise self._error
         return self._value
-
-
-def pause(seconds: float, context: Context | None) -> None:
-    """Wait, less when the request that is being served is taken back.
-
-    Raises:
-        CallCancelled: It was.
-    """
-    over = threading.Event()
-    forget = context.on_cancel(over.set) if context is not None else _nothing
-    try:
-        over.wait(seconds)
-    finally:
-        forget()
-    if context is not None:
-        context.check()
-
-
-def _nothing() -> None:
-    """Stand in for what undoes nothing, and for who need not be told."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ostler.messaging.events.event import Event, Gap, Head, JournalPage, Pattern, Position, Stream
+from ostler.messaging.events.event import Event, Gap, Head, JournalPage, Pattern, Position, Seen
 from ostler.messaging.events.subscription import Subscription
 
 if TYPE_CHECKING:
     from ostler.messaging.events.publisher import Publisher
 
-__all__ = ["Event", "Gap", "Head", "JournalPage", "Pattern", "Position", "Publisher", "Stream", "Subscription"]
+__all__ = ["Event", "Gap", "Head", "JournalPage", "Pattern", "Position", "Publisher", "Seen", "Subscription"]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,7 @@ class Gap(NamedTuple):
     kept: bool = False
 
 
-Stream: TypeAlias = Event | Gap
+Seen: TypeAlias = Event | Gap
 
 
 class Head(NamedTuple):

@@ -15,7 +15,7 @@ from ostler.messaging.events.event import (
     JournalStart,
     JournalTopic,
     Position,
-    Stream,
+    Seen,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Replay:
             return "event_topics", {}, list[JournalTopic]
         return "events_since", {"positions": list(self._positions.values()), "limit": PAGE}, JournalPage
 
-    def take(self, answer: Any) -> list[Stream]:
+    def take(self, answer: Any) -> list[Seen]:
         """Take the answer; return the events and gaps to be seen next."""
         if self._positions is None:
             names = [found.topic for found in answer if self._subscription.covers(found.topic)]
@@ -87,12 +87,12 @@ class Replay:
             self._positions = {}
         return found
 
-    def _plain(self) -> list[Stream]:
+    def _plain(self) -> list[Seen]:
         """Say what was missed of topics that are not journaled: the heads tell how much."""
         seen, self._seen = self._seen, []
         return [gap for event in seen if not event.kept for gap in self._subscription.resume(event)]
 
-    def _begin(self, positions: dict[str, Position], start: JournalStart) -> list[Stream]:
+    def _begin(self, positions: dict[str, Position], start: JournalStart) -> list[Seen]:
         """Put the subscription where reading of a topic begins, at the first page."""
         if start.topic in self._begun:
             return []
@@ -121,9 +121,9 @@ class Refill:
         limit = min(PAGE, self._gap.last - self._number)
         return "events_since", {"positions": [Position(self._gap.topic, self._number)], "limit": limit}, JournalPage
 
-    def take(self, page: JournalPage) -> list[Stream]:
+    def take(self, page: JournalPage) -> list[Seen]:
         """See `Replay.take`."""
-        found: list[Stream] = []
+        found: list[Seen] = []
         for event in page.events:
             if event.number > self._gap.last:
                 break
@@ -134,9 +134,9 @@ class Refill:
         self.done = not page.more or not page.events or page.events[-1].number >= self._gap.last
         return found + self._missing(self._gap.last) if self.done else found
 
-    def rest(self) -> list[Stream]:
+    def rest(self) -> list[Seen]:
         """Return the gap as far as it is not filled, when the journal cannot be asked."""
         return [self._gap._replace(first=self._number + 1)]
 
-    def _missing(self, last: int) -> list[Stream]:
+    def _missing(self, last: int) -> list[Seen]:
         return [self._gap._replace(first=self._number + 1, last=last, kept=False)] if last > self._number else []

@@ -20,7 +20,7 @@ from ostler.messaging.events.event import (
     Gap,
     Head,
     Pattern,
-    Stream,
+    Seen,
     event_decoder,
 )
 from ostler.messaging.transport import CONTROL_PREFIX, Data
@@ -73,6 +73,7 @@ class Subscription:
         self._held: list[Event | Head] = []
         self._last: list[Event] = []
         self._heads: list[Head] = []
+        self._told_heads = False
         self.admitted = False
         self.garbage = 0
 
@@ -89,7 +90,7 @@ class Subscription:
         """Return whether an event fits one of the patterns."""
         return any(pattern.fits(event) for pattern in self._patterns)
 
-    def receive(self, data: Data) -> list[Stream]:
+    def receive(self, data: Data) -> list[Seen]:
         """Take a message; return what the subscriber is to see of it.
 
         Raises:
@@ -118,20 +119,21 @@ class Subscription:
         """How many messages are held back."""
         return len(self._held)
 
-    def release(self) -> list[Stream]:
+    def release(self) -> list[Seen]:
         """Hold nothing back any more; return what was."""
         self._hold = False
         held, self._held = self._held, []
         return [seen for item in held for seen in (self.step(item) if isinstance(item, Event) else self.go_to(item))]
 
-    def step(self, event: Event) -> list[Stream]:
+    def step(self, event: Event) -> list[Seen]:
         """Take the next event, live or from the journal; return what the subscriber is to see of it."""
         source = (event.topic, event.host)
         place = self.places.get(source)
         if place is None:
-            self.places[source] = Place(event.number, event.epoch, event.kept)
-            return [event] if self.wants(event) else []
-        found: list[Stream] = []
+            found = self._first(Head(*source, event.number - 1, event.epoch, event.kept))
+            self.places[source].number = event.number
+            return [*found, event] if self.wants(event) else found
+        found = []
         if place.epoch == event.epoch or (place.kept and event.kept):
             if event.number <= place.number:
                 return []  # it was seen already, before the seam between the journal and what is live
@@ -144,13 +146,12 @@ class Subscription:
             found.append(event)
         return found
 
-    def go_to(self, head: Head) -> list[Stream]:
+    def go_to(self, head: Head) -> list[Seen]:
         """Take it that everything up to a number has gone out; return the gap if that has not been seen."""
         source = (head.topic, head.host)
         place = self.places.get(source)
         if place is None:
-            self.places[source] = Place(head.number, head.epoch, head.kept)
-            return []
+            return self._first(head)
         if place.epoch != head.epoch and not (place.kept and head.kept):
             gap = Gap(*source, 0, 0)
         elif head.number > place.number:
@@ -160,11 +161,17 @@ class Subscription:
         place.number, place.epoch, place.kept = head.number, head.epoch, head.kept
         return [gap]
 
+    def _first(self, head: Head) -> list[Seen]:
+        """Begin with a topic of which nothing was known: after the subscription stood, or it would have had a head."""
+        self.places[head.topic, head.host] = Place(head.number, head.epoch, head.kept)
+        began = self._told_heads and not head.kept and head.number > 0
+        return [Gap(head.topic, head.host, 1, head.number)] if began else []
+
     def go_back(self, topic: str, host: str, number: int) -> None:
         """Take it that a journaled topic has been seen up to a number, whatever came live."""
         self.places[topic, host] = Place(number, 0, KEPT)
 
-    def resume(self, event: Event) -> list[Stream]:
+    def resume(self, event: Event) -> list[Seen]:
         """Take it that this event of a plain topic was the last one seen; return the gap from it to what is live."""
         now = self.places.get((event.topic, event.host))
         self.places[event.topic, event.host] = Place(event.number, event.epoch, event.kept)
@@ -172,7 +179,7 @@ class Subscription:
             return []
         return self.go_to(Head(event.topic, event.host, now.number, now.epoch, now.kept))
 
-    def _take_heads(self, body: bytes) -> list[Stream]:
+    def _take_heads(self, body: bytes) -> list[Seen]:
         kind, version, heads = _heads.decode(body)
         if kind != HEADS or version != VERSION:
             self.garbage += 1
@@ -186,11 +193,12 @@ class Subscription:
             return [gap for head in heads for gap in self.go_to(head)]
         return []
 
-    def _take_answer(self, key: bytes, body: bytes) -> list[Stream]:
+    def _take_answer(self, key: bytes, body: bytes) -> list[Seen]:
         if key != self._question:  # whoever subscribes to all sees the answers to others too
             return []
         kind = _kind_of(body)
         if kind == HEADS:
+            self._told_heads = True
             return self._take_heads(body)
         if kind == LAST_EVENT:
             self._last.append(_last.decode(body)[2])
@@ -201,7 +209,7 @@ class Subscription:
         self.admitted = True
         return self._begin()
 
-    def _begin(self) -> list[Stream]:
+    def _begin(self) -> list[Seen]:
         """Begin with what the answer brought: last events that did not come live, and where each topic stands."""
         first: dict[tuple[str, str], int] = {}
         for item in self._held:
@@ -212,7 +220,7 @@ class Subscription:
         for head in heads:
             number = first.get((head.topic, head.host), head.number + 1) - 1
             self.places[head.topic, head.host] = Place(number, head.epoch, head.kept)
-        found: list[Stream] = [
+        found: list[Seen] = [
             event
             for event in last
             if self.wants(event) and event.number < first.get((event.topic, event.host), event.number + 1)
