@@ -15,6 +15,7 @@ METHODS = {
     "echo": ("viewer", {"text": "x"}),
     "service_list": ("viewer", {}),
     "service_show": ("viewer", {"topic": "lamp"}),
+    "service_versions": ("viewer", {"topic": "lamp"}),
     "plugin_list": ("viewer", {}),
     "periodic_list": ("viewer", {}),
     "describe": ("viewer", {"topic": "lamp"}),

@@ -71,7 +71,7 @@ def check(
 @app.command()
 def api(
     name: Annotated[
-        str, typer.Argument(metavar="[PLUGIN|MANAGER]", help="Whose; not needed when only one manager is installed")
+        str, typer.Argument(metavar="[NAME]", help="A manager or plugin; not needed when there is only one")
     ] = "",
     output: Annotated[
         Path | None,
