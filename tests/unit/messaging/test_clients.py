@@ -67,6 +67,9 @@ class SilentLink:
     def receive(self, timeout):
         return []
 
+    def receive_soon(self):
+        return []
+
     def close(self):
         pass
 

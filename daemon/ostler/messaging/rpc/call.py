@@ -107,6 +107,8 @@ class Call:
 
     def stop(self) -> None:
         """Ask the work to stop: the context says so to a `def`, a task is cancelled. On the loop."""
+        if self.context.cancelled:
+            return  # once: a second time would break into the `finally` blocks that the first one runs
         self.context.cancel()
         if self.task is not None:
             self.task.cancel()

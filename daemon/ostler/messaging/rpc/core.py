@@ -11,7 +11,7 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from ostler.clock import Clock
-from ostler.errors import BadEnvelope, ConnectionLost, DeadlineExceeded, OstlerError
+from ostler.errors import BadEnvelope, ConnectionLost, OstlerError
 from ostler.messaging.context import Context, Progress, current_context
 from ostler.messaging.envelope import (
     CAST,
@@ -37,6 +37,7 @@ from ostler.messaging.envelope import (
     error_of,
 )
 from ostler.messaging.rpc.incoming import Incoming
+from ostler.messaging.rpc.losses import late, lost_call, silent
 from ostler.messaging.rpc.watch import ClientTracer
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.transport import Data
@@ -275,9 +276,9 @@ class ClientCore:
         out = []
         for pending in list(self._pending.values()):
             if pending.deadline is not None and pending.deadline <= now:
-                error: OstlerError = late(pending)
+                error: OstlerError = late(pending.where, pending.timeout, item=bool(pending.ask.flags & STREAM))
             elif pending.seen + MISSED_BEATS * self._interval <= now:
-                error = self._silent(pending, now)
+                error = silent(pending.where, now - pending.seen)
             else:
                 continue
             # One that may come again is not cancelled for the silence: its next attempt is to find the work going on.
@@ -286,15 +287,6 @@ class ClientCore:
             del self._pending[pending.number]
             pending.settle(None, error)
         return out
-
-    def _silent(self, pending: Pending, now: float) -> ConnectionLost:
-        seconds = now - pending.seen
-        return ConnectionLost(
-            f"no sign of life of {pending.where} for {seconds:.0f} s; it may or may not have been done",
-            hint="see `systemctl status ostler` and the daemon's log",
-            method=pending.where,
-            silent=seconds,
-        )
 
     def _deliver(self, pending: Pending, result: msgspec.Raw) -> None:
         kind = pending.ask.kind
@@ -391,27 +383,6 @@ def decode_result(result: msgspec.Raw | bytes, kind: Any, where: str) -> Any:
             reason="result",
             method=where,
         ) from error
-
-
-def late(pending: Pending) -> DeadlineExceeded:
-    """Return the error of a call that had no answer in time."""
-    return DeadlineExceeded(
-        f"no answer from {pending.where} within {pending.timeout:g} s",
-        hint="give it more time, or see with `ostler dump` what the daemon waits for",
-        method=pending.where,
-        timeout=pending.timeout,
-    )
-
-
-def lost_call(where: str, error: OstlerError) -> OstlerError:
-    """Return the error of a call whose server has gone."""
-    if not isinstance(error, ConnectionLost):
-        return error
-    return ConnectionLost(
-        f"the daemon went away while {where} was under way; it may or may not have been done",
-        hint="see `systemctl status ostler` and the daemon's log",
-        method=where,
-    )
 
 
 FLAGS_OF_CAST = CAST
