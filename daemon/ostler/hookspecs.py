@@ -55,7 +55,8 @@ def ostler_extensions() -> Mapping[tuple[str, str], Any]:
     """Return smaller parts for somebody else's manager: (kind, name) to a class or import path.
 
     Called once at start, on the main thread. The kind is one that a manager declares in `extension_kinds`, for instance
-    `scheduler.filter`; that manager is handed all parts of the kinds it declares.
+    `scheduler.filter`; that manager is handed all parts of the kinds it declares. The daemon itself takes the kind
+    `notification_sink`: classes derived from `NotificationSink`, by the names that `[notifications]` uses.
     """
     raise NotImplementedError
 

@@ -36,7 +36,17 @@ class ManagerOptions(OptionsModel):
     depends_on: list[str] = Field([], help="Topics of services that must be up before this one starts", reload="daemon")
     workers: int = Field(8, ge=1, le=1024, help="Threads for this service's `def` methods", reload="service")
     queue_limit: int = Field(
-        1000, ge=1, help="Requests that may wait for a thread; one more is refused as busy", reload="service"
+        1000,
+        ge=1,
+        help="Requests that may wait for a thread; one more is refused as busy. One caller gets no more of it than is "
+        "free, so that alone it gets half",
+        reload="service",
+    )
+    max_in_flight: int = Field(
+        2000,
+        ge=1,
+        help="Requests at once, those that wait for a thread included; one more is refused as busy",
+        reload="service",
     )
     report_interval: Seconds = Field(
         10, gt=0, help="How often the service reports its state (the heartbeat)", reload="live"

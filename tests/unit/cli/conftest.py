@@ -55,7 +55,8 @@ class FakeClient:
     def cast(self, topic: str, method: str, /, **arguments: Any) -> None:
         self.casts.append((topic, method, arguments))
 
-    def events(self, pattern: str) -> Iterator[Any]:
+    def events(self, pattern: str, **options: Any) -> Iterator[Any]:
+        self.events_options = options
         return self.stream(pattern)
 
 

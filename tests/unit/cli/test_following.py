@@ -14,7 +14,7 @@ from ostler.cli import entry
 class Client:
     def __enter__(self): return self
     def __exit__(self, *error): print("closed", file=sys.stderr)
-    def events(self, pattern):
+    def events(self, pattern, **options):
         from ostler.messaging.events import Event
         yield Event("volume", "node1", "created", {}, 1, 1, 1.0)
         time.sleep(60)

@@ -300,7 +300,14 @@ def test_events_as_json_are_one_object_a_line(ostler: Any, client: Any) -> None:
     client.stream = stream
     first, second = map(json.loads, ostler("--json", "events", "--count", "2").out.splitlines())
     assert (first["topic"], first["number"], first["payload"]) == ("volume", 7, {"name": "a\x1b"})
-    assert second == {"gap": {"topic": "volume", "host": "node1", "first": 8, "last": 9}}
+    assert second == {"gap": {"topic": "volume", "host": "node1", "first": 8, "last": 9, "kept": False}}
+
+
+def test_events_begin_where_they_are_asked_to(ostler: Any, client: Any) -> None:
+    client.stream = lambda pattern: iter([])
+    for words, since, last in [([], None, False), (["--from", "7"], 7, False), (["--last"], None, True)]:
+        assert ostler("events", *words).code == 0
+        assert client.events_options == {"since": since, "last": last, "refetch": True}
 
 
 def test_events_end_cleanly_on_ctrl_c(ostler: Any, client: Any) -> None:

@@ -19,6 +19,8 @@ METHODS = {
     "plugin_list": ("viewer", {}),
     "periodic_list": ("viewer", {}),
     "describe": ("viewer", {"topic": "lamp"}),
+    "event_topics": ("viewer", {}),
+    "events_since": ("viewer", {"positions": [["lamp", 0, 0]]}),
     "capabilities": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),

@@ -9,10 +9,12 @@ import ostler
 from ostler.config.core import CORE_SECTIONS
 from ostler.driver import DriverOptions
 from ostler.manager import ManagerOptions
+from ostler.messaging.notify import PRIORITIES
 
 PACKAGE = Path(ostler.__file__).parent
 # Read by the table's name, before there are options: which class to load.
-BY_NAME = {"manager", "driver", "drivers"}
+# And by priority: who hears of which notifications.
+BY_NAME = {"manager", "driver", "drivers", *PRIORITIES}
 
 
 @pytest.fixture(scope="module")
