@@ -38,10 +38,14 @@ def _checked(text: str) -> str:
 PublicKey: TypeAlias = Annotated[
     str, pydantic.AfterValidator(_checked), Expects("a public key of 40 characters, as `ostler keys show` prints it")
 ]
+_TCP = r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
 TcpAddress: TypeAlias = Annotated[
     str,
-    pydantic.Field(pattern=r"^tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
-    Expects('an address such as "tcp://0.0.0.0:7890" or "tcp://node2:7890"'),
+    pydantic.Field(pattern=rf"^{_TCP}$"),
+    Expects('an address such as "tcp://node2:7890" or "tcp://[fd00::2]:7890"'),
+]
+ListenAddress: TypeAlias = Annotated[
+    str, pydantic.Field(pattern=rf"^({_TCP})?$"), Expects('an address such as "tcp://0.0.0.0:7890", or "" for none')
 ]
 HostName: TypeAlias = Annotated[
     str,
@@ -59,13 +63,12 @@ class PeerOptions(OptionsModel):
 class NetworkSection(OptionsModel):
     """`[network]`: calls and events between hosts, always with CURVE; nothing listens by default."""
 
-    rpc: TcpAddress | None = Field(
-        None, help='Where to listen for calls from other hosts, such as "tcp://0.0.0.0:7890"', reload="daemon"
+    rpc: ListenAddress = Field(
+        "", help='Where to listen for calls from other hosts, such as "tcp://0.0.0.0:7890"', reload="daemon"
     )
-    events: TcpAddress | None = Field(
-        None,
-        shown="the port after that of `rpc`",
-        help="Where to listen for subscribers on other hosts",
+    events: ListenAddress = Field(
+        "",
+        help="Where to listen for subscribers on other hosts; by default the port after that of `rpc`",
         reload="daemon",
     )
     secret_key: Secret | None = Field(None, help="This daemon's secret key, made with `ostler keys new`")
@@ -104,7 +107,7 @@ class NetworkSection(OptionsModel):
         for option in ("rpc", "peers"):
             if getattr(self, option) and secret is None:
                 yield option, "needs a `secret_key`: nobody talks between hosts without; see `ostler keys new`"
-        if self.events is not None and self.rpc is None:
+        if self.events and not self.rpc:
             yield "events", "needs `rpc` as well"
         seen: dict[str, str] = {}
         for name in self.keys:

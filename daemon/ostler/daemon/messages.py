@@ -87,7 +87,7 @@ class Messages:
     def _serve_events(self, configuration: Configuration) -> EventLink:
         """Take the addresses for events; those on the network, and those for calls there, if there are any."""
         here = self.transport.serve_events()
-        if configuration.network.rpc is None:
+        if not configuration.network.rpc:
             return here
         from ostler.daemon.ports import Ports
         from ostler.messaging.event_links import EventLinks

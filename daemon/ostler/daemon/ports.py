@@ -60,7 +60,6 @@ class Ports:
         self, configuration: Configuration, clock: Clock, make_server: Callable[[ServerLink], RpcServer]
     ) -> None:
         options, messaging = configuration.network, configuration.messaging
-        assert options.rpc is not None  # noqa: S101 - else there would be no ports
         self._secret = secret_of(configuration)
         self._door = Door(clock, messaging.max_connections, options.names(), handshake=options.silence)
         self._transport = ZmqTransport(

@@ -149,7 +149,7 @@ def _not_reached(address: str, event: int) -> MessagingError:
             hint="is the daemon running, is `rpc` of its [network] set, and does a firewall let this through?",
         )
     return NotPermitted(
-        f"what answers at {address} does not hold the server's key that was given",
+        f"what answers at {address} ended the handshake: it does not hold the server's key that was given, or is full",
         hint="ask its administrator for the public key: `ostler keys show`",
     )
 

@@ -1,0 +1,141 @@
+import asyncio
+
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.errors import Busy, ConnectionLost, Draining, InvalidArguments, NotPermitted, NotRunning, TargetNotFound
+from ostler.messaging import Context
+from ostler.messaging.envelope import LENIENT
+from ostler.messaging.routing import Router
+from ostler.messaging.rpc.core import FLAGS_OF_FANOUT, Ask
+from ostler.types import Peer, Role, ServiceState, ServiceStatus
+
+
+class Other:
+    """Another daemon, whose answers are those of the test."""
+
+    def __init__(self, host, *topics, answers=None, up=True, role="operator"):
+        self.host, self.up, self.role = host, up, role
+        self.services = {topic: ServiceStatus(topic=topic, host=host, state=ServiceState.UP) for topic in topics}
+        self.answers = answers or [host]
+        self.asked = []
+        self.client = self
+
+    async def ask(self, ask):
+        self.asked.append(ask)
+        answer = self.answers[(len(self.asked) - 1) % len(self.answers)]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def has(self, topic):
+        return topic in self.services
+
+    def takes(self, topic):
+        row = self.services.get(topic)
+        return self.up and row is not None and row.enabled and row.state is ServiceState.UP
+
+    def away(self):
+        return NotRunning(f"{self.host} cannot be reached for 7 s: no cable")
+
+    async def role_of(self, topic, method):
+        return self.role
+
+
+class Others:
+    def __init__(self, *peers):
+        self.peers = {peer.host: peer for peer in peers}
+
+    def members(self, topic):
+        return [peer for peer in self.peers.values() if peer.has(topic)]
+
+
+def router(*peers, local=()):
+    made = Router("here", local.__contains__)
+    made.fleet = Others(*peers)
+    return made
+
+
+def ask(router, topic="volume", host=None, **more):
+    return asyncio.run(router.ask(Ask(topic, "create", {}, host, **more)))
+
+
+def test_a_service_of_this_daemon_comes_first_unless_another_host_is_named():
+    routes = router(Other("node2", "volume"), local={"volume"})
+    assert routes.here(Ask("volume", "create", {}))
+    assert routes.here(Ask("volume", "create", {}, "here"))
+    assert routes.here(Ask("nothing", "create", {})), "it is refused here, by name"
+    assert not routes.here(Ask("volume", "create", {}, "node2"))
+    assert not routes.here(Ask("volume", "create", {}, flags=FLAGS_OF_FANOUT))
+    assert Router("here", {"x"}.__contains__).here(Ask("volume", "create", {}, "node2")), "there are no others"
+
+
+def test_members_take_turns():
+    routes = router(Other("node2", "volume"), Other("node3", "volume"), Other("node4"))
+    assert [ask(routes) for _ in range(4)] == ["node2", "node3", "node2", "node3"]
+
+
+@pytest.mark.parametrize("error", [NotRunning("gone"), Draining("stopping"), Busy("full"), TargetNotFound("closed")])
+def test_the_next_member_is_asked_when_the_work_was_surely_not_begun(error):
+    routes = router(Other("node2", "volume", answers=[error]), Other("node3", "volume"))
+    assert [ask(routes) for _ in range(3)] == ["node3"] * 3
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("cut"), InvalidArguments("no"), NotPermitted("no")])
+def test_no_other_member_is_asked_when_the_work_may_have_begun_or_would_be_refused_there_too(error):
+    third = Other("node3", "volume")
+    with pytest.raises(type(error)):
+        ask(router(Other("node2", "volume", answers=[error]), third))
+    assert not third.asked
+
+
+def test_members_that_are_away_disabled_or_draining_are_not_asked_and_named_when_nobody_is_left():
+    away, off, stops = Other("node2", "volume", up=False), Other("node3", "volume"), Other("node4", "volume")
+    off.services["volume"] = ServiceStatus(topic="volume", host="node3", state=ServiceState.UP, enabled=False)
+    stops.services["volume"] = ServiceStatus(topic="volume", host="node4", state=ServiceState.DRAINING)
+    with pytest.raises(NotRunning) as caught:
+        ask(router(away, off, stops))
+    said = str(caught.value)
+    assert "node2 cannot be reached for 7 s: no cable" in said
+    assert "node3: volume is disabled" in said
+    assert "node4: volume is draining" in said
+    assert not off.asked + stops.asked
+
+
+def test_a_host_that_is_nowhere_is_named_with_those_that_there_are_and_one_that_is_away_at_once():
+    routes = router(Other("node2", "volume", up=False))
+    with pytest.raises(TargetNotFound, match=r"no host 'node9' for volume\.create; there is: here, node2"):
+        ask(routes, host="node9")
+    with pytest.raises(NotRunning, match="node2 cannot be reached"):
+        ask(routes, host="node2")
+
+
+def test_a_fanout_reaches_whoever_can_be_reached_and_is_summed():
+    members = [
+        Other("node2", "volume", answers=[1]),
+        Other("node3", "volume", answers=[ConnectionLost("cut")]),
+        Other("node4", "volume", up=False),
+        Other("node5", "volume", answers=[2]),
+    ]
+    assert asyncio.run(router(*members).fan_out(Ask("volume", "create", {}, flags=FLAGS_OF_FANOUT))) == 3
+    members[0].answers = [InvalidArguments("no such argument")]
+    with pytest.raises(InvalidArguments):
+        asyncio.run(router(*members).fan_out(Ask("volume", "create", {}, flags=FLAGS_OF_FANOUT)))
+
+
+def context(role):
+    return Context("ostler", "relay", peer=Peer(1000, name="uid 1000"), role=role, clock=FakeClock())
+
+
+def test_a_relayed_call_needs_the_role_here_that_the_method_asks_for_there():
+    other = Other("node2", "volume")
+    routes = router(other)
+    relay = routes.relay(context(Role.OPERATOR), "node2", "volume", "create", {"size": "1"})
+    assert asyncio.run(relay) == "node2"
+    (asked,) = other.asked
+    assert (asked.host, asked.flags, asked.arguments) == ("node2", LENIENT, {"size": "1"})
+    for role in ("admin", "nobody", "emperor"):
+        other.role = role
+        with pytest.raises(NotPermitted, match=f"on node2 needs the role {role}, uid 1000 has operator here"):
+            asyncio.run(routes.relay(context(Role.OPERATOR), "node2", "volume", "create", {}))
+    assert len(other.asked) == 1

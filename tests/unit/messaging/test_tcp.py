@@ -1,0 +1,83 @@
+import socket
+
+import pytest
+
+from ostler.errors import Conflict, InvalidInput, MessagingError
+from ostler.messaging.zmq.tcp import BoundPort, HostPort, cut, next_port, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tcp://0.0.0.0:7890", HostPort("0.0.0.0", 7890)),
+        ("tcp://*:7890", HostPort("", 7890)),
+        ("tcp://node2.example:1", HostPort("node2.example", 1)),
+        ("tcp://[fd00::2]:7890", HostPort("fd00::2", 7890)),
+    ],
+)
+def test_an_address_is_taken_apart(text, found):
+    assert parse(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "tcp://", "tcp://node2", "tcp://:1", "tcp://a:b", "tcp://a:70000", "ipc:///x", "tcp://::1:5", "tcp://a/b:1"],
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(InvalidInput, match="is no address on a network"):
+        parse(text)
+
+
+def test_events_are_at_the_next_port():
+    assert next_port("tcp://[::1]:7890") == "tcp://[::1]:7891"
+    assert next_port("tcp://127.0.0.1:0") == "tcp://127.0.0.1:0"
+
+
+def test_a_port_that_is_taken_is_a_conflict_and_one_that_is_not_ours_an_error():
+    port = BoundPort("tcp://127.0.0.1:0")
+    with pytest.raises(Conflict, match="somebody else listens"):
+        BoundPort(port.address)
+    with pytest.raises(MessagingError, match="cannot be listened on"):
+        BoundPort("tcp://192.0.2.1:0")
+    port.unlink()
+    port.unlink()
+    BoundPort(port.address).unlink()
+
+
+def test_a_second_listener_takes_over_all_new_connections_and_only_one_that_is_told_to():
+    first = BoundPort("tcp://127.0.0.1:0")
+    second = BoundPort("", before=first)
+    assert second.address == first.address
+    with pytest.raises(Conflict):
+        BoundPort(first.address)
+    old, new = (socket.socket(fileno=port.descriptor()) for port in (first, second))
+    with old, new:
+        where = ("127.0.0.1", parse(first.address).port)
+        for _ in range(20):
+            with socket.create_connection(where):
+                new.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            old.accept()
+        first.unlink()
+        old.close()
+        third = BoundPort("", before=second)
+        with socket.socket(fileno=third.descriptor()) as newest:
+            for _ in range(20):
+                with socket.create_connection(where):
+                    newest.accept()[0].close()
+        third.unlink()
+    second.unlink()
+
+
+def test_only_a_connection_of_ours_is_cut():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with socket.create_connection(server.getsockname()) as client:
+            taken, _ = server.accept()
+            with taken:
+                cut(taken.fileno(), "tcp://127.0.0.1:1")
+                cut(10**6, address)
+                client.sendall(b"x")
+                assert taken.recv(1) == b"x"
+                cut(taken.fileno(), address)
+                assert client.recv(1) == b""

@@ -1,0 +1,49 @@
+import pytest
+
+from ostler.store import ServiceRecords
+from ostler.store.observed import ObservedServices
+from ostler.types import ServiceState, ServiceStatus
+
+
+def row(**facts):
+    return ServiceStatus(**{"topic": "volume", "host": "node2", "state": ServiceState.UP, "beat": 1, **facts})
+
+
+@pytest.fixture
+def observed(store, clock):
+    return ObservedServices(store, clock)
+
+
+@pytest.fixture
+def records(store, clock):
+    return ServiceRecords(store, clock, "node1")
+
+
+def test_a_service_elsewhere_is_in_the_table_as_its_daemon_tells(observed, records):
+    observed.keep("node2", [row(rpc_version="1.4", namespaces={"admin": "2.0"}, why="", manager="volume")])
+    (found,) = records.list()
+    assert (found.host, found.up, found.here, found.rpc_version) == ("node2", True, False, "1.4")
+    assert found.namespaces == {"admin": "2.0"}
+    observed.keep("node2", [row(state=ServiceState.DEGRADED, why="a disk is full", enabled=False, beat=2)])
+    (found,) = records.list()
+    assert (found.state, found.why, found.enabled) == (ServiceState.DEGRADED, "a disk is full", False)
+
+
+def test_one_whose_number_does_not_grow_is_down_after_a_while(observed, records, clock):
+    observed.keep("node2", [row()])
+    assert records.list()[0].up
+    clock.advance(61)
+    assert not records.list()[0].up
+    observed.keep("node2", [row(beat=2)])
+    assert records.list()[0].up
+
+
+def test_what_has_not_changed_is_not_written_again_at_once(observed, clock):
+    assert observed.is_news("node2", [row()])
+    assert not observed.is_news("node2", [row(beat=2, in_flight=5)])
+    assert observed.is_news("node2", [row(state=ServiceState.DRAINING)])
+    assert not observed.is_news("node2", [row(state=ServiceState.DRAINING)])
+    clock.advance(16)
+    assert observed.is_news("node2", [row(state=ServiceState.DRAINING)])
+    assert observed.is_news("node3", [row(host="node3")])
+    assert not observed.is_news("node4", [])
