@@ -281,6 +281,8 @@ class Remote(Generic[P, R]):
 
     def needed(self, arguments: Mapping[str, Any]) -> str:
         """Return the version that a call with these arguments needs."""
+        if not self.since:
+            return self.version
         versions = [self.version, *(version for name, version in self.since.items() if name in arguments)]
         return max(versions, key=lambda version: numbers(version) or (0, 0))
 

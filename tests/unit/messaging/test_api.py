@@ -10,6 +10,7 @@ from ostler import AsyncClient, Client, InvalidInput, Manager, RpcApi, exposed, 
 from ostler.clock import FakeClock
 from ostler.errors import InvalidArguments, NotPermitted, TargetNotFound, UnsupportedVersion
 from ostler.messaging import Context
+from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
 from ostler.store import Report, ServiceRecords
 from ostler.testing import host
@@ -60,6 +61,8 @@ class LampManager(Manager):
     def ask_itself(self, ctx: Context) -> list[str]:
         api = LampApi(self.client)
         assert [lamp.name for lamp in api.names(1)] == ["0"]
+        with pytest.raises(TypeError, match="takes no retry policy"):
+            api.on(retry=Retry()).dim("a")
         return [api.switch(Lamp("inside")).name, str(api.upgrading().cap)]
 
     @exposed(role="viewer")
@@ -170,6 +173,17 @@ def test_casts_fanouts_and_streams_go_the_same_way(running, client):
     assert running.manager("lamp").asked == [("a", "dim"), ("b", "dim")]
     with lamps.names(2) as items:
         assert list(items) == [Lamp("0"), Lamp("1")]
+
+
+def test_a_retry_policy_goes_with_the_calls_of_one_way(running, client):
+    lamps = LampApi(client).on(retry=Retry(attempts=2), timeout=5)
+    assert lamps.switch(Lamp("desk")).lit
+    assert lamps.line.how.retry.attempts == 2
+
+    async def test(lamps):
+        assert (await lamps.on(retry=Retry(attempts=2)).switch.acall(Lamp("desk"))).lit
+
+    on_loop(running, test)
 
 
 def test_a_client_that_blocks_refuses_what_is_for_the_loop(client):

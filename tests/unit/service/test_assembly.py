@@ -2,7 +2,7 @@ from abc import abstractmethod
 
 import pytest
 
-from ostler import Driver, DriverOptions, Field, Manager, ManagerOptions, OptionsModel, hookimpl
+from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, OptionsModel, exposed, hookimpl
 from ostler.config import Secret, load_text
 from ostler.errors import ConfigurationError
 from ostler.plugins import Found, given
@@ -226,3 +226,31 @@ def test_secrets_are_not_read_offline() -> None:
     with pytest.raises(ConfigurationError, match="/nowhere/key"):
         assemble(raw, {}, entry_points=found)
     assert len(assemble(raw, {}, entry_points=found, offline=True).specs) == 1
+
+
+def test_what_a_manager_could_not_offer_is_found_offline_by_name_all_of_it() -> None:
+    class Wrong(Manager):
+        rpc_version = "1.0"
+
+        @exposed(version="1.1")
+        def newer(self, ctx: Context) -> None: ...
+
+        @exposed()
+        def wordy(self, ctx: Context, host: str) -> None: ...
+
+        @exposed()
+        def untyped(self, ctx: Context, name) -> None: ...
+
+    raw = load_text('[services.lamp]\nmanager = "wrong"\n')
+    found = [plugin(ostler_managers={"wrong": Wrong})]
+    assert len(assemble(raw, {}, entry_points=found).specs) == 1, "a start finds it when the service opens"
+    with pytest.raises(ConfigurationError) as caught:
+        assemble(raw, {}, entry_points=found, offline=True)
+    whole = str(caught.value)
+    for words in (
+        "lamp.newer is of version 1.1",
+        "'host' is a word of `call` itself",
+        "argument 'name' of lamp.untyped has",
+    ):
+        assert words in whole
+    assert whole.count("manager wrong is not as a manager has to be") == 3

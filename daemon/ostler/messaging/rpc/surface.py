@@ -146,7 +146,7 @@ def _offer(
     where = f"{whole}.{attribute}"
     check_brought(exposure.version, offered, where)
     # Bound to the class, for want of an instance: `self` is left out of the signature either way.
-    signature = Signature(MethodType(method, cls), where, getattr(exposure, "secret", ()))
+    signature = Signature(MethodType(method, cls), where, exposure.secret)
     return Offer(
         namespace, f"{namespace}.{attribute}" if namespace else attribute, exposure, signature, getdoc(method) or ""
     )
