@@ -24,6 +24,14 @@ HOST = "tests/unit/plugins/test_host.py::test_trap_"
 REFERENCE = "tests/unit/plugins/test_reference.py::test_trap_"
 CONTRACT = "tests/unit/driver/test_contract.py::test_trap_"
 DRIVERS = "tests/unit/driver/test_drivers.py::test_trap_"
+CALLS = "tests/contract/test_transport_calls.py::test_trap_"
+STREAMS = "tests/contract/test_transport_streams.py::test_trap_"
+RETRIES = "tests/contract/test_transport_retries.py::test_trap_"
+ENDPOINT = "tests/unit/messaging/test_endpoint.py::test_trap_"
+SIGNATURE = "tests/unit/messaging/test_signature.py::test_trap_"
+REAL_STREAMS = "tests/functional/test_streams.py::test_trap_"
+EVENTS = "tests/functional/test_events.py::test_trap_"
+ON_BOTH = "tests/contract/test_transport_events.py::test_trap_"
 SCHEDULER = "tests/unit/periodic/test_scheduler.py::test_trap_"
 
 TRAPS: dict[str, dict[str, list[str]]] = {
@@ -94,6 +102,66 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             REFERENCE + "a_manager_named_by_object",
             REFERENCE + "a_manager_named_by_factory",
         ],
+    },
+    "RPC": {
+        "10,000 calls to a missing method": [CALLS + "10000_calls_to_a_missing_method"],
+        "a method that is not exposed": [ENDPOINT + "a_method_that_is_not_exposed"],
+        "arguments of the wrong type, too many, too few, unknown": [
+            SIGNATURE + "arguments_of_the_wrong_type_too_many_too_few_unknown",
+        ],
+        "a caller that goes away": [
+            CALLS + "a_caller_that_goes_away", STREAMS + "a_reader_that_goes_away",
+            RETRIES + "a_connection_that_is_lost_while_a_request_that_may_come_again_is_served",
+            REAL_STREAMS + "a_reader_that_is_killed_ends_its_stream",
+        ],
+        "a server that dies in the middle": [
+            "tests/unit/messaging/test_zmq.py::test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second",
+            "tests/unit/messaging/test_zmq.py::test_trap_a_server_that_dies_is_known_to_the_sync_client_too",
+            STREAMS + "a_server_that_dies_in_a_stream",
+            STREAMS + "a_server_that_falls_silent_in_a_stream",
+            REAL_STREAMS + "a_daemon_that_is_killed_in_the_middle_of_a_stream_is_known_within_5_seconds",
+            REAL_STREAMS + "a_daemon_that_is_killed_under_a_call_that_may_come_again_is_known_within_5_seconds",
+        ],
+        "a deadline that has passed before work begins": [CALLS + "a_deadline_that_has_passed_before_work_begins"],
+        "cancel of a sync and of an async method": [
+            CALLS + "cancel_of_a_sync_and_of_an_async_method",
+            "tests/contract/test_transport_nested.py::test_trap_cancel_reaches_what_a_method_has_called",
+            "tests/unit/messaging/test_streams.py::test_trap_cancel_of_a_strangers_or_an_ended_stream",
+        ],
+        "the same request twice": [
+            RETRIES + "the_same_request_twice",
+            RETRIES + "a_request_that_may_come_again_is_not_the_request_of_somebody_else",
+        ],
+        "a full queue": [CALLS + "a_full_queue", STREAMS + "a_slow_reader_of_large_items_costs_the_server_no_memory"],
+        "an oversized message": [CALLS + "an_oversized_message", STREAMS + "an_item_that_is_too_large"],
+        "garbage frames, truncated and random": [
+            "tests/contract/test_transport_garbage.py::test_trap_garbage_frames_truncated_and_random",
+            "tests/unit/messaging/test_envelope.py::test_trap_random_bytes_are_never_more_than_a_bad_envelope",
+            "tests/unit/messaging/test_streams.py::test_trap_credit_that_is_none_negative_huge_or_for_no_stream",
+        ],
+        "a reply that cannot be encoded": [
+            CALLS + "a_reply_that_cannot_be_encoded", STREAMS + "an_item_that_cannot_be_encoded",
+        ],
+        "an exception the client does not know": [CALLS + "an_exception_the_client_does_not_know"],
+        "a uid without a role": [CALLS + "a_uid_without_a_role"],
+    },
+    "Events": {
+        "a subscriber that joins late": [
+            EVENTS + "a_late_joiner_asks_for_the_last_event_of_each_key",
+            ON_BOTH + "a_subscriber_that_joins_late_sees_what_comes_from_then_on",
+            ON_BOTH + "a_late_joiner_gets_the_last_event_of_each_key_and_then_what_comes",
+        ],
+        "one that is slow": [
+            EVENTS + "a_slow_subscriber_is_told_and_can_fetch_again_what_it_missed",
+            ON_BOTH + "a_slow_subscriber_costs_only_itself_and_sees_the_gap",
+        ],
+        "one that vanishes": [EVENTS + "a_subscriber_that_vanishes_harms_nobody", ON_BOTH + "a_subscriber_that_vanishes"],
+        "a gap is seen": [
+            ON_BOTH + "a_gap_is_seen",
+            ON_BOTH + "a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more",
+            EVENTS + "what_the_journal_no_longer_has_is_a_gap",
+        ],
+        "replay from a number over a restart": [EVENTS + "replay_from_a_number_over_a_restart"],
     },
     "Periodic": {
         "one that raises": [
@@ -180,6 +248,7 @@ def test_no_area_has_lost_a_trap() -> None:
     assert {area: len(traps) for area, traps in TRAPS.items()} == {
         "Life": 13,
         "Plugins": 11,
+        "RPC": 14,
         "Periodic": 7,
         "Machine": 4,
     }

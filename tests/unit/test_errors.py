@@ -1,0 +1,49 @@
+"""Errors: their facts as attributes, and their way over the wire."""
+
+import copy
+import pickle
+
+import pytest
+
+from ostler.errors import AlreadyDone, Busy, Conflict, OstlerError, RemoteError, WrongPattern, from_wire, to_wire
+
+
+def test_facts_are_attributes():
+    error = Busy("full", hint="wait", retry_after=1.5, limit=None)
+    assert error.retry_after == error.facts["retry_after"] == 1.5
+    assert error.limit is None
+    assert getattr(error, "nothing", "missing") == "missing"
+    with pytest.raises(AttributeError, match="Busy has no attribute and no fact 'nothing'"):
+        _ = error.nothing
+
+
+def test_what_an_error_has_of_its_own_goes_before_a_fact_of_that_name():
+    error = Conflict("it is there")
+    error.facts.update(message="other", hint="other", exit_code=99, args="other")
+    assert (error.message, error.hint, error.exit_code, error.args) == ("it is there", "", 1, ("it is there",))
+
+
+def test_an_error_can_be_copied_and_pickled_and_asked_before_it_is_made():
+    error = Conflict("it is there", size=3)
+    assert copy.copy(error).size == 3
+    assert pickle.loads(pickle.dumps(error)).size == 3
+    bare = Conflict.__new__(Conflict)
+    assert not hasattr(bare, "facts")
+    assert not hasattr(bare, "size")
+
+
+@pytest.mark.parametrize("kind", [AlreadyDone, WrongPattern, Busy])
+def test_facts_cross_the_wire_and_are_attributes_there(kind):
+    found = from_wire(to_wire(kind("no", hint="do this", topic="lamp", tries=2)))
+    assert type(found) is kind
+    assert (found.message, found.hint, found.topic, found.tries) == ("no", "do this", "lamp", 2)
+
+
+def test_an_unknown_error_still_has_name_and_text():
+    class Odd(OstlerError):
+        """Nobody else has this one."""
+
+    wire = to_wire(Odd("odd", depth=2))._replace(names=("elsewhere.Odd", "ostler.OstlerError"))
+    found = from_wire(wire)
+    assert type(found) is RemoteError
+    assert (found.name, str(found), found.depth) == ("elsewhere.Odd", "odd", 2)
