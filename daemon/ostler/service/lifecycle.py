@@ -161,16 +161,16 @@ class Service:
         await self._backends.begin_take_over(take_over)
 
     def _open_endpoint(self, manager: Manager) -> None:
-        self._around.host.dispatcher.add_endpoint(
-            Endpoint(
-                self.topic,
-                self._around.host.name,
-                manager,
-                self.pool,
-                manager.rpc_version,
-                namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
-            )
+        endpoint = Endpoint(
+            self.topic,
+            self._around.host.name,
+            manager,
+            self.pool,
+            manager.rpc_version,
+            namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
         )
+        endpoint.max_in_flight = self.options.max_in_flight
+        self._around.host.dispatcher.add_endpoint(endpoint)
         self._note("endpoint", self._close_endpoint)
 
     def _note(self, what: str, undo: Callable[[float], Awaitable[list[str]]]) -> None:

@@ -15,6 +15,7 @@ from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
 from ostler.messaging.zmtp.server import UnixServerLink
 from ostler.messaging.zmtp.talk import frame, hello
+from ostler.types import Peer
 
 
 @pytest.fixture
@@ -138,37 +139,70 @@ def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address
     asyncio.run(test())
 
 
-def test_one_client_too_many_is_told_so_and_the_others_stay(address, caplog):
+@pytest.fixture
+def stranger(monkeypatch):
+    """Everybody who connects is this user and process; a test may change them."""
+    import ostler.messaging.zmtp.server as module
+
+    peers = [Peer(4711, 4711, 1, "uid 4711")]
+    monkeypatch.setattr(module, "_peer_of", lambda connected: peers[-1])
+    return peers
+
+
+def linked(address, got):
+    link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+    link.send(b"in")
+    return link
+
+
+def refused(address):
+    link = BlockingUnixLink(address, Limits())
+    try:
+        with pytest.raises(Busy, match="as many clients as it may have"):
+            exhaust(lambda: link.receive(5))
+    finally:
+        link.close()
+
+
+def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
     async def test():
-        served = Served(address, Limits(connections=2))
-        got = []
-        links = [LoopUnixLink(address, Limits(), got.append, lambda error: None) for _ in range(2)]
-        links[0].send(b"in")
-        links[1].send(b"in")
+        served, got = Served(address, Limits(connections=4)), []
+        links = [linked(address, got) for _ in range(2)]
         await until(lambda: len(got) == 2)
-
-        def third():
-            link = BlockingUnixLink(address, Limits())
-            try:
-                with pytest.raises(Busy, match="as many clients as it may have"):
-                    exhaust(lambda: link.receive(5))
-            finally:
-                link.close()
-
-        await asyncio.to_thread(third)
-        await asyncio.to_thread(third)
+        await asyncio.to_thread(refused, address)  # the same process already has half of them
+        stranger.append(Peer(4711, 4711, 2, "uid 4711"))
+        links.append(linked(address, got))
+        await until(lambda: len(got) == 3)
+        await asyncio.to_thread(refused, address)
         assert served.link.refused == 2
         links[0].close()
         await until(lambda: served.gone)
-        again = LoopUnixLink(address, Limits(), got.append, lambda error: None)
-        again.send(b"room")
-        await until(lambda: got[-1] == b"room")
-        again.close()
-        links[1].close()
+        links.append(linked(address, got))
+        await until(lambda: len(got) == 4)
+        for link in links:
+            link.close()
         served.link.close()
 
     asyncio.run(test())
     assert caplog.text.count("one client too many") == 1
+
+
+def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, stranger):
+    async def test():
+        served, got = Served(address, Limits(connections=1)), []
+        links = [linked(address, got)]
+        await until(lambda: len(got) == 1)
+        await asyncio.to_thread(refused, address)
+        stranger.append(Peer(0, 0, 3, "uid 0"))
+        links.append(linked(address, got))
+        stranger.append(Peer(os.geteuid(), 0, 4, "ourselves"))
+        links.append(linked(address, got))
+        await until(lambda: len(got) == 3)
+        for link in links:
+            link.close()
+        served.link.close()
+
+    asyncio.run(test())
 
 
 def test_who_says_nothing_is_sent_away(address, monkeypatch):

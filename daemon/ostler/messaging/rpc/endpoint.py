@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from sys import maxsize
 from typing import Any, NamedTuple
 
 from ostler.aio import WorkerPool
@@ -69,6 +70,8 @@ class Endpoint:
         self.pool = pool
         self.version = version
         self.draining = ""
+        self.max_in_flight = maxsize
+        """Requests under way at once, those that wait for a thread included; one more is refused."""
         self.in_flight = 0
         self.requests = 0
         self.replies = 0
@@ -185,5 +188,5 @@ def _method(
         raise ContractError(f"the wrapper of {where} must keep a `def` a `def`, and `async def` likewise", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    signature = Signature(bound, where, getattr(exposure, "secret", ()))
+    signature = Signature(bound, where, exposure.secret)
     return Method(name, where, call, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))

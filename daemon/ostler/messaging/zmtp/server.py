@@ -6,8 +6,10 @@ import asyncio
 import errno
 import itertools
 import logging
+import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 
 from ostler.clock import Clock, SystemClock
@@ -28,6 +30,8 @@ _HARD_SIZE_FACTOR = 2
 _HANDSHAKE = 5.0
 """Seconds within which a connection has to say who it is."""
 _ACCEPTS = 100
+_RESERVED = 16
+"""Connections beyond the limit for those who may do everything anyhow."""
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE = 0.5
 _LINGER = 50e-6
@@ -66,6 +70,8 @@ class UnixServerLink:
         self._listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._clients: dict[int, _Client] = {}
+        self._of_process: Counter[int] = Counter()
+        self._own_uid = os.geteuid()
         self._numbers = itertools.count(1)
         self._held: dict[_Client, None] | None = None
         self._receive: Receive = _ignore
@@ -148,6 +154,9 @@ class UnixServerLink:
     def gone(self, client: _Client) -> None:
         """Forget a client that has gone."""
         if self._clients.pop(client.number, None) is not None:
+            self._of_process[client.peer.pid] -= 1
+            if not self._of_process[client.peer.pid]:
+                del self._of_process[client.peer.pid]
             self.on_gone(client.number)
 
     def _stay_awake(self) -> None:
@@ -181,14 +190,25 @@ class UnixServerLink:
 
     def _take_in(self, connected: socket.socket) -> None:
         peer = _peer_of(connected)
-        if len(self._clients) >= self.limits.connections:
+        if not self._room(peer):
             self.refused += 1
-            text = f"{peer.name} is one client too many, {self.limits.connections} are connected"
+            text = f"{peer.name} (process {peer.pid}) is one client too many, {len(self._clients)} are connected"
             self._quiet.warning("connections", f"{text}; see `max_connections` in [messaging]")
             _send_off(connected)
             return
         number = next(self._numbers)
         self._clients[number] = _Client(self, connected, number, peer)
+        self._of_process[peer.pid] += 1
+
+    def _room(self, peer: Peer) -> bool:
+        """Return whether a client is let in: no process gets more connections than are free.
+
+        So one alone gets half of them. Root and our own user have some more, so that an operator gets in whatever
+        happens.
+        """
+        reserved = _RESERVED if peer.uid in (0, self._own_uid) else 0
+        free = self.limits.connections + reserved - len(self._clients)
+        return free > 0 and self._of_process[peer.pid] < free
 
 
 class _Client:

@@ -1,0 +1,111 @@
+"""How requests end: answered, failed or abandoned, each counted, audited and traced once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import nullcontext
+
+from ostler.clock import Clock
+from ostler.errors import CallCancelled, InternalError, OstlerError
+from ostler.messaging.context import serving
+from ostler.messaging.envelope import CAST, FANOUT
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.watch import Audit, Tracer
+
+_log = logging.getLogger(__name__)
+
+
+class Endings:
+    """Ends requests. On the loop's thread only.
+
+    Args:
+        clock: The source of time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.audit: Audit | None = None
+        self.tracer: Tracer | None = None
+        self.clock = clock
+
+    def settle(self, call: Call, packed: bytes) -> None:
+        """Give the caller the result."""
+        call.settled = True
+        call.endpoint.replies += 1
+        call.reply(packed)
+        self.over(call, None)
+
+    def fail(self, call: Call, raised: BaseException) -> None:
+        """Tell the caller, or the log when nobody waits for the answer."""
+        if isinstance(raised, OstlerError):
+            error = raised
+        elif isinstance(raised, asyncio.CancelledError) and call.settled:
+            return
+        else:
+            error = self.internal(call, raised)
+        error = hidden(call, error)
+        if not call.settled:
+            call.settled = True
+            call.endpoint.errors[type(error).__name__] += 1
+            call.fail(error)
+            self.over(call, error)
+        elif call.request.flags & (CAST | FANOUT):
+            call.endpoint.errors[type(error).__name__] += 1
+            self.over(call, error)
+            if isinstance(raised, OstlerError):
+                with serving(call.context):
+                    _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
+
+    def abandoned(self, call: Call, error: BaseException | None) -> None:
+        """Count the end of work that nobody waits for: it was cast, or its caller has gone."""
+        if error is None or isinstance(error, OstlerError):
+            found = error
+        elif isinstance(error, asyncio.CancelledError):
+            found = CallCancelled(f"the caller of {call.where} has gone", request_id=call.request.request_id)
+        else:  # its traceback is in the log
+            found = InternalError(f"{call.where} failed with {type(error).__name__}", method=call.where)
+        self.over(call, None if found is None else hidden(call, found))
+
+    def internal(self, call: Call, raised: BaseException) -> InternalError:
+        """Keep the traceback in the log and return what the caller may know."""
+        # The line is one of the request: it carries its trace, and none of its secrets.
+        with serving(call.context) if hasattr(call, "context") else nullcontext():
+            _log.error(
+                "%s failed (request %s of %s)", call.where, call.request.request_id, call.peer.name,
+                exc_info=raised, extra=_extra(call),
+            )  # fmt: skip
+        text = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+        return InternalError(
+            f"{call.where} failed with {text}",
+            hint=f"its traceback is in the daemon's log, request {call.request.request_id}",
+            topic=call.request.topic, method=call.request.method, request_id=call.request.request_id,
+        )  # fmt: skip
+
+    def over(self, call: Call, error: OstlerError | None) -> None:
+        """Count the end of a request, once: of a call with its answer, of a cast with its work."""
+        call.over = True
+        if call.admitted:
+            stats = call.method.stats
+            stats.took(self.clock.monotonic() - call.arrived_at)
+            stats.errors += error is not None
+        if self.audit is not None and (error is not None or call.method.exposure.changes):
+            self.audit.record(call, error)
+        if self.tracer is not None:
+            if call.traced:
+                self.tracer.end(call, error)
+            elif error is not None:
+                self.tracer.refused(call, error)
+
+
+def hidden(call: Call, error: OstlerError) -> OstlerError:
+    """Return the error without the secrets of the request."""
+    if not hasattr(call, "context") or not call.context.secrets:
+        return error
+    from ostler.messaging.secret import hide_in_error
+
+    return hide_in_error(error, call.context.secrets)
+
+
+def _extra(call: Call) -> dict[str, object]:
+    request = call.request
+    return {"request_id": request.request_id, "topic": request.topic, "method": request.method, "uid": call.peer.uid}

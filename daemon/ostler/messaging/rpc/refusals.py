@@ -1,0 +1,65 @@
+"""The errors that a request is refused with, in words."""
+
+from __future__ import annotations
+
+from ostler.errors import Busy, DeadlineExceeded, NotPermitted
+from ostler.messaging.envelope import STREAM
+from ostler.messaging.policy import NOBODY
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.endpoint import Method
+
+_ASK = "an administrator gives {} in [access]"
+
+
+def stranger(call: Call, method: Method | None) -> NotPermitted:
+    """Return the refusal of a peer without a role; it names the role it lacks, where the method is known."""
+    topic, name, who = call.request.topic, call.request.method, call.peer.name
+    needs = method.needs if method is not None else ""
+    what = f"{topic}.{name} needs the role {needs}, {who} has no role here" if needs else f"{who} has no role here"
+    hint = _ASK.format(needs or "roles")
+    return NotPermitted(what, hint=hint, uid=call.peer.uid, topic=topic, method=name, needs=needs)
+
+
+def not_permitted(call: Call, method: Method) -> NotPermitted:
+    """Return the refusal of a peer whose role is not enough."""
+    role, needs = call.context.role, method.needs
+    if needs == NOBODY:
+        what, hint = f"{method.where} is closed here to everybody", "an administrator has closed it in [access.methods]"
+    else:
+        what, hint = f"{method.where} needs the role {needs}, {call.peer.name} has {role}", _ASK.format(needs)
+    return NotPermitted(what, hint=hint, method=method.where, needs=needs, has=str(role))
+
+
+def late(call: Call) -> DeadlineExceeded:
+    """Return the error of a request whose time is up."""
+    begun = "did not end" if call.begun else "had not begun"
+    if call.begun and call.request.flags & STREAM:
+        begun = "gave no item"
+    return DeadlineExceeded(
+        f"{call.where} {begun} within {call.request.timeout:g} s",
+        hint="give it more time, or see with `ostler dump` what it waits for",
+        topic=call.request.topic,
+        method=call.request.method,
+        timeout=call.request.timeout,
+    )
+
+
+def too_many(limit: int) -> Busy:
+    """Return the refusal of a daemon that has its limit of requests under way."""
+    return Busy(
+        f"this daemon has {limit} requests under way and takes no more",
+        hint="try again in a second",
+        retry_after=1.0,
+        limit=limit,
+    )
+
+
+def too_many_here(topic: str, limit: int) -> Busy:
+    """Return the refusal of a service that has its limit of requests under way."""
+    return Busy(
+        f"{topic} has {limit} requests under way and takes no more",
+        hint="try again in a second, or raise its `max_in_flight`",
+        retry_after=1.0,
+        topic=topic,
+        limit=limit,
+    )
