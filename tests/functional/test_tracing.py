@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness import Daemon, wait_for
 
-from ostler import Client, trace_context
+from ostler import Client, OstlerError, trace_context
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -83,6 +83,26 @@ def test_every_line_of_a_request_carries_its_id_and_trace(make_daemon) -> None:
     assert ids["walk in what was cast"].startswith(f"{first}.")
     assert ids["walk in a task"] == ids["walk in a thread of asyncio's"] == second
     assert all("request_id" not in line.get("fields", {}) for line in lines(daemon) if "ready" in line["message"])
+
+
+@pytest.mark.parametrize("method", ["items", "items_async"])
+def test_a_stream_is_a_request_like_any_other(traced, method) -> None:
+    daemon, path = traced
+    with Client(root=daemon.root) as client, trace_context(PARENT):
+        stream = iter(client.stream("vault", method, password="hunter2-canary"))
+        assert [next(stream) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(OstlerError, match=r"no more for \*\*\*"):
+            next(stream)
+    walked = [line for line in lines(daemon) if line["message"].startswith("item ")]
+    assert [line["message"] for line in walked] == [f"item {number} with ***" for number in range(3)]
+    assert {line["fields"]["trace_id"] for line in walked} == {TRACE}
+    assert len({line["fields"]["request_id"] for line in walked}) == 1
+    (row,) = daemon.json("audit", "--method", f"vault.{method}")
+    assert (row["result"], row["request_id"]) == ("InternalError", walked[0]["fields"]["request_id"])
+    assert row["arguments"] == '{"password":"***"}'
+    (span,) = wait_for(lambda: [span for span in spans(path) if span["name"] == f"vault/{method}"], "the span")
+    assert span["context"]["trace_id"] == f"0x{TRACE}"
+    assert "hunter2" not in daemon.log + path.read_text() + json.dumps(row)
 
 
 def test_lines_for_people_carry_them_too(make_daemon) -> None:

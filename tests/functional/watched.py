@@ -7,6 +7,7 @@ import contextvars
 import logging
 import threading
 from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -100,6 +101,23 @@ class VaultManager(Manager):
         await asyncio.to_thread(_library.warning, "walk in a thread of asyncio's")
         found = await self.client.acall("echo", "where")
         return str(found)
+
+    @exposed(role="operator")
+    def items(self, ctx: Context, password: SecretText) -> Iterator[int]:
+        """Yield, log at each step, and fail with the secret."""
+        for number in range(3):
+            _library.warning("item %d with %s", number, password)
+            yield number
+        raise RuntimeError(f"no more for {password}")
+
+    @exposed(role="operator")
+    async def items_async(self, ctx: Context, password: SecretText) -> AsyncIterator[int]:
+        """The same on the loop."""
+        for number in range(3):
+            await asyncio.sleep(0)
+            _library.warning("item %d with %s", number, password)
+            yield number
+        raise RuntimeError(f"no more for {password}")
 
     @exposed(role="viewer", changes=False)
     async def look(self, ctx: Context) -> str:
