@@ -317,15 +317,3 @@ def test_the_sync_client_finds_its_work_again(world_of, method):
         await until(lambda: world.server.duplicates.joined == 1)
         shop.go_on.set()
         assert await call == "s1"
-
-
-def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        from ostler.messaging.rpc.duplicates import Duplicates
-        from ostler.types import Peer
-
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
-        duplicates: Duplicates = world.server.duplicates
-        ((who, _),) = duplicates._entries
-        assert who not in (Peer(12345).uid, "another key")

@@ -479,3 +479,16 @@ def test_closing_the_client_ends_its_streams(world_of, method):
         assert await asyncio.to_thread(source.closed.wait, 5)
         with pytest.raises(CallCancelled, match="the client was closed"):
             await into([], stream)
+
+
+@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
+def test_a_thread_that_waits_for_an_item_lets_calls_of_other_threads_through(world_of, method):
+    @case(world_of)
+    async def test(world, source, client):
+        sync = world.sync_client(timeout=5)
+        reading = asyncio.ensure_future(asyncio.to_thread(lambda: list(sync.stream("source", method))))
+        await asyncio.to_thread(source.begun.wait, 5)
+        for _ in range(3):
+            assert await asyncio.to_thread(sync.call, "source", "plain") == 5
+        source.go_on.set()
+        assert await reading == [0, -1]

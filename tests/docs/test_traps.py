@@ -29,6 +29,7 @@ STREAMS = "tests/contract/test_transport_streams.py::test_trap_"
 RETRIES = "tests/contract/test_transport_retries.py::test_trap_"
 ENDPOINT = "tests/unit/messaging/test_endpoint.py::test_trap_"
 SIGNATURE = "tests/unit/messaging/test_signature.py::test_trap_"
+DUPLICATES = "tests/unit/messaging/test_duplicates.py::test_trap_"
 REAL_STREAMS = "tests/functional/test_streams.py::test_trap_"
 EVENTS = "tests/functional/test_events.py::test_trap_"
 ON_BOTH = "tests/contract/test_transport_events.py::test_trap_"
@@ -130,7 +131,7 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         ],
         "the same request twice": [
             RETRIES + "the_same_request_twice",
-            RETRIES + "a_request_that_may_come_again_is_not_the_request_of_somebody_else",
+            DUPLICATES + "a_request_that_may_come_again_is_not_the_request_of_somebody_else",
         ],
         "a full queue": [CALLS + "a_full_queue", STREAMS + "a_slow_reader_of_large_items_costs_the_server_no_memory"],
         "an oversized message": [CALLS + "an_oversized_message", STREAMS + "an_item_that_is_too_large"],
@@ -155,13 +156,20 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             EVENTS + "a_slow_subscriber_is_told_and_can_fetch_again_what_it_missed",
             ON_BOTH + "a_slow_subscriber_costs_only_itself_and_sees_the_gap",
         ],
-        "one that vanishes": [EVENTS + "a_subscriber_that_vanishes_harms_nobody", ON_BOTH + "a_subscriber_that_vanishes"],
+        "one that vanishes": [
+            EVENTS + "a_subscriber_that_vanishes_harms_nobody",
+            ON_BOTH + "a_subscriber_that_vanishes",
+        ],
         "a gap is seen": [
             ON_BOTH + "a_gap_is_seen",
             ON_BOTH + "a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more",
             EVENTS + "what_the_journal_no_longer_has_is_a_gap",
         ],
-        "replay from a number over a restart": [EVENTS + "replay_from_a_number_over_a_restart"],
+        "replay from a number over a restart": [
+            EVENTS + "replay_from_a_number_over_a_restart",
+            ON_BOTH + "replay_from_a_number_goes_on_live_without_a_seam",
+            ON_BOTH + "a_gap_of_a_journaled_topic_can_be_fetched_again",
+        ],
     },
     "Periodic": {
         "one that raises": [

@@ -144,7 +144,7 @@ class RpcServer:
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
             return
-        if message.flags & RETRY:
+        if message.flags & RETRY and message.request_id:
             self._once(message, peer, client)
         else:
             self._dispatcher.dispatch(WireCall(message, peer, client, self))

@@ -1,0 +1,177 @@
+"""Requests that come again, on a wire that the test holds."""
+
+import asyncio
+import threading
+
+import pytest
+
+from ostler.errors import Busy
+from ostler.messaging import Access, Context, exposed
+from ostler.messaging.envelope import (
+    RETRY,
+    VERSION,
+    Cancel,
+    Failure,
+    Reply,
+    Request,
+    encode_failure,
+    encode_message,
+    encode_reply,
+    encode_request,
+    peek,
+)
+from ostler.messaging.rpc.duplicates import addressed
+from ostler.messaging.rpc.keeping import Keeping
+from ostler.types import Peer
+
+
+class Shop:
+    def __init__(self):
+        self.runs = 0
+        self.cancelled = 0
+        self.go_on = asyncio.Event()
+        self.leave = threading.Event()
+
+    @exposed()
+    async def work(self, ctx: Context) -> int:
+        self.runs += 1
+        number = self.runs
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return number
+
+    @exposed()
+    def stuck(self, ctx: Context) -> int:
+        self.runs += 1
+        self.leave.wait(5)
+        return self.runs
+
+    @exposed(role="admin")
+    async def close(self, ctx: Context) -> int:
+        self.runs += 1
+        return self.runs
+
+
+def request(number, method="work", request_id="the-id", timeout=None):
+    return encode_request(Request(VERSION, number, "shop", method, {}, timeout, request_id, RETRY))
+
+
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+def ends(bench, client="client"):
+    return [message for message in bench.answers(client) if type(message) in (Reply, Failure)]
+
+
+def test_each_attempt_that_is_answered_is_answered_under_its_own_number(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1))
+        bench.send(request(7), client="another connection")
+        assert bench.server.stats()["in_flight"] == 1
+        shop.go_on.set()
+        await until(lambda: ends(bench, "another connection"))
+        bench.send(request(9))
+        assert [message.id for message in ends(bench)] == [9]
+        assert [message.id for message in ends(bench, "another connection")] == [7]
+        assert shop.runs == 1
+
+    on_bench(test)
+
+
+def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(on_bench):
+    async def test(bench):
+        bench.dispatcher.access = Access(operator=["*", "key:me"], keys={"me": "k" * 40})
+        shop = Shop()
+        bench.add("shop", shop)
+        shop.go_on.set()
+        for number, peer in enumerate((Peer(1), Peer(2), Peer(1, key="k" * 40), Peer(1))):
+            bench.send(request(number), peer=peer)
+            await until(lambda: len(ends(bench)) == number + 1)  # noqa: B023 - waited for before the next one
+        assert [bytes(message.result) for message in ends(bench)] == [b"\x01", b"\x02", b"\x03", b"\x01"]
+
+    on_bench(test)
+
+
+def test_a_request_without_an_id_is_never_a_repeat(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        shop.go_on.set()
+        for number in range(2):
+            bench.send(request(number, request_id=""))
+        await until(lambda: len(ends(bench)) == 2)
+        assert shop.runs == 2
+
+    on_bench(test)
+
+
+def test_the_role_is_asked_for_at_each_attempt_that_was_refused(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, "close"), peer=Peer(5))
+        assert ends(bench)[0].names[0] == "ostler.NotPermitted"
+        bench.dispatcher.access = Access(admin=["*"])
+        bench.send(request(2, "close"), peer=Peer(5))
+        await until(lambda: len(ends(bench)) == 2)
+        assert bytes(ends(bench)[1].result) == b"\x01"
+
+    on_bench(test)
+
+
+def test_work_of_a_caller_that_has_gone_goes_on_for_the_grace_time_only(on_bench):
+    async def test(bench):
+        bench.server.keeping = Keeping(grace=0.05)
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1))
+        bench.wire.gone.add("client")
+        bench.clock.advance(1)
+        bench.server._beat(bench.clock.monotonic())
+        assert bench.server.stats()["in_flight"] == 0
+        assert shop.cancelled == 0
+        bench.send(request(2), client="another connection")
+        assert bench.server.stats()["in_flight"] == 1
+        await asyncio.sleep(0.1)
+        assert shop.cancelled == 0, "it came back in time"
+        bench.wire.gone.add("another connection")
+        bench.clock.advance(10)
+        bench.server._beat(bench.clock.monotonic())
+        await until(lambda: shop.cancelled == 1)
+
+    on_bench(test)
+
+
+def test_a_thread_that_does_not_end_does_not_make_a_repeat_wait_for_it(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, "stuck"))
+        await until(lambda: shop.runs == 1)
+        bench.send(encode_message(Cancel(VERSION, 1)))
+        bench.send(request(2, "stuck"))
+        assert [message.names[0] for message in ends(bench)] == ["ostler.CallCancelled"] * 2
+        shop.leave.set()
+        await until(lambda: bench.dispatcher.in_flight("shop") == 0)
+        assert shop.runs == 1
+        assert len(ends(bench)) == 2
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    "message", [encode_reply(1, [1, "x"], 1000, "a", "b"), encode_failure(1, Busy("full", retry_after=1))]
+)
+def test_an_answer_is_addressed_anew_without_a_change(message):
+    assert addressed(message, 1) is message
+    other = addressed(message, 2**40)
+    assert peek(other)[2] == 2**40
+    assert addressed(other, 1) == message
