@@ -2,12 +2,18 @@
 
 import asyncio
 import threading
+from contextlib import asynccontextmanager
 
 import pytest
 
+from ostler.clock import SystemClock
+from ostler.config import load_text, validate
+from ostler.daemon.keeping import EventKeeping, journal_page, journal_topics
 from ostler.errors import ConnectionLost, EncodeFailed, InvalidInput, NotRunning
 from ostler.messaging import Context, Event, Gap, exposed
+from ostler.messaging.events.event import JournalPage, JournalTopic, Position
 from ostler.messaging.transport import Limits
+from ostler.store import Store
 
 
 def test_what_is_published_after_the_subscription_arrives_in_order(world_of):
@@ -316,5 +322,91 @@ def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(world_of,
             assert found[-1].number == 10
             assert await anext(stream) == Gap("volume", "here", 11, 50)
             assert (await anext(stream)).payload == "last"
+
+    asyncio.run(test())
+
+
+class Control:
+    """What a daemon answers of its journal."""
+
+    def __init__(self, store):
+        self._store = store
+
+    @exposed(role="viewer", changes=False)
+    async def event_topics(self, ctx: Context) -> list[JournalTopic]:
+        return await journal_topics(self._store, SystemClock(), "here")
+
+    @exposed(role="viewer", changes=False)
+    async def events_since(self, ctx: Context, positions: list[Position], limit: int = 500) -> JournalPage:
+        return await journal_page(self._store, SystemClock(), "here", positions, limit)
+
+
+@pytest.fixture
+def journaling(tmp_path):
+    """Give a world a journal of the topic `volume`."""
+    store = Store.open(tmp_path / "ostler.db", synchronous="NORMAL")
+
+    @asynccontextmanager
+    async def keep(world):
+        keeping = EventKeeping(world.publisher, store, SystemClock(), ["volume"])
+        keeping.apply(validate(load_text(""), {}, {}).events)
+        world.add("ostler", Control(store))
+        try:
+            yield keeping
+        finally:
+            await keeping.close()
+
+    yield keep
+    store.close()
+
+
+def test_trap_replay_from_a_number_goes_on_live_without_a_seam(world_of, journaling):
+    async def test():
+        async with world_of() as world, journaling(world):
+            for number in range(1, 1201):
+                world.publisher.publish("volume", "x", number)
+            while not (topics := await world.client().call("ostler", "event_topics")) or topics[0][3] < 1000:
+                await asyncio.sleep(0.01)
+            async with world.client().events("volume", since=3) as stream:
+                seen, sent = [], 1200
+                while len(seen) < 1498:
+                    item = await anext(stream)
+                    seen.append(item.number)
+                    if len(seen) % 4 == 0 and sent < 1500:
+                        sent += 1
+                        world.publisher.publish("volume", "x", sent)
+                        while sent < 1500 and item.number >= 1200:
+                            sent += 1
+                            world.publisher.publish("volume", "x", sent)
+                assert seen == list(range(3, 1501))
+            sync = world.sync_client()
+
+            def read():
+                with sync.events("volume", since=item) as stream:
+                    return stream.next(timeout=0.2)
+
+            assert await asyncio.to_thread(read) is None, "nothing came after the last one that was seen"
+
+    asyncio.run(test())
+
+
+def test_trap_a_gap_of_a_journaled_topic_can_be_fetched_again(world_of, journaling):
+    async def test():
+        async with world_of() as world, journaling(world):
+            async with (
+                world.client().events("volume", refetch=True) as fills,
+                world.client().events("volume") as shows,
+            ):
+                real, link = world.publisher.link.publish, world.publisher.link
+                for number in range(1, 11):
+                    link.publish = (lambda data: None) if 3 < number < 8 else real
+                    world.publisher.publish("volume", "x", number)
+                    await asyncio.sleep(0.05)
+                assert [(await anext(fills)).number for _ in range(10)] == list(range(1, 11))
+                found = [await anext(shows) for _ in range(7)]
+                assert found[3] == Gap("volume", "here", 4, 7, True)
+            stream = await asyncio.to_thread(lambda: world.sync_client().events("volume", since=found[2]))
+            missed = await asyncio.to_thread(lambda: [stream.next(5).payload for _ in range(4)])
+            assert missed == [4, 5, 6, 7]
 
     asyncio.run(test())

@@ -257,6 +257,7 @@ def test_no_area_has_lost_a_trap() -> None:
         "Life": 13,
         "Plugins": 11,
         "RPC": 14,
+        "Events": 5,
         "Periodic": 7,
         "Machine": 4,
     }

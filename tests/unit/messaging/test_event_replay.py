@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ostler.errors import InvalidInput
 from ostler.messaging.envelope import VERSION, Accepted, encode_message
 from ostler.messaging.events import Event, Gap, Head, JournalPage, Subscription
-from ostler.messaging.events.event import HEADS, KEPT, LAST_EVENT, JournalStart, JournalTopic, encoder
+from ostler.messaging.events.event import HEADS, KEPT, LAST_EVENT, LATE, JournalStart, JournalTopic, encoder
 from ostler.messaging.events.replay import Refill, Replay
 from ostler.messaging.events.stream import subscription_to
 
@@ -125,6 +125,19 @@ def test_a_journal_that_does_not_know_the_last_event_seen_says_so():
     start = JournalStart("volume", "h", 5, 7, True)
     found = replay.take(JournalPage([start], [event(6, epoch=4), event(7, epoch=4)], False))
     assert told(found) == [(0, 0), 6, 7]
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_store_that_is_late_is_no_gap_to_who_saw_its_events_live(epoch):
+    since = event(12, epoch=3, kept=LATE) if epoch else 13
+    subscription, replay = subscription_to(["volume"], since, last=False)
+    admit(subscription, [Head("volume", "h", 14, 3, KEPT)])
+    found = []
+    while not replay.done:
+        found += replay.take(Journal(range(1, 11), 10).answer(*replay.ask()))
+    found += subscription.release()
+    found += subscription.receive(frame(event(15, epoch=3)))
+    assert told(found) == [(13, 14), 15]
 
 
 def test_who_was_away_from_a_plain_topic_learns_how_much_was_missed():
