@@ -1,6 +1,7 @@
 """From threads to the loop, in batches."""
 
 import asyncio
+import contextvars
 import threading
 
 from ostler.aio import Inbox
@@ -107,3 +108,26 @@ def test_nothing_is_lost_when_many_threads_post():
         await asyncio.wait_for(end.wait(), 20)
 
     run(main())
+
+
+def test_what_is_posted_runs_in_nobodys_context_variables():
+    """Or the lines of one request would carry the id of another, whose thread happened to wake the loop."""
+    variable = contextvars.ContextVar("variable", default="nobody")
+    seen = []
+
+    async def main():
+        inbox = Inbox(asyncio.get_running_loop())
+        done = asyncio.Event()
+
+        def work():
+            variable.set("somebody")
+            inbox.post(lambda: seen.append(variable.get()))
+            inbox.post(done.set)
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+        thread.start()
+        await asyncio.wait_for(done.wait(), 5)
+        thread.join()
+
+    run(main())
+    assert seen == ["nobody"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 
 from ostler.clock import Clock
@@ -27,6 +28,8 @@ class Sweeper:
         self._sweep = sweep
         self._at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # A request in whose midst the timer is set is not the one that is swept.
+        self._context = contextvars.copy_context()
 
     def wanted(self, at: float) -> None:
         """See to it that `sweep` is called at this moment of the monotonic clock, or before."""
@@ -44,7 +47,7 @@ class Sweeper:
             self._timer.cancel()
         self._at = at
         delay = max(0.0, at - self._clock.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._fire, context=self._context)
 
     def _fire(self) -> None:
         self._timer = self._at = None
