@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Concatenate, Generic, NamedTuple, ParamSpec, S
 
 from ostler.errors import UnsupportedVersion
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask
+from ostler.messaging.rpc.wire_types import crashing
 from ostler.messaging.target import speaks
 from ostler.messaging.versions import AUTO, check_cap, judge, numbers
 from ostler.messaging.views import View, view_of
@@ -254,6 +255,9 @@ class Remote(Generic[P, R]):
             if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) or each.name in WORDS_OF_CALL:
                 raise TypeError(f"the stub {self.stub.__qualname__} has an argument that cannot be sent: {each}")
         result = hints.get("return", Any)
+        for kind in hints.values():
+            if (mixed := crashing(kind)) is not None:
+                raise TypeError(f"the stub {self.stub.__qualname__} has a type that msgspec cannot do: {mixed}")
         streams = typing.get_origin(result) in _YIELD
         return Facts(
             frozenset(each.name for each in parameters),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -340,11 +341,22 @@ def test_an_api_whose_stubs_cannot_be_right_is_refused_by_name():
         @remote()
         def dim(self, host: str) -> None: ...
 
+    class Mixed(RpcApi):
+        topic = "lamp"
+
+        @remote()
+        def dim(self) -> tuple[int, int] | Annotated[str, msgspec.Meta(max_length=1)]: ...
+
     class Nameless(RpcApi):
         @remote()
         def dim(self) -> None: ...
 
     client = Client(root="/nowhere")
-    for kind, words in ((Unknown, "cannot be read"), (Word, "cannot be sent: host"), (Nameless, "names no topic")):
+    for kind, words in (
+        (Unknown, "cannot be read"),
+        (Word, "cannot be sent: host"),
+        (Mixed, "msgspec cannot do"),
+        (Nameless, "names no topic"),
+    ):
         with pytest.raises(TypeError, match=words):
             kind(client)

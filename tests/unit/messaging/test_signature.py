@@ -211,6 +211,14 @@ class Mixed(enum.Enum):
     B = 1
 
 
+Short = Annotated[str, msgspec.Meta(max_length=1)]
+
+
+class Crashing(msgspec.Struct):
+    again: list[Crashing]
+    inside: tuple[int, str] | Annotated[int, msgspec.Meta(ge=1)]
+
+
 UNFIT = [
     (Tree | Frozen, "must be tagged"),
     (list[int] | set[int], "more than one array-like"),
@@ -231,6 +239,9 @@ UNFIT = [
     (typing.Callable[[int], str], "Callable is a type"),
     (msgspec.Raw, "Raw says nothing"),
     (memoryview, "MemoryView says nothing"),
+    (Short | tuple[int, int], "mixes a type with limits and a tuple of fixed length, which msgspec cannot do"),
+    (list[tuple[()] | Annotated[dict[str, int], msgspec.Meta(max_length=2)] | None], "mixes a type with limits"),
+    (dict[str, Crashing], "mixes a type with limits"),
 ]
 
 
@@ -246,6 +257,18 @@ def test_types_that_cannot_be_told_apart_or_read_again_are_refused_at_load(kind,
     method.__annotations__ = {"thing": int, "return": list[kind]}
     with pytest.raises(ContractError, match=r"the result of lamp\.method"):
         Signature(method, "lamp.method")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Short | tuple[int, ...], str | tuple[int, int], Short | Fields, tuple[Short, int],
+        Annotated[str, "x"] | tuple[int, int],
+    ],
+)  # fmt: skip
+def test_what_looks_like_the_mix_that_kills_the_process_is_none(kind):
+    assert unfit(kind) == ""
+    assert msgspec.msgpack.Decoder(kind)
 
 
 VALUES = st.one_of(

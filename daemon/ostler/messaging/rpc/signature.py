@@ -76,10 +76,11 @@ class Signature:
     def __init__(self, method: Callable[..., Any], where: str, secrets: Collection[str] = ()) -> None:
         self.where = where
         self.arguments, self.result = _read(method, where)
-        self.secrets = _secret_names(self.arguments, secrets, where)
         self.streams = inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
         if self.streams:
             self.result = _item_of(self.result, where)
+        self._check_wire()  # before msgspec makes anything of it
+        self.secrets = _secret_names(self.arguments, secrets, where)
         fields = [_field(argument) for argument in self.arguments]
         try:
             self._struct = msgspec.defstruct(
@@ -88,7 +89,6 @@ class Signature:
             self._decoder = Decoder(self._struct)
         except (TypeError, ValueError) as error:
             raise ContractError(f"the arguments of {where} cannot go over the wire: {error}", method=where) from error
-        self._check_wire()
         self._check_defaults()
         self._all_positional = all(argument.kind is _POSITIONAL for argument in self.arguments)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
+from types import UnionType
 from typing import Any
 
 import msgspec
 from msgspec import inspect as looked
 
+_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
 _MUTABLE = (looked.ListType, looked.SetType, looked.DictType, looked.TypedDictType, looked.ByteArrayType)
 _NO_SCHEMA = (looked.ExtType, looked.RawType, looked.MemoryViewType)
 
@@ -17,11 +19,51 @@ def unfit(kind: Any) -> str:
     """Return why a type cannot go over the wire, empty when it can."""
     if kind is None or kind is type(None):
         return ""
+    if (mixed := crashing(kind)) is not None:
+        return f"{type_name(mixed)} mixes a type with limits and a tuple of fixed length, which msgspec cannot do"
     try:
         found = looked.type_info(kind)
     except (TypeError, ValueError, NameError, AttributeError, RecursionError) as error:
         return f"{type_name(kind)}: {error}"
     return _unfit_part(found, [])
+
+
+def crashing(kind: Any, seen: dict[int, Any] | None = None) -> Any:
+    """Return a union in a type that would kill the process: msgspec (0.22) frees its decoder wrongly. None for none.
+
+    Such a union has a part with limits (`Annotated[str, Meta(max_length=5)]`) and a tuple of fixed length. It has to be
+    found before msgspec gets to see it.
+    """
+    seen = {} if seen is None else seen
+    if id(kind) in seen:
+        return None
+    seen[id(kind)] = kind
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, UnionType) and any(map(_limited, inner)) and any(map(_fixed, inner)):
+        return kind
+    for part in (*inner, *_field_types(typing.get_origin(kind) or kind)):
+        if (found := crashing(part, seen)) is not None:
+            return found
+    return None
+
+
+def _limited(kind: Any) -> bool:
+    limits = getattr(kind, "__metadata__", ())
+    return any(getattr(each, name, None) is not None for each in limits for name in _LIMITS)
+
+
+def _fixed(kind: Any) -> bool:
+    kind = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
+    return typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
+
+
+def _field_types(kind: Any) -> list[Any]:
+    if not isinstance(kind, type) or not hasattr(kind, "__annotations__"):
+        return []
+    try:
+        return list(typing.get_type_hints(kind, include_extras=True).values())
+    except (NameError, TypeError, AttributeError):  # msgspec says it better
+        return []
 
 
 def _unfit_part(info: looked.Type, seen: list[looked.Type]) -> str:
