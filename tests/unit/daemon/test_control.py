@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, OstlerError
+from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, OstlerError, TargetNotFound
 from ostler.store import Store
 from ostler.types import DaemonStatus
 
@@ -70,7 +70,18 @@ def test_no_method_was_forgotten(bench, virtually) -> None:
         async with bench() as b:
             await b.ready()
             found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
-            assert found == {*METHODS, "periodic_run", "periodic_pause"}
+            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay"}
+
+    virtually(main)
+
+
+def test_a_relayed_call_to_a_host_that_is_nowhere_names_those_there_are(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            async with b.client() as client:
+                with pytest.raises(TargetNotFound, match=r"no host 'node9' for lamp\.list; there is: node1"):
+                    await client.call("ostler", "relay", on_host="node9", topic="lamp", method="list")
 
     virtually(main)
 

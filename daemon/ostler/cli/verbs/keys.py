@@ -54,7 +54,7 @@ def new(
 
 @app.command()
 def show(file: _File = None) -> None:
-    """Show the public key that belongs to a secret one, to be given to other hosts."""
+    """Show the public key of a secret one, for other hosts."""
     from ostler.messaging.zmq.curve import keys_of
 
     public = keys_of(_read(_path(file))).public
@@ -67,7 +67,7 @@ def show(file: _File = None) -> None:
 
 @app.command("list")
 def list_keys() -> None:
-    """List the public keys that may connect, with what they may do."""
+    """List who may connect, and what they may do."""
     found = offline.read().configuration
     rows = [_row(found, key, name) for key, name in found.network.names().items()]
     if kit.json_wanted():
