@@ -88,7 +88,7 @@ def test_each_attempt_that_is_answered_is_answered_under_its_own_number(on_bench
 
 def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(on_bench):
     async def test(bench):
-        bench.dispatcher.access = Access(operator=["*", "key:me"], keys={"me": "k" * 40})
+        bench.dispatcher.access = Access(operator=["*", "key:me"], keys={"k" * 40: "me"})
         shop = Shop()
         bench.add("shop", shop)
         shop.go_on.set()

@@ -292,7 +292,8 @@ class ClientCore:
         kind = pending.ask.kind
         try:
             value = self._decoders[kind].decode(result)
-        except (KeyError, TypeError, msgspec.DecodeError, ValueError, RecursionError):  # the first of its kind, or one that does not fit
+        except (KeyError, TypeError, msgspec.DecodeError, ValueError, RecursionError):
+            # The first of its kind, or one that does not fit.
             try:
                 value = decode_result(result, kind, pending.where)
             except BadEnvelope as error:
