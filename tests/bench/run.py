@@ -24,6 +24,7 @@ PARTS = {
     "idle": "memory and CPU of an idle daemon",
     "periodic_tasks": "10,000 periodic tasks",
     "calls": "calls beside a bare echo",
+    "rooms": "one call, room by room",
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
