@@ -11,14 +11,15 @@ import msgspec
 from msgspec import inspect as looked
 
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
+_SIMPLE = {type(None), bool, int, float, str, bytes}
 _MUTABLE = (looked.ListType, looked.SetType, looked.DictType, looked.TypedDictType, looked.ByteArrayType)
 _NO_SCHEMA = (looked.ExtType, looked.RawType, looked.MemoryViewType)
 
 
 def unfit(kind: Any) -> str:
     """Return why a type cannot go over the wire, empty when it can."""
-    if kind is None or kind is type(None):
-        return ""
+    if kind is None or kind is Any or (isinstance(kind, type) and kind in _SIMPLE):
+        return ""  # most are, and a start looks at all
     if (mixed := crashing(kind)) is not None:
         return f"{type_name(mixed)} mixes a type with limits and a tuple of fixed length, which msgspec cannot do"
     try:
