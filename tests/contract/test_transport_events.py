@@ -410,3 +410,24 @@ def test_trap_a_gap_of_a_journaled_topic_can_be_fetched_again(world_of, journali
             assert missed == [4, 5, 6, 7]
 
     asyncio.run(test())
+
+
+def test_a_subscriber_that_loses_its_role_is_let_go_and_no_other(world_of):
+    async def test():
+        async with world_of() as world:
+            stays, goes = world.client(), world.client()
+            async with stays.events("volume") as kept:
+                world.publisher.publish("volume", "created", 1)
+                assert (await anext(kept)).payload == 1
+                world.publisher.link.keep_only(lambda _peer: True)
+                async with goes.events("volume") as cut:
+                    world.publisher.link.keep_only(lambda _peer: False)
+                    with pytest.raises(ConnectionLost):
+                        await asyncio.wait_for(anext(cut), 5)
+                with pytest.raises(ConnectionLost):
+                    await asyncio.wait_for(anext(kept), 5)
+            async with stays.events("volume") as again:
+                world.publisher.publish("volume", "created", 2)
+                assert (await anext(again)).payload == 2
+
+    asyncio.run(test())

@@ -241,8 +241,13 @@ def test_a_key_that_is_taken_away_counts_at_once_on_a_connection_that_stands(hos
         assert stays.call("talk", "where", type=Said).who == "key:operator"
         assert goes.call("talk", "where", type=Said).who == "key:friend"
         before = stays.call("talk", "where", type=Said).pid
+        hears, lost = stays.events("fanout"), goes.events("fanout")
         hosts.configure("node1", "talk")
         host.daemon.command("reload")
+        with pytest.raises(ConnectionLost):
+            lost.next(5)
+        stays.fanout("talk", "where")
+        assert hears.next(5).key == "fanout.talk.node1.where"
         with pytest.raises(NotPermitted, match="has no role here"):
             goes.call("talk", "where")
         assert stays.call("talk", "where", type=Said).pid == before

@@ -139,6 +139,7 @@ class Messages:
         """Take over what a reload may change: who may do what, limits, keys and peers."""
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
+        self._events_link.keep_only(lambda peer: access.role_of(peer) is not None)
         self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)

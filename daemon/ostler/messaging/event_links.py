@@ -65,6 +65,11 @@ class EventLinks:
         for link in self._links:
             link.publish(data)
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.keep_only`."""
+        for link in self._links:
+            link.keep_only(allowed)
+
     def close(self) -> None:
         """See `EventLink.close`."""
         for link in self._links:

@@ -313,6 +313,13 @@ class MemoryEventLink:
             if data.startswith(tuple(prefixes)):
                 end.deliver(data)
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.keep_only`."""
+        for number, (end, prefixes) in list(self._ends.items()):
+            if prefixes and not allowed(end.peer):
+                del self._ends[number]
+                end.lost()
+
     def close(self) -> None:
         """See `EventLink.close`."""
         self._closed = True

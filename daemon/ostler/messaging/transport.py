@@ -115,6 +115,10 @@ class EventLink(Protocol):
         """Send to everybody who subscribed to what the message begins with; dropped for those who do not read."""
         ...
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of subscribers that are not allowed any more."""
+        ...
+
     def close(self) -> None:
         """Stop, and let go of the address. May be called twice."""
         ...

@@ -14,6 +14,7 @@ from ostler.messaging.transport import CONTROL_PREFIX, OnGarbage, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK
+from ostler.messaging.zmq.standing import Standing
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class XPubLink:
         except BaseException:
             self._socket.close(linger=0)
             raise
+        self._standing = Standing()
         self.address = self.entrance.address
         self._peers = self.entrance.peers
 
@@ -83,6 +85,10 @@ class XPubLink:
         self._send(data, NOBLOCK)  # a subscriber that does not read loses it; XPUB never says Again
         if self._drain is not None:
             self._drain.after_send()
+
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.keep_only`."""
+        self._standing.keep_only(allowed)
 
     def close(self) -> None:
         """See `EventLink.close`."""
@@ -125,6 +131,7 @@ class XPubLink:
         elif self._admit(peer):
             self._socket.set(zmq.SUBSCRIBE, prefix)
             self._subscribed[prefix] += 1
+            self._standing.note(frame.get(zmq.SRCFD), peer)
         else:
             self._refused[prefix] += 1
 
