@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from ostler.errors import InvalidInput
+from ostler.messaging.events.event import TopicPatterns
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ostler.messaging import Publisher
     from ostler.messaging.events.event import Event, JournalPage, JournalTopic, Position
     from ostler.messaging.events.journal import Journal
+    from ostler.messaging.events.publisher import Route, Topic
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -22,7 +24,9 @@ _POSITIONS_LIMIT = 1000
 
 
 class EventKeeping:
-    """Makes the journal when a topic is journaled, and brings it what a reload changes. On the loop.
+    """Makes the journal when the first event of a journaled topic comes, and brings it what a reload changes.
+
+    Until then it stands in the journal's place: a daemon that publishes nothing pays nothing for it. On the loop.
 
     Args:
         publisher: What the events go out with.
@@ -37,20 +41,29 @@ class EventKeeping:
         self._clock = clock
         self._topics = sorted(topics)
         self._journal: Journal | None = None
+        self._limits = (0, 0.0)
 
     def apply(self, options: EventsSection) -> None:
         """Take over what is configured; at the start and after a reload."""
         self._publisher.last.limit(options.last_count, options.last_size)
-        patterns = [*self._topics, *options.journal]
-        if self._journal is None:
-            if all(pattern.startswith("!") for pattern in patterns):
-                return
-            self._journal = self._make()
-        from ostler.messaging.events.event import TopicPatterns
-        from ostler.messaging.events.journal import JournalLimits
+        self._limits = (options.journal_count, options.journal_age)
+        if self._journal is not None:
+            self._journal.limit(*self._limits)
+        fits = TopicPatterns([*self._topics, *options.journal]).fits
+        self._publisher.set_journal(self._journal or self, fits)
 
-        self._journal.limits = JournalLimits(options.journal_count, options.journal_age)
-        self._publisher.set_journal(self._journal, TopicPatterns(patterns).fits)
+    def take(self, route: Route, packed: bytes, at: float, tail: bytes) -> None:
+        """Make the journal, and hand it its first event."""
+        self._journal = self._publisher.journal = self._make()
+        self._journal.take(route, packed, at, tail)
+
+    def retire(self, topic: Topic) -> None:
+        """Keep no events of a topic of which none has come."""
+        topic.journaled = False
+
+    def stats(self) -> dict[str, int]:
+        """Return no counters yet."""
+        return {}
 
     def _make(self) -> Journal:
         from ostler.messaging.events.journal import Journal, JournalLimits
@@ -59,7 +72,7 @@ class EventKeeping:
 
         records = EventRecords(self._store, self._clock, self._publisher.host)
         trouble = Outage(_log, "writing to the journal of events", self._clock)
-        return Journal(self._publisher, records, self._clock, trouble, JournalLimits())
+        return Journal(self._publisher, records, self._clock, trouble, JournalLimits(*self._limits))
 
     async def close(self) -> None:
         """Write what waits, for a moment."""

@@ -151,6 +151,10 @@ class Journal:
             self._number(self._last, route, packed, at, tail)
         self._wake()
 
+    def limit(self, events: int, age: float) -> None:
+        """Take other limits, as a reload does."""
+        self.limits = JournalLimits(events, age)
+
     def retire(self, topic: Topic) -> None:
         """Keep no more events of a topic: from now on, or when those that wait have gone out."""
         if self._worker is None:

@@ -30,9 +30,22 @@ from ostler.types import Json, Peer, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from ostler.messaging.context import Context
-    from ostler.messaging.events.journal import Journal
+
+    class Keeper(Protocol):
+        """The journal, as the publisher knows it."""
+
+        def take(self, route: Route, packed: bytes, at: float, tail: bytes) -> None:
+            """Number an event, keep it, and send it. Never waits."""
+
+        def retire(self, topic: Topic) -> None:
+            """Keep no more events of a topic."""
+
+        def stats(self) -> dict[str, int]:
+            """Return the counters."""
+
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*").fullmatch
@@ -110,7 +123,7 @@ class Publisher:
         self.refused = 0
         self.garbage: Counter[str] = Counter()
         self.last = LastEvents(*(limits or EventLimits()))
-        self.journal: Journal | None = None
+        self.journal: Keeper | None = None
         self.journaled: Callable[[str], bool] = _none
         self._clock = clock
         self._wall = clock.wall
@@ -191,10 +204,10 @@ class Publisher:
 
     def stats(self) -> dict[str, Any]:
         """Return the counters: events published, subscriptions refused, garbage by reason, what the journal says."""
-        journal = {"journal": self.journal.stats()} if self.journal is not None else {}
+        journal = {"journal": found} if self.journal is not None and (found := self.journal.stats()) else {}
         return {"published": self.published, "refused": self.refused, "garbage": dict(self.garbage), **journal}
 
-    def set_journal(self, journal: Journal | None, journaled: Callable[[str], bool]) -> None:
+    def set_journal(self, journal: Keeper | None, journaled: Callable[[str], bool]) -> None:
         """Say where events of which topics are kept, at the start and after a reload. On the loop's thread.
 
         A topic that is journaled no longer goes on with its numbers.

@@ -1,0 +1,37 @@
+from ostler.messaging.events.last import LastEvents
+
+
+def test_the_last_of_each_key_is_kept_in_the_order_of_publishing():
+    last = LastEvents(10, 10_000)
+    for key, body in [(b"a.1", b"one"), (b"b.1", b"two"), (b"a.2", b"three"), (b"a.1", b"four")]:
+        last.put(key, body)
+        last.fitting([b""])  # sorted in, as now and then
+    assert last.fitting([b"a."]) == [b"three", b"four"]
+    assert last.fitting([b"a.", b"b."]) == [b"two", b"three", b"four"]
+    assert last.fitting([b"c"]) == []
+
+
+def test_it_is_bounded_by_keys_and_by_bytes():
+    last = LastEvents(3, 1000)
+    for number in range(500):
+        last.put(b"key%d" % number, b"x" * 10)
+    assert last.stats == (3, 30)
+    for number in range(500):
+        last.put(b"key%d" % number, b"x" * 120)
+    count, size = last.stats
+    assert count <= 3
+    assert size <= 1000
+    last.limit(100, 100)
+    assert last.stats[1] <= 100
+    last.limit(0, 1000)
+    last.put(b"a", b"b")
+    assert last.stats == (0, 0)
+
+
+def test_an_event_that_would_push_out_the_others_is_not_kept_nor_is_what_it_took_the_place_of():
+    last = LastEvents(10, 80_000)
+    last.put(b"small", b"x")
+    last.put(b"big", b"x")
+    last.put(b"big", b"x" * 10_001)
+    assert last.fitting([b""]) == [b"x"]
+    assert last.stats == (1, 1)
