@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Store, TargetNotFound
+from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Notifier, Store, TargetNotFound
 from ostler.testing import FakeClock
 from ostler.types import DriverStatus
 from ostler_volume.file_driver import FileDriver, FileDriverOptions
@@ -52,7 +52,7 @@ class FakeClient:
             raise answer
         return answer
 
-    def publish(self, event, payload=None, *, topic=None):
+    def notify(self, topic, priority, event, payload, context):
         self.events.append((event, payload))
 
 
@@ -75,6 +75,7 @@ def manager_of(store, drivers, client=None, host="node1", topic="volume", **opti
         drivers=drivers,
         store=store,
         client=client or FakeClient(),
+        notifier=Notifier(client, "volume"),
         clock=FakeClock(),
         log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),
     )
