@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -54,6 +56,23 @@ class TalkManager(Manager):
     def tell_all(self, ctx: Context, what: str) -> int:
         """Have all services on a topic say where they are."""
         return self.client.fanout(what, "where")
+
+    @exposed(role="viewer", changes=False)
+    async def numbers(self, ctx: Context) -> AsyncIterator[int]:
+        """Yield numbers until nobody reads on."""
+        for number in itertools.count():
+            yield number
+
+    @exposed(role="operator")
+    async def count_to(self, ctx: Context, what: str, most: int) -> list[int]:
+        """Read the numbers of a service on another host."""
+        found: list[int] = []
+        async with self.client.astream(what, "numbers", type=int) as stream:
+            async for number in stream:
+                found.append(number)
+                if len(found) == most:
+                    break
+        return found
 
     @exposed(role="operator")
     def went(self, ctx: Context, what: str, at: str = "", wait: float = 30.0) -> tuple[str, float, str]:

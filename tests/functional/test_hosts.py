@@ -82,6 +82,7 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     assert rows[("volume", "node2")] is True
     with pytest.raises(TargetNotFound, match=r"no host 'node9'.*node1, node2, node3"):
         ask("talk", "ask", what="talk", at="node9")
+    assert ask("talk", "count_to", what="volume", most=3) == [0, 1, 2]
     daemon = hosts["node1"].daemon
     assert daemon.json("call", "talk", "where", "--host", "node2")["who"] == "key:node1"
     assert daemon.json("call", "volume", "work", "seconds=0.1", "--host", "node3") == "node3"
@@ -100,6 +101,7 @@ def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once
     began = time.monotonic()
     with pytest.raises(NotRunning, match="node2 cannot be reached for"):
         ask("talk", "ask", what="volume", at="node2")
+    assert any(line.startswith("node2 cannot be reached") for line in hosts["node1"].daemon.status()["not_well"])
     hosts["node3"].daemon.running.kill()
     knows(hosts, "node1", "node3", up=False)
     with pytest.raises(NotRunning, match=r"nobody takes volume\.where now: node2 .* and .*node3"):

@@ -322,6 +322,8 @@ class Daemon:
         rows = await self.runtime.rows() if self.runtime is not None else []
         outage = self.store.outage if self.store is not None else None
         trouble = [f"the database cannot be written: {outage.why}"] if outage is not None and outage.active else []
+        if self.messages is not None:
+            trouble += self.messages.trouble()
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])
 
     def dump(self) -> dict[str, Any]:

@@ -165,6 +165,12 @@ class Messages:
             self._self = AsyncClient(transport=self.transport, timeout=None)
         await self._self.call(CONTROL_TOPIC, "echo", text="self")
 
+    def trouble(self) -> list[str]:
+        """Return a line for each peer that is away."""
+        if self.peers is None:
+            return []
+        return [peer.away().message for peer in self.peers.fleet.peers.values() if not peer.up]
+
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
         found = {

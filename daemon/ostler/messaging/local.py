@@ -153,7 +153,10 @@ class LocalServiceClient:
         **arguments: Any,
     ) -> AsyncItemStream:
         """See `ServiceClient.astream`."""
-        return self._streams().astream(Ask(topic, method, arguments, host, timeout, type), credit)
+        ask = Ask(topic, method, arguments, host, timeout, type)
+        if not self.router.here(ask):
+            return self.router.stream(ask, credit)
+        return self._streams().astream(ask, credit)
 
     def _streams(self) -> LocalStreams:
         if self._local_streams is None:

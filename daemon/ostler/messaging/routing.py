@@ -8,12 +8,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ostler.errors import Busy, ConnectionLost, Draining, NotPermitted, NotRunning, OstlerError, TargetNotFound, joined
+from ostler.errors import (
+    Busy,
+    ConnectionLost,
+    Draining,
+    MessagingError,
+    NotPermitted,
+    NotRunning,
+    OstlerError,
+    TargetNotFound,
+    joined,
+)
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress
 from ostler.types import ROLE_ORDER, Role
 
 if TYPE_CHECKING:
+    from ostler.messaging.async_item_stream import AsyncItemStream
     from ostler.messaging.context import Context
     from ostler.messaging.peers import Fleet, PeerDaemon
 
@@ -55,6 +66,13 @@ class Router:
         """
         return await (self._peer(ask).client.ask(ask) if ask.host else self._ask_any(ask))
 
+    def stream(self, ask: Ask, credit: int) -> AsyncItemStream:
+        """Return what a method on another host yields; raises as `ask`, before anything is sent."""
+        peer = self._peer(ask) if ask.host else self._member(ask)
+        return peer.client.stream(
+            ask.topic, ask.method, host=peer.host, timeout=ask.timeout, type=ask.kind, credit=credit, **ask.arguments
+        )
+
     async def relay(self, ctx: Context, host: str, topic: str, method: str, arguments: Mapping[str, Any]) -> Any:
         """Call a method on another host on behalf of a caller of this daemon.
 
@@ -91,12 +109,23 @@ class Router:
                 raise result
         return reached
 
+    def _in_turn(self, topic: str) -> list[PeerDaemon]:
+        members = self._fleet().members(topic)
+        first = next(self._turns[topic]) % len(members) if members else 0
+        return [*members[first:], *members[:first]]
+
+    def _member(self, ask: Ask) -> PeerDaemon:
+        members = self._in_turn(ask.topic)
+        for peer in members:
+            if peer.takes(ask.topic):
+                return peer
+        raise _nobody(ask, [_why_not(peer, ask.topic) for peer in members], NotRunning)
+
     async def _ask_any(self, ask: Ask) -> Any:
-        members = self._fleet().members(ask.topic)
-        first = next(self._turns[ask.topic]) % len(members) if members else 0
+        members = self._in_turn(ask.topic)
         why: list[str] = []
         last: OstlerError | None = None
-        for peer in [*members[first:], *members[:first]]:
+        for peer in members:
             if not peer.takes(ask.topic):
                 why.append(_why_not(peer, ask.topic))
                 continue
@@ -107,10 +136,7 @@ class Router:
                 last = error
         if last is not None and len(members) == 1:
             raise last
-        raise (Busy if isinstance(last, Busy) else NotRunning)(
-            f"nobody takes {ask.topic}.{ask.method} now: {joined(why)}",
-            hint="see `ostler service list`", topic=ask.topic, retry_after=1.0,
-        )  # fmt: skip
+        raise _nobody(ask, why, Busy if isinstance(last, Busy) else NotRunning)
 
     def _peer(self, ask: Ask) -> PeerDaemon:
         peers = self.fleet.peers if self.fleet is not None else {}
@@ -132,6 +158,11 @@ class Router:
 
 def _passed_on(ctx: Context) -> OnProgress:
     return lambda progress: ctx.progress(progress.done, progress.total, progress.text)
+
+
+def _nobody(ask: Ask, why: list[str], kind: type[MessagingError]) -> MessagingError:
+    text = f"nobody takes {ask.topic}.{ask.method} now: {joined(why)}"
+    return kind(text, hint="see `ostler service list`", topic=ask.topic, retry_after=1.0)
 
 
 def _why_not(peer: PeerDaemon, topic: str) -> str:

@@ -70,3 +70,13 @@ def test_roles_are_remembered_but_not_without_end():
 @pytest.mark.parametrize("name", ["", "-1", "@"])
 def test_odd_names_match_nobody(name):
     assert Access(viewer=[name], own_uid=0).role_of(peer(4242)) is None
+
+
+def test_a_key_has_the_roles_of_its_name_and_none_when_it_has_no_name():
+    access = Access(
+        viewer=["*", "key:node2"], operator=["key:node2"], admin=["key:node9"], keys={"K2": "node2", "K3": "node3"}
+    )
+    assert access.role_of(Peer(key="K2")) is Role.OPERATOR
+    assert access.role_of(Peer(key="K3")) is None, "everybody is every local user"
+    assert access.role_of(Peer(key="K9")) is None
+    assert access.unknown == ["key:node9"]

@@ -10,6 +10,7 @@ from ostler.aio import Inbox, WorkerPool
 from ostler.clock import SystemClock
 from ostler.errors import CallCancelled, Conflict, DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, ServiceClient, exposed
+from ostler.messaging.context import current_context, serving
 from ostler.types import LOCAL_PEER
 
 
@@ -181,3 +182,78 @@ def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline():
 
 def test_cancelled_is_for_the_nested_call_as_well():
     assert issubclass(CallCancelled, Exception)
+
+
+class Far:
+    """Another daemon that answers with what was asked and by whom."""
+
+    host, up = "there", True
+
+    def __init__(self):
+        self.asked = []
+        self.client = self
+
+    def has(self, topic):
+        return topic in ("shop", "far")
+
+    takes = has
+
+    async def ask(self, ask):
+        self.asked.append((ask, current_context()))
+        if ask.method == "hang":
+            await asyncio.Event().wait()
+        return 1 if ask.flags else f"{ask.topic} there"
+
+
+class Fleet:
+    def __init__(self, far):
+        self.peers = {"there": far}
+
+    def members(self, topic):
+        return [far for far in self.peers.values() if far.has(topic)]
+
+
+def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads():
+    async def test(client, shop, dispatcher):
+        far = Far()
+        client.router.fleet = Fleet(far)
+        assert await client.acall("far", "list") == "far there"
+        assert await asyncio.to_thread(client.call, "shop", "list", host="there") == "shop there"
+        with pytest.raises(RuntimeError, match="use `acall`"):
+            client.call("far", "list")
+        assert await client.for_topic("x").acall("far", "list") == "far there"
+        with pytest.raises(TargetNotFound, match="there is no service 'nothing' on here"):
+            await client.acall("nothing", "list")
+
+    run(test)
+
+
+def test_a_fanout_reaches_the_service_here_and_those_elsewhere():
+    async def test(client, shop, dispatcher):
+        far = Far()
+        client.router.fleet = Fleet(far)
+        assert await client.afanout("shop", "request_id") == 2
+        assert await asyncio.to_thread(client.fanout, "far", "list") == 1
+        assert await client.afanout("nothing", "list") == 0
+
+    run(test)
+
+
+def test_a_call_to_elsewhere_knows_the_request_it_is_made_in_and_ends_when_nobody_waits():
+    async def test(client, shop, dispatcher):
+        far = Far()
+        client.router.fleet = Fleet(far)
+        context = Context("shop", "wait", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
+
+        def work():
+            with serving(context):
+                client.call("far", "list")
+                client.call("far", "hang")
+
+        began = SystemClock().monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.to_thread(work)
+        assert SystemClock().monotonic() - began < 10
+        assert [context.request_id for _, context in far.asked] == ["outer", "outer"]
+
+    run(test)

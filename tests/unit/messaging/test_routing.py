@@ -139,3 +139,18 @@ def test_a_relayed_call_needs_the_role_here_that_the_method_asks_for_there():
         with pytest.raises(NotPermitted, match=f"on node2 needs the role {role}, uid 1000 has operator here"):
             asyncio.run(routes.relay(context(Role.OPERATOR), "node2", "volume", "create", {}))
     assert len(other.asked) == 1
+
+
+def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_work():
+    class Streaming(Other):
+        def stream(self, topic, method, **words):
+            return self.host, words["credit"]
+
+    routes = router(Streaming("node2", "volume", up=False), Streaming("node3", "volume"))
+    assert [routes.stream(Ask("volume", "list", {}), 9) for _ in range(2)] == [("node3", 9)] * 2
+    assert routes.stream(Ask("volume", "list", {}, "node3"), 1) == ("node3", 1)
+    with pytest.raises(NotRunning, match="node2 cannot be reached"):
+        routes.stream(Ask("volume", "list", {}, "node2"), 1)
+    routes.fleet.peers.pop("node3")
+    with pytest.raises(NotRunning, match=r"nobody takes volume\.list now"):
+        routes.stream(Ask("volume", "list", {}), 1)
