@@ -25,7 +25,9 @@ _LONGEST_WAIT = 15.0
 as others wait, so that a fleet does not come back all at once."""
 _PATIENCE = 5.0
 """Seconds that a peer has to say which services it has; one that takes longer counts as away."""
-_AT_WORK = (ServiceState.UP, ServiceState.DEGRADED)
+_AT_WORK = (ServiceState.UP, ServiceState.DEGRADED, ServiceState.STARTING)
+_SOON = 0.5
+"""Seconds until a peer is asked again that has something starting."""
 
 
 class PeerAddress(NamedTuple):
@@ -80,9 +82,14 @@ class PeerDaemon:
         return topic in self.services
 
     def takes(self, topic: str) -> bool:
-        """Return whether a service there takes work, as far as is known."""
+        """Return whether a service there takes work, as far as is known, or will in a moment."""
         row = self.services.get(topic)
         return self.up and row is not None and row.enabled and row.state in _AT_WORK
+
+    def starts(self, topic: str) -> bool:
+        """Return whether a service there was starting when we last heard of it."""
+        row = self.services.get(topic)
+        return row is not None and row.state is ServiceState.STARTING
 
     def away(self) -> NotRunning:
         """Return the error of a call to a daemon that is known to be away."""
@@ -138,7 +145,9 @@ class PeerDaemon:
     async def rest(self, interval: float) -> None:
         """Wait until it is to be asked again: sooner when its link is lost, later when it cannot be reached."""
         wait = interval
-        if not self.up:
+        if self.up and any(map(self.starts, self.services)):
+            wait = min(interval, _SOON)
+        elif not self.up:
             longest = min(_FIRST_WAIT * 2 ** min(self._tries, 10), _LONGEST_WAIT)
             wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not for secrets
         self._changed.clear()

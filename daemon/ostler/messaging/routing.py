@@ -112,7 +112,8 @@ class Router:
     def _in_turn(self, topic: str) -> list[PeerDaemon]:
         members = self._fleet().members(topic)
         first = next(self._turns[topic]) % len(members) if members else 0
-        return [*members[first:], *members[:first]]
+        # One that was starting when it was last asked may be up by now, and refuses what it cannot do yet.
+        return sorted([*members[first:], *members[:first]], key=lambda peer: peer.starts(topic))
 
     def _member(self, ask: Ask) -> PeerDaemon:
         members = self._in_turn(ask.topic)

@@ -198,6 +198,9 @@ class Far:
 
     takes = has
 
+    def starts(self, topic):
+        return False
+
     async def ask(self, ask):
         self.asked.append((ask, current_context()))
         if ask.method == "hang":

@@ -33,7 +33,10 @@ class Other:
 
     def takes(self, topic):
         row = self.services.get(topic)
-        return self.up and row is not None and row.enabled and row.state is ServiceState.UP
+        return self.up and row is not None and row.enabled and row.state in (ServiceState.UP, ServiceState.STARTING)
+
+    def starts(self, topic):
+        return self.services[topic].state is ServiceState.STARTING
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached for 7 s: no cable")
@@ -73,6 +76,15 @@ def test_a_service_of_this_daemon_comes_first_unless_another_host_is_named():
 def test_members_take_turns():
     routes = router(Other("node2", "volume"), Other("node3", "volume"), Other("node4"))
     assert [ask(routes) for _ in range(4)] == ["node2", "node3", "node2", "node3"]
+
+
+def test_one_that_was_starting_when_it_was_last_asked_comes_last():
+    starts = Other("node2", "volume")
+    starts.services["volume"] = ServiceStatus(topic="volume", host="node2")
+    up = Other("node3", "volume")
+    assert [ask(router(starts, up)) for _ in range(2)] == ["node3", "node3"]
+    up.up = False
+    assert ask(router(starts, up)) == "node2"
 
 
 @pytest.mark.parametrize("error", [NotRunning("gone"), Draining("stopping"), Busy("full"), TargetNotFound("closed")])
