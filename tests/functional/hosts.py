@@ -22,8 +22,8 @@ def no_namespaces() -> str:
     """Return why there can be no hosts in network namespaces; empty when there can."""
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
-    if shutil.which("ip") is None:
-        return "needs `ip` of iproute2"
+    if shutil.which("ip") is None or shutil.which("tc") is None:
+        return "needs `ip` and `tc` of iproute2"
     tried = subprocess.run(["ip", "netns", "add", name := f"ost-try-{os.getpid()}"], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     return f"no network namespaces here: {tried.stderr.decode()}" if tried.returncode else ""
@@ -65,6 +65,17 @@ class Cables:
     def swallow(self, host: str, other: str) -> None:
         """Have all that a host sends to another vanish, while what comes the other way arrives: half-open."""
         self._run("ip", "-n", f"{self.tag}-{host}", "route", "add", "blackhole", f"{self.hosts[other]}/32")
+
+    def narrow(self, host: str) -> None:
+        """Have what a host sends go through slowly, in a queue of a few packets: the rest is lost."""
+        words = "tbf rate 512kbit burst 3000 limit 4500"
+        self._run("tc", "-n", f"{self.tag}-{host}", "qdisc", "add", "dev", "eth0", "root", *words.split())
+
+    def lost(self, host: str) -> int:
+        """Return how many packets of a host were lost since its cable is narrow."""
+        show = ["tc", "-n", f"{self.tag}-{host}", "-s", "qdisc", "show", "dev", "eth0"]
+        text = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        return int(text.partition("dropped ")[2].partition(",")[0])
 
     def close(self) -> None:
         """Take all of it away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -62,6 +63,17 @@ class TalkManager(Manager):
         """Yield numbers until nobody reads on."""
         for number in itertools.count():
             yield number
+
+    @exposed(role="viewer", changes=False)
+    async def fill(self, ctx: Context, size: int) -> bytes:
+        """Return many bytes."""
+        return bytes(size)
+
+    @exposed(role="operator")
+    async def fetch(self, ctx: Context, what: str, at: str, count: int, size: int) -> list[int]:
+        """Fetch bytes from another host, many times at once; return how many came each time."""
+        calls = [self.client.acall(what, "fill", host=at, type=bytes, size=size) for _ in range(count)]
+        return [len(found) for found in await asyncio.gather(*calls)]
 
     @exposed(role="operator")
     async def count_to(self, ctx: Context, what: str, most: int) -> list[int]:

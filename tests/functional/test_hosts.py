@@ -198,6 +198,19 @@ def test_trap_a_connection_that_is_open_on_one_side_only(hosts: Hosts) -> None:
     wait_for(lambda: not in_flight(hosts, "node2"), "the work of a caller that cannot be answered to be stopped")
 
 
+@only_cables
+def test_a_line_that_is_slow_and_loses_packets_costs_time_and_nothing_else(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    cables = hosts.cables
+    assert cables is not None
+    knows(hosts, "node1", "node2")
+    cables.narrow("node2")
+    ask = hosts["node1"].daemon.ask
+    assert ask("talk", "fetch", what="volume", at="node2", count=30, size=5000) == [5000] * 30
+    assert cables.lost("node2") > 0
+    assert "node2 cannot be reached" not in hosts["node1"].daemon.log.partition("node2 is there")[2]
+
+
 # -------------------------------------------------------------------- keys
 
 
