@@ -254,9 +254,7 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
         configuration: Their mode and limits.
         fds: Sockets that systemd handed over, by name: `rpc`, `events`.
     """
-    from ostler.clock import SystemClock
     from ostler.messaging.zmq import ZmqTransport
-    from ostler.messaging.zmq.zap import Door
 
     options = configuration.messaging
     limits = Limits(
@@ -271,5 +269,4 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
         limits=limits,
         rpc_fd=fds.get("rpc"),
         events_fd=fds.get("events"),
-        door=Door(SystemClock(), options.max_connections),
     )

@@ -126,10 +126,9 @@ class Ports:
         self._transport.close()
 
     def _open(self, before: _Generation | None) -> _Generation:
-        rpc = self._transport.serve_rpc(before.rpc if before is not None else None)
-        assert isinstance(rpc, RouterLink)  # noqa: S101 - what there is on a network
+        rpc = self._transport.serve_rpc_port(before.rpc if before is not None else None)
         try:
-            events = self._transport.serve_events(before.events if before is not None else None)
+            events = self._transport.serve_events_port(before.events if before is not None else None)
         except BaseException:
             rpc.close()
             raise

@@ -142,7 +142,7 @@ def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address
 @pytest.fixture
 def stranger(monkeypatch):
     """Everybody who connects is this user and process; a test may change them."""
-    import ostler.messaging.zmtp.server as module
+    import ostler.messaging.zmtp.listener as module
 
     peers = [Peer(4711, 4711, 1, "uid 4711")]
     monkeypatch.setattr(module, "_peer_of", lambda connected: peers[-1])
@@ -174,7 +174,7 @@ def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, c
         links.append(linked(address, got))
         await until(lambda: len(got) == 3)
         await asyncio.to_thread(refused, address)
-        assert served.link.refused == 2
+        assert served.link.listener.refused == 2
         links[0].close()
         await until(lambda: served.gone)
         links.append(linked(address, got))
@@ -206,7 +206,7 @@ def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, strange
 
 
 def test_who_says_nothing_is_sent_away(address, monkeypatch):
-    import ostler.messaging.zmtp.server as module
+    import ostler.messaging.zmtp.listener as module
 
     monkeypatch.setattr(module, "_HANDSHAKE", 0.05)
 
@@ -241,7 +241,7 @@ def test_trap_no_descriptors_left_for_another_client(address, caplog):
 
     async def test():
         served = Served(address)
-        served.link._listener = full = Full(served.link._listener)
+        served.link.listener._socket = full = Full(served.link.listener._socket)
         got = []
         link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
         link.send(b"x")

@@ -1,9 +1,10 @@
 """The transport over ZeroMQ sockets: ROUTER and DEALER for calls, XPUB and SUB for events.
 
-A server's sockets are driven from their descriptor by the loop: it is edge-triggered and means "look at the events",
-so everything is read until nothing is left, and looked at again after each send. `server`, `events` and `loop` need
-asyncio, `blocking` does not: the command imports only that. On a network (`tcp://`) nobody talks without CURVE
-(`curve`), and `zap` decides who may connect.
+On unix sockets we speak its protocol ourselves (`ostler.messaging.zmtp`), and libzmq is not even loaded. On a network
+(`tcp://`) libzmq speaks, and nobody talks without CURVE (`curve`); `zap` decides who may connect. A server's sockets
+are driven from their descriptor by the loop: it is edge-triggered and means "look at the events", so everything is read
+until nothing is left, and looked at again after each send. `server`, `events` and `loop` need asyncio, `blocking` does
+not: the command imports only that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ostler.messaging.transport import AsyncLink, Limits, Link, OnLost, OnMessage
+from ostler.messaging.transport import AsyncLink, EventLink, Limits, Link, OnLost, OnMessage, ServerLink
 
 if TYPE_CHECKING:
     import zmq
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ostler.messaging.zmq.listen import Listening
     from ostler.messaging.zmq.server import RouterLink
     from ostler.messaging.zmq.zap import Door
-    from ostler.messaging.zmtp.server import UnixServerLink
 
 
 class ZmqTransport:
@@ -67,8 +67,8 @@ class ZmqTransport:
             self._context = self._shared or zmq.Context()
         return self._context
 
-    def serve_rpc(self, before: RouterLink | None = None) -> RouterLink | UnixServerLink:
-        """See `Transport.serve_rpc`; with `before`, that link keeps its connections, and new ones come here.
+    def serve_rpc(self) -> ServerLink:
+        """See `Transport.serve_rpc`.
 
         Raises:
             Conflict: Another daemon listens there.
@@ -79,21 +79,33 @@ class ZmqTransport:
             from ostler.messaging.zmtp.server import UnixServerLink
 
             return UnixServerLink(self.rpc, self.limits, self._rpc_fd)
+        return self.serve_rpc_port()
+
+    def serve_events(self) -> EventLink:
+        """See `Transport.serve_events`; raises as `serve_rpc`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.zmtp.events import UnixEventLink
+
+            return UnixEventLink(self.events, self.limits, self._events_fd)
+        return self.serve_events_port()
+
+    def serve_rpc_port(self, before: RouterLink | None = None) -> RouterLink:
+        """Serve calls on a `tcp://` address; with `before`, that link keeps its connections, and new ones come here."""
         from ostler.messaging.zmq.server import RouterLink
 
-        link = RouterLink(self._zmq(), self.rpc, self._listening(self._rpc_fd, before))
+        link = RouterLink(self._zmq(), self.rpc, self._listening(before))
         self.rpc = link.address  # port 0 has become a real one
         return link
 
-    def serve_events(self, before: XPubLink | None = None) -> XPubLink:
-        """See `Transport.serve_events`; raises as `serve_rpc`."""
+    def serve_events_port(self, before: XPubLink | None = None) -> XPubLink:
+        """Serve events on a `tcp://` address; `before` as in `serve_rpc_port`."""
         from ostler.messaging.zmq.events import XPubLink
 
-        link = XPubLink(self._zmq(), self.events, self._listening(self._events_fd, before))
+        link = XPubLink(self._zmq(), self.events, self._listening(before))
         self.events = link.address
         return link
 
-    def _listening(self, fd: int | None, before: RouterLink | XPubLink | None) -> Listening:
+    def _listening(self, before: RouterLink | XPubLink | None) -> Listening:
         from ostler.messaging.zmq.listen import Listening
         from ostler.messaging.zmq.tcp import BoundPort
 
@@ -102,7 +114,7 @@ class ZmqTransport:
         bound = before.entrance.bound if before is not None else None
         # The public key of the server is for its clients: with it, the socket would be one of theirs.
         network = self.network._replace(server="") if self.network is not None else None
-        return Listening(self.limits, fd, network, self._door, before=bound if isinstance(bound, BoundPort) else None)
+        return Listening(self.limits, None, network, self._door, before=bound if isinstance(bound, BoundPort) else None)
 
     def connect(self) -> Link:
         """See `Transport.connect`."""
@@ -127,12 +139,20 @@ class ZmqTransport:
 
     def subscribe(self, prefixes: Iterable[bytes]) -> Link:
         """See `Transport.subscribe`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.zmtp.blocking import BlockingUnixLink
+
+            return BlockingUnixLink(self.events, self.limits, prefixes)
         from ostler.messaging.zmq.blocking import BlockingLink, subscriber
 
         return BlockingLink(subscriber(self._zmq(), self.events, self.limits, prefixes, self.network))
 
     def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.subscribe_async`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.zmtp.loop import LoopUnixLink
+
+            return LoopUnixLink(self.events, self.limits, on_message, on_lost, prefixes)
         from ostler.messaging.zmq.blocking import subscriber
         from ostler.messaging.zmq.loop import LoopLink
 

@@ -6,11 +6,12 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterable
 
 from ostler.errors import MessagingError
 from ostler.messaging.transport import Limits
-from ostler.messaging.zmtp.connect import EARLY_MOST, HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
-from ostler.messaging.zmtp.talk import Talk, TalkError, frame
+from ostler.messaging.zmtp.connect import CALLER, EARLY_MOST, LIMIT_FACTOR, LISTENER, connect, end_of, not_taken
+from ostler.messaging.zmtp.talk import Talk, TalkError, frame, subscription
 
 _CHUNK = 64 * 1024
 _SOON = struct.pack("ll", 0, 10_000)
@@ -26,23 +27,25 @@ class BlockingUnixLink:
     Args:
         address: An `ipc://` address.
         limits: What the socket takes.
+        wishes: How the events begin that are wanted; None for a connection for calls.
 
     Raises:
         MessagingError: There is no connection; see `connect`.
     """
 
-    def __init__(self, address: str, limits: Limits) -> None:
+    def __init__(self, address: str, limits: Limits, wishes: Iterable[bytes] | None = None) -> None:
+        part = CALLER if wishes is None else LISTENER
         self._socket = connect(address)
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
-        self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
+        self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._early = bytearray()
+        self._early = bytearray().join(map(subscription, wishes or ()))
         """What waits for the end of the greetings: libzmq does not take messages before."""
         self._lost: MessagingError | None = None
         self._closed = False
-        self._write(HELLO)
+        self._write(part.hello)
 
     def alive(self) -> bool:
         """See `Link.alive`."""

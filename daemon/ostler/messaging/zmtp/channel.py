@@ -20,6 +20,7 @@ class Channel:
         on_data: Told what has come.
         on_end: Told once when the other side has gone, after what it had sent.
         buffer: Where to read into; one can serve all channels of a loop.
+        on_drained: Told when nothing waits to be sent any more.
     """
 
     def __init__(
@@ -28,17 +29,24 @@ class Channel:
         on_data: Callable[[bytes], None],
         on_end: Callable[[], None],
         buffer: bytearray,
+        on_drained: Callable[[], None] | None = None,
     ) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._on_data = on_data
         self._on_end = on_end
+        self._on_drained = on_drained
         self._view = memoryview(buffer)
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
         self._held: list[bytes] | None = None
         self._closed = False
         self._loop.add_reader(connected.fileno(), self._readable)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits because the other side does not read."""
+        return bool(self._waiting)
 
     @property
     def stuck(self) -> bool:
@@ -119,6 +127,8 @@ class Channel:
         del self._waiting[:sent]
         if not self._waiting:
             self._loop.remove_writer(self._socket.fileno())
+            if self._on_drained is not None:
+                self._on_drained()
 
     def _ended(self) -> None:
         self.close()

@@ -7,10 +7,10 @@ import socket
 
 from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
 from ostler.messaging.zmq.unix import path_of
-from ostler.messaging.zmtp.talk import Talk, hello
+from ostler.messaging.zmtp.talk import Part, Talk, hello
 
-HELLO = hello(b"DEALER")
-PARTNERS = frozenset({b"ROUTER", b"DEALER", b"REP"})
+CALLER = Part(hello(b"DEALER"), frozenset({b"ROUTER", b"DEALER", b"REP"}))
+LISTENER = Part(hello(b"SUB"), frozenset({b"XPUB", b"PUB"}))
 EARLY_MOST = 4 * 1024 * 1024
 """Bytes that may wait for the end of the greetings."""
 LIMIT_FACTOR = 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ostler.messaging.transport import Limits, OnLost, OnMessage
 from ostler.messaging.zmtp.channel import Channel, new_buffer
-from ostler.messaging.zmtp.connect import EARLY_MOST, HELLO, LIMIT_FACTOR, PARTNERS, connect, end_of, not_taken
-from ostler.messaging.zmtp.talk import Talk, TalkError, frame
+from ostler.messaging.zmtp.connect import CALLER, EARLY_MOST, LIMIT_FACTOR, LISTENER, connect, end_of, not_taken
+from ostler.messaging.zmtp.talk import Talk, TalkError, frame, subscription
 
 
 class LoopUnixLink:
@@ -16,20 +18,29 @@ class LoopUnixLink:
         limits: What the socket takes.
         on_message: Takes each message.
         on_lost: Told once when the server has gone, after all messages that had come.
+        wishes: How the events begin that are wanted; None for a connection for calls.
 
     Raises:
         MessagingError: There is no connection; see `connect`.
     """
 
-    def __init__(self, address: str, limits: Limits, on_message: OnMessage, on_lost: OnLost) -> None:
+    def __init__(
+        self,
+        address: str,
+        limits: Limits,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        wishes: Iterable[bytes] | None = None,
+    ) -> None:
+        part = CALLER if wishes is None else LISTENER
         self._on_message = on_message
         self._on_lost = on_lost
-        self._talk = Talk(PARTNERS, limits.max_message_size * LIMIT_FACTOR)
+        self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)
         self._channel = Channel(connect(address), self._hear, self._ended, new_buffer())
-        self._early = bytearray()
+        self._early = bytearray().join(map(subscription, wishes or ()))
         """What waits for the end of the greetings: libzmq does not take messages before."""
         self._closed = False
-        self._channel.write(HELLO)
+        self._channel.write(part.hello)
 
     def send(self, data: bytes) -> None:
         """See `AsyncLink.send`."""

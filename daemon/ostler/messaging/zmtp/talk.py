@@ -7,6 +7,8 @@ before it sends its own and what follows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ostler.errors import OstlerError
 
 _SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
@@ -14,6 +16,14 @@ _GREETING = _SIGNATURE + b"\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 _GREETING_SIZE = 64
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _SHORT_MOST = 255
+_WISHES = {b"SUBSCRIBE": b"\1", b"CANCEL": b"\0"}
+
+
+class Part(NamedTuple):
+    """What a socket is in a conversation: its greeting, and the kinds of sockets it talks to."""
+
+    hello: bytes
+    partners: frozenset[bytes]
 
 
 class TalkError(OstlerError):
@@ -41,6 +51,11 @@ def hello(kind: bytes) -> bytes:
     return _GREETING + _command(b"READY", bytes((len(name),)) + name + len(kind).to_bytes(4, "big") + kind)
 
 
+def subscription(prefix: bytes) -> bytes:
+    """Return a wish for what begins with this, as it goes over the wire."""
+    return _command(b"SUBSCRIBE", prefix)
+
+
 def refusal(reason: bytes) -> bytes:
     """Return what is sent instead of READY to a client that is not let in, after the greeting."""
     return _GREETING + _command(b"ERROR", bytes((len(reason),)) + reason)
@@ -58,7 +73,7 @@ class Talk:
         self._partners = partners
         self._limit = limit
         self._kept = bytearray()
-        self._needed = _GREETING_SIZE
+        self._needed = len(_SIGNATURE)
         self._greeted = False
         self._skips = False
         self.ready = False
@@ -87,6 +102,7 @@ class Talk:
             raise TalkError("its first bytes are no greeting", reason="protocol")
         if len(data) < _GREETING_SIZE:
             self._kept += data
+            self._needed = _GREETING_SIZE if len(data) >= len(_SIGNATURE) else len(_SIGNATURE)
             return []
         self._take_greeting(data)
         return self._frames(data, _GREETING_SIZE)
@@ -103,8 +119,8 @@ class Talk:
                 break
             if not flags & ~_LONG and self.ready and not self._skips:
                 found.append(data[body:stop])
-            else:
-                self._take_other(flags, data[body:stop])
+            elif (message := self._take_other(flags, data[body:stop])) is not None:
+                found.append(message)
             at = stop
         else:
             self._needed = 0
@@ -119,8 +135,8 @@ class Talk:
             what = f"version {data[10]} with {mechanism[:20].decode('ascii', 'replace')!r}"
             raise TalkError(f"it speaks {what}, here it is version 3 with 'NULL'", reason="protocol")
 
-    def _take_other(self, flags: int, body: bytes) -> None:
-        """Take a command, or a frame that is no message of ours."""
+    def _take_other(self, flags: int, body: bytes) -> bytes | None:
+        """Take a command, or a frame that is no message of ours; return what is one all the same: a subscription."""
         if flags & ~(_MORE | _LONG | _COMMAND):
             raise TalkError(f"a frame with unknown flags ({flags})", reason="protocol")
         if not flags & _COMMAND:
@@ -128,7 +144,7 @@ class Talk:
                 raise TalkError("it sent a message before it said READY", reason="protocol")
             self.several += not self._skips
             self._skips = bool(flags & _MORE)
-            return
+            return None
         size = body[0] if body else 0
         name, data = body[1 : 1 + size], body[1 + size :]
         if name == b"READY" and not self.ready:
@@ -139,6 +155,9 @@ class Talk:
             self.answers.append(_command(b"PONG", data[2:18]))
         elif not self.ready:
             raise TalkError("a command that no conversation begins with", reason="protocol")
+        elif name in _WISHES:
+            return _WISHES[name] + data  # as it was in ZMTP 3.0, and still may be
+        return None
 
     def _take_ready(self, data: bytes) -> None:
         at, kind = 0, b""
