@@ -50,6 +50,11 @@ def knows(hosts: Hosts, name: str, other: str, up: bool = True) -> None:
     wait_for(look, f"{name} to know that {other} is {'there' if up else 'away'}", more=lambda: daemon.log)
 
 
+def working(hosts: Hosts, topic: str) -> set[str]:
+    rows = hosts["node1"].daemon.ask("ostler", "service_list")
+    return {row["host"] for row in rows if row["topic"] == topic and row["state"] == "up"}
+
+
 def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     """Begin some work on a thread; return what waits for its result."""
     found: list[Any] = []
@@ -69,6 +74,7 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     knows(hosts, "node1", "node2")
     knows(hosts, "node1", "node3")
     ask = hosts["node1"].daemon.ask
+    wait_for(lambda: working(hosts, "volume") == {"node2", "node3"}, "both members to be up")
     said = ask("talk", "ask", type=Said, what="talk", at="node2")
     assert (said.host, said.who) == ("node2", "key:node1")
     assert 0 < said.left <= 20, "what is left of the caller's deadline"
@@ -86,6 +92,8 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     daemon = hosts["node1"].daemon
     assert daemon.json("call", "talk", "where", "--host", "node2")["who"] == "key:node1"
     assert daemon.json("call", "volume", "work", "seconds=0.1", "--host", "node3") == "node3"
+    twice = ("call", "ostler", "relay", "--host", "node2", "on_host=node1", "topic=talk", "method=where")
+    assert "may, once" in daemon.command(*twice, check=4).stderr
     assert "no host 'node9'" in daemon.command("call", "talk", "where", "--host", "node9", check=1).stderr
     assert "did you mean 'work'" in daemon.command("call", "volume", "wrk", "--host", "node3", check=1).stderr
 

@@ -21,7 +21,7 @@ from ostler.errors import (
 )
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress
-from ostler.types import ROLE_ORDER, Role
+from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
 
 if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
@@ -83,6 +83,12 @@ class Router:
             NotPermitted: The caller lacks the role.
             OstlerError: As `ask`.
         """
+        if ctx.peer.key or (topic == CONTROL_TOPIC and method == "relay"):
+            # Over two hosts the one in the middle would lend its caller the rights of a daemon.
+            raise NotPermitted(
+                f"{ctx.peer.name} may not have {topic}.{method} relayed to {host}: only a caller on this host may, once",
+                hint="ask the daemon on that host directly",
+            )
         ask = Ask(topic, method, arguments, host, None, None, _passed_on(ctx), LENIENT)
         peer = self._peer(ask)
         needs = await peer.role_of(topic, method)

@@ -166,3 +166,14 @@ def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_
     routes.fleet.peers.pop("node3")
     with pytest.raises(NotRunning, match=r"nobody takes volume\.list now"):
         routes.stream(Ask("volume", "list", {}), 1)
+
+
+def test_nothing_is_relayed_twice_for_the_host_in_the_middle_would_lend_its_own_rights():
+    other = Other("node2", "volume", role="viewer")
+    routes = router(other)
+    with pytest.raises(NotPermitted, match=r"uid 1000 may not have ostler\.relay relayed to node2"):
+        asyncio.run(routes.relay(context(Role.ADMIN), "node2", "ostler", "relay", {}))
+    remote = Context("ostler", "relay", peer=Peer(key="K", name="key:node3"), role=Role.ADMIN, clock=FakeClock())
+    with pytest.raises(NotPermitted, match="only a caller on this host may, once"):
+        asyncio.run(routes.relay(remote, "node2", "volume", "create", {}))
+    assert not other.asked
