@@ -86,7 +86,7 @@ class Router:
         if ctx.peer.key or (topic == CONTROL_TOPIC and method == "relay"):
             # Over two hosts the one in the middle would lend its caller the rights of a daemon.
             raise NotPermitted(
-                f"{ctx.peer.name} may not have {topic}.{method} relayed to {host}: only a caller on this host may, once",
+                f"{ctx.peer.name} may not have {topic}.{method} relayed to {host}: only a caller here may, once",
                 hint="ask the daemon on that host directly",
             )
         ask = Ask(topic, method, arguments, host, None, None, _passed_on(ctx), LENIENT)

@@ -174,6 +174,6 @@ def test_nothing_is_relayed_twice_for_the_host_in_the_middle_would_lend_its_own_
     with pytest.raises(NotPermitted, match=r"uid 1000 may not have ostler\.relay relayed to node2"):
         asyncio.run(routes.relay(context(Role.ADMIN), "node2", "ostler", "relay", {}))
     remote = Context("ostler", "relay", peer=Peer(key="K", name="key:node3"), role=Role.ADMIN, clock=FakeClock())
-    with pytest.raises(NotPermitted, match="only a caller on this host may, once"):
+    with pytest.raises(NotPermitted, match="only a caller here may, once"):
         asyncio.run(routes.relay(remote, "node2", "volume", "create", {}))
     assert not other.asked
