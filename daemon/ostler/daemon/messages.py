@@ -103,7 +103,9 @@ class Messages:
 
     def start(self, control: Any) -> None:
         """Open the control topic and begin to answer."""
-        self.dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version))
+        self.dispatcher.add_endpoint(
+            Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
+        )
         self.publisher.start()
         self.server.start()
         if self.ports is not None:

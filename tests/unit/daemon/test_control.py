@@ -2,7 +2,9 @@ import asyncio
 
 import pytest
 
+from ostler.daemon.control import Control
 from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, OstlerError, TargetNotFound
+from ostler.messaging import Endpoint
 from ostler.store import Store
 from ostler.types import DaemonStatus
 
@@ -63,6 +65,11 @@ def test_every_method_needs_its_role_and_no_more(bench, virtually, method) -> No
                 assert method == "db_backup"
 
     virtually(main)
+
+
+def test_what_the_daemon_offers_passes_the_checks_that_its_start_leaves_out():
+    endpoint = Endpoint("ostler", "here", object.__new__(Control), None, Control.rpc_version)
+    assert set(METHODS) <= set(endpoint.methods)
 
 
 def test_no_method_was_forgotten(bench, virtually) -> None:

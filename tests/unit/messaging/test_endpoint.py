@@ -1,4 +1,3 @@
-import functools
 
 import pytest
 
@@ -86,29 +85,6 @@ def test_generators_are_refused_at_load(pool):
     for kind in (Yields, AsyncYields):
         with pytest.raises(ContractError, match="yields"):
             Endpoint("lamp", "here", kind(), pool)
-
-
-def test_a_wrapper_stands_around_each_method_and_keeps_its_kind(pool):
-    seen = []
-
-    def wrap(method):
-        @functools.wraps(method)
-        def wrapped(*values, **named):
-            seen.append(method.__name__)
-            return method(*values, **named)
-
-        return wrapped
-
-    class OnlyDef:
-        @exposed()
-        def switch(self, ctx: Context) -> int:
-            return 5
-
-    endpoint = Endpoint("lamp", "here", OnlyDef(), pool, wrap=wrap)
-    assert endpoint.methods["switch"].call(None) == 5
-    assert seen == ["switch"]
-    with pytest.raises(ContractError, match="must keep"):
-        Endpoint("lamp", "here", Base(), None, "1.1", wrap=wrap)
 
 
 def test_versions_are_checked_by_name():

@@ -18,8 +18,6 @@ from ostler.messaging.rpc.surface import check_brought, check_namespaces, rpc_ve
 from ostler.messaging.target import did_you_mean, speaks
 from ostler.types import ROLE_ORDER, MethodDescription
 
-Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 
 class Method(NamedTuple):
     """One exposed method, ready to be called."""
@@ -46,8 +44,8 @@ class Endpoint:
         target: The object whose `@exposed` methods are offered.
         pool: The threads of its `def` methods; None for an object that has only `async def` ones.
         version: The RPC version it speaks, `major.minor`.
-        wrap: Wraps each method once; a `def` must stay one, and an `async def` too.
         namespaces: Further objects whose methods are offered as `namespace.method`, each with its own `rpc_version`.
+        trusted: Do not look at each type again: the object is one of ours, and a test has.
 
     Raises:
         ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
@@ -61,8 +59,9 @@ class Endpoint:
         target: object,
         pool: WorkerPool | None,
         version: str = "1.0",
-        wrap: Wrap | None = None,
         namespaces: Mapping[str, object] | None = None,
+        *,
+        trusted: bool = False,
     ) -> None:
         self.topic = topic
         self.host = host
@@ -83,7 +82,7 @@ class Endpoint:
             "": version,
             **{name: rpc_version_of(each, f"{topic}.{name}") for name, each in self.namespaces.items()},
         }
-        self.methods = {method.name: method for method in self._collect(wrap)}
+        self.methods = {method.name: method for method in self._collect(trusted)}
 
     def apply(self, policy: Policy) -> list[Change]:
         """Put the roles of a policy into force, for calls that come from now on; return what differs from `@exposed`.
@@ -165,7 +164,7 @@ class Endpoint:
             "queued": self.pool.queued if self.pool is not None else 0,
         }
 
-    def _collect(self, wrap: Wrap | None) -> Iterator[Method]:
+    def _collect(self, trusted: bool) -> Iterator[Method]:
         for prefix, target in (("", self.target), *self.namespaces.items()):
             for attribute in dir(type(target)):
                 exposure = exposure_of(getattr(type(target), attribute, None))
@@ -173,20 +172,17 @@ class Endpoint:
                     continue
                 name = f"{prefix}.{attribute}" if prefix else attribute
                 check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
-                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, wrap)
+                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, trusted)
 
 
 def _method(
-    topic: str, name: str, bound: Callable[..., Any], exposure: Exposure, pool: WorkerPool | None, wrap: Wrap | None
+    topic: str, name: str, bound: Callable[..., Any], exposure: Exposure, pool: WorkerPool | None, trusted: bool
 ) -> Method:
     where = f"{topic}.{name}"
     is_async = inspect.iscoroutinefunction(bound)
     if pool is None and not is_async and not inspect.isasyncgenfunction(bound):
         raise ContractError(f"{where} is a `def`, and {topic} has no threads", hint="make it `async def`", method=where)
-    call = bound if wrap is None else wrap(bound)
-    if inspect.iscoroutinefunction(call) is not is_async:
-        raise ContractError(f"the wrapper of {where} must keep a `def` a `def`, and `async def` likewise", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    signature = Signature(bound, where, exposure.secret)
-    return Method(name, where, call, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))
+    signature = Signature(bound, where, exposure.secret, trusted=trusted)
+    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))
