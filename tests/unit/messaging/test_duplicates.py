@@ -175,3 +175,17 @@ def test_an_answer_is_addressed_anew_without_a_change(message):
     other = addressed(message, 2**40)
     assert peek(other)[2] == 2**40
     assert addressed(other, 1) == message
+
+
+def test_all_attempts_together_have_the_time_of_the_first(on_bench):
+    async def test(bench):
+        bench.add("shop", Shop())
+        bench.send(request(1, timeout=5.0))
+        bench.send(request(2), client="another connection")
+        bench.clock.advance(5)
+        bench.dispatcher._sweep(bench.clock.monotonic())
+        (end,) = ends(bench, "another connection")
+        assert (end.names[0], end.id) == ("ostler.DeadlineExceeded", 2)
+        assert "5 s" in end.message
+
+    on_bench(test)

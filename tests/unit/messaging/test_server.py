@@ -228,3 +228,20 @@ def test_closing_stops_what_is_under_way(on_bench):
         bench.server.close()
 
     on_bench(test)
+
+
+def test_the_end_of_a_cast_is_not_that_of_another_request_with_its_number(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, "work", CAST))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        bench.send(request(1, "sleep"))
+        shop.go_on.set()
+        await settled(lambda: bench.dispatcher.in_flight("shop") == 1)
+        assert bench.server.stats()["in_flight"] == 1
+        bench.send(encode_message(Cancel(VERSION, 1)))
+        await settled(lambda: shop.cancelled == 1)
+        assert [type(answer) for answer in bench.answers()] == [Accepted, Failure]
+
+    on_bench(test)

@@ -96,3 +96,10 @@ def test_no_bytes_whatever_do_more_than_end_the_conversation(data):
         except TalkError:
             return
     assert len(heard._kept) <= 1000 + 9 + 64
+
+
+def test_a_greeting_is_known_to_be_none_as_soon_as_its_signature_has_come():
+    heard = talk()
+    assert heard.hear(b"\xff") == []
+    assert heard.hear(bytes(8)) == []
+    assert reason(b"\x00", heard) == "protocol"

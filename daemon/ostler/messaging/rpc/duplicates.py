@@ -158,7 +158,9 @@ class KeptCall(WireCall):
         self._stay()
         if self._registered:
             super().ended()
-        self.request, self.client = request, client
+        # All attempts together have the time of the first: its deadline stands.
+        self.request = msgspec.structs.replace(request, timeout=self.request.timeout)
+        self.client = client
         if self._registered:
             super().registered()
 

@@ -234,8 +234,12 @@ class RpcServer:
 
     def ended(self, call: WireCall) -> None:
         """Forget a call."""
-        under_way = self._calls.get(call.client)
-        if under_way is None or under_way.pop(call.request.id, None) is None or under_way:
+        number, under_way = call.request.id, self._calls.get(call.client)
+        # A cast is not here: its number may be that of another request.
+        if under_way is None or under_way.get(number) is not call:
+            return
+        del under_way[number]
+        if under_way:
             return
         del self._calls[call.client]
         self._beats_due.pop(call.client, None)
