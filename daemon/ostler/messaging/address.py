@@ -46,7 +46,7 @@ def transport_to(
     if server_key or secret_key:
         raise InvalidInput("keys are for addresses on a network", hint="give an address such as tcp://node2:7890")
     if address is not None:
-        from ostler.messaging.zmq.unix import path_of
+        from ostler.messaging.zmtp.unix import path_of
 
         events = path_of(address).with_name("events.sock")
         return ZmqTransport(address, f"ipc://{events}", limits=limits)

@@ -6,12 +6,17 @@ import threading
 import pytest
 
 from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted, NotRunning
-from ostler.messaging.zmq.unix import BoundSocket, path_of, probe
+from ostler.messaging.zmtp.connect import connect
+from ostler.messaging.zmtp.unix import BoundSocket, path_of
 
 
 @pytest.fixture
 def path(tmp_path_factory):
     return tmp_path_factory.mktemp("run") / "rpc.sock"
+
+
+def probe(address):
+    connect(address).close()
 
 
 def listening(path):

@@ -20,8 +20,7 @@ from ostler.errors import Conflict, ConnectionLost, NotPermitted, NotRunning
 from ostler.messaging import Access, AsyncClient, Client, Context, Dispatcher, Endpoint, Publisher, RpcServer, exposed
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq import ZmqTransport
-from ostler.messaging.zmq.listen import Peers, parse_peer
-from ostler.types import Peer
+from ostler.messaging.zmq.listen import Peers
 
 SERVER = textwrap.dedent("""
     import asyncio, sys
@@ -207,7 +206,8 @@ CLIENT = textwrap.dedent("""
 
 def run_as_nobody(folder):
     # Paths of the interpreter may be closed to others; what is imported is opened before the change of user.
-    program = CLIENT.replace("os.setgid", "import ostler.messaging.client, ostler.messaging.zmq.blocking; os.setgid", 1)
+    before = "import ostler.messaging.address, ostler.messaging.client, ostler.messaging.zmq, ostler.messaging.zmtp.blocking"
+    program = CLIENT.replace("os.setgid", f"{before}; os.setgid", 1)
     return asyncio.create_subprocess_exec(
         sys.executable, "-c", program, address(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -363,24 +363,22 @@ def test_clients_that_come_and_go_leave_no_descriptors(folder):
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "10.0.0.1", "localhost:1:2", "localhost:a:b:c", "evil:0:0:1"])
-def test_what_is_no_local_peer_is_nobody(text):
-    assert parse_peer(text) == Peer()
-
-
 def test_the_peers_that_are_remembered_are_bounded():
     class Frame:
-        def __init__(self, uid):
-            self.uid = uid
+        def __init__(self, key):
+            self.key = key
 
         def get(self, name):
-            assert name == "Peer-Address"
-            return f"localhost:{self.uid}:1:2"
+            assert name == "User-Id"
+            return self.key
 
-    peers = Peers()
-    for uid in range(5000):
-        assert peers.of(Frame(uid)).uid == uid
+    peers = Peers({"k7": "node7"})
+    for number in range(5000):
+        key = f"k{number}"
+        assert peers.by_id(b"\0" + key.encode(), Frame(key)).key == key
     assert len(peers._known) <= 4096
+    assert len(peers._by_id) <= 4096
+    assert peers.of(Frame("k7")).name == "key:node7"
 
 
 def test_not_permitted_has_its_exit_code():

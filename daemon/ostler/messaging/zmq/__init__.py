@@ -107,14 +107,13 @@ class ZmqTransport:
 
     def _listening(self, before: RouterLink | XPubLink | None) -> Listening:
         from ostler.messaging.zmq.listen import Listening
-        from ostler.messaging.zmq.tcp import BoundPort
 
         if self._door is not None:
             self._door.open(self._zmq())
         bound = before.entrance.bound if before is not None else None
         # The public key of the server is for its clients: with it, the socket would be one of theirs.
         network = self.network._replace(server="") if self.network is not None else None
-        return Listening(self.limits, None, network, self._door, before=bound if isinstance(bound, BoundPort) else None)
+        return Listening(self.limits, network, self._door, before=bound)
 
     def connect(self) -> Link:
         """See `Transport.connect`."""

@@ -13,7 +13,6 @@ import zmq
 from ostler.errors import Busy, ConnectionLost, InvalidInput, MessagingError, NotPermitted, NotRunning
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq.options import NOBLOCK, set_options
-from ostler.messaging.zmq.unix import probe
 
 if TYPE_CHECKING:
     from ostler.messaging.zmq.curve import Network
@@ -87,9 +86,6 @@ def subscriber(
 
 def _check(address: str, network: Network | None) -> None:
     """Raise what can be known of an address before there is a socket."""
-    if not address.startswith("tcp://"):
-        probe(address)
-        return
     from ostler.messaging.zmq.tcp import parse
 
     parse(address)

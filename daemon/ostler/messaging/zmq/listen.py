@@ -1,4 +1,4 @@
-"""Brings a server's socket to its address: bound by us, or handed over; and tells who is at the other end."""
+"""Brings a server's socket to its port, and tells who is at the other end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ostler.errors import InvalidInput, MessagingError
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq.curve import DOMAIN, Network
 from ostler.messaging.zmq.options import set_options
-from ostler.messaging.zmq.tcp import BoundPort, is_tcp
-from ostler.messaging.zmq.unix import BoundSocket, path_of
+from ostler.messaging.zmq.tcp import BoundPort
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -28,14 +27,12 @@ class Listening(NamedTuple):
 
     Attributes:
         limits: What it takes.
-        fd: A listening socket that was handed over; None to make one.
         network: The keys and times of a `tcp://` address.
         door: Decides who may connect; None to let everybody in who can.
         before: The listener whose port is taken over.
     """
 
     limits: Limits
-    fd: int | None = None
     network: Network | None = None
     door: Door | None = None
     before: BoundPort | None = None
@@ -57,23 +54,12 @@ class Entrance:
     """
 
     def __init__(self, socket: Socket, address: str, how: Listening) -> None:
-        self.bound: BoundSocket | BoundPort | None = None
-        self.peers = KeyPeers(how.door.names if how.door is not None else {}) if is_tcp(address) else Peers()
+        self.peers = Peers(how.door.names if how.door is not None else {})
         set_options(socket, how.limits, how.network)
-        if is_tcp(address):
-            if how.network is None:
-                raise InvalidInput(
-                    f"{address} cannot be listened on without a key", hint="see `secret_key` in [network]"
-                )
-            self.bound = BoundPort(address, how.before)
-            address, fd = self.bound.address, self.bound.descriptor()
-        elif how.fd is None:
-            self.bound = BoundSocket(path_of(address), how.limits.socket_mode)
-            # ZeroMQ closes the descriptor from now on; if Python did as well, it would abort the process.
-            fd = self.bound.detach()
-        else:
-            fd = how.fd
-        self.address = address
+        if how.network is None:
+            raise InvalidInput(f"{address} cannot be listened on without a key", hint="see `secret_key` in [network]")
+        self.bound = BoundPort(address, how.before)
+        self.address, fd = self.bound.address, self.bound.descriptor()
         self.watch: Watch | None = None
         if how.door is not None:
             self.watch = how.door.watch(socket, address)
@@ -85,8 +71,7 @@ class Entrance:
         try:
             socket.bind(self.address)
         except zmq.ZMQError as error:
-            if self.bound is not None:
-                os.close(fd)
+            os.close(fd)
             self.close()
             raise MessagingError(f"{self.address} cannot be used: {error}", address=self.address) from error
 
@@ -94,18 +79,18 @@ class Entrance:
         """Let go of the address. Before the socket is closed."""
         if self.watch is not None:
             self.watch.close()
-        if self.bound is not None:
-            self.bound.unlink()
+        self.bound.unlink()
 
 
 class Peers:
-    """Who sent a message, from what ZeroMQ keeps of its connection.
+    """Who sent a message over a network: the key that its connection has proved to hold.
 
-    libzmq asks the kernel once, when the connection is made, so that this is right even if the descriptor has been
-    closed and used again since.
+    Args:
+        names: The names of public keys; others are shown by their first characters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
         self._known: dict[str, Peer] = {}
         self._by_id: dict[bytes, Peer] = {}
 
@@ -124,34 +109,6 @@ class Peers:
     def of(self, frame: zmq.Frame) -> Peer:
         """Return the peer of a message."""
         try:
-            address = str(frame.get("Peer-Address"))
-        except zmq.ZMQError:  # a message of ZeroMQ's own, when a connection has ended
-            return _NOBODY
-        found = self._known.get(address)
-        if found is None:
-            if len(self._known) >= _PEERS_LIMIT:
-                self._known.clear()
-            found = self._known[address] = parse_peer(address)
-        return found
-
-
-_NOBODY = Peer()
-
-
-class KeyPeers(Peers):
-    """Who sent a message over a network: the key that its connection has proved to hold.
-
-    Args:
-        names: The names of public keys; others are shown by their first characters.
-    """
-
-    def __init__(self, names: Mapping[str, str]) -> None:
-        super().__init__()
-        self._names = names
-
-    def of(self, frame: zmq.Frame) -> Peer:
-        """Return the peer of a message."""
-        try:
             key = str(frame.get("User-Id"))
         except zmq.ZMQError:  # a message of ZeroMQ's own, when a connection has ended
             return _NOBODY
@@ -163,10 +120,4 @@ class KeyPeers(Peers):
         return found
 
 
-def parse_peer(address: str) -> Peer:
-    """Return the peer behind `localhost:UID:GID:PID`, which is how ZeroMQ writes the credentials of a unix socket."""
-    parts = address.split(":")
-    if len(parts) != 4 or parts[0] != "localhost" or not all(part.isdecimal() for part in parts[1:]):
-        return _NOBODY
-    uid, gid, pid = (int(part) for part in parts[1:])
-    return Peer(uid, gid, pid, f"uid {uid}")
+_NOBODY = Peer()

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 from ostler.types import Peer
 
-_CREDENTIALS_SIZE = 12
-
 
 class _Connection(NamedTuple):
     peer: Peer
@@ -45,6 +43,4 @@ class Standing:
 
 
 def _far_end(connection: socket.socket) -> Any:
-    if connection.family == socket.AF_UNIX:
-        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_SIZE)
     return connection.getpeername()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted
-from ostler.messaging.zmq.unix import BACKLOG
+from ostler.messaging.zmtp.unix import BACKLOG
 
 SCHEME = "tcp://"
 _ATTACH_REUSEPORT_CBPF = 51
@@ -131,9 +131,7 @@ def cut(descriptor: int, address: str) -> None:
     The duplicate holds on to what was looked at, should the descriptor be closed and used again meanwhile.
     """
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        local = connection.getsockname()
-        ours = f"ipc://{local}" == address if isinstance(local, str) else parse(address).port == local[1]
-        if ours:
+        if parse(address).port == connection.getsockname()[1]:
             connection.shutdown(socket.SHUT_RDWR)
 
 

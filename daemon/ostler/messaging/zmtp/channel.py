@@ -9,7 +9,11 @@ from collections.abc import Callable
 _CHUNK = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
 _STUCK = 4 * 1024 * 1024
-"""Bytes that may wait to be sent; beyond that whoever they are for does not read."""
+"""Bytes that may wait for one who takes nothing, and bytes that are sent at once."""
+_MOST = 256 * 1024 * 1024
+"""Bytes that may wait for one who reads: many calls at once may have large results."""
+_PATIENCE = 2.0
+"""Seconds after which one who has taken nothing does not read."""
 
 
 class Channel:
@@ -39,6 +43,7 @@ class Channel:
         self._view = memoryview(buffer)
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
+        self._moved_at = 0.0
         self._held: list[bytes] | None = None
         self._closed = False
         self._loop.add_reader(connected.fileno(), self._readable)
@@ -51,7 +56,8 @@ class Channel:
     @property
     def stuck(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
-        return len(self._waiting) > _STUCK
+        waiting = len(self._waiting)
+        return waiting > _STUCK and (waiting > _MOST or self._loop.time() - self._moved_at > _PATIENCE)
 
     def write(self, data: bytes) -> None:
         """Send, as far as that goes now; the rest waits."""
@@ -115,6 +121,7 @@ class Channel:
             return
         if sent < len(data):
             self._waiting += memoryview(data)[sent:]
+            self._moved_at = self._loop.time()
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def _writable(self) -> None:
@@ -124,6 +131,7 @@ class Channel:
             return
         except OSError:
             sent = len(self._waiting)
+        self._moved_at = self._loop.time()
         del self._waiting[:sent]
         if not self._waiting:
             self._loop.remove_writer(self._socket.fileno())

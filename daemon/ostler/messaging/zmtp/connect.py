@@ -6,8 +6,8 @@ import errno
 import socket
 
 from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
-from ostler.messaging.zmq.unix import path_of
 from ostler.messaging.zmtp.talk import Part, Talk, hello
+from ostler.messaging.zmtp.unix import path_of
 
 CALLER = Part(hello(b"DEALER"), frozenset({b"ROUTER", b"DEALER", b"REP"}))
 LISTENER = Part(hello(b"SUB"), frozenset({b"XPUB", b"PUB"}))

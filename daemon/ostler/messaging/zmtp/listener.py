@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 from ostler.clock import Clock, SystemClock
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.transport import Limits, OnGarbage, ignore_garbage
-from ostler.messaging.zmq.unix import BoundSocket, path_of
 from ostler.messaging.zmtp.channel import Channel, new_buffer
 from ostler.messaging.zmtp.talk import Part, Talk, TalkError, refusal
+from ostler.messaging.zmtp.unix import BoundSocket, path_of
 from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class Client:
 
     def _rest(self, talk: Talk) -> None:
         for answer in talk.answers:
-            self.channel.write(answer)
+            if not self.channel.stuck:
+                self.channel.write(answer)
         talk.answers.clear()
         for _ in range(talk.several):
             self._listener.on_garbage(self.peer, "frames", "a message of several frames")

@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted, NotRunning
+from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted
 
 BACKLOG = 1024
 PATH_MAX = 107
@@ -118,31 +118,6 @@ def _bind_error(path: Path, error: OSError) -> MessagingError | NotPermitted:
         )
     return MessagingError(
         f"the socket {path} cannot be made: {error.strerror}", hint="does its folder exist?", path=path
-    )
-
-
-def probe(address: str) -> None:
-    """See whether somebody listens.
-
-    Raises:
-        NotRunning: Nobody does.
-        NotPermitted: This user may not use the socket.
-        InvalidInput: It is no address of a unix socket.
-    """
-    path = path_of(address)
-    code = _connect(path)
-    if code in (0, errno.EAGAIN):  # EAGAIN: somebody does, and is busy taking others in
-        return
-    if code in (errno.EACCES, errno.EPERM):
-        raise NotPermitted(
-            f"the socket {path} may not be used by this user",
-            hint="ask as root or as the daemon's user, or have an administrator open it (`socket_mode`, [access])",
-            path=path,
-        )
-    raise NotRunning(
-        f"the daemon is not running: nobody listens on {path}",
-        hint="start it with `ostler run` or `systemctl start ostler`",
-        path=path,
     )
 
 
