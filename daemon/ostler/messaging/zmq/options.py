@@ -30,9 +30,6 @@ def set_options(socket: Socket, limits: Limits, network: Network | None = None) 
     socket.set(zmq.MAXMSGSIZE, limits.max_message_size * HARD_SIZE_FACTOR)
     socket.set(zmq.SNDHWM, limits.queue)
     socket.set(zmq.RCVHWM, limits.queue)
-    # On unix sockets the kernel tells at once that a peer has died, and a peer that is stopped (Ctrl-Z) has not:
-    # heartbeats are for networks.
-    socket.set(zmq.HEARTBEAT_IVL, 0)
     # A connection that does not speak ZeroMQ is closed after this many milliseconds.
     socket.set(zmq.HANDSHAKE_IVL, 5000)
     # A client that has lost its server says so to its callers and connects anew with the next call; going on quietly
