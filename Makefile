@@ -3,6 +3,7 @@
 #   PYTHON=…  the interpreter for .venv
 #   ROOT=…    the folder of the daemon of `make run` and `make demo`
 #   ARGS=…    more options for pytest (make test), ostler (make run) or the benchmarks (make bench, make bench-peers)
+#           and the fuzzer (make fuzz ARGS="--minutes 10 --seed 5")
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -70,6 +71,14 @@ bench: $(STAMP) ## Measure against the budgets, as ratios to a bare echo in the 
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## Measure beside what users have today: message brokers, gRPC, Pyro5, HTTP, D-Bus
 	@exec $(BIN)/python tests/bench/peers/run.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Send what no honest peer would, ten minutes long; stops where something gives way
+	@exec $(BIN)/python tests/fuzz/run.py $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## Make a million calls through the daemon and see that it does not grow (a minute)
+	@exec $(BIN)/python tests/fuzz/soak.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was made, but not the volumes below ./.ostler

@@ -178,3 +178,11 @@ def test_results_are_decoded_to_the_type_that_is_asked_for():
 
 def test_a_lenient_client_says_so():
     assert fields(Caller(lenient=True).ask()[1])[8] == 1
+
+
+@pytest.mark.parametrize("interval", [1e300, float("inf")])
+def test_no_server_makes_itself_be_waited_for_without_end(interval):
+    caller = Caller(timeout=None)
+    pending, _ = caller.ask()
+    caller.core.receive(encode_message(Beat(1, [1], interval)))
+    assert caller.core.due(pending) == caller.clock.monotonic() + 240

@@ -116,7 +116,11 @@ def test_what_is_sent_in_one_turn_of_the_loop_comes_whole_and_in_order(address):
     asyncio.run(test())
 
 
-def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address):
+def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address, monkeypatch):
+    import ostler.messaging.zmtp.channel as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+
     async def test():
         served = Served(address)
         deaf = socket.socket(socket.AF_UNIX)
@@ -134,6 +138,51 @@ def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address
         await until(lambda: 1 in served.gone)
         assert not served.link.send(1, b"z")
         link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_one_that_reads_gets_all_however_much_waits_for_it(address):
+    async def test():
+        served = Served(address)
+        got = []
+        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+        link.send(b"x")
+        await until(lambda: got)
+        for _ in range(40):
+            assert served.link.send(1, b"y" * 1_000_000)
+        await until(lambda: len(got) == 41)
+        assert served.link.dropped == 0
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address, monkeypatch):
+    import ostler.messaging.zmtp.channel as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(module, "_STUCK", 10_000)
+
+    async def test():
+        served = Served(address)
+        deaf = socket.socket(socket.AF_UNIX)
+        deaf.connect(address.removeprefix("ipc://"))
+        deaf.sendall(hello(b"DEALER") + frame(b"x"))
+        await until(lambda: served.peers)
+        deaf.setblocking(False)
+        ping = b"\x04\x17\x04PING\0\0" + b"c" * 16
+        for _ in range(300):
+            try:
+                deaf.send(ping * 1000)
+            except BlockingIOError:
+                pass
+            await asyncio.sleep(0)
+        (client,) = served.link.listener.clients.values()
+        assert len(client.channel._waiting) < 100_000
+        deaf.close()
         served.link.close()
 
     asyncio.run(test())

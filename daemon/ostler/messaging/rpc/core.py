@@ -46,6 +46,8 @@ MISSED_BEATS = 4
 """After so many intervals without a sign of life a server counts as dead."""
 _FIRST_INTERVAL = 1.0
 """The interval of the beats in seconds until the server has told its own."""
+_LONGEST_INTERVAL = 60.0
+"""No server beats more seldom (`beat_interval`); what says it does must not be waited for without end."""
 _DECODERS_LIMIT = 256
 _GRACE = 0.25
 """Seconds beyond a deadline that the server's own answer may take; it says more than ours."""
@@ -344,7 +346,7 @@ class ClientCore:
         return ()
 
     def _beat(self, beat: Beat) -> None:
-        self._interval = max(beat.interval, _FIRST_INTERVAL)
+        self._interval = min(max(beat.interval, _FIRST_INTERVAL), _LONGEST_INTERVAL)
         now = self._clock.monotonic()
         for number in beat.ids:
             if (pending := self._pending.get(number)) is not None:

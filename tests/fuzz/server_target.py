@@ -1,0 +1,284 @@
+"""Depth two: frames into the server of calls, whatever is under way there, with honest clients in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from mutator import Mutator, encode
+from subject import Shop, Slow, corpus, to_server
+from watch import Watch, Wrong, same
+
+from ostler.aio import Inbox, WorkerPool
+from ostler.clock import SystemClock
+from ostler.errors import BadEnvelope
+from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
+from ostler.messaging.envelope import (
+    Accepted,
+    Failure,
+    Reply,
+    Request,
+    decode_to_client,
+    decode_to_server,
+    encode_message,
+    peek,
+)
+from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.keeping import Keeping
+from ostler.types import Peer
+
+LIMIT = 4096
+CLIENTS = 8
+_HONEST = "honest"
+_EVERY = 200
+_BATCH = 40
+_QUIET_EVERY = 10_000
+PEERS = [Peer(0, 0, 1, "uid 0"), Peer(1000, 1000, 2, "uid 1000"), Peer(4000, 4000, 3, "uid 4000")]
+"""An admin, a viewer and a stranger."""
+Step = tuple[int, bytes]
+
+
+class Wire:
+    """The server's link; keeps the books of who was asked what and got which answers."""
+
+    address = "fuzz"
+
+    def __init__(self) -> None:
+        self.asked: Counter[tuple[object, int]] = Counter()
+        self.honest: dict[int, bytes] = {}
+        self.gone: set[object] = set()
+        self.answered = 0
+        self.wrong = ""
+
+    def start(self, receive: Any) -> None:
+        """See `ServerLink.start`."""
+        self.receive = receive
+
+    def send(self, client: object, data: bytes) -> bool:
+        """See `ServerLink.send`."""
+        if client in self.gone:
+            return False
+        answer = decode_to_client(data)
+        if client == _HONEST:
+            if type(answer) is Reply:
+                self.honest[answer.id] = bytes(answer.result)
+            elif type(answer) in (Failure, Accepted):
+                self.wrong = f"an honest client was answered with {answer}"
+        elif type(answer) in (Reply, Failure, Accepted):
+            place = (client, answer.id)
+            self.answered += 1
+            self.asked[place] -= 1
+            if self.asked[place] < 0:
+                self.wrong = f"{place} had more answers than requests, at last {answer}"
+        return True
+
+    def hold(self) -> None:
+        """See `ServerLink.hold`."""
+
+    def let_go(self) -> None:
+        """See `ServerLink.let_go`."""
+
+    def close(self) -> None:
+        """See `ServerLink.close`."""
+
+
+class ServerTarget:
+    """A server whose clients are eight that send anything and one that is honest."""
+
+    name = "server"
+    frames_a_round = 20_000
+
+    def steps(self, seed: str, frames: int) -> Iterator[Step]:
+        """Return (client, frame) pairs; a client of -1 - n stands for the end of client n's connection."""
+        mutator = Mutator(seed, corpus("server", to_server))
+        leaves = mutator.dice.random() < 0.5
+        for number in range(frames):
+            client = mutator.number(CLIENTS)
+            if leaves and number % 500 == 499:
+                yield -1 - client, b""
+            data = mutator.any(to_server(mutator))
+            yield client, data if number % 300 else data + bytes(LIMIT)
+
+    def run(self, steps: Iterator[Step]) -> int:
+        """Send everything; return how many frames went by."""
+        return asyncio.run(self._main(steps))
+
+    async def _main(self, steps: Iterator[Step]) -> int:
+        with Watch() as watch:
+            world = World(watch)
+            try:
+                await world.send(steps)
+                await world.quiet()
+                world.check_books()
+            finally:
+                await world.close()
+            watch.check()
+        return world.frames
+
+
+class World:
+    """A dispatcher and a server, and what is known of them from outside."""
+
+    def __init__(self, watch: Watch, wire: Any = None) -> None:
+        watch.on_loop(asyncio.get_running_loop())
+        self.watch = watch
+        self.wire = wire or Wire()
+        self.inbox = Inbox(asyncio.get_running_loop())
+        self.clock = SystemClock()
+        limits = DispatcherLimits(max_streams=60, max_streams_per_peer=20)
+        self.dispatcher = Dispatcher(Access(viewer=["1000"]), self.clock, self.inbox, host="here", limits=limits)
+        self.server = RpcServer(
+            self.wire, self.dispatcher, self.inbox, max_message_size=LIMIT, max_in_flight_per_peer=40
+        )
+        self.server.keeping = Keeping(answers=50, size=20_000, grace=0.05)
+        self.slow = Slow()
+        self.pools = [WorkerPool("shop", 2), WorkerPool("slow", 2, queue_limit=50)]
+        self.dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), self.pools[0]))
+        self.dispatcher.add_endpoint(Endpoint("slow", "here", self.slow, self.pools[1]))
+        self.dispatcher._endpoints["slow"].max_in_flight = 150
+        self.server.start()
+        self.names: list[int] = list(range(CLIENTS))
+        self.frames = self.fine = self.controls = self.readable = 0
+        self._turns = 0
+
+    async def send(self, steps: Iterator[Step]) -> None:
+        """Send everything, many frames in each turn of the loop, and calls of an honest client in between."""
+        loop = asyncio.get_running_loop()
+        more = True
+        while more:
+            done = loop.create_future()
+            loop.call_soon(self._some, steps, done)
+            more = await done
+            self._turns += 1
+            if self._turns % (_EVERY // _BATCH) == 0:
+                await self._be_honest()
+            if self._turns % (_QUIET_EVERY // _BATCH) == 0:
+                await self.quiet()
+                self.slow.hold_back()
+            if self.wire.wrong:
+                raise Wrong(self.wire.wrong)
+            self.watch.check()
+
+    def _some(self, steps: Iterator[Step], done: asyncio.Future[bool]) -> None:
+        """Send a few frames as a transport does: not from within a task."""
+        try:
+            for _ in range(_BATCH):
+                step = next(steps, None)
+                if step is None:
+                    done.set_result(False)
+                    return
+                self._one(*step)
+            self.dispatcher.await_quick()
+        except Exception as error:
+            done.set_exception(error)
+            return
+        done.set_result(True)
+
+    def _one(self, client: int, data: bytes) -> None:
+        if client < 0:
+            gone = self.names[-1 - client]
+            self.wire.gone.add(gone)
+            self.server._forget(gone)
+            self.names[-1 - client] += CLIENTS
+            return
+        name = self.names[client]
+        self.frames += 1
+        self._book(name, data)
+        self.server._receive(name, data, PEERS[client % 3])
+
+    def _book(self, name: int, data: bytes) -> None:
+        """Note what is to be answered."""
+        try:
+            if len(data) > LIMIT:
+                raise BadEnvelope("too large")
+            message = decode_to_server(data)
+        except BadEnvelope:
+            head = peek(data)
+            if len(head) > 2:
+                self.readable += 1
+                self.wire.asked[name, head[2]] += 1
+            return
+        self.fine += 1
+        if type(message) is Request:
+            self.wire.asked[name, message.id] += 1
+        else:
+            self.controls += 1
+
+    async def _be_honest(self) -> None:
+        """Make a call that is answered at once, and one in the pool that is answered soon."""
+        number, text, loop = self.frames, f"call {self.frames}", asyncio.get_running_loop()
+        for method in ("echo", "quick"):
+            if method == "quick" and self._turns % 50:
+                continue
+            call = encode([1, 1, number, "shop", method, {"text": text}])
+            loop.call_soon(self.server._receive, _HONEST, call, PEERS[1])
+            for _ in range(3 if method == "echo" else 2000):
+                await asyncio.sleep(0 if method == "echo" else 0.001)
+                if number in self.wire.honest:
+                    break
+            else:
+                raise Wrong(f"an honest call of {method} had no answer")
+            same("an honest answer", self.wire.honest.pop(number), encode(text))
+
+    async def quiet(self) -> None:
+        """Let go what is held, give streams their credit, and see that all has ended."""
+        self.slow.let_go()
+        for _ in range(4000):
+            if not self.dispatcher._under_way and not self.server._calls and not any(p.in_flight() for p in self.pools):
+                break
+            for client, calls in list(self.server._calls.items()):
+                for number, call in list(calls.items()):
+                    if self.dispatcher.streams is not None and call in self.dispatcher.streams._open:
+                        self.server._receive(client, encode([3, 1, number, 1000]), PEERS[0])
+            await asyncio.sleep(0.002)
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        dispatcher, server = self.dispatcher, self.server
+        same("requests under way", [call.where for call in dispatcher._under_way], [])
+        same("requests that clients wait for", server._calls, {})
+        same("beats that are due", server._beats_due, {})
+        same("reserved", (dispatcher._reserved, dispatcher._in_threads), (0, 0))
+        for endpoint in dispatcher.endpoints():
+            same(f"in flight at {endpoint.topic}", endpoint.in_flight, 0)
+            same("in flight of methods", {m.stats.in_flight for m in endpoint.methods.values()}, {0})
+        if dispatcher.streams is not None:
+            same("streams", (dispatcher.streams.open, dict(dispatcher.streams._clients)), (0, {}))
+        if server.duplicates is not None:
+            stats = server.duplicates.stats()
+            same("repeats under way", stats["under_way"], 0)
+            if stats["ids"] > 500 or stats["answers"] > 50 or stats["bytes"] > 20_000:
+                raise Wrong(f"more is kept for repeats than may be: {stats}")
+        threads = sum(pool.threads for pool in self.pools)
+        if threads > 4:
+            raise Wrong(f"{threads} threads")
+
+    def check_books(self) -> None:
+        """Check that everything was counted, and answered as often as it had to be."""
+        garbage, duplicates = self.server.garbage, self.server.duplicates
+        bad = sum(garbage.values()) - garbage["duplicate"]
+        same("garbage counted", bad, self.frames - self.fine)
+        stray = sum(self.server.stray.values())
+        if stray > self.controls + self.frames:
+            raise Wrong(f"{stray} strays of {self.controls}")
+        unknown = set(garbage) - {"empty", "large", "msgpack", "shape", "version", "kind", "duplicate"}
+        same("reasons that nobody knows", unknown, set())
+        if not self.wire.gone:
+            joined = duplicates.joined if duplicates is not None else 0
+            same("requests without an answer", sum(self.wire.asked.values()), garbage["duplicate"] + joined)
+
+    async def close(self) -> None:
+        """End everything."""
+        self.slow.let_go()
+        self.dispatcher.close()
+        self.server.close()
+        for pool in self.pools:
+            pool.close()
+            same("threads that go on", await asyncio.to_thread(pool.join, 5), [])
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+__all__ = ["ServerTarget", "encode_message"]

@@ -1,0 +1,54 @@
+"""The fuzzer itself: the same seed gives the same frames, and what gives way is found, written down and found again."""
+
+import msgspec
+import pytest
+import run
+from mutator import Mutator
+from subject import to_server
+
+from ostler.messaging import RpcServer
+from ostler.messaging.zmtp.talk import Talk
+
+
+@pytest.mark.parametrize("name", run.TARGETS)
+def test_a_round_follows_from_its_seed_alone(name):
+    first, again, other = (list(run.TARGETS[name]().steps(seed, 300)) for seed in ("1", "1", "2"))
+    assert first == again
+    assert first != other
+
+
+def test_messages_are_real_wrong_and_no_messages_at_all():
+    mutator = Mutator(1, [b"corpus"])
+    found = [mutator.any(to_server(mutator)) for _ in range(2000)]
+    assert len(set(found)) > 1500
+    assert any(not data for data in found)
+    assert sum(_is_array(data) for data in found) > 500
+
+
+def _is_array(data):
+    try:
+        return isinstance(msgspec.msgpack.decode(data), list)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+
+
+@pytest.mark.parametrize(("name", "part", "method"), [("server", RpcServer, "_control"), ("talk", Talk, "_take_ready")])
+def test_a_defect_is_found_written_down_and_found_again(name, part, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "FAILED", tmp_path / "build" / "fuzz")
+
+    def broken(*_):
+        raise KeyError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part, method, broken)
+        with pytest.raises(AssertionError, match=rf"{name} gave way in round 3 of seed 7.*a defect"):
+            run.run_round(name, 7, 3, 3000)
+        (file,) = (tmp_path / "build" / "fuzz").iterdir()
+        with pytest.raises(KeyError, match="a defect"):
+            run.replay(file)
+    assert run.replay(file) > 0
+
+
+def test_make_fuzz_ends_with_the_time_and_says_how_far_it_came(capsys):
+    assert run.main(["--target", "talk", "--seed", "1", "--minutes", "0"]) == 0
+    assert "20,0" in capsys.readouterr().out
