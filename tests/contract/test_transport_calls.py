@@ -551,7 +551,7 @@ def test_trap_a_caller_that_goes_away(world_of):
     asyncio.run(test())
 
 
-def test_a_server_that_goes_away_is_known_at_once(world_of):
+def test_trap_a_server_that_goes_away_is_known_at_once(world_of):
     async def test():
         async with world_of() as world:
             shop = Shop()
@@ -574,7 +574,7 @@ def test_a_server_that_goes_away_is_known_at_once(world_of):
     asyncio.run(test())
 
 
-def test_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
+def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
     async def test():
         async with world_of() as world:
             shop = Shop()

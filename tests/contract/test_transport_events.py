@@ -169,6 +169,11 @@ def test_trap_a_subscriber_that_vanishes(world_of):
                         pass
                 world.publisher.publish("volume", "created")
                 assert (await anext(stays)).number == 1
+                assert world.publisher.link.subscribers
+            async with asyncio.timeout(5):
+                while world.publisher.link.subscribers:  # nothing is kept for those who have gone
+                    world.publisher.publish("volume", "created")
+                    await asyncio.sleep(0.01)
 
     asyncio.run(test())
 

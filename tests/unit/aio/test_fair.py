@@ -1,5 +1,7 @@
 """The queue that is fair between clients."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,7 @@ def test_everything_comes_out_once_and_nobody_waits_for_more_than_one_of_each_ot
     queue = filled(1000, *[(client, (client, number)) for client, number in pairs])
     order = [queue.pop() for _ in pairs]
     for client in "abc":
-        assert [item for item in order if item[0] == client] == [(who, number) for who, number in pairs if who == client]
+        mine = [(who, number) for who, number in pairs if who == client]
+        assert [item for item in order if item[0] == client] == mine
         turns = [at for at, item in enumerate(order) if item[0] == client]
-        assert all(later - earlier <= 3 for earlier, later in zip(turns, turns[1:], strict=False))
+        assert all(later - earlier <= 3 for earlier, later in pairwise(turns))

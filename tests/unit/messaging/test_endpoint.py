@@ -1,4 +1,3 @@
-
 import pytest
 
 from ostler.aio import WorkerPool

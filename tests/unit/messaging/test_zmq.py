@@ -206,7 +206,9 @@ CLIENT = textwrap.dedent("""
 
 def run_as_nobody(folder):
     # Paths of the interpreter may be closed to others; what is imported is opened before the change of user.
-    before = "import ostler.messaging.address, ostler.messaging.client, ostler.messaging.zmq, ostler.messaging.zmtp.blocking"
+    before = (
+        "import ostler.messaging.address, ostler.messaging.client, ostler.messaging.zmq, ostler.messaging.zmtp.blocking"
+    )
     program = CLIENT.replace("os.setgid", f"{before}; os.setgid", 1)
     return asyncio.create_subprocess_exec(
         sys.executable, "-c", program, address(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT

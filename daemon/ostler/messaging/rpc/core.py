@@ -194,9 +194,7 @@ class ClientCore:
             pending.until = pending.seen + left
         return pending, data
 
-    def _other(
-        self, ask: Ask, settle: Settle, flags: int, credit: int, request_id: str
-    ) -> tuple[Pending, bytes]:
+    def _other(self, ask: Ask, settle: Settle, flags: int, credit: int, request_id: str) -> tuple[Pending, bytes]:
         """Return a request that is no plain one; as `request`."""
         number = next(self._numbers)
         context = current_context()

@@ -17,7 +17,14 @@ _ENTRY = re.compile(r"(?P<name>\*{0,2}\w+)(\s*\([^)]*\))?:\s*(?P<text>.*)")
 
 
 def describe_method(
-    topic: str, name: str, exposure: Exposure, signature: Signature, doc: str, *, version: str, schema: bool,
+    topic: str,
+    name: str,
+    exposure: Exposure,
+    signature: Signature,
+    doc: str,
+    *,
+    version: str,
+    schema: bool,
     role: str = "",
 ) -> MethodDescription:
     """Return what there is to say of a method.
