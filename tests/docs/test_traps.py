@@ -27,6 +27,11 @@ DRIVERS = "tests/unit/driver/test_drivers.py::test_trap_"
 CALLS = "tests/contract/test_transport_calls.py::test_trap_"
 STREAMS = "tests/contract/test_transport_streams.py::test_trap_"
 RETRIES = "tests/contract/test_transport_retries.py::test_trap_"
+WRONG = "tests/contract/test_transport_traps.py::test_trap_"
+REAL_RPC = "tests/functional/test_rpc_traps.py::test_trap_"
+GARBAGE = "tests/functional/test_garbage.py::test_trap_"
+HOSTS = "tests/functional/test_hosts.py::test_trap_"
+WRITER = "tests/unit/store/test_writer.py::test_trap_"
 ENDPOINT = "tests/unit/messaging/test_endpoint.py::test_trap_"
 SIGNATURE = "tests/unit/messaging/test_signature.py::test_trap_"
 DUPLICATES = "tests/unit/messaging/test_duplicates.py::test_trap_"
@@ -105,23 +110,36 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "RPC": {
-        "10,000 calls to a missing method": [CALLS + "10000_calls_to_a_missing_method"],
-        "a method that is not exposed": [ENDPOINT + "a_method_that_is_not_exposed"],
+        "10,000 calls to a missing method": [
+            REAL_RPC + "10000_calls_to_a_missing_method",
+            CALLS + "10000_calls_to_a_missing_method",
+            WRONG + "10000_calls_to_a_missing_method_leave_no_descriptor_and_no_thread",
+        ],
+        "a method that is not exposed": [
+            WRONG + "a_method_that_is_not_exposed", ENDPOINT + "a_method_that_is_not_exposed",
+        ],
         "arguments of the wrong type, too many, too few, unknown": [
+            WRONG + "arguments_of_the_wrong_type_too_many_too_few_unknown",
             SIGNATURE + "arguments_of_the_wrong_type_too_many_too_few_unknown",
         ],
         "a caller that goes away": [
             CALLS + "a_caller_that_goes_away", STREAMS + "a_reader_that_goes_away",
             RETRIES + "a_connection_that_is_lost_while_a_request_that_may_come_again_is_served",
-            REAL_STREAMS + "a_reader_that_is_killed_ends_its_stream",
+            REAL_RPC + "a_caller_that_is_killed", REAL_STREAMS + "a_reader_that_is_killed_ends_its_stream",
         ],
         "a server that dies in the middle": [
+            CALLS + "a_server_that_goes_away_is_known_at_once",
+            CALLS + "a_server_that_falls_silent_is_known_before_the_deadline",
             "tests/unit/messaging/test_zmq.py::test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second",
             "tests/unit/messaging/test_zmq.py::test_trap_a_server_that_dies_is_known_to_the_sync_client_too",
             STREAMS + "a_server_that_dies_in_a_stream",
             STREAMS + "a_server_that_falls_silent_in_a_stream",
+            REAL_RPC + "a_daemon_that_is_killed_under_a_call",
             REAL_STREAMS + "a_daemon_that_is_killed_in_the_middle_of_a_stream_is_known_within_5_seconds",
             REAL_STREAMS + "a_daemon_that_is_killed_under_a_call_that_may_come_again_is_known_within_5_seconds",
+            HOSTS + "a_server_on_another_host_that_dies_in_the_middle_is_known_within_seconds",
+            HOSTS + "a_cable_that_is_pulled_is_known_within_seconds_and_found_again",
+            HOSTS + "a_connection_that_is_open_on_one_side_only",
         ],
         "a deadline that has passed before work begins": [CALLS + "a_deadline_that_has_passed_before_work_begins"],
         "cancel of a sync and of an async method": [
@@ -134,17 +152,35 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             DUPLICATES + "a_request_that_may_come_again_is_not_the_request_of_somebody_else",
         ],
         "a full queue": [CALLS + "a_full_queue", STREAMS + "a_slow_reader_of_large_items_costs_the_server_no_memory"],
-        "an oversized message": [CALLS + "an_oversized_message", STREAMS + "an_item_that_is_too_large"],
-        "garbage frames, truncated and random": [
+        "an oversized message": [
+            CALLS + "an_oversized_message", STREAMS + "an_item_that_is_too_large",
+            GARBAGE + "a_frame_far_above_the_limit_costs_its_sender_the_connection_and_nobody_else",
+        ],
+        "garbage frames, truncated and random (fuzzed)": [
             "tests/contract/test_transport_garbage.py::test_trap_garbage_frames_truncated_and_random",
+            GARBAGE + "random_truncated_oversized_and_empty_frames_are_counted_and_others_are_answered",
             "tests/unit/messaging/test_envelope.py::test_trap_random_bytes_are_never_more_than_a_bad_envelope",
+            "tests/unit/messaging/test_envelope.py::"
+            "test_trap_truncated_and_bent_messages_are_never_more_than_a_bad_envelope",
             "tests/unit/messaging/test_streams.py::test_trap_credit_that_is_none_negative_huge_or_for_no_stream",
         ],
         "a reply that cannot be encoded": [
             CALLS + "a_reply_that_cannot_be_encoded", STREAMS + "an_item_that_cannot_be_encoded",
         ],
-        "an exception the client does not know": [CALLS + "an_exception_the_client_does_not_know"],
-        "a uid without a role": [CALLS + "a_uid_without_a_role"],
+        "an exception the client does not know": [
+            REAL_RPC + "an_exception_the_client_does_not_know", CALLS + "an_exception_the_client_does_not_know",
+        ],
+        "a client of an older and of a newer version": [
+            "tests/functional/test_versions.py::test_trap_a_client_of_an_older_and_of_a_newer_version",
+            WRONG + "a_client_of_an_older_and_of_a_newer_version",
+            WRONG + "a_client_that_hears_of_fields_it_does_not_know",
+        ],
+        "a uid without a role": [
+            CALLS + "a_uid_without_a_role",
+            "tests/unit/messaging/test_zmq.py::test_trap_a_uid_without_a_role_gets_nothing_on_a_real_socket",
+            "tests/functional/test_audit.py::test_trap_the_refusal_of_a_uid_without_a_role_is_kept",
+            HOSTS + "a_key_that_is_not_known_gets_nothing_and_is_logged_once",
+        ],
     },
     "Events": {
         "a subscriber that joins late": [
@@ -170,6 +206,39 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             ON_BOTH + "replay_from_a_number_goes_on_live_without_a_seam",
             ON_BOTH + "a_gap_of_a_journaled_topic_can_be_fetched_again",
         ],
+    },
+    "State": {
+        "nothing acknowledged is lost by `kill -9`": [WRITER + "kill_9_loses_nothing_that_was_acknowledged"],
+        "record deleted under a live service": [
+            "tests/unit/store/test_services.py::test_trap_record_deleted_under_a_live_service",
+        ],
+        "database locked for a minute": [
+            WRITER + "database_locked_for_a_minute",
+            "tests/unit/service/test_report.py::test_trap_database_locked_for_a_minute",
+        ],
+        "disk full and then not": [
+            WRITER + "disk_full_and_then_not",
+            "tests/unit/store/test_real_disks.py::test_trap_disk_full_and_then_not_on_a_real_one",
+        ],
+        "database read-only": [
+            WRITER + "database_read_only_for_a_while",
+            "tests/unit/store/test_database.py::test_trap_database_read_only_at_start",
+            "tests/unit/store/test_real_disks.py::test_trap_read_only_file_system_and_then_not",
+        ],
+        "database corrupt": [
+            "tests/unit/store/test_store.py::test_trap_database_corrupt_at_start_is_said_with_the_way_out",
+        ],
+        "database of a newer schema": ["tests/unit/store/test_migrate.py::test_trap_database_of_a_newer_schema"],
+        "two daemons on one host and name": [
+            "tests/unit/store/test_database.py::test_trap_two_daemons_on_one_host_and_name",
+            "tests/unit/daemon/test_core.py::test_trap_two_daemons_on_one_state",
+            LIFE + "a_second_daemon_on_the_same_root_is_refused",
+        ],
+        "clock set an hour back and forth": [
+            "tests/unit/store/test_services.py::test_trap_clock_set_an_hour_back_and_forth",
+        ],
+        "heartbeats on time during 50,000 writes": [WRITER + "heartbeats_on_time_during_50000_writes"],
+        "a stale record pins nobody": ["tests/unit/store/test_versions.py::test_trap_a_stale_record_pins_nobody"],
     },
     "Periodic": {
         "one that raises": [
@@ -201,6 +270,17 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "Machine": {
+        "no descriptors left": [
+            "tests/unit/messaging/test_zmtp_links.py::test_trap_no_descriptors_left_for_another_client",
+        ],
+        "no memory for a thread": [
+            "tests/unit/aio/test_pool.py::test_trap_no_memory_for_a_thread_refuses_the_job_and_keeps_nothing_of_it",
+        ],
+        "no space on the log": ["tests/unit/log/test_handlers.py::test_trap_no_space_on_the_log"],
+        "a read-only runtime directory": [
+            MACHINE + "a_read_only_runtime_directory",
+            "tests/unit/messaging/test_unix.py::test_trap_a_read_only_runtime_directory",
+        ],
         "a socket left over from a dead daemon, and one of a living daemon": [
             MACHINE + "a_socket_left_over_from_a_dead_daemon",
             MACHINE + "a_socket_of_a_living_daemon",
@@ -256,10 +336,11 @@ def test_no_area_has_lost_a_trap() -> None:
     assert {area: len(traps) for area, traps in TRAPS.items()} == {
         "Life": 13,
         "Plugins": 11,
-        "RPC": 14,
+        "RPC": 15,
         "Events": 5,
+        "State": 11,
         "Periodic": 7,
-        "Machine": 4,
+        "Machine": 8,
     }
 
 
