@@ -207,10 +207,8 @@ class WorkerPool:
         with self._lock:
             self._closed = True
             dropped = self._queue.clear()
+            # Not the one that stands by: it looks by itself, and its gate may be open already.
             asleep, self._idle = self._idle, []
-            if self._stands_by is not None:
-                asleep.append(self._stands_by)
-                self._stands_by = None
         for worker in asleep:
             worker.gate.release()
         for job in dropped:

@@ -3,7 +3,9 @@
 import asyncio
 import contextvars
 import logging
+import random
 import threading
+import time
 
 import pytest
 
@@ -306,3 +308,61 @@ def test_a_thousand_jobs_from_many_threads_all_end(pool):
     wide.close()
     assert wide.join(5) == []
     assert wide.in_flight() == frozenset()
+
+
+def test_close_reports_what_waited_while_a_thread_is_on_its_way_to_stand_by(gate):
+    for _ in range(50):
+        pool, dropped = WorkerPool("test", 2), Outcome()
+        meeting = threading.Barrier(3)
+        for _ in range(2):
+            pool.submit(lambda meeting=meeting: meeting.wait(10), lambda *_: None, label="meet")
+        meeting.wait(10)
+        while pool.in_flight():
+            pass
+        pool.submit(lambda: gate.wait(10), lambda *_: None, label="occupied")
+        pool.submit(lambda: None, dropped, label="short")  # wakes the other thread, which has not come yet
+        pool.close()
+        dropped.wait()
+        gate.set()
+        assert pool.join(10) == []
+        assert not pool.threads
+
+
+@pytest.mark.parametrize("size", range(2, 9))
+def test_no_job_is_left_behind_by_threads_that_sleep(size):
+    pool = WorkerPool("test", size)
+    chance = random.Random(size)
+    for _ in range(150):
+        jobs = [Outcome() for _ in range(chance.randrange(2, 2 * size))]
+        blocked = chance.randrange(0, min(size, len(jobs)))
+        freed = threading.Barrier(blocked + 1)
+        for number, job in enumerate(jobs[:-1]):
+            # Those that block are freed by the last of all, which has to find a thread while they hold theirs.
+            work = (lambda freed=freed: freed.wait(10)) if number < blocked else (lambda: None)
+            pool.submit(work, job, label="job")
+        if chance.random() < 0.2:
+            time.sleep(chance.random() * 0.003)
+        pool.submit(lambda freed=freed: freed.wait(10), jobs[-1], label="last")
+        for job in jobs:
+            assert job.wait().error is None
+    pool.close()
+    assert pool.join(10) == []
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_every_job_ends_or_is_told_so_when_the_pool_is_closed_at_any_moment(size):
+    chance = random.Random(size)
+    for _ in range(60):
+        pool = WorkerPool("test", size)
+        jobs = []
+        for _ in range(chance.randrange(1, 12)):
+            jobs.append(Outcome())
+            seconds = chance.choice((0, 0, 0, 0.0005, 0.002))
+            pool.submit(lambda seconds=seconds: time.sleep(seconds), jobs[-1], label="job")
+            if chance.random() < 0.3:
+                time.sleep(chance.random() * 0.002)
+        pool.close()
+        for job in jobs:
+            assert job.wait().error is None or isinstance(job.error, Draining)
+        assert pool.join(10) == []
+        assert not pool.threads
