@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ostler.errors import InvalidArguments, NotExposed, TargetNotFound, UnsupportedVersion
+from ostler.errors import DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound, UnsupportedVersion
 from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import Failure, Reply, decode_to_client, encode_message
 from ostler.messaging.rpc.core import Ask
@@ -124,12 +124,36 @@ def test_trap_10000_calls_to_a_missing_method_leave_no_descriptor_and_no_thread(
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("method", ["sell", "sell_in_thread"])
+def test_trap_a_deadline_that_had_passed_when_the_request_came(world_of, method):
+    async def test():
+        async with world_of() as world:
+            shop = Shop()
+            world.add("shop", shop)
+            answers = asyncio.Queue()
+            raw = world.transport.connect_async(
+                lambda data: answers.put_nowait(decode_to_client(data)), lambda error: None
+            )
+            raw.send(encode_message([1, 1, 7, "shop", method, {"what": "a"}, 0.0]))
+            async with asyncio.timeout(5):
+                answer = await answers.get()
+            assert (type(answer), answer.names[0]) == (Failure, "ostler.DeadlineExceeded")
+            with pytest.raises(DeadlineExceeded):
+                await world.client().call("shop", method, what="a", timeout=0)
+            assert await world.client().call("shop", method, what="a") == "a"
+            assert shop.runs == 1
+            raw.close()
+
+    asyncio.run(test())
+
+
 def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
     """Of the service, of the fields of a message, and of its whole format."""
 
     async def test():
         async with world_of() as world:
-            world.add("shop", Shop(), version="1.4")
+            shop = Shop()
+            world.add("shop", shop, version="1.4")
             client = world.client()
             for version in ("1.0", "1.4", ""):
                 assert await client._ask(Ask("shop", "sell", {"what": "a"}, version=version)) == "a"
@@ -144,7 +168,7 @@ def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
             )
             older = [1, 1, 7, "shop", "sell", {"what": "old"}]
             newer = [1, 1, 8, "shop", "sell", {"what": "new"}, 5.0, "id", 0, "", "", "", 0, "a field", ["another"]]
-            other_format = [1, 2, 9, {"nobody": "knows"}]
+            other_format = [1, 2, 9, "shop", "sell", {"what": "another"}]
             for message in (older, newer, other_format):
                 raw.send(encode_message(message))
             async with asyncio.timeout(5):
@@ -152,6 +176,7 @@ def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
             assert [type(answer) for answer in found] == [Reply, Reply, Failure]
             assert [answer.id for answer in found] == [7, 8, 9]
             assert found[2].facts["reason"] == "version"
+            assert shop.runs == 3 + 2
             raw.close()
 
     asyncio.run(test())

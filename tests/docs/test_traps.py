@@ -31,6 +31,7 @@ WRONG = "tests/contract/test_transport_traps.py::test_trap_"
 REAL_RPC = "tests/functional/test_rpc_traps.py::test_trap_"
 GARBAGE = "tests/functional/test_garbage.py::test_trap_"
 HOSTS = "tests/functional/test_hosts.py::test_trap_"
+ENVELOPE = "tests/unit/messaging/test_envelope.py::test_trap_"
 WRITER = "tests/unit/store/test_writer.py::test_trap_"
 ENDPOINT = "tests/unit/messaging/test_endpoint.py::test_trap_"
 SIGNATURE = "tests/unit/messaging/test_signature.py::test_trap_"
@@ -141,7 +142,10 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             HOSTS + "a_cable_that_is_pulled_is_known_within_seconds_and_found_again",
             HOSTS + "a_connection_that_is_open_on_one_side_only",
         ],
-        "a deadline that has passed before work begins": [CALLS + "a_deadline_that_has_passed_before_work_begins"],
+        "a deadline that has passed before work begins": [
+            CALLS + "a_deadline_that_has_passed_before_work_begins",
+            WRONG + "a_deadline_that_had_passed_when_the_request_came",
+        ],
         "cancel of a sync and of an async method": [
             CALLS + "cancel_of_a_sync_and_of_an_async_method",
             "tests/contract/test_transport_nested.py::test_trap_cancel_reaches_what_a_method_has_called",
@@ -159,9 +163,8 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         "garbage frames, truncated and random (fuzzed)": [
             "tests/contract/test_transport_garbage.py::test_trap_garbage_frames_truncated_and_random",
             GARBAGE + "random_truncated_oversized_and_empty_frames_are_counted_and_others_are_answered",
-            "tests/unit/messaging/test_envelope.py::test_trap_random_bytes_are_never_more_than_a_bad_envelope",
-            "tests/unit/messaging/test_envelope.py::"
-            "test_trap_truncated_and_bent_messages_are_never_more_than_a_bad_envelope",
+            ENVELOPE + "random_bytes_are_never_more_than_a_bad_envelope",
+            ENVELOPE + "truncated_and_bent_messages_are_never_more_than_a_bad_envelope",
             "tests/unit/messaging/test_streams.py::test_trap_credit_that_is_none_negative_huge_or_for_no_stream",
         ],
         "a reply that cannot be encoded": [
