@@ -1,4 +1,4 @@
-"""All of it over real unix sockets: connections that send anything, in any pieces, to the servers of calls and events."""
+"""All of it over real unix sockets: connections that send anything, in any pieces, to servers of calls and events."""
 
 from __future__ import annotations
 

@@ -69,18 +69,18 @@ class Slow:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
-        self.waiting: set[asyncio.Future[None]] = set()
+        self.waiting: dict[asyncio.Future[None], str] = {}
         self.is_open = False
 
     @exposed(role="viewer")
     async def hold(self, ctx: Context, text: str = "") -> str:
         if not self.is_open:
             future = asyncio.get_running_loop().create_future()
-            self.waiting.add(future)
+            self.waiting[future] = text
             try:
                 await future
             finally:
-                self.waiting.discard(future)
+                del self.waiting[future]
         return text
 
     @exposed(role="viewer")
@@ -101,8 +101,12 @@ class Slow:
         """Let everything end, now and from now on."""
         self.is_open = True
         self.gate.set()
-        for future in self.waiting:
-            if not future.done():
+        self.let_go_of(*self.waiting.values())
+
+    def let_go_of(self, *texts: str) -> None:
+        """Let those end that hold with one of these texts."""
+        for future, text in self.waiting.items():
+            if text in texts and not future.done():
                 future.set_result(None)
 
     def hold_back(self) -> None:
