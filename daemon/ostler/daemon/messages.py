@@ -143,6 +143,7 @@ class Messages:
         self.dispatcher.access = self.publisher.access = access
         self._events_link.keep_only(lambda peer: access.role_of(peer) is not None)
         self.dispatcher.set_policy(policy_of(configuration))
+        self.dispatcher.end_refused_streams()
         self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
         for server in (self.server, *(self.ports.servers if self.ports is not None else ())):

@@ -1,5 +1,6 @@
 import asyncio
 import stat
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,8 +9,8 @@ from ostler.clock import SystemClock
 from ostler.config import load_text, validate
 from ostler.config.paths import Paths
 from ostler.daemon.messages import Messages, access_of, zmq_transport
-from ostler.errors import MessagingError
-from ostler.messaging import AsyncClient, Context, exposed
+from ostler.errors import MessagingError, NotPermitted
+from ostler.messaging import AsyncClient, Context, Endpoint, exposed
 from ostler.messaging.memory import MemoryTransport
 from ostler.testing.virtual_time import run_virtual, virtual_clock
 from ostler.types import Peer, Role
@@ -120,3 +121,28 @@ def test_the_sockets_have_their_place_mode_and_limits(tmp_path) -> None:
         assert not paths.rpc_socket.exists()
 
     asyncio.run(main())
+
+
+def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
+    class Lamp:
+        @exposed(role="viewer", changes=False)
+        async def watch(self, ctx: Context) -> AsyncIterator[int]:
+            """Yield one item, and wait for the next for ever."""
+            yield 1
+            await asyncio.Event().wait()
+
+    async def main():
+        transport = MemoryTransport()
+        ann, ben = (transport.as_peer(Peer(uid, uid, 1, f"uid {uid}")) for uid in (4001, 4002))
+        messages, _ = made(transport, '[access]\nviewer = ["4001", "4002"]\n')
+        messages.dispatcher.add_endpoint(Endpoint("lamp", messages.dispatcher.host, Lamp(), None))
+        async with AsyncClient(transport=ann) as anns, AsyncClient(transport=ben) as bens:
+            hers, his = aiter(anns.stream("lamp", "watch")), aiter(bens.stream("lamp", "watch"))
+            assert (await anext(hers), await anext(his)) == (1, 1)
+            messages.apply(configuration('[access]\nviewer = ["4002"]\n'))
+            with pytest.raises(NotPermitted, match="uid 4001 has no role here"):
+                await anext(hers)
+            assert messages.dispatcher.streams.open == 1
+        await messages.close()
+
+    run_virtual(main())

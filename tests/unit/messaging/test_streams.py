@@ -1,6 +1,7 @@
 """The server's end of streams on a wire that the test holds: credit, in whatever order it comes, and bad input."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostler.errors import ContractError
-from ostler.messaging import Context, Endpoint, exposed
+from ostler.messaging import Access, Context, Endpoint, exposed
 from ostler.messaging.envelope import (
     CAST,
     RETRY,
@@ -28,8 +29,11 @@ from ostler.messaging.envelope import (
     encode_reply,
     encode_request,
 )
+from ostler.messaging.policy import Policy
 from ostler.messaging.rpc.core import Ask, ClientCore
+from ostler.types import Peer
 
+ROOT = Peer(0, 0, 1, "uid 0")
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 
 
@@ -325,5 +329,75 @@ def test_a_generator_needs_threads_and_a_type_that_can_travel(on_bench):
         for wrong in (Odd, NoIterator):
             with pytest.raises(ContractError, match=r"shop\.count"):
                 Endpoint("shop", "here", wrong(), bench.pool)
+
+    on_bench(test)
+
+
+def at_the_streams_timers(loop):
+    return [timer for timer in loop._scheduled if not timer.cancelled() and "ThreadStream" in repr(timer)]
+
+
+def test_credit_while_no_thread_is_free_waits_with_one_timer(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, "count", 1))
+        await until(lambda: count(bench) == 1)
+        await quiet(bench)
+        free, bench.pool.queue_limit = bench.pool.queue_limit, 0
+        for _ in range(1000):
+            send(bench, Credit(VERSION, 1, 1))
+        assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
+        await asyncio.sleep(0.12)
+        assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
+        bench.pool.queue_limit = free
+        await until(lambda: count(bench) == 1001)
+        await until(lambda: not at_the_streams_timers(asyncio.get_running_loop()))
+
+    on_bench(test)
+
+
+def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(on_bench):
+    async def test(bench):
+        bench.add("shop", Shop())
+        bench.pool.queue_limit = 10
+        stop = threading.Event()
+        for _ in range(bench.pool.size):
+            bench.pool.submit(lambda: stop.wait(10), lambda *_: None, label="occupied")
+        await until(lambda: len(bench.pool.running()) == bench.pool.size)
+        for number in range(10):
+            bench.send(request(number, "count", 1), client=number)
+        refused = [message for number in range(10) for message in bench.answers(number)]
+        assert [message.names[0] for message in refused] == ["ostler.Busy"] * 5
+        bench.send(request(1, "count", 1), client="of another", peer=Peer(0, 0, 2, "uid 0"))
+        assert bench.answers("of another") == []
+        stop.set()
+
+    on_bench(test)
+
+
+@BOTH
+def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(on_bench, method):
+    async def test(bench):
+        shop, ann, ben = Shop(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+        bench.add("shop", shop)
+        for peer in (ROOT, ann, ben):
+            bench.send(request(1, method, 2), client=peer.uid, peer=peer)
+        await until(lambda: all(count(bench, peer.uid) == 2 for peer in (ROOT, ann, ben)))
+        await quiet(bench)
+        bench.dispatcher.end_refused_streams()
+        assert bench.dispatcher.streams.open == 3
+        bench.dispatcher.access = Access(own_uid=0, operator=["4002"])
+        bench.dispatcher.end_refused_streams()
+        assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
+        await until(lambda: shop.closed == 1)
+        bench.dispatcher.set_policy(Policy({"shop.*": "admin"}))
+        bench.dispatcher.end_refused_streams()
+        assert "needs the role admin, uid 4002 has operator" in bench.answers(4002)[-1].message
+        await until(lambda: shop.closed == 2)
+        assert bench.dispatcher.streams.open == 1
+        send(bench, Cancel(VERSION, 1), client=0)
+        await until(lambda: shop.closed == 3)
 
     on_bench(test)

@@ -99,6 +99,21 @@ class Dispatcher(Topics):
         if why and self.streams is not None:
             self.streams.drain(topic, why, self.cancel)
 
+    def end_refused_streams(self) -> None:
+        """End the streams whose callers could not open them any more; after who may do what has changed."""
+        if self.streams is not None:
+            self.streams.end_refused(self._refusal, self.cancel)
+
+    def _refusal(self, call: Call) -> OstlerError | None:
+        method = self.method_at(call.request.topic, call.request.method) or call.method
+        role = self.access.role_of(call.peer)
+        if role is None:
+            return stranger(call, method)
+        if ROLE_ORDER[role] >= method.rank or call.peer is LOCAL_PEER:
+            return None
+        call.context.role = role
+        return not_permitted(call, method)
+
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
         return not self._in_threads

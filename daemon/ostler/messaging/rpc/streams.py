@@ -99,6 +99,14 @@ class Streams:
         for call in [call for call in self._open if call.request.topic == topic]:
             cancel(call, Draining(f"{call.where} was ended: {why}", topic=topic, why=why))
 
+    def end_refused(
+        self, refusal: Callable[[Call], OstlerError | None], cancel: Callable[[Call, OstlerError], None]
+    ) -> None:
+        """End the streams whose callers may not have them any more: `refusal` says which, and why."""
+        for call in list(self._open):
+            if (error := refusal(call)) is not None:
+                cancel(call, error)
+
     def _closed(self, call: Call) -> None:
         if self._open.pop(call, None) is None:
             return
@@ -274,6 +282,7 @@ class ThreadStream(Stream):
         self._posted = False
         self._running = False
         self._over = False
+        self._later: asyncio.TimerHandle | None = None
         self._variables = contextvars.copy_context()
         self._variables.run(enter, self.call.context)
         self._run()
@@ -288,7 +297,7 @@ class ThreadStream(Stream):
     def _run(self) -> None:
         assert self.call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         work = partial(self._variables.run, self._make)
-        self.call.endpoint.pool.submit(work, self._made_some, label=self.call.where)
+        self.call.endpoint.pool.submit(work, self._made_some, label=self.call.where, client=self.call.peer)
         self._running = True
 
     def _make(self) -> bool:
@@ -337,12 +346,17 @@ class ThreadStream(Stream):
         try:
             self._run()
         except Busy:
-            asyncio.get_running_loop().call_later(_AGAIN, self._go_on)
+            if self._later is None:  # once, however often the caller gives credit meanwhile
+                self._later = asyncio.get_running_loop().call_later(_AGAIN, self._try_again)
         except Draining as error:
             self._close_here(error)
         else:
             if not self.call.settled:
                 self._expect(self.call.request.timeout)
+
+    def _try_again(self) -> None:
+        self._later = None
+        self._go_on()
 
     def _close_here(self, why: Draining) -> None:
         """Close the generator on the loop: the pool has been closed before, and its `finally` blocks are to run."""
