@@ -2,7 +2,7 @@
 
 Each message is one msgpack array: a number that says which kind it is, the version of this format, the number of the
 request it belongs to, and then the fields of its kind in the order below. New fields are only ever added at the end,
-with a default; a peer ignores those it does not know. `docs/messaging.md` describes them field by field, for clients
+with a default; a peer ignores those it does not know. `docs/wire.md` describes them field by field, for clients
 in other languages.
 
 What cannot be decoded is a `BadEnvelope` with a one-word reason: `empty`, `large`, `msgpack` (no msgpack at all),
