@@ -116,3 +116,36 @@ def test_a_question_that_is_none_is_let_be():
             asking.close()
 
     asyncio.run(main())
+
+
+def test_trap_a_client_that_takes_the_routing_id_of_one_who_has_gone_is_still_itself():
+    async def main():
+        async with House() as house:
+            eve, heard, gone = new_keys(), [], []
+            house.door.admit_only({house.friend.public: "friend", eve.public: "eve"})
+            house.link._receive = lambda client, data, peer: heard.append((client, peer.name))
+            house.link.on_gone = gone.append
+
+            def connect(keys, routing_id=b""):
+                client = house.transport._zmq().socket(zmq.DEALER)
+                client.linger = 0
+                client.curve_publickey, client.curve_secretkey = keys.public.encode(), keys.secret.encode()
+                client.curve_serverkey = house.server.public.encode()
+                if routing_id:
+                    client.routing_id = routing_id
+                client.connect(house.link.address)
+                return client
+
+            with connect(house.friend) as friend:
+                friend.send(b"x")
+                await until(lambda: heard)
+            await until(lambda: not house.door.connections())
+            with connect(eve, heard[0][0]) as client:
+                for number in (2, 3):
+                    client.send(b"x")
+                    await until(lambda number=number: len(heard) == number)
+            assert {client for client, _ in heard} == {heard[0][0]}
+            assert [name for _, name in heard] == ["key:friend", "key:eve", "key:eve"]
+            assert gone == [heard[0][0]]
+
+    asyncio.run(main())

@@ -377,10 +377,12 @@ def test_the_peers_that_are_remembered_are_bounded():
     peers = Peers({"k7": "node7"})
     for number in range(5000):
         key = f"k{number}"
-        assert peers.by_id(b"\0" + key.encode(), Frame(key)).key == key
+        assert not peers.changed(b"\0" + key.encode(), peers.of(Frame(key)))
     assert len(peers._known) <= 4096
     assert len(peers._by_id) <= 4096
     assert peers.of(Frame("k7")).name == "key:node7"
+    assert peers.changed(b"\0k4999", peers.of(Frame("k7")))
+    assert not peers.changed(b"\0k4999", peers.of(Frame("k7")))
 
 
 def test_not_permitted_has_its_exit_code():

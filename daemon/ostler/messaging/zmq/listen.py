@@ -94,17 +94,17 @@ class Peers:
         self._known: dict[str, Peer] = {}
         self._by_id: dict[bytes, Peer] = {}
 
-    def by_id(self, client: bytes, frame: zmq.Frame) -> Peer:
-        """Return the peer of a message from a connection with this routing id."""
-        found = self._by_id.get(client)
-        if found is None:
-            found = self.of(frame)
-            # ZeroMQ gives an id that begins with zero to one connection and never again; others choose theirs.
-            if client[:1] == b"\0":
-                if len(self._by_id) >= _PEERS_LIMIT:
-                    self._by_id.clear()
-                self._by_id[client] = found
-        return found
+    def changed(self, client: bytes, peer: Peer) -> bool:
+        """Take note of who has a routing id; return whether it was somebody else before.
+
+        ZeroMQ gives each connection an id of its own, but lets a client choose another, such as that of one who has
+        gone. So an id says nothing of who sends a message.
+        """
+        before = self._by_id.pop(client, peer)
+        if len(self._by_id) >= _PEERS_LIMIT:
+            del self._by_id[next(iter(self._by_id))]
+        self._by_id[client] = peer
+        return before is not peer and before.key != peer.key
 
     def of(self, frame: zmq.Frame) -> Peer:
         """Return the peer of a message."""

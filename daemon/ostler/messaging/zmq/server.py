@@ -104,7 +104,10 @@ class RouterLink:
             self.on_garbage(self._peers.of(frame), "frames", "a message of several frames")
             return
         try:
-            self._receive(client, frame.bytes, self._peers.by_id(client, frame))
+            peer = self._peers.of(frame)
+            if self._peers.changed(client, peer):
+                self.on_gone(client)  # what the one before had under way is nothing for this one
+            self._receive(client, frame.bytes, peer)
         except Exception:  # noqa: BLE001 - a defect of ours must not take the server down
             _log.exception("a message could not be handled")
 
