@@ -68,6 +68,7 @@ class AuditLog:
         self._waiting: list[_Kept] = []
         self._windows: dict[tuple[object, ...], _Kept] = {}
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._made_up: Counter[tuple[int, str]] = Counter()
         self._made_up_until = 0.0
         self._away = False
@@ -184,7 +185,12 @@ class AuditLog:
             await asyncio.sleep(_SPACING)
 
     async def flush(self) -> None:
-        """Hand over what waits now."""
+        """Hand over what waits now; what was handed over before has been written when this returns."""
+        # One at a time: an entry whose number is not known yet would be written as another one.
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         self._wake.clear()
         batch, self._waiting = self._waiting, []
         if not batch:
