@@ -149,6 +149,10 @@ class Context:
 def _check_progress(done: object, total: object, text: object) -> None:
     if not isinstance(done, int | float) or not isinstance(total, int | float) or not isinstance(text, str):
         raise TypeError(f"progress takes two numbers and a text, got {done!r}, {total!r}, {text!r}")
+    try:
+        float(done), float(total), text.encode()
+    except (OverflowError, UnicodeError) as error:
+        raise TypeError(f"this progress cannot go over the wire: {error}") from None
 
 
 _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostler_context", default=None)

@@ -151,6 +151,9 @@ _encoder = Encoder()
 _to_server: Decoder[ToServer] = Decoder(ToServer)
 _to_client: Decoder[ToClient] = Decoder(ToClient)
 
+UNFIT: Final = (TypeError, ValueError, OverflowError, RecursionError, AttributeError)
+"""What encoding raises for a value that cannot go over the wire; the last one where a field was never set."""
+
 encode_message = _encoder.encode
 """Encode a message whose fields are known to be encodable."""
 
@@ -163,7 +166,7 @@ def encode_value(value: object, what: str) -> bytes:
     """
     try:
         return _encoder.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except UNFIT as error:
         raise EncodeFailed(
             f"{what} cannot go over the wire: {error}",
             hint="use plain values, structs, dataclasses, enums and datetimes",
@@ -180,7 +183,7 @@ def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
     """
     try:
         data = _encoder.encode(request)
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except UNFIT:
         data = encode_value(request, f"an argument of {request.topic}.{request.method}")
     return data if len(data) <= limit else check_size(data, limit, f"the request to {request.topic}.{request.method}")
 
@@ -196,7 +199,7 @@ def encode_reply(number: int, result: object, limit: int, topic: str, method: st
     reply = Reply(VERSION, number, cast("Raw", result))
     try:
         data = _encoder.encode(reply)
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except UNFIT:
         data = encode_value(reply, f"the result of {topic}.{method}")
     return data if len(data) <= limit else check_size(data, limit, f"the result of {topic}.{method}")
 
@@ -219,7 +222,7 @@ def encode_item(item: object, number: int, limit: int, where: str) -> bytes:
     """
     try:
         data = _encoder.encode(item)
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except UNFIT:
         data = encode_value(item, f"item {number} of {where}")
     room = limit - ITEMS_HEAD
     return data if len(data) <= room else check_size(data, room, f"item {number} of {where}")

@@ -319,7 +319,7 @@ class Dispatcher(Topics):
         elif not call.settled:
             try:
                 packed = call.pack(result)
-            except OstlerError as unfit:
+            except Exception as unfit:  # noqa: BLE001 - what is encoded may be a plugin's own, and raise anything
                 self.ends.fail(call, unfit)
             else:
                 self.ends.settle(call, packed)

@@ -16,6 +16,7 @@ from ostler.messaging.envelope import (
     FANOUT,
     MAX_SIZE,
     RETRY,
+    UNFIT,
     VERSION,
     Accepted,
     Advance,
@@ -302,7 +303,7 @@ class WireCall(Call):
         """Return an error as it goes to the caller."""
         try:
             return encode_failure(self.request.id, error)
-        except (TypeError, ValueError, UnicodeError):  # facts that were set past the constructor
+        except UNFIT:  # facts that were set past the constructor, or a sentence that is no text
             return encode_failure(self.request.id, EncodeFailed(f"the error of {self.where} cannot go over the wire"))
 
     def accepted(self, reached: int) -> None:
