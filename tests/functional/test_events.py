@@ -173,6 +173,8 @@ def test_a_topic_is_journaled_and_no_longer_by_reload(daemon):
         client.call("plain", "tell", count=3)
         daemon.configure(configured().replace('"kept*"', '"plain"'))
         client.call("kept", "tell", count=3)
+        # A topic is journaled until what waits has been written.
+        wait_for(lambda: topics_of(client).get("kept", [0] * 4)[3] == 3, "the journal")
         client.call("ostler", "reload")
         client.call("kept", "tell", count=3)
         client.call("plain", "tell", count=3)
