@@ -10,6 +10,7 @@ from ostler.errors import DeadlineExceeded, InvalidArguments, NotExposed, Target
 from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import Failure, Reply, decode_to_client, encode_message
 from ostler.messaging.rpc.core import Ask
+from ostler.messaging.transport import Limits
 
 
 class Shop:
@@ -199,6 +200,32 @@ def test_trap_a_client_that_hears_of_fields_it_does_not_know(world_of):
             with pytest.raises(TargetNotFound):
                 await client.call("shop", "missing")
             assert await client.cast("shop", "sell", what="a") is None
+
+    asyncio.run(test())
+
+
+def test_trap_a_caller_that_does_not_read_holds_up_nobody(world_of):
+    """It asks for forty megabytes and takes none of them: the sender never waits for it."""
+
+    async def test():
+        async with world_of(limits=Limits(queue=50)) as world:
+            shop = Shop()
+            world.add("shop", shop)
+            rude = await asyncio.to_thread(world.transport.connect)
+            honest = world.client()
+            asked = encode_message([1, 1, 0, "shop", "sell", {"what": "x" * 1000, "count": 100}])
+            rude.send(asked)
+            while not await asyncio.to_thread(rude.receive, 5):
+                pass
+            for number in range(400):
+                await asyncio.to_thread(rude.send, asked)
+                if number % 20 == 0:
+                    assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
+            async with asyncio.timeout(10):
+                while shop.runs < 400 + 1 + 20:
+                    await asyncio.sleep(0.01)
+            assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
+            rude.close()
 
     asyncio.run(test())
 

@@ -1,4 +1,4 @@
-"""The seam between messages and what carries them. Two transports stand behind it: `zmq` and `memory`.
+"""The seam between messages and what carries them. Three stand behind it: unix sockets, ports (`zmq`), and `memory`.
 
 A transport moves bytes and knows who sent them; it does not know what they mean. What it must promise is held by one
 suite in `tests/contract`, which a new transport has to pass:
@@ -46,6 +46,11 @@ def ignore_garbage(_peer: Peer, _reason: str, _what: str) -> None:
     """Stand in until somebody wants to be told."""
 
 
+def take_for_known(_peer: Peer) -> bool:
+    """Stand in until somebody knows better."""
+    return True
+
+
 class Limits(NamedTuple):
     """What a transport may take.
 
@@ -69,6 +74,8 @@ class ServerLink(Protocol):
     """Told when the messages that came together have been handed over."""
     on_gone: Callable[[ClientId], None]
     """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
+    knows: Callable[[Peer], bool]
+    """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
 
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
