@@ -25,6 +25,7 @@ from ostler.messaging.transport import (
     ignore_batch,
     ignore_garbage,
     ignore_gone,
+    take_for_known,
 )
 from ostler.types import Peer
 
@@ -215,6 +216,7 @@ class MemoryServerLink:
         self.may_linger: Callable[[], bool] = lambda: False
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
+        self.knows: Callable[[Peer], bool] = take_for_known
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}
         self._numbers = itertools.count(1)

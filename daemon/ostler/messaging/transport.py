@@ -51,6 +51,11 @@ def take_for_known(_peer: Peer) -> bool:
     return True
 
 
+def take_for_known(_peer: Peer) -> bool:
+    """Stand in until somebody knows better."""
+    return True
+
+
 class Limits(NamedTuple):
     """What a transport may take.
 
@@ -74,6 +79,8 @@ class ServerLink(Protocol):
     """Told when the messages that came together have been handed over."""
     on_gone: Callable[[ClientId], None]
     """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
+    knows: Callable[[Peer], bool]
+    """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
     knows: Callable[[Peer], bool]
     """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
 

@@ -376,3 +376,50 @@ def test_raw_garbage_ends_its_own_connection_only(address):
         served.link.close()
 
     asyncio.run(test())
+
+
+async def talking(address):
+    """Return a plain socket that has said READY."""
+    plain = socket.socket(socket.AF_UNIX)
+    plain.setblocking(False)
+    plain.connect(address.removeprefix("ipc://"))
+    await asyncio.get_running_loop().sock_sendall(plain, hello(b"DEALER"))
+    return plain
+
+
+def test_of_a_peer_without_a_role_little_is_kept_whatever_it_sends_and_does_not_read(address):
+    async def test():
+        served, loop = Served(address), asyncio.get_running_loop()
+        served.link.knows = served.link.listener.knows = lambda peer: False
+        with await talking(address) as deaf:
+            for _ in range(200):
+                await loop.sock_sendall(deaf, frame(b"x" * 60_000))
+                await loop.sock_recv(deaf, 10)  # it reads, though hardly
+            (client,) = served.link.listener.clients.values()
+            assert client.channel.unsent <= 4 * 64 * 1024
+            assert served.link.dropped
+        with await talking(address) as large:
+            await loop.sock_sendall(large, frame(b"x" * 65_537)[:100])
+            await until(lambda: served.garbage == ["large"])
+        await until(lambda: not served.link.listener.clients)
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_a_peer_is_asked_for_only_when_it_sends_much(address):
+    async def test():
+        served, asked = Served(address, Limits(max_message_size=100_000)), []
+        served.link.listener.knows = lambda peer: not asked.append(peer)
+        with await talking(address) as plain:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(plain, frame(b"x" * 1000))
+            await until(lambda: served.peers)
+            assert not asked
+            await loop.sock_sendall(plain, frame(b"x" * 200_000))
+            await loop.sock_sendall(plain, frame(b"x" * 200_001)[:100])
+            await until(lambda: served.garbage == ["large"])
+            assert set(asked) == served.peers
+        served.link.close()
+
+    asyncio.run(test())

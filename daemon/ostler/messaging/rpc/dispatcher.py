@@ -24,7 +24,7 @@ from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
-from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER
+from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
@@ -113,6 +113,10 @@ class Dispatcher(Topics):
             return None
         call.context.role = role
         return not_permitted(call, method)
+
+    def knows(self, peer: Peer) -> bool:
+        """Return whether a peer has any role."""
+        return self.access.role_of(peer) is not None
 
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""

@@ -104,6 +104,7 @@ class RpcServer:
         self.link.may_linger = self._dispatcher.no_threads_at_work
         self.link.on_batch = self._dispatcher.await_quick
         self.link.on_gone = self._forget
+        self.link.knows = self._dispatcher.knows
         self.inbox.around(self.link.hold, self.link.let_go)
         self.link.start(self._receive)
 

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import ClientId, OnGarbage, Receive, ignore_batch, ignore_garbage, ignore_gone
+from ostler.messaging.transport import (
+    ClientId,
+    OnGarbage,
+    Receive,
+    ignore_batch,
+    ignore_garbage,
+    ignore_gone,
+    take_for_known,
+)
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK
 
 if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Context
+    from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
 _LINGER = 50e-6
@@ -41,6 +50,7 @@ class RouterLink:
         self.may_linger: Callable[[], bool] = lambda: True
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
+        self.knows: Callable[[Peer], bool] = take_for_known
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None

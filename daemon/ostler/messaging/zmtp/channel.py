@@ -54,6 +54,11 @@ class Channel:
         return bool(self._waiting)
 
     @property
+    def unsent(self) -> int:
+        """How many bytes wait because the other side does not read."""
+        return len(self._waiting)
+
+    @property
     def stuck(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
         waiting = len(self._waiting)

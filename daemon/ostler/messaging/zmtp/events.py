@@ -104,6 +104,7 @@ class UnixEventLink:
         self._admit, self._answer = admit, answer
         listener = self.listener
         listener.receive = self._arrived
+        listener.knows = _nobody  # no subscription is large
         listener.on_gone = self._leave
         listener.on_garbage = self.on_garbage
         listener.start()
@@ -166,6 +167,8 @@ class UnixEventLink:
         elif verb == b"\0":
             self._join(subscriber, subscriber.prefixes - {prefix})
         elif prefix.startswith(CONTROL_PREFIX):
+            if subscriber.channel.waiting and not subscriber.prefixes:
+                return  # it was refused, does not read that, and asks again
             for part in self._answer(peer, prefix):
                 subscriber.deliver(frame(prefix + b"\0" + part), 1)
         elif len(subscriber.prefixes) >= _PREFIXES_LIMIT:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from ostler.clock import Clock, SystemClock
 from ostler.messaging.quiet import QuietLog
-from ostler.messaging.transport import Limits, OnGarbage, ignore_garbage
+from ostler.messaging.transport import Limits, OnGarbage, ignore_garbage, take_for_known
 from ostler.messaging.zmtp.channel import Channel, new_buffer
 from ostler.messaging.zmtp.talk import Part, Talk, TalkError, refusal
 from ostler.messaging.zmtp.unix import BoundSocket, path_of
@@ -26,6 +26,8 @@ _FULL = refusal(b"500")
 """The code that ZeroMQ's own doorkeepers use for something that may pass."""
 _HARD_SIZE_FACTOR = 2
 """A message above the limit is refused by name; one above this many times the limit costs its sender the connection."""
+STRANGERS_SHARE = 64 * 1024
+"""Bytes of a message of a peer that is nobody here, and of what waits for it: it is only told that it is nobody."""
 _HANDSHAKE = 5.0
 """Seconds within which a connection has to say who it is."""
 _ACCEPTS = 100
@@ -50,7 +52,7 @@ class Client:
         self.number = number
         self.peer = peer
         self._listener = listener
-        self._talk = Talk(listener.part.partners, listener.limits.max_message_size * _HARD_SIZE_FACTOR)
+        self._talk = Talk(listener.part.partners, min(STRANGERS_SHARE, listener.largest), self._most)
         self.channel = Channel(connected, self._hear, self.ended, listener.buffer, self.drained)
         self.channel.write(listener.part.hello)
         self._impatience: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_HANDSHAKE, self._too_slow)
@@ -95,6 +97,10 @@ class Client:
             self._listener.on_garbage(self.peer, "frames", "a message of several frames")
         talk.several = 0
 
+    def _most(self) -> int:
+        listener = self._listener
+        return listener.largest if listener.knows(self.peer) else min(STRANGERS_SHARE, listener.largest)
+
     def _too_slow(self) -> None:
         self._impatience = None
         self._listener.on_garbage(self.peer, "handshake", f"nothing that begins a conversation in {_HANDSHAKE:g} s")
@@ -125,8 +131,10 @@ class Listener(Generic[ClientT]):
         self.address = address
         self.limits = limits
         self.part = part
+        self.largest = limits.max_message_size * _HARD_SIZE_FACTOR
         self.buffer = new_buffer()
         self.refused = 0
+        self.knows: Callable[[Peer], bool] = take_for_known
         self.on_garbage: OnGarbage = ignore_garbage
         self.on_gone: Callable[[ClientT], None] = _nothing
         self.receive: Callable[[ClientT, list[bytes]], None] = _nothing_heard

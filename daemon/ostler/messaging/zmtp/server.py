@@ -7,9 +7,19 @@ import logging
 from collections.abc import Callable
 
 from ostler.clock import Clock
-from ostler.messaging.transport import ClientId, Limits, OnGarbage, Receive, ignore_batch, ignore_garbage, ignore_gone
-from ostler.messaging.zmtp.listener import Client, Listener
+from ostler.messaging.transport import (
+    ClientId,
+    Limits,
+    OnGarbage,
+    Receive,
+    ignore_batch,
+    ignore_garbage,
+    ignore_gone,
+    take_for_known,
+)
+from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
 from ostler.messaging.zmtp.talk import Part, frame, hello
+from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
 _PART = Part(hello(b"ROUTER"), frozenset({b"DEALER", b"REQ"}))
@@ -36,6 +46,7 @@ class UnixServerLink:
         self.on_garbage: OnGarbage = ignore_garbage
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
+        self.knows: Callable[[Peer], bool] = take_for_known
         self.may_linger: Callable[[], bool] = lambda: True
         self.listener: Listener[Client] = Listener(address, limits, fd, _PART, Client, clock)
         self._loop = asyncio.get_running_loop()
@@ -49,6 +60,7 @@ class UnixServerLink:
         self._receive = receive
         listener = self.listener
         listener.receive = self._arrived
+        listener.knows = self.knows
         listener.on_gone = lambda client: self.on_gone(client.number)
         listener.on_garbage = self.on_garbage
         listener.start()
@@ -59,7 +71,7 @@ class UnixServerLink:
         if found is None:
             return False
         channel = found.channel
-        if channel.stuck:
+        if channel.unsent > STRANGERS_SHARE and (channel.stuck or not self.knows(found.peer)):
             self.dropped += 1  # it does not read; its calls will see that they have been forgotten
             return True
         if self._held is not None and found not in self._held:

@@ -7,6 +7,7 @@ before it sends its own and what follows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ostler.errors import OstlerError
@@ -67,11 +68,13 @@ class Talk:
     Args:
         partners: The kinds of sockets that the other side may be.
         limit: Bytes of the largest message; more ends the conversation.
+        most: Asked about a message above the limit: returns how large this one may be; None for no larger.
     """
 
-    def __init__(self, partners: frozenset[bytes], limit: int) -> None:
+    def __init__(self, partners: frozenset[bytes], limit: int, most: Callable[[], int] | None = None) -> None:
         self._partners = partners
         self._limit = limit
+        self._most = most
         self._kept = bytearray()
         self._needed = len(_SIGNATURE)
         self._greeted = False
@@ -113,7 +116,7 @@ class Talk:
         while (head := _head(data, at, end)) is not None:
             flags, body, stop = head
             if stop - body > self._limit:
-                raise TalkError(f"a message has {stop - body} bytes, {self._limit} are let through", reason="large")
+                self._check_large(stop - body)
             if stop > end:
                 self._needed = stop - at
                 break
@@ -127,6 +130,11 @@ class Talk:
         if at < end:
             self._kept += data[at:]
         return found
+
+    def _check_large(self, size: int) -> None:
+        most = self._limit if self._most is None else self._most()
+        if size > most:
+            raise TalkError(f"a message has {size} bytes, {most} are let through", reason="large")
 
     def _take_greeting(self, data: bytes) -> None:
         self._greeted = True
