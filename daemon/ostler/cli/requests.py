@@ -46,37 +46,64 @@ def call(
     try:
         return client.call(topic, method, host=host, **more, **arguments)
     except TargetNotFound as error:
-        if not host or error.facts.get("here") in (None, host):
-            raise
-        return client.call(
-            CONTROL_TOPIC, "relay", on_host=host, topic=topic, method=method, arguments=arguments, **more
-        )
+        return client.call(CONTROL_TOPIC, "relay", **_relayed(error, topic, method, host, arguments), **more)
 
 
-def describe(client: session.Calls, topic: str) -> list[MethodDescription]:
+def cast(client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]) -> None:
+    """Cast a method; see `call`."""
+    try:
+        client.cast(topic, method, host=host, **arguments)
+    except TargetNotFound as error:
+        client.call(CONTROL_TOPIC, "relay", cast=True, **_relayed(error, topic, method, host, arguments))
+
+
+def stream(
+    client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json], **more: Any
+) -> Iterator[Any]:
+    """Yield what a method yields; see `call`."""
+    try:
+        yield from client.stream(topic, method, host=host, **more, **arguments)
+    except TargetNotFound as error:
+        relayed = _relayed(error, topic, method, host, arguments)
+        yield from client.stream(CONTROL_TOPIC, "relay_stream", **relayed, **more)
+
+
+def _relayed(
+    error: TargetNotFound, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]
+) -> dict[str, Any]:
+    """Return what the daemon here is asked instead, when it is not the one that is meant; raises the error if it is."""
+    if not host or error.facts.get("here") in (None, host):
+        raise error
+    return {"on_host": host, "topic": topic, "method": method, "arguments": arguments}
+
+
+def describe(client: session.Calls, topic: str, host: str | None = None) -> list[MethodDescription]:
     """Return the methods of a service; with their JSON Schemas when the answer is to be JSON.
 
     Args:
         client: Asked.
         topic: The service.
+        host: The service's host, None for the daemon's own.
     """
     arguments: dict[str, Any] = {"topic": topic, **({"schema": True} if kit.json_wanted() else {})}
-    found: list[MethodDescription] = client.call(CONTROL_TOPIC, "describe", type=list[MethodDescription], **arguments)
+    kind = list[MethodDescription]
+    found: list[MethodDescription] = call(client, CONTROL_TOPIC, "describe", host, arguments, type=kind)
     return found
 
 
-def find_method(client: session.Calls, topic: str, method: str) -> MethodDescription:
+def find_method(client: session.Calls, topic: str, method: str, host: str | None = None) -> MethodDescription:
     """Return the description of one method.
 
     Args:
         client: Asked.
         topic: The service.
         method: The method.
+        host: The service's host, None for the daemon's own.
 
     Raises:
         NotFound: The service has no such method.
     """
-    methods = describe(client, topic)
+    methods = describe(client, topic, host)
     for each in methods:
         if each.method == method:
             return each

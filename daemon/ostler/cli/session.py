@@ -38,6 +38,10 @@ class Calls(Protocol):
         """Hand over a request and return when a server has accepted it; see `ostler.Client.cast`."""
         ...
 
+    def stream(self, topic: str, method: str, /, **arguments: Any) -> Iterator[Any]:
+        """Return what a method yields, item by item; see `ostler.Client.stream`."""
+        ...
+
     def events(self, pattern: str) -> Iterator[Any]:
         """Follow the events that fit a pattern; see `ostler.Client.events`."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from ostler.daemon.traffic import traffic_of
 from ostler.errors import Conflict, Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalTopic, Position
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
 from ostler.types import (
     AuditEntry,
     CapabilityReport,
@@ -33,6 +34,7 @@ from ostler.types import (
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
     from ostler.messaging import Dispatcher
+    from ostler.messaging.routing import Router
     from ostler.service import Runtime
     from ostler.store import Store
 
@@ -179,6 +181,11 @@ class Control:
         """Return every option as it was last read, with where it comes from; secrets are masked."""
         return self._daemon.assembly.configuration.values()
 
+    @exposed(role="operator", changes=False)
+    async def log_levels(self, ctx: Context) -> dict[str, str]:
+        """Return the levels of loggers that are in force."""
+        return log.levels()
+
     @exposed(role="admin")
     async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
         """Set the level of a logger until the next reload (all of Ostler without a name); return what is in force."""
@@ -262,9 +269,16 @@ class Control:
         """Return what was counted of every method since its service began; two answers make a rate."""
         return traffic_of(self._daemon)
 
-    @exposed(role="viewer")
+    # Which of the arguments are secret is known once the other host has been asked: until then, all are.
+    @exposed(role="viewer", secret=["arguments"])
     async def relay(
-        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        cast: bool = False,
     ) -> Json:
         """Call a method on another host, for whoever has the role that it asks for here as well.
 
@@ -274,11 +288,33 @@ class Control:
             topic: The service there.
             method: Its method.
             arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            cast: Whether to return when the service there has accepted it.
         """
+        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0)
+        result: Json = await self._router().relay(ctx, on_host, ask)
+        return result
+
+    @exposed(role="viewer", secret=["arguments"])
+    async def relay_stream(
+        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+    ) -> AsyncIterator[Json]:
+        """Yield what a method on another host yields; see `relay`.
+
+        Args:
+            ctx: The request.
+            on_host: The host.
+            topic: The service there.
+            method: Its method.
+            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+        """
+        async with await self._router().relay_stream(ctx, on_host, Ask(topic, method, arguments or {})) as stream:
+            async for item in stream:
+                yield item
+
+    def _router(self) -> Router:
         messages = self._daemon.messages
         assert messages is not None  # noqa: S101 - it brought this request
-        result: Json = await messages.client.router.relay(ctx, on_host, topic, method, arguments or {})
-        return result
+        return messages.client.router
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

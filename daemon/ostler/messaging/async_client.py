@@ -158,6 +158,10 @@ class AsyncClient:
         """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
         return await (self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry))
 
+    async def attempt(self, ask: Ask, request_id: str) -> Any:
+        """Send a request once that may come again under the same id: for who makes the attempts, at others too."""
+        return await self._ask(ask, request_id)
+
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
         """Return the stream of a request that is put together already; see `ask` and `stream`."""
         return AsyncItemStream(_Stream(self, ask, credit))

@@ -56,13 +56,13 @@ class _Opening:
     async def read(self) -> AsyncGenerator[Any, None]:
         try:
             self.open()
-            while (items := await self._take()) is not None:
+            while (items := await self.take()) is not None:
                 for item in items:
                     yield item
         finally:
             self.close()
 
-    async def _take(self) -> list[Any] | None:
+    async def take(self) -> list[Any] | None:
         while not self._closed:
             found = self._source.take(self._opened)
             if found is None or found:
@@ -125,6 +125,17 @@ class AsyncItemStream(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         return await anext(self._items)
+
+    async def batch(self) -> list[Any] | None:
+        """Return the next items that have come together, None at the end: for who hands them on.
+
+        Those of the batch before count as read with this call.
+
+        Raises:
+            Exception: What the stream ended with.
+        """
+        self._opening.open()
+        return await self._opening.take()
 
     def close(self) -> None:
         """End the stream. May be called twice."""

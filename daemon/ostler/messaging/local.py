@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +17,13 @@ from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wir
 from ostler.messaging.context import Progress, current_context
 from ostler.messaging.envelope import FANOUT, VERSION, Request, encode_value
 from ostler.messaging.events import Publisher
-from ostler.messaging.routing import Router
+from ostler.messaging.pausing import pause
+from ostler.messaging.routing import Repeat, Router
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
+from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.versions import Upgrades
 from ostler.types import LOCAL_PEER, Json
@@ -90,10 +93,11 @@ class LocalServiceClient:
         host: str | None = None,
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """See `ServiceClient.call`."""
-        return self._ask(Ask(topic, method, arguments, host, timeout, type))
+        return self.ask(Ask(topic, method, arguments, host, timeout, type), retry)
 
     async def acall(
         self,
@@ -104,18 +108,23 @@ class LocalServiceClient:
         host: str | None = None,
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """See `ServiceClient.acall`."""
-        return await self._aask(Ask(topic, method, arguments, host, timeout, type))
+        return await self.aask(Ask(topic, method, arguments, host, timeout, type), retry)
 
-    def cast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+    def cast(
+        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
+    ) -> None:
         """See `ServiceClient.cast`."""
-        self._ask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST))
+        self.ask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST), retry)
 
-    async def acast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+    async def acast(
+        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
+    ) -> None:
         """See `ServiceClient.acast`."""
-        await self._aask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST))
+        await self.aask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST), retry)
 
     def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
         """See `ServiceClient.fanout`."""
@@ -138,7 +147,7 @@ class LocalServiceClient:
         **arguments: Any,
     ) -> ItemStream:
         """See `ServiceClient.stream`."""
-        return self._streams().stream(Ask(topic, method, arguments, host, timeout, type), credit)
+        return self.ask_stream(Ask(topic, method, arguments, host, timeout, type), credit)
 
     def astream(
         self,
@@ -153,10 +162,7 @@ class LocalServiceClient:
         **arguments: Any,
     ) -> AsyncItemStream:
         """See `ServiceClient.astream`."""
-        ask = Ask(topic, method, arguments, host, timeout, type)
-        if not self.router.here(ask):
-            return self.router.stream(ask, credit)
-        return self._streams().astream(ask, credit)
+        return self.ask_astream(Ask(topic, method, arguments, host, timeout, type), credit)
 
     def _streams(self) -> LocalStreams:
         if self._local_streams is None:
@@ -170,30 +176,60 @@ class LocalServiceClient:
         if self._publisher is not None:
             self._publisher.publish(topic or self._topic, event, payload)
 
-    def ask(self, ask: Ask) -> Any:
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """See `ServiceClient.ask`."""
-        return self._ask(ask)
+        if retry is None:
+            return self._ask(ask)
+        not_on_a_loop(ask, "`acall`, `acast` or `afanout`")
+        attempts, repeat = self._attempts(ask, retry)
+        while True:
+            try:
+                return self._ask(ask._replace(timeout=attempts.left()), repeat)
+            except OstlerError as error:
+                wait = attempts.after(error)
+            pause(wait, current_context())
 
-    async def aask(self, ask: Ask) -> Any:
+    async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """See `ServiceClient.aask`."""
-        return await self._aask(ask)
+        if retry is None:
+            return await self._aask(ask)
+        attempts, repeat = self._attempts(ask, retry)
+        while True:
+            try:
+                return await self._aask(ask._replace(timeout=attempts.left()), repeat)
+            except OstlerError as error:
+                wait = attempts.after(error)
+            await asyncio.sleep(wait)
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
         """See `ServiceClient.ask`; returns the stream."""
-        return self._streams().stream(ask, credit)
+        if self.router.here(ask):
+            return self._streams().stream(ask, credit)
+        from ostler.messaging.elsewhere import stream_from_thread
+
+        return stream_from_thread(self.router, self._inbox, ask, credit)
 
     def ask_astream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
         """See `ServiceClient.ask`; returns the stream, for the loop."""
-        return self._streams().astream(ask, credit)
+        if self.router.here(ask):
+            return self._streams().astream(ask, credit)
+        return self.router.stream(ask, credit)
+
+    def _attempts(self, ask: Ask, retry: Retry) -> tuple[Attempts, Repeat]:
+        context = current_context()
+        attempts = Attempts(retry, self._dispatcher.clock, allowed(context, ask.timeout, self._timeout))
+        # Another host keeps its answer under this id: nobody else, and no other run of this daemon, may come to it.
+        inside = context.request_id if context is not None and context.request_id else self._topic
+        return attempts, Repeat(f"{inside}.{os.urandom(4).hex()}-{next(self._numbers)}")
 
     # ---------------------------------------------------------------- from a thread
 
-    def _ask(self, ask: Ask) -> Any:
-        _not_on_a_loop(ask)
+    def _ask(self, ask: Ask, repeat: Repeat | None = None) -> Any:
+        not_on_a_loop(ask, "`acall`, `acast` or `afanout`")
         if not self.router.here(ask):
-            return self._ask_elsewhere(ask)
+            return self._ask_elsewhere(ask, repeat)
         arrived = threading.Event()
-        call = self._request(ask, arrived.set)
+        call = self._request(ask, arrived.set, repeat)
         self._inbox.post(partial(self._dispatcher.dispatch, call))
         forget = self._follow(call)
         try:
@@ -206,18 +242,11 @@ class LocalServiceClient:
             forget()
         return call.outcome(ask)
 
-    def _ask_elsewhere(self, ask: Ask) -> Any:
+    def _ask_elsewhere(self, ask: Ask, repeat: Repeat | None) -> Any:
+        from ostler.messaging.elsewhere import from_thread
+
         timeout = allowed(current_context(), ask.timeout, self._timeout)
-        # The loop sees the request that is served on this thread: its deadline, its trace, and its end.
-        future = asyncio.run_coroutine_threadsafe(self._elsewhere(ask), self._inbox.loop)
-        try:
-            return future.result(None if timeout is None else timeout + 2 * _GRACE)
-        except TimeoutError as error:
-            if isinstance(error, OstlerError) or future.done():
-                raise
-            raise DeadlineExceeded(f"no answer to {ask.topic}.{ask.method} in time: the daemon's loop hangs") from None
-        finally:
-            future.cancel()
+        return from_thread(self._inbox, self._elsewhere(ask, repeat), timeout, f"{ask.topic}.{ask.method}")
 
     def _check_hung(self, call: LocalCall) -> None:
         if call.until is not None and self._dispatcher.clock.monotonic() > call.until + _GRACE:
@@ -229,18 +258,18 @@ class LocalServiceClient:
 
     # ---------------------------------------------------------------- on the loop
 
-    async def _aask(self, ask: Ask) -> Any:
-        return await (self._aask_here(ask) if self.router.here(ask) else self._elsewhere(ask))
+    async def _aask(self, ask: Ask, repeat: Repeat | None = None) -> Any:
+        return await (self._aask_here(ask, repeat) if self.router.here(ask) else self._elsewhere(ask, repeat))
 
-    async def _elsewhere(self, ask: Ask) -> Any:
+    async def _elsewhere(self, ask: Ask, repeat: Repeat | None) -> Any:
         if not ask.flags & FANOUT:
-            return await self.router.ask(ask)
+            return await self.router.ask(ask, repeat)
         reached = int(await self._aask_here(ask)) if self._dispatcher.is_open(ask.topic) else 0
         return reached + await self.router.fan_out(ask)
 
-    async def _aask_here(self, ask: Ask) -> Any:
+    async def _aask_here(self, ask: Ask, repeat: Repeat | None = None) -> Any:
         arrived = asyncio.Event()
-        call = self._request(ask, arrived.set)
+        call = self._request(ask, arrived.set, repeat)
         forget = self._follow(call)
         try:
             self._dispatcher.dispatch(call)
@@ -255,16 +284,17 @@ class LocalServiceClient:
 
     # ---------------------------------------------------------------- both
 
-    def _request(self, ask: Ask, arrived: Callable[[], None]) -> LocalCall:
+    def _request(self, ask: Ask, arrived: Callable[[], None], repeat: Repeat | None) -> LocalCall:
         number = next(self._numbers)
         context = current_context()
         timeout = allowed(context, ask.timeout, self._timeout)
         inside = context.request_id if context is not None and context.request_id else self._topic
+        request_id = repeat.request_id if repeat is not None else f"{inside}.{number}"
         where = f"{ask.topic}.{ask.method}"
         packed = encode_value(ask.arguments, f"an argument of {where}")
         request = Request(
             VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
-            f"{inside}.{number}", ask.flags, ask.host or "", ask.version, outgoing_trace(context),
+            request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context),
         )  # fmt: skip
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
         call = LocalCall(request, arrived, until)
@@ -337,14 +367,22 @@ class LocalCall(Call):
         self._told()
 
 
-def _not_on_a_loop(ask: Ask) -> None:
+def not_on_a_loop(ask: Ask, instead: str) -> None:
+    """Refuse to block a loop.
+
+    Args:
+        ask: What was asked.
+        instead: What is to be used there.
+
+    Raises:
+        RuntimeError: This thread runs one.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
     raise RuntimeError(
-        f"{ask.topic}.{ask.method} was called on the loop's thread, which that would block; use `acall`, `acast` or "
-        "`afanout` there"
+        f"{ask.topic}.{ask.method} was asked for on the loop's thread, which that would block; use {instead} there"
     )
 
 

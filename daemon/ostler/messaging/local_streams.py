@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import Context, Progress, current_context
 from ostler.messaging.envelope import MAX_SIZE, STREAM, VERSION, Request, encode_array, encode_item, encode_value
 from ostler.messaging.item_stream import ItemStream
+from ostler.messaging.local import not_on_a_loop
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.core import Ask, allowed
 from ostler.messaging.rpc.dispatcher import Dispatcher
@@ -158,7 +158,7 @@ class _FromThread:
         self._credit = credit
 
     def open(self) -> _StreamCall:
-        _not_on_a_loop(self._ask)
+        not_on_a_loop(self._ask, "`astream`")
         streams = self._streams
         call = streams.call(self._ask, self._credit, _nothing)
         call.incoming.wake = call.changed.notify
@@ -195,16 +195,6 @@ class _FromThread:
 
     def _now(self) -> float:
         return self._streams.dispatcher.clock.monotonic()
-
-
-def _not_on_a_loop(ask: Ask) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError(
-        f"{ask.topic}.{ask.method} was streamed on the loop's thread, which that would block; use `astream` there"
-    )
 
 
 def _nothing() -> None:

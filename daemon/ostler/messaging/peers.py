@@ -100,8 +100,8 @@ class PeerDaemon:
             since=self.since,
         )
 
-    async def role_of(self, topic: str, method: str) -> str:
-        """Return the role that a method there asks for.
+    async def describe(self, topic: str, method: str) -> MethodDescription:
+        """Return what a method there is: which role it asks for, and what it keeps secret.
 
         Raises:
             TargetNotFound: There is no such service or method.
@@ -112,7 +112,7 @@ class PeerDaemon:
         )
         for description in found:
             if description.method == method:
-                return description.role
+                return description
         raise TargetNotFound(
             f"{topic} on {self.host} has no method {method!r}",
             hint=did_you_mean(method, [each.method for each in found]),

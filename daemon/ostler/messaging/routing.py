@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ostler.errors import (
     Busy,
@@ -28,8 +31,25 @@ if TYPE_CHECKING:
     from ostler.messaging.context import Context
     from ostler.messaging.peers import Fleet, PeerDaemon
 
+_RELAYED = 64
+"""Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
 _NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
 """Errors after which the work has surely not begun, so that another member may be asked."""
+
+
+class Repeat:
+    """What the attempts of one request have in common.
+
+    Args:
+        request_id: Its id.
+    """
+
+    __slots__ = ("lost_at", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.lost_at = ""
+        """The host at which an attempt was lost: it may be at work, and is the only one to know a repeat for one."""
 
 
 class Router:
@@ -56,48 +76,67 @@ class Router:
             return not self.fleet.members(ask.topic)
         return self._is_open(ask.topic) or not self.fleet.members(ask.topic)
 
-    async def ask(self, ask: Ask) -> Any:
+    async def ask(self, ask: Ask, repeat: Repeat | None = None) -> Any:
         """Have another daemon serve a request, and return its result.
+
+        Args:
+            ask: The request.
+            repeat: What other attempts have been at, or will be; None for one that is made once.
 
         Raises:
             TargetNotFound: There is no such host.
             NotRunning: It is away, or all are that have such a service.
             OstlerError: What the request came to.
         """
-        return await (self._peer(ask).client.ask(ask) if ask.host else self._ask_any(ask))
+        return await (_send(self._peer(ask), ask, repeat) if ask.host else self._ask_any(ask, repeat))
 
     def stream(self, ask: Ask, credit: int) -> AsyncItemStream:
         """Return what a method on another host yields; raises as `ask`, before anything is sent."""
         peer = self._peer(ask) if ask.host else self._member(ask)
-        return peer.client.stream(
-            ask.topic, ask.method, host=peer.host, timeout=ask.timeout, type=ask.kind, credit=credit, **ask.arguments
-        )
+        return peer.client.ask_stream(ask._replace(host=peer.host), credit)
 
-    async def relay(self, ctx: Context, host: str, topic: str, method: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a method on another host on behalf of a caller of this daemon.
+    async def relay(self, ctx: Context, host: str, ask: Ask) -> Any:
+        """Call or cast a method on another host on behalf of a caller of this daemon.
 
         The other daemon knows only this one, by its key. So the caller has to have the role here that the method asks
         for there.
+
+        Args:
+            ctx: The caller's request. Its secrets are from now on those that the method there has among its arguments.
+            host: The other host.
+            ask: What is asked there.
 
         Raises:
             NotPermitted: The caller lacks the role.
             OstlerError: As `ask`.
         """
-        if ctx.peer.key or (topic == CONTROL_TOPIC and method == "relay"):
+        peer = await self._lent(ctx, host, ask)
+        return await peer.client.ask(ask._replace(host=host, on_progress=_passed_on(ctx), flags=ask.flags | LENIENT))
+
+    async def relay_stream(self, ctx: Context, host: str, ask: Ask) -> AsyncItemStream:
+        """Return what a method on another host yields, on behalf of a caller of this daemon; see `relay`."""
+        peer = await self._lent(ctx, host, ask)
+        return peer.client.ask_stream(ask._replace(host=host, flags=LENIENT), _RELAYED)
+
+    async def _lent(self, ctx: Context, host: str, ask: Ask) -> PeerDaemon:
+        """Return the peer, when the caller of this daemon may have there what it asks for."""
+        topic, method = ask.topic, ask.method
+        if ctx.peer.key or (topic == CONTROL_TOPIC and method in ("relay", "relay_stream")):
             # Over two hosts the one in the middle would lend its caller the rights of a daemon.
             raise NotPermitted(
                 f"{ctx.peer.name} may not have {topic}.{method} relayed to {host}: only a caller here may, once",
                 hint="ask the daemon on that host directly",
             )
-        ask = Ask(topic, method, arguments, host, None, None, _passed_on(ctx), LENIENT)
-        peer = self._peer(ask)
-        needs = await peer.role_of(topic, method)
+        peer = self._peer(ask._replace(host=host))
+        described = await peer.describe(topic, method)
+        ctx.secrets = _secrets_among(ask.arguments, described.secret)
+        needs = described.role
         if needs not in ROLE_ORDER or ROLE_ORDER[ctx.role] < ROLE_ORDER[Role(needs)]:
             raise NotPermitted(
                 f"{topic}.{method} on {host} needs the role {needs}, {ctx.peer.name} has {ctx.role} here",
                 hint="an administrator of this host gives it in [access]", needs=needs, has=str(ctx.role),
             )  # fmt: skip
-        return await peer.client.ask(ask)
+        return peer
 
     async def fan_out(self, ask: Ask) -> int:
         """Bring a fanout to all members on other hosts that can be reached; return how many accepted it.
@@ -128,8 +167,10 @@ class Router:
                 return peer
         raise _nobody(ask, [_why_not(peer, ask.topic) for peer in members], NotRunning)
 
-    async def _ask_any(self, ask: Ask) -> Any:
+    async def _ask_any(self, ask: Ask, repeat: Repeat | None) -> Any:
         members = self._in_turn(ask.topic)
+        if repeat is not None and repeat.lost_at:
+            members.sort(key=lambda peer: peer.host != repeat.lost_at)
         why: list[str] = []
         last: OstlerError | None = None
         for peer in members:
@@ -137,7 +178,7 @@ class Router:
                 why.append(_why_not(peer, ask.topic))
                 continue
             try:
-                return await peer.client.ask(ask._replace(host=peer.host))
+                return await _send(peer, ask, repeat)
             except _NOT_TAKEN as error:
                 why.append(f"{peer.host}: {error.message}")
                 last = error
@@ -163,8 +204,34 @@ class Router:
         return self.fleet
 
 
+async def _send(peer: PeerDaemon, ask: Ask, repeat: Repeat | None) -> Any:
+    ask = ask._replace(host=peer.host)
+    if repeat is None:
+        return await peer.client.ask(ask)
+    try:
+        return await peer.client.attempt(ask, repeat.request_id)
+    except ConnectionLost:
+        repeat.lost_at = peer.host
+        raise
+
+
 def _passed_on(ctx: Context) -> OnProgress:
     return lambda progress: ctx.progress(progress.done, progress.total, progress.text)
+
+
+def _secrets_among(arguments: Mapping[str, Any], names: Collection[str]) -> tuple[str, ...]:
+    """Return what may stand in no text, of arguments for a method that is known only by its description."""
+    if not names:
+        return ()
+    from ostler.messaging.secret import everything, forms_of
+
+    found: list[Any] = []
+    for name in arguments.keys() & set(names):
+        everything(arguments[name], found)
+    for text in [value for value in found if isinstance(value, str) and value[:1] in ("{", "[")]:
+        with suppress(ValueError):  # a structure as it is typed on a command line
+            everything(msgspec.json.decode(text), found)
+    return forms_of(found)
 
 
 def _nobody(ask: Ask, why: list[str], kind: type[MessagingError]) -> MessagingError:

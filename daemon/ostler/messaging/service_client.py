@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
     from ostler.messaging.item_stream import ItemStream
     from ostler.messaging.rpc.core import Ask
+    from ostler.messaging.rpc.retry import Retry
     from ostler.messaging.versions import Upgrades
 
 
@@ -37,6 +38,7 @@ class ServiceClient(Protocol):
         host: str | None = None,
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """Call a method and wait for its result. Any thread but the loop's.
@@ -44,9 +46,11 @@ class ServiceClient(Protocol):
         Args:
             topic: The service's topic.
             method: The exposed method.
-            host: The service's host; None for this one.
+            host: The service's host; None for this one, or one that has such a service.
             timeout: Seconds to wait at most; None for what is left of the current request, else the default.
             type: The type the result is decoded to; None for plain values.
+            retry: When to send the request again, and after which errors; None for never. A further attempt may go to
+                another member of the topic.
             arguments: The method's arguments, by name.
 
         Returns:
@@ -68,16 +72,21 @@ class ServiceClient(Protocol):
         host: str | None = None,
         timeout: float | None = None,
         type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
+        retry: Retry | None = None,
         **arguments: Any,
     ) -> Any:
         """Call a method and wait for its result, on the loop; see `call`."""
         ...
 
-    def cast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+    def cast(
+        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
+    ) -> None:
         """Have a method run; return when the service has accepted it. Any thread but the loop's."""
         ...
 
-    async def acast(self, topic: str, method: str, /, *, host: str | None = None, **arguments: Any) -> None:
+    async def acast(
+        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
+    ) -> None:
         """Have a method run, on the loop; see `cast`."""
         ...
 
@@ -109,7 +118,7 @@ class ServiceClient(Protocol):
         Args:
             topic: The service's topic.
             method: The exposed method; one that yields.
-            host: The service's host; None for this one.
+            host: The service's host; None for this one, or one that has such a service.
             timeout: Seconds to wait for each item at most; None for no limit but what is left of the current request.
             type: The type that each item is decoded to; None for plain values.
             credit: The most items that wait for the reader.
@@ -136,11 +145,11 @@ class ServiceClient(Protocol):
         """Return what a method yields, for `async for` on the loop, best inside `async with`; see `stream`."""
         ...
 
-    def ask(self, ask: Ask) -> Any:
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """Send a request that is put together already, and wait: for `RpcApi`. Any thread but the loop's."""
         ...
 
-    async def aask(self, ask: Ask) -> Any:
+    async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """Send a request that is put together already, on the loop; see `ask`."""
         ...
 

@@ -61,6 +61,7 @@ class Service:
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
+        around.host.dispatcher.expect(self.topic)
 
     @property
     def drivers(self) -> Drivers | None:
@@ -337,6 +338,7 @@ class Service:
         until = loop.time() + timeout
         hung: list[str] = []
         started = bool(self._undo)
+        self._around.host.dispatcher.give_up(self.topic, failed)
         if self._backends is not None:
             self._backends.end_take_over()
         await self._tasks.cancel(_SHORTEST)

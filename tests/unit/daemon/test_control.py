@@ -29,6 +29,7 @@ METHODS = {
     "audit": ("admin", {}),
     "config": ("operator", {}),
     "dump": ("operator", {}),
+    "log_levels": ("operator", {}),
     "db_check": ("operator", {}),
     "service_disable": ("operator", {"topic": "lamp", "reason": "moving"}),
     "service_enable": ("operator", {"topic": "lamp"}),
@@ -77,7 +78,7 @@ def test_no_method_was_forgotten(bench, virtually) -> None:
         async with bench() as b:
             await b.ready()
             found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
-            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay"}
+            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream"}
 
     virtually(main)
 

@@ -62,8 +62,7 @@ class LampManager(Manager):
     def ask_itself(self, ctx: Context) -> list[str]:
         api = LampApi(self.client)
         assert [lamp.name for lamp in api.names(1)] == ["0"]
-        with pytest.raises(TypeError, match="takes no retry policy"):
-            api.on(retry=Retry()).dim("a")
+        assert api.on(retry=Retry()).switch(Lamp("again")).name == "again"
         return [api.switch(Lamp("inside")).name, str(api.upgrading().cap)]
 
     @exposed(role="viewer")

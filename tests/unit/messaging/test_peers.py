@@ -123,14 +123,14 @@ def test_a_link_that_is_lost_is_known_at_once_and_wakes_who_waits_to_ask_again()
     asyncio.run(main())
 
 
-def test_the_role_of_a_method_is_asked_for():
+def test_a_method_there_is_asked_for_its_role_and_its_secrets():
     async def main():
         other = Elsewhere("volume")
         other.start()
         node2 = peer(other)
-        assert await node2.role_of("volume", "create") == "operator"
+        assert (await node2.describe("volume", "create")).role == "operator"
         with pytest.raises(TargetNotFound, match="did you mean 'create'"):
-            await node2.role_of("volume", "creates")
+            await node2.describe("volume", "creates")
         await node2.close()
         other.stop()
 

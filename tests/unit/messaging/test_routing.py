@@ -3,12 +3,21 @@ import asyncio
 import pytest
 
 from ostler.clock import FakeClock
-from ostler.errors import Busy, ConnectionLost, Draining, InvalidArguments, NotPermitted, NotRunning, TargetNotFound
+from ostler.errors import (
+    Busy,
+    Conflict,
+    ConnectionLost,
+    Draining,
+    InvalidArguments,
+    NotPermitted,
+    NotRunning,
+    TargetNotFound,
+)
 from ostler.messaging import Context
 from ostler.messaging.envelope import LENIENT
 from ostler.messaging.routing import Router
 from ostler.messaging.rpc.core import FLAGS_OF_FANOUT, Ask
-from ostler.types import Peer, Role, ServiceState, ServiceStatus
+from ostler.types import MethodDescription, Peer, Role, ServiceState, ServiceStatus
 
 
 class Other:
@@ -18,7 +27,7 @@ class Other:
         self.host, self.up, self.role = host, up, role
         self.services = {topic: ServiceStatus(topic=topic, host=host, state=ServiceState.UP) for topic in topics}
         self.answers = answers or [host]
-        self.asked = []
+        self.asked, self.ids, self.secret = [], [], []
         self.client = self
 
     async def ask(self, ask):
@@ -41,8 +50,15 @@ class Other:
     def away(self):
         return NotRunning(f"{self.host} cannot be reached for 7 s: no cable")
 
-    async def role_of(self, topic, method):
-        return self.role
+    async def attempt(self, ask, request_id):
+        self.ids.append(request_id)
+        return await self.ask(ask)
+
+    async def describe(self, topic, method):
+        return MethodDescription(
+            topic=topic, method=method, role=self.role, version="1.0", changes=True, arguments=[], result="", doc="",
+            secret=self.secret,
+        )  # fmt: skip
 
 
 class Others:
@@ -142,21 +158,22 @@ def context(role):
 def test_a_relayed_call_needs_the_role_here_that_the_method_asks_for_there():
     other = Other("node2", "volume")
     routes = router(other)
-    relay = routes.relay(context(Role.OPERATOR), "node2", "volume", "create", {"size": "1"})
+    relay = routes.relay(context(Role.OPERATOR), "node2", Ask("volume", "create", {"size": "1"}))
     assert asyncio.run(relay) == "node2"
     (asked,) = other.asked
     assert (asked.host, asked.flags, asked.arguments) == ("node2", LENIENT, {"size": "1"})
     for role in ("admin", "nobody", "emperor"):
         other.role = role
         with pytest.raises(NotPermitted, match=f"on node2 needs the role {role}, uid 1000 has operator here"):
-            asyncio.run(routes.relay(context(Role.OPERATOR), "node2", "volume", "create", {}))
+            asyncio.run(routes.relay(context(Role.OPERATOR), "node2", Ask("volume", "create", {})))
     assert len(other.asked) == 1
 
 
 def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_work():
     class Streaming(Other):
-        def stream(self, topic, method, **words):
-            return self.host, words["credit"]
+        def ask_stream(self, ask, credit):
+            assert ask.host == self.host
+            return self.host, credit
 
     routes = router(Streaming("node2", "volume", up=False), Streaming("node3", "volume"))
     assert [routes.stream(Ask("volume", "list", {}), 9) for _ in range(2)] == [("node3", 9)] * 2
@@ -171,9 +188,43 @@ def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_
 def test_nothing_is_relayed_twice_for_the_host_in_the_middle_would_lend_its_own_rights():
     other = Other("node2", "volume", role="viewer")
     routes = router(other)
-    with pytest.raises(NotPermitted, match=r"uid 1000 may not have ostler\.relay relayed to node2"):
-        asyncio.run(routes.relay(context(Role.ADMIN), "node2", "ostler", "relay", {}))
+    for method in ("relay", "relay_stream"):
+        with pytest.raises(NotPermitted, match=rf"uid 1000 may not have ostler\.{method} relayed to node2"):
+            asyncio.run(routes.relay(context(Role.ADMIN), "node2", Ask("ostler", method, {})))
     remote = Context("ostler", "relay", peer=Peer(key="K", name="key:node3"), role=Role.ADMIN, clock=FakeClock())
     with pytest.raises(NotPermitted, match="only a caller here may, once"):
-        asyncio.run(routes.relay(remote, "node2", "volume", "create", {}))
+        asyncio.run(routes.relay(remote, "node2", Ask("volume", "create", {})))
     assert not other.asked
+
+
+def test_of_a_relayed_request_that_is_secret_which_is_secret_on_the_other_host_and_all_until_that_is_known():
+    other = Other("node2", "volume", answers=[Conflict("canary-1 and plain-1")])
+    other.secret = ["key", "login"]
+    routes, ctx = router(other), context(Role.OPERATOR)
+    ctx.secrets = ("canary-1", "canary-2", "plain-1")
+    ask = Ask("volume", "create", {"key": "canary-1", "login": '{"password": "canary-2"}', "name": "plain-1"})
+    with pytest.raises(NotRunning):
+        other.up = False
+        asyncio.run(routes.relay(ctx, "node2", ask))
+    assert "plain-1" in ctx.secrets
+    other.up = True
+    with pytest.raises(Conflict):
+        asyncio.run(routes.relay(ctx, "node2", ask))
+    assert {"canary-1", "canary-2"} <= set(ctx.secrets)
+    assert "plain-1" not in ctx.secrets
+    other.secret = []
+    with pytest.raises(Conflict):
+        asyncio.run(routes.relay(ctx, "node2", ask))
+    assert ctx.secrets == ()
+
+
+def test_a_stream_is_relayed_to_whoever_has_the_role_with_few_items_on_their_way():
+    class Streaming(Other):
+        def ask_stream(self, ask, credit):
+            return ask.host, ask.flags, credit
+
+    routes = router(Streaming("node2", "volume"))
+    relayed = routes.relay_stream(context(Role.OPERATOR), "node2", Ask("volume", "watch", {}))
+    assert asyncio.run(relayed) == ("node2", LENIENT, 64)
+    with pytest.raises(NotPermitted):
+        asyncio.run(routes.relay_stream(context(Role.VIEWER), "node2", Ask("volume", "watch", {})))

@@ -40,7 +40,7 @@ def call(
         return
     if wants_help:
         with kit.client() as client:
-            requests.show_method(requests.find_method(client, topic, method))
+            requests.show_method(requests.find_method(client, topic, method, host))
         return
     arguments: dict[str, Any] = requests.arguments_of(words or [])
     seconds = requests.seconds(timeout)
@@ -51,7 +51,7 @@ def call(
         except WrongPattern as error:
             if not error.facts.get("streams"):
                 raise
-            for item in client.stream(topic, method, host=host, timeout=seconds, **arguments):
+            for item in requests.stream(client, topic, method, host, arguments, timeout=seconds):
                 print(_line_of(item), flush=True)  # noqa: T201 - the command's output
             return
     kit.emit(result)

@@ -23,7 +23,7 @@ def cast(
     """Hand a request to a service, and return when it has accepted it; it runs at most once."""
     arguments: dict[str, Any] = requests.arguments_of(words or [])
     with kit.client(lenient=True) as client:
-        client.cast(topic, method, host=host, **arguments)
+        requests.cast(client, topic, method, host, arguments)
     if kit.json_wanted():
         kit.emit({"accepted": True, "topic": topic, "method": method})
     else:

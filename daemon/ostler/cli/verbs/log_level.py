@@ -21,7 +21,10 @@ def log_level(
 ) -> None:
     """Show or set how much the daemon logs; what is set holds until the next reload."""
     with kit.client() as client:
-        levels = client.call(CONTROL_TOPIC, "log_level", type=dict[str, str], level=level.lower(), logger=logger)
+        if level:
+            levels = client.call(CONTROL_TOPIC, "log_level", type=dict[str, str], level=level.lower(), logger=logger)
+        else:
+            levels = client.call(CONTROL_TOPIC, "log_levels", type=dict[str, str])
     if kit.json_wanted():
         kit.emit(levels)
     else:

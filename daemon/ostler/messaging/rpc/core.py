@@ -81,12 +81,12 @@ class Pending:
         seen: The moment of the monotonic clock when the server was last known to be alive: now.
     """
 
-    __slots__ = ("again", "ask", "deadline", "incoming", "number", "seen", "settle", "timeout", "until")
+    __slots__ = ("again", "ask", "deadline", "incoming", "inside", "number", "seen", "settle", "timeout")
 
     incoming: Incoming
-    """The items of a stream; there for streams only, as `until` is."""
-    until: float | None
-    """The end of the time that the request served here has left for a stream."""
+    """The items of a stream; there for streams only, as `inside` is."""
+    inside: Context | None
+    """The request that a stream is read in: it says how much time there is, anew for each item when it is one too."""
 
     def __init__(self, number: int, ask: Ask, timeout: float | None, settle: Settle, seen: float) -> None:
         self.again = False
@@ -188,10 +188,7 @@ class ClientCore:
         pending, data = self._other(ask._replace(kind=None), incoming.end, STREAM, credit, self.new_id())
         pending.incoming = incoming
         # The time is for each item, and runs while somebody waits for it.
-        pending.until, pending.deadline = None, None
-        context = current_context()
-        if context is not None and (left := context.remaining()) is not None:
-            pending.until = pending.seen + left
+        pending.inside, pending.deadline = current_context(), None
         return pending, data
 
     def _other(self, ask: Ask, settle: Settle, flags: int, credit: int, request_id: str) -> tuple[Pending, bytes]:
@@ -219,9 +216,9 @@ class ClientCore:
         """
         found = pending.incoming.take()
         if found == [] and pending.timeout is not None and pending.deadline is None:
-            now = self._clock.monotonic()
-            until = now + pending.timeout if pending.until is None else min(now + pending.timeout, pending.until)
-            pending.deadline = until + _GRACE
+            left = pending.inside.remaining() if pending.inside is not None else None
+            seconds = pending.timeout if left is None else min(pending.timeout, left)
+            pending.deadline = self._clock.monotonic() + seconds + _GRACE
         credit = pending.incoming.due()
         return found, encode_message(Credit(VERSION, pending.number, credit)) if credit else None
 

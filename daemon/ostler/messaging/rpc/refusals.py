@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler.errors import Busy, DeadlineExceeded, NotPermitted
+from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, TargetNotFound
 from ostler.messaging.envelope import STREAM
 from ostler.messaging.policy import NOBODY
 from ostler.messaging.rpc.call import Call
@@ -42,6 +42,34 @@ def late(call: Call) -> DeadlineExceeded:
         method=call.request.method,
         timeout=call.request.timeout,
     )
+
+
+def starting(topic: str, host: str) -> Busy:
+    """Return the refusal of a service that is on its way up."""
+    return Busy(
+        f"{topic} on {host} is starting",
+        hint="try again in a second; `ostler status` says what it waits for",
+        retry_after=1.0,
+        topic=topic,
+        host=host,
+        state="starting",
+    )
+
+
+def not_started(topic: str, host: str, why: str) -> TargetNotFound:
+    """Return the refusal of a service that could not be started."""
+    return TargetNotFound(
+        f"{topic} on {host} could not be started: {why}",
+        hint=f"mend that and restart the daemon; `ostler service show {topic}` says more",
+        topic=topic,
+        host=host,
+        state="failed",
+    )
+
+
+def stopped(topic: str, host: str) -> Draining:
+    """Return the refusal of a service that has been stopped with its daemon."""
+    return Draining(f"{topic} on {host} has been stopped", topic=topic, host=host, state="stopped")
 
 
 def too_many(limit: int) -> Busy:

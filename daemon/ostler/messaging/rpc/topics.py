@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from typing import Any
 
-from ostler.errors import Conflict, Draining, TargetNotFound
+from ostler.errors import Conflict, Draining, OstlerError, TargetNotFound
 from ostler.messaging.envelope import Request
 from ostler.messaging.policy import Policy
 from ostler.messaging.rpc.endpoint import Endpoint, Method
+from ostler.messaging.rpc.refusals import not_started, starting, stopped
 from ostler.messaging.target import did_you_mean
 from ostler.types import MethodDescription
 
@@ -26,6 +28,16 @@ class Topics:
         self.host = host
         self._policy = Policy()
         self._endpoints: dict[str, Endpoint] = {}
+        self._absent: dict[str, OstlerError] = {}
+        """What callers of a topic are told that this daemon has, and that is not open."""
+
+    def expect(self, topic: str) -> None:
+        """Take note that a topic is to be opened: until it is, its callers are told to come again."""
+        self._absent[topic] = starting(topic, self.host)
+
+    def give_up(self, topic: str, why: str) -> None:
+        """Take note that a topic is not opened any more; with an empty `why` because all has been stopped."""
+        self._absent[topic] = not_started(topic, self.host, why) if why else stopped(topic, self.host)
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Open a topic.
@@ -36,6 +48,7 @@ class Topics:
         if endpoint.topic in self._endpoints:
             raise Conflict(f"the topic {endpoint.topic} is open already", topic=endpoint.topic)
         self._endpoints[endpoint.topic] = endpoint
+        self._absent.pop(endpoint.topic, None)
         self._apply(endpoint)
 
     def set_policy(self, policy: Policy) -> None:
@@ -115,6 +128,8 @@ class Topics:
     def _endpoint(self, topic: str) -> Endpoint:
         found = self._endpoints.get(topic)
         if found is None:
+            if (absent := self._absent.get(topic)) is not None:
+                raise copy(absent)
             raise TargetNotFound(
                 f"there is no service {topic!r} on {self.host}",
                 hint=did_you_mean(topic, self._endpoints),
