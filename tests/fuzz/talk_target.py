@@ -77,7 +77,7 @@ class TalkTarget:
         """Have both hear all; return how many frames went by."""
         heard = 0
         for side, pieces, frames in steps:
-            whole = _hear(side, [b"".join(pieces)])
+            whole = _hear(side, [b"".join(pieces)] if pieces else [])
             torn = _hear(side, pieces)
             same("what was understood in pieces", torn, whole)
             heard += frames
