@@ -5,7 +5,7 @@ import pytest
 
 from ostler.aio import Inbox
 from ostler.clock import FakeClock
-from ostler.errors import Conflict, TargetNotFound
+from ostler.errors import Busy, Conflict, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, exposed
 from ostler.messaging.envelope import CAST, FANOUT, VERSION, Accepted, Failure, Reply, Request, encode_request
 from ostler.types import Peer
@@ -193,3 +193,30 @@ def test_an_endpoint_without_threads_needs_none():
         assert dispatcher.stats()["quick"]["queued"] == 0
 
     asyncio.run(test())
+
+
+def test_a_topic_that_is_coming_is_told_from_one_that_failed_one_that_was_stopped_and_one_that_is_nowhere(on_bench):
+    async def test(bench):
+        def said():
+            bench.send(ask("echo"))
+            failure = bench.answers()[-1]
+            return failure.names[0].partition(".")[2], failure.message, failure.facts
+
+        bench.dispatcher.expect("shop")
+        name, message, facts = said()
+        assert (name, message, facts["retry_after"]) == ("Busy", f"shop on {bench.dispatcher.host} is starting", 1.0)
+        with pytest.raises(Busy, match="is starting"):
+            bench.dispatcher.describe("shop")
+        bench.dispatcher.give_up("shop", "no disk")
+        name, message, facts = said()
+        assert (name, facts["state"]) == ("TargetNotFound", "failed")
+        assert message == f"shop on {bench.dispatcher.host} could not be started: no disk"
+        bench.add("shop", Shop())
+        await bench.send_from_callback(ask("echo"))
+        assert names(bench)[-1] == "Reply"
+        bench.dispatcher.remove_endpoint("shop")
+        assert "there is no service 'shop'" in said()[1]
+        bench.dispatcher.give_up("shop", "")
+        assert said()[:2] == ("Draining", f"shop on {bench.dispatcher.host} has been stopped")
+
+    on_bench(test)

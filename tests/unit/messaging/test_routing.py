@@ -203,8 +203,8 @@ def test_of_a_relayed_request_that_is_secret_which_is_secret_on_the_other_host_a
     routes, ctx = router(other), context(Role.OPERATOR)
     ctx.secrets = ("canary-1", "canary-2", "plain-1")
     ask = Ask("volume", "create", {"key": "canary-1", "login": '{"password": "canary-2"}', "name": "plain-1"})
+    other.up = False
     with pytest.raises(NotRunning):
-        other.up = False
         asyncio.run(routes.relay(ctx, "node2", ask))
     assert "plain-1" in ctx.secrets
     other.up = True

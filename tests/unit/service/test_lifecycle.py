@@ -225,7 +225,7 @@ def test_a_service_that_failed_is_not_drained_into_another_state(bench, trouble,
             await b.runtime.start()
             assert await b.service().drain(5, "maintenance") == []
             assert b.state() == "failed"
-            with pytest.raises(TargetNotFound, match="lamp on .* could not be started: .*no disk"):
+            with pytest.raises(TargetNotFound, match=r"lamp on .* could not be started: .*no disk"):
                 await b.client.acall("lamp", "work")
 
     virtually(main)
@@ -235,7 +235,7 @@ def test_a_service_that_is_starting_has_its_callers_come_again(bench, trouble, v
     async def main():
         gate = trouble.hang("init_host lamp")
         async with bench(LAMP) as b:
-            with pytest.raises(Busy, match="lamp on .* is starting"):
+            with pytest.raises(Busy, match=r"lamp on .* is starting"):
                 await b.client.acall("lamp", "think", seconds=1)
             starting = asyncio.ensure_future(b.runtime.start())
             asking = asyncio.ensure_future(b.client.acall("lamp", "think", seconds=1, retry=Retry(attempts=1000)))
@@ -245,7 +245,7 @@ def test_a_service_that_is_starting_has_its_callers_come_again(bench, trouble, v
             await starting
             assert await asking == "thought"
             await b.runtime.stop(30)
-            with pytest.raises(Draining, match="lamp on .* has been stopped"):
+            with pytest.raises(Draining, match=r"lamp on .* has been stopped"):
                 await b.client.acall("lamp", "think", seconds=1)
 
     virtually(main)
