@@ -183,8 +183,7 @@ class Notifications:
         if to_events:
             self._publisher.publish(topic, event_type, payload, priority=priority, context=context)
         if to_log:
-            text = msgspec.json.encode(payload)[:_LINE].decode(errors="replace")
-            _told.log(_LEVELS.get(priority, logging.INFO), "%s %s.%s %s", priority, topic, event_type, text)
+            _told.log(_LEVELS.get(priority, logging.INFO), "%s %s.%s %s", priority, topic, event_type, _text(payload))
         for lane in lanes:
             lane.put(
                 Notification(
@@ -206,6 +205,13 @@ class Notifications:
         """Have the sinks end when they have told what waits. Does not wait for them. May be called twice."""
         for lane in self._lanes.values():
             lane.end()
+
+
+def _text(payload: Json) -> str:
+    try:
+        return msgspec.json.encode(payload)[:_LINE].decode(errors="replace")
+    except (TypeError, ValueError):  # keys that messages know and JSON does not
+        return repr(payload)[:_LINE]
 
 
 class Lane:

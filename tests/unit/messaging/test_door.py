@@ -9,7 +9,7 @@ from ostler.clock import FakeClock, SystemClock
 from ostler.errors import Busy, NotPermitted
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, new_keys
-from ostler.messaging.zmq.zap import Door
+from ostler.messaging.zmq.zap import REFUSED, Door
 
 
 class House:
@@ -147,5 +147,14 @@ def test_trap_a_client_that_takes_the_routing_id_of_one_who_has_gone_is_still_it
             assert {client for client, _ in heard} == {heard[0][0]}
             assert [name for _, name in heard] == ["key:friend", "key:eve", "key:eve"]
             assert gone == [heard[0][0]]
+
+    asyncio.run(main())
+
+
+def test_who_proves_no_key_does_not_come_in():
+    async def main():
+        async with House() as house:
+            assert house.door._decide("192.0.2.1", b"NULL", [])[0] == REFUSED
+            assert house.door._decide("192.0.2.1", b"PLAIN", [b"friend", b""])[0] == REFUSED
 
     asyncio.run(main())

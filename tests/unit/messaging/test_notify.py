@@ -159,6 +159,14 @@ def test_a_sink_that_hangs_harms_nobody_and_what_it_loses_is_counted(hub, wire, 
     sink.wait(1000)
 
 
+def test_a_payload_that_is_no_json_is_told_all_the_same(hub, wire, caplog):
+    caplog.set_level(logging.INFO)
+    hub.configure({"info": ["events", "log"]}, {})
+    hub.notifier("volume").info("moved", {("a", 1): "b"})
+    assert "info volume.moved {('a', 1): 'b'}" in caplog.text
+    assert len(wire.sent) == 1
+
+
 def test_what_is_no_notification_is_an_error_at_the_door(hub, wire):
     sink = Sink()
     hub.configure({"info": ["events", "mine"]}, {"mine": lambda: sink})

@@ -12,9 +12,10 @@ import zmq
 from ostler.errors import Busy, Conflict, ConnectionLost, NotRunning
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
+from ostler.messaging.zmtp.events import UnixEventLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
 from ostler.messaging.zmtp.server import UnixServerLink
-from ostler.messaging.zmtp.talk import frame, hello
+from ostler.messaging.zmtp.talk import frame, hello, subscription
 from ostler.types import Peer
 
 
@@ -378,12 +379,12 @@ def test_raw_garbage_ends_its_own_connection_only(address):
     asyncio.run(test())
 
 
-async def talking(address):
+async def talking(address, kind=b"DEALER"):
     """Return a plain socket that has said READY."""
     plain = socket.socket(socket.AF_UNIX)
     plain.setblocking(False)
     plain.connect(address.removeprefix("ipc://"))
-    await asyncio.get_running_loop().sock_sendall(plain, hello(b"DEALER"))
+    await asyncio.get_running_loop().sock_sendall(plain, hello(kind))
     return plain
 
 
@@ -421,5 +422,27 @@ def test_a_peer_is_asked_for_only_when_it_sends_much(address):
             await until(lambda: served.garbage == ["large"])
             assert set(asked) == served.peers
         served.link.close()
+
+    asyncio.run(test())
+
+
+def test_who_is_refused_and_does_not_read_that_is_not_answered_again(address):
+    async def test():
+        link, answered = UnixEventLink(address, Limits()), []
+        link.start(lambda peer: False, lambda peer, question: answered.append(question) or [b"x" * 300])
+        with await talking(address, b"SUB") as deaf:
+            loop = asyncio.get_running_loop()
+            for _ in range(100):
+                await loop.sock_sendall(deaf, subscription(b"!0123456789abcdef") * 100)
+            (client,) = link.listener.clients.values()
+            await until(lambda: client.channel.waiting)
+            known = len(answered)
+            await loop.sock_sendall(deaf, subscription(b"!0123456789abcdef") * 100)
+            await loop.sock_sendall(deaf, frame(b"the end"))
+            over = []
+            link.on_garbage = lambda *what: over.append(what)
+            await until(lambda: over)
+            assert len(answered) == known
+        link.close()
 
     asyncio.run(test())

@@ -116,17 +116,16 @@ class Door:
         self._socket.send_multipart([*way, *answer], NOBLOCK)
 
     def _decide(self, address: str, mechanism: bytes, credentials: list[bytes]) -> tuple[int, bytes, str]:
-        user = ""
-        if mechanism == b"CURVE":
-            user = z85(credentials[0])
-            if user not in self.names:
-                self.refused += 1
-                self._quiet.warning("key", f"refused a connection from {address}: nobody here has the key {user}")
-                return REFUSED, b"the key is not known", ""
+        user = z85(credentials[0]) if mechanism == b"CURVE" else ""
+        if user not in self.names:
+            self.refused += 1
+            whose = f"nobody here has the key {user}" if user else "it proves no key"
+            self._quiet.warning("key", f"refused a connection from {address}: {whose}")
+            return REFUSED, b"the key is not known", ""
         now = self._clock.monotonic()
         if self._standing(now) >= self.max_connections:
             self.full += 1
-            text = f"refused a connection from {address or 'a local client'}: there are {self.max_connections} already"
+            text = f"refused a connection from {address}: there are {self.max_connections} already"
             self._quiet.warning("full", f"{text}; see `max_connections` in [messaging]")
             return FULL, b"too many connections", ""
         self._admitted.append(now)
