@@ -32,6 +32,7 @@ REAL_RPC = "tests/functional/test_rpc_traps.py::test_trap_"
 GARBAGE = "tests/functional/test_garbage.py::test_trap_"
 HOSTS = "tests/functional/test_hosts.py::test_trap_"
 ENVELOPE = "tests/unit/messaging/test_envelope.py::test_trap_"
+UNFIT = "tests/unit/messaging/test_unfit_results.py::test_trap_"
 WRITER = "tests/unit/store/test_writer.py::test_trap_"
 ENDPOINT = "tests/unit/messaging/test_endpoint.py::test_trap_"
 SIGNATURE = "tests/unit/messaging/test_signature.py::test_trap_"
@@ -166,9 +167,13 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             ENVELOPE + "random_bytes_are_never_more_than_a_bad_envelope",
             ENVELOPE + "truncated_and_bent_messages_are_never_more_than_a_bad_envelope",
             "tests/unit/messaging/test_streams.py::test_trap_credit_that_is_none_negative_huge_or_for_no_stream",
+            "tests/fuzz/test_fuzz_wire.py::test_trap_a_million_frames_truncated_mutated_and_random",
         ],
         "a reply that cannot be encoded": [
             CALLS + "a_reply_that_cannot_be_encoded", STREAMS + "an_item_that_cannot_be_encoded",
+            UNFIT + "a_reply_or_item_that_cannot_be_encoded_is_an_error_by_name",
+            UNFIT + "an_error_that_cannot_be_encoded_is_an_error_all_the_same",
+            UNFIT + "progress_that_cannot_be_encoded_holds_up_no_call",
         ],
         "an exception the client does not know": [
             REAL_RPC + "an_exception_the_client_does_not_know", CALLS + "an_exception_the_client_does_not_know",
