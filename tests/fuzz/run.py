@@ -18,11 +18,14 @@ from typing import Any
 
 import msgspec
 from client_target import ClientTarget
+from hostile_target import HostileTarget
 from link_target import LinkTarget
 from server_target import ServerTarget
 from talk_target import TalkTarget
 
-TARGETS: dict[str, Any] = {target.name: target for target in (TalkTarget, ServerTarget, ClientTarget, LinkTarget)}
+TARGETS: dict[str, Any] = {
+    target.name: target for target in (TalkTarget, ServerTarget, ClientTarget, LinkTarget, HostileTarget)
+}
 FAILED = Path(__file__).parents[2] / "build" / "fuzz"
 
 

@@ -1,0 +1,137 @@
+"""Our clients, both of them, against a server that sends anything over a real unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from mutator import Mutator, encode
+from subject import corpus, to_client
+from talk_target import BAD, FRAMES, STARTS
+from watch import Watch, Wrong, descriptors, same
+
+from ostler.errors import OstlerError
+from ostler.messaging import AsyncClient, Client
+from ostler.messaging.transport import Limits
+from ostler.messaging.zmq import ZmqTransport
+from ostler.messaging.zmtp.talk import frame, hello
+
+Step = tuple[int, bytes, int]
+_SECONDS = 0.3
+
+
+class HostileTarget:
+    """Each connection is sent one lot of bytes and is then closed; each call ends, with a value or an error of ours."""
+
+    name = "hostile"
+    frames_a_round = 2_000
+
+    def steps(self, seed: str, frames: int) -> Iterator[Step]:
+        """Return (kind of client, what it is sent, number of frames)."""
+        mutator = Mutator(seed, corpus("hostile", lambda made: to_client(made, 1 + made.number(3))))
+        made = 0
+        while made < frames:
+            start = hello(b"ROUTER") if mutator.dice.random() < 0.8 else mutator.bent(mutator.one_of(STARTS))
+            count = 1 + mutator.number(40)
+            parts = [frame(mutator.any(to_client(mutator, 1 + mutator.number(3)))) for _ in range(count)]
+            how = mutator.dice.random()
+            if how < 0.2:
+                parts[mutator.number(count)] = mutator.one_of(FRAMES)
+            elif how < 0.3:
+                parts[mutator.number(count)] = mutator.one_of(BAD)
+            made += count
+            yield mutator.number(3), start + b"".join(parts), count
+
+    def run(self, steps: Iterator[Step]) -> int:
+        """Call once on each connection; return how many frames went by."""
+        before, frames = descriptors(), 0
+        with Watch() as watch, tempfile.TemporaryDirectory() as folder:
+            address = f"ipc://{folder}/rpc.sock"
+            with Hostile(Path(folder) / "rpc.sock") as server, asyncio.Runner() as runner:
+                watch.on_loop(runner.get_loop())
+                for kind, data, count in steps:
+                    server.say = data
+                    frames += count
+                    transport = ZmqTransport(address, address, limits=Limits())
+                    if kind == 0:
+                        _call(transport)
+                    elif kind == 1:
+                        _stream(transport)
+                    else:
+                        runner.run(_call_on_loop(transport))
+                    transport.close()
+                    watch.check()
+            watch.check()
+        same("descriptors", descriptors(), before)
+        return frames
+
+
+class Hostile:
+    """Takes one connection after another, says what it was told to, and hangs up. On a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.say = b""
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve, name="hostile", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connected, _ = self._listener.accept()
+            except OSError:
+                return
+            with connected:
+                try:
+                    connected.recv(65_536)
+                    connected.sendall(self.say)
+                    connected.shutdown(socket.SHUT_WR)
+                    while connected.recv(65_536):
+                        pass
+                except OSError:
+                    pass  # the client has gone
+
+
+def _call(transport: ZmqTransport) -> None:
+    with Client(transport=transport) as client:
+        try:
+            client.call("shop", "echo", timeout=_SECONDS, on_progress=lambda _progress: None)
+        except OstlerError:
+            pass
+
+
+def _stream(transport: ZmqTransport) -> None:
+    with Client(transport=transport) as client:
+        try:
+            with client.stream("shop", "count", type=int, timeout=_SECONDS) as stream:
+                for item in stream:
+                    if type(item) is not int:
+                        raise Wrong(f"an item of another type came through: {item!r}")
+        except OstlerError:
+            pass
+
+
+async def _call_on_loop(transport: ZmqTransport) -> None:
+    async with AsyncClient(transport=transport) as client:
+        calls = [client.call("shop", "echo", timeout=_SECONDS), client.call("shop", "echo", type=str, timeout=_SECONDS)]
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, OstlerError):
+                raise Wrong(f"a call ended with {result!r}") from result
+
+
+__all__ = ["HostileTarget", "encode"]
