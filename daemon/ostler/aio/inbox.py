@@ -34,10 +34,19 @@ class Inbox:
         self._gate.acquire()
         self._waiting = False
 
-    def around(self, before: Callable[[], None], after: Callable[[], None]) -> None:
-        """Have these called before and after each batch. On the loop's thread; they must not raise."""
+    def around(self, before: Callable[[], None], after: Callable[[], None]) -> Callable[[], None]:
+        """Have these called before and after each batch; returns what undoes this.
+
+        On the loop's thread; they must not raise.
+        """
         self._before.append(before)
         self._after.append(after)
+
+        def undo() -> None:
+            self._before.remove(before)
+            self._after.remove(after)
+
+        return undo
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop run `callback` soon. Any thread. After the loop has closed the call is dropped."""

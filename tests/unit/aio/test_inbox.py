@@ -131,3 +131,18 @@ def test_what_is_posted_runs_in_nobodys_context_variables():
 
     run(main())
     assert seen == ["nobody"]
+
+
+def test_what_is_called_around_each_batch_is_called_no_more_when_that_is_undone():
+    async def main():
+        inbox, seen = Inbox(asyncio.get_running_loop()), []
+        for name in ("one", "two"):
+            undo = inbox.around(lambda name=name: seen.append(f"before {name}"), lambda name=name: seen.append(name))
+        inbox.post(lambda: seen.append("work"))
+        await asyncio.sleep(0)
+        undo()
+        inbox.post(lambda: seen.append("more"))
+        await asyncio.sleep(0)
+        assert seen == ["before one", "before two", "work", "one", "two", "before one", "more", "one"]
+
+    run(main())

@@ -1,6 +1,8 @@
 """The three ends of a unix socket, beside those of libzmq where both must understand each other."""
 
 import asyncio
+import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -9,8 +11,12 @@ from pathlib import Path
 import pytest
 import zmq
 
+from ostler.aio import Inbox
+from ostler.clock import SystemClock
 from ostler.errors import Busy, Conflict, ConnectionLost, NotRunning
+from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.transport import Limits
+from ostler.messaging.zmtp import listener
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.events import UnixEventLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
@@ -408,7 +414,7 @@ def test_of_a_peer_without_a_role_little_is_kept_whatever_it_sends_and_does_not_
     asyncio.run(test())
 
 
-def test_a_peer_is_asked_for_only_when_it_sends_much(address):
+def test_whether_a_peer_is_known_is_asked_when_it_comes_and_when_it_sends_much(address):
     async def test():
         served, asked = Served(address, Limits(max_message_size=100_000)), []
         served.link.listener.knows = lambda peer: not asked.append(peer)
@@ -416,7 +422,8 @@ def test_a_peer_is_asked_for_only_when_it_sends_much(address):
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(plain, frame(b"x" * 1000))
             await until(lambda: served.peers)
-            assert not asked
+            assert len(asked) == 1
+            asked.clear()
             await loop.sock_sendall(plain, frame(b"x" * 200_000))
             await loop.sock_sendall(plain, frame(b"x" * 200_001)[:100])
             await until(lambda: served.garbage == ["large"])
@@ -444,5 +451,40 @@ def test_who_is_refused_and_does_not_read_that_is_not_answered_again(address):
             await until(lambda: over)
             assert len(answered) == known
         link.close()
+
+    asyncio.run(test())
+
+
+def test_those_who_are_nobody_share_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
+    async def test():
+        served, pids = Served(address, Limits(connections=20)), itertools.count(100)
+        monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
+        served.link.knows = served.link.listener.knows = lambda peer: peer.uid != 4001
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(15):
+                open_ones.enter_context(await talking(address))
+            await until(lambda: served.link.listener.refused == 5)
+            assert len(served.link.listener.clients) == 10
+            monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4002, 4002, 7, "uid 4002"))
+            for _ in range(5):
+                open_ones.enter_context(await talking(address))
+            await until(lambda: len(served.link.listener.clients) == 15)
+        await until(lambda: not served.link.listener.clients)
+        assert not served.link.listener._of_process
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_a_server_that_is_closed_leaves_nothing_in_the_inbox(address):
+    async def test():
+        inbox = Inbox(asyncio.get_running_loop())
+        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
+        for _ in range(2):
+            server = RpcServer(UnixServerLink(address, Limits()), dispatcher, inbox)
+            server.start()
+            server.close()
+            server.close()
+        assert (inbox._before, inbox._after) == ([], [])
 
     asyncio.run(test())

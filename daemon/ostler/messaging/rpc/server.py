@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
@@ -90,6 +91,7 @@ class RpcServer:
         self._calls: dict[ClientId, dict[int, WireCall]] = {}
         self._beats_due: dict[ClientId, float] = {}
         self._beats = Sweeper(self.clock, self._beat)
+        self._leave_inbox: Callable[[], None] | None = None
         self._quiet = QuietLog(_log, self.clock)
 
     @property
@@ -105,7 +107,7 @@ class RpcServer:
         self.link.on_batch = self._dispatcher.await_quick
         self.link.on_gone = self._forget
         self.link.knows = self._dispatcher.knows
-        self.inbox.around(self.link.hold, self.link.let_go)
+        self._leave_inbox = self.inbox.around(self.link.hold, self.link.let_go)
         self.link.start(self._receive)
 
     def close(self) -> None:
@@ -114,6 +116,9 @@ class RpcServer:
             for call in list(self._calls.get(client, {}).values()):
                 call.stop()
         self._calls.clear()
+        if self._leave_inbox is not None:
+            self._leave_inbox()
+            self._leave_inbox = None
         self._beats.cancel()
         if self.duplicates is not None:
             self.duplicates.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ostler.clock import Clock
 from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage
-from ostler.messaging.zmtp.listener import Client, Listener
+from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
 from ostler.messaging.zmtp.talk import Part, frame, hello
 from ostler.types import Peer
 
@@ -104,7 +104,7 @@ class UnixEventLink:
         self._admit, self._answer = admit, answer
         listener = self.listener
         listener.receive = self._arrived
-        listener.knows = _nobody  # no subscription is large
+        listener.largest = STRANGERS_SHARE  # no subscription is large
         listener.on_gone = self._leave
         listener.on_garbage = self.on_garbage
         listener.start()

@@ -33,6 +33,8 @@ _HANDSHAKE = 5.0
 _ACCEPTS = 100
 _RESERVED = 16
 """Connections beyond the limit for those who may do everything anyhow."""
+_NOBODY = -1
+"""Instead of a process: all peers together who are nobody here."""
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE = 0.5
 _CREDENTIALS = struct.Struct("3i")
@@ -47,6 +49,9 @@ class Client:
         number: Names it; no other has the same.
         peer: Who it is.
     """
+
+    counts_as = 0
+    """The process whose share of the connections it has part of, or `_NOBODY`."""
 
     def __init__(self, listener: Listener[Client], connected: socket.socket, number: int, peer: Peer) -> None:
         self.number = number
@@ -173,9 +178,9 @@ class Listener(Generic[ClientT]):
     def gone(self, client: ClientT) -> None:
         """Forget a client that has gone."""
         if self.clients.pop(client.number, None) is not None:
-            self._of_process[client.peer.pid] -= 1
-            if not self._of_process[client.peer.pid]:
-                del self._of_process[client.peer.pid]
+            self._of_process[client.counts_as] -= 1
+            if not self._of_process[client.counts_as]:
+                del self._of_process[client.counts_as]
             self.on_gone(client)
 
     def _accept(self) -> None:
@@ -203,25 +208,27 @@ class Listener(Generic[ClientT]):
 
     def _take_in(self, connected: socket.socket) -> None:
         peer = _peer_of(connected)
-        if not self._room(peer):
+        process = peer.pid if self.knows(peer) else _NOBODY
+        if not self._room(peer, process):
             self.refused += 1
             text = f"{peer.name} (process {peer.pid}) is one client too many, {len(self.clients)} are connected"
             self._quiet.warning("connections", f"{text}; see `max_connections` in [messaging]")
             _send_off(connected)
             return
         number = next(self._numbers)
-        self.clients[number] = self._kind(self, connected, number, peer)  # type: ignore[arg-type]  # a client of ours
-        self._of_process[peer.pid] += 1
+        client = self.clients[number] = self._kind(self, connected, number, peer)  # type: ignore[arg-type]  # of ours
+        client.counts_as = process
+        self._of_process[process] += 1
 
-    def _room(self, peer: Peer) -> bool:
+    def _room(self, peer: Peer, process: int) -> bool:
         """Return whether a client is let in: no process gets more connections than are free.
 
-        So one alone gets half of them. Root and our own user have some more, so that an operator gets in whatever
-        happens.
+        So one alone gets half of them, and those who are nobody here get half all together, however many processes they
+        start. Root and our own user have some more, so that an operator gets in whatever happens.
         """
         reserved = _RESERVED if peer.uid in (0, self._own_uid) else 0
         free = self.limits.connections + reserved - len(self.clients)
-        return free > 0 and self._of_process[peer.pid] < free
+        return free > 0 and self._of_process[process] < free
 
 
 def _send_off(connected: socket.socket) -> None:
