@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
@@ -10,13 +11,13 @@ from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.watching import make_tracer, policy_of
-from ostler.errors import MessagingError, describe
+from ostler.errors import MessagingError, OstlerError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.notify import Notifications
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
-from ostler.types import CONTROL_TOPIC
+from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +65,7 @@ class Messages:
         self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.tracer = make_tracer(configuration, clock)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
+        self._keep_refusals()
         self.client = LocalServiceClient(
             self.dispatcher, inbox, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
         )
@@ -71,6 +73,18 @@ class Messages:
         self._self: AsyncClient | None = None
         self._keeping: EventKeeping | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
+
+    def _keep_refusals(self) -> None:
+        """Have those in the audit log that are refused before they could ask for anything."""
+
+        def keep(peer: Peer, error: OstlerError, what: str = "connect") -> None:
+            if self.dispatcher.audit is not None:
+                self.dispatcher.audit.refused(peer, CONTROL_TOPIC, what, error)
+
+        self.transport.on_refused = keep
+        self.publisher.on_refused = partial(keep, what="subscribe")
+        if self.ports is not None:
+            self.ports.tell_refused(keep)
 
     def _serve(self, link: ServerLink, options: MessagingSection) -> RpcServer:
         server = RpcServer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ostler.clock import Clock
 from ostler.errors import OstlerError
 from ostler.messaging.event_links import EventLinks
-from ostler.messaging.transport import EventLink, Limits, ServerLink
+from ostler.messaging.transport import EventLink, Limits, OnRefused, ServerLink
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, keys_of
 from ostler.messaging.zmq.server import RouterLink
@@ -88,6 +88,10 @@ class Ports:
     def servers(self) -> list[RpcServer]:
         """What answers calls from other hosts."""
         return [generation.server for generation in self._generations]
+
+    def tell_refused(self, told: OnRefused) -> None:
+        """Tell of each connection that is not let in."""
+        self._door.on_refused = told
 
     def start(self, links: EventLink) -> None:
         """Begin to answer; `links` is where the publisher's ends are."""

@@ -111,13 +111,36 @@ class AuditLog:
         refused = error is not None and not call.begun
         now = self._clock.monotonic()
         key = self._kind(call, peer, error, now) if refused else ()
-        window = self._windows.get(key) if key else None
-        if window is not None and now < window.until:
-            again = msgspec.structs.replace(window.entry, times=window.entry.times + 1, last=self._clock.wall())
-            window.entry = again
-            self._await(window)
+        if not self._again(key, now):
+            self._open(key, now, self._entry(call, peer, error, refused))
+
+    def refused(self, peer: Peer, topic: str, method: str, error: OstlerError) -> None:
+        """See `Audit.refused`."""
+        now, wall, refusal = self._clock.monotonic(), self._clock.wall(), type(error).__name__
+        # By where it came from and not by its key: of those, whoever knocks has as many as it likes.
+        key: tuple[object, ...] = (peer.uid, peer.name, refusal, topic, method)
+        if peer.uid < 0 and key not in self._windows:
+            key = self._told_apart(key, (-1, ""), now)
+        if self._again(key, now):
             return
-        kept = _Kept(self._entry(call, peer, error, refused), now + WINDOW)
+        entry = AuditEntry(
+            at=wall, who=peer.name, uid=peer.uid, pid=peer.pid, key=peer.key, topic=topic, method=method,
+            result=refusal, text=_cut(error.message), refused=True, last=wall,
+        )  # fmt: skip
+        self._open(key, now, entry)
+
+    def _again(self, key: tuple[object, ...], now: float) -> bool:
+        """Count a refusal into the entry that there is for it; return False when there is none."""
+        window = self._windows.get(key) if key else None
+        if window is None or now >= window.until:
+            return False
+        window.entry = msgspec.structs.replace(window.entry, times=window.entry.times + 1, last=self._clock.wall())
+        self._await(window)
+        return True
+
+    def _open(self, key: tuple[object, ...], now: float, entry: AuditEntry) -> None:
+        """Begin an entry; one with a key counts those that are like it for a while."""
+        kept = _Kept(entry, now + WINDOW)
         if key:
             if len(self._windows) >= _KINDS_LIMIT:
                 self._forget(now)
@@ -131,11 +154,15 @@ class AuditLog:
         key: tuple[object, ...] = (peer.uid, peer.key, refusal, request.topic, request.method)
         if self._find(request.topic, request.method) is not None or key in self._windows:
             return key
+        return self._told_apart(key, (peer.uid, peer.key), now)
+
+    def _told_apart(self, key: tuple[object, ...], whose: tuple[int, str], now: float) -> tuple[object, ...]:
+        """Return the key of a refusal with something made up in it: after the first few, one for all the rest."""
         if now >= self._made_up_until:
             self._made_up_until = now + WINDOW
             self._made_up.clear()
-        self._made_up[peer.uid, peer.key] += 1
-        return key if self._made_up[peer.uid, peer.key] <= MADE_UP else (peer.uid, peer.key, refusal)
+        self._made_up[whose] += 1
+        return key if self._made_up[whose] <= MADE_UP else (*whose, key[2])
 
     def _forget(self, now: float) -> None:
         self._windows = {key: kept for key, kept in self._windows.items() if kept.until > now}

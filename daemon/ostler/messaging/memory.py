@@ -21,10 +21,12 @@ from ostler.messaging.transport import (
     OnGarbage,
     OnLost,
     OnMessage,
+    OnRefused,
     Receive,
     ignore_batch,
     ignore_garbage,
     ignore_gone,
+    ignore_refused,
     take_for_known,
 )
 from ostler.types import Peer
@@ -42,6 +44,7 @@ class MemoryTransport:
         uid = os.geteuid()
         self.peer = peer or Peer(uid, os.getegid(), os.getpid(), f"uid {uid}")
         self.limits = limits or Limits()
+        self.on_refused: OnRefused = ignore_refused
         self._hall = _Hall()
 
     def as_peer(self, peer: Peer) -> MemoryTransport:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol, TypeAlias
 
-from ostler.errors import MessagingError
+from ostler.errors import MessagingError, OstlerError
 from ostler.types import Peer
 
 ClientId: TypeAlias = Hashable
@@ -32,6 +32,8 @@ CONTROL_PREFIX = b"!"
 
 OnGarbage: TypeAlias = Callable[[Peer, str, str], None]
 """Told of what is no message at all: who sent it, one word that is counted, and what came in words."""
+OnRefused: TypeAlias = Callable[[Peer, OstlerError], None]
+"""Told of who was not let in, and why."""
 
 
 def ignore_batch() -> None:
@@ -46,9 +48,8 @@ def ignore_garbage(_peer: Peer, _reason: str, _what: str) -> None:
     """Stand in until somebody wants to be told."""
 
 
-def take_for_known(_peer: Peer) -> bool:
-    """Stand in until somebody knows better."""
-    return True
+def ignore_refused(_peer: Peer, _error: OstlerError) -> None:
+    """Stand in until somebody wants to be told."""
 
 
 def take_for_known(_peer: Peer) -> bool:
@@ -79,8 +80,6 @@ class ServerLink(Protocol):
     """Told when the messages that came together have been handed over."""
     on_gone: Callable[[ClientId], None]
     """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
-    knows: Callable[[Peer], bool]
-    """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
     knows: Callable[[Peer], bool]
     """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
 
@@ -189,6 +188,9 @@ class Transport(Protocol):
 
     Opening a client's link raises `NotRunning` when nobody listens and `NotPermitted` when the socket may not be used.
     """
+
+    on_refused: OnRefused
+    """Told of each client that was not let in, by a transport that has a limit of them."""
 
     def serve_rpc(self) -> ServerLink:
         """Take the address for calls."""

@@ -247,3 +247,22 @@ def test_whoever_flushes_waits_for_what_is_being_written_and_counts_go_to_the_sa
         assert [(number, row.times) for number, row in book.rows.items()] == [(1, 2)]
 
     asyncio.run(main())
+
+
+def test_who_is_refused_before_there_is_a_request_is_kept_and_cannot_fill_the_log(book):
+    no = NotPermitted("nobody has the key")
+    for key in ("made-up-1", "made-up-2"):
+        book.log.refused(Peer(key=key, name="10.0.0.7"), "ostler", "connect", no)
+    book.log.refused(EVE, "ostler", "subscribe", no)
+    book.log.refused(EVE, "ostler", "connect", no)
+    rows = book.flushed()
+    assert [(entry.who, entry.method, entry.times, entry.refused) for entry in rows] == [
+        ("10.0.0.7", "connect", 2, True), ("uid 1001", "subscribe", 1, True), ("uid 1001", "connect", 1, True),
+    ]  # fmt: skip
+    assert (rows[0].key, rows[0].result, rows[0].text) == ("made-up-1", "NotPermitted", "nobody has the key")
+    for number in range(100):
+        book.log.refused(Peer(name=f"10.0.1.{number}"), "ostler", "connect", no)
+    assert len(book.flushed()) <= 3 + MADE_UP
+    book.clock.advance(WINDOW + 1)
+    book.log.refused(EVE, "ostler", "connect", no)
+    assert book.flushed()[-1].times == 1

@@ -189,3 +189,47 @@ def test_all_attempts_together_have_the_time_of_the_first(on_bench):
         assert "5 s" in end.message
 
     on_bench(test)
+
+
+class Watch:
+    """An audit that keeps what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def record(self, call, error):
+        self.lines.append((call.request.method, type(error).__name__ if error is not None else "done"))
+
+
+def test_repeats_are_one_line_of_the_audit_and_those_that_are_refused_are_in_it(on_bench):
+    async def test(bench):
+        shop, audit = Shop(), Watch()
+        bench.add("shop", shop)
+        bench.dispatcher.audit = audit
+        bench.send(request(1))
+        bench.send(request(2), client="another connection")
+        await until(lambda: shop.runs == 1)
+        shop.go_on.set()
+        await until(lambda: ends(bench, "another connection"))
+        bench.send(request(3))
+        assert len(ends(bench)) == 1
+        assert audit.lines == [("work", "done")]
+        bench.send(request(4, "stuck"))
+        assert audit.lines[1:] == [("stuck", "Conflict")], "another request under the same id"
+
+    on_bench(test)
+
+
+def test_requests_above_the_limit_of_a_connection_are_in_the_audit_and_counted(on_bench):
+    async def test(bench):
+        shop, audit = Shop(), Watch()
+        bench.add("shop", shop)
+        bench.dispatcher.audit = audit
+        bench.send(request(1, request_id="a"))
+        bench.send(request(2, request_id="b"))
+        assert ends(bench)[0].names[0] == "ostler.Busy"
+        assert audit.lines == [("work", "Busy")]
+        assert bench.dispatcher.stats()["shop"]["refused"] == 1
+        shop.go_on.set()
+
+    on_bench(test, max_in_flight_per_peer=1)

@@ -25,7 +25,7 @@ from ostler.messaging.envelope import (
 from ostler.messaging.events.event import END_OF_KEY, HEAD_KEY, HEADS, PLAIN, Head, encoder
 from ostler.messaging.events.last import LastEvents
 from ostler.messaging.quiet import QuietLog
-from ostler.messaging.transport import EventLink
+from ostler.messaging.transport import EventLink, OnRefused, ignore_refused
 from ostler.types import Json, Peer, Role
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class Publisher:
         self.epoch = int(clock.wall() * 1000)
         self.published = 0
         self.refused = 0
+        self.on_refused: OnRefused = ignore_refused
         self.garbage: Counter[str] = Counter()
         self.last = LastEvents(*(limits or EventLimits()))
         self.journal: Keeper | None = None
@@ -313,6 +314,7 @@ class Publisher:
             return True
         self.refused += 1
         self._quiet.warning("subscription", f"{peer.name} may not subscribe to events: it has no role")
+        self.on_refused(peer, _not_permitted(peer))
         return False
 
     def _count(self, peer: Peer, reason: str, what: str) -> None:
@@ -322,13 +324,7 @@ class Publisher:
     def _answer(self, peer: Peer, question: bytes) -> list[bytes]:
         """Answer that the subscriptions before stand; before that with last events and heads, if asked for."""
         if self.access.role_of(peer) is None:
-            refusal = NotPermitted(
-                f"events need the role {Role.VIEWER}: {peer.name} may not subscribe, it has no role here",
-                hint="an administrator gives it in [access]",
-                needs=str(Role.VIEWER),
-                uid=peer.uid,
-            )
-            return [encode_failure(None, refusal)]
+            return [encode_failure(None, _not_permitted(peer))]
         accepted = encode_message(Accepted(VERSION, 0, 1))
         _, mark, wanted = question.partition(b"?")
         if not mark:
@@ -359,3 +355,12 @@ def _tail(context: Context | None, priority: str) -> bytes:
 
 def _none(_topic: str) -> bool:
     return False
+
+
+def _not_permitted(peer: Peer) -> NotPermitted:
+    return NotPermitted(
+        f"events need the role {Role.VIEWER}: {peer.name} may not subscribe, it has no role here",
+        hint="an administrator gives it in [access]",
+        needs=str(Role.VIEWER),
+        uid=peer.uid,
+    )

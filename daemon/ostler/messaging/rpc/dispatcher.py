@@ -154,9 +154,9 @@ class Dispatcher(Topics):
             else:
                 self._begin_async(call, method.call(call.context, *values, **named))
         except OstlerError as error:
-            self._refuse(call, error)
+            self.refuse(call, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not take the server down
-            self._refuse(call, self.ends.internal(call, error))
+            self.refuse(call, self.ends.internal(call, error))
 
     def _begin_traced(self, tracer: Tracer, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
         call.traced = True
@@ -208,7 +208,8 @@ class Dispatcher(Topics):
         endpoint.requests += 1
         method.stats.requests += 1
 
-    def _refuse(self, call: Call, error: OstlerError) -> None:
+    def refuse(self, call: Call, error: OstlerError) -> None:
+        """Tell a caller that its request is not begun, and whoever looks on."""
         endpoint = self._endpoints.get(call.request.topic)
         if endpoint is not None:
             endpoint.refused += 1

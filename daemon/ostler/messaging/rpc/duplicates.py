@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ostler.errors import AlreadyDone, CallCancelled, Conflict, OstlerError
-from ostler.messaging.envelope import CAST, FANOUT, Request, decode_to_client, encode_failure, encode_message, peek
+from ostler.messaging.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek
 from ostler.messaging.rpc.server import RpcServer, WireCall
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import ClientId
@@ -81,12 +81,12 @@ class Duplicates:
             self._entries[key] = _Entry(print_, call)
             return call
         if entry.print != print_:
-            self._refuse(request, client, _another(request))
+            self._server.refuse(request, peer, client, _another(request))
         elif entry.call is not None:
             self.joined += 1
             entry.call.join(request, client)
         elif entry.answer is None:
-            self._refuse(request, client, _not_kept(request))
+            self._server.refuse(request, peer, client, _not_kept(request))
         else:
             self.answered += 1
             self._server.send(client, addressed(entry.answer, request.id))
@@ -114,9 +114,6 @@ class Duplicates:
     def close(self) -> None:
         """Sweep no more."""
         self._sweeper.cancel()
-
-    def _refuse(self, request: Request, client: ClientId, error: OstlerError) -> None:
-        self._server.send(client, encode_failure(request.id, error))
 
     def _trim(self) -> None:
         keeping = self._server.keeping

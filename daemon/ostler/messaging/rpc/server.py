@@ -166,6 +166,10 @@ class RpcServer:
         if call is not None:
             self._dispatcher.dispatch(call)
 
+    def refuse(self, request: Request, peer: Peer, client: ClientId, error: OstlerError) -> None:
+        """Refuse a request for a reason that the dispatcher does not know."""
+        self._dispatcher.refuse(WireCall(request, peer, client, self), error)
+
     def cancel(self, call: Call, error: OstlerError) -> None:
         """End a request before its time, with this error."""
         self._dispatcher.cancel(call, error)
@@ -203,7 +207,7 @@ class RpcServer:
             retry_after=1.0,
             limit=self.max_in_flight_per_peer,
         )
-        self.send(client, encode_failure(request.id, busy))
+        self.refuse(request, peer, client, busy)
         return True
 
     def _refuse_garbage(self, client: ClientId, peer: Peer, data: Data, error: OstlerError) -> None:

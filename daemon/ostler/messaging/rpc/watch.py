@@ -10,6 +10,7 @@ from ostler.errors import OstlerError
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
     from ostler.messaging.rpc.core import Ask, Settle
+    from ostler.types import Peer
 
 
 class Audit(Protocol):
@@ -24,6 +25,17 @@ class Audit(Protocol):
             call: The request. `call.context` and `call.method` are there only when it was not refused before them
                 (`call.admitted` says so).
             error: What it ended with; None when it was done.
+        """
+        ...
+
+    def refused(self, peer: Peer, topic: str, method: str, error: OstlerError) -> None:
+        """Keep that somebody was refused before there was a request: a connection, or a subscription to events.
+
+        Args:
+            peer: Who; of a key that is not known, its name is where it came from.
+            topic: What it is filed under.
+            method: What was wanted: `connect`, `subscribe`.
+            error: Why not.
         """
         ...
 

@@ -12,16 +12,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ostler.messaging.transport import AsyncLink, EventLink, Limits, Link, OnLost, OnMessage, ServerLink
+from ostler.messaging.transport import (
+    AsyncLink,
+    EventLink,
+    Limits,
+    Link,
+    OnLost,
+    OnMessage,
+    OnRefused,
+    ServerLink,
+    ignore_refused,
+)
 
 if TYPE_CHECKING:
     import zmq
 
+    from ostler.errors import OstlerError
     from ostler.messaging.zmq.curve import Network
     from ostler.messaging.zmq.events import XPubLink
     from ostler.messaging.zmq.listen import Listening
     from ostler.messaging.zmq.server import RouterLink
     from ostler.messaging.zmq.zap import Door
+    from ostler.types import Peer
 
 
 class ZmqTransport:
@@ -54,6 +66,7 @@ class ZmqTransport:
         self.events = events
         self.limits = limits or Limits()
         self.network = network
+        self.on_refused: OnRefused = ignore_refused
         self._rpc_fd = rpc_fd
         self._events_fd = events_fd
         self._door = door
@@ -78,7 +91,9 @@ class ZmqTransport:
         if self.rpc.startswith("ipc:"):
             from ostler.messaging.zmtp.server import UnixServerLink
 
-            return UnixServerLink(self.rpc, self.limits, self._rpc_fd)
+            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd)
+            link.listener.on_refused = self._refused
+            return link
         return self.serve_rpc_port()
 
     def serve_events(self) -> EventLink:
@@ -86,8 +101,13 @@ class ZmqTransport:
         if self.events.startswith("ipc:"):
             from ostler.messaging.zmtp.events import UnixEventLink
 
-            return UnixEventLink(self.events, self.limits, self._events_fd)
+            link = UnixEventLink(self.events, self.limits, self._events_fd)
+            link.listener.on_refused = self._refused
+            return link
         return self.serve_events_port()
+
+    def _refused(self, peer: Peer, error: OstlerError) -> None:
+        self.on_refused(peer, error)
 
     def serve_rpc_port(self, before: RouterLink | None = None) -> RouterLink:
         """Serve calls on a `tcp://` address; with `before`, that link keeps its connections, and new ones come here."""

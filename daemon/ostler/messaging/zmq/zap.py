@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from ostler.errors import Busy, NotPermitted
 from ostler.messaging.quiet import QuietLog
+from ostler.messaging.transport import OnRefused, ignore_refused
 from ostler.messaging.zmq.curve import z85
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.options import NOBLOCK
 from ostler.messaging.zmq.tcp import cut
+from ostler.types import Peer
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -53,6 +56,7 @@ class Door:
         self.names = dict(names or {})
         self.refused = 0
         self.full = 0
+        self.on_refused: OnRefused = ignore_refused
         self._clock = clock
         self._handshake = handshake
         self._admitted: list[float] = []
@@ -120,13 +124,16 @@ class Door:
         if user not in self.names:
             self.refused += 1
             whose = f"nobody here has the key {user}" if user else "it proves no key"
-            self._quiet.warning("key", f"refused a connection from {address}: {whose}")
+            text = f"refused a connection from {address}: {whose}"
+            self._quiet.warning("key", text)
+            self.on_refused(Peer(key=user, name=address), NotPermitted(text))
             return REFUSED, b"the key is not known", ""
         now = self._clock.monotonic()
         if self._standing(now) >= self.max_connections:
             self.full += 1
             text = f"refused a connection from {address}: there are {self.max_connections} already"
             self._quiet.warning("full", f"{text}; see `max_connections` in [messaging]")
+            self.on_refused(Peer(key=user, name=f"key:{self.names[user]}"), Busy(text))
             return FULL, b"too many connections", ""
         self._admitted.append(now)
         return 200, b"OK", user

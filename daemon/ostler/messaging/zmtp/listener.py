@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ostler.clock import Clock, SystemClock
+from ostler.errors import Busy
 from ostler.messaging.quiet import QuietLog
-from ostler.messaging.transport import Limits, OnGarbage, ignore_garbage, take_for_known
+from ostler.messaging.transport import Limits, OnGarbage, OnRefused, ignore_garbage, ignore_refused, take_for_known
 from ostler.messaging.zmtp.channel import Channel, new_buffer
 from ostler.messaging.zmtp.talk import Part, Talk, TalkError, refusal
 from ostler.messaging.zmtp.unix import BoundSocket, path_of
@@ -141,6 +142,7 @@ class Listener(Generic[ClientT]):
         self.refused = 0
         self.knows: Callable[[Peer], bool] = take_for_known
         self.on_garbage: OnGarbage = ignore_garbage
+        self.on_refused: OnRefused = ignore_refused
         self.on_gone: Callable[[ClientT], None] = _nothing
         self.receive: Callable[[ClientT, list[bytes]], None] = _nothing_heard
         self.clients: dict[int, ClientT] = {}
@@ -213,6 +215,7 @@ class Listener(Generic[ClientT]):
             self.refused += 1
             text = f"{peer.name} (process {peer.pid}) is one client too many, {len(self.clients)} are connected"
             self._quiet.warning("connections", f"{text}; see `max_connections` in [messaging]")
+            self.on_refused(peer, Busy(text))
             _send_off(connected)
             return
         number = next(self._numbers)
