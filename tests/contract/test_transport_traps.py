@@ -18,6 +18,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.runs = 0
+        self.ended = asyncio.Event()
 
     @exposed()
     async def sell(self, ctx: Context, what: str, count: int = 1) -> str:
@@ -28,6 +29,14 @@ class Shop:
     def sell_in_thread(self, ctx: Context, what: str, count: int = 1) -> str:
         self.runs += 1
         return what * count
+
+    @exposed()
+    async def wait(self, ctx: Context) -> None:
+        self.runs += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.ended.set()
 
     def hidden(self, ctx: Context) -> str:
         self.runs += 1
@@ -200,6 +209,28 @@ def test_trap_a_client_that_hears_of_fields_it_does_not_know(world_of):
             with pytest.raises(TargetNotFound):
                 await client.call("shop", "missing")
             assert await client.cast("shop", "sell", what="a") is None
+
+    asyncio.run(test())
+
+
+def test_trap_a_caller_that_goes_away_is_known_before_the_next_beat(world_of):
+    """On a network it is not: there the next message finds out."""
+
+    async def test():
+        async with world_of(beat_interval=60.0) as world:
+            shop = Shop()
+            world.add("shop", shop)
+            client = world.client()
+            call = asyncio.ensure_future(client.call("shop", "wait"))
+            while not shop.runs:
+                await asyncio.sleep(0.01)
+            world.server._beats.cancel()  # the first one would come within a second
+            client._link.close()
+            if world.uid >= 0:
+                async with asyncio.timeout(5):
+                    await shop.ended.wait()
+                assert world.server.stats()["vanished"] == 1
+            call.cancel()
 
     asyncio.run(test())
 

@@ -125,7 +125,8 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             SIGNATURE + "arguments_of_the_wrong_type_too_many_too_few_unknown",
         ],
         "a caller that goes away": [
-            CALLS + "a_caller_that_goes_away", STREAMS + "a_reader_that_goes_away",
+            CALLS + "a_caller_that_goes_away", WRONG + "a_caller_that_goes_away_is_known_before_the_next_beat",
+            WRONG + "a_caller_that_does_not_read_holds_up_nobody", STREAMS + "a_reader_that_goes_away",
             RETRIES + "a_connection_that_is_lost_while_a_request_that_may_come_again_is_served",
             REAL_RPC + "a_caller_that_is_killed", REAL_STREAMS + "a_reader_that_is_killed_ends_its_stream",
         ],
