@@ -128,7 +128,8 @@ class Subscriber:
             key, message = self.receive()
             if key != self.question:
                 continue
-            kind, _, *fields = message
+            kind, version, *fields = message
+            assert version == VERSION
             if kind == LAST_EVENT:
                 self.last.append(fields[0])
             elif kind == HEADS:
