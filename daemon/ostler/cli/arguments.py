@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-_VALUES = ("--root", "--timeout")
+_REMOTE = ("--address", "--server-key", "--secret-key")
+_VALUES = ("--root", "--timeout", *_REMOTE)
 
 
 class Arguments(NamedTuple):
@@ -16,12 +18,14 @@ class Arguments(NamedTuple):
         json: Whether `--json` was given.
         timeout: The text of `--timeout`, None when it was not given.
         rest: Everything else: the verb and what belongs to it.
+        remote: Those of `--address`, `--server-key` and `--secret-key` that were given.
     """
 
     root: str | None
     json: bool
     timeout: str | None
     rest: list[str]
+    remote: Mapping[str, str] = MappingProxyType({})
 
 
 def take_apart(argv: Sequence[str]) -> Arguments:
@@ -47,4 +51,5 @@ def take_apart(argv: Sequence[str]) -> Arguments:
             rest.append(word)
             verb_seen = verb_seen or not word.startswith("-")
         index += 1
-    return Arguments(values.get("--root"), json, values.get("--timeout"), rest + list(argv[index:]))
+    remote = {name: values[name] for name in _REMOTE if name in values}
+    return Arguments(values.get("--root"), json, values.get("--timeout"), rest + list(argv[index:]), remote)

@@ -6,11 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ostler.cli import failures, session
 from ostler.cli.arguments import Arguments, take_apart
 from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL, NotRunning
+
+if TYPE_CHECKING:
+    from ostler.cli.remote import Remote
 
 
 def run_command(
@@ -44,9 +48,11 @@ def run_command(
 
 
 def _run(arguments: Arguments, bare: Session) -> int:
+    remote = _remote(arguments, bare.environ)
     chosen = replace(
         bare,
-        root=arguments.root or bare.environ.get("OSTLER_ROOT") or None,
+        root=None if remote is not None else arguments.root or bare.environ.get("OSTLER_ROOT") or None,
+        remote=remote,
         json=arguments.json,
         timeout=_seconds(arguments.timeout),
     )
@@ -58,6 +64,14 @@ def _run(arguments: Arguments, bare: Session) -> int:
             if chosen.root is not None:  # the client knows an address; a plain `ostler run` would be another daemon
                 error.hint = f"start it with `ostler --root {chosen.root} run`"
             raise
+
+
+def _remote(arguments: Arguments, environ: Mapping[str, str]) -> Remote | None:
+    if not arguments.remote and not environ.get("OSTLER_ADDRESS"):
+        return None
+    from ostler.cli.remote import find
+
+    return find(arguments.remote, environ, rooted=bool(arguments.root))
 
 
 def _quick(chosen: Session, words: list[str]) -> int | None:

@@ -100,7 +100,7 @@ def human_elapsed(moment: float) -> str:
 
 @contextmanager
 def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[Client]:
-    """Open a client of the daemon that `--root` chose, and close it at the end of the block.
+    """Open a client of the daemon that `--root` or `--address` chose, and close it at the end of the block.
 
     Args:
         timeout: Seconds that a call may take unless `--timeout` was given; 60 by default.
@@ -112,7 +112,8 @@ def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[C
     """
     chosen = session.current()
     seconds = chosen.timeout if chosen.timeout is not None else timeout
-    with chosen.connect(chosen.root, session.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
+    where = chosen.remote or chosen.root
+    with chosen.connect(where, session.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
         yield cast("Client", opened)  # in tests a fake that stands for it
 
 

@@ -34,6 +34,9 @@ the verbs (`python -m ostler.cli.reference > docs/cli.md`); a test fails when it
 - `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal), and errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
 - `--timeout TIME`: how long a call may take (`30`, `5min`, `2h`), 60 s by default. Only before the verb.
+- `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
+  key, and the file of your own secret key (`ostler keys new`); or `OSTLER_ADDRESS`, `OSTLER_SERVER_KEY` and
+  `OSTLER_SECRET_KEY`. Only before the verb. Verbs that need files of the daemon are refused.
 - `--version`: show the version. Only before the verb.
 - `-h`, `--help`: show help.
 

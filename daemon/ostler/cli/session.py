@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from ostler.errors import InvalidInput
+
 if TYPE_CHECKING:
+    from ostler.cli.remote import Remote
     from ostler.config.paths import Paths
 
 DEFAULT_TIMEOUT = 60.0
@@ -47,15 +50,24 @@ class Calls(Protocol):
         ...
 
 
-Connect = Callable[["str | None", float, bool], Calls]
-"""Makes a client from the root (None for the default places), the time-out of a call in seconds, and leniency."""
+Connect = Callable[["str | Remote | None", float, bool], Calls]
+"""Makes a client from where the daemon is (a root, an address, None for the default places), the time-out of a call in
+seconds, and leniency."""
 
 
-def connect(root: str | None, timeout: float, lenient: bool) -> Calls:
-    """Return a client of the daemon below `root`; nothing but the client is imported."""
+def connect(where: str | Remote | None, timeout: float, lenient: bool) -> Calls:
+    """Return a client of the daemon below a root or at an address; nothing but the client is imported."""
     from ostler.messaging.client import Client
 
-    return Client(root=root, timeout=timeout, lenient=lenient)
+    if where is None or isinstance(where, str):
+        return Client(root=where, timeout=timeout, lenient=lenient)
+    return Client(
+        where.address,
+        server_key=where.server_key or None,
+        secret_key=where.secret_key,
+        timeout=timeout,
+        lenient=lenient,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,7 @@ class Session:
 
     Attributes:
         root: The value of `--root` or `OSTLER_ROOT`, None without either.
+        remote: The daemon that is meant by its address, None when it is not.
         json: Whether results are wanted as JSON.
         timeout: The value of `--timeout` in seconds, None when it was not given.
         connect: Makes a client.
@@ -77,11 +90,21 @@ class Session:
     connect: Connect = connect
     environ: Mapping[str, str] = field(default_factory=dict)
     now: Callable[[], float] = time.time
+    remote: Remote | None = None
 
     def paths(self) -> Paths:
-        """Return the places of the daemon that is meant."""
+        """Return the places of the daemon that is meant.
+
+        Raises:
+            InvalidInput: It is meant by its address: its files may be anywhere.
+        """
         from ostler.config.paths import Paths
 
+        if self.remote is not None:
+            raise InvalidInput(
+                f"this needs the files of the daemon, and {self.remote.address} is but its address",
+                hint="run it on that host, or leave `--address` (OSTLER_ADDRESS) out",
+            )
         return Paths.find(self.root, self.environ)
 
 

@@ -105,11 +105,21 @@ def _root(  # the values were read by `arguments.take_apart` before; what is dec
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Show results, and errors, as JSON")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long a call may take: 30, 5min, 2h")] = "",
+    address: Annotated[
+        str, typer.Option(metavar="ADDR", help="The daemon at tcp://HOST:PORT (or OSTLER_ADDRESS)")
+    ] = "",
+    server_key: Annotated[
+        str, typer.Option(metavar="KEY|FILE", help="Its public key there (or OSTLER_SERVER_KEY)")
+    ] = "",
+    secret_key: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Your own secret key (or OSTLER_SECRET_KEY); see `ostler keys new`"),
+    ] = "",
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    del root, json, timeout, version
+    del root, json, timeout, address, server_key, secret_key, version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(USAGE)

@@ -48,6 +48,8 @@ def read(wanted: dict[str, Any]) -> list[AuditEntry]:
         with kit.client() as client:
             return client.call(CONTROL_TOPIC, "audit", type=list[AuditEntry], **wanted)  # type: ignore[no-any-return]
     except NotRunning as error:
+        if session.current().remote is not None:
+            raise
         return read_database(wanted, error)
 
 

@@ -1,0 +1,58 @@
+"""A daemon that is meant by its address."""
+
+import pytest
+
+from ostler.cli.remote import Remote, find
+from ostler.errors import InvalidInput
+
+KEY = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
+
+
+def test_a_daemon_is_found_by_options_and_by_the_environment(tmp_path):
+    secret, public = tmp_path / "my.key", tmp_path / "their.key"
+    public.write_text(f"{KEY}\n")
+    wanted = Remote("tcp://node2:7890", KEY, secret)
+    typed = {"--address": "tcp://node2:7890", "--server-key": KEY, "--secret-key": str(secret)}
+    environ = {"OSTLER_ADDRESS": "tcp://node2:7890", "OSTLER_SERVER_KEY": KEY, "OSTLER_SECRET_KEY": str(secret)}
+    assert find(typed, {}, rooted=False) == wanted
+    assert find({}, environ, rooted=False) == wanted
+    assert find({**typed, "--server-key": str(public)}, {}, rooted=False) == wanted
+    assert find({}, environ, rooted=True) is None, "what was typed counts more"
+    assert find({}, {}, rooted=False) is None
+    assert find({"--address": "ipc:///run/ostler/rpc.sock"}, {}, rooted=False) == Remote("ipc:///run/ostler/rpc.sock")
+
+
+@pytest.mark.parametrize(
+    ("typed", "rooted", "says"),
+    [
+        ({"--server-key": KEY}, False, "--server-key goes with `--address`"),
+        ({"--address": "tcp://a:1"}, True, "--root and --address"),
+        ({"--address": "tcp://a:1"}, False, "without keys"),
+        ({"--address": "tcp://a:1", "--server-key": "/nowhere", "--secret-key": "/x"}, False, "file /nowhere"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(typed, rooted, says):
+    with pytest.raises(InvalidInput, match=says):
+        find(typed, {}, rooted=rooted)
+
+
+def test_a_secret_key_on_the_command_line_is_refused_and_not_said_again():
+    canary = "canary" + KEY[6:]
+    with pytest.raises(InvalidInput, match="path of its file") as caught:
+        find({"--address": "tcp://a:1", "--server-key": KEY, "--secret-key": canary}, {}, rooted=False)
+    assert "canary" not in str(caught.value)
+
+
+def test_the_command_talks_to_the_address_and_needs_no_files(ostler, client, tmp_path):
+    client.answers["ostler", "log_levels"] = {"": "info"}
+    secret = tmp_path / "my.key"
+    words = ("--address", "tcp://node2:7890", "--server-key", KEY, f"--secret-key={secret}")
+    assert ostler(*words, "log-level").code == 0
+    assert client.opened[-1][0] == Remote("tcp://node2:7890", KEY, secret)
+    refused = ostler(*words, "check")
+    assert refused.code == 2
+    assert "needs the files of the daemon" in refused.err
+    ostler.environ = {"OSTLER_ADDRESS": "tcp://node2:7890"}
+    assert "without keys" in ostler("log-level").err
+    assert ostler("--root", str(tmp_path), "log-level").code == 0
+    assert client.opened[-1][0] == str(tmp_path)
