@@ -574,6 +574,24 @@ def test_trap_a_server_that_goes_away_is_known_at_once(world_of):
     asyncio.run(test())
 
 
+def test_a_sync_client_that_is_closed_on_another_thread_cancels_its_calls_soon(world_of):
+    async def test():
+        async with world_of() as world:
+            shop = Shop()
+            world.add("shop", shop)
+            sync = world.sync_client(timeout=None)
+            calls = [asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_")) for _ in range(3)]
+            await asyncio.to_thread(shop.begun.wait, 5)
+            async with asyncio.timeout(3):
+                await asyncio.to_thread(sync.close)
+                assert await asyncio.to_thread(shop.cancelled.wait, 5)
+                for call in calls:
+                    with pytest.raises(CallCancelled, match="the client was closed"):
+                        await call
+
+    asyncio.run(test())
+
+
 def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
     async def test():
         async with world_of() as world:

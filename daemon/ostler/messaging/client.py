@@ -25,8 +25,8 @@ from ostler.types import CONTROL_TOPIC
 if TYPE_CHECKING:
     from ostler.messaging.events.replay import Since
 
-_CANCEL_LOOK = 0.25
-"""Seconds between two looks whether the request that is being served has been taken back."""
+_LOOK = 0.25
+"""Seconds between two looks whether the client is closed, or the request that is being served was taken back."""
 _FOR_EVER = 3600.0
 
 
@@ -73,6 +73,7 @@ class Client:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._door = threading.Lock()
+        self._closed = 0  # how often: whoever waits on another thread looks whether that has changed
         self._link: Link | None = None
         self._streams: set[EventStream] = set()
         self._waiting: deque[bytes] = deque()
@@ -227,6 +228,7 @@ class Client:
         """Cancel what is under way and close the connections. May be called twice."""
         for stream in list(self._streams):
             stream.close()
+        self._closed += 1
         with self._lock:
             for pending in self._core.pending:
                 self._cancel(pending)
@@ -248,10 +250,11 @@ class Client:
             pause(wait, context)
 
     def _ask(self, ask: Ask, request_id: str = "") -> Any:
-        outcome = _Outcome()
+        outcome, closed = _Outcome(), self._closed
         with self._door:
             self._lock.acquire()
         try:
+            self._check_open(closed)
             link = self._connected()
             if request_id:
                 pending, data = self._core.retry(ask, outcome.settle, request_id)
@@ -259,7 +262,7 @@ class Client:
                 pending, data = self._core.request(ask, outcome.settle)
             try:
                 link.send(data)
-                self._wait(outcome, current_context())
+                self._wait(outcome, current_context(), closed)
             except BaseException:
                 # Ctrl-C too: nobody waits for the answer any more, so the work is to stop.
                 self._cancel(pending)
@@ -293,7 +296,7 @@ class Client:
                     return found
                 if context is not None:
                     context.check()
-                self._step(_CANCEL_LOOK)
+                self._step(_LOOK)
 
     def _send_credit(self, credit: bytes) -> None:
         try:
@@ -316,7 +319,11 @@ class Client:
             self._link = self._transport.connect()
         return self._link
 
-    def _wait(self, outcome: _Outcome, context: Context | None) -> None:
+    def _check_open(self, closed: int) -> None:
+        if self._closed != closed:
+            raise CallCancelled("the client was closed before this call had ended")
+
+    def _wait(self, outcome: _Outcome, context: Context | None, closed: int) -> None:
         if self._link is not None and not self._waiting:
             # The usual case: the answer comes before anything else has to be looked at.
             self._waiting.extend(self._link.receive_soon())
@@ -324,7 +331,8 @@ class Client:
         while not outcome.done:
             if context is not None and context.cancelled:
                 context.check()
-            self._step(_FOR_EVER if context is None else _CANCEL_LOOK)
+            self._check_open(closed)
+            self._step(_LOOK)
 
     def _step(self, most: float) -> None:
         """Take what comes, waiting so many seconds for it at most."""
