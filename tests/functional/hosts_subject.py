@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from ostler import Context, Manager, exposed
-from ostler.errors import OstlerError
+from ostler import Context, Manager, Retry, exposed
+from ostler.errors import Busy, Conflict, ConnectionLost, Draining, NotRunning, OstlerError
 
 
 class Said(msgspec.Struct):
@@ -85,6 +85,28 @@ class TalkManager(Manager):
                 if len(found) == most:
                     break
         return found
+
+    @exposed(role="operator")
+    def count_slowly(self, ctx: Context, what: str, at: str, most: int) -> list[int]:
+        """Read the numbers of a service on another host from a thread."""
+        found: list[int] = []
+        with self.client.stream(what, "numbers", host=at, type=int, credit=4) as stream:
+            for number in stream:
+                found.append(number)
+                if len(found) == most:
+                    break
+        return found
+
+    @exposed(role="operator", secret=["code"])
+    async def unlock(self, ctx: Context, code: str, name: str) -> str:
+        """Refuse, and say why in words that hold a secret."""
+        raise Conflict(f"{name} does not open with {code}")
+
+    @exposed(role="operator")
+    def patiently(self, ctx: Context, what: str, at: str) -> Said:
+        """Ask a service on another host, and again while that is away or starting."""
+        retry = Retry(attempts=100, longest=0.5, on=(Busy, NotRunning, Draining, ConnectionLost))
+        return self.client.call(what, "where", host=at, type=Said, timeout=30, retry=retry)
 
     @exposed(role="operator")
     def went(self, ctx: Context, what: str, at: str = "", wait: float = 30.0) -> tuple[str, float, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, wait_for
+from harness import OSTLER, Daemon, wait_for
 from hosts import Cables, Hosts, no_namespaces
 from hosts_subject import Said
 
@@ -92,10 +95,77 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     daemon = hosts["node1"].daemon
     assert daemon.json("call", "talk", "where", "--host", "node2")["who"] == "key:node1"
     assert daemon.json("call", "volume", "work", "seconds=0.1", "--host", "node3") == "node3"
+    assert ask("talk", "count_slowly", what="volume", at="node3", most=50) == list(range(50))
+    words = [OSTLER, "--root", str(daemon.root), "call", "volume", "numbers", "--host", "node3"]
+    with subprocess.Popen(words, env=daemon.environ, stdout=subprocess.PIPE, text=True) as reading:
+        assert reading.stdout is not None
+        assert [reading.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]
+        reading.send_signal(signal.SIGINT)
+        reading.stdout.close()
+        assert reading.wait(20) in (0, 130)
+    assert "accepted" in daemon.command("cast", "volume", "work", "seconds=0", "--host", "node3").stdout
+    wait_for(lambda: not in_flight(hosts, "node3"), "the ends of the streams on node3")
     twice = ("call", "ostler", "relay", "--host", "node2", "on_host=node1", "topic=talk", "method=where")
     assert "may, once" in daemon.command(*twice, check=4).stderr
     assert "no host 'node9'" in daemon.command("call", "talk", "where", "--host", "node9", check=1).stderr
     assert "did you mean 'work'" in daemon.command("call", "volume", "wrk", "--host", "node3", check=1).stderr
+
+
+@only_here
+def test_a_secret_that_is_relayed_is_written_nowhere(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    daemon = hosts["node1"].daemon
+    for words in (("code=canary-42", "name=desk"), ("code=canary-42",)):
+        failed = daemon.command("call", "volume", "unlock", *words, "--host", "node2", check=None)
+        assert "canary" not in failed.stderr + failed.stdout
+        assert "desk does not open with ***" in failed.stderr or "name" in failed.stderr
+    hosts["node2"].daemon.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    daemon.command("call", "volume", "unlock", "code=canary-42", "name=desk", "--host", "node2", check=3)
+    rows = daemon.json("audit")
+    assert "relay" in {row["method"] for row in rows}
+    for written in (str(rows), str(daemon.ask("ostler", "dump")), daemon.log, hosts["node2"].daemon.log):
+        assert "canary" not in written
+
+
+@only_here
+def test_a_call_that_is_tried_again_lasts_over_a_restart_of_the_other_daemon(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    before = hosts["node1"].daemon.ask("talk", "patiently", type=Said, what="volume", at="node2").pid
+    hosts["node2"].daemon.running.kill()
+    hosts["node2"].daemon.wait_end()
+    knows(hosts, "node1", "node2", up=False)
+    asking = in_background(lambda: hosts["node1"].daemon.ask("talk", "patiently", type=Said, what="volume", at="node2"))
+    hosts["node2"].start()
+    assert asking().pid != before
+
+
+@only_here
+def test_the_command_reaches_a_daemon_by_its_address_and_who_is_refused_at_the_door_is_in_its_audit(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    hosts.start(node1="talk")
+    host = hosts["node1"]
+    mine, other = tmp_path / "my.key", tmp_path / "other.key"
+    mine.write_text(hosts.operator.secret)
+    other.write_text(hosts.stranger.secret)
+    words = ("--address", host.address, "--server-key", host.keys.public, "--secret-key")
+
+    def ostler(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([OSTLER, *words], capture_output=True, text=True, timeout=30, check=False)
+
+    assert '"host":"node1"' in ostler(*words, str(mine), "--json", "call", "talk", "where").stdout
+    refused = ostler(*words, str(other), "status")
+    assert refused.returncode == 4
+    assert "does not know the key" in refused.stderr
+
+    def door() -> list[dict[str, Any]]:
+        return [row for row in host.daemon.json("audit") if (row["topic"], row["method"]) == ("ostler", "connect")]
+
+    (row,) = door()
+    assert (row["result"], row["refused"], row["key"]) == ("NotPermitted", True, hosts.stranger.public)
 
 
 def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once(hosts: Hosts) -> None:
