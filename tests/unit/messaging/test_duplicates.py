@@ -100,6 +100,28 @@ def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(
     on_bench(test)
 
 
+def test_who_has_lost_its_role_gets_no_answer_that_was_kept_and_joins_nothing(on_bench):
+    async def test(bench):
+        shop, ann = Shop(), Peer(4001, 4001, 1, "uid 4001")
+        bench.add("shop", shop)
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+        bench.send(request(1, request_id="under way"), peer=ann)
+        shop.go_on.set()
+        bench.send(request(2, request_id="done"), peer=ann)
+        await until(lambda: len(ends(bench)) == 2)
+        shop.go_on.clear()
+        bench.send(request(3, request_id="another"), peer=ann)
+        bench.dispatcher.access = Access(own_uid=0)
+        for number, request_id in enumerate(("done", "another", "new"), 4):
+            bench.send(request(number, request_id=request_id), client="again", peer=ann)
+        assert [message.names[0] for message in ends(bench, "again")] == ["ostler.NotPermitted"] * 3
+        assert bench.server.stats()["duplicates"]["ids"] == 3
+        shop.go_on.set()
+        await until(lambda: len(ends(bench)) == 3)
+
+    on_bench(test)
+
+
 def test_a_request_without_an_id_is_never_a_repeat(on_bench):
     async def test(bench):
         shop = Shop()

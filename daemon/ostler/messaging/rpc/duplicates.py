@@ -71,8 +71,10 @@ class Duplicates:
             "joined": self.joined,
         }
 
-    def receive(self, request: Request, peer: Peer, client: ClientId) -> KeptCall | None:
+    def receive(self, request: Request, peer: Peer, client: ClientId) -> WireCall | None:
         """Answer a request that was here before; return the call of one that is new, which is to be dispatched."""
+        if not self._server.link.knows(peer):
+            return WireCall(request, peer, client, self._server)  # refused, whatever it may have been answered before
         key = (peer.key or peer.uid, request.request_id)
         print_ = hash((request.topic, request.method, bytes(request.arguments), request.flags & (CAST | FANOUT)))
         entry = self._entries.get(key)
