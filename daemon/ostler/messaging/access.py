@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 
+from ostler.messaging.groups import Groups
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 _CACHE_LIMIT = 4096
@@ -14,14 +15,15 @@ class Access:
     """Maps peers to roles, as `[access]` says; whoever is not named gets nothing.
 
     Root and the daemon's own user are admin. Names are looked up when this is made, the groups of a user when it is
-    first seen; a reload makes a new one, so that changes in the user database are seen then. Not thread-safe.
+    first seen; a reload makes a new one, so that changes in the user database are seen then. As long as that does not
+    answer, a user has the group it came with, and no others. Not thread-safe.
 
     Args:
         viewer: Who may look: user names, uids, `@group`, `*` for every local user, and `key:NAME` for a key.
         operator: Who may also do the daily work.
         admin: Who may do all.
         own_uid: The daemon's own uid; None for that of this process.
-        groups_of: Returns the gids of a peer's user; a test brings its own.
+        groups_of: Returns the gids of a peer's user, on any thread; a test brings its own.
         keys: The public keys of peers on a network, with their names; others are not even let in.
     """
 
@@ -35,7 +37,7 @@ class Access:
         groups_of: Callable[[Peer], frozenset[int]] | None = None,
         keys: Mapping[str, str] | None = None,
     ) -> None:
-        self._groups_of = groups_of or _groups_of
+        self._groups = Groups(groups_of)
         self.keys = dict(keys or {})
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
@@ -63,16 +65,22 @@ class Access:
         if key not in self._roles:
             if len(self._roles) >= _CACHE_LIMIT:
                 self._roles.clear()
-            self._roles[key] = self._judge(peer)
+            groups = self._groups.of(peer) if any(rule.gids for rule in self._rules.values()) else frozenset()
+            if groups is None:
+                return self._judge(peer, frozenset({peer.gid}))
+            self._roles[key] = self._judge(peer, groups)
         return self._roles[key]
+
+    def undecided(self, peer: Peer) -> bool:
+        """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""
+        return peer is not LOCAL_PEER and not peer.key and self._groups.awaited(peer)
 
     def _role_of_key(self, key: str) -> Role | None:
         name = self.keys.get(key)
         held = [role for role, rule in self._rules.items() if name in rule.keys]
         return max(held, key=ROLE_ORDER.__getitem__, default=None)
 
-    def _judge(self, peer: Peer) -> Role | None:
-        groups = self._groups_of(peer) if any(rule.gids for rule in self._rules.values()) else frozenset()
+    def _judge(self, peer: Peer, groups: frozenset[int]) -> Role | None:
         held = [role for role, rule in self._rules.items() if rule.fits(peer, groups)]
         return max(held, key=ROLE_ORDER.__getitem__, default=None)
 
@@ -112,14 +120,3 @@ class _Rule:
 
     def fits(self, peer: Peer, groups: frozenset[int]) -> bool:
         return self.everybody or peer.uid in self.uids or not self.gids.isdisjoint(groups)
-
-
-def _groups_of(peer: Peer) -> frozenset[int]:
-    import pwd
-
-    own = {peer.gid} if peer.gid >= 0 else set()
-    try:
-        name = pwd.getpwuid(peer.uid).pw_name
-        return frozenset(own.union(os.getgrouplist(name, peer.gid)))
-    except (KeyError, OSError):  # a uid without a name (containers, DynamicUser) has the group it came with
-        return frozenset(own)

@@ -19,7 +19,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.patience import QUICK, Patience
-from ostler.messaging.rpc.refusals import late, not_permitted, stranger, too_many, too_many_here
+from ostler.messaging.rpc.refusals import late, not_permitted, stranger, too_many, too_many_here, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
@@ -172,6 +172,8 @@ class Dispatcher(Topics):
         call.arrived_at = now = self.clock.monotonic()
         role = self.access.role_of(call.peer)
         if role is None:
+            if self.access.undecided(call.peer):
+                raise undecided(call)
             raise stranger(call, self.method_at(request.topic, request.method))
         deadline = None
         if request.timeout is not None:
@@ -199,7 +201,7 @@ class Dispatcher(Topics):
     def _permit(self, call: Call, endpoint: Endpoint, method: Method) -> None:
         role = call.context.role
         if ROLE_ORDER[role] < method.rank and call.peer is not LOCAL_PEER:
-            raise not_permitted(call, method)
+            raise undecided(call) if self.access.undecided(call.peer) else not_permitted(call, method)
         if endpoint.topic != CONTROL_TOPIC:
             if len(self._under_way) - self._reserved >= self.limits.max_in_flight:
                 raise too_many(self.limits.max_in_flight)

@@ -30,6 +30,17 @@ def not_permitted(call: Call, method: Method) -> NotPermitted:
     return NotPermitted(what, hint=hint, method=method.where, needs=needs, has=str(role))
 
 
+def undecided(call: Call) -> Busy:
+    """Return the refusal of a peer that lacks a role which its groups may give it, once they are known."""
+    return Busy(
+        f"{call.where} has to wait: the groups of {call.peer.name} are not known yet, the user database takes long",
+        hint="try again in a second; an administrator may name the user itself in [access]",
+        retry_after=1.0,
+        method=call.where,
+        uid=call.peer.uid,
+    )
+
+
 def late(call: Call) -> DeadlineExceeded:
     """Return the error of a request whose time is up."""
     begun = "did not end" if call.begun else "had not begun"

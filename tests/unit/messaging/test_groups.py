@@ -1,0 +1,103 @@
+"""The groups of users: what a user database that does not answer costs."""
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+from ostler.errors import Busy
+from ostler.messaging import Access, Context, exposed
+from ostler.messaging.groups import PATIENCE, Groups, groups_of
+from ostler.types import Peer, Role
+
+BOB, EVE = Peer(1000, 1000, 7, "uid 1000"), Peer(1001, 1001, 8, "uid 1001")
+
+
+class Database:
+    """A user database that answers when the test lets it."""
+
+    def __init__(self):
+        self.answers, self.asked = threading.Event(), []
+
+    def find(self, peer):
+        self.asked.append(peer.uid)
+        assert self.answers.wait(10)
+        return frozenset({50, peer.gid})
+
+
+@pytest.fixture
+def database():
+    made = Database()
+    yield made
+    made.answers.set()
+
+
+def until(look):
+    end = time.monotonic() + 5
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_what_is_known_at_once_is_returned_at_once(database):
+    database.answers.set()
+    groups = Groups(database.find)
+    assert groups.of(BOB) == frozenset({50, 1000})
+    assert not groups.awaited(BOB)
+    assert Groups().of(Peer(os.getuid(), os.getgid(), 1, "me")) == groups_of(Peer(os.getuid(), os.getgid(), 1, "me"))
+
+
+def test_trap_a_user_database_that_does_not_answer_holds_the_loop_up_for_a_moment_once(database):
+    groups = Groups(database.find)
+    began = time.monotonic()
+    for _ in range(20):
+        assert groups.of(BOB) is None
+    for uid in range(2000, 2020):
+        assert groups.of(Peer(uid, uid, 1, f"uid {uid}")) is None
+    assert time.monotonic() - began < 8 * PATIENCE
+    assert len(database.asked) <= 8, "no thread for each of them"
+    database.answers.set()
+    until(lambda: groups.of(BOB) == frozenset({50, 1000}))
+
+
+def test_a_user_has_its_own_group_alone_until_the_others_are_known(database):
+    access = Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find)
+    assert access.role_of(BOB) is Role.VIEWER
+    assert access.role_of(EVE) is None
+    assert access.undecided(BOB)
+    assert access.undecided(EVE)
+    database.answers.set()
+    until(lambda: access.role_of(BOB) is Role.OPERATOR)
+    until(lambda: access.role_of(EVE) is Role.OPERATOR)
+    assert not access.undecided(BOB)
+    assert not access.undecided(Peer(key="K", name="key:node2"))
+
+
+class Shop:
+    @exposed(role="operator")
+    async def buy(self, ctx: Context) -> None: ...
+
+
+def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(on_bench, database):
+    from ostler.messaging.envelope import VERSION, Failure, Request, encode_request
+
+    async def test(bench):
+        bench.add("shop", Shop())
+        bench.dispatcher.access = Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find)
+        for number, peer in enumerate((BOB, EVE)):
+            request = Request(VERSION, number, "shop", "buy", {}, None, "r-1", 0)
+            bench.wire.take("client", encode_request(request), peer)
+        said = bench.answers()
+        assert [type(answer) for answer in said] == [Failure, Failure]
+        assert {answer.names[0] for answer in said} == {f"ostler.{Busy.__name__}"}
+        assert "not known yet" in said[0].message
+        database.answers.set()
+        until(lambda: bench.dispatcher.access.role_of(EVE) is Role.OPERATOR)
+        bench.wire.take("client", encode_request(Request(VERSION, 9, "shop", "buy", {}, None, "r-2", 0)), EVE)
+        async with asyncio.timeout(5):
+            while type(bench.answers()[-1]) is Failure:
+                await asyncio.sleep(0.001)
+
+    on_bench(test)
