@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from ostler.messaging import Context, exposed
-from ostler.messaging.envelope import VERSION, Failure, Reply, Request, encode_request
+from ostler.messaging.envelope import CAST, VERSION, Failure, Reply, Request, encode_request
 from ostler.messaging.rpc.patience import Patience
 from ostler.types import Peer
 
@@ -85,3 +85,22 @@ def test_a_wait_in_vain_is_not_soon_tried_again():
         pass
     patience.learn(came=True)
     assert patience.left()
+
+
+def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_bench):
+    async def test(bench):
+        bench.add("mill", Mill())
+        for number in range(6):
+            cast = Request(VERSION, number, "mill", "rest", {}, None, flags=CAST)
+            bench.send(encode_request(cast), client=f"connection {number}", peer=GREEDY)
+        refused = [message for _, message in bench.wire.sent if isinstance(message, Failure)]
+        assert [(answer.names[0], answer.facts["limit"]) for answer in refused] == [("ostler.Busy", 4)] * 2
+        bench.send(request(1, "rest"), client="modest", peer=MODEST)
+        assert bench.answers("modest") == []
+        assert bench.dispatcher.in_flight("mill") == 5
+        for call in list(bench.dispatcher._under_way):
+            bench.dispatcher.cancel(call)
+        await settled(lambda: bench.dispatcher.in_flight("mill") == 0)
+        assert not bench.server._casts
+
+    on_bench(test, max_in_flight_per_peer=4)

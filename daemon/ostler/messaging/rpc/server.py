@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import Counter
@@ -20,7 +19,6 @@ from ostler.messaging.envelope import (
     UNFIT,
     VERSION,
     Accepted,
-    Advance,
     Beat,
     Credit,
     Request,
@@ -37,6 +35,7 @@ from ostler.messaging.quiet import QuietLog
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.keeping import Keeping
+from ostler.messaging.rpc.progress_line import ProgressLine
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _FIRST_BEAT = 1.0
 """A client that does not know the interval yet gets its first beat within so many seconds."""
-_PROGRESS_SPACING = 0.05
+_CASTS = CAST | FANOUT
 
 
 class RpcServer:
@@ -86,6 +85,7 @@ class RpcServer:
         self.duplicates: Duplicates | None = None
         """The requests that may come again; None until there has been one."""
         self.vanished = 0
+        self._casts: Counter[Peer] = Counter()
         self.thread = 0
         self._dispatcher = dispatcher
         self._calls: dict[ClientId, dict[int, WireCall]] = {}
@@ -151,7 +151,9 @@ class RpcServer:
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
             return
-        if message.flags & RETRY and message.request_id:
+        if message.flags & _CASTS and self._casts[peer] >= self.max_in_flight_per_peer:
+            self.refuse(message, peer, client, self._busy(f"this caller has {self._casts[peer]} casts under way"))
+        elif message.flags & RETRY and message.request_id:
             self._once(message, peer, client)
         else:
             self._dispatcher.dispatch(WireCall(message, peer, client, self))
@@ -201,14 +203,16 @@ class RpcServer:
             return True
         if len(under_way) < self.max_in_flight_per_peer or request.topic == CONTROL_TOPIC:
             return False
-        busy = Busy(
-            f"this connection has {len(under_way)} requests under way and may not have more",
+        self.refuse(request, peer, client, self._busy(f"this connection has {len(under_way)} requests under way"))
+        return True
+
+    def _busy(self, what: str) -> Busy:
+        return Busy(
+            f"{what} and may not have more",
             hint="wait for some of them",
             retry_after=1.0,
             limit=self.max_in_flight_per_peer,
         )
-        self.refuse(request, peer, client, busy)
-        return True
 
     def _refuse_garbage(self, client: ClientId, peer: Peer, data: Data, error: OstlerError) -> None:
         self._count_garbage(peer, error)
@@ -233,8 +237,14 @@ class RpcServer:
         return there
 
     def registered(self, call: WireCall) -> None:
-        """Take note of a call that did not end at once: its client gets beats, and may cancel it."""
+        """Take note of a call that did not end at once: its client gets beats, and may cancel it.
+
+        Casts are only counted, for who sent them: they go on when their connection has gone.
+        """
         client = call.client
+        if call.request.flags & _CASTS:
+            self._casts[call.peer] += 1
+            return
         under_way = self._calls.get(client)
         if under_way is None:
             under_way = self._calls[client] = {}
@@ -245,8 +255,12 @@ class RpcServer:
 
     def ended(self, call: WireCall) -> None:
         """Forget a call."""
+        if call.request.flags & _CASTS:
+            self._casts[call.peer] -= 1
+            if not self._casts[call.peer]:
+                del self._casts[call.peer]
+            return
         number, under_way = call.request.id, self._calls.get(call.client)
-        # A cast is not here: its number may be that of another request.
         if under_way is None or under_way.get(number) is not call:
             return
         del under_way[number]
@@ -278,7 +292,7 @@ class RpcServer:
 class WireCall(Call):
     """A request that came over the transport."""
 
-    _progress: _ProgressLine | None = None
+    _progress: ProgressLine | None = None
 
     def __init__(self, request: Request, peer: Peer, client: ClientId, server: RpcServer) -> None:
         self.request = request
@@ -332,60 +346,13 @@ class WireCall(Call):
     def advance(self, progress: Progress) -> None:
         """See `Call.advance`."""
         if self._progress is None:
-            self._progress = _ProgressLine(self)
+            self._progress = ProgressLine(self)
         self._progress.put(progress)
 
     def registered(self) -> None:
         """See `Call.registered`."""
-        if not self.request.flags & (CAST | FANOUT):
-            self.server.registered(self)
+        self.server.registered(self)
 
     def ended(self) -> None:
         """See `Call.ended`."""
         self.server.ended(self)
-
-
-class _ProgressLine:
-    """The progress of one call on its way to the caller: the newest report, at most twenty times a second."""
-
-    def __init__(self, call: WireCall) -> None:
-        self._call = call
-        self._newest: Progress | None = None
-        self._posted = False
-        self._sent_at = 0.0
-
-    def put(self, progress: Progress) -> None:
-        """Take a report. Any thread."""
-        self._newest = progress
-        if self._posted:
-            return
-        server = self._call.server
-        if threading.get_ident() == server.thread:
-            self._due()
-        else:
-            self._posted = True
-            server.inbox.post(self._due)
-
-    def _due(self) -> None:
-        wait = self._sent_at + _PROGRESS_SPACING - self._call.server.clock.monotonic()
-        self._posted = wait > 0
-        if wait > 0:
-            asyncio.get_running_loop().call_later(wait, self._late)
-        elif not self._call.settled:
-            self.flush()
-
-    def _late(self) -> None:
-        self._posted = False
-        if not self._call.settled:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send the newest report, if it has not been. On the loop's thread."""
-        progress, self._newest = self._newest, None
-        if progress is None:
-            return
-        self._sent_at = self._call.server.clock.monotonic()
-        advance = Advance(
-            VERSION, self._call.request.id, float(progress.done), float(progress.total), str(progress.text)
-        )
-        self._call.server.send(self._call.client, encode_message(advance))
