@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zmq
 
@@ -12,9 +12,6 @@ from ostler.messaging.transport import OnLost, OnMessage
 from ostler.messaging.zmq.blocking import Sockets, lost, send
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.options import NOBLOCK
-
-if TYPE_CHECKING:
-    from ostler.messaging.zmq.options import Socket
 
 
 class LoopLink:
@@ -68,8 +65,3 @@ class LoopLink:
         if not self._closed:
             self.close()
             self._on_lost(error)
-
-
-def _skip(socket: Socket) -> None:
-    while socket.get(zmq.RCVMORE):
-        socket.recv(NOBLOCK)
