@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from ostler.aio import WorkerPool
 from ostler.clock import Clock
+from ostler.errors import Busy
 from ostler.messaging.audit import AuditLog
 from ostler.messaging.policy import Policy
 from ostler.store import AuditRecords
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_MOMENT = 0.25
+"""Seconds that a batch waits for the names of its users."""
 _TRIM_EVERY = 1000
 """So many entries are written between two looks at how many there are, and how old."""
 
@@ -45,6 +50,7 @@ class Auditor:
         self._clock = clock
         self._limits = configuration.audit
         self._users: dict[int, str] = {}
+        self._look: asyncio.Task[None] | None = None
         self._written = _TRIM_EVERY  # so that the first write trims: the limits may be new
         dispatcher.audit = self.log
 
@@ -54,6 +60,7 @@ class Auditor:
         self._written = _TRIM_EVERY
 
     async def _keep(self, entries: list[AuditEntry]) -> list[int]:
+        await self._learn({entry.uid for entry in entries if entry.uid >= 0 and not entry.number} - self._users.keys())
         self._written += len(entries)
         limits, trim = self._limits, self._written >= _TRIM_EVERY
         if trim:
@@ -68,12 +75,32 @@ class Auditor:
         return await self._store.awrite(write, label="audit")
 
     def _named(self, entry: AuditEntry) -> AuditEntry:
-        """Return the entry with its user's name. On the writer's thread: a look-up may ask the network."""
-        if entry.uid < 0 or entry.number:
-            return entry
-        if entry.uid not in self._users:
-            self._users[entry.uid] = _name_of(entry.uid)
-        return msgspec.structs.replace(entry, user=self._users[entry.uid])
+        """Return the entry with its user's name, as far as that is known."""
+        name = "" if entry.number else self._users.get(entry.uid, "")
+        return msgspec.structs.replace(entry, user=name) if name else entry
+
+    async def _learn(self, uids: set[int]) -> None:
+        """Look up the names of users, and wait a moment for that.
+
+        On a thread of its own: the user database may be on a network that does not answer, and is to hold up neither
+        the loop nor who writes to the database. Entries go without the name meanwhile.
+        """
+        if uids and (self._look is None or self._look.done()):
+            self._look = asyncio.get_running_loop().create_task(self._look_up(uids), name="names of users")
+            await asyncio.wait([self._look], timeout=_MOMENT)
+
+    async def _look_up(self, uids: set[int]) -> None:
+        def look() -> None:
+            for uid in uids:
+                self._users[uid] = _name_of(uid)
+
+        pool = WorkerPool("ostler-names", 1)
+        try:
+            await pool.run(look, label="names of users")
+        except Busy as error:  # no thread to be had
+            _log.debug("names of users were not looked up: %s", error)
+        finally:
+            pool.close()
 
     async def read(self, fn: Callable[[], T]) -> T:
         """Run `fn` with everything that was recorded before now already written."""
@@ -83,6 +110,8 @@ class Auditor:
     async def close(self) -> None:
         """Write what still waits; what comes after that is not audited."""
         await self.log.flush()
+        if self._look is not None:
+            self._look.cancel()
 
 
 def _name_of(uid: int) -> str:
