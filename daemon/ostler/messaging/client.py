@@ -15,6 +15,7 @@ from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import MAX_SIZE
 from ostler.messaging.events.stream import EventStream, subscription_to
 from ostler.messaging.item_stream import ItemStream
+from ostler.messaging.outcome import Outcome
 from ostler.messaging.pausing import nothing, pause
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
@@ -250,7 +251,7 @@ class Client:
             pause(wait, context)
 
     def _ask(self, ask: Ask, request_id: str = "") -> Any:
-        outcome, closed = _Outcome(), self._closed
+        outcome, closed = Outcome(), self._closed
         with self._door:
             self._lock.acquire()
         try:
@@ -323,7 +324,7 @@ class Client:
         if self._closed != closed:
             raise CallCancelled("the client was closed before this call had ended")
 
-    def _wait(self, outcome: _Outcome, context: Context | None, closed: int) -> None:
+    def _wait(self, outcome: Outcome, context: Context | None, closed: int) -> None:
         if self._link is not None and not self._waiting:
             # The usual case: the answer comes before anything else has to be looked at.
             self._waiting.extend(self._link.receive_soon())
@@ -386,20 +387,3 @@ class _Stream:
 
     def open(self) -> Pending:
         return self._open(self._ask, self._credit)
-
-
-class _Outcome:
-    """The end of one call."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self._value: Any = None
-        self._error: Exception | None = None
-
-    def settle(self, value: Any, error: Exception | None) -> None:
-        self.done, self._value, self._error = True, value, error
-
-    def result(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._value
