@@ -61,7 +61,8 @@ def _run(arguments: Arguments, bare: Session) -> int:
             code = _quick(chosen, arguments.rest)
             return _typed(arguments.rest) if code is None else code
         except NotRunning as error:
-            if chosen.root is not None:  # the client knows an address; a plain `ostler run` would be another daemon
+            # The client knows an address; a plain `ostler run` would be another daemon. One elsewhere has its own hint.
+            if chosen.root is not None and "`ostler run`" in error.hint:
                 error.hint = f"start it with `ostler --root {chosen.root} run`"
             raise
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ostler.cli.remote import Remote, find
-from ostler.errors import InvalidInput
+from ostler.errors import InvalidInput, NotRunning
 
 KEY = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
 
@@ -56,3 +56,10 @@ def test_the_command_talks_to_the_address_and_needs_no_files(ostler, client, tmp
     assert "without keys" in ostler("log-level").err
     assert ostler("--root", str(tmp_path), "log-level").code == 0
     assert client.opened[-1][0] == str(tmp_path)
+
+
+def test_a_daemon_elsewhere_that_is_away_is_not_to_be_started_here(ostler, client, tmp_path):
+    client.answers["ostler", "log_levels"] = NotRunning("node2 cannot be reached", hint="see `ostler status` there")
+    assert "see `ostler status` there" in ostler("--root", str(tmp_path), "log-level").err
+    client.answers["ostler", "log_levels"] = NotRunning("nobody listens", hint="start it with `ostler run`")
+    assert f"start it with `ostler --root {tmp_path} run`" in ostler("--root", str(tmp_path), "log-level").err

@@ -47,8 +47,10 @@ def new(
         kit.emit({"file": str(path), "public": keys.public})
         return
     kit.say(kit.printable(f"The secret key is in {path}, the public key is {keys.public}"))
-    kit.say("\nOn this host:\n")
+    kit.say("\nOn this host, for its daemon:\n")
     kit.say(f'  [network]\n  secret_key = {{file = "{path}"}}')
+    kit.say("\nor, for the command and for clients:\n")
+    kit.say(kit.printable(f"  ostler --address tcp://HOST:PORT --server-key KEY --secret-key {path} status"))
     _say_for_others(keys.public)
 
 
