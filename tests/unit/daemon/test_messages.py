@@ -146,3 +146,32 @@ def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
         await messages.close()
 
     run_virtual(main())
+
+
+class Audit:
+    """Keeps what it is told of those who were refused before there was a request."""
+
+    def __init__(self) -> None:
+        self.refusals: list[tuple[str, str, str, str]] = []
+
+    def record(self, call, error) -> None: ...
+
+    def refused(self, peer, topic, method, error) -> None:
+        self.refusals.append((peer.name, topic, method, type(error).__name__))
+
+
+def test_who_is_not_let_in_and_who_may_not_subscribe_is_told_to_the_audit() -> None:
+    async def main():
+        transport, eve = MemoryTransport(), Peer(1001, 1001, 8, "uid 1001")
+        messages, _ = made(transport)
+        transport.on_refused(eve, NotPermitted("before there is an audit"))
+        messages.dispatcher.audit = audit = Audit()
+        transport.on_refused(eve, NotPermitted("one too many"))
+        messages.publisher.on_refused(eve, NotPermitted("no role"))
+        assert audit.refusals == [
+            ("uid 1001", "ostler", "connect", "NotPermitted"),
+            ("uid 1001", "ostler", "subscribe", "NotPermitted"),
+        ]
+        await messages.close()
+
+    run_virtual(main())

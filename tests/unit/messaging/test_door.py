@@ -74,10 +74,13 @@ def test_who_has_a_known_key_comes_in_under_its_name_and_nobody_else(caplog):
 def test_above_the_limit_a_connection_is_refused_until_one_has_gone(caplog):
     async def main():
         async with House(max_connections=2) as house:
+            told = []
+            house.door.on_refused = lambda peer, error: told.append((peer.name, type(error)))
             assert [await house.ask(house.friend) for _ in range(2)] == ["key:friend"] * 2
             for _ in range(2):
                 with pytest.raises(Busy, match="as many connections as it takes"):
                     await house.ask(house.friend)
+            assert told == [("key:friend", Busy)] * 2
             while len(house.clients) > 1:
                 await house.leave(0)
             await until(lambda: house.door.connections() < 2)

@@ -112,10 +112,13 @@ def test_a_gap_is_seen_even_when_the_event_after_it_is_not_wanted(publisher):
 
 
 def test_who_has_no_role_is_refused_by_name_and_counted(publisher, caplog):
-    link = publisher.link
+    link, told = publisher.link, []
+    publisher.on_refused = lambda peer, error: told.append((peer, error.message))
     assert link.admit(ROOT)
     assert not link.admit(STRANGER)
     assert not link.admit(STRANGER)
+    assert [peer for peer, _ in told] == [STRANGER] * 2
+    assert "uid 4242 may not subscribe" in told[0][1]
     subscription = Subscription(["volume"])
     question = subscription.prefixes[-1]
     with pytest.raises(NotPermitted, match="uid 4242 may not subscribe"):

@@ -222,10 +222,12 @@ def refused(address):
 
 def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
     async def test():
-        served, got = Served(address, Limits(connections=4)), []
+        served, got, told = Served(address, Limits(connections=4)), [], []
+        served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
         links = [linked(address, got) for _ in range(2)]
         await until(lambda: len(got) == 2)
         await asyncio.to_thread(refused, address)  # the same process already has half of them
+        assert told == [(os.getuid(), Busy)]
         stranger.append(Peer(4711, 4711, 2, "uid 4711"))
         links.append(linked(address, got))
         await until(lambda: len(got) == 3)
