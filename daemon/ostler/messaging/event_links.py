@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ostler.messaging.transport import EventLink, OnGarbage, ignore_garbage
+from ostler.messaging.transport import EventLink, OnGarbage, ignore_garbage, take_for_known
 from ostler.types import Peer
 
 
@@ -19,6 +19,7 @@ class EventLinks:
         self.address = links[0].address
         self._links = list(links)
         self._on_garbage: OnGarbage = ignore_garbage
+        self._knows: Callable[[Peer], bool] = take_for_known
         self._begin: Callable[[EventLink], None] | None = None
 
     @property
@@ -33,6 +34,17 @@ class EventLinks:
             link.on_garbage = told
 
     @property
+    def knows(self) -> Callable[[Peer], bool]:
+        """See `ServerLink.knows`."""
+        return self._knows
+
+    @knows.setter
+    def knows(self, knows: Callable[[Peer], bool]) -> None:
+        self._knows = knows
+        for link in self._links:
+            link.knows = knows
+
+    @property
     def subscribers(self) -> bool:
         """See `EventLink.subscribers`."""
         return any(link.subscribers for link in self._links)
@@ -40,6 +52,7 @@ class EventLinks:
     def add(self, link: EventLink) -> None:
         """Publish to the subscribers of another end as well."""
         link.on_garbage = self._on_garbage
+        link.knows = self._knows
         self._links.append(link)
         if self._begin is not None:
             self._begin(link)

@@ -293,6 +293,7 @@ class MemoryEventLink:
 
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
+        self.knows: Callable[[Peer], bool] = take_for_known
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, tuple[_End, list[bytes]]] = {}
         self._numbers = itertools.count(1)

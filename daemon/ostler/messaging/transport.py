@@ -114,6 +114,8 @@ class EventLink(Protocol):
 
     address: str
     on_garbage: OnGarbage
+    knows: Callable[[Peer], bool]
+    """See `ServerLink.knows`."""
 
     @property
     def subscribers(self) -> bool:

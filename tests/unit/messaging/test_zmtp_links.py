@@ -16,7 +16,7 @@ from ostler.clock import SystemClock
 from ostler.errors import Busy, Conflict, ConnectionLost, NotRunning
 from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.transport import Limits
-from ostler.messaging.zmtp import listener
+from ostler.messaging.zmtp import channel, listener
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.events import UnixEventLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
@@ -473,6 +473,47 @@ def test_those_who_are_nobody_share_half_of_the_connections_however_many_process
             await until(lambda: len(served.link.listener.clients) == 15)
         await until(lambda: not served.link.listener.clients)
         assert not served.link.listener._of_process
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_those_who_are_nobody_share_half_of_the_connections_for_events_as_well(address, monkeypatch):
+    async def test():
+        pids = itertools.count(100)
+        monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
+        link = UnixEventLink(address, Limits(connections=20))
+        link.knows = lambda peer: peer.uid != 4001
+        link.start(lambda peer: True, lambda peer, question: [])
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(15):
+                open_ones.enter_context(await talking(address, b"SUB"))
+            await until(lambda: link.listener.refused == 5)
+            assert len(link.listener.clients) == 10
+        await until(lambda: not link.listener.clients)
+        link.close()
+
+    asyncio.run(test())
+
+
+def test_when_much_waits_for_all_together_nobody_gets_much_more(address, monkeypatch):
+    monkeypatch.setattr(channel, "_STUCK", 100_000)
+    monkeypatch.setattr(channel, "_ALL", 1_000_000)
+
+    async def test():
+        served = Served(address)
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(4):
+                open_ones.enter_context(await talking(address))
+            await until(lambda: len(served.link.listener.clients) == 4)
+            for _ in range(100):
+                for number in list(served.link.listener.clients):
+                    served.link.send(number, b"y" * 50_000)
+            shared = served.link.listener.shared
+            assert 1_000_000 < shared.unsent < 1_000_000 + 4 * 150_000
+            assert served.link.dropped > 300
+        await until(lambda: not served.link.listener.clients)
+        assert shared.unsent == 0
         served.link.close()
 
     asyncio.run(test())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import CONTROL_PREFIX, OnGarbage, ignore_garbage
+from ostler.messaging.transport import CONTROL_PREFIX, OnGarbage, ignore_garbage, take_for_known
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK
@@ -43,6 +43,7 @@ class XPubLink:
 
     def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
+        self.knows: Callable[[Peer], bool] = take_for_known
         self._socket = context.socket(zmq.XPUB)
         self._closed = False
         self._drain: Drain | None = None

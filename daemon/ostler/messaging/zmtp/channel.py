@@ -12,8 +12,18 @@ _STUCK = 4 * 1024 * 1024
 """Bytes that may wait for one who takes nothing, and bytes that are sent at once."""
 _MOST = 256 * 1024 * 1024
 """Bytes that may wait for one who reads: many calls at once may have large results."""
+_ALL = 512 * 1024 * 1024
+"""Bytes that may wait for all who share; beyond that, whoever has more than a little waiting gets no more."""
 _PATIENCE = 2.0
 """Seconds after which one who has taken nothing does not read."""
+
+
+class Shared:
+    """What the channels of one listener, or of one client, share: where they read into, and how much waits in all."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_CHUNK))
+        self.unsent = 0
 
 
 class Channel:
@@ -23,7 +33,7 @@ class Channel:
         connected: The connected socket; it is closed with the channel.
         on_data: Told what has come.
         on_end: Told once when the other side has gone, after what it had sent.
-        buffer: Where to read into; one can serve all channels of a loop.
+        shared: What it shares with others on the same loop.
         on_drained: Told when nothing waits to be sent any more.
     """
 
@@ -32,7 +42,7 @@ class Channel:
         connected: socket.socket,
         on_data: Callable[[bytes], None],
         on_end: Callable[[], None],
-        buffer: bytearray,
+        shared: Shared,
         on_drained: Callable[[], None] | None = None,
     ) -> None:
         connected.setblocking(False)
@@ -40,7 +50,8 @@ class Channel:
         self._on_data = on_data
         self._on_end = on_end
         self._on_drained = on_drained
-        self._view = memoryview(buffer)
+        self._shared = shared
+        self._view = shared.view
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
         self._moved_at = 0.0
@@ -62,14 +73,17 @@ class Channel:
     def stuck(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
         waiting = len(self._waiting)
-        return waiting > _STUCK and (waiting > _MOST or self._loop.time() - self._moved_at > _PATIENCE)
+        if waiting <= _STUCK:
+            return False
+        too_much = waiting > _MOST or self._shared.unsent > _ALL
+        return too_much or self._loop.time() - self._moved_at > _PATIENCE
 
     def write(self, data: bytes) -> None:
         """Send, as far as that goes now; the rest waits."""
         if self._held is not None:
             self._held.append(data)
         elif self._waiting:
-            self._waiting += data
+            self._keep(data)
         elif not self._closed:
             self._send(data)
 
@@ -102,6 +116,8 @@ class Channel:
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())
+            self._shared.unsent -= len(self._waiting)
+            self._waiting.clear()
         self._socket.close()
 
     def _readable(self) -> None:
@@ -125,9 +141,13 @@ class Channel:
             # What the other side sent before it went is still to be read; that tells of its end as well.
             return
         if sent < len(data):
-            self._waiting += memoryview(data)[sent:]
+            self._keep(memoryview(data)[sent:])
             self._moved_at = self._loop.time()
             self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self._waiting += data
+        self._shared.unsent += len(data)
 
     def _writable(self) -> None:
         try:
@@ -138,6 +158,7 @@ class Channel:
             sent = len(self._waiting)
         self._moved_at = self._loop.time()
         del self._waiting[:sent]
+        self._shared.unsent -= sent
         if not self._waiting:
             self._loop.remove_writer(self._socket.fileno())
             if self._on_drained is not None:
@@ -146,8 +167,3 @@ class Channel:
     def _ended(self) -> None:
         self.close()
         self._on_end()
-
-
-def new_buffer() -> bytearray:
-    """Return what channels read into."""
-    return bytearray(_CHUNK)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ostler.clock import Clock
-from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage
+from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage, take_for_known
 from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
 from ostler.messaging.zmtp.talk import Part, frame, hello
 from ostler.types import Peer
@@ -87,6 +87,7 @@ class UnixEventLink:
     def __init__(self, address: str, limits: Limits, fd: int | None = None, clock: Clock | None = None) -> None:
         self.address = address
         self.on_garbage: OnGarbage = ignore_garbage
+        self.knows: Callable[[Peer], bool] = take_for_known
         self.listener: Listener[Subscriber] = Listener(address, limits, fd, _PART, Subscriber, clock)
         self._loop = asyncio.get_running_loop()
         self._groups: dict[frozenset[bytes], Group] = {}
@@ -104,6 +105,7 @@ class UnixEventLink:
         self._admit, self._answer = admit, answer
         listener = self.listener
         listener.receive = self._arrived
+        listener.knows = self.knows
         listener.largest = STRANGERS_SHARE  # no subscription is large
         listener.on_gone = self._leave
         listener.on_garbage = self.on_garbage

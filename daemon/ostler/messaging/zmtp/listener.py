@@ -17,7 +17,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import Busy
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.transport import Limits, OnGarbage, OnRefused, ignore_garbage, ignore_refused, take_for_known
-from ostler.messaging.zmtp.channel import Channel, new_buffer
+from ostler.messaging.zmtp.channel import Channel, Shared
 from ostler.messaging.zmtp.talk import Part, Talk, TalkError, refusal
 from ostler.messaging.zmtp.unix import BoundSocket, path_of
 from ostler.types import Peer
@@ -59,7 +59,7 @@ class Client:
         self.peer = peer
         self._listener = listener
         self._talk = Talk(listener.part.partners, min(STRANGERS_SHARE, listener.largest), self._most)
-        self.channel = Channel(connected, self._hear, self.ended, listener.buffer, self.drained)
+        self.channel = Channel(connected, self._hear, self.ended, listener.shared, self.drained)
         self.channel.write(listener.part.hello)
         self._impatience: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_HANDSHAKE, self._too_slow)
 
@@ -138,7 +138,7 @@ class Listener(Generic[ClientT]):
         self.limits = limits
         self.part = part
         self.largest = limits.max_message_size * _HARD_SIZE_FACTOR
-        self.buffer = new_buffer()
+        self.shared = Shared()
         self.refused = 0
         self.knows: Callable[[Peer], bool] = take_for_known
         self.on_garbage: OnGarbage = ignore_garbage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ostler.messaging.transport import Limits, OnLost, OnMessage
-from ostler.messaging.zmtp.channel import Channel, new_buffer
+from ostler.messaging.zmtp.channel import Channel, Shared
 from ostler.messaging.zmtp.connect import CALLER, EARLY_MOST, LIMIT_FACTOR, LISTENER, connect, end_of, not_taken
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame, subscription
 
@@ -36,7 +36,7 @@ class LoopUnixLink:
         self._on_message = on_message
         self._on_lost = on_lost
         self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)
-        self._channel = Channel(connect(address), self._hear, self._ended, new_buffer())
+        self._channel = Channel(connect(address), self._hear, self._ended, Shared())
         self._early = bytearray().join(map(subscription, wishes or ()))
         """What waits for the end of the greetings: libzmq does not take messages before."""
         self._closed = False
