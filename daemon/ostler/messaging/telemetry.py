@@ -151,12 +151,32 @@ class OtelClientTracer:
             attributes={"rpc.system.name": SYSTEM, "rpc.method": f"{ask.topic}/{ask.method}"},
         )
         found = span.get_span_context()
+        now = traceparent(found.trace_id, found.span_id, found.trace_flags) if found.is_valid else trace_now
+        return now, _Settled(span, settle)
 
-        def settled(result: Any, error: Exception | None) -> None:
-            if error is not None:
-                span.set_attribute("error.type", type(error).__name__)
-                span.set_status(Status(StatusCode.ERROR))
-            span.end()
-            settle(result, error)
+    def end(self, settle: Settle, error: Exception) -> None:
+        """See `ClientTracer.end`."""
+        if isinstance(settle, _Settled):
+            settle.end(error)
 
-        return traceparent(found.trace_id, found.span_id, found.trace_flags) if found.is_valid else trace_now, settled
+
+class _Settled:
+    """Ends a span with the request that it is of, once."""
+
+    def __init__(self, span: Span, settle: Settle) -> None:
+        self._span: Span | None = span
+        self._settle = settle
+
+    def __call__(self, result: Any, error: Exception | None) -> None:
+        self.end(error)
+        self._settle(result, error)
+
+    def end(self, error: Exception | None) -> None:
+        """End the span, if it has not been."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        if error is not None:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()

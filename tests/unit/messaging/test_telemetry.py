@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from ostler.aio import Inbox, WorkerPool
 from ostler.clock import SystemClock
-from ostler.errors import InternalError, NotPermitted, TargetNotFound
+from ostler.errors import EncodeFailed, InternalError, NotPermitted, TargetNotFound
 from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalServiceClient, RpcServer, exposed
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.policy import Policy
@@ -179,8 +179,16 @@ def test_a_cancelled_call_ends_its_span() -> None:
             await asyncio.sleep(0)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
+        with pytest.raises(EncodeFailed):
+            await world.client.call("outer", "span", unfit=object())
         await world.client.call("outer", "span")
         assert not world.dispatcher.tracer._spans
+        ends = [
+            span.attributes.get("error.type")
+            for span in world.exporter.get_finished_spans()
+            if span.kind is SpanKind.CLIENT
+        ]
+        assert ends == ["CallCancelled"] * 3 + ["EncodeFailed", None]
 
     in_world(test)
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from ostler.clock import Clock
-from ostler.errors import BadEnvelope, ConnectionLost, OstlerError
+from ostler.errors import BadEnvelope, CallCancelled, ConnectionLost, OstlerError
 from ostler.messaging.context import Context, Progress, current_context
 from ostler.messaging.envelope import (
     CAST,
@@ -161,7 +161,7 @@ class ClientCore:
             VERSION, number, topic, method, cast("msgspec.Raw", arguments), timeout, f"{inside}{number}",
             flags, host or "", version, trace,
         )  # fmt: skip
-        data = encode_request(request, self._limit)
+        data = self._encoded(request, settle)
         pending = self._pending[number] = Pending(number, ask, timeout, settle, self._clock.monotonic())
         return pending, data
 
@@ -204,7 +204,7 @@ class ClientCore:
             VERSION, number, ask.topic, ask.method, cast("msgspec.Raw", ask.arguments), timeout,
             request_id, flags, ask.host or "", ask.version, trace, credit,
         )  # fmt: skip
-        data = encode_request(request, self._limit)
+        data = self._encoded(request, settle)
         pending = self._pending[number] = Pending(number, ask, timeout, settle, self._clock.monotonic())
         return pending, data
 
@@ -250,7 +250,17 @@ class ClientCore:
         """Forget a call; return what is to be sent, None when it had its answer already."""
         if self._pending.pop(pending.number, None) is None:
             return None
+        if self.tracer is not None:
+            self.tracer.end(pending.settle, CallCancelled(f"{pending.where} was taken back"))
         return encode_message(Cancel(VERSION, pending.number))
+
+    def _encoded(self, request: Request, settle: Settle) -> bytes:
+        try:
+            return encode_request(request, self._limit)
+        except OstlerError as error:
+            if self.tracer is not None:
+                self.tracer.end(settle, error)
+            raise
 
     def lost(self, error: OstlerError) -> None:
         """Tell everybody who waits that the server has gone."""

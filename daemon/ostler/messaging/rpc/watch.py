@@ -66,3 +66,12 @@ class ClientTracer(Protocol):
     def begin(self, ask: Ask, trace_now: str, settle: Settle) -> tuple[str, Settle]:
         """Take note of a request; return the `traceparent` that it is to carry, and what is told of its end."""
         ...
+
+    def end(self, settle: Settle, error: Exception) -> None:
+        """Take note of a request that ends without an answer: it was taken back, or could not be sent.
+
+        Args:
+            settle: What `begin` returned.
+            error: Why.
+        """
+        ...
