@@ -212,6 +212,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     plugins: list[PluginStatus] = []
     not_well: list[str] = []
     last_reload: Verdict | None = None
+    network: str = ""
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):

@@ -157,6 +157,7 @@ def test_the_command_reaches_a_daemon_by_its_address_and_who_is_refused_at_the_d
         return subprocess.run([OSTLER, *words], capture_output=True, text=True, timeout=30, check=False)
 
     assert '"host":"node1"' in ostler(*words, str(mine), "--json", "call", "talk", "where").stdout
+    assert f"for other hosts on {host.address}" in ostler(*words, str(mine), "status").stdout
     refused = ostler(*words, str(other), "status")
     assert refused.returncode == 4
     assert "does not know the key" in refused.stderr

@@ -38,7 +38,8 @@ def start(session: Session, wanted: bool) -> int:  # noqa: ARG001 - the kit know
 def show(found: DaemonStatus) -> None:
     """Show the status of a daemon to people."""
     kit.heading(headline(found))
-    kit.say(f"  listens on {kit.printable(found.rpc)}")
+    also = f", for other hosts on {kit.printable(found.network)}" if found.network else ""
+    kit.say(f"  listens on {kit.printable(found.rpc)}{also}")
     if found.last_reload is not None:
         kit.say(
             f"  last reload {kit.human_elapsed(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}"

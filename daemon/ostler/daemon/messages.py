@@ -182,6 +182,11 @@ class Messages:
             self._self = AsyncClient(transport=self.transport, timeout=None)
         await self._self.call(CONTROL_TOPIC, "echo", text="self")
 
+    @property
+    def network(self) -> str:
+        """Where other hosts send calls; empty when none can."""
+        return self.ports.address if self.ports is not None else ""
+
     def trouble(self) -> list[str]:
         """Return a line for each peer that is away."""
         if self.peers is None:

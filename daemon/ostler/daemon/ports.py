@@ -115,6 +115,11 @@ class Ports:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_LET_GO if waits else 0.0, self._exchange)
 
+    @property
+    def address(self) -> str:
+        """Where other hosts send calls."""
+        return self._transport.rpc
+
     def stats(self) -> dict[str, Any]:
         """Return where we listen, and the counters of the door and of calls."""
         rows = [server.stats() for server in self.servers]

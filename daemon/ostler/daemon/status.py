@@ -75,4 +75,5 @@ def daemon_status(daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequ
         plugins=plugins,
         not_well=[*not_well(services, plugins), *extra],
         last_reload=daemon.reloader.last,
+        network=daemon.messages.network if daemon.messages is not None else "",
     )

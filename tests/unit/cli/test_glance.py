@@ -64,6 +64,11 @@ def test_a_daemon_without_services_is_well(status: Any) -> None:
     assert out.endswith("All is well.\n")
 
 
+def test_where_other_hosts_reach_it_is_said_when_they_can(status: Any) -> None:
+    out = status(msgspec.structs.replace(WELL, network="tcp://10.0.0.1:7890")).out
+    assert "  listens on ipc:///run/ostler/rpc.sock, for other hosts on tcp://10.0.0.1:7890\n" in out
+
+
 def test_json_is_the_whole_status(status: Any) -> None:
     found = msgspec.json.decode(status(ILL, "--json").out, type=DaemonStatus)
     assert found == ILL
