@@ -12,7 +12,7 @@ import time
 import pytest
 from harness import OSTLER, Daemon, wait_for
 
-from ostler import Client, ConnectionLost, NotRunning, Retry, TargetNotFound
+from ostler import Busy, Client, ConnectionLost, NotRunning, Retry
 from ostler.errors import WrongPattern
 
 ECHO = """
@@ -86,8 +86,8 @@ def test_trap_a_daemon_that_is_killed_under_a_call_that_may_come_again_is_known_
 
 
 def test_a_call_that_may_come_again_waits_for_the_daemon_to_be_back(daemon) -> None:
-    # A daemon listens a moment before its services are open.
-    policy = Retry(attempts=50, backoff=0.2, longest=0.5, on=(ConnectionLost, NotRunning, TargetNotFound))
+    # A daemon listens a moment before its services are open, and says so.
+    policy = Retry(attempts=50, backoff=0.2, longest=0.5, on=(Busy, ConnectionLost, NotRunning))
     with Client(root=str(daemon.root), retry=policy) as client:
         before = client.call("echo", "echo", text="a")
         daemon.stop()

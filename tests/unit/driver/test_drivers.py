@@ -125,6 +125,9 @@ def test_trap_a_driver_that_fails_three_times_and_then_works(run, bench, lamp):
         assert lamp.tries == 4
         assert len(lamp.made) == 1, "one instance, tried again"
         assert (b.drivers.status("hall").tries, b.drivers.status("hall").retry_at) == (0, 0.0)
+        async with asyncio.timeout(10):
+            while not b.readies:  # what is told of a change comes after the change
+                await asyncio.sleep(0.01)
         assert [state for _, state in b.changes] == [*["initialising", "failed"] * 3, "initialising", "ready"]
         assert b.readies == ["hall"]
         await b.drivers.stop(5)
