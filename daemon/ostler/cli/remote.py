@@ -57,11 +57,12 @@ def find(typed: Mapping[str, str], environ: Mapping[str, str], *, rooted: bool) 
 
 
 def _public(text: str) -> str:
-    """Return a public key: the text itself, or what is in the file of that name."""
-    if len(text) == _KEY and "/" not in text[:1]:
+    """Return a public key: the text itself, or the first line of that file (`ostler keys show` says more)."""
+    # A key may begin with a slash too.
+    if len(text) == _KEY and not (text.startswith("/") and Path(text).exists()):
         return text
     try:
-        return Path(text).expanduser().read_text(encoding="ascii").strip()
+        return Path(text).expanduser().read_text(encoding="ascii").strip().partition("\n")[0].rstrip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(f"the server's key is neither {_KEY} characters nor the file {text}: {why}") from None

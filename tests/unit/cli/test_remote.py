@@ -22,6 +22,20 @@ def test_a_daemon_is_found_by_options_and_by_the_environment(tmp_path):
     assert find({"--address": "ipc:///run/ostler/rpc.sock"}, {}, rooted=False) == Remote("ipc:///run/ostler/rpc.sock")
 
 
+def test_what_keys_show_prints_is_good_as_the_file_of_a_public_key(ostler, tmp_path):
+    secret, public = tmp_path / "my.key", tmp_path / "my.pub"
+    ostler("keys", "new", str(secret))
+    public.write_text(ostler("keys", "show", str(secret)).out)
+    typed = {"--address": "tcp://node2:7890", "--server-key": str(public), "--secret-key": str(secret)}
+    assert find(typed, {}, rooted=False).server_key == public.read_text()[:40]
+
+
+def test_a_public_key_that_begins_with_a_slash_is_no_file(tmp_path):
+    key = "/" + KEY[1:]
+    typed = {"--address": "tcp://node2:7890", "--server-key": key, "--secret-key": str(tmp_path / "my.key")}
+    assert find(typed, {}, rooted=False).server_key == key
+
+
 @pytest.mark.parametrize(
     ("typed", "rooted", "says"),
     [
