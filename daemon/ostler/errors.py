@@ -271,16 +271,24 @@ class WireError(NamedTuple):
     facts: dict[str, Fact]
 
 
-def plain(value: object) -> Fact:
-    """Return the value if msgpack knows it, lists and dictionaries element by element, anything else as text."""
+def plain(value: object, deepest: int = 64) -> Fact:
+    """Return the value if msgpack knows it, lists and dictionaries element by element, anything else as text.
+
+    Args:
+        value: The value.
+        deepest: How many lists and dictionaries may lie in each other; what lies deeper is `…`. A caller's argument may
+            be a thousand deep, and an error about it must not fail for that.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
         return str(value)
+    if deepest == 0 and isinstance(value, dict | list | tuple | set | frozenset):
+        return "…"
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, deepest - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [plain(item, deepest - 1) for item in value]
     return str(value)
 
 

@@ -181,7 +181,8 @@ def _travels(error):
 def test_depth_is_no_way_out(depth):
     for _, signature in SIGNATURES:
         for part in (b"\x91", b"\x81\xa1a", b"\x81\xa8children\x91"):
-            with pytest.raises((InvalidArguments, BadEnvelope)) if depth > 10 else _whatever():
+            # How much is too much differs: some 1,000 with Python 3.11, nearly 10,000 with 3.13.
+            with pytest.raises((InvalidArguments, BadEnvelope)) if depth > 1000 else _whatever():
                 signature.decode(b"\x81\xa5given" + part * depth + b"\x01")
 
 

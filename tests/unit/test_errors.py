@@ -17,6 +17,16 @@ def test_facts_are_attributes():
         _ = error.nothing
 
 
+def test_a_fact_that_is_nested_too_deeply_is_cut():
+    deep = ["end"]
+    for _ in range(5000):
+        deep = [deep]
+    error = Conflict("taken", given=deep, shallow=[[["end"]]])
+    assert error.facts["given"] != deep
+    assert "…" in str(error.facts["given"])
+    assert error.facts["shallow"] == [[["end"]]]
+
+
 def test_what_an_error_has_of_its_own_goes_before_a_fact_of_that_name():
     error = Conflict("it is there")
     error.facts.update(message="other", hint="other", exit_code=99, args="other")

@@ -1,7 +1,7 @@
 """Arguments that nobody but their method may see."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -110,6 +110,9 @@ class Manager:
     @exposed(secret=["key"])
     def by_name(self, ctx: object, key: bytes, login: Login, name: str = "") -> None: ...
 
+    @exposed(secret=["key"])
+    def anything(self, ctx: object, key: Any) -> None: ...
+
     @exposed(secret=["kee"])
     def misspelt(self, ctx: object, key: str) -> None: ...
 
@@ -123,6 +126,15 @@ def test_secrets_are_declared_by_name_or_by_type() -> None:
     assert signature.secrets_in((b"some bytes", Login("bob", CANARY), "visible"), {}) == forms_of(
         [b"some bytes", CANARY]
     )
+
+
+def test_a_secret_that_is_nested_too_deeply_is_refused_by_name() -> None:
+    deep: object = CANARY
+    for _ in range(5000):
+        deep = [deep]
+    signature = Signature(Manager().anything, "lamp.anything", ["key"])
+    with pytest.raises(InvalidArguments, match=r"argument 'key' of lamp\.anything is nested too deeply"):
+        signature.secrets_in((deep,), {})
 
 
 def test_a_secret_that_is_no_argument_is_said_at_load() -> None:

@@ -116,7 +116,11 @@ class Signature:
         return (), {argument.name: getattr(found, argument.name) for argument in self.arguments}
 
     def secrets_in(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return what may stand in no text, of arguments as `decode` returns them; see `ostler.messaging.secret`."""
+        """Return what may stand in no text, of arguments as `decode` returns them; see `ostler.messaging.secret`.
+
+        Raises:
+            InvalidArguments: One is nested too deeply to be looked through.
+        """
         from ostler.messaging.secret import everything, finder, forms_of, holds_secret
 
         found: list[Any] = []
@@ -124,7 +128,11 @@ class Signature:
         for argument in self.arguments:
             if argument.name in self.secrets:
                 find = finder(argument.type) if holds_secret(argument.type) else everything
-                find(given[argument.name], found)
+                try:
+                    find(given[argument.name], found)
+                except RecursionError:  # since Python 3.12 one may be decoded that Python itself cannot follow
+                    text = f"argument {argument.name!r} of {self.where} is nested too deeply"
+                    raise InvalidArguments(text, method=self.where, argument=argument.name) from None
         return forms_of(found)
 
     def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
