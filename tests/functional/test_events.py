@@ -76,7 +76,8 @@ def test_trap_replay_from_a_number_over_a_restart(daemon, how):
             assert numbers(found) == list(range(1, 701))
             assert [event.payload["n"] for event in found] == list(range(700))
             last = found[349]
-        # What nobody has seen yet may be lost to a SIGKILL: it is committed before it goes out, not before the call ends.
+        # What nobody has seen may be lost to a SIGKILL: an event is committed before it goes out, not before the call
+        # has ended.
         wait_for(lambda: topics_of(client).get("asked", [0] * 4)[3] == 5, "the journal")
     daemon.signal(how)
     daemon.wait_end()
