@@ -86,6 +86,20 @@ def test_generators_are_refused_at_load(pool):
             Endpoint("lamp", "here", kind(), pool)
 
 
+def test_a_method_that_is_hidden_by_an_attribute_of_the_manager_is_refused_by_name(pool):
+    class Talks:
+        def __init__(self):
+            self.log = print
+
+        @exposed()
+        def log(self, ctx: Context) -> None:
+            """Never reached."""
+
+    with pytest.raises(ContractError, match=r"lamp\.log cannot be offered: the object has an attribute") as caught:
+        Endpoint("lamp", "here", Talks(), pool)
+    assert "rename" in caught.value.hint
+
+
 def test_versions_are_checked_by_name():
     endpoint = Endpoint("lamp", "here", Base(), None, "1.1")
     endpoint.check_version("1.0")

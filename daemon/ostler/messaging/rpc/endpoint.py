@@ -171,6 +171,12 @@ class Endpoint:
                 if exposure is None:
                     continue
                 name = f"{prefix}.{attribute}" if prefix else attribute
+                if attribute in getattr(target, "__dict__", {}):
+                    raise ContractError(
+                        f"{self.topic}.{name} cannot be offered: the object has an attribute of its own of that name",
+                        hint=f"rename the method; {attribute!r} is what managers are given",
+                        method=f"{self.topic}.{name}",
+                    )
                 check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
                 yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, trusted)
 
