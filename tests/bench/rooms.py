@@ -52,6 +52,16 @@ class NoLink:
     def send(self, client: object, data: bytes) -> bool:
         return True
 
+    def congested(self, client: object) -> bool:
+        """See `ServerLink.congested`."""
+        return False
+
+    def memory(self, client: object) -> None:
+        """See `ServerLink.memory`."""
+
+    def garbage(self, client: object) -> None:
+        """See `ServerLink.garbage`."""
+
     def hold(self) -> None:
         pass
 

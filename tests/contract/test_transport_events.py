@@ -426,9 +426,9 @@ def test_a_subscriber_that_loses_its_role_is_let_go_and_no_other(world_of):
             async with stays.events("volume") as kept:
                 world.publisher.publish("volume", "created", 1)
                 assert (await anext(kept)).payload == 1
-                world.publisher.link.keep_only(lambda _peer: True)
+                world.publisher.link.disconnect_unless(lambda _peer: True)
                 async with goes.events("volume") as cut:
-                    world.publisher.link.keep_only(lambda _peer: False)
+                    world.publisher.link.disconnect_unless(lambda _peer: False)
                     with pytest.raises(ConnectionLost):
                         await asyncio.wait_for(anext(cut), 5)
                 with pytest.raises(ConnectionLost):

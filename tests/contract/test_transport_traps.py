@@ -1,12 +1,13 @@
 """What callers of every kind get wrong, on every transport: refused by name, and nothing is left of it."""
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
 import pytest
 
-from ostler.errors import DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound, UnsupportedVersion
+from ostler.errors import Busy, DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound, UnsupportedVersion
 from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import Failure, Reply, decode_to_client, encode_message
 from ostler.messaging.rpc.core import Ask
@@ -236,7 +237,7 @@ def test_trap_a_caller_that_goes_away_is_known_before_the_next_beat(world_of):
 
 
 def test_trap_a_caller_that_does_not_read_holds_up_nobody(world_of):
-    """It asks for forty megabytes and takes none of them: the sender never waits for it."""
+    """It asks for forty megabytes and takes none of them: what it sends is left where it is, or answered in vain."""
 
     async def test():
         async with world_of(limits=Limits(queue=50)) as world:
@@ -248,13 +249,11 @@ def test_trap_a_caller_that_does_not_read_holds_up_nobody(world_of):
             rude.send(asked)
             while not await asyncio.to_thread(rude.receive, 5):
                 pass
-            for number in range(400):
-                await asyncio.to_thread(rude.send, asked)
-                if number % 20 == 0:
-                    assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
-            async with asyncio.timeout(10):
-                while shop.runs < 400 + 1 + 20:
-                    await asyncio.sleep(0.01)
+            with contextlib.suppress(Busy):  # what it sends is not taken any more
+                for number in range(400):
+                    await asyncio.to_thread(rude.send, asked)
+                    if number % 20 == 0:
+                        assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
             assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
             rude.close()
 

@@ -74,6 +74,16 @@ class Wire:
                 self.wrong = f"{place} had more answers than requests, at last {answer}"
         return True
 
+    def congested(self, client: object) -> bool:
+        """See `ServerLink.congested`."""
+        return False
+
+    def memory(self, client: object) -> None:
+        """See `ServerLink.memory`."""
+
+    def garbage(self, client: object) -> None:
+        """See `ServerLink.garbage`."""
+
     def hold(self) -> None:
         """See `ServerLink.hold`."""
 

@@ -8,6 +8,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
+
+_MOST_TIME = 0.003
+"""Seconds for which callables are run in one turn of the loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,17 +94,25 @@ class Inbox:
         self._run_batch()
 
     def _run_batch(self) -> bool:
-        count = len(self._queue)
-        if not count:
+        queue = self._queue
+        if not queue:
             return False
         for before in self._before:
             before()
-        for _ in range(count):
-            callback = self._queue.popleft()
+        count, until = len(queue), monotonic() + _MOST_TIME
+        while count:
+            count -= 1
+            callback = queue.popleft()
             try:
                 callback()
             except (Exception, SystemExit):  # noqa: BLE001 - reported, and the rest of the batch goes on
                 _log.exception("a hand-over to the loop failed")
+            if not count & 7 and monotonic() >= until:
+                break
         for after in self._after:
             after()
+        if count and not self._awake:
+            # The rest after the loop's other work: what threads make must not keep it from its timers and signals.
+            self._awake = True
+            self.loop.call_soon(self._drain, context=self._context)
         return True

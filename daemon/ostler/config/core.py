@@ -125,11 +125,17 @@ class MessagingSection(OptionsModel):
     """`[messaging]`: the sockets and the limits of what they carry."""
 
     socket_mode: str = Field(
-        "0666",
-        pattern=r"^0?[0-7]{3}$",
-        expects='a file mode in octal digits such as "0660"',
-        help="File mode of the sockets. Whoever can connect still needs a role from [access]",
-        reload="daemon",
+        "auto",
+        pattern=r"^(auto|0?[0-7]{3})$",
+        expects='"auto", or a file mode in octal digits such as "0660"',
+        help="File mode of the sockets; with auto 0600 as long as [access] gives no role to a local user, and 0666 "
+        "from then on. Whoever can connect still needs a role",
+    )
+    max_memory: Size = Field(
+        "256MiB",
+        ge=1024 * 1024,
+        help="What all callers together may make the daemon hold: requests and answers on their way, events that wait "
+        "for them. One of them may have as much as is left, that is half when it is alone",
     )
     max_message_size: Size = Field("16MiB", ge=4096, help="Larger messages are refused", reload="daemon")
     max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")

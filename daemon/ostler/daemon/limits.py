@@ -16,6 +16,26 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
+def return_freed_memory() -> None:
+    """Have the allocator give back what was freed; on a thread, for it may take a tenth of a second.
+
+    glibc keeps freed memory for itself as long as something above it is in use. Where there is another libc, nothing
+    is done.
+    """
+    import threading
+
+    threading.Thread(target=_trim, name="ostler-trim", daemon=True).start()
+
+
+def _trim() -> None:
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def memory_in_use() -> int:
     """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - read at every status; Path costs more

@@ -7,16 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
+from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
+from ostler.daemon.limits import return_freed_memory
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.memory_accounts import MemoryAccounts
 from ostler.messaging.notify import Notifications
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.keeping import Keeping
-from ostler.messaging.transport import EventLink, Limits, ServerLink, Transport
+from ostler.messaging.shares import PeerShares
+from ostler.messaging.transport import EventLink, Limits, ServerLink, SocketModes, Transport
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
@@ -47,7 +51,12 @@ class Messages:
         options, host = configuration.messaging, configuration.daemon.host
         access = access_of(configuration)
         self.transport = transport
-        self.dispatcher = Dispatcher(access, clock, inbox, host=host, limits=limits_of(options))
+        self.shares = transport.shares = PeerShares(
+            DeficitRoundRobin(), MemoryAccounts(options.max_memory, return_freed_memory)
+        )
+        self.dispatcher = Dispatcher(
+            access, clock, inbox, host=host, limits=limits_of(options), turns=self.shares.turns
+        )
         self._inbox = inbox
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
@@ -155,12 +164,13 @@ class Messages:
         """Take over what a reload may change: who may do what, limits, keys and peers."""
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
-        self._events_link.keep_only(lambda peer: access.role_of(peer) is not None)
+        self.shares.memory.limit = configuration.messaging.max_memory
+        self._apply_access(configuration)
         self.dispatcher.set_policy(policy_of(configuration))
         self.dispatcher.end_refused_streams()
         self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
-        for server in (self.server, *(self.ports.servers if self.ports is not None else ())):
+        for server in self._servers():
             server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
             server.keeping = keeping_of(configuration.messaging)
         if self.ports is not None:
@@ -169,6 +179,18 @@ class Messages:
             self.reach_peers(self._store, configuration)
         if self._keeping is not None:
             self._keeping.apply(configuration.events)
+
+    def _apply_access(self, configuration: Configuration) -> None:
+        """Have what stands judged anew: connections, and who may make one."""
+        if isinstance(self.transport, SocketModes):
+            self.transport.set_socket_mode(socket_mode_of(configuration))
+        knows = self.dispatcher.admission.knows
+        self._events_link.disconnect_unless(knows)
+        for server in self._servers():
+            server.link.disconnect_unless(knows)
+
+    def _servers(self) -> list[RpcServer]:
+        return [self.server, *(self.ports.servers if self.ports is not None else ())]
 
     async def prove(self) -> None:
         """Call ourselves over the socket: the evidence that it is answered.
@@ -196,6 +218,7 @@ class Messages:
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
         found = {
+            "memory": self.shares.memory.stats(),
             "rpc": self.server.stats(),
             "events": self.publisher.stats(),
             "notifications": self.notifications.stats(),
@@ -224,6 +247,16 @@ class Messages:
             await self._keeping.close()
         self.publisher.close()
         self.transport.close()
+
+
+def socket_mode_of(configuration: Configuration) -> int:
+    """Return the mode of the sockets' files: as open as it is written, or as `[access]` makes necessary."""
+    mode = configuration.messaging.socket_mode
+    if mode != "auto":
+        return int(mode, 8)
+    access = configuration.access
+    named = (*access.viewer, *access.operator, *access.admin)
+    return 0o666 if any(not name.startswith("key:") for name in named) else 0o600
 
 
 def limits_of(options: MessagingSection) -> DispatcherLimits:
@@ -282,7 +315,7 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
     limits = Limits(
         max_message_size=options.max_message_size,
         queue=options.event_queue,
-        socket_mode=int(options.socket_mode, 8),
+        socket_mode=socket_mode_of(configuration),
         connections=options.max_connections,
     )
     return ZmqTransport(

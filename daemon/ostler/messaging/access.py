@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from ostler.messaging.groups import Groups
+from ostler.messaging.transport import Admission
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 _CACHE_LIMIT = 4096
@@ -74,6 +75,15 @@ class Access:
     def undecided(self, peer: Peer) -> bool:
         """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""
         return peer is not LOCAL_PEER and not peer.key and self._groups.awaited(peer)
+
+    @staticmethod
+    def admission(now: Callable[[], Access]) -> Admission:
+        """Return who may connect, by the access rules that are in force at the moment: `now` returns them."""
+        return Admission(
+            lambda peer: now().role_of(peer) is not None,
+            lambda peer: now().undecided(peer),
+            lambda peer: now().role_of(peer) is Role.ADMIN,
+        )
 
     def _role_of_key(self, key: str) -> Role | None:
         name = self.keys.get(key)

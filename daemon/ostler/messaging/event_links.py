@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ostler.messaging.transport import EventLink, OnGarbage, ignore_garbage, take_for_known
+from ostler.messaging.transport import EVERYBODY, Admission, EventLink, OnGarbage, ignore_garbage
 from ostler.types import Peer
 
 
@@ -19,7 +19,7 @@ class EventLinks:
         self.address = links[0].address
         self._links = list(links)
         self._on_garbage: OnGarbage = ignore_garbage
-        self._knows: Callable[[Peer], bool] = take_for_known
+        self._admission = EVERYBODY
         self._begin: Callable[[EventLink], None] | None = None
 
     @property
@@ -34,15 +34,15 @@ class EventLinks:
             link.on_garbage = told
 
     @property
-    def knows(self) -> Callable[[Peer], bool]:
-        """See `ServerLink.knows`."""
-        return self._knows
+    def admission(self) -> Admission:
+        """See `EventLink.admission`."""
+        return self._admission
 
-    @knows.setter
-    def knows(self, knows: Callable[[Peer], bool]) -> None:
-        self._knows = knows
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        self._admission = admission
         for link in self._links:
-            link.knows = knows
+            link.admission = admission
 
     @property
     def subscribers(self) -> bool:
@@ -52,7 +52,7 @@ class EventLinks:
     def add(self, link: EventLink) -> None:
         """Publish to the subscribers of another end as well."""
         link.on_garbage = self._on_garbage
-        link.knows = self._knows
+        link.admission = self._admission
         self._links.append(link)
         if self._begin is not None:
             self._begin(link)
@@ -78,10 +78,10 @@ class EventLinks:
         for link in self._links:
             link.publish(data)
 
-    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
-        """See `EventLink.keep_only`."""
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
         for link in self._links:
-            link.keep_only(allowed)
+            link.disconnect_unless(allowed)
 
     def close(self) -> None:
         """See `EventLink.close`."""

@@ -9,11 +9,12 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ostler.errors import ConnectionLost, NotRunning
 from ostler.messaging.transport import (
     CONTROL_PREFIX,
+    EVERYBODY,
     AsyncLink,
     ClientId,
     Limits,
@@ -22,14 +23,18 @@ from ostler.messaging.transport import (
     OnLost,
     OnMessage,
     OnRefused,
+    OnUnkept,
     Receive,
     ignore_batch,
     ignore_garbage,
     ignore_gone,
     ignore_refused,
-    take_for_known,
+    ignore_unkept,
 )
 from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.shares import PeerShares
 
 
 class MemoryTransport:
@@ -45,6 +50,7 @@ class MemoryTransport:
         self.peer = peer or Peer(uid, os.getegid(), os.getpid(), f"uid {uid}")
         self.limits = limits or Limits()
         self.on_refused: OnRefused = ignore_refused
+        self.shares: PeerShares | None = None
         self._hall = _Hall()
 
     def as_peer(self, peer: Peer) -> MemoryTransport:
@@ -219,7 +225,9 @@ class MemoryServerLink:
         self.may_linger: Callable[[], bool] = lambda: False
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.knows: Callable[[Peer], bool] = take_for_known
+        self.on_drained: Callable[[ClientId], None] = ignore_gone
+        self.on_unkept: OnUnkept = ignore_unkept
+        self.admission = EVERYBODY
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, _End] = {}
         self._numbers = itertools.count(1)
@@ -241,6 +249,23 @@ class MemoryServerLink:
             return False
         end.deliver(data)
         return True
+
+    def congested(self, client: ClientId) -> bool:
+        """See `ServerLink.congested`; what waits here is bounded by the number of messages."""
+        return False
+
+    def memory(self, client: ClientId) -> None:
+        """See `ServerLink.memory`."""
+
+    def garbage(self, client: ClientId) -> None:
+        """See `ServerLink.garbage`."""
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.disconnect_unless`."""
+        for number, end in list(self._ends.items()):
+            if not allowed(end.peer):
+                self._left(number)
+                end.lost()
 
     def hold(self) -> None:
         """See `ServerLink.hold`; it would save nothing here."""
@@ -293,7 +318,7 @@ class MemoryEventLink:
 
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
-        self.knows: Callable[[Peer], bool] = take_for_known
+        self.admission = EVERYBODY
         self._loop = asyncio.get_running_loop()
         self._ends: dict[int, tuple[_End, list[bytes]]] = {}
         self._numbers = itertools.count(1)
@@ -319,8 +344,8 @@ class MemoryEventLink:
             if data.startswith(tuple(prefixes)):
                 end.deliver(data)
 
-    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
-        """See `EventLink.keep_only`."""
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
         for number, (end, prefixes) in list(self._ends.items()):
             if prefixes and not allowed(end.peer):
                 del self._ends[number]

@@ -25,12 +25,12 @@ class QuietLog:
         self._until: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def warning(self, kind: str, text: str) -> None:
-        """Log a warning, unless one of its kind was logged a moment ago."""
+    def warning(self, kind: str, text: str) -> bool:
+        """Log a warning, unless one of its kind was logged a moment ago; return whether it was."""
         now = self._clock.monotonic()
         if now < self._until.get(kind, now):
             self._left_out[kind] += 1
-            return
+            return False
         if len(self._until) >= _KINDS_LIMIT:
             self._until.clear()
             self._left_out.clear()
@@ -38,3 +38,4 @@ class QuietLog:
         self._until[kind], self._left_out[kind] = now + self._interval, 0
         more = f" (and {left_out} more like it since the last line)" if left_out else ""
         self._log.warning("%s%s", text, more)
+        return True

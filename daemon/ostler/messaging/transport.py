@@ -12,10 +12,14 @@ suite in `tests/contract`, which a new transport has to pass:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from ostler.errors import MessagingError, OstlerError
 from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.memory_accounts import MemoryAccount
+    from ostler.messaging.shares import PeerShares
 
 ClientId: TypeAlias = Hashable
 """Names one connection of one client; never used again for another as long as the server lives."""
@@ -36,6 +40,10 @@ OnRefused: TypeAlias = Callable[[Peer, OstlerError], None]
 """Told of who was not let in, and why."""
 
 
+OnUnkept: TypeAlias = Callable[[ClientId, bytes, Peer], None]
+"""Told of a message, from or to a client, for which there was no room: its first bytes are given."""
+
+
 def ignore_batch() -> None:
     """Stand in until somebody wants to be told."""
 
@@ -48,13 +56,30 @@ def ignore_garbage(_peer: Peer, _reason: str, _what: str) -> None:
     """Stand in until somebody wants to be told."""
 
 
+def ignore_unkept(_client: ClientId, _head: bytes, _peer: Peer) -> None:
+    """Stand in until somebody wants to be told."""
+
+
 def ignore_refused(_peer: Peer, _error: OstlerError) -> None:
     """Stand in until somebody wants to be told."""
 
 
-def take_for_known(_peer: Peer) -> bool:
-    """Stand in until somebody knows better."""
-    return True
+class Admission(NamedTuple):
+    """Who may connect, and who is served before others. Asked on the loop's thread.
+
+    Attributes:
+        knows: Returns whether a peer has a role here; one that has none is told so, and is not let in.
+        undecided: Returns whether a peer without a role may turn out to have one.
+        is_admin: Returns whether a peer is an administrator.
+    """
+
+    knows: Callable[[Peer], bool]
+    undecided: Callable[[Peer], bool]
+    is_admin: Callable[[Peer], bool]
+
+
+EVERYBODY = Admission(lambda _peer: True, lambda _peer: False, lambda _peer: False)
+"""Stands in until somebody knows better."""
 
 
 class Limits(NamedTuple):
@@ -80,8 +105,10 @@ class ServerLink(Protocol):
     """Told when the messages that came together have been handed over."""
     on_gone: Callable[[ClientId], None]
     """Told of a client that has gone, by a transport that learns of it by itself; others find out when they send."""
-    knows: Callable[[Peer], bool]
-    """Asked whether a peer is somebody here; of one who is not, a transport that lets it in keeps little."""
+    admission: Admission
+    on_drained: Callable[[ClientId], None]
+    """Told when nothing waits any more to be sent to a client for which something did."""
+    on_unkept: OnUnkept
 
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
@@ -89,6 +116,22 @@ class ServerLink(Protocol):
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """Send to one client; return False when it has gone. To one that does not read, the message is dropped."""
+        ...
+
+    def congested(self, client: ClientId) -> bool:
+        """Return whether so much waits for a client that nothing more should be made for it. Any thread."""
+        ...
+
+    def memory(self, client: ClientId) -> MemoryAccount | None:
+        """Return who is charged for what a client makes the daemon hold; None for nobody, or one that has gone."""
+        ...
+
+    def garbage(self, client: ClientId) -> None:
+        """Count a message that could not be decoded: a client that sends too many of them loses its connection."""
+        ...
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of peers that are not allowed any more, after roles have changed."""
         ...
 
     def hold(self) -> None:
@@ -114,8 +157,7 @@ class EventLink(Protocol):
 
     address: str
     on_garbage: OnGarbage
-    knows: Callable[[Peer], bool]
-    """See `ServerLink.knows`."""
+    admission: Admission
 
     @property
     def subscribers(self) -> bool:
@@ -130,7 +172,7 @@ class EventLink(Protocol):
         """Send to everybody who subscribed to what the message begins with; dropped for those who do not read."""
         ...
 
-    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """End the connections of subscribers that are not allowed any more."""
         ...
 
@@ -185,6 +227,15 @@ class AsyncLink(Protocol):
         ...
 
 
+@runtime_checkable
+class SocketModes(Protocol):
+    """A transport whose addresses are files."""
+
+    def set_socket_mode(self, mode: int) -> None:
+        """Give the files of the sockets another mode."""
+        ...
+
+
 class Transport(Protocol):
     """Opens links. Clients' links may be opened on any thread, servers' on the loop's.
 
@@ -193,6 +244,8 @@ class Transport(Protocol):
 
     on_refused: OnRefused
     """Told of each client that was not let in, by a transport that has a limit of them."""
+    shares: PeerShares | None
+    """What the connections of servers' ends share, set before there are any; None for shares of each end's own."""
 
     def serve_rpc(self) -> ServerLink:
         """Take the address for calls."""

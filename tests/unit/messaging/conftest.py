@@ -32,6 +32,15 @@ class Wire:
         self.sent.append((client, decode_to_client(data)))
         return True
 
+    def congested(self, client):
+        return False
+
+    def memory(self, client):
+        return None
+
+    def garbage(self, client):
+        pass
+
     def hold(self):
         pass
 

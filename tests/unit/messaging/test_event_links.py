@@ -18,7 +18,7 @@ class End:
     def publish(self, data):
         self.sent.append(data)
 
-    def keep_only(self, allowed):
+    def disconnect_unless(self, allowed):
         self.allowed = allowed
 
     def close(self):
@@ -47,7 +47,7 @@ def test_an_end_that_is_removed_is_closed_and_gets_nothing_more():
     links = EventLinks(here, there)
     links.remove(there)
     links.publish(b"1")
-    links.keep_only(bool)
+    links.disconnect_unless(bool)
     assert here.allowed is bool
     links.close()
     assert (there.sent, there.closed, here.closed) == ([], 1, 1)

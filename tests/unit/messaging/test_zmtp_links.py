@@ -13,15 +13,15 @@ import zmq
 
 from ostler.aio import Inbox
 from ostler.clock import SystemClock
-from ostler.errors import Busy, Conflict, ConnectionLost, NotRunning
+from ostler.errors import Busy, Conflict, ConnectionLost, NotPermitted, NotRunning
 from ostler.messaging import Access, Dispatcher, RpcServer
-from ostler.messaging.transport import Limits
-from ostler.messaging.zmtp import channel, listener
+from ostler.messaging.transport import Admission, Limits
+from ostler.messaging.zmtp import listener
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.events import UnixEventLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
 from ostler.messaging.zmtp.server import UnixServerLink
-from ostler.messaging.zmtp.talk import frame, hello, subscription
+from ostler.messaging.zmtp.talk import frame, hello
 from ostler.types import Peer
 
 
@@ -35,13 +35,14 @@ class Served:
 
     def __init__(self, address, limits=None):
         self.link = UnixServerLink(address, limits or Limits())
-        self.garbage, self.gone, self.peers = [], [], set()
+        self.garbage, self.gone, self.peers, self.received = [], [], set(), []
         self.link.on_garbage = lambda peer, reason, what: self.garbage.append(reason)
         self.link.on_gone = self.gone.append
         self.link.start(self.receive)
 
     def receive(self, client, data, peer):
         self.peers.add(peer)
+        self.received.append(bytes(data))
         self.link.send(client, bytes(data))
 
 
@@ -228,7 +229,7 @@ def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, c
         await until(lambda: len(got) == 2)
         await asyncio.to_thread(refused, address)  # the same process already has half of them
         assert told == [(4711, Busy)]
-        stranger.append(Peer(4711, 4711, 2, "uid 4711"))
+        stranger.append(Peer(4713, 4713, 2, "uid 4713"))
         links.append(linked(address, got))
         await until(lambda: len(got) == 3)
         await asyncio.to_thread(refused, address)
@@ -242,7 +243,7 @@ def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, c
         served.link.close()
 
     asyncio.run(test())
-    assert caplog.text.count("one client too many") == 1
+    assert caplog.text.count("one client too many") == 2  # once for each user
 
 
 def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, stranger):
@@ -396,72 +397,93 @@ async def talking(address, kind=b"DEALER"):
     return plain
 
 
-def test_of_a_peer_without_a_role_little_is_kept_whatever_it_sends_and_does_not_read(address):
+def admission(knows=lambda peer: True, undecided=lambda peer: False, is_admin=lambda peer: False):
+    return Admission(knows, undecided, is_admin)
+
+
+def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_decoded(address, stranger):
+    async def test():
+        served, told = Served(address), []
+        served.link.listener.admission = admission(knows=lambda peer: False)
+        served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
+        link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
+        with pytest.raises(NotPermitted, match="has no role here"):
+            await asyncio.to_thread(lambda: exhaust(lambda: link.receive(5)))
+        link.close()
+        assert told == [(4711, NotPermitted)]
+        assert not served.peers
+        assert not served.link.listener.clients
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_a_user_whose_groups_are_not_known_yet_waits_unread_and_is_let_in_when_they_are(address, stranger):
+    async def test():
+        served, got, known = Served(address), [], []
+        served.link.listener.admission = admission(lambda peer: bool(known), lambda peer: not known)
+        link = linked(address, got)
+        await until(lambda: served.link.listener._undecided)
+        assert not served.peers
+        known.append(True)
+        await until(lambda: got)
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_who_loses_its_role_is_disconnected_and_the_others_stay(address, stranger):
+    async def test():
+        served, got = Served(address), []
+        links = [linked(address, got)]
+        await until(lambda: got)
+        stranger.append(Peer(4712, 4712, 2, "uid 4712"))
+        links.append(linked(address, got))
+        await until(lambda: len(got) == 2)
+        served.link.disconnect_unless(lambda peer: peer.uid == 4712)
+        assert [client.peer.uid for client in served.link.listener.clients.values()] == [4712]
+        for link in links:
+            link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_who_sends_too_many_invalid_messages_loses_the_connection(address, stranger):
     async def test():
         served, loop = Served(address), asyncio.get_running_loop()
-        served.link.knows = served.link.listener.knows = lambda peer: False
-        with await talking(address) as deaf:
-            for _ in range(200):
-                await loop.sock_sendall(deaf, frame(b"x" * 60_000))
-                await loop.sock_recv(deaf, 10)  # it reads, though hardly
-            (client,) = served.link.listener.clients.values()
-            assert client.channel.unsent <= 4 * 64 * 1024
-            assert served.link.dropped
-        with await talking(address) as large:
-            await loop.sock_sendall(large, frame(b"x" * 65_537)[:100])
-            await until(lambda: served.garbage == ["large"])
+        with await talking(address) as rude:
+            await loop.sock_sendall(rude, b"\1\1x\0\1x" * 1000)  # messages of two frames
+            while await loop.sock_recv(rude, 4096):
+                pass
+        assert 200 <= served.garbage.count("frames") <= 264
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_who_connects_too_often_is_refused_and_root_is_not(address, stranger):
+    async def test():
+        served = Served(address)
+        for _ in range(450):
+            (await talking(address)).close()
+        await until(lambda: served.link.listener.refused)
+        refused_ = served.link.listener.refused
+        stranger.append(Peer(0, 0, 3, "uid 0"))
+        for _ in range(450):
+            (await talking(address)).close()
         await until(lambda: not served.link.listener.clients)
+        assert served.link.listener.refused == refused_
         served.link.close()
 
     asyncio.run(test())
 
 
-def test_whether_a_peer_is_known_is_asked_when_it_comes_and_when_it_sends_much(address):
-    async def test():
-        served, asked = Served(address, Limits(max_message_size=100_000)), []
-        served.link.listener.knows = lambda peer: not asked.append(peer)
-        with await talking(address) as plain:
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(plain, frame(b"x" * 1000))
-            await until(lambda: served.peers)
-            assert len(asked) == 1
-            asked.clear()
-            await loop.sock_sendall(plain, frame(b"x" * 200_000))
-            await loop.sock_sendall(plain, frame(b"x" * 200_001)[:100])
-            await until(lambda: served.garbage == ["large"])
-            assert set(asked) == served.peers
-        served.link.close()
-
-    asyncio.run(test())
-
-
-def test_who_is_refused_and_does_not_read_that_is_not_answered_again(address):
-    async def test():
-        link, answered = UnixEventLink(address, Limits()), []
-        link.start(lambda peer: False, lambda peer, question: answered.append(question) or [b"x" * 300])
-        with await talking(address, b"SUB") as deaf:
-            loop = asyncio.get_running_loop()
-            for _ in range(100):
-                await loop.sock_sendall(deaf, subscription(b"!0123456789abcdef") * 100)
-            (client,) = link.listener.clients.values()
-            await until(lambda: client.channel.waiting)
-            known = len(answered)
-            await loop.sock_sendall(deaf, subscription(b"!0123456789abcdef") * 100)
-            await loop.sock_sendall(deaf, frame(b"the end"))
-            over = []
-            link.on_garbage = lambda *what: over.append(what)
-            await until(lambda: over)
-            assert len(answered) == known
-        link.close()
-
-    asyncio.run(test())
-
-
-def test_those_who_are_nobody_share_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
+def test_one_user_gets_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
     async def test():
         served, pids = Served(address, Limits(connections=20)), itertools.count(100)
         monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
-        served.link.knows = served.link.listener.knows = lambda peer: peer.uid != 4001
         with contextlib.ExitStack() as open_ones:
             for _ in range(15):
                 open_ones.enter_context(await talking(address))
@@ -478,12 +500,11 @@ def test_those_who_are_nobody_share_half_of_the_connections_however_many_process
     asyncio.run(test())
 
 
-def test_those_who_are_nobody_share_half_of_the_connections_for_events_as_well(address, monkeypatch):
+def test_one_user_gets_half_of_the_connections_for_events_as_well(address, monkeypatch):
     async def test():
         pids = itertools.count(100)
         monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
         link = UnixEventLink(address, Limits(connections=20))
-        link.knows = lambda peer: peer.uid != 4001
         link.start(lambda peer: True, lambda peer, question: [])
         with contextlib.ExitStack() as open_ones:
             for _ in range(15):
@@ -496,12 +517,12 @@ def test_those_who_are_nobody_share_half_of_the_connections_for_events_as_well(a
     asyncio.run(test())
 
 
-def test_when_much_waits_for_all_together_nobody_gets_much_more(address, monkeypatch):
-    monkeypatch.setattr(channel, "_STUCK", 100_000)
-    monkeypatch.setattr(channel, "_ALL", 1_000_000)
-
+def test_what_waits_for_all_together_is_bounded_and_who_is_refused_is_told_which_request_it_was(address, stranger):
     async def test():
-        served = Served(address)
+        served, unkept = Served(address), []
+        memory = served.link.listener.shares.memory
+        memory.limit = 8_000_000
+        served.link.on_unkept = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
         with contextlib.ExitStack() as open_ones:
             for _ in range(4):
                 open_ones.enter_context(await talking(address))
@@ -509,11 +530,65 @@ def test_when_much_waits_for_all_together_nobody_gets_much_more(address, monkeyp
             for _ in range(100):
                 for number in list(served.link.listener.clients):
                     served.link.send(number, b"y" * 50_000)
-            shared = served.link.listener.shared
-            assert 1_000_000 < shared.unsent < 1_000_000 + 4 * 150_000
+            assert 3_000_000 < memory.held <= 4_000_000 + 50_000  # one user alone: half
             assert served.link.dropped > 300
+            assert set(unkept) == {(number, 256, 4711) for number in served.link.listener.clients}
         await until(lambda: not served.link.listener.clients)
-        assert shared.unsent == 0
+        assert memory.held == 0
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(address, stranger):
+    async def test():
+        served, unkept = Served(address), []
+        served.link.listener.shares.memory.limit = 1_000_000
+        served.link.listener.no_room = lambda client, head: unkept.append(head)
+        with await talking(address) as plain:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(plain, frame(b"l" * 900_000) + frame(b"small"))
+            await until(lambda: served.peers)
+            await loop.sock_sendall(plain, frame(b"k" * 300_000))
+            await until(lambda: len(served.received) == 2)
+        assert unkept == [b"l" * 256]
+        assert [len(each) for each in served.received] == [5, 300_000]
+        await until(lambda: not served.link.listener.clients)
+        assert served.link.listener.shares.memory.held == 0
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_what_one_that_does_not_read_sends_is_left_where_it_is(address, stranger):
+    async def test():
+        served = Served(address)
+        with await talking(address) as deaf:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(deaf, frame(b"x"))
+            await until(lambda: served.received)
+            (client,) = served.link.listener.clients.values()
+            served.link.send(client.number, b"y" * 3_000_000)
+            await loop.sock_sendall(deaf, frame(b"x") * 10)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(served.received) == 1
+            while len(served.received) < 11:
+                await loop.sock_recv(deaf, 1 << 20)
+                await asyncio.sleep(0)
+        served.link.close()
+
+    asyncio.run(test())
+
+
+def test_what_one_has_sent_before_it_left_is_dropped_when_it_waits_for_its_turn(address, stranger):
+    async def test():
+        served = Served(address)
+        with await talking(address) as plain:
+            await asyncio.get_running_loop().sock_sendall(plain, frame(b"x" * 20) * 9000)
+            await until(lambda: served.received)
+        await until(lambda: not served.link.listener.clients)
+        assert len(served.received) < 9000
         served.link.close()
 
     asyncio.run(test())

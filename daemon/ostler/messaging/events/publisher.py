@@ -149,7 +149,7 @@ class Publisher:
         """Begin to take subscribers. On the loop's thread."""
         self._thread = threading.get_ident()
         self.link.on_garbage = self._count
-        self.link.knows = lambda peer: self.access.role_of(peer) is not None
+        self.link.admission = Access.admission(lambda: self.access)
         self.link.start(self._admit, self._answer)
 
     def close(self) -> None:

@@ -105,6 +105,11 @@ class Call:
     def ended(self) -> None:
         """Take note that the work has ended. On the loop; only after `registered`."""
 
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for the caller that no item of a stream should be made for it now. Any thread."""
+        return False
+
     def stop(self) -> None:
         """Ask the work to stop: the context says so to a `def`, a task is cancelled. On the loop."""
         if self.context.cancelled:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.aio import Inbox
+from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
 from ostler.errors import Busy, CallCancelled, DeadlineExceeded, Draining, OstlerError, TargetNotFound
 from ostler.messaging.access import Access
@@ -24,11 +26,15 @@ from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
+from ostler.messaging.transport import Admission
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
 
+_LARGE_RESULT = 1024 * 1024
+"""Bytes of a result above which its thread waits until the loop has taken it."""
+_TAKEN_WITHIN = 10.0
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
@@ -50,12 +56,21 @@ class Dispatcher(Topics):
         inbox: Brings results from threads to the loop.
         host: The host that this daemon is.
         limits: What is refused as busy.
+        turns: Shares the loop's time among peers; None to share it among streams alone.
     """
 
     def __init__(
-        self, access: Access, clock: Clock, inbox: Inbox, *, host: str, limits: DispatcherLimits | None = None
+        self,
+        access: Access,
+        clock: Clock,
+        inbox: Inbox,
+        *,
+        host: str,
+        limits: DispatcherLimits | None = None,
+        turns: DeficitRoundRobin | None = None,
     ) -> None:
         super().__init__(host)
+        self._turns = turns
         self.access = access
         self.limits = limits or DispatcherLimits()
         self.on_fanout: Callable[[str, str, str], None] | None = None
@@ -117,6 +132,16 @@ class Dispatcher(Topics):
     def knows(self, peer: Peer) -> bool:
         """Return whether a peer has any role."""
         return self.access.role_of(peer) is not None
+
+    @property
+    def admission(self) -> Admission:
+        """Who may connect, as `access` says at the moment."""
+        return Access.admission(lambda: self.access)
+
+    def resume_streams(self, client: object) -> None:
+        """Go on with the streams of a connection for which nothing waits any more."""
+        if self.streams is not None:
+            self.streams.resume(client)
 
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
@@ -251,7 +276,8 @@ class Dispatcher(Topics):
         check_pattern(call)
         if self.streams is None:
             wanted = self._sweeper.wanted
-            desk = Desk(self._register, self._pool_ended, self._begin_async, wanted, self._inbox, self.clock)
+            turns = self._turns or DeficitRoundRobin()
+            desk = Desk(self._register, self._pool_ended, self._begin_async, wanted, self._inbox, self.clock, turns)
             self.streams = Streams(desk)
         limits = self.limits
         self.streams.begin(
@@ -291,7 +317,13 @@ class Dispatcher(Topics):
             return None if call.settled else call.pack(result)
 
         def done(packed: bytes | None, error: BaseException | None) -> None:
-            self._inbox.post(partial(self._pool_ended, call, packed, error))
+            if packed is None or len(packed) <= _LARGE_RESULT:
+                self._inbox.post(partial(self._pool_ended, call, packed, error))
+                return
+            # The thread waits until its large result is taken: the loop would have all memory full of them otherwise.
+            taken = threading.Event()
+            self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
+            taken.wait(_TAKEN_WITHIN)
 
         assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         self._quick += method.stats.usual < QUICK
@@ -341,6 +373,10 @@ class Dispatcher(Topics):
             self.ends.settle(call, packed)
         if not call.over:
             self.ends.abandoned(call, error)
+
+    def _pool_ended_large(self, call: Call, packed: bytes, taken: threading.Event) -> None:
+        taken.set()
+        self._pool_ended(call, packed, None)
 
     # ---------------------------------------------------------------- ends that are not the work's own
 

@@ -73,7 +73,7 @@ class Duplicates:
 
     def receive(self, request: Request, peer: Peer, client: ClientId) -> WireCall | None:
         """Answer a request that was here before; return the call of one that is new, which is to be dispatched."""
-        if not self._server.link.knows(peer):
+        if not self._server.link.admission.knows(peer):
             return WireCall(request, peer, client, self._server)  # refused, whatever it may have been answered before
         key = (peer.key or peer.uid, request.request_id)
         print_ = hash((request.topic, request.method, bytes(request.arguments), request.flags & (CAST | FANOUT)))

@@ -41,12 +41,15 @@ from ostler.messaging.transport import ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
+    from ostler.messaging.memory_accounts import MemoryAccount
     from ostler.messaging.rpc.duplicates import Duplicates
 
 _log = logging.getLogger(__name__)
 _FIRST_BEAT = 1.0
 """A client that does not know the interval yet gets its first beat within so many seconds."""
 _CASTS = CAST | FANOUT
+_LARGE = 4096
+"""Bytes of a request above which its sender is charged for it as long as it is under way."""
 
 
 class RpcServer:
@@ -106,7 +109,9 @@ class RpcServer:
         self.link.may_linger = self._dispatcher.no_threads_at_work
         self.link.on_batch = self._dispatcher.await_quick
         self.link.on_gone = self._forget
-        self.link.knows = self._dispatcher.knows
+        self.link.on_drained = self._dispatcher.resume_streams
+        self.link.on_unkept = self._refuse_unkept
+        self.link.admission = self._dispatcher.admission
         self._leave_inbox = self.inbox.around(self.link.hold, self.link.let_go)
         self.link.start(self._receive)
 
@@ -150,6 +155,9 @@ class RpcServer:
             return
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
+            return
+        if len(data) > _LARGE and (memory := self.link.memory(client)) is not None and not memory.room(len(data)):
+            self.refuse(message, peer, client, memory.full(f"{message.topic}.{message.method}"))
             return
         if message.flags & _CASTS and self._casts[peer] >= self.max_in_flight_per_peer:
             self.refuse(message, peer, client, self._busy(f"this caller has {self._casts[peer]} casts under way"))
@@ -200,6 +208,7 @@ class RpcServer:
         if request.id in under_way:
             error = BadEnvelope("a number is used for two requests at once", reason="duplicate")
             self._count_garbage(peer, error)
+            self.link.garbage(client)
             return True
         if len(under_way) < self.max_in_flight_per_peer or request.topic == CONTROL_TOPIC:
             return False
@@ -219,6 +228,17 @@ class RpcServer:
         head = peek(data)
         if len(head) > 2:
             self.link.send(client, encode_failure(head[2], error))
+        self.link.garbage(client)
+
+    def _refuse_unkept(self, client: ClientId, head: bytes, peer: Peer) -> None:
+        """Tell a client that there was no room for its request, or for the answer to it."""
+        memory = self.link.memory(client)
+        found = peek(head)
+        if memory is None or len(found) < 3 or not isinstance(found[2], int):
+            return
+        error = memory.full("a message")
+        self._quiet.warning(f"memory {memory.name}", error.message)
+        self.link.send(client, encode_failure(found[2], error))
 
     def _count_garbage(self, peer: Peer, error: OstlerError) -> None:
         self._count(peer, str(error.facts.get("reason", "large")), error.message)
@@ -293,6 +313,7 @@ class WireCall(Call):
     """A request that came over the transport."""
 
     _progress: ProgressLine | None = None
+    _memory: MemoryAccount | None = None
 
     def __init__(self, request: Request, peer: Peer, client: ClientId, server: RpcServer) -> None:
         self.request = request
@@ -351,8 +372,19 @@ class WireCall(Call):
 
     def registered(self) -> None:
         """See `Call.registered`."""
+        if len(self.request.arguments) > _LARGE and (memory := self.server.link.memory(self.client)) is not None:
+            self._memory = memory
+            memory.add(len(self.request.arguments))
         self.server.registered(self)
 
     def ended(self) -> None:
         """See `Call.ended`."""
+        if self._memory is not None:
+            self._memory.release(len(self.request.arguments))
+            self._memory = None
         self.server.ended(self)
+
+    @property
+    def congested(self) -> bool:
+        """See `Call.congested`."""
+        return self.server.link.congested(self.client)

@@ -14,14 +14,18 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 from ostler.aio import Inbox
+from ostler.aio.round_robin import FIRST, NORMAL, SLICE, DeficitRoundRobin
 from ostler.clock import Clock
 from ostler.errors import Busy, Draining, OstlerError, WrongPattern, describe
 from ostler.messaging.context import enter
 from ostler.messaging.envelope import CAST, FANOUT, MAX_BATCH, RETRY, STREAM
 from ostler.messaging.rpc.call import Call
+from ostler.messaging.shares import account_of
+from ostler.types import Role
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +35,16 @@ _MOST_BYTES = 4 * 1024 * 1024
 """No item is made while so many bytes are on their way to the caller."""
 _FRAME = 64 * 1024
 """A message of several items is about so large, at most."""
+_LOOK_AGAIN = 0.1
+"""Seconds until a stream looks again whether its caller has read what waits for it."""
+_THREAD_SLICE = 0.005
+"""Seconds for which a generator has a thread of the pool, when it never waits."""
 _AGAIN = 0.05
 """Seconds until a full pool is asked again to go on with a generator."""
 
 
 class Desk(NamedTuple):
-    """What a stream needs of the dispatcher: ways to register and end its call, to run on the loop, to be swept."""
+    """What a stream needs of the dispatcher: to register and end its call, run on the loop, have turns, be swept."""
 
     register: Callable[[Call], None]
     ended: Callable[[Call, bytes | None, BaseException | None], None]
@@ -44,6 +52,7 @@ class Desk(NamedTuple):
     wanted: Callable[[float], None]
     inbox: Inbox
     clock: Clock
+    turns: DeficitRoundRobin
 
 
 class Streams:
@@ -93,6 +102,12 @@ class Streams:
             return False
         stream.grant(items)
         return True
+
+    def resume(self, client: object) -> None:
+        """Go on with the streams of a connection for which nothing waits any more."""
+        for call, stream in list(self._open.items()):
+            if call.client == client:
+                stream.look_again()
 
     def drain(self, topic: str, why: str, cancel: Callable[[Call, OstlerError], None]) -> None:
         """End the streams of a topic."""
@@ -157,6 +172,8 @@ class Stream:
         self._bytes_taken = 0
         self._sent = 0
         self._taken = 0
+        self._congested = False
+        self._retry: asyncio.TimerHandle | None = None
         self._ready: deque[bytes] = deque()
         self._on_the_way: deque[tuple[int, int]] = deque()
 
@@ -174,7 +191,30 @@ class Stream:
     @property
     def _may(self) -> bool:
         """Whether another item may be made."""
-        return self._made < self._granted and self._bytes_made - self._bytes_taken < _MOST_BYTES
+        return self._made < self._granted and self._bytes_made - self._bytes_taken < _MOST_BYTES and not self._congested
+
+    def look_again(self) -> None:
+        """Go on, if not too much waits for the caller any more."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._congested:
+            self._look()
+            self.grant(0)
+
+    def _look(self) -> None:
+        """Find out whether too much waits for the caller; if so, look again later. On the loop."""
+        self._congested = self.call.congested
+        if self._congested and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self.look_again)
+
+    def _forget(self) -> None:
+        """Let go of the stream, which has ended. On the loop."""
+        self._congested = False
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._closed(self.call)
 
     def _pack(self, item: object) -> bytes:
         """Encode one item, and count it."""
@@ -198,6 +238,7 @@ class Stream:
                 begin, size = end, 0
             size += len(item)
         self._send(items[begin:], size)
+        self._look()
         self._expect(self.call.request.timeout)
 
     def _send(self, items: list[bytes], size: int) -> None:
@@ -223,6 +264,10 @@ class LoopStream(Stream):
         """See `Stream.begin`."""
         self._posted = False
         self._waits: asyncio.Future[None] | None = None
+        self._my_turn: asyncio.Future[None] | None = None
+        self._until = 0.0
+        self.account = account_of(self.call.peer)
+        self.rank = FIRST if self.call.context.role is Role.ADMIN else NORMAL
         self._desk.begin_async(self.call, self._run())
 
     def grant(self, items: int) -> None:
@@ -234,15 +279,19 @@ class LoopStream(Stream):
     async def _run(self) -> None:
         call, ready, loop = self.call, self._ready, asyncio.get_running_loop()
         try:
+            self._look()
             if not self._may:
                 await self._credit()
+            self._until = monotonic() + SLICE
             async for item in self._generator:
-                ready.append(self._pack(item))
+                ready.append(packed := self._pack(item))
                 if call.context.cancelled:
                     break
-                if len(ready) >= self._batch:
+                if monotonic() >= self._until:
                     self._flush()
-                    await asyncio.sleep(0)  # the loop's other work has its turn
+                    await self._turn()
+                elif len(ready) >= self._batch or len(packed) > _FRAME:
+                    self._flush()
                 elif not self._posted:
                     self._posted = True
                     loop.call_soon(self._due)
@@ -252,8 +301,24 @@ class LoopStream(Stream):
             try:
                 await self._generator.aclose()
             finally:
+                self._desk.turns.remove(self)
                 self._flush()
-                self._closed(call)
+                self._forget()
+
+    def run(self, until: float) -> bool:
+        """Let the task make items for a while; see `Flow`."""
+        if self._my_turn is not None and not self._my_turn.done():
+            self._desk.turns.charge(SLICE)
+            self._my_turn.set_result(None)
+        return False
+
+    async def _turn(self) -> None:
+        """Wait until it is this stream's turn to use the loop's time."""
+        self._my_turn = asyncio.get_running_loop().create_future()
+        self._desk.turns.queue(self)
+        await self._my_turn
+        self._my_turn = None
+        self._until = monotonic() + SLICE
 
     def _due(self) -> None:
         self._posted = False
@@ -266,6 +331,7 @@ class LoopStream(Stream):
             self._waits = asyncio.get_running_loop().create_future()
             await self._waits
         self._waits = None
+        self._until = monotonic() + SLICE
         self._expect(self.call.request.timeout)
 
 
@@ -305,9 +371,10 @@ class ThreadStream(Stream):
         context, generator, ready, pack = self.call.context, self._generator, self._ready, self._pack
         if not self._made and not context.cancelled:
             self.call.check_wanted()
+        until = monotonic() + _THREAD_SLICE
         try:
             while not context.cancelled:
-                if not self._may:
+                if not self._may or monotonic() >= until:
                     return False
                 ready.append(pack(next(generator)))
                 if not self._posted:
@@ -368,6 +435,6 @@ class ThreadStream(Stream):
 
     def _end(self, error: BaseException | None) -> None:
         self._over = True
-        self._closed(self.call)
+        self._forget()
         packed = None if error is not None or self.call.settled else self.call.pack(None)
         self._desk.ended(self.call, packed, error)

@@ -10,7 +10,7 @@ not: the command imports only that.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ostler.messaging.transport import (
     AsyncLink,
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     import zmq
 
     from ostler.errors import OstlerError
+    from ostler.messaging.shares import PeerShares
     from ostler.messaging.zmq.curve import Network
     from ostler.messaging.zmq.events import XPubLink
     from ostler.messaging.zmq.listen import Listening
     from ostler.messaging.zmq.server import RouterLink
     from ostler.messaging.zmq.zap import Door
+    from ostler.messaging.zmtp.listener import Listener
     from ostler.types import Peer
 
 
@@ -67,6 +69,8 @@ class ZmqTransport:
         self.limits = limits or Limits()
         self.network = network
         self.on_refused: OnRefused = ignore_refused
+        self.shares: PeerShares | None = None
+        self._listeners: list[Listener[Any]] = []
         self._rpc_fd = rpc_fd
         self._events_fd = events_fd
         self._door = door
@@ -91,8 +95,9 @@ class ZmqTransport:
         if self.rpc.startswith("ipc:"):
             from ostler.messaging.zmtp.server import UnixServerLink
 
-            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd)
+            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, shares=self.shares)
             link.listener.on_refused = self._refused
+            self._listeners.append(link.listener)
             return link
         return self.serve_rpc_port()
 
@@ -101,10 +106,17 @@ class ZmqTransport:
         if self.events.startswith("ipc:"):
             from ostler.messaging.zmtp.events import UnixEventLink
 
-            link = UnixEventLink(self.events, self.limits, self._events_fd)
+            link = UnixEventLink(self.events, self.limits, self._events_fd, shares=self.shares)
             link.listener.on_refused = self._refused
+            self._listeners.append(link.listener)
             return link
         return self.serve_events_port()
+
+    def set_socket_mode(self, mode: int) -> None:
+        """Give the files of the unix sockets that we made another mode, as a reload does."""
+        self.limits = self.limits._replace(socket_mode=mode)
+        for listener in self._listeners:
+            listener.set_mode(mode)
 
     def _refused(self, peer: Peer, error: OstlerError) -> None:
         self.on_refused(peer, error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.transport import CONTROL_PREFIX, OnGarbage, ignore_garbage, take_for_known
+from ostler.messaging.transport import CONTROL_PREFIX, EVERYBODY, OnGarbage, ignore_garbage
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK
@@ -43,7 +43,7 @@ class XPubLink:
 
     def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
-        self.knows: Callable[[Peer], bool] = take_for_known
+        self.admission = EVERYBODY
         self._socket = context.socket(zmq.XPUB)
         self._closed = False
         self._drain: Drain | None = None
@@ -87,8 +87,8 @@ class XPubLink:
         if self._drain is not None:
             self._drain.after_send()
 
-    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
-        """See `EventLink.keep_only`."""
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
         self._standing.keep_only(allowed)
 
     def close(self) -> None:

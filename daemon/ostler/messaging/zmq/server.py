@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from ostler.messaging.transport import (
+    EVERYBODY,
     ClientId,
     OnGarbage,
+    OnUnkept,
     Receive,
     ignore_batch,
     ignore_garbage,
     ignore_gone,
-    take_for_known,
+    ignore_unkept,
 )
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK
 
 if TYPE_CHECKING:
+    from ostler.messaging.memory_accounts import MemoryAccount
     from ostler.messaging.zmq.options import Context
     from ostler.types import Peer
 
@@ -50,7 +53,9 @@ class RouterLink:
         self.may_linger: Callable[[], bool] = lambda: True
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.knows: Callable[[Peer], bool] = take_for_known
+        self.admission = EVERYBODY
+        self.on_drained: Callable[[ClientId], None] = ignore_gone
+        self.on_unkept: OnUnkept = ignore_unkept
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._drain: Drain | None = None
@@ -89,6 +94,20 @@ class RouterLink:
         if self._drain is not None:
             self._drain.after_send()
         return True
+
+    def congested(self, client: ClientId) -> bool:
+        """See `ServerLink.congested`; libzmq does not say how much waits."""
+        return False
+
+    def memory(self, client: ClientId) -> MemoryAccount | None:
+        """See `ServerLink.memory`."""
+        return None
+
+    def garbage(self, client: ClientId) -> None:
+        """See `ServerLink.garbage`."""
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.disconnect_unless`."""
 
     def hold(self) -> None:
         """See `ServerLink.hold`; libzmq does so by itself."""

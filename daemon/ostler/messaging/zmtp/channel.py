@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-_CHUNK = 64 * 1024
+if TYPE_CHECKING:
+    from ostler.messaging.memory_accounts import MemoryAccount
+
+CHUNK = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
 _STUCK = 4 * 1024 * 1024
 """Bytes that may wait for one who takes nothing, and bytes that are sent at once."""
-_MOST = 256 * 1024 * 1024
-"""Bytes that may wait for one who reads: many calls at once may have large results."""
-_ALL = 512 * 1024 * 1024
-"""Bytes that may wait for all who share; beyond that, whoever has more than a little waiting gets no more."""
+CONGESTED = 1024 * 1024
+"""Bytes that wait, above which nothing more is made for one who does not read."""
 _PATIENCE = 2.0
 """Seconds after which one who has taken nothing does not read."""
 
 
 class Shared:
-    """What the channels of one listener, or of one client, share: where they read into, and how much waits in all."""
+    """What the channels of one listener, or of one client, share: where they read into."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(_CHUNK))
-        self.unsent = 0
+        self.view = memoryview(bytearray(CHUNK))
 
 
 class Channel:
@@ -35,6 +37,8 @@ class Channel:
         on_end: Told once when the other side has gone, after what it had sent.
         shared: What it shares with others on the same loop.
         on_drained: Told when nothing waits to be sent any more.
+        memory: Who is charged for what waits to be sent; None for nobody.
+        on_readable: Called instead of `on_data` when there is something to `read`.
     """
 
     def __init__(
@@ -44,25 +48,36 @@ class Channel:
         on_end: Callable[[], None],
         shared: Shared,
         on_drained: Callable[[], None] | None = None,
+        *,
+        memory: MemoryAccount | None = None,
+        on_readable: Callable[[], None] | None = None,
     ) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._on_data = on_data
         self._on_end = on_end
         self._on_drained = on_drained
-        self._shared = shared
         self._view = shared.view
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
         self._moved_at = 0.0
         self._held: list[bytes] | None = None
         self._closed = False
-        self._loop.add_reader(connected.fileno(), self._readable)
+        self._memory = memory
+        self._on_readable = on_readable or self._readable
+        self._paused = False
+        self._hangup: select.poll | None = None
+        self._loop.add_reader(connected.fileno(), self._on_readable)
 
     @property
     def waiting(self) -> bool:
         """Whether something waits because the other side does not read."""
         return bool(self._waiting)
+
+    @property
+    def paused(self) -> bool:
+        """Whether what comes waits in the kernel."""
+        return self._paused
 
     @property
     def unsent(self) -> int:
@@ -72,11 +87,7 @@ class Channel:
     @property
     def stuck(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
-        waiting = len(self._waiting)
-        if waiting <= _STUCK:
-            return False
-        too_much = waiting > _MOST or self._shared.unsent > _ALL
-        return too_much or self._loop.time() - self._moved_at > _PATIENCE
+        return len(self._waiting) > _STUCK and self._loop.time() - self._moved_at > _PATIENCE
 
     def write(self, data: bytes) -> None:
         """Send, as far as that goes now; the rest waits."""
@@ -116,20 +127,44 @@ class Channel:
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())
-            self._shared.unsent -= len(self._waiting)
-            self._waiting.clear()
+            self._release(len(self._waiting))
+            self._waiting = bytearray()
         self._socket.close()
 
-    def _readable(self) -> None:
+    def read(self) -> bytes | None:
+        """Return what has come, up to `CHUNK` bytes; None for nothing yet, empty bytes at the end."""
         try:
             size = self._socket.recv_into(self._view)
         except (BlockingIOError, InterruptedError):
-            return
+            return None
         except OSError:
-            size = 0
-        if size:
-            self._on_data(bytes(self._view[:size]))
-        else:
+            return b""
+        return bytes(self._view[:size])
+
+    def pause(self) -> None:
+        """Have what comes wait in the kernel, which in the end holds up the sender."""
+        if not self._paused and not self._closed:
+            self._paused = True
+            self._loop.remove_reader(self._socket.fileno())
+
+    def resume(self) -> None:
+        """Look for what comes again."""
+        if self._paused and not self._closed:
+            self._paused = False
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    def hung_up(self) -> bool:
+        """Return whether the other side has gone, whatever it sent before and has not been read."""
+        if self._hangup is None:
+            self._hangup = select.poll()
+            self._hangup.register(self._socket, select.POLLRDHUP)
+        return bool(self._hangup.poll(0))
+
+    def _readable(self) -> None:
+        data = self.read()
+        if data:
+            self._on_data(data)
+        elif data is not None:
             self._ended()
 
     def _send(self, data: bytes) -> None:
@@ -147,7 +182,12 @@ class Channel:
 
     def _keep(self, data: bytes | memoryview) -> None:
         self._waiting += data
-        self._shared.unsent += len(data)
+        if self._memory is not None:
+            self._memory.add(len(data))
+
+    def _release(self, size: int) -> None:
+        if self._memory is not None:
+            self._memory.release(size)
 
     def _writable(self) -> None:
         try:
@@ -158,8 +198,9 @@ class Channel:
             sent = len(self._waiting)
         self._moved_at = self._loop.time()
         del self._waiting[:sent]
-        self._shared.unsent -= sent
+        self._release(sent)
         if not self._waiting:
+            self._waiting = bytearray()  # a bytearray keeps the room that it once had
             self._loop.remove_writer(self._socket.fileno())
             if self._on_drained is not None:
                 self._on_drained()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
-from ostler.messaging.zmtp.talk import Part, Talk, hello
+from ostler.messaging.zmtp.talk import NOT_PERMITTED, Part, Talk, hello
 from ostler.messaging.zmtp.unix import path_of
 
 CALLER = Part(hello(b"DEALER"), frozenset({b"ROUTER", b"DEALER", b"REP"}))
@@ -53,6 +54,10 @@ def connect(address: str) -> socket.socket:
 
 def end_of(talk: Talk) -> MessagingError:
     """Return the error of a connection that has ended."""
+    if talk.refused == NOT_PERMITTED.decode():
+        return NotPermitted(
+            f"uid {os.geteuid()} has no role here", hint="an administrator gives one in [access]", uid=os.geteuid()
+        )
     if talk.refused:
         return Busy(
             "the daemon has as many clients as it may have",

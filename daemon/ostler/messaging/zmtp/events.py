@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from ostler.clock import Clock
-from ostler.messaging.transport import CONTROL_PREFIX, Limits, OnGarbage, ignore_garbage, take_for_known
-from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
-from ostler.messaging.zmtp.talk import Part, frame, hello
+from ostler.messaging.transport import CONTROL_PREFIX, EVERYBODY, Limits, OnGarbage, ignore_garbage
+from ostler.messaging.zmtp.listener import Client, Listener
+from ostler.messaging.zmtp.talk import LARGE, Part, frame, hello
 from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.shares import PeerShares
 
 _log = logging.getLogger(__name__)
 _PART = Part(hello(b"XPUB"), frozenset({b"SUB", b"XSUB"}))
 _PREFIX_LIMIT = 512
 _PREFIXES_LIMIT = 1024
+_PREFIX_COST = 400
+"""Bytes that a subscription takes beside its own."""
 _BATCH = 32 * 1024
 """Bytes that are sent together at most: so a burst is on its way before it has ended."""
 _QUEUE_BYTES = 16 * 1024 * 1024
@@ -31,6 +38,8 @@ class Subscriber(Client):
         self.group: Group | None = None
         self.prefixes: frozenset[bytes] = frozenset()
         self.lost = 0
+        self.charged = 0
+        """Bytes that its subscriptions are charged."""
         self._limit = listener.limits.queue
         self._queue: deque[tuple[bytes, int]] = deque()
         self._queued = 0
@@ -41,29 +50,48 @@ class Subscriber(Client):
         """Send so many messages; what does not fit into the queue of one that does not read is lost to it."""
         if not self._queue and not self.channel.waiting:
             self.channel.write(data)
-        elif self._queued + count > self._limit or self._bytes + len(data) > _QUEUE_BYTES:
+        elif self._queued + count > self._limit or self._bytes + len(data) > _QUEUE_BYTES or not self._room(data):
             self.lost += count
         else:
             self._queue.append((data, count))
             self._queued += count
             self._bytes += len(data)
+            self.memory.add(len(data))
+
+    def _room(self, data: bytes) -> bool:
+        return self.memory.room(len(data))
+
+    @property
+    def congested(self) -> bool:
+        """See `Client.congested`."""
+        return bool(self._queue)
 
     def drained(self) -> None:
-        """Send what waits next."""
+        """Send what waits next; when nothing does, go on with what the subscriber wants."""
         while self._queue and not self.channel.waiting:
             data, count = self._queue.popleft()
             self._queued -= count
             self._bytes -= len(data)
+            self.memory.release(len(data))
             self.channel.write(data)
+        if not self.channel.waiting:
+            super().drained()
+
+    def close(self) -> None:
+        """See `Client.close`."""
+        if not self.closed:
+            self._queue.clear()
+            self.memory.release(self._bytes + self.charged)
+            self._bytes = self.charged = 0
+        super().close()
 
 
 class Group:
     """All subscribers who want the same: what is for one is for all of them, and is put together once."""
 
-    __slots__ = ("held", "members", "prefixes", "size")
+    __slots__ = ("held", "members", "size")
 
-    def __init__(self, prefixes: frozenset[bytes]) -> None:
-        self.prefixes = tuple(prefixes)
+    def __init__(self) -> None:
         self.members: dict[Subscriber, None] = {}
         self.held: list[bytes] = []
         self.size = 0
@@ -79,18 +107,29 @@ class UnixEventLink:
         limits: What the socket takes; `queue` messages wait for one subscriber.
         fd: A listening socket that was handed over; None to make one.
         clock: The source of time.
+        shares: What its connections share with those of the daemon's other sockets.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundSocket`.
     """
 
-    def __init__(self, address: str, limits: Limits, fd: int | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        limits: Limits,
+        fd: int | None = None,
+        clock: Clock | None = None,
+        shares: PeerShares | None = None,
+    ) -> None:
         self.address = address
         self.on_garbage: OnGarbage = ignore_garbage
-        self.knows: Callable[[Peer], bool] = take_for_known
-        self.listener: Listener[Subscriber] = Listener(address, limits, fd, _PART, Subscriber, clock)
+        self.admission = EVERYBODY
+        self.listener: Listener[Subscriber] = Listener(address, limits, fd, _PART, Subscriber, clock, shares)
         self._loop = asyncio.get_running_loop()
         self._groups: dict[frozenset[bytes], Group] = {}
+        self._by_prefix: dict[bytes, dict[Group, None]] = {}
+        self._lengths: Counter[int] = Counter()
+        """How many prefixes there are of each length: an event is looked up once for each, however many there are."""
         self._posted = False
         self._admit: Callable[[Peer], bool] = _nobody
         self._answer: Callable[[Peer, bytes], list[bytes]] = _no_answer
@@ -105,8 +144,8 @@ class UnixEventLink:
         self._admit, self._answer = admit, answer
         listener = self.listener
         listener.receive = self._arrived
-        listener.knows = self.knows
-        listener.largest = STRANGERS_SHARE  # no subscription is large
+        listener.admission = self.admission
+        listener.largest = LARGE  # no subscription is
         listener.on_gone = self._leave
         listener.on_garbage = self.on_garbage
         listener.start()
@@ -114,9 +153,7 @@ class UnixEventLink:
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""
         framed = b""
-        for group in self._groups.values():
-            if not data.startswith(group.prefixes):
-                continue
+        for group in self._wanting(data):
             framed = framed or frame(data)
             group.held.append(framed)
             group.size += len(framed)
@@ -126,11 +163,20 @@ class UnixEventLink:
                 self._posted = True
                 self._loop.call_soon(self._flush)
 
-    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
-        """See `EventLink.keep_only`."""
-        for subscriber in list(self.listener.clients.values()):
-            if subscriber.prefixes and not allowed(subscriber.peer):
-                subscriber.ended()
+    def _wanting(self, data: bytes) -> Iterable[Group]:
+        """Return the groups with a prefix that these bytes begin with, each once."""
+        by_prefix = self._by_prefix
+        if len(self._lengths) == 1:
+            return by_prefix.get(data[: next(iter(self._lengths))], ())
+        found: dict[Group, None] = {}
+        for length in self._lengths:
+            if (groups := by_prefix.get(data[:length])) is not None:
+                found.update(groups)
+        return found
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
+        self.listener.disconnect_unless(allowed)
 
     def close(self) -> None:
         """See `EventLink.close`."""
@@ -138,6 +184,8 @@ class UnixEventLink:
             self._flush()
             self.listener.close()
             self._groups.clear()
+            self._by_prefix.clear()
+            self._lengths.clear()
 
     def _flush(self) -> None:
         self._posted = False
@@ -151,52 +199,101 @@ class UnixEventLink:
         for member in list(group.members):
             member.deliver(data, len(held))
 
-    def _arrived(self, subscriber: Subscriber, messages: list[bytes]) -> None:
+    def _arrived(self, subscriber: Subscriber, messages: list[bytes], until: float) -> int:
         # What was published before somebody subscribed is not for them.
         self._flush()
+        count = 0
         for message in messages:
+            count += 1
             try:
                 self._subscription(subscriber, message[:1], message[1:])
             except Exception:  # noqa: BLE001 - a defect of ours must not take the publisher down
                 _log.exception("a subscription could not be handled")
+            if monotonic() >= until or subscriber.closed or subscriber.congested:
+                break
+        return count
 
     def _subscription(self, subscriber: Subscriber, verb: bytes, prefix: bytes) -> None:
-        peer = subscriber.peer
         if verb not in (b"\0", b"\1"):
-            self.on_garbage(peer, "kind" if verb else "empty", f"{len(prefix) + len(verb)} bytes")
+            self.listener.garbage(subscriber, "kind" if verb else "empty", f"{len(prefix) + len(verb)} bytes")
         elif len(prefix) > _PREFIX_LIMIT:
-            self.on_garbage(peer, "large", f"a subscription of {len(prefix)} bytes, the limit is {_PREFIX_LIMIT}")
+            text = f"a subscription of {len(prefix)} bytes, the limit is {_PREFIX_LIMIT}"
+            self.listener.garbage(subscriber, "large", text)
         elif verb == b"\0":
-            self._join(subscriber, subscriber.prefixes - {prefix})
+            if prefix in subscriber.prefixes:
+                subscriber.charged -= _cost(prefix)
+                subscriber.memory.release(_cost(prefix))
+                self._join(subscriber, subscriber.prefixes - {prefix})
         elif prefix.startswith(CONTROL_PREFIX):
-            if subscriber.channel.waiting and not subscriber.prefixes:
-                return  # it was refused, does not read that, and asks again
-            for part in self._answer(peer, prefix):
+            for part in self._answer(subscriber.peer, prefix):
                 subscriber.deliver(frame(prefix + b"\0" + part), 1)
-        elif len(subscriber.prefixes) >= _PREFIXES_LIMIT:
-            self.on_garbage(peer, "many", f"one subscription more than {_PREFIXES_LIMIT}")
-        elif self._admit(peer):
+        elif prefix not in subscriber.prefixes:
+            self._subscribe(subscriber, prefix)
+
+    def _subscribe(self, subscriber: Subscriber, prefix: bytes) -> None:
+        cost = _cost(prefix)
+        if len(subscriber.prefixes) >= _PREFIXES_LIMIT:
+            self.listener.garbage(subscriber, "many", f"one subscription more than {_PREFIXES_LIMIT}")
+        elif not subscriber.memory.room(cost):
+            error = subscriber.memory.full("a subscription")
+            self.listener.garbage(subscriber, "memory", error.message)
+        elif self._admit(subscriber.peer):
+            subscriber.charged += cost
+            subscriber.memory.add(cost)
             self._join(subscriber, subscriber.prefixes | {prefix})
 
     def _join(self, subscriber: Subscriber, prefixes: frozenset[bytes]) -> None:
         """Put a subscriber among those who want the same; nothing is held at this moment."""
-        self._leave(subscriber)
+        old, before = subscriber.group, subscriber.prefixes
         subscriber.prefixes = prefixes
+        group = self._groups.get(prefixes)
+        if group is None and prefixes and old is not None and len(old.members) == 1:
+            # It is alone, and stays so: the group changes, which costs as much as the difference.
+            self._groups[prefixes] = self._groups.pop(before)
+            self._index(old, prefixes - before)
+            self._forget(old, before - prefixes)
+            return
+        if old is not None:
+            self._leave_group(subscriber, old, before)
         if not prefixes:
             return
-        group = self._groups.get(prefixes)
         if group is None:
-            group = self._groups[prefixes] = Group(prefixes)
+            group = self._groups[prefixes] = Group()
+            self._index(group, prefixes)
         group.members[subscriber] = None
         subscriber.group = group
 
+    def _index(self, group: Group, prefixes: Iterable[bytes]) -> None:
+        for prefix in prefixes:
+            if (groups := self._by_prefix.get(prefix)) is None:
+                groups = self._by_prefix[prefix] = {}
+                self._lengths[len(prefix)] += 1
+            groups[group] = None
+
+    def _forget(self, group: Group, prefixes: Iterable[bytes]) -> None:
+        for prefix in prefixes:
+            groups = self._by_prefix[prefix]
+            del groups[group]
+            if not groups:
+                del self._by_prefix[prefix]
+                self._lengths[len(prefix)] -= 1
+                if not self._lengths[len(prefix)]:
+                    del self._lengths[len(prefix)]
+
     def _leave(self, subscriber: Subscriber) -> None:
-        group, subscriber.group = subscriber.group, None
-        if group is None:
-            return
+        if subscriber.group is not None:
+            self._leave_group(subscriber, subscriber.group, subscriber.prefixes)
+
+    def _leave_group(self, subscriber: Subscriber, group: Group, prefixes: frozenset[bytes]) -> None:
+        subscriber.group = None
         del group.members[subscriber]
         if not group.members:
-            self._groups.pop(subscriber.prefixes, None)
+            self._groups.pop(prefixes, None)
+            self._forget(group, prefixes)
+
+
+def _cost(prefix: bytes) -> int:
+    return len(prefix) + _PREFIX_COST
 
 
 def _nobody(_peer: Peer) -> bool:

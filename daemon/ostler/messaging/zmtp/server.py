@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from ostler.clock import Clock
 from ostler.messaging.transport import (
+    EVERYBODY,
     ClientId,
     Limits,
     OnGarbage,
+    OnUnkept,
     Receive,
     ignore_batch,
     ignore_garbage,
     ignore_gone,
-    take_for_known,
+    ignore_unkept,
 )
-from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
+from ostler.messaging.zmtp.channel import CONGESTED
+from ostler.messaging.zmtp.listener import Client, Listener
 from ostler.messaging.zmtp.talk import Part, frame, hello
 from ostler.types import Peer
 
+if TYPE_CHECKING:
+    from ostler.messaging.memory_accounts import MemoryAccount
+    from ostler.messaging.shares import PeerShares
+
 _log = logging.getLogger(__name__)
 _PART = Part(hello(b"ROUTER"), frozenset({b"DEALER", b"REQ"}))
+_HEAD_SIZE = 256
+"""Bytes of a message that say which request it is about."""
+_SMALL = 4096
+"""Bytes of a message that always finds room: it may be the one that says that there is none."""
 _LINGER = 50e-6
 """Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
 
@@ -35,20 +48,30 @@ class UnixServerLink:
         limits: What the socket takes.
         fd: A listening socket that was handed over; None to make one.
         clock: The source of time.
+        shares: What its connections share with those of the daemon's other sockets.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundSocket`.
     """
 
-    def __init__(self, address: str, limits: Limits, fd: int | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        limits: Limits,
+        fd: int | None = None,
+        clock: Clock | None = None,
+        shares: PeerShares | None = None,
+    ) -> None:
         self.address = address
         self.dropped = 0
         self.on_garbage: OnGarbage = ignore_garbage
         self.on_batch: Callable[[], None] = ignore_batch
         self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.knows: Callable[[Peer], bool] = take_for_known
+        self.admission = EVERYBODY
+        self.on_drained: Callable[[ClientId], None] = ignore_gone
+        self.on_unkept: OnUnkept = ignore_unkept
         self.may_linger: Callable[[], bool] = lambda: True
-        self.listener: Listener[Client] = Listener(address, limits, fd, _PART, Client, clock)
+        self.listener: Listener[Client] = Listener(address, limits, fd, _PART, Client, clock, shares)
         self._loop = asyncio.get_running_loop()
         self._held: dict[Client, None] | None = None
         self._receive: Receive = _ignore
@@ -60,8 +83,10 @@ class UnixServerLink:
         self._receive = receive
         listener = self.listener
         listener.receive = self._arrived
-        listener.knows = self.knows
+        listener.admission = self.admission
         listener.on_gone = lambda client: self.on_gone(client.number)
+        listener.on_drained = lambda client: self.on_drained(client.number)
+        listener.no_room = lambda client, head: self.on_unkept(client.number, head, client.peer)
         listener.on_garbage = self.on_garbage
         listener.start()
 
@@ -71,14 +96,43 @@ class UnixServerLink:
         if found is None:
             return False
         channel = found.channel
-        if channel.unsent > STRANGERS_SHARE and (channel.stuck or not self.knows(found.peer)):
-            self.dropped += 1  # it does not read; its calls will see that they have been forgotten
+        if (channel.unsent or len(data) > CONGESTED) and not self._may_wait(found, len(data)):
+            self.dropped += 1
+            self.on_unkept(client, data[:_HEAD_SIZE], found.peer)
             return True
         if self._held is not None and found not in self._held:
             self._held[found] = None
             channel.hold()
         channel.write(frame(data))
+        if len(data) > CONGESTED:
+            channel.let_go()  # so that what it takes is known before more is made for it
         return True
+
+    def _may_wait(self, client: Client, size: int) -> bool:
+        """Return whether something may wait for a client that does not read at the moment."""
+        if client.channel.stuck:
+            return False
+        return size <= _SMALL or client.memory.room(size)
+
+    def congested(self, client: ClientId) -> bool:
+        """See `ServerLink.congested`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        return found is not None and (found.channel.unsent > CONGESTED or not found.memory.room(0))
+
+    def memory(self, client: ClientId) -> MemoryAccount | None:
+        """See `ServerLink.memory`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        return found.memory if found is not None else None
+
+    def garbage(self, client: ClientId) -> None:
+        """See `ServerLink.garbage`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        if found is not None:
+            self.listener.count_garbage(found)
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.disconnect_unless`."""
+        self.listener.disconnect_unless(allowed)
 
     def hold(self) -> None:
         """See `ServerLink.hold`."""
@@ -96,19 +150,27 @@ class UnixServerLink:
         """See `ServerLink.close`."""
         self.listener.close()
 
-    def _arrived(self, client: Client, messages: list[bytes]) -> None:
-        """Hand over what a client sent; what it is sent meanwhile goes out together."""
+    def _arrived(self, client: Client, messages: list[bytes], until: float) -> int:
+        """Hand over what a client sent, until this moment; what it is sent meanwhile goes out together.
+
+        Returns how many were handed over.
+        """
         number, peer, channel = client.number, client.peer, client.channel
+        count = 0
         channel.hold()
         try:
             for message in messages:
+                count += 1
                 self._receive(number, message, peer)
+                if monotonic() >= until or channel.unsent > CONGESTED or client.closed:
+                    break
             self.on_batch()
         except Exception:  # noqa: BLE001 - a defect of ours must not take the server down
             _log.exception("a message could not be handled")
         finally:
             channel.let_go()
         self._linger()
+        return count
 
     def _linger(self) -> None:
         """Have the loop look for more instead of going to sleep, for a moment: a wake-up costs more than a short call.

@@ -7,6 +7,7 @@ before it sends its own and what follows.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ _GREETING = _SIGNATURE + b"\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 _GREETING_SIZE = 64
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _SHORT_MOST = 255
+_HEAD_SIZE = 256
+"""Bytes that are kept of a message for which there is no room: they say which request it is."""
+LARGE = 64 * 1024
+"""Bytes of a message up to which nobody is asked for room."""
+NOT_PERMITTED, BUSY = b"400", b"500"
+"""Why a client is not let in, in the codes of ZAP (RFC 27): for good, and for now."""
 _WISHES = {b"SUBSCRIBE": b"\1", b"CANCEL": b"\0"}
 
 
@@ -68,17 +75,24 @@ class Talk:
     Args:
         partners: The kinds of sockets that the other side may be.
         limit: Bytes of the largest message; more ends the conversation.
-        most: Asked about a message above the limit: returns how large this one may be; None for no larger.
+        reserve: Asked for room for a message of more than `LARGE` bytes before it is kept. Without room the message is
+            skipped, and its first bytes are in `unkept`; None where there always is room.
     """
 
-    def __init__(self, partners: frozenset[bytes], limit: int, most: Callable[[], int] | None = None) -> None:
+    def __init__(self, partners: frozenset[bytes], limit: int, reserve: Callable[[int], bool] | None = None) -> None:
         self._partners = partners
         self._limit = limit
-        self._most = most
+        self._reserve = reserve
         self._kept = bytearray()
         self._needed = len(_SIGNATURE)
+        self._data = b""
+        self._at = 0
+        self._skipped = 0
+        self._reserved = 0
         self._greeted = False
         self._skips = False
+        self.more = False
+        """Whether there may be whole messages in what was heard, beyond those that `hear` was to return."""
         self.ready = False
         self.refused = ""
         """Why the other side did not let us in."""
@@ -86,21 +100,36 @@ class Talk:
         """Messages of more than one frame; none of ours has."""
         self.answers: list[bytes] = []
         """What is to be sent because of what was heard."""
+        self.unkept: list[bytes] = []
+        """The first bytes of messages for which there was no room."""
+        self.unreserved = 0
+        """The bytes that `reserve` was asked for, of messages that have come whole since."""
 
-    def hear(self, data: bytes) -> list[bytes]:
+    def hear(self, data: bytes, most: int = sys.maxsize) -> list[bytes]:
         """Take what has come, in pieces of any size; return the messages that are whole by now.
+
+        Args:
+            data: What has come; empty while there is `more`.
+            most: Frames to take apart at once; when there may be others, `more` is set.
 
         Raises:
             TalkError: It is not this protocol.
         """
-        if self._kept:
+        at = 0
+        if self.more:
+            data, at, self.more, self._data = self._data, self._at, False, b""
+        elif self._kept:
             self._kept += data
             if len(self._kept) < self._needed:
                 return []
             data = bytes(self._kept)
-            self._kept.clear()
+            self._kept = bytearray()
+            self.unreserved += self._reserved
+            self._reserved = 0
+        elif self._skipped:
+            data = self._skip(data)
         if self._greeted:
-            return self._frames(data, 0)
+            return self._frames(data, at, most)
         if data[:1] != _SIGNATURE[:1] or data[9:10] not in (b"", _SIGNATURE[9:]):
             raise TalkError("its first bytes are no greeting", reason="protocol")
         if len(data) < _GREETING_SIZE:
@@ -108,18 +137,26 @@ class Talk:
             self._needed = _GREETING_SIZE if len(data) >= len(_SIGNATURE) else len(_SIGNATURE)
             return []
         self._take_greeting(data)
-        return self._frames(data, _GREETING_SIZE)
+        return self._frames(data, _GREETING_SIZE, most)
 
-    def _frames(self, data: bytes, at: int) -> list[bytes]:
+    def _frames(self, data: bytes, at: int, most: int) -> list[bytes]:
         found: list[bytes] = []
         end = len(data)
         while (head := _head(data, at, end)) is not None:
+            if not most:
+                self.more, self._data, self._at = True, data, at
+                return found
             flags, body, stop = head
-            if stop - body > self._limit:
-                self._check_large(stop - body)
             if stop > end:
-                self._needed = stop - at
-                break
+                if self._keeps(stop - body):
+                    self._needed = stop - at
+                    break
+                self.unkept.append(data[body : body + _HEAD_SIZE])
+                self._skipped = stop - end
+                return found
+            if stop - body > self._limit:
+                raise self._too_large(stop - body)
+            most -= 1
             if not flags & ~_LONG and self.ready and not self._skips:
                 found.append(data[body:stop])
             elif (message := self._take_other(flags, data[body:stop])) is not None:
@@ -131,10 +168,39 @@ class Talk:
             self._kept += data[at:]
         return found
 
-    def _check_large(self, size: int) -> None:
-        most = self._limit if self._most is None else self._most()
-        if size > most:
-            raise TalkError(f"a message has {size} bytes, {most} are let through", reason="large")
+    def _keeps(self, size: int) -> bool:
+        """Return whether a message that has not come whole is kept until it has."""
+        if size > self._limit:
+            raise self._too_large(size)
+        if size <= LARGE or self._reserve is None or self._reserved:
+            return True
+        if not self._reserve(size):
+            return False
+        self._reserved = size
+        return True
+
+    def _skip(self, data: bytes) -> bytes:
+        skipped = min(self._skipped, len(data))
+        self._skipped -= skipped
+        return data[skipped:]
+
+    def _too_large(self, size: int) -> TalkError:
+        return TalkError(f"a message has {size} bytes, {self._limit} are let through", reason="large")
+
+    def close(self) -> None:
+        """Let go of what was heard; nothing more will be."""
+        self._kept, self._data, self.more = bytearray(), b"", False
+
+    def take_unreserved(self, *, all_of_it: bool = False) -> int:
+        """Return how many bytes are not needed any more of those that `reserve` was asked for.
+
+        Args:
+            all_of_it: Nothing more will be heard.
+        """
+        size, self.unreserved = self.unreserved, 0
+        if all_of_it:
+            size, self._reserved = size + self._reserved, 0
+        return size
 
     def _take_greeting(self, data: bytes) -> None:
         self._greeted = True

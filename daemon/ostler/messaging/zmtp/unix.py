@@ -68,12 +68,21 @@ class BoundSocket:
         """Give the descriptor away; whoever takes it closes it."""
         return self._socket.detach()
 
+    def set_mode(self, mode: int) -> None:
+        """Give the file another mode, unless it is another's by now."""
+        with suppress(OSError):
+            if self._is_ours():
+                self.path.chmod(mode)
+
     def unlink(self) -> None:
         """Remove the file, unless it is another's by now."""
         with suppress(OSError):
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == self._made:
+            if self._is_ours():
                 self.path.unlink()
+
+    def _is_ours(self) -> bool:
+        found = self.path.lstat()
+        return (found.st_dev, found.st_ino) == self._made
 
     def _bind(self, mode: int) -> None:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

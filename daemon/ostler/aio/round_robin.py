@@ -1,0 +1,176 @@
+"""Shares the loop's time among those who want it: deficit round robin by account, then by flow.
+
+A *flow* is something that has work whenever its other side wants it to: a connection from which more has come than
+could be handled at once, a generator that makes items. An *account* is who is charged for it: a user, a key. Whatever
+flows bring, the loop gets back to its timers, signals and descriptors after `TURN` seconds.
+
+The scheme is that of Shreedhar and Varghese (1996), with measured seconds instead of bytes: what a piece of work costs
+is known only after it, so that an account may go into debt, and waits until its share has paid for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Hashable
+from time import monotonic
+from typing import Protocol
+
+TURN = 0.002
+"""Seconds of work in one turn of the loop."""
+SLICE = 0.0005
+"""Seconds for which one flow works at once, and the share of an account in each round."""
+_GAP = 20e-6
+"""Two flows that begin work within so many seconds of each other are taken to be in the same turn of the loop."""
+_MAX_DEBT = 1.0
+"""Seconds; what a single piece of work costs above that is not remembered."""
+
+FIRST, NORMAL = 0, 1
+"""Ranks: all of `FIRST` is served before any of `NORMAL`."""
+
+_log = logging.getLogger(__name__)
+
+
+class Flow(Protocol):
+    """Something that wants a share of the loop's time. On the loop's thread only."""
+
+    account: Hashable
+    """Who is charged."""
+    rank: int
+    """`FIRST` or `NORMAL`."""
+
+    def run(self, until: float) -> bool:
+        """Work until this moment of `time.monotonic`, or a little longer; return whether there is more to do."""
+        ...
+
+
+class _Account:
+    """The flows of one account that wait, and how many seconds it may use before the others' turn."""
+
+    __slots__ = ("deficit", "flows")
+
+    def __init__(self) -> None:
+        self.deficit = 0.0
+        self.flows: deque[Flow] = deque()
+
+
+class DeficitRoundRobin:
+    """Has flows work in turns. On the loop's thread only.
+
+    A flow that has something to do calls `work`. When nobody waits it works at once, which costs two looks at the
+    clock; what is left after its slice, and everything else meanwhile, waits for its turn.
+    """
+
+    def __init__(self) -> None:
+        self.turns = 0
+        """How many turns of the loop were used up."""
+        self._loop = asyncio.get_running_loop()
+        self._ranks: tuple[dict[Hashable, _Account], ...] = ({}, {})
+        self._waiting: set[Flow] = set()
+        self._spent = [0.0, 0.0]
+        self._ended = 0.0
+        self._extra = 0.0
+        self._scheduled = False
+        # A flow's work is no part of the request in whose midst it was queued.
+        self._context = contextvars.copy_context()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def work(self, flow: Flow) -> bool:
+        """Have a flow work now, or when it is its turn; return whether it waits for that."""
+        if flow in self._waiting:
+            return True
+        began = monotonic()
+        rank = flow.rank
+        if began - self._ended > _GAP:
+            self._spent[FIRST] = self._spent[NORMAL] = 0.0
+        if self._ranks[rank] or self._spent[rank] > TURN or (rank and self._ranks[FIRST]):
+            self._queue(flow)
+            return True
+        more = self._run(flow, began + SLICE)
+        self._ended = ended = monotonic()
+        self._spent[rank] += ended - began
+        if more:
+            self._queue(flow)
+            self._ranks[rank][flow.account].deficit -= ended - began
+        return more
+
+    def queue(self, flow: Flow) -> None:
+        """Have a flow work when it is its turn, and not before."""
+        if flow not in self._waiting:
+            self._queue(flow)
+
+    def charge(self, seconds: float) -> None:
+        """Charge the flow that works now for what it has others do after it, such as a task that it wakes."""
+        self._extra += seconds
+
+    def remove(self, flow: Flow) -> None:
+        """Forget a flow that has nothing to do any more."""
+        if flow not in self._waiting:
+            return
+        self._waiting.discard(flow)
+        accounts = self._ranks[flow.rank]
+        account = accounts.get(flow.account)
+        if account is not None and flow in account.flows:
+            account.flows.remove(flow)
+            if not account.flows:
+                del accounts[flow.account]
+
+    # ---------------------------------------------------------------- turns
+
+    def _queue(self, flow: Flow) -> None:
+        self._waiting.add(flow)
+        accounts = self._ranks[flow.rank]
+        account = accounts.get(flow.account)
+        if account is None:
+            account = accounts[flow.account] = _Account()
+        account.flows.append(flow)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        self.turns += 1
+        until = monotonic() + TURN
+        for accounts in self._ranks:
+            while accounts and monotonic() + self._extra < until:
+                self._serve(accounts)
+        self._extra = 0.0
+        self._spent[FIRST] = self._spent[NORMAL] = 0.0
+        self._scheduled = bool(self._waiting)
+        if self._scheduled:
+            self._loop.call_soon(self._turn, context=self._context)
+
+    def _serve(self, accounts: dict[Hashable, _Account]) -> None:
+        """Have the account at the head use what it has, and put it behind the others."""
+        key, account = next(iter(accounts.items()))
+        if len(accounts) == 1:
+            account.deficit = max(account.deficit, 0.0)  # nobody waits for it to pay
+        account.deficit = min(account.deficit + SLICE, SLICE)
+        if account.deficit > 0.0:
+            self._serve_flow(account)
+        if accounts.get(key) is account:
+            del accounts[key]
+            if account.flows:
+                accounts[key] = account
+
+    def _serve_flow(self, account: _Account) -> None:
+        flow = account.flows.popleft()
+        self._waiting.discard(flow)
+        began, before = monotonic(), self._extra
+        more = self._run(flow, began + account.deficit)
+        used = monotonic() - began + self._extra - before
+        account.deficit = max(account.deficit - used, -_MAX_DEBT)
+        if more and flow not in self._waiting:
+            self._waiting.add(flow)
+            account.flows.append(flow)
+
+    def _run(self, flow: Flow, until: float) -> bool:
+        try:
+            return flow.run(until)
+        except Exception:  # noqa: BLE001 - a defect of one flow must not take the others' turns away
+            _log.exception("%r failed", flow)
+            return False

@@ -1,0 +1,139 @@
+"""How much memory peers may make the daemon hold: an account for each user or key, and one for all.
+
+Charged is whatever waits because of a peer: messages that have not come whole, arguments of requests under way, answers
+and items that it does not read, events that wait for it, its subscriptions and its connections.
+
+How much one account may hold follows from how much is left: no more than is free. So one alone gets half of the room,
+two that want all of it a third each, and there is always some for another (dynamic thresholds, by Choudhury and Hahne).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from ostler.errors import Busy
+from ostler.types import Peer
+
+DEFAULT_LIMIT = 256 * 1024 * 1024
+_RESERVE = 32 * 1024 * 1024
+"""Bytes beyond the limit for root and the daemon's own user, who may do everything anyhow."""
+_TRIM_ABOVE = 32 * 1024 * 1024
+"""Bytes held at most, before it is worth to give back to the system what was freed."""
+
+
+class MemoryAccount:
+    """What one user or key makes the daemon hold. On the loop's thread only.
+
+    Args:
+        accounts: All accounts.
+        key: Whose it is, for us.
+        name: Whose it is, for people.
+        privileged: Whether it may use all of the room, and some more.
+    """
+
+    __slots__ = ("_accounts", "held", "key", "name", "privileged", "users")
+
+    def __init__(self, accounts: MemoryAccounts, key: Hashable, name: str, *, privileged: bool) -> None:
+        self._accounts = accounts
+        self.key = key
+        self.name = name
+        self.privileged = privileged
+        self.held = 0
+        self.users = 0
+        """How many connections refer to it."""
+
+    def room(self, size: int) -> bool:
+        """Return whether so many bytes more may be held for it."""
+        accounts = self._accounts
+        free = accounts.limit - accounts.held
+        if self.privileged:
+            return size <= free + _RESERVE
+        return self.held + size <= free
+
+    def add(self, size: int) -> None:
+        """Charge so many bytes; whether there is room is for `room` to tell."""
+        self.held += size
+        self._accounts.add(size)
+
+    def release(self, size: int) -> None:
+        """Take back a charge."""
+        self.held -= size
+        self._accounts.release(size)
+        if not self.users and self.held <= 0:
+            self._accounts.forget(self)
+
+    def close(self) -> None:
+        """Take note that a connection has gone; one that nobody refers to and that holds nothing is forgotten."""
+        self.users -= 1
+        if not self.users and self.held <= 0:
+            self._accounts.forget(self)
+
+    def full(self, what: str) -> Busy:
+        """Return the refusal of something for which there is no room, and count it."""
+        self._accounts.refused += 1
+        return Busy(
+            f"{what} was refused: {self.name} makes the daemon hold {_mib(self.held)}, all peers together "
+            f"{_mib(self._accounts.held)} of {_mib(self._accounts.limit)}",
+            hint="read the answers that wait, or raise `max_memory` in [messaging]",
+            retry_after=1.0,
+            limit="max_memory",
+        )
+
+
+class MemoryAccounts:
+    """The accounts of all peers of a daemon. On the loop's thread only.
+
+    Args:
+        limit: Bytes that all peers together may make the daemon hold.
+        on_freed: Called when much was held and next to nothing is any more.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT, on_freed: Callable[[], None] | None = None) -> None:
+        self.limit = limit
+        self.held = 0
+        self.peak = 0
+        """The most bytes since much was given back."""
+        self.refused = 0
+        """How often something was refused for want of room."""
+        self._accounts: dict[Hashable, MemoryAccount] = {}
+        self._on_freed = on_freed
+
+    def open(self, key: Hashable, peer: Peer, *, privileged: bool = False) -> MemoryAccount:
+        """Return the account of a peer for one connection more, which closes it once."""
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = MemoryAccount(self, key, peer.name, privileged=privileged)
+        account.users += 1
+        return account
+
+    def forget(self, account: MemoryAccount) -> None:
+        """Forget an account that holds nothing."""
+        if self._accounts.get(account.key) is account:
+            del self._accounts[account.key]
+
+    def add(self, size: int) -> None:
+        """Take note of what an account was charged."""
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+    def release(self, size: int) -> None:
+        """Take note of what an account was given back."""
+        self.held -= size
+        if self.peak > _TRIM_ABOVE and self.held * 8 < self.peak:
+            self.peak = self.held
+            if self._on_freed is not None:
+                self._on_freed()
+
+    def stats(self) -> dict[str, object]:
+        """Return the bytes held, the limit, how often something was refused, and the accounts with most, by name."""
+        largest = sorted(self._accounts.values(), key=lambda account: -account.held)[:10]
+        return {
+            "held": self.held,
+            "limit": self.limit,
+            "refused": self.refused,
+            "accounts": {account.name: account.held for account in largest if account.held},
+        }
+
+
+def _mib(size: int) -> str:
+    return f"{max(size, 0) / 1048576:.1f} MiB"

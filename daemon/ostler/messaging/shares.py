@@ -1,0 +1,69 @@
+"""What the connections of a daemon share, the loop's time and memory, and what one user or key may have of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from time import monotonic
+from typing import NamedTuple
+
+from ostler.aio.round_robin import DeficitRoundRobin
+from ostler.messaging.memory_accounts import MemoryAccounts
+from ostler.types import Peer
+
+
+class PeerShares(NamedTuple):
+    """What all connections of a daemon share.
+
+    Attributes:
+        turns: The loop's time.
+        memory: What peers make the daemon hold.
+    """
+
+    turns: DeficitRoundRobin
+    memory: MemoryAccounts
+
+
+def make_shares() -> PeerShares:
+    """Return shares for one daemon, or for one transport of a test. On the loop's thread."""
+    return PeerShares(DeficitRoundRobin(), MemoryAccounts())
+
+
+def account_of(peer: Peer) -> Hashable:
+    """Return who is charged for a peer: its user, or its key."""
+    return peer.key or peer.uid
+
+
+class RateLimits:
+    """How often each account may do something: `rate` times a second, and `burst` times at once.
+
+    The scheme is that of a token bucket. Accounts that have not come for long are forgotten.
+
+    Args:
+        rate: Times a second.
+        burst: Times at once.
+    """
+
+    _MOST = 4096
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[Hashable, tuple[float, float]] = {}
+
+    def allows(self, account: Hashable) -> bool:
+        """Return whether an account may do it now, and take note that it did."""
+        now = monotonic()
+        tokens, at = self._buckets.get(account, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        if len(self._buckets) >= self._MOST:
+            self._forget(now)
+        allowed = tokens >= 1.0
+        self._buckets[account] = (tokens - 1.0 if allowed else tokens, now)
+        return allowed
+
+    def _forget(self, now: float) -> None:
+        """Forget the accounts whose buckets are full again; all, when there are none."""
+        full = self._burst / self._rate
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < full}
+        if len(self._buckets) >= self._MOST:
+            self._buckets.clear()
