@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -99,6 +99,19 @@ class Peer(msgspec.Struct, frozen=True):
     pid: int = -1
     name: str = "unknown"
     key: str = ""
+
+    @property
+    def account(self) -> Hashable:
+        """Whose share of what is bounded this peer uses: its public key, or else its uid, whatever its process.
+
+        All connections and processes of one uid are one account. `"local"` is the daemon itself, `"unknown"` everybody
+        who is not known by uid or key.
+        """
+        if self.key:
+            return self.key
+        if self.uid >= 0:
+            return self.uid
+        return "local" if self is LOCAL_PEER else "unknown"
 
 
 LOCAL_PEER = Peer(name="local")

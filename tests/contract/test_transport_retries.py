@@ -227,7 +227,7 @@ def test_an_id_that_was_used_for_something_else_is_refused_by_name(world_of):
 
 
 def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
-    @case(world_of, keeping=Keeping(answers=2))
+    @case(world_of, keeping=Keeping(answers=4))  # one caller alone has half of them
     async def test(world, shop, client):
         for number in range(30):
             await client._ask(Ask("shop", "awork", {"wait": False}), f"id-{number}")
@@ -240,7 +240,7 @@ def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
 
 
 def test_what_is_kept_is_bounded_by_bytes(world_of):
-    @case(world_of, keeping=Keeping(size=22_000))
+    @case(world_of, keeping=Keeping(size=44_000))
     async def test(world, shop, client):
         for number in range(10):
             await client._ask(Ask("shop", "big", {}), f"id-{number}")

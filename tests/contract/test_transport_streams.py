@@ -437,21 +437,24 @@ def test_what_is_refused_for_a_call_is_refused_for_a_stream(world_of):
 
 
 @ON_LOOP_AND_IN_THREAD
-def test_the_number_of_open_streams_is_bounded_by_connection_and_in_all(world_of, method):
+def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world_of, method):
     @case(world_of)
     async def test(world, source, client):
         world.dispatcher.limits = DispatcherLimits(max_streams=3, max_streams_per_peer=2)
+        # Two connections of one uid.
         other = world.client()
-        streams = [each.stream("source", method, items=100, credit=1) for each in (client, client, other)]
+        streams = [each.stream("source", method, items=100, credit=1) for each in (client, other)]
         for stream in streams:
             assert await anext(stream) == 0
-        with pytest.raises(Busy, match="this connection has 2 streams open") as caught:
-            [item async for item in client.stream("source", method)]
-        assert caught.value.retry_after == 1.0
-        with pytest.raises(Busy, match="this daemon has 3 streams open"):
+        for each in (client, other):
+            with pytest.raises(Busy, match="has 2 streams open and may not have more") as caught:
+                [item async for item in each.stream("source", method)]
+            assert caught.value.retry_after == 1.0
+        world.dispatcher.limits = DispatcherLimits(max_streams=2, max_streams_per_peer=3)
+        with pytest.raises(Busy, match="this daemon has 2 streams open"):
             [item async for item in other.stream("source", method)]
         streams[0].close()
-        await until(lambda: world.dispatcher.streams.open == 2)
+        await until(lambda: world.dispatcher.streams.open == 1)
         assert [item async for item in client.stream("source", method)] == list(range(10))
         for stream in streams:
             stream.close()

@@ -250,12 +250,12 @@ class World:
         same("requests under way", [call.where for call in dispatcher._under_way], [])
         same("requests that clients wait for", server._calls, {})
         same("beats that are due", server._beats_due, {})
-        same("reserved", (dispatcher._reserved, dispatcher._in_threads), (0, 0))
+        same("reserved", (dispatcher._under_way._reserved, dispatcher._in_threads), (0, 0))
         for endpoint in dispatcher.endpoints():
             same(f"in flight at {endpoint.topic}", endpoint.in_flight, 0)
             same("in flight of methods", {m.stats.in_flight for m in endpoint.methods.values()}, {0})
         if dispatcher.streams is not None:
-            same("streams", (dispatcher.streams.open, dict(dispatcher.streams._clients)), (0, {}))
+            same("streams", (dispatcher.streams.open, dict(dispatcher.streams._accounts)), (0, {}))
         if server.duplicates is not None:
             stats = server.duplicates.stats()
             same("repeats under way", stats["under_way"], 0)

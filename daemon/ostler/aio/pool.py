@@ -108,6 +108,7 @@ class WorkerPool:
         *,
         label: str,
         client: Hashable = None,
+        connection: Hashable = None,
     ) -> None:
         """Queue `work`; `done(result, error)` runs on the worker's thread when it has ended. Any thread.
 
@@ -117,7 +118,8 @@ class WorkerPool:
             work: What is to be done.
             done: Told how it ended.
             label: What it is, for people.
-            client: Whose it is; None for the daemon's own.
+            client: The account whose it is; None for the daemon's own.
+            connection: The connection of that account from which it comes.
 
         Raises:
             Busy: The queue is full, or this client has its share of it waiting.
@@ -127,12 +129,12 @@ class WorkerPool:
         with self._lock:
             if self._closed:
                 raise Draining(f"{self.name} takes no new work, it is being stopped", pool=self.name)
-            if not self._queue.room(client):
+            if not self._queue.room(client, connection):
                 raise self._full(client)
-            self._queue.put(client, job)
+            self._queue.put(client, job, connection)
             self._in_flight.add(job.number)
             if not self._see_to_it():
-                self._in_flight.discard(self._queue.withdraw(client).number)
+                self._in_flight.discard(self._queue.withdraw(client, connection).number)
                 raise Busy(f"{self.name} cannot start a thread", hint="raise TasksMax or free memory", retry_after=5.0)
 
     def _full(self, client: Hashable) -> Busy:
@@ -145,11 +147,16 @@ class WorkerPool:
             retry_after=1.0,
         )
 
-    async def run(self, work: Callable[[], T], *, label: str) -> T:
+    async def run(self, work: Callable[[], T], *, label: str, client: Hashable = None) -> T:
         """Run `work` in the pool and wait for it on the loop. A cancelled wait does not stop the thread.
 
+        Args:
+            work: What is to be done.
+            label: What it is, for people.
+            client: The account whose it is; None for the daemon's own.
+
         Raises:
-            Busy: The queue is full.
+            Busy: The queue is full, or this client has its share of it waiting.
             Draining: The pool has been closed.
             Exception: Whatever `work` raised. SystemExit and KeyboardInterrupt come as RuntimeError: asyncio would
                 let them stop the loop.
@@ -171,7 +178,7 @@ class WorkerPool:
             except RuntimeError:  # the loop has closed meanwhile; nobody waits any more
                 _log.debug("%s ended after the loop had closed", label)
 
-        self.submit(work, done, label=label)
+        self.submit(work, done, label=label, client=client)
         return await future
 
     def relabel(self, label: str) -> None:

@@ -261,9 +261,7 @@ def origin_of(call: Call) -> Peer | None:
 
     None when nobody but the daemon itself is.
     """
-    peer, parent = call.peer, call.parent
-    while peer is LOCAL_PEER and parent is not None:
-        peer, parent = parent.peer, parent.parent
+    peer = call.origin
     return None if peer is LOCAL_PEER else peer
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.messaging.memory_accounts import MemoryAccounts
-from ostler.types import Peer
 
 
 class PeerShares(NamedTuple):
@@ -26,11 +25,6 @@ class PeerShares(NamedTuple):
 def make_shares() -> PeerShares:
     """Return shares for one daemon, or for one transport of a test. On the loop's thread."""
     return PeerShares(DeficitRoundRobin(), MemoryAccounts())
-
-
-def account_of(peer: Peer) -> Hashable:
-    """Return who is charged for a peer: its user, or its key."""
-    return peer.key or peer.uid
 
 
 class RateLimits:

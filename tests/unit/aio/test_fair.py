@@ -58,6 +58,42 @@ def test_what_was_put_in_last_can_be_taken_back():
         queue.pop()
 
 
+def test_a_client_with_fifty_connections_gets_as_many_turns_as_one_with_a_single_one():
+    queue = FairQueue(1000)
+    for number in range(50):
+        queue.put("many", ("many", number), number)
+    for number in range(3):
+        queue.put("one", ("one", number), "its only one")
+    order = [queue.pop()[0] for _ in range(6)]
+    assert order == ["many", "one"] * 3
+
+
+def test_the_connections_of_a_client_are_served_by_turns():
+    queue = FairQueue(100)
+    for number in range(3):
+        queue.put("a", number, "busy")
+    queue.put("a", "waiting", "quiet")
+    assert [queue.pop() for _ in range(4)] == [0, "waiting", 1, 2]
+
+
+def test_the_rooms_of_a_client_are_divided_among_its_connections():
+    queue = FairQueue(9)
+    while queue.room("a", "busy"):
+        queue.put("a", 1, "busy")
+    assert len(queue) == 3
+    assert queue.room("a", "quiet")
+    assert queue.room("b", "another")
+
+
+def test_what_a_connection_put_in_last_can_be_taken_back():
+    queue = FairQueue(10)
+    queue.put("a", 1, "x")
+    queue.put("a", 2, "y")
+    assert queue.withdraw("a", "y") == 2
+    assert queue.withdraw("a", "x") == 1
+    assert len(queue) == 0
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99)), max_size=60))
 def test_everything_comes_out_once_and_nobody_waits_for_more_than_one_of_each_other(pairs):
     queue = filled(1000, *[(client, (client, number)) for client, number in pairs])

@@ -213,6 +213,76 @@ def test_all_attempts_together_have_the_time_of_the_first(on_bench):
     on_bench(test)
 
 
+class Till:
+    """Counts how often each request was really run."""
+
+    def __init__(self):
+        self.runs = 0
+
+    @exposed(role="viewer")
+    async def ring(self, ctx: Context) -> int:
+        self.runs += 1
+        return self.runs
+
+
+def test_a_viewer_with_many_requests_cannot_have_the_answer_of_another_forgotten(on_bench):
+    async def test(bench):
+        till, ann, ben = Till(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
+        bench.dispatcher.access = Access(own_uid=0, viewer=["4001", "4002"])
+        bench.server.keeping = Keeping(answers=20)
+        bench.add("shop", till)
+        await bench.send_from_callback(request(1, "ring", "precious"), peer=ben)
+        for number in range(300):
+            peer = Peer(4001, 4001, number, "uid 4001")
+            await bench.send_from_callback(request(number, "ring", f"cheap {number}"), f"process {number}", peer)
+        await bench.send_from_callback(request(2, "ring", "precious"), peer=ben)
+        first, again = ends(bench)
+        assert (bytes(first.result), bytes(again.result), till.runs) == (b"\x01", b"\x01", 301)
+        stats = bench.server.duplicates.stats()
+        assert stats["answers"] <= 20
+        assert stats["ids"] <= 200
+        await bench.send_from_callback(request(3, "ring", "cheap 299"), "process 299", ann)
+        assert till.runs == 301, "its own newest are kept"
+        await bench.send_from_callback(request(3, "ring", "cheap 0"), "process 0", ann)
+        assert till.runs == 302, "its own oldest went"
+
+    on_bench(test)
+
+
+def test_a_request_that_could_not_be_remembered_is_refused_and_not_run(on_bench):
+    async def test(bench):
+        till = Till()
+        bench.dispatcher.access = Access(own_uid=0, viewer=["*"])
+        bench.server.keeping = Keeping(answers=1)  # ten ids
+        bench.add("shop", till)
+        for uid in range(4001, 4011):
+            await bench.send_from_callback(request(1, "ring"), uid, Peer(uid, uid, 1, f"uid {uid}"))
+        assert till.runs == 10
+        await bench.send_from_callback(request(1, "ring"), "late", Peer(5000, 5000, 1, "uid 5000"))
+        (refused,) = ends(bench, "late")
+        assert refused.names[0] == "ostler.Busy"
+        assert till.runs == 10
+
+    on_bench(test)
+
+
+def test_lower_limits_take_effect_with_the_next_answer(on_bench):
+    async def test(bench):
+        till = Till()
+        bench.add("shop", till)
+        bench.server.keeping = Keeping(answers=100)
+        for number in range(40):
+            await bench.send_from_callback(request(number, "ring", f"id {number}"))
+        assert bench.server.duplicates.stats()["answers"] == 40
+        bench.server.keeping = Keeping(answers=2)
+        await bench.send_from_callback(request(99, "ring", "the last"))
+        stats = bench.server.duplicates.stats()
+        assert stats["answers"] <= 2
+        assert stats["ids"] <= 20
+
+    on_bench(test)
+
+
 class Watch:
     """An audit that keeps what it is told."""
 

@@ -3,12 +3,17 @@
 import asyncio
 import threading
 
-from ostler.messaging import Context, exposed
+from ostler.messaging import Access, Context, Endpoint, exposed
 from ostler.messaging.envelope import CAST, VERSION, Failure, Reply, Request, encode_request
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.in_flight import MAX_CONTROL
 from ostler.messaging.rpc.patience import Patience
-from ostler.types import Peer
+from ostler.types import LOCAL_PEER, Peer
 
 GREEDY, MODEST = Peer(0, 0, 10, "uid 0"), Peer(0, 0, 20, "uid 0")
+OTHER, THIRD = Peer(4001, 4001, 30, "uid 4001"), Peer(4002, 4002, 40, "uid 4002")
+EVERYBODY = Access(own_uid=0, admin=["*"])
 
 
 def request(number, method):
@@ -58,17 +63,89 @@ def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_call(on_b
 
 def test_a_service_takes_no_more_at_once_than_its_limit(on_bench):
     async def test(bench):
+        bench.dispatcher.access = EVERYBODY
         bench.add("mill", Mill())
         (endpoint,) = bench.dispatcher.endpoints()
         endpoint.max_in_flight = 3
-        for number in range(5):
-            bench.send(request(number, "rest"))
+        for number, peer in enumerate((GREEDY, OTHER, THIRD, GREEDY, OTHER)):
+            bench.send(request(number, "rest"), peer=peer)
         refused = bench.answers()
         assert [(answer.id, answer.names[0], answer.facts["limit"]) for answer in refused] == [
             (3, "ostler.Busy", 3),
             (4, "ostler.Busy", 3),
         ]
         assert "mill has 3 requests under way" in refused[0].message
+
+    on_bench(test)
+
+
+def test_one_uid_cannot_take_all_requests_that_a_service_may_have_under_way_whatever_its_connections(on_bench):
+    async def test(bench):
+        bench.dispatcher.access = EVERYBODY
+        bench.add("mill", Mill())
+        (endpoint,) = bench.dispatcher.endpoints()
+        endpoint.max_in_flight = 10
+        for number in range(20):
+            peer = Peer(4001, 4001, number, "uid 4001")
+            bench.send(request(number, "rest"), client=f"process {number}", peer=peer)
+        refused = [message for _, message in bench.wire.sent]
+        assert len(refused) == 15
+        assert "uid 4001 has its share of the 10 requests" in refused[0].message
+        bench.send(request(1, "rest"), client="modest", peer=THIRD)
+        assert bench.answers("modest") == []
+
+    on_bench(test)
+
+
+def test_one_uid_cannot_take_all_requests_that_the_daemon_may_have_under_way(on_bench):
+    async def test(bench):
+        bench.dispatcher.access = EVERYBODY
+        bench.dispatcher.limits = DispatcherLimits(max_in_flight=10)
+        bench.add("mill", Mill())
+        for number in range(20):
+            bench.send(request(number, "rest"), peer=OTHER)
+        assert len(bench.answers()) == 15
+        bench.send(request(1, "rest"), client="modest", peer=THIRD)
+        assert bench.answers("modest") == []
+
+    on_bench(test)
+
+
+class Clerk:
+    @exposed(role="viewer")
+    async def rest(self, ctx: Context) -> None:
+        await asyncio.sleep(3600)
+
+    @exposed(role="viewer")
+    async def echo(self, ctx: Context) -> int:
+        return 1
+
+
+def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_each_account(on_bench):
+    async def test(bench):
+        bench.dispatcher.access = EVERYBODY
+        bench.dispatcher.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
+        for number in range(MAX_CONTROL + 2):
+            message = Request(VERSION, number, "ostler", "rest", {}, None)
+            bench.send(encode_request(message), peer=OTHER)
+        assert len(bench.answers()) == 2
+        bench.send(encode_request(Request(VERSION, 1, "ostler", "echo", {}, None)), client="root", peer=GREEDY)
+        await settled(lambda: bench.answers("root"))
+        assert isinstance(bench.answers("root")[0], Reply)
+
+    on_bench(test)
+
+
+def test_work_within_a_request_counts_for_who_made_that_request(on_bench):
+    async def test(bench):
+        call = Call(Request(VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER)
+        assert call.account == "local"
+        call.parent = Context("outer", "grind", peer=OTHER)
+        assert call.account == ("local", 4001)
+        within = Context("inner", "grind")
+        within.parent = call.parent
+        call.parent = within
+        assert call.account == ("local", 4001)
 
     on_bench(test)
 

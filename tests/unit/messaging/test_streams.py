@@ -369,7 +369,8 @@ def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(on_benc
             bench.send(request(number, "count", 1), client=number)
         refused = [message for number in range(10) for message in bench.answers(number)]
         assert [message.names[0] for message in refused] == ["ostler.Busy"] * 5
-        bench.send(request(1, "count", 1), client="of another", peer=Peer(0, 0, 2, "uid 0"))
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+        bench.send(request(1, "count", 1), client="of another", peer=Peer(4001, 4001, 2, "uid 4001"))
         assert bench.answers("of another") == []
         stop.set()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from ostler.errors import CallCancelled, OstlerError
 from ostler.messaging.context import Context, Progress, enter
 from ostler.messaging.envelope import Request
-from ostler.types import Peer
+from ostler.types import LOCAL_PEER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.endpoint import Endpoint, Method
@@ -60,6 +60,27 @@ class Call:
     def work_ended(self, result: Any, error: BaseException | None) -> None:
         """See `eager.Owner`."""
         self.at_end(self, result, error)
+
+    @property
+    def origin(self) -> Peer:
+        """Who is behind it: its peer, or for one from within the daemon that of the request in which it was made."""
+        peer, parent = self.peer, self.parent
+        while peer is LOCAL_PEER and parent is not None:
+            peer, parent = parent.peer, parent.parent
+        return peer
+
+    @property
+    def account(self) -> Hashable:
+        """Whose share of what is bounded it uses; see `Peer.account`.
+
+        Work that the daemon does within a caller's request is that caller's, but not of the same share: the request
+        could not end otherwise when its caller has as much under way as it may.
+        """
+        peer = self.peer
+        if peer is not LOCAL_PEER:
+            return peer.account
+        origin = self.origin
+        return peer.account if origin is LOCAL_PEER else (peer.account, origin.account)
 
     @property
     def where(self) -> str:

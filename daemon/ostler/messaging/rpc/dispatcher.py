@@ -20,14 +20,15 @@ from ostler.messaging.rpc import eager
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
+from ostler.messaging.rpc.in_flight import InFlight
 from ostler.messaging.rpc.patience import QUICK, Patience
-from ostler.messaging.rpc.refusals import late, not_permitted, stranger, too_many, too_many_here, undecided
+from ostler.messaging.rpc.refusals import late, not_permitted, stranger, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
 from ostler.messaging.transport import Admission
-from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer
+from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
@@ -82,8 +83,7 @@ class Dispatcher(Topics):
         """The open streams; None until there has been one."""
         self.clock = clock
         self._inbox = inbox
-        self._under_way: dict[Call, None] = {}
-        self._reserved = 0
+        self._under_way = InFlight()
         self._in_threads = 0
         self._quick = 0
         self._patience = Patience()
@@ -227,11 +227,7 @@ class Dispatcher(Topics):
         role = call.context.role
         if ROLE_ORDER[role] < method.rank and call.peer is not LOCAL_PEER:
             raise undecided(call) if self.access.undecided(call.peer) else not_permitted(call, method)
-        if endpoint.topic != CONTROL_TOPIC:
-            if len(self._under_way) - self._reserved >= self.limits.max_in_flight:
-                raise too_many(self.limits.max_in_flight)
-            if endpoint.in_flight >= endpoint.max_in_flight:
-                raise too_many_here(endpoint.topic, endpoint.max_in_flight)
+        self._under_way.check(call, endpoint, self.limits.max_in_flight)
         endpoint.requests += 1
         method.stats.requests += 1
 
@@ -327,15 +323,14 @@ class Dispatcher(Topics):
 
         assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         self._quick += method.stats.usual < QUICK
-        call.endpoint.pool.submit(work, done, label=method.where, client=call.peer)
+        call.endpoint.pool.submit(work, done, label=method.where, client=call.account, connection=call.client)
         self._register(call)
 
     def _register(self, call: Call) -> None:
         call.endpoint.in_flight += 1
         call.method.stats.in_flight += 1
-        self._reserved += call.endpoint.topic == CONTROL_TOPIC
         self._in_threads += not call.method.is_async
-        self._under_way[call] = None
+        self._under_way.add(call)
         call.registered()
         if call.context.deadline is not None:
             self._sweeper.wanted(call.context.deadline)
@@ -343,9 +338,8 @@ class Dispatcher(Topics):
     def _unregister(self, call: Call) -> None:
         call.endpoint.in_flight -= 1
         call.method.stats.in_flight -= 1
-        self._reserved -= call.endpoint.topic == CONTROL_TOPIC
         self._in_threads -= not call.method.is_async
-        self._under_way.pop(call, None)
+        self._under_way.remove(call)
         call.ended()
 
     # ---------------------------------------------------------------- the way out
@@ -392,13 +386,13 @@ class Dispatcher(Topics):
 
     def close(self) -> None:
         """Cancel what is under way and sweep no more."""
-        for call in list(self._under_way):
+        for call in self._under_way:
             self.cancel(call, Draining(f"the daemon stopped before {call.where} had ended", topic=call.request.topic))
         self._sweeper.cancel()
 
     def _sweep(self, now: float) -> float | None:
         earliest = None
-        for call in list(self._under_way):
+        for call in self._under_way:
             deadline = call.context.deadline
             if call.settled or deadline is None:
                 continue

@@ -2,17 +2,20 @@
 
 Who sends a request with the flag `RETRY` may send it again under the same `request_id`, on another connection too. A
 repeat is answered with what the first came to; while that is still under way, the repeat takes its place, and progress
-and answer go where it came from. An id says nothing across peers: nobody gets the answers of somebody else.
+and answer go where it came from. An id says nothing across accounts (uids, keys): nobody gets the answers of somebody
+else, and nobody makes those of somebody else be forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from typing import Any
 
 import msgspec
 
-from ostler.errors import AlreadyDone, CallCancelled, Conflict, OstlerError
+from ostler.aio.shares import Shares
+from ostler.errors import AlreadyDone, Busy, CallCancelled, Conflict, OstlerError
 from ostler.messaging.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek
 from ostler.messaging.rpc.server import RpcServer, WireCall
 from ostler.messaging.rpc.sweeper import Sweeper
@@ -24,7 +27,7 @@ _IDS_PER_ANSWER = 10
 _SHARE = 4
 """An answer that takes more than this part of the room is not kept."""
 
-_Key = tuple[object, str]
+_Key = tuple[Hashable, str]
 
 
 class _Entry:
@@ -43,7 +46,7 @@ class Duplicates:
     """The requests of one server that may come again. On the loop's thread only.
 
     Those under way are never dropped: they are as many as requests may be in flight. The others are bounded by number,
-    bytes and age.
+    bytes and age, and shared by accounts (see `Shares`): when an account has its share, its own oldest go.
 
     Args:
         server: Whose requests these are; its `keeping` says how much is kept.
@@ -54,10 +57,14 @@ class Duplicates:
         self.joined = 0
         self._server = server
         self._entries: dict[_Key, _Entry] = {}
-        # Both in the order in which their requests were done.
+        # In the order in which their requests were done; those of one account as well.
         self._done: dict[_Key, None] = {}
-        self._answers: dict[_Key, int] = {}
-        self._size = 0
+        self._done_of: dict[Hashable, dict[_Key, None]] = {}
+        self._answers_of: dict[Hashable, dict[_Key, int]] = {}
+        self._keeping = server.keeping
+        self._ids = Shares(self._keeping.answers * _IDS_PER_ANSWER)
+        self._answers = Shares(self._keeping.answers)
+        self._bytes = Shares(self._keeping.size)
         self._sweeper = Sweeper(server.clock, self._sweep)
 
     def stats(self) -> dict[str, int]:
@@ -65,8 +72,8 @@ class Duplicates:
         return {
             "ids": len(self._entries),
             "under_way": len(self._entries) - len(self._done),
-            "answers": len(self._answers),
-            "bytes": self._size,
+            "answers": self._answers.total,
+            "bytes": self._bytes.total,
             "answered": self.answered,
             "joined": self.joined,
         }
@@ -75,10 +82,13 @@ class Duplicates:
         """Answer a request that was here before; return the call of one that is new, which is to be dispatched."""
         if not self._server.link.admission.knows(peer):
             return WireCall(request, peer, client, self._server)  # refused, whatever it may have been answered before
-        key = (peer.key or peer.uid, request.request_id)
+        key = (peer.account, request.request_id)
         print_ = hash((request.topic, request.method, bytes(request.arguments), request.flags & (CAST | FANOUT)))
         entry = self._entries.get(key)
         if entry is None:
+            if not (self._ids.room(peer.account) or self._ids.used(peer.account)):
+                self._server.refuse(request, peer, client, _no_room(request, self._ids.limit))
+                return None
             call = KeptCall(request, peer, client, self._server, self, key)
             self._entries[key] = _Entry(print_, call)
             return call
@@ -105,26 +115,44 @@ class Duplicates:
             return
         entry.call = None
         entry.done_at = now = self._server.clock.monotonic()
+        if self._keeping is not self._server.keeping:
+            self._limit()
+        account = key[0]
+        while not self._ids.room(account) and account in self._done_of:
+            self._drop(next(iter(self._done_of[account])))
+        self._ids.take(account)
         self._done[key] = None
-        if len(answer) * _SHARE <= self._server.keeping.size:
+        self._done_of.setdefault(account, {})[key] = None
+        self._keep_answer(key, entry, answer)
+        self._sweeper.wanted(now + self._keeping.age)
+
+    def _keep_answer(self, key: _Key, entry: _Entry, answer: bytes) -> None:
+        account, size = key[0], len(answer)
+        if size * _SHARE > self._keeping.size:
+            return
+        mine = self._answers_of.setdefault(account, {})
+        while mine and not (self._answers.room(account) and self._bytes.room(account, size)):
+            self._drop_answer(next(iter(mine)))
+        if self._answers.room(account) and self._bytes.room(account, size):
             entry.answer = answer
-            self._answers[key] = len(answer)
-            self._size += len(answer)
-        self._trim()
-        self._sweeper.wanted(now + self._server.keeping.age)
+            self._answers_of.setdefault(account, mine)[key] = size
+            self._answers.take(account)
+            self._bytes.take(account, size)
+        elif not mine:
+            self._answers_of.pop(account, None)
+
+    def _limit(self) -> None:
+        """Take over other limits, as a reload brings them; what is above them goes at once, the oldest first."""
+        keeping = self._keeping = self._server.keeping
+        self._ids.limit = keeping.answers * _IDS_PER_ANSWER
+        self._answers.limit, self._bytes.limit = keeping.answers, keeping.size
+        shares = (self._ids, self._answers, self._bytes)
+        while self._done and any(each.total > each.limit for each in shares):
+            self._drop(next(iter(self._done)))
 
     def close(self) -> None:
         """Sweep no more."""
         self._sweeper.cancel()
-
-    def _trim(self) -> None:
-        keeping = self._server.keeping
-        while self._answers and (len(self._answers) > keeping.answers or self._size > keeping.size):
-            key = next(iter(self._answers))
-            self._size -= self._answers.pop(key)
-            self._entries[key].answer = None
-        while len(self._done) > keeping.answers * _IDS_PER_ANSWER:
-            self._drop(next(iter(self._done)))
 
     def _sweep(self, now: float) -> float | None:
         while self._done:
@@ -136,8 +164,22 @@ class Duplicates:
         return None
 
     def _drop(self, key: _Key) -> None:
-        del self._done[key], self._entries[key]
-        self._size -= self._answers.pop(key, 0)
+        account = key[0]
+        if key in self._answers_of.get(account, ()):
+            self._drop_answer(key)
+        del self._done[key], self._entries[key], self._done_of[account][key]
+        if not self._done_of[account]:
+            del self._done_of[account]
+        self._ids.give_back(account)
+
+    def _drop_answer(self, key: _Key) -> None:
+        account = key[0]
+        mine = self._answers_of[account]
+        self._bytes.give_back(account, mine.pop(key))
+        self._answers.give_back(account)
+        self._entries[key].answer = None
+        if not mine:
+            del self._answers_of[account]
 
 
 class KeptCall(WireCall):
@@ -219,6 +261,16 @@ def addressed(message: bytes, number: int) -> bytes:
         return message
     answer: Any = decode_to_client(message)
     return encode_message(msgspec.structs.replace(answer, id=number))
+
+
+def _no_room(request: Request, limit: int) -> Busy:
+    return Busy(
+        f"{request.topic}.{request.method} cannot be run once only: {limit} requests of others are known by their ids, "
+        "and there is no room for more",
+        hint="try again later, or send it without `retry`",
+        retry_after=5.0,
+        limit=limit,
+    )
 
 
 def _another(request: Request) -> Conflict:

@@ -93,6 +93,17 @@ def too_many(limit: int) -> Busy:
     )
 
 
+def caller_has_share(call: Call, where: str, limit: int) -> Busy:
+    """Return the refusal of a caller that has its share of the requests under way."""
+    return Busy(
+        f"{call.peer.name} has its share of the {limit} requests that {where} has under way, and may not have more",
+        hint="wait for some of them",
+        retry_after=1.0,
+        method=call.where,
+        limit=limit,
+    )
+
+
 def too_many_here(topic: str, limit: int) -> Busy:
     """Return the refusal of a service that has its limit of requests under way."""
     return Busy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
@@ -88,7 +88,7 @@ class RpcServer:
         self.duplicates: Duplicates | None = None
         """The requests that may come again; None until there has been one."""
         self.vanished = 0
-        self._casts: Counter[Peer] = Counter()
+        self._casts: Counter[Hashable] = Counter()
         self.thread = 0
         self._dispatcher = dispatcher
         self._calls: dict[ClientId, dict[int, WireCall]] = {}
@@ -159,8 +159,10 @@ class RpcServer:
         if len(data) > _LARGE and (memory := self.link.memory(client)) is not None and not memory.room(len(data)):
             self.refuse(message, peer, client, memory.full(f"{message.topic}.{message.method}"))
             return
-        if message.flags & _CASTS and self._casts[peer] >= self.max_in_flight_per_peer:
-            self.refuse(message, peer, client, self._busy(f"this caller has {self._casts[peer]} casts under way"))
+        if message.flags & _CASTS and self._casts[peer.account] >= self.max_in_flight_per_peer:
+            self.refuse(
+                message, peer, client, self._busy(f"this caller has {self._casts[peer.account]} casts under way")
+            )
         elif message.flags & RETRY and message.request_id:
             self._once(message, peer, client)
         else:
@@ -263,7 +265,7 @@ class RpcServer:
         """
         client = call.client
         if call.request.flags & _CASTS:
-            self._casts[call.peer] += 1
+            self._casts[call.peer.account] += 1
             return
         under_way = self._calls.get(client)
         if under_way is None:
@@ -276,9 +278,9 @@ class RpcServer:
     def ended(self, call: WireCall) -> None:
         """Forget a call."""
         if call.request.flags & _CASTS:
-            self._casts[call.peer] -= 1
-            if not self._casts[call.peer]:
-                del self._casts[call.peer]
+            self._casts[call.peer.account] -= 1
+            if not self._casts[call.peer.account]:
+                del self._casts[call.peer.account]
             return
         number, under_way = call.request.id, self._calls.get(call.client)
         if under_way is None or under_way.get(number) is not call:

@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Hashable
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -24,8 +24,7 @@ from ostler.errors import Busy, Draining, OstlerError, WrongPattern, describe
 from ostler.messaging.context import enter
 from ostler.messaging.envelope import CAST, FANOUT, MAX_BATCH, RETRY, STREAM
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.shares import account_of
-from ostler.types import Role
+from ostler.types import LOCAL_PEER, Role
 
 _log = logging.getLogger(__name__)
 
@@ -66,28 +65,28 @@ class Streams:
         self.opened = 0
         self._desk = desk
         self._open: dict[Call, Stream] = {}
-        self._clients: Counter[object] = Counter()
+        self._accounts: Counter[Hashable] = Counter()
 
     @property
     def open(self) -> int:
         """How many streams are open."""
         return len(self._open)
 
-    def begin(self, call: Call, generator: Any, most: int, most_of_client: int) -> None:
-        """Run a generator for a call, if there are not too many already: in all, and of one connection.
+    def begin(self, call: Call, generator: Any, most: int, most_of_account: int) -> None:
+        """Run a generator for a call, if there are not too many already: in all, and of one uid or key.
 
         Raises:
             Busy: Too many streams are open, or the queue of the pool is full.
         """
-        client = call.client
-        if client is not None and self._clients[client] >= most_of_client:
-            raise _too_many("this connection", most_of_client)
+        account = call.account
+        if account != LOCAL_PEER.account and self._accounts[account] >= most_of_account:
+            raise _too_many(call.peer.name, most_of_account)
         if len(self._open) >= most:
             raise _too_many("this daemon", most)
         on_loop = hasattr(generator, "__anext__")
         stream: Stream = (LoopStream if on_loop else ThreadStream)(call, generator, self._desk, self._closed)
         self._open[call] = stream
-        self._clients[client] += 1
+        self._accounts[account] += 1
         self.opened += 1
         try:
             stream.begin()
@@ -125,9 +124,10 @@ class Streams:
     def _closed(self, call: Call) -> None:
         if self._open.pop(call, None) is None:
             return
-        self._clients[call.client] -= 1
-        if not self._clients[call.client]:
-            del self._clients[call.client]
+        account = call.account
+        self._accounts[account] -= 1
+        if not self._accounts[account]:
+            del self._accounts[account]
 
 
 def check_pattern(call: Call) -> None:
@@ -266,7 +266,7 @@ class LoopStream(Stream):
         self._waits: asyncio.Future[None] | None = None
         self._my_turn: asyncio.Future[None] | None = None
         self._until = 0.0
-        self.account = account_of(self.call.peer)
+        self.account = self.call.peer.account
         self.rank = FIRST if self.call.context.role is Role.ADMIN else NORMAL
         self._desk.begin_async(self.call, self._run())
 
@@ -363,7 +363,9 @@ class ThreadStream(Stream):
     def _run(self) -> None:
         assert self.call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         work = partial(self._variables.run, self._make)
-        self.call.endpoint.pool.submit(work, self._made_some, label=self.call.where, client=self.call.peer)
+        self.call.endpoint.pool.submit(
+            work, self._made_some, label=self.call.where, client=self.call.account, connection=self.call.client
+        )
         self._running = True
 
     def _make(self) -> bool:

@@ -18,7 +18,7 @@ from ostler.aio.round_robin import FIRST, NORMAL
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Busy, NotPermitted
 from ostler.messaging.quiet import QuietLog
-from ostler.messaging.shares import PeerShares, RateLimits, account_of, make_shares
+from ostler.messaging.shares import PeerShares, RateLimits, make_shares
 from ostler.messaging.transport import (
     EVERYBODY,
     Limits,
@@ -72,7 +72,7 @@ class Client:
     def __init__(self, listener: Listener[Client], connected: socket.socket, number: int, peer: Peer) -> None:
         self.number = number
         self.peer = peer
-        self.account: Hashable = account_of(peer)
+        self.account: Hashable = peer.account
         self.rank = FIRST if listener.is_privileged(peer) else NORMAL
         memory = listener.shares.memory
         self.memory = memory.open(self.account, peer, privileged=self.rank == FIRST)
@@ -378,7 +378,7 @@ class Listener(Generic[ClientT]):
 
     def _take_in(self, connected: socket.socket, peer: Peer) -> None:
         privileged = self.is_privileged(peer)
-        if not privileged and not self._connects.allows(account_of(peer)):
+        if not privileged and not self._connects.allows(peer.account):
             self.refused += 1
             _send_off(connected, _FULL)
             self._quiet.warning(f"rate {peer.uid}", f"refused connections: {peer.name} connects too often")
@@ -436,7 +436,7 @@ class Listener(Generic[ClientT]):
         free = self.limits.connections + (_RESERVED if privileged else 0) - len(self.clients)
         if free <= 0 or self._of_process[peer.pid] >= free:
             return False
-        return privileged or self._of_account[account_of(peer)] < free
+        return privileged or self._of_account[peer.account] < free
 
 
 def _send_off(connected: socket.socket, answer: bytes) -> None:
