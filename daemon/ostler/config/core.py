@@ -138,6 +138,9 @@ class MessagingSection(OptionsModel):
         "for them. One of them may have as much as is left, that is half when it is alone",
     )
     max_message_size: Size = Field("16MiB", ge=4096, help="Larger messages are refused", reload="daemon")
+    max_elements: int = Field(
+        65536, ge=1024, help="Numbers, texts, lists and maps that one request may hold; one more is refused"
+    )
     max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")
     max_in_flight_per_peer: int = Field(
         2000, ge=1, help="Requests at once of one connection, and casts of one uid or key; one more is refused as busy"

@@ -219,7 +219,9 @@ class Control:
             topic: The topic; `ostler` is the daemon itself.
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
-        return self._dispatcher.describe(topic, schema=schema)
+        if self._dispatcher.is_described(topic, schema=schema):
+            return self._dispatcher.describe(topic, schema=schema)
+        return await self._in_thread(lambda: self._dispatcher.describe(topic, schema=schema), f"describe {topic}")
 
     @exposed(role="viewer", changes=False)
     async def event_topics(self, ctx: Context) -> list[JournalTopic]:

@@ -16,24 +16,37 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def return_freed_memory() -> None:
-    """Have the allocator give back what was freed; on a thread, for it may take a tenth of a second.
+_M_MMAP_THRESHOLD = -3
+_MAPPED = 256 * 1024
+"""Bytes of a buffer from which on it is a mapping of its own, which goes back to the system as soon as it is freed."""
 
-    glibc keeps freed memory for itself as long as something above it is in use. Where there is another libc, nothing
-    is done.
+
+def map_large_buffers() -> None:
+    """Have large buffers mapped one by one; on a thread, for it loads `ctypes`.
+
+    glibc raises that limit by itself up to 32 MiB with each large buffer that is freed, and keeps what it then takes
+    from its heap. Where there is another libc, nothing is done. Once a process is enough.
     """
+    _call_libc("mallopt", _M_MMAP_THRESHOLD, _MAPPED)
+
+
+def return_freed_memory() -> None:
+    """Have the allocator give back what was freed; on a thread, for it may take a tenth of a second."""
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(name: str, *arguments: int) -> None:
     import threading
 
-    threading.Thread(target=_trim, name="ostler-trim", daemon=True).start()
+    def call() -> None:
+        import ctypes
 
+        try:
+            getattr(ctypes.CDLL(None), name)(*arguments)
+        except (OSError, AttributeError):
+            return
 
-def _trim() -> None:
-    import ctypes
-
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return
+    threading.Thread(target=call, name=f"ostler-{name}", daemon=True).start()
 
 
 def memory_in_use() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
-from ostler.daemon.limits import return_freed_memory
+from ostler.daemon.limits import map_large_buffers, return_freed_memory
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError, describe
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
+_TRIM_DELAY = 0.5
 
 
 class Messages:
@@ -52,7 +54,7 @@ class Messages:
         access = access_of(configuration)
         self.transport = transport
         self.shares = transport.shares = PeerShares(
-            DeficitRoundRobin(), MemoryAccounts(options.max_memory, return_freed_memory)
+            DeficitRoundRobin(), MemoryAccounts(options.max_memory, map_large_buffers, trim_later)
         )
         self.dispatcher = Dispatcher(
             access, clock, inbox, host=host, limits=limits_of(options), turns=self.shares.turns
@@ -105,6 +107,7 @@ class Messages:
             max_in_flight_per_peer=options.max_in_flight_per_peer,
         )
         server.keeping = keeping_of(options)
+        server.max_elements = options.max_elements
         return server
 
     def _serve_events(self, configuration: Configuration) -> EventLink:
@@ -173,6 +176,7 @@ class Messages:
         for server in self._servers():
             server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
             server.keeping = keeping_of(configuration.messaging)
+            server.max_elements = configuration.messaging.max_elements
         if self.ports is not None:
             self.ports.apply(configuration)
         if self._store is not None:
@@ -247,6 +251,11 @@ class Messages:
             await self._keeping.close()
         self.publisher.close()
         self.transport.close()
+
+
+def trim_later() -> None:
+    """Have freed memory given back in a moment, when what was just let go of has really been freed."""
+    asyncio.get_running_loop().call_later(_TRIM_DELAY, return_freed_memory)
 
 
 def socket_mode_of(configuration: Configuration) -> int:

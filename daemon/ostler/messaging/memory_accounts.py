@@ -17,6 +17,7 @@ from ostler.types import Peer
 DEFAULT_LIMIT = 256 * 1024 * 1024
 _RESERVE = 32 * 1024 * 1024
 """Bytes beyond the limit for root and the daemon's own user, who may do everything anyhow."""
+_MUCH = 8 * 1024 * 1024
 _TRIM_ABOVE = 32 * 1024 * 1024
 """Bytes held at most, before it is worth to give back to the system what was freed."""
 
@@ -85,10 +86,16 @@ class MemoryAccounts:
 
     Args:
         limit: Bytes that all peers together may make the daemon hold.
+        on_much: Called once, when much is held for the first time.
         on_freed: Called when much was held and next to nothing is any more.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, on_freed: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        limit: int = DEFAULT_LIMIT,
+        on_much: Callable[[], None] | None = None,
+        on_freed: Callable[[], None] | None = None,
+    ) -> None:
         self.limit = limit
         self.held = 0
         self.peak = 0
@@ -96,6 +103,7 @@ class MemoryAccounts:
         self.refused = 0
         """How often something was refused for want of room."""
         self._accounts: dict[Hashable, MemoryAccount] = {}
+        self._on_much = on_much
         self._on_freed = on_freed
 
     def open(self, key: Hashable, peer: Peer, *, privileged: bool = False) -> MemoryAccount:
@@ -114,7 +122,11 @@ class MemoryAccounts:
     def add(self, size: int) -> None:
         """Take note of what an account was charged."""
         self.held += size
-        self.peak = max(self.peak, self.held)
+        if self.held > self.peak:
+            self.peak = self.held
+            if self._on_much is not None and self.peak > _MUCH:
+                self._on_much()
+                self._on_much = None
 
     def release(self, size: int) -> None:
         """Take note of what an account was given back."""

@@ -139,6 +139,13 @@ class Call:
         if self.task is not None:
             self.task.cancel()
 
+    def check_room(self) -> None:
+        """Raise if there is no room for what the caller would be answered. Any thread; called before the work begins.
+
+        Raises:
+            Busy: So much waits for this caller already.
+        """
+
     def check_wanted(self) -> None:
         """Raise if nobody wants the work any more. Any thread; called just before it begins."""
         if self.context.cancelled:

@@ -306,6 +306,7 @@ class Dispatcher(Topics):
 
         def work() -> bytes | None:
             call.check_wanted()
+            call.check_room()
             enter(call.context)  # in a copy of the context variables that is this job's own
             began = monotonic()
             result = method.call(call.context, *values, **named)

@@ -83,6 +83,7 @@ class Endpoint:
             **{name: rpc_version_of(each, f"{topic}.{name}") for name, each in self.namespaces.items()},
         }
         self.methods = {method.name: method for method in self._collect(trusted)}
+        self._described: dict[bool, tuple[Mapping[str, Method], list[MethodDescription]]] = {}
 
     def apply(self, policy: Policy) -> list[Change]:
         """Put the roles of a policy into force, for calls that come from now on; return what differs from `@exposed`.
@@ -140,8 +141,23 @@ class Endpoint:
             topic=self.topic, host=self.host, offered=offered, asked=asked, namespace=namespace,
         )  # fmt: skip
 
+    def is_described(self, *, schema: bool) -> bool:
+        """Return whether `describe` has nothing to make, which takes some milliseconds for schemas."""
+        kept = self._described.get(schema)
+        return kept is not None and kept[0] is self.methods
+
     def describe(self, *, schema: bool = False) -> list[MethodDescription]:
-        """Return the methods as `ostler describe` shows them, by name, those of namespaces last."""
+        """Return the methods as `ostler describe` shows them, by name, those of namespaces last.
+
+        What is made is kept until another policy is applied. Any thread.
+        """
+        methods = self.methods
+        kept = self._described.get(schema)
+        if kept is None or kept[0] is not methods:
+            kept = self._described[schema] = (methods, self._describe(methods, schema=schema))
+        return kept[1]
+
+    def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
         from ostler.messaging.rpc.describing import describe_method
 
         found = [
@@ -149,7 +165,7 @@ class Endpoint:
                 self.topic, each.name, each.exposure, each.signature, each.doc,
                 version=self.versions[each.name.rpartition(".")[0]], schema=schema, role=each.needs,
             )
-            for each in self.methods.values()
+            for each in methods.values()
         ]  # fmt: skip
         return sorted(found, key=lambda method: (method.namespace, method.method))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ostler.aio import Inbox
 from ostler.errors import BadEnvelope, Busy, EncodeFailed, MessageTooLarge, OstlerError
 from ostler.messaging.context import Progress
+from ostler.messaging.elements import MAX_ELEMENTS, check_elements
 from ostler.messaging.envelope import (
     CAST,
     FANOUT,
@@ -78,6 +79,8 @@ class RpcServer:
         self.inbox = inbox
         self.clock = dispatcher.clock
         self.max_message_size = max_message_size
+        self.max_elements = MAX_ELEMENTS
+        """Values, lists and maps that one message may hold: decoding them costs more than their bytes do."""
         self.max_in_flight_per_peer = max_in_flight_per_peer
         self.beat_interval = beat_interval
         self.garbage: Counter[str] = Counter()
@@ -146,6 +149,8 @@ class RpcServer:
         try:
             if len(data) > self.max_message_size:
                 raise self._too_large(data)
+            if len(data) > self.max_elements:
+                check_elements(data, self.max_elements, "a message")
             message = decode_to_server(data)
         except (BadEnvelope, MessageTooLarge) as error:
             self._refuse_garbage(client, peer, data, error)
@@ -385,6 +390,12 @@ class WireCall(Call):
             self._memory.release(len(self.request.arguments))
             self._memory = None
         self.server.ended(self)
+
+    def check_room(self) -> None:
+        """See `Call.check_room`."""
+        memory = self.server.link.memory(self.client)
+        if memory is not None and not memory.room(0):
+            raise memory.full(self.where)
 
     @property
     def congested(self) -> bool:

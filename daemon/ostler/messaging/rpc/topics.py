@@ -84,6 +84,11 @@ class Topics:
         """
         return self._endpoint(topic).describe(schema=schema)
 
+    def is_described(self, topic: str, *, schema: bool) -> bool:
+        """Return whether `describe` has nothing to make for a topic, or nothing to describe."""
+        endpoint = self._endpoints.get(topic)
+        return endpoint is None or endpoint.is_described(schema=schema)
+
     def endpoints(self) -> list[Endpoint]:
         """Return what is open, by topic."""
         return [endpoint for _, endpoint in sorted(self._endpoints.items())]
