@@ -140,7 +140,9 @@ class MessagingSection(OptionsModel):
     max_streams_per_peer: int = Field(
         100, ge=1, help="Streams open at once of one uid or key; one more is refused as busy"
     )
-    retry_answers: int = Field(1000, ge=1, help="Answers kept for requests that may be sent again; one caller gets half of what is left")
+    retry_answers: int = Field(
+        1000, ge=1, help="Answers kept for requests that may be sent again; one caller gets half of what is left"
+    )
     retry_size: Size = Field("16MiB", help="The memory that these may take; one above a quarter of it is not kept")
     retry_age: Seconds = Field(
         "10min", gt=0, help="How long a request that came again is known, and not run a second time"
