@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ostler import log
-from ostler.aio import WorkerPool
 from ostler.daemon.keeping import journal_page, journal_topics
+from ostler.daemon.maintenance import Maintenance
 from ostler.daemon.traffic import traffic_of
 from ostler.errors import Conflict, Draining, InvalidInput, NotFound
 from ostler.messaging import Context, exposed
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from ostler.service import Runtime
     from ostler.store import Store
 
-T = TypeVar("T")
-
 
 class Control:
     """The daemon's own endpoint. All methods run on the loop; what takes long goes to the store's threads.
@@ -54,6 +53,7 @@ class Control:
     def __init__(self, daemon: Daemon, dispatcher: Dispatcher) -> None:
         self._daemon = daemon
         self._dispatcher = dispatcher
+        self._maintenance = Maintenance()
 
     def _runtime(self) -> Runtime:
         if self._daemon.runtime is None:
@@ -62,14 +62,6 @@ class Control:
 
     def _store(self) -> Store:
         return self._runtime().store
-
-    async def _in_thread(self, work: Callable[[], T], label: str) -> T:
-        # Maybe minutes: neither for the loop nor for the threads that serve queries.
-        pool = WorkerPool("ostler-maintenance", 1)
-        try:
-            return await pool.run(work, label=label)
-        finally:
-            pool.close()
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -199,7 +191,8 @@ class Control:
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:
         """Check the whole database and return what is wrong with it; an empty list when nothing is."""
-        return await self._in_thread(self._store().check, "check the database")
+        check = self._store().check
+        return await self._maintenance.once("check the database", check, ctx.peer.account)
 
     @exposed(role="admin")
     async def db_backup(self, ctx: Context, path: str) -> str:
@@ -208,7 +201,8 @@ class Control:
         if not target.is_absolute():
             raise InvalidInput(f"{path} is not an absolute path", hint="the daemon has another folder than you")
         store = self._store()
-        return str(await self._in_thread(lambda: store.backup(target), "back up the database"))
+        copy = partial(store.backup, target)
+        return str(await self._maintenance.run("back up the database", copy, ctx.peer.account))
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:

@@ -22,6 +22,7 @@ from ostler.daemon.status import daemon_status
 from ostler.daemon.watchdog import Watchdog
 from ostler.daemon.watching import Auditor, policy_warnings
 from ostler.errors import Draining, OstlerError, ServiceError, describe
+from ostler.messaging.context import current_account
 from ostler.messaging.transport import Transport
 from ostler.service import Host, Runtime, Service
 from ostler.service.assembly import Assembly
@@ -202,6 +203,7 @@ class Daemon:
                 busy_timeout=options.busy_timeout,
                 backups=options.backups,
                 migrations=migrations,
+                account=current_account,
             )
 
         pool = WorkerPool("ostler-open", 1)

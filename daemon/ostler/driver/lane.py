@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ostler.aio import Inbox, WorkerPool, contained
 from ostler.clock import Clock
 from ostler.errors import Busy, DriverError, DriverStuck
-from ostler.messaging.context import Context, current_context
+from ostler.messaging.context import Context, current_account, current_context
 
 _QUICK = 0.02
 """Real seconds after which a call is no longer quick: from then on the loop watches its budget as well."""
@@ -129,7 +129,12 @@ class Lane:
         with self._lock:
             self._active.add(call)
         try:
-            self._pool.submit(lambda: self._run(call, work), lambda r, e: self._end(call, r, e), label=label)
+            self._pool.submit(
+                lambda: self._run(call, work),
+                lambda r, e: self._end(call, r, e),
+                label=label,
+                client=current_account(),
+            )
         except BaseException:
             with self._lock:
                 self._active.discard(call)

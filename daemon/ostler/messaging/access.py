@@ -26,6 +26,7 @@ class Access:
         own_uid: The daemon's own uid; None for that of this process.
         groups_of: Returns the gids of a peer's user, on any thread; a test brings its own.
         keys: The public keys of peers on a network, with their names; others are not even let in.
+        on_decided: Told, on another thread, that a peer which was `undecided` may be judged again.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Access:
         own_uid: int | None = None,
         groups_of: Callable[[Peer], frozenset[int]] | None = None,
         keys: Mapping[str, str] | None = None,
+        on_decided: Callable[[], None] | None = None,
     ) -> None:
-        self._groups = Groups(groups_of)
+        self._groups = Groups(groups_of, on_decided)
         self.keys = dict(keys or {})
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}

@@ -27,7 +27,9 @@ _SPACING = 0.2
 _LONGEST = 1000
 _LONGEST_VALUE = 200
 _LONGEST_MAP = 64 * 1024
-_KINDS_LIMIT = 4096
+_KINDS_OF_ONE = 256
+"""Kinds of refusals of one uid or key that are counted apart; then its oldest goes."""
+_ACCOUNTS_LIMIT = 1024
 DONE = "done"
 
 Keep = Callable[[list[AuditEntry]], Awaitable[list[int]]]
@@ -66,7 +68,8 @@ class AuditLog:
         self._find = find
         self._size = size
         self._waiting: list[_Kept] = []
-        self._windows: dict[tuple[object, ...], _Kept] = {}
+        # By whose they are, the first two of a key: so that nobody makes those of somebody else be forgotten.
+        self._windows: dict[tuple[object, ...], dict[tuple[object, ...], _Kept]] = {}
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._made_up: Counter[tuple[int, str]] = Counter()
@@ -119,7 +122,7 @@ class AuditLog:
         now, wall, refusal = self._clock.monotonic(), self._clock.wall(), type(error).__name__
         # By where it came from and not by its key: of those, whoever knocks has as many as it likes.
         key: tuple[object, ...] = (peer.uid, peer.name, refusal, topic, method)
-        if peer.uid < 0 and key not in self._windows:
+        if peer.uid < 0 and self._window(key) is None:
             key = self._told_apart(key, (-1, ""), now)
         if self._again(key, now):
             return
@@ -131,7 +134,7 @@ class AuditLog:
 
     def _again(self, key: tuple[object, ...], now: float) -> bool:
         """Count a refusal into the entry that there is for it; return False when there is none."""
-        window = self._windows.get(key) if key else None
+        window = self._window(key) if key else None
         if window is None or now >= window.until:
             return False
         window.entry = msgspec.structs.replace(window.entry, times=window.entry.times + 1, last=self._clock.wall())
@@ -142,9 +145,7 @@ class AuditLog:
         """Begin an entry; one with a key counts those that are like it for a while."""
         kept = _Kept(entry, now + WINDOW)
         if key:
-            if len(self._windows) >= _KINDS_LIMIT:
-                self._forget(now)
-            self._windows[key] = kept
+            self._room_for(key[:2], now)[key] = kept
         kept.waits = False
         self._await(kept)
 
@@ -152,7 +153,7 @@ class AuditLog:
         """Return what makes two refusals the same. Of names that a peer makes up the first few are told apart."""
         request, refusal = call.request, type(error).__name__
         key: tuple[object, ...] = (peer.uid, peer.key, refusal, request.topic, request.method)
-        if self._find(request.topic, request.method) is not None or key in self._windows:
+        if self._find(request.topic, request.method) is not None or self._window(key):
             return key
         return self._told_apart(key, (peer.uid, peer.key), now)
 
@@ -164,10 +165,22 @@ class AuditLog:
         self._made_up[whose] += 1
         return key if self._made_up[whose] <= MADE_UP else (*whose, key[2])
 
-    def _forget(self, now: float) -> None:
-        self._windows = {key: kept for key, kept in self._windows.items() if kept.until > now}
-        if len(self._windows) >= _KINDS_LIMIT:
-            self._windows.clear()
+    def _window(self, key: tuple[object, ...]) -> _Kept | None:
+        return self._windows.get(key[:2], {}).get(key)
+
+    def _room_for(self, whose: tuple[object, ...], now: float) -> dict[tuple[object, ...], _Kept]:
+        """Return the entries of one uid or key that may still grow, with room for one more."""
+        mine = self._windows.get(whose, {})
+        if len(mine) >= _KINDS_OF_ONE:
+            mine = _open_at(now, mine)
+            if len(mine) >= _KINDS_OF_ONE:
+                del mine[next(iter(mine))]
+        elif whose not in self._windows and len(self._windows) >= _ACCOUNTS_LIMIT:
+            self._windows = {each: open_ for each, kept in self._windows.items() if (open_ := _open_at(now, kept))}
+            if len(self._windows) >= _ACCOUNTS_LIMIT:
+                del self._windows[next(iter(self._windows))]
+        self._windows[whose] = mine
+        return mine
 
     def _await(self, kept: _Kept) -> None:
         if kept.waits:
@@ -254,6 +267,10 @@ class AuditLog:
     def stats(self) -> dict[str, int]:
         """Return how many entries were kept, went to the log, and wait."""
         return {"kept": self.kept, "to_log": self.to_log, "waiting": len(self._waiting)}
+
+
+def _open_at(now: float, kept: dict[tuple[object, ...], _Kept]) -> dict[tuple[object, ...], _Kept]:
+    return {key: each for key, each in kept.items() if each.until > now}
 
 
 def origin_of(call: Call) -> Peer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -161,6 +161,20 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostle
 def current_context() -> Context | None:
     """Return the request that this thread or task is serving, None outside of one."""
     return _current.get()
+
+
+def current_account() -> Hashable:
+    """Return the account of who is behind the request that this thread or task is serving; None for the daemon's own.
+
+    See `Peer.account`. What is shared by all callers is shared by this.
+    """
+    context = _current.get()
+    if context is None:
+        return None
+    peer, parent = context.peer, context.parent
+    while peer is LOCAL_PEER and parent is not None:
+        peer, parent = parent.peer, parent.parent
+    return None if peer is LOCAL_PEER else peer.account
 
 
 def about_request() -> About | None:

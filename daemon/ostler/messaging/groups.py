@@ -17,6 +17,8 @@ HASTE = 0.0
 """Seconds that it waits while another one takes longer than that: the loop has waited enough."""
 _AT_ONCE = 8
 """Look-ups under way; users beyond that are looked up when they ask again."""
+_OF_ONE = 2
+"""Look-ups under way of one user, who may come with any of its groups as its own one."""
 _LIMIT = 4096
 
 Key = tuple[int, int]
@@ -25,9 +27,11 @@ Key = tuple[int, int]
 class _Lookup:
     """One look-up, until it is taken."""
 
-    __slots__ = ("began", "done", "groups")
+    __slots__ = ("began", "done", "groups", "late")
 
     def __init__(self) -> None:
+        self.late = False
+        """Whether somebody was judged without it."""
         self.began = time.monotonic()
         self.done = threading.Event()
         self.groups: frozenset[int] = frozenset()
@@ -40,10 +44,16 @@ class Groups:
 
     Args:
         find: Returns the groups of a peer's user; may take any time. On threads of its own.
+        on_found: Told of groups that came too late for somebody, on the thread of the look-up.
     """
 
-    def __init__(self, find: Callable[[Peer], frozenset[int]] | None = None) -> None:
+    def __init__(
+        self,
+        find: Callable[[Peer], frozenset[int]] | None = None,
+        on_found: Callable[[], None] | None = None,
+    ) -> None:
         self._find = find or groups_of
+        self._on_found = on_found or _nothing
         self._under_way: dict[Key, _Lookup] = {}
 
     def of(self, peer: Peer) -> frozenset[int] | None:
@@ -58,7 +68,9 @@ class Groups:
             if not lookup.done.wait(HASTE if overdue else PATIENCE):
                 _log.warning("the groups of %s take long to look up; it has its own one alone meanwhile", peer.name)
         if not lookup.done.is_set():
-            return None
+            lookup.late = True
+            if not lookup.done.is_set():  # once more: one that ends from here on tells of itself
+                return None
         del self._under_way[key]
         return lookup.groups
 
@@ -67,8 +79,8 @@ class Groups:
         return (peer.uid, peer.gid) in self._under_way
 
     def _begin(self, key: Key, peer: Peer) -> _Lookup | None:
-        running = sum(not each.done.is_set() for each in self._under_way.values())
-        if running >= _AT_ONCE:
+        running = [uid for (uid, _), each in self._under_way.items() if not each.done.is_set()]
+        if len(running) >= _AT_ONCE or running.count(peer.uid) >= _OF_ONE:
             return None
         if len(self._under_way) >= _LIMIT:  # found, and never asked for again
             self._under_way = {key: each for key, each in self._under_way.items() if not each.done.is_set()}
@@ -79,10 +91,16 @@ class Groups:
                 lookup.groups = self._find(peer)
             finally:
                 lookup.done.set()
+                if lookup.late:
+                    self._on_found()
 
         # A thread that hangs in there must not hold up the end of the process.
         threading.Thread(target=look, name=f"ostler-groups-{peer.uid}", daemon=True).start()
         return lookup
+
+
+def _nothing() -> None:
+    """Stand in until somebody wants to be told."""
 
 
 def groups_of(peer: Peer) -> frozenset[int]:

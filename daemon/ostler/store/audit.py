@@ -60,13 +60,25 @@ class AuditRecords:
         return numbers
 
     def trim(self, count: int, before: float) -> None:
-        """Remove all but the newest `count` entries, and those whose last time was `before` that wall time.
+        """Remove those whose last time was `before` that wall time, and of the others all but `count`.
 
+        Who made the most gives up its oldest first: nobody can have the entries of others removed by making many.
         Must run inside `store.write`.
         """
         database = _here()
         database.execute_sql("DELETE FROM audit WHERE last < ?", (before,))
-        database.execute_sql("DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?", (count,))
+        (total,) = database.execute_sql("SELECT count(*) FROM audit").fetchone()
+        if total <= count:
+            return
+        found = database.execute_sql("SELECT uid, key, count(*) FROM audit GROUP BY uid, key").fetchall()
+        most = level([number for _, _, number in found], count)
+        for uid, key, number in found:
+            if number > most:
+                database.execute_sql(
+                    "DELETE FROM audit WHERE number IN"
+                    " (SELECT number FROM audit WHERE uid = ? AND key = ? ORDER BY number LIMIT ?)",
+                    (uid, key, number - most),
+                )
 
     def list(
         self,
@@ -96,6 +108,17 @@ class AuditRecords:
             return _here().execute_sql(query, values).fetchall()  # type: ignore[no-any-return]  # peewee is untyped
 
         return [_entry(row) for row in reversed(self._store.read(read))]
+
+
+def level(counts: Sequence[int], room: int) -> int:
+    """Return the most that each may keep, so that all together keep no more than `room`."""
+    waiting = sorted(counts)
+    for place, count in enumerate(waiting):
+        share = room // (len(waiting) - place)
+        if count > share:
+            return share
+        room -= count
+    return max(counts, default=0)
 
 
 def read_offline(path: Path) -> Readable:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -21,7 +22,7 @@ from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
 from ostler.store.outage import Outage
 from ostler.store.readers import Readers
-from ostler.store.writer import Working, Writer
+from ostler.store.writer import Working, Writer, nobodys
 
 T = TypeVar("T")
 CORE = "ostler"
@@ -39,6 +40,7 @@ class Store:
         lock: The lock that is given back by `close`.
         connect: Makes connections; the argument says whether one for reading is wanted.
         backups: Where copies go before migrations.
+        account: Returns whose the work of this thread or task is; reads and writes of many are done by turns.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Store:
         lock: database.OwnerLock,
         connect: Callable[[bool], Database],
         backups: backup.Backups,
+        account: Callable[[], Hashable] = nobodys,
     ) -> None:
         self.path = path
         self._clock = clock
@@ -56,7 +59,10 @@ class Store:
         self._backups = backups
         self._readers = Readers(lambda: connect(True))
         self._reader_threads = WorkerPool("store-reader", 4)
-        self._writer = Writer(lambda: connect(False), lambda error: translate(error, path), clock, self)
+        self._account = account
+        self._writer = Writer(
+            lambda: connect(False), lambda error: translate(error, path), clock, self, account=account
+        )
 
     @classmethod
     def open(
@@ -68,6 +74,7 @@ class Store:
         busy_timeout: float = 5.0,
         backups: int = 5,
         migrations: Mapping[str, ModuleType | str] | None = None,
+        account: Callable[[], Hashable] = nobodys,
     ) -> Store:
         """Lock, open, check and migrate the database; make it if there is none. Blocks; any thread.
 
@@ -79,6 +86,7 @@ class Store:
             busy_timeout: Seconds to wait for another program that holds the database locked.
             backups: How many copies from before migrations are kept.
             migrations: The migrations of plugins: namespace to package; see `migrate`.
+            account: Returns whose the work of this thread or task is, None for the daemon's own.
 
         Raises:
             StoreInUse: Another daemon owns this state.
@@ -98,7 +106,7 @@ class Store:
         lock.take()
         try:
             database.create_file(path)
-            store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock))
+            store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
             store._prepare({CORE: core, **(migrations or {})})
             store._writer.start()
         except BaseException:
@@ -206,7 +214,7 @@ class Store:
 
     async def aread(self, fn: Callable[[], T]) -> T:
         """Do what `read` does on a thread for it, for `async def` callers that read much."""
-        return await self._reader_threads.run(lambda: self.read(fn), label="read")
+        return await self._reader_threads.run(lambda: self.read(fn), label="read", client=self._account())
 
     def kv(self, namespace: str) -> KeyValue:
         """Return the key-value store of a namespace."""
@@ -254,7 +262,7 @@ class Store:
 
     async def acheck(self) -> list[str]:
         """Do what `check` does, on the loop."""
-        return await self._reader_threads.run(self.check, label="check the database")
+        return await self._reader_threads.run(self.check, label="check the database", client=self._account())
 
     def backup(self, path: Path) -> Path:
         """Copy the database to a file that is not there yet; work goes on meanwhile. Blocks; any thread.
@@ -268,7 +276,8 @@ class Store:
 
     async def abackup(self, path: Path) -> Path:
         """Do what `backup` does, on the loop."""
-        return await self._reader_threads.run(lambda: self.backup(path), label="copy the database")
+        work = partial(self.backup, path)
+        return await self._reader_threads.run(work, label="copy the database", client=self._account())
 
     def close(self, timeout: float = 10.0) -> str:
         """Finish the writes that wait, close all connections, give the lock back. Harmless when done twice.

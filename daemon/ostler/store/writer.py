@@ -8,9 +8,10 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
+from ostler.aio.fair import FairQueue
 from ostler.aio.pool import contained
 from ostler.clock import Clock
 from ostler.errors import Busy, StoreError, StoreUnavailable
@@ -19,6 +20,13 @@ from ostler.store.failures import is_trouble
 from ostler.store.outage import Outage
 
 T = TypeVar("T")
+
+
+def nobodys() -> Hashable:
+    """Say that all work is the daemon's own."""
+    return None
+
+
 _log = logging.getLogger(__name__)
 
 GROUP_SECONDS = 0.05
@@ -89,6 +97,7 @@ class Writer:
         clock: The source of time.
         owner: What the sessions of the jobs belong to.
         queue_limit: The most jobs that wait, urgent ones aside; one more is refused.
+        account: Returns whose the work of this thread or task is, None for the daemon's own: jobs are taken by turns.
     """
 
     def __init__(
@@ -99,14 +108,15 @@ class Writer:
         owner: object,
         *,
         queue_limit: int = 20_000,
+        account: Callable[[], Hashable] = nobodys,
     ) -> None:
         self._connect = connect
         self._translate = translate
         self._clock = clock
         self._owner = owner
-        self._queue_limit = queue_limit
+        self._account = account
         self._urgent: deque[Job] = deque()
-        self._normal: deque[Job] = deque()
+        self._normal: FairQueue[Job] = FairQueue(queue_limit)
         self._changed = threading.Condition()
         self._closed = False
         self._waiting = False
@@ -202,19 +212,21 @@ class Writer:
         return f"{working.label} for {working.seconds:.1f} s" if working else "the end of its thread"
 
     def _put(self, job: Job) -> None:
+        account = None if job.urgent else self._account()
         with self._changed:
             if self._closed:
                 raise StoreUnavailable("the store is closed", hint="the daemon is being stopped")
             if job.urgent:
                 self._urgent.append(job)
-            elif len(self._normal) >= self._queue_limit:
+            elif not self._normal.room(account):
+                share = "" if len(self._normal) >= self._normal.limit else ", and this caller has its share of them"
                 raise Busy(
-                    f"{len(self._normal)} writes wait for the database",
+                    f"{len(self._normal)} writes wait for the database{share}",
                     hint="try again in a second; if it lasts, look at `ostler status`",
                     retry_after=1.0,
                 )
             else:
-                self._normal.append(job)
+                self._normal.put(account, job)
             if self._waiting:
                 self._changed.notify()
 
@@ -271,14 +283,15 @@ class Writer:
         return database
 
     def _take(self, group: list[Job], began: float) -> Job | None:
-        """Return the next job of the group, None when it is to be committed. Deques pop safely without the lock."""
+        """Return the next job of the group, None when it is to be committed."""
         if self._urgent:
-            return self._urgent.popleft()
+            return self._urgent.popleft()  # a deque pops safely without the lock
         if group and group[-1].urgent and not group[0].urgent:
             return None  # a heartbeat came in the middle: it need not wait for more than this
         if not self._normal or len(group) >= GROUP_JOBS or self._clock.monotonic() - began > GROUP_SECONDS:
             return None
-        return self._normal.popleft()
+        with self._changed:
+            return self._normal.pop()
 
     def _take_all(self) -> list[Job]:
         with self._changed:

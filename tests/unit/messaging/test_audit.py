@@ -266,3 +266,19 @@ def test_who_is_refused_before_there_is_a_request_is_kept_and_cannot_fill_the_lo
     book.clock.advance(WINDOW + 1)
     book.log.refused(EVE, "ostler", "connect", no)
     assert book.flushed()[-1].times == 1
+
+
+def test_many_kinds_of_refusals_of_one_do_not_end_the_count_of_another(book, monkeypatch) -> None:
+    book.log.record(call(admitted=False, peer=EVE), NotPermitted("no"))
+    for number in range(5000):
+        kind = type(f"Refused{number}", (NotPermitted,), {})
+        book.log.record(call(admitted=False), kind("no"))
+    book.log.record(call(admitted=False, peer=EVE), NotPermitted("no"))
+    assert [row.times for row in book.flushed() if row.uid == EVE.uid] == [2]
+    assert sum(map(len, book.log._windows.values())) <= 257
+
+
+def test_those_who_are_refused_are_counted_apart_for_a_bounded_number_of_them(book) -> None:
+    for uid in range(3000):
+        book.log.record(call(admitted=False, peer=Peer(uid, uid, 1, f"uid {uid}")), NotPermitted("no"))
+    assert len(book.log._windows) <= 1024

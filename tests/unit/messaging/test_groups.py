@@ -101,3 +101,24 @@ def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(on_bench, datab
                 await asyncio.sleep(0.001)
 
     on_bench(test)
+
+
+def test_one_user_with_many_groups_does_not_take_all_look_ups(database):
+    groups = Groups(database.find)
+    for gid in range(20):
+        groups.of(Peer(1000, gid, 1, "uid 1000"))
+    assert database.asked == [1000, 1000]
+    groups.of(EVE)
+    until(lambda: database.asked == [1000, 1000, 1001])
+
+
+def test_groups_that_come_late_are_told_of_once(database):
+    told = []
+    groups = Groups(database.find, lambda: told.append(threading.current_thread().name))
+    assert groups.of(BOB) is None
+    assert told == []
+    database.answers.set()
+    until(lambda: told == ["ostler-groups-1000"])
+    assert groups.of(BOB) == frozenset({50, 1000})
+    assert groups.of(EVE) == frozenset({50, 1001})
+    assert len(told) == 1, "nobody had to do without those"

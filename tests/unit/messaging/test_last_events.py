@@ -35,3 +35,16 @@ def test_an_event_that_would_push_out_the_others_is_not_kept_nor_is_what_it_took
     last.put(b"big", b"x" * 10_001)
     assert last.fitting([b""]) == [b"x"]
     assert last.stats == (1, 1)
+
+
+def test_a_topic_with_ever_new_names_does_not_push_out_the_events_of_another():
+    last = LastEvents(10, 10_000, "node1")
+    last.put(b"lamp.node1.on", b"precious")
+    for number in range(500):
+        last.put(b"noise.node1.n%d" % number, b"x")
+    assert last.fitting([b"lamp."]) == [b"precious"]
+    assert last.stats[0] == 10
+    for number in range(500):
+        last.put(b"noise.node1.n%d" % number, b"x" * 1200)
+    assert last.fitting([b"lamp."]) == [b"precious"]
+    assert last.stats[1] <= 10_000

@@ -1,9 +1,10 @@
 """The audit log as it is kept."""
 
+import msgspec
 import pytest
 
 from ostler.store import AuditRecords, Store
-from ostler.store.audit import read_offline
+from ostler.store.audit import level, read_offline
 from ostler.types import AuditEntry
 
 
@@ -89,3 +90,21 @@ def test_it_is_read_without_a_daemon_and_nothing_is_changed(tmp_path) -> None:
     offline = AuditRecords(read_offline(path))
     assert [row.number for row in offline.list()] == [1]
     assert path.read_bytes() == before
+
+
+def test_one_with_many_entries_does_not_have_those_of_others_removed(opened, records) -> None:
+    others = [msgspec.structs.replace(entry(float(uid)), uid=uid, who=f"uid {uid}") for uid in (1, 2, 2)]
+    keep(opened, records, *others, *(entry(float(at)) for at in range(100, 200)))
+    opened.write(lambda: records.trim(10, 0.0))
+    left = records.list(limit=100)
+    assert [row.uid for row in left if row.uid != 1000] == [1, 2, 2]
+    assert [row.at for row in left if row.uid == 1000] == [float(at) for at in range(193, 200)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "room", "most"),
+    [([3, 2], 10, 3), ([], 10, 0), ([100], 10, 10), ([100, 1, 2], 10, 7), ([100, 100, 1], 11, 5), ([5, 5, 5], 2, 0)],
+)
+def test_the_most_that_each_may_keep(counts, room, most) -> None:
+    assert level(counts, room) == most
+    assert sum(min(count, most) for count in counts) <= room

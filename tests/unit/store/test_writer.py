@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import contextvars
 import logging
 import sqlite3
 import subprocess
@@ -416,3 +417,27 @@ def test_a_group_that_fails_for_another_reason_is_logged(table, caplog):
     with pytest.raises(StoreError):
         table.write(lambda: execute("COMMIT"))
     assert "a group of 1 writes failed" in caplog.text
+
+
+def test_writes_are_taken_by_turns_of_those_whose_they_are_and_nobody_fills_the_queue(path, store, clock):
+    whose = contextvars.ContextVar("whose", default=None)
+    writer = Writer(
+        lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=10, account=whose.get
+    )
+    order = []
+
+    async def fill():
+        whose.set("greedy")
+        greedy = [asyncio.ensure_future(writer.awrite(lambda: order.append("greedy"))) for _ in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="this caller has its share"):
+            await writer.awrite(lambda: None)
+        whose.set("modest")
+        modest = asyncio.ensure_future(writer.awrite(lambda: order.append("modest")))
+        await asyncio.sleep(0)
+        writer.start()
+        await asyncio.gather(modest, *greedy)
+
+    asyncio.run(fill())
+    assert order == ["greedy", "modest", *["greedy"] * 4]
+    assert writer.close(10) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -204,7 +205,10 @@ class Journal:
 
     def _wake(self) -> None:
         if self._worker is None and not self._closed:
-            self._worker = asyncio.get_running_loop().create_task(self._work(), name="journal of events")
+            # Not in the name of whose request published the first event: the journal is the daemon's own work.
+            self._worker = asyncio.get_running_loop().create_task(
+                self._work(), name="journal of events", context=contextvars.Context()
+            )
             self._worker.add_done_callback(_say_why)
 
     async def _work(self) -> None:

@@ -123,7 +123,7 @@ class Publisher:
         self.refused = 0
         self.on_refused: OnRefused = ignore_refused
         self.garbage: Counter[str] = Counter()
-        self.last = LastEvents(*(limits or EventLimits()))
+        self.last = LastEvents(*(limits or EventLimits()), host)
         self.journal: Keeper | None = None
         self.journaled: Callable[[str], bool] = _none
         self._clock = clock
