@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ostler.cli import failures, session
+from ostler.cli import failures, session, streams
 from ostler.cli.arguments import Arguments, take_apart
 from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL, NotRunning
@@ -32,7 +32,7 @@ def run_command(
         connect: Makes clients; a test hands in a fake.
         now: Tells the wall time.
     """
-    _take_any_text()
+    streams.prepare()
     arguments = take_apart(argv)
     try:
         code = _run(arguments, Session(environ=environ, connect=connect, now=now))
@@ -58,13 +58,20 @@ def _run(arguments: Arguments, bare: Session) -> int:
     )
     with session.using(chosen):
         try:
-            code = _quick(chosen, arguments.rest)
-            return _typed(arguments.rest) if code is None else code
+            if arguments.rest[:1] == ["run"]:  # its output is the log, which has its own door
+                return _verb(chosen, arguments.rest)
+            with streams.safe_streams(json=chosen.json):
+                return _verb(chosen, arguments.rest)
         except NotRunning as error:
             # The client knows an address; a plain `ostler run` would be another daemon. One elsewhere has its own hint.
             if chosen.root is not None and "`ostler run`" in error.hint:
                 error.hint = f"start it with `ostler --root {chosen.root} run`"
             raise
+
+
+def _verb(chosen: Session, words: list[str]) -> int:
+    code = _quick(chosen, words)
+    return _typed(words) if code is None else code
 
 
 def _remote(arguments: Arguments, environ: Mapping[str, str]) -> Remote | None:
@@ -113,11 +120,3 @@ def _seconds(text: str | None) -> float | None:
     from ostler.config.units import parse_seconds
 
     return parse_seconds(text)
-
-
-def _take_any_text() -> None:
-    # In a bare environment stdout may know ASCII only; a name with an umlaut must not end the command.
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")

@@ -10,9 +10,14 @@ from typing import Any
 
 from ostler.cli.words import printable
 from ostler.errors import FAILED, USAGE, ConfigurationError, OstlerError
+from ostler.printable import printable_lines
 
 _PLACE = re.compile(r"\S.*?:\d+:\d+: ")
 """A problem with its place; one that a daemon sent has it in its text."""
+
+_LINE_LIMIT = 4000
+_MOST_LINES = 200
+"""So much of an error is shown to people; with `--json` all of it is."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -33,7 +38,7 @@ def report(error: BaseException, *, json: bool, environ: Mapping[str, str]) -> i
     if environ.get(TRACEBACK):
         import traceback
 
-        _print("".join(traceback.format_exception(error)).rstrip("\n"))
+        _print(printable_lines("".join(traceback.format_exception(error)).rstrip("\n")))
     if json:
         from ostler.cli.output import to_json
 
@@ -88,16 +93,21 @@ def _usage(error: BaseException, message: str) -> dict[str, Any]:
 
 def _lines(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("bare"):  # a group without a verb: the message is its help
-        return str(facts["message"]).splitlines()
-    problems = [": ".join(filter(None, problem.values())) for problem in facts.get("problems") or []]
-    if len(problems) > 1 or any(map(_PLACE.match, problems)):
-        lines = problems
+        return printable_lines(str(facts["message"])).split("\n")
+    problems = facts.get("problems") or []
+    if len(problems) > 1 or any(_PLACE.match(_problem(each)) for each in problems):
+        # What a daemon sent has no place of its own: set off, it cannot read as a line of ours.
+        lines = [_problem(each) if each["where"] else f"  {_problem(each)}" for each in problems[:_MOST_LINES]]
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines.append(f"ostler: {count} in the configuration")
     else:
-        lines = f"ostler: {facts['message']}".splitlines()
-    hints = [f"hint: {line}" for line in str(facts["hint"]).splitlines()]
-    return [printable(line) for line in (*lines, *hints)]
+        lines = [f"ostler: {facts['message']}"]
+    hints = [f"hint: {line}" for line in str(facts["hint"]).splitlines()[:_MOST_LINES]]
+    return [printable(line, _LINE_LIMIT) for line in (*lines, *hints)]
+
+
+def _problem(problem: Mapping[str, str]) -> str:
+    return ": ".join(filter(None, problem.values()))
 
 
 def _print(text: str) -> None:

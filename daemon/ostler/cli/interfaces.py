@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.cli import kit
 from ostler.errors import InvalidInput, NotFound, joined
+from ostler.printable import printable_json
 
 if TYPE_CHECKING:
     from ostler.plugins import PluginHost
@@ -44,9 +45,9 @@ def write(interface: dict[str, Any], output: Path | None) -> None:
     """Write an interface to a file, or to the screen."""
     from ostler.messaging.interface import as_text
 
-    text = as_text(interface)
+    text = printable_json(as_text(interface))
     if output is None:
-        print(text, end="")  # noqa: T201 - it is a file's content, and goes out unchanged
+        print(text, end="")  # noqa: T201 - it is a file's content
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def confirm(question: str, *, yes: bool = False) -> None:
         return
     if not sys.stdin or not sys.stdin.isatty():
         raise InvalidInput(f"not done without being asked: {question}", hint="say `--yes` where nobody can answer")
-    print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
+    print(f"{printable(question)}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise InvalidInput(f"not done: {question}")
 

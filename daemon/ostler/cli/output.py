@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from ostler.cli import session
-from ostler.cli.words import printed_width, text_of
+from ostler.cli.streams import behind
+from ostler.cli.words import printable, printed_width, text_of
+from ostler.errors import InvalidInput
+from ostler.printable import printable_json, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _GAP = "  "
+CELL_LIMIT = 32_768
+"""The most characters of one cell; laying out more takes a terminal table seconds. `--json` has all of it."""
+_DRAWN_ROWS = 2000
+"""The most rows that are laid out for a terminal; more are aligned as in a pipe, which is much faster."""
 _STYLES = {
     "up": "green", "ready": "green", "loaded": "green", "well": "green",
     "starting": "yellow", "initialising": "yellow", "degraded": "yellow", "draining": "yellow", "disabled": "yellow",
@@ -34,6 +41,10 @@ class Column(NamedTuple):
     value: str | Callable[[Any], object] = ""
     right: bool = False
 
+    def cell(self, row: object, index: int) -> str:
+        """Return this column's text for a row as it is shown: `printable`, and no longer than `CELL_LIMIT`."""
+        return shortened(self.of(row, index), CELL_LIMIT)
+
     def of(self, row: object, index: int) -> str:
         """Return this column's text for a row; `index` counts for rows that are plain sequences."""
         if callable(self.value):
@@ -53,7 +64,7 @@ def json_wanted() -> bool:
 
 def on_terminal(stream: TextIO | None = None) -> bool:
     """Return whether a stream (stdout by default) is a terminal that can do more than print lines."""
-    stream = stream or sys.stdout
+    stream = behind(stream or sys.stdout)
     term = session.current().environ.get("TERM", "")
     try:
         return term not in ("", "dumb", "unknown") and stream.isatty()
@@ -62,14 +73,14 @@ def on_terminal(stream: TextIO | None = None) -> bool:
 
 
 def say(text: str = "") -> None:
-    """Print a line for people on stdout; nothing with `--json`."""
+    """Print one line for people on stdout, `printable`; nothing with `--json`."""
     if not json_wanted():
-        print(text)  # noqa: T201 - the command's output
+        print(printable(text))  # noqa: T201 - the command's output
 
 
 def warn(text: str) -> None:
-    """Print a line for people on stderr, in every mode."""
-    print(text, file=sys.stderr)  # noqa: T201 - the command's output
+    """Print one line for people on stderr, `printable`, in every mode."""
+    print(printable(text), file=sys.stderr)  # noqa: T201 - the command's output
 
 
 def emit(value: object) -> None:
@@ -106,18 +117,42 @@ def _field_names(value: Any) -> list[str]:
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON text.
+    r"""Return a value as JSON text, in which what is not `printable` is escaped (`\u202e`).
 
     Args:
         value: Anything msgspec can encode; what it cannot becomes text.
         indent: Spaces for each level, 0 for one line; by default 2 for a terminal and one line for a pipe.
+
+    Raises:
+        InvalidInput: Lists and tables lie too deep in each other.
     """
     import msgspec
 
     if indent is None:
         indent = 2 if on_terminal() else 0
-    text = msgspec.json.encode(value, enc_hook=str)
-    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
+    try:
+        text = _encoded(value)
+        return printable_json((msgspec.json.format(text, indent=indent) if indent else text).decode())
+    except RecursionError:
+        raise InvalidInput("the value has lists and tables too deep in each other to be shown as JSON") from None
+
+
+def _encoded(value: object) -> bytes:
+    import msgspec
+
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:  # half of a surrogate pair: a file name that is no UTF-8 has some
+        return msgspec.json.encode(_whole(msgspec.to_builtins(value, enc_hook=str)))
+
+
+def _whole(value: object) -> object:
+    """Return a value in which halves of surrogate pairs are written as escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: str = "") -> None:
@@ -136,9 +171,9 @@ def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: s
     if not listed and empty and on_terminal():
         print(empty)  # noqa: T201 - the command's output
         return
-    titles = [head.title.upper() for head in heads]
-    cells = [[head.of(row, index) for index, head in enumerate(heads)] for row in listed]
-    if on_terminal():
+    titles = [printable(head.title.upper()) for head in heads]
+    cells = [[head.cell(row, index) for index, head in enumerate(heads)] for row in listed]
+    if on_terminal() and len(cells) <= _DRAWN_ROWS:
         _rich_table(titles, cells, heads)
     else:
         print("\n".join(aligned([titles, *cells], [head.right for head in heads])))  # noqa: T201 - the command's output
@@ -157,23 +192,23 @@ def show_fields(value: object, *, names: Sequence[str | Column] = ()) -> None:
     fields = [name if isinstance(name, Column) else Column(name) for name in names or _field_names(value)]
     if not fields:
         return
-    pairs = [[field.title.replace("_", " "), field.of(value, 0)] for field in fields]
-    if on_terminal():
+    pairs = [[printable(field.title.replace("_", " "), CELL_LIMIT), field.cell(value, 0)] for field in fields]
+    if on_terminal() and len(pairs) <= _DRAWN_ROWS:
         _rich_fields(pairs)
     else:
         print("\n".join(aligned(pairs, [False, False])))  # noqa: T201 - the command's output
 
 
 def heading(text: str) -> None:
-    """Print a heading above a table: bold on a terminal, nothing with `--json`."""
+    """Print a heading above a table, `printable`: bold on a terminal, nothing with `--json`."""
     if json_wanted():
         return
     if on_terminal():
         from rich.text import Text
 
-        console().print(Text(text, style="bold"))
+        console().print(Text(printable(text), style="bold"))
     else:
-        print(text)  # noqa: T201 - the command's output
+        print(printable(text))  # noqa: T201 - the command's output
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
@@ -190,10 +225,10 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """Return a rich console; only for a terminal."""
+    """Return a rich console; only for a terminal, and for texts that are `printable`: it writes around the escapes."""
     from rich.console import Console
 
-    return Console(file=stream or sys.stdout, highlight=False, emoji=False, markup=False, soft_wrap=False)
+    return Console(file=behind(stream or sys.stdout), highlight=False, emoji=False, markup=False, soft_wrap=False)
 
 
 def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Sequence[Column]) -> None:

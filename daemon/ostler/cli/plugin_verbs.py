@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ostler.cli.words import printable
 from ostler.errors import PluginError, describe, joined
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "ostler.commands"
+_LINE_LIMIT = 500
+"""The most characters of what a distribution says of itself in `ostler --help`."""
 
 
 def installed() -> list[EntryPoint]:
@@ -47,7 +50,7 @@ class PluginVerbs:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return a line of help for each verb: the summary of the distribution that brings it; nothing is imported."""
-        return [(name, _summary(points)) for name, points in self._points.items()]
+        return [(printable(name), printable(_summary(points), _LINE_LIMIT)) for name, points in self._points.items()]
 
     def load(self, name: str) -> Any:
         """Import a verb and return its typer app; None when no plugin brings it.

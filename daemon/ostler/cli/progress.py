@@ -13,6 +13,8 @@ from ostler.cli.words import printable
 if TYPE_CHECKING:
     from ostler.messaging.context import Progress
 
+_TEXT_LIMIT = 200
+"""The most characters of what a report says beside the bar."""
 OnProgress = Callable[["Progress"], None]
 
 
@@ -57,7 +59,7 @@ class _Bar:
             self._task,
             completed=how_far.done,
             total=how_far.total or None,
-            description=printable(how_far.text or self._label),
+            description=printable(how_far.text or self._label, _TEXT_LIMIT),
         )
 
     def _open(self) -> None:
@@ -67,7 +69,7 @@ class _Bar:
             TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         self._bar = Progress(*columns, console=console(sys.stderr), transient=True)
-        self._task = self._bar.add_task(self._label, total=None)
+        self._task = self._bar.add_task(printable(self._label, _TEXT_LIMIT), total=None)
         self._bar.start()
 
     def close(self) -> None:

@@ -47,9 +47,15 @@ is left alone.
 
 On a terminal: tables, and a bar while a long call reports its progress. In a pipe, or on a terminal that can only
 print lines (`TERM` unset or `dumb`): the same words as aligned plain text, without colours or boxes. A table without
-rows is a sentence on a terminal and the bare header in a pipe. `NO_COLOR` is respected. Control characters in what
-services say are shown as escapes. Errors go to stderr, as `ostler: message` and `hint:` lines; there is no traceback,
-unless `{TRACEBACK}` is set.
+rows is a sentence on a terminal and the bare header in a pipe. `NO_COLOR` is respected. Errors go to
+stderr, as `ostler: message` and `hint:` lines; there is no traceback, unless `{TRACEBACK}` is set.
+
+What services, other hosts, plugins and files say is never trusted with the terminal. Control characters, line breaks
+in a name or reason, changes of the direction of writing, and what cannot be seen are shown as escapes (`\\x1b`, `\\n`,
+`\\u202e`), and nothing is taken for markup. In JSON they are JSON's own escapes, so that a program reads what was
+sent. A cell has at most 32,768 characters, a line of an error 4,000, and says how many there were; `--json` has all
+of it. Problems that a daemon reports are set off by two spaces. This holds for verbs of plugins as well: stdout and
+stderr are guarded while a verb runs, and are no terminal for libraries that would colour what they print.
 
 ## Exit codes
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Mapping
 from enum import Enum
 
+from ostler.printable import printable as escaped
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {9: " ", 10: " ", 13: " "}
+_DEEPEST = 64
+"""So many lists and tables within each other are shown; a terminal could not show more anyway."""
 
 
 def human_size(size: float) -> str:
@@ -57,34 +60,40 @@ def human_time(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else "-"
 
 
-def text_of(value: object) -> str:
-    """Return any value as one line: `yes` and `no`, `-` for nothing, lists with commas, no control characters.
-
-    What comes from a service or plugin is not trusted to leave a terminal alone, so that control characters are shown
-    as escapes.
-    """
+def text_of(value: object, deepest: int = _DEEPEST) -> str:
+    """Return any value as one line: `yes` and `no`, `-` for nothing, lists with commas, all of it `printable`."""
     if isinstance(value, Enum):
         value = value.value
     if value is None or (isinstance(value, str | list | tuple | dict) and not value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _text(value)
+    return _text(value, deepest)
 
 
-def _text(value: object) -> str:
+def _text(value: object, deepest: int) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
+    if not deepest and isinstance(value, Mapping | list | tuple | set | frozenset):
+        return "…"
     if isinstance(value, Mapping):
-        return ", ".join(f"{text_of(key)}={text_of(item)}" for key, item in value.items())
+        pairs = ((text_of(key), text_of(item, deepest - 1)) for key, item in value.items())
+        return ", ".join(f"{key}={item}" for key, item in pairs)
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(text_of(item) for item in value)
+        return ", ".join(text_of(item, deepest - 1) for item in value)
     return printable(str(value))
 
 
-def printable(text: str) -> str:
-    """Return text without control characters: line ends and tabs become spaces, the rest escapes in hexadecimal."""
-    return text.translate(_CONTROL)
+def printable(text: str, limit: int = 0) -> str:
+    r"""Return a text as one line that leaves a terminal alone: tabs become spaces, what else is not shown `\n`, `\x1b`.
+
+    Args:
+        text: What somebody else wrote: a name, a reason, a result.
+        limit: The most characters that are kept; 0 for all.
+    """
+    if text.isascii() and text.isprintable() and not limit:
+        return text
+    return escaped(text.replace("\t", " "), limit)
 
 
 def printed_width(text: str) -> int:

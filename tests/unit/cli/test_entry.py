@@ -62,7 +62,7 @@ def test_every_problem_of_a_configuration_is_a_line_with_its_place(ostler: Any, 
 
 def test_one_problem_with_its_place_is_a_line_of_its_own(ostler: Any, client: Any) -> None:
     client.answers["ostler", "reload"] = ConfigurationError([Problem("", "/etc/a.toml:3:1: no TOML")])
-    assert ostler("reload").err == "/etc/a.toml:3:1: no TOML\nostler: one problem in the configuration\n"
+    assert ostler("reload").err == "  /etc/a.toml:3:1: no TOML\nostler: one problem in the configuration\n"
 
 
 def test_an_error_of_the_system_names_the_file(ostler: Any, client: Any) -> None:

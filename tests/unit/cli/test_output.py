@@ -3,13 +3,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from ostler.cli import kit, session
+from ostler.errors import InvalidInput
 
 
 class Lamp(msgspec.Struct):
@@ -111,3 +114,52 @@ def test_say_and_heading_are_for_people() -> None:
     assert shown(lambda: kit.heading("Lamps")) == "Lamps\n"
     assert shown(lambda: kit.heading("Lamps"), terminal=True).strip() == "Lamps"
     assert shown(lambda: kit.heading("Lamps"), json=True) == ""
+
+
+EVIL = "A\x1b[2J\x9b31m\x7f\u202egnp\u2066\r\nFORGED\x85\u2028[red]X[/red]"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_function_of_the_kit_shows_what_somebody_else_wrote_as_it_is(terminal: bool) -> None:
+    functions: list[Callable[[], None]] = [
+        lambda: kit.say(EVIL),
+        lambda: kit.heading(EVIL),
+        lambda: kit.emit(EVIL),
+        lambda: kit.emit([EVIL]),
+        lambda: kit.emit({EVIL: {EVIL: [EVIL]}}),
+        lambda: kit.emit([{EVIL: EVIL}, {EVIL: EVIL}]),
+        lambda: kit.show_table([{"a": EVIL}], [kit.Column(EVIL, "a"), "a"]),
+        lambda: kit.show_fields({EVIL: EVIL}),
+    ]
+    for show in functions:
+        out = shown(show, terminal=terminal)
+        assert not set(out) & set("\x1b\x9b\x7f\u202e\u2066\r\x85\u2028"), repr(out)
+        assert "[red]X[/red]" in out.replace("\n", "").upper().replace("RED", "red")
+        assert not any(line.startswith("FORGED") for line in out.splitlines())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_json_shows_it_as_escapes_and_means_the_same(terminal: bool) -> None:
+    out = shown(lambda: kit.emit({EVIL: EVIL}), json=True, terminal=terminal)
+    assert not set(out) & set("\x1b\x9b\x7f\u202e\u2066\r\x85\u2028")
+    assert json.loads(out) == {EVIL: EVIL}
+
+
+def test_a_file_name_that_is_no_utf_8_can_be_shown_as_json() -> None:
+    assert json.loads(kit.to_json({"file": os.fsdecode(b"a\xff"), "count": 1})) == {"file": "a\\udcff", "count": 1}
+
+
+def test_what_is_deep_in_itself_ends_in_words() -> None:
+    deep: list[object] = []
+    for _ in range(50_000):
+        deep = [deep]
+    assert kit.text_of(deep) == "…"
+    with pytest.raises(InvalidInput, match="too deep"):
+        kit.to_json(deep)
+
+
+def test_large_cells_and_many_rows_are_shown_in_bounded_time() -> None:
+    out = shown(lambda: kit.show_table([{"a": "x" * 10_000_000}], ["a"]), terminal=True)
+    assert "(10000000 characters)" in out.replace("\n", "")
+    out = shown(lambda: kit.show_table([{"a": number} for number in range(20_000)], ["a"]), terminal=True)
+    assert out.count("\n") == 20_001

@@ -80,7 +80,7 @@ def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answe
     assert ostler("reload") == (
         78,
         "",
-        "a.toml:1:1: x\nb.toml:2:2: y\nostler: 2 problems in the configuration\nhint: nothing was changed\n",
+        "  a.toml:1:1: x\n  b.toml:2:2: y\nostler: 2 problems in the configuration\nhint: nothing was changed\n",
     )
 
 
@@ -186,7 +186,7 @@ def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
 
     client.stream = stream
     assert ostler("call", "volume", "watch", "owner=x", "--timeout", "5") == (
-        0, 'a b\n{"name":"a","size":5}\n7\n-\n', ""
+        0, 'a\\nb\n{"name":"a","size":5}\n7\n-\n', ""
     )  # fmt: skip
     assert asked == [("volume", "watch", {"host": None, "timeout": 5.0, "owner": "x"})]
     assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'

@@ -51,7 +51,7 @@ def test_any_value_is_one_line(value: object, text: str) -> None:
 
 
 def test_control_characters_cannot_reach_the_terminal() -> None:
-    assert printable("a\x1b[31mb\nc\td\x07\x9b") == "a\\x1b[31mb c d\\x07\\x9b"
+    assert printable("a\x1b[31mb\nc\td\x07\x9b") == "a\\x1b[31mb\\nc d\\x07\\x9b"
 
 
 def test_wide_and_combining_characters_are_measured_as_they_print() -> None:

@@ -67,4 +67,4 @@ def _line_of(item: object) -> str:
 def _help_or_usage(context: typer.Context, wants_help: bool) -> None:
     if not wants_help:
         context.fail("TOPIC and METHOD are missing")
-    kit.say(context.get_help())
+    print(context.get_help())  # noqa: T201 - the command's output, of several lines
