@@ -215,7 +215,9 @@ class Control:
         """
         if self._dispatcher.is_described(topic, schema=schema):
             return self._dispatcher.describe(topic, schema=schema)
-        return await self._in_thread(lambda: self._dispatcher.describe(topic, schema=schema), f"describe {topic}")
+        return await self._maintenance.once(
+            f"describe {topic}", lambda: self._dispatcher.describe(topic, schema=schema), ctx.peer.account
+        )
 
     @exposed(role="viewer", changes=False)
     async def event_topics(self, ctx: Context) -> list[JournalTopic]:
