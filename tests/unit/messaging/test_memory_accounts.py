@@ -1,0 +1,72 @@
+"""What peers make the daemon hold."""
+
+import pytest
+
+from ostler.errors import Busy
+from ostler.messaging.memory_accounts import MemoryAccounts
+from ostler.types import Peer
+
+MIB = 1024 * 1024
+
+
+def account(accounts, uid, **options):
+    return accounts.open(uid, Peer(uid, uid, 1, f"uid {uid}"), **options)
+
+
+def fill(account_, step=MIB):
+    while account_.room(step):
+        account_.add(step)
+    return account_.held
+
+
+def test_one_alone_gets_half_and_there_is_always_some_for_another():
+    accounts = MemoryAccounts(96 * MIB)
+    assert fill(account(accounts, 1)) == 48 * MIB
+    assert fill(account(accounts, 2)) == 24 * MIB
+    assert fill(account(accounts, 3)) == 12 * MIB
+    assert accounts.held <= accounts.limit
+
+
+def test_who_may_do_everything_uses_all_and_some_more():
+    accounts = MemoryAccounts(96 * MIB)
+    fill(account(accounts, 1))
+    root = account(accounts, 0, privileged=True)
+    assert fill(root) == 48 * MIB + 32 * MIB
+
+
+def test_connections_of_one_user_share_an_account_which_is_forgotten_when_it_holds_nothing():
+    accounts = MemoryAccounts()
+    first, second = account(accounts, 1), account(accounts, 1)
+    assert first is second
+    first.add(10)
+    first.close()
+    second.close()
+    assert accounts.stats()["accounts"] == {"uid 1": 10}  # a request that goes on
+    first.release(10)
+    assert accounts.stats() == {"held": 0, "limit": accounts.limit, "refused": 0, "accounts": {}}
+    assert account(accounts, 1) is not first
+
+
+def test_a_refusal_says_who_holds_how_much_and_which_limit_it_is():
+    accounts = MemoryAccounts(10 * MIB)
+    mine = account(accounts, 1)
+    fill(mine)
+    error = mine.full("shop.sell")
+    assert isinstance(error, Busy)
+    assert error.message == (
+        "shop.sell was refused: uid 1 makes the daemon hold 5.0 MiB, all peers together 5.0 MiB of 10.0 MiB"
+    )
+    assert error.facts["limit"] == "max_memory"
+    assert accounts.stats()["refused"] == 1
+
+
+@pytest.mark.parametrize(("held", "calls"), [(8 * MIB, []), (40 * MIB, ["much", "freed"])])
+def test_when_much_was_held_and_is_not_any_more_somebody_is_told(held, calls):
+    told = []
+    accounts = MemoryAccounts(on_much=lambda: told.append("much"), on_freed=lambda: told.append("freed"))
+    mine = account(accounts, 1)
+    for _ in range(held // MIB):
+        mine.add(MIB)
+    for _ in range(held // MIB):
+        mine.release(MIB)
+    assert told == calls
