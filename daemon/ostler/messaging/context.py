@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ostler.bounds import TEXT_LIMIT, cut
 from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, DeadlineExceeded
 from ostler.types import LOCAL_PEER, Peer, Role
@@ -135,11 +136,13 @@ class Context:
         Args:
             done: How much is done, in bytes, steps or whatever the method counts.
             total: How much there is, 0 when that is not known.
-            text: What is being done now.
+            text: What is being done now; what is longer than 1,000 characters is cut.
 
         Raises:
             TypeError: An argument is of another type. Said here, where the mistake is, and not where it is sent.
         """
+        if isinstance(text, str):
+            text = cut(text, TEXT_LIMIT, self.secrets)
         _check_progress(done, total, text)
         self.last_progress = self._clock.monotonic()
         if self._on_progress is not None:
