@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ostler.bounds import TEXT_LIMIT, cut
+from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, cut
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, DeadlineExceeded
+from ostler.errors import CallCancelled, DeadlineExceeded, NotPermitted
 from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
@@ -42,13 +42,17 @@ class Context:
         clock: The source of time.
         on_progress: Receives each progress report, on the thread that made it.
 
+    `host` is the host in whose name the caller may report something: of another daemon that whose name its key has in
+    `[network.keys]`; this host for the daemon itself and for local callers with the role admin; empty for everybody
+    else. `check_host` refuses those who say they are another.
+
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
     `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the request that
     this one was made in, when both are served by this daemon.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "parent",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method", "parent",
         "peer", "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
@@ -70,6 +74,7 @@ class Context:
         self.peer = peer
         self.role = role
         self.deadline = deadline
+        self.host = ""
         self.trace = ""
         self.secrets: tuple[str, ...] = ()
         self.parent: Context | None = None
@@ -111,6 +116,27 @@ class Context:
                 self._on_cancel = [other for other in self._on_cancel or () if other is not told]
 
         return forget
+
+    def check_host(self, host: str) -> None:
+        """Refuse a caller that speaks for another host than its own; for methods by which hosts report of themselves.
+
+        Any thread. A context that was made by hand, as in a test or a periodic task, speaks for every host.
+
+        Args:
+            host: The host that the caller says it speaks for.
+
+        Raises:
+            NotPermitted: It is not the host whose key the caller has.
+        """
+        if host == self.host or (self.peer is LOCAL_PEER and not self.host):
+            return
+        where, mine = f"{self.topic}.{self.method}", f"only for {self.host}" if self.host else "for no host"
+        raise NotPermitted(
+            f"{self.peer.name} may not call {where} in the name of the host {cut(host, NAME_LIMIT)}, it speaks {mine}",
+            hint="who speaks for a host is its key: it stands in [network.keys] under the name that is `host` in its "
+            "[daemon]",
+            host=host, speaks_for=self.host, method=where,
+        )  # fmt: skip
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline (0 when it has passed), None when there is none. Any thread."""

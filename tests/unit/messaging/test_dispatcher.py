@@ -1,13 +1,15 @@
 import asyncio
 import threading
 
+import msgspec
 import pytest
 
 from ostler.aio import Inbox
 from ostler.clock import FakeClock
-from ostler.errors import Busy, Conflict, TargetNotFound
+from ostler.errors import Busy, Conflict, NotPermitted, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, exposed
 from ostler.messaging.envelope import CAST, FANOUT, VERSION, Accepted, Failure, Reply, Request, encode_request
+from ostler.messaging.local import LocalServiceClient
 from ostler.types import Peer
 
 
@@ -218,5 +220,55 @@ def test_a_topic_that_is_coming_is_told_from_one_that_failed_one_that_was_stoppe
         assert "there is no service 'shop'" in said()[1]
         bench.dispatcher.give_up("shop", "")
         assert said()[:2] == ("Draining", f"shop on {bench.dispatcher.host} has been stopped")
+
+    on_bench(test)
+
+
+class Desk:
+    @exposed(role="operator")
+    async def whose(self, ctx: Context) -> str:
+        return ctx.host
+
+    @exposed(role="operator")
+    async def speak(self, ctx: Context, on_host: str) -> None:
+        ctx.check_host(on_host)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        (Peer(0, 0, 1, "uid 0"), "here"),
+        (Peer(4003, 4003, 1, "uid 4003"), "here"),
+        (Peer(4001, 4001, 1, "uid 4001"), ""),
+        (Peer(name="key:node2", key="2" * 40), "node2"),
+        (Peer(name="key:boss", key="3" * 40), "boss"),
+    ],
+)
+def test_a_request_carries_the_host_for_which_its_caller_speaks(on_bench, peer, host):
+    async def test(bench):
+        bench.dispatcher.access = Access(
+            own_uid=0, operator=["4001", "key:node2"], admin=["4003", "key:boss"],
+            keys={"2" * 40: "node2", "3" * 40: "boss"},
+        )  # fmt: skip
+        bench.add("desk", Desk())
+        await bench.send_from_callback(encode_request(Request(VERSION, 1, "desk", "whose", {})), peer=peer)
+        (reply,) = bench.answers()
+        assert msgspec.msgpack.decode(reply.result) == host
+        for number, (name, right) in enumerate({"node1": False, host or "nobody": bool(host)}.items(), 2):
+            request = Request(VERSION, number, "desk", "speak", {"on_host": name})
+            await bench.send_from_callback(encode_request(request), peer=peer)
+            assert isinstance(bench.answers()[-1], Reply if right else Failure)
+        assert "may not call desk.speak in the name of the host node1" in bench.answers()[1].message
+
+    on_bench(test)
+
+
+def test_the_daemon_itself_speaks_for_its_own_host(on_bench):
+    async def test(bench):
+        bench.add("desk", Desk())
+        client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="other")
+        assert await client.acall("desk", "whose") == "here"
+        with pytest.raises(NotPermitted, match="in the name of the host node2"):
+            await client.acall("desk", "speak", on_host="node2")
 
     on_bench(test)

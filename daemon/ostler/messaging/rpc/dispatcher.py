@@ -25,7 +25,7 @@ from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
-from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer
+from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
@@ -184,6 +184,10 @@ class Dispatcher(Topics):
             request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
             deadline=deadline, clock=self.clock, on_progress=call.advance if request.flags & PROGRESS else None,
         )  # fmt: skip
+        if role is Role.ADMIN and not call.peer.key:
+            call.context.host = self.host
+        elif call.peer.key:
+            call.context.host = self.access.host_of(call.peer)
         if request.trace:
             call.context.trace = self._checked(request.trace)
         endpoint = self._endpoints.get(request.topic)
