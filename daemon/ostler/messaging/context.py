@@ -21,6 +21,14 @@ _registering = threading.Lock()
 """Held for the moment in which a list of those to be told is replaced; one for all, as it is never waited for long."""
 
 
+class Relayed(NamedTuple):
+    """What is called on another host on behalf of the caller of a request, and the role which that needs."""
+
+    host: str
+    where: str
+    role: Role
+
+
 class Progress(NamedTuple):
     """How far a call is: `done` of `total` in a unit of the method's choice (bytes, steps), `total` 0 when unknown."""
 
@@ -47,13 +55,14 @@ class Context:
     else. `check_host` refuses those who say they are another.
 
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
-    `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the request that
-    this one was made in, when both are served by this daemon.
+    `relayed` is there in a request that is passed on to another host: its caller has to keep the role for as long as it
+    lasts. `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the
+    request that this one was made in, when both are served by this daemon.
     """
 
     __slots__ = (
         "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method", "parent",
-        "peer", "request_id", "role", "secrets", "topic", "trace",
+        "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +87,7 @@ class Context:
         self.trace = ""
         self.secrets: tuple[str, ...] = ()
         self.parent: Context | None = None
+        self.relayed: Relayed | None = None
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress

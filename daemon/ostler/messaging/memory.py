@@ -242,6 +242,13 @@ class MemoryServerLink:
         end.deliver(data)
         return True
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.keep_only`."""
+        for number, end in list(self._ends.items()):
+            if not allowed(end.peer):
+                self._left(number)
+                end.lost()
+
     def hold(self) -> None:
         """See `ServerLink.hold`; it would save nothing here."""
 

@@ -91,6 +91,10 @@ class ServerLink(Protocol):
         """Send to one client; return False when it has gone. To one that does not read, the message is dropped."""
         ...
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of peers that are not allowed any more, after what was sent to them."""
+        ...
+
     def hold(self) -> None:
         """Keep what is sent from now on until `let_go`, if that saves something."""
         ...

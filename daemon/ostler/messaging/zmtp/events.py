@@ -128,9 +128,7 @@ class UnixEventLink:
 
     def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
         """See `EventLink.keep_only`."""
-        for subscriber in list(self.listener.clients.values()):
-            if subscriber.prefixes and not allowed(subscriber.peer):
-                subscriber.ended()
+        self.listener.keep_only(allowed)
 
     def close(self) -> None:
         """See `EventLink.close`."""

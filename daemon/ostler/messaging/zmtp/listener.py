@@ -177,6 +177,16 @@ class Listener(Generic[ClientT]):
         for client in clients.values():
             client.close()
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of peers that are not allowed any more; one who was nobody here may be somebody now."""
+        for client in list(self.clients.values()):
+            if not allowed(client.peer):
+                client.ended()
+            elif client.counts_as == _NOBODY and self.knows(client.peer):
+                self._of_process[_NOBODY] -= 1
+                client.counts_as = client.peer.pid
+                self._of_process[client.counts_as] += 1
+
     def gone(self, client: ClientT) -> None:
         """Forget a client that has gone."""
         if self.clients.pop(client.number, None) is not None:

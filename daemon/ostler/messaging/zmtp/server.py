@@ -80,6 +80,10 @@ class UnixServerLink:
         channel.write(frame(data))
         return True
 
+    def keep_only(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.keep_only`."""
+        self.listener.keep_only(allowed)
+
     def hold(self) -> None:
         """See `ServerLink.hold`."""
         self._held = {}
