@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RequestError,
         TargetNotFound,
         UnsupportedVersion,
+        check_length,
     )
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
@@ -66,6 +67,7 @@ _HOMES = {
         "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost", "DeadlineExceeded", "Draining",
         "DriverError", "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound",
         "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
+        "check_length",
     ],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
@@ -90,8 +92,8 @@ __all__ = [
     "NotFound", "NotPermitted", "NotRunning", "Notification",
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
-    "UnsupportedVersion", "Upgrade", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
-    "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "UnsupportedVersion", "Upgrade", "check_length", "current_trace", "exposed", "feature", "format_seconds",
+    "format_size", "hookimpl", "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 

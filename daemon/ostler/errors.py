@@ -46,9 +46,9 @@ those of the command.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
-Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
+from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, sendable, text_of
 
 WELL = 0
 FAILED = 1
@@ -64,7 +64,8 @@ class OstlerError(Exception):
     Args:
         message: One sentence: what happened, and to whom. No final full stop is needed.
         hint: What to do next, as a sentence of its own.
-        facts: What the error is about, for programs; values that msgpack knows, anything else is kept as text.
+        facts: What the error is about, for programs; values that msgpack knows, anything else is kept as text. They are
+            bounded in number, length and depth; see `ostler.bounds`.
     """
 
     exit_code: ClassVar[int] = FAILED
@@ -73,7 +74,7 @@ class OstlerError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.facts: dict[str, Fact] = {name: plain(value) for name, value in facts.items()}
+        self.facts: dict[str, Fact] = bounded_facts(facts)
 
     def __getattr__(self, name: str) -> Any:
         """Return a fact: `error.retry_after`. What an error has of its own (`message`, `hint`, `args`) goes first.
@@ -297,13 +298,51 @@ def wire_name(kind: type[OstlerError]) -> str:
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
+def check_length(what: str, text: str, most: int = TEXT_LIMIT) -> str:
+    """Return a text that others will be shown.
+
+    Args:
+        what: What it is, for the error: `the reason`.
+        text: The text, as somebody gave it.
+        most: The most characters it may have.
+
+    Raises:
+        InvalidInput: It has more.
+    """
+    if len(text) > most:
+        raise InvalidInput(
+            f"{what} has {len(text)} characters, the limit is {most}",
+            hint="say it in fewer",
+            size=len(text),
+            limit=most,
+        )
+    return text
+
+
+def _shown(error: OstlerError) -> tuple[str, str, dict[str, Fact]]:
+    """Return sentence, hint and facts in lengths that can be shown, whatever a plugin has set them to."""
+    message, hint = (text_of(text, MESSAGE_LIMIT) for text in (error.message, error.hint))
+    return message, hint, bounded_facts(error.facts)
+
+
 def to_wire(error: OstlerError) -> WireError:
-    """Return the error as it travels."""
+    """Return the error as it travels: what is too long is cut."""
+    message, hint, facts = _shown(error)
     if isinstance(error, RemoteError):  # passed on unchanged, so that a second hop does not lose the name
         original = str(error.facts.get("name", wire_name(RemoteError)))
-        return WireError((original, wire_name(RemoteError)), error.message, error.hint, error.facts)
+        return WireError((original, wire_name(RemoteError)), message, hint, facts)
     names = tuple(wire_name(kind) for kind in type(error).__mro__ if issubclass(kind, OstlerError))
-    return WireError(names, error.message, error.hint, error.facts)
+    return WireError(names, message, hint, facts)
+
+
+def shortest(error: OstlerError) -> OstlerError:
+    """Return an error of the same name with the beginning of its sentence alone, for a wire that takes little."""
+    short = type(error).__new__(type(error))
+    Exception.__init__(short, "")
+    name = error.facts.get("name") if isinstance(error, RemoteError) else None
+    short.message, short.hint = cut(text_of(error.message, MESSAGE_LIMIT), TEXT_LIMIT // 2), ""
+    short.facts = {} if name is None else {"name": name}
+    return short
 
 
 def from_wire(wire: WireError) -> OstlerError:
@@ -340,10 +379,10 @@ def _tree(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:
 
 
 def describe(error: BaseException) -> str:
-    """Return one line for any error: its sentence for ours, `Type: text` for others."""
+    """Return one line for any error, not too long: its sentence for ours, `Type: text` for others."""
     if isinstance(error, OstlerError):
-        return str(error)
-    text = str(error)
+        return sendable(cut(str(error), WHY_LIMIT))
+    text = text_of(error, WHY_LIMIT)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -910,3 +910,21 @@ def test_after_the_server_was_started_anew_the_next_call_works(world_of):
             assert await asyncio.to_thread(sync.call, "shop", "echo", text="b") == "b"
 
     asyncio.run(test())
+
+
+def test_a_peer_that_is_not_allowed_any_more_loses_its_connection(world_of):
+    async def test():
+        async with world_of() as world:
+            shop = Shop()
+            world.add("shop", shop)
+            client = world.client()
+            assert await client.call("shop", "echo", text="a") == "a"
+            world.server.link.disconnect_unless(lambda _peer: True)
+            assert await client.call("shop", "echo", text="b") == "b"
+            waiting = asyncio.ensure_future(client.call("shop", "await_"))
+            await asyncio.to_thread(shop.begun.wait, 5)
+            world.server.link.disconnect_unless(lambda _peer: False)
+            with pytest.raises(ConnectionLost):
+                await waiting
+
+    asyncio.run(test())

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostler import log
+from ostler.bounds import NAME_LIMIT
 from ostler.daemon.keeping import journal_page, journal_topics
 from ostler.daemon.maintenance import Maintenance
 from ostler.daemon.traffic import traffic_of
-from ostler.errors import Conflict, Draining, InvalidInput, NotFound
+from ostler.errors import Conflict, Draining, InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalTopic, Position
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from ostler.messaging.routing import Router
     from ostler.service import Runtime
     from ostler.store import Store
+
+_PATH_LIMIT = 4096
 
 
 class Control:
@@ -86,6 +89,7 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Return one service."""
+        _check_names(topic=topic, on_host=on_host)
         wanted = on_host or self._daemon.host
         for row in await self._runtime().rows():
             if (row.topic, row.host) == (topic, wanted):
@@ -102,6 +106,7 @@ class Control:
         """Keep schedulers from choosing a service; it goes on with what it has, and answers."""
         if not reason.strip():
             raise InvalidInput("a service is disabled with a reason", hint="say it with `--reason`")
+        check_length("the reason", reason)
         return await self._set_enabled(ctx, topic, on_host, enabled=False, reason=reason)
 
     async def _set_enabled(
@@ -127,12 +132,14 @@ class Control:
             topic: One topic, or `topic.namespace`; all when it is empty.
             major: The major version that is asked about; by default that of the newest service.
         """
+        _check_names(topic=topic)
         upgrades = self._runtime().upgrades
         return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
 
     @exposed(role="admin")
     async def service_drain(self, ctx: Context, topic: str, wait: float = 0.0) -> list[str]:
         """Have a service take no new work and wait for what is in flight; returns what was still running."""
+        _check_names(topic=topic)
         service = self._runtime().group.services.get(topic)
         if service is None:
             raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
@@ -153,12 +160,14 @@ class Control:
     @exposed(role="operator")
     async def periodic_run(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
         """Run a periodic task now."""
+        _check_names(service=service, task=task)
         self._runtime().periodic.run_now(service, task)
         return self._periodic(service, task)
 
     @exposed(role="operator")
     async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
         """Keep a periodic task from running, or let it run again."""
+        _check_names(service=service, task=task)
         self._runtime().periodic.pause(service, task, paused)
         return self._periodic(service, task)
 
@@ -181,6 +190,7 @@ class Control:
     @exposed(role="admin")
     async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
         """Set the level of a logger until the next reload (all of Ostler without a name); return what is in force."""
+        _check_names(level=level, logger=logger)
         return log.set_level(level, logger) if level else log.levels()
 
     @exposed(role="operator", changes=False)
@@ -197,7 +207,7 @@ class Control:
     @exposed(role="admin")
     async def db_backup(self, ctx: Context, path: str) -> str:
         """Write a consistent copy of the database to a new file, and return its path."""
-        target = Path(path)
+        target = Path(check_length("the path", path, _PATH_LIMIT))
         if not target.is_absolute():
             raise InvalidInput(f"{path} is not an absolute path", hint="the daemon has another folder than you")
         store = self._store()
@@ -213,6 +223,7 @@ class Control:
             topic: The topic; `ostler` is the daemon itself.
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
+        _check_names(topic=topic)
         if self._dispatcher.is_described(topic, schema=schema):
             return self._dispatcher.describe(topic, schema=schema)
         return await self._maintenance.once(
@@ -233,6 +244,8 @@ class Control:
             positions: For each topic the number after which to begin, with the epoch of the event that had it.
             limit: The most events at once, 1000 at most.
         """
+        for position in positions:
+            _check_names(topic=position.topic)
         return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
@@ -256,6 +269,8 @@ class Control:
         auditor = self._daemon.auditor
         if auditor is None:
             raise Draining("the daemon has no database yet", hint="see `ostler status` for what it waits for")
+
+        _check_names(who=who, method=method)
 
         def read() -> list[AuditEntry]:
             return auditor.records.list(who=who, method=method, since=since, failed=failed, limit=limit, after=after)
@@ -288,6 +303,7 @@ class Control:
             arguments: The method's arguments; texts may stand for numbers, booleans and structures.
             cast: Whether to return when the service there has accepted it.
         """
+        _check_names(on_host=on_host, topic=topic, method=method)
         ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0)
         result: Json = await self._router().relay(ctx, on_host, ask)
         return result
@@ -305,6 +321,7 @@ class Control:
             method: Its method.
             arguments: The method's arguments; texts may stand for numbers, booleans and structures.
         """
+        _check_names(on_host=on_host, topic=topic, method=method)
         async with await self._router().relay_stream(ctx, on_host, Ask(topic, method, arguments or {})) as stream:
             async for item in stream:
                 yield item
@@ -319,3 +336,9 @@ class Control:
         """Return when the start has come to its end; for scripts that start a daemon without systemd."""
         await asyncio.shield(self._daemon.started)
         return await self._daemon.status()
+
+
+def _check_names(**names: str) -> None:
+    """Refuse names that are too long: they stand in errors, in the log, in what others are shown."""
+    for argument, name in names.items():
+        check_length(f"`{argument}`", name, NAME_LIMIT)

@@ -25,7 +25,7 @@ from ostler.messaging.transport import EventLink, Limits, ServerLink, SocketMode
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from ostler.config.configuration import Configuration
@@ -51,7 +51,8 @@ class Messages:
 
     def __init__(self, configuration: Configuration, transport: Transport, clock: Clock, inbox: Inbox) -> None:
         options, host = configuration.messaging, configuration.daemon.host
-        access = access_of(configuration)
+        self._inbox = inbox
+        access = access_of(configuration, self._decided)
         self.transport = transport
         self.shares = transport.shares = PeerShares(
             DeficitRoundRobin(), MemoryAccounts(options.max_memory, map_large_buffers, trim_later)
@@ -59,7 +60,6 @@ class Messages:
         self.dispatcher = Dispatcher(
             access, clock, inbox, host=host, limits=limits_of(options), turns=self.shares.turns
         )
-        self._inbox = inbox
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
         self._store: Store | None = None
@@ -165,12 +165,11 @@ class Messages:
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, limits, keys and peers."""
-        access = access_of(configuration)
-        self.dispatcher.access = self.publisher.access = access
-        self.shares.memory.limit = configuration.messaging.max_memory
+        self.dispatcher.access = self.publisher.access = access_of(configuration, self._decided)
         self.dispatcher.set_policy(policy_of(configuration))
-        self.dispatcher.end_refused_streams()
-        self._apply_access(configuration)
+        self.shares.memory.limit = configuration.messaging.max_memory
+        if isinstance(self.transport, SocketModes):
+            self.transport.set_socket_mode(socket_mode_of(configuration))
         self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
         for server in self._servers():
@@ -179,19 +178,32 @@ class Messages:
             server.max_elements = configuration.messaging.max_elements
         if self.ports is not None:
             self.ports.apply(configuration)
+        self.judge_again()
         if self._store is not None:
             self.reach_peers(self._store, configuration)
         if self._keeping is not None:
             self._keeping.apply(configuration.events)
 
-    def _apply_access(self, configuration: Configuration) -> None:
-        """Have what stands judged anew: connections, and who may make one."""
-        if isinstance(self.transport, SocketModes):
-            self.transport.set_socket_mode(socket_mode_of(configuration))
-        knows = self.dispatcher.admission.knows
-        self._events_link.disconnect_unless(knows)
+    def judge_again(self) -> None:
+        """Judge everything again that somebody was allowed once and that goes on: whenever roles may have changed.
+
+        Requests under way (streams, what is relayed, what waits for its turn) are told why they end; then those who
+        have no role any more lose their connections, for calls and for events. One whose groups are being looked up is
+        left in peace until they are known.
+        """
+        access = self.dispatcher.access
+
+        def allowed(peer: Peer) -> bool:
+            return access.role_of(peer) is not None or access.undecided(peer)
+
+        self.dispatcher.judge_again()
+        self._events_link.disconnect_unless(allowed)
         for server in self._servers():
-            server.link.disconnect_unless(knows)
+            server.link.disconnect_unless(allowed)
+
+    def _decided(self) -> None:
+        """Take note, on the thread of a look-up, that somebody may be judged again."""
+        self._inbox.post(self.judge_again)
 
     def _servers(self) -> list[RpcServer]:
         return [self.server, *(self.ports.servers if self.ports is not None else ())]
@@ -282,11 +294,20 @@ def keeping_of(options: MessagingSection) -> Keeping:
     return Keeping(options.retry_answers, options.retry_size, options.retry_age, options.retry_grace)
 
 
-def access_of(configuration: Configuration) -> Access:
-    """Return who may do what; names that no user or group of this machine has are logged."""
+def access_of(configuration: Configuration, on_decided: Callable[[], None] | None = None) -> Access:
+    """Return who may do what; names that no user or group of this machine has are logged.
+
+    Args:
+        configuration: Whose `[access]` and `[network.keys]` these are.
+        on_decided: Told, on any thread, that somebody who was judged without its groups may be judged again.
+    """
     options = configuration.access
     access = Access(
-        viewer=options.viewer, operator=options.operator, admin=options.admin, keys=configuration.network.names()
+        viewer=options.viewer,
+        operator=options.operator,
+        admin=options.admin,
+        keys=configuration.network.names(),
+        on_decided=on_decided,
     )
     for name in access.unknown:
         what = "[network.keys] has no such key" if name.startswith("key:") else "this machine has no such user or group"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, cut
 from ostler.errors import OstlerError, describe
 from ostler.log.fields import fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
 from ostler.log.secrets import mask_deep, mask_text, mask_values, masked
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_TRACEBACK_LIMIT = 64_000
+_DUMP_LIMIT = 4_000_000
 _PLAIN = "\x1b[0m"
 # A name that somebody chose must not move the cursor, ring the bell or forge a line.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -30,7 +34,8 @@ def message_of(record: logging.LogRecord) -> str:
     error = _expected(record)
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
-    text = mask_text(mask_values(text, secrets_of(record)))
+    secrets = secrets_of(record)
+    text = mask_text(mask_values(cut(text, _limit_of(record), secrets), secrets))
     return text if text.isprintable() else text.translate(_CONTROL)
 
 
@@ -41,15 +46,31 @@ def traceback_of(record: logging.LogRecord) -> str:
     # The stock formatter caches this text in the record; other handlers may rely on that.
     if not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
-    return mask_text(mask_values(record.exc_text, secrets_of(record)))
+    secrets = secrets_of(record)
+    return mask_text(mask_values(cut(record.exc_text, _TRACEBACK_LIMIT, secrets), secrets))
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:
     """Return the fields of a line as they may be written: secrets masked, empty ones left out."""
-    shown = {name: masked(name, value) for name, value in fields_of(record).items() if value not in ("", None)}
-    if secrets := secrets_of(record):
+    secrets = secrets_of(record)
+    found = {name: _short_value(value, secrets) for name, value in fields_of(record).items()}
+    shown = {name: masked(name, value) for name, value in found.items() if value not in ("", None)}
+    if secrets:
         shown = {name: mask_deep(value, secrets) for name, value in shown.items()}
     return shown
+
+
+def _limit_of(record: logging.LogRecord) -> int:
+    """Return how long a line may be: a dump of all threads and tasks is, and nobody but the daemon writes it."""
+    return _DUMP_LIMIT if fields_of(record).get("event") in ("dump", "watchdog") else MESSAGE_LIMIT
+
+
+def _short_value(value: object, secrets: Sequence[str]) -> object:
+    """Return the value of a field, cut when it is long; a structure that is long is shown as text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return cut(text, TEXT_LIMIT, secrets) if len(text) > TEXT_LIMIT else value
 
 
 def _expected(record: logging.LogRecord) -> OstlerError | None:

@@ -74,6 +74,10 @@ class Access:
             self._roles[key] = self._judge(peer, groups)
         return self._roles[key]
 
+    def host_of(self, peer: Peer) -> str:
+        """Return the host for which a peer on the network speaks: the name of its key; empty for all others."""
+        return self.keys.get(peer.key, "") if peer.key else ""
+
     def undecided(self, peer: Peer) -> bool:
         """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""
         return peer is not LOCAL_PEER and not peer.key and self._groups.awaited(peer)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, cut
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, DeadlineExceeded
+from ostler.errors import CallCancelled, DeadlineExceeded, NotPermitted
 from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 _registering = threading.Lock()
 """Held for the moment in which a list of those to be told is replaced; one for all, as it is never waited for long."""
+
+
+class Relayed(NamedTuple):
+    """What is called on another host on behalf of the caller of a request, and the role which that needs."""
+
+    host: str
+    where: str
+    role: Role
 
 
 class Progress(NamedTuple):
@@ -41,14 +50,19 @@ class Context:
         clock: The source of time.
         on_progress: Receives each progress report, on the thread that made it.
 
+    `host` is the host in whose name the caller may report something: of another daemon that whose name its key has in
+    `[network.keys]`; this host for the daemon itself and for local callers with the role admin; empty for everybody
+    else. `check_host` refuses those who say they are another.
+
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
-    `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the request that
-    this one was made in, when both are served by this daemon.
+    `relayed` is there in a request that is passed on to another host: its caller has to keep the role for as long as it
+    lasts. `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the
+    request that this one was made in, when both are served by this daemon.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "last_progress", "method", "parent",
-        "peer", "request_id", "role", "secrets", "topic", "trace",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method", "parent",
+        "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +83,11 @@ class Context:
         self.peer = peer
         self.role = role
         self.deadline = deadline
+        self.host = ""
         self.trace = ""
         self.secrets: tuple[str, ...] = ()
         self.parent: Context | None = None
+        self.relayed: Relayed | None = None
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
         self._on_progress = on_progress
@@ -111,6 +127,27 @@ class Context:
 
         return forget
 
+    def check_host(self, host: str) -> None:
+        """Refuse a caller that speaks for another host than its own; for methods by which hosts report of themselves.
+
+        Any thread. A context that was made by hand, as in a test or a periodic task, speaks for every host.
+
+        Args:
+            host: The host that the caller says it speaks for.
+
+        Raises:
+            NotPermitted: It is not the host whose key the caller has.
+        """
+        if host == self.host or (self.peer is LOCAL_PEER and not self.host):
+            return
+        where, mine = f"{self.topic}.{self.method}", f"only for {self.host}" if self.host else "for no host"
+        raise NotPermitted(
+            f"{self.peer.name} may not call {where} in the name of the host {cut(host, NAME_LIMIT)}, it speaks {mine}",
+            hint="who speaks for a host is its key: it stands in [network.keys] under the name that is `host` in its "
+            "[daemon]",
+            host=host, speaks_for=self.host, method=where,
+        )  # fmt: skip
+
     def remaining(self) -> float | None:
         """Return the seconds until the deadline (0 when it has passed), None when there is none. Any thread."""
         if self.deadline is None:
@@ -135,11 +172,13 @@ class Context:
         Args:
             done: How much is done, in bytes, steps or whatever the method counts.
             total: How much there is, 0 when that is not known.
-            text: What is being done now.
+            text: What is being done now; what is longer than 1,000 characters is cut.
 
         Raises:
             TypeError: An argument is of another type. Said here, where the mistake is, and not where it is sent.
         """
+        if isinstance(text, str):
+            text = cut(text, TEXT_LIMIT, self.secrets)
         _check_progress(done, total, text)
         self.last_progress = self._clock.monotonic()
         if self._on_progress is not None:

@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Raw
 from msgspec.msgpack import Decoder, Encoder
 
-from ostler.errors import BadEnvelope, EncodeFailed, Fact, MessageTooLarge, OstlerError, WireError, from_wire, to_wire
+from ostler.bounds import Fact
+from ostler.errors import BadEnvelope, EncodeFailed, MessageTooLarge, OstlerError, WireError, from_wire, to_wire
 
 VERSION: Final = 1
 """The version of this format."""

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from ostler.aio import TaskOwner
+from ostler.bounds import WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
@@ -26,6 +27,8 @@ as others wait, so that a fleet does not come back all at once."""
 _PATIENCE = 5.0
 """Seconds that a peer has to say which services it has; one that takes longer counts as away."""
 _AT_WORK = (ServiceState.UP, ServiceState.DEGRADED, ServiceState.STARTING)
+_ROWS_LIMIT = 1000
+"""Services of a peer, and drivers of a service, that are taken note of."""
 _SOON = 0.5
 """Seconds until a peer is asked again that has something starting."""
 
@@ -134,7 +137,7 @@ class PeerDaemon:
         except OstlerError as error:
             await self._missed(error)
             raise
-        rows = [row for row in glance.services if row.host == self.host]
+        rows = [_bounded(row) for row in glance.services[:_ROWS_LIMIT] if row.host == self.host]
         self.services = {row.topic: row for row in rows}
         self._tries = 0
         if not self.up:
@@ -185,6 +188,13 @@ class PeerDaemon:
         if self.up != up:
             self.since = self._clock.wall()
         self.up, self.why = up, why
+
+
+def _bounded(row: ServiceStatus) -> ServiceStatus:
+    """Return what another daemon says of a service in lengths that can be kept, and shown here."""
+    drivers = [msgspec.structs.replace(each, why=cut(each.why, WHY_LIMIT)) for each in row.drivers[:_ROWS_LIMIT]]
+    texts = {name: cut(getattr(row, name), WHY_LIMIT) for name in ("why", "disabled_reason", "disabled_by", "manager")}
+    return msgspec.structs.replace(row, drivers=drivers, **texts)
 
 
 class _Told:

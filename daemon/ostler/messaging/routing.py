@@ -22,6 +22,7 @@ from ostler.errors import (
     TargetNotFound,
     joined,
 )
+from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress
 from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
@@ -136,6 +137,7 @@ class Router:
                 f"{topic}.{method} on {host} needs the role {needs}, {ctx.peer.name} has {ctx.role} here",
                 hint="an administrator of this host gives it in [access]", needs=needs, has=str(ctx.role),
             )  # fmt: skip
+        ctx.relayed = Relayed(host, f"{topic}.{method}", Role(needs))
         return peer
 
     async def fan_out(self, ask: Ask) -> int:

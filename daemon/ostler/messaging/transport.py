@@ -131,7 +131,7 @@ class ServerLink(Protocol):
         ...
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
-        """End the connections of peers that are not allowed any more, after roles have changed."""
+        """End the connections of peers that are not allowed any more, after what was sent to them."""
         ...
 
     def hold(self) -> None:

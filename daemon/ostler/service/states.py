@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ostler.bounds import WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.types import ServiceState
 
@@ -38,18 +39,18 @@ class StateKeeper:
     def why(self) -> str:
         """Why it is in that state; empty when all is well."""
         if self._life is ServiceState.UP:
-            return "; ".join(self._complaints.values())
+            return cut("; ".join(self._complaints.values()), 2 * WHY_LIMIT)
         return self._life_why
 
     def enter(self, state: ServiceState, why: str = "") -> None:
         """Go to another part of the life. On the loop."""
-        self._life, self._life_why = state, why
+        self._life, self._life_why = state, cut(why, WHY_LIMIT)
         self._note()
 
     def complain(self, about: str, why: str) -> None:
         """Say what is not well with one thing (`driver local`), or with an empty `why` that it is. On the loop."""
         if why:
-            self._complaints[about] = why
+            self._complaints[about] = cut(why, WHY_LIMIT)
         else:
             self._complaints.pop(about, None)
         self._note()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    check_length,
     exposed,
     parse_size,
     periodic,
@@ -32,6 +34,8 @@ from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Se
 
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
+_NAME_LIMIT = 255
+_REPORT_LIMIT = 256 * 1024
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -148,7 +152,13 @@ class SchedulerManager(Manager):
             backends: Backend name to facts.
             reported_at: When it was made, by the sender's wall clock.
             enabled: Whether an operator has left the service enabled.
+
+        Raises:
+            NotPermitted: The caller does not speak for that host: its key is another's.
+            InvalidInput: The report is too long.
         """
+        ctx.check_host(on_host)
+        _check_report(topic, backends)
         now = self.clock.monotonic()
         self._candidates.update(topic, on_host, backends, reported_at=reported_at, enabled=enabled, now=now)
 
@@ -249,6 +259,16 @@ class SchedulerManager(Manager):
             yield
         finally:
             self._turn.release()
+
+
+def _check_report(topic: str, backends: dict[str, dict[str, Json]]) -> None:
+    """Refuse a report that is too long: everybody who asks for candidates is shown it."""
+    check_length("the topic", topic, _NAME_LIMIT)
+    for name in backends:
+        check_length("the name of a backend", name, _NAME_LIMIT)
+    size = len(json.dumps(backends))
+    if size > _REPORT_LIMIT:
+        raise InvalidInput(f"the report of {topic} has {size} characters, the limit is {_REPORT_LIMIT}", size=size)
 
 
 def _request(topic: str, size: int | str, features: tuple[str, ...], on_host: str, exclude: tuple[str, ...]) -> Request:

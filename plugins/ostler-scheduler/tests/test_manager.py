@@ -8,7 +8,17 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from ostler import Busy, CapabilityReport, ConfigurationError, Context, InvalidInput, NoCapacity, NotRunning
+from ostler import (
+    Busy,
+    CapabilityReport,
+    ConfigurationError,
+    Context,
+    InvalidInput,
+    NoCapacity,
+    NotPermitted,
+    NotRunning,
+)
+from ostler.types import Peer
 from ostler_scheduler import Filter, Weigher
 from ostler_scheduler.wire import Explanation, Selection
 
@@ -313,3 +323,31 @@ def test_a_reset_to_an_unknown_filter_leaves_the_old_ones_at_work(make_manager, 
     with pytest.raises(ConfigurationError, match='"nothing"'):
         manager.reset()
     assert manager.select(ctx, "volume", 1).backend == "disk"
+
+
+def test_a_host_does_not_report_in_the_name_of_another(make_manager, clock):
+    manager = make_manager()
+    node2 = Context("scheduler", "update_capabilities", peer=Peer(name="key:node2", key="k" * 40), clock=clock)
+    node2.host = "node2"
+    report = {"topic": "volume", "backends": {"disk": gib(1)}, "reported_at": 1.0, "enabled": True}
+    manager.update_capabilities(node2, on_host="node2", **report)
+    with pytest.raises(NotPermitted, match=r"key:node2 may not call .* in the name of the host node1") as caught:
+        manager.update_capabilities(node2, on_host="node1", **report)
+    assert caught.value.facts["speaks_for"] == "node2"
+    assert [each.host for each in manager.candidates(node2)] == ["node2"]
+
+
+def test_one_who_speaks_for_no_host_does_not_report_at_all(make_manager, clock):
+    operator = Context("scheduler", "update_capabilities", peer=Peer(1000, 1000, 7, "uid 1000"), clock=clock)
+    with pytest.raises(NotPermitted, match="it speaks for no host"):
+        make_manager().update_capabilities(
+            operator, on_host="node1", topic="volume", backends={}, reported_at=1.0, enabled=True
+        )
+
+
+def test_a_report_has_a_length(make_manager, report):
+    manager = make_manager()
+    with pytest.raises(InvalidInput, match="the name of a backend has 300 characters"):
+        report(manager, **{"x" * 300: gib(1)})
+    with pytest.raises(InvalidInput, match="the limit is 262144"):
+        report(manager, disk=gib(1, text="x" * 300_000))

@@ -241,3 +241,27 @@ def test_wait_ready_says_when_the_start_has_failed(bench, trouble, virtually) ->
                 await waiting
 
     virtually(main)
+
+
+def test_a_text_that_others_will_be_shown_has_a_length(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            with pytest.raises(InvalidInput, match="the reason has 9000000 characters, the limit is 1000"):
+                await ask(b, "service_disable", topic="lamp", reason="x" * 9_000_000)
+            for method, arguments in (
+                ("service_show", {"topic": "x" * 300}),
+                ("service_enable", {"topic": "lamp", "on_host": "x" * 300}),
+                ("log_level", {"level": "info", "logger": "x" * 300}),
+                ("audit", {"who": "x" * 300}),
+                ("describe", {"topic": "x" * 300}),
+                ("periodic_run", {"service": "lamp", "task": "x" * 300}),
+                ("relay", {"on_host": "x" * 300, "topic": "lamp", "method": "m"}),
+                ("db_backup", {"path": "/" + "x" * 5000}),
+            ):
+                with pytest.raises(InvalidInput, match="the limit is"):
+                    async with b.client() as client:
+                        await client.call("ostler", method, **arguments)
+            assert (await ask(b, "status"))["services"][0]["enabled"]
+
+    virtually(main)

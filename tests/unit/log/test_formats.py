@@ -100,3 +100,13 @@ def test_json_carries_the_traceback_of_an_unexpected_error(record):
 @pytest.mark.parametrize(("level", "number"), [(50, 2), (40, 3), (30, 4), (20, 6), (10, 7), (5, 7), (35, 4)])
 def test_levels_have_syslogs_numbers(level, number):
     assert priority(level) == number
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_line_a_field_and_a_traceback_are_cut_and_a_dump_is_not(record, formatter):
+    long = "x" * 5_000_000
+    assert len(formatter.format(record("%s", long))) < 20_000
+    assert len(formatter.format(record("short", what=long))) < 2_000
+    assert len(formatter.format(record("short", what=["y" * 1000] * 5000))) < 2_000
+    assert len(formatter.format(record("failed", exc_info=raised(ValueError(long))))) < 70_000
+    assert len(formatter.format(record("dump %s", long[:1_000_000], event="dump"))) > 1_000_000

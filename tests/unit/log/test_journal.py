@@ -138,7 +138,7 @@ def test_names_of_fields_are_made_to_fit(name, journals):
 
 def test_a_line_too_large_for_a_datagram_goes_as_a_sealed_file(journal, handler, logger):
     small_datagrams(handler)
-    logger.info("x" * 1_000_000)
+    logger.info("x" * 1_000_000, extra=event("dump"))
     assert len(journal.receive()["MESSAGE"]) == 1_000_000
     assert handler.lost == 0
 

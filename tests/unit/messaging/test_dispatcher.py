@@ -1,14 +1,17 @@
 import asyncio
 import threading
 
+import msgspec
 import pytest
 
 from ostler.aio import Inbox
 from ostler.clock import FakeClock
-from ostler.errors import Busy, Conflict, TargetNotFound
+from ostler.errors import Busy, Conflict, NotPermitted, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, exposed
+from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import CAST, FANOUT, VERSION, Accepted, Failure, Reply, Request, encode_request
-from ostler.types import Peer
+from ostler.messaging.local import LocalServiceClient
+from ostler.types import Peer, Role
 
 
 class Shop:
@@ -218,5 +221,177 @@ def test_a_topic_that_is_coming_is_told_from_one_that_failed_one_that_was_stoppe
         assert "there is no service 'shop'" in said()[1]
         bench.dispatcher.give_up("shop", "")
         assert said()[:2] == ("Draining", f"shop on {bench.dispatcher.host} has been stopped")
+
+    on_bench(test)
+
+
+class Desk:
+    @exposed(role="operator")
+    async def whose(self, ctx: Context) -> str:
+        return ctx.host
+
+    @exposed(role="operator")
+    async def speak(self, ctx: Context, on_host: str) -> None:
+        ctx.check_host(on_host)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        (Peer(0, 0, 1, "uid 0"), "here"),
+        (Peer(4003, 4003, 1, "uid 4003"), "here"),
+        (Peer(4001, 4001, 1, "uid 4001"), ""),
+        (Peer(name="key:node2", key="2" * 40), "node2"),
+        (Peer(name="key:boss", key="3" * 40), "boss"),
+    ],
+)
+def test_a_request_carries_the_host_for_which_its_caller_speaks(on_bench, peer, host):
+    async def test(bench):
+        bench.dispatcher.access = Access(
+            own_uid=0, operator=["4001", "key:node2"], admin=["4003", "key:boss"],
+            keys={"2" * 40: "node2", "3" * 40: "boss"},
+        )  # fmt: skip
+        bench.add("desk", Desk())
+        await bench.send_from_callback(encode_request(Request(VERSION, 1, "desk", "whose", {})), peer=peer)
+        (reply,) = bench.answers()
+        assert msgspec.msgpack.decode(reply.result) == host
+        for number, (name, right) in enumerate({"node1": False, host or "nobody": bool(host)}.items(), 2):
+            request = Request(VERSION, number, "desk", "speak", {"on_host": name})
+            await bench.send_from_callback(encode_request(request), peer=peer)
+            assert isinstance(bench.answers()[-1], Reply if right else Failure)
+        assert "may not call desk.speak in the name of the host node1" in bench.answers()[1].message
+
+    on_bench(test)
+
+
+def test_the_daemon_itself_speaks_for_its_own_host(on_bench):
+    async def test(bench):
+        bench.add("desk", Desk())
+        client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="other")
+        assert await client.acall("desk", "whose") == "here"
+        with pytest.raises(NotPermitted, match="in the name of the host node2"):
+            await client.acall("desk", "speak", on_host="node2")
+
+    on_bench(test)
+
+
+class Works:
+    def __init__(self):
+        self.cancelled = []
+        self.gate = threading.Event()
+        self.ran = 0
+
+    @exposed(role="operator")
+    async def work(self, ctx: Context) -> str:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.cancelled.append(ctx.peer.uid)
+            raise
+        return "done"
+
+    @exposed(role="operator")
+    def wait(self, ctx: Context) -> None:
+        self.ran += 1
+        self.gate.wait(10)
+
+    @exposed(role="viewer")
+    async def relay(self, ctx: Context) -> None:
+        ctx.relayed = Relayed("node2", "lamp.dim", Role.OPERATOR)
+        await asyncio.sleep(3600)
+
+
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+ANN, BEN = Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
+
+
+def wire(method, number=1, flags=0):
+    return encode_request(Request(VERSION, number, "works", method, {}, None, flags=flags))
+
+
+def test_what_is_relayed_ends_when_its_caller_has_become_viewer(on_bench):
+    async def test(bench):
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+        bench.add("works", Works())
+        for peer in (ANN, BEN):
+            bench.send(wire("relay"), client=peer.uid, peer=peer)
+        await asyncio.sleep(0)
+        bench.dispatcher.judge_again()
+        assert bench.answers(4001) == []
+        bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"])
+        bench.dispatcher.judge_again()
+        (end,) = bench.answers(4001)
+        assert end.names[0] == "ostler.NotPermitted"
+        assert "lamp.dim on node2 needs the role operator, uid 4001 has viewer here" in end.message
+        assert bench.answers(4002) == []
+
+    on_bench(test)
+
+
+def test_work_that_was_begun_is_left_to_end_unless_its_caller_has_no_role_at_all(on_bench):
+    async def test(bench):
+        works = Works()
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+        bench.add("works", works)
+        bench.send(wire("work"), client=4001, peer=ANN)
+        await asyncio.sleep(0)
+        bench.dispatcher.access = Access(own_uid=0, viewer=["4001"])
+        bench.dispatcher.judge_again()
+        await asyncio.sleep(0)
+        assert bench.answers(4001) == []
+        bench.dispatcher.access = Access(own_uid=0)
+        bench.dispatcher.judge_again()
+        assert "uid 4001 has no role here" in bench.answers(4001)[0].message
+        await until(lambda: works.cancelled == [4001])
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("flags", [0, CAST])
+def test_work_that_waits_for_a_thread_is_not_begun_for_one_who_has_lost_the_role(on_bench, flags):
+    async def test(bench):
+        works = Works()
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+        bench.add("works", works)
+        for number in range(bench.pool.size):
+            bench.send(wire("wait", number), client=4002, peer=BEN)
+        await until(lambda: works.ran == bench.pool.size)
+        bench.send(wire("wait", flags=flags), client=4001, peer=ANN)
+        bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"])
+        bench.dispatcher.judge_again()
+        works.gate.set()
+        await until(lambda: bench.dispatcher.in_flight("works") == 0)
+        assert works.ran == bench.pool.size
+        assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted" if not flags else True
+
+    on_bench(test)
+
+
+def test_nobody_is_judged_while_the_groups_that_decide_are_looked_up(on_bench):
+    async def test(bench):
+        found, told = threading.Event(), []
+
+        def groups_of(peer):
+            found.wait(10)
+            return frozenset({77})
+
+        bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+        bench.add("works", Works())
+        bench.send(wire("relay"), client=4001, peer=ANN)
+        await asyncio.sleep(0)
+        bench.dispatcher.access = Access(
+            own_uid=0, operator=["@78"], viewer=["@77"], groups_of=groups_of, on_decided=lambda: told.append(1)
+        )
+        bench.dispatcher.judge_again()
+        assert bench.answers(4001) == []
+        found.set()
+        await until(lambda: told == [1])
+        bench.dispatcher.judge_again()
+        assert bench.answers(4001)[0].names[0] == "ostler.NotPermitted"
 
     on_bench(test)

@@ -387,14 +387,14 @@ def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(on_bench
             bench.send(request(1, method, 2), client=peer.uid, peer=peer)
         await until(lambda: all(count(bench, peer.uid) == 2 for peer in (ROOT, ann, ben)))
         await quiet(bench)
-        bench.dispatcher.end_refused_streams()
+        bench.dispatcher.judge_again()
         assert bench.dispatcher.streams.open == 3
         bench.dispatcher.access = Access(own_uid=0, operator=["4002"])
-        bench.dispatcher.end_refused_streams()
+        bench.dispatcher.judge_again()
         assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
         await until(lambda: shop.closed == 1)
         bench.dispatcher.set_policy(Policy({"shop.*": "admin"}))
-        bench.dispatcher.end_refused_streams()
+        bench.dispatcher.judge_again()
         assert "needs the role admin, uid 4002 has operator" in bench.answers(4002)[-1].message
         await until(lambda: shop.closed == 2)
         assert bench.dispatcher.streams.open == 1

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ostler.bounds import MESSAGE_LIMIT
 from ostler.errors import RequestError
 from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import (
@@ -22,8 +23,10 @@ from ostler.messaging.envelope import (
     Failure,
     Reply,
     Request,
+    encode_message,
     encode_request,
 )
+from ostler.messaging.secret import SecretText
 
 
 class Odd(enum.Enum):
@@ -209,5 +212,76 @@ def test_what_a_cast_returns_or_raises_is_nobodys(on_bench, method, what):
     async def test(bench):
         bench.add("shop", Shop())
         assert type(await end_of(bench, method, what, CAST)) is Accepted
+
+    on_bench(test)
+
+
+class Shouter:
+    @exposed()
+    async def ours(self, ctx: Context, size: int) -> None:
+        raise RequestError("E" * size, hint="H" * size, what="F" * size)
+
+    @exposed()
+    def theirs(self, ctx: Context, size: int) -> None:
+        raise ValueError("V" * size)
+
+    @exposed()
+    async def secretly(self, ctx: Context, code: SecretText) -> None:
+        raise RequestError("x" * (MESSAGE_LIMIT - 3) + code)
+
+    @exposed()
+    async def progress(self, ctx: Context, size: int) -> None:
+        ctx.progress(1, 2, "P" * size)
+
+
+@pytest.mark.parametrize(("method", "name"), [("ours", "ostler.RequestError"), ("theirs", "ostler.InternalError")])
+def test_trap_an_error_of_many_megabytes_is_an_error_that_is_cut(on_bench, method, name):
+    async def test(bench):
+        bench.add("shop", Shouter())
+        data = encode_request(Request(VERSION, 1, "shop", method, {"size": 15_000_000}, None))
+        await bench.send_from_callback(data)
+        await ended(bench)
+        (end,) = bench.answers()
+        assert end.names[0] == name
+        assert "more characters)" in end.message
+        assert len(encode_message(end)) < 60_000
+
+    on_bench(test)
+
+
+def test_an_error_that_is_too_large_for_a_small_wire_keeps_its_name(on_bench):
+    async def test(bench):
+        bench.add("shop", Shouter())
+        await bench.send_from_callback(encode_request(Request(VERSION, 1, "shop", "ours", {"size": 5000}, None)))
+        await ended(bench)
+        (end,) = bench.answers()
+        assert end.names[0] == "ostler.RequestError"
+        assert len(encode_message(end)) <= 4096
+
+    on_bench(test, max_message_size=4096)
+
+
+def test_no_half_of_a_secret_is_left_where_an_error_is_cut(on_bench):
+    async def test(bench):
+        bench.add("shop", Shouter())
+        await bench.send_from_callback(
+            encode_request(Request(VERSION, 1, "shop", "secretly", {"code": "hush-hush"}, None))
+        )
+        await ended(bench)
+        (end,) = bench.answers()
+        assert "hus" not in end.message
+        assert "more characters)" in end.message
+
+    on_bench(test)
+
+
+def test_progress_of_many_megabytes_is_cut(on_bench):
+    async def test(bench):
+        bench.add("shop", Shouter())
+        data = encode_request(Request(VERSION, 1, "shop", "progress", {"size": 9_000_000}, None, flags=PROGRESS))
+        await bench.send_from_callback(data)
+        await ended(bench)
+        first = bench.answers()[0]
+        assert len(first.text) < 1100
 
     on_bench(test)

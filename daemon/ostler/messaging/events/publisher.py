@@ -9,8 +9,9 @@ from collections import Counter, deque
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ostler.bounds import NAME_LIMIT, cut
 from ostler.clock import Clock
-from ostler.errors import InvalidInput, NotPermitted
+from ostler.errors import InvalidInput, NotPermitted, check_length
 from ostler.messaging.access import Access
 from ostler.messaging.context import current_context
 from ostler.messaging.envelope import (
@@ -286,13 +287,15 @@ class Publisher:
         """Look whether these can be an event's topic and name.
 
         Raises:
-            InvalidInput: They have characters that keys cannot have.
+            InvalidInput: They have characters that keys cannot have, or are longer than 255 characters.
         """
         for part in (topic, name):
             if not _NAME(part):
                 raise InvalidInput(
-                    f"{part!r} cannot be part of an event's name", hint="use letters, digits and `_ . : @ -`"
+                    f"{cut(part, NAME_LIMIT)!r} cannot be part of an event's name",
+                    hint="use letters, digits and `_ . : @ -`",
                 )
+            check_length("a part of an event's name", part, NAME_LIMIT)
 
     def _route(self, topic: str, name: str) -> Route:
         """Look at the names once, and keep what is the same for all events of a key. Any thread."""

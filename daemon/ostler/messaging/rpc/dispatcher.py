@@ -22,13 +22,13 @@ from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.in_flight import InFlight
 from ostler.messaging.rpc.patience import QUICK, Patience
-from ostler.messaging.rpc.refusals import late, not_permitted, stranger, undecided
+from ostler.messaging.rpc.refusals import late, not_permitted, not_relayed, stranger, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
 from ostler.messaging.transport import Admission
-from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer
+from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
@@ -114,19 +114,33 @@ class Dispatcher(Topics):
         if why and self.streams is not None:
             self.streams.drain(topic, why, self.cancel)
 
-    def end_refused_streams(self) -> None:
-        """End the streams whose callers could not open them any more; after who may do what has changed."""
-        if self.streams is not None:
-            self.streams.end_refused(self._refusal, self.cancel)
+    def judge_again(self) -> None:
+        """End the requests that their callers could not make any more; after who may do what has changed.
+
+        Those are streams and what is relayed, which may go on for long, and work that has not begun. Work that was
+        begun is left to end, unless its caller has no role at all any more.
+        """
+        for call in self._under_way:
+            if call.settled and call.begun:
+                continue
+            if (error := self._refusal(call)) is not None:
+                self.cancel(call, error)
 
     def _refusal(self, call: Call) -> OstlerError | None:
+        if call.peer is LOCAL_PEER:
+            return None
         method = self.method_at(call.request.topic, call.request.method) or call.method
         role = self.access.role_of(call.peer)
+        if self.access.undecided(call.peer):
+            return None  # it is judged when the groups of its user are known
         if role is None:
             return stranger(call, method)
-        if ROLE_ORDER[role] >= method.rank or call.peer is LOCAL_PEER:
+        context = call.context
+        context.role = role  # what is still to be decided in it goes by this
+        if context.relayed is not None and ROLE_ORDER[role] < ROLE_ORDER[context.relayed.role]:
+            return not_relayed(call, context.relayed)
+        if ROLE_ORDER[role] >= method.rank or (call.begun and not call.request.flags & STREAM):
             return None
-        call.context.role = role
         return not_permitted(call, method)
 
     def knows(self, peer: Peer) -> bool:
@@ -209,6 +223,10 @@ class Dispatcher(Topics):
             request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
             deadline=deadline, clock=self.clock, on_progress=call.advance if request.flags & PROGRESS else None,
         )  # fmt: skip
+        if role is Role.ADMIN and not call.peer.key:
+            call.context.host = self.host
+        elif call.peer.key:
+            call.context.host = self.access.host_of(call.peer)
         if request.trace:
             call.context.trace = self._checked(request.trace)
         endpoint = self._endpoints.get(request.topic)

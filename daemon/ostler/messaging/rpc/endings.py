@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from contextlib import nullcontext
 
+from ostler.bounds import MESSAGE_LIMIT, cut, text_of
 from ostler.clock import Clock
 from ostler.errors import CallCancelled, InternalError, OstlerError
 from ostler.messaging.context import serving
@@ -14,6 +16,8 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.watch import Audit, Tracer
 
 _log = logging.getLogger(__name__)
+_LONGEST = MESSAGE_LIMIT - 100
+"""Where a sentence is cut, so that it need not be cut again on its way out."""
 
 
 class Endings:
@@ -74,7 +78,8 @@ class Endings:
                 "%s failed (request %s of %s)", call.where, call.request.request_id, call.peer.name,
                 exc_info=raised, extra=_extra(call),
             )  # fmt: skip
-        text = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+        secrets = call.context.secrets if hasattr(call, "context") else ()
+        text = f"{type(raised).__name__}: {said}" if (said := _said(raised, secrets)) else type(raised).__name__
         return InternalError(
             f"{call.where} failed with {text}",
             hint=f"its traceback is in the daemon's log, request {call.request.request_id}",
@@ -98,12 +103,35 @@ class Endings:
 
 
 def hidden(call: Call, error: OstlerError) -> OstlerError:
-    """Return the error without the secrets of the request."""
-    if not hasattr(call, "context") or not call.context.secrets:
+    """Return the error without the secrets of the request, and no longer than it may be."""
+    secrets = call.context.secrets if hasattr(call, "context") else ()
+    error = _shortened(error, secrets)
+    if not secrets:
         return error
     from ostler.messaging.secret import hide_in_error
 
-    return hide_in_error(error, call.context.secrets)
+    return hide_in_error(error, secrets)
+
+
+def _shortened(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
+    """Return an error whose texts are not too long: going through them would hold up the loop."""
+    texts: tuple[object, ...] = (error.message, error.hint)
+    if all(isinstance(text, str) and len(text) <= MESSAGE_LIMIT for text in texts):
+        return error
+    short = copy.copy(error)
+    # A plugin may have put anything in their place.
+    short.message, short.hint = (
+        cut(text, _LONGEST, secrets) if isinstance(text, str) else text_of(text) for text in texts
+    )
+    short.args = (short.message,)
+    return short
+
+
+def _said(raised: BaseException, secrets: tuple[str, ...]) -> str:
+    try:
+        return cut(str(raised), MESSAGE_LIMIT // 2, secrets)
+    except Exception:  # noqa: BLE001 - the error is a plugin's, and so is its text
+        return "(it has no text)"
 
 
 def _extra(call: Call) -> dict[str, object]:

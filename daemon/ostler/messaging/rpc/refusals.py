@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, TargetNotFound
+from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import STREAM
 from ostler.messaging.policy import NOBODY
 from ostler.messaging.rpc.call import Call
@@ -28,6 +29,15 @@ def not_permitted(call: Call, method: Method) -> NotPermitted:
     else:
         what, hint = f"{method.where} needs the role {needs}, {call.peer.name} has {role}", _ASK.format(needs)
     return NotPermitted(what, hint=hint, method=method.where, needs=needs, has=str(role))
+
+
+def not_relayed(call: Call, relayed: Relayed) -> NotPermitted:
+    """Return the end of what is relayed for a caller that has lost the role which it needs there."""
+    who, has = call.peer.name, call.context.role
+    return NotPermitted(
+        f"{relayed.where} on {relayed.host} needs the role {relayed.role}, {who} has {has} here",
+        hint="an administrator of this host gives it in [access]", needs=str(relayed.role), has=str(has),
+    )  # fmt: skip
 
 
 def undecided(call: Call) -> Busy:

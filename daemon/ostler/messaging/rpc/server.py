@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
-from ostler.errors import BadEnvelope, Busy, EncodeFailed, MessageTooLarge, OstlerError
+from ostler.errors import BadEnvelope, Busy, EncodeFailed, MessageTooLarge, OstlerError, shortest
 from ostler.messaging.context import Progress
 from ostler.messaging.elements import MAX_ELEMENTS, check_elements
 from ostler.messaging.envelope import (
@@ -354,9 +354,12 @@ class WireCall(Call):
     def failure(self, error: OstlerError) -> bytes:
         """Return an error as it goes to the caller."""
         try:
-            return encode_failure(self.request.id, error)
-        except UNFIT:  # facts that were set past the constructor, or a sentence that is no text
+            packed = encode_failure(self.request.id, error)
+        except UNFIT:  # its class has names or a string that cannot be encoded
             return encode_failure(self.request.id, EncodeFailed(f"the error of {self.where} cannot go over the wire"))
+        if len(packed) <= self.server.max_message_size:
+            return packed
+        return encode_failure(self.request.id, shortest(error))
 
     def accepted(self, reached: int) -> None:
         """See `Call.accepted`."""

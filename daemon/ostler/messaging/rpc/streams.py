@@ -113,14 +113,6 @@ class Streams:
         for call in [call for call in self._open if call.request.topic == topic]:
             cancel(call, Draining(f"{call.where} was ended: {why}", topic=topic, why=why))
 
-    def end_refused(
-        self, refusal: Callable[[Call], OstlerError | None], cancel: Callable[[Call, OstlerError], None]
-    ) -> None:
-        """End the streams whose callers may not have them any more: `refusal` says which, and why."""
-        for call in list(self._open):
-            if (error := refusal(call)) is not None:
-                cancel(call, error)
-
     def _closed(self, call: Call) -> None:
         if self._open.pop(call, None) is None:
             return

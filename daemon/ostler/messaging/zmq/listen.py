@@ -106,6 +106,9 @@ class Peers:
         self._by_id[client] = peer
         return before is not peer and before.key != peer.key
 
+    def __contains__(self, client: bytes) -> bool:
+        return client in self._by_id
+
     def of(self, frame: zmq.Frame) -> Peer:
         """Return the peer of a message."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from ostler.messaging.transport import (
 from ostler.messaging.zmq.drain import Drain
 from ostler.messaging.zmq.listen import Entrance, Listening
 from ostler.messaging.zmq.options import NOBLOCK, SNDMORE_NOBLOCK
+from ostler.messaging.zmq.standing import Standing
 
 if TYPE_CHECKING:
     from ostler.messaging.memory_accounts import MemoryAccount
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
+_LAST_WORDS = 0.25
+"""Seconds that a peer is left to read why it is cut off."""
 _LINGER = 50e-6
 """Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
 
@@ -71,6 +75,7 @@ class RouterLink:
             raise
         self.address = self.entrance.address
         self._peers = self.entrance.peers
+        self._standing = Standing()
 
     def start(self, receive: Receive) -> None:
         """See `ServerLink.start`."""
@@ -107,7 +112,8 @@ class RouterLink:
         """See `ServerLink.garbage`."""
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
-        """See `ServerLink.disconnect_unless`."""
+        """See `ServerLink.disconnect_unless`. A moment later: what was sent is in the hands of ZeroMQ's own thread."""
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._standing.keep_only, allowed)
 
     def hold(self) -> None:
         """See `ServerLink.hold`; libzmq does so by itself."""
@@ -134,6 +140,8 @@ class RouterLink:
             return
         try:
             peer = self._peers.of(frame)
+            if client not in self._peers:
+                self._standing.note(frame.get(zmq.SRCFD), peer)
             if self._peers.changed(client, peer):
                 self.on_gone(client)  # what the one before had under way is nothing for this one
             self._receive(client, frame.bytes, peer)

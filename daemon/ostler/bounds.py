@@ -1,0 +1,135 @@
+"""How long a text may be that somebody else is shown, and the one place that cuts what is longer.
+
+What people and programs give as input is refused at the door when it is too long (`errors.check_length`). What an
+error, a state or a log line says is cut, with the number of characters that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
+
+NAME_LIMIT = 255
+"""Characters of a name: a topic, a method, a host, an event, a request id."""
+TEXT_LIMIT = 1000
+"""Characters of a reason that somebody gives, or of a report of progress."""
+WHY_LIMIT = 2000
+"""Characters of what a state or a line of the status says of an error."""
+MESSAGE_LIMIT = 16_000
+"""Characters of the sentence of an error, and of a line of the log."""
+FACTS_LIMIT = 16_000
+"""Characters of all facts of an error together, their names included."""
+FACT_LIMIT = 2000
+"""Characters of one text among them."""
+FACTS_COUNT = 500
+"""Values of all facts of an error, at whatever depth."""
+DEEPEST = 8
+"""How many lists and dictionaries of a fact may lie in each other."""
+_LARGEST_INT = 2**63
+
+
+def cut(text: str, most: int = TEXT_LIMIT, secrets: Sequence[str] = ()) -> str:
+    """Return a text, of a longer one the beginning and how many characters are missing.
+
+    Args:
+        text: The text.
+        most: The characters of it that are shown at most.
+        secrets: Texts that are masked later: none of them is cut in two, or its first half would be shown.
+    """
+    if len(text) <= most:
+        return text
+    end = most
+    while end and (earlier := min((_begin(text, secret, end) for secret in secrets), default=end)) < end:
+        end = earlier
+    return f"{text[:end]}... ({len(text) - end} more characters)"
+
+
+def _begin(text: str, secret: str, end: int) -> int:
+    """Return where a secret begins that stands across `end`, and `end` when none does."""
+    found = text.find(secret, max(0, end - len(secret) + 1), end + len(secret) - 1) if secret else -1
+    return found if 0 <= found < end else end
+
+
+def text_of(value: object, most: int = FACT_LIMIT) -> str:
+    """Return anything as a text that can go over the wire and is not too long, whatever its `__str__` does."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"({len(value)} bytes)"
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - of a plugin it can raise anything
+        return f"<{type(value).__name__}>"
+    return sendable(cut(text, most))
+
+
+def sendable(text: str) -> str:
+    """Return a text with what UTF-8 cannot say written as escapes."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def bounded_facts(facts: object) -> dict[str, Fact]:
+    """Return the facts of an error as they may be shown: bounded in number, length and depth.
+
+    What cannot go over the wire is text; of what has no text either, the name of its type stands there.
+
+    Args:
+        facts: A dictionary; whatever a plugin may have put in its place has no facts.
+    """
+    if not isinstance(facts, dict):
+        return {}
+    return _Bounds().mapping(facts, DEEPEST)
+
+
+class _Bounds:
+    """What is left of the limits while the facts of one error are gone through."""
+
+    def __init__(self) -> None:
+        self.left = FACTS_LIMIT
+        self.count = FACTS_COUNT
+
+    def value(self, value: object, deepest: int) -> Fact:
+        self.count -= 1
+        if value is None or isinstance(value, bool | float):
+            return value
+        if isinstance(value, int):
+            return int(value) if -_LARGEST_INT <= value < 2 * _LARGEST_INT else self.text(_digits(value))
+        if isinstance(value, dict | list | tuple | set | frozenset):
+            if deepest == 0:
+                return "…"
+            return self.mapping(value, deepest - 1) if isinstance(value, dict) else self.items(value, deepest - 1)
+        return self.text(value)
+
+    def mapping(self, values: dict[object, object], deepest: int) -> dict[str, Fact]:
+        found: dict[str, Fact] = {}
+        for name, value in values.items():
+            if self.count <= 0 or self.left <= 0:
+                found["…"] = f"({len(values) - len(found)} more)"
+                break
+            found[self.text(name, NAME_LIMIT)] = self.value(value, deepest)
+        return found
+
+    def items(self, values: list[object] | tuple[object, ...] | set[object] | frozenset[object], deepest: int) -> Fact:
+        found: list[Fact] = []
+        for value in values:
+            if self.count <= 0 or self.left <= 0:
+                found.append(f"… ({len(values) - len(found)} more)")
+                break
+            found.append(self.value(value, deepest))
+        return found
+
+    def text(self, value: object, most: int = FACT_LIMIT) -> str:
+        text = text_of(value, min(most, max(self.left, 0)))
+        self.left -= len(text)
+        return text
+
+
+def _digits(value: int) -> str:
+    # To write a huge number in digits takes time that grows with its square, and Python refuses to.
+    return str(value) if value.bit_length() < 1000 else f"(a number of {value.bit_length()} bits)"

@@ -1,0 +1,99 @@
+"""How long a text may be that others are shown."""
+
+import time
+
+import msgspec
+import pytest
+
+from ostler.bounds import FACTS_COUNT, FACTS_LIMIT, bounded_facts, cut, sendable, text_of
+from ostler.errors import InvalidInput, OstlerError, RemoteError, check_length, describe, shortest, to_wire
+
+
+class Rude:
+    def __str__(self):
+        raise RuntimeError("no text for you")
+
+
+def size_of(facts):
+    return len(msgspec.msgpack.encode(facts))
+
+
+def test_a_short_text_stays_and_of_a_long_one_the_beginning_is_shown():
+    assert cut("short") == "short"
+    assert cut("x" * 10, 10) == "x" * 10
+    assert cut("abcdefghij", 4) == "abcd... (6 more characters)"
+
+
+def test_no_secret_is_cut_in_two():
+    text = "x" * 8 + "s3cret" + "y" * 8
+    assert cut(text, 10, ["s3cret"]) == "xxxxxxxx... (14 more characters)"
+    assert cut(text, 14, ["s3cret"]) == "xxxxxxxxs3cret... (8 more characters)"
+    assert cut("abcabcabc", 5, ["bca", "abc"]) == "... (9 more characters)", "those that overlap as well"
+
+
+def test_anything_has_a_text_that_can_be_sent():
+    assert text_of(Rude()) == "<Rude>"
+    assert text_of("half \ud800") == "half \\ud800"
+    assert text_of(b"\0" * 1000) == "(1000 bytes)"
+    assert sendable("grün") == "grün"
+
+
+def test_facts_are_bounded_in_number_length_and_depth():
+    nested = []
+    for _ in range(1000):
+        nested = [nested]
+    facts = bounded_facts(
+        {
+            "deep": nested,
+            "many": list(range(100_000)),
+            "names": {f"n{number}": number for number in range(100_000)},
+            "long": "x" * 1_000_000,
+            "huge": 10**5000,
+            "rude": Rude(),
+        }
+    )
+    assert size_of(facts) < 4 * FACTS_LIMIT
+    assert "…" in str(facts["deep"])
+    assert len(facts["many"]) <= FACTS_COUNT
+    assert facts["many"][-1].startswith("… (995")
+    many_long = bounded_facts({f"fact {number}": "y" * 5000 for number in range(1000)})
+    assert size_of(many_long) < 2 * FACTS_LIMIT
+    assert "…" in many_long
+    assert bounded_facts({"huge": 10**5000, "rude": Rude()}) == {
+        "huge": "(a number of 16610 bits)",
+        "rude": "<Rude>",
+    }
+    assert bounded_facts("no facts at all") == {}
+
+
+def test_an_error_with_fifteen_megabytes_is_told_in_no_time():
+    error = OstlerError("E" * 15_000_000, hint="H" * 15_000_000, what="F" * 15_000_000)
+    error.facts["later"] = "L" * 15_000_000
+    began = time.monotonic()
+    wire = to_wire(error)
+    assert time.monotonic() - began < 0.1
+    assert wire.message.endswith("... (14984000 more characters)")
+    assert len(msgspec.msgpack.encode(wire)) < 60_000
+    assert len(describe(error)) < 2100
+    assert len(describe(ValueError("V" * 1_000_000))) < 2100
+
+
+def test_what_a_plugin_has_put_in_the_place_of_text_and_facts_is_sent_all_the_same():
+    error = OstlerError("fine")
+    error.message, error.hint, error.facts = Rude(), 7, None
+    assert to_wire(error)[1:] == ("<Rude>", "7", {})
+    assert describe(ValueError(Rude())) == "ValueError: <ValueError>"
+
+
+def test_an_error_can_be_told_in_few_bytes_by_its_own_name():
+    error = RemoteError("E" * 5000, hint="long" * 1000, name="lamp.Broken", more="x" * 2000)
+    short = to_wire(shortest(error))
+    assert short.names[0] == "lamp.Broken"
+    assert len(msgspec.msgpack.encode(short)) < 1000
+
+
+def test_what_is_given_is_refused_when_it_is_too_long():
+    assert check_length("the reason", "because", 7) == "because"
+    with pytest.raises(InvalidInput, match="the reason has 9000000 characters, the limit is 1000") as caught:
+        check_length("the reason", "x" * 9_000_000)
+    assert (caught.value.size, caught.value.limit) == (9_000_000, 1000)
