@@ -73,13 +73,15 @@ class Talk:
 
     def __init__(self, partners: frozenset[bytes], limit: int, most: Callable[[], int] | None = None) -> None:
         self._partners = partners
-        self._limit = limit
+        self.limit = limit
         self._most = most
         self._kept = bytearray()
         self._needed = len(_SIGNATURE)
         self._greeted = False
         self._skips = False
         self.ready = False
+        self.oversize = 0
+        """Bytes of the message that ended the conversation because it is above the limit."""
         self.refused = ""
         """Why the other side did not let us in."""
         self.several = 0
@@ -115,7 +117,7 @@ class Talk:
         end = len(data)
         while (head := _head(data, at, end)) is not None:
             flags, body, stop = head
-            if stop - body > self._limit:
+            if stop - body > self.limit:
                 self._check_large(stop - body)
             if stop > end:
                 self._needed = stop - at
@@ -132,8 +134,9 @@ class Talk:
         return found
 
     def _check_large(self, size: int) -> None:
-        most = self._limit if self._most is None else self._most()
+        most = self.limit if self._most is None else self._most()
         if size > most:
+            self.oversize = size
             raise TalkError(f"a message has {size} bytes, {most} are let through", reason="large")
 
     def _take_greeting(self, data: bytes) -> None:
