@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import ostler
+from ostler.printable import printable_lines
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
@@ -39,6 +40,6 @@ def banner(daemon: Daemon, command: str) -> str:
 def show(daemon: Daemon) -> None:
     """Write the banner to standard output; one that is closed or full is nobody's trouble."""
     try:
-        print(banner(daemon, sys.argv[0]), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
+        print(printable_lines(banner(daemon, sys.argv[0])), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
     except (OSError, ValueError):
         return

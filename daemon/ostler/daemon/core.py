@@ -352,14 +352,15 @@ class Daemon:
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""
-        _log.warning("dump\n%s", as_text(self.dump()), extra=log.event("dump"))
+        _log.warning("dump", extra=log.event("dump") | log.detail(as_text(self.dump())))
 
     # ---------------------------------------------------------------- changes
 
     def _evidence_lost(self, text: str) -> None:
         self.notifier.status(f"not well, the watchdog ping is withheld: {text}")
         stacks = as_text(thread_stacks())
-        _log.critical("the watchdog ping is withheld: %s\n%s", text, stacks, extra=log.event("watchdog"))
+        extra = log.event("watchdog") | log.detail(stacks)
+        _log.critical("the watchdog ping is withheld: %s", text, extra=extra)
 
     def apply_live(self, assembly: Assembly) -> None:
         """Put into force what a reload may change in the daemon itself."""

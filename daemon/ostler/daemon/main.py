@@ -18,6 +18,7 @@ from ostler.config.paths import Paths
 from ostler.daemon.lastresort import leave_hard
 from ostler.daemon.limits import raise_descriptor_limit
 from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
+from ostler.printable import printable
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
@@ -43,6 +44,7 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     faulthandler.enable(sys.__stderr__ or 2)
     raise_descriptor_limit()
     log.set_up(level=log_level or "info")
+    log.install_hooks()
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']
     by_hand = not os.environ.keys() & {"NOTIFY_SOCKET", "INVOCATION_ID"}  # systemd sets these
@@ -107,7 +109,7 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
 def print_problems(error: ConfigurationError) -> None:
     """Write every problem of a configuration to standard error, one a line, as a compiler would."""
     for problem in error.problems:
-        print(problem, file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
+        print(printable(str(problem)), file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
     count = len(error.problems)
     print(  # noqa: T201 - as above
         f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", file=sys.stderr

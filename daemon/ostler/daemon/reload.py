@@ -11,6 +11,7 @@ from ostler import log
 from ostler.aio import WorkerPool
 from ostler.config import diff
 from ostler.errors import ConfigurationError, Draining, OstlerError, describe, joined
+from ostler.printable import printable
 from ostler.types import CONTROL_TOPIC, Change, Verdict
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class Reloader:
             text = "; ".join([verdict.summary, *verdict.problems])
             self._daemon.auditor.log.note(_SIGNAL, CONTROL_TOPIC, "reload", error, text)
         level = logging.INFO if verdict.ok else logging.ERROR
-        _log.log(level, "%s", "\n".join([verdict.summary, *verdict.problems]), extra=log.event("reload"))
+        extra = log.event("reload") | log.detail("\n".join(map(printable, verdict.problems)))
+        _log.log(level, "%s", verdict.summary, extra=extra)
         if not self._daemon.ending:
             self._daemon.notifier.ready(verdict.summary)
         return verdict

@@ -4,13 +4,14 @@ Everybody logs through the standard `logging`. This room decides where lines go 
 about (`fields`, `adapter`), gives known messages an id (`event`), and keeps secrets and needless tracebacks out.
 """
 
-from ostler.log.fields import About, FieldAdapter, adapter, extra, fields
+from ostler.log.fields import About, FieldAdapter, adapter, detail, extra, fields
+from ostler.log.hooks import install_hooks
 from ostler.log.journal import journal_is_stderr
 from ostler.log.limits import RateLimited
 from ostler.log.messages import MESSAGE_IDS, event
 from ostler.log.setup import FORMATS, LEVELS, levels, set_level, set_up
 
 __all__ = [
-    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "RateLimited", "adapter", "event", "extra", "fields",
-    "journal_is_stderr", "levels", "set_level", "set_up",
+    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "RateLimited", "adapter", "detail", "event", "extra",
+    "fields", "install_hooks", "journal_is_stderr", "levels", "set_level", "set_up",
 ]  # fmt: skip

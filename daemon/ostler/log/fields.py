@@ -15,7 +15,10 @@ CARRIER = "ostler_fields"
 ABOUT = "ostler_about"
 """The attribute of a log record that holds the request it was written in."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, ABOUT}
+DETAIL = "ostler_detail"
+"""The attribute of a log record that holds what it has of further lines."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, ABOUT, DETAIL}
 _NONE: Mapping[str, object] = MappingProxyType({})
 _current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
 
@@ -70,6 +73,14 @@ def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **va
 def extra(**values: object) -> dict[str, object]:
     """Return what to pass as `extra` to a plain logger, so that its line carries fields of any names."""
     return {CARRIER: values}
+
+
+def detail(text: str) -> dict[str, object]:
+    """Return what to pass as `extra` to a plain logger so that further lines stand below its message, set off.
+
+    A message itself is one line, and line breaks in it are shown as escapes.
+    """
+    return {DETAIL: text}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

@@ -10,20 +10,28 @@ from typing import Any
 
 from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, cut
 from ostler.errors import OstlerError, describe
-from ostler.log.fields import fields_of, secrets_of
+from ostler.log.fields import DETAIL, fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
 from ostler.log.secrets import mask_deep, mask_text, mask_values, masked
+from ostler.printable import printable, printable_json, printable_lines, shortened
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
-_TRACEBACK_LIMIT = 64_000
-_DUMP_LIMIT = 4_000_000
 _PLAIN = "\x1b[0m"
-# A name that somebody chose must not move the cursor, ring the bell or forge a line.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+FIELD_LIMIT = 2048
+_TRACEBACK_LIMIT = 64_000
+_DETAIL_LIMIT = 4_000_000
+"""The most characters of what somebody else may have written: what is cut off is said."""
+_SET_OFF = "\n    "
+"""Begins each further line of a record: no line of it can be taken for a record of its own."""
+_STREAM_LINE = 40_000
+"""Bytes of a line on a stream that journald reads: of a longer one it makes several records, the rest a forged one."""
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return the message, with an expected error that came as `exc_info` added as one line; never raises.
+    """Return the message as one line, with an expected error that came as `exc_info` added; never raises.
+
+    Line breaks and whatever else a name that somebody chose may hold are escapes in it: nothing can forge a line, move
+    the cursor or hide. What is of several lines by intent is a `detail`, see `ostler.log.detail`.
 
     Arguments that do not fit the message are a slip of its author; what there is is shown then.
     """
@@ -35,8 +43,7 @@ def message_of(record: logging.LogRecord) -> str:
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
     secrets = secrets_of(record)
-    text = mask_text(mask_values(cut(text, _limit_of(record), secrets), secrets))
-    return text if text.isprintable() else text.translate(_CONTROL)
+    return printable(mask_text(mask_values(cut(text, MESSAGE_LIMIT, secrets), secrets)))
 
 
 def traceback_of(record: logging.LogRecord) -> str:
@@ -46,8 +53,23 @@ def traceback_of(record: logging.LogRecord) -> str:
     # The stock formatter caches this text in the record; other handlers may rely on that.
     if not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
+    return _several_lines(record, record.exc_text, _TRACEBACK_LIMIT)
+
+
+def detail_of(record: logging.LogRecord) -> str:
+    """Return what a record has of further lines by intent, escaped line by line; empty for none."""
+    return _several_lines(record, str(getattr(record, DETAIL, "")), _DETAIL_LIMIT)
+
+
+def further_lines(record: logging.LogRecord) -> str:
+    """Return a record's detail and traceback as they stand below its line: each of their lines is set off."""
+    text = "\n".join(filter(None, (detail_of(record), traceback_of(record))))
+    return f"\n{text}".replace("\n", _SET_OFF) if text else ""
+
+
+def _several_lines(record: logging.LogRecord, text: str, limit: int) -> str:
     secrets = secrets_of(record)
-    return mask_text(mask_values(cut(record.exc_text, _TRACEBACK_LIMIT, secrets), secrets))
+    return printable_lines(mask_text(mask_values(cut(text, limit, secrets), secrets)))
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:
@@ -58,11 +80,6 @@ def shown_fields(record: logging.LogRecord) -> dict[str, object]:
     if secrets:
         shown = {name: mask_deep(value, secrets) for name, value in shown.items()}
     return shown
-
-
-def _limit_of(record: logging.LogRecord) -> int:
-    """Return how long a line may be: a dump of all threads and tasks is, and nobody but the daemon writes it."""
-    return _DUMP_LIMIT if fields_of(record).get("event") in ("dump", "watchdog") else MESSAGE_LIMIT
 
 
 def _short_value(value: object, secrets: Sequence[str]) -> object:
@@ -79,7 +96,7 @@ def _expected(record: logging.LogRecord) -> OstlerError | None:
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: time, level, logger, message, fields; further lines of a message are set off.
+    """One line for people: time, level, logger, message, fields; a traceback or detail below it is set off.
 
     Args:
         colours: Whether levels are coloured, for terminals.
@@ -101,21 +118,19 @@ class TextFormatter(logging.Formatter):
             level = f"{_COLOURS[record.levelname]}{level}{_PLAIN}"
         shown = shown_fields(record)
         shown.pop("event", None)  # it is for programs; the message says the same
-        extra = " ".join(f"{name}={_short(value)}" for name, value in shown.items())
-        line = f"{when}{level} {record.name}: {message_of(record)}"
+        extra = " ".join(f"{printable(name)}={_short(value)}" for name, value in shown.items())
+        line = f"{when}{level} {printable(record.name, FIELD_LIMIT)}: {message_of(record)}"
         if extra:
             line = f"{line} [{extra}]"
-        if trace := traceback_of(record):
-            line = f"{line}\n{trace}"
-        line = line.replace("\n", "\n    ")
+        line += further_lines(record)
         if not self._priorities:
             return line
         mark = f"<{priority(record.levelno)}>"
-        return mark + line.replace("\n", f"\n{mark}")
+        return "\n".join(f"{mark}{_fitting(each)}" for each in line.split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object on a line: `time`, `level`, `logger`, `message`, the fields, `traceback`."""
+    """One JSON object on a line: `time`, `level`, `logger`, `message`, the fields, `traceback`, `detail`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -129,10 +144,17 @@ class JsonFormatter(logging.Formatter):
         if message_id := MESSAGE_IDS.get(str(extra.get("event"))):
             line["message_id"] = message_id
         if extra:
-            line["fields"] = extra
+            line["fields"] = {name: _cut(value) for name, value in extra.items()}
         if trace := traceback_of(record):
             line["traceback"] = trace
-        return json.dumps(line, default=str, ensure_ascii=False)
+        if detail := detail_of(record):
+            line["detail"] = detail
+        try:
+            text = json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        except ValueError:  # infinite, or no number: JSON has no word for these
+            line["fields"] = {name: _cut(str(value)) for name, value in extra.items()}
+            text = json.dumps(line, ensure_ascii=False)
+        return printable_json(text)
 
 
 def priority(level: int) -> int:
@@ -152,7 +174,18 @@ def _local_time(created: float, milliseconds: float) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = shortened(str(value), FIELD_LIMIT)
     if " " in text or '"' in text or "\n" in text or "=" in text:
         text = json.dumps(text, ensure_ascii=False)
-    return text.translate(_CONTROL)
+    return printable(text)
+
+
+def _cut(value: object) -> object:
+    return shortened(value, FIELD_LIMIT) if isinstance(value, str) else value
+
+
+def _fitting(line: str) -> str:
+    """Return a line that journald takes for one."""
+    if len(line) * 4 <= _STREAM_LINE or len(line.encode("utf-8", "replace")) <= _STREAM_LINE:
+        return line
+    return line.encode("utf-8", "replace")[: _STREAM_LINE - 3].decode("utf-8", "ignore") + "…"

@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from ostler.log.formats import message_of, priority, shown_fields, traceback_of
+from ostler.log.formats import FIELD_LIMIT, further_lines, message_of, priority, shown_fields
 from ostler.log.handlers import SafeHandler
 from ostler.log.messages import MESSAGE_IDS
+from ostler.printable import printable, printable_lines, shortened
 
 SOCKET = "/run/systemd/journal/socket"
 SEND_SECONDS = 0.1
@@ -53,21 +54,21 @@ def field_name(name: str) -> str:
 
 def fields_for(record: logging.LogRecord, identifier: str) -> dict[str, str]:
     """Return everything the journal is told about a line."""
-    text, trace = message_of(record), traceback_of(record)
     values = {
-        "MESSAGE": f"{text}\n{trace}" if trace else text,
+        "MESSAGE": message_of(record) + further_lines(record),
         "PRIORITY": str(priority(record.levelno)),
         "SYSLOG_IDENTIFIER": identifier,
         "CODE_FILE": record.pathname,
         "CODE_LINE": str(record.lineno),
         "CODE_FUNC": record.funcName or "",
-        "OSTLER_LOGGER": record.name,
-        "OSTLER_THREAD": record.threadName or "",
+        "OSTLER_LOGGER": printable(record.name, FIELD_LIMIT),
+        "OSTLER_THREAD": printable(record.threadName or "", FIELD_LIMIT),
     }
     shown = shown_fields(record)
     if message_id := MESSAGE_IDS.get(str(shown.get("event"))):
         values["MESSAGE_ID"] = message_id
-    values.update({field_name(name): str(value) for name, value in shown.items()})
+    for name, value in shown.items():  # what the record says of itself goes first
+        values.setdefault(field_name(name), printable_lines(shortened(str(value), FIELD_LIMIT)))
     return values
 
 

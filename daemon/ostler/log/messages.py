@@ -35,7 +35,7 @@ MESSAGE_IDS: Mapping[str, str] = MappingProxyType(
 """Name of an event to the id of its message. Any line with a field `event` of such a name carries the id."""
 
 
-def event(name: str) -> dict[str, str]:
+def event(name: str) -> dict[str, object]:
     """Return what to pass as `extra` so that a line carries the id of a known message.
 
     Raises:

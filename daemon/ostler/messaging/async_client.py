@@ -15,6 +15,7 @@ from ostler.errors import CallCancelled, MessagingError, OstlerError
 from ostler.messaging.address import transport_to
 from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import current_context
+from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
 from ostler.messaging.events.async_stream import AsyncEventStream
 from ostler.messaging.events.stream import subscription_to
@@ -44,6 +45,8 @@ class AsyncClient:
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.
         max_message_size: The size limit of requests in bytes.
+        max_elements: How many elements (each text, number, list and map is one) an answer, or a message with items, may
+            have; one with more ends its call with `MessageTooLarge` and is not decoded.
         retry: When calls and casts that name no other policy are sent again; None for never.
         server_key: The public key of a daemon at a `tcp://` address.
         secret_key: The client's own secret key, for such an address: the key itself, or the `Path` of its file.
@@ -59,6 +62,7 @@ class AsyncClient:
         timeout: float | None = 60.0,
         lenient: bool = False,
         max_message_size: int = MAX_SIZE,
+        max_elements: int = ANSWER_ELEMENTS,
         retry: Retry | None = None,
         server_key: str | None = None,
         secret_key: str | Path | None = None,
@@ -68,7 +72,10 @@ class AsyncClient:
         self._clock = clock or SystemClock()
         self._owned = transport is None
         self._transport = transport or transport_to(address, root, max_message_size, server_key, secret_key)
-        self._core = ClientCore(self._clock, timeout=timeout, max_message_size=max_message_size, lenient=lenient)
+        self._core = ClientCore(
+            self._clock,
+            timeout=timeout, max_message_size=max_message_size, max_elements=max_elements, lenient=lenient,
+        )  # fmt: skip
         self._retry = retry
         self._timeout = timeout
         self._link: AsyncLink | None = None

@@ -12,6 +12,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning, OstlerError
 from ostler.messaging.address import transport_to
 from ostler.messaging.context import Context, current_context
+from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
 from ostler.messaging.events.stream import EventStream, subscription_to
 from ostler.messaging.item_stream import ItemStream
@@ -45,6 +46,8 @@ class Client:
         timeout: Deadline in seconds of a call that names none; None for none.
         lenient: Whether texts may stand for numbers, booleans and structures, as on a command line.
         max_message_size: The size limit of requests in bytes.
+        max_elements: How many elements (each text, number, list and map is one) an answer, or a message with items, may
+            have; one with more ends its call with `MessageTooLarge` and is not decoded.
         retry: When calls and casts that name no other policy are sent again; None for never.
         server_key: The public key of a daemon at a `tcp://` address.
         secret_key: The client's own secret key, for such an address: the key itself, or the `Path` of its file.
@@ -60,6 +63,7 @@ class Client:
         timeout: float | None = 60.0,
         lenient: bool = False,
         max_message_size: int = MAX_SIZE,
+        max_elements: int = ANSWER_ELEMENTS,
         retry: Retry | None = None,
         server_key: str | None = None,
         secret_key: str | Path | None = None,
@@ -69,7 +73,10 @@ class Client:
         self._clock = clock or SystemClock()
         self._owned = transport is None
         self._transport = transport or transport_to(address, root, max_message_size, server_key, secret_key)
-        self._core = ClientCore(self._clock, timeout=timeout, max_message_size=max_message_size, lenient=lenient)
+        self._core = ClientCore(
+            self._clock,
+            timeout=timeout, max_message_size=max_message_size, max_elements=max_elements, lenient=lenient,
+        )  # fmt: skip
         self._retry = retry
         self._timeout = timeout
         self._lock = threading.RLock()
@@ -262,7 +269,7 @@ class Client:
             else:
                 pending, data = self._core.request(ask, outcome.settle)
             try:
-                link.send(data)
+                link.send(data, pending.timeout)
                 self._wait(outcome, current_context(), closed)
             except BaseException:
                 # Ctrl-C too: nobody waits for the answer any more, so the work is to stop.
@@ -353,22 +360,24 @@ class Client:
             self._waiting.extend(self._link.receive(timeout))
         self._digest()
         for out in self._core.sweep(self._clock.monotonic()):
-            self._link.send(out)
+            self._tell(out)
 
     def _digest(self) -> None:
         while self._waiting:
             for out in self._core.receive(self._waiting.popleft()):
-                if self._link is not None:
-                    self._link.send(out)
+                self._tell(out)
 
     def _cancel(self, pending: Pending) -> None:
-        data = self._core.cancel(pending)
-        if data is None or self._link is None:
-            return
+        if (data := self._core.cancel(pending)) is not None:
+            self._tell(data)
+
+    def _tell(self, data: bytes) -> None:
+        """Send what nobody waits for, a cancel."""
         try:
-            self._link.send(data)
+            if self._link is not None:
+                self._link.send(data, _LOOK)
         except MessagingError:
-            pass  # it has gone, and the work with it
+            pass  # it has gone and the work with it, or does not read
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None

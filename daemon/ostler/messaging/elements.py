@@ -15,7 +15,9 @@ from typing import Final
 from ostler.errors import MessageTooLarge
 
 MAX_ELEMENTS: Final = 65536
-"""The limit of elements where nothing else is configured."""
+"""The limit of elements of a request where nothing else is configured."""
+ANSWER_ELEMENTS: Final = 1_000_000
+"""The limit of elements of an answer where a client names no other: decoding them takes about 0.2 s and 100 MB."""
 
 _BATCH: Final = 64
 """So many elements whose first byte says how long they are, numbers and short texts, are taken in one step."""

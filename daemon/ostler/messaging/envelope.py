@@ -293,6 +293,13 @@ def decode_to_client(data: bytes | memoryview) -> ToClient:
 
 _TAGS_TO_SERVER = frozenset({1, 2, 3})
 _TAGS_TO_CLIENT = frozenset({10, 11, 12, 13, 14, 15})
+_TAGS_OF_ANSWERS = frozenset({10, 11, 12, 15})
+
+
+def answered(data: bytes | memoryview) -> int:
+    """Return the request that a result, error or items are for, without decoding more; -1 when it is none of them."""
+    head = peek(data)
+    return head[2] if len(head) > 2 and head[0] in _TAGS_OF_ANSWERS else -1
 
 
 def _bad(data: bytes | memoryview, text: str, other_direction: frozenset[int]) -> BadEnvelope:

@@ -125,8 +125,8 @@ class _End:
         """See `Link.alive`."""
         return self.host is not None
 
-    def send(self, data: bytes) -> None:
-        """See `Link.send`."""
+    def send(self, data: bytes, longest: float | None = None) -> None:
+        """See `Link.send`; it is handed over at once or not at all."""
         host = self.host
         if host is None:
             raise _lost()

@@ -192,8 +192,12 @@ class Link(Protocol):
         """Return False when it is known by now that the server has gone; nothing is read for that."""
         ...
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, longest: float | None = None) -> None:
         """Send to the server.
+
+        Args:
+            data: The message.
+            longest: Seconds that it may take, also when the server takes it bit by bit; None for no limit to that.
 
         Raises:
             ConnectionLost: The server has gone.

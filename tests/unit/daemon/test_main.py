@@ -1,12 +1,24 @@
 import asyncio
+import logging
 import os
 import signal
+import sys
+import threading
 
 import pytest
 
 from ostler.config.paths import Paths
 from ostler.daemon import main
 from ostler.errors import ConfigurationError, Problem
+
+
+@pytest.fixture(autouse=True)
+def hooks_of_this_process(monkeypatch):
+    """A daemon takes them over; here they are those of the tests."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    yield
+    logging.captureWarnings(False)
 
 
 def test_signals_that_come_early_are_kept_and_handed_over_in_their_order() -> None:

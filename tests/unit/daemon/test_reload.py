@@ -60,7 +60,7 @@ def test_trap_sighup_with_a_file_that_does_not_parse(bench, trouble, virtually, 
             assert await b.call("greet", topic="lamp") == "hello"
 
     virtually(main)
-    assert "ostler.toml:1:" in caplog.text
+    assert any("ostler.toml:1:" in getattr(record, "ostler_detail", "") for record in caplog.records)
     assert "Traceback" not in caplog.text
 
 

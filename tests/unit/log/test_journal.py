@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ostler.log import MESSAGE_IDS, adapter, event, fields, journal_is_stderr
-from ostler.log.journal import JournalHandler, encode, field_name
+from ostler.log import MESSAGE_IDS, adapter, detail, event, fields, journal_is_stderr
+from ostler.log.journal import JournalHandler, encode, field_name, fields_for
 
 
 class FakeJournal:
@@ -109,7 +109,7 @@ def test_tracebacks_of_unexpected_errors_arrive(journal, handler, logger):
     except ValueError:
         logger.exception("it broke")
     message = journal.receive()["MESSAGE"]
-    assert message.startswith("it broke\nTraceback")
+    assert message.startswith("it broke\n    Traceback")
     assert message.endswith("ValueError: x")
 
 
@@ -138,8 +138,8 @@ def test_names_of_fields_are_made_to_fit(name, journals):
 
 def test_a_line_too_large_for_a_datagram_goes_as_a_sealed_file(journal, handler, logger):
     small_datagrams(handler)
-    logger.info("x" * 1_000_000, extra=event("dump"))
-    assert len(journal.receive()["MESSAGE"]) == 1_000_000
+    logger.info("dump", extra=detail("x" * 1_000_000))
+    assert journal.receive()["MESSAGE"] == "dump\n    " + "x" * 1_000_000
     assert handler.lost == 0
 
 
@@ -187,3 +187,24 @@ def test_the_journal_is_known_by_device_and_inode(tmp_path):
         assert not journal_is_stderr({}, stream)
     assert not journal_is_stderr({"JOURNAL_STREAM": "1:2"}, stream)
     assert not journal_is_stderr({}, sys.stderr)
+
+
+def test_no_text_of_a_record_adds_a_field_or_forges_a_line(record):
+    evil = "a\nPRIORITY=0\nMESSAGE=forged\x1b[2J\u202e"
+    made = record("%s", evil, given=evil, logger=evil, priority=evil, **{"MESSAGE\n": evil})
+    made.name = evil
+    values = fields_for(made, "ostler")
+    found = decode(encode(values))
+    assert found == values
+    assert found["PRIORITY"] == "6"
+    assert found["MESSAGE"] == found["OSTLER_LOGGER"] == "a\\nPRIORITY=0\\nMESSAGE=forged\\x1b[2J\\u202e"
+    assert found["OSTLER_GIVEN"] == "a\nPRIORITY=0\nMESSAGE=forged\\x1b[2J\\u202e"
+
+
+def test_a_traceback_is_set_off_in_its_message_too(record):
+    try:
+        raise ValueError("a\nERROR    root: forged")
+    except ValueError:
+        message = fields_for(record("it broke", exc_info=sys.exc_info()), "ostler")["MESSAGE"]
+    assert message.startswith("it broke\n    Traceback")
+    assert all(line.startswith("    ") for line in message.split("\n")[1:])

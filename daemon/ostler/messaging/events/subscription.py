@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import msgspec
 from msgspec.msgpack import Decoder
 
-from ostler.errors import BadEnvelope, InvalidInput
+from ostler.errors import BadEnvelope, InvalidInput, MessageTooLarge
+from ostler.messaging.elements import ANSWER_ELEMENTS, check_elements
 from ostler.messaging.envelope import VERSION, Failure, decode_to_client, error_of
 from ostler.messaging.events.event import (
     END_OF_KEY,
@@ -27,7 +28,9 @@ from ostler.messaging.transport import CONTROL_PREFIX, Data
 
 _QUESTION_LIMIT = 500
 """Bytes of a question; a publisher takes no longer subscription."""
-_UNREADABLE = (BadEnvelope, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_UNREADABLE = (BadEnvelope, MessageTooLarge, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+MOST_EARLY = 128 * 1024 * 1024
+"""Bytes that may come before the answer to a subscription: the last events of all keys do."""
 _heads: Decoder[tuple[int, int, list[Head]]] = Decoder(tuple[int, int, list[Head]])
 _last: Decoder[tuple[int, int, Event]] = Decoder(tuple[int, int, Event])
 
@@ -74,6 +77,7 @@ class Subscription:
         self._last: list[Event] = []
         self._heads: list[Head] = []
         self._told_heads = False
+        self._early = 0
         self.admitted = False
         self.garbage = 0
 
@@ -95,9 +99,14 @@ class Subscription:
 
         Raises:
             NotPermitted: The peer may not subscribe.
+            MessageTooLarge: The publisher sends and sends, and does not answer the subscription.
         """
+        if not self.admitted:
+            self._count_early(len(data))
         key, _, body = bytes(data).partition(END_OF_KEY)
         try:
+            if len(body) > ANSWER_ELEMENTS:
+                check_elements(body, ANSWER_ELEMENTS, "an event")
             if key.startswith(CONTROL_PREFIX):
                 return self._take_answer(key, body)
             if key.endswith(HEAD_KEY):
@@ -113,6 +122,14 @@ class Subscription:
             return self.step(event)
         self._held.append(event)  # last events come first, and they come with the answer
         return []
+
+    def _count_early(self, size: int) -> None:
+        self._early += size
+        if self._early > MOST_EARLY:
+            raise MessageTooLarge(
+                f"the publisher sent more than {MOST_EARLY} bytes before it had answered the subscription",
+                hint="subscribe to less at once", size=self._early, limit=MOST_EARLY,
+            )  # fmt: skip
 
     @property
     def held(self) -> int:

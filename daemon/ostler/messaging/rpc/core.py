@@ -11,8 +11,9 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from ostler.clock import Clock
-from ostler.errors import BadEnvelope, CallCancelled, ConnectionLost, OstlerError
+from ostler.errors import BadEnvelope, CallCancelled, ConnectionLost, MessageTooLarge, OstlerError
 from ostler.messaging.context import Context, Progress, current_context
+from ostler.messaging.elements import ANSWER_ELEMENTS, check_elements
 from ostler.messaging.envelope import (
     CAST,
     FANOUT,
@@ -31,13 +32,15 @@ from ostler.messaging.envelope import (
     Items,
     Reply,
     Request,
+    answered,
     decode_to_client,
     encode_message,
     encode_request,
     error_of,
 )
 from ostler.messaging.rpc.incoming import Incoming
-from ostler.messaging.rpc.losses import late, lost_call, silent
+from ostler.messaging.rpc.losses import late, lost_call, silent, unusable
+from ostler.messaging.rpc.results import decode_result
 from ostler.messaging.rpc.watch import ClientTracer
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.transport import Data
@@ -110,15 +113,23 @@ class ClientCore:
         clock: The source of time.
         timeout: Deadline in seconds of a call that names none and is not made inside another.
         max_message_size: The size limit of requests in bytes.
+        max_elements: The limit of elements of an answer; see `count_elements`.
         lenient: Whether texts may stand for numbers, booleans and structures.
     """
 
     def __init__(
-        self, clock: Clock, *, timeout: float | None = 60.0, max_message_size: int = MAX_SIZE, lenient: bool = False
+        self,
+        clock: Clock,
+        *,
+        timeout: float | None = 60.0,
+        max_message_size: int = MAX_SIZE,
+        max_elements: int = ANSWER_ELEMENTS,
+        lenient: bool = False,
     ) -> None:
         self._clock = clock
         self._timeout = timeout
         self._limit = max_message_size
+        self._max_elements = max_elements
         self._flags = LENIENT if lenient else 0
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(4).hex() + "-"
@@ -225,10 +236,11 @@ class ClientCore:
     def receive(self, data: Data) -> Sequence[bytes]:
         """Take what the server sent, and tell whoever waits for it; return what is to be sent."""
         try:
+            if len(data) > self._max_elements:
+                check_elements(data, self._max_elements)
             message = decode_to_client(data)
-        except BadEnvelope:
-            self.garbage += 1
-            return ()
+        except (BadEnvelope, MessageTooLarge) as error:
+            return self._unusable(data, error)
         if type(message) is Reply:
             if (pending := self._pending.pop(message.id, None)) is not None:
                 self._deliver(pending, message.result)
@@ -240,10 +252,8 @@ class ClientCore:
             return self._advance(message)
         elif type(message) is Failure:
             self._fail(message)
-        elif type(message) is Accepted:
-            pending = self._pending.pop(message.id, None)
-            if pending is not None:
-                pending.settle(message.reached, None)
+        elif type(message) is Accepted and (pending := self._pending.pop(message.id, None)) is not None:
+            pending.settle(message.reached, None)
         return ()
 
     def cancel(self, pending: Pending) -> bytes | None:
@@ -326,14 +336,24 @@ class ClientCore:
         if pending is None or not hasattr(pending, "incoming"):
             self.stray += 1
             return ()
-        pending.seen, pending.deadline = self._clock.monotonic(), None
+        pending.seen = self._clock.monotonic()
         try:
-            pending.incoming.put(message.first, message.items)
+            if pending.incoming.put(message.first, message.items):
+                pending.deadline = None
         except OstlerError as error:
-            cancel = self.cancel(pending)
-            pending.settle(None, error)
-            return (cancel,) if cancel is not None else ()
+            return self._give_up(pending, error)
         return ()
+
+    def _unusable(self, data: Data, error: OstlerError) -> Sequence[bytes]:
+        """End the call that an answer which is not decoded was for: it would wait for nothing until its deadline."""
+        self.garbage += 1
+        pending = self._pending.get(answered(data))
+        return () if pending is None else self._give_up(pending, unusable(pending.where, error))
+
+    def _give_up(self, pending: Pending, error: Exception) -> Sequence[bytes]:
+        cancel = self.cancel(pending)
+        pending.settle(None, error)
+        return (cancel,) if cancel is not None else ()
 
     def _advance(self, advance: Advance) -> Sequence[bytes]:
         pending = self._pending.get(advance.id)
@@ -345,9 +365,7 @@ class ClientCore:
         try:
             pending.ask.on_progress(Progress(advance.done, advance.total, advance.text))
         except Exception as error:  # noqa: BLE001 - the caller's own; it ends the call and is raised from it
-            cancel = self.cancel(pending)
-            pending.settle(None, error)
-            return (cancel,) if cancel is not None else ()
+            return self._give_up(pending, error)
         return ()
 
     def _beat(self, beat: Beat) -> None:
@@ -372,25 +390,6 @@ def allowed(context: Context | None, timeout: float | None, default: float | Non
     if left is None:
         return default if timeout is None else timeout
     return left if timeout is None else min(timeout, left)
-
-
-def decode_result(result: msgspec.Raw | bytes, kind: Any, where: str) -> Any:
-    """Return the result as `kind`.
-
-    Raises:
-        BadEnvelope: It is of another type.
-    """
-    try:
-        if kind is None:
-            return msgspec.msgpack.decode(result)
-        return msgspec.msgpack.decode(result, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise BadEnvelope(
-            f"the result of {where} is not what this client expects: {error}",
-            hint="client and service may be of different versions",
-            reason="result",
-            method=where,
-        ) from error
 
 
 FLAGS_OF_CAST = CAST

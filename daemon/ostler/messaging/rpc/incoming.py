@@ -14,6 +14,8 @@ from ostler.errors import BadEnvelope, ConnectionLost, InvalidInput
 DEFAULT_CREDIT = 1024
 """Items that may wait for a reader who names no other number."""
 MOST_CREDIT = 65_536
+_MOST_WAITING = 8 * 1024 * 1024
+"""Bytes that may wait unread when more come; a server of ours has no more than half of it on their way."""
 _BYTES = 256 * 1024
 """So many bytes taken are told to the server at once; it makes no more items while too many are on their way."""
 
@@ -48,17 +50,18 @@ class Incoming:
         self._error: Exception | None = None
         self._batches: deque[tuple[list[Any], int]] = deque()
         self._reading = (0, 0)
+        self._waiting = 0
         self._received = 0
         self._granted = credit
         self._read = 0
         self._read_bytes = 0
 
-    def put(self, first: int, items: msgspec.Raw | bytes | bytearray) -> None:
-        """Take what has come.
+    def put(self, first: int, items: msgspec.Raw | bytes | bytearray) -> bool:
+        """Take what has come; return whether there was an item.
 
         Raises:
             ConnectionLost: Items before these were lost on their way.
-            BadEnvelope: They are of another type, or more than there is credit for.
+            BadEnvelope: They are of another type, or more than there is credit or room for.
         """
         if first != self._received:
             raise ConnectionLost(
@@ -79,8 +82,15 @@ class Incoming:
                 f"{self.where} sent more items than it had credit for", reason="credit", method=self.where
             )
         if found:
-            self._batches.append((found, len(memoryview(items))))
+            if self._waiting > _MOST_WAITING:
+                raise BadEnvelope(
+                    f"{self.where} sent more bytes than may wait for a reader", reason="credit", method=self.where
+                )
+            size = len(memoryview(items))
+            self._waiting += size
+            self._batches.append((found, size))
         self.wake()
+        return bool(found)
 
     def end(self, _value: object, error: Exception | None) -> None:
         """Take note that no more will come, and why; the reader is told after what has come before."""
@@ -91,6 +101,7 @@ class Incoming:
     def abandon(self) -> None:
         """Forget what has come: nobody reads it any more."""
         self._batches.clear()
+        self._waiting = 0
         self.ended = True
 
     def take(self) -> list[Any] | None:
@@ -105,6 +116,7 @@ class Incoming:
         if self._batches:
             batch, size = self._batches.popleft()
             self._reading = (len(batch), size)
+            self._waiting -= size
             return batch
         if not self.ended:
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler.errors import ConnectionLost, DeadlineExceeded, OstlerError
+from ostler.errors import BadEnvelope, ConnectionLost, DeadlineExceeded, MessageTooLarge, OstlerError
 
 
 def late(where: str, timeout: float | None, *, item: bool = False) -> DeadlineExceeded:
@@ -29,8 +29,30 @@ def lost_call(where: str, error: OstlerError) -> OstlerError:
     """Return the error of a call whose server has gone."""
     if not isinstance(error, ConnectionLost):
         return error
+    if error.facts.get("reason") == "large":
+        return MessageTooLarge(f"{where} has no answer: {error.message}", hint=error.hint, method=where, **_size(error))
     return ConnectionLost(
         f"the daemon went away while {where} was under way; it may or may not have been done",
         hint="see `systemctl status ostler` and the daemon's log",
         method=where,
     )
+
+
+def _size(error: OstlerError) -> dict[str, object]:
+    return {name: error.facts.get(name) for name in ("size", "limit")}
+
+
+def unusable(where: str, error: OstlerError) -> OstlerError:
+    """Return the error of an answer that is no message of ours, or has more elements than this client decodes."""
+    if isinstance(error, MessageTooLarge):
+        most = error.facts.get("max_elements")
+        return MessageTooLarge(
+            f"the answer of {where} has more than {most} elements and was not decoded",
+            hint="ask for less at once, or give the client a larger `max_elements`",
+            method=where, size=error.facts.get("size"), max_elements=most,
+        )  # fmt: skip
+    return BadEnvelope(
+        f"the answer of {where} cannot be understood: {error.message}",
+        hint="client and daemon may be of different versions",
+        method=where, reason=error.facts.get("reason"),
+    )  # fmt: skip

@@ -44,6 +44,10 @@ class Retry(NamedTuple):
             raise InvalidInput("`on` of a `Retry` takes classes of `ostler.errors`")
 
 
+_LONGEST_ASKED = 300.0
+"""Seconds that a server can have its callers wait at most before they try again."""
+
+
 class Attempts:
     """The attempts of one request.
 
@@ -80,7 +84,8 @@ class Attempts:
         wait: float = min(policy.longest, policy.backoff * 2.0 ** (self._made - 1)) * (1 - os.urandom(1)[0] / 512)
         asked = error.facts.get("retry_after")
         if isinstance(asked, int | float):
-            wait = max(wait, float(asked))
+            # The server's wish, and no more than that: one that is hostile or wrong may ask for centuries.
+            wait = max(wait, min(float(asked), _LONGEST_ASKED))
         if self._until is not None and self._clock.monotonic() + wait >= self._until:
             raise self._last(error)
         return wait

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Context, Socket
 
 _BATCH = 1000
+_BATCH_BYTES = 4 * 1024 * 1024
+"""So many messages, or bytes, are read before somebody looks at the time again."""
 _POLLIN = int(zmq.POLLIN)
 _SOON = 10
 """Milliseconds of a wait for the server alone, before looking at the connection as well."""
@@ -202,8 +204,8 @@ class BlockingLink:
             return found
         return []
 
-    def send(self, data: bytes) -> None:
-        """See `Link.send`."""
+    def send(self, data: bytes, longest: float | None = None) -> None:
+        """See `Link.send`; it is handed over at once or not at all."""
         if self._lost is not None:
             raise self._lost
         send(self._sockets.data, data)
@@ -232,10 +234,12 @@ class BlockingLink:
         found: list[bytes] = []
         data = self._sockets.data
         # Asking is cheaper than the exception that ends reading until there is nothing left.
-        while len(found) < _BATCH and int(data.get(zmq.EVENTS)) & _POLLIN:
+        size = 0
+        while len(found) < _BATCH and size < _BATCH_BYTES and int(data.get(zmq.EVENTS)) & _POLLIN:
             frame = data.recv(NOBLOCK, copy=False)
             if not frame.more:
                 found.append(frame.bytes)
+                size += len(found[-1])
                 continue
             while data.get(zmq.RCVMORE):
                 data.recv(NOBLOCK)

@@ -18,6 +18,10 @@ _SOON = struct.pack("ll", 0, 10_000)
 """The time of `receive_soon` as the kernel has it: 10 ms."""
 _PATIENCE = 2.0
 """Seconds without progress after which a server does not take what is sent."""
+_LONGEST = 60.0
+"""Seconds that a message may take on its way out when its call has no limit."""
+_ANSWERS = 0.25
+"""Seconds that answers to the server's PING may take."""
 _AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -43,6 +47,7 @@ class BlockingUnixLink:
         self._poll.register(self._socket, select.POLLIN)
         self._early = bytearray().join(map(subscription, wishes or ()))
         """What waits for the end of the greetings: libzmq does not take messages before."""
+        self._early_until: float | None = None
         self._lost: MessagingError | None = None
         self._closed = False
         self._write(part.hello)
@@ -59,16 +64,17 @@ class BlockingUnixLink:
                 self._lost = end_of(self._talk)
         return self._lost is None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, longest: float | None = None) -> None:
         """See `Link.send`."""
         if self._lost is not None:
             raise self._lost
         if self._talk.ready:
-            self._write(frame(data))
+            self._write(frame(data), longest)
         elif self._early and len(self._early) + len(data) > EARLY_MOST:
             raise not_taken()
         else:
             self._early += frame(data)
+            self._early_until = None if longest is None else time.monotonic() + longest
 
     def receive_soon(self) -> list[bytes]:
         """See `Link.receive_soon`."""
@@ -111,16 +117,17 @@ class BlockingUnixLink:
             return []
         if self._early and self._talk.ready:
             early, self._early = self._early, bytearray()
-            self._write(early)
+            self._write(early, None if self._early_until is None else self._early_until - time.monotonic())
         if self._talk.answers:
             answers = b"".join(self._talk.answers)
             self._talk.answers.clear()
-            self._write(answers)
+            # One that asks for answers and reads none gets no patience: it could go on for ever.
+            self._write(answers, _ANSWERS)
         if self._talk.refused:
             self._lost = end_of(self._talk)
         return found
 
-    def _write(self, data: bytes | bytearray) -> None:
+    def _write(self, data: bytes | bytearray, longest: float | None = None) -> None:
         try:
             sent = self._socket.send(data, _AT_ONCE)
         except BlockingIOError:
@@ -129,15 +136,16 @@ class BlockingUnixLink:
             # What the server said before it went is still to be read, and tells more than this.
             return
         if sent < len(data):
-            self._write_rest(memoryview(data)[sent:], begun=sent > 0)
+            self._write_rest(memoryview(data)[sent:], longest, begun=sent > 0)
 
-    def _write_rest(self, rest: memoryview, *, begun: bool) -> None:
+    def _write_rest(self, rest: memoryview, longest: float | None, *, begun: bool) -> None:
         """Go on as the server reads. A message that has begun cannot be taken back: the connection is given up."""
         room = select.poll()
         room.register(self._socket, select.POLLOUT)
-        until = time.monotonic() + _PATIENCE
+        now = time.monotonic()
+        until, last = now + _PATIENCE, now + (_LONGEST if longest is None else longest)
         while rest:
-            if not room.poll(max(0, int((until - time.monotonic()) * 1000))):
+            if not room.poll(max(0, int((min(until, last) - time.monotonic()) * 1000))):
                 if begun:
                     self._lost = end_of(self._talk)
                 raise not_taken()

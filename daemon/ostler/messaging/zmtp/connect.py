@@ -63,6 +63,12 @@ def end_of(talk: Talk) -> MessagingError:
             "the daemon has as many clients as it may have",
             hint="close some, or raise `max_connections` in [messaging]", retry_after=5.0, reason=talk.refused,
         )  # fmt: skip
+    if talk.oversize:
+        return ConnectionLost(
+            f"the daemon sent a message of {talk.oversize} bytes, this client takes {talk.limit}",
+            hint="ask for less at once, or give the client a larger `max_message_size`",
+            reason="large", size=talk.oversize, limit=talk.limit,
+        )  # fmt: skip
     if talk.ready:
         return ConnectionLost("the daemon closed the connection", hint="see `systemctl status ostler`")
     # A process that is killed closes its connections a moment before it stops listening.

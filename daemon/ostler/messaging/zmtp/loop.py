@@ -72,6 +72,10 @@ class LoopUnixLink:
             if self._closed:
                 return
             self._on_message(message)
+        if talk.answers and self._channel.stuck:
+            # It asks for answers, and reads none: they would pile up here.
+            self._ended()
+            return
         for answer in talk.answers:
             self._channel.write(answer)
         talk.answers.clear()

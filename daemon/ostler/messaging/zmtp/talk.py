@@ -81,7 +81,7 @@ class Talk:
 
     def __init__(self, partners: frozenset[bytes], limit: int, reserve: Callable[[int], bool] | None = None) -> None:
         self._partners = partners
-        self._limit = limit
+        self.limit = limit
         self._reserve = reserve
         self._kept = bytearray()
         self._needed = len(_SIGNATURE)
@@ -94,6 +94,8 @@ class Talk:
         self.more = False
         """Whether there may be whole messages in what was heard, beyond those that `hear` was to return."""
         self.ready = False
+        self.oversize = 0
+        """Bytes of the message that ended the conversation because it is above the limit."""
         self.refused = ""
         """Why the other side did not let us in."""
         self.several = 0
@@ -154,7 +156,7 @@ class Talk:
                 self.unkept.append(data[body : body + _HEAD_SIZE])
                 self._skipped = stop - end
                 return found
-            if stop - body > self._limit:
+            if stop - body > self.limit:
                 raise self._too_large(stop - body)
             most -= 1
             if not flags & ~_LONG and self.ready and not self._skips:
@@ -170,7 +172,7 @@ class Talk:
 
     def _keeps(self, size: int) -> bool:
         """Return whether a message that has not come whole is kept until it has."""
-        if size > self._limit:
+        if size > self.limit:
             raise self._too_large(size)
         if size <= LARGE or self._reserve is None or self._reserved:
             return True
@@ -185,7 +187,8 @@ class Talk:
         return data[skipped:]
 
     def _too_large(self, size: int) -> TalkError:
-        return TalkError(f"a message has {size} bytes, {self._limit} are let through", reason="large")
+        self.oversize = size
+        return TalkError(f"a message has {size} bytes, {self.limit} are let through", reason="large")
 
     def close(self) -> None:
         """Let go of what was heard; nothing more will be."""
