@@ -230,3 +230,13 @@ def test_a_state_folder_that_cannot_be_used_is_one_line(make_daemon) -> None:
     (daemon.root / "state").write_text("a file")
     assert "state" in refused(daemon)
     assert not (daemon.root / "run").exists()
+
+
+@pytest.mark.parametrize("output", ["<&- >&- 2>&-", "</dev/null >/dev/full 2>/dev/full"])
+def test_trap_a_daemon_whose_output_is_closed_or_full_starts_and_answers(make_daemon, output: str) -> None:
+    daemon = make_daemon(ECHO)
+    daemon.start(before=["bash", "-c", f'exec "$@" {output}', "-"])
+    assert answers(daemon)
+    where = [str(Path(f"/proc/{daemon.process.pid}/fd/{number}").readlink()) for number in range(3)]
+    assert all(path in ("/dev/null", "/dev/full") for path in where)
+    assert daemon.stop() == 0

@@ -12,6 +12,10 @@ def main() -> int:
     import os
     import sys
 
+    from ostler.cli.descriptors import open_standard_descriptors
+
+    open_standard_descriptors()
+
     from ostler.cli.entry import run_command
 
     return run_command(sys.argv[1:], os.environ)

@@ -324,6 +324,7 @@ class Daemon:
         rows = await self.runtime.rows() if self.runtime is not None else []
         outage = self.store.outage if self.store is not None else None
         trouble = [f"the database cannot be written: {outage.why}"] if outage is not None and outage.active else []
+        trouble += self.store.ages.trouble() if self.store is not None else []
         if self.messages is not None:
             trouble += self.messages.trouble()
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])
@@ -367,6 +368,8 @@ class Daemon:
         self.assembly = assembly
         options = assembly.configuration.log
         log.set_up(level=options.level, format=options.format, levels=options.levels)
+        if self.store is not None:
+            self.store.ages.believe()
         if self.messages is not None:
             self.messages.apply(assembly.configuration)
             chosen = assembly.configuration.notifications.model_dump()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ostler import log
@@ -108,12 +109,11 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
 
 def print_problems(error: ConfigurationError) -> None:
     """Write every problem of a configuration to standard error, one a line, as a compiler would."""
-    for problem in error.problems:
-        print(printable(str(problem)), file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
     count = len(error.problems)
-    print(  # noqa: T201 - as above
-        f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", file=sys.stderr
-    )
+    last = f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
+    with suppress(OSError, ValueError):  # a full disk, or nobody there: the exit code says it all the same
+        for line in (*error.problems, last):
+            print(printable(str(line)), file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
 
 
 class _EarlySignals:

@@ -69,7 +69,8 @@ class Auditor:
         def write() -> list[int]:
             numbers = self.records.keep(map(self._named, entries))
             if trim:
-                self.records.trim(limits.count, self._clock.wall() - limits.age)
+                ages = self._store.ages
+                self.records.trim(limits.count, ages.now() - limits.age, ages)
             return numbers
 
         return await self._store.awrite(write, label="audit")

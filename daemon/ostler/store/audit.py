@@ -10,6 +10,7 @@ from ostler.store.current import current_session
 from ostler.types import AuditEntry
 
 if TYPE_CHECKING:
+    from ostler.store.ages import Ages
     from ostler.store.current import Database
 
 T = TypeVar("T")
@@ -59,15 +60,23 @@ class AuditRecords:
                 numbers.append(int(database.execute_sql(_INSERT, values).lastrowid))
         return numbers
 
-    def trim(self, count: int, before: float) -> None:
+    def trim(self, count: int, before: float, ages: Ages | None = None) -> None:
         """Remove those whose last time was `before` that wall time, and of the others all but `count`.
 
+        `ages` says how many may go for their age at once, for the clock may be wrong; all of them without it.
         Who made the most gives up its oldest first: nobody can have the entries of others removed by making many.
         Must run inside `store.write`.
         """
         database = _here()
-        database.execute_sql("DELETE FROM audit WHERE last < ?", (before,))
         (total,) = database.execute_sql("SELECT count(*) FROM audit").fetchone()
+        (due,) = database.execute_sql("SELECT count(*) FROM audit WHERE last < ?", (before,)).fetchone()
+        if due:
+            most = due if ages is None else ages.most("entries of the audit log", due, total, before)
+            database.execute_sql(
+                "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE last < ? ORDER BY number LIMIT ?)",
+                (before, most),
+            )
+            total -= most
         if total <= count:
             return
         found = database.execute_sql("SELECT uid, key, count(*) FROM audit GROUP BY uid, key").fetchall()

@@ -185,32 +185,58 @@ class EventRecords:
     async def trim(self, count: int, age: float) -> None:
         """Remove what is above `count` for each topic, or older than `age` seconds; in small writes.
 
+        Of a topic of which more than half would be too old at once only a part goes: the clock may be wrong.
+
         Raises:
             StoreError: It cannot be written.
         """
-        before = self._clock.wall() - age
+        before = self._store.ages.now() - age
         for topic in await self.topics():
-            while await self._store.awrite(
-                lambda topic=topic: self._trim(_connection(), topic.topic, topic.last - count, before),  # type: ignore[misc]
-                label="trim the journal of events",
-            ):
-                pass
+            most = await self._most(topic.topic, before)
+            while (gone := await self._trim_piece(topic, count, before, most)) is not None:
+                most -= gone
 
-    def _trim(self, database: sqlite3.Connection, topic: str, number: int, before: float) -> bool:
-        """Remove the oldest events up to a number or a time, with epochs that have none; return whether more may be."""
+    async def _most(self, topic: str, before: float) -> int:
+        """Return how many events of a topic may go for their age."""
+
+        def read(database: sqlite3.Connection) -> tuple[int, int]:
+            found: tuple[int, int] = database.execute(
+                "SELECT count(*), ifnull(sum(at < ?), 0) FROM events"
+                " WHERE topic_id = (SELECT id FROM event_topics WHERE host = ? AND topic = ?)",
+                (before, self._host, topic),
+            ).fetchone()
+            return found
+
+        total, due = await self._read(read)
+        return self._store.ages.most(f"events of {topic} in the journal", due, total, before)
+
+    async def _trim_piece(self, topic: TopicNumbers, count: int, before: float, most: int) -> int | None:
+        return await self._store.awrite(
+            lambda: self._trim(_connection(), topic.topic, topic.last - count, before, most),
+            label="trim the journal of events",
+        )
+
+    def _trim(self, database: sqlite3.Connection, topic: str, number: int, before: float, most: int) -> int | None:
+        """Remove the oldest events up to a number or a time, with epochs that have none.
+
+        Returns:
+            How many went for their age, when there may be more to remove; else None.
+        """
         (number_of,) = database.execute(
             "SELECT id FROM event_topics WHERE host = ? AND topic = ?", (self._host, topic)
         ).fetchone()
         oldest = database.execute(
             "SELECT number, at FROM events WHERE topic_id = ? ORDER BY number LIMIT ?", (number_of, _TRIM_PIECE)
         ).fetchall()
-        gone = 0
+        gone = by_age = 0
         for event, at in oldest:
-            if event > number and at >= before:
-                break
+            if event > number:
+                if at >= before or by_age >= most:
+                    break
+                by_age += 1
             gone += 1
         if not gone:
-            return False
+            return None
         up_to = oldest[gone - 1][0]
         database.execute("DELETE FROM events WHERE topic_id = ? AND number <= ?", (number_of, up_to))
         database.execute(
@@ -218,7 +244,7 @@ class EventRecords:
             " WHERE topic_id = ?1 AND first <= ?2)",
             (number_of, up_to + 1),
         )
-        return gone == _TRIM_PIECE
+        return by_age if gone == _TRIM_PIECE else None
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         return await self._store.aread(lambda: read(_connection()))

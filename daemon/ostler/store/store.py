@@ -16,6 +16,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import StoreError
 from ostler.store import backup, database
 from ostler.store import migrations as core
+from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
 from ostler.store.failures import sqlite_error, translate
 from ostler.store.kv import KeyValue
@@ -53,6 +54,7 @@ class Store:
         account: Callable[[], Hashable] = nobodys,
     ) -> None:
         self.path = path
+        self.ages = Ages(clock)
         self._clock = clock
         self._lock = lock
         self._connect = connect

@@ -9,11 +9,14 @@ from ostler.clock import FakeClock
 from ostler.config import load_text, validate
 from ostler.daemon import watching
 from ostler.daemon.watching import Auditor
+from ostler.store.ages import Ages
 from ostler.types import AuditEntry
 
 
 class Store:
     """Runs what is to be written at once."""
+
+    ages = Ages(FakeClock())
 
     async def awrite(self, work, label):
         return work()
@@ -32,7 +35,7 @@ class Records:
         self.kept += entries
         return list(range(len(self.kept)))
 
-    def trim(self, count, before):
+    def trim(self, count, before, ages):
         pass
 
 

@@ -1,0 +1,113 @@
+"""Ages, when the wall clock is set."""
+
+import pytest
+
+from ostler.clock import FakeClock
+from ostler.store import AuditRecords, Store
+from ostler.store.ages import Ages
+from ostler.store.journal import EventRecords
+from ostler.types import AuditEntry
+
+DAY = 86400.0
+
+
+def entry(at):
+    return AuditEntry(at=at, last=at, who="uid 1000", uid=1000, topic="volume", method="create")
+
+
+def test_time_goes_on_as_the_boot_clock_says_when_the_wall_clock_is_set_ahead(caplog):
+    clock = FakeClock()
+    ages, began = Ages(clock), clock.wall()
+    clock.advance(100)
+    assert ages.now() == began + 100
+    clock.set_wall(began + 400 * DAY)
+    clock.advance(50)
+    assert ages.now() == began + 150
+    assert ages.now() == began + 150
+    assert caplog.text.count("the wall clock was set ahead by 400.0 days") == 1
+    assert "set ahead by 400.0 days" in ages.trouble()[0]
+    ages.believe()
+    assert ages.now() == clock.wall()
+    assert ages.trouble() == []
+
+
+def test_a_clock_that_is_set_back_makes_nothing_older():
+    clock = FakeClock()
+    ages, began = Ages(clock), clock.wall()
+    clock.set_wall(began - 400 * DAY)
+    assert ages.now() == began - 400 * DAY
+    clock.set_wall(began)
+    assert ages.now() == began
+
+
+def test_when_most_is_too_old_at_once_the_tenth_part_goes_and_that_is_told(caplog):
+    clock = FakeClock()
+    ages, before = Ages(clock), clock.wall() - DAY
+    assert ages.most("lamps", 50, 100, before) == 50
+    assert ages.trouble() == []
+    assert ages.most("lamps", 100, 100, before) == 10
+    assert ages.most("lamps", 90, 90, before) == 9
+    assert caplog.text.count("too old by this clock") == 1
+    (line,) = ages.trouble()
+    assert line.startswith("81 lamps are too old by this clock, and are removed little by little")
+    assert ages.most("lamps", 1, 1, before) == 1
+    assert ages.trouble() == []
+
+
+def test_what_has_become_too_old_while_the_daemon_ran_goes_at_once():
+    clock = FakeClock()
+    ages = Ages(clock)
+    clock.advance(2 * DAY)
+    assert ages.most("lamps", 100, 100, ages.now() - DAY) == 100
+    assert ages.trouble() == []
+
+
+@pytest.fixture
+def opened(tmp_path):
+    clock = FakeClock()
+    store = Store.open(tmp_path / "ostler.db", clock=clock, synchronous="NORMAL")
+    yield store, clock
+    store.close()
+
+
+def test_an_audit_log_all_of_which_is_too_old_by_the_clock_is_not_removed_at_once(opened):
+    store, clock = opened
+    records = AuditRecords(store)
+    store.write(lambda: records.keep([entry(clock.wall()) for _ in range(100)]))
+    clock.set_wall(clock.wall() + 400 * DAY)
+    store.write(lambda: records.trim(1000, store.ages.now() - 90 * DAY, store.ages))
+    assert len(records.list(limit=1000)) == 100
+    store.ages.believe()
+    store.write(lambda: records.trim(1000, store.ages.now() - 90 * DAY, store.ages))
+    assert len(records.list(limit=1000)) == 90
+    assert "90 entries of the audit log are too old" in store.ages.trouble()[0]
+
+
+class Row:
+    topic, epoch, data = "lamp", 1, b"x"
+
+    def __init__(self, number, at):
+        self.number, self.at = number, at
+
+
+def test_a_journal_all_of_which_is_too_old_by_the_clock_is_not_removed_at_once(opened):
+    import asyncio
+
+    store, clock = opened
+
+    async def test():
+        records = EventRecords(store, clock, "node1")
+        await records.append([Row(number, clock.wall()) for number in range(1, 101)])
+        clock.set_wall(clock.wall() + 400 * DAY)
+        await records.trim(1000, 7 * DAY)
+        assert (await records.topics())[0].first == 1
+        store.ages.believe()
+        await records.trim(1000, 7 * DAY)
+        assert (await records.topics())[0].first == 11
+        await records.append([Row(number, clock.wall()) for number in range(101, 301)])
+        await records.trim(1000, 7 * DAY)
+        assert (await records.topics())[0].first == 101, "less than half: what is old goes"
+        await records.trim(50, 7 * DAY)
+        assert (await records.topics())[0].first == 251
+
+    asyncio.run(test())
