@@ -12,6 +12,7 @@ from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError, describe
+from ostler.files import make_directory
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.notify import Notifications
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
@@ -253,13 +254,13 @@ def access_of(configuration: Configuration) -> Access:
 
 
 def make_runtime_folder(folder: Path) -> None:
-    """Make the folder of the sockets, if it is not there.
+    """Make the folder of the sockets, which others may enter and not change, if it is not there.
 
     Raises:
         MessagingError: It cannot be made.
     """
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(folder, 0o755)
     except OSError as error:
         raise MessagingError(
             f"the folder of the sockets, {folder}, cannot be made: {error.strerror}",

@@ -8,9 +8,10 @@ directories with set modes, `ownership` says whose they are.
 from ostler.files.beneath import open_beneath, open_directory
 from ostler.files.ownership import Trust, check_trusted, distrusted, user_name
 from ostler.files.reading import Content, FileRefused, open_regular, read_bounded, read_regular
-from ostler.files.writing import create_file, make_directory, replace_file, tighten
+from ostler.files.writing import create_file, make_directory, move_file, replace_file, tighten
 
 __all__ = [
-    "Content", "FileRefused", "Trust", "check_trusted", "create_file", "distrusted", "make_directory", "open_beneath",
-    "open_directory", "open_regular", "read_bounded", "read_regular", "replace_file", "tighten", "user_name",
+    "Content", "FileRefused", "Trust", "check_trusted", "create_file", "distrusted", "make_directory", "move_file",
+    "open_beneath", "open_directory", "open_regular", "read_bounded", "read_regular", "replace_file", "tighten",
+    "user_name",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from ostler.files.beneath import open_directory
 from ostler.files.reading import FileRefused
 
 _NAME_MAX = 200
+_AT_ONCE = 64 * 1024 * 1024
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 """What file systems without hard links answer."""
 
@@ -117,6 +118,60 @@ def place(source: int, fresh: str, target: int, name: str, *, new: bool) -> None
     os.fsync(target)
 
 
+def move_file(source: Path, target: Path, *, mode: int) -> None:
+    """Bring a finished file to another name, which must not be taken, safe on the disk. Any thread.
+
+    Between file systems its content is copied. The directories are held open; they may be reached through links.
+
+    Args:
+        source: The file; it is gone afterwards.
+        target: Where it is to be.
+        mode: Its permissions then.
+
+    Raises:
+        FileExistsError: The target is there, if only as a link.
+        OSError: It cannot be done; nothing is there then.
+    """
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    here = there = -1
+    try:
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+        here, there = open_directory(source.parent, follow=True), open_directory(target.parent, follow=True)
+        try:
+            place(here, source.name, there, target.name, new=True)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy_to(descriptor, there, target.name, mode)
+            os.unlink(source.name, dir_fd=here)
+    finally:
+        for each in (descriptor, here, there):
+            if each >= 0:
+                os.close(each)
+
+
+def _copy_to(source: int, directory: int, name: str, mode: int) -> None:
+    fresh = f".{name[:_NAME_MAX]}.{os.urandom(8).hex()}.new"
+    target = os.open(
+        fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory
+    )
+    try:
+        try:
+            at = 0
+            while done := os.sendfile(target, source, at, _AT_ONCE):
+                at += done
+            os.fchmod(target, mode)
+            os.fsync(target)
+        finally:
+            os.close(target)
+        place(directory, fresh, directory, name, new=True)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh, dir_fd=directory)
+        raise
+
+
 def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file that is not there yet, where half a file is no harm; see `replace_file` for all others.
 
@@ -141,7 +196,7 @@ def make_directory(path: Path, mode: int) -> bool:
         path.mkdir(mode=0o700)
     except FileExistsError:
         if not path.is_dir():
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         return False
     except FileNotFoundError:
         if path.parent == path:

@@ -98,6 +98,7 @@ class Store:
         lock.take()
         try:
             database.create_file(path)
+            backup.clear_parts(path)
             store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock))
             store._prepare({CORE: core, **(migrations or {})})
             store._writer.start()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
-from ostler.files import FileRefused, create_file, make_directory, replace_file, tighten
+from ostler.files import FileRefused, create_file, make_directory, move_file, replace_file, tighten, writing
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_directories_have_the_mode_that_was_asked_for(tmp_path, open_umask):
     assert [mode(tmp_path / path) for path in ("a", "a/b", "a/b/c")] == [0o755, 0o755, 0o700]
     assert make_directory(tmp_path / "a", 0o700) is False
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         make_directory(tmp_path / "file", 0o700)
 
 
@@ -80,3 +81,36 @@ def test_what_is_too_open_is_tightened_and_a_link_is_not_followed(tmp_path):
     (tmp_path / "link").symlink_to("file")
     with pytest.raises(OSError, match="link"):
         tighten(tmp_path / "link", 0o600)
+
+
+def test_a_file_is_moved_to_a_name_that_is_free_and_never_over_another(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "made").write_bytes(b"text")
+    move_file(tmp_path / "made", tmp_path / "folder" / "there", mode=0o640)
+    assert (tmp_path / "folder" / "there").read_bytes() == b"text"
+    assert mode(tmp_path / "folder" / "there") == 0o640
+    (tmp_path / "made").write_bytes(b"other")
+    (tmp_path / "folder" / "link").symlink_to("nowhere")
+    for name in ("there", "link"):
+        with pytest.raises(FileExistsError):
+            move_file(tmp_path / "made", tmp_path / "folder" / name, mode=0o600)
+    assert (tmp_path / "made").read_bytes() == b"other"
+
+
+def test_between_file_systems_it_is_copied(tmp_path, monkeypatch):
+    real, tried = writing.place, []
+
+    def place(source, fresh, target, name, *, new):
+        tried.append(name)
+        if len(tried) == 1:
+            raise OSError(errno.EXDEV, "another file system")
+        real(source, fresh, target, name, new=new)
+
+    monkeypatch.setattr(writing, "place", place)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "made").write_bytes(b"x" * 100_000)
+    move_file(tmp_path / "made", tmp_path / "folder" / "there", mode=0o600)
+    assert (tmp_path / "folder" / "there").read_bytes() == b"x" * 100_000
+    assert mode(tmp_path / "folder" / "there") == 0o600
+    assert not (tmp_path / "made").exists()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["there"]
