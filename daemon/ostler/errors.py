@@ -6,6 +6,7 @@ those of the command.
 
     OstlerError
     ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place
+    │   └── UntrustedOwner                files belong to, or can be written by, neither root nor whoever runs this
     ├── PluginError                       a plugin could not be found, imported or registered
     │   └── ContractError                 a manager or driver does not fulfil what its base class demands
     ├── ServiceError                      a service cannot be built, started or stopped
@@ -111,6 +112,10 @@ class ConfigurationError(OstlerError):
         listed = [Problem("", problems)] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(map(str, listed)), hint=hint, **facts)
         self.problems = listed
+
+
+class UntrustedOwner(ConfigurationError):
+    """Raised when files that would be obeyed belong to, or can be written by, neither root nor whoever runs this."""
 
 
 class PluginError(OstlerError):

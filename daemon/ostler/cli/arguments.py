@@ -1,4 +1,4 @@
-"""The global options, read by hand: before the verb, and `--root` and `--json` after it as well."""
+"""The global options, read by hand: before the verb, and `--root`, `--json` and `--trust-owner` after it as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _REMOTE = ("--address", "--server-key", "--secret-key")
 _VALUES = ("--root", "--timeout", *_REMOTE)
+_FLAGS = ("--json", "--trust-owner")
 
 
 class Arguments(NamedTuple):
@@ -19,6 +20,7 @@ class Arguments(NamedTuple):
         timeout: The text of `--timeout`, None when it was not given.
         rest: Everything else: the verb and what belongs to it.
         remote: Those of `--address`, `--server-key` and `--secret-key` that were given.
+        trust_owner: Whether `--trust-owner` was given.
     """
 
     root: str | None
@@ -26,6 +28,7 @@ class Arguments(NamedTuple):
     timeout: str | None
     rest: list[str]
     remote: Mapping[str, str] = MappingProxyType({})
+    trust_owner: bool = False
 
 
 def take_apart(argv: Sequence[str]) -> Arguments:
@@ -35,13 +38,14 @@ def take_apart(argv: Sequence[str]) -> Arguments:
     """
     values: dict[str, str] = {}
     rest: list[str] = []
-    json, verb_seen, index = False, False, 0
+    flags: set[str] = set()
+    verb_seen, index = False, 0
     while index < len(argv) and argv[index] != "--":
         word = argv[index]
         name, equals, value = word.partition("=")
         ours = name == "--root" or (name in _VALUES and not verb_seen)
-        if word == "--json":
-            json = True
+        if word in _FLAGS:
+            flags.add(word)
         elif ours and equals:
             values[name] = value
         elif ours and index + 1 < len(argv):
@@ -52,4 +56,6 @@ def take_apart(argv: Sequence[str]) -> Arguments:
             verb_seen = verb_seen or not word.startswith("-")
         index += 1
     remote = {name: values[name] for name in _REMOTE if name in values}
-    return Arguments(values.get("--root"), json, values.get("--timeout"), rest + list(argv[index:]), remote)
+    rest += argv[index:]
+    json, trust_owner = (flag in flags for flag in _FLAGS)
+    return Arguments(values.get("--root"), json, values.get("--timeout"), rest, remote, trust_owner)

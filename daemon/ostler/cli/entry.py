@@ -55,6 +55,7 @@ def _run(arguments: Arguments, bare: Session) -> int:
         remote=remote,
         json=arguments.json,
         timeout=_seconds(arguments.timeout),
+        trust_owner=arguments.trust_owner,
     )
     with session.using(chosen):
         try:

@@ -43,6 +43,7 @@ def find(host: PluginHost, name: str) -> dict[str, Any]:
 
 def write(interface: dict[str, Any], output: Path | None) -> None:
     """Write an interface to a file, or to the screen."""
+    from ostler.files import make_directory, replace_file
     from ostler.messaging.interface import as_text
 
     text = printable_json(as_text(interface))
@@ -50,8 +51,8 @@ def write(interface: dict[str, Any], output: Path | None) -> None:
         print(text, end="")  # noqa: T201 - it is a file's content
         return
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        make_directory(output.absolute().parent, 0o755)
+        replace_file(output.absolute(), text.encode(), mode=0o644)
     except OSError as error:
         raise InvalidInput(f"{output} cannot be written: {error.strerror}") from None
     if not kit.json_wanted():

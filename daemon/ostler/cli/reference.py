@@ -37,11 +37,15 @@ the verbs (`python -m ostler.cli.reference > docs/cli.md`); a test fails when it
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
   key, and the file of your own secret key (`ostler keys new`); or `OSTLER_ADDRESS`, `OSTLER_SERVER_KEY` and
   `OSTLER_SECRET_KEY`. Only before the verb. Verbs that need files of the daemon are refused.
+- `--trust-owner` (or `OSTLER_TRUST_OWNER=1`): go on with files of others. Verbs that read the configuration or write
+  files (`run`, `check`, `config`, `keys`, `plugin`) refuse directories and files that belong to, or can be written by,
+  neither root nor whoever runs the command: a configuration names code that is run. Verbs that talk to a daemon, and
+  `audit` while there is none, need no such trust.
 - `--version`: show the version. Only before the verb.
 - `-h`, `--help`: show help.
 
-`--root` and `--json` stand before the verb or after it, and belong to `ostler` wherever they stand; what follows `--`
-is left alone.
+`--root`, `--json` and `--trust-owner` stand before the verb or after it, and belong to `ostler` wherever they stand;
+what follows `--` is left alone.
 
 ## What is shown
 

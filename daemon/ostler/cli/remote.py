@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostler.errors import InvalidInput
+from ostler.files import read_bounded
 
 _KEY = 40
 """Characters of a key."""
+_LONGEST = 4096
+"""Bytes of a file with a key, and what `ostler keys show` says beside it."""
 
 
 class Remote(NamedTuple):
@@ -62,7 +65,8 @@ def _public(text: str) -> str:
     if len(text) == _KEY and not (text.startswith("/") and Path(text).exists()):
         return text
     try:
-        return Path(text).expanduser().read_text(encoding="ascii").strip().partition("\n")[0].rstrip()
+        found = read_bounded(Path(text).expanduser(), _LONGEST).decode("ascii")
+        return found.strip().partition("\n")[0].rstrip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(f"the server's key is neither {_KEY} characters nor the file {text}: {why}") from None

@@ -77,6 +77,7 @@ class Session:
     Attributes:
         root: The value of `--root` or `OSTLER_ROOT`, None without either.
         remote: The daemon that is meant by its address, None when it is not.
+        trust_owner: Whether files are believed whoever they belong to.
         json: Whether results are wanted as JSON.
         timeout: The value of `--timeout` in seconds, None when it was not given.
         connect: Makes a client.
@@ -91,6 +92,7 @@ class Session:
     environ: Mapping[str, str] = field(default_factory=dict)
     now: Callable[[], float] = time.time
     remote: Remote | None = None
+    trust_owner: bool = False
 
     def paths(self) -> Paths:
         """Return the places of the daemon that is meant.
@@ -105,7 +107,12 @@ class Session:
                 f"this needs the files of the daemon, and {self.remote.address} is but its address",
                 hint="run it on that host, or leave `--address` (OSTLER_ADDRESS) out",
             )
-        return Paths.find(self.root, self.environ)
+        found = Paths.find(self.root, self.environ)
+        if self.trust_owner:
+            from msgspec.structs import replace
+
+            return replace(found, trust_owner=True)
+        return found
 
 
 _current: contextvars.ContextVar[Session] = contextvars.ContextVar("ostler_session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +39,8 @@ def write(key: str, text: str) -> Written:
     value: Any = checked.raw.data
     for name in path:
         value = value[name]
-    file = session.current().paths().config_file.parent / "conf.d" / FILE
+    paths = session.current().paths()
+    file = paths.config_file.parent / "conf.d" / FILE
     tables = _read(file)
     node = tables
     for name in path[:-1]:
@@ -53,16 +53,13 @@ def write(key: str, text: str) -> Written:
 
 
 def _path_of(key: str) -> list[str]:
-    import tomli
+    from ostler.config.layers import key_names
+    from ostler.config.parsing import Unreadable
 
     try:
-        node: Any = tomli.loads(f"{key} = 0")
-    except tomli.TOMLDecodeError:
-        node = {}
-    names: list[str] = []
-    while isinstance(node, dict) and len(node) == 1:
-        name, node = next(iter(node.items()))
-        names.append(name)
+        names = key_names(key)
+    except Unreadable:
+        names = []
     if len(names) < 2:
         raise InvalidInput(
             f"{key} is no option", hint="write table.key, for instance log.level; see `ostler config cat`"
@@ -71,22 +68,22 @@ def _path_of(key: str) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import tomli
+    from ostler.config.parsing import MAX_SIZE, parse
+    from ostler.files import read_regular
 
     try:
-        return tomli.loads(file.read_text(encoding="utf-8"))
+        return parse(read_regular(file, MAX_SIZE, follow=False).data.decode("utf-8-sig"))[0]
     except FileNotFoundError:
         return {}
 
 
 def _replace(file: Path, tables: Mapping[str, Any]) -> None:
     from ostler.config.reference import toml_value
+    from ostler.files import make_directory, replace_file
 
     lines = [f"{_dotted(path)} = {toml_value(value)}\n" for path, value in _leaves((), tables)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")  # not *.toml, so that a daemon that reads the folder does not see half a file
-    new.write_text(_HEADER + "".join(lines), encoding="utf-8")
-    os.replace(new, file)  # noqa: PTH105 - the name says that the old file goes
+    make_directory(file.parent, 0o755)
+    replace_file(file, (_HEADER + "".join(lines)).encode(), mode=0o644)
 
 
 def _leaves(path: tuple[str, ...], node: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from ostler.errors import Conflict, InvalidInput
+from ostler.files import create_file, make_directory
 from ostler.messaging.interface import as_text
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -367,10 +368,10 @@ def write(name: str, into: Path) -> list[Path]:
     written = []
     for path, text in FILES.items():
         file = folder / Template(path).substitute(words)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(words), encoding="utf-8")
+        make_directory(file.parent, 0o755)
+        create_file(file, Template(text).substitute(words).encode())
         written.append(file)
     api = folder / "tests" / "api" / f"{name}-1.0.json"
-    api.parent.mkdir()
-    api.write_text(as_text(INTERFACE | {"manager": name}), encoding="utf-8")
+    make_directory(api.parent, 0o755)
+    create_file(api, as_text(INTERFACE | {"manager": name}).encode())
     return [*written, api]

@@ -12,7 +12,7 @@ import ostler
 from ostler.cli.plugin_verbs import PluginVerbs
 from ostler.errors import USAGE
 
-EVERYWHERE = "Every verb also takes --root DIR and --json."
+EVERYWHERE = "Every verb also takes --root DIR, --json and --trust-owner."
 
 
 class Verb(NamedTuple):
@@ -97,7 +97,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _root(  # the values were read by `arguments.take_apart` before; what is declared here is for help and for mistakes
+def _root(  # noqa: PLR0913, PLR0917 - `arguments.take_apart` has read the values: this is for help and for mistakes
     context: typer.Context,
     root: Annotated[
         str,
@@ -115,11 +115,15 @@ def _root(  # the values were read by `arguments.take_apart` before; what is dec
         str,
         typer.Option(metavar="FILE", help="Your own secret key (or OSTLER_SECRET_KEY); see `ostler keys new`"),
     ] = "",
+    trust_owner: Annotated[
+        bool,
+        typer.Option("--trust-owner", help="Go on with files that others own or can write (or OSTLER_TRUST_OWNER=1)"),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    del root, json, timeout, address, server_key, secret_key, version
+    del root, json, timeout, address, server_key, secret_key, trust_owner, version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(USAGE)
@@ -135,8 +139,8 @@ def root_command() -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Ostler looks after what lives on this host: `ostler run` is the daemon, every other verb talks to it.",
         epilog=(
-            "--root and --json may also stand after the verb. Exit codes: 0 done, 1 failed, 2 usage, 3 not running, "
-            "4 not permitted, 78 configuration, 130 interrupted."
+            "--root, --json and --trust-owner may also stand after the verb. Exit codes: 0 done, 1 failed, 2 usage, "
+            "3 not running, 4 not permitted, 78 configuration, 130 interrupted."
         ),
     )
     app.callback()(_root)

@@ -14,11 +14,13 @@ from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
 import msgspec
-import tomli
 
+from ostler.config.parsing import MAX_FILES, MAX_SIZE, Unreadable, parse
 from ostler.config.paths import Paths
-from ostler.config.positions import Path, Position, key_positions
+from ostler.config.positions import Path, Position
 from ostler.errors import Problem
+from ostler.files import FileRefused, Trust, check_trusted, distrusted, read_regular
+from ostler.files.ownership import refusal
 
 OVERRIDE = "--set"
 """The origin of values that the command line gave."""
@@ -102,19 +104,26 @@ def dotted(path: Sequence[str | int]) -> str:
 def load(paths: Paths, *, overrides: Sequence[str] = ()) -> RawConfiguration:
     """Read every layer that is there, and merge them.
 
+    What belongs to somebody else is not read: a configuration names code that is run.
+
     Args:
         paths: Whose configuration.
         overrides: Values of the command line, each `dotted.key=VALUE`; the value is TOML, or else taken as text.
 
     Returns:
-        What was read. It never raises: what went wrong is in `problems`.
+        What was read; whatever else went wrong is in its `problems`.
+
+    Raises:
+        UntrustedOwner: A file, or a directory that it lies in, belongs to, or can be written by, neither root nor the
+            user of this process, and `paths` does not say to go on.
     """
     raw = RawConfiguration()
-    for file in _files(paths, raw):
-        raw.files.append(str(file))
-        text = _text(file, raw)
+    trust = Trust.of_process(all=paths.trust_owner)
+    check_trusted([*([paths.root] if paths.root else []), paths.config_file.parent], trust)
+    for name, content in list(_contents(paths, raw, trust)):
+        text = _decoded(content, FilePath(name), raw)
         if text is not None:
-            _merge_text(raw, str(file), text)
+            _merge_text(raw, name, text)
     for override in overrides:
         _merge_override(raw, override)
     return raw
@@ -127,37 +136,66 @@ def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:
     return raw
 
 
-def _files(paths: Paths, raw: RawConfiguration) -> Iterator[FilePath]:
+def _contents(paths: Paths, raw: RawConfiguration, trust: Trust) -> Iterator[tuple[str, bytes]]:
+    """Yield what the files hold; at the end say all of them that are not to be believed."""
+    strange: list[Problem] = []
     for layer in paths.config_dirs:
-        try:
-            mode = layer.stat().st_mode
-            if layer == paths.config_file or not stat.S_ISDIR(mode):
-                yield layer
-                continue
-            names = sorted(os.listdir(layer))  # noqa: PTH208  (names alone are needed)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # no layer has to be there
-        except OSError as error:
-            raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
-            continue
-        # Hidden names are what editors and package tools leave lying about.
-        yield from (layer / name for name in names if name.endswith(".toml") and not name.startswith("."))
+        for file, directory in _files(paths, layer, raw, strange, trust):
+            content = _content(file, directory, raw, strange, trust)
+            if content is not None:
+                yield str(file), content
+    if strange:
+        raise refusal(strange)
 
 
-def _text(file: FilePath, raw: RawConfiguration) -> str | None:
-    what = ""
+def _files(
+    paths: Paths, layer: FilePath, raw: RawConfiguration, strange: list[Problem], trust: Trust
+) -> Iterator[tuple[FilePath, int | None]]:
+    """Yield the files of a layer, each with the descriptor of the directory that it is read from."""
     try:
-        status = file.stat()
-        if status.st_rdev == _NULL_DEVICE:
-            return ""  # a link to /dev/null masks a file, as in systemd's own folders
-        if not stat.S_ISREG(status.st_mode):
-            what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file"  # a pipe would block
-        else:
-            return _decoded(file.read_bytes(), file, raw)
+        mode = layer.stat().st_mode
+        if layer == paths.config_file or not stat.S_ISDIR(mode):
+            yield layer, None
+            return
+        directory = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # no layer has to be there
     except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-    raw.problems.append(Problem(str(file), what))
-    return None
+        raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
+        return
+    try:
+        # What is judged is what is read from, even if another directory has its name by now.
+        if why := distrusted(os.fstat(directory), trust):
+            strange.append(Problem(str(layer), why))
+            return
+        # Hidden names are what editors and package tools leave lying about.
+        listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
+        names = sorted(name for name in listed if name.endswith(".toml") and not name.startswith("."))
+        if len(names) > MAX_FILES:
+            raw.problems.append(Problem(str(layer), f"there are more than {MAX_FILES} files in this directory"))
+        yield from ((layer / name, directory) for name in names[:MAX_FILES])
+    finally:
+        os.close(directory)
+
+
+def _content(
+    file: FilePath, directory: int | None, raw: RawConfiguration, strange: list[Problem], trust: Trust
+) -> bytes | None:
+    raw.files.append(str(file))
+    try:
+        found = read_regular(file if directory is None else file.name, MAX_SIZE, dir_fd=directory)
+    except FileRefused as error:
+        if error.status is not None and error.status.st_rdev == _NULL_DEVICE:
+            return b""  # a link to /dev/null masks a file, as in systemd's own folders
+        raw.problems.append(Problem(str(file), error.strerror or "cannot be read"))
+        return None
+    except OSError as error:
+        raw.problems.append(Problem(str(file), f"cannot be read: {error.strerror}"))
+        return None
+    if why := distrusted(found.status, trust):
+        strange.append(Problem(str(file), why))
+        return None
+    return found.data
 
 
 def _decoded(content: bytes, file: FilePath, raw: RawConfiguration) -> str | None:
@@ -176,20 +214,11 @@ def _decoded(content: bytes, file: FilePath, raw: RawConfiguration) -> str | Non
 
 def _merge_text(raw: RawConfiguration, name: str, text: str) -> None:
     try:
-        data = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        what = f"this is no TOML: {_lowered(error.msg)}"
-        raw.problems.append(Problem(f"{name}:{error.lineno}:{error.colno}", what))
+        data, positions = parse(text)
+    except Unreadable as error:
+        raw.problems.append(Problem(f"{name}:{error.line}:{error.column}" if error.line else name, error.what))
         return
-    except RecursionError:
-        raw.problems.append(Problem(name, "this is nested too deeply"))
-        return
-    positions = key_positions(text)
     _merge(raw, raw.data, data, (), lambda path: _place(name, positions, path))
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _place(name: str, positions: dict[Path, Position], path: Path) -> str:
@@ -200,8 +229,8 @@ def _place(name: str, positions: dict[Path, Position], path: Path) -> str:
 def _merge_override(raw: RawConfiguration, override: str) -> None:
     key, equals, value = override.partition("=")
     try:
-        names = _key_names(key) if equals else []
-    except tomli.TOMLDecodeError:
+        names = key_names(key) if equals else []
+    except Unreadable:
         names = []
     if not names:
         what = f'"{override}" is no `table.key=VALUE`'
@@ -213,22 +242,26 @@ def _merge_override(raw: RawConfiguration, override: str) -> None:
     _merge(raw, raw.data, nested, (), lambda _path: OVERRIDE)
 
 
-def _key_names(key: str) -> list[str]:
+def key_names(key: str) -> list[str]:
+    """Return the parts of a dotted key; empty when there is more than one line.
+
+    Raises:
+        Unreadable: It is none.
+    """
     if "\n" in key:
         return []
     names: list[str] = []
-    node: Any = tomli.loads(f"{key} = 0")
-    while isinstance(node, dict):
-        name = next(iter(node))
+    node: Any = parse(f"{key} = 0")[0]
+    while isinstance(node, dict) and len(node) == 1:
+        name, node = next(iter(node.items()))
         names.append(name)
-        node = node[name]
     return names
 
 
 def _override_value(value: str) -> Any:
     try:
-        parsed = tomli.loads(f"value = {value}")
-    except (tomli.TOMLDecodeError, RecursionError):
+        parsed = parse(f"value = {value}")[0]
+    except Unreadable:
         return value
     return parsed["value"] if len(parsed) == 1 else value
 
@@ -241,7 +274,7 @@ def _merge(raw: RawConfiguration, into: dict[str, Any], new: dict[str, Any], pat
             _merge(raw, old, value, here, place)
             continue
         if key in into:
-            _forget(raw, here)
+            _forget(raw, here, old)
         into[key] = {} if isinstance(value, dict) else value
         raw.origins[here] = place(here)
         if isinstance(value, dict):
@@ -259,6 +292,9 @@ def _note_items(raw: RawConfiguration, node: Any, path: Path, place: Placer) -> 
         _note_items(raw, value, here, place)
 
 
-def _forget(raw: RawConfiguration, path: Path) -> None:
-    for known in [known for known in raw.origins if known[: len(path)] == path]:
-        del raw.origins[known]
+def _forget(raw: RawConfiguration, path: Path, value: Any) -> None:
+    raw.origins.pop(path, None)
+    items: Iterable[tuple[str | int, Any]]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        _forget(raw, (*path, key), item)

@@ -27,6 +27,7 @@ class Paths(msgspec.Struct, frozen=True):
         config_dirs: The layers of the configuration, first to last: files, and folders of `*.toml` files.
         state: The folder of the database and of what services keep.
         run: The folder of the sockets.
+        trust_owner: Whether files are believed whoever they belong to (`--trust-owner`, `OSTLER_TRUST_OWNER`).
     """
 
     root: Path | None
@@ -34,6 +35,7 @@ class Paths(msgspec.Struct, frozen=True):
     config_dirs: tuple[Path, ...]
     state: Path
     run: Path
+    trust_owner: bool = False
 
     @classmethod
     def find(cls, root: str | None, environ: Mapping[str, str], *, uid: int | None = None) -> Paths:
@@ -58,6 +60,8 @@ class Paths(msgspec.Struct, frozen=True):
             paths = cls.system(environ)
         else:
             paths = _of_user(environ, uid)
+        if environ.get("OSTLER_TRUST_OWNER", "0") not in ("", "0"):
+            paths = msgspec.structs.replace(paths, trust_owner=True)
         return _checked(paths)
 
     @classmethod

@@ -1,14 +1,14 @@
 """Where each key of a TOML text stands: tomli reads values but tells no places, so that this index is our own.
 
-It is made for texts that tomli has accepted. On anything else it stops early and keeps what it has: a place less, never
-an error.
+It is made for texts that tomli accepts. On anything else it stops early and keeps what it has: a place less, never
+an error. A text with more or deeper keys than any configuration has is refused, in time that grows with its size alone.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import tomli
 
@@ -35,8 +35,22 @@ _STRINGS = {
 }
 
 
+MAX_DEPTH = 32
+"""Parts of a key: tables and lists in each other."""
+MAX_KEYS = 20_000
+"""Keys, tables and items of lists in one text."""
+
+
 class _Lost(Exception):
     """Raised when the text is not what TOML allows at this place."""
+
+
+class OutOfBounds(Exception):
+    """Raised when a text has more or deeper keys than it may; `what` says which, `position` where."""
+
+    def __init__(self, what: str, position: Position) -> None:
+        super().__init__(what)
+        self.what, self.position = what, position
 
 
 def key_positions(text: str) -> dict[Path, Position]:
@@ -44,6 +58,9 @@ def key_positions(text: str) -> dict[Path, Position]:
 
     A key stands where its own part begins (`c` in `a.b.c = 1`), a table at its first `[header]`, else where it is first
     mentioned, an item of a list where its value begins.
+
+    Raises:
+        OutOfBounds: There are too many keys, or one has too many parts.
     """
     scanner = _Scanner(text)
     try:
@@ -70,6 +87,20 @@ class _Scanner:
             places[path] = Position(line, offset - starts[line - 1] + 1)
         return places
 
+    def _note(self, path: Path, offset: int) -> None:
+        self._check_depth(len(path), offset)
+        self._found.setdefault(path, offset)
+        if len(self._found) > MAX_KEYS:
+            self._refuse(f"there are more than {MAX_KEYS} keys and items in this file", offset)
+
+    def _check_depth(self, depth: int, offset: int) -> None:
+        if depth > MAX_DEPTH:
+            self._refuse(f"this is nested too deeply: a key has at most {MAX_DEPTH} parts", offset)
+
+    def _refuse(self, what: str, offset: int) -> NoReturn:
+        line = self._text.count("\n", 0, offset) + 1
+        raise OutOfBounds(what, Position(line, offset - self._text.rfind("\n", 0, offset)))
+
     def document(self) -> None:
         table: Path = ()
         self._skip(_BLANK)
@@ -88,7 +119,7 @@ class _Scanner:
         path: Path = ()
         for number, (name, offset) in enumerate(parts):
             path = (*path, name)
-            self._found.setdefault(path, offset)
+            self._note(path, offset)
             if many and number == len(parts) - 1:
                 self._lengths[path] = self._lengths.get(path, 0) + 1
             if path in self._lengths:
@@ -102,7 +133,7 @@ class _Scanner:
         path = table
         for name, offset in self._dotted_key():
             path = (*path, name)
-            self._found.setdefault(path, offset)
+            self._note(path, offset)
         self._expect("=")
         self._skip(_SPACE)
         self._value(path)
@@ -112,6 +143,7 @@ class _Scanner:
         while True:
             self._skip(_SPACE)
             parts.append((self._key(), self._at))
+            self._check_depth(len(parts), self._at)
             self._at = self._key_end
             self._skip(_SPACE)
             if not self._peek("."):
@@ -150,7 +182,7 @@ class _Scanner:
             self._skip(_BLANK)
             if self._peek("]"):
                 break
-            self._found.setdefault((*path, number), self._at)
+            self._note((*path, number), self._at)
             self._value((*path, number))
             number += 1
             self._comma("]")

@@ -13,6 +13,7 @@ from typing import Any
 from ostler.config.expectations import holds_secret, kind_of, model_in
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
+from ostler.files import FileRefused, read_regular
 
 MASK = "***"
 """What stands for a secret wherever a configuration is shown."""
@@ -97,14 +98,13 @@ def _unit_hint(name: str) -> str:
 
 def _content(file: FilePath) -> tuple[str | None, str]:
     try:
-        if not file.is_file():
-            return None, f"the secret's file {file} is not there, or is no regular file"
-        with file.open("rb") as stream:
-            content = stream.read(_SIZE_MAX + 1)
+        content = read_regular(file, _SIZE_MAX).data
+    except FileRefused as error:
+        return None, f"the secret's file {file} {error.strerror}"
+    except FileNotFoundError:
+        return None, f"the secret's file {file} is not there"
     except OSError as error:
         return None, f"the secret's file {file} cannot be read: {error.strerror}"
-    if len(content) > _SIZE_MAX:
-        return None, f"the secret's file {file} is larger than 1MiB"
     try:
         return content.decode().removesuffix("\n"), ""
     except UnicodeDecodeError:

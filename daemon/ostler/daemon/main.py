@@ -44,6 +44,8 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     # A blocked loop cannot say that it is: the SIGABRT of systemd's watchdog has the stacks of all threads written.
     faulthandler.enable(sys.__stderr__ or 2)
     raise_descriptor_limit()
+    # What others may write is never inherited from whoever started this.
+    os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")
     log.install_hooks()
     if log_level:
@@ -87,10 +89,12 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import zmq_transport
+    from ostler.daemon.places import take_places
     from ostler.messaging.context import about_request
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
     assembly = read_configuration(paths, overrides)
+    take_places(paths)
     options = assembly.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=about_request)
     for warning in assembly.warnings:
@@ -112,8 +116,8 @@ def print_problems(error: ConfigurationError) -> None:
     count = len(error.problems)
     last = f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
     with suppress(OSError, ValueError):  # a full disk, or nobody there: the exit code says it all the same
-        for line in (*error.problems, last):
-            print(printable(str(line)), file=sys.stderr)  # noqa: T201 - read by people and editors, also before there is a log
+        for line in (*error.problems, *([f"hint: {error.hint}"] if error.hint else ()), last):
+            print(printable(str(line)), file=sys.stderr)  # noqa: T201 - read by people, also before there is a log
 
 
 class _EarlySignals:

@@ -15,6 +15,7 @@ from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.limits import map_large_buffers, return_freed_memory
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError, describe
+from ostler.files import make_directory
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.memory_accounts import MemoryAccounts
 from ostler.messaging.notify import Notifications
@@ -316,13 +317,13 @@ def access_of(configuration: Configuration, on_decided: Callable[[], None] | Non
 
 
 def make_runtime_folder(folder: Path) -> None:
-    """Make the folder of the sockets, if it is not there.
+    """Make the folder of the sockets, which others may enter and not change, if it is not there.
 
     Raises:
         MessagingError: It cannot be made.
     """
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(folder, 0o755)
     except OSError as error:
         raise MessagingError(
             f"the folder of the sockets, {folder}, cannot be made: {error.strerror}",

@@ -12,6 +12,9 @@ from ostler.messaging.transport import Transport
 if TYPE_CHECKING:
     from ostler.messaging.zmq.curve import Network
 
+_LONGEST_KEY = 4096
+"""Bytes of a file with a key."""
+
 
 def transport_to(
     address: str | None,
@@ -69,8 +72,10 @@ def _network(address: str, server_key: str | None, secret_key: str | Path | None
 
 
 def _read(file: Path) -> str:
+    from ostler.files import read_bounded
+
     try:
-        return file.read_text(encoding="ascii").strip()
+        return read_bounded(file, _LONGEST_KEY).decode("ascii").strip()
     except PermissionError as error:
         raise NotPermitted(f"the secret key {file} cannot be read: {error.strerror}", path=file) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 
 from ostler.errors import InvalidInput
+from ostler.files import read_bounded
 from ostler.messaging.rpc.shapes import Shapes
 from ostler.messaging.rpc.surface import Offer, survey
 
 FORMAT = 1
 """The version of these files."""
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of one of these files."""
 
 
 def interface_of(name: str, manager: type) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def read_interface(file: Path) -> dict[str, Any]:
         InvalidInput: It cannot be read, or is no such file.
     """
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        found = msgspec.json.decode(read_bounded(file, _LARGEST), type=dict[str, Any])
     except OSError as error:
         raise InvalidInput(
             f"{file} cannot be read: {error.strerror}", hint="write it with `ostler plugin api NAME --output FILE`"

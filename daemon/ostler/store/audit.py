@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from msgspec import ValidationError, convert
+
+from ostler.errors import StoreCorrupt, StoreError
 from ostler.store.current import current_session
 from ostler.types import AuditEntry
 
@@ -20,6 +23,8 @@ _INSERT = f"INSERT INTO audit ({_NAMES}) VALUES ({_MARKS})"  # noqa: S608 - our 
 _SELECT = f"SELECT number, {_NAMES} FROM audit"  # noqa: S608 - our own words
 MOST = 10_000
 """The most entries of one answer."""
+_ANSWER_MAX = 64 * 1024 * 1024
+"""Characters of one answer in all."""
 
 
 class Readable(Protocol):
@@ -114,7 +119,7 @@ class AuditRecords:
         values.append(max(0, min(limit, MOST)))
 
         def read() -> Sequence[Any]:
-            return _here().execute_sql(query, values).fetchall()  # type: ignore[no-any-return]  # peewee is untyped
+            return _bounded(_here().execute_sql(query, values))
 
         return [_entry(row) for row in reversed(self._store.read(read))]
 
@@ -131,7 +136,7 @@ def level(counts: Sequence[int], room: int) -> int:
 
 
 def read_offline(path: Path) -> Readable:
-    """Return what reads a database whose daemon is down, without locking, migrating or changing anything."""
+    """Return what reads a database whose daemon is down, from a private copy; see `ostler.store.offline`."""
     return _Offline(path)
 
 
@@ -140,15 +145,11 @@ class _Offline:
         self._path = path
 
     def read(self, fn: Callable[[], T]) -> T:
-        from ostler.store import database
+        from ostler.store import offline
         from ostler.store.current import session
 
-        connection = database.connect(self._path, read_only=True)
-        try:
-            with database.translated(self._path), session(self, connection, writing=False):
-                return fn()
-        finally:
-            connection.close()
+        with offline.opened(self._path, ("audit",)) as connection, session(self, connection, writing=False):
+            return fn()
 
 
 def _here() -> Database:
@@ -176,6 +177,23 @@ def _glob(pattern: str) -> str:
     return "".join(f"[{letter}]" if letter in "?[" else letter for letter in pattern)
 
 
+def _bounded(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    rows, size = [], 0
+    for row in cursor:
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size > _ANSWER_MAX:
+            raise StoreError(
+                f"these entries of the audit log have more than {_ANSWER_MAX // 2**20}MiB", hint="ask for fewer (limit)"
+            )
+        rows.append(row)
+    return rows
+
+
 def _entry(row: Sequence[Any]) -> AuditEntry:
     values = dict(zip(("number", *_COLUMNS), row, strict=True))
-    return AuditEntry(**{**values, "refused": bool(values["refused"])})
+    try:
+        return convert({**values, "refused": bool(values["refused"])}, AuditEntry)
+    except ValidationError as error:
+        raise StoreCorrupt(
+            f"entry {values['number']!r:.40} of the audit log is damaged: {error}", hint="who can write the database?"
+        ) from None

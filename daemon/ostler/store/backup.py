@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ostler.clock import Clock
 from ostler.errors import Conflict, StoreUnavailable
+from ostler.files import create_file, make_directory, move_file
 from ostler.store.database import translated
 
 _log = logging.getLogger(__name__)
+_PART = ".part"
 
 
 def copy(source: Path, target: Path) -> None:
@@ -23,17 +25,18 @@ def copy(source: Path, target: Path) -> None:
         Conflict: The target is there already.
         StoreUnavailable: The source cannot be read or the target not written; nothing is left behind then.
     """
-    if target.exists():
-        raise Conflict(f"{target} is there already", hint="choose another name; a backup never overwrites", path=target)
-    part = target.with_name(f".{target.name}.part")
+    if os.path.lexists(target):
+        raise _taken(target)
+    # SQLite knows paths alone: it works in the state directory, where nobody else can exchange anything, and what it
+    # made is brought to its place by descriptors.
+    part = source.with_name(f".{source.stem}-{os.urandom(8).hex()}{_PART}")
     try:
-        target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        make_directory(target.parent, 0o700)
+        create_file(part, b"", mode=0o600)
         _fill(source, part)
-        _sync(part)
-        part.rename(target)
-        _sync(target.parent)
+        move_file(part, target, mode=0o600)
+    except FileExistsError:
+        raise _taken(target) from None
     except OSError as error:
         raise StoreUnavailable(
             f"the backup {target} cannot be written: {error.strerror}",
@@ -56,12 +59,15 @@ def _fill(source: Path, part: Path) -> None:
         writer.execute("PRAGMA journal_mode = DELETE")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _taken(target: Path) -> Conflict:
+    return Conflict(f"{target} is there already", hint="choose another name; a backup never overwrites", path=target)
+
+
+def clear_parts(source: Path) -> None:
+    """Remove what copies that were cut off by a crash have left. Only the owner of the database may do this."""
+    for part in source.parent.glob(f".{source.stem}-*{_PART}"):
+        with suppress(OSError):
+            part.unlink()
 
 
 class Backups:

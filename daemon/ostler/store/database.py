@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import peewee
 
 from ostler.errors import StoreCorrupt, StoreError, StoreInUse, StoreUnavailable
+from ostler.files import make_directory, tighten
 from ostler.store.current import Database
 from ostler.store.failures import translate
 
+_log = logging.getLogger(__name__)
 APPLICATION_ID = 0x4F53544C  # "OSTL" in the header of the file, so that a stranger's database is not taken for ours
 QUICK_CHECK_LIMIT = 32 * 1024 * 1024
 """Bytes up to which a database is looked through at each start; beyond that it would be felt (`ostler db check`)."""
@@ -51,9 +55,13 @@ class OwnerLock:
             StoreUnavailable: The lock file cannot be opened.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self.path, flags, 0o600)
         except OSError as error:
             raise _cannot_open(self.path, error) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _strange(self.path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -77,13 +85,13 @@ class OwnerLock:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the state folder if there is none.
+    """Make the state folder, for its owner alone, if there is none.
 
     Raises:
         StoreUnavailable: It cannot be made.
     """
     try:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_directory(folder, 0o700)
     except OSError as error:
         raise _cannot_open(folder, error) from error
 
@@ -91,8 +99,14 @@ def make_folder(folder: Path) -> None:
 def create_file(path: Path) -> bool:
     """Make an empty database file that only its owner can read; return whether it was missing.
 
-    Call it before the first connection: closing a second descriptor of the file would drop SQLite's own locks on it.
+    One that is there, and what lies beside it, is made its owner's alone. Call it before the first connection: closing
+    a second descriptor of the file would drop SQLite's own locks on it.
+
+    Raises:
+        StoreUnavailable: It cannot be made, or there is something else in its place, such as a link.
     """
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        _check_own(each)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -101,6 +115,20 @@ def create_file(path: Path) -> bool:
         raise _cannot_open(path, error) from error
     os.close(descriptor)
     return True
+
+
+def _check_own(path: Path) -> None:
+    # SQLite would follow a link, and whatever lies at its end would be written.
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise _strange(path)
+        before = tighten(path, 0o600)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    if before is not None:
+        _log.warning("others could read or write %s (its mode was %04o); now they cannot", path, before)
 
 
 def connect(path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0, read_only: bool = False) -> Database:
@@ -181,6 +209,12 @@ def corrupt(path: Path, found: list[str]) -> StoreCorrupt:
         hint="stop the daemon and put the newest good copy from the folder `backups` beside it in its place",
         path=path,
         found=found,
+    )
+
+
+def _strange(path: Path) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{path} is not a regular file", hint="somebody has put it there: move it away, and look who can", path=path
     )
 
 

@@ -108,6 +108,7 @@ class Store:
         lock.take()
         try:
             database.create_file(path)
+            backup.clear_parts(path)
             store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
             store._prepare({CORE: core, **(migrations or {})})
             store._writer.start()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ostler.errors import ConfigurationError
+from ostler.files import FileRefused, read_regular
 
 MAX_SIZE = 1024 * 1024
 """Bytes; the most that systemd hands over as one credential."""
@@ -29,12 +30,10 @@ def credential(name: str, environ: Mapping[str, str]) -> bytes:
     if not folder:
         raise ConfigurationError(f"the credential {name!r} is wanted, but systemd handed over none", hint=advice)
     try:
-        with (Path(folder) / name).open("rb") as file:
-            secret = file.read(MAX_SIZE + 1)
+        return read_regular(Path(folder) / name, MAX_SIZE).data
     except FileNotFoundError:
         raise ConfigurationError(f"systemd handed over no credential {name!r}", hint=advice) from None
+    except FileRefused as error:
+        raise ConfigurationError(f"the credential {name!r} {error.strerror}", hint=advice) from None
     except OSError as error:
         raise ConfigurationError(f"the credential {name!r} cannot be read: {error.strerror}", hint=advice) from None
-    if len(secret) > MAX_SIZE:
-        raise ConfigurationError(f"the credential {name!r} is larger than {MAX_SIZE} bytes", hint=advice)
-    return secret

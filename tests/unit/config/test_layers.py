@@ -78,9 +78,9 @@ def test_what_is_no_file_is_reported_by_name(write, paths):
     (etc / "conf.d" / "3.toml").symlink_to("nowhere")
     (etc / "conf.d" / "4.toml").symlink_to("/dev/null")
     assert [str(problem) for problem in write({}).problems] == [
-        f"{etc}/ostler.toml: is a folder",
-        f"{etc}/conf.d/1.toml: is a folder",
-        f"{etc}/conf.d/2.toml: is no regular file",
+        f"{etc}/ostler.toml: is a directory",
+        f"{etc}/conf.d/1.toml: is a directory",
+        f"{etc}/conf.d/2.toml: is not a regular file",
         f"{etc}/conf.d/3.toml: cannot be read: No such file or directory",
     ]
 

@@ -5,7 +5,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler.config.positions import Position, key_positions
+from ostler.config.positions import OutOfBounds, Position, key_positions
 
 
 def paths_of(node, path=()):
@@ -78,8 +78,20 @@ def test_a_text_that_is_no_toml_gives_what_was_found_so_far(text):
     assert ("ok",) in key_positions(f"ok = 1\n{text}")
 
 
-def test_depth_does_not_end_the_index_in_an_error():
-    assert key_positions("a = 1\nb = " + "[" * 100_000)[("a",)] == Position(1, 1)
+@pytest.mark.parametrize(
+    "text", ["a" + ".a" * 30_000 + " = 1", "[a" + ".a" * 30_000 + "]", "b = " + "[" * 100_000, "b = " + "{a=" * 9_000]
+)
+def test_what_is_nested_too_deeply_is_refused_at_once_with_its_place(text):
+    with pytest.raises(OutOfBounds, match="nested too deeply: a key has at most 32 parts") as caught:
+        key_positions(f"c = 1\n{text}\n")
+    assert caught.value.position.line == 2
+    assert caught.value.position.column > 30
+
+
+def test_more_keys_than_a_configuration_has_are_refused():
+    with pytest.raises(OutOfBounds, match="more than 20000 keys") as caught:
+        key_positions("\n".join(f"k{number} = 1" for number in range(30_000)))
+    assert caught.value.position == Position(20_001, 1)
 
 
 @given(st.text(alphabet="ab.\"'[]{}=#,\\ \n\t1", max_size=60))

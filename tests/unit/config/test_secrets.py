@@ -32,7 +32,7 @@ def test_a_secret_may_be_the_content_of_a_file(lamp, tmp_path):
         ('{credential = ""}', "this names no secret"),
         ('{file = "etc/x"}', 'the secret\'s file "etc/x" is no absolute path'),
         ('{file = "/nowhere/x"}', "the secret's file /nowhere/x is not there"),
-        ('{file = "/"}', "is no regular file"),
+        ('{file = "/"}', "is a directory"),
         ('{credential = "../x"}', '"../x" is no name of a credential'),
         ('{credential = ".."}', '".." is no name of a credential'),
         ('{credential = "x"}', "$CREDENTIALS_DIRECTORY is not set; add `LoadCredential=x:/path/to/it` to the unit"),

@@ -111,3 +111,43 @@ def test_trap_database_read_only_at_start(store, path, clock):
         Path(folder).chmod(0o755)
         assert "StoreUnavailable: the database" in done.stderr, done.stderr
         assert "check the owner and mode" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ostler.lock", "ostler.db", "ostler.db-wal", "ostler.db-shm"])
+def test_no_file_of_the_state_is_opened_through_a_link(tmp_path, name):
+    """Was: the lock was written into whatever a link in its place led to."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreUnavailable, match=name):
+        Store.open(tmp_path / "state" / "ostler.db")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "ostler.lock")
+    with pytest.raises(StoreUnavailable, match="is not a regular file"):
+        Store.open(tmp_path / "ostler.db")
+
+
+def test_modes_do_not_come_from_the_umask_and_what_is_too_open_is_closed(tmp_path, caplog):
+    before = os.umask(0)
+    try:
+        store = Store.open(tmp_path / "state" / "ostler.db")
+        store.backup(tmp_path / "copies" / "copy.db")
+        store.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"state": 0o700, "copies": 0o700, "ostler.db": 0o600, "ostler.lock": 0o600, "copy.db": 0o600}
+    (tmp_path / "state" / "ostler.db").chmod(0o644)
+    Store.open(tmp_path / "state" / "ostler.db").close()
+    assert stat.S_IMODE((tmp_path / "state" / "ostler.db").stat().st_mode) == 0o600
+    assert "its mode was 0644" in caplog.text
+
+
+def test_what_a_copy_that_was_cut_off_has_left_is_removed_at_the_next_start(tmp_path):
+    Store.open(tmp_path / "ostler.db").close()
+    (tmp_path / ".ostler-0011.part").touch()
+    Store.open(tmp_path / "ostler.db").close()
+    assert not (tmp_path / ".ostler-0011.part").exists()

@@ -36,7 +36,7 @@ def test_a_name_cannot_lead_out_of_the_folder(environ, name):
 
 def test_what_cannot_be_read_says_why(environ, tmp_path):
     (tmp_path / "token").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigurationError, match="is a directory"):
         credential("token", environ)
 
 

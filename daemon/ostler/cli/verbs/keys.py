@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,11 @@ import typer
 
 from ostler.cli import kit, offline, session
 from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted
+from ostler.files import Trust, check_trusted, distrusted, make_directory, read_bounded, replace_file
 
 NAME = "network.key"
+_LONGEST = 4096
+"""Bytes of a file with a key."""
 
 app = kit.app(help="Make and show the keys by which hosts know each other.")
 
@@ -104,19 +106,15 @@ def _path(file: Path | None) -> Path:
 
 
 def _write(path: Path, secret: str, force: bool) -> None:
-    # Beside it and then in its place: a key is never half there, and never readable by others, not for a moment.
-    fresh = path.with_name(f".{path.name}.new")
-    if path.exists() and not force:
-        raise Conflict(f"{path} is there already", hint="use another file, or `--force` to replace this one", path=path)
+    # A key is never half there, and never readable by others, not for a moment.
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as stream:  # noqa: PTH123 - a descriptor, not a path
-            stream.write(f"{secret}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.rename(path)
+        _check_place(path)
+        make_directory(path.parent, 0o755)
+        replace_file(path, f"{secret}\n".encode("ascii"), mode=0o600, most=0o640, new=not force)
+    except FileExistsError:
+        raise Conflict(
+            f"{path} is there already", hint="use another file, or `--force` to replace this one", path=path
+        ) from None
     except PermissionError as error:
         raise NotPermitted(
             f"{path} cannot be written: {error.strerror}", hint="as root, or name another file"
@@ -125,9 +123,18 @@ def _write(path: Path, secret: str, force: bool) -> None:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
 
 
+def _check_place(path: Path) -> None:
+    """Refuse to replace a file of somebody else; warn of a directory whose owner can take the key away."""
+    trust = Trust.of_process(all=session.current().paths().trust_owner)
+    check_trusted([path], trust)
+    there = next(folder for folder in path.parents if folder.exists())
+    if why := distrusted(there.stat(), trust, shared=True):
+        kit.warn(kit.printable(f"warning: {there} {why}: another key may be put in the place of this one"))
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        return read_bounded(path, _LONGEST).decode("ascii").strip()
     except FileNotFoundError:
         raise NotFound(f"there is no key in {path}", hint="make one with `ostler keys new`", path=path) from None
     except PermissionError as error:

@@ -94,12 +94,23 @@ class BoundSocket:
             # The mode of the descriptor is that of the file at bind, less the umask: nobody gets in before chmod.
             os.fchmod(self._socket.fileno(), 0o600)
             self._socket.bind(str(self.path))
-            self.path.chmod(mode)
+            self._made = _set_mode(folder, self.path, mode)
             self._socket.listen(BACKLOG)
-            found = self.path.lstat()
-            self._made = (found.st_dev, found.st_ino)
         finally:
             os.close(folder)
+
+
+def _set_mode(folder: int, path: Path, mode: int) -> tuple[int, int]:
+    """Set the mode of the socket that was just made, not of what a link in its place leads to; return which it is."""
+    made = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = os.fstat(made)
+        if not stat.S_ISSOCK(found.st_mode):
+            raise OSError(errno.EEXIST, "somebody has put something else in its place", str(path))
+        Path(f"/proc/self/fd/{made}").chmod(mode)
+        return found.st_dev, found.st_ino
+    finally:
+        os.close(made)
 
 
 def _remove_left_over(path: Path) -> None:

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from ostler.config import Paths
+from ostler.daemon.places import take_places
+from ostler.errors import UntrustedOwner
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = Paths.find(str(tmp_path), {})
+    found.state.mkdir()
+    found.run.mkdir()
+    return found
+
+
+def test_directories_that_others_could_write_are_closed_to_them(paths, caplog):
+    paths.state.chmod(0o777)
+    take_places(paths)
+    assert stat.S_IMODE(paths.state.stat().st_mode) == 0o755
+    assert "its mode was 0777" in caplog.text
+    take_places(Paths.find(str(paths.root / "elsewhere"), {}))  # nothing is there yet
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_the_state_of_somebody_else_is_not_used(paths):
+    os.chown(paths.state, 60_001, 60_001)
+    with pytest.raises(UntrustedOwner, match="belongs to uid 60001, not to root"):
+        take_places(paths)
+    take_places(Paths.find(str(paths.root), {"OSTLER_TRUST_OWNER": "1"}))
