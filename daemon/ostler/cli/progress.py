@@ -43,6 +43,12 @@ def progress(label: str) -> Iterator[OnProgress]:
         bar.close()
 
 
+def _percent(how_far: Progress) -> float | None:
+    """Return how far it is from 0 to 100, None when that is not known or makes no sense."""
+    share = how_far.done / how_far.total if how_far.total else -1.0
+    return share * 100 if 0 <= share <= 1 else None
+
+
 class _Bar:
     """A rich progress bar that is made when it is first needed."""
 
@@ -57,8 +63,8 @@ class _Bar:
             self._open()
         self._bar.update(
             self._task,
-            completed=how_far.done,
-            total=how_far.total or None,
+            completed=_percent(how_far) or 0,
+            total=None if _percent(how_far) is None else 100,
             description=printable(how_far.text or self._label, _TEXT_LIMIT),
         )
 

@@ -9,12 +9,16 @@ from enum import Enum
 from ostler.printable import printable as escaped
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_LONGEST = 1e11
+"""Seconds beyond which a time is none: three thousand years. What a server says may be infinite, or no number."""
 _DEEPEST = 64
 """So many lists and tables within each other are shown; a terminal could not show more anyway."""
 
 
 def human_size(size: float) -> str:
     """Return bytes with at most one decimal, in powers of 1024: `512B`, `10GiB`, `1.5GiB`."""
+    if not abs(size) < 2**80:
+        return "-"
     if abs(size) < 1024:
         return f"{size:.0f}B"
     value = float(size)
@@ -26,7 +30,9 @@ def human_size(size: float) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """Return a time span in its two largest units: `200ms`, `45s`, `5min 3s`, `2h 30min`, `3d 4h`."""
+    """Return a time span in its two largest units: `200ms`, `45s`, `5min 3s`, `3d 4h`; `-` for one beyond all sense."""
+    if not abs(seconds) < _LONGEST:
+        return "-"
     if seconds < 0:
         return f"-{human_duration(-seconds)}"
     if seconds < 1:
@@ -57,7 +63,8 @@ def age_at(moment: float, now: float) -> str:
 
 def human_time(moment: float) -> str:
     """Return a wall time in the local zone, to the second: `2027-01-15 09:00:00`; `-` for 0, which means never."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else "-"
+    sensible = moment and abs(moment) < _LONGEST
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if sensible else "-"
 
 
 def text_of(value: object, deepest: int = _DEEPEST) -> str:

@@ -150,7 +150,7 @@ class AsyncClient:
         self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
-        subscription, replay = subscription_to(patterns, since, last=last)
+        subscription, replay = subscription_to(patterns, since, self._timeout, last=last)
         stream = AsyncEventStream(
             self._transport, subscription, self._streams.discard,
             ask=self._ask_daemon, replay=replay, refetch=refetch,

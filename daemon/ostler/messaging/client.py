@@ -213,7 +213,7 @@ class Client:
             NotPermitted: The socket may not be used, or a role is missing.
             InvalidInput: `since` and `last` were both given, or `since` is below 1.
         """
-        subscription, replay = subscription_to(patterns, since, last=last)
+        subscription, replay = subscription_to(patterns, since, self._timeout, last=last)
         stream = EventStream(
             self._transport, self._clock, subscription, self._streams.discard,
             ask=self._ask_daemon, replay=replay, refetch=refetch,

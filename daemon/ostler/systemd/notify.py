@@ -7,6 +7,8 @@ import os
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
+from ostler.printable import printable
+
 _log = logging.getLogger(__name__)
 
 MAX_DATAGRAM = 4096
@@ -167,10 +169,11 @@ class FakeNotifier(_Phrases):
 def encode(fields: dict[str, object]) -> bytes:
     """Return fields as one datagram that systemd accepts.
 
-    A value is one line by the protocol, so line breaks in it become spaces. A `STATUS` that is too long for a datagram
+    A value is one line by the protocol, so line breaks in it become spaces; what a terminal is not to be shown, which
+    `systemctl status` would, is escaped. A `STATUS` that is too long for a datagram
     is cut, at a whole character; the other fields are short by nature and never cut.
     """
-    lines = {name: " ".join(str(value).splitlines()) for name, value in fields.items()}
+    lines = {name: printable(" ".join(str(value).splitlines())) for name, value in fields.items()}
     if "STATUS" in lines:
         others = len(_joined({**lines, "STATUS": ""}))
         lines["STATUS"] = _cut(lines["STATUS"], MAX_DATAGRAM - others)

@@ -25,6 +25,7 @@ from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.connect import end_of
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame, hello
 
+ROUTER = hello(b"ROUTER")
 BOMB = b"\xdd\x00\xe0\x00\x00" + b"\x90" * 0xE00000
 NEST = b"\x91" * 900_000 + b"\xc0"
 
@@ -179,7 +180,8 @@ def test_an_answer_above_the_size_limit_is_said_as_such():
 class Server:
     """A unix socket whose connections a function serves; it ends with the test."""
 
-    def __init__(self, path, serve):
+    def __init__(self, path, serve, greeting=ROUTER):
+        self._greeting = greeting
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(path))
         self.socket.listen()
@@ -196,7 +198,7 @@ class Server:
             return
         self._open.append(connected)
         try:
-            connected.sendall(hello(b"ROUTER"))
+            connected.sendall(self._greeting)
             self._serve(connected, self.over)
         except OSError:
             pass
@@ -268,6 +270,26 @@ def test_a_call_on_a_loop_ends_by_name_within_its_time_whatever_the_server_sends
     with Server(tmp_path / "rpc.sock", FLOODS[kind]):
         asyncio.run(ask())
     assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_subscription_that_is_not_answered_ends_within_the_time_of_its_client(tmp_path, greets):
+    # The address of events is in the folder of that of calls.
+    kind = hello(b"XPUB") if greets else b""
+    with Server(tmp_path / "events.sock", lambda connected, over: over.wait(20), kind):
+        began = time.monotonic()
+        with (
+            Client(f"ipc://{tmp_path}/rpc.sock", timeout=1) as client,
+            pytest.raises(ConnectionLost, match="within 1 s"),
+        ):
+            client.events("volume")
+        assert time.monotonic() - began < 2
+
+
+def test_a_server_that_does_not_greet_is_silent(tmp_path):
+    silent = Server(tmp_path / "rpc.sock", lambda connected, over: over.wait(20), b"")
+    with silent, Client(f"ipc://{tmp_path}/rpc.sock", timeout=1) as client, pytest.raises(DeadlineExceeded):
+        client.call("lamp", "switch")
 
 
 def test_a_server_that_reads_bit_by_bit_does_not_hold_a_call_up_for_longer_than_its_time(tmp_path):

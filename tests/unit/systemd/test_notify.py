@@ -65,6 +65,11 @@ def test_a_status_of_several_lines_cannot_become_other_fields(supervisor, notifi
     assert supervisor.recv(MAX_DATAGRAM) == b"STATUS=bad name 'a READY=1 b'"
 
 
+def test_a_status_shows_nothing_hostile_to_a_terminal(supervisor, notifier):
+    notifier.status("lamp\x1b[2J\u202e\x9b failed")
+    assert supervisor.recv(MAX_DATAGRAM) == b"STATUS=lamp\\x1b[2J\\u202e\\x9b failed"
+
+
 def test_a_status_that_is_too_long_is_cut_and_ready_still_arrives(supervisor, notifier):
     notifier.ready("ä" * 5000)
     datagram = supervisor.recv(10_000)
@@ -80,7 +85,7 @@ def test_no_length_of_status_exceeds_a_datagram(length):
 
 def test_text_that_is_no_valid_unicode_is_sent_all_the_same(supervisor, notifier):
     notifier.status("file \udcff")
-    assert supervisor.recv(MAX_DATAGRAM) == b"STATUS=file ?"
+    assert supervisor.recv(MAX_DATAGRAM) == b"STATUS=file \\udcff"
 
 
 def test_the_socket_is_taken_out_of_the_environment_of_child_processes(notifier):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 AsyncAsk: TypeAlias = Callable[[str, dict[str, Any], Any], Awaitable[Any]]
 """Calls a method of the daemon: its name, its arguments, the type of its result."""
-_ADMISSION = 10.0
 _WAITING = 20_000
 """Events that wait for who iterates; more are dropped, and seen as a gap."""
 
@@ -129,12 +128,12 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         try:
             if self._link is None:
                 self._link = self._transport.subscribe_async(self._subscription.prefixes, self._receive, self._lost)
-            async with asyncio.timeout(_ADMISSION):
+            async with asyncio.timeout(self._subscription.patience):
                 while not self._subscription.admitted and self._error is None and not self._closed:
                     await self._wait()
         except TimeoutError:
             self._error = ConnectionLost(
-                f"the daemon did not answer a subscription within {_ADMISSION:g} s",
+                f"the daemon did not answer a subscription within {self._subscription.patience:g} s",
                 hint="see `systemctl status ostler` and the daemon's log",
             )
         except BaseException:

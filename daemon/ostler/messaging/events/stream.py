@@ -18,23 +18,30 @@ if TYPE_CHECKING:
 
 Ask: TypeAlias = Callable[[str, dict[str, Any], Any], Any]
 """Calls a method of the daemon: its name, its arguments, the type of its result."""
-_ADMISSION = 10.0
 _FOR_EVER = 3600.0
 
 
-def subscription_to(patterns: Iterable[str], since: Since | None, *, last: bool) -> tuple[Subscription, Replay | None]:
+def subscription_to(
+    patterns: Iterable[str], since: Since | None, timeout: float | None = None, *, last: bool
+) -> tuple[Subscription, Replay | None]:
     """Return a subscription, and what reads the journal before it; None for that when only live events are wanted.
+
+    Args:
+        patterns: Which events.
+        since: Where to begin in the journal; None for live events only.
+        timeout: Seconds that the daemon has to answer it, less than the ten that it always has; None for these.
+        last: Whether to begin with the last event of each key.
 
     Raises:
         InvalidInput: Both were asked for: last events and those since a number; or that is none.
     """
     if since is None:
-        return Subscription(patterns, last=last), None
+        return Subscription(patterns, last=last, timeout=timeout), None
     if last:
         raise InvalidInput("a subscription begins with last events or with those since a number, not with both")
     from ostler.messaging.events.replay import Replay
 
-    subscription = Subscription(patterns, hold=True)
+    subscription = Subscription(patterns, hold=True, timeout=timeout)
     return subscription, Replay(subscription, since)
 
 
@@ -152,12 +159,12 @@ class EventStream(Iterator[Event | Gap]):
             self._found.extend(self._subscription.receive(data))
 
     def _be_admitted(self) -> None:
-        until = self._clock.monotonic() + _ADMISSION
+        until = self._clock.monotonic() + self._subscription.patience
         while not self._subscription.admitted:
             left = until - self._clock.monotonic()
             if left <= 0:
                 raise ConnectionLost(
-                    f"the daemon did not answer a subscription within {_ADMISSION:g} s",
+                    f"the daemon did not answer a subscription within {self._subscription.patience:g} s",
                     hint="see `systemctl status ostler` and the daemon's log",
                 )
             self._take(left)

@@ -29,6 +29,8 @@ from ostler.messaging.transport import CONTROL_PREFIX, Data
 _QUESTION_LIMIT = 500
 """Bytes of a question; a publisher takes no longer subscription."""
 _UNREADABLE = (BadEnvelope, MessageTooLarge, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+ADMISSION = 10.0
+"""Seconds that a daemon has to answer a subscription."""
 MOST_EARLY = 128 * 1024 * 1024
 """Bytes that may come before the answer to a subscription: the last events of all keys do."""
 _heads: Decoder[tuple[int, int, list[Head]]] = Decoder(tuple[int, int, list[Head]])
@@ -53,12 +55,16 @@ class Subscription:
         patterns: What is wanted; an event that fits one of them is.
         last: Whether the last event of each key is wanted first.
         hold: Whether to hold back what comes live until `release`: something else is to be seen first.
+        timeout: Seconds that the daemon has to answer, `ADMISSION` at most; None for these.
 
     Raises:
         InvalidInput: The patterns are too many, or too long, for one question for last events.
     """
 
-    def __init__(self, patterns: Iterable[str], *, last: bool = False, hold: bool = False) -> None:
+    def __init__(
+        self, patterns: Iterable[str], *, last: bool = False, hold: bool = False, timeout: float | None = None
+    ) -> None:
+        self.patience = ADMISSION if timeout is None else min(ADMISSION, timeout)
         self._patterns = [Pattern(text) for text in patterns] or [Pattern("")]
         prefixes = list(dict.fromkeys(pattern.prefix for pattern in self._patterns))
         self._question = CONTROL_PREFIX + os.urandom(8).hex().encode()
