@@ -208,7 +208,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon at one glance; `not_well` has one line for everything that needs attention, empty when all is well."""
+    """The daemon at one glance; `not_well` has one line for everything that needs attention, empty when all is well.
+
+    `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`.
+    """
 
     host: str
     version: str
@@ -226,6 +229,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     not_well: list[str] = []
     last_reload: Verdict | None = None
     network: str = ""
+    callers_memory: int = 0
+    max_memory: int = 0
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,6 +365,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted of all messages until `at`, seconds of the daemon's monotonic clock; two of these make rates.
 
     `clients` counts connections with requests under way. `bad_traces` counts requests whose trace was none.
+    `memory` is what callers make the daemon hold, in bytes, and `memory_refused` how often there was no room.
     """
 
     at: float
@@ -371,6 +377,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     garbage: dict[str, int] = {}
     bad_traces: int = 0
     published: int = 0
+    memory: int = 0
+    memory_refused: int = 0
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,9 @@ from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL
 from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, ServiceStatus
 
+_SHOWN_SHARE = 16
+"""What callers hold is shown when it is more than this part of what they may."""
+
 
 def read(words: Sequence[str]) -> bool | None:
     """Return whether `--check` was typed; None when there is anything else, which typer then explains.
@@ -40,6 +43,8 @@ def show(found: DaemonStatus) -> None:
     kit.heading(headline(found))
     also = f", for other hosts on {kit.printable(found.network)}" if found.network else ""
     kit.say(f"  listens on {kit.printable(found.rpc)}{also}")
+    if found.callers_memory > found.max_memory // _SHOWN_SHARE:
+        kit.say(f"  callers hold {kit.human_size(found.callers_memory)} of {kit.human_size(found.max_memory)}")
     if found.last_reload is not None:
         kit.say(
             f"  last reload {kit.human_elapsed(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}"

@@ -75,7 +75,7 @@ class Messages:
         )
         self.server = self._serve(rpc_link, options)
         self.dispatcher.set_policy(policy_of(configuration))
-        self.dispatcher.tracer = make_tracer(configuration, clock)
+        self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.shares.memory.held)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
         self._keep_refusals()
         self.client = LocalServiceClient(

@@ -58,7 +58,7 @@ def daemon_status(daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequ
         extra: Lines of what else is not well: the watchdog's evidence, an unreachable database.
     """
     plugins = daemon.plugins.records()
-    states = daemon.states
+    states, messages = daemon.states, daemon.messages
     return DaemonStatus(
         host=daemon.host,
         version=ostler.__version__,
@@ -75,5 +75,7 @@ def daemon_status(daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequ
         plugins=plugins,
         not_well=[*not_well(services, plugins), *extra],
         last_reload=daemon.reloader.last,
-        network=daemon.messages.network if daemon.messages is not None else "",
+        network=messages.network if messages is not None else "",
+        callers_memory=messages.shares.memory.held if messages is not None else 0,
+        max_memory=messages.shares.memory.limit if messages is not None else 0,
     )

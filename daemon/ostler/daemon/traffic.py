@@ -27,6 +27,8 @@ def traffic_of(daemon: Daemon) -> Traffic:
         garbage=_sum(rpc["garbage"], events["garbage"]),
         bad_traces=dispatcher.bad_traces,
         published=_count(events["published"]),
+        memory=messages.shares.memory.held,
+        memory_refused=messages.shares.memory.refused,
     )
 
 

@@ -158,8 +158,16 @@ def _exposed_names(cls: type[Any]) -> list[str]:
     return found
 
 
-def make_tracer(configuration: Configuration, clock: Clock) -> Tracer | None:
-    """Return what makes spans and metrics of requests; None when that is off, or OpenTelemetry is not installed."""
+def make_tracer(
+    configuration: Configuration, clock: Clock, callers_memory: Callable[[], int] | None = None
+) -> Tracer | None:
+    """Return what makes spans and metrics of requests; None when that is off, or OpenTelemetry is not installed.
+
+    Args:
+        configuration: Says whether it is wanted.
+        clock: The source of time.
+        callers_memory: Returns how many bytes callers make the daemon hold; measured too, if it is given.
+    """
     if not configuration.telemetry.otel:
         return None
     try:
@@ -169,4 +177,7 @@ def make_tracer(configuration: Configuration, clock: Clock) -> Tracer | None:
             "[telemetry] otel is on, and OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error
         )
         return None
-    return OtelTracer(clock)
+    tracer = OtelTracer(clock)
+    if callers_memory is not None:
+        tracer.observe_memory(callers_memory)
+    return tracer

@@ -5,7 +5,7 @@ What becomes of them is the business of the SDK that the process was started wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,17 @@ class OtelTracer:
         self._refused = meter.create_counter(
             "ostler.rpc.server.refused", unit="{request}", description="Requests that were refused before they began"
         )
+        self._meter = meter
         self._spans: dict[Call, Span] = {}
+
+    def observe_memory(self, held: Callable[[], int]) -> None:
+        """Have the memory that callers make the daemon hold measured; `held` returns its bytes, on any thread."""
+        self._meter.create_observable_gauge(
+            "ostler.callers.memory",
+            callbacks=[lambda _options: [metrics.Observation(held())]],
+            unit="By",
+            description="What callers make the daemon hold",
+        )
 
     @contextmanager
     def begin(self, call: Call) -> Iterator[None]:

@@ -172,6 +172,14 @@ def test_requests_are_counted_and_made_up_names_are_no_series() -> None:
     in_world(test)
 
 
+def test_what_callers_make_the_daemon_hold_is_measured() -> None:
+    async def test(world):
+        world.dispatcher.tracer.observe_memory(lambda: 4711)
+        assert world.metrics()["ostler.callers.memory", None, None].value == 4711
+
+    in_world(test)
+
+
 def test_a_cancelled_call_ends_its_span() -> None:
     async def test(world):
         for _ in range(3):

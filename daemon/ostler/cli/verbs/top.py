@@ -44,6 +44,8 @@ class Picture(msgspec.Struct, kw_only=True):
     events: float
     queued: dict[str, int]
     garbage: dict[str, int]
+    memory: int
+    memory_refused: int
     methods: list[Line]
 
 
@@ -99,6 +101,8 @@ def picture(before: Traffic, now: Traffic, sort: str = "rate", *, every: bool = 
         events=max(0, now.published - before.published) / seconds,
         queued={topic.topic: topic.queued for topic in now.topics if topic.queued},
         garbage={name: count for name, count in _grown(before.garbage, now.garbage).items() if count},
+        memory=now.memory,
+        memory_refused=max(0, now.memory_refused - before.memory_refused),
         methods=lines,
     )
 
@@ -157,6 +161,8 @@ def headline(found: Picture) -> str:
         parts.append(f"queued {', '.join(f'{topic} {count}' for topic, count in sorted(found.queued.items()))}")
     if found.garbage:
         parts.append(f"garbage {', '.join(f'{name} {count}' for name, count in sorted(found.garbage.items()))}")
+    if found.memory_refused:
+        parts.append(f"{found.memory_refused} refused for want of memory, callers hold {kit.human_size(found.memory)}")
     return kit.printable("; ".join(parts))
 
 
