@@ -14,6 +14,7 @@ from ostler.config.expectations import holds_secret, kind_of, model_in
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
 from ostler.files import FileRefused, read_regular
+from ostler.redaction import SECRETS
 
 MASK = "***"
 """What stands for a secret wherever a configuration is shown."""
@@ -61,6 +62,7 @@ class SecretReader:
 
     def _replace(self, table: dict[str, Any], name: str, path: Path) -> None:
         secret, wrong = self._read(table[name])
+        self._note(secret)
         if wrong:
             self.problems.append((path, wrong))
         if wrong or secret is None:
@@ -78,6 +80,12 @@ class SecretReader:
         if not target.startswith("/"):
             return None, f'the secret\'s file "{target}" is no absolute path'
         return (None, "") if self._offline else _content(FilePath(target))
+
+    @staticmethod
+    def _note(secret: str | None) -> None:
+        """Have the secret looked for in whatever leaves this process, from now on."""
+        if secret is not None:
+            SECRETS.add(secret)
 
     def _credential(self, name: str) -> tuple[str | None, str]:
         if "/" in name or name in {".", ".."}:

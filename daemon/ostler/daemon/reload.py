@@ -12,6 +12,7 @@ from ostler.aio import WorkerPool
 from ostler.config import diff
 from ostler.errors import ConfigurationError, Draining, OstlerError, describe, joined
 from ostler.printable import printable
+from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, Change, Verdict
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ class Reloader:
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
         daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
         try:
+            SECRETS.begin()
             assembly = await self._validated()
             self._refuse_in_the_end()
             verdict = await self._apply(assembly)
+            SECRETS.commit()
         except ConfigurationError as error:
             self._finish(self._refusal(error))
             raise

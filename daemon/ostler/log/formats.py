@@ -10,10 +10,11 @@ from typing import Any
 
 from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, cut
 from ostler.errors import OstlerError, describe
-from ostler.log.fields import DETAIL, fields_of, secrets_of
+from ostler.log.fields import ABOUT, DETAIL, fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
 from ostler.log.secrets import mask_deep, mask_text, mask_values, masked
 from ostler.printable import printable, printable_json, printable_lines, shortened
+from ostler.redaction import SECRETS
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
@@ -43,7 +44,7 @@ def message_of(record: logging.LogRecord) -> str:
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
     secrets = secrets_of(record)
-    return printable(mask_text(mask_values(cut(text, MESSAGE_LIMIT, secrets), secrets)))
+    return printable(mask_text(_redacted(record, cut(text, MESSAGE_LIMIT, (*secrets, *SECRETS.forms)))))
 
 
 def traceback_of(record: logging.LogRecord) -> str:
@@ -68,8 +69,14 @@ def further_lines(record: logging.LogRecord) -> str:
 
 
 def _several_lines(record: logging.LogRecord, text: str, limit: int) -> str:
+    return printable_lines(mask_text(_redacted(record, cut(text, limit, (*secrets_of(record), *SECRETS.forms)))))
+
+
+def _redacted(record: logging.LogRecord, text: str) -> str:
+    """Return a text without the secrets of the process, and those of the request that the line was written in."""
     secrets = secrets_of(record)
-    return printable_lines(mask_text(mask_values(cut(text, limit, secrets), secrets)))
+    text = SECRETS.redact(text, arguments=getattr(record, ABOUT, None) is None)
+    return mask_values(text, secrets)
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:
@@ -79,7 +86,7 @@ def shown_fields(record: logging.LogRecord) -> dict[str, object]:
     shown = {name: masked(name, value) for name, value in found.items() if value not in ("", None)}
     if secrets:
         shown = {name: mask_deep(value, secrets) for name, value in shown.items()}
-    return shown
+    return {name: SECRETS.redact_deep(value) for name, value in shown.items()}
 
 
 def _short_value(value: object, secrets: Sequence[str]) -> object:

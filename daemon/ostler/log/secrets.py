@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-MASK = "***"
+from ostler.redaction import MASK
 
 _WORDS = r"password|passwd|passphrase|secret|token|credential|private_?key|api_?key|authorization|cookie"
 _NAME = re.compile(_WORDS, re.IGNORECASE)
@@ -63,3 +63,6 @@ def mask_deep(value: object, secrets: Sequence[str]) -> object:
     text = str(value)
     safe = mask_values(text, secrets)
     return value if safe == text and not isinstance(value, str) else safe
+
+
+__all__ = ["MASK", "is_secret", "mask_deep", "mask_text", "mask_values", "masked"]

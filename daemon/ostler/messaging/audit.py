@@ -16,6 +16,7 @@ from ostler.log.secrets import MASK, mask_deep, mask_values, masked
 from ostler.messaging.context import Context
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
+from ostler.redaction import SECRETS
 from ostler.types import LOCAL_PEER, AuditEntry, Peer
 
 _log = logging.getLogger(__name__)
@@ -328,4 +329,6 @@ def line_of(entry: AuditEntry) -> str:
 
 
 def _cut(text: str) -> str:
+    """Return a text as it is kept: without the secrets of the process, and not too long."""
+    text = SECRETS.redact(text, arguments=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

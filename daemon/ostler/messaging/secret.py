@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, inspect
 
+from ostler import redaction
 from ostler.errors import OstlerError, plain
 from ostler.log.secrets import MASK, mask_deep, mask_values
 
@@ -22,7 +23,7 @@ SecretText = Annotated[
 ]
 """A text that is shown nowhere: the type of a password among the arguments of a method, or in a struct among them."""
 
-SHORTEST = 4
+SHORTEST = redaction.SHORTEST
 """A secret with fewer characters is hidden where arguments are shown, but not looked for in other texts."""
 
 Find = Callable[[Any, list[Any]], None]
@@ -38,15 +39,10 @@ def holds_secret(kind: Any) -> bool:
 
 def forms_of(values: Iterable[Any]) -> tuple[str, ...]:
     """Return the spellings in which secrets could stand in a text, longest first; those too short are left out."""
-    import json
-    import shlex
-    from urllib.parse import quote
-
     found: set[str] = set()
     for value in values:
         for text in _texts(value):
-            spelt = (text, text.strip(), repr(text)[1:-1], json.dumps(text)[1:-1], shlex.quote(text), quote(text))
-            found.update(form for form in spelt if len(form) >= SHORTEST)
+            found.update(redaction.forms_of(text))
     return tuple(sorted(found, key=lambda form: (-len(form), form)))
 
 
@@ -75,9 +71,12 @@ def everything(value: Any, into: list[Any]) -> None:
 
 
 def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
-    """Return the error without the secrets in its sentence, hint and facts; itself when there were none in them."""
-    message, hint = mask_values(error.message, secrets), mask_values(error.hint, secrets)
-    facts = {mask_values(name, secrets): plain(mask_deep(value, secrets)) for name, value in error.facts.items()}
+    """Return the error without these secrets and the process's in its texts and facts; itself when there are none."""
+    message, hint = _hidden(error.message, secrets), _hidden(error.hint, secrets)
+    facts = {
+        _hidden(name, secrets): plain(redaction.SECRETS.redact_deep(mask_deep(value, secrets)))
+        for name, value in error.facts.items()
+    }
     if (message, hint, facts) == (error.message, error.hint, error.facts):
         return error
     # Its class may have a constructor of its own; what every error has is what is changed.
@@ -85,6 +84,10 @@ def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
     hidden.args = (message,)
     hidden.message, hidden.hint, hidden.facts = message, hint, facts
     return hidden
+
+
+def _hidden(text: str, secrets: tuple[str, ...]) -> str:
+    return redaction.SECRETS.redact(mask_values(text, secrets), arguments=False)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -27,6 +27,7 @@ from ostler.messaging.events.event import END_OF_KEY, HEAD_KEY, HEADS, PLAIN, He
 from ostler.messaging.events.last import LastEvents
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.transport import EventLink, OnRefused, ignore_refused
+from ostler.redaction import SECRETS
 from ostler.types import Json, Peer, Role
 
 if TYPE_CHECKING:
@@ -182,9 +183,11 @@ class Publisher:
             packed = encoder.encode(payload)
         except (TypeError, ValueError, OverflowError, RecursionError):
             packed = encode_value(payload, f"the payload of event {topic}.{self.host}.{name}")
+        context = context or current_context()
+        if SECRETS.in_bytes(packed) or (context is not None and context.secrets and _holds(packed, context.secrets)):
+            packed = encode_value(_redacted(payload, context), f"the payload of event {topic}.{self.host}.{name}")
         if len(packed) > self._limit:
             check_size(packed, self._limit, f"the event {topic}.{self.host}.{name}")
-        context = context or current_context()
         if context is None and not priority:
             tail = _NO_TAIL
         else:
@@ -355,6 +358,20 @@ def body_of(route: Route, packed: bytes, number: int, at: float, tail: bytes, ke
 def _tail(context: Context | None, priority: str) -> bytes:
     request_id, trace = (context.request_id, context.trace) if context is not None else ("", "")
     return encoder.encode(request_id) + encoder.encode(trace) + encoder.encode(priority)
+
+
+def _holds(packed: bytes, secrets: tuple[str, ...]) -> bool:
+    return any(secret.encode("utf-8", "surrogatepass") in packed for secret in secrets)
+
+
+def _redacted(payload: Json, context: Context | None) -> Any:
+    """Return a payload without the secrets of the process, and those of the request in which it happened."""
+    import msgspec
+
+    from ostler.log.secrets import mask_deep
+
+    plain = msgspec.to_builtins(payload)
+    return SECRETS.redact_deep(mask_deep(plain, context.secrets) if context is not None and context.secrets else plain)
 
 
 def _none(_topic: str) -> bool:

@@ -37,6 +37,8 @@ class Call:
     task: asyncio.Task[object] | None = None
     parent: Context | None = None
     """The request that this one was made in, for one from within the daemon."""
+    secrets: tuple[str, ...] = ()
+    """The spellings of its secret arguments, while they are looked for in whatever leaves."""
     client: object = None
     """The connection that it came on; None within the daemon."""
     context: Context

@@ -28,6 +28,7 @@ from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
 from ostler.messaging.transport import Admission
+from ostler.redaction import SECRETS
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ class Dispatcher(Topics):
             if call.parent is not None:
                 call.context.inherit(call.parent)
             if method.signature.secrets:
-                call.context.secrets += method.signature.secrets_in(values, named)
+                call.secrets = method.signature.secrets_in(values, named)
+                call.context.secrets += call.secrets
+                SECRETS.enter(call.secrets)
             if self.ends.tracer is not None:
                 self._begin_traced(self.ends.tracer, call, values, named)
             elif flags or not method.is_async:

@@ -14,6 +14,7 @@ from ostler.messaging.context import serving
 from ostler.messaging.envelope import CAST, FANOUT
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.watch import Audit, Tracer
+from ostler.redaction import SECRETS
 
 _log = logging.getLogger(__name__)
 _LONGEST = MESSAGE_LIMIT - 100
@@ -89,6 +90,9 @@ class Endings:
     def over(self, call: Call, error: OstlerError | None) -> None:
         """Count the end of a request, once: of a call with its answer, of a cast with its work."""
         call.over = True
+        if call.secrets:
+            SECRETS.leave(call.secrets)
+            call.secrets = ()
         if call.admitted:
             stats = call.method.stats
             stats.took(self.clock.monotonic() - call.arrived_at)
@@ -106,7 +110,7 @@ def hidden(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
     secrets = call.context.secrets if hasattr(call, "context") else ()
     error = _shortened(error, secrets)
-    if not secrets:
+    if not secrets and not SECRETS.forms:
         return error
     from ostler.messaging.secret import hide_in_error
 
@@ -121,7 +125,7 @@ def _shortened(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
     short = copy.copy(error)
     # A plugin may have put anything in their place.
     short.message, short.hint = (
-        cut(text, _LONGEST, secrets) if isinstance(text, str) else text_of(text) for text in texts
+        cut(text, _LONGEST, (*secrets, *SECRETS.forms)) if isinstance(text, str) else text_of(text) for text in texts
     )
     short.args = (short.message,)
     return short
@@ -129,7 +133,7 @@ def _shortened(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
 
 def _said(raised: BaseException, secrets: tuple[str, ...]) -> str:
     try:
-        return cut(str(raised), MESSAGE_LIMIT // 2, secrets)
+        return cut(str(raised), MESSAGE_LIMIT // 2, (*secrets, *SECRETS.forms))
     except Exception:  # noqa: BLE001 - the error is a plugin's, and so is its text
         return "(it has no text)"
 
