@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 
+_log = logging.getLogger(__name__)
 _CHUNK = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
 _STUCK = 4 * 1024 * 1024
@@ -127,10 +129,13 @@ class Channel:
             return
         except OSError:
             size = 0
-        if size:
-            self._on_data(bytes(self._view[:size]))
-        else:
+        if not size:
             self._ended()
+            return
+        try:
+            self._on_data(bytes(self._view[:size]))
+        except MemoryError:
+            self._out_of_memory()
 
     def _send(self, data: bytes) -> None:
         try:
@@ -141,7 +146,12 @@ class Channel:
             # What the other side sent before it went is still to be read; that tells of its end as well.
             return
         if sent < len(data):
-            self._keep(memoryview(data)[sent:])
+            try:
+                self._keep(memoryview(data)[sent:])
+            except MemoryError:
+                # Not at once: whoever writes has more to do with this connection.
+                self._loop.call_soon(self._out_of_memory)
+                return
             self._moved_at = self._loop.time()
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
@@ -163,6 +173,12 @@ class Channel:
             self._loop.remove_writer(self._socket.fileno())
             if self._on_drained is not None:
                 self._on_drained()
+
+    def _out_of_memory(self) -> None:
+        """Give this connection up: a part of what it carries is missing, and what follows would be read as another."""
+        if not self._closed:
+            _log.warning("a connection was given up, there is no memory for what it carries")
+            self._ended()
 
     def _ended(self) -> None:
         self.close()
