@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import NamedTuple
 
-_OWN = 44
+_OWN = 48
 """Descriptors of a daemon without connections, and some for its work: an idle one with ports has 38."""
 _OF_PEER = 3
 _LEAST = 2

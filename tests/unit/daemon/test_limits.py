@@ -29,6 +29,6 @@ def test_few_descriptors_mean_few_connections_and_some_are_left_for_the_daemon()
     assert connection_limits(1000, 524_288, network=True) == (1000, 1000)
     unix, network = connection_limits(1000, 64, network=True, peers=1)
     # Root has some more on both unix sockets; on the network there are some that have not said who they are.
-    assert 38 + 2 * (unix + 2 + unix // 4) + 3 * network <= 64
+    assert 38 + 2 * (unix + 4 + unix // 4) + 3 * network <= 64
     assert min(connection_limits(1000, 10, network=True)) >= 2, "an operator gets in whatever happens"
     assert connection_limits(5, 1024, network=False) == (5, 5)

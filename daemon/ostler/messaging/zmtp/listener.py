@@ -240,7 +240,7 @@ class Listener(Generic[ClientT]):
         start. Root and our own user have some more, so that an operator gets in whatever happens.
         """
         # Of few connections few: each costs a descriptor.
-        reserved = min(_RESERVED, 2 + self.limits.connections // 4) if peer.uid in (0, self._own_uid) else 0
+        reserved = min(_RESERVED, 4 + self.limits.connections // 4) if peer.uid in (0, self._own_uid) else 0
         free = self.limits.connections + reserved - len(self.clients)
         return free > 0 and self._of_process[process] < free
 
