@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from harness import HERE, OSTLER, Daemon, as_nobody, cannot_become_nobody
 
+from ostler import Client
+
 ECHO = '[services.echo]\nmanager = "subjects:EchoManager"\n'
 VOLUME = """
 [services.volume]
@@ -239,4 +241,22 @@ def test_trap_a_daemon_whose_output_is_closed_or_full_starts_and_answers(make_da
     assert answers(daemon)
     where = [str(Path(f"/proc/{daemon.process.pid}/fd/{number}").readlink()) for number in range(3)]
     assert all(path in ("/dev/null", "/dev/full") for path in where)
+    assert daemon.stop() == 0
+
+
+def test_trap_a_daemon_with_few_descriptors_answers_while_clients_want_all_of_them(make_daemon) -> None:
+    daemon = make_daemon(ECHO)
+    daemon.start(before=["bash", "-c", 'ulimit -n 64; exec "$@"', "-"])
+    assert "only 64 files may be open" in daemon.log
+    clients: list[socket.socket] = []
+    with Client(root=str(daemon.root), timeout=20) as held:
+        assert held.call("echo", "echo", text="first")["text"] == "first"
+        for name in ["rpc.sock", "events.sock"] * 100:
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].connect(str(daemon.root / "run" / name))
+        assert held.call("echo", "echo", text="well")["text"] == "well"
+        held.call("ostler", "reload")
+        for client in clients:
+            client.close()
+    assert answers(daemon)
     assert daemon.stop() == 0

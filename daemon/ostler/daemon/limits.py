@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import resource
+from typing import NamedTuple
+
+_OWN = 48
+"""Descriptors of a daemon without connections, and some for its work: an idle one with ports has 38."""
+_OF_PEER = 3
+_LEAST = 2
 
 
 def raise_descriptor_limit() -> int:
@@ -47,6 +53,35 @@ def _call_libc(name: str, *arguments: int) -> None:
             return
 
     threading.Thread(target=call, name=f"ostler-{name}", daemon=True).start()
+
+
+class ConnectionLimits(NamedTuple):
+    """How many connections there may be on each unix socket, and from the network."""
+
+    unix: int
+    network: int
+
+
+def connection_limits(wanted: int, descriptors: int, *, network: bool, peers: int = 0) -> ConnectionLimits:
+    """Return how many connections there may be, so that descriptors are left for the daemon's own work.
+
+    Those are for the database, the log, a reload, and the links to other daemons. libzmq spins, and nobody is answered,
+    when there are none left.
+
+    Args:
+        wanted: `max_connections`.
+        descriptors: How many files the process may have open.
+        network: Whether it listens on the network: connections there cost two descriptors until they are let in.
+        peers: How many other daemons it keeps links to.
+    """
+    left = max(0, descriptors - _OWN - _OF_PEER * peers)
+    unix = max(_LEAST, min(wanted, left // (4 if network else 3)))
+    return ConnectionLimits(unix, max(_LEAST, min(wanted, (left - 2 * unix) // 3)))
+
+
+def descriptor_limit() -> int:
+    """Return how many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def memory_in_use() -> int:

@@ -12,7 +12,13 @@ from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
 from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
-from ostler.daemon.limits import map_large_buffers, return_freed_memory
+from ostler.daemon.limits import (
+    ConnectionLimits,
+    connection_limits,
+    descriptor_limit,
+    map_large_buffers,
+    return_freed_memory,
+)
 from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError, describe
 from ostler.files import make_directory
@@ -332,6 +338,17 @@ def make_runtime_folder(folder: Path) -> None:
         ) from None
 
 
+def connections_of(configuration: Configuration) -> ConnectionLimits:
+    """Return how many connections there may be, with the descriptors that this process may have."""
+    network = configuration.network
+    return connection_limits(
+        configuration.messaging.max_connections,
+        descriptor_limit(),
+        network=bool(network.rpc),
+        peers=len(network.peers),
+    )
+
+
 def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int]) -> Transport:
     """Return the transport over this daemon's unix sockets.
 
@@ -343,11 +360,18 @@ def zmq_transport(paths: Paths, configuration: Configuration, fds: dict[str, int
     from ostler.messaging.zmq import ZmqTransport
 
     options = configuration.messaging
+    connections = connections_of(configuration)
+    if connections.unix < options.max_connections:
+        _log.warning(
+            "only %d files may be open (LimitNOFILE, `ulimit -n`): there may be %d connections on each unix socket "
+            "and %d from the network, instead of the %d of `max_connections`",
+            descriptor_limit(), connections.unix, connections.network, options.max_connections,
+        )  # fmt: skip
     limits = Limits(
         max_message_size=options.max_message_size,
         queue=options.event_queue,
         socket_mode=socket_mode_of(configuration),
-        connections=options.max_connections,
+        connections=connections.unix,
     )
     return ZmqTransport(
         paths.rpc_address,

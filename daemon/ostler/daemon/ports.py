@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.clock import Clock
+from ostler.daemon.limits import connection_limits, descriptor_limit
 from ostler.errors import OstlerError
 from ostler.messaging.event_links import EventLinks
 from ostler.messaging.transport import EventLink, Limits, OnRefused, ServerLink
@@ -61,7 +62,10 @@ class Ports:
     ) -> None:
         options, messaging = configuration.network, configuration.messaging
         self._secret = secret_of(configuration)
-        self._door = Door(clock, messaging.max_connections, options.names(), handshake=options.silence)
+        limits = connection_limits(
+            messaging.max_connections, descriptor_limit(), network=True, peers=len(options.peers)
+        )
+        self._door = Door(clock, limits.network, options.names(), handshake=options.silence)
         self._transport = ZmqTransport(
             options.rpc,
             options.events or next_port(options.rpc),

@@ -2,7 +2,7 @@ import resource
 import subprocess
 import sys
 
-from ostler.daemon.limits import memory_in_use
+from ostler.daemon.limits import connection_limits, memory_in_use
 
 RAISE = """
 import resource
@@ -23,3 +23,12 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
 def test_the_memory_in_use_is_that_of_this_process() -> None:
     # The kernel counts both a little late.
     assert resource.getpagesize() < memory_in_use() < 2 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_few_descriptors_mean_few_connections_and_some_are_left_for_the_daemon() -> None:
+    assert connection_limits(1000, 524_288, network=True) == (1000, 1000)
+    unix, network = connection_limits(1000, 64, network=True, peers=1)
+    # Root has some more on both unix sockets; on the network there are some that have not said who they are.
+    assert 38 + 2 * (unix + 4 + unix // 4) + 3 * network <= 64
+    assert min(connection_limits(1000, 10, network=True)) >= 2, "an operator gets in whatever happens"
+    assert connection_limits(5, 1024, network=False) == (5, 5)

@@ -130,9 +130,28 @@ def cut(descriptor: int, address: str) -> None:
 
     The duplicate holds on to what was looked at, should the descriptor be closed and used again meanwhile.
     """
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        if parse(address).port == connection.getsockname()[1]:
-            connection.shutdown(socket.SHUT_RDWR)
+    try:
+        duplicate = os.dup(descriptor)
+    except OSError as error:
+        if error.errno == errno.EMFILE:  # there is none to hold on to it with, and this is to free one
+            _cut_itself(descriptor, address)
+        return
+    with suppress(OSError), socket.socket(fileno=duplicate) as connection:
+        _end_if_ours(connection, address)
+
+
+def _cut_itself(descriptor: int, address: str) -> None:
+    with suppress(OSError):
+        connection = socket.socket(fileno=descriptor)
+        try:
+            _end_if_ours(connection, address)
+        finally:
+            connection.detach()
+
+
+def _end_if_ours(connection: socket.socket, address: str) -> None:
+    if parse(address).port == connection.getsockname()[1]:
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def next_port(address: str) -> str:

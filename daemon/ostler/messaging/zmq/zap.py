@@ -28,7 +28,7 @@ _EVENT = struct.Struct("=Hi")
 _SEEN = int(zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED)
 _ACCEPTED = int(zmq.Event.ACCEPTED)
 _SLACK = 64
-"""Connections under way that even a small `max_connections` leaves room for."""
+"""Connections under way for which there is room beside twice `max_connections`; no more than that itself."""
 REFUSED = 400
 """What a client is told whose key is not known."""
 FULL = 500
@@ -103,7 +103,7 @@ class Door:
 
     def _accepted(self, descriptor: int, address: str) -> None:
         # Connections that never say anything cost a descriptor each, until the time of the handshake is over.
-        if self.connections() > 2 * self.max_connections + _SLACK:
+        if self.connections() > 2 * self.max_connections + min(_SLACK, self.max_connections):
             self.full += 1
             cut(descriptor, address)
             self._quiet.warning("flood", f"{address}: too many connections that have not said who they are")

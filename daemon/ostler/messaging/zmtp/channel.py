@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ostler.messaging.memory_accounts import MemoryAccount
 
+_log = logging.getLogger(__name__)
 CHUNK = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
 _STUCK = 4 * 1024 * 1024
@@ -161,10 +163,14 @@ class Channel:
         return bool(self._hangup.poll(0))
 
     def _readable(self) -> None:
-        data = self.read()
-        if data:
-            self._on_data(data)
-        elif data is not None:
+        try:
+            data = self.read()
+            if data:
+                self._on_data(data)
+        except MemoryError:
+            self._out_of_memory()
+            return
+        if data == b"":
             self._ended()
 
     def _send(self, data: bytes) -> None:
@@ -176,7 +182,12 @@ class Channel:
             # What the other side sent before it went is still to be read; that tells of its end as well.
             return
         if sent < len(data):
-            self._keep(memoryview(data)[sent:])
+            try:
+                self._keep(memoryview(data)[sent:])
+            except MemoryError:
+                # Not at once: whoever writes has more to do with this connection.
+                self._loop.call_soon(self._out_of_memory)
+                return
             self._moved_at = self._loop.time()
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
@@ -204,6 +215,12 @@ class Channel:
             self._loop.remove_writer(self._socket.fileno())
             if self._on_drained is not None:
                 self._on_drained()
+
+    def _out_of_memory(self) -> None:
+        """Give this connection up: a part of what it carries is missing, and what follows would be read as another."""
+        if not self._closed:
+            _log.warning("a connection was given up, there is no memory for what it carries")
+            self._ended()
 
     def _ended(self) -> None:
         self.close()

@@ -199,6 +199,11 @@ class Client:
             data = read
         try:
             self._messages = talk.hear(data, _FRAMES)
+        except MemoryError:
+            # A part of what it sent is missing, and what follows would be read as another.
+            _log.warning("a connection was given up, there is no memory for what it carries")
+            self.ended()
+            return
         except TalkError as error:
             self._listener.on_garbage(self.peer, str(error.facts["reason"]), error.message)
             self.ended()
@@ -433,7 +438,9 @@ class Listener(Generic[ClientT]):
         So one alone gets half of them, however many processes it starts. Who may do everything has some more, so that
         an operator gets in whatever happens, and its processes share them, and not the user.
         """
-        free = self.limits.connections + (_RESERVED if privileged else 0) - len(self.clients)
+        # Of few connections few: each costs a descriptor.
+        reserved = min(_RESERVED, 4 + self.limits.connections // 4) if privileged else 0
+        free = self.limits.connections + reserved - len(self.clients)
         if free <= 0 or self._of_process[peer.pid] >= free:
             return False
         return privileged or self._of_account[peer.account] < free

@@ -103,7 +103,11 @@ class UnixServerLink:
         if self._held is not None and found not in self._held:
             self._held[found] = None
             channel.hold()
-        channel.write(frame(data))
+        try:
+            channel.write(frame(data))
+        except MemoryError:
+            self._loop.call_soon(found.ended)  # its answer is lost: it is to know that at once
+            return True
         if len(data) > CONGESTED:
             channel.let_go()  # so that what it takes is known before more is made for it
         return True
