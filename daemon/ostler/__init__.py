@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TargetNotFound,
         UnsupportedVersion,
     )
+    from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.messaging import (
@@ -67,6 +68,7 @@ _HOMES = {
         "DriverError", "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound",
         "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
     ],
+    "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": [
@@ -91,7 +93,7 @@ __all__ = [
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
     "UnsupportedVersion", "Upgrade", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
-    "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 
