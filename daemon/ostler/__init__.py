@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnsupportedVersion,
         check_length,
     )
+    from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.messaging import (
@@ -69,6 +70,7 @@ _HOMES = {
         "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
         "check_length",
     ],
+    "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": [
@@ -93,7 +95,7 @@ __all__ = [
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
     "UnsupportedVersion", "Upgrade", "check_length", "current_trace", "exposed", "feature", "format_seconds",
-    "format_size", "hookimpl", "instrument", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 

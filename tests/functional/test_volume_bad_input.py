@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import OSTLER, Daemon, as_nobody, cannot_become_nobody, wait_for
+from harness import NOBODY, OSTLER, Daemon, as_nobody, cannot_become_nobody, wait_for
 
 VOLUME = """
 [services.scheduler]
@@ -23,7 +23,9 @@ manager = "volume"
 driver = "{driver}"
 path = "{root}/volumes"
 reserve = "0"
+image_folders = ["{root}/images"]
 """
+VOLUME_OF = VOLUME.replace("{root}", "{0}").replace("{driver}", "file")
 NAME_HINT = "1 to 63 letters, digits"
 
 
@@ -38,6 +40,12 @@ def volumes(make_daemon) -> Callable[..., Daemon]:
         return daemon.start(before=before or [])
 
     return start
+
+
+def as_nobody_of(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+    """Type a command as a user who is not the daemon's."""
+    command = [*as_nobody(), str(OSTLER), "--root", str(daemon.root), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60)
 
 
 def there_is(daemon: Daemon) -> tuple[list[str], object, object]:
@@ -94,9 +102,9 @@ def test_images_that_cannot_be_used_are_refused_by_name(volumes, tmp_path) -> No
         volumes(),
         {
             (*create, str(tmp_path / "missing")): (2, "cannot be read: No such file or directory"),
-            (*create, str(tmp_path / "folder")): (2, "is a folder"),
-            (*create, str(tmp_path / "pipe")): (2, "is no regular file"),
-            (*create, "/dev/null"): (2, "is no regular file"),
+            (*create, str(tmp_path / "folder")): (2, "is a directory"),
+            (*create, str(tmp_path / "pipe")): (2, "is not a regular file"),
+            (*create, "/dev/null"): (2, "is not a regular file"),
             (*create, str(tmp_path / "disk.qcow2")): (2, "is in the format qcow2"),
             (*create, str(tmp_path / "large"), "--size", "4KiB"): (2, "which is more than 4KiB"),
             (*create, str(tmp_path / "large"), "--source", "other"): (2, "one origin at most"),
@@ -109,13 +117,38 @@ def test_an_image_that_the_daemon_may_not_read_is_refused_by_name(volumes) -> No
     if why := cannot_become_nobody():
         pytest.skip(why)
     daemon = volumes(before=as_nobody())
-    image = daemon.root / "image"
+    image = daemon.root / "images" / "image"
+    image.parent.mkdir(mode=0o755)
     image.write_bytes(b"x" * 4096)
     image.chmod(0o600)
     refused(daemon, {("create", "data", "--from", str(image)): (2, "Permission denied")})
     assert (
         "let the daemon's user read it" in daemon.command("volume", "create", "x", "--from", str(image), check=2).stderr
     )
+
+
+@pytest.mark.root
+def test_trap_a_caller_gets_no_file_that_only_the_daemon_may_read_and_every_one_that_is_its_own(volumes) -> None:
+    if why := cannot_become_nobody():
+        pytest.skip(why)
+    daemon = volumes()
+    daemon.let_others_pass()
+    daemon.configure(f'[access]\noperator = ["{NOBODY}"]\n' + VOLUME_OF.format(daemon.root))
+    daemon.command("reload")
+    secret, own = daemon.root / "secret", daemon.root / "own"
+    secret.write_bytes(b"SECRET" * 100)
+    secret.chmod(0o600)
+    own.write_bytes(b"MINE" * 1000)
+    own.chmod(0o600)
+    os.chown(own, NOBODY, NOBODY)
+    denied = as_nobody_of(daemon, "volume", "create", "loot", "--from", str(secret))
+    assert (denied.returncode, "Permission denied" in denied.stderr) == (2, True), denied.stderr
+    by_path = as_nobody_of(daemon, "call", "volume", "create_volume", "name=loot", f"image={secret}")
+    assert (by_path.returncode, "is not in an image directory" in by_path.stderr) == (2, True), by_path.stderr
+    done = as_nobody_of(daemon, "volume", "create", "mine", "--from", str(own))
+    assert done.returncode == 0, done.stderr
+    assert (daemon.root / "volumes" / "volumes" / "mine").read_bytes().startswith(b"MINE" * 1000)
+    assert not (daemon.root / "volumes" / "volumes" / "loot").exists()
 
 
 def test_what_the_state_of_things_forbids_is_refused_by_name(volumes) -> None:
@@ -178,10 +211,10 @@ def test_a_volume_in_use_is_not_deleted_extended_copied_or_attached_again(volume
 # ------------------------------------------------------------------------------------------------------ long copies
 
 
-@pytest.fixture
-def image(tmp_path) -> Path:
-    """An image with data in three hundred places: six seconds of work for a slow driver, and next to no room."""
-    path = tmp_path / "image"
+def place_image(daemon: Daemon) -> Path:
+    """Make an image with data in three hundred places: six seconds of work for a slow driver, and next to no room."""
+    path = daemon.root / "images" / "image"
+    path.parent.mkdir()
     with path.open("wb") as file:
         for number in range(300):
             file.seek(number * 2**20)
@@ -199,8 +232,9 @@ def state(daemon: Daemon) -> list[str]:
     return [row["state"] for row in daemon.ask("volume", "list_volumes")]
 
 
-def test_a_long_copy_shows_progress_and_ctrl_c_takes_it_back(volumes, image) -> None:
+def test_a_long_copy_shows_progress_and_ctrl_c_takes_it_back(volumes) -> None:
     daemon = volumes("slow_copies:SlowCopies")
+    image = place_image(daemon)
     before = there_is(daemon)
     terminal, far = pty.openpty()
     command = creating(daemon, image, stderr=far, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
@@ -224,8 +258,9 @@ def test_a_long_copy_shows_progress_and_ctrl_c_takes_it_back(volumes, image) -> 
     daemon.command("volume", "create", "data", "--size", "1MiB")
 
 
-def test_a_daemon_killed_in_the_middle_of_a_copy_has_a_correct_state_at_its_next_start(volumes, image) -> None:
+def test_a_daemon_killed_in_the_middle_of_a_copy_has_a_correct_state_at_its_next_start(volumes) -> None:
     daemon = volumes("slow_copies:SlowCopies")
+    image = place_image(daemon)
     daemon.command("volume", "create", "other", "--size", "1MiB")
     before = there_is(daemon)
     command = creating(daemon, image, stderr=subprocess.PIPE)

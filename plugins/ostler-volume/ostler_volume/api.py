@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ostler import RpcApi, remote
-from ostler_volume.wire import Snapshot, Volume
+from ostler_volume.wire import Snapshot, Upload, Volume
 
 
 class VolumeApi(RpcApi):
@@ -26,6 +26,26 @@ class VolumeApi(RpcApi):
         snapshot: str = "",
     ) -> Volume:
         """Make a volume; of zeros, or from one of an image, a volume or a snapshot."""
+
+    @remote()
+    def image_directories(self, backend: str = "") -> list[str]:
+        """Return the directories on this host that images may be taken from by their path."""
+
+    @remote()
+    def begin_upload(self, name: str, length: int, size: int | str = "", backend: str = "", label: str = "") -> Upload:
+        """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it."""
+
+    @remote()
+    def upload_piece(self, upload: str, offset: int, data: bytes) -> None:
+        """Hand over a piece of the content; pieces may come in any order, and again. What never comes is zeros."""
+
+    @remote()
+    def finish_upload(self, upload: str) -> Volume:
+        """Make the volume of what was handed over."""
+
+    @remote()
+    def cancel_upload(self, upload: str) -> None:
+        """Give an upload up; nothing is left of it."""
 
     @remote()
     def list_volumes(self, backend: str = "") -> list[Volume]:

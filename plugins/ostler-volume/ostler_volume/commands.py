@@ -10,6 +10,8 @@ import typer
 
 from ostler import OstlerError, format_size
 from ostler.cli import kit
+from ostler_volume.images import open_own_image
+from ostler_volume.uploading import upload
 from ostler_volume.wire import Snapshot, Volume
 
 _COPY = 7 * 86400.0
@@ -41,12 +43,18 @@ def create(
     name: _Name,
     size: Annotated[str, typer.Option(help="Such as 10GiB; not needed for a copy of the same size")] = "",
     backend: Annotated[str, typer.Option(help="Where; the scheduler chooses if it is not said")] = "",
-    image: Annotated[str, typer.Option("--from", help="A raw image on the daemon's host to fill it with")] = "",
+    image: Annotated[str, typer.Option("--from", help="A raw image to fill it with; one that you may read")] = "",
     source: Annotated[str, typer.Option(help="A volume to clone")] = "",
     snapshot: Annotated[str, typer.Option(help="A snapshot to make it from: NAME, or VOLUME@NAME")] = "",
 ) -> None:
     """Create a volume: of zeros, or from an image, a volume or a snapshot."""
+    path = str(Path(image).absolute()) if image else ""
     with kit.client(_COPY) as client, kit.progress(f"creating {name}") as on_progress:
+        if path and not (source or snapshot) and not _is_in_place(client, context.obj, path, backend):
+            with open_own_image(path) as opened:
+                options: dict[str, Any] = {"size": size, "backend": backend, "on_progress": on_progress}
+                _show_made(upload(client, context.obj, opened, name=name, **options))
+            return
         made = client.call(
             context.obj,
             "create_volume",
@@ -55,11 +63,11 @@ def create(
             name=name,
             size=size,
             backend=backend,
-            image=str(Path(image).absolute()) if image else "",
+            image=path,
             source=source,
             snapshot=snapshot,
         )
-    _show(made, f"volume {made.name} of {format_size(made.size)} is made on {made.backend}")
+    _show_made(made)
 
 
 @app.command("list")
@@ -149,6 +157,16 @@ def delete_snapshot(
             f"snapshot {volume}@",
             lambda name: client.call(context.obj, "delete_snapshot", volume=volume, name=name),
         )
+
+
+def _is_in_place(client: Any, topic: str, path: str, backend: str) -> bool:
+    """Return whether the daemon takes an image by its path; any other file is read here, and handed over."""
+    directories = client.call(topic, "image_directories", type=list[str], backend=backend)
+    return any(Path(path).is_relative_to(directory) for directory in directories)
+
+
+def _show_made(made: Volume) -> None:
+    _show(made, f"volume {made.name} of {format_size(made.size)} is made on {made.backend}")
 
 
 def _show(thing: Volume | Snapshot, sentence: str) -> None:

@@ -65,13 +65,13 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
         OSError: Reading or writing failed.
     """
     os.ftruncate(target, max(length, os.fstat(target).st_size))
-    extents = list(_extents(source, length))
-    total = sum(end - start for start, end in extents)
+    found = list(extents(source, length))
+    total = sum(end - start for start, end in found)
     done = written = unsynced = 0
     on_piece(0, total)
-    for start, end in extents:
+    for start, end in found:
         for at in range(start, end, PIECE):
-            piece = _read(source, at, min(PIECE, end - at))
+            piece = read_piece(source, at, min(PIECE, end - at))
             new = _write_data(target, at, piece)
             done, written, unsynced = done + len(piece), written + new, unsynced + new
             if unsynced >= SYNC_EVERY:
@@ -81,7 +81,8 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
     return written
 
 
-def _extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
+def extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file has data, as start and end, up to a length."""
     # A file system without SEEK_DATA calls the whole file data; the zeros in it are found when they are read.
     end = 0
     while end < length:
@@ -97,7 +98,12 @@ def _extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _read(descriptor: int, at: int, count: int) -> bytes:
+def read_piece(descriptor: int, at: int, count: int) -> bytes:
+    """Return exactly so many bytes.
+
+    Raises:
+        DriverError: The file ends before.
+    """
     parts: list[bytes] = []
     while count:
         part = os.pread(descriptor, count, at)
@@ -130,9 +136,19 @@ def _write_data(descriptor: int, at: int, piece: bytes) -> int:
 _ZEROS = bytes(GRAIN)
 
 
+def is_zero(data: bytes) -> bool:
+    """Return whether there is nothing but zeros."""
+    return data.count(0) == len(data)
+
+
 def _is_zero(view: memoryview) -> bool:
     # Looking at the ends first spares the comparison for nearly all data.
     return not view[0] and not view[-1] and bytes(view) == _ZEROS[: len(view)]
+
+
+def write_all(descriptor: int, at: int, data: bytes) -> None:
+    """Write all of some data to a place in a file."""
+    _write(descriptor, at, memoryview(data))
 
 
 def _write(descriptor: int, at: int, view: memoryview) -> int:

@@ -9,6 +9,7 @@ from ostler import InvalidInput, parse_size
 from ostler_volume.errors import BadImage, BadName, BadSize, SnapshotNotFound
 
 NAME_MAX = 63
+LABEL_MAX = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _NAME_HINT = f"1 to {NAME_MAX} letters, digits, `.`, `_` and `-`, the first a letter or digit"
 SECTOR = 512
@@ -16,15 +17,19 @@ SECTOR = 512
 
 
 class Origin(NamedTuple):
-    """Where the content of a new volume comes from; at most one of the three is set. `snapshot` is `VOLUME@NAME`."""
+    """Where the content of a new volume comes from; at most one is set.
+
+    `snapshot` is `VOLUME@NAME`, `upload` what the content is called that its caller hands over.
+    """
 
     image: str = ""
     source: str = ""
     snapshot: str = ""
+    upload: str = ""
 
     def label(self) -> str:
-        """Return the origin as it stands in a record: `image:/PATH`, `volume:NAME`, `snapshot:VOLUME@NAME` or empty."""
-        kinds = zip(("image", "volume", "snapshot"), self, strict=True)
+        """Return the origin as it stands in a record; `Volume` says which there are."""
+        kinds = zip(("image", "volume", "snapshot", "upload"), self, strict=True)
         return next((f"{kind}:{value}" for kind, value in kinds if value), "")
 
 
@@ -85,6 +90,11 @@ def origin_of(image: str, source: str, snapshot: str) -> Origin:
     if snapshot:
         split_snapshot(snapshot)
     return Origin(image, source, snapshot)
+
+
+def label_of(text: str) -> str:
+    """Return what uploaded content is called, as it may stand in a record: short and printable, never empty."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:LABEL_MAX]) or "content"
 
 
 def split_snapshot(text: str) -> tuple[str, str]:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ostler import Context, Driver, DriverOptions, Field, Seconds, feature, time_budget
+from ostler_volume.images import Image
 
 IMAGE = "image"
 CLONE = "clone"
 SNAPSHOT = "snapshot"
 ATTACH = "attach"
+UPLOAD = "upload"
 
 
 class Found(NamedTuple):
@@ -109,18 +111,44 @@ class VolumeDriver(Driver):
         """Clear what is left of an unfinished volume, or of a snapshot `VOLUME@NAME`; what is complete stays."""
 
     @feature(IMAGE)
-    def image_size(self, image: str) -> int:
-        """Return the size of an image in bytes.
+    def image_directories(self) -> list[str]:
+        """Return the directories that images are taken from; callers may read all that lies there."""
+        raise NotImplementedError
+
+    @feature(IMAGE)
+    def open_image(self, image: str) -> Image:
+        """Open an image, once for all that is done with it; whoever asked closes it.
 
         Raises:
-            BadImage: It is missing, unreadable, no image, or not to be used.
+            BadImage: It is not in an image directory, not readable, or no image.
         """
         raise NotImplementedError
 
     @feature(IMAGE)
     @time_budget("copy_budget")
-    def create_from_image(self, ctx: Context, name: str, size: int, image: str) -> None:
-        """Make a volume that begins with the content of an image."""
+    def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
+        """Make a volume that begins with the content of an image; `image.borrow()` lends its descriptor."""
+        raise NotImplementedError
+
+    @feature(UPLOAD)
+    def begin_upload(self, ctx: Context, name: str, size: int) -> None:
+        """Begin a volume whose content comes in pieces: until `finish_upload` it is a partial, full of zeros.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+        """
+        raise NotImplementedError
+
+    @feature(UPLOAD)
+    @time_budget("copy_budget")
+    def write_upload(self, name: str, offset: int, data: bytes) -> None:
+        """Write a piece of what was begun; what is written twice counts once."""
+        raise NotImplementedError
+
+    @feature(UPLOAD)
+    @time_budget("copy_budget")
+    def finish_upload(self, ctx: Context, name: str) -> None:
+        """Make the partial a volume, safe on the disk."""
         raise NotImplementedError
 
     @feature(CLONE)

@@ -8,7 +8,8 @@ RequestError
 │   └── UnknownBackend       no such backend in the configuration
 ├── NotFound
 │   ├── VolumeNotFound
-│   └── SnapshotNotFound
+│   ├── SnapshotNotFound
+│   └── UploadNotFound       no such upload of this caller: it has ended, or was given up
 ├── Conflict
 │   ├── AlreadyExists        a volume, snapshot or file of that name is there
 │   ├── WrongState           the state forbids it
@@ -45,6 +46,10 @@ class VolumeNotFound(NotFound):
 
 class SnapshotNotFound(NotFound):
     """Raised when a volume has no snapshot of that name."""
+
+
+class UploadNotFound(NotFound):
+    """Raised when a caller has no such upload: it has ended, or nothing came for too long."""
 
 
 class AlreadyExists(Conflict):

@@ -10,10 +10,20 @@ from typing import Any
 from ostler import Context, DriverEnvironment, Field, parse_size
 from ostler_volume import loop
 from ostler_volume.copying import reflink, sparse_copy
-from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, Inventory, Room, VolumeDriver, VolumeDriverOptions
+from ostler_volume.driver import (
+    ATTACH,
+    CLONE,
+    IMAGE,
+    SNAPSHOT,
+    UPLOAD,
+    Inventory,
+    Room,
+    VolumeDriver,
+    VolumeDriverOptions,
+)
 from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
-from ostler_volume.folder import SNAPSHOTS, VOLUMES, Folder, told
-from ostler_volume.images import opened_image
+from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
+from ostler_volume.images import Image, open_image
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -43,7 +53,10 @@ class FileDriverOptions(VolumeDriverOptions):
         reload="driver",
     )
     image_folders: list[str] = Field(
-        [], help="Folders that images may be taken from; empty: any file that the daemon can read", reload="driver"
+        [],
+        help="Directories that images may be taken from, beside `images` below `path`; whoever may create a volume can "
+        "read all that the daemon can read there",
+        reload="driver",
     )
 
 
@@ -55,7 +68,7 @@ class FileDriver(VolumeDriver):
     """
 
     Options = FileDriverOptions
-    features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH})
+    features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH, UPLOAD})
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
@@ -113,17 +126,39 @@ class FileDriver(VolumeDriver):
         """See `VolumeDriver.create`."""
         self._make(ctx, VOLUMES, name, lambda descriptor: os.ftruncate(descriptor, size))
 
-    def image_size(self, image: str) -> int:
-        """See `VolumeDriver.image_size`."""
-        with opened_image(image, self.options.image_folders) as (_, size):
-            return size
+    def image_directories(self) -> list[str]:
+        """See `VolumeDriver.image_directories`."""
+        return [str(self.folder.path / IMAGES), *self.options.image_folders]
 
-    def create_from_image(self, ctx: Context, name: str, size: int, image: str) -> None:
+    def open_image(self, image: str) -> Image:
+        """See `VolumeDriver.open_image`."""
+        return open_image(image, self.image_directories())
+
+    def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
         """See `VolumeDriver.create_from_image`."""
-        with opened_image(image, self.options.image_folders) as (source, length):
-            if length > size:  # it has grown since it was looked at
-                raise BadImage(f"the image {image} is larger than the volume {name}", hint="ask for a larger volume")
-            self._make(ctx, VOLUMES, name, lambda target: self._fill(ctx, source, target, length, size))
+        if image.size > size:
+            raise BadImage(f"the image {image.path} is larger than the volume {name}", hint="ask for a larger volume")
+        with image.borrow() as source:
+            self._make(ctx, VOLUMES, name, lambda target: self._fill(ctx, source, target, image.size, size))
+
+    def begin_upload(self, ctx: Context, name: str, size: int) -> None:
+        """See `VolumeDriver.begin_upload`."""
+        self.folder.check()
+        with told(f"{name} cannot be made"):
+            self.folder.begin(VOLUMES, name, size)
+
+    def write_upload(self, name: str, offset: int, data: bytes) -> None:
+        """See `VolumeDriver.write_upload`."""
+        self.folder.check()
+        with told(f"{name} cannot be written"):
+            self.folder.write(VOLUMES, name, offset, data)
+
+    def finish_upload(self, ctx: Context, name: str) -> None:
+        """See `VolumeDriver.finish_upload`."""
+        self.folder.check()
+        ctx.check()
+        with told(f"{name} cannot be made"):
+            self.folder.finish(VOLUMES, name)
 
     def clone(self, ctx: Context, name: str, size: int, source: str) -> None:
         """See `VolumeDriver.clone`."""

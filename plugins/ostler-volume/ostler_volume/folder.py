@@ -4,6 +4,7 @@
     PATH/volumes/NAME                 a volume
     PATH/volumes/.NAME.partial        an unfinished one
     PATH/snapshots/VOLUME@NAME        a snapshot, never written again
+    PATH/images                       the image store: what an administrator puts here, volumes may be made from
 
 Names begin with a letter or digit and have no `@`, so these can never be mistaken for each other.
 """
@@ -18,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ostler import DriverError, NoCapacity, format_size
-from ostler_volume.copying import reflink
+from ostler_volume.copying import SYNC_EVERY, reflink, write_all
 from ostler_volume.driver import Found
 from ostler_volume.errors import AlreadyExists
 
-VOLUMES, SNAPSHOTS = "volumes", "snapshots"
+VOLUMES, SNAPSHOTS, IMAGES = "volumes", "snapshots", "images"
 _PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HINTS = {
@@ -57,8 +58,8 @@ class Folder:
         with told(f"the folder {self.path} cannot be used"):
             if mounted and not self.path.is_mount():
                 raise DriverError(f"{self.path} is not mounted", hint="mount it; it is tried again by itself")
-            for folder in (self.path, self.path / VOLUMES, self.path / SNAPSHOTS):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.path, self.path / VOLUMES, self.path / SNAPSHOTS, self.path / IMAGES):
+                _make_directory(folder)
             self._take_lock()
             # Whether it can be written is found out now, and not by the first volume.
             with self._scratch("write") as descriptor:
@@ -122,12 +123,8 @@ class Folder:
         Raises:
             AlreadyExists: There is a file of that name.
         """
-        final, partial = self.file(kind, name), self.partial(kind, name)
-        if final.exists():
-            raise AlreadyExists(f"there is a file {final} already", hint="take another name, or move it away")
-        self._seam("partial")
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        partial = self.partial(kind, name)
+        descriptor = self._begin(kind, name)
         try:
             try:
                 self._seam("fill")
@@ -138,16 +135,64 @@ class Folder:
             finally:
                 os.close(descriptor)
             self._seam("rename")
-            partial.rename(final)
+            partial.rename(self.file(kind, name))
         except Exception:
             partial.unlink(missing_ok=True)
             raise
+        self._publish(kind, name)
+
+    def begin(self, kind: str, name: str, size: int) -> None:
+        """Begin a file that is filled by `write`, piece by piece, and that `finish` gives its name.
+
+        Raises:
+            AlreadyExists: There is a file of that name.
+        """
+        descriptor = self._begin(kind, name)
+        try:
+            os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    def write(self, kind: str, name: str, offset: int, data: bytes) -> None:
+        """Write a piece of a file that was begun."""
+        descriptor = os.open(self.partial(kind, name), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            write_all(descriptor, offset, data)
+            if offset // SYNC_EVERY != (offset + len(data)) // SYNC_EVERY:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def finish(self, kind: str, name: str) -> None:
+        """Give a file that was begun its name, safe on the disk."""
+        partial = self.partial(kind, name)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._seam("sync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._seam("rename")
+        partial.rename(self.file(kind, name))
+        self._publish(kind, name)
+
+    def _begin(self, kind: str, name: str) -> int:
+        final, partial = self.file(kind, name), self.partial(kind, name)
+        if final.exists():
+            raise AlreadyExists(f"there is a file {final} already", hint="take another name, or move it away")
+        self._seam("partial")
+        partial.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(partial, flags, 0o600)
+
+    def _publish(self, kind: str, name: str) -> None:
         self._seam("sync folder")
         try:
             self.sync(kind)
         except OSError:
             # Not safe on the disk means not made, or a caller that was told of an error would find it there later.
-            final.unlink(missing_ok=True)
+            self.file(kind, name).unlink(missing_ok=True)
             raise
 
     def remove(self, kind: str, name: str) -> None:
@@ -175,7 +220,8 @@ class Folder:
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path / ".lock", flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -195,6 +241,17 @@ class Folder:
         finally:
             os.close(descriptor)
             path.unlink(missing_ok=True)
+
+
+def _make_directory(folder: Path) -> None:
+    """Make a directory for its owner alone, whatever the umask; one that is ours is closed to the writing of others."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700)
+        each.chmod(0o700 if each == folder else 0o755)
+    found = folder.stat()
+    if found.st_mode & 0o022 and found.st_uid == os.geteuid():
+        folder.chmod(found.st_mode & 0o7755)
 
 
 def _facts(entry: os.DirEntry[str]) -> Found | None:

@@ -20,15 +20,16 @@ from ostler import (
     periodic,
 )
 from ostler_volume.claims import Claims
-from ostler_volume.door import name_of, origin_of, size_of
-from ostler_volume.driver import IMAGE, VolumeDriver
+from ostler_volume.door import Origin, label_of, name_of, origin_of, size_of
+from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
 from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
 from ostler_volume.placement import Placement
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
 from ostler_volume.snapshots import SnapshotWork
+from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork
-from ostler_volume.wire import Snapshot, Volume
+from ostler_volume.wire import Snapshot, Upload, Volume
 from ostler_volume.workshop import Workshop
 
 _UNKNOWN_SHOWN = 20
@@ -44,6 +45,9 @@ class VolumeOptions(ManagerOptions):
         "scheduler",
         help="Topic of the service that chooses a backend for a volume that names none; empty: choose by room",
         reload="live",
+    )
+    upload_timeout: Seconds = Field(
+        60, gt=0, help="After how long without a further piece an upload is given up", reload="live"
     )
 
 
@@ -75,6 +79,7 @@ class VolumeManager(Manager):
         self._placement = Placement(self._shop, self.client)
         self._volumes = VolumeWork(self._shop, self.reconciler)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
+        self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -122,6 +127,15 @@ class VolumeManager(Manager):
             except OstlerError as error:
                 self.log.warning("the backend %s cannot be checked: %s", name, error)
 
+    @periodic(spacing=10)
+    def expire_uploads(self, ctx: Context) -> None:
+        """Give up uploads whose callers have left."""
+        self._uploads.expire(self.options.upload_timeout)
+
+    def cleanup_host(self) -> None:
+        """Give up uploads under way."""
+        self._uploads.close()
+
     @exposed(role="operator")
     def create_volume(
         self,
@@ -140,7 +154,8 @@ class VolumeManager(Manager):
             name: Its name.
             size: Bytes, or text as people write it; empty for as large as what it is made from.
             backend: Where; empty to have the scheduler choose.
-            image: Absolute path of a raw image on the daemon's host.
+            image: Absolute path of a raw image in one of the `image_directories` of the backend. Any other file is
+                handed over by whoever may read it, with `begin_upload`.
             source: A volume to clone; the clone is on the same backend.
             snapshot: A snapshot to make it from, on the same backend: `VOLUME@NAME`, or NAME when one volume has it.
 
@@ -162,6 +177,78 @@ class VolumeManager(Manager):
                 return self._pass_on(chosen.host, name=name, size=plan.size, backend=chosen.backend, image=image)
             plan = plan._replace(backend=chosen.backend)
         return self._volumes.create(ctx, plan)
+
+    @exposed(role="operator", changes=False)
+    def image_directories(self, ctx: Context, backend: str = "") -> list[str]:
+        """Return the directories on this host that images may be taken from by their path.
+
+        Args:
+            ctx: The request.
+            backend: Those of this backend; empty for all that are ready.
+        """
+        chosen = [backend] if backend else self.drivers.ready()
+        drivers = [self._shop.backend(name) for name in chosen]
+        found = [path for driver in drivers if IMAGE in driver.features for path in driver.image_directories()]
+        return list(dict.fromkeys(found))
+
+    @exposed(role="operator")
+    def begin_upload(
+        self, ctx: Context, name: str, length: int, size: int | str = "", backend: str = "", label: str = ""
+    ) -> Upload:
+        """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
+
+        Args:
+            ctx: The request.
+            name: The name of the volume.
+            length: Bytes of content.
+            size: Bytes, or text as people write it; empty for as large as the content.
+            backend: Where; empty to have the scheduler choose one of this host.
+            label: What the content is called, for its record.
+
+        Raises:
+            InvalidInput: A name, size or backend that can never be right.
+            Conflict: The name is taken.
+            NoCapacity: There is not enough room.
+            DriverNotReady: The backend is not ready.
+            Busy: There are too many uploads.
+        """
+        wanted = size_of(size) if size != "" else size_of(length, "image")
+        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length)
+        self._check_new(plan.name)
+        if not backend:
+            chosen = self._placement.choose(self.options.scheduler, plan.size, [UPLOAD], here=True)
+            plan = plan._replace(backend=chosen.backend)
+        return self._uploads.begin(ctx, plan)
+
+    @exposed(role="operator", changes=False)
+    def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
+        """Hand over a piece of the content; pieces may come in any order, and again. What never comes is zeros.
+
+        Audited are the begin and the end of an upload, not each piece.
+
+        Raises:
+            NotFound: There is no such upload of this caller.
+            InvalidInput: It is not a piece of the content, or the content is in another format than raw.
+        """
+        self._uploads.write(ctx, upload, offset, data)
+
+    @exposed(role="operator")
+    def finish_upload(self, ctx: Context, upload: str) -> Volume:
+        """Make the volume of what was handed over.
+
+        Raises:
+            NotFound: There is no such upload of this caller.
+        """
+        return self._uploads.finish(ctx, upload)
+
+    @exposed(role="operator")
+    def cancel_upload(self, ctx: Context, upload: str) -> None:
+        """Give an upload up; nothing is left of it.
+
+        Raises:
+            NotFound: There is no such upload of this caller.
+        """
+        self._uploads.cancel(ctx, upload)
 
     def _full_name(self, snapshot: str) -> str:
         if not snapshot or "@" in snapshot:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ostler import Conflict, Context, InvalidInput, format_size
 from ostler_volume.door import SECTOR, Origin, split_snapshot
-from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT
+from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize
+from ostler_volume.images import Image
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import check_grows
 from ostler_volume.states import VolumeState
@@ -17,12 +19,13 @@ from ostler_volume.workshop import Workshop
 
 
 class Plan(NamedTuple):
-    """A volume that is to be made; `size` is 0 for as large as its origin."""
+    """A volume that is to be made; `size` is 0 for as large as its origin, `length` that of an upload's content."""
 
     name: str
     size: int
     backend: str
     origin: Origin
+    length: int = 0
 
 
 class VolumeWork:
@@ -42,22 +45,53 @@ class VolumeWork:
         name, origin = plan.name, plan.origin
         held = [name, *([origin.source] if origin.source else [])]
         held += [split_snapshot(origin.snapshot)[0]] if origin.snapshot else []
-        with self._shop.claims.hold(ctx, *held):
-            driver, plan = self._checked(plan)
-            limit = self._shop.limit(plan.backend, driver)
-            self._shop.records.add_volume(name, plan.backend, plan.size, origin, limit)
-            try:
-                self._fill(ctx, driver, plan)
-            except AlreadyExists:
-                self._shop.records.remove(name)  # the file that is in the way is not ours
-                raise
-            except Exception as error:
-                self._reconciler.recover(name, driver, error)
-                raise
-            made = self._shop.records.settle(name, VolumeState.AVAILABLE)
+        with self._shop.claims.hold(ctx, *held), self._image(plan) as image:
+            driver, plan = self.begin(plan, image)
+            with self.undone(name, driver):
+                self._fill(ctx, driver, plan, image)
+            return self.finish(name)
+
+    def begin(self, plan: Plan, image: Image | None = None) -> tuple[Any, Plan]:
+        """Write down that a volume is being made; return the driver, and the plan with backend and size.
+
+        Args:
+            plan: What is to be made; its name is held by the caller.
+            image: The image that it is made from.
+
+        Raises:
+            RequestError: It was refused, and nothing has changed.
+        """
+        driver, plan = self._checked(plan, image)
+        limit = self._shop.limit(plan.backend, driver)
+        self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        return driver, plan
+
+    @contextmanager
+    def undone(self, name: str, driver: Any) -> Iterator[None]:
+        """Undo what `begin` wrote down when the block, which makes the volume, fails."""
+        try:
+            yield
+        except AlreadyExists:
+            self._shop.records.remove(name)  # the file that is in the way is not ours
+            raise
+        except Exception as error:
+            self._reconciler.recover(name, driver, error)
+            raise
+
+    def finish(self, name: str) -> Volume:
+        """Write down that a volume is made."""
+        made = self._shop.records.settle(name, VolumeState.AVAILABLE)
         self._shop.log.info("volume %s (%s) is made on %s", name, format_size(made.size), made.backend)
         self._shop.tell("created", {"name": name, "backend": made.backend, "size": made.size})
         return made
+
+    @contextmanager
+    def _image(self, plan: Plan) -> Iterator[Image | None]:
+        if not plan.origin.image:
+            yield None
+            return
+        with self._shop.backend(plan.backend, IMAGE).open_image(plan.origin.image) as image:
+            yield image
 
     def extend(self, ctx: Context, name: str, size: int) -> Volume:
         """Make a volume larger.
@@ -138,12 +172,14 @@ class VolumeWork:
             self._reconciler.recover(name, driver, error)
             raise
 
-    def _checked(self, plan: Plan) -> tuple[Any, Plan]:
+    def _checked(self, plan: Plan, image: Image | None) -> tuple[Any, Plan]:
         """Return the driver and the plan with backend and size known; refuse what can be refused before it is begun."""
         origin = plan.origin
-        if origin.image:
-            driver = self._shop.backend(plan.backend, IMAGE)
-            least, what = int(driver.image_size(origin.image)), f"the image {origin.image}"
+        if image is not None:
+            driver, least, what = self._shop.backend(plan.backend, IMAGE), image.size, f"the image {image.path}"
+        elif origin.upload:
+            driver, least = self._shop.backend(plan.backend, UPLOAD), plan.length
+            what = f"the image {origin.upload}"
         elif origin.source or origin.snapshot:
             backend, least, what = self._origin_facts(origin)
             if plan.backend not in {"", backend}:
@@ -160,7 +196,7 @@ class VolumeWork:
         if not size:
             raise BadSize(f"volume {plan.name} needs a size", hint="for instance 10GiB")
         if size < least:
-            kind = BadImage if origin.image else BadSize
+            kind = BadImage if origin.image or origin.upload else BadSize
             raise kind(
                 f"{what} has {format_size(least)}, which is more than {format_size(size)}",
                 hint="ask for a larger volume",
@@ -175,10 +211,10 @@ class VolumeWork:
         return snapshot.backend, snapshot.size, f"snapshot {origin.snapshot}"
 
     @staticmethod
-    def _fill(ctx: Context, driver: Any, plan: Plan) -> None:
+    def _fill(ctx: Context, driver: Any, plan: Plan, image: Image | None) -> None:
         name, size, origin = plan.name, plan.size, plan.origin
-        if origin.image:
-            driver.create_from_image(ctx, name, size, origin.image)
+        if image is not None:
+            driver.create_from_image(ctx, name, size, image)
         elif origin.source:
             driver.clone(ctx, name, size, origin.source)
         elif origin.snapshot:

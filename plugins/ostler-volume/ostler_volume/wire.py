@@ -11,7 +11,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     Sizes are bytes, times are wall times in seconds since 1970. `why` says more about the state, `fault` is one word
     for what went wrong in state `error`: `missing`, `size`, or the state it failed in. `promised` is what the backend
     keeps room for: the size, or the new size while it is being extended. `source` is where the content came from:
-    `image:/PATH`, `volume:NAME`, `snapshot:VOLUME@NAME`, or empty. `device` is set while the volume is in use.
+    `image:/PATH`, `upload:FILE`, `volume:NAME`, `snapshot:VOLUME@NAME`, or empty. `device` is set while the volume
+    is in use.
     """
 
     name: str
@@ -41,6 +42,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     fault: str = ""
     created: float = 0.0
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume whose content its caller hands over in pieces of at most `piece` bytes, under the name `id`."""
+
+    id: str
+    name: str
+    size: int
+    backend: str
+    piece: int
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,7 +58,9 @@ class FakeClient:
 
 def file_driver(path, name="local", **options):
     log = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
-    chosen = FileDriverOptions(driver="file", path=str(path), **{"reserve": "0B", **options})
+    chosen = FileDriverOptions(
+        driver="file", path=str(path), **{"reserve": "0B", "image_folders": [str(path.parent)], **options}
+    )
     environment = DriverEnvironment(
         name=name, topic="volume", host="node1", options=chosen, clock=FakeClock(), log=log, kv=None
     )

@@ -79,7 +79,7 @@ class House:
         self.root, self.folder = root, root / "volumes"
         self.store = Store.open(root / "state" / "ostler.db")
         self.store.migrate("volume", "ostler_volume.migrations")
-        options = FileDriverOptions(driver="file", path=str(self.folder), reserve="0B")
+        options = FileDriverOptions(driver="file", path=str(self.folder), reserve="0B", image_folders=[str(root)])
         given = {"topic": "volume", "host": "node1", "clock": FakeClock(), "log": LOG}
         self.driver = FileDriver(DriverEnvironment(name="local", options=options, kv=None, **given))
         self.driver.folder._seam = step

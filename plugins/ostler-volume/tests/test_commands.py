@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ostler import Conflict, NotFound
+from ostler import Conflict, NoCapacity, NotFound
 from ostler.cli import session
 from ostler_volume.commands import app
-from ostler_volume.wire import Snapshot, Volume
+from ostler_volume.wire import Snapshot, Upload, Volume
 
 GIB = 2**30
 A = Volume(name="a", size=10 * GIB, state="available", backend="local", host="node1", snapshots=1, created=1e9)
@@ -69,10 +69,46 @@ def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
     assert client.progress is not None
 
 
-def test_create_from_an_image_sends_its_absolute_path(run):
-    client = FakeClient(A)
+def test_create_from_an_image_in_an_image_directory_sends_its_absolute_path(run):
+    client = FakeClient(["/srv/other", str(Path.cwd())], A)
     run(client, "create", "a", "--size", "10GiB", "--from", "image.raw")
-    assert client.asked[0][2]["image"] == str(Path.cwd() / "image.raw")
+    assert [asked[1] for asked in client.asked] == ["image_directories", "create_volume"]
+    assert client.asked[1][2]["image"] == str(Path.cwd() / "image.raw")
+
+
+def test_create_from_any_other_file_hands_its_content_over(run, tmp_path):
+    (tmp_path / "image.raw").write_bytes(b"x" * 1000)
+    begun = Upload(id="7", name="a", size=1024, backend="local", piece=600)
+    client = FakeClient(["/srv/other"], begun, None, None, A)
+    assert "is made on local" in run(client, "create", "a", "--from", str(tmp_path / "image.raw")).stdout
+    begin, *pieces, finish = client.asked[1:]
+    wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw"}
+    assert begin == ("volume", "begin_upload", wanted)
+    assert [(piece[1], piece[2]["offset"], len(piece[2]["data"])) for piece in pieces] == [
+        ("upload_piece", 0, 600),
+        ("upload_piece", 600, 400),
+    ]
+    assert finish == ("volume", "finish_upload", {"upload": "7"})
+
+
+def test_an_upload_that_fails_is_given_up(run, tmp_path):
+    (tmp_path / "image.raw").write_bytes(b"x" * 1000)
+    begun = Upload(id="7", name="a", size=1024, backend="local", piece=600)
+    client = FakeClient([], begun, NoCapacity("full"), None)
+    with pytest.raises(NoCapacity):
+        run(client, "create", "a", "--from", str(tmp_path / "image.raw"))
+    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7"})
+
+
+def test_holes_and_zeros_are_not_sent(run, tmp_path):
+    with (tmp_path / "image.raw").open("wb") as file:
+        file.write(b"x" * 4096 + bytes(8192))
+        file.seek(2**30)
+        file.write(b"y" * 4096)
+    begun = Upload(id="7", name="a", size=2**30 + 4096, backend="local", piece=4096)
+    client = FakeClient([], begun, None, None, A)
+    run(client, "create", "a", "--from", str(tmp_path / "image.raw"))
+    assert [asked[2]["offset"] for asked in client.asked if asked[1] == "upload_piece"] == [0, 2**30]
 
 
 @pytest.mark.parametrize(("option", "value"), [("source", "gold"), ("snapshot", "gold@v1")])

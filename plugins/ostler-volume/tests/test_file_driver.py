@@ -7,8 +7,9 @@ import pytest
 from ostler import CallCancelled, Context, DriverError, InvalidInput, NoCapacity
 from ostler_volume import file_driver
 from ostler_volume.driver import CLONE, IMAGE, SNAPSHOT
-from ostler_volume.errors import AlreadyExists, BadSize, VolumeNotFound
+from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
 from ostler_volume.file_driver import FileDriverOptions, reserve_bytes
+from ostler_volume.images import open_own_image
 
 MIB = 2**20
 
@@ -25,13 +26,13 @@ def test_a_volume_of_zeros_takes_no_room(driver, folder, ctx):
 
 
 def test_a_volume_from_an_image_is_the_image_and_then_zeros(driver, folder, ctx, image):
-    driver.create_from_image(ctx, "a", 4 * MIB, str(image))
+    driver.create_from_image(ctx, "a", 4 * MIB, open_own_image(str(image)))
     assert content(folder, "a") == image.read_bytes() + bytes(MIB)
     assert driver.inventory().volumes["a"].allocated < 2 * MIB
 
 
 def test_clones_and_snapshots_have_a_life_of_their_own(driver, folder, ctx, image):
-    driver.create_from_image(ctx, "a", 3 * MIB, str(image))
+    driver.create_from_image(ctx, "a", 3 * MIB, open_own_image(str(image)))
     driver.create_snapshot(ctx, "a", "s")
     driver.clone(ctx, "b", 5 * MIB, "a")
     with (folder / "volumes" / "a").open("r+b") as file:
@@ -48,7 +49,7 @@ def test_clones_and_snapshots_have_a_life_of_their_own(driver, folder, ctx, imag
 
 
 def test_extend_adds_zeros_and_never_takes_away(driver, folder, ctx, image):
-    driver.create_from_image(ctx, "a", 3 * MIB, str(image))
+    driver.create_from_image(ctx, "a", 3 * MIB, open_own_image(str(image)))
     driver.extend(ctx, "a", 4 * MIB)
     assert content(folder, "a") == image.read_bytes() + bytes(MIB)
     with pytest.raises(BadSize):
@@ -77,7 +78,7 @@ def test_a_copy_that_is_cancelled_leaves_nothing(driver, files, tmp_path, monkey
     source.write_bytes(os.urandom(12 * MIB))
     ctx = Context("volume", "create", on_progress=lambda how_far: how_far.done and ctx.cancel())
     with pytest.raises(CallCancelled):
-        driver.create_from_image(ctx, "a", 16 * MIB, str(source))
+        driver.create_from_image(ctx, "a", 16 * MIB, open_own_image(str(source)))
     assert ctx.last_progress > 0
     assert files() == []
 
@@ -148,7 +149,7 @@ def test_a_disk_that_fills_up_is_no_capacity_and_leaves_nothing(mounted, kit, ct
     source = tmp_path / "image"
     source.write_bytes(os.urandom(24 * MIB))
     with pytest.raises(NoCapacity, match="No space left"):
-        driver.create_from_image(ctx, "a", 24 * MIB, str(source))
+        driver.create_from_image(ctx, "a", 24 * MIB, open_own_image(str(source)))
     inventory = driver.inventory()
     assert (inventory.volumes, inventory.partials) == ({}, frozenset())
     driver.cleanup()
@@ -162,7 +163,7 @@ def test_clones_are_equal_on_any_file_system_and_share_where_it_can(mounted, kit
     assert driver.capabilities()["reflink"] is shares
     data = os.urandom(24 * MIB)
     (place / "image").write_bytes(data)
-    driver.create_from_image(ctx, "a", 32 * MIB, str(place / "image"))
+    driver.create_from_image(ctx, "a", 32 * MIB, open_own_image(str(place / "image")))
     os.sync()
     free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
     driver.create_snapshot(ctx, "a", "s")
@@ -174,3 +175,35 @@ def test_clones_are_equal_on_any_file_system_and_share_where_it_can(mounted, kit
     for name, size in {"a": 32, "b": 40, "c": 32}.items():
         assert content(place / "volumes", name) == data + bytes((size - 24) * MIB)
     driver.cleanup()
+
+
+def test_images_come_from_the_store_of_the_backend_and_from_no_other_place_by_default(folder, kit, image, ctx):
+    driver = kit.file_driver(folder, image_folders=[])
+    assert driver.image_directories() == [str(folder / "images")]
+    with pytest.raises(BadImage, match="is not in an image directory"):
+        driver.open_image(str(image))
+    image.rename(folder / "images" / "image.raw")
+    with driver.open_image(str(folder / "images" / "image.raw")) as opened:
+        driver.create_from_image(ctx, "a", 4 * MIB, opened)
+    assert content(folder, "a").startswith(b"begin")
+    driver.cleanup()
+
+
+def test_what_is_handed_over_in_pieces_becomes_a_volume_at_the_end(driver, folder, ctx):
+    driver.begin_upload(ctx, "a", 4 * MIB)
+    driver.write_upload("a", MIB, b"second" + bytes(10))
+    driver.write_upload("a", 0, b"first")
+    driver.write_upload("a", 0, b"first")
+    assert driver.inventory().volumes == {}
+    assert driver.inventory().partials == {"a"}
+    driver.finish_upload(ctx, "a")
+    assert driver.inventory().partials == frozenset()
+    found = content(folder, "a")
+    assert (found[:6], found[MIB : MIB + 6], len(found)) == (b"first\0", b"second", 4 * MIB)
+    with pytest.raises(AlreadyExists):
+        driver.begin_upload(ctx, "a", MIB)
+    driver.begin_upload(ctx, "b", MIB)
+    driver.discard("b")
+    with pytest.raises(DriverError, match="No such file"):
+        driver.write_upload("b", 0, b"late")
+    assert set(driver.inventory().volumes) == {"a"}

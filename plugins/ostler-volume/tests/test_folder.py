@@ -8,7 +8,7 @@ import pytest
 
 from ostler import DriverError, NoCapacity
 from ostler_volume.errors import AlreadyExists
-from ostler_volume.folder import SNAPSHOTS, VOLUMES, Folder, told
+from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
 
 
 @pytest.fixture
@@ -21,7 +21,23 @@ def opened(folder):
 
 def test_a_missing_folder_is_made_for_its_owner_alone(opened, folder):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {path.name for path in folder.iterdir()} == {".lock", VOLUMES, SNAPSHOTS}
+    assert {path.name for path in folder.iterdir()} == {".lock", VOLUMES, SNAPSHOTS, IMAGES}
+
+
+def test_no_mode_comes_from_the_umask_and_what_others_could_write_is_closed(tmp_path):
+    before = os.umask(0)
+    try:
+        first = Folder(tmp_path / "a" / "b")
+        first.open(mounted=False)
+        first.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"a": 0o755, "b": 0o700, VOLUMES: 0o700, SNAPSHOTS: 0o700, IMAGES: 0o700, ".lock": 0o600}
+    (tmp_path / "a" / "b" / VOLUMES).chmod(0o777)
+    first.open(mounted=False)
+    first.close()
+    assert stat.S_IMODE((tmp_path / "a" / "b" / VOLUMES).stat().st_mode) == 0o755
 
 
 def test_a_folder_serves_one_backend_only(opened, folder):

@@ -105,7 +105,7 @@ def test_what_is_promised_counts_and_not_what_is_used(store, ctx, folder, kit):
 def test_a_bad_image_is_refused_at_the_door(manager, ctx, nothing_left, image, tmp_path):
     with nothing_left(BadImage, "No such file"):
         manager.create_volume(ctx, "a", "1MiB", image=str(tmp_path / "missing"))
-    with nothing_left(BadImage, "is a folder"):
+    with nothing_left(BadImage, "is a directory"):
         manager.create_volume(ctx, "a", "1MiB", image=str(tmp_path))
     with nothing_left(BadImage, "absolute"):
         manager.create_volume(ctx, "a", "1MiB", image="image.raw")

@@ -22,12 +22,14 @@ manager = "volume"
 driver = "file"
 path = "{0}/local"
 reserve = "0B"
+image_folders = ["{0}"]
 retry_interval = 0.05
 
 [services.volume.drivers.second]
 driver = "file"
 path = "{0}/second"
 reserve = "0B"
+image_folders = ["{0}"]
 retry_interval = 0.05
 """
 SOON = CONFIG.replace('manager = "volume"', 'manager = "volume"\ndriver_wait = 0')
