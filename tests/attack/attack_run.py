@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from attack_table import ATTACKS, NOBODY, VIEWER, VIEWERS
-from measure import Figures, baseline, misses, quantile, run_attack
+from measure import Figures, baseline, keep_log, misses, quantile, run_attack
 
 SECONDS, QUICK = 6.0, 2.5
 _HEAD = (f"{'attack':56}{'admin p50':>10}{'p99':>7}{'max':>7}{'viewer p99':>12}{'service':>9}"
@@ -76,7 +76,7 @@ def attack_all(chosen: list[tuple[str, str]], seconds: float, *, verbose: bool) 
         missed = misses(figures, ATTACKS[name], allowances[who])
         failed += bool(missed)
         print(row(figures), "ok" if not missed else "MISSED", flush=True)
-        for each in missed:
+        for each in (*missed, *([f"what it logged: {keep_log(figures)}"] if missed else [])):
             print("    ", each, flush=True)
         if verbose:
             print("    ", {kind: round(took, 4) for kind, took in figures.by_kind.items()}, figures.attackers,

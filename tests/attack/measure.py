@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from attack_table import ATTACKS, Attack
 from target import (
@@ -31,8 +32,10 @@ ADMIN_P99, VIEWER_P99, SERVICE_P99 = 0.100, 0.250, 2.0
 PING_GAP, BEAT_GAP = 2.5, 2.0
 """Seconds between two watchdog pings (sent every second, due in 4) and two heartbeats (sent every half second)."""
 BACK_WITHIN, FREED_WITHIN = 1.0, 5.0
-MEMORY_KEPT, DESCRIPTORS_KEPT, THREADS_KEPT = 60.0, 4, 24
-"""MiB, descriptors and threads that the daemon may have more of afterwards; its pools keep their threads."""
+MEMORY_KEPT, DESCRIPTORS_KEPT, THREADS_KEPT = 60.0, 24, 24
+"""MiB, descriptors and threads that the daemon may have more of afterwards; pools of threads and of readers of the
+database (three files each) keep what they have."""
+LOGS = HERE.parents[1] / "build" / "attack"
 _CALM = 1.0
 _OWN_CALLS, _OWN_HELD = 6, 512
 """Requests under way and KiB held that the honest users' own calls may explain."""
@@ -58,6 +61,7 @@ class Figures:
     lines: dict[str, int] = field(default_factory=dict)
     attackers: list[dict[str, int]] = field(default_factory=list)
     ended: int | None = None
+    log: str = ""
 
 
 def quantile(values: Sequence[float], part: float) -> float:
@@ -175,9 +179,18 @@ def _attacked(daemon: Daemon, watch: Watch, scripts: list[Script], attack: Attac
     figures.peak = watch.peak
     for role, probe in (("admin", admin), ("viewer", viewer)):
         _take_samples(figures, role, probe.result(60), (began, ended), calls_may_fail=attack.service_busy)
-    figures.lines = repeated_lines(daemon.log[log_before:], len(UIDS[who]))
+    figures.log = daemon.log[log_before:]
+    figures.lines = repeated_lines(figures.log, len(UIDS[who]))
     figures.ended = daemon.running.poll()
     return figures
+
+
+def keep_log(figures: Figures) -> Path:
+    """Write what the daemon logged to a file of its own and return that."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    path = LOGS / (figures.name.replace(": ", "-").replace(" ", "-") + ".log")
+    path.write_text(figures.log, encoding="utf-8")
+    return path
 
 
 def _wait_until_back(daemon: Daemon, figures: Figures, held_before: int, ended: float) -> None:
