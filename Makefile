@@ -3,7 +3,7 @@
 #   PYTHON=…  the interpreter for .venv
 #   ROOT=…    the folder of the daemon of `make run` and `make demo`
 #   ARGS=…    more options for pytest (make test), ostler (make run) or the benchmarks (make bench, make bench-peers)
-#           and the fuzzer (make fuzz ARGS="--minutes 10 --seed 5")
+#           and the fuzzer (make fuzz ARGS="--minutes 10 --seed 5") or the attacks (make attack ARGS="--quick")
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -79,6 +79,10 @@ fuzz: $(STAMP) ## Send what no honest peer would, ten minutes long; stops where 
 .PHONY: soak
 soak: $(STAMP) ## Make a million calls through the daemon and see that it does not grow (a minute)
 	@exec $(BIN)/python tests/fuzz/soak.py $(ARGS)
+
+.PHONY: attack
+attack: $(STAMP) ## Attack a daemon as other users and see that honest ones are served (root, ten minutes)
+	@exec $(BIN)/python tests/attack/attack_run.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was made, but not the volumes below ./.ostler

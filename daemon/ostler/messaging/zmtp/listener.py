@@ -27,6 +27,7 @@ from ostler.messaging.transport import (
     ignore_garbage,
     ignore_refused,
 )
+from ostler.messaging.zmtp.arrivals import Arrivals
 from ostler.messaging.zmtp.channel import CHUNK, CONGESTED, Channel, Shared
 from ostler.messaging.zmtp.talk import BUSY, NOT_PERMITTED, Part, Talk, TalkError, refusal
 from ostler.messaging.zmtp.unix import BoundSocket, path_of
@@ -41,7 +42,7 @@ _CONNECTION_COST = 64 * 1024
 """Bytes that a connection is charged for what it may have sent of a small message, and for itself."""
 _HANDSHAKE = 5.0
 """Seconds within which a connection has to say who it is."""
-_ACCEPT_TIME = 0.001
+_ACCEPT_TIME = 0.002
 """Seconds for which connections are accepted in one turn of the loop."""
 _FRAMES = 64
 """Frames that are taken apart at once."""
@@ -293,6 +294,7 @@ class Listener(Generic[ClientT]):
         self._of_process: Counter[Hashable] = Counter()
         self._of_account: Counter[Hashable] = Counter()
         self._undecided: list[tuple[socket.socket, Peer, float]] = []
+        self._arrivals = Arrivals(self.shares.turns, self._take_in)
         self._connects = RateLimits(_CONNECT_RATE, _CONNECT_BURST)
         self._garbage = RateLimits(_GARBAGE_RATE, _GARBAGE_BURST)
         self._own_uid = os.geteuid()
@@ -312,6 +314,7 @@ class Listener(Generic[ClientT]):
             self._bound.unlink()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+        self._arrivals.close()
         clients, self.clients = self.clients, {}
         for client in clients.values():
             client.close()
@@ -365,7 +368,7 @@ class Listener(Generic[ClientT]):
             except OSError as error:
                 self._cannot_accept(error)
                 return
-            self._take_in(connected, _peer_of(connected))
+            self._admit(connected, _peer_of(connected))
             if monotonic() >= until:
                 return
 
@@ -381,13 +384,20 @@ class Listener(Generic[ClientT]):
         if not self.closed:
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def _take_in(self, connected: socket.socket, peer: Peer) -> None:
-        privileged = self.is_privileged(peer)
-        if not privileged and not self._connects.allows(peer.account):
+    def _admit(self, connected: socket.socket, peer: Peer) -> None:
+        """Open a connection now or when it is the turn of its user, unless that one connects too often."""
+        if self.is_privileged(peer):
+            self._take_in(connected, peer)
+        elif self._connects.allows(peer.account):
+            self._arrivals.add(connected, peer)
+        else:
             self.refused += 1
             _send_off(connected, _FULL)
             self._quiet.warning(f"rate {peer.uid}", f"refused connections: {peer.name} connects too often")
-        elif not privileged and not self.admission.knows(peer):
+
+    def _take_in(self, connected: socket.socket, peer: Peer) -> None:
+        privileged = self.is_privileged(peer)
+        if not privileged and not self.admission.knows(peer):
             if self.admission.undecided(peer) and len(self._undecided) < _UNDECIDED_MOST:
                 self._wait_for_decision(connected, peer)
             else:
