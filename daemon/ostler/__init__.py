@@ -95,7 +95,8 @@ __all__ = [
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
     "UnsupportedVersion", "Upgrade", "check_length", "current_trace", "exposed", "feature", "format_seconds",
-    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
+    "trace_context",
 ]  # fmt: skip
 
 
