@@ -117,7 +117,10 @@ class Messages:
 
         try:
             self.ports = Ports(
-                configuration, self.dispatcher.clock, lambda link: self._serve(link, configuration.messaging)
+                configuration,
+                self.dispatcher.clock,
+                lambda link: self._serve(link, configuration.messaging),
+                self.shares,
             )
         except BaseException:
             here.close()
@@ -165,9 +168,9 @@ class Messages:
         access = access_of(configuration)
         self.dispatcher.access = self.publisher.access = access
         self.shares.memory.limit = configuration.messaging.max_memory
-        self._apply_access(configuration)
         self.dispatcher.set_policy(policy_of(configuration))
-        self.dispatcher.end_refused_streams()
+        self.dispatcher.end_refused_streams()  # before their connections: so their callers hear why
+        self._apply_access(configuration)
         self.dispatcher.limits = limits_of(configuration.messaging)
         self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_grace)
         for server in self._servers():
