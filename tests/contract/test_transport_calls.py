@@ -864,6 +864,11 @@ def test_trap_a_uid_without_a_role(world_of):
         async with world_of(access=access) as world:
             world.add("shop", Shop())
             client = world.client()
+            if world.server.address.startswith("tcp:"):  # it is not even let in
+                for _ in range(2):
+                    with pytest.raises(NotPermitted, match=r"does not know the key of .*, or gives it no role"):
+                        await client.call("shop", "echo")
+                return
             with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
                 await client.call("shop", "echo")
             assert caught.value.facts["needs"] == "viewer"

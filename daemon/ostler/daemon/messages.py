@@ -127,7 +127,10 @@ class Messages:
 
         try:
             self.ports = Ports(
-                configuration, self.dispatcher.clock, lambda link: self._serve(link, configuration.messaging)
+                configuration,
+                self.dispatcher.clock,
+                lambda link: self._serve(link, configuration.messaging),
+                self.shares,
             )
         except BaseException:
             here.close()

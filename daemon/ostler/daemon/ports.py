@@ -21,6 +21,7 @@ from ostler.messaging.zmq.zap import Door
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
     from ostler.messaging import RpcServer
+    from ostler.messaging.shares import PeerShares
     from ostler.messaging.zmq.events import XPubLink
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class _Generation(NamedTuple):
 
     def connections(self) -> int:
         watches = (self.rpc.entrance.watch, self.events.entrance.watch)
-        return sum(len(watch.since) for watch in watches if watch is not None)
+        return sum(len(watch.connections) for watch in watches if watch is not None)
 
 
 class Ports:
@@ -52,13 +53,18 @@ class Ports:
         configuration: Addresses, keys and limits.
         clock: The source of time.
         make_server: Makes what answers the calls of a link.
+        shares: What connections share with those of the unix sockets.
 
     Raises:
         OstlerError: An address cannot be used.
     """
 
     def __init__(
-        self, configuration: Configuration, clock: Clock, make_server: Callable[[ServerLink], RpcServer]
+        self,
+        configuration: Configuration,
+        clock: Clock,
+        make_server: Callable[[ServerLink], RpcServer],
+        shares: PeerShares | None = None,
     ) -> None:
         options, messaging = configuration.network, configuration.messaging
         self._secret = secret_of(configuration)
@@ -73,6 +79,7 @@ class Ports:
             network=network_of(configuration),
             door=self._door,
         )
+        self._transport.shares = shares
         self._make_server = make_server
         self._links: EventLinks | None = None
         self._timer: asyncio.TimerHandle | None = None

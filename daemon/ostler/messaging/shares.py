@@ -44,15 +44,20 @@ class RateLimits:
         self._burst = burst
         self._buckets: dict[Hashable, tuple[float, float]] = {}
 
-    def allows(self, account: Hashable) -> bool:
-        """Return whether an account may do it now, and take note that it did."""
+    def allows(self, account: Hashable, cost: float = 1.0) -> bool:
+        """Return whether an account may do it now, and take note that it did.
+
+        Args:
+            account: Who does it.
+            cost: How many times it counts.
+        """
         now = monotonic()
         tokens, at = self._buckets.get(account, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._rate)
         if len(self._buckets) >= self._MOST:
             self._forget(now)
-        allowed = tokens >= 1.0
-        self._buckets[account] = (tokens - 1.0 if allowed else tokens, now)
+        allowed = tokens >= cost
+        self._buckets[account] = (tokens - cost if allowed else tokens, now)
         return allowed
 
     def _forget(self, now: float) -> None:

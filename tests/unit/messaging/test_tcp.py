@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from ostler.errors import Conflict, InvalidInput, MessagingError
-from ostler.messaging.zmq.tcp import BoundPort, HostPort, cut, next_port, parse
+from ostler.messaging.zmq.tcp import BoundPort, HostPort, next_port, parse
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,3 @@ def test_a_second_listener_takes_over_all_new_connections_and_only_one_that_is_t
                     newest.accept()[0].close()
         third.unlink()
     second.unlink()
-
-
-def test_only_a_connection_of_ours_is_cut():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with socket.create_connection(server.getsockname()) as client:
-            taken, _ = server.accept()
-            with taken:
-                cut(taken.fileno(), "tcp://127.0.0.1:1")
-                cut(10**6, address)
-                client.sendall(b"x")
-                assert taken.recv(1) == b"x"
-                cut(taken.fileno(), address)
-                assert client.recv(1) == b""

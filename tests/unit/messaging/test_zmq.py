@@ -20,7 +20,6 @@ from ostler.errors import Conflict, ConnectionLost, NotPermitted, NotRunning
 from ostler.messaging import Access, AsyncClient, Client, Context, Dispatcher, Endpoint, Publisher, RpcServer, exposed
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq import ZmqTransport
-from ostler.messaging.zmq.listen import Peers
 
 SERVER = textwrap.dedent("""
     import asyncio, sys
@@ -363,26 +362,6 @@ def test_clients_that_come_and_go_leave_no_descriptors(folder):
             assert open_descriptors() <= before + 2
 
     asyncio.run(test())
-
-
-def test_the_peers_that_are_remembered_are_bounded():
-    class Frame:
-        def __init__(self, key):
-            self.key = key
-
-        def get(self, name):
-            assert name == "User-Id"
-            return self.key
-
-    peers = Peers({"k7": "node7"})
-    for number in range(5000):
-        key = f"k{number}"
-        assert not peers.changed(b"\0" + key.encode(), peers.of(Frame(key)))
-    assert len(peers._known) <= 4096
-    assert len(peers._by_id) <= 4096
-    assert peers.of(Frame("k7")).name == "key:node7"
-    assert peers.changed(b"\0k4999", peers.of(Frame("k7")))
-    assert not peers.changed(b"\0k4999", peers.of(Frame("k7")))
 
 
 def test_not_permitted_has_its_exit_code():

@@ -141,6 +141,8 @@ class ZmqTransport:
         from ostler.messaging.zmq.listen import Listening
 
         if self._door is not None:
+            if self.shares is not None:
+                self._door.sessions.shares = self.shares
             self._door.open(self._zmq())
         bound = before.entrance.bound if before is not None else None
         # The public key of the server is for its clients: with it, the socket would be one of theirs.

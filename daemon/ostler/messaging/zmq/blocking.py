@@ -128,7 +128,7 @@ def _never_met(address: str, event: int, value: int) -> MessagingError:
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         return NotPermitted(
-            f"the daemon at {address} does not know the key of this client",
+            f"the daemon at {address} does not know the key of this client, or gives it no role",
             hint="an administrator gives it a name in [network.keys], and that a role in [access]",
         )
     if address.startswith("tcp://"):

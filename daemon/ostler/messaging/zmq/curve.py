@@ -95,10 +95,13 @@ def secure(socket: Socket, network: Network) -> None:
     """Set what a socket on a network needs. Before bind or connect."""
     socket.set(zmq.IPV6, 1)
     beat, silence = _milliseconds(network.heartbeat), _milliseconds(network.silence)
-    # A cable that was pulled tells nobody: each end asks the other, and gives up after a silence.
-    socket.set(zmq.HEARTBEAT_IVL, beat)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, silence)
-    socket.set(zmq.HEARTBEAT_TTL, beat + silence)
+    # A cable that was pulled tells nobody: the client asks, and each end gives up after a silence, the server after as
+    # long as the client says. The server must not ask: if it does so at a connection that was lost while its queue was
+    # full, libzmq 4.3.5 aborts the process (`Assertion failed: !_io_error`), which any client can bring about.
+    if network.server:
+        socket.set(zmq.HEARTBEAT_IVL, beat)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, silence)
+        socket.set(zmq.HEARTBEAT_TTL, beat + silence)
     # The kernel's own, for what heartbeats do not see: a handshake that hangs, and data that nobody acknowledges.
     socket.set(zmq.TCP_KEEPALIVE, 1)
     socket.set(zmq.TCP_KEEPALIVE_IDLE, 30)

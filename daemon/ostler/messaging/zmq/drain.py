@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from ostler.aio.round_robin import TURN
+
 if TYPE_CHECKING:
     from ostler.messaging.zmq.options import Socket
 
 _BATCH = 256
-"""So many messages are taken in one turn of the loop; timers and other sockets come in between."""
+"""So many messages are taken in one turn of the loop, and for no longer than `TURN`; the rest comes in between."""
 
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
@@ -32,7 +34,8 @@ class Drain:
 
     Args:
         socket: The socket.
-        take: Takes one message; raises `zmq.Again` when there is none.
+        take: Takes one message, and returns whether that is enough for this turn of the loop; raises `zmq.Again` when
+            there is none.
         linger: Seconds for which the loop stays awake after a message; 0 to sleep at once.
         may_linger: Asked each time. Not while threads have work: they need what the loop would use up.
     """
@@ -40,10 +43,12 @@ class Drain:
     def __init__(
         self,
         socket: Socket,
-        take: Callable[[], None],
+        take: Callable[[], object],
         linger: float = 0.0,
         may_linger: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.passes = 0
+        """How often it has begun to read."""
         self._take = take
         self._linger = linger
         self._may_linger = may_linger
@@ -55,6 +60,7 @@ class Drain:
         self._scheduled = False
         self._open = True
         self._last_time = 0
+        self._taken = 0
         self._awake_until = 0.0
         self._loop.add_reader(self._fd, self._ready)
         self._schedule()
@@ -71,9 +77,6 @@ class Drain:
                 self._awake_until = self._loop.time() + self._linger
             self._schedule()
 
-    def _is_open(self) -> bool:
-        return self._open
-
     def _schedule(self) -> None:
         self._scheduled = True
         self._loop.call_soon(self._ready)
@@ -83,24 +86,36 @@ class Drain:
         if not self._open:
             return
         self._inside = True
-        taken = 0
-        take, get = self._take, self._get
+        self.passes += 1
+        self._taken = 0
+        enough = False
         try:
-            if self._last_time <= _FEW:
-                while taken < _FEW and self._is_open() and get(_EVENTS) & _POLLIN:
-                    take()
-                    taken += 1
-            if self._last_time > _FEW or taken == _FEW:
-                while taken < _BATCH and self._is_open():
-                    take()
-                    taken += 1
+            enough = self._read()
         except zmq.Again:
             pass
         finally:
             self._inside = False
-            self._last_time = taken
-        if taken >= _BATCH or self._stays_awake(taken):
+            self._last_time = self._taken
+        if enough or self._stays_awake(self._taken):
             self._schedule()
+
+    def _read(self) -> bool:
+        """Take messages until it is enough for this turn, which is returned; raises `zmq.Again` when none is left."""
+        take, get = self._take, self._get
+        until = self._loop.time() + TURN
+        if self._last_time <= _FEW:
+            while self._taken < _FEW and self._open and get(_EVENTS) & _POLLIN:
+                self._taken += 1
+                if take():
+                    return True
+            if self._taken < _FEW:
+                return False
+        while self._open and self._taken < _BATCH:
+            if take() or self._loop.time() >= until:
+                self._taken += 1
+                return True
+            self._taken += 1
+        return self._open
 
     def _stays_awake(self, taken: int) -> bool:
         if not self._linger or not self._may_linger():

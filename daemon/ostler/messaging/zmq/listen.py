@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
@@ -12,14 +11,15 @@ from ostler.errors import InvalidInput, MessagingError
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq.curve import DOMAIN, Network
 from ostler.messaging.zmq.options import set_options
+from ostler.messaging.zmq.sessions import Session, Sessions
 from ostler.messaging.zmq.tcp import BoundPort
-from ostler.types import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ostler.messaging.zmq.options import Socket
     from ostler.messaging.zmq.zap import Door, Watch
-
-_PEERS_LIMIT = 4096
+    from ostler.types import Peer
 
 
 class Listening(NamedTuple):
@@ -30,12 +30,16 @@ class Listening(NamedTuple):
         network: The keys and times of a `tcp://` address.
         door: Decides who may connect; None to let everybody in who can.
         before: The listener whose port is taken over.
+        largest: Bytes of a message that costs its sender the connection; 0 for twice what `limits` say.
+        receive_queue: Messages of one connection that ZeroMQ keeps for us; 0 for as many as `limits` say.
     """
 
     limits: Limits
     network: Network | None = None
     door: Door | None = None
     before: BoundPort | None = None
+    largest: int = 0
+    receive_queue: int = 0
 
 
 class Entrance:
@@ -54,8 +58,14 @@ class Entrance:
     """
 
     def __init__(self, socket: Socket, address: str, how: Listening) -> None:
-        self.peers = Peers(how.door.names if how.door is not None else {})
+        self.sessions = how.door.sessions if how.door is not None else Sessions({})
+        self.door = how.door
+        self._by_user = self.sessions.by_user
         set_options(socket, how.limits, how.network)
+        if how.largest:
+            socket.set(zmq.MAXMSGSIZE, how.largest)
+        if how.receive_queue:
+            socket.set(zmq.RCVHWM, min(how.receive_queue, how.limits.queue))
         if how.network is None:
             raise InvalidInput(f"{address} cannot be listened on without a key", hint="see `secret_key` in [network]")
         self.bound = BoundPort(address, how.before)
@@ -75,52 +85,30 @@ class Entrance:
             self.close()
             raise MessagingError(f"{self.address} cannot be used: {error}", address=self.address) from error
 
+    def session_of(self, frame: zmq.Frame) -> Session:
+        """Return which connection a message came over."""
+        try:
+            user = frame.get("User-Id")
+            return self._by_user.get(user) or self.sessions.of(str(user))  # type: ignore[arg-type]  # it is text
+        except zmq.ZMQError:  # a message of ZeroMQ's own, when a connection has ended
+            return self.sessions.of("")
+
+    def confirm(self, session: Session, frame: zmq.Frame) -> None:
+        """Take note of the connection that the first message of a session came over."""
+        session.confirmed = True
+        if self.watch is None or session.closed:
+            return
+        self.watch.look()
+        assert self.door is not None  # noqa: S101 - it made the watch
+        self.door.confirm(session, self.watch.connections.get(frame.get(zmq.SRCFD)))
+
+    def end_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """Cut the connections of peers that are not allowed any more."""
+        if self.door is not None:
+            self.door.end_unless(allowed)
+
     def close(self) -> None:
         """Let go of the address. Before the socket is closed."""
         if self.watch is not None:
             self.watch.close()
         self.bound.unlink()
-
-
-class Peers:
-    """Who sent a message over a network: the key that its connection has proved to hold.
-
-    Args:
-        names: The names of public keys; others are shown by their first characters.
-    """
-
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = names
-        self._known: dict[str, Peer] = {}
-        self._by_id: dict[bytes, Peer] = {}
-
-    def changed(self, client: bytes, peer: Peer) -> bool:
-        """Take note of who has a routing id; return whether it was somebody else before.
-
-        ZeroMQ gives each connection an id of its own, but lets a client choose another, such as that of one who has
-        gone. So an id says nothing of who sends a message.
-        """
-        before = self._by_id.pop(client, peer)
-        if len(self._by_id) >= _PEERS_LIMIT:
-            del self._by_id[next(iter(self._by_id))]
-        self._by_id[client] = peer
-        return before is not peer and before.key != peer.key
-
-    def __contains__(self, client: bytes) -> bool:
-        return client in self._by_id
-
-    def of(self, frame: zmq.Frame) -> Peer:
-        """Return the peer of a message."""
-        try:
-            key = str(frame.get("User-Id"))
-        except zmq.ZMQError:  # a message of ZeroMQ's own, when a connection has ended
-            return _NOBODY
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _PEERS_LIMIT:
-                self._known.clear()
-            found = self._known[key] = Peer(name=f"key:{self._names.get(key) or f'{key[:8]}…'}", key=key)
-        return found
-
-
-_NOBODY = Peer()

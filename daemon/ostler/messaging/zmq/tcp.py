@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted
@@ -123,35 +121,6 @@ def _bind_error(address: str, error: OSError) -> MessagingError | Conflict | Not
         hint="it has to be an address of this machine; tcp://0.0.0.0:PORT is all of them",
         address=address,
     )
-
-
-def cut(descriptor: int, address: str) -> None:
-    """End a connection by its descriptor, if that is still a connection to an address of ours.
-
-    The duplicate holds on to what was looked at, should the descriptor be closed and used again meanwhile.
-    """
-    try:
-        duplicate = os.dup(descriptor)
-    except OSError as error:
-        if error.errno == errno.EMFILE:  # there is none to hold on to it with, and this is to free one
-            _cut_itself(descriptor, address)
-        return
-    with suppress(OSError), socket.socket(fileno=duplicate) as connection:
-        _end_if_ours(connection, address)
-
-
-def _cut_itself(descriptor: int, address: str) -> None:
-    with suppress(OSError):
-        connection = socket.socket(fileno=descriptor)
-        try:
-            _end_if_ours(connection, address)
-        finally:
-            connection.detach()
-
-
-def _end_if_ours(connection: socket.socket, address: str) -> None:
-    if parse(address).port == connection.getsockname()[1]:
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 def next_port(address: str) -> str:

@@ -1,0 +1,40 @@
+import socket
+
+from ostler.messaging.zmq.connections import Connection
+
+
+def test_a_connection_is_cut_by_its_descriptor_unless_that_belongs_to_another_one_by_now():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        taken, _ = server.accept()
+        with taken, socket.create_connection(server.getsockname()) as other:
+            connection = Connection(taken.fileno(), 0.0)
+            assert connection.address == "127.0.0.1"
+            far_end, connection.far_end = connection.far_end, other.getsockname()
+            connection.shut_down()
+            client.sendall(b"x")
+            assert taken.recv(1) == b"x"
+            connection.far_end = far_end
+            connection.shut_down()
+            assert client.recv(1) == b""
+        assert connection.traffic() is None
+    nothing = Connection(10**6, 0.0)
+    nothing.shut_down()
+    assert (nothing.address, nothing.traffic()) == ("", None)
+
+
+def test_the_kernel_says_what_has_gone_over_a_connection_and_what_waits():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        taken, _ = server.accept()
+        with taken:
+            taken.setblocking(False)
+            client.sendall(bytes(1000))
+            connection = Connection(taken.fileno(), 0.0)
+            given = 0
+            while True:  # until neither kernel takes more
+                try:
+                    given += taken.send(bytes(65536))
+                except BlockingIOError:
+                    break
+            traffic = connection.traffic()
+            assert (traffic.received, traffic.taken) == (1000, given)
+            assert 0 < traffic.waiting <= given
