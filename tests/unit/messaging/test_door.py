@@ -95,7 +95,7 @@ def test_above_the_limit_a_connection_is_refused_until_one_has_gone(caplog):
 
 def test_connections_that_say_nothing_keep_nobody_out_and_do_not_pile_up():
     async def main():
-        async with House(max_connections=4, clock=FakeClock()) as house:
+        async with House(max_connections=32, clock=FakeClock()) as house:
             where = ("127.0.0.1", int(house.link.address.rpartition(":")[2]))
             with ExitStack() as silent:
                 for _ in range(30):
@@ -105,7 +105,7 @@ def test_connections_that_say_nothing_keep_nobody_out_and_do_not_pile_up():
                 for _ in range(70):
                     silent.enter_context(await asyncio.to_thread(socket.create_connection, where))
                 # One address gets half of the room; the oldest have to go, for who means to come in has done so.
-                await until(lambda: house.door.full >= 100 - 36 and house.door.connections() <= 37)
+                await until(lambda: house.door.full >= 100 - 48 and house.door.connections() <= 49)
                 assert await house.ask(house.friend) == "key:friend"
 
     asyncio.run(main())
