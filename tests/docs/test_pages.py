@@ -175,3 +175,13 @@ def test_an_example_in_python_is_python_and_takes_from_ostler_what_is_there(wher
 @pytest.mark.parametrize(("where", "text"), list(examples("toml", "messaging", "access")))
 def test_an_example_of_the_configuration_is_valid(where: str, text: str) -> None:
     validate(load_text(text), {}, {})
+
+
+@pytest.mark.parametrize("page", ["security.md", "reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`((?:tests|plugins)/[\w/.-]+\.py)::(test_\w+)", (DOCS / page).read_text(encoding="utf-8"))
+    assert len(named) > 5
+    missing = [
+        f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert not missing
