@@ -18,6 +18,8 @@ _SOON = struct.pack("ll", 0, 10_000)
 """The time of `receive_soon` as the kernel has it: 10 ms."""
 _PATIENCE = 2.0
 """Seconds without progress after which a server does not take what is sent."""
+_CONNECT_PATIENCE = 1.0
+"""Seconds for which is waited to be accepted, when many others want to connect as well."""
 _AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -35,7 +37,7 @@ class BlockingUnixLink:
 
     def __init__(self, address: str, limits: Limits, wishes: Iterable[bytes] | None = None) -> None:
         part = CALLER if wishes is None else LISTENER
-        self._socket = connect(address)
+        self._socket = connect(address, patience=_CONNECT_PATIENCE)
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
         self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)
