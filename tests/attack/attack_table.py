@@ -173,6 +173,7 @@ _MESSAGES = (
         connections=100,
     ),
     Attack("wide relays", lambda: [_relay(0, wire.wide(60_000))], connections=100),
+    Attack("relays of 30,000 texts", lambda: [_relay(0, [f"x{number}" for number in range(30_000)])], connections=50),
     Attack("deep nests", lambda: [wire.request(0, "ostler", "echo", {"text": wire.deep(60_000)})], connections=100),
     Attack("texts of 8 MB", lambda: [wire.request(0, "ostler", "echo", {"text": "x" * 8_000_000})], connections=20),
     Attack("argument names of 1 MB", lambda: [wire.request(0, "ostler", "echo", {"x" * 1_000_000: 1})], connections=50),

@@ -16,7 +16,7 @@ from typing import Any
 
 from attackers import become
 
-from ostler import AsyncClient
+from ostler import AsyncClient, Client
 
 _PATIENCE = 20.0
 _SPACINGS = {"admin": {"echo": 0.02, "fresh": 0.1, "status": 0.1}, "viewer": {"echo": 0.02, "service": 0.05}}
@@ -81,8 +81,11 @@ class Probe:
         await self.client.call("target", "echo", text="x")
 
     async def _fresh(self) -> None:
-        async with AsyncClient(root=self._root, timeout=_PATIENCE) as client:
-            await client.call("ostler", "echo", text="x")
+        await asyncio.to_thread(self._connect_and_ask)  # as the command `ostler` does
+
+    def _connect_and_ask(self) -> None:
+        with Client(root=self._root, timeout=_PATIENCE) as client:
+            client.call("ostler", "echo", text="x")
 
 
 async def import_all() -> None:

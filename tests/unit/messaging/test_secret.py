@@ -9,7 +9,7 @@ import pytest
 from ostler.errors import ContractError, InvalidArguments, InvalidInput, NotFound
 from ostler.messaging.exposed import exposed
 from ostler.messaging.rpc.signature import Signature
-from ostler.messaging.secret import SecretText, finder, forms_of, hide_in_error, holds_secret
+from ostler.messaging.secret import SecretText, everything, finder, forms_of, hide_in_error, holds_secret
 
 CANARY = "hunter2-canary"
 
@@ -173,3 +173,9 @@ def test_what_a_signature_says_of_itself_holds_no_secret_default() -> None:
     assert signature.secrets == {"one", "two", "four"}
     assert "shown" in signature.text()
     assert "changeme" not in signature.text()
+
+
+def test_everything_in_an_argument_is_found_whatever_it_is_in():
+    found = []
+    everything(["a", [], ["b", {"k": "c", "n": None}], ("d", {"e"}), 5, True, b"f"], found)
+    assert sorted(map(str, found)) == sorted(["a", "b", "c", "d", "e", "5", "b'f'"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -30,6 +31,7 @@ from ostler.messaging.envelope import (
     encode_request,
 )
 from ostler.messaging.policy import Policy
+from ostler.messaging.rpc import streams
 from ostler.messaging.rpc.core import Ask, ClientCore
 from ostler.types import Peer
 
@@ -353,6 +355,22 @@ def test_credit_while_no_thread_is_free_waits_with_one_timer(on_bench):
         bench.pool.queue_limit = free
         await until(lambda: count(bench) == 1001)
         await until(lambda: not at_the_streams_timers(asyncio.get_running_loop()))
+
+    on_bench(test)
+
+
+def test_a_thread_makes_no_more_than_a_little_ahead_of_the_loop(on_bench):
+    async def test(bench):
+        shop = Shop()
+        bench.add("shop", shop)
+        bench.send(request(1, "count", 10**6))
+        # The loop does nothing meanwhile: what it has not seen, it cannot charge to anybody.
+        until_still = time.monotonic() + 5
+        while not shop.made or bench.pool.running():
+            assert time.monotonic() < until_still
+        made = shop.made
+        assert 0 < made <= streams._MOST_AHEAD
+        await until(lambda: shop.made > made)  # and goes on when the loop has taken it
 
     on_bench(test)
 

@@ -18,6 +18,7 @@ from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.transport import Admission, Limits
 from ostler.messaging.zmtp import listener
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
+from ostler.messaging.zmtp.connect import connect
 from ostler.messaging.zmtp.events import UnixEventLink
 from ostler.messaging.zmtp.loop import LoopUnixLink
 from ostler.messaging.zmtp.server import UnixServerLink
@@ -606,3 +607,24 @@ def test_a_server_that_is_closed_leaves_nothing_in_the_inbox(address):
         assert (inbox._before, inbox._after) == ([], [])
 
     asyncio.run(test())
+
+
+def test_a_blocking_client_waits_in_line_when_more_connect_than_the_kernel_keeps(tmp_path):
+    path = str(tmp_path / "s")
+    others = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+    with socket.socket(socket.AF_UNIX) as crowded, contextlib.ExitStack() as closed:
+        crowded.bind(path)
+        crowded.listen(0)
+        for other in others:
+            closed.enter_context(other)
+            other.setblocking(False)
+            other.connect_ex(path)
+        with pytest.raises(Busy, match="does not come"):
+            connect(f"ipc://{path}")
+        with pytest.raises(Busy, match="does not come"):
+            connect(f"ipc://{path}", patience=0.01)
+        taking = threading.Thread(target=lambda: closed.enter_context(crowded.accept()[0]))
+        taking.start()
+        connected = closed.enter_context(connect(f"ipc://{path}", patience=5.0))
+        taking.join()
+        assert connected.gettimeout() == 0.0

@@ -32,6 +32,8 @@ _MOST_CREDIT = 65_536
 """The most items that one stream may have on their way, whatever its caller says."""
 _MOST_BYTES = 4 * 1024 * 1024
 """No item is made while so many bytes are on their way to the caller."""
+_MOST_AHEAD, _MOST_BYTES_AHEAD = 2048, 256 * 1024
+"""Items and bytes that a thread makes ahead of the loop, which alone can tell whether there is room for them."""
 _FRAME = 64 * 1024
 """A message of several items is about so large, at most."""
 _LOOK_AGAIN = 0.1
@@ -162,6 +164,7 @@ class Stream:
         self._made = 0
         self._bytes_made = 0
         self._bytes_taken = 0
+        self._flushed = self._bytes_flushed = 0
         self._sent = 0
         self._taken = 0
         self._congested = False
@@ -183,7 +186,14 @@ class Stream:
     @property
     def _may(self) -> bool:
         """Whether another item may be made."""
-        return self._made < self._granted and self._bytes_made - self._bytes_taken < _MOST_BYTES and not self._congested
+        made = self._bytes_made
+        return (
+            self._made < self._granted
+            and self._made - self._flushed < _MOST_AHEAD
+            and made - self._bytes_flushed < _MOST_BYTES_AHEAD
+            and made - self._bytes_taken < _MOST_BYTES
+            and not self._congested
+        )
 
     def look_again(self) -> None:
         """Go on, if not too much waits for the caller any more."""
@@ -221,6 +231,8 @@ class Stream:
         if not ready:
             return
         items = [ready.popleft() for _ in range(len(ready))]
+        self._flushed += len(items)
+        self._bytes_flushed += sum(map(len, items))
         if self.call.settled:
             return
         begin = size = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
+from pathlib import Path
 
 from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
 from ostler.messaging.zmtp.talk import NOT_PERMITTED, Part, Talk, hello
@@ -18,8 +20,13 @@ LIMIT_FACTOR = 2
 """Messages of the server may be this many times as large as ours: it may be configured otherwise."""
 
 
-def connect(address: str) -> socket.socket:
-    """Return a socket that is connected, without having waited.
+def connect(address: str, *, patience: float = 0.0) -> socket.socket:
+    """Return a socket that is connected and does not block.
+
+    Args:
+        address: Of the daemon's socket.
+        patience: Seconds for which is waited, by blocking, when more connections than the kernel keeps wait for the
+            daemon to accept them.
 
     Raises:
         NotRunning: Nobody listens there.
@@ -31,6 +38,8 @@ def connect(address: str) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     connected.setblocking(False)
     code = connected.connect_ex(str(path))
+    if code == errno.EAGAIN and patience:
+        code = _wait_in_line(connected, path, patience)
     if not code:
         return connected
     connected.close()
@@ -50,6 +59,17 @@ def connect(address: str) -> socket.socket:
         hint="start it with `ostler run` or `systemctl start ostler`",
         path=path,
     )
+
+
+def _wait_in_line(connected: socket.socket, path: Path, patience: float) -> int:
+    """Connect when it is our turn in the kernel's queue of those that want to; return the error's number, or 0."""
+    connected.setblocking(True)
+    seconds, rest = divmod(patience, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(rest * 1e6)))
+    code = connected.connect_ex(str(path))
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+    connected.setblocking(False)
+    return code
 
 
 def end_of(talk: Talk) -> MessagingError:
