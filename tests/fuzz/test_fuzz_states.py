@@ -30,7 +30,7 @@ class Books(Wire):
         self.ends = Counter()
         self.items = Counter()
 
-    def send(self, client, data):
+    def take(self, client, data):
         if client in self.gone:
             return False
         answer = decode_to_client(data)

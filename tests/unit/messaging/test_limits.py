@@ -5,7 +5,7 @@ import threading
 
 from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import CAST, VERSION, Failure, Reply, Request, encode_request
-from ostler.messaging.rpc.patience import Patience
+from ostler.messaging.spin_backoff import SpinBackoff
 from ostler.types import Peer
 
 GREEDY, MODEST = Peer(0, 0, 10, "uid 0"), Peer(0, 0, 20, "uid 0")
@@ -74,7 +74,7 @@ def test_a_service_takes_no_more_at_once_than_its_limit(on_bench):
 
 
 def test_a_wait_in_vain_is_not_soon_tried_again():
-    patience = Patience()
+    patience = SpinBackoff()
     tried = 0
     for _ in range(10_000):
         if patience.left():

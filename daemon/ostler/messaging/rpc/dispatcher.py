@@ -18,17 +18,20 @@ from ostler.messaging.rpc import eager
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
-from ostler.messaging.rpc.patience import QUICK, Patience
 from ostler.messaging.rpc.refusals import late, not_permitted, stranger, too_many, too_many_here, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
+from ostler.messaging.rpc.thread_replies import ThreadReplies
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
+from ostler.messaging.spin_backoff import SpinBackoff
 from ostler.messaging.tracing import valid
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
 
+_QUICK = 60e-6
+"""Seconds within which a method of a thread usually ends that the loop waits for."""
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
@@ -66,12 +69,13 @@ class Dispatcher(Topics):
         self.streams: Streams | None = None
         """The open streams; None until there has been one."""
         self.clock = clock
+        self.thread_replies = ThreadReplies(inbox, clock, self._replied)
         self._inbox = inbox
         self._under_way: dict[Call, None] = {}
         self._reserved = 0
         self._in_threads = 0
         self._quick = 0
-        self._patience = Patience()
+        self._backoff = SpinBackoff()
         self._sweeper = Sweeper(clock, self._sweep)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -118,6 +122,21 @@ class Dispatcher(Topics):
         """Return whether a peer has any role."""
         return self.access.role_of(peer) is not None
 
+    def endpoints(self) -> list[Endpoint]:
+        """See `Topics.endpoints`; what their callers have been told is counted."""
+        self.thread_replies.collect()
+        return super().endpoints()
+
+    def in_flight(self, topic: str) -> int:
+        """See `Topics.in_flight`."""
+        self.thread_replies.collect()
+        return super().in_flight(topic)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """See `Topics.stats`."""
+        self.thread_replies.collect()
+        return super().stats()
+
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
         return not self._in_threads
@@ -127,10 +146,12 @@ class Dispatcher(Topics):
 
         To go to sleep and be woken costs the loop several times as much as they do.
         """
-        if self._quick:
-            self._quick = 0
-            if self._patience.left():
-                self._patience.learn(came=self._inbox.wait(QUICK))
+        if self._quick and self._backoff.left():
+            came = self._inbox.wait(_QUICK)
+            self.thread_replies.collect()
+            self._backoff.learn(came=came and not self.thread_replies.preempted)
+            self.thread_replies.preempted = False
+        self._quick = 0
 
     # ---------------------------------------------------------------- the way in
 
@@ -291,10 +312,13 @@ class Dispatcher(Topics):
             return None if call.settled else call.pack(result)
 
         def done(packed: bytes | None, error: BaseException | None) -> None:
+            if packed is not None and expected and self.thread_replies.send(call, packed):
+                return
             self._inbox.post(partial(self._pool_ended, call, packed, error))
 
         assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
-        self._quick += method.stats.usual < QUICK
+        expected = self.ends.tracer is None and self.thread_replies.expect(call)
+        self._quick += method.stats.usual < _QUICK
         call.endpoint.pool.submit(work, done, label=method.where, client=call.peer)
         self._register(call)
 
@@ -329,6 +353,7 @@ class Dispatcher(Topics):
             except Exception as unfit:  # noqa: BLE001 - what is encoded may be a plugin's own, and raise anything
                 self.ends.fail(call, unfit)
             else:
+                call.settled = True
                 self.ends.settle(call, packed)
         if not call.over:
             self.ends.abandoned(call, error)
@@ -337,17 +362,22 @@ class Dispatcher(Topics):
         self._unregister(call)
         if error is not None:
             self.ends.fail(call, error)
-        elif not call.settled and packed is not None:
+        elif packed is not None and call.claim():
             self.ends.settle(call, packed)
         if not call.over:
             self.ends.abandoned(call, error)
+
+    def _replied(self, call: Call) -> None:
+        """Take note that a thread has replied by itself."""
+        self._unregister(call)
+        call.endpoint.replies += 1
+        self.ends.over(call, None)
 
     # ---------------------------------------------------------------- ends that are not the work's own
 
     def cancel(self, call: Call, error: OstlerError | None = None) -> None:
         """End a request before its time: the caller is answered at once, the work is asked to stop."""
-        if not call.settled:
-            call.settled = True
+        if call.claim():
             error = error or CallCancelled(f"{call.where} was cancelled", request_id=call.request.request_id)
             call.endpoint.errors[type(error).__name__] += 1
             call.fail(error)
@@ -356,6 +386,7 @@ class Dispatcher(Topics):
 
     def close(self) -> None:
         """Cancel what is under way and sweep no more."""
+        self.thread_replies.close()
         for call in list(self._under_way):
             self.cancel(call, Draining(f"the daemon stopped before {call.where} had ended", topic=call.request.topic))
         self._sweeper.cancel()

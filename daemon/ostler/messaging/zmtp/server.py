@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -18,13 +17,12 @@ from ostler.messaging.transport import (
     take_for_known,
 )
 from ostler.messaging.zmtp.listener import STRANGERS_SHARE, Client, Listener
+from ostler.messaging.zmtp.spin import SpinWait
 from ostler.messaging.zmtp.talk import Part, frame, hello
 from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
 _PART = Part(hello(b"ROUTER"), frozenset({b"DEALER", b"REQ"}))
-_LINGER = 50e-6
-"""Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
 
 
 class UnixServerLink:
@@ -40,6 +38,8 @@ class UnixServerLink:
         OstlerError: The address cannot be taken; see `BoundSocket`.
     """
 
+    threads_send = True
+
     def __init__(self, address: str, limits: Limits, fd: int | None = None, clock: Clock | None = None) -> None:
         self.address = address
         self.dropped = 0
@@ -49,11 +49,9 @@ class UnixServerLink:
         self.knows: Callable[[Peer], bool] = take_for_known
         self.may_linger: Callable[[], bool] = lambda: True
         self.listener: Listener[Client] = Listener(address, limits, fd, _PART, Client, clock)
-        self._loop = asyncio.get_running_loop()
         self._held: dict[Client, None] | None = None
         self._receive: Receive = _ignore
-        self._awake_until = 0.0
-        self._stays_awake = False
+        self._spin = SpinWait(lambda: self.may_linger() and not self.listener.closed)
 
     def start(self, receive: Receive) -> None:
         """See `ServerLink.start`."""
@@ -80,6 +78,16 @@ class UnixServerLink:
         channel.write(frame(data))
         return True
 
+    @property
+    def core_is_ours(self) -> bool:
+        """See `ServerLink.core_is_ours`."""
+        return self._spin.backoff.left()
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # as above
+        return found is not None and found.channel.write_from_thread(frame(data), claim)
+
     def hold(self) -> None:
         """See `ServerLink.hold`."""
         self._held = {}
@@ -90,7 +98,7 @@ class UnixServerLink:
         for client in held or ():
             client.channel.let_go()
         if held:
-            self._linger()
+            self._spin.begin()
 
     def close(self) -> None:
         """See `ServerLink.close`."""
@@ -108,25 +116,7 @@ class UnixServerLink:
             _log.exception("a message could not be handled")
         finally:
             channel.let_go()
-        self._linger()
-
-    def _linger(self) -> None:
-        """Have the loop look for more instead of going to sleep, for a moment: a wake-up costs more than a short call.
-
-        Not while threads have work: they need what the loop would use up.
-        """
-        if not self.may_linger():
-            return
-        self._awake_until = self._loop.time() + _LINGER
-        if not self._stays_awake:
-            self._stays_awake = True
-            self._loop.call_soon(self._stay_awake)
-
-    def _stay_awake(self) -> None:
-        if self.listener.closed or self._loop.time() >= self._awake_until or not self.may_linger():
-            self._stays_awake = False
-        else:
-            self._loop.call_soon(self._stay_awake)
+        self._spin.begin()
 
 
 def _ignore(_client: ClientId, _data: object, _peer: object) -> None:

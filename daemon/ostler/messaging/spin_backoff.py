@@ -1,13 +1,11 @@
-"""When it is worth to wait for threads."""
+"""When it is worth to wait awake."""
 
 from __future__ import annotations
 
 _MOST_LEFT_OUT = 256
-QUICK = 60e-6
-"""Seconds within which a method of a thread usually ends that the loop waits for."""
 
 
-class Patience:
+class SpinBackoff:
     """Whether it is worth to wait: after a wait in vain the next ones are left out, twice as many each time."""
 
     def __init__(self) -> None:
