@@ -86,6 +86,7 @@ class Protocol(RuleBasedStateMachine):
             await asyncio.sleep(0.0002)
         for _ in range(6):
             await asyncio.sleep(0)
+        self.dispatcher.thread_replies.collect()  # which the loop does by itself a moment later
 
     def place(self, client, number):
         return self.names[client], number

@@ -74,17 +74,17 @@ def test_a_service_takes_no_more_at_once_than_its_limit(on_bench):
 
 
 def test_a_wait_in_vain_is_not_soon_tried_again():
-    patience = SpinBackoff()
+    backoff = SpinBackoff()
     tried = 0
     for _ in range(10_000):
-        if patience.left():
+        if backoff.left():
             tried += 1
-            patience.learn(came=False)
+            backoff.learn(came=False)
     assert tried < 60
-    while not patience.left():
+    while not backoff.left():
         pass
-    patience.learn(came=True)
-    assert patience.left()
+    backoff.learn(came=True)
+    assert backoff.left()
 
 
 def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_bench):

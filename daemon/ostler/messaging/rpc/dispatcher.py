@@ -149,8 +149,7 @@ class Dispatcher(Topics):
         if self._quick and self._backoff.left():
             came = self._inbox.wait(_QUICK)
             self.thread_replies.collect()
-            self._backoff.learn(came=came and not self.thread_replies.preempted)
-            self.thread_replies.preempted = False
+            self._backoff.learn(came=came)
         self._quick = 0
 
     # ---------------------------------------------------------------- the way in

@@ -14,8 +14,6 @@ from ostler.messaging.rpc.call import Call
 
 _DELAY = 0.002
 """Seconds within which the loop accounts for a reply by itself, so that nobody has to wake it up for that."""
-_PREEMPTED = 30e-6
-"""Seconds that it takes to send at most, unless somebody else runs meanwhile."""
 _NOT_PLAIN = CAST | FANOUT | RETRY | STREAM
 
 
@@ -35,8 +33,6 @@ class ThreadReplies:
     def __init__(self, inbox: Inbox, clock: Clock, account: Callable[[Call], None]) -> None:
         self.sent: deque[Call] = deque()
         """The calls that are replied to and not accounted for."""
-        self.preempted = False
-        """Whether a thread was put aside while it sent: whoever it woke up runs on the same core."""
         self._inbox = inbox
         self._clock = clock
         self._account = account
@@ -63,8 +59,6 @@ class ThreadReplies:
         """
         if not call.reply_from_thread(packed, lambda: self._claim(call)):
             return False
-        if self._clock.monotonic() - (call.ended_at or 0.0) > _PREEMPTED:
-            self.preempted = True
         # The reply is out: nobody waits for what is left. A timer that has not run yet will run after `_claim`.
         if self._timer is None:
             self._inbox.post(self.collect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from ostler.clock import Clock
 from ostler.messaging.transport import (
@@ -86,7 +87,12 @@ class UnixServerLink:
     def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
         """See `ServerLink.send_from_thread`."""
         found = self.listener.clients.get(client)  # type: ignore[call-overload]  # as above
-        return found is not None and found.channel.write_from_thread(frame(data), claim)
+        if found is None:
+            return False
+        began = monotonic()
+        sent = found.channel.write_from_thread(frame(data), claim)
+        self._spin.sent(monotonic() - began)
+        return sent
 
     def hold(self) -> None:
         """See `ServerLink.hold`."""
