@@ -168,6 +168,7 @@ def test_it_is_counted_before_the_next_message_is_looked_at(on_line):
         line.on_loop = lambda what: None
         for answers in (1, 2, 3):
             bench.send(request(7, "quick"))
+            bench.dispatcher.await_quick()
             until = time.monotonic() + 5
             while len(bench.answers()) < answers and time.monotonic() < until:
                 time.sleep(0.001)  # as a client that waits for its answer; the loop has no turn

@@ -23,15 +23,12 @@ from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.thread_replies import ThreadReplies
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
-from ostler.messaging.spin_backoff import SpinBackoff
 from ostler.messaging.tracing import valid
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
 
-_QUICK = 60e-6
-"""Seconds within which a method of a thread usually ends that the loop waits for."""
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
@@ -74,8 +71,6 @@ class Dispatcher(Topics):
         self._under_way: dict[Call, None] = {}
         self._reserved = 0
         self._in_threads = 0
-        self._quick = 0
-        self._backoff = SpinBackoff()
         self._sweeper = Sweeper(clock, self._sweep)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -141,16 +136,9 @@ class Dispatcher(Topics):
         """Return whether no request is in a thread now, or waits for one."""
         return not self._in_threads
 
-    def await_quick(self) -> None:
-        """Wait a moment for methods in threads that are known to be quick, if some have just begun.
-
-        To go to sleep and be woken costs the loop several times as much as they do.
-        """
-        if self._quick and self._backoff.left():
-            came = self._inbox.wait(_QUICK)
-            self.thread_replies.collect()
-            self._backoff.learn(came=came)
-        self._quick = 0
+    def await_quick(self, may_wait: bool = True) -> None:
+        """See `ThreadReplies.end_of_batch`."""
+        self.thread_replies.end_of_batch(may_wait)
 
     # ---------------------------------------------------------------- the way in
 
@@ -315,10 +303,11 @@ class Dispatcher(Topics):
                 return
             self._inbox.post(partial(self._pool_ended, call, packed, error))
 
-        assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
+        pool = call.endpoint.pool
+        assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
-        self._quick += method.stats.usual < _QUICK
-        call.endpoint.pool.submit(work, done, label=method.where, client=call.peer)
+        pool.submit(work, done, label=method.where, client=call.peer, later=expected)
+        self.thread_replies.begun(pool, method.stats.usual, later=expected)
         self._register(call)
 
     def _register(self, call: Call) -> None:

@@ -139,8 +139,7 @@ class RpcServer:
     # ---------------------------------------------------------------- what comes in
 
     def _await_quick(self) -> None:
-        if self.link.core_is_ours:
-            self._dispatcher.await_quick()
+        self._dispatcher.await_quick(self.link.core_is_ours)
 
     def _receive(self, client: ClientId, data: Data, peer: Peer) -> None:
         try:

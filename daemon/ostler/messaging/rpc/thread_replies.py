@@ -7,13 +7,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from ostler.aio import Inbox
+from ostler.aio import Inbox, WorkerPool
 from ostler.clock import Clock
 from ostler.messaging.envelope import CAST, FANOUT, RETRY, STREAM
 from ostler.messaging.rpc.call import Call
+from ostler.messaging.spin_backoff import SpinBackoff
 
 _DELAY = 0.002
 """Seconds within which the loop accounts for a reply by itself, so that nobody has to wake it up for that."""
+_QUICK = 60e-6
+"""Seconds within which a method of a thread usually ends that the loop waits for."""
 _NOT_PLAIN = CAST | FANOUT | RETRY | STREAM
 
 
@@ -37,6 +40,42 @@ class ThreadReplies:
         self._clock = clock
         self._account = account
         self._timer: asyncio.TimerHandle | None = None
+        self._pools: set[WorkerPool] = set()
+        self._quick = False
+        self._backoff = SpinBackoff()
+
+    def begun(self, pool: WorkerPool, usual: float, *, later: bool) -> None:
+        """Take note of a job in a pool. On the loop.
+
+        Args:
+            pool: Where it waits.
+            usual: Seconds that such a job usually takes.
+            later: Whether the pool waits for `end_of_batch` to wake a thread up.
+        """
+        self._quick = self._quick or usual < _QUICK
+        if later:
+            self._pools.add(pool)
+
+    def end_of_batch(self, may_wait: bool) -> None:
+        """Hand over to the pools what came together, and wait a moment for what is known to be quick. On the loop.
+
+        To go to sleep and be woken costs the loop several times as much as a quick method does.
+
+        Args:
+            may_wait: Whether to wait; not on a core that the callers run on as well.
+        """
+        self._wake_pools()
+        if self.sent:  # the thread had the core while it was woken up
+            self.collect()
+        elif may_wait and self._quick and self._backoff.left():
+            came = self._inbox.wait(_QUICK)
+            self.collect()
+            self._backoff.learn(came=came)
+        self._quick = False
+
+    def _wake_pools(self) -> None:
+        while self._pools:
+            self._pools.pop().wake()
 
     def expect(self, call: Call) -> bool:
         """Let a thread reply to a call that is about to begin there, if that is possible. On the loop.
@@ -88,4 +127,5 @@ class ThreadReplies:
 
     def _due(self) -> None:
         self._timer = None  # before the rest: a reply from now on wakes the loop up
+        self._wake_pools()  # should the end of a batch not have been told
         self.collect()

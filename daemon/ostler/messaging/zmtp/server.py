@@ -90,7 +90,7 @@ class UnixServerLink:
         if found is None:
             return False
         began = monotonic()
-        sent = found.channel.write_from_thread(frame(data), claim)
+        sent: bool = found.channel.write_from_thread(frame(data), claim)
         self._spin.sent(monotonic() - began)
         return sent
 
