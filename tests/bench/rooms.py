@@ -44,6 +44,8 @@ class NoLink:
     """A server's end that goes nowhere."""
 
     address = "nowhere"
+    threads_send = False
+    core_is_ours = True
     on_garbage, on_gone, on_batch = staticmethod(ignore_garbage), staticmethod(ignore_gone), staticmethod(ignore_batch)
 
     def start(self, receive: Callable[..., None]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mutator import Mutator, encode
@@ -44,8 +45,11 @@ class Wire:
     """The server's link; keeps the books of who was asked what and got which answers."""
 
     address = "fuzz"
+    threads_send = True
+    core_is_ours = True
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.asked: Counter[tuple[object, int]] = Counter()
         self.honest: dict[int, bytes] = {}
         self.gone: set[object] = set()
@@ -58,6 +62,16 @@ class Wire:
 
     def send(self, client: object, data: bytes) -> bool:
         """See `ServerLink.send`."""
+        with self.lock:
+            return self.take(client, data)
+
+    def asks(self, client: object, number: int) -> None:
+        """Note what is to be answered."""
+        with self.lock:
+            self.asked[client, number] += 1
+
+    def take(self, client: object, data: bytes) -> bool:
+        """Note what is sent; with the lock."""
         if client in self.gone:
             return False
         answer = decode_to_client(data)
@@ -83,6 +97,11 @@ class Wire:
 
     def garbage(self, client: object) -> None:
         """See `ServerLink.garbage`."""
+
+    def send_from_thread(self, client: Any, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`."""
+        with self.lock:
+            return client not in self.gone and claim() and self.take(client, data)
 
     def hold(self) -> None:
         """See `ServerLink.hold`."""
@@ -208,11 +227,11 @@ class World:
             head = peek(data)
             if len(head) > 2:
                 self.readable += 1
-                self.wire.asked[name, head[2]] += 1
+                self.wire.asks(name, head[2])
             return
         self.fine += 1
         if type(message) is Request:
-            self.wire.asked[name, message.id] += 1
+            self.wire.asks(name, message.id)
         else:
             self.controls += 1
 

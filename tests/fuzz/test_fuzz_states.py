@@ -30,7 +30,7 @@ class Books(Wire):
         self.ends = Counter()
         self.items = Counter()
 
-    def send(self, client, data):
+    def take(self, client, data):
         if client in self.gone:
             return False
         answer = decode_to_client(data)
@@ -86,6 +86,7 @@ class Protocol(RuleBasedStateMachine):
             await asyncio.sleep(0.0002)
         for _ in range(6):
             await asyncio.sleep(0)
+        self.dispatcher.thread_replies.collect()  # which the loop does by itself a moment later
 
     def place(self, client, number):
         return self.names[client], number

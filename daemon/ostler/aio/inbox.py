@@ -70,17 +70,24 @@ class Inbox:
             self._queue.clear()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for something to be posted, and run it; return whether there was. On the loop's thread, which stands.
+        """Wait for something to be posted, and run it. On the loop's thread, which stands.
+
+        Returns:
+            Whether there was something, or somebody said `end_wait`.
 
         For moments only, when what is waited for comes sooner than the loop would have gone to sleep and woken up.
         """
         self._waiting = True
-        if not self._queue:
-            self._gate.acquire(timeout=seconds)
+        ended = not self._queue and self._gate.acquire(timeout=seconds)
         # Whoever saw that we wait has put its callable into the queue before: it is in what is run now, even if the
         # gate opens too late. A gate that opens too late ends the next wait too early, which harms nobody.
         self._waiting = False
-        return self._context.run(self._run_batch)
+        return self._context.run(self._run_batch) or ended
+
+    def end_wait(self) -> None:
+        """End a `wait` that is under way, and do nothing to a loop that sleeps. Any thread."""
+        if self._waiting:
+            self._open_gate()
 
     def _open_gate(self) -> None:
         self._waiting = False

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
+from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
 from ostler.errors import Busy, Draining
 
@@ -84,6 +85,10 @@ class WorkerPool:
         self._threads: list[Worker] = []
         self._idle: list[Worker] = []
         self._stands_by: Worker | None = None
+        self._bell: Bell | None = None
+        self._at_bell: Worker | None = None
+        self._rung = False
+        self._ring = False
         self._running: dict[int, tuple[str, str, float]] = {}
         self._in_flight: set[int] = set()
         self._thread_numbers = itertools.count(1)
@@ -109,6 +114,7 @@ class WorkerPool:
         label: str,
         client: Hashable = None,
         connection: Hashable = None,
+        later: bool = False,
     ) -> None:
         """Queue `work`; `done(result, error)` runs on the worker's thread when it has ended. Any thread.
 
@@ -120,6 +126,7 @@ class WorkerPool:
             label: What it is, for people.
             client: The account whose it is; None for the daemon's own.
             connection: The connection of that account from which it comes.
+            later: Leave it to `wake` to wake a thread up; for several jobs in a row.
 
         Raises:
             Busy: The queue is full, or this client has its share of it waiting.
@@ -133,9 +140,24 @@ class WorkerPool:
                 raise self._full(client)
             self._queue.put(client, job, connection)
             self._in_flight.add(job.number)
+            if later and self._threads:
+                self._bell = self._bell or Bell.make()
+                return
             if not self._see_to_it():
                 self._in_flight.discard(self._queue.withdraw(client, connection).number)
                 raise Busy(f"{self.name} cannot start a thread", hint="raise TasksMax or free memory", retry_after=5.0)
+            ring = self._due_ring()
+        if ring is not None:
+            ring.ring()
+
+    def wake(self) -> None:
+        """Have what was submitted with `later` looked after. Any thread."""
+        with self._lock:
+            for _ in range(min(2, len(self._queue))):
+                self._see_to_it()
+            ring = self._due_ring()
+        if ring is not None:
+            ring.ring()  # without the lock: whoever is woken up needs it at once
 
     def _full(self, client: Hashable) -> Busy:
         waiting, limit = len(self._queue), self._queue.limit
@@ -216,8 +238,13 @@ class WorkerPool:
             dropped = self._queue.clear()
             # Not the one that stands by: it looks by itself, and its gate may be open already.
             asleep, self._idle = self._idle, []
+            self._ring = self._may_ring()
+            self._rung = self._rung or self._ring
+            ring, self._bell = self._due_ring(), None  # whoever waits at it has it
         for worker in asleep:
             worker.gate.release()
+        if ring is not None:
+            ring.ring()
         for job in dropped:
             self._finish(job, None, Draining(f"{self.name} was stopped before {job.label} had begun", pool=self.name))
         return [job.label for job in dropped]
@@ -235,7 +262,7 @@ class WorkerPool:
     def _see_to_it(self) -> bool:
         """Have a job that was just queued looked after; return False when there is no thread and can be none."""
         now = time.monotonic()
-        up = len(self._threads) - len(self._idle) - (self._stands_by is not None)
+        up = len(self._threads) - len(self._idle) - (self._stands_by is not None) - self._may_ring()
         if not up or now - self._stirred > _TICK:
             self._stirred = now
             return self._rouse() or bool(self._threads)
@@ -244,7 +271,18 @@ class WorkerPool:
             self._call_to_stand_by()
         return True
 
+    def _may_ring(self) -> bool:
+        return self._at_bell is not None and not self._rung
+
+    def _due_ring(self) -> Bell | None:
+        """Return the bell if it is to be rung, which is done without the lock."""
+        ring, self._ring = self._ring, False
+        return self._bell if ring else None
+
     def _rouse(self) -> bool:
+        if self._may_ring():
+            self._rung = self._ring = True
+            return True
         if self._idle:
             # The one that went to sleep last: what it needs is still in the caches.
             self._idle.pop().gate.release()
@@ -300,17 +338,30 @@ class WorkerPool:
                 if worker.stands_by:
                     worker.stands_by = self._stand_by(worker)
                     continue
-                self._idle.append(worker)
-                self._lock.release()
-                try:
-                    worker.gate.acquire()
-                finally:
-                    self._lock.acquire()
+                self._sleep(worker)
             # Taken and entered in one step: `running` and `in_flight` never miss a job between queue and thread.
             job = self._queue.pop()
             self._stirred = now = time.monotonic()
             self._running[me] = (job.label, worker.name, now)
             return job
+
+    def _sleep(self, worker: Worker) -> None:
+        """Wait at the bell, if nobody does, else at the thread's own gate; with the lock, which is let go meanwhile."""
+        bell = self._bell if self._at_bell is None else None
+        if bell is not None:
+            self._at_bell = worker
+        else:
+            self._idle.append(worker)
+        self._lock.release()
+        try:
+            if bell is not None:
+                bell.wait()
+            else:
+                worker.gate.acquire()
+        finally:
+            self._lock.acquire()
+            if bell is not None:
+                self._at_bell, self._rung = None, False
 
     def _stand_by(self, worker: Worker) -> bool:
         """Wait for a moment beside those at work; return whether to go on waiting."""

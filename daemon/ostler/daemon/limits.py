@@ -1,14 +1,17 @@
-"""What the process asks of the kernel before anything is opened."""
+"""What the process asks of the kernel and the interpreter before anything is opened."""
 
 from __future__ import annotations
 
 import resource
+import sys
 from typing import NamedTuple
 
 _OWN = 48
 """Descriptors of a daemon without connections, and some for its work: an idle one with ports has 38."""
 _OF_PEER = 3
 _LEAST = 2
+_SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that computes gives way to one that wants to run; the interpreter's own is 5 ms."""
 
 
 def raise_descriptor_limit() -> int:
@@ -20,6 +23,15 @@ def raise_descriptor_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def shorten_thread_turns() -> None:
+    """Have threads that compute give way to the loop sooner.
+
+    The loop waits for its turn like any thread: beside eight methods that compute, and with turns of 5 ms, a call of an
+    administrator takes ten times as long as with these.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 _M_MMAP_THRESHOLD = -3

@@ -17,7 +17,7 @@ from ostler import log
 from ostler.clock import SystemClock
 from ostler.config.paths import Paths
 from ostler.daemon.lastresort import leave_hard
-from ostler.daemon.limits import raise_descriptor_limit
+from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
 from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
 from ostler.printable import printable
 
@@ -44,6 +44,7 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     # A blocked loop cannot say that it is: the SIGABRT of systemd's watchdog has the stacks of all threads written.
     faulthandler.enable(sys.__stderr__ or 2)
     raise_descriptor_limit()
+    shorten_thread_turns()
     # What others may write is never inherited from whoever started this.
     os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")

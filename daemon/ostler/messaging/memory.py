@@ -219,6 +219,8 @@ class MemoryServerLink:
     """The server's end of the memory transport."""
 
     address = "memory"
+    threads_send = False
+    core_is_ours = True
 
     def __init__(self) -> None:
         self.on_garbage: OnGarbage = ignore_garbage
@@ -266,6 +268,10 @@ class MemoryServerLink:
             if not allowed(end.peer):
                 self._left(number)
                 end.lost()
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`; here only the loop sends."""
+        return False
 
     def hold(self) -> None:
         """See `ServerLink.hold`; it would save nothing here."""

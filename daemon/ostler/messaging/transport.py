@@ -110,6 +110,14 @@ class ServerLink(Protocol):
     """Told when nothing waits any more to be sent to a client for which something did."""
     on_unkept: OnUnkept
 
+    threads_send: bool
+    """Whether `send_from_thread` ever says True."""
+
+    @property
+    def core_is_ours(self) -> bool:
+        """Whether the loop may wait awake for a moment; False for a while after others wanted to run on its core."""
+        ...
+
     def start(self, receive: Receive) -> None:
         """Begin to hand over messages; `receive` must not raise."""
         ...
@@ -132,6 +140,20 @@ class ServerLink(Protocol):
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """End the connections of peers that are not allowed any more, after what was sent to them."""
+        ...
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """Send to one client at once, if nothing has to go out to it before. Any thread but the loop's.
+
+        Args:
+            client: To whom.
+            data: What.
+            claim: Asked when nothing can come between any more, whether to send it; must not block.
+
+        Returns:
+            Whether it was sent, or need not be because the client has gone meanwhile. If not, `claim` was not asked or
+            refused. A transport for which `threads_send` is false always says False.
+        """
         ...
 
     def hold(self) -> None:

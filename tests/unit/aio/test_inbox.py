@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+import time
 
 from ostler.aio import Inbox
 
@@ -144,5 +145,27 @@ def test_what_is_called_around_each_batch_is_called_no_more_when_that_is_undone(
         inbox.post(lambda: seen.append("more"))
         await asyncio.sleep(0)
         assert seen == ["before one", "before two", "work", "one", "two", "before one", "more", "one"]
+
+    run(main())
+
+
+def test_a_wait_ends_when_somebody_says_so_and_a_sleeping_loop_is_left_alone():
+    async def main():
+        loop = asyncio.get_running_loop()
+        inbox = Inbox(loop)
+        before = loop.wakes
+        inbox.end_wait()
+        assert not inbox.wait(0.001), "nobody waited when it was said"
+
+        def say():
+            while not inbox._waiting:
+                time.sleep(0.0001)
+            inbox.end_wait()
+
+        thread = threading.Thread(target=say)
+        thread.start()
+        assert inbox.wait(10)
+        thread.join()
+        assert loop.wakes == before
 
     run(main())

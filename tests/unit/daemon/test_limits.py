@@ -20,6 +20,19 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
     subprocess.run([sys.executable, "-c", RAISE], check=True, timeout=60)
 
 
+SHORTEN = """
+import sys
+from ostler.daemon.limits import shorten_thread_turns
+assert sys.getswitchinterval() > 0.002
+shorten_thread_turns()
+assert sys.getswitchinterval() <= 0.001
+"""
+
+
+def test_threads_that_compute_give_way_sooner() -> None:
+    subprocess.run([sys.executable, "-c", SHORTEN], check=True, timeout=60)
+
+
 def test_the_memory_in_use_is_that_of_this_process() -> None:
     # The kernel counts both a little late.
     assert resource.getpagesize() < memory_in_use() < 2 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -17,6 +17,8 @@ class Wire:
     """A server's link whose client is the test."""
 
     address = "fake"
+    threads_send = False
+    core_is_ours = True
 
     def __init__(self):
         self.sent = []

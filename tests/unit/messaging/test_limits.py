@@ -8,7 +8,7 @@ from ostler.messaging.envelope import CAST, VERSION, Failure, Reply, Request, en
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.in_flight import MAX_CONTROL
-from ostler.messaging.rpc.patience import Patience
+from ostler.messaging.spin_backoff import SpinBackoff
 from ostler.types import LOCAL_PEER, Peer
 
 GREEDY, MODEST = Peer(0, 0, 10, "uid 0"), Peer(0, 0, 20, "uid 0")
@@ -151,17 +151,17 @@ def test_work_within_a_request_counts_for_who_made_that_request(on_bench):
 
 
 def test_a_wait_in_vain_is_not_soon_tried_again():
-    patience = Patience()
+    backoff = SpinBackoff()
     tried = 0
     for _ in range(10_000):
-        if patience.left():
+        if backoff.left():
             tried += 1
-            patience.learn(came=False)
+            backoff.learn(came=False)
     assert tried < 60
-    while not patience.left():
+    while not backoff.left():
         pass
-    patience.learn(came=True)
-    assert patience.left()
+    backoff.learn(came=True)
+    assert backoff.left()
 
 
 def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_bench):

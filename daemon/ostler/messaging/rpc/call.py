@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ class Call:
     traced = False
     over = False
     """Whether its end was counted and told to those who look on."""
+    ended_at: float | None = None
+    """When a thread replied; None for what the loop answers: it ends when the loop says so."""
+    answer_lock: threading.Lock | None = None
+    """Taken, and never given back, by the one who answers; None for what only the loop answers."""
     task: asyncio.Task[object] | None = None
     parent: Context | None = None
     """The request that this one was made in, for one from within the daemon."""
@@ -50,6 +55,16 @@ class Call:
     def __init__(self, request: Request, peer: Peer) -> None:
         self.request = request
         self.peer = peer
+
+    def claim(self) -> bool:
+        """Return True to the first who asks, who is then the one to answer. Any thread.
+
+        The loop (a deadline, a cancel, a caller that has gone) and the thread that has the result may come at once.
+        """
+        if self.settled or (self.answer_lock is not None and not self.answer_lock.acquire(blocking=False)):
+            return False
+        self.settled = True
+        return True
 
     def enter(self) -> None:
         """See `eager.Owner`."""
@@ -108,6 +123,23 @@ class Call:
 
     def reply(self, packed: bytes) -> None:
         """Give the caller the result. On the loop, once."""
+        raise NotImplementedError
+
+    @property
+    def replies_from_threads(self) -> bool:
+        """Whether `reply_from_thread` is worth a try."""
+        return False
+
+    def reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:
+        """Give the caller the result, if nothing is to go out before it. Any thread but the loop's.
+
+        Args:
+            packed: The result.
+            claim: See `ServerLink.send_from_thread`.
+
+        Returns:
+            Whether it was done; if not, `claim` was not asked or refused.
+        """
         raise NotImplementedError
 
     def fail(self, error: OstlerError) -> None:

@@ -21,9 +21,9 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.in_flight import InFlight
-from ostler.messaging.rpc.patience import QUICK, Patience
 from ostler.messaging.rpc.refusals import late, not_permitted, not_relayed, stranger, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
+from ostler.messaging.rpc.thread_replies import ThreadReplies
 from ostler.messaging.rpc.topics import Topics
 from ostler.messaging.rpc.watch import Audit, Tracer
 from ostler.messaging.tracing import valid
@@ -83,11 +83,10 @@ class Dispatcher(Topics):
         self.streams: Streams | None = None
         """The open streams; None until there has been one."""
         self.clock = clock
+        self.thread_replies = ThreadReplies(inbox, clock, self._replied)
         self._inbox = inbox
         self._under_way = InFlight()
         self._in_threads = 0
-        self._quick = 0
-        self._patience = Patience()
         self._sweeper = Sweeper(clock, self._sweep)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -158,19 +157,28 @@ class Dispatcher(Topics):
         if self.streams is not None:
             self.streams.resume(client)
 
+    def endpoints(self) -> list[Endpoint]:
+        """See `Topics.endpoints`; what their callers have been told is counted."""
+        self.thread_replies.collect()
+        return super().endpoints()
+
+    def in_flight(self, topic: str) -> int:
+        """See `Topics.in_flight`."""
+        self.thread_replies.collect()
+        return super().in_flight(topic)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """See `Topics.stats`."""
+        self.thread_replies.collect()
+        return super().stats()
+
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
         return not self._in_threads
 
-    def await_quick(self) -> None:
-        """Wait a moment for methods in threads that are known to be quick, if some have just begun.
-
-        To go to sleep and be woken costs the loop several times as much as they do.
-        """
-        if self._quick:
-            self._quick = 0
-            if self._patience.left():
-                self._patience.learn(came=self._inbox.wait(QUICK))
+    def await_quick(self, may_wait: bool = True) -> None:
+        """See `ThreadReplies.end_of_batch`."""
+        self.thread_replies.end_of_batch(may_wait)
 
     # ---------------------------------------------------------------- the way in
 
@@ -335,7 +343,10 @@ class Dispatcher(Topics):
             return None if call.settled else call.pack(result)
 
         def done(packed: bytes | None, error: BaseException | None) -> None:
-            if packed is None or len(packed) <= _LARGE_RESULT:
+            small = packed is None or len(packed) <= _LARGE_RESULT
+            if expected and packed is not None and small and self.thread_replies.send(call, packed):
+                return
+            if packed is None or small:
                 self._inbox.post(partial(self._pool_ended, call, packed, error))
                 return
             # The thread waits until its large result is taken: the loop would have all memory full of them otherwise.
@@ -343,9 +354,11 @@ class Dispatcher(Topics):
             self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
-        assert call.endpoint.pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
-        self._quick += method.stats.usual < QUICK
-        call.endpoint.pool.submit(work, done, label=method.where, client=call.account, connection=call.client)
+        pool = call.endpoint.pool
+        assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
+        expected = self.ends.tracer is None and self.thread_replies.expect(call)
+        pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)
+        self.thread_replies.begun(pool, method.stats.usual, later=expected)
         self._register(call)
 
     def _register(self, call: Call) -> None:
@@ -377,6 +390,7 @@ class Dispatcher(Topics):
             except Exception as unfit:  # noqa: BLE001 - what is encoded may be a plugin's own, and raise anything
                 self.ends.fail(call, unfit)
             else:
+                call.settled = True
                 self.ends.settle(call, packed)
         if not call.over:
             self.ends.abandoned(call, error)
@@ -385,7 +399,7 @@ class Dispatcher(Topics):
         self._unregister(call)
         if error is not None:
             self.ends.fail(call, error)
-        elif not call.settled and packed is not None:
+        elif packed is not None and call.claim():
             self.ends.settle(call, packed)
         if not call.over:
             self.ends.abandoned(call, error)
@@ -394,12 +408,17 @@ class Dispatcher(Topics):
         taken.set()
         self._pool_ended(call, packed, None)
 
+    def _replied(self, call: Call) -> None:
+        """Take note that a thread has replied by itself."""
+        self._unregister(call)
+        call.endpoint.replies += 1
+        self.ends.over(call, None)
+
     # ---------------------------------------------------------------- ends that are not the work's own
 
     def cancel(self, call: Call, error: OstlerError | None = None) -> None:
         """End a request before its time: the caller is answered at once, the work is asked to stop."""
-        if not call.settled:
-            call.settled = True
+        if call.claim():
             error = error or CallCancelled(f"{call.where} was cancelled", request_id=call.request.request_id)
             call.endpoint.errors[type(error).__name__] += 1
             call.fail(error)
@@ -408,6 +427,7 @@ class Dispatcher(Topics):
 
     def close(self) -> None:
         """Cancel what is under way and sweep no more."""
+        self.thread_replies.close()
         for call in self._under_way:
             self.cancel(call, Draining(f"the daemon stopped before {call.where} had ended", topic=call.request.topic))
         self._sweeper.cancel()

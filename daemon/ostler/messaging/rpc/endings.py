@@ -34,8 +34,7 @@ class Endings:
         self.clock = clock
 
     def settle(self, call: Call, packed: bytes) -> None:
-        """Give the caller the result."""
-        call.settled = True
+        """Give the caller the result; the answer has been claimed for it."""
         call.endpoint.replies += 1
         call.reply(packed)
         self.over(call, None)
@@ -49,8 +48,7 @@ class Endings:
         else:
             error = self.internal(call, raised)
         error = hidden(call, error)
-        if not call.settled:
-            call.settled = True
+        if call.claim():
             call.endpoint.errors[type(error).__name__] += 1
             call.fail(error)
             self.over(call, error)
@@ -95,7 +93,8 @@ class Endings:
             call.secrets = ()
         if call.admitted:
             stats = call.method.stats
-            stats.took(self.clock.monotonic() - call.arrived_at)
+            ended_at = self.clock.monotonic() if call.ended_at is None else call.ended_at
+            stats.took(ended_at - call.arrived_at)
             stats.errors += error is not None
         if self.audit is not None and (error is not None or call.method.exposure.changes):
             self.audit.record(call, error)

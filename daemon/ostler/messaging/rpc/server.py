@@ -110,7 +110,7 @@ class RpcServer:
         self.thread = threading.get_ident()
         self.link.on_garbage = self._count
         self.link.may_linger = self._dispatcher.no_threads_at_work
-        self.link.on_batch = self._dispatcher.await_quick
+        self.link.on_batch = self._await_quick
         self.link.on_gone = self._forget
         self.link.on_drained = self._dispatcher.resume_streams
         self.link.on_unkept = self._refuse_unkept
@@ -134,6 +134,7 @@ class RpcServer:
 
     def stats(self) -> dict[str, Any]:
         """Return the counters: garbage by reason, clients that wait, calls under way, clients that vanished."""
+        self._dispatcher.thread_replies.collect()
         return {
             "garbage": dict(self.garbage),
             "clients": len(self._calls),
@@ -144,6 +145,9 @@ class RpcServer:
         }
 
     # ---------------------------------------------------------------- what comes in
+
+    def _await_quick(self) -> None:
+        self._dispatcher.await_quick(self.link.core_is_ours)
 
     def _receive(self, client: ClientId, data: Data, peer: Peer) -> None:
         try:
@@ -158,6 +162,8 @@ class RpcServer:
         if type(message) is not Request:
             self._control(client, message)
             return
+        if self._dispatcher.thread_replies.sent:
+            self._dispatcher.thread_replies.collect()  # whoever was replied to may use the number again
         under_way = self._calls.get(client)
         if under_way is not None and self._unwelcome(client, peer, message, under_way):
             return
@@ -347,6 +353,17 @@ class WireCall(Call):
             self._progress.flush()
         self.server.send(self.client, packed)
 
+    @property
+    def replies_from_threads(self) -> bool:
+        """See `Call.replies_from_threads`."""
+        return self.server.link.threads_send
+
+    def reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:
+        """See `Call.reply_from_thread`."""
+        if self._progress is not None:
+            return False  # what is left of it goes out before the reply, and the loop knows what that is
+        return self.server.link.send_from_thread(self.client, packed, claim)
+
     def fail(self, error: OstlerError) -> None:
         """See `Call.fail`."""
         self.server.send(self.client, self.failure(error))
@@ -371,7 +388,7 @@ class WireCall(Call):
 
     def orphaned(self) -> None:
         """Take note that the caller has gone: there is nobody to tell, and the work is to stop. On the loop."""
-        self.settled = True
+        self.claim()
         self.stop()
 
     def advance(self, progress: Progress) -> None:

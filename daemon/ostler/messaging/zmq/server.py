@@ -63,6 +63,9 @@ class RouterLink:
         OstlerError: The address cannot be taken; see `Entrance`.
     """
 
+    threads_send = False
+    core_is_ours = True
+
     def __init__(self, context: Context, address: str, how: Listening) -> None:
         self.dropped = 0
         self.on_garbage: OnGarbage = ignore_garbage
@@ -152,6 +155,10 @@ class RouterLink:
             if session.memory is not None:
                 session.memory.privileged = privileged
             self._backlog_of(session).set_rank(privileged=privileged)
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`; a socket of libzmq belongs to one thread."""
+        return False
 
     def hold(self) -> None:
         """See `ServerLink.hold`; libzmq does so by itself."""

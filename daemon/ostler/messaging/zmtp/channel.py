@@ -6,6 +6,8 @@ import asyncio
 import logging
 import select
 import socket
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,11 @@ class Shared:
 
 
 class Channel:
-    """Reads and writes a socket from the loop; on the loop's thread only.
+    """Reads and writes a socket from the loop; on the loop's thread only, but for `write_from_thread`.
+
+    Whoever writes to the socket or closes it holds `_sending`. The loop never waits for it: what it has to send while a
+    thread does is put into `_later`, and the thread has the loop look there when it is done. So a thread that is not
+    given the interpreter holds up its own connection, and nobody else's.
 
     Args:
         connected: The connected socket; it is closed with the channel.
@@ -65,6 +71,8 @@ class Channel:
         self._moved_at = 0.0
         self._held: list[bytes] | None = None
         self._closed = False
+        self._sending = threading.Lock()
+        self._later: deque[bytes] = deque()
         self._memory = memory
         self._on_readable = on_readable or self._readable
         self._paused = False
@@ -95,7 +103,70 @@ class Channel:
         """Send, as far as that goes now; the rest waits."""
         if self._held is not None:
             self._held.append(data)
-        elif self._waiting:
+        elif self._later or not self._sending.acquire(blocking=False):
+            self._later.append(data)
+            self._send_later()
+        else:
+            try:
+                self._put(data)
+            finally:
+                self._sending.release()
+
+    def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
+        """Send at once, if nothing waits to go out before; what does not fit goes to the loop. Any other thread.
+
+        Args:
+            data: A whole message.
+            claim: Asked last, when nothing can come between any more, whether to send it.
+
+        Returns:
+            Whether it was sent, or its receiver has gone; if not, `claim` was not asked or refused.
+        """
+        if not self._sending.acquire(blocking=False):
+            return False
+        try:
+            if self._closed or self._waiting or self._held or self._later or not claim():
+                return False
+            self._send_from_thread(data)
+        finally:
+            self._sending.release()
+            self._after_thread()
+        return True
+
+    def _send_from_thread(self, data: bytes) -> None:
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return  # as in `_send`
+        if sent < len(data):
+            self._later.appendleft(data[sent:])  # before what the loop has put there meanwhile
+
+    def _after_thread(self) -> None:
+        """Have the loop do what it could not while this thread was sending."""
+        if not self._later and not self._closed:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._send_later)
+        except RuntimeError:  # the loop has closed; nobody is left to read or write, but the descriptor is to be freed
+            if self._closed:
+                self._send_later()
+
+    def _send_later(self) -> None:
+        """Send what came while a thread was sending, and close the socket if it was closed meanwhile."""
+        if not self._sending.acquire(blocking=False):
+            return  # the thread asks for it again when it is done
+        try:
+            if self._closed:
+                self._close_socket()
+            while self._later:
+                self._put(self._later.popleft())
+        finally:
+            self._sending.release()
+
+    def _put(self, data: bytes) -> None:
+        if self._waiting:
             self._keep(data)
         elif not self._closed:
             self._send(data)
@@ -131,6 +202,18 @@ class Channel:
             self._loop.remove_writer(self._socket.fileno())
             self._release(len(self._waiting))
             self._waiting = bytearray()
+        # Not while a thread sends: another connection might get the number of the descriptor.
+        self._send_later()
+
+    def _close_socket(self) -> None:
+        """Close, after what still goes out at once; with the lock."""
+        if self._later:
+            last = b"".join(self._later)
+            self._later.clear()
+            try:
+                self._socket.send(last)
+            except OSError:
+                pass  # it has gone, or does not read; who closes does not wait for that
         self._socket.close()
 
     def read(self) -> bytes | None:

@@ -23,6 +23,7 @@ from ostler.messaging.transport import (
 )
 from ostler.messaging.zmtp.channel import CONGESTED
 from ostler.messaging.zmtp.listener import Client, Listener
+from ostler.messaging.zmtp.spin import SpinWait
 from ostler.messaging.zmtp.talk import Part, frame, hello
 from ostler.types import Peer
 
@@ -36,8 +37,6 @@ _HEAD_SIZE = 256
 """Bytes of a message that say which request it is about."""
 _SMALL = 4096
 """Bytes of a message that always finds room: it may be the one that says that there is none."""
-_LINGER = 50e-6
-"""Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
 
 
 class UnixServerLink:
@@ -53,6 +52,8 @@ class UnixServerLink:
     Raises:
         OstlerError: The address cannot be taken; see `BoundSocket`.
     """
+
+    threads_send = True
 
     def __init__(
         self,
@@ -75,8 +76,7 @@ class UnixServerLink:
         self._loop = asyncio.get_running_loop()
         self._held: dict[Client, None] | None = None
         self._receive: Receive = _ignore
-        self._awake_until = 0.0
-        self._stays_awake = False
+        self._spin = SpinWait(lambda: self.may_linger() and not self.listener.closed)
 
     def start(self, receive: Receive) -> None:
         """See `ServerLink.start`."""
@@ -138,6 +138,21 @@ class UnixServerLink:
         """See `ServerLink.disconnect_unless`."""
         self.listener.disconnect_unless(allowed)
 
+    @property
+    def core_is_ours(self) -> bool:
+        """See `ServerLink.core_is_ours`."""
+        return self._spin.backoff.left()
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # as above
+        if found is None or (found.channel.unsent and not found.memory.room(len(data))):
+            return False
+        began = monotonic()
+        sent: bool = found.channel.write_from_thread(frame(data), claim)
+        self._spin.sent(monotonic() - began)
+        return sent
+
     def hold(self) -> None:
         """See `ServerLink.hold`."""
         self._held = {}
@@ -148,7 +163,7 @@ class UnixServerLink:
         for client in held or ():
             client.channel.let_go()
         if held:
-            self._linger()
+            self._spin.begin()
 
     def close(self) -> None:
         """See `ServerLink.close`."""
@@ -173,26 +188,8 @@ class UnixServerLink:
             _log.exception("a message could not be handled")
         finally:
             channel.let_go()
-        self._linger()
+        self._spin.begin()
         return count
-
-    def _linger(self) -> None:
-        """Have the loop look for more instead of going to sleep, for a moment: a wake-up costs more than a short call.
-
-        Not while threads have work: they need what the loop would use up.
-        """
-        if not self.may_linger():
-            return
-        self._awake_until = self._loop.time() + _LINGER
-        if not self._stays_awake:
-            self._stays_awake = True
-            self._loop.call_soon(self._stay_awake)
-
-    def _stay_awake(self) -> None:
-        if self.listener.closed or self._loop.time() >= self._awake_until or not self.may_linger():
-            self._stays_awake = False
-        else:
-            self._loop.call_soon(self._stay_awake)
 
 
 def _ignore(_client: ClientId, _data: object, _peer: object) -> None:
