@@ -145,19 +145,13 @@ def main() -> None:
     """Attack as the arguments say."""
     uid, folder, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     become(uid)
-    flood = None
-    if name != "spin":
-        attack = ATTACKS[name]
-        flood = Flood(attack, f"{folder}/{'events' if attack.kind == b'SUB' else 'rpc'}.sock")
+    attack = ATTACKS[name]
+    flood = Flood(attack, f"{folder}/{'events' if attack.kind == b'SUB' else 'rpc'}.sock")
     print("up", flush=True)
     seconds = float(sys.stdin.readline())
     until = time.monotonic() + seconds
-    if flood is None:
-        while time.monotonic() < until:
-            pass
-    else:
-        flood.run(until)
-        print(json.dumps(flood.counts), flush=True)
+    flood.run(until)
+    print(json.dumps(flood.counts), flush=True)
 
 
 if __name__ == "__main__":

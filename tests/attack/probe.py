@@ -1,6 +1,6 @@
 """An honest user: asks at fixed moments, whether the question before was answered or not, and measures each answer.
 
-    python probe.py UID ROOT admin|viewer   until the end of stdin; then writes what it measured to stdout
+    python probe.py UID ROOT admin|viewer|bystander   until the end of stdin; then writes what it measured to stdout
 
 An answer that takes long therefore does not hide those that would have taken long after it.
 """
@@ -19,7 +19,11 @@ from attackers import become
 from ostler import AsyncClient, Client
 
 _PATIENCE = 20.0
-_SPACINGS = {"admin": {"echo": 0.02, "fresh": 0.1, "status": 0.1}, "viewer": {"echo": 0.02, "service": 0.05}}
+_SPACINGS = {
+    "admin": {"echo": 0.01, "fresh": 0.1, "status": 0.1},
+    "viewer": {"echo": 0.02, "service": 0.05},
+    "bystander": {"echo": 0.02, "fresh": 0.1},
+}
 """Seconds between two questions of a kind."""
 
 

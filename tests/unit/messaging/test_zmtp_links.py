@@ -152,6 +152,28 @@ def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address
     asyncio.run(test())
 
 
+def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room(address, monkeypatch):
+    async def test():
+        monkeypatch.setattr("ostler.messaging.zmtp.channel._PATIENCE", 0.0)
+        served, refused = Served(address), []
+        link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
+        await until(lambda: served.link.listener.clients)
+        (client,) = served.link.listener.clients
+
+        def refuse(*_):
+            refused.append(1)
+            served.link.send(client, b"there is no room")
+
+        served.link.on_unkept = refuse
+        while not refused:
+            served.link.send(client, bytes(2**20))
+        assert refused == [1]
+        link.close()
+        served.link.close()
+
+    asyncio.run(test())
+
+
 def test_one_that_reads_gets_all_however_much_waits_for_it(address):
     async def test():
         served = Served(address)

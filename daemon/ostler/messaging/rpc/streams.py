@@ -179,6 +179,8 @@ class Stream:
     def grant(self, items: int) -> None:
         """Take credit: the caller has taken so many items, and wants as many more."""
         self._granted = min(self._granted + items, self._sent + _MOST_CREDIT)
+        # One that began without credit sends no single items for ever.
+        self._batch = max(self._batch, min(MAX_BATCH, (self._granted - self._sent) // 4))
         self._taken += items
         while self._on_the_way and self._on_the_way[0][0] <= self._taken:
             self._bytes_taken += self._on_the_way.popleft()[1]

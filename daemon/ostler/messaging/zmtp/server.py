@@ -98,7 +98,8 @@ class UnixServerLink:
         channel = found.channel
         if (channel.unsent or len(data) > CONGESTED) and not self._may_wait(found, len(data)):
             self.dropped += 1
-            self.on_unkept(client, data[:_HEAD_SIZE], found.peer)
+            if len(data) > _SMALL:  # a small one may be what says that there is no room, and has none itself
+                self.on_unkept(client, data[:_HEAD_SIZE], found.peer)
             return True
         if self._held is not None and found not in self._held:
             self._held[found] = None
