@@ -163,7 +163,7 @@ def test_the_loop_sends_the_rest_of_what_a_thread_could_not(on_pair):
         pair.channel.write(b"after")
         assert await pair.received(1_000_005) == data + b"after"
         await asyncio.sleep(0)
-        assert (pair.channel.waiting, pair.shared.unsent) == (False, 0)
+        assert (pair.channel.waiting, pair.channel.unsent) == (False, 0)
 
     on_pair(test)
 
