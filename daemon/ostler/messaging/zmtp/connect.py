@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
+from pathlib import Path
 
 from ostler.errors import Busy, ConnectionLost, MessagingError, NotPermitted, NotRunning
 from ostler.messaging.zmtp.talk import Part, Talk, hello
@@ -22,7 +25,7 @@ def connect(address: str) -> socket.socket:
 
     Raises:
         NotRunning: Nobody listens there.
-        NotPermitted: This user may not use the socket.
+        NotPermitted: This user may not use the socket, or somebody listens there whose directory it is not.
         Busy: The daemon does not come to take another client in.
         InvalidInput: It is no address of a unix socket.
     """
@@ -31,6 +34,7 @@ def connect(address: str) -> socket.socket:
     connected.setblocking(False)
     code = connected.connect_ex(str(path))
     if not code:
+        _check_listener(connected, path)
         return connected
     connected.close()
     if code in (errno.EACCES, errno.EPERM):
@@ -48,6 +52,26 @@ def connect(address: str) -> socket.socket:
         f"the daemon is not running: nobody listens on {path}",
         hint="start it with `ostler run` or `systemctl start ostler`",
         path=path,
+    )
+
+
+def _check_listener(connected: socket.socket, path: Path) -> None:
+    # In a directory that others can write anybody may listen, and would be told secrets and shown as the daemon.
+    _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid in (0, os.geteuid()):
+        return
+    try:
+        owner = path.parent.stat().st_uid
+    except OSError:
+        owner = -1
+    if uid == owner:
+        return
+    connected.close()
+    raise NotPermitted(
+        f"on {path} listens uid {uid}, whose directory it is not",
+        hint="is this the daemon's directory, and can others write it?",
+        path=path,
+        uid=uid,
     )
 
 
