@@ -257,7 +257,11 @@ _EVENTS = (
 ATTACKS = {attack.name: attack for attack in (*_PROTOCOL, *_CALLS, *_MESSAGES, *_STREAMS, *_EVENTS)}
 
 _INTERPRETER = "threads of the pool hold the interpreter, for which the loop waits up to 5 ms at each turn"
+_REFUSALS = "connections that are cut come back 10,000 times a second, and each refusal takes the loop's time"
 OPEN: dict[str, str] = {
+    "one-byte frames": _REFUSALS,
+    "empty frames": _REFUSALS,
+    "messages of two frames": _REFUSALS,
     "unread answers of 8 MB": f"{_INTERPRETER}; the loop copies each answer into a frame and into what waits",
     "read answers of 8 MB": f"{_INTERPRETER}; the loop copies each answer into a frame and into what waits",
     "unread def streams, one-byte items": _INTERPRETER,

@@ -37,7 +37,7 @@ _STRINGS = {
 
 MAX_DEPTH = 32
 """Parts of a key: tables and lists in each other."""
-MAX_KEYS = 20_000
+MAX_KEYS = 10_000
 """Keys, tables and items of lists in one text."""
 
 

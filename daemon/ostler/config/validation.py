@@ -32,6 +32,8 @@ Sections = Mapping[tuple[str, ...], type[OptionsModel]]
 M = TypeVar("M", bound=OptionsModel)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _NAME_WORDS = "letters, digits, - and _"
+MOST_PROBLEMS = 500
+"""Problems that are told of one configuration."""
 
 
 def validate_core(raw: RawConfiguration) -> CoreConfiguration:
@@ -227,6 +229,10 @@ class _Checker:
         return kind != "missing" or not self._raw.problems
 
     def _note(self, path: Path, what: str) -> None:
+        if len(self.problems) == MOST_PROBLEMS:
+            self.problems.append(Problem("", f"and more: only the first {MOST_PROBLEMS} problems are told"))
+        if len(self.problems) > MOST_PROBLEMS:
+            return
         problem = self._raw.problem(path, what)
         if problem not in self.problems:
             self.problems.append(problem)

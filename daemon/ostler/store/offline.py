@@ -74,7 +74,9 @@ def _copy(path: Path, copy: Path) -> None:
             os.close(directory)
     except FileRefused as error:
         raise StoreUnavailable(
-            f"the database {error.filename} {error.strerror}", hint="it was not made by a daemon", path=path
+            f"the database {path.with_name(str(error.filename))} {error.strerror}",
+            hint="it was not made by a daemon",
+            path=path,
         ) from None
     except OSError as error:
         raise StoreUnavailable(

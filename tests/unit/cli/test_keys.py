@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,25 @@ operator = ["key:node2"]
     assert "node2" in ostler("--root", str(root), "keys", "list").out
     (root / "etc" / "ostler.toml").write_text("")
     assert "No host and no client may connect" in ostler("--root", str(root), "keys", "list").out
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_a_key_in_a_directory_of_somebody_else_is_written_with_a_warning_and_theirs_is_not_replaced(
+    ostler: Any, root: Path
+) -> None:
+    os.chown(root / "etc", 60_001, 60_001)
+    (root / "victim").write_text("precious")
+    (root / "etc" / ".network.key.new").symlink_to(root / "victim")
+    done = ostler("--root", str(root), "keys", "new")
+    assert done.code == 0
+    assert f"warning: {root}/etc belongs to uid 60001, not to root" in done.err
+    assert (root / "victim").read_text() == "precious"
+    os.chown(root / "etc" / "network.key", 60_001, 60_001)
+    assert ostler("--root", str(root), "keys", "new", "--force").code == 78
+    assert ostler("--root", str(root), "keys", "new", "--force", "--trust-owner").code == 0
+    assert (root / "etc" / "network.key").stat().st_uid == 60_001
+    (root / "etc" / "network.key").unlink()
+    (root / "etc" / "network.key").symlink_to(root / "victim")
+    assert "is a symbolic link" in ostler("--root", str(root), "keys", "new", "--force").err
+    assert (root / "victim").read_text() == "precious"

@@ -234,3 +234,57 @@ def test_a_new_plugin_overwrites_nothing(ostler: Any, new: Path) -> None:
 def test_a_name_that_cannot_be_a_package_is_refused(ostler: Any, tmp_path: Path, name: str) -> None:
     assert ostler("plugin", "new", name, "--into", str(tmp_path)).code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def give_away(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give files away")
+    os.chown(path, 60_001, 60_001)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "verb",
+    [["check"], ["config", "cat"], ["config", "set", "log.level", "debug"], ["keys", "list"], ["plugin", "check"]],
+)
+def test_root_does_not_obey_the_configuration_of_somebody_else(ostler: Any, root: Path, verb: list[str]) -> None:
+    configure(root, "")
+    give_away(root / "etc")
+    code, out, err = ostler(*verb)
+    assert (code, out) == (78, "")
+    assert f"{root}/etc: belongs to uid 60001, not to root" in err
+    assert "--trust-owner" in err
+    # `plugin check` may find something wrong with a plugin that happens to be installed.
+    assert ostler(*verb, "--trust-owner").code in (0, 1)
+    ostler.environ["OSTLER_TRUST_OWNER"] = "1"
+    assert ostler(*verb).code in (0, 1)
+
+
+def test_a_value_is_written_through_no_link_and_no_name_that_can_be_foreseen(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    victim, elsewhere = root / "victim", root / "elsewhere"
+    victim.write_text("precious")
+    elsewhere.mkdir()
+    (root / "etc" / "conf.d").mkdir()
+    (root / "etc" / "conf.d" / "90-set.new").symlink_to(victim)
+    assert ostler("config", "set", "log.level", "debug").code == 0
+    (root / "etc" / "conf.d" / "90-set.toml").rename(root / "kept")
+    (root / "etc" / "conf.d" / "90-set.toml").symlink_to(root / "kept")
+    code, _, err = ostler("config", "set", "log.level", "info")
+    assert (code, "is a symbolic link" in err) == (1, True)
+    (root / "etc" / "conf.d").rename(root / "old")
+    (root / "etc" / "conf.d").symlink_to(elsewhere)
+    code, _, err = ostler("config", "set", "log.level", "info")
+    assert (code, "is a symbolic link" in err) == (1, True)
+    assert victim.read_text() == "precious"
+    assert not list(elsewhere.iterdir())
+    assert 'level = "debug"' in (root / "kept").read_text()
+
+
+def test_a_written_value_keeps_mode_and_group_of_its_file(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    ostler("config", "set", "log.level", "debug")
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    file.chmod(0o640)
+    ostler("config", "set", "log.level", "info")
+    assert file.stat().st_mode & 0o777 == 0o640

@@ -1,9 +1,12 @@
 import os
+import time
 
+import msgspec
 import pytest
 
 from ostler.config import Paths, dotted, load, load_text
-from ostler.errors import Problem
+from ostler.config.parsing import MAX_FILES
+from ostler.errors import Problem, UntrustedOwner
 
 
 def test_nothing_has_to_be_there(tmp_path):
@@ -155,3 +158,64 @@ def test_problems_are_sorted_by_file_line_and_column_and_said_once():
 
 def test_a_path_is_shown_as_toml_writes_it():
     assert dotted(("a", "b-c", 2, "d.e", "", "ü")) == 'a.b-c[2]."d.e".""."ü"'
+
+
+def test_a_file_that_is_too_large_and_a_directory_with_too_many_are_refused_in_words(write, paths):
+    etc = paths.config_file.parent
+    with (etc / "conf.d" / "1.toml").open("wb") as file:
+        file.truncate(40 * 2**30)
+    for number in range(MAX_FILES):
+        (etc / "conf.d" / f"2-{number:04}.toml").touch()
+    assert [str(problem) for problem in write({}).problems] == [
+        f"{etc}/conf.d: there are more than 500 files in this directory",
+        f"{etc}/conf.d/1.toml: is larger than 1MiB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a" + ".a" * 30_000 + " = 1", ":1:65: this is nested too deeply"),
+        ("x = " + "[" * 5_000 + "]" * 5_000, ":1:37: this is nested too deeply"),
+        ("\nx = 0x" + "f" * 100_000, ":2:1: this number is too long"),
+        ("x = " + "9" * 100_000, ": this cannot be read: Exceeds the limit"),
+    ],
+)
+def test_a_text_beyond_all_bounds_is_a_problem_with_its_place_within_a_second(write, paths, text, what):
+    began = time.monotonic()
+    (problem,) = write({"ostler.toml": text}).problems
+    assert str(problem).startswith(f"{paths.config_file}{what}")
+    assert time.monotonic() - began < 1
+
+
+def test_a_key_of_the_command_line_is_bounded_as_well(write):
+    (problem,) = write({}, overrides=["a" + ".a" * 30_000 + "=1"]).problems
+    assert "is no `table.key=VALUE`" in problem.what
+
+
+def test_what_later_files_replace_again_and_again_costs_no_more_than_its_size(write):
+    text = "".join(f"k{number} = [1]\n" for number in range(5_000))
+    began = time.monotonic()
+    raw = write({"ostler.toml": text, "conf.d/1.toml": text, "conf.d/2.toml": text})
+    assert raw.origin(("k7", 0)).endswith("2.toml:8:7")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.mark.parametrize("theirs", [".", "etc", "etc/conf.d", "etc/conf.d/1.toml", "etc/ostler.toml"])
+def test_a_configuration_of_somebody_else_is_not_read(write, paths, theirs):
+    write({"ostler.toml": "", "conf.d/1.toml": "[x]\ny = 1\n"})
+    os.chown(paths.root / theirs, 60_001, 60_001)
+    with pytest.raises(UntrustedOwner, match="belongs to uid 60001, not to root") as caught:
+        load(paths)
+    assert [problem.where for problem in caught.value.problems] == [str((paths.root / theirs).absolute())]
+    assert load(msgspec.structs.replace(paths, trust_owner=True)).data == {"x": {"y": 1}}
+    assert load(Paths.find(str(paths.root), {"OSTLER_TRUST_OWNER": "1"})).data == {"x": {"y": 1}}
+
+
+def test_a_configuration_that_others_can_write_is_not_read(write, paths):
+    write({"ostler.toml": ""})
+    paths.config_file.chmod(0o666)
+    with pytest.raises(UntrustedOwner, match=r"ostler\.toml: can be written by everybody"):
+        load(paths)

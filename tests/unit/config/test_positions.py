@@ -89,9 +89,9 @@ def test_what_is_nested_too_deeply_is_refused_at_once_with_its_place(text):
 
 
 def test_more_keys_than_a_configuration_has_are_refused():
-    with pytest.raises(OutOfBounds, match="more than 20000 keys") as caught:
+    with pytest.raises(OutOfBounds, match="more than 10000 keys") as caught:
         key_positions("\n".join(f"k{number} = 1" for number in range(30_000)))
-    assert caught.value.position == Position(20_001, 1)
+    assert caught.value.position == Position(10_001, 1)
 
 
 @given(st.text(alphabet="ab.\"'[]{}=#,\\ \n\t1", max_size=60))

@@ -257,3 +257,9 @@ def test_tables_of_options_may_stand_inside_others():
 def test_problems_of_callers_without_a_place_come_last(problems):
     found = problems("[daemon]\nx = 1\n", problems=[Problem("", "nowhere")])
     assert found[-1] == "nowhere"
+
+
+def test_problems_beyond_what_anybody_reads_are_not_told(problems):
+    found = problems("".join(f"k{number} = 1\n" for number in range(3_000)))
+    assert len(found) == 501
+    assert "and more: only the first 500 problems are told" in found

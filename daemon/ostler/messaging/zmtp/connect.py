@@ -30,7 +30,7 @@ def connect(address: str, *, patience: float = 0.0) -> socket.socket:
 
     Raises:
         NotRunning: Nobody listens there.
-        NotPermitted: This user may not use the socket.
+        NotPermitted: This user may not use the socket, or somebody listens there whose directory it is not.
         Busy: The daemon does not come to take another client in.
         InvalidInput: It is no address of a unix socket.
     """
@@ -41,6 +41,7 @@ def connect(address: str, *, patience: float = 0.0) -> socket.socket:
     if code == errno.EAGAIN and patience:
         code = _wait_in_line(connected, path, patience)
     if not code:
+        _check_listener(connected, path)
         return connected
     connected.close()
     if code in (errno.EACCES, errno.EPERM):
@@ -70,6 +71,26 @@ def _wait_in_line(connected: socket.socket, path: Path, patience: float) -> int:
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
     connected.setblocking(False)
     return code
+
+
+def _check_listener(connected: socket.socket, path: Path) -> None:
+    # In a directory that others can write anybody may listen, and would be told secrets and shown as the daemon.
+    _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid in (0, os.geteuid()):
+        return
+    try:
+        owner = path.parent.stat().st_uid
+    except OSError:
+        owner = -1
+    if uid == owner:
+        return
+    connected.close()
+    raise NotPermitted(
+        f"on {path} listens uid {uid}, whose directory it is not",
+        hint="is this the daemon's directory, and can others write it?",
+        path=path,
+        uid=uid,
+    )
 
 
 def end_of(talk: Talk) -> MessagingError:
