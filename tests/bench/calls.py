@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from cores import Cores
+from cores import Cores, warm_cores
 from echo import BareEcho
 from rows import AT_LEAST, Row, median, percentile
 from subject import BUNDLED, ECHO, DaemonUnderTest
@@ -18,7 +18,15 @@ WINDOW = 64
 
 
 def measure(folder: Path, quick: bool) -> list[Row]:
-    """Call async and sync methods, one at a time and 64 in flight, in turns with the yardstick."""
+    """Call async and sync methods, one at a time and 64 in flight, in turns with the yardstick; on both kinds."""
+    rows = rows_of(figures_of(folder / "calls-idle", quick), "")
+    with warm_cores() as how:
+        return rows + rows_of(figures_of(folder / "calls-warm", quick), ", warm cores", how)
+
+
+def figures_of(folder: Path, quick: bool) -> dict[str, float]:
+    """Return the medians of all rounds, by name."""
+    folder.mkdir()
     rounds, singles, many = (3, 500, 3000) if quick else (7, 2000, 15000)
     figures: dict[str, list[float]] = {}
     config = BUNDLED + ECHO.format(topic="echo")
@@ -36,7 +44,7 @@ def measure(folder: Path, quick: bool) -> list[Row]:
             figures.setdefault("bare rate", []).append(bare.in_flight(many))
             for kind in ("async", "sync"):
                 figures.setdefault(f"{kind} rate", []).append(asyncio.run(in_flight(root, f"echo_{kind}", many)))
-    return rows_of({name: median(values) for name, values in figures.items()})
+    return {name: median(values) for name, values in figures.items()}
 
 
 def one_at_a_time(client: Client, method: str, count: int) -> list[float]:
@@ -69,15 +77,16 @@ def note(figures: dict[str, list[float]], name: str, seconds: list[float]) -> No
     figures.setdefault(f"{name} p99", []).append(1e6 * percentile(seconds, 0.99))
 
 
-def rows_of(figure: dict[str, float]) -> list[Row]:
-    """Return the rows of calls."""
-    fast = {"unit": "us", "yardstick": figure["bare p50"], "relative": True}
-    slow = {"unit": "us", "yardstick": figure["bare p99"], "relative": True}
-    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, "relative": True}
+def rows_of(figure: dict[str, float], where: str, how: str = "") -> list[Row]:
+    """Return the rows of calls on one kind of cores."""
+    fast = {"unit": "us", "yardstick": figure["bare p50"], "relative": True, "note": how}
+    slow = {"unit": "us", "yardstick": figure["bare p99"], "relative": True, "note": how}
+    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, "relative": True, "note": how}
+    one = f"one at a time{where}"
     return [
-        Row(name="call, async method, one at a time, p50", value=figure["async p50"], limit=1.25, **fast),
-        Row(name="call, async method, one at a time, p99", value=figure["async p99"], limit=2.0, **slow),
-        Row(name="call, sync method in the pool, one at a time, p50", value=figure["sync p50"], limit=1.7, **fast),
-        Row(name="calls, async method, 64 in flight", value=figure["async rate"], limit=0.40, **rate),
-        Row(name="calls, sync method, 64 in flight", value=figure["sync rate"], limit=0.30, **rate),
+        Row(name=f"call, async method, {one}, p50", value=figure["async p50"], limit=1.25, **fast),
+        Row(name=f"call, async method, {one}, p99", value=figure["async p99"], limit=2.0, **slow),
+        Row(name=f"call, sync method in the pool, {one}, p50", value=figure["sync p50"], limit=1.7, **fast),
+        Row(name=f"calls, async method, 64 in flight{where}", value=figure["async rate"], limit=0.40, **rate),
+        Row(name=f"calls, sync method, 64 in flight{where}", value=figure["sync rate"], limit=0.30, **rate),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from cores import Cores
+from cores import Cores, warm_cores
 from pubsub import BarePubSub, Subscribers
 from rows import AT_LEAST, Row, median
 from subject import BUNDLED, ECHO, DaemonUnderTest
@@ -14,7 +14,14 @@ from ostler import Client
 
 
 def measure(folder: Path, quick: bool) -> list[Row]:
-    """Publish bursts from a manager and count what arrives, in turns with the yardstick."""
+    """Publish bursts from a manager and count what arrives, in turns with the yardstick, on both kinds of cores."""
+    rows = _rows(folder / "events-idle", quick, "")
+    with warm_cores() as how:
+        return rows + _rows(folder / "events-warm", quick, ", warm cores", how)
+
+
+def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
+    folder.mkdir()
     rounds, count = (3, 500) if quick else (9, 2000)
     bare_rates, rates, lost = [], [], 0
     config = BUNDLED + ECHO.format(topic="echo")
@@ -30,10 +37,10 @@ def measure(folder: Path, quick: bool) -> list[Row]:
                 received = subscribers.drain(count, patience=2.0)
                 rates.append(received / (time.perf_counter() - began))
                 lost += count * len(subscribers.sockets) - received
-    name = "events to 8 subscribers" + (f" ({lost} lost)" if lost else "")
+    name = f"events to 8 subscribers{where}" + (f" ({lost} lost)" if lost else "")
     return [
         Row(
-            name=name, value=median(rates), unit="deliveries/s", yardstick=median(bare_rates),
+            name=name, note=how, value=median(rates), unit="deliveries/s", yardstick=median(bare_rates),
             limit=0.6, sense=AT_LEAST, relative=True,
         )
     ]  # fmt: skip

@@ -81,6 +81,7 @@ class Row:
             "ratio": rounded(self.ratio),
             "budget": self.budget,
             "ok": self.ok,
+            **({"note": self.note} if self.note else {}),
         }
 
 

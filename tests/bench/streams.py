@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import zmq
-from cores import Cores
+from cores import Cores, warm_cores
 from rows import AT_LEAST, Row, median
 from subject import BUNDLED, ECHO, DaemonUnderTest
 
@@ -17,9 +17,16 @@ PAYLOAD = b"x" * 64
 
 
 def measure(folder: Path, quick: bool) -> list[Row]:
-    """Read streams of an `async def` and of a `def`, in turns with the yardstick."""
+    """Read streams of an `async def` and of a `def`, in turns with the yardstick, on both kinds of cores."""
+    rows = _rows(folder / "streams-idle", quick, "")
+    with warm_cores() as how:
+        return rows + _rows(folder / "streams-warm", quick, ", warm cores", how)
+
+
+def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
     from ostler import Client
 
+    folder.mkdir()
     rounds, count = (3, 20_000) if quick else (9, 100_000)
     bare_rates: list[float] = []
     rates: dict[str, list[float]] = {"items_async": [], "items_sync": []}
@@ -39,7 +46,8 @@ def measure(folder: Path, quick: bool) -> list[Row]:
     yardstick = median(bare_rates)
     return [
         Row(
-            name=f"items of a stream, {kind}", value=median(rates[method]), unit="items/s", yardstick=yardstick,
+            name=f"items of a stream, {kind}{where}", note=how, value=median(rates[method]), unit="items/s",
+            yardstick=yardstick,
             limit=0.5, sense=AT_LEAST, relative=True,
         )
         for kind, method in (("async method", "items_async"), ("sync method", "items_sync"))

@@ -181,3 +181,13 @@ def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_benc
         assert not bench.server._casts
 
     on_bench(test, max_in_flight_per_peer=4)
+
+
+def test_some_waits_in_vain_are_put_up_with_when_most_are_not():
+    backoff = SpinBackoff(tolerance=8)
+    for turn in range(1000):
+        backoff.learn(came=turn % 5 != 0)
+        assert backoff.left()
+    for _ in range(9):
+        backoff.learn(came=False)
+    assert not backoff.left()
