@@ -26,6 +26,10 @@ SecretText = Annotated[
 SHORTEST = redaction.SHORTEST
 """A secret with fewer characters is hidden where arguments are shown, but not looked for in other texts."""
 
+_SPELT_MOST = 256
+"""Of more secret values in one request only themselves are looked for: twenty spellings of each of thirty thousand would
+hold up the loop for half a second."""
+
 Find = Callable[[Any, list[Any]], None]
 
 
@@ -39,6 +43,10 @@ def holds_secret(kind: Any) -> bool:
 
 def forms_of(values: Iterable[Any]) -> tuple[str, ...]:
     """Return the spellings in which secrets could stand in a text, longest first; those too short are left out."""
+    values = list(values)
+    if len(values) > _SPELT_MOST:
+        plain = {text for value in values if len(text := value if type(value) is str else str(value)) >= SHORTEST}
+        return tuple(sorted(plain, key=len, reverse=True))
     found: set[str] = set()
     for value in values:
         for text in _texts(value):

@@ -179,3 +179,9 @@ def test_everything_in_an_argument_is_found_whatever_it_is_in():
     found = []
     everything(["a", [], ["b", {"k": "c", "n": None}], ("d", {"e"}), 5, True, b"f"], found)
     assert sorted(map(str, found)) == sorted(["a", "b", "c", "d", "e", "5", "b'f'"])
+
+
+def test_of_very_many_secrets_only_they_themselves_are_looked_for() -> None:
+    many = [f"secret-{number:05}" for number in range(30_000)]
+    assert set(forms_of(many)) == set(many)
+    assert set(forms_of(many[:256])) > set(many[:256])
