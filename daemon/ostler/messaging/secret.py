@@ -27,8 +27,8 @@ SHORTEST = redaction.SHORTEST
 """A secret with fewer characters is hidden where arguments are shown, but not looked for in other texts."""
 
 _SPELT_MOST = 256
-"""Of more secret values in one request only themselves are looked for: twenty spellings of each of thirty thousand would
-hold up the loop for half a second."""
+"""Of more secret values in one request only themselves are looked for: twenty spellings of each of thirty thousand
+would hold up the loop for half a second."""
 
 Find = Callable[[Any, list[Any]], None]
 
