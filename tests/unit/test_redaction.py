@@ -6,6 +6,7 @@ import logging
 import shlex
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +181,24 @@ def test_logs_of_any_logger_are_redacted_message_fields_and_traceback(known, for
 
 
 def test_events_are_redacted(known):
-    from ostler.messaging.events.publisher import _redacted
+    from ostler.messaging.events.publisher import holds_secrets, without_secrets
 
-    assert _redacted({"pw": SECRET, "n": 1}, None) == {"pw": "***", "n": 1}
+    packed = msgspec.msgpack.encode({"pw": SECRET, "n": 1})
+    assert holds_secrets(packed, None)
+    assert without_secrets({"pw": SECRET, "n": 1}, None) == {"pw": "***", "n": 1}
+    assert not holds_secrets(msgspec.msgpack.encode({"n": 1}), None)
+
+
+def test_states_drivers_and_what_systemd_is_told_are_redacted(known):
+    from ostler.clock import FakeClock
+    from ostler.service.states import StateKeeper
+    from ostler.systemd.notify import encode
+    from ostler.types import ServiceState
+
+    states = StateKeeper(FakeClock(), lambda: None)
+    states.enter(ServiceState.UP)
+    states.complain("driver d", f"login with {SECRET} failed")
+    assert states.why == "login with *** failed"
+    states.enter(ServiceState.FAILED, f"no {SECRET}")
+    assert states.why == "no ***"
+    assert SECRET.encode() not in encode({"STATUS": f"could not start: {SECRET}"})

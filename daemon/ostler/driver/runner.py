@@ -20,6 +20,7 @@ from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, wake
 from ostler.driver.spec import DriverSpec
 from ostler.errors import DriverError, DriverNotReady, DriverStuck, PluginError, describe
+from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
 
 _log = logging.getLogger(__name__)
@@ -352,7 +353,7 @@ class DriverRunner:
             self._since = self._clock.wall()
         if state is not DriverState.FAILED:
             self._retry_at = 0.0
-        self._state, self._why = state, why
+        self._state, self._why = state, redact(why)
         status = self.status()
         self._inbox.post(lambda: self._changed(status))
         if state is DriverState.READY:

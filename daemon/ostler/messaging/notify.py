@@ -19,6 +19,7 @@ from ostler.clock import Clock
 from ostler.errors import OstlerError, describe
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import encode_value
+from ostler.messaging.events.publisher import holds_secrets, without_secrets
 from ostler.messaging.quiet import QuietLog
 from ostler.types import Json
 
@@ -180,6 +181,9 @@ class Notifications:
         context = context or current_context()
         self._publisher.check_names(topic, event_type)
         packed = encode_value(payload, f"the payload of notification {event_type} of {topic}")
+        if holds_secrets(packed, context):
+            payload = without_secrets(payload, context)
+            packed = encode_value(payload, f"the payload of notification {event_type} of {topic}")
         if to_events:
             self._publisher.publish(topic, event_type, payload, priority=priority, context=context)
         if to_log:

@@ -14,6 +14,7 @@ from ostler.clock import Clock
 from ostler.errors import Conflict, OstlerError, describe
 from ostler.messaging.context import Context, serving
 from ostler.periodic.task import PeriodicTask
+from ostler.redaction import redact
 
 _log = logging.getLogger(__name__)
 _SPILL = 0.05
@@ -238,7 +239,7 @@ class Runs:
         task.last_error = ""
 
     def _skipped(self, task: PeriodicTask, error: OstlerError) -> None:
-        self._failed(task, error, f"skipped: {error}")
+        self._failed(task, error, redact(f"skipped: {error}"))
         self._ended(task, 0.0, 0.0)
 
     def _failed(self, task: PeriodicTask, error: BaseException, text: str) -> None:

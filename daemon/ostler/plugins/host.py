@@ -16,6 +16,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import ConfigurationError, PluginError, Problem, describe, joined
 from ostler.plugins import declared, discovery, hooks
 from ostler.plugins.discovery import Found
+from ostler.redaction import redact
 from ostler.types import PluginState, PluginStatus
 
 _log = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class PluginHost:
         record.why = "" if record.hooks else "it has no hooks"
 
     def _fail(self, record: _Record, error: PluginError) -> None:
-        record.state, record.why = PluginState.FAILED, str(error)
+        record.state, record.why = PluginState.FAILED, redact(str(error))
         record.brings = {}
         if record.plugin is not None and self._host.get_plugin(record.found.name) is record.plugin:
             self._host.unregister(record.plugin)

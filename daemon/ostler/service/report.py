@@ -10,6 +10,7 @@ from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.errors import NotFound, OstlerError, StoreError, describe
 from ostler.messaging import ServiceClient
+from ostler.redaction import SECRETS
 from ostler.service.lifecycle import Service
 from ostler.store import CapabilityRecords, Outage, Report, ServiceRecords, Store
 from ostler.types import Json
@@ -189,7 +190,7 @@ class CapabilityReporter:
             service.states.complain("capabilities", error.message)
             return
         try:
-            backends = {str(name): dict(facts) for name, facts in answer.items()}
+            backends = {str(name): SECRETS.redact_deep(dict(facts)) for name, facts in answer.items()}
         except (AttributeError, TypeError, ValueError):
             what = f"capabilities of service {service.topic} returned no table of backends: {answer!r:.80}"
             service.states.complain("capabilities", what)

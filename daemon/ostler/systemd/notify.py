@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 from ostler.printable import printable
+from ostler.redaction import redact
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def encode(fields: dict[str, object]) -> bytes:
     `systemctl status` would, is escaped. A `STATUS` that is too long for a datagram
     is cut, at a whole character; the other fields are short by nature and never cut.
     """
-    lines = {name: printable(" ".join(str(value).splitlines())) for name, value in fields.items()}
+    lines = {name: printable(" ".join(redact(str(value)).splitlines())) for name, value in fields.items()}
     if "STATUS" in lines:
         others = len(_joined({**lines, "STATUS": ""}))
         lines["STATUS"] = _cut(lines["STATUS"], MAX_DATAGRAM - others)

@@ -184,8 +184,8 @@ class Publisher:
         except (TypeError, ValueError, OverflowError, RecursionError):
             packed = encode_value(payload, f"the payload of event {topic}.{self.host}.{name}")
         context = context or current_context()
-        if SECRETS.in_bytes(packed) or (context is not None and context.secrets and _holds(packed, context.secrets)):
-            packed = encode_value(_redacted(payload, context), f"the payload of event {topic}.{self.host}.{name}")
+        if holds_secrets(packed, context):
+            packed = encode_value(without_secrets(payload, context), f"the payload of event {topic}.{self.host}.{name}")
         if len(packed) > self._limit:
             check_size(packed, self._limit, f"the event {topic}.{self.host}.{name}")
         if context is None and not priority:
@@ -360,11 +360,15 @@ def _tail(context: Context | None, priority: str) -> bytes:
     return encoder.encode(request_id) + encoder.encode(trace) + encoder.encode(priority)
 
 
-def _holds(packed: bytes, secrets: tuple[str, ...]) -> bool:
+def holds_secrets(packed: bytes, context: Context | None) -> bool:
+    """Return whether an encoded payload holds a secret of the process, or of the request in which it happened."""
+    if SECRETS.in_bytes(packed):
+        return True
+    secrets = context.secrets if context is not None else ()
     return any(secret.encode("utf-8", "surrogatepass") in packed for secret in secrets)
 
 
-def _redacted(payload: Json, context: Context | None) -> Any:
+def without_secrets(payload: Json, context: Context | None) -> Any:
     """Return a payload without the secrets of the process, and those of the request in which it happened."""
     import msgspec
 
