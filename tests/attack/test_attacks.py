@@ -1,6 +1,8 @@
-"""Every attack in its strongest form, short: honest users are served as promised in docs/reliability.md.
+"""Every attack in its strongest form, short: honest users are served, and all is as before afterwards.
 
-`make attack` runs them longer, all of them, and shows the figures.
+`make attack` runs them longer, all of them, and judges by the times that docs/reliability.md promises. A test that is run
+beside others on any machine is no place for that: here it counts that nobody waits for many times as long, that there are
+no errors, and that memory, heartbeats and the log keep their bounds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be other users"),
 ]
+SLACK = 10.0
 CASES = [
     pytest.param(
         name, who, id=f"{who}: {name}",
@@ -37,5 +40,5 @@ def bystander() -> Iterator[Daemon]:
 @pytest.mark.parametrize(("name", "who"), CASES)
 def test_honest_users_are_served_while(name: str, who: str, bystander: Daemon) -> None:
     figures = run_attack(name, who, QUICK, bystander)
-    missed = misses(figures, ATTACKS[name])
+    missed = misses(figures, ATTACKS[name], SLACK)
     assert not missed, f"{missed}\n{row(figures)}\n{figures.log[-2000:]}"
