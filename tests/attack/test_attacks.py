@@ -1,8 +1,8 @@
 """Every attack in its strongest form, short: honest users are served, and all is as before afterwards.
 
-`make attack` runs them longer, all of them, and judges by the times that docs/reliability.md promises. A test that is run
-beside others on any machine is no place for that: here it counts that nobody waits for many times as long, that there are
-no errors, and that memory, heartbeats and the log keep their bounds.
+`make attack` runs them longer, all of them, and judges by the times that docs/reliability.md promises. A test that is
+run beside others on any machine is no place for that: here it counts that nobody waits for many times as long, that
+there are no errors, and that memory, heartbeats and the log keep their bounds.
 """
 
 from __future__ import annotations
