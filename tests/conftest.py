@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from ostler.redaction import SECRETS
+
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE = 1 << 1
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -23,6 +25,12 @@ def pytest_configure() -> None:
     settings.register_profile("ci", derandomize=True)
     if os.environ.get("CI"):
         settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests() -> None:
+    """Have the process know no secret that another test has read: they are taken out of whatever it says."""
+    SECRETS.__init__()  # the one object of the process, which modules have by name
 
 
 @pytest.fixture

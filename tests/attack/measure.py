@@ -259,7 +259,7 @@ def misses(figures: Figures, attack: Attack, slack: float = 1.0) -> list[str]:
         ("peak", figures.peak.memory - figures.before.memory, attack.peak),
         ("kept afterwards", figures.after.memory - figures.before.memory, MEMORY_KEPT),
     ):
-        if size > limit:
+        if size > limit * min(slack, 2.0):
             found.append(f"memory, {what}: {size:.0f} MiB more, above {limit:.0f}")
     if figures.errors:
         found.append(f"{len(figures.errors)} errors, such as {figures.errors[0]}")

@@ -210,7 +210,7 @@ def test_a_runtime_directory_that_cannot_be_made_is_one_line(make_daemon) -> Non
     daemon = make_daemon(ECHO)
     (daemon.root / "run").write_text("a file")
     why = refused(daemon)
-    assert f"{daemon.root}/run, cannot be made: File exists" in why
+    assert f"{daemon.root}/run, cannot be made: Not a directory" in why
     assert "--root" in why
 
 

@@ -89,10 +89,13 @@ def _everything_of(items: Iterable[Any], into: list[Any]) -> None:
 def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
     """Return the error without these secrets and the process's in its texts and facts; itself when there are none."""
     message, hint = _hidden(error.message, secrets), _hidden(error.hint, secrets)
-    facts = {
-        _hidden(name, secrets): plain(redaction.SECRETS.redact_deep(mask_deep(value, secrets)))
-        for name, value in error.facts.items()
-    }
+    try:
+        facts = {
+            _hidden(name, secrets): plain(redaction.SECRETS.redact_deep(mask_deep(value, secrets)))
+            for name, value in error.facts.items()
+        }
+    except Exception:  # noqa: BLE001 - a plugin may have put anything there: what goes round, or raises when it is shown
+        facts = {}
     if (message, hint, facts) == (error.message, error.hint, error.facts):
         return error
     # Its class may have a constructor of its own; what every error has is what is changed.

@@ -27,6 +27,7 @@ from ostler.messaging.envelope import (
     encode_request,
 )
 from ostler.messaging.secret import SecretText
+from ostler.redaction import SECRETS
 
 
 class Odd(enum.Enum):
@@ -212,6 +213,17 @@ def test_what_a_cast_returns_or_raises_is_nobodys(on_bench, method, what):
     async def test(bench):
         bench.add("shop", Shop())
         assert type(await end_of(bench, method, what, CAST)) is Accepted
+
+    on_bench(test)
+
+
+@EACH
+@pytest.mark.parametrize("flags", [0, CAST])
+def test_where_there_are_secrets_what_cannot_be_told_has_one_end_as_well(on_bench, what, flags):
+    async def test(bench):
+        SECRETS.add("a-secret-value")
+        bench.add("shop", Shop())
+        assert type(await end_of(bench, "later_facts", what, flags)) is (Accepted if flags else Failure)
 
     on_bench(test)
 
