@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -59,19 +61,21 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, opening):
             open_it(str(tmp_path / name), *directories)
 
 
-def test_an_image_that_the_daemon_may_not_read_is_refused(image):
-    image.chmod(0)
-    as_root = os.geteuid() == 0
-    if as_root:
-        os.seteuid(65534)
-    try:
-        image.parent.stat()
-        said = refusal(image)
-    except PermissionError:
-        pytest.skip("another user cannot enter the folder of the test")
-    finally:
+def test_an_image_that_the_daemon_may_not_read_is_refused():
+    # Not below the folder of the test, which another user than root cannot enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        image = Path(folder, "image")
+        image.write_bytes(bytes(512))
+        image.chmod(0)
+        as_root = os.geteuid() == 0
         if as_root:
-            os.seteuid(0)
+            os.seteuid(65534)
+        try:
+            said = refusal(image)
+        finally:
+            if as_root:
+                os.seteuid(0)
     assert "Permission denied" in said
 
 
