@@ -56,7 +56,7 @@ class Fits:
             for part in written["of"]:
                 yield from self._misfits(read, part, where)
         elif read["kind"] == "union":
-            if all(self.misfits(part, written, where) for part in read["of"]):
+            if all(self.misfits(part, written, where) for part in self._parts_for(read["of"], written)):
                 yield f"{where} may be {_name(written)}"
         else:
             one, other = self._reader.get(read.get("ref", ""), read), self._writer.get(written.get("ref", ""), written)
@@ -64,6 +64,17 @@ class Fits:
                 yield from self._same_kind(one, other, where)
             else:
                 yield from self._other_kind(one, other, where)
+
+    def _parts_for(self, parts: list[Any], written: Any) -> list[Any]:
+        """Return the parts of a union that may take what is written.
+
+        A whole number is not taken for a `float` where the union names some whole numbers: `1 | 2 | float` reads no 3.
+        """
+        forms = [_form(part) for part in parts]
+        of_ints = any(form["kind"] == "enum" and any(type(value) is int for value in form["values"]) for form in forms)
+        if written["kind"] not in ("int", "enum") or not of_ints:
+            return parts
+        return [part for part, form in zip(parts, forms, strict=True) if form["kind"] != "float"]
 
     def _other_kind(self, read: Any, written: Any, where: str) -> Iterator[str]:
         kinds = (read["kind"], written["kind"])

@@ -101,3 +101,11 @@ def test_a_shape_is_plain_data(kind):
     shapes = Shapes()
     whole = [shapes.of(kind), shapes.types]
     assert msgspec.json.decode(msgspec.json.encode(whole)) == whole
+
+
+def test_a_whole_number_is_no_float_where_the_union_names_some_whole_numbers():
+    one, other = Shapes(), Shapes()
+    reader, writer = one.of(Union[float, Literal[1, 2]]), other.of(int)  # noqa: UP007 - as the others here
+    assert Fits(one.types, other.types, complete=True).misfits(reader, writer, "it")
+    assert not Fits(one.types, other.types, complete=True).misfits(reader, other.of(Literal[2]), "it")
+    assert not Fits(one.types, other.types, complete=True).misfits(one.of(float | str), writer, "it")
