@@ -50,7 +50,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, sendable, text_of
-from ostler.redaction import redact
+from ostler.redaction import SECRETS, redact
 
 WELL = 0
 FAILED = 1
@@ -385,19 +385,21 @@ def _tree(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:
 
 
 _MARGIN = 4096
+_WHOLE = 2**31
+"""Characters that no text of an error has: it is cut where no secret is cut in two."""
 
 
 def describe(error: BaseException) -> str:
     """Return one line for any error, not too long: its sentence for ours, `Type: text` for others."""
     if isinstance(error, OstlerError):
         return sendable(_cut_redacted(str(error)))
-    text = _cut_redacted(text_of(error, WHY_LIMIT + _MARGIN))
+    text = _cut_redacted(text_of(error, _WHOLE))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _cut_redacted(text: str) -> str:
     """Return a text without secrets, and then not too long: what is cut in two is not found any more."""
-    return cut(redact(text if len(text) <= WHY_LIMIT + _MARGIN else text[: WHY_LIMIT + _MARGIN]), WHY_LIMIT)
+    return cut(redact(cut(text, WHY_LIMIT + _MARGIN, SECRETS.forms)), WHY_LIMIT)
 
 
 def joined(parts: Iterable[object]) -> str:

@@ -161,6 +161,9 @@ def test_describe_cuts_after_it_has_redacted(known):
 
     for error in (DriverError(f"no {SECRET}", hint=f"see {SECRET}"), ValueError(f"401 for {SECRET}")):
         assert SECRET not in describe(error)
+    for before in range(6080, 6100):  # where a long text is cut before it is looked through
+        shrinks = (SECRET * 400)[:before] + SECRET + "y" * 10_000
+        assert SECRET[:6] not in describe(ValueError(shrinks)).replace(SECRET, "")
     long = "x" * 1995 + SECRET + "y" * 10_000
     assert SECRET[:5] not in describe(ValueError(long))
 
