@@ -255,25 +255,3 @@ _EVENTS = (
 )
 
 ATTACKS = {attack.name: attack for attack in (*_PROTOCOL, *_CALLS, *_MESSAGES, *_STREAMS, *_EVENTS)}
-
-_INTERPRETER = "threads of the pool hold the interpreter, for which the loop waits up to 5 ms at each turn"
-_REFUSALS = "connections that are cut come back 10,000 times a second, and each refusal takes the loop's time"
-OPEN: dict[str, str] = {
-    "one-byte frames": _REFUSALS,
-    "empty frames": _REFUSALS,
-    "messages of two frames": _REFUSALS,
-    "unread answers of 8 MB": f"{_INTERPRETER}; the loop copies each answer into a frame and into what waits",
-    "read answers of 8 MB": f"{_INTERPRETER}; the loop copies each answer into a frame and into what waits",
-    "unread def streams, one-byte items": _INTERPRETER,
-    "read def streams, one-byte items": _INTERPRETER,
-    "unread def streams, 100 kB items": _INTERPRETER,
-    "describe with schemas": "a description is made for each request, in threads that hold the interpreter",
-    "status": "what follows the read of the database is no part of its caller's turn",
-    "service_list": "what follows the read of the database is no part of its caller's turn",
-    "wide relays": "every value of the secret argument of `relay` is looked through on the loop",
-    "relays of 30,000 texts": "the spellings of every text in the secret argument of `relay` are made on the loop",
-    "questions for last events": "an answer is made whole, whatever the budget of the turn",
-    "questions, answers not read": "an answer is made whole, whatever the budget of the turn and what waits already",
-    "big events that nobody reads": "an event is copied for each of 600 subscribers in one turn of the loop",
-}
-"""Attacks that do not hold yet, or not on every machine, and why; their tests may fail."""

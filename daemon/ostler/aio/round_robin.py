@@ -81,22 +81,42 @@ class DeficitRoundRobin:
 
     def work(self, flow: Flow) -> bool:
         """Have a flow work now, or when it is its turn; return whether it waits for that."""
-        if flow in self._waiting:
-            return True
         began = monotonic()
+        if not self.may_work(flow, began):
+            return True
+        more = self._run(flow, began + SLICE)
+        ended = monotonic()
+        if more:
+            self._queue(flow)
+        self.worked(flow, began, ended)
+        return more
+
+    def may_work(self, flow: Flow, now: float) -> bool:
+        """Return whether it is a flow's turn; if not, it is queued for one.
+
+        For what has to work elsewhere than in `Flow.run`, such as a step of a task. It is told to `worked`.
+
+        Args:
+            flow: Who wants to work.
+            now: The time.
+        """
+        if flow in self._waiting:
+            return False
         rank = flow.rank
-        if began - self._ended > _GAP:
+        if now - self._ended > _GAP:
             self._spent[FIRST] = self._spent[NORMAL] = 0.0
         if self._ranks[rank] or self._spent[rank] > TURN or (rank and self._ranks[FIRST]):
             self._queue(flow)
-            return True
-        more = self._run(flow, began + SLICE)
-        self._ended = ended = monotonic()
-        self._spent[rank] += ended - began
-        if more:
-            self._queue(flow)
-            self._ranks[rank][flow.account].deficit -= ended - began
-        return more
+            return False
+        return True
+
+    def worked(self, flow: Flow, began: float, ended: float) -> None:
+        """Charge a flow for work outside of a turn, from and until these moments."""
+        self._ended = ended
+        self._spent[flow.rank] += ended - began
+        account = self._ranks[flow.rank].get(flow.account)
+        if account is not None:
+            account.deficit = max(account.deficit - (ended - began), -_MAX_DEBT)
 
     def queue(self, flow: Flow) -> None:
         """Have a flow work when it is its turn, and not before."""

@@ -69,6 +69,18 @@ class MemoryAccount:
         if not self.users and self.held <= 0:
             self._accounts.forget(self)
 
+    def room_for(self, data: bytes | bytearray) -> bool:
+        """Return whether these bytes may be held for it, which costs nothing when others hold them anyhow."""
+        return self._accounts.shared.is_held(data) or self.room(len(data))
+
+    def hold(self, data: bytes | bytearray) -> None:
+        """Charge for bytes that others may hold as well, such as an event: all that hold them are charged once."""
+        self._accounts.shared.hold(data, self)
+
+    def let_go(self, data: bytes | bytearray) -> None:
+        """Take back a charge for `hold`."""
+        self._accounts.shared.let_go(data, self)
+
     def full(self, what: str) -> Busy:
         """Return the refusal of something for which there is no room, and count it."""
         self._accounts.refused += 1
@@ -79,6 +91,39 @@ class MemoryAccount:
             retry_after=1.0,
             limit="max_memory",
         )
+
+
+class _SharedBytes:
+    """Which accounts hold the same bytes; the one that has held them longest is charged for all."""
+
+    def __init__(self) -> None:
+        self._holders: dict[int, dict[MemoryAccount, int]] = {}
+
+    def is_held(self, data: bytes | bytearray) -> bool:
+        return id(data) in self._holders
+
+    def hold(self, data: bytes | bytearray, account: MemoryAccount) -> None:
+        holders = self._holders.get(id(data))  # no other object has its number while somebody holds it
+        if holders is None:
+            self._holders[id(data)] = {account: 1}
+            account.add(len(data))
+        else:
+            holders[account] = holders.get(account, 0) + 1
+
+    def let_go(self, data: bytes | bytearray, account: MemoryAccount) -> None:
+        holders = self._holders[id(data)]
+        holders[account] -= 1
+        if holders[account]:
+            return
+        charged = next(iter(holders))
+        del holders[account]
+        if not holders:
+            del self._holders[id(data)]
+        if charged is account:
+            for heir in holders:
+                heir.add(len(data))
+                break
+            account.release(len(data))
 
 
 class MemoryAccounts:
@@ -102,6 +147,7 @@ class MemoryAccounts:
         """The most bytes since much was given back."""
         self.refused = 0
         """How often something was refused for want of room."""
+        self.shared = _SharedBytes()
         self._accounts: dict[Hashable, MemoryAccount] = {}
         self._on_much = on_much
         self._on_freed = on_freed

@@ -1,8 +1,10 @@
 import asyncio
 import contextvars
+import time
 
 import pytest
 
+from ostler.aio.round_robin import NORMAL, DeficitRoundRobin
 from ostler.messaging.rpc import eager
 
 variable = contextvars.ContextVar("variable", default="outside")
@@ -200,5 +202,80 @@ def test_inside_another_task_it_is_an_ordinary_task():
         assert isinstance(started, asyncio.Task)
         assert ran == []
         assert await end == (7, None)
+
+    asyncio.run(test())
+
+
+class InTurns(Owner):
+    """An owner whose work waits for its turn."""
+
+    takes_turns = True
+    account = "caller"
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+def test_tasks_that_wake_up_together_share_the_loop_with_everything_else(takes_turns):
+    """A hundred that wait for the same go on one after the other, as their caller's turns come."""
+
+    async def test():
+        loop, turns = asyncio.get_running_loop(), DeficitRoundRobin()
+        opened, ended, most_at_once = asyncio.Event(), [], 0
+
+        async def work():
+            await opened.wait()
+            until = time.monotonic() + 0.0004
+            while time.monotonic() < until:
+                pass
+            ended.append(None)
+
+        class Mine(InTurns):
+            pass
+
+        Mine.takes_turns = takes_turns
+        for _ in range(100):
+            eager.start(work(), loop, Mine(lambda result, error: None), turns)
+        await asyncio.sleep(0)
+        opened.set()
+        while len(ended) < 100:
+            before = len(ended)
+            await asyncio.sleep(0)
+            most_at_once = max(most_at_once, len(ended) - before)
+        return most_at_once
+
+    most_at_once = asyncio.run(test())
+    assert (most_at_once < 30) is takes_turns
+
+
+def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_ends_and_leaves_nothing_behind():
+    async def test():
+        loop, turns = asyncio.get_running_loop(), DeficitRoundRobin()
+        opened, ends = asyncio.Event(), []
+
+        class Hog:
+            account, rank = "hog", NORMAL
+
+            def run(self, until):
+                return not ends
+
+        async def work():
+            await opened.wait()
+            raise AssertionError("it was cancelled before")
+
+        task = eager.start(work(), loop, InTurns(lambda result, error: ends.append(error)), turns)
+        await asyncio.sleep(0)
+        turns.queue(Hog())
+        opened.set()
+        for _ in range(100):
+            await asyncio.sleep(0)
+            if task.get_coro()._turn is not None:
+                break
+        task.cancel()
+        async with asyncio.timeout(5):
+            while not task.done():
+                await asyncio.sleep(0)
+        assert isinstance(ends[0], asyncio.CancelledError)
+        async with asyncio.timeout(5):
+            while len(turns):
+                await asyncio.sleep(0)
 
     asyncio.run(test())

@@ -70,3 +70,28 @@ def test_when_much_was_held_and_is_not_any_more_somebody_is_told(held, calls):
     for _ in range(held // MIB):
         mine.release(MIB)
     assert told == calls
+
+
+def test_bytes_that_several_hold_are_charged_once_and_to_one_who_holds_them_still():
+    accounts = MemoryAccounts()
+    first, second = account(accounts, 1), account(accounts, 2)
+    event = bytes(MIB)
+    first.hold(event)
+    second.hold(event)
+    second.hold(event)
+    assert (first.held, second.held, accounts.held) == (MIB, 0, MIB)
+    first.let_go(event)
+    assert (first.held, second.held, accounts.held) == (0, MIB, MIB)
+    second.let_go(event)
+    assert accounts.held == MIB
+    second.let_go(event)
+    assert (second.held, accounts.held) == (0, 0)
+
+
+def test_what_others_hold_anyhow_needs_no_room():
+    accounts = MemoryAccounts(4 * MIB)
+    first, second = account(accounts, 1), account(accounts, 2)
+    event, another = bytes(3 * MIB), bytes(3 * MIB)
+    first.hold(event)
+    assert second.room_for(event)
+    assert not second.room_for(another)

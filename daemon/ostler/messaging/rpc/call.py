@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.errors import CallCancelled, OstlerError
 from ostler.messaging.context import Context, Progress, enter
-from ostler.messaging.envelope import Request
-from ostler.types import LOCAL_PEER, Peer
+from ostler.messaging.envelope import STREAM, Request
+from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.endpoint import Endpoint, Method
@@ -98,6 +98,12 @@ class Call:
             return peer.account
         origin = self.origin
         return peer.account if origin is LOCAL_PEER else (peer.account, origin.account)
+
+    @property
+    def takes_turns(self) -> bool:
+        """See `eager.Owner`; a stream takes its turns item by item."""
+        served_first = self.peer is LOCAL_PEER or self.context.role is Role.ADMIN
+        return not served_first and not self.request.flags & STREAM
 
     @property
     def where(self) -> str:

@@ -21,6 +21,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endings import Endings, hidden
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.in_flight import InFlight
+from ostler.messaging.rpc.large_results import LARGE, LargeResults
 from ostler.messaging.rpc.refusals import late, not_permitted, not_relayed, stranger, undecided
 from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.rpc.thread_replies import ThreadReplies
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 _SECRETS_IN_FLIGHT = 2000
 """Spellings of the secrets of one request that are looked for in texts that belong to no request; of more, none."""
-_LARGE_RESULT = 1024 * 1024
-"""Bytes of a result above which its thread waits until the loop has taken it."""
 _TAKEN_WITHIN = 10.0
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
@@ -89,6 +88,7 @@ class Dispatcher(Topics):
         self._inbox = inbox
         self._under_way = InFlight()
         self._in_threads = 0
+        self._large = LargeResults()
         self._sweeper = Sweeper(clock, self._sweep)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -326,7 +326,7 @@ class Dispatcher(Topics):
     def _begin_async(self, call: Call, work: Any) -> None:
         call.begun = True
         call.at_end = self._async_ended
-        task = eager.start(work, self._loop or self._find_loop(), call)
+        task = eager.start(work, self._loop or self._find_loop(), call, self._turns)
         if task is not None:
             call.task = task
             self._register(call)
@@ -345,10 +345,10 @@ class Dispatcher(Topics):
             began = monotonic()
             result = method.call(call.context, *values, **named)
             method.stats.ran(monotonic() - began)
-            return None if call.settled else call.pack(result)
+            return None if call.settled else self._large.pack(call, result)
 
         def done(packed: bytes | None, error: BaseException | None) -> None:
-            small = packed is None or len(packed) <= _LARGE_RESULT
+            small = packed is None or len(packed) <= LARGE
             if expected and packed is not None and small and self.thread_replies.send(call, packed):
                 return
             if packed is None or small:

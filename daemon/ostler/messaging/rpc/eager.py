@@ -4,6 +4,9 @@ A task costs an allocation and one more turn of the loop for each call. So the f
 decoded the request; only a coroutine that then waits for something gets a task, which takes over where it stands. Code
 that asks for the current task in that first step (`asyncio.timeout` and `TaskGroup` do) is given a stand-in, which
 becomes that task.
+
+What follows is work for the same caller as what was before: a task of a caller who is not served before others goes on
+when it is the turn of that caller, however many of its requests wake up at once.
 """
 
 from __future__ import annotations
@@ -11,14 +14,30 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
+
+from ostler.aio.round_robin import NORMAL, DeficitRoundRobin
+
+_STEP = 0.0002
+"""Seconds that a step of a task is taken to cost until it has been measured."""
 
 Ended = Callable[[Any, "BaseException | None"], None]
 
 
 class Owner(Protocol):
     """Whose work it is."""
+
+    @property
+    def account(self) -> Hashable:
+        """Who is charged for it."""
+        ...
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether what follows the first step waits for the turn of its account."""
+        ...
 
     def enter(self) -> None:
         """Set the context variables of the work, which are its own from then on."""
@@ -37,6 +56,7 @@ def start(
     work: Coroutine[Any, Any, Any],
     loop: asyncio.AbstractEventLoop,
     owner: Owner,
+    turns: DeficitRoundRobin | None = None,
 ) -> asyncio.Task[Any] | None:
     """Run the first step; return the task that runs the rest, None when there is none.
 
@@ -44,6 +64,7 @@ def start(
         work: A coroutine that has not begun.
         loop: The running loop.
         owner: Told when the work has ended: before the return when the first step was all.
+        turns: Who says when the task may go on; None for at once.
     """
     context = contextvars.copy_context()
     stand_in = _StandIn(loop)
@@ -51,7 +72,7 @@ def start(
         _enter_task(loop, stand_in)  # type: ignore[arg-type]  # it acts as the task that it becomes
     except RuntimeError:  # somebody's task runs already, and asks us
         context.run(owner.enter)
-        return _rest(work, None, loop, context, owner)
+        return _rest(work, None, loop, context, owner, turns)
     result, fault = None, None
     try:
         waits_for = context.run(_first_step, work, owner.enter)
@@ -61,7 +82,7 @@ def start(
         fault = error
     else:
         _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
-        task = _rest(work, _Waiting(waits_for), loop, context, owner)
+        task = _rest(work, _Waiting(waits_for), loop, context, owner, turns)
         stand_in.become(task)
         return task
     _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
@@ -84,8 +105,12 @@ def _rest(
     loop: asyncio.AbstractEventLoop,
     context: contextvars.Context,
     owner: Owner,
+    turns: DeficitRoundRobin | None,
 ) -> asyncio.Task[Any]:
-    rest = _Rest(work, waiting, owner.work_ended)
+    if turns is None or not owner.takes_turns:
+        rest = _Rest(work, waiting, owner.work_ended)
+    else:
+        rest = _RestInTurns(work, waiting, owner, turns)
     return _LateCancelTask(rest, loop=loop, name=owner.task_name(), context=context)
 
 
@@ -152,6 +177,47 @@ class _Rest(Coroutine[Any, Any, Any]):
         except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
             self._ended(None, error)
         raise StopIteration
+
+
+class _RestInTurns(_Rest):
+    """The rest of a coroutine that works when it is the turn of its account: a `Flow` of steps."""
+
+    rank = NORMAL
+
+    def __init__(
+        self, work: Coroutine[Any, Any, Any], waiting: _Waiting | None, owner: Owner, turns: DeficitRoundRobin
+    ) -> None:
+        super().__init__(work, waiting, owner.work_ended)
+        self.account = owner.account
+        self._turns = turns
+        self._turn: asyncio.Future[None] | None = None
+
+    def send(self, value: Any) -> Any:
+        if self._waiting is not None:
+            return super().send(value)
+        began = monotonic()
+        if self._turn is not None:
+            self._turn = None
+        elif not self._turns.may_work(self, began):
+            self.begun = True
+            self._turn = asyncio.get_running_loop().create_future()
+            return next(self._turn.__await__())
+        try:
+            return super().send(value)
+        finally:
+            self._turns.worked(self, began, monotonic())
+
+    def throw(self, *error: Any) -> Any:
+        self._turn = None
+        self._turns.remove(self)
+        return super().throw(*error)
+
+    def run(self, _until: float) -> bool:
+        """Let the task go on; see `Flow`."""
+        if self._turn is not None and not self._turn.done():
+            self._turns.charge(_STEP)
+            self._turn.set_result(None)
+        return False
 
 
 class _StandIn:

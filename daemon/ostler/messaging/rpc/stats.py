@@ -14,7 +14,7 @@ class MethodStats:
     Times go into buckets that grow by the factor 2^(1/4), from a microsecond to twelve days.
     """
 
-    __slots__ = ("buckets", "errors", "in_flight", "refused", "requests", "seconds", "usual")
+    __slots__ = ("buckets", "errors", "in_flight", "large_results", "refused", "requests", "seconds", "usual")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -23,6 +23,8 @@ class MethodStats:
         self.in_flight = 0
         self.seconds = 0.0
         self.usual = 1.0
+        self.large_results = False
+        """Whether the last result of a `def` was large. Written by its thread."""
         self.buckets: dict[int, int] = {}
 
     def ran(self, seconds: float) -> None:

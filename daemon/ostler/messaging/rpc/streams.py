@@ -156,6 +156,8 @@ class Stream:
 
     def __init__(self, call: Call, generator: Any, desk: Desk, closed: Callable[[Call], None]) -> None:
         self.call = call
+        self.account: Hashable = call.peer.account
+        self.rank = FIRST if call.context.role is Role.ADMIN else NORMAL
         self._generator = generator
         self._desk = desk
         self._closed = closed
@@ -174,6 +176,10 @@ class Stream:
 
     def begin(self) -> None:
         """Begin to make items."""
+        raise NotImplementedError
+
+    def run(self, until: float) -> bool:
+        """Work in a turn of the caller's account; see `Flow`."""
         raise NotImplementedError
 
     def grant(self, items: int) -> None:
@@ -214,6 +220,7 @@ class Stream:
 
     def _forget(self) -> None:
         """Let go of the stream, which has ended. On the loop."""
+        self._desk.turns.remove(self)
         self._congested = False
         if self._retry is not None:
             self._retry.cancel()
@@ -232,11 +239,24 @@ class Stream:
         ready = self._ready
         if not ready:
             return
-        items = [ready.popleft() for _ in range(len(ready))]
+        take = ready.popleft
+        items = [take() for _ in range(len(ready))]
+        size = sum(map(len, items))
         self._flushed += len(items)
-        self._bytes_flushed += sum(map(len, items))
+        self._bytes_flushed += size
         if self.call.settled:
             return
+        if size <= _FRAME:
+            for begin in range(0, len(items), self._batch):
+                part = items[begin : begin + self._batch]
+                self._send(part, sum(map(len, part)))
+        else:
+            self._send_large(items)
+        self._look()
+        self._expect(self.call.request.timeout)
+
+    def _send_large(self, items: list[bytes]) -> None:
+        """Send items that are too many bytes for one message."""
         begin = size = 0
         for end, item in enumerate(items):
             if end > begin and (end - begin >= self._batch or size + len(item) > _FRAME):
@@ -244,8 +264,6 @@ class Stream:
                 begin, size = end, 0
             size += len(item)
         self._send(items[begin:], size)
-        self._look()
-        self._expect(self.call.request.timeout)
 
     def _send(self, items: list[bytes], size: int) -> None:
         first, self._sent = self._sent, self._sent + len(items)
@@ -272,8 +290,6 @@ class LoopStream(Stream):
         self._waits: asyncio.Future[None] | None = None
         self._my_turn: asyncio.Future[None] | None = None
         self._until = 0.0
-        self.account = self.call.peer.account
-        self.rank = FIRST if self.call.context.role is Role.ADMIN else NORMAL
         self._desk.begin_async(self.call, self._run())
 
     def grant(self, items: int) -> None:
@@ -290,13 +306,15 @@ class LoopStream(Stream):
                 await self._credit()
             self._until = monotonic() + SLICE
             async for item in self._generator:
-                ready.append(packed := self._pack(item))
+                ready.append(self._pack(item))
+                del item  # neither this nor what was made of it is kept while the stream waits
+                large = len(ready[-1]) > _FRAME
                 if call.context.cancelled:
                     break
                 if monotonic() >= self._until:
                     self._flush()
                     await self._turn()
-                elif len(ready) >= self._batch or len(packed) > _FRAME:
+                elif large or len(ready) >= self._batch:
                     self._flush()
                 elif not self._posted:
                     self._posted = True
@@ -307,7 +325,6 @@ class LoopStream(Stream):
             try:
                 await self._generator.aclose()
             finally:
-                self._desk.turns.remove(self)
                 self._flush()
                 self._forget()
 
@@ -398,7 +415,15 @@ class ThreadStream(Stream):
 
     def _due(self) -> None:
         self._posted = False  # before the rest: what is made from now on asks again
+        self._desk.turns.work(self)
+
+    def run(self, _until: float) -> bool:
+        """Send what the thread has made, which is bounded, and go on; see `Flow`."""
         self._flush()
+        if not self._running and not self._over:
+            self._expect(None)
+            self._go_on()
+        return False
 
     def _made_some(self, ended: bool | None, error: BaseException | None) -> None:
         """Take note that the generator stands. In the pool."""
@@ -406,12 +431,11 @@ class ThreadStream(Stream):
 
     def _stands(self, ended: bool, error: BaseException | None) -> None:
         self._running = False
-        self._flush()
         if ended or error is not None:
+            self._flush()
             self._end(error)
         else:
-            self._expect(None)
-            self._go_on()
+            self._desk.turns.work(self)
 
     def _go_on(self) -> None:
         """Have the pool make more items, or close the generator, if there is something to do."""

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ostler.messaging.zmtp.send_queue import SendQueue
+
 if TYPE_CHECKING:
     from ostler.messaging.memory_accounts import MemoryAccount
 
@@ -18,7 +20,7 @@ _log = logging.getLogger(__name__)
 CHUNK = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
 _STUCK = 4 * 1024 * 1024
-"""Bytes that may wait for one who takes nothing, and bytes that are sent at once."""
+"""Bytes that may wait for one who takes nothing."""
 CONGESTED = 1024 * 1024
 """Bytes that wait, above which nothing more is made for one who does not read."""
 _PATIENCE = 2.0
@@ -67,13 +69,12 @@ class Channel:
         self._on_drained = on_drained
         self._view = shared.view
         self._loop = asyncio.get_running_loop()
-        self._waiting = bytearray()
+        self._waiting = SendQueue(memory)
         self._moved_at = 0.0
         self._held: list[bytes] | None = None
         self._closed = False
         self._sending = threading.Lock()
         self._later: deque[bytes] = deque()
-        self._memory = memory
         self._on_readable = on_readable or self._readable
         self._paused = False
         self._hangup: select.poll | None = None
@@ -92,12 +93,12 @@ class Channel:
     @property
     def unsent(self) -> int:
         """How many bytes wait because the other side does not read."""
-        return len(self._waiting)
+        return self._waiting.unsent
 
     @property
     def stuck(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
-        return len(self._waiting) > _STUCK and self._loop.time() - self._moved_at > _PATIENCE
+        return self._waiting.unsent > _STUCK and self._loop.time() - self._moved_at > _PATIENCE
 
     def write(self, data: bytes) -> None:
         """Send, as far as that goes now; the rest waits."""
@@ -111,6 +112,14 @@ class Channel:
                 self._put(data)
             finally:
                 self._sending.release()
+
+    def write_large(self, head: bytes, body: bytes) -> None:
+        """Send a large message, in two parts that are not put together, after what is held."""
+        held, self._held = self._held, None
+        self.write(b"".join((*held, head)) if held else head)
+        self.write(body)
+        if held is not None:
+            self._held = []
 
     def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
         """Send at once, if nothing waits to go out before; what does not fit goes to the loop. Any other thread.
@@ -167,7 +176,7 @@ class Channel:
 
     def _put(self, data: bytes) -> None:
         if self._waiting:
-            self._keep(data)
+            self._waiting.append(data)
         elif not self._closed:
             self._send(data)
 
@@ -200,8 +209,7 @@ class Channel:
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())
-            self._release(len(self._waiting))
-            self._waiting = bytearray()
+            self._waiting.clear()
         # Not while a thread sends: another connection might get the number of the descriptor.
         self._send_later()
 
@@ -266,7 +274,7 @@ class Channel:
             return
         if sent < len(data):
             try:
-                self._keep(memoryview(data)[sent:])
+                self._waiting.append(memoryview(data)[sent:])
             except MemoryError:
                 # Not at once: whoever writes has more to do with this connection.
                 self._loop.call_soon(self._out_of_memory)
@@ -274,27 +282,15 @@ class Channel:
             self._moved_at = self._loop.time()
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
-    def _keep(self, data: bytes | memoryview) -> None:
-        self._waiting += data
-        if self._memory is not None:
-            self._memory.add(len(data))
-
-    def _release(self, size: int) -> None:
-        if self._memory is not None:
-            self._memory.release(size)
-
     def _writable(self) -> None:
         try:
-            sent = self._socket.send(memoryview(self._waiting)[:_STUCK])
+            self._waiting.send(self._socket)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            sent = len(self._waiting)
+            self._waiting.clear()
         self._moved_at = self._loop.time()
-        del self._waiting[:sent]
-        self._release(sent)
         if not self._waiting:
-            self._waiting = bytearray()  # a bytearray keeps the room that it once had
             self._loop.remove_writer(self._socket.fileno())
             if self._on_drained is not None:
                 self._on_drained()

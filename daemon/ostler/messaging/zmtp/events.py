@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from ostler.aio.round_robin import TURN
 from ostler.clock import Clock
 from ostler.messaging.transport import CONTROL_PREFIX, EVERYBODY, Limits, OnGarbage, ignore_garbage
 from ostler.messaging.zmtp.listener import Client, Listener
@@ -27,6 +28,8 @@ _PREFIX_COST = 400
 """Bytes that a subscription takes beside its own."""
 _BATCH = 32 * 1024
 """Bytes that are sent together at most: so a burst is on its way before it has ended."""
+_UNSENT_MOST = 256 * 1024
+"""Bytes that wait for a subscriber, above which its questions are left where they are."""
 _QUEUE_BYTES = 16 * 1024 * 1024
 """Bytes that may wait for one subscriber, whatever the number of events."""
 
@@ -44,46 +47,82 @@ class Subscriber(Client):
         self._queue: deque[tuple[bytes, int]] = deque()
         self._queued = 0
         self._bytes = 0
+        self._turns = listener.shares.turns
         super().__init__(listener, connected, number, peer)
 
     def deliver(self, data: bytes, count: int) -> None:
         """Send so many messages; what does not fit into the queue of one that does not read is lost to it."""
         if not self._queue and not self.channel.waiting:
             self.channel.write(data)
-        elif self._queued + count > self._limit or self._bytes + len(data) > _QUEUE_BYTES or not self._room(data):
-            self.lost += count
         else:
-            self._queue.append((data, count))
-            self._queued += count
-            self._bytes += len(data)
-            self.memory.add(len(data))
+            self._put(data, count)
 
-    def _room(self, data: bytes) -> bool:
-        return self.memory.room(len(data))
+    def deliver_own(self, data: bytes, count: int) -> None:
+        """Deliver what was made for this subscriber alone, so that nobody shares the memory that it takes."""
+        if self.memory.room(len(data)):
+            self.deliver(data, count)
+        else:
+            self.lost += count
+
+    def deliver_later(self, data: bytes, count: int) -> None:
+        """Deliver in a turn of the subscriber's account, or when it has read what waits."""
+        nothing_waits = not self._queue and not self.channel.waiting
+        if not self.closed:
+            self._put(data, count)
+            if nothing_waits:
+                self._turns.queue(_Sending(self))
+
+    def _put(self, data: bytes, count: int) -> None:
+        too_much = self._queued + count > self._limit or self._bytes + len(data) > _QUEUE_BYTES
+        if too_much or not self.memory.room_for(data):
+            self.lost += count
+            return
+        self._queue.append((data, count))
+        self._queued += count
+        self._bytes += len(data)
+        self.memory.hold(data)
+
+    def _take(self) -> bytes:
+        data, count = self._queue.popleft()
+        self._queued -= count
+        self._bytes -= len(data)
+        self.memory.let_go(data)
+        return data
 
     @property
     def congested(self) -> bool:
         """See `Client.congested`."""
-        return bool(self._queue)
+        return bool(self._queue) or self.channel.unsent > _UNSENT_MOST
 
     def drained(self) -> None:
         """Send what waits next; when nothing does, go on with what the subscriber wants."""
         while self._queue and not self.channel.waiting:
-            data, count = self._queue.popleft()
-            self._queued -= count
-            self._bytes -= len(data)
-            self.memory.release(len(data))
-            self.channel.write(data)
+            self.channel.write(self._take())
         if not self.channel.waiting:
             super().drained()
 
     def close(self) -> None:
         """See `Client.close`."""
         if not self.closed:
-            self._queue.clear()
-            self.memory.release(self._bytes + self.charged)
-            self._bytes = self.charged = 0
+            while self._queue:
+                self._take()
+            self.memory.release(self.charged)
+            self.charged = 0
         super().close()
+
+
+class _Sending:
+    """A turn of a subscriber's account, in which it is sent what waits: a `Flow`."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self.account = subscriber.account
+        self.rank = subscriber.rank
+        self._subscriber = subscriber
+
+    def run(self, _until: float) -> bool:
+        if not self._subscriber.closed:
+            self._subscriber.drained()
+        return False
 
 
 class Group:
@@ -195,9 +234,15 @@ class UnixEventLink:
 
     def _send(self, group: Group) -> None:
         held, group.held, group.size = group.held, [], 0
-        data = b"".join(held)
-        for member in list(group.members):
-            member.deliver(data, len(held))
+        data, count = b"".join(held), len(held)
+        members = list(group.members)
+        until = monotonic() + TURN
+        for index, member in enumerate(members):
+            member.deliver(data, count)
+            if not index & 15 and monotonic() >= until:
+                for later in members[index + 1 :]:
+                    later.deliver_later(data, count)
+                return
 
     def _arrived(self, subscriber: Subscriber, messages: list[bytes], until: float) -> int:
         # What was published before somebody subscribed is not for them.
@@ -225,8 +270,8 @@ class UnixEventLink:
                 subscriber.memory.release(_cost(prefix))
                 self._join(subscriber, subscriber.prefixes - {prefix})
         elif prefix.startswith(CONTROL_PREFIX):
-            for part in self._answer(subscriber.peer, prefix):
-                subscriber.deliver(frame(prefix + b"\0" + part), 1)
+            head, parts = prefix + b"\0", self._answer(subscriber.peer, prefix)
+            subscriber.deliver_own(b"".join([frame(head + part) for part in parts]), len(parts))
         elif prefix not in subscriber.prefixes:
             self._subscribe(subscriber, prefix)
 

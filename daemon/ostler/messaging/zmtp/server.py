@@ -24,7 +24,7 @@ from ostler.messaging.transport import (
 from ostler.messaging.zmtp.channel import CONGESTED
 from ostler.messaging.zmtp.listener import Client, Listener
 from ostler.messaging.zmtp.spin import SpinWait
-from ostler.messaging.zmtp.talk import Part, frame, hello
+from ostler.messaging.zmtp.talk import LARGE, Part, frame, frame_head, hello
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ class UnixServerLink:
             self._held[found] = None
             channel.hold()
         try:
-            channel.write(frame(data))
+            if len(data) >= LARGE:
+                channel.write_large(frame_head(len(data)), data)
+            else:
+                channel.write(frame(data))
         except MemoryError:
             self._loop.call_soon(found.ended)  # its answer is lost: it is to know that at once
             return True

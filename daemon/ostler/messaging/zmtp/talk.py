@@ -46,6 +46,11 @@ def frame(body: bytes) -> bytes:
     return b"\x02" + size.to_bytes(8, "big") + body
 
 
+def frame_head(size: int) -> bytes:
+    """Return what goes over the wire before the body of a message of one frame, of so many bytes."""
+    return b"\0" + size.to_bytes(1, "big") if size <= _SHORT_MOST else b"\x02" + size.to_bytes(8, "big")
+
+
 def _command(name: bytes, data: bytes) -> bytes:
     body = bytes((len(name),)) + name + data
     if len(body) <= _SHORT_MOST:
