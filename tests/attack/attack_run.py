@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+import tcp_attacks
 from attack_table import ATTACKS, VIEWER, VIEWERS
 from measure import Figures, keep_log, misses, quantile, run_attack
 from target import Daemon, start_target
@@ -57,13 +58,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="show what the attackers got, and each kind of call")
     options = parser.parse_args(arguments)
     chosen = list(selection(options.only, quick=options.quick))
+    ports = tcp_attacks.selection(options.only, quick=options.quick)
     if options.list:
-        print("\n".join(f"{who}: {name}" for name, who in chosen))
+        print("\n".join([f"{who}: {name}" for name, who in chosen] + [f"port, {who}: {name}" for name, who in ports]))
         return 0
     if os.geteuid() != 0:
         print("make attack needs root, to be other users", file=sys.stderr)
         return 2
-    return attack_all(chosen, options.seconds or (QUICK if options.quick else SECONDS), verbose=options.verbose)
+    seconds = options.seconds or (QUICK if options.quick else SECONDS)
+    missed = attack_all(chosen, seconds, verbose=options.verbose) if chosen else 0
+    return max(missed, attack_ports(ports, seconds) if ports else 0)
+
+
+def attack_ports(chosen: list[tuple[str, str]], seconds: float) -> int:
+    """Run these attacks on the ports of a daemon and print what was seen; return the exit code."""
+    held = 0
+    with tcp_attacks.AttackedPort() as port:
+        for name, who in chosen:
+            figures = port.attack(name, who, seconds)
+            missed = figures.misses()
+            held += not missed
+            print(figures, f"MISSED: {', '.join(missed)}" if missed else "ok", flush=True)
+    print(f"{held} of {len(chosen)} held")
+    return int(held < len(chosen))
 
 
 def attack_all(chosen: list[tuple[str, str]], seconds: float, *, verbose: bool) -> int:

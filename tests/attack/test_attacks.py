@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import tcp_attacks
 from attack_run import QUICK, row, selection
 from attack_table import ATTACKS
 from measure import misses, run_attack
@@ -36,3 +37,15 @@ def test_honest_users_are_served_while(name: str, who: str, bystander: Daemon) -
     figures = run_attack(name, who, QUICK, bystander)
     missed = misses(figures, ATTACKS[name], SLACK)
     assert not missed, f"{missed}\n{row(figures)}\n{figures.log[-2000:]}"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[tcp_attacks.AttackedPort]:
+    with tcp_attacks.AttackedPort() as attacked:
+        yield attacked
+
+
+@pytest.mark.parametrize(("name", "who"), tcp_attacks.selection([], quick=True))
+def test_honest_users_of_a_port_are_served_while(name: str, who: str, port: tcp_attacks.AttackedPort) -> None:
+    figures = port.attack(name, who, QUICK)
+    assert not figures.misses(SLACK), figures

@@ -125,6 +125,7 @@ class Messages:
         from ostler.daemon.ports import Ports
         from ostler.messaging.event_links import EventLinks
 
+        map_large_buffers()  # at once: ZeroMQ makes room for what a stranger announces before it is told to us
         try:
             self.ports = Ports(
                 configuration,

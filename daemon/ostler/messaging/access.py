@@ -45,6 +45,7 @@ class Access:
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
         self._rules[Role.ADMIN].uids.update({0, own})
+        self._roles_of_keys: dict[str, Role | None] = {}
         self._roles: dict[tuple[int, int], Role | None] = {}
 
     @property
@@ -93,8 +94,12 @@ class Access:
 
     def _role_of_key(self, key: str) -> Role | None:
         name = self.keys.get(key)
-        held = [role for role, rule in self._rules.items() if name in rule.keys]
-        return max(held, key=ROLE_ORDER.__getitem__, default=None)
+        if name is None:
+            return None
+        if name not in self._roles_of_keys:
+            held = [role for role, rule in self._rules.items() if name in rule.keys]
+            self._roles_of_keys[name] = max(held, key=ROLE_ORDER.__getitem__, default=None)
+        return self._roles_of_keys[name]
 
     def _judge(self, peer: Peer, groups: frozenset[int]) -> Role | None:
         held = [role for role, rule in self._rules.items() if rule.fits(peer, groups)]

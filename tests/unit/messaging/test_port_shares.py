@@ -17,6 +17,7 @@ from ostler.messaging.memory_accounts import MemoryAccounts
 from ostler.messaging.shares import PeerShares
 from ostler.messaging.transport import Admission
 from ostler.messaging.zmq import ZmqTransport
+from ostler.messaging.zmq import events as xpub
 from ostler.messaging.zmq.curve import Network, new_keys
 from ostler.messaging.zmq.zap import Door
 
@@ -363,6 +364,27 @@ def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
                     eve.send(b"\1!%d" % number)
                 await until(lambda: len(port.garbage) > 50 and not port.door.connections(), 20)
                 assert set(port.garbage) == {"unread"}
+
+    asyncio.run(main())
+
+
+def test_trap_questions_count_as_subscriptions_and_a_key_has_so_many_over_all_its_connections(monkeypatch):
+    """ZeroMQ keeps the prefix of a question until its subscriber goes, and takes all out in one call when it does."""
+    monkeypatch.setattr(xpub, "_ALL_PREFIXES_LIMIT", 150)
+
+    async def main():
+        async with Port() as port:
+            port.events._answer = lambda peer, question: [b"short"]
+            with ExitStack() as stack:
+                eves = [stack.enter_context(port.socket(port.eve, zmq.SUB, sndhwm=0)) for _ in range(2)]
+                for number in range(100):
+                    for eve in eves:
+                        eve.subscribe(b"!%d" % number)
+                await until(lambda: len(port.garbage) >= 50)
+                assert set(port.garbage) == {"many"}
+                assert list(port.events._of_account.values()) == [150]
+            await until(lambda: not port.events._of_account)
+            assert not port.shares.memory.held
 
     asyncio.run(main())
 

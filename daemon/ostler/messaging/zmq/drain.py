@@ -62,7 +62,7 @@ class Drain:
         self._last_time = 0
         self._taken = 0
         self._awake_until = 0.0
-        self._loop.add_reader(self._fd, self._ready)
+        self._loop.add_reader(self._fd, self._woken)
         self._schedule()
 
     def close(self) -> None:
@@ -80,6 +80,11 @@ class Drain:
     def _schedule(self) -> None:
         self._scheduled = True
         self._loop.call_soon(self._ready)
+
+    def _woken(self) -> None:
+        # Reading is scheduled again after each pass; a second one beside it would do the same, and never end.
+        if not self._scheduled:
+            self._ready()
 
     def _ready(self) -> None:
         self._scheduled = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _EVENTS = int(zmq.EVENTS)
 _PREFIX_LIMIT = 512
 _PREFIXES_LIMIT = 1024
+_ALL_PREFIXES_LIMIT = 4096
+"""Subscriptions and questions of all connections of one key: when they go, ZeroMQ takes them out of its tree one by one
+in the next call on the socket, some 10 microseconds each."""
 _PREFIX_COST, _PREFIX_COST_PER_BYTE = 400, 50
 """Bytes that a subscription takes, and for each of its own: ZeroMQ keeps a tree with a node for each."""
 _LARGEST = 16 * 1024
@@ -66,6 +69,8 @@ class XPubLink:
         self._answer: Callable[[Peer, bytes], list[bytes]] | None = None
         self._subscribed: Counter[bytes] = Counter()
         self._refused: Counter[bytes] = Counter()
+        self._of_account: Counter[Hashable] = Counter()
+        """How many prefixes ZeroMQ keeps for the connections of each key."""
         self._sent = 0
         # The method of the base class without the conveniences on top of it: this runs for each event.
         self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
@@ -126,6 +131,7 @@ class XPubLink:
         session = self.entrance.session_of(frame)
         if not session.confirmed:
             self.entrance.confirm(session, frame)
+            session.on_gone = self._gone
         session.heard += len(data) + FRAME_MOST
         if session.cut and data[:1] != b"\0":
             return
@@ -148,6 +154,8 @@ class XPubLink:
         if verb == b"\0":
             self._socket.set(zmq.UNSUBSCRIBE, prefix)
             self._unsubscribed(prefix)
+            if prefix in session.prefixes:
+                self._count(session.account, -1)
             session.uncharge(prefix)
             return
         peer = session.peer
@@ -165,22 +173,43 @@ class XPubLink:
             self._refused[prefix] += 1
 
     def _subscribe(self, session: Session, prefix: bytes) -> None:
-        cost = _PREFIX_COST + _PREFIX_COST_PER_BYTE * len(prefix)
-        if len(session.prefixes) >= _PREFIXES_LIMIT:
-            self._invalid(session, "many", f"one subscription more than {_PREFIXES_LIMIT}")
-            return
-        memory = session.memory
+        if self._keeps(session, prefix):
+            self._socket.set(zmq.SUBSCRIBE, prefix)
+            self._subscribed[prefix] += 1
+
+    def _keeps(self, session: Session, prefix: bytes) -> bool:
+        """Charge for a prefix, and return whether there is room for it.
+
+        ZeroMQ keeps each until its subscriber takes it back or goes, those of questions included.
+        """
+        if prefix in session.prefixes or session.closed:
+            return True
+        cost, memory = _PREFIX_COST + _PREFIX_COST_PER_BYTE * len(prefix), session.memory
+        if len(session.prefixes) >= _PREFIXES_LIMIT or self._of_account[session.account] >= _ALL_PREFIXES_LIMIT:
+            limits = f"{_PREFIXES_LIMIT} of a connection, {_ALL_PREFIXES_LIMIT} of a key"
+            self._invalid(session, "many", f"one subscription more than {limits}")
+            return False
         if memory is not None and not memory.room(cost):
             self._invalid(session, "memory", memory.full("a subscription").message)
-            return
-        self._socket.set(zmq.SUBSCRIBE, prefix)
-        self._subscribed[prefix] += 1
+            return False
+        self._count(session.account, 1)
         session.charge(prefix, cost)
+        return True
+
+    def _gone(self, session: Session) -> None:
+        self._count(session.account, -len(session.prefixes))
+
+    def _count(self, account: Hashable, more: int) -> None:
+        self._of_account[account] += more
+        if not self._of_account[account]:
+            del self._of_account[account]
 
     def _question(self, session: Session, answer: Callable[[Peer, bytes], list[bytes]], prefix: bytes) -> None:
         """Answer a question: only the one who asked is subscribed to its key, and only for this one answer."""
         if not self._reads(session):
             self._invalid(session, "unread", "a question of one who does not read the answers")
+            return
+        if not self._keeps(session, prefix):
             return
         self._socket.set(zmq.SUBSCRIBE, prefix)
         for part in answer(session.peer, prefix):
