@@ -17,6 +17,7 @@ from ostler.errors import Busy, Conflict, ConnectionLost, NotPermitted, NotRunni
 from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.transport import Admission, Limits
 from ostler.messaging.zmtp import events, listener
+from ostler.messaging.zmtp import loop as loop_link
 from ostler.messaging.zmtp.blocking import BlockingUnixLink
 from ostler.messaging.zmtp.connect import connect
 from ostler.messaging.zmtp.events import UnixEventLink
@@ -684,3 +685,58 @@ def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_at_once
         assert link.listener.shares.memory.held == 0
 
     asyncio.run(test())
+
+
+def crowd(path, closed):
+    """Have more connections wait for a listener than the kernel keeps; return the listener."""
+    crowded = closed.enter_context(socket.socket(socket.AF_UNIX))
+    crowded.bind(path)
+    crowded.listen(0)
+    for _ in range(4):
+        other = closed.enter_context(socket.socket(socket.AF_UNIX))
+        other.setblocking(False)
+        other.connect_ex(path)
+    return crowded
+
+
+def test_a_client_on_a_loop_waits_in_line_and_what_it_sends_meanwhile_comes(tmp_path):
+    async def test(crowded):
+        lost = []
+        link = LoopUnixLink(f"ipc://{tmp_path}/s", Limits(), lambda data: None, lost.append)
+        link.send(b"early")
+        came = b""
+        crowded.setblocking(False)
+        async with asyncio.timeout(5):
+            while not came.endswith(frame(b"early")):
+                await asyncio.sleep(0)
+                try:
+                    accepted, _ = crowded.accept()
+                except BlockingIOError:
+                    continue
+                accepted.settimeout(0.0)
+                accepted.send(hello(b"ROUTER"))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                with contextlib.closing(accepted), contextlib.suppress(BlockingIOError):
+                    came = accepted.recv(4096)
+        await until(lambda: lost)
+        link.close()
+
+    with contextlib.ExitStack() as closed:
+        asyncio.run(test(crowd(f"{tmp_path}/s", closed)))
+
+
+def test_a_client_on_a_loop_does_not_wait_in_line_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_link, "CONNECT_PATIENCE", 0.02)
+
+    async def test():
+        lost = []
+        link = LoopUnixLink(f"ipc://{tmp_path}/s", Limits(), lambda data: None, lost.append)
+        await until(lambda: lost)
+        assert isinstance(lost[0], Busy)
+        with pytest.raises(NotRunning):
+            link.send(b"x")
+
+    with contextlib.ExitStack() as closed:
+        crowd(f"{tmp_path}/s", closed)
+        asyncio.run(test())

@@ -10,7 +10,16 @@ from collections.abc import Iterable
 
 from ostler.errors import MessagingError
 from ostler.messaging.transport import Limits
-from ostler.messaging.zmtp.connect import CALLER, EARLY_MOST, LIMIT_FACTOR, LISTENER, connect, end_of, not_taken
+from ostler.messaging.zmtp.connect import (
+    CALLER,
+    CONNECT_PATIENCE,
+    EARLY_MOST,
+    LIMIT_FACTOR,
+    LISTENER,
+    connect,
+    end_of,
+    not_taken,
+)
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame, subscription
 
 _CHUNK = 64 * 1024
@@ -22,8 +31,6 @@ _LONGEST = 60.0
 """Seconds that a message may take on its way out when its call has no limit."""
 _ANSWERS = 0.25
 """Seconds that answers to the server's PING may take."""
-_CONNECT_PATIENCE = 1.0
-"""Seconds for which is waited to be accepted, when many others want to connect as well."""
 _AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -41,7 +48,7 @@ class BlockingUnixLink:
 
     def __init__(self, address: str, limits: Limits, wishes: Iterable[bytes] | None = None) -> None:
         part = CALLER if wishes is None else LISTENER
-        self._socket = connect(address, patience=_CONNECT_PATIENCE)
+        self._socket = connect(address, patience=CONNECT_PATIENCE)
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
         self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)

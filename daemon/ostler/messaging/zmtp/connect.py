@@ -16,6 +16,8 @@ CALLER = Part(hello(b"DEALER"), frozenset({b"ROUTER", b"DEALER", b"REP"}))
 LISTENER = Part(hello(b"SUB"), frozenset({b"XPUB", b"PUB"}))
 EARLY_MOST = 4 * 1024 * 1024
 """Bytes that may wait for the end of the greetings."""
+CONNECT_PATIENCE = 1.0
+"""Seconds for which a client waits while more connections than the kernel keeps wait for the daemon to accept them."""
 LIMIT_FACTOR = 2
 """Messages of the server may be this many times as large as ours: it may be configured otherwise."""
 

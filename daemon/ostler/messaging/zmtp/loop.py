@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
+from ostler.errors import Busy, MessagingError
 from ostler.messaging.transport import Limits, OnLost, OnMessage
 from ostler.messaging.zmtp.channel import Channel, Shared
-from ostler.messaging.zmtp.connect import CALLER, EARLY_MOST, LIMIT_FACTOR, LISTENER, connect, end_of, not_taken
+from ostler.messaging.zmtp.connect import (
+    CALLER,
+    CONNECT_PATIENCE,
+    EARLY_MOST,
+    LIMIT_FACTOR,
+    LISTENER,
+    connect,
+    end_of,
+    not_taken,
+)
 from ostler.messaging.zmtp.talk import Talk, TalkError, frame, subscription
+
+_TRY_AGAIN = 0.005
+"""Seconds until another attempt to connect while more connections than the kernel keeps wait to be accepted."""
 
 
 class LoopUnixLink:
     """A client's end on the running loop.
+
+    When the kernel keeps no more connections for the daemon, it waits in line, for `CONNECT_PATIENCE` seconds at most;
+    what is sent meanwhile waits as well.
 
     Args:
         address: An `ipc://` address.
@@ -36,30 +53,59 @@ class LoopUnixLink:
         self._on_message = on_message
         self._on_lost = on_lost
         self._talk = Talk(part.partners, limits.max_message_size * LIMIT_FACTOR)
-        self._channel = Channel(connect(address), self._hear, self._ended, Shared())
+        self._address = address
+        self._hello = part.hello
+        self._loop = asyncio.get_running_loop()
+        self._patient_until = self._loop.time() + CONNECT_PATIENCE
+        self._retry: asyncio.TimerHandle | None = None
+        self._channel: Channel | None = None
         self._early = bytearray().join(map(subscription, wishes or ()))
         """What waits for the end of the greetings: libzmq does not take messages before."""
         self._closed = False
-        self._channel.write(part.hello)
+        self._connect()
 
     def send(self, data: bytes) -> None:
         """See `AsyncLink.send`."""
         if self._closed:
             raise end_of(self._talk)
-        if self._channel.stuck or len(self._early) > EARLY_MOST:
+        channel = self._channel
+        if len(self._early) > EARLY_MOST or (channel is not None and channel.stuck):
             raise not_taken()
-        if self._talk.ready:
-            self._channel.write_soon(frame(data))
+        if channel is not None and self._talk.ready:
+            channel.write_soon(frame(data))
         else:
             self._early += frame(data)
 
     def close(self) -> None:
         """See `AsyncLink.close`."""
         self._closed = True
-        self._channel.close()
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _connect(self) -> None:
+        try:
+            connected = connect(self._address)
+        except Busy:
+            if self._loop.time() >= self._patient_until:
+                raise
+            self._retry = self._loop.call_later(_TRY_AGAIN, self._connect_again)
+            return
+        self._channel = Channel(connected, self._hear, self._ended, Shared())
+        self._channel.write(self._hello)
+
+    def _connect_again(self) -> None:
+        self._retry = None
+        try:
+            self._connect()
+        except MessagingError as error:
+            self.close()
+            self._on_lost(error)
 
     def _hear(self, data: bytes) -> None:
-        talk = self._talk
+        talk, channel = self._talk, self._channel
+        assert channel is not None  # noqa: S101 - it is what has heard this
         try:
             messages = talk.hear(data)
         except TalkError:
@@ -67,17 +113,17 @@ class LoopUnixLink:
             return
         if self._early and talk.ready:
             early, self._early = self._early, bytearray()
-            self._channel.write(bytes(early))
+            channel.write(bytes(early))
         for message in messages:
             if self._closed:
                 return
             self._on_message(message)
-        if talk.answers and self._channel.stuck:
+        if talk.answers and channel.stuck:
             # It asks for answers, and reads none: they would pile up here.
             self._ended()
             return
         for answer in talk.answers:
-            self._channel.write(answer)
+            channel.write(answer)
         talk.answers.clear()
         if talk.refused:
             self._ended()
