@@ -64,6 +64,12 @@ class TalkManager(Manager):
         for number in itertools.count():
             yield number
 
+    @exposed(role="operator", changes=False)
+    async def orders(self, ctx: Context) -> AsyncIterator[int]:
+        """Yield numbers that only an operator may read."""
+        for number in itertools.count():
+            yield number
+
     @exposed(role="viewer", changes=False)
     async def fill(self, ctx: Context, size: int) -> bytes:
         """Return many bytes."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import OSTLER, Daemon, wait_for
+from harness import NOBODY, OSTLER, Daemon, wait_for
 from hosts import Cables, Hosts, no_namespaces
 from hosts_subject import Said
 
@@ -347,6 +349,54 @@ def test_a_key_that_is_taken_away_counts_at_once_on_a_connection_that_stands(hos
         assert stays.call("talk", "where", type=Said).pid == before
     with host.client(friend) as again, pytest.raises(NotPermitted, match="does not know the key"):
         again.call("talk", "where")
+
+
+RELAYED_READER = """
+import os, sys
+from ostler import Client, OstlerError
+
+def read(root, most):
+    relayed = {"on_host": "node2", "topic": "volume", "method": "orders", "arguments": {}}
+    with Client(root=root) as client, client.stream("ostler", "relay_stream", type=int, **relayed) as orders:
+        for number in orders:
+            if number >= most:
+                return
+            if 10 < most and number < 3:
+                print(number, flush=True)
+
+read(sys.argv[1], 3)  # what is imported on the way may lie where other users cannot read
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+try:
+    read(sys.argv[1], 10**9)
+except OstlerError as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+@only_here
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_relayed_stream_ends_on_both_hosts_when_its_caller_becomes_a_viewer(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    daemon = hosts["node1"].daemon
+    daemon.let_others_pass()
+    file = daemon.root / "etc" / "ostler.toml"
+    text = file.read_text()
+    file.write_text(text.replace("operator = [", f"operator = ['{NOBODY}', "))
+    daemon.command("reload")
+    words = [sys.executable, "-c", RELAYED_READER, str(daemon.root), str(NOBODY)]
+    with subprocess.Popen(words, env=daemon.environ, stdout=subprocess.PIPE, text=True) as reading:
+        assert reading.stdout is not None
+        assert [reading.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]
+        assert in_flight(hosts, "node2") > 0
+        file.write_text(text.replace("operator = [", f"viewer = ['{NOBODY}']\noperator = ["))
+        daemon.command("reload")
+        said, _ = reading.communicate(timeout=20)
+    assert said.splitlines()[-1] == "NotPermitted"
+    wait_for(lambda: not in_flight(hosts, "node2"), "the end of the stream on node2")
 
 
 @only_here
