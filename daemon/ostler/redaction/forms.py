@@ -20,7 +20,7 @@ LONG_LINE = 16
 """Characters of a line, of a secret of several lines, that is looked for by itself."""
 _LINE_CHARACTERS = 6
 """Different characters of such a line: a ruler is no secret."""
-_SIZE_LEAST = 64 * 1024
+_SIZE_LEAST = 128 * 1024
 _SIZE_TIMES = 6
 """The characters of all spellings of a secret together: as many times its own, or that least if it is short."""
 _LINES_MOST = 1000
@@ -148,19 +148,15 @@ def _after_decoding(text: str) -> Iterator[str]:
 
 
 def _binary(values: Iterable[bytes]) -> Iterator[str]:
+    """Yield bytes in base64 and in hexadecimal, the usual spellings of all of them first."""
     values = list(values)
     for raw in values:
         yield from _base64_cores(raw)
-    for raw in values:
-        yield from _hexadecimal(raw)
-        yield raw.hex("+")  # with blanks, in a form
-        yield raw.hex("+").upper()
-
-
-def _hexadecimal(raw: bytes) -> Iterator[str]:
-    for text in (raw.hex(), raw.hex(":"), raw.hex(" ")):
-        yield text
-        yield text.upper()
+    for separator in ("", ":", " ", "+"):  # the last one is a blank in a form
+        for raw in values:
+            text = raw.hex(separator) if separator else raw.hex()
+            yield text
+            yield text.upper()
 
 
 def _base64_cores(raw: bytes) -> Iterator[str]:
@@ -179,11 +175,9 @@ def _nested(text: str, raw: bytes) -> Iterator[str]:
     """Yield base64 and hexadecimal of a secret in base64 or hexadecimal, and of what is escaped."""
     from base64 import b64encode
 
-    inner = [*(form.encode("ascii") for form in (*_base64_cores(raw), *_hexadecimal(raw))), b64encode(raw)]
-    yield from _binary(inner)
-    for form in dict.fromkeys((*_quoted(text), *_escaped(text))):
-        if form != text:
-            yield from _binary([form.encode("utf-8", "surrogatepass")])
+    yield from _binary([*(form.encode("ascii") for form in _binary([raw])), b64encode(raw)])
+    escaped = dict.fromkeys((*_escaped(text), *_quoted(text)))
+    yield from _binary([form.encode("utf-8", "surrogatepass") for form in escaped if form != text])
 
 
 def _quoted(text: str) -> Iterator[str]:

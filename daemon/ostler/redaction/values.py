@@ -12,6 +12,7 @@ hexadecimal, escaped as in JSON, HTML, Python and a shell. What was changed othe
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -37,13 +38,16 @@ _SPELT_MOST = 256
 """Of more values at once only themselves are looked for: the spellings of each of thirty thousand would hold up the
 loop for seconds."""
 _NESTED_MOST = 32
-"""Of more values, or more at once, one spelling in another is not looked for: each value takes some 50 KB with them."""
+"""Of more values, or more at once, one spelling in another is not looked for: each value takes 150 KB with them."""
 _SMALL = 10 ** (SHORTEST - 2)
 """A number below it is too short to be a secret that is looked for, with its sign as well."""
 _NESTED_MOST_OF_REQUEST = 4
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16}|(?:[0-9A-Fa-f]{2}[: -]){8}")
 """What a text that has one spelling in another has as well; an ordinary one has it seldom."""
 _LONG_TEXT = 4096
+_LONG_ARGUMENT = 256 * 1024
+"""Characters of the secret arguments of one request above which only they themselves are looked for, and only while it
+runs: they could be as large as a message."""
 _CUT_BEYOND = 64 * 1024
 """Characters beyond the place of a cut that are looked through at most, so that no secret is cut in two."""
 _EXPANSION = 6
@@ -121,7 +125,7 @@ class SecretValues:
                 left = self._arguments.get(value, 0) - 1
                 if left > 0:
                     self._arguments[value] = left
-                elif self._arguments.pop(value, None) is not None:
+                elif self._arguments.pop(value, None) is not None and len(value) <= _LONG_ARGUMENT:
                     self._ended.pop(value, None)
                     self._ended[value] = now + _KEEP_ARGUMENT
             while self._ended and (len(self._ended) > _ENDED_MOST or next(iter(self._ended.values())) < now):
@@ -171,7 +175,7 @@ class SecretValues:
                 self._update()
             found = self._matcher.spans(text)
         if also:
-            found += _matcher_of(tuple(also), _extent_for(text, also)).spans(text)
+            found += _matcher_for(text, also).spans(text)
         if arguments and (self._arguments or self._ended):
             if self._arguments_changed:
                 self._update_arguments()
@@ -180,40 +184,48 @@ class SecretValues:
 
     def _update(self) -> None:
         with self._lock:
-            self._changed = False
+            if not self._changed:  # another thread was faster
+                return
             self._longest = max(map(len, self._values), default=0)
             extent = Extent.NESTED if len(self._values) <= _NESTED_MOST else Extent.USUAL
             _set(self._matcher, self._values, extent)
+            self._changed = False  # at last: nobody looks a text through before all is there
 
     def _update_arguments(self) -> None:
         with self._lock:
-            self._arguments_changed = False
+            if not self._arguments_changed:
+                return
             values = [value for value in {**self._ended, **self._arguments} if len(value) >= _SHORTEST_IN_FLIGHT]
-            _set(self._argument_matcher, values, Extent.USUAL)
+            _set(self._argument_matcher, values, Extent.USUAL, _LONG_ARGUMENT)
+            self._arguments_changed = False
 
 
-def _set(matcher: Matcher, values: Iterable[Value], extent: Extent) -> None:
-    """Have a matcher look for these values and no others."""
+def _set(matcher: Matcher, values: Iterable[Value], extent: Extent, long: int = sys.maxsize) -> None:
+    """Have a matcher look for these values and no others; of those longer than `long` only for themselves."""
     wanted = dict.fromkeys(values)
     matcher.remove(matcher.values() - wanted.keys())
     new = wanted.keys() - matcher.values()
     many = len(new) > _SPELT_MOST
-    matcher.add_all({value: forms_of(value, Extent.PLAIN if many else extent) for value in new}, indexed=not many)
+    forms = {value: forms_of(value, Extent.PLAIN if many or len(value) > long else extent) for value in new}
+    matcher.add_all(forms, indexed=not many)
 
 
-@lru_cache(maxsize=16)
-def _matcher_of(values: tuple[Value, ...], extent: Extent) -> Matcher:
-    """Return the matcher of the secret arguments of one request."""
+def _matcher_for(text: str, values: Sequence[Value]) -> Matcher:
+    """Return what finds the secret arguments of one request in a text: the nested spellings take long to make."""
+    if sum(map(len, values)) > _LONG_ARGUMENT:
+        return _new_matcher(tuple(values), Extent.PLAIN)  # not kept: it may be all of a large message
+    nested = len(values) <= _NESTED_MOST_OF_REQUEST and (len(text) > _LONG_TEXT or _ENCODED.search(text))
+    return _kept_matcher(tuple(values), Extent.NESTED if nested else Extent.USUAL)
+
+
+def _new_matcher(values: tuple[Value, ...], extent: Extent) -> Matcher:
     matcher = Matcher()
     _set(matcher, values, extent)
     return matcher
 
 
-def _extent_for(text: str, values: Sequence[Value]) -> Extent:
-    """Return which spellings of a request's arguments are looked for in a text: the nested ones take long to make."""
-    if len(values) > _NESTED_MOST_OF_REQUEST:
-        return Extent.USUAL
-    return Extent.NESTED if len(text) > _LONG_TEXT or _ENCODED.search(text) else Extent.USUAL
+_kept_matcher = lru_cache(maxsize=16)(_new_matcher)
+"""The matchers of the last requests: the arguments of each, several texts of which are looked through."""
 
 
 def _deep(value: Any, hide: Callable[[str], str]) -> Any:
