@@ -6,7 +6,6 @@ error, a state or a log line says is cut, with the number of characters that are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
@@ -30,26 +29,17 @@ DEEPEST = 8
 _LARGEST_INT = 2**63
 
 
-def cut(text: str, most: int = TEXT_LIMIT, secrets: Sequence[str] = ()) -> str:
+def cut(text: str, most: int = TEXT_LIMIT) -> str:
     """Return a text, of a longer one the beginning and how many characters are missing.
 
     Args:
         text: The text.
-        most: The characters of it that are shown at most.
-        secrets: Texts that are masked later: none of them is cut in two, or its first half would be shown.
+        most: The characters of it that are shown at most. A text that is looked through for secrets later is cut by
+            `ostler.redaction.SECRETS.cut`, or the first half of one would be shown.
     """
     if len(text) <= most:
         return text
-    end = most
-    while end and (earlier := min((_begin(text, secret, end) for secret in secrets), default=end)) < end:
-        end = earlier
-    return f"{text[:end]}... ({len(text) - end} more characters)"
-
-
-def _begin(text: str, secret: str, end: int) -> int:
-    """Return where a secret begins that stands across `end`, and `end` when none does."""
-    found = text.find(secret, max(0, end - len(secret) + 1), end + len(secret) - 1) if secret else -1
-    return found if 0 <= found < end else end
+    return f"{text[:most]}... ({len(text) - most} more characters)"
 
 
 def text_of(value: object, most: int = FACT_LIMIT) -> str:

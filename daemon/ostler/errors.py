@@ -399,7 +399,7 @@ def describe(error: BaseException) -> str:
 
 def _cut_redacted(text: str) -> str:
     """Return a text without secrets, and then not too long: what is cut in two is not found any more."""
-    return cut(redact(cut(text, WHY_LIMIT + _MARGIN, SECRETS.forms)), WHY_LIMIT)
+    return cut(redact(SECRETS.cut(text, WHY_LIMIT + _MARGIN)), WHY_LIMIT)
 
 
 def joined(parts: Iterable[object]) -> str:

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler import redaction
-from ostler.redaction import SecretValues, forms_of
+from ostler.redaction import SECRETS, SecretValues, forms_of, values
 
 SECRET = "tok-AbCd991/x+y"
 
@@ -20,13 +19,13 @@ SECRET = "tok-AbCd991/x+y"
 @pytest.fixture
 def time(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(redaction, "monotonic", lambda: now[0])
+    monkeypatch.setattr(values, "monotonic", lambda: now[0])
     return now
 
 
-def holding(*values):
+def holding(*known):
     secrets = SecretValues()
-    for value in values:
+    for value in known:
         secrets.add(value)
     return secrets
 
@@ -79,7 +78,7 @@ def test_without_secrets_nothing_is_touched():
 
 
 def test_a_short_value_is_hidden_by_its_name_alone():
-    assert forms_of("abcde") == set()
+    assert forms_of("abcde") == ()
     assert holding("abcde").redact("abcdefgh") == "abcdefgh"
 
 
@@ -142,6 +141,18 @@ def test_the_arguments_of_many_requests_take_bounded_memory(time):
     assert not secrets._arguments
 
 
+def test_no_secret_is_cut_in_two():
+    text = "x" * 8 + "s3cret" + "y" * 8
+    assert holding("s3cret").cut(text, 10) == "xxxxxxxx... (14 more characters)"
+    assert holding("s3cret").cut(text, 14) == "xxxxxxxxs3cret... (8 more characters)"
+    assert holding("secret", "retract").cut("a secretract", 9) == "a ... (10 more characters)"
+    assert SecretValues().cut(text, 10, also=["s3cret"]) == "xxxxxxxx... (14 more characters)"
+    encoded = base64.b64encode(b"user:" + SECRET.encode()).decode()
+    for most in range(1, len(encoded)):
+        shown, _ = holding(SECRET).cut(encoded, most).split("...")
+        assert len(shown) <= 8 or len(shown) >= len(encoded) - 4
+
+
 def test_structures_are_redacted_at_any_depth():
     assert holding(SECRET).redact_deep({SECRET: [1, None, {"deep": (SECRET, 2.5)}]}) == {
         "***": [1, None, {"deep": ["***", 2.5]}]
@@ -150,10 +161,9 @@ def test_structures_are_redacted_at_any_depth():
 
 
 @pytest.fixture
-def known(monkeypatch):
-    """The process knows one secret."""
-    monkeypatch.setattr(redaction.SECRETS, "_forms", tuple(sorted(forms_of(SECRET), key=len, reverse=True)))
-    monkeypatch.setattr(redaction.SECRETS, "_packed", (SECRET.encode(),))
+def known():
+    """The process knows one secret; it forgets it after the test, see `tests/conftest.py`."""
+    SECRETS.add(SECRET)
 
 
 def test_describe_cuts_after_it_has_redacted(known):

@@ -6,11 +6,11 @@ A secret never stands in a configuration file. The file says `{credential = "nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from ostler.config.expectations import holds_secret, kind_of, model_in
+from ostler.config.expectations import Kind, holds_secret, item_kind, kind_of, model_in
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
 from ostler.files import FileRefused, read_regular
@@ -58,7 +58,24 @@ class SecretReader:
                 self._replace(resolved, name, here)
             elif inner is not None and isinstance(table[name], dict):
                 resolved[name] = self.resolve(table[name], inner, here)
+            else:
+                self._note_inside(table[name], kind)
         return resolved
+
+    def _note_inside(self, value: object, kind: Kind) -> None:
+        """Have secrets looked for that stand as they are in a list, or in a table of tables: they are not resolved."""
+        if holds_secret(kind):
+            self._note(value if isinstance(value, str) else None)
+            return
+        items: Iterable[tuple[str | int, Any]] = ()
+        if isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, list):
+            items = enumerate(value)
+        for key, item in items:
+            inner = item_kind(kind, key)
+            if inner is not None:
+                self._note_inside(item, inner)
 
     def _replace(self, table: dict[str, Any], name: str, path: Path) -> None:
         secret, wrong = self._read(table[name])

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ostler.redaction import Value
+
 CARRIER = "ostler_fields"
 """The attribute of a log record that holds the fields an adapter gave it."""
 
@@ -27,7 +29,7 @@ class About(NamedTuple):
     """The request that a line was written in: fields that it gives each line, and texts that may not stand in any."""
 
     fields: Mapping[str, object]
-    secrets: Sequence[str] = ()
+    secrets: Sequence[Value] = ()
 
 
 @contextmanager
@@ -92,7 +94,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
     return found
 
 
-def secrets_of(record: logging.LogRecord) -> Sequence[str]:
+def secrets_of(record: logging.LogRecord) -> Sequence[Value]:
     """Return the texts that may not stand in a line, for they are secrets of the request it was written in."""
     about: About | None = getattr(record, ABOUT, None)
     return about.secrets if about is not None else ()

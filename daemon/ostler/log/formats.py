@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, cut
+from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT
 from ostler.errors import OstlerError, describe
 from ostler.log.fields import ABOUT, DETAIL, fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
-from ostler.log.secrets import mask_deep, mask_text, mask_values, masked
+from ostler.log.secrets import mask_text, masked
 from ostler.printable import printable, printable_json, printable_lines, shortened
-from ostler.redaction import SECRETS
+from ostler.redaction import SECRETS, Value
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
@@ -43,8 +43,7 @@ def message_of(record: logging.LogRecord) -> str:
     error = _expected(record)
     if error is not None and error.message not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
-    secrets = secrets_of(record)
-    return printable(mask_text(_redacted(record, cut(text, MESSAGE_LIMIT, (*secrets, *SECRETS.forms)))))
+    return printable(mask_text(_redacted(record, text, MESSAGE_LIMIT)))
 
 
 def traceback_of(record: logging.LogRecord) -> str:
@@ -69,14 +68,14 @@ def further_lines(record: logging.LogRecord) -> str:
 
 
 def _several_lines(record: logging.LogRecord, text: str, limit: int) -> str:
-    return printable_lines(mask_text(_redacted(record, cut(text, limit, (*secrets_of(record), *SECRETS.forms)))))
+    return printable_lines(mask_text(_redacted(record, text, limit)))
 
 
-def _redacted(record: logging.LogRecord, text: str) -> str:
-    """Return a text without the secrets of the process, and those of the request that the line was written in."""
+def _redacted(record: logging.LogRecord, text: str, limit: int) -> str:
+    """Return a text, not too long, without the secrets of the process and of the request the line was written in."""
     secrets = secrets_of(record)
-    text = SECRETS.redact(text, arguments=getattr(record, ABOUT, None) is None)
-    return mask_values(text, secrets)
+    text = SECRETS.cut(text, limit, also=secrets)
+    return SECRETS.redact(text, arguments=getattr(record, ABOUT, None) is None, also=secrets)
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:
@@ -84,17 +83,17 @@ def shown_fields(record: logging.LogRecord) -> dict[str, object]:
     secrets = secrets_of(record)
     found = {name: _short_value(value, secrets) for name, value in fields_of(record).items()}
     shown = {name: masked(name, value) for name, value in found.items() if value not in ("", None)}
-    if secrets:
-        shown = {name: mask_deep(value, secrets) for name, value in shown.items()}
-    return {name: SECRETS.redact_deep(value) for name, value in shown.items()}
+    if not (secrets or SECRETS.known):
+        return shown
+    return {name: SECRETS.redact_deep(value, also=secrets) for name, value in shown.items()}
 
 
-def _short_value(value: object, secrets: Sequence[str]) -> object:
+def _short_value(value: object, secrets: Sequence[Value]) -> object:
     """Return the value of a field, cut when it is long; a structure that is long is shown as text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else str(value)
-    return cut(text, TEXT_LIMIT, secrets) if len(text) > TEXT_LIMIT else value
+    return SECRETS.cut(text, TEXT_LIMIT, also=secrets) if len(text) > TEXT_LIMIT else value
 
 
 def _expected(record: logging.LogRecord) -> OstlerError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ostler.redaction import MASK
+from ostler.redaction import MASK, SECRETS, Value
 
 _WORDS = r"password|passwd|passphrase|secret|token|credential|private_?key|api_?key|authorization|cookie"
 _NAME = re.compile(_WORDS, re.IGNORECASE)
@@ -39,30 +39,19 @@ def mask_text(text: str) -> str:
     return _PAIR.sub(rf"\1{MASK}", text)
 
 
-def mask_values(text: str, secrets: Sequence[str]) -> str:
-    """Return a text in which nothing of `secrets` stands any more, whatever stands around it.
+def mask_values(text: str, secrets: Sequence[Value]) -> str:
+    """Return a text without these values and those of the process, in any of their spellings.
 
     Args:
         text: What is to be written.
-        secrets: Texts that may not, in each spelling; longer ones first, or the rest of one would be left.
+        secrets: Values that must not stand in it: the secret arguments of its request.
     """
-    for secret in secrets:
-        if secret in text:
-            text = text.replace(secret, MASK)
-    return text
+    return SECRETS.redact(text, arguments=False, also=secrets)
 
 
-def mask_deep(value: object, secrets: Sequence[str]) -> object:
-    """Return a value in which no text, at any depth and keys included, holds anything of `secrets`."""
-    if isinstance(value, Mapping):
-        return {mask_values(str(key), secrets): mask_deep(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [mask_deep(item, secrets) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    text = str(value)
-    safe = mask_values(text, secrets)
-    return value if safe == text and not isinstance(value, str) else safe
+def mask_deep(value: object, secrets: Sequence[Value]) -> object:
+    """Return a value in which no text, at any depth and keys included, holds any of `secrets`, or of the process's."""
+    return SECRETS.redact_deep(value, also=secrets)
 
 
 __all__ = ["MASK", "is_secret", "mask_deep", "mask_text", "mask_values", "masked"]

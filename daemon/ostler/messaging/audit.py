@@ -16,7 +16,7 @@ from ostler.log.secrets import MASK, mask_deep, mask_values, masked
 from ostler.messaging.context import Context
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
-from ostler.redaction import SECRETS
+from ostler.redaction import SECRETS, Value
 from ostler.types import LOCAL_PEER, AuditEntry, Peer
 
 _log = logging.getLogger(__name__)
@@ -283,13 +283,13 @@ def origin_of(call: Call) -> Peer | None:
     return None if peer is LOCAL_PEER else peer
 
 
-def shown_arguments(raw: bytes, method: Method | None, secrets: tuple[str, ...] = ()) -> str:
+def shown_arguments(raw: bytes, method: Method | None, secrets: tuple[Value, ...] = ()) -> str:
     """Return arguments as JSON text: short ones whole, `***` for secrets and for what the method does not know.
 
     Args:
         raw: The map as it came; it may be anything.
         method: The method; None when there is none, and then nothing tells what is secret.
-        secrets: Texts that may not stand in it.
+        secrets: Values that may not stand in it.
     """
     if len(raw) > _LONGEST_MAP:
         return f"({len(raw)} bytes)"
@@ -309,7 +309,7 @@ def shown_arguments(raw: bytes, method: Method | None, secrets: tuple[str, ...] 
 _map_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
 
-def _shown(name: str, raw: msgspec.Raw, secrets: tuple[str, ...]) -> object:
+def _shown(name: str, raw: msgspec.Raw, secrets: tuple[Value, ...]) -> object:
     size = len(memoryview(raw))
     if size > _LONGEST_VALUE:
         return f"({size} bytes)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, cut
 from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, DeadlineExceeded, NotPermitted
-from ostler.redaction import MASK, SECRETS
+from ostler.redaction import SECRETS, Value
 from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Context:
         self.deadline = deadline
         self.host = ""
         self.trace = ""
-        self.secrets: tuple[str, ...] = ()
+        self.secrets: tuple[Value, ...] = ()
         self.parent: Context | None = None
         self.relayed: Relayed | None = None
         self.last_progress = 0.0
@@ -179,9 +179,7 @@ class Context:
             TypeError: An argument is of another type. Said here, where the mistake is, and not where it is sent.
         """
         if isinstance(text, str):
-            for secret in self.secrets:
-                text = text.replace(secret, MASK)
-            text = cut(SECRETS.redact(text, arguments=False), TEXT_LIMIT)
+            text = cut(SECRETS.redact(text, arguments=False, also=self.secrets), TEXT_LIMIT)
         _check_progress(done, total, text)
         self.last_progress = self._clock.monotonic()
         if self._on_progress is not None:

@@ -25,6 +25,7 @@ from ostler.errors import (
 from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress
+from ostler.redaction import Value
 from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
 
 if TYPE_CHECKING:
@@ -221,11 +222,11 @@ def _passed_on(ctx: Context) -> OnProgress:
     return lambda progress: ctx.progress(progress.done, progress.total, progress.text)
 
 
-def _secrets_among(arguments: Mapping[str, Any], names: Collection[str]) -> tuple[str, ...]:
+def _secrets_among(arguments: Mapping[str, Any], names: Collection[str]) -> tuple[Value, ...]:
     """Return what may stand in no text, of arguments for a method that is known only by its description."""
     if not names:
         return ()
-    from ostler.messaging.secret import everything, forms_of
+    from ostler.messaging.secret import everything, values_of
 
     found: list[Any] = []
     for name in arguments.keys() & set(names):
@@ -233,7 +234,7 @@ def _secrets_among(arguments: Mapping[str, Any], names: Collection[str]) -> tupl
     for text in [value for value in found if isinstance(value, str) and value[:1] in ("{", "[")]:
         with suppress(ValueError):  # a structure as it is typed on a command line
             everything(msgspec.json.decode(text), found)
-    return forms_of(found)
+    return values_of(found)
 
 
 def _nobody(ask: Ask, why: list[str], kind: type[MessagingError]) -> MessagingError:

@@ -14,21 +14,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, inspect
 
-from ostler import redaction
 from ostler.errors import OstlerError, plain
 from ostler.log.secrets import MASK, mask_deep, mask_values
+from ostler.redaction import SHORTEST, Value
 
 SecretText = Annotated[
     str, Meta(extra={"ostler_secret": True}, extra_json_schema={"format": "password", "writeOnly": True})
 ]
 """A text that is shown nowhere: the type of a password among the arguments of a method, or in a struct among them."""
-
-SHORTEST = redaction.SHORTEST
-"""A secret with fewer characters is hidden where arguments are shown, but not looked for in other texts."""
-
-_SPELT_MOST = 256
-"""Of more secret values in one request only themselves are looked for: twenty spellings of each of thirty thousand
-would hold up the loop for half a second."""
 
 Find = Callable[[Any, list[Any]], None]
 
@@ -41,17 +34,14 @@ def holds_secret(kind: Any) -> bool:
         return False  # the check of the signature says so
 
 
-def forms_of(values: Iterable[Any]) -> tuple[str, ...]:
-    """Return the spellings in which secrets could stand in a text, longest first; those too short are left out."""
-    values = list(values)
-    if len(values) > _SPELT_MOST:
-        plain = {text for value in values if len(text := value if type(value) is str else str(value)) >= SHORTEST}
-        return tuple(sorted(plain, key=len, reverse=True))
-    found: set[str] = set()
+def values_of(values: Iterable[Any]) -> tuple[Value, ...]:
+    """Return secret arguments as they are looked for in texts, as text or bytes; those too short are left out."""
+    found: dict[Value, None] = {}
     for value in values:
-        for text in _texts(value):
-            found.update(redaction.forms_of(text))
-    return tuple(sorted(found, key=lambda form: (-len(form), form)))
+        kept: Value = bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value)
+        if len(kept) >= SHORTEST:
+            found[kept] = None
+    return tuple(found)
 
 
 def finder(kind: Any) -> Find:
@@ -86,14 +76,11 @@ def _everything_of(items: Iterable[Any], into: list[Any]) -> None:
             everything(item, into)
 
 
-def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
+def hide_in_error(error: OstlerError, secrets: tuple[Value, ...]) -> OstlerError:
     """Return the error without these secrets and the process's in its texts and facts; itself when there are none."""
     message, hint = _hidden(error.message, secrets), _hidden(error.hint, secrets)
     try:
-        facts = {
-            _hidden(name, secrets): plain(redaction.SECRETS.redact_deep(mask_deep(value, secrets)))
-            for name, value in error.facts.items()
-        }
+        facts = {_hidden(name, secrets): plain(mask_deep(value, secrets)) for name, value in error.facts.items()}
     except Exception:  # noqa: BLE001 - a plugin may have put anything there: what goes round, or raises when it is shown
         facts = {}
     if (message, hint, facts) == (error.message, error.hint, error.facts):
@@ -105,18 +92,8 @@ def hide_in_error(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
     return hidden
 
 
-def _hidden(text: str, secrets: tuple[str, ...]) -> str:
-    return redaction.SECRETS.redact(mask_values(text, secrets), arguments=False)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, bytes | bytearray | memoryview):
-        raw = bytes(value)
-        yield raw.decode("utf-8", "backslashreplace")
-        yield repr(raw)[2:-1]
-        yield raw.hex()
-    else:
-        yield str(value)
+def _hidden(text: str, secrets: tuple[Value, ...]) -> str:
+    return mask_values(text, secrets)
 
 
 def _is_secret(info: inspect.Type) -> bool:
@@ -179,4 +156,4 @@ def _find_in_mapping(info: inspect.Type, value: Mapping[Any, Any], into: list[An
             _find(field.type, value.get(field.encode_name), into)
 
 
-__all__ = ["MASK", "SHORTEST", "SecretText", "everything", "finder", "forms_of", "hide_in_error", "holds_secret"]
+__all__ = ["MASK", "SHORTEST", "SecretText", "everything", "finder", "hide_in_error", "holds_secret", "values_of"]

@@ -1,7 +1,11 @@
+from contextlib import suppress
+
 import pytest
 
 from ostler.config import Field, OptionsModel, Secret, load_text, validate
 from ostler.config.secrets import SecretReader
+from ostler.errors import ConfigurationError
+from ostler.redaction import SECRETS
 
 START = '[services.lamp]\nmanager = "x"\n'
 
@@ -92,3 +96,30 @@ def test_the_table_that_was_read_is_left_as_it_was():
     reader = SecretReader({}, offline=True)
     assert reader.resolve(table, Options) != table
     assert table == {"key": {"credential": "x"}}
+
+
+class Account(OptionsModel):
+    user: str = Field("", help="")
+    password: Secret | None = Field(None, help="")
+
+
+class Nested(OptionsModel):
+    accounts: dict[str, Account] = Field({}, help="")
+    more: list[Account] | None = Field(None, help="")
+    tokens: list[Secret] = Field([], help="")
+    pairs: dict[str, list[Secret]] = Field({}, help="")
+
+
+@pytest.mark.parametrize("rest", ["", "tokens = 5\n"])
+def test_secrets_in_lists_and_in_tables_of_tables_are_looked_for_whether_or_not_the_table_is_right(rest):
+    text = f"""[nested]
+{rest or 'tokens = ["plain-token-1"]'}
+pairs.x = ["plain-token-2"]
+accounts.one = {{user = "somebody", password = "plain-password-1"}}
+more = [{{password = "plain-password-2"}}]
+"""
+    configured = "plain-token-2 plain-password-1 plain-password-2"
+    with suppress(ConfigurationError):
+        validate(load_text(text), {("nested",): Nested}, {})
+    assert SECRETS.redact(configured) == "*** *** ***"
+    assert SECRETS.redact("plain-token-1 of somebody") == ("plain-token-1 of somebody" if rest else "*** of somebody")

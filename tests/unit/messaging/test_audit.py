@@ -50,7 +50,7 @@ class Nested(Call):
 
 
 def nested(parent, *, admitted=True):
-    packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "desk"}))
+    packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "the-desk"}))
     made = Nested(Request(VERSION, 1, "lamp", "switch", packed, request_id="r-1.1"), LOCAL_PEER)
     made.parent, made.admitted, made.begun, made.method = parent, admitted, admitted, find("lamp", "switch")
     return made
@@ -168,7 +168,7 @@ def test_a_defect_costs_the_caller_nothing(book, caplog) -> None:
 
 def test_a_call_between_managers_is_its_requests_and_the_daemons_own_is_not_kept(book) -> None:
     outer = Context("vault", "put", peer=BOB)
-    outer.secrets = ("desk",)
+    outer.secrets = ("the-desk",)
     middle = Context("vault", "more", peer=LOCAL_PEER)
     middle.inherit(outer)
     assert origin_of(nested(middle)) is BOB

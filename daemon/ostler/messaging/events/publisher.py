@@ -362,20 +362,15 @@ def _tail(context: Context | None, priority: str) -> bytes:
 
 def holds_secrets(packed: bytes, context: Context | None) -> bool:
     """Return whether an encoded payload holds a secret of the process, or of the request in which it happened."""
-    if SECRETS.in_bytes(packed):
-        return True
-    secrets = context.secrets if context is not None else ()
-    return any(secret.encode("utf-8", "surrogatepass") in packed for secret in secrets)
+    return SECRETS.in_bytes(packed, also=context.secrets if context is not None else ())
 
 
 def without_secrets(payload: Json, context: Context | None) -> Any:
     """Return a payload without the secrets of the process, and those of the request in which it happened."""
     import msgspec
 
-    from ostler.log.secrets import mask_deep
-
     plain = msgspec.to_builtins(payload)
-    return SECRETS.redact_deep(mask_deep(plain, context.secrets) if context is not None and context.secrets else plain)
+    return SECRETS.redact_deep(plain, also=context.secrets if context is not None else ())
 
 
 def _none(_topic: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ostler.errors import CallCancelled, OstlerError
 from ostler.messaging.context import Context, Progress, enter
 from ostler.messaging.envelope import STREAM, Request
+from ostler.redaction import Value
 from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Call:
     task: asyncio.Task[object] | None = None
     parent: Context | None = None
     """The request that this one was made in, for one from within the daemon."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[Value, ...] = ()
     """The spellings of its secret arguments, while they are looked for in whatever leaves."""
     client: object = None
     """The connection that it came on; None within the daemon."""

@@ -35,8 +35,6 @@ from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 if TYPE_CHECKING:
     from ostler.messaging.rpc.streams import Streams
 
-_SECRETS_IN_FLIGHT = 2000
-"""Spellings of the secrets of one request that are looked for in texts that belong to no request; of more, none."""
 _TAKEN_WITHIN = 10.0
 _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
@@ -198,9 +196,7 @@ class Dispatcher(Topics):
             if method.signature.secrets:
                 call.secrets = method.signature.secrets_in(values, named)
                 call.context.secrets += call.secrets
-                if len(call.secrets) <= _SECRETS_IN_FLIGHT:
-                    SECRETS.enter(call.secrets)
-                else:
+                if not SECRETS.enter(call.secrets):
                     call.secrets = ()
             if self.ends.tracer is not None:
                 self._begin_traced(self.ends.tracer, call, values, named)

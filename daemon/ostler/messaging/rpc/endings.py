@@ -7,14 +7,14 @@ import copy
 import logging
 from contextlib import nullcontext
 
-from ostler.bounds import MESSAGE_LIMIT, cut, text_of
+from ostler.bounds import MESSAGE_LIMIT, text_of
 from ostler.clock import Clock
 from ostler.errors import CallCancelled, InternalError, OstlerError
 from ostler.messaging.context import serving
 from ostler.messaging.envelope import CAST, FANOUT
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.watch import Audit, Tracer
-from ostler.redaction import SECRETS
+from ostler.redaction import SECRETS, Value
 
 _log = logging.getLogger(__name__)
 _LONGEST = MESSAGE_LIMIT - 100
@@ -109,14 +109,14 @@ def hidden(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
     secrets = call.context.secrets if hasattr(call, "context") else ()
     error = _shortened(error, secrets)
-    if not secrets and not SECRETS.forms:
+    if not secrets and not SECRETS.known:
         return error
     from ostler.messaging.secret import hide_in_error
 
     return hide_in_error(error, secrets)
 
 
-def _shortened(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
+def _shortened(error: OstlerError, secrets: tuple[Value, ...]) -> OstlerError:
     """Return an error whose texts are not too long: going through them would hold up the loop."""
     texts: tuple[object, ...] = (error.message, error.hint)
     if all(isinstance(text, str) and len(text) <= MESSAGE_LIMIT for text in texts):
@@ -124,15 +124,15 @@ def _shortened(error: OstlerError, secrets: tuple[str, ...]) -> OstlerError:
     short = copy.copy(error)
     # A plugin may have put anything in their place.
     short.message, short.hint = (
-        cut(text, _LONGEST, (*secrets, *SECRETS.forms)) if isinstance(text, str) else text_of(text) for text in texts
+        SECRETS.cut(text, _LONGEST, also=secrets) if isinstance(text, str) else text_of(text) for text in texts
     )
     short.args = (short.message,)
     return short
 
 
-def _said(raised: BaseException, secrets: tuple[str, ...]) -> str:
+def _said(raised: BaseException, secrets: tuple[Value, ...]) -> str:
     try:
-        return cut(str(raised), MESSAGE_LIMIT // 2, (*secrets, *SECRETS.forms))
+        return SECRETS.cut(str(raised), MESSAGE_LIMIT // 2, also=secrets)
     except Exception:  # noqa: BLE001 - the error is a plugin's, and so is its text
         return "(it has no text)"
 

@@ -26,6 +26,7 @@ from msgspec.msgpack import Decoder
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
 from ostler.messaging.rpc.wire_types import type_name, unfit
 from ostler.messaging.target import did_you_mean
+from ostler.redaction import Value
 from ostler.types import WORDS_OF_CALL
 
 _MISSING = inspect.Parameter.empty
@@ -115,13 +116,13 @@ class Signature:
             return msgspec.structs.astuple(found), _NONE
         return (), {argument.name: getattr(found, argument.name) for argument in self.arguments}
 
-    def secrets_in(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[str, ...]:
+    def secrets_in(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Value, ...]:
         """Return what may stand in no text, of arguments as `decode` returns them; see `ostler.messaging.secret`.
 
         Raises:
             InvalidArguments: One is nested too deeply to be looked through.
         """
-        from ostler.messaging.secret import everything, finder, forms_of, holds_secret
+        from ostler.messaging.secret import everything, finder, holds_secret, values_of
 
         found: list[Any] = []
         given = named or dict(zip((argument.name for argument in self.arguments), values, strict=True))
@@ -133,7 +134,7 @@ class Signature:
                 except RecursionError:  # since Python 3.12 one may be decoded that Python itself cannot follow
                     text = f"argument {argument.name!r} of {self.where} is nested too deeply"
                     raise InvalidArguments(text, method=self.where, argument=argument.name) from None
-        return forms_of(found)
+        return values_of(found)
 
     def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the JSON Schemas of the arguments and of the result (of an item, when it streams)."""
