@@ -16,7 +16,7 @@ from msgspec import Meta, inspect
 
 from ostler.errors import OstlerError, plain
 from ostler.log.secrets import MASK, mask_deep, mask_values
-from ostler.redaction import SHORTEST, Value
+from ostler.redaction import MOST_OF_REQUEST, SHORTEST, TOO_MANY, Value
 
 SecretText = Annotated[
     str, Meta(extra={"ostler_secret": True}, extra_json_schema={"format": "password", "writeOnly": True})
@@ -35,12 +35,17 @@ def holds_secret(kind: Any) -> bool:
 
 
 def values_of(values: Iterable[Any]) -> tuple[Value, ...]:
-    """Return secret arguments as they are looked for in texts, as text or bytes; those too short are left out."""
+    """Return secret arguments as they are looked for in texts, as text or bytes; those too short are left out.
+
+    Of more than `MOST_OF_REQUEST` only `TOO_MANY` is returned.
+    """
     found: dict[Value, None] = {}
     for value in values:
         kept: Value = bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value)
         if len(kept) >= SHORTEST:
             found[kept] = None
+            if len(found) > MOST_OF_REQUEST:
+                return (TOO_MANY,)
     return tuple(found)
 
 

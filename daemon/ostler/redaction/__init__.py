@@ -5,6 +5,6 @@
 """
 
 from ostler.redaction.forms import MASK, SHORTEST, Value, forms_of
-from ostler.redaction.values import SECRETS, SecretValues, redact
+from ostler.redaction.values import MOST_OF_REQUEST, SECRETS, TOO_MANY, SecretValues, redact
 
-__all__ = ["MASK", "SECRETS", "SHORTEST", "SecretValues", "Value", "forms_of", "redact"]
+__all__ = ["MASK", "MOST_OF_REQUEST", "SECRETS", "SHORTEST", "TOO_MANY", "SecretValues", "Value", "forms_of", "redact"]

@@ -54,6 +54,12 @@ _EXPANSION = 6
 """Characters that one character of a secret becomes in its usual spellings."""
 
 
+TOO_MANY: Value = "(not shown: the request has more secret values than are looked for in a text)"
+"""Stands, alone or as the last, for more secret values than `MOST_OF_REQUEST`: to look for tens of thousands in each text
+would hold up the loop. What belongs to their request is not shown at all then."""
+MOST_OF_REQUEST = 2000
+
+
 class SecretValues:
     """The secret values of a process. Any thread.
 
@@ -109,7 +115,7 @@ class SecretValues:
 
     def enter(self, values: Sequence[Value]) -> bool:
         """Look for secret arguments of a request until `leave`; return False for too many, which are not."""
-        if len(values) > _ARGUMENTS_MOST:
+        if _too_many(values) or len(values) > _ARGUMENTS_MOST:
             return False
         with self._lock:
             for value in values:
@@ -141,6 +147,8 @@ class SecretValues:
                 request, whose own are known.
             also: Further values that are looked for: those of the request that the text belongs to.
         """
+        if _too_many(also):
+            return str(TOO_MANY) if text else text
         spans = self._spans(text, arguments, also)
         return replaced(text, spans) if spans else text
 
@@ -151,6 +159,8 @@ class SecretValues:
         """
         if len(text) <= most:
             return text
+        if _too_many(also):
+            return str(TOO_MANY)
         longest = max(map(len, (*also, *tuple(self._arguments), *tuple(self._ended))), default=0)
         beyond = min(_CUT_BEYOND, _EXPANSION * max(self._longest, longest))
         start = max(0, most - beyond)
@@ -166,7 +176,9 @@ class SecretValues:
 
     def in_bytes(self, data: bytes, *, also: Sequence[Value] = ()) -> bool:
         """Return whether one of the values stands in encoded data; costs next to nothing when there are none."""
-        return bool((self._values or also) and self._spans(data.decode("latin-1"), arguments=False, also=also))
+        return _too_many(also) or bool(
+            (self._values or also) and self._spans(data.decode("latin-1"), arguments=False, also=also)
+        )
 
     def _spans(self, text: str, arguments: bool, also: Sequence[Value]) -> list[Span]:
         found: list[Span] = []
@@ -198,6 +210,10 @@ class SecretValues:
             values = [value for value in {**self._ended, **self._arguments} if len(value) >= _SHORTEST_IN_FLIGHT]
             _set(self._argument_matcher, values, Extent.USUAL, _LONG_ARGUMENT)
             self._arguments_changed = False
+
+
+def _too_many(values: Sequence[Value]) -> bool:
+    return bool(values) and values[-1] is TOO_MANY
 
 
 def _set(matcher: Matcher, values: Iterable[Value], extent: Extent, long: int = sys.maxsize) -> None:
@@ -271,4 +287,4 @@ def redact(text: str) -> str:
     return SECRETS.redact(text)
 
 
-__all__ = ["SECRETS", "SHORTEST", "SecretValues", "redact"]
+__all__ = ["MOST_OF_REQUEST", "SECRETS", "SHORTEST", "TOO_MANY", "SecretValues", "redact"]

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from ostler.errors import ContractError, InvalidArguments, InvalidInput, NotFound
+from ostler.errors import ContractError, InvalidArguments, InvalidInput, NotFound, OstlerError
 from ostler.log.secrets import mask_values
 from ostler.messaging.exposed import exposed
 from ostler.messaging.rpc.signature import Signature
 from ostler.messaging.secret import SecretText, everything, finder, hide_in_error, holds_secret, values_of
+from ostler.redaction import TOO_MANY, SecretValues
 
 CANARY = "hunter2-canary"
 
@@ -188,3 +189,13 @@ def test_one_spelling_in_another_is_found_for_the_arguments_of_a_request() -> No
     encoded = base64.b64encode(b"user:hunter2%21%2Fcanary").decode()
     assert mask_values(f"no {encoded}", ("hunter2!/canary",)).startswith("no dXNlcj")
     assert encoded[10:-4] not in mask_values(f"no {encoded}", ("hunter2!/canary",))
+
+
+def test_of_a_request_with_more_secret_values_than_can_be_looked_for_no_text_is_shown():
+    secrets = values_of([f"value-{number}" for number in range(30_000)])
+    assert secrets == (TOO_MANY,)
+    error = hide_in_error(OstlerError("value-29999 is wrong", hint="use value-7", value="value-8", number=5), secrets)
+    assert "value-" not in repr(error.facts)
+    assert error.message == error.hint == TOO_MANY
+    assert values_of([f"value-{number}" for number in range(2000)]) != (TOO_MANY,)
+    assert not SecretValues().enter(secrets)
