@@ -322,9 +322,7 @@ class Daemon:
     async def status(self) -> DaemonStatus:
         """Return the daemon at one glance."""
         rows = await self.runtime.rows() if self.runtime is not None else []
-        outage = self.store.outage if self.store is not None else None
-        trouble = [f"the database cannot be written: {outage.why}"] if outage is not None and outage.active else []
-        trouble += self.store.ages.trouble() if self.store is not None else []
+        trouble = self.store.problems() if self.store is not None else []
         if self.messages is not None:
             trouble += self.messages.trouble()
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])

@@ -6,34 +6,46 @@ import logging
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from ostler.clock import Clock
 from ostler.errors import Conflict, StoreUnavailable
 from ostler.files import create_file, make_directory, move_file
-from ostler.store.database import translated
+from ostler.store.current import Database
+from ostler.store.database import corrupt, translated
+from ostler.store.identity import new_id
 
 _log = logging.getLogger(__name__)
 _PART = ".part"
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a database to a file of its own, complete on disk when this returns. Blocks; any thread.
+def copy(source: Path | Database, target: Path, work: Path | None = None) -> int:
+    """Copy a database to a file of its own, checked, and complete on disk when this returns. Blocks; any thread.
+
+    Args:
+        source: The database file, or an open connection of this thread that is in no transaction.
+        target: The copy.
+        work: A directory in which nobody else can write; by default that of the source file, or of the target.
+
+    Returns:
+        The id of the copy.
 
     Raises:
         Conflict: The target is there already.
         StoreUnavailable: The source cannot be read or the target not written; nothing is left behind then.
+        StoreCorrupt: The copy is not sound, because the source is not.
     """
-    if os.path.lexists(target):
-        raise _taken(target)
     # SQLite knows paths alone: it works in the state directory, where nobody else can exchange anything, and what it
     # made is brought to its place by descriptors.
-    part = source.with_name(f".{source.stem}-{os.urandom(8).hex()}{_PART}")
+    home = work or (source.parent if isinstance(source, Path) else target.parent)
+    part = home / f".ostler-{os.urandom(8).hex()}{_PART}"
     try:
+        if os.path.lexists(target):
+            raise _taken(target)
         make_directory(target.parent, 0o700)
         create_file(part, b"", mode=0o600)
-        _fill(source, part)
+        identity = _fill(source, part)
         move_file(part, target, mode=0o600)
     except FileExistsError:
         raise _taken(target) from None
@@ -43,20 +55,31 @@ def copy(source: Path, target: Path) -> None:
             hint="check the free space and the rights of the folder",
             path=target,
         ) from error
+    else:
+        return identity
     finally:
         with suppress(OSError):
             part.unlink()
 
 
-def _fill(source: Path, part: Path) -> None:
-    with (
-        translated(part),
-        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True)) as reader,
-        closing(sqlite3.connect(part, isolation_level=None)) as writer,
-    ):
+def _fill(source: Path | Database, part: Path) -> int:
+    with ExitStack() as stack:
+        stack.enter_context(translated(part))
+        if isinstance(source, Path):
+            uri = f"{source.absolute().as_uri()}?mode=rw"
+            reader = stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
+        else:
+            reader = source.connection()
+        writer = stack.enter_context(closing(sqlite3.connect(part, isolation_level=None)))
         reader.backup(writer)
-        # One file that needs no others beside it.
+        # One file that needs no others beside it, with an id of its own: no write-ahead log belongs to it.
         writer.execute("PRAGMA journal_mode = DELETE")
+        identity = new_id()
+        writer.execute(f"PRAGMA user_version = {identity}")
+        found = [str(row[0]) for row in writer.execute("PRAGMA quick_check(5)").fetchall()]
+        if found != ["ok"]:
+            raise corrupt(source if isinstance(source, Path) else part, found)
+        return identity
 
 
 def _taken(target: Path) -> Conflict:
@@ -65,7 +88,7 @@ def _taken(target: Path) -> Conflict:
 
 def clear_parts(source: Path) -> None:
     """Remove what copies that were cut off by a crash have left. Only the owner of the database may do this."""
-    for part in source.parent.glob(f".{source.stem}-*{_PART}"):
+    for part in source.parent.glob(f".ostler-*{_PART}"):
         with suppress(OSError):
             part.unlink()
 
@@ -85,14 +108,19 @@ class Backups:
         self._clock = clock
         self.folder = source.parent / "backups"
 
-    def make(self, why: str) -> Path:
-        """Make a copy named for the moment and `why`, drop the oldest ones, return where the copy is."""
+    def make(self, why: str, source: Database | None = None) -> Path:
+        """Make a copy named for the moment and `why`, drop the oldest ones, return where the copy is.
+
+        Args:
+            why: What it is made for.
+            source: An open connection, when the file is not the database any more.
+        """
         if self._keep <= 0:
             _log.warning("no backup is made (%s): backups are turned off", why)
             return self._source
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall()))
         target = self._free_name(f"{self._source.stem}-{moment}-{why}")
-        copy(self._source, target)
+        copy(source or self._source, target, self._source.parent)
         _log.info("the database was copied to %s", target)
         self._drop_old()
         return target

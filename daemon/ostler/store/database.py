@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import peewee
@@ -16,7 +16,9 @@ import peewee
 from ostler.errors import StoreCorrupt, StoreError, StoreInUse, StoreUnavailable
 from ostler.files import make_directory, tighten
 from ostler.store.current import Database
-from ostler.store.failures import translate
+from ostler.store.failures import RESTORE_HINT, translate
+from ostler.store.identity import wal_size
+from ostler.store.wal import WAL_LIMIT
 
 _log = logging.getLogger(__name__)
 APPLICATION_ID = 0x4F53544C  # "OSTL" in the header of the file, so that a stranger's database is not taken for ours
@@ -76,6 +78,20 @@ class OwnerLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         self._descriptor = descriptor
+
+    def renew(self) -> None:
+        """Take the lock of a file that was made anew, if the one that is held was removed.
+
+        Raises:
+            StoreInUse: Another daemon has it by now.
+            StoreUnavailable: The lock file cannot be opened.
+        """
+        held = self._descriptor
+        with suppress(OSError):
+            if os.path.samestat(self.path.lstat(), os.fstat(held)):
+                return
+        self.take()
+        os.close(held)
 
     def release(self) -> None:
         """Let the lock go. Harmless when it is not held."""
@@ -150,7 +166,7 @@ def connect(path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0,
     if read_only:
         pragmas.append(("query_only", 1))
     else:
-        pragmas[:0] = [("journal_mode", "WAL"), ("journal_size_limit", 64 * 1024 * 1024)]
+        pragmas[:0] = [("journal_mode", "WAL"), ("journal_size_limit", WAL_LIMIT)]
     database = Database(
         f"{path.absolute().as_uri()}?mode=rw",
         pragmas=pragmas,
@@ -163,6 +179,46 @@ def connect(path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0,
     with translated(path):
         database.connect()
     return database
+
+
+def check_wal(path: Path) -> None:
+    """Refuse a database that is damaged with the write-ahead log beside it, before the log is brought into it.
+
+    Raises:
+        StoreCorrupt: It is; the error says whether the file alone is sound.
+    """
+    size = wal_size(path)
+    if not size or path.stat().st_size + size > QUICK_CHECK_LIMIT:
+        return
+    try:
+        found = _quick_check(path, "mode=ro")
+    except StoreError as error:
+        if not isinstance(error, StoreCorrupt):
+            return  # opening it for writing says more
+        found = [error.message]
+    if not found:
+        return
+    if _is_sound_alone(path):
+        raise StoreCorrupt(
+            f"the write-ahead log (WAL) beside {path} does not fit it, or is damaged; the file alone is sound",
+            hint=f"if you have put this file there: move {path.name}-wal away, and use `ostler db restore FILE` "
+            "the next time, which does that",
+            path=path,
+        )
+    raise corrupt(path, found)
+
+
+def _is_sound_alone(path: Path) -> bool:
+    try:
+        return not _quick_check(path, "immutable=1")
+    except StoreError:
+        return False
+
+
+def _quick_check(path: Path, how: str) -> list[str]:
+    with translated(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
+        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)").fetchall()]
+    return [] if found == ["ok"] else found
 
 
 def inspect(database: Database, path: Path) -> None:
@@ -206,7 +262,7 @@ def corrupt(path: Path, found: list[str]) -> StoreCorrupt:
     """Return the error for a damaged database, with what was found."""
     return StoreCorrupt(
         f"the database {path} is damaged: {'; '.join(found[:5])}",
-        hint="stop the daemon and put the newest good copy from the folder `backups` beside it in its place",
+        hint=RESTORE_HINT,
         path=path,
         found=found,
     )

@@ -21,7 +21,10 @@ _SPACE = "free space on its file system; the daemon goes on by itself then"
 _DISK = "look at the kernel's log and the health of the disk"
 _RIGHTS = "check the owner and mode of the file and its folder, and whether the file system is mounted read-only"
 _LOCKED = "another program holds the database open for writing (a backup, an sqlite3 shell): let it finish"
-_RESTORE = "stop the daemon and put the newest good copy from the folder `backups` beside it in its place"
+RESTORE_HINT = (
+    "stop the daemon and put the newest good backup in its place with `ostler db restore FILE`; "
+    "those made before changes of the tables are in the directory `backups` beside it"
+)
 
 _MEANINGS: dict[int, _Meaning] = {
     sqlite3.SQLITE_BUSY: _Meaning(StoreUnavailable, "is locked by another program", _LOCKED),
@@ -33,8 +36,8 @@ _MEANINGS: dict[int, _Meaning] = {
     sqlite3.SQLITE_CANTOPEN: _Meaning(StoreUnavailable, "cannot be opened", _RIGHTS),
     sqlite3.SQLITE_IOERR: _Meaning(StoreUnavailable, "cannot be read or written: the disk reports an error", _DISK),
     sqlite3.SQLITE_NOMEM: _Meaning(StoreUnavailable, "cannot be used: there is no memory left", "free memory"),
-    sqlite3.SQLITE_CORRUPT: _Meaning(StoreCorrupt, "is damaged", _RESTORE),
-    sqlite3.SQLITE_NOTADB: _Meaning(StoreCorrupt, "is not a database, or is damaged", _RESTORE),
+    sqlite3.SQLITE_CORRUPT: _Meaning(StoreCorrupt, "is damaged", RESTORE_HINT),
+    sqlite3.SQLITE_NOTADB: _Meaning(StoreCorrupt, "is not a database, or is damaged", RESTORE_HINT),
 }
 
 

@@ -112,7 +112,8 @@ class Migrator:
             raise SchemaTooNew(
                 f"the tables of {namespace} in {self._path} are at version {latest} ({applied[latest]}), "
                 f"this installation knows up to {len(known)}",
-                hint=f"install a version of {namespace} that is at least as new, or put back a copy from `backups`",
+                hint=f"install a version of {namespace} that is at least as new, "
+                "or put back a backup with `ostler db restore FILE`",
                 namespace=namespace,
                 found=latest,
                 known=len(known),

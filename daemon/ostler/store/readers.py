@@ -27,6 +27,7 @@ class Readers:
         self._idle: list[Database] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._age = 0
 
     @contextmanager
     def borrow(self) -> Iterator[Database]:
@@ -35,6 +36,7 @@ class Readers:
         Raises:
             StoreUnavailable: The store is closed.
         """
+        age = self._age
         database = self._get()
         try:
             with database.atomic():
@@ -43,7 +45,7 @@ class Readers:
             # It may be the connection's fault; the next reader gets a fresh one.
             database.close()
             raise
-        self._put(database)
+        self._put(database, age)
 
     def _get(self) -> Database:
         with self._lock:
@@ -53,12 +55,20 @@ class Readers:
                 return self._idle.pop()
         return self._connect()
 
-    def _put(self, database: Database) -> None:
+    def _put(self, database: Database, age: int) -> None:
         with self._lock:
-            if not self._closed and len(self._idle) < IDLE_LIMIT:
+            if not self._closed and age == self._age and len(self._idle) < IDLE_LIMIT:
                 self._idle.append(database)
                 return
         database.close()
+
+    def renew(self) -> None:
+        """Lend no connection again that was made before: the files are others now. Any thread."""
+        with self._lock:
+            self._age += 1
+            idle, self._idle = self._idle, []
+        for database in idle:
+            database.close()
 
     def close(self) -> None:
         """Close the idle connections, and the others when they come back."""

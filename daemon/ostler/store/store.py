@@ -14,11 +14,12 @@ import peewee
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
 from ostler.errors import StoreError
-from ostler.store import backup, database
+from ostler.store import backup, database, identity
 from ostler.store import migrations as core
 from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
 from ostler.store.failures import sqlite_error, translate
+from ostler.store.files import DatabaseFiles
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
 from ostler.store.outage import Outage
@@ -59,12 +60,11 @@ class Store:
         self._lock = lock
         self._connect = connect
         self._backups = backups
-        self._readers = Readers(lambda: connect(True))
+        self._readers = Readers(lambda: self._open(True))
         self._reader_threads = WorkerPool("store-reader", 4)
         self._account = account
-        self._writer = Writer(
-            lambda: connect(False), lambda error: translate(error, path), clock, self, account=account
-        )
+        self._files: DatabaseFiles
+        self._writer: Writer
 
     @classmethod
     def open(
@@ -107,25 +107,52 @@ class Store:
         lock = database.OwnerLock(path.with_suffix(".lock"))
         lock.take()
         try:
+            identity.refuse_lost(path)
             database.create_file(path)
             backup.clear_parts(path)
+            identity.set_aside_foreign_wal(path)
+            database.check_wal(path)
             store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
-            store._prepare({CORE: core, **(migrations or {})})
-            store._writer.start()
+            store._start({CORE: core, **(migrations or {})})
         except BaseException:
             lock.release()
             raise
         return store
 
-    def _prepare(self, wanted: Mapping[str, ModuleType | str]) -> None:
+    def _start(self, wanted: Mapping[str, ModuleType | str]) -> None:
         connection = self._connect(False)
         try:
-            database.inspect(connection, self.path)
-            migrator = Migrator(connection, self.path, self._clock, self._backups.make)
-            for namespace, package in wanted.items():
-                migrator.migrate(namespace, package)
-        finally:
+            self._prepare(connection, wanted)
+            ids = identity.stamp(connection, self.path)
+            self._files = DatabaseFiles(self.path, ids, self._lock, self._backups, self._clock)
+            self._files.renew_readers = self._readers.renew
+            self._writer = self._make_writer(connection)
+            self._writer.start()
+        except BaseException:
             connection.close()
+            raise
+
+    def _make_writer(self, connection: Database) -> Writer:
+        """Return the writer, with a connection from the first moment on: a file that is removed lives on in it."""
+        return Writer(
+            lambda: self._open(False),
+            lambda error: translate(error, self.path),
+            self._clock,
+            self,
+            account=self._account,
+            files=self._files,
+            database=connection,
+        )
+
+    def _open(self, read_only: bool) -> Database:
+        self._files.check()
+        return self._connect(read_only)
+
+    def _prepare(self, connection: Database, wanted: Mapping[str, ModuleType | str]) -> None:
+        database.inspect(connection, self.path)
+        migrator = Migrator(connection, self.path, self._clock, self._backups.make)
+        for namespace, package in wanted.items():
+            migrator.migrate(namespace, package)
 
     def migrate(self, namespace: str, package: ModuleType | str) -> list[str]:
         """Bring a plugin's tables up to date; return the steps that were applied. Blocks; at start.
@@ -139,7 +166,7 @@ class Store:
             StoreError: A migration failed and was taken back.
             ContractError: The package is not as it should be.
         """
-        connection = self._connect(False)
+        connection = self._open(False)
         try:
             return Migrator(connection, self.path, self._clock, self._backups.make).migrate(namespace, package)
         finally:
@@ -246,6 +273,12 @@ class Store:
         """Whether the database can be written, and if not, why and since when."""
         return self._writer.outage
 
+    def problems(self) -> list[str]:
+        """Return what is not as it should be with the database, a line each. Any thread."""
+        outage = self.outage
+        lines = [f"the database cannot be written: {outage.why}"] if outage.active else []
+        return [*lines, *self._files.growth.problems(), *self.ages.trouble()]
+
     def busy_with(self) -> Working | None:
         """Return what the writer works on and for how many seconds, None when it waits for work. Any thread."""
         return self._writer.busy_with()
@@ -257,7 +290,7 @@ class Store:
 
     def check(self) -> list[str]:
         """Look through the whole database; return what is wrong with it. Blocks, maybe for minutes; any thread."""
-        connection = self._connect(True)
+        connection = self._open(True)
         try:
             return database.check(connection, self.path)
         finally:
@@ -274,6 +307,7 @@ class Store:
             Conflict: The file is there.
             StoreUnavailable: It cannot be written.
         """
+        self._files.check()
         backup.copy(self.path, path)
         return path
 
@@ -295,6 +329,7 @@ class Store:
         self._reader_threads.close()
         self._reader_threads.join(0.0 if hung else timeout)
         self._readers.close()
+        self._files.close()
         if not hung:  # as long as the writer may still write, nobody else may own the database
             self._lock.release()
         return hung

@@ -17,6 +17,7 @@ from ostler.clock import Clock
 from ostler.errors import Busy, StoreError, StoreUnavailable
 from ostler.store.current import Database, session
 from ostler.store.failures import is_trouble
+from ostler.store.files import DatabaseFiles, NoFiles, is_file_change
 from ostler.store.outage import Outage
 
 T = TypeVar("T")
@@ -98,6 +99,8 @@ class Writer:
         owner: What the sessions of the jobs belong to.
         queue_limit: The most jobs that wait, urgent ones aside; one more is refused.
         account: Returns whose the work of this thread or task is, None for the daemon's own: jobs are taken by turns.
+        files: Watches the files, before a group and before it is acknowledged.
+        database: A connection to begin with; closed by the writer.
     """
 
     def __init__(
@@ -109,8 +112,11 @@ class Writer:
         *,
         queue_limit: int = 20_000,
         account: Callable[[], Hashable] = nobodys,
+        files: DatabaseFiles | NoFiles | None = None,
+        database: Database | None = None,
     ) -> None:
         self._connect = connect
+        self._files = files or NoFiles()
         self._translate = translate
         self._clock = clock
         self._owner = owner
@@ -120,7 +126,7 @@ class Writer:
         self._changed = threading.Condition()
         self._closed = False
         self._waiting = False
-        self._database: Database | None = None
+        self._database = database
         self._working: tuple[Job | str, float] | None = None
         self._last_commit = clock.monotonic()
         self._commits = 0
@@ -241,6 +247,15 @@ class Writer:
             # Only now: whoever sees nothing going on here may rely on all callers having been told.
             self._working = None
             del group
+        self._leave()
+
+    def _leave(self) -> None:
+        """Look at the files once more: what was acknowledged is in them, or was said to be lost."""
+        if self._database is not None:
+            try:
+                self._files.before_write(self._database)
+            except StoreError as error:
+                _log.error("at the end of the store: %s", error)
         self._disconnect()
 
     def _wait(self) -> bool:
@@ -271,10 +286,15 @@ class Writer:
         self._working = ("the commit", self._clock.monotonic())
         database.pop_transaction()
         connection.execute("COMMIT")
+        if self._files.after_commit(database):
+            self._disconnect()
         self._committed(group)
 
     def _begin(self) -> Database:
         if self._database is None:
+            self._database = self._connect()
+        if self._files.before_write(self._database):
+            self._disconnect()
             self._database = self._connect()
         database = self._database
         database.connection().execute("BEGIN IMMEDIATE")
@@ -342,7 +362,8 @@ class Writer:
             self._outage.failed(ours)
         else:
             _log.error("a group of %d writes failed: %s", len(group), ours)
-        self._disconnect()
+        if not is_file_change(ours):
+            self._disconnect()
 
     def _disconnect(self) -> None:
         """Close the connection, which undoes an open transaction; the next group opens another."""
@@ -355,6 +376,7 @@ class Writer:
             database.close()
         except Exception as error:  # noqa: BLE001 - a connection that is broken may not even close
             _log.debug("the writer's connection did not close: %s", error)
+        self._files.disconnected()
 
 
 def _each(error: BaseException) -> BaseException:

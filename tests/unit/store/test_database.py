@@ -139,7 +139,14 @@ def test_modes_do_not_come_from_the_umask_and_what_is_too_open_is_closed(tmp_pat
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
-    assert modes == {"state": 0o700, "copies": 0o700, "ostler.db": 0o600, "ostler.lock": 0o600, "copy.db": 0o600}
+    assert modes.pop("ostler.identity") == 0o600
+    assert modes == {
+        "state": 0o700,
+        "copies": 0o700,
+        "ostler.db": 0o600,
+        "ostler.lock": 0o600,
+        "copy.db": 0o600,
+    }
     (tmp_path / "state" / "ostler.db").chmod(0o644)
     Store.open(tmp_path / "state" / "ostler.db").close()
     assert stat.S_IMODE((tmp_path / "state" / "ostler.db").stat().st_mode) == 0o600

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
-from ostler.errors import FAILED
+from ostler.errors import FAILED, InvalidInput
 from ostler.types import CONTROL_TOPIC
 
 PATIENCE = 3600.0
 """Seconds: a large database takes its time."""
 
-app = kit.app(help="Check or back up the daemon's database.")
+app = kit.app(help="Check, back up or restore the daemon's database.")
 
 
 @app.command()
@@ -50,3 +50,28 @@ def backup(
         kit.emit({"path": written})
     else:
         kit.say(kit.printable(f"The database was copied to {written}"))
+
+
+@app.command()
+def restore(
+    file: Annotated[str, typer.Argument(help="A backup")] = "",
+    empty: Annotated[bool, typer.Option("--empty", help="Begin with an empty database")] = False,
+) -> None:
+    """Put a backup in the place of the database of a stopped daemon.
+
+    The backup is checked first. The database that is there is moved to the directory `backups` beside it.
+    """
+    from ostler.cli import session
+    from ostler.store.restore import restore as put_back
+
+    if bool(file) == empty:
+        raise InvalidInput("name one backup, or use --empty", hint="ostler db restore FILE")
+    database = session.current().paths().database
+    moved = put_back(database, None if empty else Path(file).absolute())
+    if kit.json_wanted():
+        kit.emit({"path": str(database), "moved": str(moved) if moved else None})
+        return
+    what = "An empty database" if empty else file
+    kit.say(kit.printable(f"{what} is in place as {database}; start the daemon"))
+    if moved is not None:
+        kit.say(kit.printable(f"What was there was moved to {moved}"))
