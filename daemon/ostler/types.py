@@ -210,7 +210,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon at one glance; `not_well` has one line for everything that needs attention, empty when all is well.
 
-    `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`.
+    `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`. `log`
+    says where the log is, how many lines were lost since when and why, and what others changed.
     """
 
     host: str
@@ -231,6 +232,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
     callers_memory: int = 0
     max_memory: int = 0
+    log: str = ""
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,8 @@ def show(found: DaemonStatus) -> None:
     kit.heading(headline(found))
     also = f", for other hosts on {kit.printable(found.network)}" if found.network else ""
     kit.say(f"  listens on {kit.printable(found.rpc)}{also}")
+    if found.log:
+        kit.say(f"  logs to {kit.printable(found.log)}")
     if found.callers_memory > found.max_memory // _SHOWN_SHARE:
         kit.say(f"  callers hold {kit.human_size(found.callers_memory)} of {kit.human_size(found.max_memory)}")
     if found.last_reload is not None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ostler.config import load
 from ostler.config.paths import Paths
+from ostler.log.journal import SOCKET
 from ostler.service.assembly import Assembly, assemble
 
 if TYPE_CHECKING:
@@ -38,11 +39,25 @@ def read_configuration(
         ConfigurationError: With all problems.
     """
     assembly = assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+    if warning := log_warning(assembly.configuration.log.format):
+        assembly = replace(assembly, warnings=[*assembly.warnings, warning])
     if not assembly.configuration.access.methods:
         return assembly
     from ostler.daemon.watching import policy_warnings
 
     return replace(assembly, warnings=[*assembly.warnings, *policy_warnings(assembly)])
+
+
+def log_warning(log_format: str, socket: str = SOCKET) -> str:
+    """Return what is to be said of where the log would go here; empty when it goes where it should.
+
+    Args:
+        log_format: The option `format` of [log].
+        socket: The socket of journald.
+    """
+    if log_format != "journal" or os.path.exists(socket):  # noqa: PTH110 - a start imports no more than it needs
+        return ""
+    return f'[log] has format = "journal", and there is no journald here ({socket}): lines go to standard error'
 
 
 def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:

@@ -237,22 +237,23 @@ class Daemon:
         """Take note of a signal: the first SIGTERM or SIGINT stops, the second stops fast."""
         self._signals += 1
         name = signal.Signals(number).name
+        # First what it does, then what it says: nothing that goes wrong with the log may keep a signal from its work.
+        self._end.set()
         if self._signals == 1:
             _log.info("%s: stopping", name)
-            self._end.set()
-        else:
-            _log.warning("%s again: stopping without waiting for work in flight", name)
-            if self.runtime is not None:
-                self.runtime.group.hurry()
-            self._last_resort.arm(self.assembly.configuration.daemon.fast_stop_timeout)
+            return
+        self._last_resort.arm(self.assembly.configuration.daemon.fast_stop_timeout)
+        if self.runtime is not None:
+            self.runtime.group.hurry()
+        _log.warning("%s again: stopping without waiting for work in flight", name)
 
     def fail(self, reason: str) -> None:
         """Stop the daemon because something that should live for ever has ended. On the loop."""
         if self.states.state is ServiceState.DRAINING:
             return
         self._fatal = self._fatal or reason
-        _log.critical("%s; the daemon stops", reason)
         self._end.set()
+        _log.critical("%s; the daemon stops", reason)
 
     # ---------------------------------------------------------------- stop
 
@@ -325,7 +326,8 @@ class Daemon:
         trouble = self.store.problems() if self.store is not None else []
         if self.messages is not None:
             trouble += self.messages.trouble()
-        return daemon_status(self, rows, [*self.watchdog.missing(), *trouble])
+        where, of_log = log.log_status()
+        return daemon_status(self, rows, [*self.watchdog.missing(), *trouble, *of_log], where)
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now; the configuration is masked."""

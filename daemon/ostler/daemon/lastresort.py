@@ -8,7 +8,13 @@ import sys
 import threading
 from collections.abc import Callable
 
+from ostler import log
+
 _log = logging.getLogger(__name__)
+FLUSH_SECONDS = 5.0
+"""Seconds for what waits in the queue of the log; a reader that does not read gets one."""
+_OTHERS_SECONDS = 1.0
+"""Seconds for handlers of plugins and buffers of streams."""
 
 
 class LastResort:
@@ -41,10 +47,21 @@ def leave_hard(hung: list[str], code: int, leave: Callable[[int], None] = os._ex
     """Say what hung, flush what is buffered, and end the process without waiting for threads."""
     for line in hung:
         _log.error("left behind at the stop: %s", line)
+    log.flush(FLUSH_SECONDS)
+    # What belongs to others may hang: a handler of a plugin, a pipe that nobody reads.
+    others = threading.Thread(target=_flush_others, name="ostler-last-flush", daemon=True)
+    try:
+        others.start()
+        others.join(_OTHERS_SECONDS)
+    except RuntimeError:  # no thread can be had any more
+        pass
+    leave(code)
+
+
+def _flush_others() -> None:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # closed or full: there is nobody left to tell
             continue
-    leave(code)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from ostler import log
 from ostler.clock import SystemClock
 from ostler.config.paths import Paths
-from ostler.daemon.lastresort import leave_hard
+from ostler.daemon.lastresort import FLUSH_SECONDS, leave_hard
 from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
 from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
 from ostler.printable import printable
@@ -48,6 +49,7 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     # What others may write is never inherited from whoever started this.
     os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")
+    guard = log.protect()
     log.install_hooks()
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']
@@ -55,6 +57,8 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     code, hung = asyncio.run(_run(paths, list(overrides), greet=by_hand))
     if hung:
         leave_hard(hung, code)
+    log.flush(FLUSH_SECONDS)
+    guard.end()
     return code
 
 
@@ -83,7 +87,8 @@ def _greet(daemon: Daemon) -> None:
     from ostler.daemon.banner import show
 
     if not daemon.started.cancelled() and daemon.started.exception() is None:
-        show(daemon)
+        # Standard output may be a pipe that nobody reads: that is not to hold up the loop.
+        threading.Thread(target=show, args=(daemon,), name="ostler-banner", daemon=True).start()
 
 
 def _compose(paths: Paths, overrides: list[str]) -> Daemon:

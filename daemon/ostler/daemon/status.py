@@ -49,13 +49,16 @@ def _of_service(service: ServiceStatus) -> list[str]:
     return lines
 
 
-def daemon_status(daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequence[str]) -> DaemonStatus:
+def daemon_status(
+    daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequence[str], log: str = ""
+) -> DaemonStatus:
     """Return the status of a daemon.
 
     Args:
         daemon: The daemon.
         services: Its services, merged with the table.
         extra: Lines of what else is not well: the watchdog's evidence, an unreachable database.
+        log: Where the log is, and what happened to it.
     """
     plugins = daemon.plugins.records()
     states, messages = daemon.states, daemon.messages
@@ -75,6 +78,7 @@ def daemon_status(daemon: Daemon, services: Sequence[ServiceStatus], extra: Sequ
         plugins=plugins,
         not_well=[*not_well(services, plugins), *extra],
         last_reload=daemon.reloader.last,
+        log=log,
         network=messages.network if messages is not None else "",
         callers_memory=messages.shares.memory.held if messages is not None else 0,
         max_memory=messages.shares.memory.limit if messages is not None else 0,

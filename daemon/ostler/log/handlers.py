@@ -1,70 +1,115 @@
-"""Handlers that never harm who logs: a line that cannot be written is counted, and that is said later."""
+"""Handlers that never harm or hold up who logs: a line is formatted, redacted and queued, or counted as lost."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from ostler.log.fields import ABOUT, About
+from ostler.log.streams import DescriptorTarget, StreamTarget, target_of
+from ostler.log.writer import Line, LogWriter
+
+
+class Output(NamedTuple):
+    """Where text goes.
+
+    Args:
+        target: Writes it.
+        to_journal: Whether journald reads it.
+        colours: Whether a terminal shows it.
+    """
+
+    target: DescriptorTarget | StreamTarget
+    to_journal: bool
+    colours: bool
 
 
 class SafeHandler(logging.Handler):
-    """The base of our handlers: writes a line, or counts it as lost; nothing ever reaches who logs.
+    """The base of our handlers: queues a line for the writer, or counts it as lost; nothing ever reaches who logs.
 
-    How many were lost is said before the next line that can be written.
+    Lines are formatted and redacted by who logs, for only there is it known which request they belong to, and what
+    their arguments are may change later. Without a lock: a `__str__` that hangs holds up its own thread alone.
+
+    Args:
+        writer: Writes the lines; its own by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, writer: LogWriter | None = None) -> None:
         super().__init__()
-        self.lost = 0
+        self.writer = writer or LogWriter()
+        self.writer.prepare = self.prepare
+        self.output: Output | None = None
+        """Where text goes, for the next set-up."""
         self.levelled: set[str] = set()
         """Loggers that were given levels when this handler was set up, for the next set-up to undo."""
         self.about: Callable[[], About | None] | None = None
         """Tells the request that the calling thread or task serves; asked for each line, wherever that comes from."""
-        self._untold = 0
 
-    def write(self, record: logging.LogRecord) -> bool:
-        """Write one line; return whether that went. The handler's lock is held."""
+    def createLock(self) -> None:  # noqa: N802 - its name in `logging`
+        """Have no lock: the writer's queue is safe on any thread, and a forked child cannot find it held."""
+        self.lock = None
+
+    @property
+    def lost(self) -> int:
+        """How many lines were lost since the start."""
+        return self.writer.losses.total
+
+    def prepare(self, record: logging.LogRecord) -> Line:
+        """Return what is to be written of a record."""
         raise NotImplementedError
 
+    def where(self) -> str:
+        """Return where lines go, for people."""
+        raise NotImplementedError
+
+    def problem(self) -> str:
+        """Return why lines do not go where they should; empty when they do."""
+        raise NotImplementedError
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record in, unless a filter does not want it."""
+        wanted: object = self.filter(record)  # since 3.12 a filter may return another record
+        if wanted:
+            self.emit(wanted if isinstance(wanted, logging.LogRecord) else record)
+        return bool(wanted)
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, after the one that says how many were lost before it."""
+        """Queue one line."""
         try:
             if self.about is not None:
                 setattr(record, ABOUT, self.about())
-            if self._untold and self.write(_losses(self._untold)):
-                self._untold = 0
-            if self.write(record):
-                return
-        except Exception:  # noqa: BLE001, S110 - a formatter that fails harms nobody either; where could it be logged?
-            pass
-        self.lost += 1
-        self._untold += 1
+            line = self.prepare(record)
+        except Exception:  # noqa: BLE001 - a formatter that fails harms nobody either; where could it be logged?
+            self.writer.lose("a line could not be formatted")
+        else:
+            self.writer.put(line)
 
-
-def _losses(count: int) -> logging.LogRecord:
-    text = "%d lines of the log could not be written"
-    return logging.LogRecord("ostler.log", logging.WARNING, __file__, 0, text, (count,), None)
+    def close(self) -> None:
+        """Leave the registry of `logging`; lines still come: libraries close the handlers of others."""
+        super().close()
 
 
 class SafeStreamHandler(SafeHandler):
     """Writes lines to a stream and survives anything: a full disk, a closed stream, a reader that went away.
 
     Args:
-        stream: Where lines go.
+        stream: Where lines go, or the target that an earlier handler had.
+        writer: Writes the lines.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream = stream
+    def __init__(self, stream: TextIO | DescriptorTarget | StreamTarget, writer: LogWriter | None = None) -> None:
+        super().__init__(writer)
+        self.target = stream if isinstance(stream, DescriptorTarget | StreamTarget) else target_of(stream)
 
-    def write(self, record: logging.LogRecord) -> bool:
-        """Write one line and flush it; see `SafeHandler.write`."""
-        text = self.format(record) + "\n"
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError, RuntimeError):
-            return False
-        return True
+    def prepare(self, record: logging.LogRecord) -> Line:
+        """See `SafeHandler.prepare`."""
+        return Line(self.target, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+
+    def where(self) -> str:
+        """See `SafeHandler.where`."""
+        return str(self.target)
+
+    def problem(self) -> str:
+        """See `SafeHandler.problem`."""
+        return self.target.problem()

@@ -9,19 +9,22 @@ import os
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from typing import TextIO
 
 from ostler.log.formats import FIELD_LIMIT, further_lines, message_of, priority, shown_fields
 from ostler.log.handlers import SafeHandler
 from ostler.log.messages import MESSAGE_IDS
+from ostler.log.streams import DescriptorTarget, StreamTarget
+from ostler.log.writer import Line, LogWriter
 from ostler.printable import printable, printable_lines, shortened
 
 SOCKET = "/run/systemd/journal/socket"
-SEND_SECONDS = 0.1
-"""How long a line may wait for a journal that is slow; it is the loop's time."""
-PAUSE_SECONDS = 1.0
-"""After a journal that was too slow lines are dropped (and counted) this long before the next try."""
+SEND_SECONDS = 1.0
+"""How long a line may wait for a journal that is slow; on the thread of the writer."""
+PAUSE_SECONDS = 5.0
+"""After a journal that was too slow lines go to standard error this long before the next try."""
 
 
 def journal_is_stderr(environ: Mapping[str, str], stream: TextIO | None = None) -> bool:
@@ -72,45 +75,84 @@ def fields_for(record: logging.LogRecord, identifier: str) -> dict[str, str]:
     return values
 
 
-class JournalHandler(SafeHandler):
-    """Sends lines to journald. A line that cannot be sent is counted, and the count is sent with the next that can.
+class JournalTarget:
+    """journald's socket, and standard error for as long as journald cannot be reached or does not read.
 
-    Each datagram names the socket anew, so that a restarted journald is found again.
+    Each datagram names the socket again, so that a restarted journald is found again.
 
     Args:
         address: The socket of journald.
-        identifier: What the lines are filed under (`journalctl -t`).
+        identifier: What the lines are filed under.
+        fallback: Where lines go meanwhile; None when there is nothing.
     """
 
-    def __init__(self, address: str = SOCKET, identifier: str = "ostler") -> None:
-        super().__init__()
+    direct = False
+
+    def __init__(self, address: str, identifier: str, fallback: DescriptorTarget | StreamTarget | None) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)  # the kernel caps it
+        self.socket.settimeout(SEND_SECONDS)
+        weakref.finalize(self, self.socket.close).atexit = False
+        self.identifier = identifier
         self._address = address
-        self._identifier = identifier
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)  # the kernel caps it
-        self._socket.settimeout(SEND_SECONDS)
+        self._fallback = fallback
         self._not_before = 0.0
+        self._why = ""
+        self._since = 0.0
+        self._diverted = 0
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-        super().close()
-
-    def write(self, record: logging.LogRecord) -> bool:
-        """Send one line; see `SafeHandler.write`."""
+    def send(self, line: Line) -> None:
+        """Send one line; see `Target`."""
         if time.monotonic() < self._not_before:
-            return False
-        data = encode(fields_for(record, self._identifier))
+            self._divert(line, self._why)
+            return
         try:
-            self._socket.sendto(data, self._address)
+            if self._diverted:
+                self._send(self._returned())
+                self._diverted = 0
+            self._send(line.data)
         except TimeoutError:
             self._not_before = time.monotonic() + PAUSE_SECONDS
-            return False
+            self._divert(line, "it does not read")
         except OSError as error:
-            return error.errno in _TOO_LARGE and self._send_large(data)
-        return True
+            self._divert(line, error.strerror or type(error).__name__)
+        else:
+            self._why = ""
 
-    def _send_large(self, data: bytes) -> bool:
+    def problem(self) -> str:
+        """See `Target`."""
+        if not self._why:
+            return ""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._since))
+        instead = "are lost" if self._fallback is None else f"go to {self._fallback} instead"
+        return f"journald cannot be written to since {since} ({self._why}); lines {instead}"
+
+    def _returned(self) -> bytes:
+        text = f"journald can be written to again; {self._diverted} lines went to standard error meanwhile"
+        return encode({"MESSAGE": text, "PRIORITY": "4", "SYSLOG_IDENTIFIER": self.identifier})
+
+    def _divert(self, line: Line, why: str) -> None:
+        """Write a line to standard error, the first one after a line that says why."""
+        first = not self._why
+        if first:
+            self._since = time.time()
+        self._why = why
+        if self._fallback is None:
+            raise OSError(errno.ENOTCONN, f"journald: {why}")
+        if first:
+            self._fallback.write(f"WARNING  ostler.log: {self.problem()}\n".encode())
+        self._fallback.write(line.fallback)
+        self._diverted += 1
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.socket.sendto(data, self._address)
+        except OSError as error:
+            if error.errno not in _TOO_LARGE:
+                raise
+            self._send_large(data)
+
+    def _send_large(self, data: bytes) -> None:
         """Send a line that no datagram can hold: as a sealed file in memory, whose descriptor is sent."""
         descriptor = os.memfd_create("ostler-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -119,12 +161,46 @@ class JournalHandler(SafeHandler):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             # Without payload the descriptor alone is the message; send_fds would put a byte before it.
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder))]
-            self._socket.sendmsg([], rights, 0, self._address)
-        except OSError:
-            return False
+            self.socket.sendmsg([], rights, 0, self._address)
         finally:
             os.close(descriptor)
-        return True
+
+
+class JournalHandler(SafeHandler):
+    """Sends lines to journald with their fields, and to standard error while there is no journald.
+
+    Args:
+        address: The socket of journald.
+        identifier: What the lines are filed under (`journalctl -t`).
+        fallback: Where lines go while journald cannot be reached; None when they are to be counted as lost.
+        writer: Writes the lines.
+    """
+
+    def __init__(
+        self,
+        address: str = SOCKET,
+        identifier: str = "ostler",
+        fallback: DescriptorTarget | StreamTarget | None = None,
+        writer: LogWriter | None = None,
+    ) -> None:
+        super().__init__(writer)
+        self.target = JournalTarget(address, identifier, fallback)
+        self.fallback = fallback
+
+    def prepare(self, record: logging.LogRecord) -> Line:
+        """See `SafeHandler.prepare`."""
+        values = fields_for(record, self.target.identifier)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        text = f"{when} {record.levelname:<8} {values['OSTLER_LOGGER']}: {values['MESSAGE']}\n" if self.fallback else ""
+        return Line(self.target, encode(values), text.encode("utf-8", "backslashreplace"))
+
+    def where(self) -> str:
+        """See `SafeHandler.where`."""
+        return "journald"
+
+    def problem(self) -> str:
+        """See `SafeHandler.problem`."""
+        return self.target.problem()
 
 
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})

@@ -13,7 +13,10 @@ from ostler.errors import InvalidInput
 from ostler.log import journal
 from ostler.log.fields import About
 from ostler.log.formats import JsonFormatter, TextFormatter
-from ostler.log.handlers import SafeHandler, SafeStreamHandler
+from ostler.log.guard import LogGuard, OwnLogger
+from ostler.log.handlers import Output, SafeHandler, SafeStreamHandler
+from ostler.log.streams import DescriptorTarget, target_of
+from ostler.log.writer import LogWriter
 
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
@@ -44,7 +47,7 @@ def set_up(
         format: `journal` (journald's own protocol), `text`, `json`, or `auto`: journal when stderr goes there, else
             text.
         levels: Levels of single loggers, by name.
-        stream: Where text and JSON go; stderr by default.
+        stream: Where text and JSON go; by default what an earlier call named, else stderr; it may be closed later.
         environ: The environment; the process's by default.
         about: Tells the request that the calling thread or task serves, whose fields every line gets; by default what
             an earlier call named.
@@ -59,9 +62,11 @@ def set_up(
     numbers = {"": _level(level), **{name: _level(text) for name, text in wanted.items() if text != INHERIT}}
     if format not in FORMATS:
         raise InvalidInput(f"there is no log format {format!r}", hint=f"choose one of {', '.join(FORMATS)}")
-    handler, chosen = _handler(format, stream or sys.stderr, os.environ if environ is None else environ)
     root = logging.getLogger()
-    earlier = _installed(root)
+    earlier = _installed(root) or _guarded_handler()
+    output = _output(stream, earlier, os.environ if environ is None else environ)
+    handler, chosen = _handler(format, output, earlier.writer if earlier is not None else LogWriter())
+    handler.output = output
     handler.about = about or (earlier.about if earlier is not None else None)
     for name in set(() if earlier is None else earlier.levelled) - set(numbers):
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -72,7 +77,53 @@ def set_up(
     if earlier is not None:
         root.removeHandler(earlier)
         earlier.close()
+    if OwnLogger.guard is not None:
+        OwnLogger.guard.take(handler, numbers)
     return chosen
+
+
+def protect() -> LogGuard:
+    """See to it that the daemon's own lines come, whatever others do to `logging`, until `LogGuard.end`.
+
+    Raises:
+        LookupError: The log has not been set up.
+    """
+    handler = _installed(logging.getLogger())
+    if handler is None:
+        raise LookupError("the log has not been set up")
+    guard = LogGuard(
+        handler, {"": logging.getLogger().level, **{n: logging.getLogger(n).level for n in handler.levelled}}
+    )
+    guard.begin()
+    return guard
+
+
+def flush(seconds: float) -> bool:
+    """Wait until what was logged is written; return whether it is. Gives up early when nobody reads it. Any thread."""
+    handler = _installed(logging.getLogger()) or _guarded_handler()
+    return handler is None or handler.writer.flush(seconds)
+
+
+def log_status() -> tuple[str, list[str]]:
+    """Return where the log is, with what happened to it, and what is wrong with it now, a line each. Any thread."""
+    handler = _guarded_handler() or _installed(logging.getLogger())
+    if handler is None:
+        return "", []
+    writer, guard = handler.writer, OwnLogger.guard
+    problems = [problem] if (problem := handler.problem()) else []
+    if seconds := writer.stalled():
+        problems.append(
+            f"the log has not been read for {seconds:.0f} s ({handler.where()}); {writer.waiting} lines wait"
+        )
+    losses = writer.losses
+    if losses.total and not writer.told:
+        problems.append(losses.text())
+    notes = [handler.where()]
+    if losses.total:
+        notes.append(f"{losses.total} lines lost, of these {losses.text()}")
+    if guard is not None and (changed := guard.text()):
+        notes.append(changed)
+    return "; ".join(notes), problems
 
 
 def set_level(level: str, logger: str = "") -> dict[str, str]:
@@ -90,12 +141,19 @@ def set_level(level: str, logger: str = "") -> dict[str, str]:
     """
     if level == INHERIT and logger:
         logging.getLogger(logger).setLevel(logging.NOTSET)
+        _take_level(logger, logging.NOTSET)
         return levels()
     logging.getLogger(logger).setLevel(_level(level))
+    _take_level(logger, _level(level))
     handler = _installed(logging.getLogger())
     if handler is not None:
         handler.levelled.add(logger)
     return levels()
+
+
+def _take_level(logger: str, number: int) -> None:
+    if OwnLogger.guard is not None:
+        OwnLogger.guard.take_level(logger, number)
 
 
 def levels() -> dict[str, str]:
@@ -115,19 +173,26 @@ def _level(text: str) -> int:
     return number
 
 
-def _handler(chosen: str, stream: TextIO, environ: Mapping[str, str]) -> tuple[SafeHandler, str]:
-    to_journal = journal.journal_is_stderr(environ, stream)
+def _output(stream: TextIO | None, earlier: SafeHandler | None, environ: Mapping[str, str]) -> Output:
+    """Return where text goes; what an earlier set-up found stays, though `sys.stderr` may be another or closed now."""
+    if stream is None and earlier is not None and earlier.output is not None:
+        return earlier.output
+    stream = stream or sys.stderr
+    return Output(target_of(stream), journal.journal_is_stderr(environ, stream), _colours(stream, environ))
+
+
+def _handler(chosen: str, output: Output, writer: LogWriter) -> tuple[SafeHandler, str]:
+    target, to_journal, colours = output
+    closed = isinstance(target, DescriptorTarget) and target.closed
     if chosen == "auto":
-        chosen = "journal" if to_journal and Path(journal.SOCKET).exists() else "text"
+        chosen = "journal" if (to_journal or closed) and Path(journal.SOCKET).exists() else "text"
     if chosen == "journal":
-        return journal.JournalHandler(), chosen
-    handler = SafeStreamHandler(stream)
+        return journal.JournalHandler(fallback=None if closed else target, writer=writer), chosen
+    handler = SafeStreamHandler(target, writer)
     if chosen == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(
-            TextFormatter(colours=_colours(stream, environ), times=not to_journal, priorities=to_journal)
-        )
+        handler.setFormatter(TextFormatter(colours=colours, times=not to_journal, priorities=to_journal))
     return handler, chosen
 
 
@@ -140,3 +205,7 @@ def _colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def _installed(root: logging.Logger) -> SafeHandler | None:
     return next((handler for handler in root.handlers if isinstance(handler, SafeHandler)), None)
+
+
+def _guarded_handler() -> SafeHandler | None:
+    return OwnLogger.guard.handler if OwnLogger.guard is not None else None

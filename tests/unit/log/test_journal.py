@@ -1,14 +1,17 @@
 import array
+import io
 import os
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from ostler.log import MESSAGE_IDS, adapter, detail, event, fields, journal_is_stderr
-from ostler.log.journal import JournalHandler, encode, field_name, fields_for
+from ostler.log.journal import SEND_SECONDS, JournalHandler, encode, field_name, fields_for
+from ostler.log.streams import StreamTarget
 
 
 class FakeJournal:
@@ -78,7 +81,7 @@ def logger(plain_logger, handler):
 
 def small_datagrams(handler):
     """How large a datagram may be differs from machine to machine."""
-    handler._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    handler.target.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
 
 
 def test_a_line_arrives_with_its_fields(journal, handler, logger):
@@ -147,26 +150,60 @@ def test_a_journal_that_is_away_is_counted_and_found_again(journal, handler, log
     journal.close()
     for _ in range(3):
         logger.info("lost")
+    assert handler.writer.flush(10)
+    assert "No such file or directory" in handler.problem()
     journal.open()
     logger.info("there")
-    assert journal.receive()["MESSAGE"] == "3 lines of the log could not be written"
+    assert journal.receive()["MESSAGE"].startswith("3 lines of the log could not be written, from ")
     assert journal.receive()["MESSAGE"] == "there"
+    assert handler.writer.flush(10)
+    assert not handler.problem()
 
 
-def test_a_journal_that_hangs_holds_nobody_up_for_long(journal, handler, logger):
-    while not handler.lost:
-        logger.info("x" * 100_000)
-    before = handler.lost
-    # The pause: each of these would wait for the journal otherwise.
-    for _ in range(100):
-        logger.info("x")
-    assert handler.lost == before + 100
+@pytest.fixture
+def other_way(journal, plain_logger):
+    """A handler that has standard error as well, the text that came there, and its logger."""
+    stream = io.StringIO()
+    handler = JournalHandler(journal.path, fallback=StreamTarget(stream))
+    plain_logger.addHandler(handler)
+    return handler, stream, plain_logger
 
 
-def test_a_closed_handler_harms_nobody(handler, logger):
+def test_without_journald_lines_go_to_standard_error_until_it_is_there(journal, other_way):
+    handler, stream, logger = other_way
+    journal.close()
+    logger.info("first")
+    logger.info("second, token=abc")
+    assert handler.writer.flush(10)
+    why, first, second = stream.getvalue().splitlines()
+    assert why.startswith("WARNING  ostler.log: journald cannot be written to since 2")
+    assert first.endswith("INFO     ostler.volume: first")
+    assert second.endswith("INFO     ostler.volume: second, token=***")
+    assert handler.lost == 0
+    journal.open()
+    logger.info("third")
+    assert journal.receive()["MESSAGE"].startswith("journald can be written to again; 2 lines went")
+    assert journal.receive()["MESSAGE"] == "third"
+    assert handler.writer.flush(10)
+    assert not handler.problem()
+
+
+def test_a_journal_that_hangs_holds_nobody_up_and_lines_go_to_standard_error(journal, other_way):
+    handler, stream, logger = other_way
+    begun = time.monotonic()
+    for _ in range(300):
+        logger.info("x" * 10_000)
+    assert time.monotonic() - begun < 20 * SEND_SECONDS  # each line would wait for it otherwise
+    while not handler.problem():
+        handler.writer.flush(10)
+    assert "it does not read" in handler.problem()
+    assert "xxx" in stream.getvalue()
+
+
+def test_a_handler_that_somebody_closed_still_writes(journal, handler, logger):
     handler.close()
     logger.info("x")
-    assert handler.lost == 1
+    assert journal.receive()["MESSAGE"] == "x"
 
 
 def test_descriptors_do_not_leak(journal, handler, logger):

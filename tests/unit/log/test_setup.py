@@ -115,6 +115,7 @@ def test_auto_takes_the_journal_when_stderr_goes_there(tmp_path, monkeypatch):
         monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "away"))
         assert log.set_up(stream=stream, environ=environ) == "text"
         logging.getLogger("ostler.x").error("hello")
+        assert log.flush(10)
         log.set_up(stream=io.StringIO(), environ={})
     assert (tmp_path / "stream").read_text() == "<3>ERROR    ostler.x: hello\n"
 
@@ -122,6 +123,7 @@ def test_auto_takes_the_journal_when_stderr_goes_there(tmp_path, monkeypatch):
 def test_it_is_light_and_works_in_an_empty_environment():
     script = (
         "import sys, logging; from ostler import log; log.set_up(); logging.getLogger('x').info('h\\u00e4');"
+        "log.flush(9);"
         "assert not {'asyncio', 'pydantic', 'peewee'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], env={}, capture_output=True, check=False)

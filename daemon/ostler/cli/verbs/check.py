@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, offline, session
+from ostler.daemon.check import log_warning
 from ostler.types import PluginState
 
 app = kit.app(group=False)
@@ -37,4 +38,5 @@ def check(
     for warning in warnings:
         kit.warn(kit.printable(f"warning: {warning}"))
     kit.say(f"The configuration is right: {', '.join(map(str, paths.config_dirs))}")
-    kit.show_fields({"services": services, "drivers": drivers})
+    where = log_warning(found.log.format) or found.log.format
+    kit.show_fields({"services": services, "drivers": drivers, "log": where})

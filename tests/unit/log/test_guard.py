@@ -1,0 +1,149 @@
+import io
+import logging
+import logging.config
+import sys
+import threading
+
+import pytest
+
+from ostler import log
+from ostler.log.guard import OwnLogger
+
+
+@pytest.fixture
+def stream():
+    return io.StringIO()
+
+
+@pytest.fixture
+def guard(stream):
+    logging.getLogger("ostler.guarded")
+    log.set_up(stream=stream, environ={})
+    made = log.protect()
+    yield made
+    logging.disable(logging.NOTSET)
+    made.end()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+def restored(guard):
+    guard.look()
+    if guard._restoring is not None:
+        guard._restoring.join(10)
+
+
+def silence_all_but_root():
+    logging.config.dictConfig({"version": 1, "root": {"level": "WARNING", "handlers": []}})
+
+
+def quiet_ours():
+    logging.getLogger("ostler").setLevel(logging.CRITICAL)
+    logging.getLogger("ostler.guarded").setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        silence_all_but_root,
+        lambda: logging.basicConfig(force=True, stream=io.StringIO()),
+        logging.disable,
+        lambda: logging.getLogger().handlers.clear(),  # noqa: PLW0108 - of the handlers that are there then
+        quiet_ours,
+        lambda: logging.getLogger().setLevel(logging.CRITICAL),
+        logging.shutdown,
+        lambda: setattr(logging.getLogger("ostler.guarded"), "propagate", False),
+        lambda: logging.getLogger("ostler.guarded").addFilter(lambda record: False),
+    ],
+    ids=["dictConfig", "basicConfig", "disable", "clear", "setLevel", "root level", "shutdown", "propagate", "filter"],
+)
+def test_trap_a_library_configures_logging(guard, stream, change):
+    """Case 20: our own lines come at once, whatever was done; once, and no others by that."""
+    logger = logging.getLogger("ostler.guarded")
+    try:
+        change()
+        logger.info("still here")
+        logger.debug("not this")
+        assert stream.getvalue().count("still here") == 1
+        assert "not this" not in stream.getvalue()
+    finally:
+        logger.filters.clear()
+        logger.propagate = True
+
+
+def test_what_was_changed_is_undone_and_said(guard, stream):
+    silence_all_but_root()
+    restored(guard)
+    logging.getLogger("a.plugin").info("of a plugin")
+    assert "a plugin or a library changed how this process logs: our handler was taken" in stream.getvalue()
+    assert stream.getvalue().count("of a plugin") == 1
+    assert "changed how this process logs 1 times" in log.log_status()[0]
+    silence_all_but_root()
+    restored(guard)
+    assert stream.getvalue().count("changed how this process logs") == 1  # not more than once a minute
+
+
+def test_a_handler_for_standard_error_is_taken_away_for_it_could_block_and_shows_secrets(guard, stream):
+    root = logging.getLogger()
+    other = logging.StreamHandler(sys.stderr)
+    kept = logging.NullHandler()
+    root.addHandler(other)
+    root.addHandler(kept)
+    restored(guard)
+    assert other not in root.handlers
+    assert kept in root.handlers
+    root.removeHandler(kept)
+
+
+def test_the_lock_of_logging_may_be_held_by_who_hangs(guard, stream):
+    logger = logging.getLogger("ostler.guarded")
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with logging._lock:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    logging.getLogger().handlers.clear()
+    guard.look()
+    logger.warning("not held up")
+    assert "not held up" in stream.getvalue()
+    done.set()
+    thread.join()
+    restored(guard)
+
+
+def test_levels_that_an_operator_sets_count(guard, stream):
+    log.set_level("debug", "ostler.guarded")
+    logging.getLogger("ostler.guarded").debug("now")
+    assert "now" in stream.getvalue()
+    log.set_up("warning")
+    logging.getLogger("ostler.guarded").info("no more")
+    assert "no more" not in stream.getvalue()
+    restored(guard)
+    assert "changed how" not in stream.getvalue()
+
+
+def test_a_handler_of_others_that_fails_is_not_the_trouble_of_who_logs(guard, stream):
+    class Broken(logging.Handler):
+        def handle(self, record):
+            raise LookupError
+
+    logger = logging.getLogger("ostler.guarded")
+    logger.addHandler(broken := Broken())
+    logger.info("fine")
+    logger.removeHandler(broken)
+    assert "fine" in stream.getvalue()
+
+
+def test_the_end_leaves_all_loggers_to_logging(stream):
+    logger = logging.getLogger("ostler.guarded")
+    log.set_up(stream=stream, environ={})
+    made = log.protect()
+    assert isinstance(logger, OwnLogger)
+    made.end()
+    assert type(logger) is logging.Logger
