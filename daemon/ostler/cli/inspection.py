@@ -78,37 +78,40 @@ def _brought(host: PluginHost) -> dict[str, list[str]]:
 
 
 def _examined(host: PluginHost, managers: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    from ostler.messaging.notify import SINK_KIND, NotificationSink
+
     for name, value in host.managers().items():
         for fault in _manager_faults(name, value, managers):
             yield "ostler_managers", name, f"manager {name}: {fault}"
     for key, value in host.drivers().items():
         for fault in _driver_faults(key, value, host, managers):
             yield "ostler_drivers", key, f"driver {'/'.join(key)}: {fault}"
-    kinds = {kind: base for cls in managers.values() for kind, base in cls.extension_kinds.items()}
+    kinds: dict[str, type] = {SINK_KIND: NotificationSink}
+    kinds |= {kind: base for cls in managers.values() for kind, base in cls.extension_kinds.items()}
     for key, value in host.extensions().items():
         for fault in _extension_faults(key[0], value, kinds):
             yield "ostler_extensions", key, f"extension {'/'.join(key)}: {fault}"
 
 
 def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator[str]:
-    from ostler.driver import check_contract
     from ostler.manager import Manager
     from ostler.messaging.rpc.surface import faults_of
     from ostler.plugins import resolve
+    from ostler.service.assembly import contract_faults
 
     try:
-        cls = resolve(value, Manager).cls
+        loaded = resolve(value, Manager)
     except PluginError as error:
         yield str(error)
         return
-    managers[name] = cls
-    yield from check_contract(cls, Manager, either=True)
-    yield from faults_of(name, cls)
+    managers[name] = loaded.cls
+    yield from contract_faults(loaded, Manager, either=True)
+    yield from faults_of(name, loaded.cls)
 
 
 def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers: dict[str, Any]) -> Iterator[str]:
-    from ostler.driver import check_contract
     from ostler.plugins import resolve
+    from ostler.service.assembly import contract_faults
 
     manager = managers.get(key[0])
     if manager is None:
@@ -121,11 +124,12 @@ def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers:
         return
     try:
         loaded = resolve(value, object)
+        if loaded.kind != "class":
+            loaded = resolve(value, contract)
     except PluginError as error:
         yield str(error)
         return
-    if loaded.kind == "class":
-        yield from check_contract(loaded.cls, contract)
+    yield from contract_faults(loaded, contract)
 
 
 def _extension_faults(kind: str, value: Any, kinds: dict[str, type]) -> Iterator[str]:
@@ -136,6 +140,9 @@ def _extension_faults(kind: str, value: Any, kinds: dict[str, type]) -> Iterator
         yield f"no installed manager asks for extensions of the kind {kind}"
         return
     try:
-        resolve(value, base)
+        loaded = resolve(value, base)
     except PluginError as error:
         yield str(error)
+        return
+    for name in sorted(getattr(loaded.cls, "__abstractmethods__", ())) if loaded.kind == "class" else ():
+        yield f"`{name}` is missing: it is a contract, not an implementation"

@@ -12,9 +12,11 @@ from ostler import log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.paths import Paths
+from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence
+from ostler.daemon.installed_versions import InstalledVersions
 from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
@@ -77,6 +79,7 @@ class Daemon:
         self.paths = paths
         self.assembly = assembly
         self.plugins = assembly.plugins
+        self.installed = InstalledVersions(assembly.plugins)
         self.host = assembly.configuration.daemon.host
         self.clock = clock
         self.notifier = notifier
@@ -177,6 +180,17 @@ class Daemon:
         self.started.set_result(None)
         self.notifier.ready(self.summary())
         _log.info("ready: %s", self.summary(), extra=log.event("ready"))
+        self._note("snapshot of the code", self._keep_code())
+
+    def _keep_code(self) -> Callable[[], Awaitable[None]]:
+        """Keep the code that may still be imported; return what ends that."""
+        packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
+        remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
+
+        async def undo() -> None:
+            remove()
+
+        return undo
 
     async def _start_services(self, runtime: Runtime, timeout: float) -> None:
         limit = asyncio.timeout(timeout)
@@ -326,6 +340,7 @@ class Daemon:
         trouble = self.store.problems() if self.store is not None else []
         if self.messages is not None:
             trouble += self.messages.trouble()
+        trouble += self.installed.newer_on_disk()
         where, of_log = log.log_status()
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble, *of_log], where)
 

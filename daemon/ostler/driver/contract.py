@@ -37,7 +37,7 @@ def require_contract(cls: Any, base: type, *, what: str, either: bool = False) -
     )
 
 
-def check_contract(cls: Any, base: type, *, either: bool = False) -> list[str]:
+def check_contract(cls: Any, base: type, *, either: bool = False, constructed: bool = True) -> list[str]:
     """Return every point in which `cls` does not fulfil `base`, each as a sentence; empty when it does.
 
     Looked at are: whether it derives from `base`; abstract methods that are missing; whether each method of `base` that
@@ -49,13 +49,17 @@ def check_contract(cls: Any, base: type, *, either: bool = False) -> list[str]:
         cls: The class to look at; anything that is no class is a point of its own.
         base: What it has to fulfil.
         either: Whether a method may be `def` or `async def` whatever the base has, as a manager's hooks may.
+        constructed: Whether the class is called to make an instance; that of a singleton or of a factory's product
+            may have any constructor.
     """
     if not isinstance(cls, type):
         return [f"it is {_article(type(cls).__name__)}, not a class"]
     points = list(_ancestry(cls, base))
     for name in _public_names(base):
         points += _check_member(cls, base, name, either)
-    points += _constructor(cls, base)
+    points += _abstract(cls, base)
+    if constructed:
+        points += _constructor(cls, base)
     if issubclass(base, Driver):
         points += _features(cls, base)
         points += _budgets(cls)
@@ -69,6 +73,15 @@ def _ancestry(cls: type, base: type) -> Iterator[str]:
         yield "it is the contract itself, not an implementation"
     elif issubclass(base, Driver) and not _own_names(cls, base) and not getattr(base, "__abstractmethods__", ()):
         yield f"it is an empty class: it overrides nothing of {base.__name__}"
+
+
+def _abstract(cls: type, base: type) -> Iterator[str]:
+    """Say what is still abstract that the class itself, or one between it and `base`, asks for."""
+    own: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset()) - getattr(
+        base, "__abstractmethods__", frozenset()
+    )
+    for name in sorted(own):
+        yield f"`{name}` is abstract: it is a contract, not an implementation"
 
 
 def _own_names(cls: type, base: type) -> set[str]:

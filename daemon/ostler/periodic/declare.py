@@ -37,7 +37,9 @@ def periodic(
 
     Args:
         spacing: Seconds from start to start, or the name of an option that holds them (a reload changes it).
-        cron: A cron expression in local time instead of a spacing.
+        cron: A cron expression in local time instead of a spacing. When clocks change, a task that names every hour
+            (`*/15 * * * *`) goes by elapsed time; any other runs once at each local time that it names: the first of
+            two, and once right after a gap for what is skipped there.
         run_at_once: Whether the first run comes at the start of the service, not one spacing later.
         jitter: A part of the spacing, 0 to 1, by which runs are spread at random, so that a fleet is not in step.
         enabled: False, or the name of an option that says whether the task runs.

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.clock import Clock
-from ostler.errors import NotFound
+from ostler.errors import NotFound, describe
 from ostler.periodic.runs import Runs, TaskGroup
 from ostler.periodic.task import PeriodicTask, tasks_of
 from ostler.store import PeriodicRun
 from ostler.types import PeriodicStatus
 
+_log = logging.getLogger(__name__)
+_SAME = 1e-6
+"""Seconds by which two due times have to differ to be two."""
+_PUT_OFF = 60.0
+"""Seconds after which a task is looked at again whose next regular time is not later than now, or cannot be told."""
 _MANY = 500
 _LATE = 0.006
 _EARLY = 0.014
@@ -81,7 +87,7 @@ class PeriodicScheduler:
         now, wall = self._now(), self._clock.wall()
         for task in tasks.values():
             self._restore(task)
-            task.plan_first(now, wall, self._chance)
+            self._plan(task, task.plan_first, now, wall)
             self._push(task)
         self._arm()
 
@@ -112,7 +118,7 @@ class PeriodicScheduler:
             spacing, enabled = task.spacing, task.enabled
             task.take(options)
             if task.enabled and not enabled:
-                task.plan_again(now, wall, self._chance)
+                self._plan(task, task.plan_again, now, wall)
             elif task.spacing != spacing and not task.mark.cron:
                 task.respaced(spacing, now, self._chance)
             elif task.enabled is enabled:
@@ -132,7 +138,7 @@ class PeriodicScheduler:
             return
         found.paused = paused
         if not paused:
-            found.plan_again(self._now(), self._clock.wall(), self._chance)
+            self._plan(found, found.plan_again, self._now(), self._clock.wall())
         self._push(found)
         self._arm()
 
@@ -235,15 +241,64 @@ class PeriodicScheduler:
         self._runs.collect()
         heap, now = self._heap, self._now()
         wall = self._clock.wall()
-        while heap and (heap[0][0] <= now + 1e-6 or self._soon(*heap[0], now)):
+        while heap and (heap[0][0] <= now + _SAME or self._soon(*heap[0], now)):
             _, entry, task = heapq.heappop(heap)
             if entry != task.entry:
                 continue
-            if not task.mark.cron or task.look_at_cron(now, wall):
+            if self._is_due(task, now, wall):
                 self._runs.due(task, self._services[task.service])
-                task.plan_next(now, wall, self._chance)
+                self._plan(task, task.plan_next, now, wall, later=True)
             self._push(task)
         self._arm()
+
+    def _is_due(self, task: PeriodicTask, now: float, wall: float) -> bool:
+        """Return whether a task whose entry came up is to run; a cron task may find that the clock was set."""
+        if not task.mark.cron:
+            return True
+        if task.put_off:
+            self._plan(task, task.plan_again, now, wall, later=True)
+            return False
+        try:
+            return task.look_at_cron(now, wall)
+        except (ArithmeticError, OSError, ValueError) as error:
+            self._put_off(task, now, describe(error))
+            return False
+
+    def _plan(
+        self,
+        task: PeriodicTask,
+        plan: Callable[[float, float, random.Random], None],
+        now: float,
+        wall: float,
+        *,
+        later: bool = False,
+    ) -> None:
+        """Have a task compute its next time; whatever that gives or raises, the loop and other tasks go on.
+
+        Args:
+            task: The task.
+            plan: Its method that computes the time.
+            now: The loop's time.
+            wall: The wall time.
+            later: Whether the time has to be later than now, so that the task does not come up again at once.
+        """
+        try:
+            plan(now, wall, self._chance)
+        except (ArithmeticError, OSError, ValueError) as error:
+            self._put_off(task, now, describe(error))
+            return
+        if later and not task.due > now + _SAME:
+            self._put_off(task, now, "it is not later than now")
+        else:
+            task.put_off = ""
+
+    def _put_off(self, task: PeriodicTask, now: float, why: str) -> None:
+        """Look at a task again in a while: a time that is not later than now would hold up the loop for ever."""
+        if not task.put_off:
+            text = "periodic task %s of %s (%s) is put off by %g s: its next time cannot be told, %s"
+            _log.error(text, task.name, task.service, task.spacing_text, _PUT_OFF, why)
+        task.put_off = why
+        task.plan_later(now + _PUT_OFF)
 
     @staticmethod
     def _soon(due: float, entry: int, task: PeriodicTask, now: float) -> bool:

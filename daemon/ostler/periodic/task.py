@@ -6,13 +6,17 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler.errors import ContractError
 from ostler.periodic.declare import Periodic, periodic_of
 
+if TYPE_CHECKING:
+    from ostler.periodic.cron import CronSchedule
+
 _CRON_LOOK = 60.0
 """The longest sleep, in seconds, before a cron task looks at the wall clock again: somebody may have set it."""
+_HAIR = 0.001
 _KNOWN_ERRORS = 16
 _QUICK = 0.005
 
@@ -31,9 +35,9 @@ class PeriodicTask:
     """
 
     __slots__ = (
-        "base", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async", "last_error", "last_run",
-        "last_seconds", "late", "logged", "mark", "method", "name", "paused", "removed", "running", "running_since",
-        "runs", "service", "spacing",
+        "base", "cron", "cron_done", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async",
+        "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused", "put_off",
+        "removed", "running", "running_since", "runs", "service", "spacing",
     )  # fmt: skip
 
     def __init__(self, service: str, method: Callable[..., Any], mark: Periodic, options: Any) -> None:
@@ -49,7 +53,9 @@ class PeriodicTask:
         self.running = False
         self.running_since = 0.0
         self.base = self.due = 0.0
-        self.cron_from = self.cron_wall = 0.0
+        self.cron: CronSchedule | None = None
+        self.cron_from = self.cron_wall = self.cron_done = 0.0
+        self.put_off = ""
         self.entry = 0
         self.runs = self.errors = 0
         self.last_run = self.last_seconds = 0.0
@@ -73,8 +79,8 @@ class PeriodicTask:
             raise self._wrong(f"its spacing is {spacing!r}, it has to be seconds above 0")
         if not 0 <= self.mark.jitter <= 1:
             raise self._wrong(f"its jitter is {self.mark.jitter!r}, it has to be a part of the spacing from 0 to 1")
-        if self.mark.cron:
-            self._next_cron(0.0)
+        if self.mark.cron and self.cron is None:
+            self.cron = self._parse_cron()
         self.spacing, self.enabled = float(spacing), bool(enabled)
 
     @property
@@ -105,6 +111,7 @@ class PeriodicTask:
         """Set when the next run is due: the first moment after `now` on the grid of the spacing or cron text."""
         if self.mark.cron:
             # Never the same moment twice, though the timer may have come a hair before it.
+            self.cron_done = self.cron_wall
             self._plan_cron(now, wall, max(wall, self.cron_wall))
             return
         missed = max(0, math.floor((now - self.base) / self.spacing))
@@ -117,14 +124,23 @@ class PeriodicTask:
         elif self.base <= now:
             self.plan_next(now, wall, chance)
 
+    def plan_later(self, due: float) -> None:
+        """Set when the next run is due of a task whose regular time cannot be told."""
+        self.base = self.due = due
+
     def look_at_cron(self, now: float, wall: float) -> bool:
-        """Return whether a cron task is due by the wall clock; else set when to look again."""
+        """Return whether a cron task is due by the wall clock; else set when to look again.
+
+        Raises:
+            ValueError: The clock was set to where no due time can be told.
+        """
         rest = self.cron_wall - wall
-        if rest <= 0.001:
+        if rest <= _HAIR:
             return True
         if wall < self.cron_from - _CRON_LOOK:
             # The clock was set back, and by more than NTP slews: the moments between come once more.
-            self.cron_from, self.cron_wall = wall, self._next_cron(wall)
+            after = self.cron.after_set_back(wall, self.cron_done) if self.cron else wall
+            self.cron_from, self.cron_wall = wall, self._next_cron(after)
             rest = self.cron_wall - wall
         self.base = self.due = now + min(rest, _CRON_LOOK)
         return False
@@ -147,7 +163,7 @@ class PeriodicTask:
         """Return the wall time of the next run, 0 when none is planned."""
         if not self.active:
             return 0.0
-        return self.cron_wall if self.mark.cron else wall + self.due - now
+        return self.cron_wall if self.mark.cron and not self.put_off else wall + self.due - now
 
     def is_news(self, error: str) -> bool:
         """Return whether this error has not been said since the last good run; a flood of different ones ends too."""
@@ -158,26 +174,24 @@ class PeriodicTask:
 
     def _plan_cron(self, now: float, wall: float, after: float) -> None:
         self.cron_from, self.cron_wall = wall, self._next_cron(after)
-        self.look_at_cron(now, wall)
+        if self.look_at_cron(now, wall):  # it is due within a hair
+            self.base = self.due = now + _HAIR
 
     def _due_at(self, base: float, chance: random.Random) -> None:
         self.base = base
         self.due = base + self.spacing * self.mark.jitter * chance.random() if self.mark.jitter else base
 
     def _next_cron(self, wall: float) -> float:
-        # Imported where it is needed: most daemons have no cron task.
-        from datetime import datetime
+        cron = self.cron or self._parse_cron()
+        return cron.next(wall)
 
-        from cronsim import CronSim, CronSimError
+    def _parse_cron(self) -> CronSchedule:
+        from ostler.periodic.cron import CronSchedule
 
-        # Local time without a zone, as people mean it; `timestamp` knows the zone and its summer time.
-        local = datetime.fromtimestamp(wall)  # noqa: DTZ006
         try:
-            return float(next(CronSim(self.mark.cron, local)).timestamp())
-        except CronSimError as error:
-            raise self._wrong(f"its cron text {self.mark.cron!r} is wrong: {error}") from None
-        except StopIteration:
-            raise self._wrong(f"its cron text {self.mark.cron!r} names no moment that ever comes") from None
+            return CronSchedule(self.mark.cron)
+        except ValueError as error:
+            raise self._wrong(f"its cron text {self.mark.cron!r} {error}") from None
 
     def _option(self, options: Any, name: str, what: str) -> Any:
         try:

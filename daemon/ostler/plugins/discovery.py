@@ -44,7 +44,7 @@ def installed(group: str = GROUP) -> list[Found]:
     Reads no more than it needs: the text of every distribution's entry points, the metadata of those that match.
     Nothing is imported: `importlib.metadata` would take a tenth of the time to READY, and two megabytes.
     """
-    seen: set[str] = set()
+    seen: dict[str, _Seen] = {}
     found: list[Found] = []
     for info in _infos():
         try:
@@ -52,6 +52,13 @@ def installed(group: str = GROUP) -> list[Found]:
         except Exception as error:  # noqa: BLE001 - a damaged installation of anything must not keep the daemon down
             _log.warning("entry points of %s cannot be read: %s", info.place, describe(error))
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
+
+
+class _Seen(NamedTuple):
+    """A distribution that was found already: where its metadata are, and its version."""
+
+    place: str
+    version: str
 
 
 class _Info(NamedTuple):
@@ -81,10 +88,45 @@ def _infos() -> Iterator[_Info]:
         if entry.lower().endswith(".egg"):
             yield from _others([entry])
             continue
-        for name in names:
+        for name in _newest_first(names):
             if name.lower().endswith((".dist-info", ".egg-info")):
                 folder = os.path.join(entry, name)  # noqa: PTH118  (a hundred of them are looked at)
                 yield _Info(folder, partial(_text, folder))
+
+
+def _newest_first(names: list[str]) -> list[str]:
+    """Return the names of metadata, the newest version first; without those that pip has put aside as `~name`.
+
+    An installation that was cut off leaves old metadata beside the new ones, and the order of a directory is chance.
+    """
+    infos = [name for name in names if name.endswith("-info") and not name.startswith("~")]
+    return sorted(infos, key=_version_order, reverse=True)
+
+
+def _version_order(name: str) -> list[tuple[int, int, str]]:
+    """Return what versions are compared by: numbers as numbers, `a`, `rc` and `dev` before the end, `post` after it."""
+    version = name.rpartition(".")[0].partition("-")[2]
+    parts: list[tuple[int, int, str]] = []
+    for word in re.findall(r"[0-9]+|[a-z]+", version.lower()):
+        if word.isdecimal():
+            parts.append((3, int(word), ""))
+        else:
+            parts.append((2 if word == "post" else 0, 0, word))
+    return [*parts, (1, 0, "")]
+
+
+def version_on_disk(distribution: str) -> str:
+    """Return the version of a distribution that a new process would get; empty when it is not installed."""
+    wanted = _key(distribution)
+    for info in _infos():
+        name = os.path.basename(info.place)  # noqa: PTH119  (a hundred of them are looked at)
+        if _key(name.partition("-")[0]) == wanted and (text := info.read("METADATA") or info.read("PKG-INFO")):
+            return _facts(text)["version"]
+    return ""
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _others(path: list[str] | None = None) -> Iterator[_Info]:
@@ -102,19 +144,22 @@ def _text(folder: str, name: str) -> str | None:
         return None
 
 
-def _of(info: _Info, group: str, seen: set[str]) -> Iterator[Found]:
+def _of(info: _Info, group: str, seen: dict[str, _Seen]) -> Iterator[Found]:
     entries = list(_entries(info.read("entry_points.txt") or "", group))
     if not entries:
         return
     facts = _facts(info.read("METADATA") or info.read("PKG-INFO") or "")
     name = facts["name"]
     # The same distribution may be found twice on the path; the first is the one that is imported.
-    key = re.sub(r"[-_.]+", "-", name).lower()
-    if key in seen:
+    key, version = _key(name), facts["version"]
+    if (first := seen.get(key)) is not None:
+        if os.path.dirname(first.place) == os.path.dirname(info.place):  # noqa: PTH120  (as above)
+            text = "%s is there twice: %s is used; %s is left over (%s), remove it or install the plugin again"
+            _log.warning(text, name, first.version, version, info.place)
         return
-    seen.add(key)
+    seen[key] = _Seen(info.place, version)
     for entry, value in entries:
-        yield Found(entry, value, partial(_load, value), name, facts["version"])
+        yield Found(entry, value, partial(_load, value), name, version)
 
 
 def _entries(text: str, group: str) -> Iterator[tuple[str, str]]:

@@ -104,6 +104,26 @@ class PluginHost:
             for record in self._records
         ]
 
+    def packages(self) -> list[str]:
+        """Return the top packages of the plugins that have loaded."""
+        loaded = [record for record in self._records if record.state is PluginState.LOADED]
+        return [record.found.module.partition(".")[0] for record in loaded]
+
+    def newer_on_disk(self) -> list[str]:
+        """Return a line for each loaded plugin that is installed in another version by now. Reads directories."""
+        lines = []
+        for record in self._records:
+            found = record.found
+            if record.state is not PluginState.LOADED or not found.distribution:
+                continue
+            version = discovery.version_on_disk(found.distribution)
+            if version != found.version:
+                now = f"{version} is on disk" if version else "it is not installed any more"
+                lines.append(
+                    f"plugin {found.name} runs {found.version}, {now}: restart the daemon to use what is there"
+                )
+        return lines
+
     def problems(self) -> list[Problem]:
         """Return what keeps the daemon from starting: each required plugin that is missing or has not loaded."""
         return [Problem("", fault) for fault in self.missing().values()]

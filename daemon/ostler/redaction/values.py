@@ -55,8 +55,8 @@ _EXPANSION = 6
 
 
 TOO_MANY: Value = "(not shown: the request has more secret values than are looked for in a text)"
-"""Stands, alone or as the last, for more secret values than `MOST_OF_REQUEST`: to look for tens of thousands in each text
-would hold up the loop. What belongs to their request is not shown at all then."""
+"""Stands, alone or as the last, for more secret values than `MOST_OF_REQUEST`: to look for tens of thousands in each
+text would hold up the loop. What belongs to their request is not shown at all then."""
 MOST_OF_REQUEST = 2000
 
 

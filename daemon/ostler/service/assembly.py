@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -100,6 +101,18 @@ def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Pro
         yield raw.problem(("plugins", "required", *at), f"{fault}; {advice}")
 
 
+def contract_faults(loaded: Loaded, contract: type, *, either: bool = False) -> list[str]:
+    """Return in which points what a reference led to does not fulfil a contract; see `check_contract`.
+
+    Of a factory that does not say what it returns nothing is known before it is called: its product is checked then.
+    A class that is the contract itself is well when nothing in it is abstract.
+    """
+    is_class = loaded.kind == "class"
+    if loaded.cls is contract and not (is_class and inspect.isabstract(contract)):
+        return []
+    return check_contract(loaded.cls, contract, either=either, constructed=is_class)
+
+
 class _Resolver:
     """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
 
@@ -167,7 +180,7 @@ class _Resolver:
         except PluginError as error:
             self._note((*path, "manager"), f"{error}{self._failed_plugins()}")
             return None
-        faults = [] if loaded.cls is Manager else check_contract(loaded.cls, Manager, either=True)
+        faults = [] if loaded.cls is Manager else contract_faults(loaded, Manager, either=True)
         if not faults and not _derives(getattr(loaded.cls, "Options", None), ManagerOptions):
             faults = ["its Options do not derive from ManagerOptions"]
         if self._offline and not faults:
@@ -199,7 +212,7 @@ class _Resolver:
     ) -> Loaded | None:
         try:
             loaded = resolve(reference, contract, registered=registered, forbidden=self._forbidden)
-            faults = [] if loaded.cls is contract else check_contract(loaded.cls, contract)
+            faults = contract_faults(loaded, contract)
         except PluginError as error:
             faults = self._why_no_driver(reference, contract, registered)
             if not faults:
@@ -248,7 +261,7 @@ class _Resolver:
                     self._note(path, f"there is no notification sink {name}; there are {known}{self._failed_plugins()}")
                     continue
                 try:
-                    self.sinks[name] = resolve(brought[name], NotificationSink, forbidden=self._forbidden).value
+                    self.sinks[name] = _sink(resolve(brought[name], NotificationSink, forbidden=self._forbidden))
                 except PluginError as error:
                     owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
                     self._note(path, f"notification sink {name} of plugin {owner} cannot be used: {error}")
@@ -281,6 +294,13 @@ class _Resolver:
 
     def _note(self, path: tuple[str | int, ...], what: str) -> None:
         self.problems.append(self._raw.problem(path, what))
+
+
+def _sink(loaded: Loaded) -> Any:
+    """Return what makes a sink, called without arguments."""
+    if loaded.kind == "object":
+        return lambda: loaded.value
+    return loaded.value.build if loaded.kind == "module" else loaded.value
 
 
 def _driver_options(configuration: Configuration, topic: str, name: str) -> DriverOptions:

@@ -9,6 +9,10 @@ from ostler.clock import Clock
 _log = logging.getLogger(__name__)
 _TOLD = 3600.0
 """Seconds by which the wall clock has to be ahead before that is said: NTP corrects it by less."""
+_HOLD = 86400.0
+"""Seconds after the start in which nothing goes of what is too old for the most part: time to set the clock."""
+_WRITTEN = 1_735_689_600.0
+"""The beginning of 2025: a clock that shows less is wrong for sure, as of a machine without a clock of its own."""
 _PART = 10
 """When more than half of something is too old at once, the tenth part of it goes: the clock may be wrong."""
 
@@ -18,8 +22,8 @@ class Ages:
 
     A wall clock that is set ahead makes everything old at once. So the time by which ages are judged goes no faster
     than the boot-time clock, which nobody sets; when the wall clock was set back, it is that one. A clock that was
-    wrong when the daemon started is not to be told from a daemon that was off for long: then little is removed at a
-    time.
+    wrong when the daemon started is not to be told from a daemon that was off for long: then nothing is removed for a
+    day, and little at a time after that.
 
     Args:
         clock: The source of time.
@@ -29,6 +33,7 @@ class Ages:
         self._clock = clock
         self._left: dict[str, int] = {}
         self._said_ahead = False
+        self._started = clock.boot()
         self.believe()
 
     def believe(self) -> None:
@@ -38,6 +43,7 @@ class Ages:
 
     def now(self) -> float:
         """Return the wall time by which ages are judged."""
+        self._leave_the_past()
         wall, steady = self._clock.wall(), self._wall + self._clock.boot() - self._boot
         if wall - steady > _TOLD and not self._said_ahead:
             self._said_ahead = True
@@ -53,11 +59,14 @@ class Ages:
             total: How many there are.
             before: The wall time before which something is too old.
         """
+        held = self._clock.boot() - self._started < _HOLD
+        # What came since the clock was wrong must not make what is held the smaller part.
+        is_small = due * 2 <= total and not (held and what in self._left)
         # What is older than the daemon is too old for sure when it has run for that long itself.
-        if due * 2 <= total or before >= self._wall:
+        if due == 0 or is_small or before >= self._wall:
             self._left.pop(what, None)
             return due
-        most = max(1, total // _PART)
+        most = 0 if held else max(1, total // _PART)
         left = due - most
         if left > 0 and what not in self._left:
             _log.warning("%s", _held_back(what, left))
@@ -70,8 +79,14 @@ class Ages:
     def trouble(self) -> list[str]:
         """Return a line for each thing that is held back because the clock may be wrong."""
         lines = [_held_back(what, left) for what, left in self._left.copy().items()]
+        self._leave_the_past()
         ahead = self._clock.wall() - (self._wall + self._clock.boot() - self._boot)
         return [_ahead(ahead), *lines] if ahead > _TOLD else lines
+
+    def _leave_the_past(self) -> None:
+        """Believe the clock when it began with a time that was wrong for sure, and has been set since."""
+        if self._wall < _WRITTEN <= self._clock.wall():
+            self.believe()
 
 
 def _ahead(seconds: float) -> str:
@@ -82,4 +97,7 @@ def _ahead(seconds: float) -> str:
 
 
 def _held_back(what: str, left: int) -> str:
-    return f"{left} {what} are too old by this clock, and are removed little by little: is the clock right?"
+    return (
+        f"{left} {what} are too old by this clock; they are kept for the first day, then removed little by little: "
+        "is the clock right?"
+    )

@@ -75,8 +75,8 @@ class AuditRecords:
         database = _here()
         (total,) = database.execute_sql("SELECT count(*) FROM audit").fetchone()
         (due,) = database.execute_sql("SELECT count(*) FROM audit WHERE last < ?", (before,)).fetchone()
-        if due:
-            most = due if ages is None else ages.most("entries of the audit log", due, total, before)
+        most = due if ages is None else ages.most("entries of the audit log", due, total, before)
+        if most:
             database.execute_sql(
                 "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE last < ? ORDER BY number LIMIT ?)",
                 (before, most),

@@ -122,7 +122,7 @@ class Backups:
         target = self._free_name(f"{self._source.stem}-{moment}-{why}")
         copy(source or self._source, target, self._source.parent)
         _log.info("the database was copied to %s", target)
-        self._drop_old()
+        self._drop_old(target)
         return target
 
     def _free_name(self, stem: str) -> Path:
@@ -132,8 +132,15 @@ class Backups:
             target = self.folder / f"{stem}-{number}.db"
         return target
 
-    def _drop_old(self) -> None:
-        copies = sorted(self.folder.glob(f"{self._source.stem}-*.db"), key=lambda path: (path.stat().st_mtime_ns, path))
+    def _drop_old(self, made: Path) -> None:
+        now = time.time_ns()
+
+        def order(path: Path) -> tuple[bool, bool, int, Path]:
+            # A copy from the future was made while the clock was wrong: it goes first, and what was just made last.
+            at = path.stat().st_mtime_ns
+            return path == made, at <= now, at, path
+
+        copies = sorted(self.folder.glob(f"{self._source.stem}-*.db"), key=order)
         for path in copies[: -self._keep]:
             path.unlink(missing_ok=True)
             _log.info("the old copy %s was removed", path)

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from ostler import Context, Driver, Manager, exposed, hookimpl
+from ostler import (
+    Context,
+    Driver,
+    DriverEnvironment,
+    Manager,
+    Notification,
+    NotificationSink,
+    exposed,
+    hookimpl,
+)
 from ostler.cli.inspection import Finding, examine
 from ostler.plugins import PluginHost, given
 
@@ -85,6 +94,46 @@ def test_trap_what_does_not_fulfil_its_contract_is_said(declared: dict[str, Any]
     found = examined(bad=plugin(**declared), sound=plugin(managers={"lamp": LampManager}))
     assert [line for line in found["bad"].faults if line.startswith(fault)], found["bad"].faults
     assert found["sound"].faults == []
+
+
+class Sink(NotificationSink):
+    def send(self, notification: Notification) -> None: ...
+
+
+class Singleton(BareManager):
+    def __init__(self) -> None:
+        """Be made before there is an environment."""
+
+
+single = Singleton()
+
+
+def make_driver(environment: DriverEnvironment) -> SoundDriver:
+    return SoundDriver(environment)
+
+
+def test_a_sink_a_singleton_and_a_factory_are_sound() -> None:
+    found = examined(
+        lamp=plugin(
+            managers={"lamp": LampManager, "single": f"{__name__}:single"},
+            drivers={("lamp", "made"): f"{__name__}:make_driver"},
+            extensions={("notification_sink", "pager"): Sink},
+        )
+    )["lamp"]
+    assert found.faults == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "fault"),
+    [
+        ({"managers": {"m": LampManager}, "drivers": {("m", "d"): Contract}}, "driver m/d: `switch` is missing"),
+        ({"extensions": {("notification_sink", "s"): NotificationSink}}, "extension notification_sink/s: `send` is"),
+        ({"extensions": {("notification_sink", "s"): SoundDriver}}, "extension notification_sink/s: "),
+    ],
+)
+def test_a_contract_is_no_implementation(declared: dict[str, Any], fault: str) -> None:
+    faults = examined(bad=plugin(**declared))["bad"].faults
+    assert any(line.startswith(fault) for line in faults), faults
 
 
 def test_a_plugin_that_has_not_loaded_says_why() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 
 import pytest
 
@@ -698,10 +699,7 @@ def test_records_of_runs_are_handed_out_once_and_taken_back_after_a_restart(run)
 
 
 def test_cron_runs_at_its_times_in_local_time(run, monkeypatch):
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+    in_zone(monkeypatch, "UTC")
 
     class Manager(Diary):
         @periodic(cron="*/15 * * * *")
@@ -740,6 +738,101 @@ def test_cron_follows_a_wall_clock_that_is_set(run):
         bench.clock.set_wall(bench.clock.wall() - 2)
         await asyncio.sleep(60)
         assert len(manager.seen) == 2, "slewed by NTP: once is enough"
+
+    run(main)
+
+
+def in_zone(monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+
+
+class Nightly(Diary):
+    @periodic(cron="30 2 * * *")
+    async def backup(self, ctx):
+        self.seen.append(round(self.bench.clock.wall()))
+
+
+def test_a_start_in_the_second_pass_of_an_hour_that_comes_twice(run, monkeypatch):
+    in_zone(monkeypatch, "Europe/Berlin")
+
+    async def main(bench):
+        manager = Nightly(bench)
+        second_pass = 1_792_890_620.0  # 25 October 2026, 02:10:20 CET
+        bench.clock.set_wall(second_pass)
+        bench.add(manager)
+        assert bench.status("backup").next_run == second_pass + 86400 + 1200 - 20
+        bench.scheduler.pause("lamp", "backup")
+        bench.scheduler.resume("lamp", "backup")
+        await asyncio.sleep(86400)
+        assert manager.seen == []
+        await asyncio.sleep(1300)
+        assert len(manager.seen) == 1
+
+    run(main)
+
+
+def test_a_nightly_task_does_not_run_again_when_the_clock_is_set_back_by_an_hour(run, monkeypatch):
+    in_zone(monkeypatch, "Europe/Berlin")
+
+    async def main(bench):
+        manager = Nightly(bench)
+        bench.clock.set_wall(1_792_801_500.0)  # 24 October 2026, 02:25
+        bench.add(manager)
+        await asyncio.sleep(900)
+        assert len(manager.seen) == 1
+        bench.clock.set_wall(bench.clock.wall() - 3600)
+        await asyncio.sleep(7200)
+        assert len(manager.seen) == 1
+        bench.clock.set_wall(bench.clock.wall() + 366 * 86400)
+        await asyncio.sleep(120)
+        assert len(manager.seen) == 2, "set ahead: once for all that was passed over"
+        bench.clock.set_wall(bench.clock.wall() - 366 * 86400)
+        await asyncio.sleep(86400)
+        assert len(manager.seen) == 3, "and the way back"
+
+    run(main)
+
+
+def test_a_task_whose_next_time_is_not_later_is_put_off_and_said_once(run, caplog):
+    class Manager(Diary):
+        @periodic(spacing=1e-300)
+        async def wrong(self, ctx): ...
+
+        @periodic(spacing=1e-12)
+        async def never_later(self, ctx): ...
+
+        @periodic(spacing=10)
+        async def neighbour(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        await asyncio.sleep(605)
+        assert len(manager.seen) == 60
+        for task in ("wrong", "never_later"):
+            assert caplog.text.count(f"{task} of lamp") == 1
+            assert 0 < bench.status(task).next_run - bench.clock.wall() <= 60
+
+    run(main)
+
+
+def test_a_clock_at_the_end_of_all_calendars_stops_no_other_task(run, caplog):
+    class Manager(Nightly):
+        @periodic(spacing=10)
+        async def neighbour(self, ctx): ...
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        bench.clock.set_wall(253_402_300_000.0 - 120)  # the last minutes of the year 9999
+        await asyncio.sleep(305)
+        assert bench.status("neighbour").runs == 30
+        assert caplog.text.count("backup of lamp (30 2 * * *) is put off") == 1
+        bench.clock.set_wall(1_792_801_500.0)
+        await asyncio.sleep(120)
+        assert 0 < bench.status("backup").next_run - bench.clock.wall() <= 86400
 
     run(main)
 

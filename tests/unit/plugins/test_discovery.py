@@ -1,12 +1,14 @@
 """Entry points found in one walk over what is installed."""
 
 import importlib.metadata
+import os
 import sys
 import zipfile
 
 import pytest
 
 from ostler.plugins import given, installed
+from ostler.plugins.discovery import version_on_disk
 
 GROUP = "group.of.this.test"
 
@@ -113,3 +115,22 @@ def test_distributions_of_other_finders_are_found(tmp_path, monkeypatch):
 def test_a_plugin_that_is_there_can_be_given():
     found = given("lamp", sys)
     assert (found.name, found.value, found.load()) == ("lamp", "sys", sys)
+
+
+def test_what_an_interrupted_installation_has_left_does_not_win(tmp_path, on_path, caplog, monkeypatch):
+    for version, module in (("1.10", "new"), ("1.9", "old"), ("1.10rc1", "candidate")):
+        distribution(tmp_path, "lamp", version, f"[{GROUP}]\nlamp = lamp_{module}\n")
+    distribution(tmp_path, "~amp", "2.0", f"[{GROUP}]\nlamp = lamp_aside\n")
+    on_path(tmp_path)
+    listdir = os.listdir
+    for reverse in (False, True):  # the order of a directory is chance
+        monkeypatch.setattr(os, "listdir", lambda path, turn=reverse: sorted(listdir(path), reverse=turn))
+        assert [(each.value, each.version) for each in installed(GROUP)] == [("lamp_new", "1.10")]
+    assert "lamp is there twice: 1.10 is used; 1.9 is left over" in caplog.text
+
+
+def test_the_version_on_disk_is_that_of_a_new_process(tmp_path, on_path):
+    on_path(tmp_path)
+    assert version_on_disk("lamp-of-this-test") == ""
+    distribution(tmp_path, "lamp-of-this-test", "1.5", None)
+    assert version_on_disk("Lamp_of.this-test") == "1.5"

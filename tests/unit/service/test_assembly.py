@@ -173,6 +173,44 @@ def test_a_manager_that_is_not_as_it_has_to_be_is_refused_by_name(manager) -> No
     assert f"manager {manager} is not as a manager has to be" in found[0]
 
 
+class Singleton(Lamp):
+    def __init__(self):
+        self.made = 1
+
+
+def make_lamp():
+    return Singleton()
+
+
+def make_unsaid(environment):
+    return Singleton()
+
+
+single = Singleton()
+
+
+@pytest.mark.parametrize("name", ["single", "make_lamp", "make_unsaid"])
+def test_a_singleton_and_a_factory_may_have_any_constructor(name) -> None:
+    (spec,) = made('[services.x]\nmanager = "x"\n', ostler_managers={"x": f"{__name__}:{name}"}).specs
+    assert spec.manager.kind in ("object", "factory")
+
+
+def test_a_class_that_is_made_by_the_daemon_needs_the_constructor() -> None:
+    (found,) = problems('[services.x]\nmanager = "x"\n', ostler_managers={"x": Singleton})
+    assert "`__init__()` does not fit" in found
+
+
+class HalfDone(Gpio):
+    @abstractmethod
+    def dim(self) -> None: ...
+
+
+@pytest.mark.parametrize(("driver", "name"), [(LampDriver, "switch"), (HalfDone, "dim")])
+def test_an_abstract_contract_is_no_driver(driver, name) -> None:
+    found = problems(GOOD.replace("pin = 3", ""), ostler_drivers={("lamp", "gpio"): driver})
+    assert f"`{name}` is" in found[0]
+
+
 def test_services_that_need_each_other_are_said_with_the_way_round() -> None:
     found = problems(
         '[services.a]\nmanager = "plain"\ndepends_on = ["b"]\n[services.b]\nmanager = "plain"\ndepends_on = ["a"]\n'

@@ -40,16 +40,19 @@ def test_a_clock_that_is_set_back_makes_nothing_older():
     assert ages.now() == began
 
 
-def test_when_most_is_too_old_at_once_the_tenth_part_goes_and_that_is_told(caplog):
+def test_when_most_is_too_old_at_once_nothing_goes_for_a_day_then_the_tenth_part_and_that_is_told(caplog):
     clock = FakeClock()
     ages, before = Ages(clock), clock.wall() - DAY
     assert ages.most("lamps", 50, 100, before) == 50
     assert ages.trouble() == []
+    assert ages.most("lamps", 100, 100, before) == 0
+    assert ages.most("lamps", 100, 300, before) == 0, "what came since does not make it believable"
+    clock.advance(DAY)
     assert ages.most("lamps", 100, 100, before) == 10
     assert ages.most("lamps", 90, 90, before) == 9
     assert caplog.text.count("too old by this clock") == 1
     (line,) = ages.trouble()
-    assert line.startswith("81 lamps are too old by this clock, and are removed little by little")
+    assert line.startswith("81 lamps are too old by this clock; they are kept for the first day, then")
     assert ages.most("lamps", 1, 1, before) == 1
     assert ages.trouble() == []
 
@@ -59,6 +62,26 @@ def test_what_has_become_too_old_while_the_daemon_ran_goes_at_once():
     ages = Ages(clock)
     clock.advance(2 * DAY)
     assert ages.most("lamps", 100, 100, ages.now() - DAY) == 100
+    assert ages.trouble() == []
+
+
+def test_the_way_back_from_a_boot_with_a_clock_far_ahead():
+    clock = FakeClock()
+    right = clock.wall()
+    clock.set_wall(right + 3650 * DAY)
+    ages = Ages(clock)
+    assert ages.most("lamps", 100, 100, ages.now() - 90 * DAY) == 0
+    clock.set_wall(right)
+    assert ages.now() == right
+    assert ages.most("lamps", 0, 100, ages.now() - 90 * DAY) == 0
+    assert ages.trouble() == []
+
+
+def test_a_clock_that_began_in_1970_and_was_set_right_is_believed():
+    clock = FakeClock(wall=30.0)
+    ages = Ages(clock)
+    clock.set_wall(1_800_000_000.0)
+    assert ages.now() == 1_800_000_000.0
     assert ages.trouble() == []
 
 
@@ -78,6 +101,10 @@ def test_an_audit_log_all_of_which_is_too_old_by_the_clock_is_not_removed_at_onc
     store.write(lambda: records.trim(1000, store.ages.now() - 90 * DAY, store.ages))
     assert len(records.list(limit=1000)) == 100
     store.ages.believe()
+    store.write(lambda: records.trim(1000, store.ages.now() - 90 * DAY, store.ages))
+    assert len(records.list(limit=1000)) == 100
+    assert "100 entries of the audit log are too old" in store.ages.trouble()[0]
+    clock.advance(DAY)
     store.write(lambda: records.trim(1000, store.ages.now() - 90 * DAY, store.ages))
     assert len(records.list(limit=1000)) == 90
     assert "90 entries of the audit log are too old" in store.ages.trouble()[0]
@@ -102,6 +129,9 @@ def test_a_journal_all_of_which_is_too_old_by_the_clock_is_not_removed_at_once(o
         await records.trim(1000, 7 * DAY)
         assert (await records.topics())[0].first == 1
         store.ages.believe()
+        await records.trim(1000, 7 * DAY)
+        assert (await records.topics())[0].first == 1
+        clock.advance(DAY)
         await records.trim(1000, 7 * DAY)
         assert (await records.topics())[0].first == 11
         await records.append([Row(number, clock.wall()) for number in range(101, 301)])

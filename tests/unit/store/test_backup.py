@@ -1,3 +1,4 @@
+import os
 import sqlite3
 from contextlib import closing
 
@@ -52,3 +53,14 @@ def test_left_overs_of_a_backup_that_was_killed_are_replaced(store, path, tmp_pa
 def test_two_backups_in_one_second_have_two_names(store, path, clock):
     backups = Backups(path, 5, clock)
     assert backups.make("why") != backups.make("why")
+
+
+def test_copies_from_a_time_when_the_clock_was_wrong_do_not_push_out_good_ones(store, path, clock):
+    backups = Backups(path, 2, clock)
+    ahead = [backups.make(f"ahead{number}") for number in range(2)]
+    for each in ahead:
+        os.utime(each, (4e9, 4e9))
+    good = backups.make("good")
+    assert good.exists()
+    newer = backups.make("newer")
+    assert sorted(backups.folder.iterdir()) == sorted([good, newer])
