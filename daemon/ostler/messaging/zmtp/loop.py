@@ -58,6 +58,11 @@ class LoopUnixLink:
         self._closed = True
         self._channel.close()
 
+    def abandon(self) -> None:
+        """See `AsyncLink.abandon`."""
+        self._closed = True
+        self._channel.abandon()
+
     def _hear(self, data: bytes) -> None:
         talk = self._talk
         try:
