@@ -317,6 +317,24 @@ def test_trap_a_key_that_is_not_known_gets_nothing_and_is_logged_once(hosts: Hos
 
 
 @only_here
+def test_a_client_over_the_network_connects_anew_after_a_fork(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    with hosts["node1"].client(hosts.operator) as client:
+        assert client.call("talk", "where", type=Said).who == "key:operator"
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with client:
+                    code = 0 if client.call("talk", "where", type=Said).who == "key:operator" else 2
+            finally:
+                os._exit(code)
+        assert client.call("talk", "where", type=Said).who == "key:operator"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.call("talk", "where", type=Said).who == "key:operator"
+
+
+@only_here
 def test_nobody_there_is_known_at_once(hosts: Hosts) -> None:
     hosts.start(node1="talk")
     host = hosts["node1"]

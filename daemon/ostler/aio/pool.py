@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
+from ostler import fork
 from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
 from ostler.errors import Busy, Draining
@@ -324,6 +325,8 @@ class WorkerPool:
                 result = job.context.run(job.work)
             except BaseException as raised:  # noqa: BLE001 - SystemExit of a plugin must not end this thread
                 error = raised
+            if fork.in_child:
+                fork.leave(error)
             with self._lock:
                 del self._running[me]
             self._finish(job, result, error)

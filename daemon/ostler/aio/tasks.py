@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ostler import fork
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class TaskOwner:
     async def _guard(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
         try:
             result = await work
+            fork.leave_if_child()
         except asyncio.CancelledError:
             if asyncio.current_task() not in self._cancelled:
                 self._ended(f"task {name} of {self._name} was cancelled by somebody else than its owner", forever)
@@ -49,6 +52,7 @@ class TaskOwner:
         except GeneratorExit:  # the loop is gone and the interpreter tidies up
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit would stop the loop
+            fork.leave_if_child(error)
             _log.error("task %s of %s failed", name, self._name, exc_info=error)
             self._ended(f"task {name} of {self._name} failed: {type(error).__name__}: {error}", forever)
             return None

@@ -14,6 +14,10 @@ _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?
 KEY_LENGTH = 40
 
 
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
 def is_key(text: str) -> bool:
     """Return whether a text is a key: 32 bytes in Z85."""
     if len(text) != KEY_LENGTH or not set(text) <= set(_Z85):
@@ -98,6 +102,11 @@ class NetworkSection(OptionsModel):
     def names(self) -> dict[str, str]:
         """Return the names of all public keys."""
         return {key: name for name in self.keys for key in self.keys_of(name)}
+
+    def ports(self) -> set[int]:
+        """Return the TCP ports of this daemon and of its peers, those of events included."""
+        calls = {_port(address) for address in (self.rpc, *(peer.rpc for peer in self.peers.values())) if address}
+        return calls | {port + 1 for port in calls} | ({_port(self.events)} if self.events else set())
 
     def cross_check(self) -> Iterable[tuple[str, str]]:
         """Nobody talks without keys, and a key is one name's."""

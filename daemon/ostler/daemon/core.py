@@ -96,6 +96,9 @@ class Daemon:
         self.runtime: Runtime | None = None
         self.auditor: Auditor | None = None
         self.hung_at_end: list[str] = []
+        self.stop_began = 0.0
+        self.keep_lock = False
+        """Whether the state stays locked until the process ends: what plugins leave behind runs until then."""
         self._make_transport = make_transport
         self._last_resort = last_resort or LastResort(self._hung)
         self._undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -127,6 +130,13 @@ class Daemon:
     def ending(self) -> bool:
         """Whether a stop was asked for or has begun."""
         return self._end.is_set() or self.states.state in (ServiceState.DRAINING, ServiceState.STOPPED)
+
+    @property
+    def stop_left(self) -> float:
+        """The seconds left of the time that the stop has; none after a second signal, which waits for nothing."""
+        if self._signals > 1:
+            return 0.0
+        return self.stop_began + self.assembly.configuration.daemon.stop_timeout - self.clock.monotonic()
 
     def _start_error(self) -> str:
         """Return why the start has failed, which is logged; empty when it has not, or not ended yet."""
@@ -275,6 +285,7 @@ class Daemon:
         """Undo what was set up, last first; returns what hung, a line each. Safe at every point of the start."""
         self.states.enter(ServiceState.DRAINING, self._fatal or "the daemon is being stopped")
         limit = self.assembly.configuration.daemon.stop_timeout
+        self.stop_began = self.clock.monotonic()
         self._last_resort.arm(limit + _GRACE)
         self.notifier.stopping("stopping")
         teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
@@ -314,7 +325,9 @@ class Daemon:
         assert store is not None  # noqa: S101 - noted after it was opened
         pool = WorkerPool("ostler-close", 1)
         try:
-            if hung := await pool.run(lambda: store.close(_GRACE), label="close the database"):
+            if hung := await pool.run(
+                lambda: store.close(_GRACE, keep_lock=self.keep_lock), label="close the database"
+            ):
                 self._hanging.append(f"the store: {hung}")
         finally:
             pool.close()

@@ -10,16 +10,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ostler import log
+from ostler import fork, log
 from ostler.clock import SystemClock
 from ostler.config.paths import Paths
-from ostler.daemon.lastresort import FLUSH_SECONDS, leave_hard
+from ostler.daemon.forked_child import ForkGuard
+from ostler.daemon.lastresort import FLUSH_SECONDS
 from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
-from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError
+from ostler.daemon.process_exit import Outcome, ProcessEnd
+from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError, describe
 from ostler.printable import printable
 
 if TYPE_CHECKING:
@@ -28,16 +30,29 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | None = None) -> int:
+def end_process(outcome: Outcome, loop: asyncio.AbstractEventLoop) -> None:
+    """End the process; see `ProcessEnd`."""
+    ProcessEnd(outcome).run(loop)
+
+
+def run_daemon(
+    paths: Paths,
+    overrides: Sequence[str] = (),
+    log_level: str | None = None,
+    *,
+    end: Callable[[Outcome, asyncio.AbstractEventLoop], None] = end_process,
+) -> int:
     """Run a daemon until it is told to stop. On the main thread.
 
     Args:
         paths: Where its configuration, state and sockets are.
         overrides: Values of the command line, each `table.key=VALUE`.
         log_level: A log level that wins over the configuration's.
+        end: Ends the process; a test hands in one that does not.
 
     Returns:
-        The exit code: 0 after a stop that was asked for, 1 when it failed, 78 when the configuration cannot be used.
+        The exit code, if the process goes on: 0 after a stop that was asked for, 1 when it failed, 78 when the
+        configuration cannot be used.
     """
     # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
     # asks for is done anyhow: the configuration has not been read yet.
@@ -49,30 +64,50 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
     # What others may write is never inherited from whoever started this.
     os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")
-    guard = log.protect()
+    log_guard = log.protect()
     log.install_hooks()
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']
     by_hand = not os.environ.keys() & {"NOTIFY_SOCKET", "INVOCATION_ID"}  # systemd sets these
-    code, hung = asyncio.run(_run(paths, list(overrides), greet=by_hand))
-    if hung:
-        leave_hard(hung, code)
-    log.flush(FLUSH_SECONDS)
-    guard.end()
-    return code
+    guard = ForkGuard(paths)
+    guard.install()
+    loop = asyncio.new_event_loop()
+    guard.watch_loop(loop)
+    try:
+        outcome = _outcome(loop, _run(paths, list(overrides), guard, greet=by_hand))
+        fork.leave_if_child(sys.exc_info()[1])
+        end(outcome, loop)
+        log.flush(FLUSH_SECONDS)
+    finally:
+        guard.remove()
+        log_guard.end()
+    return outcome.code
 
 
-async def _run(paths: Paths, overrides: list[str], *, greet: bool) -> tuple[int, list[str]]:
+def _outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run the daemon; whatever happens, the process is to end as it does after every other stop."""
+    try:
+        return loop.run_until_complete(daemon)
+    except KeyboardInterrupt:
+        return Outcome(130, [])
+    except BaseException as error:  # noqa: BLE001 - SystemExit of a callback of a plugin, for example
+        fork.leave_if_child(error)
+        _log.critical("the daemon failed: %s", describe(error), exc_info=error)
+        return Outcome(1, [])
+
+
+async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> Outcome:
     early = _EarlySignals()
     early.install(asyncio.get_running_loop())
     try:
-        daemon = _compose(paths, overrides)
+        daemon = _compose(paths, overrides, guard)
     except ConfigurationError as error:
         print_problems(error)
-        return CONFIGURATION, []
+        return Outcome(CONFIGURATION, [])
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
-        return error.exit_code, []
+        return Outcome(error.exit_code, [])
+    daemon.keep_lock = True
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
@@ -80,7 +115,8 @@ async def _run(paths: Paths, overrides: list[str], *, greet: bool) -> tuple[int,
     gc.enable()
     if greet:
         daemon.started.add_done_callback(lambda _started: _greet(daemon))
-    return await daemon.run(), daemon.hung_at_end
+    code = await daemon.run()
+    return Outcome(code, daemon.hung_at_end, daemon.stop_left)
 
 
 def _greet(daemon: Daemon) -> None:
@@ -91,7 +127,7 @@ def _greet(daemon: Daemon) -> None:
         threading.Thread(target=show, args=(daemon,), name="ostler-banner", daemon=True).start()
 
 
-def _compose(paths: Paths, overrides: list[str]) -> Daemon:
+def _compose(paths: Paths, overrides: list[str], guard: ForkGuard) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import zmq_transport
@@ -106,6 +142,8 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
     for warning in assembly.warnings:
         _log.warning("%s", warning)
     fds = listen_fds(os.environ)
+    guard.add_sockets(fds.values())
+    guard.add_ports(assembly.configuration.network.ports())
     return Daemon(
         paths,
         assembly,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,8 @@ class AsyncClient:
     """Talks to a daemon, from a program with a loop; any number of calls side by side. For one loop.
 
     A call whose task is cancelled is cancelled on the server as well. The connection is made with the first call, and
-    made anew with the next one after it was lost.
+    made anew with the next one after it was lost. After a fork it may be used on a loop of the child as well, as a
+    `Client` may.
 
     Args:
         address: The daemon's address, `ipc:///run/ostler/rpc.sock` or `tcp://node2:7890`; None for the one below
@@ -78,6 +80,7 @@ class AsyncClient:
         )  # fmt: skip
         self._retry = retry
         self._timeout = timeout
+        self._process = os.getpid()
         self._link: AsyncLink | None = None
         self._sweeper = Sweeper(self._clock, self._sweep)
         self._streams: set[AsyncEventStream] = set()
@@ -175,6 +178,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""
+        self._check_process()
         for stream in list(self._streams):
             stream.close()
         for pending in self._core.pending:
@@ -189,6 +193,7 @@ class AsyncClient:
             await asyncio.get_running_loop().run_in_executor(None, self._transport.close)
 
     async def _ask_again(self, ask: Ask, retry: Retry | None) -> Any:
+        self._check_process()
         policy = retry or self._retry or Retry()
         attempts = Attempts(policy, self._clock, allowed(current_context(), ask.timeout, self._timeout))
         request_id = self._core.new_id()
@@ -200,6 +205,8 @@ class AsyncClient:
             await asyncio.sleep(wait)
 
     async def _ask(self, ask: Ask, request_id: str = "") -> Any:
+        if self._process != os.getpid():
+            self._renew()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         link = self._link
         if link is None:
@@ -223,7 +230,22 @@ class AsyncClient:
             self._cancel(pending)
             raise
 
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            self._renew()
+
+    def _renew(self) -> None:
+        """Begin as a client of its own in a process that was forked; the loop of what is under way is the parent's."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.abandon()
+        self._sweeper = Sweeper(self._clock, self._sweep)
+        self._streams = set()
+        self._process = os.getpid()
+        self._core.renew(quietly=True)
+
     def _open(self, ask: Ask, credit: int, wake: Callable[[], None]) -> Pending:
+        self._check_process()
         link = self._link
         if link is None:
             link = self._link = self._transport.connect_async(self._receive, self._lost)
@@ -237,6 +259,7 @@ class AsyncClient:
         return pending
 
     def _take(self, pending: Pending) -> list[Any] | None:
+        self._check_process()
         found, credit = self._core.take(pending)
         if credit is not None:
             self._send(credit)
@@ -262,6 +285,7 @@ class AsyncClient:
         return self._core.next_due()
 
     def _cancel(self, pending: Pending) -> None:
+        self._check_process()
         data = self._core.cancel(pending)
         if data is not None:
             self._send(data)

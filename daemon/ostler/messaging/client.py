@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from pathlib import Path
@@ -37,7 +38,11 @@ class Client:
 
     Calls from several threads go one after the other; for calls side by side, make a client for each thread. Ctrl-C and
     `close` cancel the calls under way on the server. The connection is made with the first call, and made anew with the
-    next one after it was lost. Not usable after a fork.
+    next one after it was lost.
+
+    It may be made before a fork and used in both processes: each connects by itself. Calls, streams and subscriptions
+    that are open at the fork are the parent's; in the child they raise `ConnectionLost`, and to close them there ends
+    nothing.
 
     Args:
         address: The daemon's address, `ipc:///run/ostler/rpc.sock` or `tcp://node2:7890`; None for the one below
@@ -81,6 +86,8 @@ class Client:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._door = threading.Lock()
+        self._process = os.getpid()
+        self._renewals: dict[int, threading.Lock] = {}
         self._closed = 0  # how often: whoever waits on another thread looks whether that has changed
         self._link: Link | None = None
         self._streams: set[EventStream] = set()
@@ -234,6 +241,7 @@ class Client:
 
     def close(self) -> None:
         """Cancel what is under way and close the connections. May be called twice."""
+        self._check_process()
         for stream in list(self._streams):
             stream.close()
         self._closed += 1
@@ -246,6 +254,7 @@ class Client:
                 self._transport.close()
 
     def _ask_again(self, ask: Ask, retry: Retry | None) -> Any:
+        self._check_process()
         policy = retry or self._retry or Retry()
         context = current_context()
         attempts = Attempts(policy, self._clock, allowed(context, ask.timeout, self._timeout))
@@ -258,9 +267,11 @@ class Client:
             pause(wait, context)
 
     def _ask(self, ask: Ask, request_id: str = "") -> Any:
-        outcome, closed = Outcome(), self._closed
+        if self._process != os.getpid():
+            self._renew()
+        outcome, closed, lock = Outcome(), self._closed, self._lock
         with self._door:
-            self._lock.acquire()
+            lock.acquire()
         try:
             self._check_open(closed)
             link = self._connected()
@@ -276,10 +287,11 @@ class Client:
                 self._cancel(pending)
                 raise
         finally:
-            self._lock.release()
+            lock.release()
         return outcome.result()
 
     def _open(self, ask: Ask, credit: int) -> Pending:
+        self._check_process()
         with self._lock:
             link = self._connected()
             pending, data = self._core.stream(ask, credit, nothing)
@@ -294,6 +306,7 @@ class Client:
         """Wait for the next items of a stream; a call on another thread may come in between."""
         context = current_context()
         while True:
+            self._check_process()
             with self._door:
                 pass  # whoever waits for the lock holds the door: here we let it go first
             with self._lock:
@@ -315,9 +328,28 @@ class Client:
 
     def _leave(self, pending: Pending) -> None:
         """Close a stream."""
+        self._check_process()
         with self._lock:
             pending.incoming.abandon()
             self._cancel(pending)
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            self._renew()
+
+    def _renew(self) -> None:
+        """Begin as a client of its own in a process that was forked. Any thread; the locks may be the parent's."""
+        process = os.getpid()
+        with self._renewals.setdefault(process, threading.Lock()):
+            if self._process == process:
+                return
+            link, self._link = self._link, None
+            if link is not None:
+                link.abandon()
+            self._lock, self._door = threading.RLock(), threading.Lock()
+            self._streams, self._waiting = set(), deque()
+            self._core.renew(quietly=False)
+            self._process = process
 
     def _connected(self) -> Link:
         """Return a link to a server that lives: one that went while nobody called is no loss to the next call."""
@@ -344,6 +376,7 @@ class Client:
 
     def _step(self, most: float) -> None:
         """Take what comes, waiting so many seconds for it at most."""
+        self._check_process()
         due = self._core.next_due()
         left = _FOR_EVER if due is None else due - self._clock.monotonic()
         try:
@@ -368,6 +401,7 @@ class Client:
                 self._tell(out)
 
     def _cancel(self, pending: Pending) -> None:
+        self._check_process()
         if (data := self._core.cancel(pending)) is not None:
             self._tell(data)
 

@@ -221,7 +221,7 @@ class LocalServiceClient:
         attempts = Attempts(retry, self._dispatcher.clock, allowed(context, ask.timeout, self._timeout))
         # Another host keeps its answer under this id: nobody else, and no other run of this daemon, may come to it.
         inside = context.request_id if context is not None and context.request_id else self._topic
-        return attempts, Repeat(f"{inside}.{os.urandom(4).hex()}-{next(self._numbers)}")
+        return attempts, Repeat(f"{inside}.{os.urandom(16).hex()}-{next(self._numbers)}")
 
     # ---------------------------------------------------------------- from a thread
 

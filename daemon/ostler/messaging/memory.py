@@ -138,6 +138,10 @@ class _End:
         if host is not None:
             host.leave(self.number)
 
+    def abandon(self) -> None:
+        """See `Link.abandon`."""
+        self.host = None
+
 
 EndT = TypeVar("EndT", bound=_End)
 

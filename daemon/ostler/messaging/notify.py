@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from ostler import fork
 from ostler.clock import Clock
 from ostler.errors import OstlerError, describe
 from ostler.messaging.context import Context, current_context
@@ -309,7 +310,9 @@ class Lane:
     def _do(self, work: Any) -> bool:
         try:
             work()
+            fork.leave_if_child()
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's sink does, its thread goes on
+            fork.leave_if_child(error)
             known = isinstance(error, OstlerError)
             text = f"notification sink {self._name} failed: {describe(error)}"
             with self._changed:

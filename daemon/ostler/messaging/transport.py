@@ -240,6 +240,10 @@ class Link(Protocol):
         """Close; what was sent goes out. May be called twice."""
         ...
 
+    def abandon(self) -> None:
+        """Let go of the connection in a process that was forked: nothing is sent, and the parent's goes on."""
+        ...
+
 
 class AsyncLink(Protocol):
     """A client's end on a loop; what comes goes to the callbacks given when it was opened."""
@@ -250,6 +254,10 @@ class AsyncLink(Protocol):
 
     def close(self) -> None:
         """Close without a call of `on_lost`. May be called twice."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of the connection in a process that was forked: nothing is sent, and the parent's goes on."""
         ...
 
 

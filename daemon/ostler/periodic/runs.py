@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ostler import fork
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.errors import Conflict, OstlerError, describe
@@ -195,6 +196,8 @@ class Runs:
                 raise TypeError(f"{task.name} is a `def` that returned a coroutine; make it `async def`")
         except BaseException as raised:  # noqa: BLE001 - counted and kept; it must not end the thread
             error = raised
+        if fork.in_child:
+            fork.leave(error)
         self._finished.append((task, self._clock.monotonic() - begun, error))
         if self._eager or error is not None or task.logged or task.late:
             self._inbox.post(self.collect)
@@ -212,6 +215,7 @@ class Runs:
         except BaseException as raised:  # noqa: BLE001 - SystemExit would stop the loop
             error = raised
         finally:
+            fork.leave_if_child(error)
             self._end(task, self._clock.monotonic() - begun, error)
 
     def _context(self, task: PeriodicTask) -> Context:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import pluggy
 
-from ostler import hookspecs
+from ostler import fork, hookspecs
 from ostler.clock import Clock, SystemClock
 from ostler.errors import ConfigurationError, PluginError, Problem, describe, joined
 from ostler.plugins import declared, discovery, hooks
@@ -332,10 +332,13 @@ class PluginHost:
 def _guarded(step: Callable[[], T], what: str) -> T:
     """Run a step that is the plugin's own code; whatever it raises becomes a PluginError with that as its cause."""
     try:
-        return step()
+        result = step()
     except BaseException as error:
+        fork.leave_if_child(error)
         said = f"{describe(error)}{_place(error)}"
         raise PluginError(f"{what}: {said}" if what else said) from error
+    fork.leave_if_child()
+    return result
 
 
 def _place(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ostler import fork
 from ostler.errors import PluginError, describe, joined
 
 _SHOWN = 12
@@ -134,6 +135,7 @@ def _module(name: str, path: str, base: type, registered: Mapping[str, Any]) -> 
             reference=path,
         ) from error
     except BaseException as error:
+        fork.leave_if_child(error)
         raise PluginError(f"{path} cannot be imported: {describe(error)}", reference=path) from error
 
 
@@ -188,6 +190,7 @@ def _of_factory(reference: str, factory: Callable[..., Any], base: type) -> Load
     try:
         product = factory()
     except BaseException as error:
+        fork.leave_if_child(error)
         raise PluginError(f"the factory {reference} failed: {describe(error)}", reference=reference) from error
     if inspect.iscoroutine(product):
         product.close()

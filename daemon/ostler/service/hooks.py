@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ostler import fork
 from ostler.aio import WorkerPool
 from ostler.errors import ServiceError, describe
 
@@ -53,13 +54,17 @@ async def call_hook(
 
 async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
     try:
-        return await hook(*args)
+        result = await hook(*args)
     except (SystemExit, KeyboardInterrupt) as error:  # would stop the loop
+        fork.leave_if_child(error)
         raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
     except asyncio.CancelledError as error:
+        fork.leave_if_child(error)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         # Nobody cancelled this task: the hook waited for something that was cancelled. Passed on as it is, it would
         # look as if the whole start had been cancelled, which is no failure.
         raise RuntimeError("it waited for something that was cancelled") from error
+    fork.leave_if_child()
+    return result

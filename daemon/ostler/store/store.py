@@ -316,11 +316,12 @@ class Store:
         work = partial(self.backup, path)
         return await self._reader_threads.run(work, label="copy the database", client=self._account())
 
-    def close(self, timeout: float = 10.0) -> str:
+    def close(self, timeout: float = 10.0, *, keep_lock: bool = False) -> str:
         """Finish the writes that wait, close all connections, give the lock back. Harmless when done twice.
 
         Args:
             timeout: Seconds that the writes may take.
+            keep_lock: Whether nobody else may own the database before this process has ended.
 
         Returns:
             What the writer hangs in, as one line; empty when all has ended.
@@ -330,6 +331,6 @@ class Store:
         self._reader_threads.join(0.0 if hung else timeout)
         self._readers.close()
         self._files.close()
-        if not hung:  # as long as the writer may still write, nobody else may own the database
+        if not hung and not keep_lock:  # as long as the writer may still write, nobody else may own the database
             self._lock.release()
         return hung

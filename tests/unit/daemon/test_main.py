@@ -9,7 +9,12 @@ import pytest
 
 from ostler.config.paths import Paths
 from ostler.daemon import main
+from ostler.daemon.process_exit import Outcome
 from ostler.errors import ConfigurationError, Problem
+
+
+def close_only(_outcome, loop) -> None:
+    loop.close()
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def _signals_as_before():
 @pytest.mark.usefixtures("_signals_as_before")
 def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tmp_path, capsys) -> None:
     paths = Paths.find(str(tmp_path), {})
-    assert main.run_daemon(paths, ["log.level=7", "stor.x=1"]) == 78
+    assert main.run_daemon(paths, ["log.level=7", "stor.x=1"], end=close_only) == 78
     err = capsys.readouterr().err
     assert "--set: log.level" in err
     assert "did you mean" in err
@@ -73,10 +78,10 @@ def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tm
 def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypatch) -> None:
     seen = []
 
-    async def run(paths, overrides, *, greet):
+    async def run(paths, overrides, guard, *, greet):
         seen.append(overrides)
-        return 3, []
+        return Outcome(3, [])
 
     monkeypatch.setattr(main, "_run", run)
-    assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug") == 3
+    assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug", end=close_only) == 3
     assert seen == [["log.level='info'", 'log.level="debug"']]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.errors import ConnectionLost, MessagingError, OstlerError
 from ostler.messaging.events import Event, Gap, Subscription
+from ostler.messaging.rpc.losses import of_other_process
 from ostler.messaging.transport import AsyncLink, Data, Transport
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         self._error: OstlerError | None = None
         self._changed = asyncio.Event()
         self._closed = False
+        self._process = 0
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._subscribe().__await__()
@@ -64,6 +67,8 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         self.close()
 
     async def __anext__(self) -> Event | Gap:
+        if self._link is not None and self._process != os.getpid():
+            raise of_other_process()
         if not self._subscription.admitted and not self._closed:
             await self._subscribe()
         while not self._ready:
@@ -84,8 +89,10 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         if self._closed:
             return
         self._closed = True
-        if self._link is not None:
+        if self._link is not None and self._process == os.getpid():
             self._link.close()
+        elif self._link is not None:
+            self._link.abandon()
         self._changed.set()
         self._told_closed(self)
 
@@ -127,6 +134,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
     async def _subscribe(self) -> Self:
         try:
             if self._link is None:
+                self._process = os.getpid()
                 self._link = self._transport.subscribe_async(self._subscription.prefixes, self._receive, self._lost)
             async with asyncio.timeout(self._subscription.patience):
                 while not self._subscription.admitted and self._error is None and not self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -11,6 +12,7 @@ from ostler.clock import Clock
 from ostler.errors import ConnectionLost, InvalidInput, OstlerError
 from ostler.messaging.events.event import Event, Gap
 from ostler.messaging.events.subscription import Subscription
+from ostler.messaging.rpc.losses import of_other_process
 from ostler.messaging.transport import Transport
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class EventStream(Iterator[Event | Gap]):
         self._ready: deque[Event | Gap] = deque()
         self._found: deque[Event | Gap] = deque()
         self._open = True
+        self._process = os.getpid()
         self._link = transport.subscribe(subscription.prefixes)
         try:
             self._be_admitted()
@@ -99,6 +102,8 @@ class EventStream(Iterator[Event | Gap]):
             ConnectionLost: The daemon has gone.
             OstlerError: The journal was asked for, and could not be read.
         """
+        if self._process != os.getpid():
+            raise of_other_process()
         until = self._clock.monotonic() + timeout
         while self._open and not self._ready:
             if self._read_journal():
@@ -116,7 +121,10 @@ class EventStream(Iterator[Event | Gap]):
         """Unsubscribe. May be called twice."""
         if self._open:
             self._open = False
-            self._link.close()
+            if self._process == os.getpid():
+                self._link.close()
+            else:
+                self._link.abandon()
             self._told_closed(self)
 
     def _sort(self, item: Event | Gap) -> None:

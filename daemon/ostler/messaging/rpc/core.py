@@ -39,7 +39,7 @@ from ostler.messaging.envelope import (
     error_of,
 )
 from ostler.messaging.rpc.incoming import Incoming
-from ostler.messaging.rpc.losses import late, lost_call, silent, unusable
+from ostler.messaging.rpc.losses import late, lost_call, of_other_process, silent, unusable
 from ostler.messaging.rpc.results import decode_result
 from ostler.messaging.rpc.watch import ClientTracer
 from ostler.messaging.tracing import outgoing_trace
@@ -52,11 +52,18 @@ _FIRST_INTERVAL = 1.0
 _LONGEST_INTERVAL = 60.0
 """No server beats more seldom (`beat_interval`); what says it does must not be waited for without end."""
 _DECODERS_LIMIT = 256
+_RANDOM_BYTES = 16
+_INSIDE = 128
+"""Characters of the request that is served, at the beginning of the id of one that is made within."""
 _GRACE = 0.25
 """Seconds beyond a deadline that the server's own answer may take; it says more than ours."""
 
 Settle = Callable[[Any, "Exception | None"], None]
 OnProgress = Callable[[Progress], None]
+
+
+def _new_prefix() -> str:
+    return os.urandom(_RANDOM_BYTES).hex() + "-"
 
 
 class Ask(NamedTuple):
@@ -132,7 +139,7 @@ class ClientCore:
         self._max_elements = max_elements
         self._flags = LENIENT if lenient else 0
         self._numbers = itertools.count(1)
-        self._prefix = os.urandom(4).hex() + "-"
+        self._prefix = _new_prefix()
         self._pending: dict[int, Pending] = {}
         self._interval = _FIRST_INTERVAL
         self._decoders: dict[Any, Decoder[Any]] = {}
@@ -140,6 +147,17 @@ class ClientCore:
         self.tracer: ClientTracer | None = None
         self.stray = 0
         """Items of streams that are not open: most of them came a moment after one was closed."""
+
+    def renew(self, *, quietly: bool) -> None:
+        """Begin as a client of its own, in a process that was forked: what is under way is the parent's.
+
+        Args:
+            quietly: Whether only streams are told; for calls whose futures belong to the parent's loop.
+        """
+        self._prefix = _new_prefix()
+        if quietly:
+            self._pending = {number: each for number, each in self._pending.items() if hasattr(each, "incoming")}
+        self.lost(of_other_process())
 
     @property
     def pending(self) -> list[Pending]:
@@ -185,7 +203,8 @@ class ClientCore:
     def new_id(self) -> str:
         """Return an id for a request that may be sent again: no other client uses it, whatever request both serve."""
         context = current_context()
-        inside = f"{context.request_id}." if context is not None and context.request_id else ""
+        # An id is unique by its prefix; what it begins with is for readers of logs, and a name has a longest length.
+        inside = f"{context.request_id[:_INSIDE]}." if context is not None and context.request_id else ""
         return f"{inside}{self._prefix}{next(self._numbers)}"
 
     def stream(self, ask: Ask, credit: int, wake: Callable[[], None]) -> tuple[Pending, bytes]:

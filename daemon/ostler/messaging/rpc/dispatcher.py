@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ostler import fork
 from ostler.aio import Inbox
 from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
@@ -340,6 +341,8 @@ class Dispatcher(Topics):
             enter(call.context)  # in a copy of the context variables that is this job's own
             began = monotonic()
             result = method.call(call.context, *values, **named)
+            if fork.in_child:  # before anything of the daemon's is used, whose locks others may have held at the fork
+                fork.leave()
             method.stats.ran(monotonic() - began)
             return None if call.settled else self._large.pack(call, result)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
+from ostler import fork
 from ostler.aio.round_robin import NORMAL, DeficitRoundRobin
 
 _STEP = 0.0002
@@ -81,10 +82,14 @@ def start(
     except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
         fault = error
     else:
+        if fork.in_child:
+            fork.leave(_no_loop())
         _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
         task = _rest(work, _Waiting(waits_for), loop, context, owner, turns)
         stand_in.become(task)
         return task
+    if fork.in_child:
+        fork.leave(fault)
     _leave_task(loop, stand_in)  # type: ignore[arg-type]  # as above
     owner.work_ended(result, fault)
     return None
@@ -93,6 +98,10 @@ def start(
 def _first_step(work: Coroutine[Any, Any, Any], enter: Callable[[], object]) -> Any:
     enter()
     return work.send(None)
+
+
+def _no_loop() -> RuntimeError:
+    return RuntimeError("a forked process awaits something, and the event loop is the daemon's; run one of your own")
 
 
 class _Waiting(NamedTuple):
@@ -171,11 +180,17 @@ class _Rest(Coroutine[Any, Any, Any]):
 
     def _step(self, step: Callable[..., Any], *values: Any) -> Any:
         try:
-            return step(*values)
+            waits_for = step(*values)
         except StopIteration as end:
+            fork.leave_if_child()
             self._ended(end.value, None)
         except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not stop the loop
+            fork.leave_if_child(error)
             self._ended(None, error)
+        else:
+            if fork.in_child:
+                fork.leave(_no_loop())
+            return waits_for
         raise StopIteration
 
 

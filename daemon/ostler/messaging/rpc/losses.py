@@ -29,12 +29,23 @@ def lost_call(where: str, error: OstlerError) -> OstlerError:
     """Return the error of a call whose server has gone."""
     if not isinstance(error, ConnectionLost):
         return error
+    if error.facts.get("reason") == "fork":
+        return error
     if error.facts.get("reason") == "large":
         return MessageTooLarge(f"{where} has no answer: {error.message}", hint=error.hint, method=where, **_size(error))
     return ConnectionLost(
         f"the daemon went away while {where} was under way; it may or may not have been done",
         hint="see `systemctl status ostler` and the daemon's log",
         method=where,
+    )
+
+
+def of_other_process() -> ConnectionLost:
+    """Return the error of what was begun before a fork, in the process that was forked."""
+    return ConnectionLost(
+        "this was begun before the process was forked, and belongs to the other process",
+        hint="make calls, streams and subscriptions in the process that uses them",
+        reason="fork",
     )
 
 

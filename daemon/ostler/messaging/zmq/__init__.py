@@ -9,6 +9,7 @@ not: the command imports only that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +77,18 @@ class ZmqTransport:
         self._door = door
         self._shared = context
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._of_process = 0
+        self._of_parents: list[zmq.Context[zmq.Socket[bytes]]] = []
 
     def _zmq(self) -> zmq.Context[zmq.Socket[bytes]]:
         import zmq
 
+        if self._context is not None and self._of_process != os.getpid():
+            # Its threads are the parent's, and to end it would wait for them: it is kept and left alone.
+            self._of_parents.append(self._context)
+            self._context = None
         if self._context is None:
-            self._context = self._shared or zmq.Context()
+            self._context, self._of_process = self._shared or zmq.Context(), os.getpid()
         return self._context
 
     def serve_rpc(self) -> ServerLink:
@@ -196,5 +203,5 @@ class ZmqTransport:
         context, self._context = self._context, None
         if self._door is not None:
             self._door.close()
-        if context is not None and context is not self._shared:
+        if context is not None and context is not self._shared and self._of_process == os.getpid():
             context.term()

@@ -230,6 +230,10 @@ class BlockingLink:
             self._closed = True
             self._sockets.close()
 
+    def abandon(self) -> None:
+        """See `Link.abandon`; the sockets of ZeroMQ know by themselves that they are the parent's."""
+        self._closed = True
+
     def _read(self) -> list[bytes]:
         found: list[bytes] = []
         data = self._sockets.data

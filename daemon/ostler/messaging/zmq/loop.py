@@ -48,6 +48,10 @@ class LoopLink:
         self._monitor.close()
         self._sockets.close()
 
+    def abandon(self) -> None:
+        """See `AsyncLink.abandon`; the sockets of ZeroMQ know by themselves that they are the parent's."""
+        self._closed = True
+
     def _take(self) -> None:
         # A message of ours is one frame; the frames of another kind fail one by one to be decoded.
         self._on_message(self._recv(NOBLOCK))

@@ -104,6 +104,10 @@ class BlockingUnixLink:
             self._closed = True
             self._socket.close()
 
+    def abandon(self) -> None:
+        """See `Link.abandon`."""
+        self.close()
+
     def _nothing_came(self) -> list[bytes]:
         if self._lost is not None:
             raise self._lost

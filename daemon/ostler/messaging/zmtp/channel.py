@@ -213,6 +213,12 @@ class Channel:
         # Not while a thread sends: another connection might get the number of the descriptor.
         self._send_later()
 
+    def abandon(self) -> None:
+        """Close the socket in a process that was forked: the loop, and the epoll it waits in, are the parent's."""
+        self._closed = True
+        self._waiting.clear()
+        self._socket.close()
+
     def _close_socket(self) -> None:
         """Close, after what still goes out at once; with the lock."""
         if self._later:

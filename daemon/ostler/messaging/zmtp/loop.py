@@ -103,6 +103,11 @@ class LoopUnixLink:
             self.close()
             self._on_lost(error)
 
+    def abandon(self) -> None:
+        """See `AsyncLink.abandon`."""
+        self._closed = True
+        self._channel.abandon()
+
     def _hear(self, data: bytes) -> None:
         talk, channel = self._talk, self._channel
         assert channel is not None  # noqa: S101 - it is what has heard this

@@ -1,0 +1,119 @@
+"""The end of the process, with an exit that does not happen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from ostler.daemon.process_exit import AT_EXIT, WAITING, Outcome, ProcessEnd, children_left, close_loop, threads_left
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    before = {n: signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def ended(outcome: Outcome, **steps) -> list[int]:
+    codes: list[int] = []
+    ProcessEnd(outcome, leave=codes.append, steps=steps).run(asyncio.new_event_loop())
+    return codes
+
+
+def test_an_end_without_left_overs_says_nothing_and_has_the_code_of_the_daemon(caplog) -> None:
+    done = []
+    assert ended(Outcome(78, []), threads=lambda: done.append("threads"), atexit=lambda: done.append("atexit")) == [78]
+    assert done == ["threads", "atexit"]
+    assert "left behind" not in caplog.text
+
+
+def test_what_hung_in_the_stop_is_said(caplog) -> None:
+    assert ended(Outcome(0, ["driver disk of volume"])) == [0]
+    assert "left behind at the stop: driver disk of volume" in caplog.text
+
+
+def test_trap_a_thread_that_does_not_end_is_named_and_left(caplog) -> None:
+    codes: queue.Queue[int] = queue.Queue()
+    free = threading.Event()
+    thread = threading.Thread(target=free.wait, name="forgotten", daemon=False)
+    thread.start()
+    try:
+        end = ProcessEnd(
+            Outcome(3, [], 0.0), leave=lambda code: (codes.put(code), free.set()), steps={WAITING: thread.join}
+        )
+        end.run(asyncio.new_event_loop())
+    finally:
+        free.set()
+        thread.join()
+    assert codes.get(timeout=5) == 3
+    assert codes.empty()  # once
+    assert "left behind at the stop: thread forgotten (threading.Event.wait), at threading.py" in caplog.text
+
+
+def test_trap_atexit_that_does_not_come_back_is_named(caplog) -> None:
+    free = threading.Event()
+    end = ProcessEnd(
+        Outcome(0, [], 0.0), leave=lambda _code: free.set(), steps={AT_EXIT: lambda: free.wait(10) or None}
+    )
+    end.run(asyncio.new_event_loop())
+    assert "left behind at the stop: a function registered with atexit, at threading.py" in caplog.text
+
+
+def test_a_signal_ends_the_wait(caplog) -> None:
+    codes: list[int] = []
+    end = ProcessEnd(
+        Outcome(0, [], 100.0), leave=codes.append, steps={AT_EXIT: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    )
+    end.run(asyncio.new_event_loop())
+    assert codes == [0]
+
+
+def test_a_task_that_will_not_be_cancelled_does_not_hold_up_the_loop() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def stubborn() -> None:
+        while not over:
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    over: list[bool] = []
+    task = loop.create_task(stubborn(), name="stubborn")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    taken: list[bool] = []
+    left = close_loop(loop, 0.02, lambda: taken.append(True))
+    assert left == ["task stubborn"]
+    assert taken == [True]
+    assert loop.is_closed()
+    task._log_destroy_pending = False
+    over.append(True)
+
+
+def test_children_that_run_are_named_and_those_that_have_ended_are_not() -> None:
+    running, over = subprocess.Popen(["sleep", "67"]), subprocess.Popen(["true"])
+    try:
+        os.waitid(os.P_PID, over.pid, os.WEXITED | os.WNOWAIT)
+        left = list(children_left())
+        assert f"process {running.pid} (sleep 67)" in left
+        assert not [line for line in left if f"process {over.pid} " in line]
+    finally:
+        running.kill()
+        running.wait()
+        over.wait()
+
+
+def test_daemon_threads_keep_nothing() -> None:
+    free = threading.Event()
+    threading.Thread(target=free.wait, name="harmless", daemon=True).start()
+    assert not [line for line in threads_left() if "harmless" in line]
+    free.set()
