@@ -28,7 +28,7 @@ class ManagerOptions(OptionsModel):
     )
     enabled: bool = Field(True, help="Whether the service is started at all", reload="daemon")
     required: bool = Field(
-        True, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
+        False, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
     )
     critical: bool = Field(
         False, help="Whether the watchdog ping is withheld when `is_working` does not come back", reload="live"
