@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
 
 
 def read(overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None) -> Assembly:
-    """Return the configuration of the files, checked with its plugins, services and drivers; secrets are not read.
+    """Return the configuration of the files, checked with its plugins, services and drivers; credentials are not read.
 
     Args:
         overrides: Values that win over the files, each `table.key=VALUE`.

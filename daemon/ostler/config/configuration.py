@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+import pydantic
 
 from ostler.config.core import (
     AccessSection,
@@ -95,6 +96,8 @@ def shown_option(model: OptionsModel, name: str) -> Json:
 
 def shown_value(value: Any) -> Json:
     """Return any value of a configuration as it may be shown."""
+    if isinstance(value, pydantic.SecretStr):
+        return MASK
     if isinstance(value, OptionsModel):
         return {name: shown_option(value, name) for name in type(value).model_fields}
     if isinstance(value, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydantic
@@ -23,7 +23,7 @@ from ostler.config.options import OptionsModel
 from ostler.config.positions import Path
 from ostler.config.secrets import SecretReader
 from ostler.config.wording import sentences, unknown_key
-from ostler.errors import ConfigurationError, Problem
+from ostler.errors import ConfigurationError, Problem, describe
 from ostler.types import CONTROL_TOPIC
 
 Sections = Mapping[tuple[str, ...], type[OptionsModel]]
@@ -66,7 +66,7 @@ def validate(
         partial: Tables whose model is only a part of the real one (the manager or driver could not be loaded): unknown
             keys in them are no mistake.
         problems: What the caller has found by itself; reported together with the rest.
-        offline: Do not read secrets, only look whether they are named rightly.
+        offline: Do not look for credentials, which exist only inside the unit.
 
     Raises:
         ConfigurationError: With everything that is wrong, in the order of the files and lines.
@@ -121,23 +121,39 @@ def _without(model: type[M], table: Mapping[str, Any], wrong: Collection[str]) -
     """Return the options that are right one by one; the wrong ones have no value, not even their default."""
     try:
         options = _parsed(model, {key: value for key, value in table.items() if key not in wrong})
-    except pydantic.ValidationError:  # a required one is missing or wrong
+    except Exception:  # noqa: BLE001 - a required one is missing or wrong, or a validator of a plugin fails for that
         return None
     for name in wrong:
         vars(options).pop(name, None)
     return options
 
 
-def _cross_checks(options: OptionsModel) -> Iterator[tuple[str, str]]:
+def _cross_checks(options: OptionsModel) -> Iterator[tuple[Path, str]]:
+    """Yield what is wrong between options, those of the models within them included, each with its path."""
     for cls in type(options).__mro__:
         if "cross_check" not in vars(cls):
             continue
         try:
-            yield from vars(cls)["cross_check"](options)
-        except AttributeError:
-            # It looks at an option that is wrong: that has been said, and what follows from it is not known.
+            for name, what in vars(cls)["cross_check"](options) or ():
+                yield (name,), what
+        except Exception as error:  # noqa: BLE001 - a plugin's own code; whatever it raises is a mistake of the plugin
+            # It may look at an option that is wrong: that has been said, and what follows from it is not known.
             if type(options).model_fields.keys() <= vars(options).keys():
-                raise
+                yield (), f"the cross_check of {cls.__qualname__} failed: {describe(error)}"
+    for name, value in vars(options).items():
+        for path, what in _nested_checks(value):
+            yield (name, *path), what
+
+
+def _nested_checks(value: object) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, OptionsModel):
+        yield from _cross_checks(value)
+        return
+    items: Iterable[tuple[Any, Any]]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        for path, what in _nested_checks(item):
+            yield (key, *path), what
 
 
 class _Checker:
@@ -162,7 +178,11 @@ class _Checker:
             errors = [found for found in error.errors(include_url=False) if self._counts(found["type"])]
             for place, what in sentences(errors, model, resolved, path, self._secrets.placeholders):
                 self._note(place, what)
-            self._cross_check(path, _without(model, resolved, {str(found["loc"][0]) for found in error.errors()}))
+            wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+            self._cross_check(path, _without(model, resolved, wrong))
+            return None
+        except Exception as error:  # noqa: BLE001 - a validator of a plugin; whatever it raises is its mistake
+            self._note(path, f"{dotted(path)}: a check of {model.__qualname__} failed: {describe(error)}")
             return None
         self._cross_check(path, options)
         return options if len(self.problems) == before else None
@@ -177,8 +197,8 @@ class _Checker:
                 self._note((*path, key), unknown_key(key, missing, f" in [{dotted(path)}]"))
 
     def _cross_check(self, path: tuple[str, ...], options: OptionsModel | None) -> None:
-        for name, what in _cross_checks(options) if options is not None else ():
-            self._note((*path, name), f"{dotted((*path, name))}: {what}")
+        for place, what in _cross_checks(options) if options is not None else ():
+            self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
 
     def strangers(self, models: Collection[tuple[str, ...]]) -> None:
         """Note tables that nobody knows, and names of services and drivers that cannot be."""

@@ -35,7 +35,7 @@ def read_configuration(
         paths: Where the files are.
         overrides: Values of the command line, each `table.key=VALUE`.
         plugins: Plugins that were discovered before; None to discover them.
-        offline: Do not read secrets.
+        offline: Do not look for credentials, which exist only inside the unit.
         environ: The environment, for credentials.
         given: What files are to hold, instead of what they hold now; see `load`.
         before: What was read before, by a daemon that runs with it; see `check_still_there`.
@@ -55,7 +55,7 @@ def read_configuration(
 
 
 def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:
-    """Check a configuration without a daemon: plugins are imported, nothing is started, secrets are not read.
+    """Check a configuration without a daemon: plugins are imported, nothing is started, credentials are not read.
 
     Raises:
         ConfigurationError: With all problems.

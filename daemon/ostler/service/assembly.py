@@ -66,7 +66,7 @@ def assemble(
         environ: The environment, for credentials.
         plugins: Plugins that were discovered before (a reload does not load plugins anew).
         entry_points: What to discover plugins from; by default what is installed.
-        offline: Do not read secrets, and look at what only the start of a service would find: its exposed methods.
+        offline: Do not look for credentials, and look at what only the start of a service would find: its exposed methods.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.

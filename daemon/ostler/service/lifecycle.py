@@ -238,8 +238,7 @@ class Service:
             return []
         self.manager.options = options
         self.manager.sections = {
-            name: in_force(self.manager.sections.get(name, section), section)
-            for name, section in spec.sections.items()
+            name: in_force(self.manager.sections.get(name, section), section) for name, section in spec.sections.items()
         }
         problems = []
         try:

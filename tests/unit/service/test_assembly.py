@@ -216,14 +216,19 @@ def test_a_plugin_that_is_required_must_be_there() -> None:
     assert "fancy" in found[0]
 
 
-def test_secrets_are_not_read_offline() -> None:
+def test_credentials_are_not_looked_for_offline_and_a_missing_file_is_told_all_the_same() -> None:
     class Keyed(Manager):
         class Options(ManagerOptions):
             key: Secret = Field(help="A key")
 
-    raw = load_text('[services.x]\nmanager = "keyed"\nkey = {file = "/nowhere/key"}\n')
+    text = '[services.x]\nmanager = "keyed"\nkey = {SOURCE}\n'
     found = [plugin(ostler_managers={"keyed": Keyed})]
-    with pytest.raises(ConfigurationError, match="/nowhere/key"):
+    for offline in (False, True):
+        with pytest.raises(ConfigurationError, match="/proc/nothing/key is not there"):
+            raw = load_text(text.replace("SOURCE", 'file = "/proc/nothing/key"'))
+            assemble(raw, {}, entry_points=found, offline=offline)
+    raw = load_text(text.replace("SOURCE", 'credential = "key"'))
+    with pytest.raises(ConfigurationError, match="CREDENTIALS_DIRECTORY is not set"):
         assemble(raw, {}, entry_points=found)
     assert len(assemble(raw, {}, entry_points=found, offline=True).specs) == 1
 
