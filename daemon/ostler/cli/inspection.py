@@ -93,6 +93,7 @@ def _examined(host: PluginHost, managers: dict[str, Any]) -> Iterator[tuple[str,
 def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator[str]:
     from ostler.driver import check_contract
     from ostler.manager import Manager
+    from ostler.manager.base import reserved_names
     from ostler.messaging.rpc.surface import faults_of
     from ostler.plugins import resolve
 
@@ -103,7 +104,7 @@ def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator
         return
     managers[name] = cls
     yield from check_contract(cls, Manager, either=True)
-    yield from faults_of(name, cls)
+    yield from faults_of(name, cls, reserved_names())
 
 
 def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers: dict[str, Any]) -> Iterator[str]:

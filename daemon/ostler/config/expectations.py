@@ -13,7 +13,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from ostler.config.options import Expects, OptionsModel, facts_of, read_seconds, read_size
-from ostler.config.units import SIZE_MAX, format_size
+from ostler.config.units import SECONDS_MAX, SIZE_MAX, format_size
 
 _SHOWN = 60
 _LISTS = (list, tuple, set, frozenset, Sequence)
@@ -185,6 +185,8 @@ def _range(kind: Kind, unit: str = "") -> str:
     at_least, above, at_most, below = (_limit(kind, name) for name in ("ge", "gt", "le", "lt"))
     if unit == "B":
         at_least, at_most = at_least or None, None if at_most == SIZE_MAX else at_most
+    if unit == "s" and at_most == SECONDS_MAX and (at_least is not None or above is not None):
+        at_most = None  # a century, which says nothing unless somebody is above it
     if at_least is not None and at_most is not None:
         return f" from {_number(at_least, unit)} to {_number(at_most, unit)}"
     at_most_words = "of at most" if above is None else "at most"

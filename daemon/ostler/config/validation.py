@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import pydantic
 
-from ostler.config.configuration import Configuration, CoreConfiguration
-from ostler.config.core import (
-    CORE_SECTIONS,
-)
+from ostler.config.configuration import Configuration, CoreConfiguration, Tables
+from ostler.config.core import CORE_SECTIONS, DaemonSection
 from ostler.config.expectations import shown
 from ostler.config.layers import RawConfiguration, dotted
 from ostler.config.options import OptionsModel
@@ -28,6 +26,9 @@ from ostler.types import CONTROL_TOPIC
 
 Sections = Mapping[tuple[str, ...], type[OptionsModel]]
 """The models of tables by path: `("services", "volume")`, `("services", "volume", "drivers", "local")`, `("lamp",)`."""
+
+Fault: TypeAlias = tuple[Path, str]
+"""The path to point at, and a sentence."""
 
 M = TypeVar("M", bound=OptionsModel)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -56,6 +57,7 @@ def validate(
     partial: Collection[tuple[str, ...]] = (),
     problems: Sequence[Problem] = (),
     offline: bool = False,
+    further: Callable[[Tables], Iterable[Fault]] = lambda _tables: (),
 ) -> Configuration:
     """Return the whole configuration; the second of the two steps.
 
@@ -67,6 +69,7 @@ def validate(
             keys in them are no mistake.
         problems: What the caller has found by itself; reported together with the rest.
         offline: Do not look for credentials, which exist only inside the unit.
+        further: Further checks, handed the tables that are right; they return what is wrong.
 
     Raises:
         ConfigurationError: With everything that is wrong, in the order of the files and lines.
@@ -76,6 +79,8 @@ def validate(
     models.update(sections)
     built = {path: checker.section(path, model, partial=path in partial) for path, model in models.items()}
     checker.strangers(models)
+    right = {path: model for path, model in built.items() if model is not None and path not in partial}
+    checker.note_all([*_between_sections(raw, right), *further(right)])
     found = raw.sorted([*raw.problems, *checker.problems, *problems])
     if found:
         raise ConfigurationError(found)
@@ -88,6 +93,14 @@ def validate(
         tables=tables,
         raw=raw,
     )
+
+
+def _between_sections(raw: RawConfiguration, tables: Tables) -> Iterator[Fault]:
+    """Yield what is wrong between the daemon's own sections."""
+    daemon = tables.get(("daemon",))
+    if isinstance(daemon, DaemonSection) and daemon.host in raw.table(("network", "peers")):
+        path = ("network", "peers", daemon.host)
+        yield path, f"{dotted(path)} is this host itself (`host` in [daemon]); take it out, or give the hosts two names"
 
 
 def _is_driver(path: tuple[str, ...]) -> bool:
@@ -156,6 +169,16 @@ def _nested_checks(value: object) -> Iterator[tuple[Path, str]]:
             yield (key, *path), what
 
 
+def _beyond_bounds(path: Path, node: object) -> Iterator[tuple[Path, int]]:
+    """Yield whole numbers that no database, message or library below can hold, whatever a model says of them."""
+    if isinstance(node, int) and not -(2**63) <= node < 2**63:
+        yield path, node
+    items: Iterable[tuple[Any, Any]]
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, item in items:
+        yield from _beyond_bounds((*path, key), item)
+
+
 class _Checker:
     def __init__(self, raw: RawConfiguration, secrets: SecretReader) -> None:
         self._raw = raw
@@ -184,6 +207,9 @@ class _Checker:
         except Exception as error:  # noqa: BLE001 - a validator of a plugin; whatever it raises is its mistake
             self._note(path, f"{dotted(path)}: a check of {model.__qualname__} failed: {describe(error)}")
             return None
+        for place, number in _beyond_bounds((), table):
+            what = f"expected a number of at most 64 bits, got {shown(number)}"
+            self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
         self._cross_check(path, options)
         return options if len(self.problems) == before else None
 
@@ -247,6 +273,11 @@ class _Checker:
     def _counts(self, kind: str) -> bool:
         # What is missing may well stand in the file that could not be read.
         return kind != "missing" or not self._raw.problems
+
+    def note_all(self, faults: Iterable[Fault]) -> None:
+        """Note what was found by others."""
+        for path, what in faults:
+            self._note(path, what)
 
     def _note(self, path: Path, what: str) -> None:
         if len(self.problems) == MOST_PROBLEMS:
