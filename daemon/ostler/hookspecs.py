@@ -37,8 +37,8 @@ def ostler_managers() -> Mapping[str, type[Manager] | str]:
 
     Called once at start, on the main thread. The name is what `manager = "…"` in `[services.TOPIC]` refers to.
 
-    A manager takes part in the check of the configuration by the class method `validate(options, others)`: it is called by
-    `ostler check`, at the start and at a reload, before anything is started, and yields what is wrong as
+    A manager takes part in the check of the configuration by the class method `validate(options, others)`. It is called
+    by `ostler check`, at the start and at a reload, before anything is started, and yields what is wrong as
     `("option", "sentence")`; `others` (a `ValidationContext`) has the other services and drivers.
     """
     raise NotImplementedError
