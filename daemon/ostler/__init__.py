@@ -11,7 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostler.config import Field, OptionsModel, Seconds, Secret, Size, format_seconds, format_size, parse_size
+    from ostler.config import (
+        Field,
+        OptionsModel,
+        Seconds,
+        Secret,
+        Size,
+        ValidationContext,
+        format_seconds,
+        format_size,
+        parse_size,
+    )
     from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, feature, time_budget
     from ostler.errors import (
         Busy,
@@ -62,6 +72,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
+        "ValidationContext",
     ],
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
@@ -94,7 +105,8 @@ __all__ = [
     "NotFound", "NotPermitted", "NotRunning", "Notification",
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
-    "UnsupportedVersion", "Upgrade", "check_length", "current_trace", "exposed", "feature", "format_seconds",
+    "UnsupportedVersion", "Upgrade", "ValidationContext", "check_length", "current_trace", "exposed", "feature",
+    "format_seconds",
     "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
     "trace_context",
 ]  # fmt: skip

@@ -36,6 +36,10 @@ def ostler_managers() -> Mapping[str, type[Manager] | str]:
     """Return the managers this plugin brings: registered name to class, or to an import path `package.module:Name`.
 
     Called once at start, on the main thread. The name is what `manager = "…"` in `[services.TOPIC]` refers to.
+
+    A manager takes part in the check of the configuration by the class method `validate(options, others)`. It is called
+    by `ostler check`, at the start and at a reload, before anything is started, and yields what is wrong as
+    `("option", "sentence")`; `others` (a `ValidationContext`) has the other services and drivers.
     """
     raise NotImplementedError
 
@@ -45,7 +49,7 @@ def ostler_drivers() -> Mapping[tuple[str, str], type[Driver] | str]:
     """Return the drivers this plugin brings: (manager's registered name, driver's name) to class or import path.
 
     Called once at start, on the main thread. The name is what `driver = "…"` in `[services.TOPIC.drivers.NAME]` means.
-    A plugin may bring drivers for another plugin's manager.
+    A plugin may bring drivers for another plugin's manager. A driver has `validate(options, others)` as managers have.
     """
     raise NotImplementedError
 

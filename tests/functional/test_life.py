@@ -197,7 +197,7 @@ def test_trap_sigterm_with_a_driver_hung_in_a_native_call(make_daemon) -> None:
 
 
 def test_trap_failed_start_leaves_nothing_behind(make_daemon) -> None:
-    daemon = make_daemon(ECHO + '[services.broken]\nmanager = "subjects:FailingInit"\n')
+    daemon = make_daemon(ECHO + '[services.broken]\nmanager = "subjects:FailingInit"\nrequired = true\n')
     daemon.start(wait=False)
     assert daemon.wait_end() == 1
     assert "required service broken could not be started" in daemon.log
@@ -210,11 +210,14 @@ def test_trap_failed_start_leaves_nothing_behind(make_daemon) -> None:
 
 
 def test_a_service_that_is_not_required_may_fail(make_daemon) -> None:
-    daemon = make_daemon(ECHO + '[services.broken]\nmanager = "subjects:FailingInit"\nrequired = false\n').start()
+    daemon = make_daemon(ECHO + '[services.broken]\nmanager = "subjects:FailingInit"\n').start()
     states = {row["topic"]: row for row in daemon.status()["services"]}
     assert (states["echo"]["state"], states["broken"]["state"]) == ("up", "failed")
     assert "the disk is on fire" in states["broken"]["why"]
     assert any("broken" in line for line in daemon.status()["not_well"])
+    assert daemon.status()["state"] == "degraded"
+    daemon.command("status", "--check", check=1)
+    daemon.command("reload", check=0)
 
 
 @pytest.mark.parametrize("kind", ["LeavingInit", "InterruptingInit"])

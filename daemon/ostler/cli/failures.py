@@ -15,6 +15,9 @@ from ostler.printable import printable_lines
 _PLACE = re.compile(r"\S.*?:\d+:\d+: ")
 """A problem with its place; one that a daemon sent has it in its text."""
 
+_FROM_AFAR = re.compile(r"(?P<where>/[^:]+(?::[0-9]+:[0-9]+)?|--set): (?P<what>.*)", re.DOTALL)
+"""A problem that a daemon sent, as one text."""
+
 _LINE_LIMIT = 4000
 _MOST_LINES = 200
 """So much of an error is shown to people; with `--json` all of it is."""
@@ -42,7 +45,7 @@ def report(error: BaseException, *, json: bool, environ: Mapping[str, str]) -> i
     if json:
         from ostler.cli.output import to_json
 
-        _print(to_json({"error": facts}))
+        _print(to_json({"error": {**facts, **_placed(facts)}}))
     else:
         for line in _lines(facts):
             _print(line)
@@ -77,6 +80,14 @@ def _ours(error: OstlerError) -> dict[str, Any]:
     if isinstance(error, ConfigurationError):
         facts["problems"] = [{"where": problem.where, "what": problem.what} for problem in error.problems]
     return facts
+
+
+def _placed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the problems with their places, those that a daemon sent as one text included."""
+    if "problems" not in facts:
+        return {}
+    matches = [(each, None if each["where"] else _FROM_AFAR.fullmatch(each["what"])) for each in facts["problems"]]
+    return {"problems": [match.groupdict() if match else each for each, match in matches]}
 
 
 def _usage(error: BaseException, message: str) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def _examined(host: PluginHost, managers: dict[str, Any]) -> Iterator[tuple[str,
 
 def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator[str]:
     from ostler.manager import Manager
+    from ostler.manager.base import reserved_names
     from ostler.messaging.rpc.surface import faults_of
     from ostler.plugins import resolve
     from ostler.service.assembly import contract_faults
@@ -106,7 +107,7 @@ def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator
         return
     managers[name] = loaded.cls
     yield from contract_faults(loaded, Manager, either=True)
-    yield from faults_of(name, loaded.cls)
+    yield from faults_of(name, loaded.cls, reserved_names())
 
 
 def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers: dict[str, Any]) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostler.cli import session
@@ -27,11 +28,12 @@ def quiet() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def read(overrides: Sequence[str] = ()) -> Assembly:
-    """Return the configuration of the files, checked with its plugins, services and drivers; secrets are not read.
+def read(overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None) -> Assembly:
+    """Return the configuration of the files, checked with its plugins, services and drivers; credentials are not read.
 
     Args:
         overrides: Values that win over the files, each `table.key=VALUE`.
+        given: What files are to hold, instead of what they hold now.
 
     Raises:
         ConfigurationError: With all problems.
@@ -39,7 +41,7 @@ def read(overrides: Sequence[str] = ()) -> Assembly:
     from ostler.daemon.check import read_configuration
 
     with quiet():
-        return read_configuration(session.current().paths(), overrides, offline=True)
+        return read_configuration(session.current().paths(), overrides, offline=True, given=given)
 
 
 def plugins() -> PluginHost:

@@ -8,6 +8,8 @@
     validation          raw values to models, every problem at once; `secrets` reads what stands elsewhere,
                         `wording` and `expectations` make plain sentences
     configuration       what comes out: options with their origins
+    context             what a manager or driver may look at while its options are validated
+    edit                one value put into a text, for `ostler config set`
     changes             what differs between two configurations, and what each change needs
     reference           the shipped file, the reference page and the JSON Schema, from the same declarations
 
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ostler.config.changes import diff
     from ostler.config.configuration import Configuration, CoreConfiguration
+    from ostler.config.context import Faults, ValidationContext
     from ostler.config.layers import RawConfiguration, dotted, load, load_text
     from ostler.config.options import Field, OptionsModel, Seconds, Secret, Size
     from ostler.config.paths import Paths
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "configuration": ["Configuration", "CoreConfiguration"],
     "changes": ["diff"],
+    "context": ["Faults", "ValidationContext"],
     "layers": ["RawConfiguration", "dotted", "load", "load_text"],
     "options": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
     "paths": ["Paths"],
@@ -41,8 +45,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Configuration", "CoreConfiguration", "Field", "OptionsModel", "Paths", "RawConfiguration", "Seconds", "Secret",
-    "Size", "diff", "dotted", "format_seconds", "format_size", "load", "load_text", "parse_seconds", "parse_size",
+    "Configuration", "CoreConfiguration", "Faults", "Field", "OptionsModel", "Paths", "RawConfiguration", "Seconds",
+    "Secret", "Size", "ValidationContext", "diff", "dotted", "format_seconds", "format_size", "load", "load_text",
+    "parse_seconds", "parse_size",
     "validate", "validate_core",
 ]  # fmt: skip
 

@@ -1,15 +1,54 @@
-"""What changed between two configurations, and what each change needs."""
+"""What changed between two configurations, what each change needs, and what is in force without that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
-from ostler.config.configuration import Configuration, Tables, own_options, shown_option
+from ostler.config.configuration import Configuration, Tables, entries, own_options, shown_option
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, facts_of
-from ostler.types import Change, Json
+from ostler.types import Change, Json, OptionValue
 
 _ABSENT = object()
+_WITH_A_RESTART = ("service", "daemon")
+O = TypeVar("O", bound=OptionsModel)  # noqa: E741 - a type's name
+
+
+def in_force(running: O, wanted: O) -> O:
+    """Return the new options as far as they can be in force without a restart; the rest stays as it runs.
+
+    A reload says which options wait for a restart. Nobody may see half of them before it.
+    """
+    if type(wanted) is not type(running):  # another manager or driver: comes with the restart
+        return running
+    fields = type(wanted).model_fields
+    kept = {name: getattr(running, name) for name, field in fields.items() if facts_of(field).reload in _WITH_A_RESTART}
+    return wanted.model_copy(update=kept)
+
+
+def running_values(
+    started: Configuration, latest: Configuration, actual: Mapping[tuple[str, ...], OptionsModel]
+) -> list[OptionValue]:
+    """Return every option with the value that is in force and where that was read, secrets masked.
+
+    Args:
+        started: What the daemon was started with.
+        latest: What was read last.
+        actual: Tables of which it is known what they run with.
+    """
+    values = []
+    for path, before in started.tables.items():
+        wanted = latest.tables.get(path)
+        model = actual.get(path) or in_force(before, wanted or before)
+        for name in own_options(started.tables, path, model):
+            new = wanted is not None and getattr(wanted, name, _ABSENT) == getattr(model, name)
+            raw = latest.raw if new else started.raw
+            values += [
+                OptionValue(path=dotted(place), value=value, origin=raw.origin(place))
+                for place, value in entries((*path, name), shown_option(model, name))
+            ]
+    return values
 
 
 def diff(old: Configuration, new: Configuration) -> list[Change]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+import pydantic
 
 from ostler.config.core import (
     AccessSection,
@@ -75,7 +76,7 @@ class Configuration(CoreConfiguration, frozen=True, kw_only=True):
             OptionValue(path=dotted(path), value=value, origin=self.raw.origin(path))
             for table, model in self.tables.items()
             for name in own_options(self.tables, table, model)
-            for path, value in _entries((*table, name), shown_option(model, name))
+            for path, value in entries((*table, name), shown_option(model, name))
         ]
 
 
@@ -95,6 +96,8 @@ def shown_option(model: OptionsModel, name: str) -> Json:
 
 def shown_value(value: Any) -> Json:
     """Return any value of a configuration as it may be shown."""
+    if isinstance(value, pydantic.SecretStr):
+        return MASK
     if isinstance(value, OptionsModel):
         return {name: shown_option(value, name) for name in type(value).model_fields}
     if isinstance(value, dict):
@@ -104,10 +107,11 @@ def shown_value(value: Any) -> Json:
     return plain(value)
 
 
-def _entries(path: Path, value: Json) -> Iterator[tuple[Path, Json]]:
+def entries(path: Path, value: Json) -> Iterator[tuple[Path, Json]]:
+    """Yield an option as the values that it is shown as: one, or those of its table, each with its path."""
     # The entries of a table may come from several files.
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _entries((*path, key), item)
+            yield from entries((*path, key), item)
     else:
         yield path, value

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 import pydantic
 
 from ostler.config.network import NetworkSection
-from ostler.config.options import Expects, Field, OptionsModel, Seconds, Size
+from ostler.config.options import COUNT_MAX, Expects, Field, OptionsModel, Seconds, Size
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 RpcPin: TypeAlias = Annotated[
@@ -97,7 +97,7 @@ class AccessSection(OptionsModel):
 class AuditSection(OptionsModel):
     """`[audit]`: how much is kept of who did what; `ostler audit` shows it."""
 
-    count: int = Field(100_000, ge=100, help="The most entries that are kept; the oldest go first")
+    count: int = Field(100_000, ge=100, le=COUNT_MAX, help="The most entries that are kept; the oldest go first")
     age: Seconds = Field("90d", ge=3600, help="Older entries are removed")
 
 
@@ -139,18 +139,31 @@ class MessagingSection(OptionsModel):
     )
     max_message_size: Size = Field("16MiB", ge=4096, help="Larger messages are refused", reload="daemon")
     max_elements: int = Field(
-        65536, ge=1024, help="Numbers, texts, lists and maps that one request may hold; one more is refused"
+        65536,
+        ge=1024,
+        le=COUNT_MAX,
+        help="Numbers, texts, lists and maps that one request may hold; one more is refused",
     )
-    max_in_flight: int = Field(10000, ge=1, help="Requests at once in the whole daemon; one more is refused as busy")
+    max_in_flight: int = Field(
+        10000, ge=1, le=COUNT_MAX, help="Requests at once in the whole daemon; one more is refused as busy"
+    )
     max_in_flight_per_peer: int = Field(
-        2000, ge=1, help="Requests at once of one connection, and casts of one uid or key; one more is refused as busy"
+        2000,
+        ge=1,
+        le=COUNT_MAX,
+        help="Requests at once of one connection, and casts of one uid or key; one more is refused as busy",
     )
-    max_streams: int = Field(1000, ge=1, help="Streams open at once in the whole daemon; one more is refused as busy")
+    max_streams: int = Field(
+        1000, ge=1, le=COUNT_MAX, help="Streams open at once in the whole daemon; one more is refused as busy"
+    )
     max_streams_per_peer: int = Field(
-        100, ge=1, help="Streams open at once of one uid or key; one more is refused as busy"
+        100, ge=1, le=COUNT_MAX, help="Streams open at once of one uid or key; one more is refused as busy"
     )
     retry_answers: int = Field(
-        1000, ge=1, help="Answers kept for requests that may be sent again; one caller gets half of what is left"
+        1000,
+        ge=1,
+        le=COUNT_MAX,
+        help="Answers kept for requests that may be sent again; one caller gets half of what is left",
     )
     retry_size: Size = Field("16MiB", help="The memory that these may take; one above a quarter of it is not kept")
     retry_age: Seconds = Field(
@@ -167,7 +180,7 @@ class MessagingSection(OptionsModel):
         reload="daemon",
     )
     event_queue: int = Field(
-        10000, ge=1, help="Events that wait for one slow subscriber before it loses some", reload="daemon"
+        10000, ge=1, le=COUNT_MAX, help="Events that wait for one slow subscriber before it loses some", reload="daemon"
     )
     beat_interval: Seconds = Field(
         1, gt=0, le=60, help="How often a server tells its callers that it is alive while it works", reload="daemon"
@@ -198,9 +211,13 @@ class EventsSection(OptionsModel):
         help="Topics whose events are kept in the database, to be read again with `ostler events --from 1`, beside "
         'those of managers that ask for it: `"volume"`, `"*"`; `"!volume"` keeps none of a topic',
     )
-    journal_count: int = Field(10_000, ge=1, help="The most events that are kept of one topic; the oldest go first")
+    journal_count: int = Field(
+        10_000, ge=1, le=COUNT_MAX, help="The most events that are kept of one topic; the oldest go first"
+    )
     journal_age: Seconds = Field("7d", gt=0, help="Older events are removed")
-    last_count: int = Field(1000, ge=0, help="The last events, one of a key, that are kept in memory for late joiners")
+    last_count: int = Field(
+        1000, ge=0, le=COUNT_MAX, help="The last events, one of a key, that are kept in memory for late joiners"
+    )
     last_size: Size = Field("1MiB", help="The memory that these may take; an event above an eighth of it is left out")
 
 
@@ -228,7 +245,7 @@ class StoreSection(OptionsModel):
         reload="daemon",
     )
     busy_timeout: Seconds = Field(
-        60, ge=0, help="How long a write waits for a database that somebody else has locked", reload="daemon"
+        60, ge=0, le=86400, help="How long a write waits for a database that somebody else has locked", reload="daemon"
     )
     backups: int = Field(3, ge=1, le=100, help="Backups kept from before migrations", reload="daemon")
 

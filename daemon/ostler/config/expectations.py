@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -13,9 +13,10 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from ostler.config.options import Expects, OptionsModel, facts_of, read_seconds, read_size
-from ostler.config.units import SIZE_MAX, format_size
+from ostler.config.units import SECONDS_MAX, SIZE_MAX, format_size
 
 _SHOWN = 60
+_LISTS = (list, tuple, set, frozenset, Sequence)
 _SECONDS_EXAMPLE = ' (such as 30, "30s" or "5min")'
 _SIZE_EXAMPLE = ' (such as "10GiB" or 4096)'
 
@@ -37,14 +38,18 @@ def item_kind(kind: Kind, key: str | int) -> Kind | None:
     """Return the kind of what stands at a key or number inside a value of a kind; None when that is not known."""
     for choice in _choices(kind):
         inner = get_args(choice.type)
-        if isinstance(key, int) and get_origin(choice.type) in (list, tuple, set, frozenset) and inner:
-            return Kind(inner[0])
+        if isinstance(key, int) and get_origin(choice.type) in _LISTS and inner:
+            return Kind(_item_type(inner, key, fixed=get_origin(choice.type) is tuple))
         if isinstance(key, str) and get_origin(choice.type) in (dict, Mapping) and len(inner) == 2:
             return Kind(inner[1])
         model = _as_model(choice.type)
         if isinstance(key, str) and model is not None and key in model.model_fields:
             return kind_of(model.model_fields[key])
     return None
+
+
+def _item_type(inner: tuple[Any, ...], number: int, *, fixed: bool) -> Any:
+    return inner[number] if fixed and Ellipsis not in inner and number < len(inner) else inner[0]
 
 
 def model_in(kind: Kind) -> type[OptionsModel] | None:
@@ -84,6 +89,8 @@ def shown(value: object) -> str:
 
 def _choices(kind: Kind) -> list[Kind]:
     # One for each branch of a union, without None: TOML has no such value.
+    if (named := getattr(kind.type, "__value__", None)) is not None:  # `type Token = Secret | None`
+        return _choices(Kind(named, kind.constraints, kind.words))
     origin = get_origin(kind.type)
     if origin is Annotated:
         bare, *more = get_args(kind.type)
@@ -112,7 +119,7 @@ def _words(kind: Kind) -> str:
         return own or _unit_words(kind)
     if origin is Literal:
         return _one_of(get_args(kind.type))
-    if origin in (list, tuple, set, frozenset):
+    if origin in _LISTS:
         return _list_words(kind)
     if origin in (dict, Mapping) or kind.type is dict or _as_model(kind.type):
         return "a table"
@@ -178,6 +185,8 @@ def _range(kind: Kind, unit: str = "") -> str:
     at_least, above, at_most, below = (_limit(kind, name) for name in ("ge", "gt", "le", "lt"))
     if unit == "B":
         at_least, at_most = at_least or None, None if at_most == SIZE_MAX else at_most
+    if unit == "s" and at_most == SECONDS_MAX and (at_least is not None or above is not None):
+        at_most = None  # a century, which says nothing unless somebody is above it
     if at_least is not None and at_most is not None:
         return f" from {_number(at_least, unit)} to {_number(at_most, unit)}"
     at_most_words = "of at most" if above is None else "at most"

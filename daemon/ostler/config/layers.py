@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
@@ -40,12 +40,16 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         files: The files that were read, first to last.
         problems: What could not be read or parsed.
         origins: Where each value stands, by its path.
+        layers: The layers that were there.
+        blank: The files that held nothing at all.
     """
 
     data: dict[str, Any] = {}
     files: list[str] = []
     problems: list[Problem] = []
     origins: dict[Path, str] = {}
+    layers: list[str] = []
+    blank: list[str] = []
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return where a value comes from: `file:line:column`, `--set`, or `default` when nothing gives it."""
@@ -101,7 +105,9 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
-def load(paths: Paths, *, overrides: Sequence[str] = ()) -> RawConfiguration:
+def load(
+    paths: Paths, *, overrides: Sequence[str] = (), given: Mapping[FilePath, bytes] | None = None
+) -> RawConfiguration:
     """Read every layer that is there, and merge them.
 
     What belongs to somebody else is not read: a configuration names code that is run.
@@ -109,6 +115,7 @@ def load(paths: Paths, *, overrides: Sequence[str] = ()) -> RawConfiguration:
     Args:
         paths: Whose configuration.
         overrides: Values of the command line, each `dotted.key=VALUE`; the value is TOML, or else taken as text.
+        given: What files of directories are to hold, instead of what they hold now; they need not be there.
 
     Returns:
         What was read; whatever else went wrong is in its `problems`.
@@ -120,13 +127,36 @@ def load(paths: Paths, *, overrides: Sequence[str] = ()) -> RawConfiguration:
     raw = RawConfiguration()
     trust = Trust.of_process(all=paths.trust_owner)
     check_trusted([*([paths.root] if paths.root else []), paths.config_file.parent], trust)
-    for name, content in list(_contents(paths, raw, trust)):
+    for name, content in list(_contents(paths, raw, trust, given or {})):
         text = _decoded(content, FilePath(name), raw)
         if text is not None:
             _merge_text(raw, name, text)
     for override in overrides:
         _merge_override(raw, override)
     return raw
+
+
+def check_still_there(before: RawConfiguration, now: RawConfiguration) -> None:
+    """Note as problems of `now` what was read before and cannot have been taken away on purpose.
+
+    A layer that is gone is a file system that is not mounted or a file that is just being replaced, and a file without
+    a byte is one that is being written or found no room: to take either for an empty configuration would take roles
+    and services away. One file of a directory may go: that is how what it said is taken back.
+
+    Args:
+        before: What was read before.
+        now: What was read now.
+    """
+    for layer in before.layers:
+        if layer not in now.layers:
+            now.problems.append(
+                Problem(layer, "was there when the configuration was read before, and is gone; put it back, or restart")
+            )
+    for file in now.blank:
+        if file in before.files and file not in before.blank:
+            now.problems.append(
+                Problem(file, "held something when the configuration was read before, and is empty; remove it if meant")
+            )
 
 
 def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:
@@ -136,29 +166,42 @@ def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:
     return raw
 
 
-def _contents(paths: Paths, raw: RawConfiguration, trust: Trust) -> Iterator[tuple[str, bytes]]:
+def _contents(
+    paths: Paths, raw: RawConfiguration, trust: Trust, given: Mapping[FilePath, bytes]
+) -> Iterator[tuple[str, bytes]]:
     """Yield what the files hold; at the end say all of them that are not to be believed."""
     strange: list[Problem] = []
     for layer in paths.config_dirs:
-        for file, directory in _files(paths, layer, raw, strange, trust):
-            content = _content(file, directory, raw, strange, trust)
+        new = {file.name for file in given if file.parent == layer}
+        for file, directory in _files(paths, layer, raw, strange, trust, new):
+            content = given.get(file)
+            if content is None:
+                content = _content(file, directory, raw, strange, trust)
+            else:
+                raw.files.append(str(file))
             if content is not None:
+                if not content:
+                    raw.blank.append(str(file))
                 yield str(file), content
     if strange:
         raise refusal(strange)
 
 
 def _files(
-    paths: Paths, layer: FilePath, raw: RawConfiguration, strange: list[Problem], trust: Trust
+    paths: Paths, layer: FilePath, raw: RawConfiguration, strange: list[Problem], trust: Trust, new: set[str]
 ) -> Iterator[tuple[FilePath, int | None]]:
-    """Yield the files of a layer, each with the descriptor of the directory that it is read from."""
+    """Yield the files of a layer, `new` ones included, each with the descriptor of the directory it is read from."""
     try:
         mode = layer.stat().st_mode
+        raw.layers.append(str(layer))
         if layer == paths.config_file or not stat.S_ISDIR(mode):
             yield layer, None
             return
         directory = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
+        if layer.is_symlink():
+            raw.problems.append(Problem(str(layer), "is a symbolic link that leads nowhere"))
+        yield from ((layer / name, None) for name in sorted(new))
         return  # no layer has to be there
     except OSError as error:
         raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
@@ -170,7 +213,7 @@ def _files(
             return
         # Hidden names are what editors and package tools leave lying about.
         listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
-        names = sorted(name for name in listed if name.endswith(".toml") and not name.startswith("."))
+        names = sorted({name for name in listed if name.endswith(".toml") and not name.startswith(".")} | new)
         if len(names) > MAX_FILES:
             raw.problems.append(Problem(str(layer), f"there are more than {MAX_FILES} files in this directory"))
         yield from ((layer / name, directory) for name in names[:MAX_FILES])
@@ -186,7 +229,7 @@ def _content(
         found = read_regular(file if directory is None else file.name, MAX_SIZE, dir_fd=directory)
     except FileRefused as error:
         if error.status is not None and error.status.st_rdev == _NULL_DEVICE:
-            return b""  # a link to /dev/null masks a file, as in systemd's own folders
+            return b"#"  # a link to /dev/null masks a file, as in systemd's own folders
         raw.problems.append(Problem(str(file), error.strerror or "cannot be read"))
         return None
     except OSError as error:
@@ -236,7 +279,7 @@ def _merge_override(raw: RawConfiguration, override: str) -> None:
         what = f'"{override}" is no `table.key=VALUE`'
         raw.problems.append(Problem(OVERRIDE, what))
         return
-    nested: Any = _override_value(value)
+    nested: Any = value_of(value)
     for name in reversed(names):
         nested = {name: nested}
     _merge(raw, raw.data, nested, (), lambda _path: OVERRIDE)
@@ -258,7 +301,8 @@ def key_names(key: str) -> list[str]:
     return names
 
 
-def _override_value(value: str) -> Any:
+def value_of(value: str) -> Any:
+    """Return what a value on the command line means: TOML, or else text."""
     try:
         parsed = parse(f"value = {value}")[0]
     except Unreadable:

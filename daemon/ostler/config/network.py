@@ -42,14 +42,37 @@ def _checked(text: str) -> str:
 PublicKey: TypeAlias = Annotated[
     str, pydantic.AfterValidator(_checked), Expects("a public key of 40 characters, as `ostler keys show` prints it")
 ]
+_PORT_MAX = 65535
+
+
+def _checked_port(address: str) -> str:
+    port = address.rpartition(":")[2]
+    if address and int(port) > _PORT_MAX:
+        raise ValueError(f"expected a port of at most {_PORT_MAX}, got {port} in {address}")
+    return address
+
+
+def _checked_peer(address: str) -> str:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    if int(port) == 0 or host in _ANY_HOST:
+        raise ValueError(f"expected the address of one host and port, got {address}, which nobody can be reached at")
+    return address
+
+
+_ANY_HOST = {"*", "0.0.0.0", "[::]"}  # noqa: S104 - nothing listens for them
 _TCP = r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
 TcpAddress: TypeAlias = Annotated[
     str,
     pydantic.Field(pattern=rf"^{_TCP}$"),
+    pydantic.AfterValidator(_checked_port),
+    pydantic.AfterValidator(_checked_peer),
     Expects('an address such as "tcp://node2:7890" or "tcp://[fd00::2]:7890"'),
 ]
 ListenAddress: TypeAlias = Annotated[
-    str, pydantic.Field(pattern=rf"^({_TCP})?$"), Expects('an address such as "tcp://0.0.0.0:7890", or "" for none')
+    str,
+    pydantic.Field(pattern=rf"^({_TCP})?$"),
+    pydantic.AfterValidator(_checked_port),
+    Expects('an address such as "tcp://0.0.0.0:7890", or "" for none'),
 ]
 HostName: TypeAlias = Annotated[
     str,
@@ -118,6 +141,8 @@ class NetworkSection(OptionsModel):
                 yield option, "needs a `secret_key`: nobody talks between hosts without; see `ostler keys new`"
         if self.events and not self.rpc:
             yield "events", "needs `rpc` as well"
+        if self.events and self.events == self.rpc and not self.events.endswith(":0"):
+            yield "events", "is the address of `rpc`; give it a port of its own"
         seen: dict[str, str] = {}
         for name in self.keys:
             for key in self.keys_of(name):

@@ -15,13 +15,15 @@ import pydantic
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from ostler.config.units import SIZE_MAX, parse_seconds, parse_size
+from ostler.config.units import SECONDS_MAX, SIZE_MAX, parse_seconds, parse_size
 from ostler.errors import InvalidInput
 
 Reload: TypeAlias = Literal["live", "driver", "service", "daemon"]
 """What a change of an option needs: nothing, a new driver, a new service, or a new daemon."""
 
 _FACTS = "x-ostler"
+COUNT_MAX = 2**31 - 1
+"""The most of anything that is counted: what libraries below take, and more than any machine holds."""
 
 
 class OptionsModel(pydantic.BaseModel):
@@ -123,7 +125,11 @@ def read_size(value: object) -> object:
     return _written(parse_size, value)
 
 
-Seconds = Annotated[float, pydantic.BeforeValidator(read_seconds, json_schema_input_type=float | str)]
+Seconds = Annotated[
+    float,
+    pydantic.BeforeValidator(read_seconds, json_schema_input_type=float | str),
+    pydantic.Field(le=SECONDS_MAX),
+]
 """A time span in seconds; written `30`, `"30s"`, `"5min"`, `"2h"`."""
 
 Size = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import tomli
@@ -14,6 +15,7 @@ MAX_FILES = 500
 """Files of one directory of the configuration."""
 _BITS = 1024
 """Of a whole number: what is longer cannot be shown. Which numbers an option takes, its model says."""
+_LONG_NUMBER = re.compile(r"[0-9][0-9_]{1000,}")
 
 
 class Unreadable(Exception):
@@ -42,9 +44,15 @@ def parse(text: str) -> tuple[dict[str, Any], dict[Path, Position]]:
     except RecursionError:
         raise Unreadable("this is nested too deeply") from None
     except ValueError as error:  # a number with more digits than Python reads
-        raise Unreadable(f"this cannot be read: {error}") from None
+        found = _LONG_NUMBER.search(text)
+        place = _place(text, found.start()) if found else (0, 0)
+        raise Unreadable("this number is too long" if found else f"this cannot be read: {error}", *place) from None
     _check_numbers(data, positions)
     return data, positions
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def _check_numbers(data: dict[str, Any], positions: dict[Path, Position]) -> None:

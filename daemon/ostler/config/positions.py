@@ -70,6 +70,34 @@ def key_positions(text: str) -> dict[Path, Position]:
     return scanner.positions()
 
 
+class Layout(NamedTuple):
+    """Where the parts of a text are that an editor needs, as offsets.
+
+    Attributes:
+        values: Beginning and end of each value that stands after a key, by its path.
+        headers: The end of the line of each `[header]`, by the path of its table; arrays of tables are not here.
+        first_header: Where the first header begins; None when there is none.
+    """
+
+    values: dict[Path, tuple[int, int]]
+    headers: dict[Path, int]
+    first_header: int | None
+
+
+def layout(text: str) -> Layout:
+    """Return where the values and headers of a TOML text stand; of what tomli refuses, as much as was understood.
+
+    Raises:
+        OutOfBounds: There are too many keys, or one has too many parts.
+    """
+    scanner = _Scanner(text)
+    try:
+        scanner.document()
+    except (_Lost, RecursionError):
+        pass
+    return scanner.layout()
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
@@ -78,6 +106,12 @@ class _Scanner:
         self._found: dict[Path, int] = {}
         self._headed: set[Path] = set()
         self._lengths: dict[Path, int] = {}  # of arrays of tables so far
+        self._values: dict[Path, tuple[int, int]] = {}
+        self._headers: dict[Path, int] = {}
+        self._first_header: int | None = None
+
+    def layout(self) -> Layout:
+        return Layout(self._values, self._headers, self._first_header)
 
     def positions(self) -> dict[Path, Position]:
         starts = [0, *(match.end() for match in re.finditer("\n", self._text))]
@@ -116,6 +150,8 @@ class _Scanner:
         self._at += 2 if many else 1
         parts = self._dotted_key()
         self._expect("]]" if many else "]")
+        if self._first_header is None:
+            self._first_header = start
         path: Path = ()
         for number, (name, offset) in enumerate(parts):
             path = (*path, name)
@@ -127,6 +163,9 @@ class _Scanner:
         if path not in self._headed:
             self._headed.add(path)
             self._found[path] = start
+        if not many:
+            end = self._text.find("\n", self._at)
+            self._headers[path] = len(self._text) if end < 0 else end + 1
         return path
 
     def _key_and_value(self, table: Path) -> None:
@@ -136,7 +175,9 @@ class _Scanner:
             self._note(path, offset)
         self._expect("=")
         self._skip(_SPACE)
+        start = self._at
         self._value(path)
+        self._values[path] = (start, start + len(self._text[start : self._at].rstrip()))
 
     def _dotted_key(self) -> list[tuple[str, int]]:
         parts = []

@@ -116,13 +116,24 @@ def json_schema(sections: Sequence[Section]) -> dict[str, Any]:
     }
     definitions: dict[str, Any] = {}
     for section in sections:
-        schema = section.model.model_json_schema()
-        definitions.update(_tidy(schema.pop("$defs", {})))
+        schema = _schema_beside(definitions, section)
+        definitions.update(schema.pop("$defs", {}))
         node = _node(root, section.path)
-        node.update({**_tidy(schema), "description": about(section)})
+        node.update({**schema, "description": about(section)})
         node["additionalProperties"] = section.is_pattern  # what a pattern stands for has options of its own
         node.pop("required", None)  # layers may each give a part
     return root | ({"$defs": definitions} if definitions else {})
+
+
+def _schema_beside(definitions: Mapping[str, Any], section: Section) -> dict[str, Any]:
+    """Return the schema of a section; models named as others there are told apart by the section."""
+    schema: dict[str, Any] = _tidy(section.model.model_json_schema())
+    inner = schema.get("$defs", {})
+    if all(definitions.get(name, definition) == definition for name, definition in inner.items()):
+        return schema
+    prefix = ".".join(section.path)
+    schema = _tidy(section.model.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}"))
+    return schema | {"$defs": {f"{prefix}.{name}": value for name, value in schema["$defs"].items()}}
 
 
 def about(section: Section) -> str:

@@ -28,9 +28,10 @@ Later layers win. Tables merge; any other value, lists as well, is replaced.
   variable is not set)
 - anybody with `--root DIR` or `OSTLER_ROOT`: `DIR/etc/ostler.toml`, `DIR/etc/conf.d/*.toml`
 
-Files of a folder are read in the order of their names; hidden ones are not read, and a link to `/dev/null` is an empty
-file. No layer has to be there. Last comes `ostler run --set services.volume.workers=4`: the value is TOML, or else
-taken as text.
+Files of a folder are read in the order of their names, those whose names end in `.toml` and do not begin with a dot:
+what editors and package tools leave behind (`x.toml~`, `.x.toml.swp`, `#x.toml#`, `x.toml.rpmsave`,
+`x.toml.dpkg-dist`, `x.toml.bak`) is passed over. A link to `/dev/null` is an empty file. No layer has to be there.
+Last comes `ostler run --set services.volume.workers=4`: the value is TOML, or else taken as text.
 
 ## How values are written
 
@@ -48,6 +49,18 @@ taken as text.
 Everything that is wrong is reported at once, each line with file, line and column, as compilers do; exit code 78.
 Unknown keys are errors. `ostler check` does the same without starting anything, and does not ask for credentials. A
 reload with mistakes changes nothing.
+
+At a reload the file `ostler.toml` or a folder that was there before and is gone is a mistake, and so is a file that
+held something and now has not one byte: the one is not mounted or just being replaced, the other just being written,
+or the disk is full. Removing one file of a folder takes back what it said.
+
+## Setting one value
+
+`ostler config set TABLE.KEY VALUE` writes to the file `conf.d/90-set.toml` and to no other, under a lock, and replaces
+the file whole; its comments, mode, owner, group and access control list stay. It is refused when the whole
+configuration would be wrong with the value, when a file that is read later (`conf.d/95-x.toml`, `/run/ostler/conf.d`)
+sets the same option, and when `conf.d` or the file is a symbolic link: whatever manages such a link has its own place
+for the value.
 
 ## What a change needs
 

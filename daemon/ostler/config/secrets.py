@@ -6,11 +6,11 @@ A secret never stands in a configuration file. The file says `{credential = "nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from ostler.config.expectations import Kind, holds_secret, item_kind, kind_of, model_in
+from ostler.config.expectations import Kind, holds_secret, item_kind, kind_of
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
 from ostler.files import FileRefused, read_regular
@@ -30,7 +30,8 @@ class SecretReader:
 
     Args:
         environ: The environment, for `$CREDENTIALS_DIRECTORY`.
-        offline: Look at the form of the references alone: credentials exist only inside the unit.
+        offline: Do not look for credentials, which exist only inside the unit, and pass by a file that this user may
+            not read, which the daemon's may.
     """
 
     def __init__(self, environ: Mapping[str, str], *, offline: bool = False) -> None:
@@ -50,41 +51,35 @@ class SecretReader:
         """Return a copy of a table with its secrets; a placeholder stands for one that is not there or not read."""
         resolved = dict(table)
         for name, field in model.model_fields.items():
-            if name not in table:
-                continue
-            kind, here = kind_of(field), (*path, name)
-            inner = model_in(kind)
-            if holds_secret(kind):
-                self._replace(resolved, name, here)
-            elif inner is not None and isinstance(table[name], dict):
-                resolved[name] = self.resolve(table[name], inner, here)
-            else:
-                self._note_inside(table[name], kind)
+            if name in table:
+                resolved[name] = self._value(table[name], kind_of(field), (*path, name))
         return resolved
 
-    def _note_inside(self, value: object, kind: Kind) -> None:
-        """Have secrets looked for that stand as they are in a list, or in a table of tables: they are not resolved."""
-        if holds_secret(kind):
-            self._note(value if isinstance(value, str) else None)
-            return
-        items: Iterable[tuple[str | int, Any]] = ()
-        if isinstance(value, dict):
-            items = value.items()
-        elif isinstance(value, list):
-            items = enumerate(value)
-        for key, item in items:
-            inner = item_kind(kind, key)
-            if inner is not None:
-                self._note_inside(item, inner)
+    def _value(self, value: Any, kind: Kind, path: Path) -> Any:
+        """Return a value with its secrets, however deep in tables and lists they are."""
+        if isinstance(value, list) and value and item_kind(kind, 0) is not None:
+            items: Any = list(enumerate(value))
+        elif holds_secret(kind):
+            return self._secret(value, path)
+        elif isinstance(value, dict):
+            items = list(value.items())
+        else:
+            return value
+        found = [(key, self._item(item, item_kind(kind, key), (*path, key))) for key, item in items]
+        return dict(found) if isinstance(value, dict) else [item for _, item in found]
 
-    def _replace(self, table: dict[str, Any], name: str, path: Path) -> None:
-        secret, wrong = self._read(table[name])
+    def _item(self, value: Any, kind: Kind | None, path: Path) -> Any:
+        return value if kind is None else self._value(value, kind, path)
+
+    def _secret(self, reference: object, path: Path) -> str:
+        secret, wrong = self._read(reference)
         self._note(secret)
         if wrong:
             self.problems.append((path, wrong))
         if wrong or secret is None:
             self.placeholders.add(path)
-        table[name] = PLACEHOLDER if wrong or secret is None else secret
+            return PLACEHOLDER
+        return secret
 
     def _read(self, reference: object) -> tuple[str | None, str]:
         if not isinstance(reference, dict) or len(reference) != 1:
@@ -96,7 +91,7 @@ class SecretReader:
             return self._credential(target)
         if not target.startswith("/"):
             return None, f'the secret\'s file "{target}" is no absolute path'
-        return (None, "") if self._offline else _content(FilePath(target))
+        return _content(FilePath(target), lenient=self._offline)
 
     @staticmethod
     def _note(secret: str | None) -> None:
@@ -121,9 +116,11 @@ def _unit_hint(name: str) -> str:
     return f"add `LoadCredential={name}:/path/to/it` to the unit"
 
 
-def _content(file: FilePath) -> tuple[str | None, str]:
+def _content(file: FilePath, *, lenient: bool = False) -> tuple[str | None, str]:
     try:
         content = read_regular(file, _SIZE_MAX).data
+    except PermissionError as error:
+        return None, "" if lenient else f"the secret's file {file} cannot be read: {error.strerror}"
     except FileRefused as error:
         return None, f"the secret's file {file} {error.strerror}"
     except FileNotFoundError:

@@ -9,6 +9,8 @@ from ostler.errors import InvalidInput
 
 SIZE_MAX = 2**63 - 1
 """The largest size, in bytes: what SQLite, msgpack and the kernel can hold."""
+SECONDS_MAX = 100 * 365.25 * 86400
+"""The longest time span: a century, which is less than threads and the kernel can wait."""
 
 _BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 _DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}

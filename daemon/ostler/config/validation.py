@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import pydantic
 
-from ostler.config.configuration import Configuration, CoreConfiguration
-from ostler.config.core import (
-    CORE_SECTIONS,
-)
+from ostler.config.configuration import Configuration, CoreConfiguration, Tables
+from ostler.config.core import CORE_SECTIONS, DaemonSection
 from ostler.config.expectations import shown
 from ostler.config.layers import RawConfiguration, dotted
 from ostler.config.options import OptionsModel
 from ostler.config.positions import Path
 from ostler.config.secrets import SecretReader
 from ostler.config.wording import sentences, unknown_key
-from ostler.errors import ConfigurationError, Problem
+from ostler.errors import ConfigurationError, Problem, describe
 from ostler.types import CONTROL_TOPIC
 
 Sections = Mapping[tuple[str, ...], type[OptionsModel]]
 """The models of tables by path: `("services", "volume")`, `("services", "volume", "drivers", "local")`, `("lamp",)`."""
+
+Fault: TypeAlias = tuple[Path, str]
+"""The path to point at, and a sentence."""
 
 M = TypeVar("M", bound=OptionsModel)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -56,6 +57,7 @@ def validate(
     partial: Collection[tuple[str, ...]] = (),
     problems: Sequence[Problem] = (),
     offline: bool = False,
+    further: Callable[[Tables], Iterable[Fault]] = lambda _tables: (),
 ) -> Configuration:
     """Return the whole configuration; the second of the two steps.
 
@@ -66,7 +68,8 @@ def validate(
         partial: Tables whose model is only a part of the real one (the manager or driver could not be loaded): unknown
             keys in them are no mistake.
         problems: What the caller has found by itself; reported together with the rest.
-        offline: Do not read secrets, only look whether they are named rightly.
+        offline: Do not look for credentials, which exist only inside the unit.
+        further: Further checks, handed the tables that are right; they return what is wrong.
 
     Raises:
         ConfigurationError: With everything that is wrong, in the order of the files and lines.
@@ -76,6 +79,8 @@ def validate(
     models.update(sections)
     built = {path: checker.section(path, model, partial=path in partial) for path, model in models.items()}
     checker.strangers(models)
+    right = {path: model for path, model in built.items() if model is not None and path not in partial}
+    checker.note_all([*_between_sections(raw, right), *further(right)])
     found = raw.sorted([*raw.problems, *checker.problems, *problems])
     if found:
         raise ConfigurationError(found)
@@ -88,6 +93,14 @@ def validate(
         tables=tables,
         raw=raw,
     )
+
+
+def _between_sections(raw: RawConfiguration, tables: Tables) -> Iterator[Fault]:
+    """Yield what is wrong between the daemon's own sections."""
+    daemon = tables.get(("daemon",))
+    if isinstance(daemon, DaemonSection) and daemon.host in raw.table(("network", "peers")):
+        path = ("network", "peers", daemon.host)
+        yield path, f"{dotted(path)} is this host itself (`host` in [daemon]); take it out, or give the hosts two names"
 
 
 def _is_driver(path: tuple[str, ...]) -> bool:
@@ -121,23 +134,49 @@ def _without(model: type[M], table: Mapping[str, Any], wrong: Collection[str]) -
     """Return the options that are right one by one; the wrong ones have no value, not even their default."""
     try:
         options = _parsed(model, {key: value for key, value in table.items() if key not in wrong})
-    except pydantic.ValidationError:  # a required one is missing or wrong
+    except Exception:  # noqa: BLE001 - a required one is missing or wrong, or a validator of a plugin fails for that
         return None
     for name in wrong:
         vars(options).pop(name, None)
     return options
 
 
-def _cross_checks(options: OptionsModel) -> Iterator[tuple[str, str]]:
+def _cross_checks(options: OptionsModel) -> Iterator[tuple[Path, str]]:
+    """Yield what is wrong between options, those of the models within them included, each with its path."""
     for cls in type(options).__mro__:
         if "cross_check" not in vars(cls):
             continue
         try:
-            yield from vars(cls)["cross_check"](options)
-        except AttributeError:
-            # It looks at an option that is wrong: that has been said, and what follows from it is not known.
+            for name, what in vars(cls)["cross_check"](options) or ():
+                yield (name,), what
+        except Exception as error:  # noqa: BLE001 - a plugin's own code; whatever it raises is a mistake of the plugin
+            # It may look at an option that is wrong: that has been said, and what follows from it is not known.
             if type(options).model_fields.keys() <= vars(options).keys():
-                raise
+                yield (), f"the cross_check of {cls.__qualname__} failed: {describe(error)}"
+    for name, value in vars(options).items():
+        for path, what in _nested_checks(value):
+            yield (name, *path), what
+
+
+def _nested_checks(value: object) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, OptionsModel):
+        yield from _cross_checks(value)
+        return
+    items: Iterable[tuple[Any, Any]]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        for path, what in _nested_checks(item):
+            yield (key, *path), what
+
+
+def _beyond_bounds(path: Path, node: object) -> Iterator[tuple[Path, int]]:
+    """Yield whole numbers that no database, message or library below can hold, whatever a model says of them."""
+    if isinstance(node, int) and not -(2**63) <= node < 2**63:
+        yield path, node
+    items: Iterable[tuple[Any, Any]]
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, item in items:
+        yield from _beyond_bounds((*path, key), item)
 
 
 class _Checker:
@@ -162,8 +201,15 @@ class _Checker:
             errors = [found for found in error.errors(include_url=False) if self._counts(found["type"])]
             for place, what in sentences(errors, model, resolved, path, self._secrets.placeholders):
                 self._note(place, what)
-            self._cross_check(path, _without(model, resolved, {str(found["loc"][0]) for found in error.errors()}))
+            wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+            self._cross_check(path, _without(model, resolved, wrong))
             return None
+        except Exception as error:  # noqa: BLE001 - a validator of a plugin; whatever it raises is its mistake
+            self._note(path, f"{dotted(path)}: a check of {model.__qualname__} failed: {describe(error)}")
+            return None
+        for place, number in _beyond_bounds((), table):
+            what = f"expected a number of at most 64 bits, got {shown(number)}"
+            self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
         self._cross_check(path, options)
         return options if len(self.problems) == before else None
 
@@ -177,8 +223,8 @@ class _Checker:
                 self._note((*path, key), unknown_key(key, missing, f" in [{dotted(path)}]"))
 
     def _cross_check(self, path: tuple[str, ...], options: OptionsModel | None) -> None:
-        for name, what in _cross_checks(options) if options is not None else ():
-            self._note((*path, name), f"{dotted((*path, name))}: {what}")
+        for place, what in _cross_checks(options) if options is not None else ():
+            self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
 
     def strangers(self, models: Collection[tuple[str, ...]]) -> None:
         """Note tables that nobody knows, and names of services and drivers that cannot be."""
@@ -227,6 +273,11 @@ class _Checker:
     def _counts(self, kind: str) -> bool:
         # What is missing may well stand in the file that could not be read.
         return kind != "missing" or not self._raw.problems
+
+    def note_all(self, faults: Iterable[Fault]) -> None:
+        """Note what was found by others."""
+        for path, what in faults:
+            self._note(path, what)
 
     def _note(self, path: Path, what: str) -> None:
         if len(self.problems) == MOST_PROBLEMS:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ostler.config.expectations import Kind, expected, holds_secret, item_kind, kind_of, model_in, shown
 from ostler.config.layers import dotted
@@ -12,6 +12,15 @@ from ostler.config.positions import Path
 
 # Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
 _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
+_KEY_WEIGHT = 10
+
+
+class _Place(NamedTuple):
+    """Where an error is: its path in the data, and, when it is of one branch of a union, which, and where that is."""
+
+    path: Path
+    union: Path
+    branch: str
 
 
 def sentences(
@@ -34,15 +43,13 @@ def sentences(
         The path to point at (the table's for a missing key), and the sentence.
     """
     wrong: set[Path] = set()
-    for error in errors:
-        location = tuple(error["loc"])
+    for error, path in _of_best_branches([(error, _real_path(error, model, data)) for error in errors]):
         if error["type"] == "missing":
-            yield (*table, *location[:-1]), missing_key(model, location, table)
+            yield (*table, *path[:-1]), missing_key(model, path, table)
             continue
         if error["type"] == "extra_forbidden":
-            yield (*table, *location), _unknown_option(model, location, table)
+            yield (*table, *path), _unknown_option(model, path, table)
             continue
-        path = _real_path(location, model, data)
         if path not in wrong and path not in ignored:  # one value that fits no branch of a union is one mistake
             wrong.add(path)
             yield (*table, *path), f"{dotted((*table, *path))}: {_complaint(error, model, data, path)}"
@@ -79,19 +86,40 @@ def _model_at(model: type[OptionsModel], path: Path) -> type[OptionsModel] | Non
     return model_in(kind) if kind else None
 
 
-def _real_path(location: Path, model: type[OptionsModel], data: Mapping[str, Any]) -> Path:
+def _real_path(error: Mapping[str, Any], model: type[OptionsModel], data: Mapping[str, Any]) -> _Place:
     # pydantic mixes names of union branches into its locations; only what leads through the data is a path.
+    location = tuple(error["loc"])
+    last = location[-1:] if error["type"] == "missing" else ()
     node: Any = data
     path: Path = ()
-    for part in location:
+    union: Path = ()
+    branch = ""
+    for part in location[: len(location) - len(last)]:
         known = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
-        if not known:
-            break
-        node = node[part]
-        path = (*path, part)
-    if not path and location and location[0] in model.model_fields:
-        return location[:1]  # a default that is wrong
-    return path
+        if known:
+            node = node[part]
+            path = (*path, part)
+        elif not branch:
+            union, branch = path, str(part)
+    if not path and not last and location and location[0] in model.model_fields:
+        return _Place(location[:1], (), "")  # a default that is wrong
+    return _Place((*path, *last), union, branch)
+
+
+def _of_best_branches(
+    found: Sequence[tuple[Mapping[str, Any], _Place]],
+) -> Iterator[tuple[Mapping[str, Any], Path]]:
+    """Yield errors with their paths; where a value may be one of several, those of the branch that has the fewest."""
+    counts: dict[Path, dict[str, int]] = {}
+    for error, place in found:
+        of_union = counts.setdefault(place.union, {})
+        # Keys say more than values of which branch is meant.
+        weight = _KEY_WEIGHT if error["type"] in ("missing", "extra_forbidden") else 1
+        of_union[place.branch] = of_union.get(place.branch, 0) + weight
+    for error, place in found:
+        rivals = {branch: count for branch, count in counts[place.union].items() if branch}
+        if not place.branch or place.branch == min(rivals, key=lambda branch: rivals[branch]):
+            yield error, place.path
 
 
 def _complaint(error: Mapping[str, Any], model: type[OptionsModel], data: Mapping[str, Any], path: Path) -> str:

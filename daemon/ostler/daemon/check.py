@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from ostler.config import load
+from ostler.config.layers import RawConfiguration, check_still_there
 from ostler.config.paths import Paths
 from ostler.log.journal import SOCKET
 from ostler.service.assembly import Assembly, assemble
@@ -25,6 +27,8 @@ def read_configuration(
     plugins: PluginHost | None = None,
     offline: bool = False,
     environ: Mapping[str, str] = os.environ,
+    given: Mapping[Path, bytes] | None = None,
+    before: RawConfiguration | None = None,
 ) -> Assembly:
     """Read, merge and check everything. Blocks; any thread.
 
@@ -32,13 +36,18 @@ def read_configuration(
         paths: Where the files are.
         overrides: Values of the command line, each `table.key=VALUE`.
         plugins: Plugins that were discovered before; None to discover them.
-        offline: Do not read secrets.
+        offline: Do not look for credentials, which exist only inside the unit.
         environ: The environment, for credentials.
+        given: What files are to hold, instead of what they hold now; see `load`.
+        before: What was read before, by a daemon that runs with it; see `check_still_there`.
 
     Raises:
         ConfigurationError: With all problems.
     """
-    assembly = assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+    raw = load(paths, overrides=overrides, given=given)
+    if before is not None:
+        check_still_there(before, raw)
+    assembly = assemble(raw, environ, plugins=plugins, offline=offline)
     if warning := log_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])
     if not assembly.configuration.access.methods:
@@ -61,7 +70,7 @@ def log_warning(log_format: str, socket: str = SOCKET) -> str:
 
 
 def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:
-    """Check a configuration without a daemon: plugins are imported, nothing is started, secrets are not read.
+    """Check a configuration without a daemon: plugins are imported, nothing is started, credentials are not read.
 
     Raises:
         ConfigurationError: With all problems.

@@ -179,8 +179,8 @@ class Control:
 
     @exposed(role="operator", changes=False)
     async def config(self, ctx: Context) -> list[OptionValue]:
-        """Return every option as it was last read, with where it comes from; secrets are masked."""
-        return self._daemon.assembly.configuration.values()
+        """Return every option with the value that is in force, and where it comes from; secrets are masked."""
+        return self._daemon.running_values()
 
     @exposed(role="operator", changes=False)
     async def log_levels(self, ctx: Context) -> dict[str, str]:

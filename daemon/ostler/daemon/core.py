@@ -11,6 +11,9 @@ from typing import Any
 from ostler import log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
+from ostler.config.changes import running_values
+from ostler.config.layers import RawConfiguration
+from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
 from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
@@ -31,7 +34,7 @@ from ostler.service.assembly import Assembly
 from ostler.service.states import StateKeeper
 from ostler.store import Store
 from ostler.systemd import Notifier
-from ostler.types import DaemonStatus, ServiceState
+from ostler.types import DaemonStatus, OptionValue, ServiceState
 
 _log = logging.getLogger(__name__)
 _STATUS_EVERY = 1.0
@@ -58,7 +61,7 @@ class Daemon:
         assembly: The validated configuration with the plugins and the services it names.
         clock: The source of time.
         notifier: Tells systemd.
-        reload_from: Reads and validates the configuration anew.
+        reload_from: Reads and validates the configuration anew; handed what was read before.
         watchdog_interval: Seconds after which systemd acts without a ping; None when it does not.
         make_transport: Makes what carries the messages, when the start has come to that.
         last_resort: Ends the process when the stop does not come to its end.
@@ -71,13 +74,14 @@ class Daemon:
         *,
         clock: Clock,
         notifier: Notifier,
-        reload_from: Callable[[], Assembly],
+        reload_from: Callable[[RawConfiguration], Assembly],
         watchdog_interval: float | None,
         make_transport: Callable[[], Transport],
         last_resort: LastResort | None = None,
     ) -> None:
         self.paths = paths
         self.assembly = assembly
+        self.started_with = assembly.configuration
         self.plugins = assembly.plugins
         self.installed = InstalledVersions(assembly.plugins)
         self.host = assembly.configuration.daemon.host
@@ -376,8 +380,17 @@ class Daemon:
             "watchdog": self.watchdog.missing(),
             "tasks": task_stacks(),
             "threads": thread_stacks(),
-            "configuration": {v.path: f"{v.value!r} ({v.origin})" for v in self.assembly.configuration.values()},
+            "configuration": {v.path: f"{v.value!r} ({v.origin})" for v in self.running_values()},
         }
+
+    def running_values(self) -> list[OptionValue]:
+        """Return every option with the value that is in force: what waits for a restart is as it was at the start."""
+        actual: dict[tuple[str, ...], OptionsModel] = {}
+        for service in self.services:
+            actual["services", service.topic] = service.options
+            for name in service.drivers or ():
+                actual["services", service.topic, "drivers", name] = service.driver_options(name)
+        return running_values(self.started_with, self.assembly.configuration, actual)
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""
@@ -423,5 +436,6 @@ class Daemon:
         if f"service-{state}" in log.MESSAGE_IDS:
             extra |= log.event(f"service-{state}")
         _log.log(_LEVELS.get(state, logging.INFO), "%s", text, extra=extra)
+        self.states.complain(f"service {service.topic}", text if state is ServiceState.FAILED else "")
         if self.started.done() and not self.ending:
             self.notifier.status(self.summary())

@@ -149,7 +149,7 @@ def _compose(paths: Paths, overrides: list[str], guard: ForkGuard) -> Daemon:
         assembly,
         clock=SystemClock(),
         notifier=SystemdNotifier(),
-        reload_from=lambda: read_configuration(paths, overrides, plugins=assembly.plugins),
+        reload_from=lambda before: read_configuration(paths, overrides, plugins=assembly.plugins, before=before),
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: zmq_transport(paths, assembly.configuration, fds),
     )

@@ -16,6 +16,7 @@ from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, Change, Verdict
 
 if TYPE_CHECKING:
+    from ostler.config.layers import RawConfiguration
     from ostler.daemon.core import Daemon
     from ostler.service.assembly import Assembly
 
@@ -32,16 +33,15 @@ class Reloader:
 
     Args:
         daemon: The daemon that is reloaded.
-        read: Reads and validates the whole configuration; runs in a thread.
+        read: Reads and validates the whole configuration; handed what was read before, runs in a thread.
     """
 
-    def __init__(self, daemon: Daemon, read: Callable[[], Assembly]) -> None:
+    def __init__(self, daemon: Daemon, read: Callable[[RawConfiguration], Assembly]) -> None:
         self._daemon = daemon
         self._read = read
         self._running = asyncio.Lock()
         self._next: asyncio.Task[Verdict] | None = None
         self._tasks: set[asyncio.Task[Verdict]] = set()
-        self._in_force = daemon.assembly.configuration
         self._for_signal = False
         self.last: Verdict | None = None
 
@@ -124,7 +124,8 @@ class Reloader:
     async def _validated(self) -> Assembly:
         pool = WorkerPool("ostler-reload", 1)
         try:
-            return await pool.run(self._read, label="read the configuration")
+            before = self._daemon.assembly.configuration.raw
+            return await pool.run(lambda: self._read(before), label="read the configuration")
         finally:
             pool.close()
 
@@ -153,7 +154,7 @@ class Reloader:
         daemon, new = self._daemon, assembly.configuration
         changes = diff(daemon.assembly.configuration, new)
         # Against what the daemon was started with: a change that waits for a restart waits over several reloads.
-        waiting = [change for change in diff(self._in_force, new) if change.needs in _WAITS]
+        waiting = [change for change in diff(daemon.started_with, new) if change.needs in _WAITS]
         daemon.apply_live(assembly)
         problems = await daemon.reset_services(assembly)
         return Verdict(

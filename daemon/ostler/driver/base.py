@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import msgspec
 
 from ostler.clock import Clock
-from ostler.config import Field, OptionsModel, Seconds
+from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
 from ostler.types import Json
 
 if TYPE_CHECKING:
@@ -62,6 +62,22 @@ class Driver(ABC):
     Options: ClassVar[type[DriverOptions]] = DriverOptions
     features: ClassVar[frozenset[str]] = frozenset()
     """The optional features this driver offers, as declared with `@feature` on its contract."""
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
+        """Return what is wrong with options that are right one by one, seen beside the rest of the configuration.
+
+        Called by `ostler check`, at the start and at a reload, before anything is started or changed, on any thread; it
+        has to be quick, and to touch no device.
+
+        Args:
+            options: The options of the driver, validated.
+            others: The other services and drivers of the configuration.
+
+        Returns:
+            The option, or its path below the driver's table, and a sentence, for each mistake.
+        """
+        return ()
 
     def __init__(self, environment: DriverEnvironment) -> None:
         self.environment = environment

@@ -26,8 +26,8 @@ def replace_file(path: Path, data: bytes, *, mode: int, most: int = 0o777, new: 
     Args:
         path: The file; its directory must be there.
         data: What it is to hold.
-        mode: Its permissions, whatever the umask. A file that is replaced passes its own on, and its group and owner
-            where that is allowed.
+        mode: Its permissions, whatever the umask. A file that is replaced passes its own on, and its group, owner,
+            access control list and extended attributes where that is allowed.
         most: The most that it may have of those.
         new: Whether it must not be there yet.
 
@@ -47,6 +47,8 @@ def replace_file(path: Path, data: bytes, *, mode: int, most: int = 0o777, new: 
         )
         try:
             _fill(descriptor, data, before, mode, most)
+            if before is not None and most & 0o777 == 0o777:  # a list could grant more than `most`
+                _copy_attributes(directory, path.name, fresh)
             place(directory, fresh, directory, path.name, new=new)
         except BaseException:
             with suppress(OSError):
@@ -78,6 +80,19 @@ def _fill(descriptor: int, data: bytes, before: os.stat_result | None, mode: int
             mode = _take_owner(descriptor, before, before.st_mode & most)
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
+
+
+def _copy_attributes(directory: int, old: str, new: str) -> None:
+    """Give a file the extended attributes of another, with them its access control list, as far as that is allowed."""
+    here = f"/proc/self/fd/{directory}"
+    try:
+        names = os.listxattr(f"{here}/{old}", follow_symlinks=False)
+    except OSError:
+        return  # a file system without them
+    for name in names:
+        with suppress(OSError):
+            value = os.getxattr(f"{here}/{old}", name, follow_symlinks=False)
+            os.setxattr(f"{here}/{new}", name, value, follow_symlinks=False)
 
 
 def _take_owner(descriptor: int, before: os.stat_result, mode: int) -> int:

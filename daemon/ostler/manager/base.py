@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from ostler.clock import Clock
-from ostler.config import Field, OptionsModel, Seconds
+from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
+from ostler.config.options import COUNT_MAX
 from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
 from ostler.messaging import ServiceClient
@@ -28,7 +29,7 @@ class ManagerOptions(OptionsModel):
     )
     enabled: bool = Field(True, help="Whether the service is started at all", reload="daemon")
     required: bool = Field(
-        True, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
+        False, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
     )
     critical: bool = Field(
         False, help="Whether the watchdog ping is withheld when `is_working` does not come back", reload="live"
@@ -38,6 +39,7 @@ class ManagerOptions(OptionsModel):
     queue_limit: int = Field(
         1000,
         ge=1,
+        le=COUNT_MAX,
         help="Requests that may wait for a thread; one more is refused as busy. One caller gets no more of it than is "
         "free, so that alone it gets half",
         reload="service",
@@ -45,6 +47,7 @@ class ManagerOptions(OptionsModel):
     max_in_flight: int = Field(
         2000,
         ge=1,
+        le=COUNT_MAX,
         help="Requests at once, those that wait for a thread included; one more is refused as busy",
         reload="service",
     )
@@ -101,6 +104,11 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What the manager tells of what happens, with a priority."""
 
 
+def reserved_names() -> frozenset[str]:
+    """Return the names that every manager's attributes have: an exposed method of such a name could not be called."""
+    return frozenset({"environment", *ManagerEnvironment.__struct_fields__})
+
+
 def namespace_versions(manager: type[Manager]) -> dict[str, str]:
     """Return the `rpc_version` of each namespace of a manager class."""
     return {name: str(getattr(cls, "rpc_version", "1.0")) for name, cls in manager.namespaces.items()}
@@ -124,6 +132,22 @@ class Manager:
     namespaces: ClassVar[Mapping[str, type]] = {}
     """Further objects on the same topic: `{"admin": LampAdmin}` offers the `@exposed` methods of `LampAdmin` as
     `admin.reset`. Each class is made with the manager, before `init_host_with_rpc`, and has its own `rpc_version`."""
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
+        """Return what is wrong with options that are right one by one, seen beside the rest of the configuration.
+
+        Called by `ostler check`, at the start and at a reload, before anything is started or changed, on any thread.
+        Only what the configuration and the installed plugins say may be looked at, and it has to be quick.
+
+        Args:
+            options: The options of the service, validated.
+            others: The other services and drivers of the configuration.
+
+        Returns:
+            The option, or its path below the service's table (`("filters", 2)`), and a sentence, for each mistake.
+        """
+        return ()
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         self.environment = environment

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-RESERVED_SECTIONS = frozenset({"access", "daemon", "log", "messaging", "plugins", "services", "store"})
+RESERVED_SECTIONS = frozenset({
+    "access", "audit", "daemon", "events", "log", "messaging", "network", "notifications", "plugins", "services",
+    "store", "telemetry",
+})  # fmt: skip
+"""The daemon's own sections. A list of its own, for the command does without pydantic; a test compares the two."""
 RESERVED_NAMESPACES = frozenset({"ostler"})
 
 Shape = tuple[Callable[[Any], str], Callable[[Any], str]]

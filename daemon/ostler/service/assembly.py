@@ -13,13 +13,13 @@ from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.validation import validate, validate_core
 from ostler.driver import Driver, DriverOptions, check_contract
-from ostler.errors import PluginError, Problem
+from ostler.errors import PluginError, Problem, joined
 from ostler.manager import Manager, ManagerOptions
 from ostler.messaging.notify import OWN_SINKS, SINK_KIND, NotificationSink
-from ostler.messaging.rpc.surface import faults_of
 from ostler.plugins import Found, Loaded, PluginHost, resolve
 from ostler.service.order import DependencyCycle, start_order
 from ostler.service.spec import ServiceSpec
+from ostler.service.validation import ServiceChecks
 
 Path = tuple[str, ...]
 
@@ -67,13 +67,13 @@ def assemble(
         environ: The environment, for credentials.
         plugins: Plugins that were discovered before (a reload does not load plugins anew).
         entry_points: What to discover plugins from; by default what is installed.
-        offline: Do not read secrets, and look at what only the start of a service would find: its exposed methods.
+        offline: Do not look for credentials, which exist only inside the unit.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
     plugins = plugins or discover(validate_core(raw), entry_points)
-    resolver = _Resolver(raw, plugins, offline=offline)
+    resolver = _Resolver(raw, plugins)
     resolver.run()
     configuration = validate(
         raw,
@@ -82,6 +82,7 @@ def assemble(
         partial=resolver.partial,
         problems=[*_missing_plugins(raw, plugins), *resolver.problems],
         offline=offline,
+        further=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
     )
     specs = [resolver.spec(topic, configuration) for topic in resolver.managers]
     return Assembly(
@@ -116,9 +117,8 @@ def contract_faults(loaded: Loaded, contract: type, *, either: bool = False) -> 
 class _Resolver:
     """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
 
-    def __init__(self, raw: RawConfiguration, plugins: PluginHost, *, offline: bool) -> None:
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost) -> None:
         self._raw = raw
-        self._offline = offline
         self._plugins = plugins
         self._forbidden = plugins.forbidden()
         self.models: dict[Path, type[OptionsModel]] = {
@@ -183,9 +183,7 @@ class _Resolver:
         faults = [] if loaded.cls is Manager else contract_faults(loaded, Manager, either=True)
         if not faults and not _derives(getattr(loaded.cls, "Options", None), ManagerOptions):
             faults = ["its Options do not derive from ManagerOptions"]
-        if self._offline and not faults:
-            # A start finds it out when it opens the endpoint: looking twice would make it slower for nothing.
-            faults = faults_of(path[1], loaded.cls)
+        faults += _abstract(loaded)
         for fault in faults:
             self._note((*path, "manager"), f"manager {reference} is not as a manager has to be: {fault}")
         return None if faults else loaded
@@ -212,7 +210,7 @@ class _Resolver:
     ) -> Loaded | None:
         try:
             loaded = resolve(reference, contract, registered=registered, forbidden=self._forbidden)
-            faults = contract_faults(loaded, contract)
+            faults = contract_faults(loaded, contract) or _abstract(loaded)
         except PluginError as error:
             faults = self._why_no_driver(reference, contract, registered)
             if not faults:
@@ -239,6 +237,7 @@ class _Resolver:
                 continue
             try:
                 loaded = resolve(value, manager.extension_kinds[kind], forbidden=self._forbidden)
+                _refuse_abstract(loaded)
             except PluginError as error:
                 owner = self._plugins.owner("ostler_extensions", (kind, name))
                 self._note((*path, "manager"), f"{kind} {name} of plugin {owner} cannot be used: {error}")
@@ -261,7 +260,9 @@ class _Resolver:
                     self._note(path, f"there is no notification sink {name}; there are {known}{self._failed_plugins()}")
                     continue
                 try:
-                    self.sinks[name] = _sink(resolve(brought[name], NotificationSink, forbidden=self._forbidden))
+                    loaded = resolve(brought[name], NotificationSink, forbidden=self._forbidden)
+                    _refuse_abstract(loaded)
+                    self.sinks[name] = _sink(loaded)
                 except PluginError as error:
                     owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
                     self._note(path, f"notification sink {name} of plugin {owner} cannot be used: {error}")
@@ -301,6 +302,17 @@ def _sink(loaded: Loaded) -> Any:
     if loaded.kind == "object":
         return lambda: loaded.value
     return loaded.value.build if loaded.kind == "module" else loaded.value
+
+
+def _abstract(loaded: Loaded) -> list[str]:
+    """Return that a class cannot be made an object of, because methods of it are missing."""
+    missing = sorted(getattr(loaded.cls, "__abstractmethods__", ())) if loaded.kind == "class" else []
+    return [f"it is abstract, without {joined(f'`{name}`' for name in missing)}"] if missing else []
+
+
+def _refuse_abstract(loaded: Loaded) -> None:
+    if faults := _abstract(loaded):
+        raise PluginError(faults[0])
 
 
 def _driver_options(configuration: Configuration, topic: str, name: str) -> DriverOptions:

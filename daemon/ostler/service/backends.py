@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ostler import log
+from ostler.config.changes import in_force
 from ostler.driver import Driver, DriverEnvironment, Drivers, DriverSpec
 from ostler.errors import Busy, DriverError, describe
 from ostler.service.hooks import HookFailed
-from ostler.service.spec import ServiceSpec, Surroundings, differing, in_force
+from ostler.service.spec import ServiceSpec, Surroundings, differing
 from ostler.service.states import StateKeeper
 from ostler.types import DriverState, DriverStatus
 

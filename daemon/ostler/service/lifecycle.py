@@ -9,14 +9,15 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
-from ostler.driver import Drivers
+from ostler.config.changes import in_force
+from ostler.driver import DriverOptions, Drivers
 from ostler.errors import OstlerError, describe
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
 from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
-from ostler.service.spec import ServiceSpec, Surroundings, in_force
+from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.types import ServiceState, ServiceStatus
 
@@ -67,6 +68,10 @@ class Service:
     def drivers(self) -> Drivers | None:
         """Its drivers; None before they were built."""
         return self._backends.drivers if self._backends is not None else None
+
+    def driver_options(self, name: str) -> DriverOptions:
+        """Return the options that a driver runs with; the options of the specification before there are drivers."""
+        return self.drivers.options(name) if self.drivers is not None else self.spec.drivers[name][1]
 
     @property
     def running(self) -> bool:
@@ -226,10 +231,15 @@ class Service:
         """
         if type(spec.options) is not type(self.options):  # another manager: comes with the restart
             return []
+        if self.states.state in _ENDED:  # it failed before, which its state says: this reload has done it no harm
+            return []
         self.options = options = in_force(self.options, spec.options)
         if self.manager is None or self._backends is None:
             return []
-        self.manager.options, self.manager.sections = options, spec.sections
+        self.manager.options = options
+        self.manager.sections = {
+            name: in_force(self.manager.sections.get(name, section), section) for name, section in spec.sections.items()
+        }
         problems = []
         try:
             self._around.periodic.respace(self.topic, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ostler.periodic import PeriodicScheduler
     from ostler.plugins import Loaded
     from ostler.store import ServiceRecords, Store
-
-O = TypeVar("O", bound=OptionsModel)  # noqa: E741 - a type's name
-_WITH_A_RESTART = ("service", "daemon")
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,18 +75,6 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     records: ServiceRecords
     periodic: PeriodicScheduler
-
-
-def in_force(running: O, wanted: O) -> O:
-    """Return the new options as far as they can be in force without a restart; the rest stays as it runs.
-
-    A reload says which options wait for a restart. Nobody may see half of them before it.
-    """
-    if type(wanted) is not type(running):  # another manager or driver: comes with the restart
-        return running
-    fields = type(wanted).model_fields
-    kept = {name: getattr(running, name) for name, field in fields.items() if facts_of(field).reload in _WITH_A_RESTART}
-    return wanted.model_copy(update=kept)
 
 
 def differing(one: OptionsModel, other: OptionsModel) -> set[str]:

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ostler import (
     Busy,
@@ -20,6 +21,7 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    ValidationContext,
     check_length,
     exposed,
     parse_size,
@@ -28,7 +30,7 @@ from ostler import (
 from ostler_scheduler.candidates import Candidates
 from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
-from ostler_scheduler.parts import make_filters, make_weighers
+from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.weighers import Weigher
 from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
 
@@ -80,6 +82,17 @@ class SchedulerManager(Manager):
     Options = SchedulerOptions
     rpc_version = "1.0"
     extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Find filters and weighers that no installed plugin brings; see `Manager.validate`."""
+        filters, weighers = others.extensions.get(FILTER_KIND, {}), others.extensions.get(WEIGHER_KIND, {})
+        for number, name in enumerate(options.filters):
+            if name not in filters:
+                yield ("filters", number), unknown_part("filter", name, filters)
+        for name in options.weighers:
+            if name not in weighers:
+                yield ("weighers", name), unknown_part("weigher", name, weighers)
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)

@@ -51,6 +51,15 @@ def make_weighers(
     }
 
 
+def unknown_part(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    """Return the sentence for a filter or weigher that no installed plugin brings."""
+    import difflib  # not needed when all is well
+
+    close = difflib.get_close_matches(name, known, n=1)
+    advice = f'did you mean "{close[0]}"?' if close else f"known {kind}s: {', '.join(sorted(known)) or 'none'}"
+    return f'no plugin brings the {kind} "{name}"; {advice}'
+
+
 def _check_known(kind: str, names: Iterable[str], known: Mapping[str, Any], where: str) -> None:
     unknown = [name for name in names if name not in known]
     if not unknown:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ostler import Context, DriverEnvironment, Field, parse_size
+from ostler import Context, DriverEnvironment, Field, ValidationContext, parse_size
 from ostler_volume import loop
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import (
@@ -69,6 +69,14 @@ class FileDriver(VolumeDriver):
 
     Options = FileDriverOptions
     features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH, UPLOAD})
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
+        """Find other backends that would keep their volumes in the same folder; see `Driver.validate`."""
+        mine = os.path.realpath(options.path)
+        for (topic, name), found in others.drivers.items():
+            if isinstance(found, FileDriverOptions) and os.path.realpath(found.path) == mine:
+                yield "path", f"{mine} is the folder of driver {name} of service {topic} as well; give each its own"
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)

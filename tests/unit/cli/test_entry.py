@@ -80,6 +80,15 @@ def test_with_json_an_error_is_an_object_on_stderr(ostler: Any, client: Any) -> 
     }  # fmt: skip
 
 
+def test_with_json_the_problems_of_a_reload_have_their_places(ostler: Any, client: Any) -> None:
+    texts = ["/etc/a b.toml:1:2: wrong: a", "/etc/c.toml: cannot be read", "--set: x", "no place: at all"]
+    client.answers["ostler", "reload"] = ConfigurationError([Problem("", text) for text in texts])
+    problems = json.loads(ostler("--json", "reload").err)["error"]["problems"]
+    assert [tuple(problem.values()) for problem in problems] == [
+        ("/etc/a b.toml:1:2", "wrong: a"), ("/etc/c.toml", "cannot be read"), ("--set", "x"), ("", "no place: at all"),
+    ]  # fmt: skip
+
+
 def test_an_unexpected_error_is_one_line_and_says_how_to_see_more(ostler: Any, client: Any) -> None:
     client.answers[STATUS] = ZeroDivisionError("oh")
     assert ostler("status") == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -96,12 +97,13 @@ def test_a_value_that_would_be_wrong_is_not_written(ostler: Any, root: Path) -> 
     assert not (root / "etc" / "conf.d").exists()
 
 
-def test_a_value_that_a_later_file_overrules_is_said_to_be_so(ostler: Any, root: Path) -> None:
+def test_a_value_that_a_later_file_overrules_is_refused(ostler: Any, root: Path) -> None:
     configure(root, "")
     (root / "etc" / "conf.d").mkdir()
     (root / "etc" / "conf.d" / "99.toml").write_text('[log]\nlevel = "info"\n')
     code, _, err = ostler("config", "set", "log.level", "debug")
-    assert (code, err) == (0, f"warning: {root}/etc/conf.d/99.toml:2:1 still wins over it\n")
+    assert (code, f"log.level is set at {root}/etc/conf.d/99.toml:2:1" in err) == (1, True)
+    assert not (root / "etc" / "conf.d" / "90-set.toml").exists()
 
 
 def test_a_file_that_cannot_be_written_is_one_line(ostler: Any, root: Path) -> None:
@@ -288,3 +290,35 @@ def test_a_written_value_keeps_mode_and_group_of_its_file(ostler: Any, root: Pat
     file.chmod(0o640)
     ostler("config", "set", "log.level", "info")
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_comments_and_formatting_of_a_set_file_stay(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    file.parent.mkdir()
+    file.write_bytes(b"\xef\xbb\xbf# ours\r\n[log]\r\nlevel = 'info'   # until Friday\r\n")
+    assert ostler("config", "set", "log.level", "debug").code == 0
+    assert file.read_bytes() == b'\xef\xbb\xbf# ours\r\n[log]\r\nlevel = "debug"   # until Friday\r\n'
+
+
+def test_a_file_that_cannot_be_edited_is_left_alone_and_named(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    file.parent.mkdir()
+    file.write_text("[log.level]\n")
+    code, _, err = ostler("config", "set", "log.level", "debug")
+    assert (code, f"{file} cannot be edited: log.level cannot be put into this file" in err) == (2, True)
+    assert file.read_text() == "[log.level]\n"
+
+
+def test_several_that_set_at_once_lose_nothing(ostler: Any, root: Path) -> None:
+    configure(root, "")
+    etc = os.open(root / "etc", os.O_RDONLY)
+    fcntl.flock(etc, fcntl.LOCK_EX)
+    wanted = {"log.level": '"debug"', "audit.count": "1000", "events.journal_count": "7"}
+    command = [sys.executable, "-m", "ostler", "--root", str(root), "config", "set"]
+    at_once = [subprocess.Popen([*command, key, value], stdout=subprocess.DEVNULL) for key, value in wanted.items()]
+    os.close(etc)  # now all of them want the lock
+    assert [process.wait(60) for process in at_once] == [0, 0, 0]
+    lines = (root / "etc" / "conf.d" / "90-set.toml").read_text().splitlines()[1:]
+    assert sorted(lines) == sorted(f"{key} = {value}" for key, value in wanted.items())

@@ -1,4 +1,5 @@
 from ostler.config import Field, OptionsModel, diff, load_text, validate
+from ostler.config.changes import running_values
 
 BASE = """
 [services.lamp]
@@ -66,3 +67,17 @@ def test_another_class_behind_the_same_name_is_compared_option_by_option(lamp):
         ("services.lamp.drivers.hall.driver", "gpio", "other", "service"),
         ("services.lamp.drivers.hall.path", "/dev/gpio", None, "driver"),
     ]
+
+
+def test_what_waits_for_a_restart_is_shown_as_it_runs_and_where_it_was_read(lamp):
+    old = lamp(BASE)
+    new = lamp("\n" + BASE.replace("workers = 4", 'workers = 5\npoll = "1min"').replace("hall", "cellar"))
+    hall = old.drivers["lamp", "hall"].model_copy(update={"path": "/dev/else"})
+    found = {
+        each.path: (each.value, each.origin)
+        for each in running_values(old, new, {("services", "lamp", "drivers", "hall"): hall})
+    }
+    assert found["services.lamp.workers"] == (4, "ostler.toml:4:1")
+    assert found["services.lamp.poll"] == (60.0, "ostler.toml:6:1")
+    assert found["services.lamp.drivers.hall.path"] == ("/dev/else", "default")
+    assert not [path for path in found if "cellar" in path]

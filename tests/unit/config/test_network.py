@@ -68,6 +68,6 @@ def test_a_secret_that_is_no_key_is_refused_without_being_shown(tmp_path):
     assert "hush" not in said
 
 
-def test_offline_nobody_looks_whether_the_secret_is_one(tmp_path):
-    text = f'[network]\nrpc = "tcp://*:7890"\nsecret_key = {{file = "{tmp_path}/nothing"}}'
+def test_offline_nobody_looks_whether_a_credential_is_there():
+    text = '[network]\nrpc = "tcp://*:7890"\nsecret_key = {credential = "nothing"}'
     assert validate(load_text(text), {}, {}, offline=True).network.rpc == "tcp://*:7890"

@@ -11,6 +11,7 @@ import pytest
 
 from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, Secret, exposed, hookimpl
 from ostler.config import load
+from ostler.config.layers import check_still_there
 from ostler.config.paths import Paths
 from ostler.daemon.core import Daemon
 from ostler.daemon.lastresort import LastResort
@@ -137,11 +138,13 @@ class Bench:
         asyncio.get_running_loop().watch(self._writing)
         return self.daemon
 
-    def _read(self):
+    def _read(self, before):
         self.reads += 1
         if self.read_error is not None:
             raise self.read_error
-        return assemble(load(self.paths, overrides=self._overrides), {}, plugins=self.daemon.plugins)
+        raw = load(self.paths, overrides=self._overrides)
+        check_still_there(before, raw)
+        return assemble(raw, {}, plugins=self.daemon.plugins)
 
     def _writing(self):
         store = self.daemon.store

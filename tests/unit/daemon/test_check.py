@@ -56,12 +56,12 @@ def test_the_command_line_wins_over_the_files(paths) -> None:
     assert check_configuration(paths, ['log.level="debug"']).log.level == "debug"
 
 
-def test_secrets_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch) -> None:
+def test_credentials_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(paths.root))
     (paths.root / "keyed_lamp.py").write_text(MODULE)
-    configure(paths, '[services.lamp]\nmanager = "keyed_lamp:Lamp"\nkey = {file = "/nowhere/key"}\n')
+    configure(paths, '[services.lamp]\nmanager = "keyed_lamp:Lamp"\nkey = {credential = "key"}\n')
     assert list(check_configuration(paths).services) == ["lamp"]
-    with pytest.raises(ConfigurationError, match="/nowhere/key"):
+    with pytest.raises(ConfigurationError, match='no credential "key"'):
         read_configuration(paths)
 
 

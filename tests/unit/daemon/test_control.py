@@ -231,7 +231,7 @@ def test_wait_ready_says_when_the_start_has_failed(bench, trouble, virtually) ->
     async def main():
         gate = trouble.hang("init_host lamp")
         trouble.errors["init_host lamp"] = OSError("no disk")
-        async with bench() as b:
+        async with bench(LAMP + "required = true\n") as b:
             b.start()
             await asyncio.sleep(1)
             waiting = asyncio.ensure_future(ask(b, "wait_ready"))

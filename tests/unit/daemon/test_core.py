@@ -59,10 +59,23 @@ def test_a_slow_start_asks_for_time_and_says_what_it_waits_for_in_one_datagram(b
     virtually(main)
 
 
-def test_a_failed_start_is_stopped_said_and_nothing_is_left(bench, trouble, virtually, caplog) -> None:
+def test_a_service_that_fails_leaves_the_daemon_degraded_and_the_others_at_work(bench, trouble, virtually) -> None:
     async def main():
         trouble.errors["init_host lamp"] = OSError("the disk is on fire")
         async with bench() as b:
+            await b.ready()
+            status = await b.call("status")
+            assert (status["state"], "service lamp is failed" in status["why"]) == ("degraded", True)
+            assert any("the disk is on fire" in line for line in status["not_well"])
+            assert await b.daemon.reloader.reload("alice")
+
+    virtually(main)
+
+
+def test_a_failed_start_is_stopped_said_and_nothing_is_left(bench, trouble, virtually, caplog) -> None:
+    async def main():
+        trouble.errors["init_host lamp"] = OSError("the disk is on fire")
+        async with bench(LAMP + "required = true\n") as b:
             b.start()
             waiting = asyncio.ensure_future(asyncio.shield(b.daemon.started))
             reloading = asyncio.ensure_future(b.daemon.reloader.reload("alice"))

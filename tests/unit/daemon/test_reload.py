@@ -361,3 +361,43 @@ def test_secrets_are_masked_in_the_verdict_and_in_the_log(bench, virtually, tmp_
     virtually(main)
     assert "swordfish" not in caplog.text
     assert "trout" not in caplog.text
+
+
+def test_the_configuration_in_force_is_told_and_not_the_one_that_waits_for_a_restart(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            b.configure(HEAD + LAMP + 'workers = 3\ngreeting = "well"\n')
+            assert (await b.daemon.reloader.reload("a")).needs_restart == ["services.lamp.workers"]
+            found = {each.path: each.value for each in b.daemon.running_values()}
+            assert found["services.lamp.workers"] != 3
+            assert found["services.lamp.greeting"] == "well"
+
+    virtually(main)
+
+
+def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_away(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            drop_ins = b.paths.config_file.parent / "conf.d"
+            drop_ins.mkdir()
+            (drop_ins / "10.toml").write_text('[access]\nviewer = ["1000"]\n')
+            await b.ready()
+            before = b.daemon.assembly
+            b.paths.config_file.rename(b.paths.config_file.with_name("aside"))
+            await refused(b, f"{b.paths.config_file}: was there")
+            b.paths.config_file.write_text("")
+            await refused(b, f"{b.paths.config_file}: held something")
+            b.configure(HEAD + LAMP)
+            drop_ins.rename(drop_ins.with_name("aside.d"))
+            await refused(b, f"{drop_ins}: was there")
+            assert b.daemon.assembly is before
+            drop_ins.mkdir()  # this is how a drop-in is taken back
+            assert (await b.daemon.reloader.reload("alice")).ok
+            assert b.daemon.assembly.configuration.access.viewer == []
+
+    async def refused(b, text):
+        with pytest.raises(ConfigurationError, match=text):
+            await b.daemon.reloader.reload("alice")
+
+    virtually(main)

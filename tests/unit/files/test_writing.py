@@ -114,3 +114,17 @@ def test_between_file_systems_it_is_copied(tmp_path, monkeypatch):
     assert mode(tmp_path / "folder" / "there") == 0o600
     assert not (tmp_path / "made").exists()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["there"]
+
+
+def test_a_replaced_file_passes_its_extended_attributes_on(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("old")
+    try:
+        os.setxattr(file, "user.note", b"kept")
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+    replace_file(file, b"new", mode=0o644)
+    assert os.getxattr(file, "user.note") == b"kept"
+    os.setxattr(file, "user.note", b"kept")
+    replace_file(file, b"secret", mode=0o600, most=0o600)
+    assert not os.listxattr(file)

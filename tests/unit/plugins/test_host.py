@@ -4,9 +4,11 @@ import logging
 
 import pytest
 
+from ostler.config.core import CORE_SECTIONS
 from ostler.errors import ConfigurationError
 from ostler.hookspecs import hookimpl
 from ostler.plugins import Found, PluginHost
+from ostler.plugins.declared import RESERVED_SECTIONS
 
 
 class Lamp:
@@ -357,3 +359,7 @@ def test_without_entry_points_the_installed_ones_are_loaded():
     host = PluginHost()
     host.discover()
     assert {"scheduler", "volume"} <= {record.name for record in host.records()}
+
+
+def test_every_section_of_the_daemon_is_kept_from_plugins():
+    assert {*CORE_SECTIONS, "services"} == RESERVED_SECTIONS

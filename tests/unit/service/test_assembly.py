@@ -254,19 +254,24 @@ def test_a_plugin_that_is_required_must_be_there() -> None:
     assert "fancy" in found[0]
 
 
-def test_secrets_are_not_read_offline() -> None:
+def test_credentials_are_not_looked_for_offline_and_a_missing_file_is_told_all_the_same() -> None:
     class Keyed(Manager):
         class Options(ManagerOptions):
             key: Secret = Field(help="A key")
 
-    raw = load_text('[services.x]\nmanager = "keyed"\nkey = {file = "/nowhere/key"}\n')
+    text = '[services.x]\nmanager = "keyed"\nkey = {SOURCE}\n'
     found = [plugin(ostler_managers={"keyed": Keyed})]
-    with pytest.raises(ConfigurationError, match="/nowhere/key"):
+    for offline in (False, True):
+        raw = load_text(text.replace("SOURCE", 'file = "/proc/nothing/key"'))
+        with pytest.raises(ConfigurationError, match="/proc/nothing/key is not there"):
+            assemble(raw, {}, entry_points=found, offline=offline)
+    raw = load_text(text.replace("SOURCE", 'credential = "key"'))
+    with pytest.raises(ConfigurationError, match="CREDENTIALS_DIRECTORY is not set"):
         assemble(raw, {}, entry_points=found)
     assert len(assemble(raw, {}, entry_points=found, offline=True).specs) == 1
 
 
-def test_what_a_manager_could_not_offer_is_found_offline_by_name_all_of_it() -> None:
+def test_what_a_manager_could_not_offer_is_found_by_name_all_of_it() -> None:
     class Wrong(Manager):
         rpc_version = "1.0"
 
@@ -279,16 +284,19 @@ def test_what_a_manager_could_not_offer_is_found_offline_by_name_all_of_it() -> 
         @exposed()
         def untyped(self, ctx: Context, name) -> None: ...
 
+        @exposed()
+        def options(self, ctx: Context) -> None: ...
+
     raw = load_text('[services.lamp]\nmanager = "wrong"\n')
     found = [plugin(ostler_managers={"wrong": Wrong})]
-    assert len(assemble(raw, {}, entry_points=found).specs) == 1, "a start finds it when the service opens"
     with pytest.raises(ConfigurationError) as caught:
-        assemble(raw, {}, entry_points=found, offline=True)
+        assemble(raw, {}, entry_points=found)
     whole = str(caught.value)
     for words in (
         "lamp.newer is of version 1.1",
         "'host' is a word of `call` itself",
         "argument 'name' of lamp.untyped has",
+        "lamp.options cannot be offered: managers have an attribute of that name",
     ):
         assert words in whole
-    assert whole.count("manager wrong is not as a manager has to be") == 3
+    assert whole.count("manager wrong is not as a manager has to be") == 4

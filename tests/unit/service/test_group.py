@@ -22,6 +22,7 @@ manager = "lamp"
 required = false
 [services.right]
 manager = "lamp"
+required = true
 """
 
 
@@ -121,7 +122,7 @@ def test_a_hook_that_was_cancelled_from_within_is_a_failed_start_and_no_cancelle
             raise asyncio.CancelledError
 
     async def main():
-        async with bench('[services.odd]\nmanager = "odd"\n', odd=Cancelled) as b:
+        async with bench('[services.odd]\nmanager = "odd"\nrequired = true\n', odd=Cancelled) as b:
             with pytest.raises(StartFailed, match="it waited for something that was cancelled"):
                 await b.runtime.start()
 

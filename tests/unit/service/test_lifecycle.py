@@ -68,7 +68,7 @@ def test_a_stop_at_any_step_of_the_start_undoes_what_was_done(bench, trouble, vi
 def test_a_hook_that_raises_fails_the_start_and_names_itself(bench, trouble, virtually, step, error) -> None:
     async def main():
         trouble.errors[step] = error
-        async with bench(DRIVER) as b:
+        async with bench(DRIVER.replace("[services.lamp.", "required = true\n[services.lamp.")) as b:
             with failing(str(error) or type(error).__name__):
                 await b.runtime.start()
             assert b.state() == "failed"
@@ -325,5 +325,18 @@ def test_a_reset_that_raises_is_reported_and_the_new_options_hold(bench, trouble
             assert "reset of service lamp failed" in problem
             assert b.service().options.poll == 5
             assert b.state() == "up"
+
+    virtually(main)
+
+
+def test_a_reload_does_not_hold_against_a_service_that_it_failed_before(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.errors["init_host lamp"] = OSError("no disk")
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            assert b.state() == "failed"
+            assert await b.reset(LAMP + "workers = 5\n") == []
+            assert "reset" not in trouble.calls
+            assert (b.state(), "no disk" in b.why()) == ("failed", True)
 
     virtually(main)

@@ -1,5 +1,6 @@
 from ostler import Field, ManagerOptions
-from ostler.service.spec import differing, in_force
+from ostler.config.changes import in_force
+from ostler.service.spec import differing
 
 
 class Options(ManagerOptions):

@@ -56,7 +56,8 @@ def set_value(
 ) -> None:
     """Write one value to conf.d/90-set.toml.
 
-    Only when the whole configuration is right with it; it comes into force with `ostler reload`.
+    Only when the whole configuration is right with it, and no file that is read later sets the same option. The rest of
+    the file, its comments and its owner stay as they are. It comes into force with `ostler reload`.
     """
     from ostler.cli import settings
 
@@ -65,8 +66,6 @@ def set_value(
         kit.emit(done._asdict())
         return
     kit.say(kit.printable(f"{key} = {written(done.value)} is in {done.file}; `ostler reload` brings it into force"))
-    if not done.origin.startswith(f"{done.file}:"):
-        kit.warn(kit.printable(f"warning: {done.origin} still wins over it"))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from inspect import getdoc
 from types import MethodType
 from typing import Any, NamedTuple
@@ -111,9 +111,19 @@ def survey(name: str, manager: type) -> list[Offer]:
     return found
 
 
-def faults_of(name: str, manager: type) -> list[str]:
-    """Return everything for which a manager class could not be offered; arguments as of `survey`."""
-    return [str(each) for each in _survey(name, manager) if isinstance(each, ContractError)]
+def faults_of(name: str, manager: type, reserved: Collection[str] = ()) -> list[str]:
+    """Return everything for which a manager class could not be offered; arguments as of `survey`.
+
+    Args:
+        name: The manager's name, for messages.
+        manager: Its class.
+        reserved: Names of attributes that its objects have, which hide methods of those names.
+    """
+    hidden = [attribute for attribute in sorted(reserved) if exposure_of(getattr(manager, attribute, None)) is not None]
+    return [
+        *(str(each) for each in _survey(name, manager) if isinstance(each, ContractError)),
+        *(f"{name}.{attribute} cannot be offered: managers have an attribute of that name" for attribute in hidden),
+    ]
 
 
 def _survey(name: str, manager: type) -> Iterator[Offer | ContractError]:

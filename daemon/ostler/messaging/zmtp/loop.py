@@ -106,7 +106,8 @@ class LoopUnixLink:
     def abandon(self) -> None:
         """See `AsyncLink.abandon`."""
         self._closed = True
-        self._channel.abandon()
+        if self._channel is not None:
+            self._channel.abandon()
 
     def _hear(self, data: bytes) -> None:
         talk, channel = self._talk, self._channel
