@@ -150,6 +150,8 @@ def test_reasons_of_garbage_stand_in_the_page() -> None:
     """Those that the code counts, wherever it does."""
     reasons = set()
     for path in (ROOT / "daemon/ostler/messaging").rglob("*.py"):
+        if path.name == "losses.py":
+            continue  # why a client of a forked process has lost its answer: nothing that anybody sent
         reasons |= set(re.findall(r'reason="(\w+)"', path.read_text()))
         reasons |= set(re.findall(r'on_garbage\([^,"]+, "(\w+)"', path.read_text()))
     text = (DOCS / "wire.md").read_text(encoding="utf-8")

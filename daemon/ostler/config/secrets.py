@@ -73,7 +73,8 @@ class SecretReader:
 
     def _secret(self, reference: object, path: Path) -> str:
         secret, wrong = self._read(reference)
-        self._note(secret)
+        # One that was written there itself is refused, and is a secret all the same.
+        self._note(reference if isinstance(reference, str) else secret)
         if wrong:
             self.problems.append((path, wrong))
         if wrong or secret is None:

@@ -7,7 +7,17 @@ import threading
 
 import pytest
 
-from ostler import CallCancelled, Conflict, DriverError, DriverNotReady, DriverState, InvalidInput, NoCapacity, NotFound
+from ostler import (
+    CallCancelled,
+    ConfigurationError,
+    Conflict,
+    DriverError,
+    DriverNotReady,
+    DriverState,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+)
 from ostler.testing import host
 from ostler_volume import file_driver
 from ostler_volume.errors import BadName, BadSize, VolumeNotFound
@@ -137,10 +147,23 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
         assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
 
 
-def test_two_backends_on_one_folder_are_refused_and_the_other_works(start):
+def test_two_backends_on_one_folder_are_refused(start):
     config = SOON.replace("{0}/second", "{0}/local")
+    with (
+        pytest.raises(ConfigurationError, match="is the folder of driver second of service volume as well"),
+        start(config),
+    ):
+        pass
+
+
+def test_two_backends_whose_folders_become_one_are_refused_and_the_other_works(start, tmp_path):
+    """A check of the configuration cannot know what a mount or a link makes of it later."""
+    config = SOON.replace("{0}/second", "{0}/disk/local")
+    (tmp_path / "disk").write_text("no folder yet")
     with start(config) as h:
-        h.wait_for(h.service("volume").drivers.ready, "one of them to be ready")
+        h.wait_driver("volume", "local")
+        (tmp_path / "disk").unlink()
+        (tmp_path / "disk").symlink_to(tmp_path)
         h.wait_for(lambda: "another" in str(h.service("volume").drivers.statuses()), "the other to be refused")
         status = {one.name: one for one in h.service("volume").drivers.statuses()}
         ready = next(name for name, one in status.items() if one.state is DriverState.READY)
