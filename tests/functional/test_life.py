@@ -89,7 +89,7 @@ def test_trap_sighup_with_a_file_that_does_not_parse(make_daemon) -> None:
     seen = len(daemon.notices.received)
     daemon.signal(signal.SIGHUP)
     daemon.notices.wait(lambda fields: "refused" in fields.get("STATUS", ""), after=seen)
-    assert "ostler.toml:1:" in daemon.log
+    daemon.wait_log("ostler.toml:1:")
     assert daemon.ask("echo", "echo", text="still here")["text"] == "still here"
     refused = daemon.command("reload", check=78)
     assert "ostler.toml:1:" in refused.stderr
