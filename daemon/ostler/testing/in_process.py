@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from ostler.aio import Inbox
 from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
@@ -36,6 +38,7 @@ from ostler.plugins import Found, given
 from ostler.service import Host as HostParts
 from ostler.service import Runtime, Service
 from ostler.service.assembly import Assembly, assemble
+from ostler.service.spec import ServiceSpec
 from ostler.store import Store
 from ostler.types import CONTROL_TOPIC, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
@@ -72,7 +75,7 @@ def host(
 
     Raises:
         ConfigurationError: The configuration or a plugin is wrong; with all problems.
-        ServiceError: A required service did not start.
+        ServiceError: A service did not start. In a test each is required, unless its configuration says otherwise.
     """
     inline = _inline_plugin(managers or {}, drivers or {}, extensions or {})
     found = [*_entry_points(plugins), given("test", inline)]
@@ -242,9 +245,8 @@ class Host:
         told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
-        self._runtime = Runtime(
-            self._assembly.specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell()
-        )
+        specs = [_required(spec) for spec in self._assembly.specs]
+        self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
         dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades), None))
         await self._runtime.start()
 
@@ -358,3 +360,10 @@ def _inline_plugin(
 
 
 __all__ = ["Host", "host"]
+
+
+def _required(spec: ServiceSpec) -> ServiceSpec:
+    """Return a service whose failure is the test's, unless the configuration says otherwise."""
+    if "required" in spec.options.model_fields_set:
+        return spec
+    return msgspec.structs.replace(spec, options=spec.options.model_copy(update={"required": True}))

@@ -7,7 +7,16 @@ import threading
 
 import pytest
 
-from ostler import CallCancelled, Conflict, DriverError, DriverNotReady, DriverState, InvalidInput, NoCapacity, NotFound
+from ostler import (
+    CallCancelled,
+    ConfigurationError,
+    Conflict,
+    DriverError,
+    DriverNotReady,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+)
 from ostler.testing import host
 from ostler_volume import file_driver
 from ostler_volume.errors import BadName, BadSize, VolumeNotFound
@@ -137,18 +146,14 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
         assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
 
 
-def test_two_backends_on_one_folder_are_refused_and_the_other_works(start):
-    config = SOON.replace("{0}/second", "{0}/local")
-    with start(config) as h:
-        h.wait_for(h.service("volume").drivers.ready, "one of them to be ready")
-        h.wait_for(lambda: "another" in str(h.service("volume").drivers.statuses()), "the other to be refused")
-        status = {one.name: one for one in h.service("volume").drivers.statuses()}
-        ready = next(name for name, one in status.items() if one.state is DriverState.READY)
-        other = ({"local", "second"} - {ready}).pop()
-        assert "another backend or daemon uses" in status[other].why
-        with pytest.raises(DriverNotReady, match="another backend"):
-            create(h, name="a", size="1MiB", backend=other)
-        assert create(h, name="a", size="1MiB").backend == ready
+@pytest.mark.parametrize("second", ["{0}/local", "{0}/link", "{0}/local/../local/"])
+def test_two_backends_on_one_folder_are_a_mistake_of_the_configuration(start, tmp_path, second):
+    (tmp_path / "link").symlink_to(tmp_path / "local")
+    with pytest.raises(ConfigurationError) as caught, start(CONFIG.replace("{0}/second", second)):
+        pytest.fail("it has started")
+    lines = [str(problem) for problem in caught.value.problems]
+    assert len(lines) == 2
+    assert f"drivers.local.path: {tmp_path}/local is the folder of driver second of service volume as well" in lines[0]
 
 
 def test_a_backend_whose_folder_comes_later_is_reconciled_then(start, tmp_path):
