@@ -9,6 +9,7 @@ from ostler.config.expectations import Kind, expected, holds_secret, item_kind, 
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
+from ostler.config.units import SECONDS_MAX
 
 # Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
 _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
@@ -128,7 +129,8 @@ def _complaint(error: Mapping[str, Any], model: type[OptionsModel], data: Mappin
     kind, value, hidden = _kind_and_value(model, data, path)
     if kind is None:
         return f"{error['msg']}, got {'***' if hidden else shown(value)}"
-    return f"expected {expected(kind)}, got {'***' if hidden else shown(value)}"
+    most = " of at most a century" if error["type"] == "less_than_equal" and error["ctx"]["le"] == SECONDS_MAX else ""
+    return f"expected {expected(kind)}{most}, got {'***' if hidden else shown(value)}"
 
 
 def _kind_and_value(model: type[OptionsModel], data: Mapping[str, Any], path: Path) -> tuple[Kind | None, Any, bool]:
