@@ -168,9 +168,7 @@ class Reloader:
         )
 
 
-def _summary(
-    changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str], gone: Sequence[str]
-) -> str:
+def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str], gone: Sequence[str]) -> str:
     live = [change.path for change in changes if change.needs not in _WAITS]
     parts = [f"changed {joined(live)}" if live else "nothing to change live"]
     if waiting:
