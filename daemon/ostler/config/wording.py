@@ -13,7 +13,7 @@ from ostler.config.units import SECONDS_MAX
 
 # Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
 _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
-_KEY_WEIGHT = 10
+_KEY_WEIGHT, _TYPE_WEIGHT = 10, 100_000
 
 
 class _Place(NamedTuple):
@@ -116,6 +116,8 @@ def _of_best_branches(
         of_union = counts.setdefault(place.union, {})
         # Keys say more than values of which branch is meant.
         weight = _KEY_WEIGHT if error["type"] in ("missing", "extra_forbidden") else 1
+        if place.path == place.union:  # it is not of that type at all
+            weight = _TYPE_WEIGHT
         of_union[place.branch] = of_union.get(place.branch, 0) + weight
     for error, place in found:
         rivals = {branch: count for branch, count in counts[place.union].items() if branch}
