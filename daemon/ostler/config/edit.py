@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ostler.config.layers import dotted
@@ -65,13 +64,7 @@ def _edited(text: str, found: Layout, path: tuple[str, ...], value: Any) -> str:
         if around in found.headers:
             return _inserted(text, found.headers[around], f"{dotted(path[length:])} = {toml_value(value)}", newline)
     at = len(text) if found.first_header is None else found.first_header
-    return _inserted(text, at, "".join(_lines(path, value, newline)).removesuffix(newline), newline)
-
-
-def _lines(path: tuple[str, ...], value: Any, newline: str) -> list[str]:
-    if isinstance(value, Mapping) and value:
-        return [line for name, item in value.items() for line in _lines((*path, name), item, newline)]
-    return [f"{dotted(path)} = {toml_value(value)}{newline}"]
+    return _inserted(text, at, f"{dotted(path)} = {toml_value(value)}", newline)
 
 
 def _inserted(text: str, at: int, line: str, newline: str) -> str:

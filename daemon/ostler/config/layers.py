@@ -155,7 +155,9 @@ def check_still_there(before: RawConfiguration, now: RawConfiguration) -> None:
     for file in now.blank:
         if file in before.files and file not in before.blank:
             now.problems.append(
-                Problem(file, "held something when the configuration was read before, and is empty; remove it if meant")
+                Problem(
+                    file, "held something when it was read before, and is empty; write a # into it if that is meant"
+                )
             )
 
 

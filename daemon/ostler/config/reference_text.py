@@ -52,7 +52,7 @@ reload with mistakes changes nothing.
 
 At a reload the file `ostler.toml` or a folder that was there before and is gone is a mistake, and so is a file that
 held something and now has not one byte: the one is not mounted or just being replaced, the other just being written,
-or the disk is full. Removing one file of a folder takes back what it said.
+or the disk is full. Removing one file of a folder takes back what it said, and so does a file with nothing but a `#`.
 
 ## Setting one value
 

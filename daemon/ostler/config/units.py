@@ -23,6 +23,7 @@ _TIMES = {
     "d": 86400.0, "day": 86400.0, "days": 86400.0,
     "w": 604800.0, "week": 604800.0, "weeks": 604800.0,
 }  # fmt: skip
+_LONGEST = 100
 _SIZE = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
 _SIZE_HINT = 'write whole bytes (10737418240) or a number with a unit ("10GiB", "500MB")'
@@ -38,6 +39,7 @@ def parse_size(text: str) -> int:
     Raises:
         InvalidInput: It is no size, is below zero, is no whole number of bytes, or is above 2^63 - 1.
     """
+    text = _bounded(text)
     match = _SIZE.fullmatch(text.strip())
     factor = _SIZES.get(match[2].lower()) if match else None
     if match is None or factor is None:
@@ -49,6 +51,11 @@ def parse_size(text: str) -> int:
         what = "below zero" if size < 0 else "more than any file can hold"
         raise InvalidInput(f'"{text}" is {what}', hint=_SIZE_HINT, value=text)
     return size
+
+
+def _bounded(text: str) -> str:
+    """Return a text that can be shown, and read by Python: what is longer is neither a size nor a time span."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _scaled(number: str, factor: int) -> int | None:
@@ -81,6 +88,7 @@ def parse_seconds(text: str) -> float:
     Raises:
         InvalidInput: It is no time span.
     """
+    text = _bounded(text)
     stripped = text.strip().lower()
     total, at = 0.0, 0
     while match := _TIME.match(stripped, at):

@@ -201,17 +201,22 @@ class _Checker:
             errors = [found for found in error.errors(include_url=False) if self._counts(found["type"])]
             for place, what in sentences(errors, model, resolved, path, self._secrets.placeholders):
                 self._note(place, what)
+            self._check_numbers(path, table, {tuple(found["loc"]) for found in errors})
             wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
             self._cross_check(path, _without(model, resolved, wrong))
             return None
         except Exception as error:  # noqa: BLE001 - a validator of a plugin; whatever it raises is its mistake
             self._note(path, f"{dotted(path)}: a check of {model.__qualname__} failed: {describe(error)}")
             return None
-        for place, number in _beyond_bounds((), table):
-            what = f"expected a number of at most 64 bits, got {shown(number)}"
-            self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
+        self._check_numbers(path, table)
         self._cross_check(path, options)
         return options if len(self.problems) == before else None
+
+    def _check_numbers(self, path: Path, table: Mapping[str, Any], told: Collection[Path] = ()) -> None:
+        for place, number in _beyond_bounds((), table):
+            if place not in told:
+                what = f"expected a number of at most 64 bits, got {shown(number)}"
+                self._note((*path, *place), f"{dotted((*path, *place))}: {what}")
 
     def _misspelt(self, path: tuple[str, ...], model: type[OptionsModel], table: Mapping[str, Any]) -> None:
         """Note keys that look like a required one that is missing: that one decides what the others may be."""

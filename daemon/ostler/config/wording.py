@@ -9,10 +9,11 @@ from ostler.config.expectations import Kind, expected, holds_secret, item_kind, 
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
+from ostler.config.units import SECONDS_MAX
 
 # Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
 _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
-_KEY_WEIGHT = 10
+_KEY_WEIGHT, _TYPE_WEIGHT = 10, 100_000
 
 
 class _Place(NamedTuple):
@@ -115,6 +116,8 @@ def _of_best_branches(
         of_union = counts.setdefault(place.union, {})
         # Keys say more than values of which branch is meant.
         weight = _KEY_WEIGHT if error["type"] in ("missing", "extra_forbidden") else 1
+        if place.path == place.union:  # it is not of that type at all
+            weight = _TYPE_WEIGHT
         of_union[place.branch] = of_union.get(place.branch, 0) + weight
     for error, place in found:
         rivals = {branch: count for branch, count in counts[place.union].items() if branch}
@@ -128,7 +131,8 @@ def _complaint(error: Mapping[str, Any], model: type[OptionsModel], data: Mappin
     kind, value, hidden = _kind_and_value(model, data, path)
     if kind is None:
         return f"{error['msg']}, got {'***' if hidden else shown(value)}"
-    return f"expected {expected(kind)}, got {'***' if hidden else shown(value)}"
+    most = " of at most a century" if error["type"] == "less_than_equal" and error["ctx"]["le"] == SECONDS_MAX else ""
+    return f"expected {expected(kind)}{most}, got {'***' if hidden else shown(value)}"
 
 
 def _kind_and_value(model: type[OptionsModel], data: Mapping[str, Any], path: Path) -> tuple[Kind | None, Any, bool]:

@@ -185,7 +185,7 @@ class Daemon:
         messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
-        await self._start_services(runtime, options.daemon.start_timeout)
+        await runtime.start(options.daemon.start_timeout)
         self.plugins.notify("ostler_started", host=self.host)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
@@ -205,19 +205,6 @@ class Daemon:
             remove()
 
         return undo
-
-    async def _start_services(self, runtime: Runtime, timeout: float) -> None:
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                await runtime.start()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise ServiceError(
-                f"the services were not up after {timeout:g} s, waiting for {'; '.join(runtime.group.waiting_for())}",
-                hint="raise `start_timeout` in [daemon], or set `required = false` for what may be missing",
-            ) from error
 
     async def _open_store(self) -> Store:
         options = self.assembly.configuration.store

@@ -153,6 +153,7 @@ class Reloader:
     async def _apply(self, assembly: Assembly) -> Verdict:
         daemon, new = self._daemon, assembly.configuration
         changes = diff(daemon.assembly.configuration, new)
+        gone = [file for file in daemon.assembly.configuration.raw.files if file not in new.raw.files]
         # Against what the daemon was started with: a change that waits for a restart waits over several reloads.
         waiting = [change for change in diff(daemon.started_with, new) if change.needs in _WAITS]
         daemon.apply_live(assembly)
@@ -160,18 +161,20 @@ class Reloader:
         return Verdict(
             ok=not problems,
             at=daemon.clock.wall(),
-            summary=_summary(changes, waiting, problems),
+            summary=_summary(changes, waiting, problems, gone),
             changes=changes,
             needs_restart=[change.path for change in waiting],
             problems=problems,
         )
 
 
-def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str]) -> str:
+def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str], gone: Sequence[str]) -> str:
     live = [change.path for change in changes if change.needs not in _WAITS]
     parts = [f"changed {joined(live)}" if live else "nothing to change live"]
     if waiting:
         parts.append(f"needs a restart for {joined(change.path for change in waiting)}")
+    if gone:
+        parts.append(f"no longer there: {joined(gone)}")
     if problems:
         parts.append(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
     return f"reloaded{' with problems' if problems else ''}: {'; '.join(parts)}"

@@ -47,28 +47,58 @@ class ServiceGroup:
     def __iter__(self) -> Iterator[Service]:
         return iter(self.services.values())
 
-    async def start(self) -> None:
-        """Start all services. A failed service that is not required is stopped and left `failed`.
+    async def start(self, timeout: float | None = None) -> None:
+        """Start all services. A service that fails, or is not up in time, and is not required is left `failed`.
+
+        Args:
+            timeout: Seconds that each may take; no limit by default.
 
         Raises:
-            StartFailed: A required service failed; the others' starts were cancelled, and nothing has been stopped yet.
+            StartFailed: A required service failed, or is not up in time; the others' starts were cancelled, and nothing
+                has been stopped yet.
         """
         loop = asyncio.get_running_loop()
         self._started = {topic: loop.create_future() for topic in self.order}
-        tasks = [loop.create_task(self._start_one(service), name=f"start {service.topic}") for service in self]
+        tasks = []
+        required = []
+        for service in self:
+            limit = None if service.options.required else timeout
+            task = loop.create_task(self._start_one(service, limit), name=f"start {service.topic}")
+            tasks.append(task)
+            if service.options.required:
+                required.append(task)
         try:
-            for task in asyncio.as_completed(tasks):
-                await task
+            await self._wait_for_required(required, timeout)
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _start_one(self, service: Service) -> None:
-        topic = service.topic
+    async def _wait_for_required(self, tasks: Sequence[asyncio.Task[None]], timeout: float | None) -> None:
+        limit = asyncio.timeout(timeout)
         try:
-            await self._wait_for_needed(service)
-            await service.start()
+            async with limit:
+                for done in asyncio.as_completed(tasks):
+                    await done
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise StartFailed(
+                f"the services were not up after {timeout:g} s, waiting for {'; '.join(self.waiting_for())}",
+                hint="raise `start_timeout` in [daemon], or set `required = false` for what may be missing",
+            ) from error
+
+    async def _start_one(self, service: Service, timeout: float | None) -> None:
+        topic = service.topic
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                await self._wait_for_needed(service)
+                await service.start()
+        except TimeoutError as error:
+            late = ServiceError(f"it was not up after {timeout:g} s, at {service.step}") if limit.expired() else error
+            await self._start_failed(service, late)
         except Exception as error:  # noqa: BLE001 - a defect of one service is that service's failure
             await self._start_failed(service, error)
         finally:

@@ -174,6 +174,8 @@ class Service:
             self.pool,
             manager.rpc_version,
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
+            # The check of the configuration has looked at the types of this class, and that costs a start milliseconds.
+            trusted=type(manager) is self.spec.manager.cls,
         )
         endpoint.max_in_flight = self.options.max_in_flight
         self._around.host.dispatcher.add_endpoint(endpoint)

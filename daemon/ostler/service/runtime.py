@@ -63,11 +63,14 @@ class Runtime:
             services, store, self.capability_records, self.records, client, clock, name
         )
 
-    async def start(self) -> None:
+    async def start(self, timeout: float | None = None) -> None:
         """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
 
+        Args:
+            timeout: Seconds that each service may take; no limit by default.
+
         Raises:
-            StartFailed: A required service failed; the caller stops the runtime.
+            StartFailed: A required service failed, or is not up in time; the caller stops the runtime.
         """
         try:
             self.periodic.restore(await self.store.aread(self.runs.list))
@@ -76,7 +79,7 @@ class Runtime:
         self._tasks.spawn(self._keep_runs(), name="keep periodic runs", forever=True)
         self._tasks.spawn(self.reporter.run(), name="report state", forever=True)
         self._tasks.spawn(self.capability_reporter.run(), name="report capabilities", forever=True)
-        await self.group.start()
+        await self.group.start(timeout)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""

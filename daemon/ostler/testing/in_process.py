@@ -7,12 +7,12 @@ import logging
 import tempfile
 import threading
 import types
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec.structs import replace
+import msgspec
 
 from ostler.aio import Inbox
 from ostler.clock import Clock, SystemClock
@@ -75,7 +75,7 @@ def host(
 
     Raises:
         ConfigurationError: The configuration or a plugin is wrong; with all problems.
-        ServiceError: A service did not start. All are required here, unless their tables say otherwise.
+        ServiceError: A service did not start. In a test each is required, unless its configuration says otherwise.
     """
     inline = _inline_plugin(managers or {}, drivers or {}, extensions or {})
     found = [*_entry_points(plugins), given("test", inline)]
@@ -87,16 +87,6 @@ def host(
             yield running
         finally:
             running.stop()
-
-
-def _all_required(specs: Iterable[ServiceSpec]) -> list[ServiceSpec]:
-    """Return the services as required ones, where their tables say nothing: a test is to see that one fails."""
-    return [
-        spec
-        if "required" in spec.options.model_fields_set
-        else replace(spec, options=spec.options.model_copy(update={"required": True}))
-        for spec in specs
-    ]
 
 
 class Host:
@@ -216,7 +206,7 @@ class Host:
         """
         raw = load_text(config, "the test's configuration")
         self._assembly = assemble(raw, {}, plugins=self._assembly.plugins)
-        if problems := self.run(self._running().reset(_all_required(self._assembly.specs))):
+        if problems := self.run(self._running().reset(self._assembly.specs)):
             raise ServiceError("; ".join(problems))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -255,12 +245,8 @@ class Host:
         told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
-        self._runtime = Runtime(
-            _all_required(self._assembly.specs),
-            parts,
-            on_end=self._failures.append,
-            on_change=lambda _service: self._tell(),
-        )
+        specs = [_required(spec) for spec in self._assembly.specs]
+        self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
         dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades), None))
         await self._runtime.start()
 
@@ -374,3 +360,10 @@ def _inline_plugin(
 
 
 __all__ = ["Host", "host"]
+
+
+def _required(spec: ServiceSpec) -> ServiceSpec:
+    """Return a service whose failure is the test's, unless the configuration says otherwise."""
+    if "required" in spec.options.model_fields_set:
+        return spec
+    return msgspec.structs.replace(spec, options=spec.options.model_copy(update={"required": True}))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ostler import Context, DriverEnvironment, Field, ValidationContext, parse_size
+from ostler import Context, DriverEnvironment, Field, InvalidInput, ValidationContext, parse_size
 from ostler_volume import loop
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import (
@@ -24,6 +24,9 @@ from ostler_volume.driver import (
 from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
 from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
 from ostler_volume.images import Image, open_image
+
+_WHOLE = 100
+"""Per cent."""
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -73,6 +76,13 @@ class FileDriver(VolumeDriver):
     @classmethod
     def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
         """Find other backends that would keep their volumes in the same folder; see `Driver.validate`."""
+        try:
+            if options.reserve.endswith("%") and not 0 <= float(options.reserve[:-1]) <= _WHOLE:
+                yield "reserve", f"expected at most 100%, got {options.reserve[:20]}"
+            elif not options.reserve.endswith("%"):
+                parse_size(options.reserve)
+        except InvalidInput as error:
+            yield "reserve", str(error)
         mine = os.path.realpath(options.path)
         for (topic, name), found in others.drivers.items():
             if isinstance(found, FileDriverOptions) and os.path.realpath(found.path) == mine:

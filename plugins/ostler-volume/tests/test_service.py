@@ -147,13 +147,14 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
         assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
 
 
-def test_two_backends_on_one_folder_are_refused(start):
-    config = SOON.replace("{0}/second", "{0}/local")
-    with (
-        pytest.raises(ConfigurationError, match="is the folder of driver second of service volume as well"),
-        start(config),
-    ):
-        pass
+@pytest.mark.parametrize("second", ["{0}/local", "{0}/link", "{0}/local/../local/"])
+def test_two_backends_on_one_folder_are_a_mistake_of_the_configuration(start, tmp_path, second):
+    (tmp_path / "link").symlink_to(tmp_path / "local")
+    with pytest.raises(ConfigurationError) as caught, start(CONFIG.replace("{0}/second", second)):
+        pytest.fail("it has started")
+    lines = [str(problem) for problem in caught.value.problems]
+    assert len(lines) == 2
+    assert f"drivers.local.path: {tmp_path}/local is the folder of driver second of service volume as well" in lines[0]
 
 
 def test_two_backends_whose_folders_become_one_are_refused_and_the_other_works(start, tmp_path):

@@ -31,6 +31,8 @@ def test_a_value_is_put_in_and_nothing_else_changes(text: str, edited: str | Non
     assert with_value(text, ("log", "level"), "info") == edited
 
 
-def test_a_table_is_put_in_as_its_values() -> None:
+def test_a_table_is_put_in_and_replaced_whole() -> None:
     edited = with_value("a.b = 1\n", ("log", "levels"), {"x.y": "info", "z": "debug"})
     assert parse(edited)[0] == {"a": {"b": 1}, "log": {"levels": {"x.y": "info", "z": "debug"}}}
+    assert parse(with_value(edited, ("log", "levels"), {"q": "info"}))[0]["log"] == {"levels": {"q": "info"}}
+    assert parse(with_value(edited, ("log", "levels", "z"), "info"))[0]["log"]["levels"]["z"] == "info"

@@ -35,6 +35,7 @@ class Nest(OptionsModel):
     named: dict[str, Account] = Field({}, help="")
     deep: dict[str, list[Account]] = Field({}, help="")
     either: Account | Proxy | None = Field(None, help="")
+    loose: str | Account = Field("", help="")
     tokens: list[Secret] = Field([], help="")
     keyed: dict[str, Secret] | None = Field(None, help="")
 
@@ -85,6 +86,14 @@ def test_of_a_value_that_may_be_one_of_two_models_the_nearer_one_is_told():
     assert problems("[nest.either]\nnumber = 1\nnme = 'x'\n") == [
         'ostler.toml:3:1: unknown key "nme" in [nest.either]; did you mean "name"?'
     ]
+
+
+def test_a_table_where_text_would_do_as_well_is_judged_as_a_table():
+    assert problems("[nest]\nloose = {number = 10, q = 1}\n") == [
+        "ostler.toml:2:10: nest.loose.number: expected a whole number from 0 to 9, got 10",
+        'ostler.toml:2:23: unknown key "q" in [nest.loose]; known here: name, number, token',
+    ]
+    assert problems("[nest]\nloose = 1\n") == ["ostler.toml:2:1: nest.loose: expected text or a table, got 1"]
 
 
 @pytest.mark.parametrize("offline", [False, True])

@@ -97,7 +97,7 @@ def test_a_failed_start_is_stopped_said_and_nothing_is_left(bench, trouble, virt
 def test_a_start_that_takes_too_long_says_what_it_waited_for(bench, trouble, virtually, caplog) -> None:
     async def main():
         trouble.hang("init_host lamp")
-        async with bench('start_timeout = "50s"\nstop_timeout = "5s"\n' + LAMP) as b:
+        async with bench('start_timeout = "50s"\nstop_timeout = "5s"\n' + LAMP + "required = true\n") as b:
             b.start()
             assert await b.running == 1
             assert b.daemon.hung_at_end[0].startswith("lamp.init_host on lamp-")
@@ -106,6 +106,21 @@ def test_a_start_that_takes_too_long_says_what_it_waited_for(bench, trouble, vir
     (said,) = [r for r in caplog.records if r.levelno == logging.CRITICAL]
     assert "the services were not up after 50 s, waiting for lamp: init_host" in said.message
     assert not said.exc_info
+
+
+def test_a_service_that_is_not_required_and_hangs_in_its_start_does_not_keep_the_daemon_down(
+    bench, trouble, virtually
+) -> None:
+    async def main():
+        trouble.hang("init_host lamp")
+        async with bench('start_timeout = "50s"\nstop_timeout = "5s"\n' + LAMP) as b:
+            await b.ready()
+            status = await b.call("status")
+            assert status["state"] == "degraded"
+            assert "it was not up after 50 s, at init_host" in str(status["not_well"])
+            await b.end()
+
+    virtually(main)
 
 
 def test_trap_sigterm_during_init_host(bench, trouble, virtually) -> None:

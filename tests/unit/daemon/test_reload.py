@@ -393,7 +393,8 @@ def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_aw
             await refused(b, f"{drop_ins}: was there")
             assert b.daemon.assembly is before
             drop_ins.mkdir()  # this is how a drop-in is taken back
-            assert (await b.daemon.reloader.reload("alice")).ok
+            verdict = await b.daemon.reloader.reload("alice")
+            assert (verdict.ok, f"no longer there: {drop_ins}/10.toml" in verdict.summary) == (True, True)
             assert b.daemon.assembly.configuration.access.viewer == []
 
     async def refused(b, text):
