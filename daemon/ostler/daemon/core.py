@@ -12,6 +12,7 @@ from ostler import log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.paths import Paths
+from ostler.daemon.addresses import wait_for_addresses
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence
@@ -99,6 +100,7 @@ class Daemon:
         self._hanging: list[str] = []
         self._end = asyncio.Event()
         self._fatal = ""
+        self._waiting_for = ""
         self._signals = 0
         self._starting: asyncio.Task[None] | None = None
 
@@ -150,6 +152,7 @@ class Daemon:
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
+        await wait_for_addresses(options, self.clock, self._wait_for)
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
@@ -221,12 +224,15 @@ class Daemon:
                 self._note("store", self._close_store)
         return opening.result()
 
+    def _wait_for(self, what: str) -> None:
+        self._waiting_for = what
+
     def _note(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
-            waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
+            waiting = self.runtime.group.waiting_for() if self.runtime else [self._waiting_for or "the database"]
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
             self.notifier.extend_timeout(_MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
