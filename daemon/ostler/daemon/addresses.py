@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ostler.aio import WorkerPool
 from ostler.clock import Clock
 from ostler.config.configuration import Configuration
-from ostler.errors import MessagingError
+from ostler.errors import MessagingError, OstlerError
 
 _log = logging.getLogger(__name__)
 _RETRY_DELAY = 1.0
@@ -56,7 +56,7 @@ async def wait_for_addresses(
     on_wait("")
 
 
-async def _checked(address: str, check: Callable[[str], None], longest: float) -> MessagingError | None:
+async def _checked(address: str, check: Callable[[str], None], longest: float) -> OstlerError | None:
     """Return why an address cannot be used now; on a thread, for a name server may not answer."""
     pool = WorkerPool("ostler-address", 1)
     try:
@@ -70,7 +70,7 @@ async def _checked(address: str, check: Callable[[str], None], longest: float) -
             hint="use an address instead of a name in [network]",
             reason=NOT_YET,
         )
-    except MessagingError as error:
+    except OstlerError as error:
         return error
     finally:
         pool.close()

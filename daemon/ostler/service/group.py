@@ -85,6 +85,7 @@ class ServiceGroup:
                 )
             service.step = f"waiting for service {needed}"
             if not await asyncio.shield(started):
+                service.excused = self.services[needed].excused
                 raise ServiceError(f"service {service.topic} needs {needed}, which did not start")
 
     async def _start_failed(self, service: Service, error: Exception) -> None:
@@ -95,7 +96,7 @@ class ServiceGroup:
         timeout = service.options.drain_timeout
         await service.drain(timeout, f"it could not be started: {reason}")
         await service.stop(timeout, failed=reason)
-        if service.options.required:
+        if service.options.required and not service.excused:
             raise StartFailed(
                 f"required service {service.topic} could not be started: {reason}",
                 hint=getattr(error, "hint", "") or "mend it, or set `required = false` to run without it",

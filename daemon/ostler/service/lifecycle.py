@@ -34,7 +34,8 @@ class Service:
     """One manager on one topic: builds it, opens its endpoint, runs its hooks, takes it down in the mirrored order.
 
     Whatever has been set up is noted with what undoes it, so that `stop` is right at every point of the start, and
-    before it. All methods are called on the loop.
+    before it. All methods are called on the loop. `excused` says that it did not start for want of its plugin's tables:
+    then the daemon goes on even if it is required, for no restart would help.
 
     Args:
         spec: What the service is made from.
@@ -52,6 +53,7 @@ class Service:
         self.step = "waiting"
         self.hurry = False
         self.registered = False
+        self.excused = False
         self.progressed = around.host.clock.monotonic()
         self._around = around
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
@@ -80,8 +82,9 @@ class Service:
 
         Raises:
             ServiceError: The manager could not be built, or one of its hooks failed.
-            StoreError: The record could not be written.
+            StoreError: The record could not be written, or its plugin's tables could not be brought up to date.
         """
+        self._refuse_without_tables()
         self.states.enter(ServiceState.STARTING, "registering")
         registration = await self._at("registering", self._register())
         manager = await self._at("building its manager", self._build())
@@ -98,6 +101,13 @@ class Service:
         self.step = ""
         self.progressed = self._around.host.clock.monotonic()
         self.states.enter(ServiceState.UP)
+
+    def _refuse_without_tables(self) -> None:
+        """Raise when the tables of its plugin are not as it needs them: its own failure, not that of the daemon."""
+        for namespace in self.spec.namespaces:
+            if error := self._around.host.store.failed_migrations.get(namespace):
+                self.excused = True
+                raise error
 
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
         self.step = step

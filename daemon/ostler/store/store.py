@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ import peewee
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
-from ostler.errors import StoreError
+from ostler.errors import ContractError, StoreError
 from ostler.store import backup, database, identity
 from ostler.store import migrations as core
 from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
-from ostler.store.failures import sqlite_error, translate
+from ostler.store.failures import is_trouble, sqlite_error, translate
 from ostler.store.files import DatabaseFiles
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
@@ -26,6 +27,7 @@ from ostler.store.outage import Outage
 from ostler.store.readers import Readers
 from ostler.store.writer import Working, Writer, nobodys
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 CORE = "ostler"
 """The namespace of the core's own migrations."""
@@ -63,6 +65,7 @@ class Store:
         self._readers = Readers(lambda: self._open(True))
         self._reader_threads = WorkerPool("store-reader", 4)
         self._account = account
+        self.failed_migrations: dict[str, StoreError | ContractError] = {}
         self._files: DatabaseFiles
         self._writer: Writer
 
@@ -95,8 +98,8 @@ class Store:
             StoreUnavailable: It cannot be opened or written now.
             StoreCorrupt: It is damaged.
             SchemaTooNew: It was written by a newer version.
-            StoreError: A migration failed and was taken back.
-            ContractError: Migrations are not as they should be.
+            StoreError: A migration of the core failed and was taken back. What a plugin's did wrong is in
+                `failed_migrations`: it is that plugin's trouble alone.
         """
         clock = clock or SystemClock()
 
@@ -152,7 +155,13 @@ class Store:
         database.inspect(connection, self.path)
         migrator = Migrator(connection, self.path, self._clock, self._backups.make)
         for namespace, package in wanted.items():
-            migrator.migrate(namespace, package)
+            try:
+                migrator.migrate(namespace, package)
+            except (StoreError, ContractError) as error:
+                if namespace == CORE or is_trouble(error):
+                    raise
+                self.failed_migrations[namespace] = error
+                _log.error("the tables of %s are not as its services need them: %s", namespace, error)
 
     def migrate(self, namespace: str, package: ModuleType | str) -> list[str]:
         """Bring a plugin's tables up to date; return the steps that were applied. Blocks; at start.
@@ -277,6 +286,7 @@ class Store:
         """Return what is not as it should be with the database, a line each. Any thread."""
         outage = self.outage
         lines = [f"the database cannot be written: {outage.why}"] if outage.active else []
+        lines += [f"the tables of {name}: {error.message}" for name, error in self.failed_migrations.items()]
         return [*lines, *self._files.growth.problems(), *self.ages.trouble()]
 
     def busy_with(self) -> Working | None:

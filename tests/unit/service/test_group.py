@@ -1,9 +1,10 @@
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
-from ostler.errors import Draining
+from ostler.errors import Draining, SchemaTooNew
 from ostler.service import StartFailed
 
 CHAIN = """
@@ -179,5 +180,21 @@ def test_nothing_that_never_started_is_said_to_drain(bench, virtually) -> None:
         async with bench(CHAIN) as b:
             assert await b.runtime.stop(10) == []
             assert b.changes == ["top stopped", "middle stopped", "bottom stopped"]
+
+    virtually(main)
+
+
+def test_trap_a_required_service_without_its_tables_fails_alone_and_so_do_those_that_need_it(bench, virtually) -> None:
+    config = SIDE_BY_SIDE + '[services.above]\nmanager = "lamp"\ndepends_on = ["right"]\n'
+
+    async def main():
+        async with bench(config) as b:
+            b.store.failed_migrations["lamp"] = SchemaTooNew("the tables of lamp are newer")
+            right = b.service("right")
+            right.spec = msgspec.structs.replace(right.spec, namespaces=["lamp"])
+            await b.runtime.start()
+            assert [b.state(topic) for topic in ("left", "right", "above")] == ["up", "failed", "failed"]
+            assert "the tables of lamp are newer" in b.why("right")
+            assert "needs right" in b.why("above")
 
     virtually(main)
