@@ -15,7 +15,7 @@ from ostler.config.paths import Paths
 from ostler.daemon.addresses import wait_for_addresses
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
-from ostler.daemon.evidence import add_evidence
+from ostler.daemon.evidence import add_evidence, retry_database
 from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
@@ -152,6 +152,7 @@ class Daemon:
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
+        self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
         await wait_for_addresses(options, self.clock, self._wait_for)
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
@@ -185,7 +186,11 @@ class Daemon:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                await runtime.start()
+                more = self.tasks.spawn(self._extend(limit, timeout), name="extend the start while the disk is full")
+                try:
+                    await runtime.start()
+                finally:
+                    more.cancel()
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -193,6 +198,13 @@ class Daemon:
                 f"the services were not up after {timeout:g} s, waiting for {'; '.join(runtime.group.waiting_for())}",
                 hint="raise `start_timeout` in [daemon], or set `required = false` for what may be missing",
             ) from error
+
+    async def _extend(self, limit: asyncio.Timeout, timeout: float) -> None:
+        """Give the services more time for as long as the database cannot be written, which is not their fault."""
+        while True:
+            await asyncio.sleep(_STATUS_EVERY)
+            if self.store is not None and self.store.outage.active:
+                limit.reschedule(asyncio.get_running_loop().time() + timeout)
 
     async def _open_store(self) -> Store:
         options = self.assembly.configuration.store
@@ -207,6 +219,7 @@ class Daemon:
                 backups=options.backups,
                 migrations=migrations,
                 account=current_account,
+                later=True,
             )
 
         pool = WorkerPool("ostler-open", 1)

@@ -10,7 +10,7 @@ from typing import Any
 from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.driver import Drivers
-from ostler.errors import OstlerError, describe
+from ostler.errors import OstlerError, StoreUnavailable, describe
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
@@ -26,6 +26,8 @@ _POLL_MAX = 0.5
 """Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
 _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
+_DATABASE_RETRY = 2.0
+"""Seconds between two tries to register while the database cannot be written."""
 RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -130,7 +132,13 @@ class Service:
             self.registered = True
             return registration
 
-        return await self._around.host.store.awrite(register, label=f"register {self.topic}")
+        while True:
+            try:
+                return await self._around.host.store.awrite(register, label=f"register {self.topic}")
+            except StoreUnavailable as error:
+                self.step = f"registering, waiting for the database: {error.message}"
+                self.states.enter(ServiceState.STARTING, self.step)
+            await asyncio.sleep(_DATABASE_RETRY)
 
     async def _build(self) -> Manager:
         self._backends = Backends(

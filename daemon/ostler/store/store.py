@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ostler.store import backup, database, identity
 from ostler.store import migrations as core
 from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
-from ostler.store.failures import is_trouble, sqlite_error, translate
+from ostler.store.failures import is_trouble, may_pass, sqlite_error, translate
 from ostler.store.files import DatabaseFiles
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
@@ -66,8 +67,18 @@ class Store:
         self._reader_threads = WorkerPool("store-reader", 4)
         self._account = account
         self.failed_migrations: dict[str, StoreError | ContractError] = {}
-        self._files: DatabaseFiles
-        self._writer: Writer
+        self._wanted: Mapping[str, ModuleType | str] = {}
+        self._beginning = threading.Lock()
+        self._files = DatabaseFiles(path, lock, backups, clock)
+        self._files.renew_readers = self._readers.renew
+        self._writer = Writer(
+            lambda: self._open(False),
+            lambda error: translate(error, path),
+            clock,
+            self,
+            account=account,
+            files=self._files,
+        )
 
     @classmethod
     def open(
@@ -80,6 +91,7 @@ class Store:
         backups: int = 5,
         migrations: Mapping[str, ModuleType | str] | None = None,
         account: Callable[[], Hashable] = nobodys,
+        later: bool = False,
     ) -> Store:
         """Lock, open, check and migrate the database; make it if there is none. Blocks; any thread.
 
@@ -92,6 +104,8 @@ class Store:
             backups: How many copies from before migrations are kept.
             migrations: The migrations of plugins: namespace to package; see `migrate`.
             account: Returns whose the work of this thread or task is, None for the daemon's own.
+            later: Whether a disk that cannot be written now (full, read-only, broken) is no reason to raise: all reads
+                and writes raise `StoreUnavailable` until one of them finds that it can be written.
 
         Raises:
             StoreInUse: Another daemon owns this state.
@@ -106,55 +120,63 @@ class Store:
         def connect(read_only: bool) -> Database:
             return database.connect(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only)
 
-        database.make_folder(path.parent)
         lock = database.OwnerLock(path.with_suffix(".lock"))
-        lock.take()
+        store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
+        store._wanted = {CORE: core, **(migrations or {})}
         try:
-            identity.refuse_lost(path)
-            database.create_file(path)
-            backup.clear_parts(path)
-            identity.set_aside_foreign_wal(path)
-            database.check_wal(path)
-            store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
-            store._start({CORE: core, **(migrations or {})})
+            store._start(later=later)
         except BaseException:
             lock.release()
             raise
         return store
 
-    def _start(self, wanted: Mapping[str, ModuleType | str]) -> None:
+    def _start(self, *, later: bool) -> None:
+        connection: Database | None = None
+        try:
+            connection = self._begin()
+            self._writer.start(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if not (later and connection is None and may_pass(error)):
+                raise
+            self._writer.start()
+            self._writer.outage.failed(error)
+
+    def _begin(self) -> Database:
+        """Lock, make if need be, look through and migrate the database; return a connection for writing."""
+        database.make_folder(self.path.parent)
+        if not self._lock.held:
+            self._lock.take()
+        identity.refuse_lost(self.path)
+        database.create_file(self.path)
+        backup.clear_parts(self.path)
+        identity.set_aside_foreign_wal(self.path)
+        database.check_wal(self.path)
         connection = self._connect(False)
         try:
-            self._prepare(connection, wanted)
-            ids = identity.stamp(connection, self.path)
-            self._files = DatabaseFiles(self.path, ids, self._lock, self._backups, self._clock)
-            self._files.renew_readers = self._readers.renew
-            self._writer = self._make_writer(connection)
-            self._writer.start()
+            self._prepare(connection)
+            self._files.open(identity.stamp(connection, self.path))
         except BaseException:
             connection.close()
             raise
-
-    def _make_writer(self, connection: Database) -> Writer:
-        """Return the writer, with a connection from the first moment on: a file that is removed lives on in it."""
-        return Writer(
-            lambda: self._open(False),
-            lambda error: translate(error, self.path),
-            self._clock,
-            self,
-            account=self._account,
-            files=self._files,
-            database=connection,
-        )
+        return connection
 
     def _open(self, read_only: bool) -> Database:
+        """Return a new connection; the first one that can be had prepares the database."""
+        with self._beginning:
+            if not self._files.opened:
+                connection = self._begin()
+                if not read_only:
+                    return connection
+                connection.close()
         self._files.check()
         return self._connect(read_only)
 
-    def _prepare(self, connection: Database, wanted: Mapping[str, ModuleType | str]) -> None:
+    def _prepare(self, connection: Database) -> None:
         database.inspect(connection, self.path)
         migrator = Migrator(connection, self.path, self._clock, self._backups.make)
-        for namespace, package in wanted.items():
+        for namespace, package in self._wanted.items():
             try:
                 migrator.migrate(namespace, package)
             except (StoreError, ContractError) as error:
