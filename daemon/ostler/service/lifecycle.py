@@ -18,6 +18,7 @@ from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
 from ostler.service.spec import ServiceSpec, Surroundings, in_force
 from ostler.service.states import StateKeeper
+from ostler.store import Registration
 from ostler.types import ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
@@ -136,6 +137,9 @@ class Service:
             try:
                 return await self._around.host.store.awrite(register, label=f"register {self.topic}")
             except StoreUnavailable as error:
+                if not self.spec.namespaces:  # the heartbeats insert its row as soon as that is possible
+                    self.registered = True
+                    return Registration(0, added_to_cluster=False)
                 self.step = f"registering, waiting for the database: {error.message}"
                 self.states.enter(ServiceState.STARTING, self.step)
             await asyncio.sleep(_DATABASE_RETRY)

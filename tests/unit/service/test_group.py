@@ -4,7 +4,7 @@ import logging
 import msgspec
 import pytest
 
-from ostler.errors import Draining, SchemaTooNew
+from ostler.errors import Draining, SchemaTooNew, StoreUnavailable
 from ostler.service import StartFailed
 
 CHAIN = """
@@ -196,5 +196,31 @@ def test_trap_a_required_service_without_its_tables_fails_alone_and_so_do_those_
             assert [b.state(topic) for topic in ("left", "right", "above")] == ["up", "failed", "failed"]
             assert "the tables of lamp are newer" in b.why("right")
             assert "needs right" in b.why("above")
+
+    virtually(main)
+
+
+def test_trap_a_service_without_tables_starts_while_the_database_cannot_be_written(
+    bench, virtually, monkeypatch
+) -> None:
+    async def main():
+        async with bench(SIDE_BY_SIDE) as b:
+            right = b.service("right")
+            right.spec = msgspec.structs.replace(right.spec, namespaces=["lamp"])
+            written = b.store.awrite
+            full = StoreUnavailable("no space is left")
+
+            async def refuse(fn, **more):
+                raise full
+
+            monkeypatch.setattr(b.store, "awrite", refuse)
+            start = asyncio.ensure_future(b.runtime.start())
+            async with asyncio.timeout(60):
+                while b.state("left") != "up":
+                    await asyncio.sleep(0.1)
+            assert "waiting for the database" in b.why("right")
+            monkeypatch.setattr(b.store, "awrite", written)
+            await start
+            assert b.state("right") == "up"
 
     virtually(main)
