@@ -107,6 +107,14 @@ class NetworkSection(OptionsModel):
     peers: dict[HostName, PeerOptions] = Field(
         {}, help="Other daemons, by their hosts, to which calls of services here are brought"
     )
+    address_wait: Seconds = Field(
+        120,
+        ge=0,
+        le=3600,
+        help="How long a start waits for an address of `rpc` or `events` that this machine does not have yet, "
+        "or for a name that is not known yet",
+        reload="daemon",
+    )
     heartbeat: Seconds = Field(
         1, ge=0.1, le=60, help="How often each end of a connection between hosts says that it lives", reload="daemon"
     )

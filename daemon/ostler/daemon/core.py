@@ -15,10 +15,11 @@ from ostler.config.changes import running_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
+from ostler.daemon.addresses import wait_for_addresses
 from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
-from ostler.daemon.evidence import add_evidence
+from ostler.daemon.evidence import add_evidence, retry_database
 from ostler.daemon.installed_versions import InstalledVersions
 from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
@@ -109,6 +110,7 @@ class Daemon:
         self._hanging: list[str] = []
         self._end = asyncio.Event()
         self._fatal = ""
+        self._waiting_for = ""
         self._signals = 0
         self._starting: asyncio.Task[None] | None = None
 
@@ -167,6 +169,8 @@ class Daemon:
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
+        self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
+        await wait_for_addresses(options, self.clock, self._wait_for)
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
@@ -185,7 +189,7 @@ class Daemon:
         messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
-        await runtime.start(options.daemon.start_timeout)
+        await self._start_services(runtime, options.daemon.start_timeout)
         self.plugins.notify("ostler_started", host=self.host)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
@@ -206,6 +210,20 @@ class Daemon:
 
         return undo
 
+    async def _start_services(self, runtime: Runtime, timeout: float) -> None:
+        more = self.tasks.spawn(self._extend(runtime, timeout), name="extend the start while the disk is full")
+        try:
+            await runtime.start(timeout)
+        finally:
+            more.cancel()
+
+    async def _extend(self, runtime: Runtime, timeout: float) -> None:
+        """Give the services more time for as long as the database cannot be written, which is not their fault."""
+        while True:
+            await asyncio.sleep(_STATUS_EVERY)
+            if self.store is not None and self.store.outage.active:
+                runtime.group.extend_start(timeout)
+
     async def _open_store(self) -> Store:
         options = self.assembly.configuration.store
         migrations = self.plugins.migrations()
@@ -219,6 +237,7 @@ class Daemon:
                 backups=options.backups,
                 migrations=migrations,
                 account=current_account,
+                later=True,
             )
 
         pool = WorkerPool("ostler-open", 1)
@@ -236,12 +255,15 @@ class Daemon:
                 self._note("store", self._close_store)
         return opening.result()
 
+    def _wait_for(self, what: str) -> None:
+        self._waiting_for = what
+
     def _note(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
-            waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
+            waiting = self.runtime.group.waiting_for() if self.runtime else [self._waiting_for or "the database"]
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
             self.notifier.extend_timeout(_MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
+_RETRY_DELAY = 2.0
 
 
 def add_evidence(watchdog: Watchdog, store: Store, messages: Messages, runtime: Runtime, clock: Clock) -> None:
@@ -33,6 +35,14 @@ async def prove_store(store: Store) -> None:
     except StoreError as error:
         # The writer thread answered: a full disk or a locked file is not cured by a restart.
         _log.debug("the store answered the watchdog with an error: %s", error)
+
+
+async def retry_database(store: Store) -> None:
+    """Try again every few seconds while the database cannot be written, so that the daemon goes on by itself."""
+    while True:
+        await asyncio.sleep(_RETRY_DELAY)
+        if store.outage.active:
+            await prove_store(store)
 
 
 async def prove_service(service: Service, clock: Clock) -> None:

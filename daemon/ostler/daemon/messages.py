@@ -19,8 +19,9 @@ from ostler.daemon.limits import (
     map_large_buffers,
     return_freed_memory,
 )
+from ostler.daemon.sockets import SocketWatch
 from ostler.daemon.watching import make_tracer, policy_of
-from ostler.errors import MessagingError, OstlerError, describe
+from ostler.errors import MessagingError, OstlerError
 from ostler.files import make_directory
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.memory_accounts import MemoryAccounts
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from ostler.config.core import MessagingSection
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
-    from ostler.messaging import AsyncClient
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Messages:
             self.dispatcher, inbox, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
         )
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
-        self._self: AsyncClient | None = None
+        self.sockets = SocketWatch(transport, clock)
         self._keeping: EventKeeping | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
@@ -145,6 +145,7 @@ class Messages:
         )
         self.publisher.start()
         self.server.start()
+        self.sockets.start()
         if self.ports is not None:
             self.ports.start(self._events_link)
 
@@ -220,16 +221,12 @@ class Messages:
         return [self.server, *(self.ports.servers if self.ports is not None else ())]
 
     async def prove(self) -> None:
-        """Call ourselves over the socket: the evidence that it is answered.
+        """Call ourselves over a connection of its own: the evidence that a client can come and is answered.
 
         Raises:
             MessagingError: It was not.
         """
-        if self._self is None:
-            from ostler.messaging import AsyncClient
-
-            self._self = AsyncClient(transport=self.transport, timeout=None)
-        await self._self.call(CONTROL_TOPIC, "echo", text="self")
+        await self.sockets.prove()
 
     @property
     def network(self) -> str:
@@ -237,10 +234,11 @@ class Messages:
         return self.ports.address if self.ports is not None else ""
 
     def trouble(self) -> list[str]:
-        """Return a line for each peer that is away."""
+        """Return a line for sockets that were removed, and for each peer that is away."""
+        lines = self.sockets.problems()
         if self.peers is None:
-            return []
-        return [peer.away().message for peer in self.peers.fleet.peers.values() if not peer.up]
+            return lines
+        return lines + [peer.away().message for peer in self.peers.fleet.peers.values() if not peer.up]
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
@@ -259,11 +257,7 @@ class Messages:
 
     async def close(self) -> None:
         """Stop answering, and remove the sockets."""
-        if self._self is not None:
-            try:
-                await self._self.close()
-            except MessagingError as error:
-                _log.debug("the self-call could not be closed: %s", describe(error))
+        self.sockets.close()
         if self.peers is not None:
             await self.peers.close()
         if self.ports is not None:

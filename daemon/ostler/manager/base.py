@@ -167,7 +167,7 @@ class Manager:
         """Set up this host before RPC is open: read records, reconcile, recover what a crash left.
 
         Args:
-            service_id: Id of this service's row in the services table.
+            service_id: Id of this service's row in the services table; 0 while the database cannot be written.
             added_to_cluster: Whether the row joined its cluster with this start.
         """
 

@@ -270,6 +270,23 @@ class SocketModes(Protocol):
         ...
 
 
+@runtime_checkable
+class SocketFiles(Protocol):
+    """A transport whose addresses are files, which somebody may remove."""
+
+    def restore_sockets(self, *, unreachable: bool = False) -> list[str]:
+        """Bind again what was removed or replaced; return the addresses.
+
+        Args:
+            unreachable: Whether it is known that nobody can connect, whatever the files look like.
+
+        Raises:
+            Conflict: Somebody else listens there now.
+            OstlerError: A socket cannot be bound.
+        """
+        ...
+
+
 class Transport(Protocol):
     """Opens links. Clients' links may be opened on any thread, servers' on the loop's.
 

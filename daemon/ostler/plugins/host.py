@@ -173,6 +173,16 @@ class PluginHost:
         """Return the plugins' database migrations: namespace to package."""
         return self._merged("ostler_migrations")
 
+    def namespaces_of(self, cls: type) -> list[str]:
+        """Return the namespaces of tables that the plugins have in which a class, or a base of it, is defined."""
+        packages = {base.__module__.partition(".")[0] for base in getattr(cls, "__mro__", ())}
+        return [
+            namespace
+            for record in self._records
+            if record.found.module.partition(".")[0] in packages
+            for namespace in record.brings.get("ostler_migrations", {})
+        ]
+
     def owner(self, hook: str, key: Any) -> str:
         """Return the name of the plugin that declared `key` in a hook, empty when nobody did."""
         for record in self._records:

@@ -153,7 +153,13 @@ class _Resolver:
             },
             extensions=self.extensions.get(topic, {}),
             sections=configuration.sections,
+            namespaces=self._namespaces(topic),
         )
+
+    def _namespaces(self, topic: str) -> list[str]:
+        loaded = [self.managers[topic], *self.drivers.get(topic, {}).values()]
+        found = [namespace for each in loaded for namespace in self._plugins.namespaces_of(each.cls)]
+        return list(dict.fromkeys(found))
 
     # ---------------------------------------------------------------- one service
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 from ostler.errors import OstlerError, ServiceError, describe
 from ostler.service.lifecycle import Service
@@ -43,6 +44,7 @@ class ServiceGroup:
         self.order = start_order(self._needs)
         self.services = {topic: Service(by_topic[topic], around, on_change) for topic in self.order}
         self._started: dict[str, asyncio.Future[bool]] = {}
+        self._limits: set[asyncio.Timeout] = set()
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self.services.values())
@@ -75,10 +77,26 @@ class ServiceGroup:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def extend_start(self, seconds: float) -> None:
+        """Give what is still being started so many seconds from now; what it waits for is not its fault."""
+        until = asyncio.get_running_loop().time() + seconds
+        for limit in self._limits:
+            if limit.when() is not None and not limit.expired():
+                limit.reschedule(until)
+
+    @asynccontextmanager
+    async def _limited(self, limit: asyncio.Timeout) -> AsyncIterator[None]:
+        async with limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
     async def _wait_for_required(self, tasks: Sequence[asyncio.Task[None]], timeout: float | None) -> None:
         limit = asyncio.timeout(timeout)
         try:
-            async with limit:
+            async with self._limited(limit):
                 for done in asyncio.as_completed(tasks):
                     await done
         except TimeoutError as error:
@@ -93,7 +111,7 @@ class ServiceGroup:
         topic = service.topic
         limit = asyncio.timeout(timeout)
         try:
-            async with limit:
+            async with self._limited(limit):
                 await self._wait_for_needed(service)
                 await service.start()
         except TimeoutError as error:
@@ -115,6 +133,7 @@ class ServiceGroup:
                 )
             service.step = f"waiting for service {needed}"
             if not await asyncio.shield(started):
+                service.excused = self.services[needed].excused
                 raise ServiceError(f"service {service.topic} needs {needed}, which did not start")
 
     async def _start_failed(self, service: Service, error: Exception) -> None:
@@ -125,7 +144,7 @@ class ServiceGroup:
         timeout = service.options.drain_timeout
         await service.drain(timeout, f"it could not be started: {reason}")
         await service.stop(timeout, failed=reason)
-        if service.options.required:
+        if service.options.required and not service.excused:
             raise StartFailed(
                 f"required service {service.topic} could not be started: {reason}",
                 hint=getattr(error, "hint", "") or "mend it, or set `required = false` to run without it",

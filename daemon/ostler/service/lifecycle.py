@@ -11,7 +11,7 @@ from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import OstlerError, describe
+from ostler.errors import OstlerError, StoreUnavailable, describe
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
@@ -19,6 +19,7 @@ from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
+from ostler.store import Registration
 from ostler.types import ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ _POLL_MAX = 0.5
 """Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
 _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
+_DATABASE_RETRY = 2.0
+"""Seconds between two tries to register while the database cannot be written."""
 RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -35,7 +38,8 @@ class Service:
     """One manager on one topic: builds it, opens its endpoint, runs its hooks, takes it down in the mirrored order.
 
     Whatever has been set up is noted with what undoes it, so that `stop` is right at every point of the start, and
-    before it. All methods are called on the loop.
+    before it. All methods are called on the loop. `excused` says that it did not start for want of its plugin's tables:
+    then the daemon goes on even if it is required, for no restart would help.
 
     Args:
         spec: What the service is made from.
@@ -53,6 +57,7 @@ class Service:
         self.step = "waiting"
         self.hurry = False
         self.registered = False
+        self.excused = False
         self.progressed = around.host.clock.monotonic()
         self._around = around
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
@@ -85,8 +90,9 @@ class Service:
 
         Raises:
             ServiceError: The manager could not be built, or one of its hooks failed.
-            StoreError: The record could not be written.
+            StoreError: The record could not be written, or its plugin's tables could not be brought up to date.
         """
+        self._refuse_without_tables()
         self.states.enter(ServiceState.STARTING, "registering")
         registration = await self._at("registering", self._register())
         manager = await self._at("building its manager", self._build())
@@ -103,6 +109,13 @@ class Service:
         self.step = ""
         self.progressed = self._around.host.clock.monotonic()
         self.states.enter(ServiceState.UP)
+
+    def _refuse_without_tables(self) -> None:
+        """Raise when the tables of its plugin are not as it needs them: its own failure, not that of the daemon."""
+        for namespace in self.spec.namespaces:
+            if error := self._around.host.store.failed_migrations.get(namespace):
+                self.excused = True
+                raise error
 
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
         self.step = step
@@ -125,7 +138,16 @@ class Service:
             self.registered = True
             return registration
 
-        return await self._around.host.store.awrite(register, label=f"register {self.topic}")
+        while True:
+            try:
+                return await self._around.host.store.awrite(register, label=f"register {self.topic}")
+            except StoreUnavailable as error:
+                if not self.spec.namespaces:  # the heartbeats insert its row as soon as that is possible
+                    self.registered = True
+                    return Registration(0, added_to_cluster=False)
+                self.step = f"registering, waiting for the database: {error.message}"
+                self.states.enter(ServiceState.STARTING, self.step)
+            await asyncio.sleep(_DATABASE_RETRY)
 
     async def _build(self) -> Manager:
         self._backends = Backends(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -31,6 +31,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         drivers: Driver name to the driver as loaded and its validated options.
         extensions: Kind to name to class, of the kinds that the manager asks for.
         sections: The plugins' own sections of the configuration.
+        namespaces: The tables without which it does not work: those of the plugins of its manager and drivers.
     """
 
     topic: str
@@ -39,6 +40,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     drivers: Mapping[str, tuple[Loaded, DriverOptions]] = {}
     extensions: Mapping[str, Mapping[str, Any]] = {}
     sections: Mapping[str, Any] = {}
+    namespaces: Sequence[str] = ()
 
 
 class Host(NamedTuple):

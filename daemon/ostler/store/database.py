@@ -75,9 +75,15 @@ class OwnerLock:
                 path=self.path.parent,
                 pid=int(owner) if owner.isdigit() else 0,
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        with suppress(OSError):  # a full disk keeps the number out, and the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         self._descriptor = descriptor
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._descriptor >= 0
 
     def renew(self) -> None:
         """Take the lock of a file that was made anew, if the one that is held was removed.

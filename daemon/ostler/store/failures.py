@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +57,7 @@ def translate(error: BaseException, path: Path) -> BaseException:
     """
     cause = sqlite_error(error)
     code = getattr(cause, "sqlite_errorcode", None)
-    meaning = _MEANINGS.get(code & 0xFF) if code is not None else None
+    meaning = _MEANINGS.get(_plainer(code & 0xFF, path)) if code is not None else None
     if meaning is None:
         return error
     translated = meaning.kind(
@@ -66,6 +68,34 @@ def translate(error: BaseException, path: Path) -> BaseException:
     )
     translated.__cause__ = error
     return translated
+
+
+def _plainer(code: int, path: Path) -> int:
+    """Return what an error of the disk comes from, if the file system says so: SQLite does not for all its files."""
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return code
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return code
+    if found.f_flag & os.ST_RDONLY:
+        return sqlite3.SQLITE_READONLY
+    full = not found.f_bavail or (found.f_files and not found.f_favail)
+    return sqlite3.SQLITE_FULL if full else code
+
+
+_PASSING_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error ends when there is room on the disk, or it can be written again."""
+    if not isinstance(error, StoreUnavailable):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in _PASSING_ERRNO
+    return str(error.facts.get("reason", "")).startswith(_PASSING)
 
 
 def is_trouble(error: BaseException) -> bool:

@@ -26,21 +26,34 @@ class DatabaseFiles:
 
     Args:
         path: The database file.
-        ids: The ids that its header may have.
         lock: Makes this process its owner.
         backups: Where what was written is saved.
         clock: The source of time.
     """
 
-    def __init__(self, path: Path, ids: frozenset[int], lock: OwnerLock, backups: backup.Backups, clock: Clock) -> None:
+    def __init__(self, path: Path, lock: OwnerLock, backups: backup.Backups, clock: Clock) -> None:
         self._path = path
         self._lock = lock
         self._backups = backups
-        self._watch = FileWatch(path, ids)
+        self._opened: FileWatch | None = None
         self._identity = Identity(path)
         self._saved = False
         self.growth = WalGrowth(path, clock)
         self.renew_readers: Callable[[], None] = lambda: None
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is a database that was prepared."""
+        return self._opened is not None
+
+    def open(self, ids: frozenset[int]) -> None:
+        """Watch from now on; the header of the database has one of these ids."""
+        self._opened = FileWatch(self._path, ids)
+
+    @property
+    def _watch(self) -> FileWatch:
+        assert self._opened is not None  # noqa: S101 - nothing is connected before
+        return self._opened
 
     def check(self) -> None:
         """Raise when a new connection would open another file. Any thread.
@@ -74,11 +87,13 @@ class DatabaseFiles:
 
     def disconnected(self) -> None:
         """Take note that the writer has closed its connection."""
-        self._watch.disconnected()
+        if self._opened is not None:
+            self._opened.disconnected()
 
     def close(self) -> None:
         """Close what is held open; after all connections."""
-        self._watch.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def _changed(self, database: Database, state: FileState) -> bool:
         if state is FileState.WAL_REMOVED:
@@ -109,7 +124,7 @@ class DatabaseFiles:
                 self._path.with_name(self._path.name + beside).unlink(missing_ok=True)
             fresh = backup.copy(database, self._path)
             self._identity.write(fresh)
-            before, self._watch = self._watch, FileWatch(self._path, frozenset((fresh,)))
+            before, self._opened = self._watch, FileWatch(self._path, frozenset((fresh,)))
         except (OSError, OstlerError) as error:
             raise StoreUnavailable(
                 f"the database {self._path} was removed while the daemon runs, "

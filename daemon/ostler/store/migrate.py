@@ -132,7 +132,7 @@ class Migrator:
         """Import the step before anything is changed, so that a broken module changes nothing."""
         try:
             forward = import_module(step.module).forward
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ContractError(
                 f"migration {step.module} of {namespace} cannot be loaded: {describe(error)}",
                 hint="each migration is a module with a function `forward(database)`",
@@ -161,7 +161,7 @@ class Migrator:
                 database.execute_sql("INSERT INTO ostler_migrations VALUES (?, ?, ?, ?)", row)
         except StoreError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StoreError(
                 f"migration {step.number:04d} {step.name} of {namespace} failed: {describe(error)}",
                 hint=kept or "nothing of it was applied",

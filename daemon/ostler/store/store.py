@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +15,12 @@ import peewee
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
-from ostler.errors import StoreError
+from ostler.errors import ContractError, StoreError
 from ostler.store import backup, database, identity
 from ostler.store import migrations as core
 from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
-from ostler.store.failures import sqlite_error, translate
+from ostler.store.failures import is_trouble, may_pass, sqlite_error, translate
 from ostler.store.files import DatabaseFiles
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
@@ -26,6 +28,7 @@ from ostler.store.outage import Outage
 from ostler.store.readers import Readers
 from ostler.store.writer import Working, Writer, nobodys
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 CORE = "ostler"
 """The namespace of the core's own migrations."""
@@ -63,8 +66,19 @@ class Store:
         self._readers = Readers(lambda: self._open(True))
         self._reader_threads = WorkerPool("store-reader", 4)
         self._account = account
-        self._files: DatabaseFiles
-        self._writer: Writer
+        self.failed_migrations: dict[str, StoreError | ContractError] = {}
+        self._wanted: Mapping[str, ModuleType | str] = {}
+        self._beginning = threading.Lock()
+        self._files = DatabaseFiles(path, lock, backups, clock)
+        self._files.renew_readers = self._readers.renew
+        self._writer = Writer(
+            lambda: self._open(False),
+            lambda error: translate(error, path),
+            clock,
+            self,
+            account=account,
+            files=self._files,
+        )
 
     @classmethod
     def open(
@@ -77,6 +91,7 @@ class Store:
         backups: int = 5,
         migrations: Mapping[str, ModuleType | str] | None = None,
         account: Callable[[], Hashable] = nobodys,
+        later: bool = False,
     ) -> Store:
         """Lock, open, check and migrate the database; make it if there is none. Blocks; any thread.
 
@@ -89,70 +104,86 @@ class Store:
             backups: How many copies from before migrations are kept.
             migrations: The migrations of plugins: namespace to package; see `migrate`.
             account: Returns whose the work of this thread or task is, None for the daemon's own.
+            later: Whether a disk that cannot be written now (full, read-only, broken) is no reason to raise: all reads
+                and writes raise `StoreUnavailable` until one of them finds that it can be written.
 
         Raises:
             StoreInUse: Another daemon owns this state.
             StoreUnavailable: It cannot be opened or written now.
             StoreCorrupt: It is damaged.
             SchemaTooNew: It was written by a newer version.
-            StoreError: A migration failed and was taken back.
-            ContractError: Migrations are not as they should be.
+            StoreError: A migration of the core failed and was taken back. What a plugin's did wrong is in
+                `failed_migrations`: it is that plugin's trouble alone.
         """
         clock = clock or SystemClock()
 
         def connect(read_only: bool) -> Database:
             return database.connect(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only)
 
-        database.make_folder(path.parent)
         lock = database.OwnerLock(path.with_suffix(".lock"))
-        lock.take()
+        store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
+        store._wanted = {CORE: core, **(migrations or {})}
         try:
-            identity.refuse_lost(path)
-            database.create_file(path)
-            backup.clear_parts(path)
-            identity.set_aside_foreign_wal(path)
-            database.check_wal(path)
-            store = cls(path, clock, lock, connect, backup.Backups(path, backups, clock), account)
-            store._start({CORE: core, **(migrations or {})})
+            store._start(later=later)
         except BaseException:
             lock.release()
             raise
         return store
 
-    def _start(self, wanted: Mapping[str, ModuleType | str]) -> None:
+    def _start(self, *, later: bool) -> None:
+        connection: Database | None = None
+        try:
+            connection = self._begin()
+            self._writer.start(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if not (later and connection is None and may_pass(error)):
+                raise
+            self._writer.start()
+            self._writer.outage.failed(error)
+
+    def _begin(self) -> Database:
+        """Lock, make if need be, look through and migrate the database; return a connection for writing."""
+        database.make_folder(self.path.parent)
+        if not self._lock.held:
+            self._lock.take()
+        identity.refuse_lost(self.path)
+        database.create_file(self.path)
+        backup.clear_parts(self.path)
+        identity.set_aside_foreign_wal(self.path)
+        database.check_wal(self.path)
         connection = self._connect(False)
         try:
-            self._prepare(connection, wanted)
-            ids = identity.stamp(connection, self.path)
-            self._files = DatabaseFiles(self.path, ids, self._lock, self._backups, self._clock)
-            self._files.renew_readers = self._readers.renew
-            self._writer = self._make_writer(connection)
-            self._writer.start()
+            self._prepare(connection)
+            self._files.open(identity.stamp(connection, self.path))
         except BaseException:
             connection.close()
             raise
-
-    def _make_writer(self, connection: Database) -> Writer:
-        """Return the writer, with a connection from the first moment on: a file that is removed lives on in it."""
-        return Writer(
-            lambda: self._open(False),
-            lambda error: translate(error, self.path),
-            self._clock,
-            self,
-            account=self._account,
-            files=self._files,
-            database=connection,
-        )
+        return connection
 
     def _open(self, read_only: bool) -> Database:
+        """Return a new connection; the first one that can be had prepares the database."""
+        with self._beginning:
+            if not self._files.opened:
+                connection = self._begin()
+                if not read_only:
+                    return connection
+                connection.close()
         self._files.check()
         return self._connect(read_only)
 
-    def _prepare(self, connection: Database, wanted: Mapping[str, ModuleType | str]) -> None:
+    def _prepare(self, connection: Database) -> None:
         database.inspect(connection, self.path)
         migrator = Migrator(connection, self.path, self._clock, self._backups.make)
-        for namespace, package in wanted.items():
-            migrator.migrate(namespace, package)
+        for namespace, package in self._wanted.items():
+            try:
+                migrator.migrate(namespace, package)
+            except (StoreError, ContractError) as error:
+                if namespace == CORE or is_trouble(error):
+                    raise
+                self.failed_migrations[namespace] = error
+                _log.error("the tables of %s are not as its services need them: %s", namespace, error)
 
     def migrate(self, namespace: str, package: ModuleType | str) -> list[str]:
         """Bring a plugin's tables up to date; return the steps that were applied. Blocks; at start.
@@ -277,6 +308,7 @@ class Store:
         """Return what is not as it should be with the database, a line each. Any thread."""
         outage = self.outage
         lines = [f"the database cannot be written: {outage.why}"] if outage.active else []
+        lines += [f"the tables of {name}: {error.message}" for name, error in self.failed_migrations.items()]
         return [*lines, *self._files.growth.problems(), *self.ages.trouble()]
 
     def busy_with(self) -> Working | None:

@@ -100,7 +100,6 @@ class Writer:
         queue_limit: The most jobs that wait, urgent ones aside; one more is refused.
         account: Returns whose the work of this thread or task is, None for the daemon's own: jobs are taken by turns.
         files: Watches the files, before a group and before it is acknowledged.
-        database: A connection to begin with; closed by the writer.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Writer:
         queue_limit: int = 20_000,
         account: Callable[[], Hashable] = nobodys,
         files: DatabaseFiles | NoFiles | None = None,
-        database: Database | None = None,
     ) -> None:
         self._connect = connect
         self._files = files or NoFiles()
@@ -126,7 +124,7 @@ class Writer:
         self._changed = threading.Condition()
         self._closed = False
         self._waiting = False
-        self._database = database
+        self._database: Database | None = None
         self._working: tuple[Job | str, float] | None = None
         self._last_commit = clock.monotonic()
         self._commits = 0
@@ -134,12 +132,16 @@ class Writer:
         self._outage = Outage(_log, "writing to the database", clock)
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
-    def start(self) -> None:
+    def start(self, database: Database | None = None) -> None:
         """Start the thread.
+
+        Args:
+            database: A connection to begin with, so that a file that is removed lives on in it; closed by the writer.
 
         Raises:
             StoreUnavailable: There is no memory for a thread, or the limit of tasks is reached.
         """
+        self._database = database
         try:
             self._thread.start()
         except RuntimeError as error:

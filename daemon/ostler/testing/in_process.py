@@ -234,6 +234,8 @@ class Host:
         self._store = Store.open(
             self._database, clock=self._clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
         )
+        for error in self._store.failed_migrations.values():
+            raise error  # in a daemon it is the trouble of that plugin's services; here it is what is tested
         dispatcher = Dispatcher(access, self._clock, inbox, host=self._name)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self._clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)

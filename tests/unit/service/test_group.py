@@ -1,9 +1,10 @@
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
-from ostler.errors import Draining
+from ostler.errors import Draining, SchemaTooNew, StoreUnavailable
 from ostler.service import StartFailed
 
 CHAIN = """
@@ -180,5 +181,47 @@ def test_nothing_that_never_started_is_said_to_drain(bench, virtually) -> None:
         async with bench(CHAIN) as b:
             assert await b.runtime.stop(10) == []
             assert b.changes == ["top stopped", "middle stopped", "bottom stopped"]
+
+    virtually(main)
+
+
+def test_trap_a_required_service_without_its_tables_fails_alone_and_so_do_those_that_need_it(bench, virtually) -> None:
+    config = SIDE_BY_SIDE + '[services.above]\nmanager = "lamp"\ndepends_on = ["right"]\n'
+
+    async def main():
+        async with bench(config) as b:
+            b.store.failed_migrations["lamp"] = SchemaTooNew("the tables of lamp are newer")
+            right = b.service("right")
+            right.spec = msgspec.structs.replace(right.spec, namespaces=["lamp"])
+            await b.runtime.start()
+            assert [b.state(topic) for topic in ("left", "right", "above")] == ["up", "failed", "failed"]
+            assert "the tables of lamp are newer" in b.why("right")
+            assert "needs right" in b.why("above")
+
+    virtually(main)
+
+
+def test_trap_a_service_without_tables_starts_while_the_database_cannot_be_written(
+    bench, virtually, monkeypatch
+) -> None:
+    async def main():
+        async with bench(SIDE_BY_SIDE) as b:
+            right = b.service("right")
+            right.spec = msgspec.structs.replace(right.spec, namespaces=["lamp"])
+            written = b.store.awrite
+            full = StoreUnavailable("no space is left")
+
+            async def refuse(fn, **more):
+                raise full
+
+            monkeypatch.setattr(b.store, "awrite", refuse)
+            start = asyncio.ensure_future(b.runtime.start())
+            async with asyncio.timeout(60):
+                while b.state("left") != "up":
+                    await asyncio.sleep(0.1)
+            assert "waiting for the database" in b.why("right")
+            monkeypatch.setattr(b.store, "awrite", written)
+            await start
+            assert b.state("right") == "up"
 
     virtually(main)

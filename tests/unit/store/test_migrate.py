@@ -77,8 +77,22 @@ def test_migrations_of_plugins_can_be_given_to_open(path, clock, package):
     assert columns(store) == ["id", "name"]
     store.close()
     package.write("m0002_broken", "x")
-    with pytest.raises(ContractError, match="m0002_broken"):
-        Store.open(path, clock=clock, migrations={"lamp": package.name})
+    store = Store.open(path, clock=clock, migrations={"lamp": package.name})
+    assert "m0002_broken" in str(store.failed_migrations["lamp"])
+    store.close()
+
+
+def test_trap_a_plugin_whose_tables_are_newer_or_whose_migration_fails_does_not_close_the_store(path, clock, package):
+    package.write("m0001_lamps", ONE)
+    package.write("m0002_more", "def forward(database): pass")
+    Store.open(path, clock=clock, migrations={"lamp": package.name}).close()
+    (package.folder / "m0002_more.py").unlink()
+    package.forget()
+    store = Store.open(path, clock=clock, migrations={"lamp": package.name})
+    assert isinstance(store.failed_migrations["lamp"], SchemaTooNew)
+    assert "the tables of lamp" in store.problems()[0]
+    store.kv("x").set("key", 1)
+    store.close()
     # A start that failed has given the lock back.
     Store.open(path, clock=clock).close()
 

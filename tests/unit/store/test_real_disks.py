@@ -44,6 +44,57 @@ print("checked", store.check())
 store.close()
 """
 
+FULL_AT_START = """
+import os, sys
+from pathlib import Path
+from ostler.errors import StoreUnavailable
+from ostler.store import Store
+root = Path(sys.argv[1])
+path = root / "state" / "ostler.db"
+if sys.argv[2:] == ["used"]:
+    Store.open(path).close()
+ballast = root / "ballast"
+with ballast.open("wb") as file:
+    try:
+        while True:
+            os.write(file.fileno(), b"x" * 4096)
+    except OSError:
+        pass
+try:
+    Store.open(path)
+except StoreUnavailable as error:
+    print("refused:", error)
+store = Store.open(path, later=True)
+print("problems:", store.problems())
+try:
+    store.kv("x").set("key", 1)
+except StoreUnavailable as error:
+    print("write refused:", error)
+ballast.unlink()
+store.kv("x").set("key", 2)
+assert store.kv("x").get("key") == 2
+assert store.problems() == []
+store.close()
+print("back")
+"""
+
+READ_ONLY_AT_START = """
+import subprocess, sys
+from pathlib import Path
+from ostler.store import Store
+root = Path(sys.argv[1])
+path = root / "state" / "ostler.db"
+Store.open(path).close()
+subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+store = Store.open(path, later=True)
+print("problems:", store.problems())
+subprocess.run(["mount", "-o", "remount,rw", str(root)], check=True)
+store.kv("x").set("key", 2)
+assert store.problems() == []
+store.close()
+print("back")
+"""
+
 READ_ONLY = """
 import subprocess, sys
 from pathlib import Path
@@ -62,9 +113,9 @@ print("back")
 """
 
 
-def on_a_tmpfs(folder, script):
+def on_a_tmpfs(folder, script, more=""):
     """Run a script in a mount namespace of its own, with a file system of 2 MiB at `folder`."""
-    mount = f'mount -t tmpfs -o size=2m none {folder} && exec {sys.executable} -c "$0" {folder}'
+    mount = f'mount -t tmpfs -o size=2m none {folder} && exec {sys.executable} -c "$0" {folder} {more}'
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     if done.stderr.startswith("unshare:") or "permission denied" in done.stderr.lower():
@@ -84,4 +135,18 @@ def test_trap_read_only_file_system_and_then_not(tmp_path):
     told = on_a_tmpfs(tmp_path, READ_ONLY)
     assert "refused:" in told
     assert "read-only" in told
+    assert "back" in told
+
+
+@pytest.mark.parametrize("before", ["used", ""])
+def test_trap_a_start_on_a_full_disk_goes_on_by_itself_when_there_is_room(tmp_path, before):
+    told = on_a_tmpfs(tmp_path, FULL_AT_START, before)
+    assert "refused: the database" in told or "refused: /" in told
+    assert "no space is left" in told.lower()
+    assert "back" in told
+
+
+def test_trap_a_start_on_a_read_only_file_system_goes_on_when_it_can_be_written(tmp_path):
+    told = on_a_tmpfs(tmp_path, READ_ONLY_AT_START)
+    assert "read-only" in told.lower()
     assert "back" in told

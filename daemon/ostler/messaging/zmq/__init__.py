@@ -125,6 +125,10 @@ class ZmqTransport:
         for listener in self._listeners:
             listener.set_mode(mode)
 
+    def restore_sockets(self, *, unreachable: bool = False) -> list[str]:
+        """See `SocketFiles.restore_sockets`."""
+        return [each.address for each in self._listeners if each.restore(unreachable=unreachable)]
+
     def _refused(self, peer: Peer, error: OstlerError) -> None:
         self.on_refused(peer, error)
 

@@ -13,6 +13,9 @@ from ostler.messaging.zmtp.unix import BACKLOG
 SCHEME = "tcp://"
 _ATTACH_REUSEPORT_CBPF = 51
 """`SO_ATTACH_REUSEPORT_CBPF`, which the module `socket` does not name."""
+NOT_YET = "not yet"
+"""The reason of an error that ends by itself when the network comes up."""
+_COMES_LATER = {errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV, errno.ENXIO, errno.EAFNOSUPPORT}
 _RETURN = 0x06
 """The only instruction of the filter: return a number, that of the socket which gets the connection."""
 
@@ -64,14 +67,7 @@ class BoundPort:
 
     def __init__(self, address: str, before: BoundPort | None = None) -> None:
         self.address: str
-        wanted = parse(before.address if before is not None else address)
-        try:
-            family, kind, protocol, _, where = socket.getaddrinfo(
-                wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self._socket = socket.socket(family, kind, protocol)
-        except OSError as error:
-            raise _bind_error(address, error) from error
+        self._socket, where = _made(address, before.address if before is not None else address)
         try:
             self._bind(where, before)
         except OSError as error:
@@ -111,6 +107,33 @@ class BoundPort:
         self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, program)
 
 
+def _made(address: str, where: str) -> tuple[socket.socket, Any]:
+    wanted = parse(where)
+    try:
+        family, kind, protocol, _, found = socket.getaddrinfo(
+            wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.socket(family, kind, protocol), found
+    except OSError as error:
+        raise _bind_error(address, error) from error
+
+
+def check_address(address: str) -> None:
+    """Find out whether this machine has an address; nobody can connect meanwhile. May wait for a name server.
+
+    Raises:
+        InvalidInput: It is no address on a network.
+        MessagingError: It cannot be used; `reason` is `NOT_YET` when that may change by itself.
+    """
+    trying, where = _made(address, address)
+    with trying:
+        try:
+            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trying.bind(where)
+        except OSError as error:
+            raise _bind_error(address, error) from error
+
+
 def _bind_error(address: str, error: OSError) -> MessagingError | Conflict | NotPermitted:
     if error.errno == errno.EADDRINUSE:
         return Conflict(f"somebody else listens on {address}", hint="stop it, or choose another port in [network]")
@@ -120,6 +143,7 @@ def _bind_error(address: str, error: OSError) -> MessagingError | Conflict | Not
         f"{address} cannot be listened on: {error.strerror or error}",
         hint="it has to be an address of this machine; tcp://0.0.0.0:PORT is all of them",
         address=address,
+        reason=NOT_YET if isinstance(error, socket.gaierror) or error.errno in _COMES_LATER else "",
     )
 
 

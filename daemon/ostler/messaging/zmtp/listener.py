@@ -11,12 +11,14 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from time import monotonic
 from typing import Generic, TypeVar
 
 from ostler.aio.round_robin import FIRST, NORMAL
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Busy, NotPermitted
+from ostler.files import make_directory
 from ostler.messaging.quiet import QuietLog
 from ostler.messaging.shares import PeerShares, RateLimits, make_shares
 from ostler.messaging.transport import (
@@ -30,7 +32,7 @@ from ostler.messaging.transport import (
 from ostler.messaging.zmtp.arrivals import Arrivals
 from ostler.messaging.zmtp.channel import CHUNK, CONGESTED, Channel, Shared
 from ostler.messaging.zmtp.talk import BUSY, NOT_PERMITTED, Part, Talk, TalkError, refusal
-from ostler.messaging.zmtp.unix import BoundSocket, path_of
+from ostler.messaging.zmtp.unix import BoundSocket, HandedOver, path_of
 from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
@@ -285,9 +287,14 @@ class Listener(Generic[ClientT]):
         self.closed = False
         self._kind = kind
         self._bound: BoundSocket | None = None
+        self._handed_over: HandedOver | None = None
+        self._mode = limits.socket_mode
+        self._started = False
         if fd is None:
             self._bound = BoundSocket(path_of(address), limits.socket_mode)
             fd = self._bound.detach()
+        else:
+            self._handed_over = HandedOver(fd)
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -303,6 +310,7 @@ class Listener(Generic[ClientT]):
 
     def start(self) -> None:
         """Begin to take clients in."""
+        self._started = True
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
@@ -321,8 +329,42 @@ class Listener(Generic[ClientT]):
 
     def set_mode(self, mode: int) -> None:
         """Give the file of a socket that we made another mode."""
+        self._mode = mode
         if self._bound is not None and not self.closed:
             self._bound.set_mode(mode)
+
+    def restore(self, *, unreachable: bool = False) -> bool:
+        """Bind the socket again if its file was removed or replaced; connections are not touched.
+
+        Args:
+            unreachable: Whether it is known that nobody can connect, whatever the file looks like.
+
+        Returns:
+            Whether it was bound again.
+
+        Raises:
+            Conflict: Somebody else listens there now.
+            OstlerError: It cannot be bound; see `BoundSocket`.
+        """
+        place = self._bound or self._handed_over
+        assert place is not None  # noqa: S101 - one of the two
+        if self.closed or (place.is_in_place() and not unreachable):
+            return False
+        path = place.path
+        if path is None:
+            return False
+        with suppress(OSError):  # what binds it says more
+            make_directory(path.parent, 0o755)
+        first = self._handed_over
+        bound = first.bind_again(self._mode) if first is not None else BoundSocket(path, self._mode)
+        before, self._socket = self._socket, socket.socket(fileno=bound.detach())
+        self._socket.setblocking(False)
+        self._bound = bound
+        self._loop.remove_reader(before.fileno())
+        before.close()
+        if self._started:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+        return True
 
     def gone(self, client: ClientT) -> None:
         """Forget a client that has gone."""

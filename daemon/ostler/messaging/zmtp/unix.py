@@ -74,6 +74,13 @@ class BoundSocket:
             if self._is_ours():
                 self.path.chmod(mode)
 
+    def is_in_place(self) -> bool:
+        """Return whether the path still leads to this socket."""
+        try:
+            return self._is_ours()
+        except OSError:
+            return False
+
     def unlink(self) -> None:
         """Remove the file, unless it is another's by now."""
         with suppress(OSError):
@@ -98,6 +105,44 @@ class BoundSocket:
             self._socket.listen(BACKLOG)
         finally:
             os.close(folder)
+
+
+class HandedOver:
+    """The file of a listening socket that was handed over: who made it owns it, and does not see when it is removed.
+
+    Args:
+        fd: The socket.
+    """
+
+    def __init__(self, fd: int) -> None:
+        with socket.socket(fileno=os.dup(fd)) as listening:
+            name = listening.getsockname()
+        self.path = Path(name) if isinstance(name, str) and name else None
+        self._made: os.stat_result | None = None
+        with suppress(OSError):
+            self._made = self.path.lstat() if self.path is not None else None
+
+    def is_in_place(self) -> bool:
+        """Return whether the path still leads to the file that was there at first; also if there is no path."""
+        if self.path is None:
+            return True
+        with suppress(OSError):
+            return self._made is not None and os.path.samestat(self.path.lstat(), self._made)
+        return False
+
+    def bind_again(self, mode: int) -> BoundSocket:
+        """Return a socket of our own at the path, with the mode and, where that is allowed, the owner of the first.
+
+        Raises:
+            OstlerError: See `BoundSocket`.
+        """
+        assert self.path is not None  # noqa: S101 - one without a path is always in place
+        made = self._made
+        bound = BoundSocket(self.path, stat.S_IMODE(made.st_mode) if made is not None else mode)
+        if made is not None:
+            with suppress(OSError):
+                os.chown(self.path, made.st_uid, made.st_gid, follow_symlinks=False)
+        return bound
 
 
 def _set_mode(folder: int, path: Path, mode: int) -> tuple[int, int]:
