@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostler.clock import Clock
     from ostler.config import (
         Field,
         OptionsModel,
@@ -24,26 +25,44 @@ if TYPE_CHECKING:
     )
     from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, feature, time_budget
     from ostler.errors import (
+        AlreadyDone,
+        BadEnvelope,
         Busy,
         CallCancelled,
         ConfigurationError,
         Conflict,
         ConnectionLost,
+        ContractError,
         DeadlineExceeded,
         Draining,
         DriverError,
         DriverNotReady,
         DriverStuck,
+        EncodeFailed,
+        InternalError,
+        InvalidArguments,
         InvalidInput,
+        MessageTooLarge,
         MessagingError,
         NoCapacity,
+        NotExposed,
         NotFound,
         NotPermitted,
         NotRunning,
         OstlerError,
+        PluginError,
+        RemoteError,
         RequestError,
+        SchemaTooNew,
+        ServiceError,
+        StoreCorrupt,
+        StoreError,
+        StoreInUse,
+        StoreUnavailable,
         TargetNotFound,
         UnsupportedVersion,
+        UntrustedOwner,
+        WrongPattern,
         check_length,
     )
     from ostler.files import open_beneath
@@ -60,55 +79,60 @@ if TYPE_CHECKING:
         Notifier,
         Retry,
         RpcApi,
+        ServiceClient,
         exposed,
         remote,
     )
     from ostler.messaging.secret import SecretText
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
-    from ostler.store import Database, Record, Store
-    from ostler.types import CapabilityReport, DriverState, Json, Role, ServiceState, Upgrade
+    from ostler.store import Database, KeyValue, Record, Store
+    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, Upgrade
 
 _HOMES = {
+    "clock": ["Clock"],
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
         "ValidationContext",
     ],
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
-        "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost", "DeadlineExceeded", "Draining",
-        "DriverError", "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound",
-        "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
-        "check_length",
+        "AlreadyDone", "BadEnvelope", "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost",
+        "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotReady", "DriverStuck", "EncodeFailed",
+        "InternalError", "InvalidArguments", "InvalidInput", "MessageTooLarge", "MessagingError", "NoCapacity",
+        "NotExposed", "NotFound", "NotPermitted", "NotRunning", "OstlerError", "PluginError", "RemoteError",
+        "RequestError", "SchemaTooNew", "ServiceError", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
+        "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongPattern", "check_length",
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": [
         "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
-        "RpcApi", "exposed", "remote",
+        "RpcApi", "ServiceClient", "exposed", "remote",
     ],
     "messaging.secret": ["SecretText"],
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
-    "store": ["Database", "Record", "Store"],
-    "types": ["CapabilityReport", "DriverState", "Json", "Role", "ServiceState", "Upgrade"],
+    "store": ["Database", "KeyValue", "Record", "Store"],
+    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "Upgrade"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncClient", "Busy", "CallCancelled", "CapabilityReport", "Client", "ConfigurationError", "Conflict",
-    "ConnectionLost", "Context", "Database", "DeadlineExceeded", "Draining", "Driver", "DriverEnvironment",
-    "DriverError", "DriverNotReady", "DriverOptions", "DriverState", "DriverStuck", "Drivers", "Event", "Field", "Gap",
-    "InvalidInput", "Json", "Manager", "ManagerEnvironment", "ManagerOptions", "MessagingError", "NoCapacity",
-    "NotFound", "NotPermitted", "NotRunning", "Notification",
-    "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
-    "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
-    "UnsupportedVersion", "Upgrade", "ValidationContext", "check_length", "current_trace", "exposed", "feature",
-    "format_seconds",
-    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
-    "trace_context",
+    "AlreadyDone", "AsyncClient", "BadEnvelope", "Busy", "CallCancelled", "CapabilityReport", "Client", "Clock",
+    "ConfigurationError", "Conflict", "ConnectionLost", "Context", "ContractError", "Database", "DeadlineExceeded",
+    "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
+    "DriverStuck", "Drivers", "EncodeFailed", "Event", "Field", "Gap", "InternalError", "InvalidArguments",
+    "InvalidInput", "Json", "KeyValue", "Manager", "ManagerEnvironment", "ManagerOptions", "MessageTooLarge",
+    "MessagingError", "NoCapacity", "NotExposed", "NotFound", "NotPermitted", "NotRunning", "Notification",
+    "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Peer", "PluginError", "Record", "RemoteError",
+    "RequestError", "Retry", "Role", "RpcApi", "SchemaTooNew", "Seconds", "Secret", "SecretText", "ServiceClient",
+    "ServiceError", "ServiceState", "Size", "Store", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
+    "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext", "WrongPattern",
+    "check_length", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath",
+    "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 
@@ -117,3 +141,7 @@ def __getattr__(name: str) -> Any:
     if room is None:
         raise AttributeError(f"module 'ostler' has no attribute {name!r}")
     return getattr(import_module(f"ostler.{room}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

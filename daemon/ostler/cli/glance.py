@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ostler.cli import kit
 from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL
-from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, ServiceStatus
+from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceStatus
 
 _SHOWN_SHARE = 16
 """What callers hold is shown when it is more than this part of what they may."""
@@ -62,8 +62,24 @@ def show(found: DaemonStatus) -> None:
         kit.heading("Not well")
         for line in found.not_well:
             kit.say(f"  {kit.printable(line)}")
-    else:
+    elif found.services:
         kit.say("All is well.")
+    else:
+        kit.say(nothing_to_do(found))
+
+
+def nothing_to_do(found: DaemonStatus) -> str:
+    """Return what a daemon without a service needs."""
+    loaded = [plugin.name for plugin in found.plugins if plugin.state is PluginState.LOADED]
+    if not loaded:
+        return (
+            "Nothing runs here: no plugin is installed. Install one into the environment of the daemon (those that\n"
+            "come with Ostler are in `plugins` of its source), restart the daemon, and configure a service."
+        )
+    return kit.printable(
+        f"Nothing runs here: no service is configured. Loaded plugins: {', '.join(loaded)}. "
+        "Add a table [services.NAME] with its `manager`, and restart the daemon."
+    )
 
 
 def headline(found: DaemonStatus) -> str:

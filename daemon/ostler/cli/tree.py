@@ -28,7 +28,7 @@ VERBS: dict[str, Verb] = {
     "check": Verb("check", "Check the configuration without a daemon"),
     "reload": Verb("reload", "Have the daemon read its configuration again"),
     "config": Verb("config", "Show the configuration with the origin of each value"),
-    "service": Verb("service", "List, show, enable, disable and drain services"),
+    "service": Verb("service", "List, show, enable, disable, drain and forget services"),
     "plugin": Verb("plugin", "List and check plugins, or begin a new one"),
     "call": Verb("call", "Call a method of a service and show its result"),
     "cast": Verb("cast", "Hand a request to a service, wait for no result"),

@@ -123,6 +123,23 @@ class Control:
         self._runtime().capability_reporter.poke(topic)
         return await self.service_show(ctx, topic, on_host)
 
+    @exposed(role="operator")
+    async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
+        """Remove the record of a service that is gone for good: of a host that is no more, or out of the configuration.
+
+        Raises:
+            NotFound: There is no such record.
+            Conflict: The service runs here; it would be back with its next report, and enabled.
+        """
+        found = await self.service_show(ctx, topic, on_host)
+        if found.here and topic in {service.topic for service in self._daemon.services}:
+            raise Conflict(
+                f"service {topic} is one of this daemon's", hint="take it out of the configuration first", topic=topic
+            )
+        records = self._runtime().records
+        await self._store().awrite(lambda: records.delete(topic, found.host), label="service forget")
+        self._runtime().upgrades.forget()
+
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
         """Return which version of each topic's calls may be used now, and who holds it back.

@@ -16,7 +16,6 @@ from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
 from ostler.daemon.addresses import wait_for_addresses
-from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -34,6 +33,7 @@ from ostler.service import Host, Runtime, Service
 from ostler.service.assembly import Assembly
 from ostler.service.states import StateKeeper
 from ostler.store import Store
+from ostler.store.host_identity import settle_identity
 from ostler.systemd import Notifier
 from ostler.types import DaemonStatus, OptionValue, ServiceState
 
@@ -202,6 +202,8 @@ class Daemon:
 
     def _keep_code(self) -> Callable[[], Awaitable[None]]:
         """Keep the code that may still be imported; return what ends that."""
+        from ostler.daemon.code_snapshot import take_in_background  # not needed to become ready
+
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
         remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
 
@@ -229,7 +231,7 @@ class Daemon:
         migrations = self.plugins.migrations()
 
         def open_and_migrate() -> Store:
-            return Store.open(
+            store = Store.open(
                 self.paths.database,
                 clock=self.clock,
                 synchronous=options.synchronous,
@@ -239,6 +241,8 @@ class Daemon:
                 account=current_account,
                 later=True,
             )
+            settle_identity(store, self.host)
+            return store
 
         pool = WorkerPool("ostler-open", 1)
         opening = asyncio.ensure_future(pool.run(open_and_migrate, label="open the database"))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
+from ostler.store import KeyValue  # not for the type checker alone: `pydoc` reads the fields' types
 from ostler.types import Json
-
-if TYPE_CHECKING:
-    from ostler.store import KeyValue
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUDGET_MARK = "__ostler_budget__"
@@ -57,6 +55,14 @@ class Driver(ABC):
     A manager's package derives an abstract class from this with the methods its drivers must have; drivers derive from
     that. All methods run on threads of this driver's own, each within a time budget: one that does not come back makes
     this driver `stuck`, and nobody else.
+
+    Attributes:
+        name: The driver's name in the configuration.
+        options: The validated options, of the driver's own `Options`; a reload replaces those that are live.
+        log: A logger that adds service and driver to each line.
+        clock: The source of time: `wall()`, `monotonic()`.
+        kv: A small key-value store of this driver's own: `get`, `set`, `delete`, `items`.
+        environment: All of this as it was at the start, with `topic` and `host` of the service.
     """
 
     Options: ClassVar[type[DriverOptions]] = DriverOptions

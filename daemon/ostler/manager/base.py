@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -15,10 +15,8 @@ from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
 from ostler.messaging import ServiceClient
 from ostler.messaging.notify import Notifier
+from ostler.store import Store  # not for the type checker alone: `pydoc` reads the fields' types
 from ostler.types import Json
-
-if TYPE_CHECKING:
-    from ostler.store import Store
 
 
 class ManagerOptions(OptionsModel):
@@ -119,6 +117,20 @@ class Manager:
 
     Every hook may be `def` (runs in the service's pool) or `async def` (runs on the loop). A hook of the start that
     raises makes the start of this service fail, with the error as its reason.
+
+    Attributes:
+        topic: The name of the service.
+        host: The name of this host.
+        options: The validated options, of the manager's own `Options`; a reload replaces them.
+        drivers: The drivers by name, `self.drivers["local"]`; `ready()` has the names of those that can work.
+        store: The database: `write`, `read`, `kv(namespace)`; for threads, with `awrite` and `aread` for the loop.
+        client: Calls other services (`call`, `cast`, `fanout`, `stream`, `acall` …) and publishes events (`publish`).
+        clock: The source of time: `wall()`, `monotonic()`.
+        log: A logger that adds the service to each line.
+        extensions: Kind to name to class: what plugins brought of the kinds in `extension_kinds`.
+        sections: The options of the configuration sections that plugins declared, by name; a reload replaces them.
+        notifier: Tells operators what happens: `info`, `warn`, `error` …
+        environment: All of this as it was at the start.
     """
 
     Options: ClassVar[type[ManagerOptions]] = ManagerOptions

@@ -10,6 +10,8 @@ from ostler.types import (
     DaemonStatus,
     DriverState,
     DriverStatus,
+    PluginState,
+    PluginStatus,
     ServiceState,
     ServiceStatus,
     Verdict,
@@ -58,10 +60,21 @@ def test_a_terminal_sees_the_same(status: Any) -> None:
     assert status(ILL, terminal=True) == (0, (GOLDEN / "status-terminal.txt").read_text(), "")
 
 
-def test_a_daemon_without_services_is_well(status: Any) -> None:
-    out = status(WELL, terminal=True).out
+def test_a_daemon_whose_services_are_up_is_well(status: Any) -> None:
+    assert status(msgspec.structs.replace(ILL, not_well=[])).out.endswith("All is well.\n")
+
+
+def test_a_daemon_without_services_says_what_to_do(status: Any) -> None:
+    bare = msgspec.structs.replace(WELL, plugins=[])
+    out = status(bare, terminal=True).out
     assert "No services are configured." in out
-    assert out.endswith("All is well.\n")
+    assert "no plugin is installed. Install one into the environment of the daemon" in out
+    assert "All is well" not in out
+    lamp = PluginStatus(name="lamp", state=PluginState.LOADED)
+    out = status(msgspec.structs.replace(bare, plugins=[lamp])).out
+    assert "no service is configured. Loaded plugins: lamp. Add a table [services.NAME]" in out
+    assert "All is well" not in out
+    assert status(bare, "--check").code == 0
 
 
 def test_where_other_hosts_reach_it_is_said_when_they_can(status: Any) -> None:

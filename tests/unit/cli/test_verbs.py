@@ -121,6 +121,12 @@ def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, clie
     assert client.calls[0] == ("ostler", "service_disable", {"topic": "volume", "reason": "new disks"})
 
 
+def test_a_record_is_forgotten(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_forget", None)
+    assert ostler("service", "forget", "volume", "--host", "old").out == "the record of volume on old is removed\n"
+    assert client.calls == [("ostler", "service_forget", {"topic": "volume", "on_host": "old"})]
+
+
 def test_a_drain_says_what_is_left_and_fails_then(ostler: Any, client: Any, answer: Any) -> None:
     answer("service_drain", [])
     assert ostler("service", "drain", "volume") == (

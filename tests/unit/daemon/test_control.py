@@ -5,7 +5,7 @@ import pytest
 from ostler.daemon.control import Control
 from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, OstlerError, TargetNotFound
 from ostler.messaging import Endpoint
-from ostler.store import Store
+from ostler.store import ServiceRecords, Store
 from ostler.types import DaemonStatus
 
 LAMP = '[services.lamp]\nmanager = "lamp"\n'
@@ -37,6 +37,7 @@ METHODS = {
     "reload": ("admin", {}),
     "db_backup": ("admin", {"path": "/nowhere/at/all"}),
     "service_drain": ("admin", {"topic": "lamp"}),
+    "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}
 
@@ -63,7 +64,7 @@ def test_every_method_needs_its_role_and_no_more(bench, virtually, method) -> No
             except NotPermitted as error:
                 raise AssertionError(error) from error
             except OstlerError:
-                assert method == "db_backup"
+                assert method in ("db_backup", "service_forget")
 
     virtually(main)
 
@@ -124,6 +125,23 @@ def test_a_service_is_disabled_with_a_reason_and_by_whom_over_a_restart(bench, v
             await asyncio.sleep(1)
             assert (await ask(b, "service_show", topic="lamp"))["enabled"] is False
             assert (await ask(b, "service_enable", topic="lamp"))["enabled"] is True
+
+    virtually(main)
+
+
+def test_the_record_of_a_host_that_is_gone_is_forgotten_and_ours_is_not(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            store = b.daemon.store
+            other = ServiceRecords(store, b.daemon.clock, "gone")
+            await store.awrite(lambda: other.register("lamp", "lamp", "1.0"))
+            await ask(b, "service_forget", topic="lamp", on_host="gone")
+            assert [row["host"] for row in await ask(b, "service_list")] == [b.daemon.host]
+            with pytest.raises(NotFound, match="gone"):
+                await ask(b, "service_forget", topic="lamp", on_host="gone")
+            with pytest.raises(Conflict, match="one of this daemon's"):
+                await ask(b, "service_forget", topic="lamp")
 
     virtually(main)
 

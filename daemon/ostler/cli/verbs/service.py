@@ -11,7 +11,7 @@ from ostler.cli.glance import SERVICES, enabled_text, up_text
 from ostler.errors import FAILED
 from ostler.types import CONTROL_TOPIC, MemberVersion, ServiceStatus, Upgrade
 
-app = kit.app(help="List, show, enable, disable and drain services; see what holds an upgrade back.")
+app = kit.app(help="List, show, enable, disable, drain and forget services; see what holds an upgrade back.")
 
 Topic = Annotated[str, typer.Argument(help="The service's topic", show_default=False)]
 Host = Annotated[str, typer.Option(help="The service on this host; by default the daemon's own", show_default=False)]
@@ -86,6 +86,20 @@ def disable(
     with kit.client() as client:
         found = client.call(CONTROL_TOPIC, "service_disable", type=ServiceStatus, **arguments)
     _changed(found)
+
+
+@app.command()
+def forget(topic: Topic, host: Host = "") -> None:
+    """Remove the record of a service that is gone for good.
+
+    Of a host that is no more, or of a service that is no longer in the configuration.
+    """
+    with kit.client() as client:
+        client.call(CONTROL_TOPIC, "service_forget", topic=topic, **_on(host))
+    if kit.json_wanted():
+        kit.emit({"topic": topic, "host": host})
+    else:
+        kit.say(kit.printable(f"the record of {topic}{f' on {host}' if host else ''} is removed"))
 
 
 @app.command()
