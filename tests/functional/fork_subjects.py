@@ -195,6 +195,11 @@ class Forking(Manager):
         return plain + hooked
 
     @exposed(role="operator")
+    def orphan(self, ctx: Context) -> int:
+        """Run a program that leaves another behind; return its exit code."""
+        return subprocess.run(["sh", "-c", "(sleep 0.05; exit 3) & sleep 0.02; exit 7"], check=False).returncode
+
+    @exposed(role="operator")
     def leave_running(self, ctx: Context) -> int:
         """Leave a thread and a process behind."""
         threading.Thread(target=time.sleep, args=(60,), name="forgotten", daemon=False).start()

@@ -15,6 +15,10 @@ def main() -> int:
     from ostler.cli.descriptors import open_standard_descriptors
 
     open_standard_descriptors()
+    if os.getpid() == 1:
+        from ostler.cli.container import supervise
+
+        supervise()
 
     from ostler.cli.entry import run_command
 
