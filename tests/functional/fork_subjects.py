@@ -176,6 +176,28 @@ class Forking(Manager):
         return lines
 
     @exposed(role="operator")
+    def use(self, ctx: Context) -> list[str]:
+        """Return what a child is told that uses what is the daemon's."""
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            for use in (
+                lambda: self.client.call("forking", "codes"),
+                lambda: self.store.write(lambda: None),
+                lambda: self.store.read(lambda: None),
+            ):
+                try:
+                    use()
+                except RuntimeError as error:
+                    os.write(write, f"{error}\n".encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as found:
+            lines = found.read().splitlines()
+        os.waitpid(child, 0)
+        return lines
+
+    @exposed(role="operator")
     def outlive(self, ctx: Context) -> int:
         """Fork a child that lives on, and return its process id."""
         child = os.fork()
