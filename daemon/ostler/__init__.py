@@ -131,8 +131,8 @@ __all__ = [
     "RequestError", "Retry", "Role", "RpcApi", "SchemaTooNew", "Seconds", "Secret", "SecretText", "ServiceClient",
     "ServiceError", "ServiceState", "Size", "Store", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
     "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext", "WrongPattern",
-    "check_length", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath",
-    "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "check_length", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "instrument",
+    "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 

@@ -49,6 +49,11 @@ def leave_if_child(error: BaseException | None = None) -> None:
         leave(error)
 
 
+def not_here(what: str) -> RuntimeError:
+    """Return the error of a forked child that uses what is the daemon's: nobody would ever answer it."""
+    return RuntimeError(f"{what} belongs to the daemon, and this is a process that was forked from it")
+
+
 def _verdict(error: BaseException | None) -> tuple[int, str]:
     """Return the exit code, and what is to be said."""
     if error is None:

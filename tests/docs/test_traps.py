@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "traps.md"
 
+FORKS = "tests/functional/test_forks.py::test_trap_"
+CONTAINER = "tests/functional/test_container.py::test_trap_"
 LIFE = "tests/functional/test_life.py::test_trap_"
 BAD = "tests/functional/test_bad_configuration.py::test_trap_"
 DEVICES = "tests/functional/test_devices.py::test_trap_"
@@ -299,6 +301,26 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         "started without systemd": [MACHINE + "without_systemd"],
         "started as a user": [MACHINE + "started_as_a_user"],
     },
+    "Processes": {
+        "a signal for a forked child": [
+            FORKS + "terminate_of_a_child_right_after_its_fork_is_not_taken_for_the_daemons",
+        ],
+        "a forked child that outlives the daemon": [FORKS + "a_child_that_outlives_a_killed_daemon_keeps_nothing"],
+        "threads, executors and `atexit` of plugins that do not end": [
+            FORKS + "what_a_plugin_leaves_behind_is_named_and_holds_up_nothing",
+            FORKS + "a_command_that_loads_a_plugin_with_a_thread_ends",
+            "tests/unit/daemon/test_process_exit.py::test_trap_a_thread_that_does_not_end_is_named_and_left",
+            "tests/unit/daemon/test_process_exit.py::test_trap_atexit_that_does_not_come_back_is_named",
+        ],
+        "a client that is used after a fork": [
+            "tests/functional/test_client_forks.py::test_trap_nobody_is_handed_the_answer_of_another_process",
+            "tests/functional/test_client_forks.py::test_trap_request_ids_do_not_repeat_after_a_fork",
+        ],
+        "process 1 of a container": [
+            CONTAINER + "orphans_are_reaped_and_no_exit_code_is_taken_from_who_waits_for_it",
+            CONTAINER + "a_signal_before_there_are_handlers_ends_process_1",
+        ],
+    },
 }  # fmt: skip
 
 
@@ -350,6 +372,7 @@ def test_no_area_has_lost_a_trap() -> None:
         "State": 11,
         "Periodic": 7,
         "Machine": 8,
+        "Processes": 5,
     }
 
 

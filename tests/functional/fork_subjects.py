@@ -176,6 +176,28 @@ class Forking(Manager):
         return lines
 
     @exposed(role="operator")
+    def use(self, ctx: Context) -> list[str]:
+        """Return what a child is told that uses what is the daemon's."""
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            for use in (
+                lambda: self.client.call("forking", "codes"),
+                lambda: self.store.write(lambda: None),
+                lambda: self.store.read(lambda: None),
+            ):
+                try:
+                    use()
+                except RuntimeError as error:
+                    os.write(write, f"{error}\n".encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as found:
+            lines = found.read().splitlines()
+        os.waitpid(child, 0)
+        return lines
+
+    @exposed(role="operator")
     def outlive(self, ctx: Context) -> int:
         """Fork a child that lives on, and return its process id."""
         child = os.fork()
@@ -193,6 +215,11 @@ class Forking(Manager):
             input="hooked\n", capture_output=True, text=True, check=True, preexec_fn=os.getpid,
         ).stdout  # fmt: skip
         return plain + hooked
+
+    @exposed(role="operator")
+    def orphan(self, ctx: Context) -> int:
+        """Run a program that leaves another behind; return its exit code."""
+        return subprocess.run(["sh", "-c", "(sleep 0.05; exit 3) & sleep 0.02; exit 7"], check=False).returncode
 
     @exposed(role="operator")
     def leave_running(self, ctx: Context) -> int:

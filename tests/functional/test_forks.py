@@ -64,6 +64,32 @@ def test_a_child_has_nothing_of_the_daemons(forking) -> None:
     assert "blocked set()" in lines
 
 
+def test_a_child_that_uses_what_is_the_daemons_is_told_so_and_does_not_wait(forking) -> None:
+    said = ask(forking, "use")
+    assert len(said) == 3
+    assert all("belongs to the daemon" in line for line in said)
+
+
+def test_trap_a_command_that_loads_a_plugin_with_a_thread_ends(make_daemon) -> None:
+    daemon = make_daemon('[services.p]\nmanager = "threading_plugin:Plain"\n')
+    source = (
+        "import threading, time\nfrom ostler import Manager\n"
+        "threading.Thread(target=time.sleep, args=(60,), name='forgotten').start()\n"
+        "class Plain(Manager):\n    pass\n"
+    )
+    (daemon.root / "threading_plugin.py").write_text(source)
+    began = time.monotonic()
+    done = daemon.command("check", env={**daemon.environ, "PYTHONPATH": str(daemon.root)})
+    assert "The configuration is right" in done.stdout
+    assert "left behind at the stop: thread forgotten" in done.stderr
+    assert time.monotonic() - began < 20
+    # A daemon that cannot start because of such a plugin ends likewise.
+    daemon.configure('[services.p]\nmanager = "threading_plugin:Missing"\n')
+    daemon.environ["PYTHONPATH"] = str(daemon.root)
+    daemon.start(wait=False)
+    assert daemon.wait_end() == 78
+
+
 def test_programs_run_as_before(forking) -> None:
     assert ask(forking, "run") == "plain\nhooked\n"
 

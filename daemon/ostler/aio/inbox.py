@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from ostler import fork
+
 _MOST_TIME = 0.003
 """Seconds for which callables are run in one turn of the loop."""
 
@@ -54,6 +56,8 @@ class Inbox:
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop run `callback` soon. Any thread. After the loop has closed the call is dropped."""
+        if fork.in_child:
+            raise fork.not_here("the event loop")
         self._queue.append(callback)
         if self._awake:
             return

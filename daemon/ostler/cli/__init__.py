@@ -15,7 +15,17 @@ def main() -> int:
     from ostler.cli.descriptors import open_standard_descriptors
 
     open_standard_descriptors()
+    if os.getpid() == 1:
+        from ostler.cli.container import supervise
+
+        supervise()
 
     from ostler.cli.entry import run_command
 
-    return run_command(sys.argv[1:], os.environ)
+    code = run_command(sys.argv[1:], os.environ)
+    if "ostler.plugins.reference" in sys.modules:
+        # Code of plugins has been loaded, and may have left threads that would keep the command.
+        from ostler.daemon.process_exit import Outcome, ProcessEnd
+
+        ProcessEnd(Outcome(code, [])).run()
+    return code

@@ -136,8 +136,9 @@ class NetworkSection(OptionsModel):
 
     def ports(self) -> set[int]:
         """Return the TCP ports of this daemon and of its peers, those of events included."""
-        calls = {_port(address) for address in (self.rpc, *(peer.rpc for peer in self.peers.values())) if address}
-        return calls | {port + 1 for port in calls} | ({_port(self.events)} if self.events else set())
+        addresses = (self.rpc, *(peer.rpc for peer in self.peers.values()))
+        calls = {_port(address) for address in addresses if address} - {0}  # 0: the kernel chooses, for tests
+        return calls | {port + 1 for port in calls} | ({_port(self.events)} - {0} if self.events else set())
 
     def cross_check(self) -> Iterable[tuple[str, str]]:
         """Nobody talks without keys, and a key is one name's."""

@@ -66,15 +66,16 @@ class ProcessEnd:
         self._done = threading.Event()
         self._unfinished: list[str] = []
 
-    def run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def run(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Close the loop, give threads and `atexit` their time, say what is left behind, and leave. On the main thread.
 
         Args:
-            loop: The daemon's, which does not run any more.
+            loop: The daemon's, which does not run any more; None when there was none.
         """
         # On a thread of its own: whatever comes may block this one.
         threading.Thread(target=self._watch, name="ostler-exit", daemon=True).start()
-        self._unfinished = close_loop(loop, self._seconds / 2, self._take_signals)
+        if loop is not None:
+            self._unfinished = close_loop(loop, self._seconds / 2, self._take_signals)
         for name, step in self._steps.items():
             self._step = name
             step()

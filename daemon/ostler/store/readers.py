@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ostler import fork
 from ostler.errors import StoreUnavailable
 from ostler.store.current import Database
 
@@ -36,6 +37,8 @@ class Readers:
         Raises:
             StoreUnavailable: The store is closed.
         """
+        if fork.in_child:
+            raise fork.not_here("the store")
         age = self._age
         database = self._get()
         try:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
+from ostler import fork
 from ostler.aio.fair import FairQueue
 from ostler.aio.pool import contained
 from ostler.clock import Clock
@@ -220,6 +221,8 @@ class Writer:
         return f"{working.label} for {working.seconds:.1f} s" if working else "the end of its thread"
 
     def _put(self, job: Job) -> None:
+        if fork.in_child:
+            raise fork.not_here("the store")
         account = None if job.urgent else self._account()
         with self._changed:
             if self._closed:

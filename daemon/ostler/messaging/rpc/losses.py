@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ostler.errors import BadEnvelope, ConnectionLost, DeadlineExceeded, MessageTooLarge, OstlerError
 
+FORKED = "fork"
+"""The `reason` of what was begun before a fork, in the child."""
+
 
 def late(where: str, timeout: float | None, *, item: bool = False) -> DeadlineExceeded:
     """Return the error of a call that had no answer in time, or of a stream that had no item."""
@@ -29,7 +32,7 @@ def lost_call(where: str, error: OstlerError) -> OstlerError:
     """Return the error of a call whose server has gone."""
     if not isinstance(error, ConnectionLost):
         return error
-    if error.facts.get("reason") == "fork":
+    if error.facts.get("reason") == FORKED:
         return error
     if error.facts.get("reason") == "large":
         return MessageTooLarge(f"{where} has no answer: {error.message}", hint=error.hint, method=where, **_size(error))
@@ -45,7 +48,7 @@ def of_other_process() -> ConnectionLost:
     return ConnectionLost(
         "this was begun before the process was forked, and belongs to the other process",
         hint="make calls, streams and subscriptions in the process that uses them",
-        reason="fork",
+        reason=FORKED,
     )
 
 
