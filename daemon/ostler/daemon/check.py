@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ def read_configuration(
     plugins: PluginHost | None = None,
     offline: bool = False,
     environ: Mapping[str, str] = os.environ,
+    step: Callable[[str], object] = lambda _name: None,
 ) -> Assembly:
     """Read, merge and check everything. Blocks; any thread.
 
@@ -34,11 +35,14 @@ def read_configuration(
         plugins: Plugins that were discovered before; None to discover them.
         offline: Do not read secrets.
         environ: The environment, for credentials.
+        step: Told what is begun, before something that may never come back.
 
     Raises:
         ConfigurationError: With all problems.
     """
-    assembly = assemble(load(paths, overrides=overrides), environ, plugins=plugins, offline=offline)
+    step("reading the configuration files")
+    raw = load(paths, overrides=overrides)
+    assembly = assemble(raw, environ, plugins=plugins, offline=offline, step=step)
     if warning := log_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])
     if not assembly.configuration.access.methods:

@@ -19,6 +19,7 @@ from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
 from ostler.daemon.status import daemon_status
+from ostler.daemon.steps import MORE_TIME, Steps
 from ostler.daemon.watchdog import Watchdog
 from ostler.daemon.watching import Auditor, policy_warnings
 from ostler.errors import Draining, OstlerError, ServiceError, describe
@@ -39,10 +40,10 @@ _LEVELS = {
     ServiceState.DEGRADED: logging.WARNING,
     ServiceState.FAILED: logging.ERROR,
 }
+_HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
+"""Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
-_MORE_TIME = 30.0
-"""Seconds more that systemd is asked for with each STATUS line: a loop that hangs is not given any."""
 
 
 class Daemon:
@@ -56,7 +57,7 @@ class Daemon:
         assembly: The validated configuration with the plugins and the services it names.
         clock: The source of time.
         notifier: Tells systemd.
-        reload_from: Reads and validates the configuration anew.
+        reload_from: Reads and validates the configuration again; told what to call with each step it begins.
         watchdog_interval: Seconds after which systemd acts without a ping; None when it does not.
         make_transport: Makes what carries the messages, when the start has come to that.
         last_resort: Ends the process when the stop does not come to its end.
@@ -69,7 +70,7 @@ class Daemon:
         *,
         clock: Clock,
         notifier: Notifier,
-        reload_from: Callable[[], Assembly],
+        reload_from: Callable[[Callable[[str], object]], Assembly],
         watchdog_interval: float | None,
         make_transport: Callable[[], Transport],
         last_resort: LastResort | None = None,
@@ -82,6 +83,8 @@ class Daemon:
         self.notifier = notifier
         self.began = clock.wall()
         self.states = StateKeeper(clock, self._state_changed)
+        self.steps = Steps("starting")
+        self.plugins.step = self.steps
         self.reloader = Reloader(self, reload_from)
         self.tasks = TaskOwner("daemon", on_end=self.fail)
         self.watchdog = Watchdog(
@@ -169,7 +172,7 @@ class Daemon:
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
-        self.plugins.notify("ostler_started", host=self.host)
+        await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
         self._note("watchdog", self.watchdog.stop)
@@ -221,14 +224,31 @@ class Daemon:
                 self._note("store", self._close_store)
         return opening.result()
 
+    async def _tell_plugins(self, hook: str, limit: float) -> None:
+        """Call a hook of all plugins, on a thread: one that hangs must not take the loop with it."""
+        pool = WorkerPool("ostler-hooks", 1)
+        timeout = asyncio.timeout(limit)
+        try:
+            async with timeout:
+                await pool.run(lambda: self.plugins.notify(hook, host=self.host), label=hook)
+        except TimeoutError:
+            text = f"{self.steps.now or hook} has not come back within {limit:g} s"
+            _log.error("%s; it is left behind", text)
+            if hook == "ostler_stopping":
+                self._hanging.append(text)
+        finally:
+            self.steps("")
+            pool.close()
+
     def _note(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
             waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
+            waiting += [self.steps.now] if self.steps.now else []
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
-            self.notifier.extend_timeout(_MORE_TIME, text)
+            self.notifier.extend_timeout(MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
 
     # ---------------------------------------------------------------- signals and fatal ends
@@ -269,7 +289,7 @@ class Daemon:
             await asyncio.gather(self._starting, return_exceptions=True)
         self._never_started("the daemon is being stopped")
         if self.runtime is not None:
-            self.plugins.notify("ostler_stopping", host=self.host)
+            await self._tell_plugins("ostler_stopping", min(_HOOKS_AT_STOP, limit / 4))
         while self._undo:
             what, undo = self._undo.pop()
             try:
@@ -287,7 +307,7 @@ class Daemon:
         while True:
             left = [line for service in self.services for line in service.unfinished()]
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
-            self.notifier.extend_timeout(_MORE_TIME, text)
+            self.notifier.extend_timeout(MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
 
     async def _stop_services(self) -> None:
@@ -381,11 +401,12 @@ class Daemon:
         for warning in policy_warnings(assembly):
             _log.warning("%s", warning)
 
-    async def reset_services(self, assembly: Assembly) -> list[str]:
+    async def reset_services(self, assembly: Assembly, step: Callable[[str], object]) -> list[str]:
         """Bring new options to the services and reset their managers; return what went wrong, a line each."""
         if self.runtime is None:
             return []
-        return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending)
+        limit = assembly.configuration.daemon.reload_timeout
+        return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending, step=step, timeout=limit)
 
     def _state_changed(self) -> None:
         _log.debug("the daemon is %s", self.states.state)

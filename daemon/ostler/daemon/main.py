@@ -64,15 +64,15 @@ def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | Non
 
 async def _run(paths: Paths, overrides: list[str], *, greet: bool) -> tuple[int, list[str]]:
     early = _EarlySignals()
-    early.install(asyncio.get_running_loop())
     try:
-        daemon = _compose(paths, overrides)
+        daemon = _compose(paths, overrides, early.keep)
     except ConfigurationError as error:
         print_problems(error)
         return CONFIGURATION, []
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
         return error.exit_code, []
+    early.install(asyncio.get_running_loop())
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
@@ -91,16 +91,20 @@ def _greet(daemon: Daemon) -> None:
         threading.Thread(target=show, args=(daemon,), name="ostler-banner", daemon=True).start()
 
 
-def _compose(paths: Paths, overrides: list[str]) -> Daemon:
+def _compose(paths: Paths, overrides: list[str], keep: Callable[[int], None]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import zmq_transport
     from ostler.daemon.places import take_places
+    from ostler.daemon.steps import LoadingMonitor, Steps
     from ostler.messaging.context import about_request
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
-    assembly = read_configuration(paths, overrides)
-    take_places(paths)
+    notifier, steps = SystemdNotifier(), Steps("starting")
+    # Here code of plugins runs for the first time, and may never come back.
+    with LoadingMonitor(steps, notifier, keep):
+        assembly = read_configuration(paths, overrides, step=steps)
+        take_places(paths)
     options = assembly.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=about_request)
     for warning in assembly.warnings:
@@ -110,8 +114,8 @@ def _compose(paths: Paths, overrides: list[str]) -> Daemon:
         paths,
         assembly,
         clock=SystemClock(),
-        notifier=SystemdNotifier(),
-        reload_from=lambda: read_configuration(paths, overrides, plugins=assembly.plugins),
+        notifier=notifier,
+        reload_from=lambda step: read_configuration(paths, overrides, plugins=assembly.plugins, step=step),
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: zmq_transport(paths, assembly.configuration, fds),
     )
@@ -136,9 +140,10 @@ class _EarlySignals:
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take the daemon's signals from now on."""
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            loop.add_signal_handler(number, self._came, number)
+            loop.add_signal_handler(number, self.keep, number)
 
-    def _came(self, number: int) -> None:
+    def keep(self, number: int) -> None:
+        """Keep a signal, or give it to the daemon when there is one."""
         self._take(number)
 
     def hand_over(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:

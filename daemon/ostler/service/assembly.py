@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -41,10 +41,14 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     sinks: Mapping[str, Any] = {}
 
 
-def discover(core: CoreConfiguration, entry_points: list[Found] | None = None) -> PluginHost:
-    """Return the plugins that the configuration allows, loaded."""
+def discover(
+    core: CoreConfiguration, entry_points: list[Found] | None = None, step: Callable[[str], object] | None = None
+) -> PluginHost:
+    """Return the plugins that the configuration allows, loaded; `step` is told what is begun."""
     section = core.plugins
     plugins = PluginHost(entry_points, required=section.required, disabled=section.disabled, blocked=section.blocked)
+    if step is not None:
+        plugins.step = step
     plugins.discover()
     return plugins
 
@@ -56,6 +60,7 @@ def assemble(
     plugins: PluginHost | None = None,
     entry_points: list[Found] | None = None,
     offline: bool = False,
+    step: Callable[[str], object] = lambda _name: None,
 ) -> Assembly:
     """Return what a configuration makes, or say everything that is wrong with it at once.
 
@@ -67,13 +72,15 @@ def assemble(
         plugins: Plugins that were discovered before (a reload does not load plugins anew).
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not read secrets, and look at what only the start of a service would find: its exposed methods.
+        step: Told what is begun, before something that may never come back.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
-    plugins = plugins or discover(validate_core(raw), entry_points)
-    resolver = _Resolver(raw, plugins, offline=offline)
+    plugins = plugins or discover(validate_core(raw), entry_points, step)
+    resolver = _Resolver(raw, plugins, offline=offline, step=step)
     resolver.run()
+    step("checking options and reading secrets")
     configuration = validate(
         raw,
         resolver.models,
@@ -103,8 +110,11 @@ def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Pro
 class _Resolver:
     """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
 
-    def __init__(self, raw: RawConfiguration, plugins: PluginHost, *, offline: bool) -> None:
+    def __init__(
+        self, raw: RawConfiguration, plugins: PluginHost, *, offline: bool, step: Callable[[str], object]
+    ) -> None:
         self._raw = raw
+        self._step = step
         self._offline = offline
         self._plugins = plugins
         self._forbidden = plugins.forbidden()
@@ -162,6 +172,7 @@ class _Resolver:
         reference = table.get("manager")
         if not isinstance(reference, str):
             return None  # missing or no text: the check of the options says so
+        self._step(f"importing manager {reference} of service {path[1]}")
         try:
             loaded = resolve(reference, Manager, registered=self._plugins.managers(), forbidden=self._forbidden)
         except PluginError as error:
@@ -197,6 +208,7 @@ class _Resolver:
     def _resolved_driver(
         self, path: Path, reference: str, contract: type[Driver], registered: Mapping[str, Any]
     ) -> Loaded | None:
+        self._step(f"importing driver {reference} of service {path[1]}")
         try:
             loaded = resolve(reference, contract, registered=registered, forbidden=self._forbidden)
             faults = [] if loaded.cls is contract else check_contract(loaded.cls, contract)
@@ -224,6 +236,7 @@ class _Resolver:
         for (kind, name), value in self._plugins.extensions().items():
             if kind not in found:
                 continue
+            self._step(f"importing {kind} {name}")
             try:
                 loaded = resolve(value, manager.extension_kinds[kind], forbidden=self._forbidden)
             except PluginError as error:
@@ -247,6 +260,7 @@ class _Resolver:
                     known = ", ".join(sorted([*OWN_SINKS, *brought]))
                     self._note(path, f"there is no notification sink {name}; there are {known}{self._failed_plugins()}")
                     continue
+                self._step(f"importing notification sink {name}")
                 try:
                     self.sinks[name] = resolve(brought[name], NotificationSink, forbidden=self._forbidden).value
                 except PluginError as error:

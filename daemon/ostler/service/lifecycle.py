@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -218,8 +219,12 @@ class Service:
             return ""
         return f"{waiting} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
 
-    async def reset(self, spec: ServiceSpec) -> list[str]:
+    async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
         """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
+
+        Args:
+            spec: The service as the new configuration wants it.
+            timeout: Seconds that `reset` may take; never more than `start_timeout`.
 
         Returns:
             What went wrong, a line each; the new options are in force all the same.
@@ -234,7 +239,7 @@ class Service:
         try:
             self._around.periodic.respace(self.topic, options)
             # Beside the service's work: a service whose threads are all busy must not hold up the reload of the others.
-            await self._ask("reset", self.manager.reset, options.start_timeout)
+            await self._ask("reset", self.manager.reset, min(timeout, options.start_timeout))
         except OstlerError as error:
             problems.append(str(error))
         return problems + await self._backends.renew(spec)
