@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,6 +43,7 @@ _LEVELS = {
 }
 _HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
 """Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
+_SECONDS = re.compile(r" for \d+ s")
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
 
@@ -103,6 +105,7 @@ class Daemon:
         self._end = asyncio.Event()
         self._fatal = ""
         self._signals = 0
+        self._stop_until = 0.0
         self._starting: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- life
@@ -210,6 +213,7 @@ class Daemon:
             )
 
         pool = WorkerPool("ostler-open", 1)
+        self.steps("opening the database")
         opening = asyncio.ensure_future(pool.run(open_and_migrate, label="open the database"))
         try:
             await asyncio.wait([opening])
@@ -218,6 +222,7 @@ class Daemon:
             await asyncio.wait([opening])
             raise
         finally:
+            self.steps("")
             pool.close()
             if opening.done() and opening.exception() is None:
                 self.store = opening.result()
@@ -245,7 +250,7 @@ class Daemon:
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
-            waiting = self.runtime.group.waiting_for() if self.runtime else ["the database"]
+            waiting = self.runtime.group.waiting_for() if self.runtime else []
             waiting += [self.steps.now] if self.steps.now else []
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
             self.notifier.extend_timeout(MORE_TIME, text)
@@ -282,6 +287,7 @@ class Daemon:
         self.states.enter(ServiceState.DRAINING, self._fatal or "the daemon is being stopped")
         limit = self.assembly.configuration.daemon.stop_timeout
         self._last_resort.arm(limit + _GRACE)
+        until = self._stop_until = asyncio.get_running_loop().time() + limit
         self.notifier.stopping("stopping")
         teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
         if self._starting is not None and not self._starting.done():
@@ -289,9 +295,11 @@ class Daemon:
             await asyncio.gather(self._starting, return_exceptions=True)
         self._never_started("the daemon is being stopped")
         if self.runtime is not None:
-            await self._tell_plugins("ostler_stopping", min(_HOOKS_AT_STOP, limit / 4))
+            left = until - asyncio.get_running_loop().time()
+            await self._tell_plugins("ostler_stopping", max(0.0, min(_HOOKS_AT_STOP, left / 4)))
         while self._undo:
             what, undo = self._undo.pop()
+            self.steps("" if what == "services" else f"the end of {what}")
             try:
                 await undo()
             except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
@@ -304,15 +312,28 @@ class Daemon:
         return self._hanging
 
     async def _tell_stop(self) -> None:
+        said: set[str] = set()
+        ticks = 0
         while True:
-            left = [line for service in self.services for line in service.unfinished()]
+            left = self._awaited_by_stop()
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
             self.notifier.extend_timeout(MORE_TIME, text)
+            kinds = {_SECONDS.sub("", line) for line in left} if ticks else set()
+            if news := kinds - said:  # each once, when it has lasted for a second
+                said |= news
+                _log.info("stopping, waiting for %s", "; ".join(sorted(news)))
+            ticks += 1
             await asyncio.sleep(_STATUS_EVERY)
+
+    def _awaited_by_stop(self) -> list[str]:
+        lines = [line for service in self.services for line in service.unfinished()]
+        lines += [f"{each.topic}: {each.step}" for each in self.services if each.step.startswith("stopping ")]
+        return lines + ([self.steps.now] if self.steps.now else [])
 
     async def _stop_services(self) -> None:
         assert self.runtime is not None  # noqa: S101 - noted after it was made
-        self._hanging += await self.runtime.stop(self.assembly.configuration.daemon.stop_timeout)
+        left = self._stop_until - asyncio.get_running_loop().time()
+        self._hanging += await self.runtime.stop(max(0.0, left))
         await self.reloader.stop()
 
     async def _close_store(self) -> None:

@@ -31,9 +31,9 @@ class PeriodicTask:
     """
 
     __slots__ = (
-        "base", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async", "last_error", "last_run",
-        "last_seconds", "late", "logged", "mark", "method", "name", "paused", "removed", "running", "running_since",
-        "runs", "service", "spacing",
+        "base", "context", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async", "last_error",
+        "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused", "removed", "running",
+        "running_since", "runs", "service", "spacing",
     )  # fmt: skip
 
     def __init__(self, service: str, method: Callable[..., Any], mark: Periodic, options: Any) -> None:
@@ -48,6 +48,7 @@ class PeriodicTask:
         self.removed = False
         self.running = False
         self.running_since = 0.0
+        self.context: Any = None
         self.base = self.due = 0.0
         self.cron_from = self.cron_wall = 0.0
         self.entry = 0
@@ -76,6 +77,11 @@ class PeriodicTask:
         if self.mark.cron:
             self._next_cron(0.0)
         self.spacing, self.enabled = float(spacing), bool(enabled)
+
+    def cancel_run(self) -> None:
+        """Tell a run under way, by its context, that it is not wanted any more. Any thread."""
+        if (context := self.context) is not None:
+            context.cancel()
 
     @property
     def active(self) -> bool:
