@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 _POLL = 0.02
 _POLL_MAX = 0.5
 """Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
+_MOST_RESETS = 3
+"""Runs of `reset` at once, of which all but one hang."""
 _TOLD = 5.0
 """Seconds that a drain waits for a periodic run that is late already, once it has been told of the stop."""
 _SHORTEST = 0.5
@@ -62,6 +64,8 @@ class Service:
         self._backends: Backends | None = None
         # Checks and capabilities have threads of their own: they must not wait behind hours of work.
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        # Not beside the checks: those that hang here, and are left behind, would take their threads.
+        self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -254,11 +258,19 @@ class Service:
         problems = []
         try:
             self._around.periodic.respace(self.topic, options)
-            # Beside the service's work: a service whose threads are all busy must not hold up the reload of the others.
-            await self._ask("reset", self.manager.reset, min(timeout, options.start_timeout))
+            await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
             problems.append(str(error))
         return problems + await self._backends.renew(spec)
+
+    async def _reset_manager(self, manager: Manager, timeout: float) -> None:
+        """Run `reset`, beside the service's work and beside one that still hangs: what that waits for may be gone."""
+        hanging = self._resets.running()
+        if len(hanging) >= _MOST_RESETS:
+            text = f"reset of service {self.topic} was not begun: {len(hanging)} earlier ones have not come back"
+            hint = "see `ostler dump` for where they hang; restart the daemon if they never come back"
+            raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
+        await self._call("reset", manager.reset, pool=self._resets, timeout=timeout)
 
     async def capabilities(self) -> Any:
         """Return what the manager offers to schedulers.
@@ -338,7 +350,7 @@ class Service:
         running = self.pool.running()
         waiting = self.pool.queued
         others = self._around.host.dispatcher.in_flight(self.topic) - len(running) - waiting
-        resets = [row for row in self._beside.running() if row.label == f"{self.topic}.reset"]
+        resets = self._resets.running()
         rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
         # What no thread shows: periodic tasks that are `async def`.
         periodic = set(self._around.periodic.running(self.topic)) - {row.label for row in running}
@@ -426,12 +438,13 @@ class Service:
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
         self._beside.close()
+        self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
         return self._at_work()
 
     def _at_work(self, *, awaited: bool = False) -> list[str]:
         """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
-        rows = [*self.pool.running(), *self._beside.running()]
+        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
         if awaited:
             known = self._overdue_hooks
             rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]

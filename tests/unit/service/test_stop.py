@@ -172,7 +172,7 @@ def test_a_reset_that_has_outlived_its_time_is_named_and_not_waited_for(bench, t
             assert "did not come back within 5 s" in problem
             seconds, (hung,) = await stopped(b)
             assert seconds < 2
-            assert hung.startswith("lamp.reset on lamp-checks")
+            assert hung.startswith("lamp.reset on lamp-reset-1")
 
     virtually(main)
 
@@ -188,5 +188,22 @@ def test_what_is_waited_for_has_a_name_while_it_lasts(bench, trouble, virtually)
             gate.set()
             assert await stopping == []
             assert b.service().step == ""
+
+    virtually(main)
+
+
+def test_a_reset_is_run_again_beside_one_that_hangs_and_not_too_often(bench, trouble, virtually) -> None:
+    async def main():
+        config = LAMP + 'start_timeout = "5s"\n'
+        gate = trouble.gates["reset lamp"] = threading.Event()
+        async with bench(config) as b:
+            await b.runtime.start()
+            assert "did not come back within 5 s" in (await b.reset(config))[0]
+            del trouble.gates["reset lamp"]
+            assert await b.reset(config) == []
+            trouble.gates["reset lamp"] = gate
+            await b.reset(config)
+            await b.reset(config)
+            assert "was not begun: 3 earlier ones have not come back" in (await b.reset(config))[0]
 
     virtually(main)
