@@ -89,7 +89,8 @@ def ostler_migrations() -> Mapping[str, ModuleType | str]:
 def ostler_started(host: str) -> None:
     """Take note that every required service is up, just before the daemon tells systemd that it is ready.
 
-    Called on the main thread. An error is logged with the plugin's name and harms nobody else.
+    Called on a thread of its own, which may take a minute for all plugins together. An error is logged with the
+    plugin's name and harms nobody else.
     """
 
 
@@ -97,5 +98,6 @@ def ostler_started(host: str) -> None:
 def ostler_stopping(host: str) -> None:
     """Take note that the daemon begins to stop; called for one plugin at a time, so that one that raises hides nobody.
 
-    Called on the main thread.
+    Called on a thread of its own, which may take five seconds for all plugins together; what hangs is named and left
+    behind.
     """

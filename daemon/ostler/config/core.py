@@ -57,6 +57,9 @@ class DaemonSection(OptionsModel):
     fast_stop_timeout: Seconds = Field(
         5, gt=0, help="The same for a fast stop, asked for by a second SIGTERM or SIGINT", reload="live"
     )
+    reload_timeout: Seconds = Field(
+        60, gt=0, help="A reload gives up a step that takes longer than this, and names it", reload="live"
+    )
 
 
 class PluginsSection(OptionsModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ def read_configuration(
     environ: Mapping[str, str] = os.environ,
     given: Mapping[Path, bytes] | None = None,
     before: RawConfiguration | None = None,
+    step: Callable[[str], object] = lambda _name: None,
 ) -> Assembly:
     """Read, merge and check everything. Blocks; any thread.
 
@@ -40,14 +41,16 @@ def read_configuration(
         environ: The environment, for credentials.
         given: What files are to hold, instead of what they hold now; see `load`.
         before: What was read before, by a daemon that runs with it; see `check_still_there`.
+        step: Told what is begun, before something that may never come back.
 
     Raises:
         ConfigurationError: With all problems.
     """
+    step("reading the configuration files")
     raw = load(paths, overrides=overrides, given=given)
     if before is not None:
         check_still_there(before, raw)
-    assembly = assemble(raw, environ, plugins=plugins, offline=offline)
+    assembly = assemble(raw, environ, plugins=plugins, offline=offline, step=step)
     if warning := log_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])
     if not assembly.configuration.access.methods:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +25,7 @@ from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
 from ostler.daemon.status import daemon_status
+from ostler.daemon.steps import MORE_TIME, Steps
 from ostler.daemon.watchdog import Watchdog
 from ostler.daemon.watching import Auditor, policy_warnings
 from ostler.errors import Draining, OstlerError, ServiceError, describe
@@ -45,10 +47,11 @@ _LEVELS = {
     ServiceState.DEGRADED: logging.WARNING,
     ServiceState.FAILED: logging.ERROR,
 }
+_HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
+"""Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
+_SECONDS = re.compile(r" for \d+ s")
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
-_MORE_TIME = 30.0
-"""Seconds more that systemd is asked for with each STATUS line: a loop that hangs is not given any."""
 
 
 class Daemon:
@@ -62,7 +65,8 @@ class Daemon:
         assembly: The validated configuration with the plugins and the services it names.
         clock: The source of time.
         notifier: Tells systemd.
-        reload_from: Reads and validates the configuration anew; handed what was read before.
+        reload_from: Reads and validates the configuration anew; told what to call with each step it begins, and handed
+            what was read before.
         watchdog_interval: Seconds after which systemd acts without a ping; None when it does not.
         make_transport: Makes what carries the messages, when the start has come to that.
         last_resort: Ends the process when the stop does not come to its end.
@@ -75,7 +79,7 @@ class Daemon:
         *,
         clock: Clock,
         notifier: Notifier,
-        reload_from: Callable[[RawConfiguration], Assembly],
+        reload_from: Callable[[Callable[[str], object], RawConfiguration], Assembly],
         watchdog_interval: float | None,
         make_transport: Callable[[], Transport],
         last_resort: LastResort | None = None,
@@ -90,6 +94,8 @@ class Daemon:
         self.notifier = notifier
         self.began = clock.wall()
         self.states = StateKeeper(clock, self._state_changed)
+        self.steps = Steps("starting")
+        self.plugins.step = self.steps
         self.reloader = Reloader(self, reload_from)
         self.tasks = TaskOwner("daemon", on_end=self.fail)
         self.watchdog = Watchdog(
@@ -110,8 +116,8 @@ class Daemon:
         self._hanging: list[str] = []
         self._end = asyncio.Event()
         self._fatal = ""
-        self._waiting_for = ""
         self._signals = 0
+        self._stop_until = 0.0
         self._starting: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- life
@@ -170,7 +176,7 @@ class Daemon:
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
         self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
-        await wait_for_addresses(options, self.clock, self._wait_for)
+        await wait_for_addresses(options, self.clock, self.steps)
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
@@ -190,7 +196,7 @@ class Daemon:
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
-        self.plugins.notify("ostler_started", host=self.host)
+        await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
         self._note("watchdog", self.watchdog.stop)
@@ -245,6 +251,7 @@ class Daemon:
             return store
 
         pool = WorkerPool("ostler-open", 1)
+        self.steps("opening the database")
         opening = asyncio.ensure_future(pool.run(open_and_migrate, label="open the database"))
         try:
             await asyncio.wait([opening])
@@ -253,23 +260,38 @@ class Daemon:
             await asyncio.wait([opening])
             raise
         finally:
+            self.steps("")
             pool.close()
             if opening.done() and opening.exception() is None:
                 self.store = opening.result()
                 self._note("store", self._close_store)
         return opening.result()
 
-    def _wait_for(self, what: str) -> None:
-        self._waiting_for = what
+    async def _tell_plugins(self, hook: str, limit: float) -> None:
+        """Call a hook of all plugins, on a thread: one that hangs must not take the loop with it."""
+        pool = WorkerPool("ostler-hooks", 1)
+        timeout = asyncio.timeout(limit)
+        try:
+            async with timeout:
+                await pool.run(lambda: self.plugins.notify(hook, host=self.host), label=hook)
+        except TimeoutError:
+            text = f"{self.steps.now or hook} has not come back within {limit:g} s"
+            _log.error("%s; it is left behind", text)
+            if hook == "ostler_stopping":
+                self._hanging.append(text)
+        finally:
+            self.steps("")
+            pool.close()
 
     def _note(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
         self._undo.append((what, undo))
 
     async def _tell_start(self) -> None:
         while not self.started.done() and self.states.state is ServiceState.STARTING:
-            waiting = self.runtime.group.waiting_for() if self.runtime else [self._waiting_for or "the database"]
+            waiting = self.runtime.group.waiting_for() if self.runtime else []
+            waiting += [self.steps.now] if self.steps.now else []
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
-            self.notifier.extend_timeout(_MORE_TIME, text)
+            self.notifier.extend_timeout(MORE_TIME, text)
             await asyncio.sleep(_STATUS_EVERY)
 
     # ---------------------------------------------------------------- signals and fatal ends
@@ -304,6 +326,7 @@ class Daemon:
         limit = self.assembly.configuration.daemon.stop_timeout
         self.stop_began = self.clock.monotonic()
         self._last_resort.arm(limit + _GRACE)
+        until = self._stop_until = asyncio.get_running_loop().time() + limit
         self.notifier.stopping("stopping")
         teller = self.tasks.spawn(self._tell_stop(), name="tell systemd how far the stop is")
         if self._starting is not None and not self._starting.done():
@@ -311,9 +334,11 @@ class Daemon:
             await asyncio.gather(self._starting, return_exceptions=True)
         self._never_started("the daemon is being stopped")
         if self.runtime is not None:
-            self.plugins.notify("ostler_stopping", host=self.host)
+            left = until - asyncio.get_running_loop().time()
+            await self._tell_plugins("ostler_stopping", max(0.0, min(_HOOKS_AT_STOP, left / 4)))
         while self._undo:
             what, undo = self._undo.pop()
+            self.steps("" if what == "services" else f"the end of {what}")
             try:
                 await undo()
             except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
@@ -326,15 +351,28 @@ class Daemon:
         return self._hanging
 
     async def _tell_stop(self) -> None:
+        said: set[str] = set()
+        ticks = 0
         while True:
-            left = [line for service in self.services for line in service.unfinished()]
+            left = self._awaited_by_stop()
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
-            self.notifier.extend_timeout(_MORE_TIME, text)
+            self.notifier.extend_timeout(MORE_TIME, text)
+            kinds = {_SECONDS.sub("", line) for line in left} if ticks else set()
+            if news := kinds - said:  # each once, when it has lasted for a second
+                said |= news
+                _log.info("stopping, waiting for %s", "; ".join(sorted(news)))
+            ticks += 1
             await asyncio.sleep(_STATUS_EVERY)
+
+    def _awaited_by_stop(self) -> list[str]:
+        lines = [line for service in self.services for line in service.unfinished()]
+        lines += [f"{each.topic}: {each.step}" for each in self.services if each.step.startswith("stopping ")]
+        return lines + ([self.steps.now] if self.steps.now else [])
 
     async def _stop_services(self) -> None:
         assert self.runtime is not None  # noqa: S101 - noted after it was made
-        self._hanging += await self.runtime.stop(self.assembly.configuration.daemon.stop_timeout)
+        left = self._stop_until - asyncio.get_running_loop().time()
+        self._hanging += await self.runtime.stop(max(0.0, left))
         await self.reloader.stop()
 
     async def _close_store(self) -> None:
@@ -433,11 +471,12 @@ class Daemon:
         for warning in policy_warnings(assembly):
             _log.warning("%s", warning)
 
-    async def reset_services(self, assembly: Assembly) -> list[str]:
+    async def reset_services(self, assembly: Assembly, step: Callable[[str], object]) -> list[str]:
         """Bring new options to the services and reset their managers; return what went wrong, a line each."""
         if self.runtime is None:
             return []
-        return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending)
+        limit = assembly.configuration.daemon.reload_timeout
+        return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending, step=step, timeout=limit)
 
     def _state_changed(self) -> None:
         _log.debug("the daemon is %s", self.states.state)

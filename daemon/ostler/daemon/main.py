@@ -98,9 +98,8 @@ def _outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, Outcom
 
 async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> Outcome:
     early = _EarlySignals()
-    early.install(asyncio.get_running_loop())
     try:
-        daemon = _compose(paths, overrides, guard)
+        daemon = _compose(paths, overrides, guard, early.keep)
     except ConfigurationError as error:
         print_problems(error)
         return Outcome(CONFIGURATION, [])
@@ -108,6 +107,7 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
         _log.critical("the daemon could not start: %s", error)
         return Outcome(error.exit_code, [])
     daemon.keep_lock = True
+    early.install(asyncio.get_running_loop())
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
@@ -127,16 +127,20 @@ def _greet(daemon: Daemon) -> None:
         threading.Thread(target=show, args=(daemon,), name="ostler-banner", daemon=True).start()
 
 
-def _compose(paths: Paths, overrides: list[str], guard: ForkGuard) -> Daemon:
+def _compose(paths: Paths, overrides: list[str], guard: ForkGuard, keep: Callable[[int], None]) -> Daemon:
     from ostler.daemon.check import read_configuration
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import zmq_transport
     from ostler.daemon.places import take_places
+    from ostler.daemon.steps import LoadingMonitor, Steps
     from ostler.messaging.context import about_request
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
-    assembly = read_configuration(paths, overrides)
-    take_places(paths)
+    notifier, steps = SystemdNotifier(), Steps("starting")
+    # Here code of plugins runs for the first time, and may never come back.
+    with LoadingMonitor(steps, notifier, keep):
+        assembly = read_configuration(paths, overrides, step=steps)
+        take_places(paths)
     options = assembly.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=about_request)
     for warning in assembly.warnings:
@@ -148,8 +152,10 @@ def _compose(paths: Paths, overrides: list[str], guard: ForkGuard) -> Daemon:
         paths,
         assembly,
         clock=SystemClock(),
-        notifier=SystemdNotifier(),
-        reload_from=lambda before: read_configuration(paths, overrides, plugins=assembly.plugins, before=before),
+        notifier=notifier,
+        reload_from=lambda step, before: read_configuration(
+            paths, overrides, plugins=assembly.plugins, before=before, step=step
+        ),
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: zmq_transport(paths, assembly.configuration, fds),
     )
@@ -174,9 +180,10 @@ class _EarlySignals:
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take the daemon's signals from now on."""
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            loop.add_signal_handler(number, self._came, number)
+            loop.add_signal_handler(number, self.keep, number)
 
-    def _came(self, number: int) -> None:
+    def keep(self, number: int) -> None:
+        """Keep a signal, or give it to the daemon when there is one."""
         self._take(number)
 
     def hand_over(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.aio import WorkerPool
 from ostler.config import diff
-from ostler.errors import ConfigurationError, Draining, OstlerError, describe, joined
+from ostler.daemon.steps import Steps
+from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, describe, joined
 from ostler.printable import printable
 from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, Change, Verdict
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SIGNAL = "SIGHUP"
+_HANGS_AFTER = 10.0
+"""Seconds of reading after which the next who asks for a reload is not made to wait for it any longer."""
+_MOST_HUNG = 4
+"""Threads that may be left behind by reloads that hang."""
+_TELL_INTERVAL = 1.0
 _WAITS = ("service", "daemon")
 """What cannot be changed in a running daemon yet, and is reported as needing a restart."""
 
@@ -33,16 +39,20 @@ class Reloader:
 
     Args:
         daemon: The daemon that is reloaded.
-        read: Reads and validates the whole configuration; handed what was read before, runs in a thread.
+        read: Reads and validates the whole configuration, in a thread: tells each step that it begins, and is handed
+            what was read before.
     """
 
-    def __init__(self, daemon: Daemon, read: Callable[[RawConfiguration], Assembly]) -> None:
+    def __init__(self, daemon: Daemon, read: Callable[[Callable[[str], object], RawConfiguration], Assembly]) -> None:
         self._daemon = daemon
         self._read = read
         self._running = asyncio.Lock()
         self._next: asyncio.Task[Verdict] | None = None
         self._tasks: set[asyncio.Task[Verdict]] = set()
         self._for_signal = False
+        self._steps = Steps("reloading")
+        self._reading: tuple[float, asyncio.Future[None]] | None = None
+        self._pools: list[WorkerPool] = []
         self.last: Verdict | None = None
 
     def request(self) -> None:
@@ -82,16 +92,28 @@ class Reloader:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take_turn(self, who: str) -> Verdict:
+        hurried = None
         try:
             await asyncio.shield(self._daemon.started)
+            hurried = self._give_up_what_hangs()
             await self._running.acquire()
         finally:
             self._next = None  # who asks from here on has perhaps changed a file that was read already
+            if hurried is not None:
+                hurried.cancel()
         try:
             self._refuse_in_the_end()
             return await self._reload(who)
         finally:
             self._running.release()
+
+    def _give_up_what_hangs(self) -> asyncio.TimerHandle | None:
+        """Have the reading that is under way given up soon: its cause may be gone, and somebody waits for the next."""
+        if self._reading is None:
+            return None
+        since, given_up = self._reading
+        loop = asyncio.get_running_loop()
+        return loop.call_at(max(loop.time(), since + _HANGS_AFTER), _resolve, given_up)
 
     def _refuse_in_the_end(self) -> None:
         # A `reset` after `cleanup_host` would set up again what was just taken down.
@@ -104,6 +126,7 @@ class Reloader:
         self._for_signal = who == _SIGNAL
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
         daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
+        teller = asyncio.get_running_loop().create_task(self._tell(), name="tell systemd how far the reload is")
         try:
             SECRETS.begin()
             assembly = await self._validated()
@@ -119,15 +142,52 @@ class Reloader:
             _log.log(level, "the reload failed", exc_info=error)
             self._finish(self._verdict(ok=False, summary=f"reload failed: {describe(error)}"))
             raise
+        finally:
+            teller.cancel()
         return self._finish(verdict)
 
+    async def _tell(self) -> None:
+        while not self._daemon.ending:
+            await asyncio.sleep(_TELL_INTERVAL)
+            self._steps.tell(self._daemon.notifier)
+
     async def _validated(self) -> Assembly:
+        """Read and validate on a thread; one that hangs is left behind, and the next reload reads on another.
+
+        Raises:
+            ServiceError: It did not come back in time, or too many that hang were left behind.
+        """
+        self._refuse_more_threads()
+        loop = asyncio.get_running_loop()
+        steps = self._steps = Steps("reloading")
         pool = WorkerPool("ostler-reload", 1)
+        self._pools.append(pool)
+        limit = self._daemon.assembly.configuration.daemon.reload_timeout
+        given_up: asyncio.Future[None] = loop.create_future()
+        self._reading = loop.time(), given_up
+        before = self._daemon.assembly.configuration.raw
+        reading = asyncio.ensure_future(pool.run(lambda: self._read(steps, before), label="read the configuration"))
         try:
-            before = self._daemon.assembly.configuration.raw
-            return await pool.run(lambda: self._read(before), label="read the configuration")
+            waited: tuple[asyncio.Future[Any], ...] = (reading, given_up)
+            await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise ServiceError(
+                f"{steps.now} has not come back for {loop.time() - self._reading[0]:.0f} s; nothing has changed",
+                hint="see `ostler dump` for where it hangs, and reload again when the cause has gone",
+            )
         finally:
+            self._reading = None
+            reading.cancel()
             pool.close()
+
+    def _refuse_more_threads(self) -> None:
+        self._pools = [pool for pool in self._pools if pool.running()]
+        if len(self._pools) >= _MOST_HUNG:
+            raise ServiceError(
+                f"{len(self._pools)} earlier reloads still hang in reading the configuration; nothing has changed",
+                hint="see `ostler dump` for where they hang; restart the daemon if they never come back",
+            )
 
     def _verdict(self, *, ok: bool, summary: str, problems: Sequence[str] = ()) -> Verdict:
         return Verdict(ok=ok, at=self._daemon.clock.wall(), summary=summary, problems=list(problems))
@@ -157,7 +217,7 @@ class Reloader:
         # Against what the daemon was started with: a change that waits for a restart waits over several reloads.
         waiting = [change for change in diff(daemon.started_with, new) if change.needs in _WAITS]
         daemon.apply_live(assembly)
-        problems = await daemon.reset_services(assembly)
+        problems = await daemon.reset_services(assembly, self._steps)
         return Verdict(
             ok=not problems,
             at=daemon.clock.wall(),
@@ -166,6 +226,11 @@ class Reloader:
             needs_restart=[change.path for change in waiting],
             problems=problems,
         )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str], gone: Sequence[str]) -> str:

@@ -164,11 +164,17 @@ class Drivers(Mapping[str, Any]):
         """
         return await self._runners[name].reinitialise(options)
 
+    def cancel_calls(self) -> None:
+        """Tell the calls under way, by their contexts, that they are not wanted any more. Any thread."""
+        for runner in self._runners.values():
+            runner.cancel_calls()
+
     async def stop(self, deadline: float) -> list[str]:
         """Tear every driver down within `deadline` seconds; return the names of those that hang.
 
         `cleanup` runs for every driver that was built, also when its `initialise` had failed. What hangs keeps its
-        daemon thread and holds nobody up. Safe before `start` and more than once.
+        daemon thread and holds nobody up; what is stuck already is not waited for. Safe before `start` and more than
+        once.
         """
         until = self._loop.time() + deadline
         hung = await asyncio.gather(*(runner.stop(until) for runner in self._runners.values()))

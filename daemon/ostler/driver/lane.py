@@ -196,6 +196,23 @@ class Lane:
         done, _ = await asyncio.wait([future], timeout=max(0.0, timeout))
         return bool(done)
 
+    async def quiet_but_stuck(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for every call that may still end: not for those that outlived their budget."""
+        until = self._loop.time() + timeout
+        while (left := until - self._loop.time()) > 0 and self._hopeful():
+            await self.quiet(min(left, _RECHECK))
+
+    def _hopeful(self) -> bool:
+        with self._lock:
+            return any(not call.overdue for call in self._active)
+
+    def cancel_contexts(self) -> None:
+        """Tell the work of all calls under way that it is not wanted any more. Any thread."""
+        with self._lock:
+            contexts = [call.context for call in self._active if call.context is not None]
+        for context in contexts:
+            context.cancel()
+
     def give_up(self) -> None:
         """Answer the callers of everything that is still under way with `DriverStuck`. On the loop, in a stop."""
         with self._lock:

@@ -176,11 +176,11 @@ class DriverRunner:
             self._stopping = True
             self._release()
         self._cancel_retry()
-        # Half of the time for what is under way. A call that hangs on is cleaned up beside, for letting go is better
-        # than not; an `initialise` that hangs is not, for it may still be acquiring.
-        await self._lane.quiet((until - self._loop.time()) / 2)
+        # Half of the time for what is under way, and none for what is stuck already. A call that hangs on is cleaned up
+        # beside, for letting go is better than not; an `initialise` that hangs is not, for it may still be acquiring.
+        await self._lane.quiet_but_stuck((until - self._loop.time()) / 2)
         if self._lane.busy_with(_INITIALISE):
-            await self._lane.quiet(until - self._loop.time())
+            await self._lane.quiet_but_stuck(until - self._loop.time())
         cleaned, why = True, ""
         if not self._lane.busy_with(_INITIALISE):
             cleaned, why = await self._take_down(max(0.05, until - self._loop.time()))
@@ -190,6 +190,10 @@ class DriverRunner:
         with self._lock:
             self._set(DriverState.STUCK if hung else DriverState.STOPPED, ", ".join(hung) + " hung" if hung else why)
         return bool(hung)
+
+    def cancel_calls(self) -> None:
+        """Tell the calls under way that they are not wanted any more. Any thread."""
+        self._lane.cancel_contexts()
 
     def went_over(self, call: Call) -> None:
         """See `lane.Listener`; the lock is held."""

@@ -55,7 +55,7 @@ class DescriptorTarget:
 
     def problem(self) -> str:
         """See `Target`."""
-        return "standard error was closed when the daemon started" if self.closed else ""
+        return "the log goes nowhere: standard error was closed when the daemon started" if self.closed else ""
 
     def __str__(self) -> str:
         if self.closed:

@@ -211,9 +211,12 @@ class LogWriter:
         record = logging.LogRecord("ostler.log", logging.WARNING, __file__, 0, "%s", (losses.text(),), None)
         try:
             line = self.prepare(record)
+            self._writing_since = time.monotonic()
             line.target.send(line)
         except Exception:  # noqa: BLE001 - it still cannot be written
             return False
+        finally:
+            self._writing_since = 0.0
         with self._lock:
             if self.losses == losses:
                 self._told = True

@@ -102,7 +102,10 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller took the request back. Any thread; a long `def` method looks at it between steps."""
+        """Whether the caller took the request back, or its service stops.
+
+        Any thread; a long `def` method looks at it between steps.
+        """
         return self._cancelled
 
     def cancel(self) -> None:

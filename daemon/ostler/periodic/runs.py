@@ -12,7 +12,7 @@ from typing import Any
 from ostler import fork
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
-from ostler.errors import Conflict, OstlerError, describe
+from ostler.errors import CallCancelled, Conflict, OstlerError, describe
 from ostler.messaging.context import Context, serving
 from ostler.periodic.task import PeriodicTask
 from ostler.redaction import redact
@@ -219,17 +219,22 @@ class Runs:
             self._end(task, self._clock.monotonic() - begun, error)
 
     def _context(self, task: PeriodicTask) -> Context:
-        return Context(task.service, task.name, request_id=f"{task.name}-{task.runs + 1}", clock=self._clock)
+        task.context = context = Context(
+            task.service, task.name, request_id=f"{task.name}-{task.runs + 1}", clock=self._clock
+        )
+        if task.removed:  # the stop came in between, and found no run to tell
+            task.cancel_run()
+        return context
 
     def _end(self, task: PeriodicTask, seconds: float, error: BaseException | None) -> None:
         # A job that its pool dropped never began: then this moment has to do.
         started = task.running_since or self._clock.wall()
-        task.running, task.running_since = False, 0.0
+        task.running, task.running_since, task.context = False, 0.0, None
         task.runs += 1
         task.last_run, task.last_seconds = started, seconds
         if error is None:
             self._worked(task)
-        else:
+        elif not (task.removed and isinstance(error, CallCancelled)):  # it did what it was told by the stop
             self._failed(task, error, describe(error))
         self._ended(task, started, seconds)
 

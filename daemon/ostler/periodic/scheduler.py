@@ -92,13 +92,14 @@ class PeriodicScheduler:
         self._arm()
 
     def remove(self, service: str) -> None:
-        """Run the tasks of a service no more. A run that is under way goes on to its end."""
+        """Run the tasks of a service no more. A run that is under way is told so, and goes on to its end."""
         found = self._services.pop(service, None)
         if found is None:
             return
         self._leaving[service] = list(found.tasks.values())
         for task in found.tasks.values():
             task.removed = True
+            task.cancel_run()
             task.entry = 0
             self._keep(task)
         self._compact()
@@ -188,6 +189,12 @@ class PeriodicScheduler:
         found = self._services.get(service)
         tasks = [*(found.tasks.values() if found else ()), *self._leaving.get(service, ())]
         return sorted(task.name for task in tasks if task.running)
+
+    def late(self, service: str) -> set[str]:
+        """Return the names of the tasks whose run was due again before it had ended, after `remove` as well."""
+        found = self._services.get(service)
+        tasks = [*(found.tasks.values() if found else ()), *self._leaving.get(service, ())]
+        return {task.name for task in tasks if task.running and task.late}
 
     def changed_runs(self) -> list[PeriodicRun]:
         """Return the record of every task that has run since this was last asked, to be kept in the database."""

@@ -35,8 +35,8 @@ class PeriodicTask:
     """
 
     __slots__ = (
-        "base", "cron", "cron_done", "cron_from", "cron_wall", "due", "enabled", "entry", "errors", "is_async",
-        "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused", "put_off",
+        "base", "context", "cron", "cron_done", "cron_from", "cron_wall", "due", "enabled", "entry", "errors",
+        "is_async", "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused", "put_off",
         "removed", "running", "running_since", "runs", "service", "spacing",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class PeriodicTask:
         self.removed = False
         self.running = False
         self.running_since = 0.0
+        self.context: Any = None
         self.base = self.due = 0.0
         self.cron: CronSchedule | None = None
         self.cron_from = self.cron_wall = self.cron_done = 0.0
@@ -82,6 +83,11 @@ class PeriodicTask:
         if self.mark.cron and self.cron is None:
             self.cron = self._parse_cron()
         self.spacing, self.enabled = float(spacing), bool(enabled)
+
+    def cancel_run(self) -> None:
+        """Tell a run under way, by its context, that it is not wanted any more. Any thread."""
+        if (context := self.context) is not None:
+            context.cancel()
 
     @property
     def active(self) -> bool:

@@ -35,7 +35,7 @@ class _Record(msgspec.Struct):
 
 
 class PluginHost:
-    """Discovers plugins, loads them, and gathers what they declare. On the main thread.
+    """Discovers plugins, loads them, and gathers what they declare. Loading is for the main thread.
 
     The steps for each plugin, in the order of names: found, disabled or blocked by the configuration, imported, written
     for this version of the hooks, hooks that exist and fit, declarations that fit and are nobody else's. Whatever goes
@@ -72,6 +72,8 @@ class PluginHost:
         self._specs = {name: getattr(hookspecs, name) for name in vars(self._host.hook) if name[0] != "_"}
         self._records: list[_Record] = []
         self._discovered = False
+        self.step: Callable[[str], object] = _no_step
+        """Told what is begun, before code of a plugin runs that may never come back."""
 
     def discover(self) -> None:
         """Find and load every plugin. Raises nothing; what went wrong is in `records`, `problems` and `warnings`."""
@@ -208,6 +210,7 @@ class PluginHost:
         problems = []
         for record in self._records:
             for function in self._functions(record, hook):
+                self.step(f"{hook} of plugin {record.found.name}")
                 try:
                     self._call(function, facts)
                 except PluginError as error:
@@ -229,6 +232,7 @@ class PluginHost:
             return
         try:
             self._refuse_second(record)
+            self.step(f"importing plugin {name} ({record.found.value})")
             record.plugin = _guarded(record.found.load, f"{record.found.value} cannot be imported")
             self._check_version(record)
             self._register(record)
@@ -288,6 +292,7 @@ class PluginHost:
     def _ask(self, record: _Record) -> None:
         for hook in declared.SHAPES:
             for function in self._functions(record, hook):
+                self.step(f"{hook} of plugin {record.found.name}")
                 try:
                     result = self._call(function, {})
                 except PluginError as error:
@@ -337,6 +342,10 @@ class PluginHost:
             known = {record.found.name for record in self._records}
             return f"the required plugin {name} is not installed{_meant(name, known)}"
         return f"the required plugin {name} is {found[0].state}: {found[0].why}"
+
+
+def _no_step(_name: str) -> None:
+    """Nobody wants to know."""
 
 
 def _guarded(step: Callable[[], T], what: str) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -42,10 +42,14 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     sinks: Mapping[str, Any] = {}
 
 
-def discover(core: CoreConfiguration, entry_points: list[Found] | None = None) -> PluginHost:
-    """Return the plugins that the configuration allows, loaded."""
+def discover(
+    core: CoreConfiguration, entry_points: list[Found] | None = None, step: Callable[[str], object] | None = None
+) -> PluginHost:
+    """Return the plugins that the configuration allows, loaded; `step` is told what is begun."""
     section = core.plugins
     plugins = PluginHost(entry_points, required=section.required, disabled=section.disabled, blocked=section.blocked)
+    if step is not None:
+        plugins.step = step
     plugins.discover()
     return plugins
 
@@ -57,6 +61,7 @@ def assemble(
     plugins: PluginHost | None = None,
     entry_points: list[Found] | None = None,
     offline: bool = False,
+    step: Callable[[str], object] = lambda _name: None,
 ) -> Assembly:
     """Return what a configuration makes, or say everything that is wrong with it at once.
 
@@ -68,13 +73,15 @@ def assemble(
         plugins: Plugins that were discovered before (a reload does not load plugins anew).
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not look for credentials, which exist only inside the unit.
+        step: Told what is begun, before something that may never come back.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
-    plugins = plugins or discover(validate_core(raw), entry_points)
-    resolver = _Resolver(raw, plugins)
+    plugins = plugins or discover(validate_core(raw), entry_points, step)
+    resolver = _Resolver(raw, plugins, step)
     resolver.run()
+    step("checking options and reading secrets")
     configuration = validate(
         raw,
         resolver.models,
@@ -117,8 +124,9 @@ def contract_faults(loaded: Loaded, contract: type, *, either: bool = False) -> 
 class _Resolver:
     """Finds the managers and drivers that a configuration names, and notes what is wrong with them."""
 
-    def __init__(self, raw: RawConfiguration, plugins: PluginHost) -> None:
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost, step: Callable[[str], object]) -> None:
         self._raw = raw
+        self._step = step
         self._plugins = plugins
         self._forbidden = plugins.forbidden()
         self.models: dict[Path, type[OptionsModel]] = {
@@ -181,6 +189,7 @@ class _Resolver:
         reference = table.get("manager")
         if not isinstance(reference, str):
             return None  # missing or no text: the check of the options says so
+        self._step(f"importing manager {reference} of service {path[1]}")
         try:
             loaded = resolve(reference, Manager, registered=self._plugins.managers(), forbidden=self._forbidden)
         except PluginError as error:
@@ -214,6 +223,7 @@ class _Resolver:
     def _resolved_driver(
         self, path: Path, reference: str, contract: type[Driver], registered: Mapping[str, Any]
     ) -> Loaded | None:
+        self._step(f"importing driver {reference} of service {path[1]}")
         try:
             loaded = resolve(reference, contract, registered=registered, forbidden=self._forbidden)
             faults = contract_faults(loaded, contract) or _abstract(loaded)
@@ -241,6 +251,7 @@ class _Resolver:
         for (kind, name), value in self._plugins.extensions().items():
             if kind not in found:
                 continue
+            self._step(f"importing {kind} {name}")
             try:
                 loaded = resolve(value, manager.extension_kinds[kind], forbidden=self._forbidden)
                 _refuse_abstract(loaded)
@@ -265,6 +276,7 @@ class _Resolver:
                     known = ", ".join(sorted([*OWN_SINKS, *brought]))
                     self._note(path, f"there is no notification sink {name}; there are {known}{self._failed_plugins()}")
                     continue
+                self._step(f"importing notification sink {name}")
                 try:
                     loaded = resolve(brought[name], NotificationSink, forbidden=self._forbidden)
                     _refuse_abstract(loaded)

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 _FOR_DRAINING = 0.75
 """The part of a stop's time that work in flight may have; the rest is for taking things down."""
 
+_FOR_TAKING_DOWN = 8.0
+"""Seconds that a service gets at least for that, where the stop has them; else it is done with its `drain_timeout`."""
+
 
 class StartFailed(ServiceError):
     """Raised when a required service could not be started; says each that failed, and why."""
@@ -172,15 +175,18 @@ class ServiceGroup:
             What hung, a line each.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        drained = loop.time() + timeout * _FOR_DRAINING
+        began = loop.time()
+        until = began + timeout
+        drained = began + timeout * _FOR_DRAINING
 
         async def drain(service: Service) -> list[str]:
             rest = max(0.0, min(service.options.drain_timeout, drained - loop.time()))
             return await service.drain(rest, "the daemon is being stopped")
 
         async def stop(service: Service) -> list[str]:
-            return await service.stop(max(0.0, until - loop.time()))
+            # What it was granted for draining and did not need is left for taking it down, and never too little.
+            rest = max(_FOR_TAKING_DOWN, began + service.options.drain_timeout - loop.time())
+            return await service.stop(max(0.0, min(rest, until - loop.time())))
 
         for line in await self._mirrored(drain):
             _log.warning("not waited for any longer: %s", line)

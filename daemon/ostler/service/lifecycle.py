@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +27,10 @@ _log = logging.getLogger(__name__)
 _POLL = 0.02
 _POLL_MAX = 0.5
 """Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
+_MOST_RESETS = 3
+"""Runs of `reset` at once, of which all but one hang."""
+_TOLD = 5.0
+"""Seconds that a drain waits for a periodic run that is late already, once it has been told of the stop."""
 _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
 _DATABASE_RETRY = 2.0
@@ -65,8 +70,13 @@ class Service:
         self._backends: Backends | None = None
         # Checks and capabilities have threads of their own: they must not wait behind hours of work.
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        # Not beside the checks: those that hang here, and are left behind, would take their threads.
+        self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
+        self._overdue_hooks: set[str] = set()
+        self._draining_since = math.inf
+        self._given_up: set[tuple[str, str]] = set()
         around.host.dispatcher.expect(self.topic)
 
     @property
@@ -123,8 +133,19 @@ class Service:
         return await work
 
     async def _hook(self, name: str, hook: Callable[..., Any], *args: Any) -> Any:
-        work = call_hook(self.topic, name, hook, *args, pool=self.pool, timeout=self.options.start_timeout)
+        work = self._call(name, hook, *args, pool=self.pool, timeout=self.options.start_timeout)
         return await self._at(name, work)
+
+    async def _call(self, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float) -> Any:
+        """Call a hook, and take note when it does not come back: a stop then waits for it no longer."""
+        label = f"{self.topic}.{name}"
+        try:
+            result = await call_hook(self.topic, name, hook, *args, pool=pool, timeout=timeout)
+        except HookTimeout:
+            self._overdue_hooks.add(label)
+            raise
+        self._overdue_hooks.discard(label)
+        return result
 
     async def _register(self) -> Any:
         records, spec = self._around.records, self.spec
@@ -168,7 +189,7 @@ class Service:
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
-        self.manager = await call_hook(self.topic, "__init__", build, environment, pool=self.pool, timeout=timeout)
+        self.manager = await self._call("__init__", build, environment, pool=self.pool, timeout=timeout)
         assert self.manager is not None  # noqa: S101 - `build` returns a manager or raises
         return self.manager
 
@@ -184,7 +205,7 @@ class Service:
 
         async def take_over(name: str) -> None:
             timeout = self.options.start_timeout
-            await call_hook(self.topic, "driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
+            await self._call("driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
 
         await self._backends.begin_take_over(take_over)
 
@@ -237,7 +258,7 @@ class Service:
             if row.label == label:
                 text = f"{name} of service {self.topic} has not come back for {row.seconds:.0f} s"
                 raise HookTimeout(text, hint="see `ostler dump` for where it hangs", service=self.topic, hook=name)
-        return await call_hook(self.topic, name, hook, pool=self._beside, timeout=timeout)
+        return await self._call(name, hook, pool=self._beside, timeout=timeout)
 
     def _all_busy(self) -> str:
         """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
@@ -247,8 +268,12 @@ class Service:
             return ""
         return f"{waiting} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
 
-    async def reset(self, spec: ServiceSpec) -> list[str]:
+    async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
         """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
+
+        Args:
+            spec: The service as the new configuration wants it.
+            timeout: Seconds that `reset` may take; never more than `start_timeout`.
 
         Returns:
             What went wrong, a line each; the new options are in force all the same.
@@ -267,11 +292,19 @@ class Service:
         problems = []
         try:
             self._around.periodic.respace(self.topic, options)
-            # Beside the service's work: a service whose threads are all busy must not hold up the reload of the others.
-            await self._ask("reset", self.manager.reset, options.start_timeout)
+            await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
             problems.append(str(error))
         return problems + await self._backends.renew(spec)
+
+    async def _reset_manager(self, manager: Manager, timeout: float) -> None:
+        """Run `reset`, beside the service's work and beside one that still hangs: what that waits for may be gone."""
+        hanging = self._resets.running()
+        if len(hanging) >= _MOST_RESETS:
+            text = f"reset of service {self.topic} was not begun: {len(hanging)} earlier ones have not come back"
+            hint = "see `ostler dump` for where they hang; restart the daemon if they never come back"
+            raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
+        await self._call("reset", manager.reset, pool=self._resets, timeout=timeout)
 
     async def capabilities(self) -> Any:
         """Return what the manager offers to schedulers.
@@ -318,7 +351,10 @@ class Service:
         self.states.enter(ServiceState.DRAINING, why)
         self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
-        return await self._until_nothing(self.unfinished, timeout)
+        self._draining_since = asyncio.get_running_loop().time()
+        await self._until_nothing(self._awaited, timeout)
+        self._given_up = {(row.thread, row.label) for row in self.pool.running()}
+        return self.unfinished()
 
     async def _until_nothing(self, look: Callable[[], list[str]], timeout: float) -> list[str]:
         """Wait until a look finds nothing any more; return what it still finds after `timeout` or in a hurry."""
@@ -332,21 +368,31 @@ class Service:
             pause = min(_POLL_MAX, pause * 1.2)
         return []
 
+    def _awaited(self) -> list[str]:
+        """Return what a drain waits for: all but what is stuck already, and runs that were told and do not listen."""
+        stuck = set(self._overdue_hooks)
+        if asyncio.get_running_loop().time() - self._draining_since >= _TOLD:
+            stuck |= self._around.periodic.late(self.topic)
+        return [line for label, line in self._work_rows() if label not in stuck]
+
     def unfinished(self) -> list[str]:
         """Return what this service is working on, a line each."""
+        return [line for _, line in self._work_rows()]
+
+    def _work_rows(self) -> list[tuple[str, str]]:
+        """Return what this service is working on: the label of each, and a line."""
         running = self.pool.running()
-        rows = [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in running]
         waiting = self.pool.queued
-        others = self._around.host.dispatcher.in_flight(self.topic) - len(rows) - waiting
+        others = self._around.host.dispatcher.in_flight(self.topic) - len(running) - waiting
+        resets = self._resets.running()
+        rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
         # What no thread shows: periodic tasks that are `async def`.
         periodic = set(self._around.periodic.running(self.topic)) - {row.label for row in running}
-        rows += [f"periodic task {name} of {self.topic}" for name in sorted(periodic)]
-        resets = [row for row in self._beside.running() if row.label == f"{self.topic}.reset"]
-        rows += [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in resets]
+        rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
         if waiting:
-            rows.append(f"{waiting} requests of {self.topic} in its queue")
+            rows.append(("", f"{waiting} requests of {self.topic} in its queue"))
         if others > 0:
-            rows.append(f"{others} requests of {self.topic} on the loop")
+            rows.append(("", f"{others} requests of {self.topic} on the loop"))
         return rows
 
     async def stop(self, timeout: float, failed: str = "") -> list[str]:
@@ -373,15 +419,19 @@ class Service:
         hung: list[str] = []
         started = bool(self._undo)
         self._around.host.dispatcher.give_up(self.topic, failed)
+        self._around.host.dispatcher.cancel_contexts(self.topic)
         if self._backends is not None:
             self._backends.end_take_over()
+            self._backends.drivers.cancel_calls()
         await self._tasks.cancel(_SHORTEST)
         while self._undo:
             what, undo = self._undo.pop()
+            self.step = f"stopping {what}"
             try:
                 hung += await undo(max(_SHORTEST, until - loop.time()))
             except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
                 self._log.error("stopping %s of service %s failed: %s", what, self.topic, describe(error))
+        self.step = ""
         self.states.enter(
             ServiceState.FAILED if failed else ServiceState.STOPPED, failed or ("" if started else "never started")
         )
@@ -398,7 +448,7 @@ class Service:
         pool = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
-            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=timeout / 2)
+            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=max(0.1, round(timeout / 2, 1)))
         except HookTimeout as error:
             return [error.message]
         except HookFailed as error:
@@ -422,8 +472,14 @@ class Service:
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
         self._beside.close()
-        return await self._until_nothing(self._at_work, timeout)
+        self._resets.close()
+        await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
+        return self._at_work()
 
-    def _at_work(self) -> list[str]:
-        rows = [*self.pool.running(), *self._beside.running()]
+    def _at_work(self, *, awaited: bool = False) -> list[str]:
+        """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
+        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        if awaited:
+            known = self._overdue_hooks
+            rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from ostler.aio import TaskOwner
@@ -94,13 +95,22 @@ class Runtime:
         await self._tasks.cancel()
         return hung
 
-    async def reset(self, specs: Iterable[ServiceSpec], go_on: Callable[[], bool] = lambda: True) -> list[str]:
+    async def reset(
+        self,
+        specs: Iterable[ServiceSpec],
+        go_on: Callable[[], bool] = lambda: True,
+        *,
+        step: Callable[[str], object] = lambda _name: None,
+        timeout: float = math.inf,
+    ) -> list[str]:
         """Bring new options to all services, as far as that goes without a restart, and reset their managers.
 
         Args:
             specs: The services as the new configuration wants them. Those that are new come with the restart, and those
                 that are gone go with it.
             go_on: Asked before each service; False when the daemon is being stopped.
+            step: Told what is begun, before something that may never come back.
+            timeout: Seconds that the `reset` of one manager may take.
 
         Returns:
             What went wrong, a line each.
@@ -113,7 +123,8 @@ class Runtime:
             if not go_on():
                 problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
                 continue
-            problems += await service.reset(spec)
+            step(f"reset of service {spec.topic}")
+            problems += await service.reset(spec, timeout)
             # Its intervals may have changed.
             self.reporter.poke(service)
             self.capability_reporter.poke(spec.topic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -121,6 +122,7 @@ class Bench:
         self.left: list[int] = []
         self.reads = 0
         self.read_error: BaseException | None = None
+        self.on_read: Callable[[], object] | None = None
         self.daemon: Daemon
         self.running: asyncio.Task[int]
 
@@ -138,8 +140,11 @@ class Bench:
         asyncio.get_running_loop().watch(self._writing)
         return self.daemon
 
-    def _read(self, before):
+    def _read(self, step, before):
         self.reads += 1
+        step("reading the bench's configuration")
+        if self.on_read is not None:
+            self.on_read()
         if self.read_error is not None:
             raise self.read_error
         raw = load(self.paths, overrides=self._overrides)

@@ -410,3 +410,33 @@ def test_a_socket_that_does_not_answer_withholds_the_ping(bench, virtually, monk
             assert ["the RPC socket" in line for line in b.daemon.watchdog.missing()] == [True]
 
     virtually(main)
+
+
+def test_trap_a_hook_of_a_plugin_hangs_at_start_and_stop(bench, trouble, virtually, caplog) -> None:
+    async def main():
+        trouble.hang("ostler_started node1")
+        trouble.hang("ostler_stopping node1")
+        async with bench() as b:
+            b.start()
+            await asyncio.sleep(3)
+            assert "waiting for ostler_started of plugin lamps" in b.notifier.statuses[-1]
+            await asyncio.shield(b.daemon.started)
+            begun = asyncio.get_running_loop().time()
+            assert await b.end() == 0
+            assert asyncio.get_running_loop().time() - begun < 7
+            assert b.daemon.hung_at_end == ["ostler_stopping of plugin lamps has not come back within 5 s"]
+
+    virtually(main)
+
+
+def test_a_stop_during_a_hook_that_hangs_ends_at_once(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.hang("ostler_started node1")
+        async with bench() as b:
+            b.start()
+            await asyncio.sleep(3)
+            begun = asyncio.get_running_loop().time()
+            assert await b.end() == 0
+            assert asyncio.get_running_loop().time() - begun < 2
+
+    virtually(main)

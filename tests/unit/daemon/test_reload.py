@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from ostler import log
-from ostler.errors import ConfigurationError, Draining
+from ostler.errors import ConfigurationError, Draining, ServiceError
 from ostler.types import Verdict
 
 HEAD = '[daemon]\nhost = "node1"\n'
@@ -400,5 +400,70 @@ def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_aw
     async def refused(b, text):
         with pytest.raises(ConfigurationError, match=text):
             await b.daemon.reloader.reload("alice")
+
+    virtually(main)
+
+
+def test_trap_a_reload_hangs_in_reading_is_given_up_and_named(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            trouble.hang("read")
+            b.on_read = lambda: trouble.meet("read")
+            with pytest.raises(ServiceError, match="reading the bench's configuration has not come back for 60 s"):
+                await b.daemon.reloader.reload("a")
+            assert b.ready_lines[-1].startswith("reload failed: reading the bench's configuration")
+            assert any("reloading: reading the bench's" in text for text in b.notifier.statuses)
+            b.on_read = None  # the cause has gone, the thread still hangs
+            assert (await b.daemon.reloader.reload("a")).ok
+
+    virtually(main)
+
+
+def test_who_asks_for_the_next_reload_waits_ten_seconds_for_one_that_hangs(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            trouble.hang("read")
+            b.on_read = lambda: trouble.meet("read")
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            first = loop.create_task(b.daemon.reloader.reload("a"))
+            await asyncio.sleep(1)
+            b.on_read = None
+            assert (await b.daemon.reloader.reload("b")).ok
+            assert loop.time() - begun < 12
+            with pytest.raises(ServiceError):
+                await first
+
+    virtually(main)
+
+
+def test_no_more_threads_are_left_behind_than_a_few(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            trouble.hang("read")
+            b.on_read = lambda: trouble.meet("read")
+            for _ in range(4):
+                with pytest.raises(ServiceError, match="has not come back"):
+                    await b.daemon.reloader.reload("a")
+            with pytest.raises(ServiceError, match="4 earlier reloads still hang"):
+                await b.daemon.reloader.reload("a")
+
+    virtually(main)
+
+
+def test_a_stop_does_not_wait_for_a_reload_that_hangs(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            trouble.hang("read")
+            b.on_read = lambda: trouble.meet("read")
+            b.daemon.reloader.request()
+            await asyncio.sleep(3)
+            begun = asyncio.get_running_loop().time()
+            assert await b.end() == 0
+            assert asyncio.get_running_loop().time() - begun < 2
 
     virtually(main)

@@ -115,6 +115,12 @@ class Dispatcher(Topics):
         if why and self.streams is not None:
             self.streams.drain(topic, why, self.cancel)
 
+    def cancel_contexts(self, topic: str) -> None:
+        """Tell the requests of a topic that are still under way that they are not wanted any more: it is stopped."""
+        for call in list(self._under_way):
+            if call.request.topic == topic:
+                call.context.cancel()
+
     def judge_again(self) -> None:
         """End the requests that their callers could not make any more; after who may do what has changed.
 
