@@ -36,8 +36,8 @@ class PeriodicTask:
 
     __slots__ = (
         "base", "context", "cron", "cron_done", "cron_from", "cron_wall", "due", "enabled", "entry", "errors",
-        "is_async", "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused", "put_off",
-        "removed", "running", "running_since", "runs", "service", "spacing",
+        "is_async", "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused",
+        "put_off", "removed", "running", "running_since", "runs", "service", "spacing",
     )  # fmt: skip
 
     def __init__(self, service: str, method: Callable[..., Any], mark: Periodic, options: Any) -> None:
