@@ -1,0 +1,35 @@
+"""What keeps periodic tasks from running is found on the class, without an object of it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ostler.periodic import periodic
+from ostler.periodic.check import faults_of
+
+
+def faults(method, **options):
+    return list(faults_of("lamp", type("Lamp", (), {"task": method}), SimpleNamespace(**options)))
+
+
+def test_a_task_that_can_run_has_no_fault() -> None:
+    assert faults(periodic(spacing="poll", enabled="on", cron="")(lambda self, ctx: None), poll=5, on=True) == []
+    assert faults(staticmethod(periodic(spacing=5, name="still")(lambda ctx: None))) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        (periodic(spacing="poll", name="t")(lambda self, ctx: None), "which the service does not have"),
+        (periodic(spacing=0, name="t")(lambda self, ctx: None), "has to be seconds above 0"),
+        (periodic(cron="every day", name="t")(lambda self, ctx: None), "its cron text 'every day' is wrong"),
+        (periodic(cron="0 0 31 2 *", name="t")(lambda self, ctx: None), "its cron text"),
+        (periodic(spacing=5, name="t")(lambda self: None), "it has to take one argument, `ctx: Context`"),
+        (periodic(spacing=5, name="t")(lambda self, ctx, more: None), "it has to take one argument, `ctx: Context`"),
+        (periodic(spacing=5, name="t")(lambda self, ctx: (yield)), "it yields, and nobody would ask for its items"),
+    ],
+)
+def test_a_task_that_can_never_run_is_named(task, what) -> None:
+    (fault,) = faults(task)
+    assert fault.startswith("the periodic task t of lamp cannot run: ")
+    assert what in fault
