@@ -151,7 +151,9 @@ class Backups:
         return target
 
     def _drop_old(self) -> None:
-        copies = sorted(self.folder.glob(f"{self._source.stem}-*.db"), key=lambda path: (path.stat().st_mtime_ns, path))
+        # Only those from before changes: what was saved of a replaced or restored database is for somebody to look at.
+        found = self.folder.glob(f"{self._source.stem}-*-before-*-to-*.db")
+        copies = sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
         for path in copies[: -self._keep]:
             path.unlink(missing_ok=True)
             _log.info("the old copy %s was removed", path)
