@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -108,12 +109,16 @@ class Backups:
         self._clock = clock
         self.folder = source.parent / "backups"
 
-    def make(self, why: str, source: Database | None = None) -> Path:
+    def make(self, why: str, source: Database | None = None, replaces: Iterable[Path] = ()) -> Path:
         """Make a copy named for the moment and `why`, drop the oldest ones, return where the copy is.
 
         Args:
             why: What it is made for.
             source: An open connection, when the file is not the database any more.
+            replaces: Copies that are removed when this one is there.
+
+        Raises:
+            StoreError: See `copy`.
         """
         if self._keep <= 0:
             _log.warning("no backup is made (%s): backups are turned off", why)
@@ -122,8 +127,21 @@ class Backups:
         target = self._free_name(f"{self._source.stem}-{moment}-{why}")
         copy(source or self._source, target, self._source.parent)
         _log.info("the database was copied to %s", target)
+        for each in replaces:
+            each.unlink(missing_ok=True)
         self._drop_old(target)
         return target
+
+    def make_before_change(self, why: str) -> Path:
+        """Do what `make` does, and keep one copy of each change: starts that fail must not push out useful ones.
+
+        Raises:
+            StoreError: See `copy`.
+        """
+        before = [*self.folder.glob(f"{self._source.stem}-*Z-{why}.db")]
+        if self._keep <= 0:
+            before.clear()
+        return self.make(why, replaces=before)
 
     def _free_name(self, stem: str) -> Path:
         target, number = self.folder / f"{stem}.db", 1
@@ -140,7 +158,8 @@ class Backups:
             at = path.stat().st_mtime_ns
             return path == made, at <= now, at, path
 
-        copies = sorted(self.folder.glob(f"{self._source.stem}-*.db"), key=order)
+        # Only those from before changes: what was saved of a replaced or restored database is for somebody to look at.
+        copies = sorted(self.folder.glob(f"{self._source.stem}-*-before-*-to-*.db"), key=order)
         for path in copies[: -self._keep]:
             path.unlink(missing_ok=True)
             _log.info("the old copy %s was removed", path)

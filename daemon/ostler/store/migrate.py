@@ -79,6 +79,8 @@ class Migrator:
         self._backup = backup
         with translated(path):
             database.execute_sql(_TABLE)
+            count = database.execute_sql("SELECT count(*) FROM ostler_migrations").fetchone()[0]
+        self._kept: str | None = None if count else ""  # of nothing, no backup is made
 
     def applied(self, namespace: str) -> dict[int, str]:
         """Return the numbers and names of the migrations that the database has had."""
@@ -101,7 +103,7 @@ class Migrator:
         if not pending:
             return []
         steps = [(step, self._forward_of(namespace, step)) for step in pending]
-        kept = self._keep(namespace, pending[0])
+        kept = self._keep(namespace, max(applied, default=0), pending[-1].number)
         for step, forward in steps:
             self._apply(namespace, step, forward, kept)
         return [f"{namespace} {step.number:04d} {step.name}" for step in pending]
@@ -140,14 +142,12 @@ class Migrator:
         found: Callable[[Database], object] = forward
         return found
 
-    def _keep(self, namespace: str, step: Migration) -> str:
-        """Make a backup unless the database is new; return a hint that names it."""
-        with translated(self._path):
-            count = self._database.execute_sql("SELECT count(*) FROM ostler_migrations").fetchone()[0]
-        if not count:
-            return ""
-        where = self._backup(f"before-{namespace}-{step.number:04d}")
-        return f"nothing of it was applied; the state before is kept in {where}"
+    def _keep(self, namespace: str, version: int, wanted: int) -> str:
+        """Make a backup before the first change, unless the database is new; return a hint that names it."""
+        if self._kept is None:
+            where = self._backup(f"before-{namespace}-{version:04d}-to-{wanted:04d}")
+            self._kept = f"nothing of it was applied; the state before is kept in {where}"
+        return self._kept
 
     def _apply(self, namespace: str, step: Migration, forward: Callable[[Database], object], kept: str) -> None:
         database = self._database

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import peewee
 
@@ -175,7 +176,7 @@ class Store:
 
     def _prepare(self, connection: Database) -> None:
         database.inspect(connection, self.path)
-        migrator = Migrator(connection, self.path, self._clock, self._backups.make)
+        migrator = Migrator(connection, self.path, self._clock, self._backups.make_before_change)
         for namespace, package in self._wanted.items():
             try:
                 migrator.migrate(namespace, package)
@@ -199,7 +200,9 @@ class Store:
         """
         connection = self._open(False)
         try:
-            return Migrator(connection, self.path, self._clock, self._backups.make).migrate(namespace, package)
+            return Migrator(connection, self.path, self._clock, self._backups.make_before_change).migrate(
+                namespace, package
+            )
         finally:
             connection.close()
 
@@ -347,6 +350,20 @@ class Store:
         """Do what `backup` does, on the loop."""
         work = partial(self.backup, path)
         return await self._reader_threads.run(work, label="copy the database", client=self._account())
+
+    def open_copy(self) -> BinaryIO:
+        """Return a consistent copy of the database in a file without a name. Blocks; any thread.
+
+        Raises:
+            StoreUnavailable: It cannot be written, or the database is another one by now.
+            StoreCorrupt: It is damaged.
+        """
+        target = self.path.with_name(f".ostler-{os.urandom(8).hex()}.copy.part")
+        self.backup(target)
+        try:
+            return target.open("rb")
+        finally:
+            target.unlink()
 
     def close(self, timeout: float = 10.0, *, keep_lock: bool = False) -> str:
         """Finish the writes that wait, close all connections, give the lock back. Harmless when done twice.

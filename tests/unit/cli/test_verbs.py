@@ -423,12 +423,17 @@ def test_the_database_is_checked(ostler: Any, answer: Any) -> None:
 
 
 def test_a_backup_is_written_where_the_user_is(
-    ostler: Any, answer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ostler: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answer("db_backup", lambda path: path)
+    client.stream = lambda topic, method, **_: iter([b"one ", b"two"])
     assert ostler("db", "backup", "copy.db").out == f"The database was copied to {tmp_path}/copy.db\n"
-    assert json.loads(ostler("db", "backup", "/x/copy.db", "--json").out) == {"path": "/x/copy.db"}
+    assert (tmp_path / "copy.db").read_bytes() == b"one two"
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+    other = f"{tmp_path}/x/copy.db"
+    assert json.loads(ostler("db", "backup", other, "--json").out) == {"path": other}
+    assert ostler("db", "backup", "copy.db").code == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 # ---------------------------------------------------------------- config

@@ -115,8 +115,8 @@ def test_a_new_database_needs_no_backup_and_an_old_one_gets_one(path, clock, pac
     store.migrate("lamp", package.name)
     store.close()
     assert copies(path) == [
-        "ostler-20270115T080000Z-before-lamp-0001.db",
-        "ostler-20270115T080000Z-before-lamp-0002.db",
+        "ostler-20270115T080000Z-before-lamp-0000-to-0001.db",
+        "ostler-20270115T080000Z-before-lamp-0001-to-0002.db",
     ]
     with closing(sqlite3.connect(path.parent / "backups" / copies(path)[1])) as before:
         assert before.execute("SELECT * FROM lamp_lamps").fetchall() == [(1, "a")]
@@ -130,6 +130,18 @@ def test_only_the_newest_backups_are_kept(path, clock, package):
         store.migrate("lamp", package.name)
     store.close()
     assert [name.rpartition("-")[2] for name in copies(path)] == ["0004.db", "0005.db"]
+
+
+def test_trap_starts_that_fail_leave_one_backup_and_a_new_database_none(path, clock, package):
+    package.write("m0001_lamps", ONE)
+    Store.open(path, clock=clock, migrations={"lamp": package.name}).close()
+    assert copies(path) == []
+    package.write("m0002_broken", TWO + "    database.execute_sql('ALTER TABLE nowhere ADD COLUMN x')\n")
+    for _ in range(7):
+        clock.advance(60)
+        Store.open(path, clock=clock, migrations={"lamp": package.name}).close()
+    [copied] = copies(path)
+    assert copied.endswith("-before-lamp-0001-to-0002.db")
 
 
 def test_backups_can_be_turned_off(path, clock, package, caplog):

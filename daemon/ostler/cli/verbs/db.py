@@ -37,19 +37,21 @@ def check() -> None:
 
 @app.command()
 def backup(
-    path: Annotated[str, typer.Argument(help="The new file, which the daemon writes", show_default=False)],
+    path: Annotated[str, typer.Argument(help="The new file, which is written by this command", show_default=False)],
 ) -> None:
     """Write a consistent copy to a new file.
 
     The daemon goes on meanwhile.
     """
+    from ostler.cli.backup import write_new
+
+    target = Path(path).absolute()
     with kit.client(timeout=PATIENCE) as client:
-        # The daemon has another folder than whoever typed this.
-        written = client.call(CONTROL_TOPIC, "db_backup", type=str, path=str(Path(path).absolute()))
+        write_new(target, client.stream(CONTROL_TOPIC, "db_backup", type=bytes))
     if kit.json_wanted():
-        kit.emit({"path": written})
+        kit.emit({"path": str(target)})
     else:
-        kit.say(kit.printable(f"The database was copied to {written}"))
+        kit.say(kit.printable(f"The database was copied to {target}"))
 
 
 @app.command()
