@@ -178,9 +178,9 @@ class Daemon:
         self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
         self._note("watchdog", self.watchdog.stop)
         self.states.enter(ServiceState.UP)
-        self._note("snapshot of the code", self._keep_code())
         self.started.set_result(None)
         self.notifier.ready(self.summary())
+        self._note("snapshot of the code", self._keep_code())
         _log.info("ready: %s", self.summary(), extra=log.event("ready"))
 
     def _keep_code(self) -> Callable[[], Awaitable[None]]:
