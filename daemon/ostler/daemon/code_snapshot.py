@@ -25,7 +25,8 @@ class _Source(NamedTuple):
     path: str
     is_package: bool
     stamp: tuple[int, int, int]
-    packed: bytes
+    data: bytes
+    is_packed: bool = False
 
 
 class CodeSnapshot(MetaPathFinder, Loader):
@@ -61,6 +62,11 @@ class CodeSnapshot(MetaPathFinder, Loader):
             except (ImportError, OSError, ValueError) as error:
                 _log.debug("the code of %s cannot be read: %s", name, error)
 
+    def pack(self) -> None:
+        """Have what was read take less memory."""
+        for name, source in list(self._sources.items()):
+            self._sources[name] = source._replace(data=zlib.compress(source.data, 1), is_packed=True)
+
     def _walk(self, package: str, folder: str, room: int) -> int:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -83,7 +89,7 @@ class CodeSnapshot(MetaPathFinder, Loader):
             if facts.st_size > min(room, _FILE_MOST):
                 return 0
             data = file.read(_FILE_MOST)
-        self._sources[name] = _Source(path, is_package, _stamp(facts), zlib.compress(data, 1))
+        self._sources[name] = _Source(path, is_package, _stamp(facts), data)
         return len(data)
 
     def find_spec(
@@ -102,12 +108,13 @@ class CodeSnapshot(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code; see `Loader`."""
         source = self._sources[module.__name__]
-        code = compile(zlib.decompress(source.packed), source.path, "exec", dont_inherit=True)
+        data = zlib.decompress(source.data) if source.is_packed else source.data
+        code = compile(data, source.path, "exec", dont_inherit=True)
         exec(code, vars(module))  # noqa: S102 - this is what an import does
 
     def stats(self) -> dict[str, Any]:
         """Return how many modules are held, and their packed bytes."""
-        return {"modules": len(self._sources), "bytes": sum(len(each.packed) for each in self._sources.values())}
+        return {"modules": len(self._sources), "bytes": sum(len(each.data) for each in self._sources.values())}
 
 
 def take_in_background(packages: Iterable[str]) -> Callable[[], None]:
@@ -115,8 +122,9 @@ def take_in_background(packages: Iterable[str]) -> Callable[[], None]:
     snapshot = CodeSnapshot(packages)
 
     def work() -> None:
-        snapshot.take()
         snapshot.install()
+        snapshot.take()  # first all is read: an upgrade may begin as soon as systemd knows that the daemon is ready
+        snapshot.pack()
 
     threading.Thread(target=work, name="code-snapshot", daemon=True).start()
     return snapshot.remove

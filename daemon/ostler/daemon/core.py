@@ -17,6 +17,7 @@ from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
 from ostler.daemon.addresses import wait_for_addresses
+from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -203,13 +204,11 @@ class Daemon:
         self.states.enter(ServiceState.UP)
         self.started.set_result(None)
         self.notifier.ready(self.summary())
-        _log.info("ready: %s", self.summary(), extra=log.event("ready"))
         self._note("snapshot of the code", self._keep_code())
+        _log.info("ready: %s", self.summary(), extra=log.event("ready"))
 
     def _keep_code(self) -> Callable[[], Awaitable[None]]:
         """Keep the code that may still be imported; return what ends that."""
-        from ostler.daemon.code_snapshot import take_in_background  # not needed to become ready
-
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
         remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
 

@@ -43,6 +43,7 @@ def snapshot(package: Path) -> Iterator[CodeSnapshot]:
 
 
 def test_a_module_whose_files_have_gone_is_imported_as_it_was(package: Path, snapshot: CodeSnapshot) -> None:
+    snapshot.pack()
     shutil.rmtree(package)
     bulb = importlib.import_module(f"{NAME}.parts.bulb")
     assert (bulb.VALUE, bulb.OTHER) == (2, 1)

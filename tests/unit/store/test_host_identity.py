@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from pathlib import Path
 
 import pytest
 
 from ostler.clock import FakeClock
 from ostler.store import CapabilityRecords, ServiceRecords, Store
-from ostler.store.host_identity import machine_id, settle_identity
+from ostler.store.host_identity import _hmac_sha256, machine_id, settle_identity
 from ostler.store.journal import EventRecords
 from ostler.store.periodic_runs import PeriodicRecords, PeriodicRun
 
@@ -105,6 +106,10 @@ def test_the_id_is_that_of_the_machine_and_does_not_give_it_away(tmp_path: Path)
     assert made != path.read_text().strip()
     path.write_text("4d1219c7c4c5404aaa1f6d2a48adfda4\n")
     assert machine_id(path) != made
+
+
+def test_the_sum_is_that_of_the_standard():
+    assert _hmac_sha256(b"k" * 16, b"text") == hmac.digest(b"k" * 16, b"text", "sha256")
 
 
 @pytest.mark.parametrize("text", ["", "uninitialized\n", "0" * 32, "abc", "\xff"])
