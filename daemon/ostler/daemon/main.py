@@ -67,6 +67,9 @@ async def _run(paths: Paths, overrides: list[str], *, greet: bool) -> tuple[int,
     try:
         daemon = _compose(paths, overrides, early.keep)
     except ConfigurationError as error:
+        # Nothing runs that would have to be stopped, and standard error may be a pipe that nobody reads.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print_problems(error)
         return CONFIGURATION, []
     except OstlerError as error:
