@@ -101,6 +101,9 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
     try:
         daemon = _compose(paths, overrides, guard, early.keep)
     except ConfigurationError as error:
+        # Nothing runs that would have to be stopped, and standard error may be a pipe that nobody reads.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print_problems(error)
         return Outcome(CONFIGURATION, [])
     except OstlerError as error:
