@@ -12,6 +12,7 @@ from ostler.aio import TaskOwner, WorkerPool
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
 from ostler.errors import OstlerError, describe
+from ostler.log.defects import Defects
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
@@ -60,6 +61,7 @@ class Service:
         self._backends: Backends | None = None
         # Checks and capabilities have threads of their own: they must not wait behind hours of work.
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         around.host.dispatcher.expect(self.topic)
@@ -110,7 +112,9 @@ class Service:
         return await work
 
     async def _hook(self, name: str, hook: Callable[..., Any], *args: Any) -> Any:
-        work = call_hook(self.topic, name, hook, *args, pool=self.pool, timeout=self.options.start_timeout)
+        work = call_hook(
+            self.topic, name, hook, *args, pool=self.pool, timeout=self.options.start_timeout, defects=self._defects
+        )
         return await self._at(name, work)
 
     async def _register(self) -> Any:
@@ -146,7 +150,9 @@ class Service:
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
-        self.manager = await call_hook(self.topic, "__init__", build, environment, pool=self.pool, timeout=timeout)
+        self.manager = await call_hook(
+            self.topic, "__init__", build, environment, pool=self.pool, timeout=timeout, defects=self._defects
+        )
         assert self.manager is not None  # noqa: S101 - `build` returns a manager or raises
         return self.manager
 
@@ -162,7 +168,9 @@ class Service:
 
         async def take_over(name: str) -> None:
             timeout = self.options.start_timeout
-            await call_hook(self.topic, "driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
+            await call_hook(
+                self.topic, "driver_ready", driver_ready, name, pool=self.pool, timeout=timeout, defects=self._defects
+            )
 
         await self._backends.begin_take_over(take_over)
 
@@ -213,7 +221,7 @@ class Service:
             if row.label == label:
                 text = f"{name} of service {self.topic} has not come back for {row.seconds:.0f} s"
                 raise HookTimeout(text, hint="see `ostler dump` for where it hangs", service=self.topic, hook=name)
-        return await call_hook(self.topic, name, hook, pool=self._beside, timeout=timeout)
+        return await call_hook(self.topic, name, hook, pool=self._beside, timeout=timeout, defects=self._defects)
 
     def _all_busy(self) -> str:
         """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
@@ -374,7 +382,7 @@ class Service:
         pool = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
-            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=timeout / 2)
+            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=timeout / 2, defects=self._defects)
         except HookTimeout as error:
             return [error.message]
         except HookFailed as error:
