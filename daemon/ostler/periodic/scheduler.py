@@ -160,10 +160,10 @@ class PeriodicScheduler:
     # What can be seen -----------------------------------------------------------------------------------------------
 
     def troubles(self) -> list[str]:
-        """Return the tasks whose last run failed, and those that run for longer than their spacing, a line each."""
+        """Return the active tasks whose last run failed, and those that outlast their spacing, a line each."""
         lines = []
         for task in (task for name in sorted(self._services) for task in self._services[name].tasks.values()):
-            if task.last_error:
+            if task.last_error and task.active:
                 lines.append(
                     f"periodic task {task.name} of {task.service} failed, {task.errors} errors in {task.runs} runs: "
                     f"{task.last_error}"

@@ -232,7 +232,8 @@ class PluginHost:
         record.brings = {}
         if record.plugin is not None and self._host.get_plugin(record.found.name) is record.plugin:
             self._host.unregister(record.plugin)
-        _log.error("plugin %s: %s", record.found.name, describe(error), exc_info=_unexpected(error))
+        _log.error("plugin %s: %s", record.found.name, describe(error))
+        _log.debug("in full:", exc_info=error.__cause__)
 
     def _refuse_second(self, record: _Record) -> None:
         for other in self._records:
