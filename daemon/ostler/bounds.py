@@ -27,6 +27,7 @@ FACTS_COUNT = 500
 DEEPEST = 8
 """How many lists and dictionaries of a fact may lie in each other."""
 _LARGEST_INT = 2**63
+_NAME_OF_TYPE = type.__dict__["__name__"].__get__
 
 
 def cut(text: str, most: int = TEXT_LIMIT) -> str:
@@ -44,13 +45,20 @@ def cut(text: str, most: int = TEXT_LIMIT) -> str:
 
 def text_of(value: object, most: int = FACT_LIMIT) -> str:
     """Return anything as a text that can go over the wire and is not too long, whatever its `__str__` does."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"({len(value)} bytes)"
+    # By the type and not by `isinstance`, which asks `__class__`: of a plugin's value that may raise.
+    kind = type(value)
     try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - of a plugin it can raise anything
-        return f"<{type(value).__name__}>"
+        if issubclass(kind, bytes | bytearray | memoryview):
+            return f"({len(value)} bytes)"  # type: ignore[arg-type]
+        text = str.__str__(str(value))  # a plain one, whatever a class derived from `str` makes of its methods
+    except BaseException:  # noqa: BLE001 - of a plugin it can raise anything, SystemExit as well
+        return f"<{type_name_of(value)}>"
     return sendable(cut(text, most))
+
+
+def type_name_of(value: object) -> str:
+    """Return the name of a value's class, whatever its metaclass and its `__class__` do."""
+    return sendable(cut(_NAME_OF_TYPE(type(value)), NAME_LIMIT))
 
 
 def sendable(text: str) -> str:
@@ -86,6 +94,12 @@ class _Bounds:
 
     def value(self, value: object, deepest: int) -> Fact:
         self.count -= 1
+        try:
+            return self._value(value, deepest)
+        except BaseException:  # noqa: BLE001 - a plugin's class: its length, its items or its `__class__` may raise
+            return f"<{type_name_of(value)}>"
+
+    def _value(self, value: object, deepest: int) -> Fact:
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):

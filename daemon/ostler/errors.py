@@ -47,9 +47,9 @@ those of the command.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
-from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, sendable, text_of
+from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, text_of, type_name_of
 from ostler.redaction import SECRETS, redact
 
 WELL = 0
@@ -390,11 +390,20 @@ _WHOLE = 2**31
 
 
 def describe(error: BaseException) -> str:
-    """Return one line for any error, not too long: its sentence for ours, `Type: text` for others."""
-    if isinstance(error, OstlerError):
-        return sendable(_cut_redacted(str(error)))
+    """Return one line for any error, not too long: its sentence for ours, `Type: text` for others.
+
+    It can be sent and written as UTF-8. It never raises, whatever `__str__` or other parts of a plugin's class do.
+    """
     text = _cut_redacted(text_of(error, _WHOLE))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if is_expected(error):
+        return text
+    name = type_name_of(error)
+    return f"{name}: {text}" if text else name
+
+
+def is_expected(error: object) -> TypeGuard[OstlerError]:
+    """Return whether this is one of our errors; unlike `isinstance` it does not ask `__class__`, which may raise."""
+    return issubclass(type(error), OstlerError)
 
 
 def _cut_redacted(text: str) -> str:

@@ -90,3 +90,25 @@ def test_what_is_given_is_refused_when_it_is_too_long():
     with pytest.raises(InvalidInput, match="the reason has 9000000 characters, the limit is 1000") as caught:
         check_length("the reason", "x" * 9_000_000)
     assert (caught.value.size, caught.value.limit) == (9_000_000, 1000)
+
+
+class _Endless(list):
+    def __len__(self):
+        raise RuntimeError("no length")
+
+    def __iter__(self):
+        while True:
+            yield "x"
+
+
+class _NoClass:
+    @property
+    def __class__(self):
+        raise RuntimeError("no class")
+
+    def __str__(self):
+        raise SystemExit("no text")
+
+
+def test_trap_facts_of_hostile_classes_are_bounded_and_raise_nothing():
+    assert bounded_facts({"a": _NoClass(), "b": 1, "c": _Endless()}) == {"a": "<_NoClass>", "b": 1, "c": "<_Endless>"}

@@ -5,7 +5,18 @@ import pickle
 
 import pytest
 
-from ostler.errors import AlreadyDone, Busy, Conflict, OstlerError, RemoteError, WrongPattern, from_wire, to_wire
+from ostler.errors import (
+    AlreadyDone,
+    Busy,
+    Conflict,
+    OstlerError,
+    RemoteError,
+    WrongPattern,
+    describe,
+    from_wire,
+    is_expected,
+    to_wire,
+)
 
 
 def test_facts_are_attributes():
@@ -57,3 +68,35 @@ def test_an_unknown_error_still_has_name_and_text():
     found = from_wire(wire)
     assert type(found) is RemoteError
     assert (found.name, str(found), found.depth) == ("elsewhere.Odd", "odd", 2)
+
+
+class Hostile(Exception):
+    """Whatever is asked of it raises."""
+
+    def __str__(self):
+        raise SystemExit("no text")
+
+    __repr__ = __str__
+
+    @property
+    def __class__(self):
+        raise RuntimeError("no class")
+
+    @property
+    def args(self):
+        raise RuntimeError("no arguments")
+
+
+def test_trap_describing_an_error_never_fails():
+    assert describe(Hostile()) == "Hostile: <Hostile>"
+    assert not is_expected(Hostile())
+
+
+def test_trap_a_file_name_that_is_no_utf_8_can_be_sent():
+    for kind in (OstlerError, ValueError):
+        describe(kind("k\udcf6ln.txt is no image")).encode()
+
+
+def test_trap_a_text_of_megabytes_is_cut():
+    for kind in (OstlerError, ValueError):
+        assert len(describe(kind("x" * 8_000_000))) < 3000

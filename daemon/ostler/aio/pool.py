@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from ostler import fork
 from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
+from ostler.bounds import text_of, type_name_of
 from ostler.errors import Busy, Draining
 
 _log = logging.getLogger(__name__)
@@ -389,7 +390,9 @@ class WorkerPool:
         try:
             job.done(result, error)
         except BaseException:  # noqa: BLE001 - reported, and the thread goes on
-            _log.exception("the end of %s in %s could not be reported (its error: %r)", job.label, self.name, error)
+            _log.exception(
+                "the end of %s in %s could not be reported (its error: %s)", job.label, self.name, text_of(error)
+            )
         with self._lock:
             self._finished += 1
             self._in_flight.discard(job.number)
@@ -399,6 +402,6 @@ def contained(error: BaseException) -> Exception:
     """Return the error as one that asyncio and the loop survive: SystemExit and its like become RuntimeError."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    wrapped = RuntimeError(f"{type(error).__name__} was raised: {error}")
+    wrapped = RuntimeError(f"{type_name_of(error)} was raised: {text_of(error)}")
     wrapped.__cause__ = error
     return wrapped

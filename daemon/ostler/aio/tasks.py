@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from ostler import fork
+from ostler.errors import describe
 
 _log = logging.getLogger(__name__)
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 60.0
+"""Seconds between a failure of an eternal task and its next round: at first, and at most."""
+_SETTLED = 60.0
+"""Seconds that an eternal task has to run before its earlier failures count as over."""
+
+
+@dataclass(slots=True)
+class Failures:
+    """What is known of the failures of one eternal task."""
+
+    since: float
+    at: float
+    times: int = 0
+    text: str = ""
 
 
 class TaskOwner:
@@ -29,6 +47,7 @@ class TaskOwner:
         self._on_end = on_end
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelled: set[asyncio.Task[Any]] = set()
+        self._failures: dict[str, Failures] = {}
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str, forever: bool = False) -> asyncio.Task[Any]:
         """Start a task. On the loop's thread. A task that fails is logged; its result is None then."""
@@ -40,6 +59,56 @@ class TaskOwner:
         # would be reported as never awaited.
         task.add_done_callback(lambda _: work.close())
         return task
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[Any]:
+        """Start an eternal task that survives any exception of one of its rounds. On the loop's thread.
+
+        What it raises is logged, counted and told by `troubles`; after a pause, longer each time, it is run again. A
+        failure that repeats is logged once.
+
+        Args:
+            work: Makes the coroutine that runs for ever; it is called anew after each failure.
+            name: What the task does, for messages.
+        """
+        return self.spawn(self._rounds(work, name), name=name, forever=True)
+
+    async def _rounds(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await work()
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - one round must not end the task, nor SystemExit the loop
+                fork.leave_if_child(error)
+                pause = self._failed(name, error, loop.time(), began)
+            else:
+                fork.leave_if_child()
+                return
+            await asyncio.sleep(pause)
+
+    def _failed(self, name: str, error: BaseException, now: float, began: float) -> float:
+        """Take note of a failed round; return how long to wait for the next."""
+        known = self._failures.get(name)
+        if known is None or now - began > _SETTLED:
+            known = self._failures[name] = Failures(since=time.time(), at=now)
+        known.times, known.at = known.times + 1, now
+        text = describe(error)
+        if text != known.text:
+            known.text = text
+            _log.error("task %s of %s failed, and goes on: %s", name, self._name, text, exc_info=error)
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(known.times - 1, 20))
+
+    def troubles(self) -> list[str]:
+        """Return the eternal tasks that failed not long ago, a line each: how often, since when, and why."""
+        now = asyncio.get_running_loop().time()
+        return [
+            f"task {name} of {self._name} failed {known.times} times since "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(known.since))}: {known.text}"
+            for name, known in self._failures.items()
+            if now - known.at <= _LONGEST_PAUSE + _SETTLED
+        ]
 
     async def _guard(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
         try:
@@ -54,7 +123,7 @@ class TaskOwner:
         except BaseException as error:  # noqa: BLE001 - SystemExit would stop the loop
             fork.leave_if_child(error)
             _log.error("task %s of %s failed", name, self._name, exc_info=error)
-            self._ended(f"task {name} of {self._name} failed: {type(error).__name__}: {error}", forever)
+            self._ended(f"task {name} of {self._name} failed: {describe(error)}", forever)
             return None
         self._ended(f"task {name} of {self._name} ended, and should not have", forever)
         return result

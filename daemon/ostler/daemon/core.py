@@ -29,7 +29,7 @@ from ostler.daemon.status import daemon_status
 from ostler.daemon.steps import MORE_TIME, Steps
 from ostler.daemon.watchdog import Watchdog
 from ostler.daemon.watching import Auditor, policy_warnings
-from ostler.errors import Draining, OstlerError, ServiceError, describe
+from ostler.errors import Draining, ServiceError, describe, is_expected
 from ostler.messaging.context import current_account
 from ostler.messaging.transport import Transport
 from ostler.service import Host, Runtime, Service
@@ -159,7 +159,7 @@ class Daemon:
         error = ServiceError("it was cancelled") if self._starting.cancelled() else self._starting.exception()
         if error is None:
             return ""
-        expected = isinstance(error, OstlerError)
+        expected = is_expected(error)
         _log.critical("the daemon could not start: %s", describe(error), exc_info=None if expected else error)
         self.notifier.status(f"could not start: {describe(error)}")
         self._never_started(f"the daemon could not start: {describe(error)}")
@@ -181,7 +181,7 @@ class Daemon:
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
-        self.tasks.spawn(auditor.log.run(), name="audit log", forever=True)
+        self.tasks.keep(auditor.log.run, name="audit log")
         self._note("audit log", auditor.close)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
@@ -199,7 +199,7 @@ class Daemon:
         await self._start_services(runtime, options.daemon.start_timeout)
         await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
-        self.tasks.spawn(self.watchdog.run(), name="watchdog", forever=True)
+        self.tasks.keep(self.watchdog.run, name="watchdog")
         self._note("watchdog", self.watchdog.stop)
         self.states.enter(ServiceState.UP)
         self.started.set_result(None)
@@ -407,6 +407,9 @@ class Daemon:
         trouble = self.store.problems() if self.store is not None else []
         if self.messages is not None:
             trouble += self.messages.trouble()
+        if self.runtime is not None:
+            trouble += self.runtime.troubles()
+        trouble += self.tasks.troubles()
         trouble += self.installed.newer_on_disk()
         where, of_log = log.log_status()
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble, *of_log], where)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.aio import WorkerPool
+from ostler.bounds import WHY_LIMIT, text_of
 from ostler.config import diff
 from ostler.daemon.steps import Steps
 from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, describe, joined
@@ -195,7 +196,9 @@ class Reloader:
     def _refusal(self, error: ConfigurationError) -> Verdict:
         count = len(error.problems)
         summary = f"reload refused, nothing has changed: {count} problem{'s' if count > 1 else ''}"
-        return self._verdict(ok=False, summary=summary, problems=[str(problem) for problem in error.problems])
+        return self._verdict(
+            ok=False, summary=summary, problems=[text_of(problem, WHY_LIMIT) for problem in error.problems]
+        )
 
     def _finish(self, verdict: Verdict) -> Verdict:
         self.last = verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ostler.aio import Inbox, WorkerPool, contained
 from ostler.clock import Clock
-from ostler.errors import Busy, DriverError, DriverStuck
+from ostler.errors import Busy, DriverError, DriverStuck, describe
+from ostler.log.defects import Defects
 from ostler.messaging.context import Context, current_account, current_context
 
 _QUICK = 0.02
@@ -21,6 +23,8 @@ _RECHECK = 0.25
 """Real seconds between two looks of a waiting caller at the clock; a loop that hangs must not hold up a time budget."""
 
 Outcome = Callable[[Any, BaseException | None], None]
+
+_log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -108,6 +112,7 @@ class Lane:
         lock: threading.Condition,
         listener: Listener,
     ) -> None:
+        self._defects = Defects(_log, topic=names.topic, driver=names.driver)
         self._names = names
         self._loop = loop
         self._inbox = inbox
@@ -317,12 +322,14 @@ class Lane:
 
     def _tamed(self, call: Call, error: BaseException) -> DriverError:
         tamed = DriverError(
-            f"{call.label} of {self._names} raised {type(error).__name__}: {error}",
+            f"{call.label} of {self._names} raised {describe(error)}",
             hint="a driver must not end the process; this is an error in the driver",
             driver=self._names.driver,
             method=call.label,
         )
         tamed.__cause__ = error
+        # The driver error that callers get is expected and has no traceback: that of its cause is logged here.
+        self._defects.tell(f"{call.label} of {self._names}", error)
         return tamed
 
     def _crowded(self, call: Call) -> Busy:

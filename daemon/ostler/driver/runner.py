@@ -14,12 +14,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from ostler.aio import Inbox, WorkerPool
+from ostler.bounds import sendable
 from ostler.clock import Clock
 from ostler.driver.base import BUDGET_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, wake
 from ostler.driver.spec import DriverSpec
 from ostler.errors import DriverError, DriverNotReady, DriverStuck, PluginError, describe
+from ostler.log.defects import Defects
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
 
@@ -62,6 +64,7 @@ class DriverRunner:
     ) -> None:
         self.spec = spec
         self.names = LaneNames(spec.name, spec.environment.topic)
+        self._defects = Defects(_log, topic=self.names.topic, driver=self.names.driver)
         self.driver: Driver | None = None
         self._loop = loop
         self._inbox = inbox
@@ -269,12 +272,14 @@ class DriverRunner:
                 return
             if error is None:
                 self._tries = 0
+                self._defects.worked(f"initialise of {self.names}")
                 _log.info("%s is ready", self.names)
                 self._set(DriverState.READY, "")
             elif isinstance(error, PluginError):  # the class itself is wrong: another try cannot help
                 _log.error("%s cannot be used: %s", self.names, describe(error))
                 self._set(DriverState.FAILED, describe(error))
             else:
+                self._defects.tell(f"initialise of {self.names}", error)
                 self._try_later(describe(error))
             self._release()
 
@@ -348,6 +353,7 @@ class DriverRunner:
             pool.close()
         if error is None:
             return True, ""
+        self._defects.tell(f"cleanup of {self.names}", error)
         _log.warning("cleanup of %s failed: %s", self.names, describe(error))
         return True, f"cleanup failed: {describe(error)}"
 
@@ -357,7 +363,7 @@ class DriverRunner:
             self._since = self._clock.wall()
         if state is not DriverState.FAILED:
             self._retry_at = 0.0
-        self._state, self._why = state, redact(why)
+        self._state, self._why = state, sendable(redact(why))
         status = self.status()
         self._inbox.post(lambda: self._changed(status))
         if state is DriverState.READY:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT
-from ostler.errors import OstlerError, describe
+from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, text_of
+from ostler.errors import OstlerError, describe, is_expected
 from ostler.log.fields import ABOUT, DETAIL, fields_of, secrets_of
 from ostler.log.messages import MESSAGE_IDS
 from ostler.log.secrets import mask_text, masked
@@ -38,10 +39,10 @@ def message_of(record: logging.LogRecord) -> str:
     """
     try:
         text = record.getMessage()
-    except Exception:  # noqa: BLE001 - a __str__ of a plugin can raise anything
-        text = f"{record.msg!s} (its arguments do not fit)"
+    except BaseException:  # noqa: BLE001 - a __str__ of a plugin can raise anything
+        text = f"{text_of(record.msg, MESSAGE_LIMIT)} (its arguments do not fit)"
     error = _expected(record)
-    if error is not None and error.message not in text:
+    if error is not None and text_of(error.message) not in text:
         text = f"{text}: {describe(error)}" if text else describe(error)
     return printable(mask_text(_redacted(record, text, MESSAGE_LIMIT)))
 
@@ -52,13 +53,22 @@ def traceback_of(record: logging.LogRecord) -> str:
         return ""
     # The stock formatter caches this text in the record; other handlers may rely on that.
     if not record.exc_text:
-        record.exc_text = logging.Formatter().formatException(record.exc_info)
+        record.exc_text = _formatted(record.exc_info)
     return _several_lines(record, record.exc_text, _TRACEBACK_LIMIT)
+
+
+def _formatted(info: Any) -> str:
+    """Return the traceback of an error; of one that Python cannot show, the places alone."""
+    try:
+        return logging.Formatter().formatException(info)
+    except BaseException:  # noqa: BLE001 - the error is a plugin's: `__cause__` or `__notes__` may raise
+        places = "".join(traceback.format_tb(info[2]))
+        return f"Traceback (most recent call last):\n{places}{describe(info[1])}"
 
 
 def detail_of(record: logging.LogRecord) -> str:
     """Return what a record has of further lines by intent, escaped line by line; empty for none."""
-    return _several_lines(record, str(getattr(record, DETAIL, "")), _DETAIL_LIMIT)
+    return _several_lines(record, text_of(getattr(record, DETAIL, ""), _DETAIL_LIMIT), _DETAIL_LIMIT)
 
 
 def further_lines(record: logging.LogRecord) -> str:
@@ -92,13 +102,13 @@ def _short_value(value: object, secrets: Sequence[Value]) -> object:
     """Return the value of a field, cut when it is long; a structure that is long is shown as text."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else text_of(value, _DETAIL_LIMIT)
     return SECRETS.cut(text, TEXT_LIMIT, also=secrets) if len(text) > TEXT_LIMIT else value
 
 
 def _expected(record: logging.LogRecord) -> OstlerError | None:
     error = record.exc_info[1] if record.exc_info else None
-    return error if isinstance(error, OstlerError) else None
+    return error if is_expected(error) else None
 
 
 class TextFormatter(logging.Formatter):
@@ -156,7 +166,7 @@ class JsonFormatter(logging.Formatter):
         if detail := detail_of(record):
             line["detail"] = detail
         try:
-            text = json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(line, default=text_of, ensure_ascii=False, allow_nan=False)
         except ValueError:  # infinite, or no number: JSON has no word for these
             line["fields"] = {name: _cut(str(value)) for name, value in extra.items()}
             text = json.dumps(line, ensure_ascii=False)
@@ -180,7 +190,7 @@ def _local_time(created: float, milliseconds: float) -> str:
 
 
 def _short(value: object) -> str:
-    text = shortened(str(value), FIELD_LIMIT)
+    text = shortened(text_of(value, _DETAIL_LIMIT), FIELD_LIMIT)
     if " " in text or '"' in text or "\n" in text or "=" in text:
         text = json.dumps(text, ensure_ascii=False)
     return printable(text)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ostler.bounds import MESSAGE_LIMIT, sendable, text_of
 from ostler.clock import Clock
 from ostler.errors import OstlerError, describe
 from ostler.log.secrets import MASK, mask_deep, mask_values, masked
@@ -129,7 +130,7 @@ class AuditLog:
             return
         entry = AuditEntry(
             at=wall, who=peer.name, uid=peer.uid, pid=peer.pid, key=peer.key, topic=topic, method=method,
-            result=refusal, text=_cut(error.message), refused=True, last=wall,
+            result=refusal, text=_cut(text_of(error.message, MESSAGE_LIMIT)), refused=True, last=wall,
         )  # fmt: skip
         self._open(key, now, entry)
 
@@ -208,7 +209,7 @@ class AuditLog:
             method=request.method,
             arguments=shown_arguments(bytes(request.arguments), method, secrets),
             result=DONE if error is None else type(error).__name__,
-            text="" if error is None else _cut(mask_values(error.message, secrets)),
+            text="" if error is None else _cut(mask_values(text_of(error.message, MESSAGE_LIMIT), secrets)),
             refused=refused,
             request_id=request.request_id,
             trace=context.trace if context is not None else "",
@@ -330,5 +331,5 @@ def line_of(entry: AuditEntry) -> str:
 
 def _cut(text: str) -> str:
     """Return a text as it is kept: without the secrets of the process, and not too long."""
-    text = SECRETS.redact(text, arguments=False)
+    text = sendable(SECRETS.redact(text, arguments=False))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
-from ostler.errors import DeadlineExceeded, OstlerError
+from ostler.errors import DeadlineExceeded, is_expected
 from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import current_context
 from ostler.messaging.item_stream import ItemStream
@@ -41,7 +41,7 @@ def from_thread(inbox: Inbox, work: Coroutine[Any, Any, Any], limit: float | Non
     try:
         return future.result(None if limit is None else limit + _GRACE)
     except TimeoutError as error:
-        if isinstance(error, OstlerError) or future.done():
+        if is_expected(error) or future.done():
             raise
         text = f"no answer from {where} in time, not even that it is late: the daemon's loop hangs"
         raise DeadlineExceeded(text, hint="see `ostler dump`", method=where) from None

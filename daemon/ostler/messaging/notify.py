@@ -17,7 +17,7 @@ import msgspec
 
 from ostler import fork
 from ostler.clock import Clock
-from ostler.errors import OstlerError, describe
+from ostler.errors import describe, is_expected
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.envelope import encode_value
 from ostler.messaging.events.publisher import holds_secrets, without_secrets
@@ -313,7 +313,7 @@ class Lane:
             fork.leave_if_child()
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's sink does, its thread goes on
             fork.leave_if_child(error)
-            known = isinstance(error, OstlerError)
+            known = is_expected(error)
             text = f"notification sink {self._name} failed: {describe(error)}"
             with self._changed:
                 self._quiet.warning("failed", text)

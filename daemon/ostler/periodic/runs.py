@@ -12,7 +12,7 @@ from typing import Any
 from ostler import fork
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
-from ostler.errors import CallCancelled, Conflict, OstlerError, describe
+from ostler.errors import CallCancelled, Conflict, OstlerError, describe, is_expected
 from ostler.messaging.context import Context, serving
 from ostler.periodic.task import PeriodicTask
 from ostler.redaction import redact
@@ -256,7 +256,7 @@ class Runs:
         task.last_error = text
         if task.removed or not task.is_news(text):
             return
-        traceback = None if isinstance(error, OstlerError) else error
+        traceback = None if is_expected(error) else error
         _log.error("periodic task %s of %s failed: %s", task.name, task.service, text, exc_info=traceback)
 
     def _is_late(self, task: PeriodicTask) -> None:

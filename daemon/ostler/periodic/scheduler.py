@@ -160,6 +160,22 @@ class PeriodicScheduler:
 
     # What can be seen -----------------------------------------------------------------------------------------------
 
+    def troubles(self) -> list[str]:
+        """Return the active tasks whose last run failed, and those that outlast their spacing, a line each."""
+        lines = []
+        for task in (task for name in sorted(self._services) for task in self._services[name].tasks.values()):
+            if task.last_error and task.active:
+                lines.append(
+                    f"periodic task {task.name} of {task.service} failed, {task.errors} errors in {task.runs} runs: "
+                    f"{task.last_error}"
+                )
+            if task.late and task.running:
+                lines.append(
+                    f"periodic task {task.name} of {task.service} runs for longer than its spacing "
+                    f"({task.spacing_text}), for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
+                )
+        return lines
+
     def statuses(self) -> list[PeriodicStatus]:
         """Return every task as an operator sees it, sorted by service and name."""
         self._runs.collect()

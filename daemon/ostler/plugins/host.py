@@ -13,10 +13,9 @@ import pluggy
 
 from ostler import fork, hookspecs
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ConfigurationError, PluginError, Problem, describe, joined
+from ostler.errors import ConfigurationError, PluginError, Problem, describe, is_expected, joined
 from ostler.plugins import declared, discovery, hooks
 from ostler.plugins.discovery import Found
-from ostler.redaction import redact
 from ostler.types import PluginState, PluginStatus
 
 _log = logging.getLogger(__name__)
@@ -215,8 +214,7 @@ class PluginHost:
                     self._call(function, facts)
                 except PluginError as error:
                     problem = f"plugin {record.found.name}: {hook} failed: {error.message}"
-                    _log.error("%s", problem)
-                    _log.debug("in full:", exc_info=error.__cause__)
+                    _log.error("%s", problem, exc_info=_unexpected(error))
                     problems.append(problem)
         return problems
 
@@ -244,11 +242,11 @@ class PluginHost:
         record.why = "" if record.hooks else "it has no hooks"
 
     def _fail(self, record: _Record, error: PluginError) -> None:
-        record.state, record.why = PluginState.FAILED, redact(str(error))
+        record.state, record.why = PluginState.FAILED, describe(error)
         record.brings = {}
         if record.plugin is not None and self._host.get_plugin(record.found.name) is record.plugin:
             self._host.unregister(record.plugin)
-        _log.error("plugin %s: %s", record.found.name, error)
+        _log.error("plugin %s: %s", record.found.name, describe(error))
         _log.debug("in full:", exc_info=error.__cause__)
 
     def _refuse_second(self, record: _Record) -> None:
@@ -358,6 +356,12 @@ def _guarded(step: Callable[[], T], what: str) -> T:
         raise PluginError(f"{what}: {said}" if what else said) from error
     fork.leave_if_child()
     return result
+
+
+def _unexpected(error: PluginError) -> BaseException | None:
+    """Return what a plugin raised, for its traceback; None for what is expected."""
+    cause = error.__cause__
+    return None if cause is None or is_expected(cause) else cause
 
 
 def _place(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from ostler import log
 from ostler.config.changes import in_force
 from ostler.driver import Driver, DriverEnvironment, Drivers, DriverSpec
 from ostler.errors import Busy, DriverError, describe
+from ostler.log.defects import Defects
 from ostler.service.hooks import HookFailed
 from ostler.service.spec import ServiceSpec, Surroundings, differing
 from ostler.service.states import StateKeeper
@@ -41,6 +42,7 @@ class Backends:
         self._taken_over: set[str] = set()
         self._turns: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in spec.drivers}
         self._log = logging.getLogger(f"ostler.service.{spec.topic}")
+        self._defects = Defects(self._log, topic=spec.topic)
         self.drivers = Drivers(
             self._specs(spec),
             asyncio.get_running_loop(),
@@ -133,6 +135,9 @@ class Backends:
             return  # all its threads work, each within its budget: no answer, and no bad sign
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is its answer
             complaint = f"driver {name}: {describe(error)}"
+            self._defects.tell(f"is_working of driver {name} of {self._topic}", error)
+        else:
+            self._defects.worked(f"is_working of driver {name} of {self._topic}")
         if self.drivers.status(name).state is DriverState.READY:
             self._states.complain(f"working {name}", complaint)
         await self._offer(name)

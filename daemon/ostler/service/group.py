@@ -7,7 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-from ostler.errors import OstlerError, ServiceError, describe
+from ostler.errors import ServiceError, describe, is_expected
+from ostler.service.hooks import HookFailed
 from ostler.service.lifecycle import Service
 from ostler.service.order import start_order
 from ostler.service.spec import ServiceSpec, Surroundings
@@ -141,8 +142,9 @@ class ServiceGroup:
 
     async def _start_failed(self, service: Service, error: Exception) -> None:
         reason = describe(error)
-        cause = error.__cause__ if isinstance(error, OstlerError) else error
-        expected = cause is None or isinstance(cause, OstlerError | TimeoutError)
+        cause = error.__cause__ if is_expected(error) else error
+        # That of a hook has been logged where it was called.
+        expected = cause is None or isinstance(error, HookFailed) or is_expected(cause)
         _log.error("service %s could not be started: %s", service.topic, reason, exc_info=None if expected else cause)
         timeout = service.options.drain_timeout
         await service.drain(timeout, f"it could not be started: {reason}")

@@ -8,7 +8,9 @@ from typing import Any
 
 from ostler import fork
 from ostler.aio import WorkerPool
+from ostler.bounds import text_of, type_name_of
 from ostler.errors import ServiceError, describe
+from ostler.log.defects import Defects
 
 
 class HookFailed(ServiceError):
@@ -20,24 +22,28 @@ class HookTimeout(HookFailed):
 
 
 async def call_hook(
-    topic: str, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float
+    topic: str, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float, defects: Defects
 ) -> Any:
     """Call a hook and return what it returns. On the loop.
 
     A `def` runs in the pool, an `async def` on the loop. Whatever it raises, SystemExit and KeyboardInterrupt included,
-    becomes `HookFailed`. When it outlives `timeout` seconds a coroutine is cancelled, and a thread is left behind.
+    becomes `HookFailed`; `defects` logs its traceback, unless it is an expected error. When it outlives `timeout`
+    seconds a coroutine is cancelled, and a thread is left behind.
 
     Raises:
         HookFailed: The hook raised.
         HookTimeout: It did not come back.
         asyncio.CancelledError: The caller was cancelled meanwhile.
     """
-    limit = asyncio.timeout(timeout)
+    limit, where = asyncio.timeout(timeout), f"{name} of service {topic}"
     try:
         async with limit:
             if asyncio.iscoroutinefunction(hook):
-                return await _contain(hook, *args)
-            return await pool.run(lambda: hook(*args), label=f"{topic}.{name}")
+                result = await _contain(hook, *args)
+            else:
+                result = await pool.run(lambda: hook(*args), label=f"{topic}.{name}")
+            defects.worked(where)
+            return result
     except asyncio.CancelledError:
         raise
     except Exception as error:
@@ -49,7 +55,8 @@ async def call_hook(
                 service=topic,
                 hook=name,
             ) from error
-        raise HookFailed(f"{name} of service {topic} failed: {describe(error)}", service=topic, hook=name) from error
+        defects.tell(where, error)
+        raise HookFailed(f"{where} failed: {describe(error)}", service=topic, hook=name) from error
 
 
 async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
@@ -57,7 +64,7 @@ async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
         result = await hook(*args)
     except (SystemExit, KeyboardInterrupt) as error:  # would stop the loop
         fork.leave_if_child(error)
-        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
+        raise RuntimeError(f"{type_name_of(error)} was raised: {text_of(error)}") from error
     except asyncio.CancelledError as error:
         fork.leave_if_child(error)
         task = asyncio.current_task()

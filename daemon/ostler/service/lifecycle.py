@@ -13,6 +13,7 @@ from ostler.aio import TaskOwner, WorkerPool
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
 from ostler.errors import OstlerError, StoreUnavailable, describe
+from ostler.log.defects import Defects
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
@@ -72,6 +73,7 @@ class Service:
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
         # Not beside the checks: those that hang here, and are left behind, would take their threads.
         self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
+        self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -140,7 +142,7 @@ class Service:
         """Call a hook, and take note when it does not come back: a stop then waits for it no longer."""
         label = f"{self.topic}.{name}"
         try:
-            result = await call_hook(self.topic, name, hook, *args, pool=pool, timeout=timeout)
+            result = await call_hook(self.topic, name, hook, *args, pool=pool, timeout=timeout, defects=self._defects)
         except HookTimeout:
             self._overdue_hooks.add(label)
             raise
@@ -448,7 +450,10 @@ class Service:
         pool = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
-            await call_hook(self.topic, "cleanup_host", cleanup, pool=pool, timeout=max(0.1, round(timeout / 2, 1)))
+            await call_hook(
+                self.topic, "cleanup_host", cleanup,
+                pool=pool, timeout=max(0.1, round(timeout / 2, 1)), defects=self._defects,
+            )  # fmt: skip
         except HookTimeout as error:
             return [error.message]
         except HookFailed as error:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from ostler.aio import TaskOwner
+from ostler.bounds import text_of, type_name_of
 from ostler.clock import Clock
 from ostler.errors import NotFound, OstlerError, StoreError, describe
 from ostler.messaging import ServiceClient
@@ -191,16 +192,19 @@ class CapabilityReporter:
             return
         try:
             backends = {str(name): SECRETS.redact_deep(dict(facts)) for name, facts in answer.items()}
-        except (AttributeError, TypeError, ValueError):
-            what = f"capabilities of service {service.topic} returned no table of backends: {answer!r:.80}"
+        except Exception:  # noqa: BLE001 - the answer is a plugin's, and so are its methods
+            what = f"capabilities of service {service.topic} returned no table of backends: {_shown(answer)}"
             service.states.complain("capabilities", what)
+            return
+        # Taken back only when it has been kept: each change of state asks again, and would say it again.
+        if backends and not await self._keep(service, backends):
             return
         service.states.complain("capabilities", "")
         if backends:
-            await self._keep(service, backends)
             await self._send(service, backends)
 
-    async def _keep(self, service: Service, backends: dict[str, dict[str, Json]]) -> None:
+    async def _keep(self, service: Service, backends: dict[str, dict[str, Json]]) -> bool:
+        """Keep an answer; return False for one that can never be kept."""
         topic = service.topic
 
         def write() -> bool:
@@ -217,6 +221,8 @@ class CapabilityReporter:
             self._outage.failed(error)
         except OstlerError as error:  # what cannot be kept: no plain values
             service.states.complain("capabilities", error.message)
+            return False
+        return True
 
     async def _send(self, service: Service, backends: dict[str, dict[str, Json]]) -> None:
         enabled = self._enabled.get(service.topic, True)
@@ -232,6 +238,14 @@ class CapabilityReporter:
     async def stop(self) -> None:
         """End the reports under way."""
         await self._tasks.cancel(timeout=0.5)
+
+
+def _shown(answer: object) -> str:
+    """Return an answer that is of no use, as Python writes it and not long."""
+    try:
+        return text_of(repr(answer), 80)
+    except Exception:  # noqa: BLE001 - the answer is a plugin's, and so is its text
+        return f"<{type_name_of(answer)}>"
 
 
 class StoreOutage:

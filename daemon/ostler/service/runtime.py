@@ -77,9 +77,9 @@ class Runtime:
             self.periodic.restore(await self.store.aread(self.runs.list))
         except StoreError as error:
             self._runs_outage.failed(error)
-        self._tasks.spawn(self._keep_runs(), name="keep periodic runs", forever=True)
-        self._tasks.spawn(self.reporter.run(), name="report state", forever=True)
-        self._tasks.spawn(self.capability_reporter.run(), name="report capabilities", forever=True)
+        self._tasks.keep(self._keep_runs, name="keep periodic runs")
+        self._tasks.keep(self.reporter.run, name="report state")
+        self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
 
     async def stop(self, timeout: float) -> list[str]:
@@ -94,6 +94,10 @@ class Runtime:
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
+
+    def troubles(self) -> list[str]:
+        """Return what is not well beside the states of the services, a line each: periodic tasks, eternal tasks."""
+        return [*self._tasks.troubles(), *self.periodic.troubles()]
 
     async def reset(
         self,

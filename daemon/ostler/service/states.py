@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ostler.bounds import WHY_LIMIT, cut
+from ostler.bounds import WHY_LIMIT, cut, sendable
 from ostler.clock import Clock
 from ostler.redaction import redact
 from ostler.types import ServiceState
@@ -45,13 +45,13 @@ class StateKeeper:
 
     def enter(self, state: ServiceState, why: str = "") -> None:
         """Go to another part of the life. On the loop."""
-        self._life, self._life_why = state, cut(redact(why), WHY_LIMIT)
+        self._life, self._life_why = state, sendable(cut(redact(why), WHY_LIMIT))
         self._note()
 
     def complain(self, about: str, why: str) -> None:
         """Say what is not well with one thing (`driver local`), or with an empty `why` that it is. On the loop."""
         if why:
-            self._complaints[about] = cut(redact(why), WHY_LIMIT)
+            self._complaints[about] = sendable(cut(redact(why), WHY_LIMIT))
         else:
             self._complaints.pop(about, None)
         self._note()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from ostler.aio import TaskOwner
+from ostler.testing.virtual_time import run_virtual
 
 
 def test_a_task_runs_under_its_owners_name_and_is_let_go_when_it_has_ended():
@@ -142,3 +143,46 @@ def test_wait_returns_at_its_timeout_with_what_is_left():
         await owner.cancel()
 
     asyncio.run(main())
+
+
+def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_repeated_failure_once(caplog):
+    async def main():
+        ends_for_good, rounds = [], []
+        owner = TaskOwner("daemon", ends_for_good.append)
+
+        async def work():
+            rounds.append(1)
+            raise SystemExit("enough")
+
+        owner.keep(work, name="beat")
+        await asyncio.sleep(200)
+        assert not ends_for_good
+        assert 8 < len(rounds) < 20
+        [line] = owner.troubles()
+        assert f"task beat of daemon failed {len(rounds)} times since" in line
+        assert "SystemExit: enough" in line
+        await owner.cancel()
+
+    run_virtual(main(), patience=0.15)
+    assert caplog.text.count("task beat of daemon failed") == 1
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_failure_long_ago_is_no_trouble_any_more():
+    async def main():
+        owner, rounds = TaskOwner("daemon"), []
+
+        async def work():
+            rounds.append(1)
+            if len(rounds) == 1:
+                raise ValueError("once")
+            await asyncio.sleep(1000)
+
+        owner.keep(work, name="beat")
+        await asyncio.sleep(1)
+        assert len(owner.troubles()) == 1
+        await asyncio.sleep(200)
+        assert owner.troubles() == []
+        await owner.cancel()
+
+    run_virtual(main(), patience=0.15)

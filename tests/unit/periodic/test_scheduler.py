@@ -911,3 +911,29 @@ def test_a_def_that_returns_a_coroutine_is_an_error_that_says_so(run):
         assert "make it `async def`" in bench.status("refresh").last_error
 
     run(main)
+
+
+def test_trap_a_task_that_always_fails_or_hangs_is_told_as_trouble(run):
+    gate = asyncio.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def fails(self, ctx):
+            raise OSError("no lamp")
+
+        @periodic(spacing=10)
+        async def hangs(self, ctx):
+            await gate.wait()
+
+    async def main(bench):
+        bench.add(Manager(bench))
+        assert bench.scheduler.troubles() == []
+        await asyncio.sleep(35)
+        failing, hanging = bench.scheduler.troubles()
+        assert "periodic task fails of " in failing
+        assert "3 errors in 3 runs: OSError: no lamp" in failing
+        assert "periodic task hangs of " in hanging
+        assert "runs for longer than its spacing (10 s)" in hanging
+        gate.set()
+
+    run(main)

@@ -1,17 +1,29 @@
 import asyncio
+import logging
 import threading
 
 import pytest
 
 from ostler.aio import WorkerPool
+from ostler.log.defects import Defects
 from ostler.service.hooks import HookFailed, call_hook
+
+_log = logging.getLogger("ostler.test")
 
 
 def run(hook, *args, timeout=5.0):
     pool = WorkerPool("lamp", 1)
 
     async def main():
-        return await call_hook("lamp", "init_host", hook, *args, pool=pool, timeout=timeout)
+        return await call_hook(
+            "lamp",
+            "init_host",
+            hook,
+            *args,
+            pool=pool,
+            timeout=timeout,
+            defects=Defects(logging.getLogger("ostler.test")),
+        )
 
     try:
         return asyncio.run(main())

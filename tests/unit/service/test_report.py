@@ -294,3 +294,22 @@ def test_a_service_that_is_not_up_keeps_the_reporters_asleep(bench, trouble, vir
             assert wakes < 100
 
     virtually(main)
+
+
+def test_trap_capabilities_that_cannot_be_kept_do_not_make_the_state_flap(bench, manager, virtually) -> None:
+    class Odd(manager):
+        asked = 0
+
+        async def capabilities(self):
+            type(self).asked += 1
+            return {"desk": {"checked": object()}}
+
+    async def main():
+        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Odd) as b:
+            await b.runtime.start()
+            await asyncio.sleep(300)
+            assert b.state() == "degraded"
+            assert "not plain JSON" in b.why()
+            assert Odd.asked < 12
+
+    virtually(main)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ostler.clock import Clock
-from ostler.errors import OstlerError, describe
+from ostler.errors import OstlerError, describe, is_expected
 from ostler.messaging.events.event import KEPT, LATE, encoder
 from ostler.messaging.events.publisher import Publisher, Route, body_of
 from ostler.messaging.quiet import QuietLog
@@ -232,7 +232,7 @@ class Journal:
             await self._trim_if_due(written)
         except Exception as error:
             self._trouble.failed(error)
-            if not isinstance(error, OstlerError):
+            if not is_expected(error):
                 _log.exception("the journal of events failed")
             self._take_back()
             self._let_go()
@@ -331,5 +331,5 @@ class Journal:
 
 
 def _say_why(worker: asyncio.Task[None]) -> None:
-    if not worker.cancelled() and (error := worker.exception()) is not None and not isinstance(error, OstlerError):
+    if not worker.cancelled() and (error := worker.exception()) is not None and not is_expected(error):
         _log.error("the journal of events failed: %s", describe(error), exc_info=error)

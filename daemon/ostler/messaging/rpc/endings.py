@@ -7,9 +7,9 @@ import copy
 import logging
 from contextlib import nullcontext
 
-from ostler.bounds import MESSAGE_LIMIT, text_of
+from ostler.bounds import MESSAGE_LIMIT, text_of, type_name_of
 from ostler.clock import Clock
-from ostler.errors import CallCancelled, InternalError, OstlerError
+from ostler.errors import CallCancelled, InternalError, OstlerError, is_expected
 from ostler.messaging.context import serving
 from ostler.messaging.envelope import CAST, FANOUT
 from ostler.messaging.rpc.call import Call
@@ -18,6 +18,8 @@ from ostler.redaction import SECRETS, Value
 
 _log = logging.getLogger(__name__)
 _LONGEST = MESSAGE_LIMIT - 100
+_WHOLE = 2**31
+"""Characters that no text has: it is cut where no secret is cut in two."""
 """Where a sentence is cut, so that it need not be cut again on its way out."""
 
 
@@ -61,7 +63,7 @@ class Endings:
 
     def abandoned(self, call: Call, error: BaseException | None) -> None:
         """Count the end of work that nobody waits for: it was cast, or its caller has gone."""
-        if error is None or isinstance(error, OstlerError):
+        if error is None or is_expected(error):
             found = error
         elif isinstance(error, asyncio.CancelledError):
             found = CallCancelled(f"the caller of {call.where} has gone", request_id=call.request.request_id)
@@ -78,7 +80,7 @@ class Endings:
                 exc_info=raised, extra=_extra(call),
             )  # fmt: skip
         secrets = call.context.secrets if hasattr(call, "context") else ()
-        text = f"{type(raised).__name__}: {said}" if (said := _said(raised, secrets)) else type(raised).__name__
+        text = f"{type_name_of(raised)}: {said}" if (said := _said(raised, secrets)) else type_name_of(raised)
         return InternalError(
             f"{call.where} failed with {text}",
             hint=f"its traceback is in the daemon's log, request {call.request.request_id}",
@@ -131,10 +133,7 @@ def _shortened(error: OstlerError, secrets: tuple[Value, ...]) -> OstlerError:
 
 
 def _said(raised: BaseException, secrets: tuple[Value, ...]) -> str:
-    try:
-        return SECRETS.cut(str(raised), MESSAGE_LIMIT // 2, also=secrets)
-    except Exception:  # noqa: BLE001 - the error is a plugin's, and so is its text
-        return "(it has no text)"
+    return SECRETS.cut(text_of(raised, _WHOLE), MESSAGE_LIMIT // 2, also=secrets)
 
 
 def _extra(call: Call) -> dict[str, object]:

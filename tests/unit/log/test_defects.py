@@ -1,0 +1,27 @@
+import logging
+
+from ostler.errors import NotFound
+from ostler.log.defects import Defects
+
+_log = logging.getLogger("ostler.test")
+
+
+def test_an_unexpected_error_has_its_traceback_once_until_the_place_works_again(caplog):
+    caplog.set_level(logging.INFO)
+    defects = Defects(_log, topic="lamp")
+    for _ in range(3):
+        defects.tell("initialise of driver desk of lamp", KeyError("missing"))
+    assert [record.message for record in caplog.records] == [
+        "initialise of driver desk of lamp raised KeyError: 'missing'"
+    ]
+    assert caplog.records[0].exc_info
+    assert caplog.records[0].topic == "lamp"
+    defects.worked("initialise of driver desk of lamp")
+    assert "it had raised 3 times" in caplog.records[-1].message
+    defects.tell("initialise of driver desk of lamp", KeyError("missing"))
+    assert len(caplog.records) == 3
+
+
+def test_an_expected_error_has_no_traceback(caplog):
+    Defects(_log).tell("is_working of lamp", NotFound("no lamp"))
+    assert not caplog.records
