@@ -57,10 +57,10 @@ def test_two_backups_in_one_second_have_two_names(store, path, clock):
 
 def test_copies_from_a_time_when_the_clock_was_wrong_do_not_push_out_good_ones(store, path, clock):
     backups = Backups(path, 2, clock)
-    ahead = [backups.make(f"ahead{number}") for number in range(2)]
+    ahead = [backups.make(f"before-ahead-{number}-to-{number + 1}") for number in range(2)]
     for each in ahead:
         os.utime(each, (4e9, 4e9))
-    good = backups.make("good")
+    good = backups.make("before-good-1-to-2")
     assert good.exists()
-    newer = backups.make("newer")
+    newer = backups.make("before-newer-2-to-3")
     assert sorted(backups.folder.iterdir()) == sorted([good, newer])
