@@ -16,8 +16,6 @@ from ostler.config.changes import running_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
-from ostler.daemon.addresses import wait_for_addresses
-from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -177,7 +175,10 @@ class Daemon:
         inbox = Inbox(asyncio.get_running_loop())
         store = self.store = await self._open_store()
         self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
-        await wait_for_addresses(options, self.clock, self.steps)
+        if options.network.rpc:
+            from ostler.daemon.addresses import wait_for_addresses
+
+            await wait_for_addresses(options, self.clock, self.steps)
         make_runtime_folder(self.paths.run)
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
@@ -209,6 +210,8 @@ class Daemon:
 
     def _keep_code(self) -> Callable[[], Awaitable[None]]:
         """Keep the code that may still be imported; return what ends that."""
+        from ostler.daemon.code_snapshot import take_in_background  # after READY, which would be later otherwise
+
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
         remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
 
