@@ -95,11 +95,6 @@ class Drivers(Mapping[str, Any]):
         """Return the status of every driver, in the order of the configuration. Any thread."""
         return [runner.status() for runner in self._runners.values()]
 
-    def failing(self) -> list[str]:
-        """Return a line for each driver whose last calls have all failed. Any thread."""
-        found = ((name, runner.failing()) for name, runner in self._runners.items())
-        return [f"driver {name}: {text}" for name, text in found if text]
-
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 

@@ -12,18 +12,11 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, Protocol
 
 from ostler.aio import Inbox, WorkerPool, contained
-from ostler.bounds import TEXT_LIMIT, cut, sendable
 from ostler.clock import Clock
-from ostler.errors import Busy, CallCancelled, DriverError, DriverStuck, RequestError, describe
+from ostler.errors import Busy, DriverError, DriverStuck, describe
 from ostler.log.defects import Defects
 from ostler.messaging.context import Context, current_account, current_context
-from ostler.redaction import redact
 
-_FAILED_MOST = 3
-"""So many calls in a row have to fail before an operator is told: one alone may be chance."""
-_OWN_CALLS = frozenset({"initialise", "is_working", "cleanup"})
-"""Calls of ours, whose failures have a state of their own."""
-_NOT_ITS_FAULT = (RequestError, CallCancelled, Busy)
 _QUICK = 0.02
 """Real seconds after which a call is no longer quick: from then on the loop watches its budget as well."""
 _RECHECK = 0.25
@@ -130,17 +123,6 @@ class Lane:
         self._active: set[Call] = set()
         self._quiet: list[asyncio.Future[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
-        self._failed = 0
-        self._failing_since = 0.0
-        self._last_failure = ""
-
-    def failing(self) -> str:
-        """Return that the last calls have all failed, and how; empty when one has not. Any thread."""
-        with self._lock:
-            count, since, last = self._failed, self._failing_since, self._last_failure
-        if count < _FAILED_MOST:
-            return ""
-        return f"its last {count} calls have failed, for {self._clock.monotonic() - since:.0f} s: {last}"
 
     def begin(self, label: str, work: Callable[[], Any], budget: float, on_end: Outcome | None = None) -> Call:
         """Hand a call to the threads. Any thread.
@@ -261,7 +243,6 @@ class Lane:
         if error is not None and not isinstance(error, Exception):
             error = self._tamed(call, error)
         with self._lock:
-            self._count(call, error)
             self._active.discard(call)
             self._settle(call, result, error)
             if call.overdue:
@@ -273,18 +254,6 @@ class Lane:
             self._inbox.post(partial(wake, future))
         if call.on_end is not None:
             call.on_end(result, error)
-
-    def _count(self, call: Call, error: BaseException | None) -> None:
-        """Take note of how a call for somebody ended; a mistake of the caller says nothing of the driver."""
-        if call.label in _OWN_CALLS or isinstance(error, _NOT_ITS_FAULT):
-            return
-        if error is None:
-            self._failed = 0
-            return
-        if not self._failed:
-            self._failing_since = self._clock.monotonic()
-        self._failed += 1
-        self._last_failure = f"{call.label}: {cut(redact(sendable(describe(error))), TEXT_LIMIT)}"
 
     def _settle(self, call: Call, result: Any, error: BaseException | None) -> None:
         if call.settled:

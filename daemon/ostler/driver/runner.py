@@ -105,10 +105,6 @@ class DriverRunner:
                 calls=self._calls,
             )
 
-    def failing(self) -> str:
-        """Return that the last calls have all failed, and how; empty when one has not. Any thread."""
-        return self._lane.failing()
-
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
         with self._lock:

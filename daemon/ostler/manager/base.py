@@ -211,15 +211,6 @@ class Manager:
         """
         return True
 
-    def problems(self) -> Any:
-        """Return what of its own is not well, a line each: `volume web is in error`, `3 jobs have failed since noon`.
-
-        Asked with each report, after `is_working`, on a thread beside the service's own; it has `down_time` to answer,
-        and is to be quick. `ostler status` shows the lines, and `status --check` counts them. They change no state: the
-        service can do its work all the same. Of more than twenty lines the first twenty are shown.
-        """
-        return ()
-
     def reset(self) -> Any:
         """Take over a new configuration (SIGHUP, `ostler reload`): `self.options` and `self.sections` are new."""
 

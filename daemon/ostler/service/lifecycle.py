@@ -10,7 +10,6 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import TaskOwner, WorkerPool
-from ostler.bounds import cut, text_of
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
 from ostler.errors import OstlerError, StoreUnavailable, describe
@@ -18,8 +17,6 @@ from ostler.log.defects import Defects
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
-from ostler.printable import printable
-from ostler.redaction import redact
 from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
 from ostler.service.spec import ServiceSpec, Surroundings
@@ -31,8 +28,6 @@ _log = logging.getLogger(__name__)
 _POLL = 0.02
 _POLL_MAX = 0.5
 """Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
-_PROBLEMS_MOST = 20
-"""Lines of a manager about its own that are shown."""
 _MOST_RESETS = 3
 """Runs of `reset` at once, of which all but one hang."""
 _TOLD = 5.0
@@ -82,7 +77,6 @@ class Service:
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
-        self._problems: list[str] = []
         self._draining_since = math.inf
         self._given_up: set[tuple[str, str]] = set()
         around.host.dispatcher.expect(self.topic)
@@ -253,26 +247,8 @@ class Service:
         else:
             self._progress()
         self.states.complain("is_working", complaint)
-        if not complaint:
-            await self._ask_problems(self.manager, timeout)
         self.states.complain("threads", self._all_busy())
         await self._backends.check()
-
-    async def _ask_problems(self, manager: Manager, timeout: float) -> None:
-        if type(manager).problems is Manager.problems:
-            return
-        try:
-            found = [printable(text_of(line)) for line in await self._ask("problems", manager.problems, timeout) or ()]
-        except (HookFailed, TypeError) as error:  # it returned what has no lines
-            found = [f"what is not well cannot be said: {describe(error)}"]
-        more = [f"and {len(found) - _PROBLEMS_MOST} more"] if len(found) > _PROBLEMS_MOST else []
-        self._problems = [cut(redact(line)) for line in found[:_PROBLEMS_MOST]] + more
-
-    def troubles(self) -> list[str]:
-        """Return what the manager says is not well, and the drivers whose calls all fail, a line each."""
-        failing = self._backends.drivers.failing() if self._backends is not None and self.running else []
-        said = self._problems if self.running else []
-        return [f"service {self.topic}: {line}" for line in (*said, *failing)]
 
     def _progress(self) -> None:
         self.progressed = self._around.host.clock.monotonic()

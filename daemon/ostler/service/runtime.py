@@ -96,12 +96,8 @@ class Runtime:
         return hung
 
     def troubles(self) -> list[str]:
-        """Return what is not well beside the states of the services, a line each.
-
-        That is what managers say of their own, drivers whose calls all fail, periodic tasks, and eternal tasks.
-        """
-        of_services = [line for service in self.group for line in service.troubles()]
-        return [*of_services, *self._tasks.troubles(), *self.periodic.troubles()]
+        """Return what is not well beside the states of the services, a line each: periodic tasks, eternal tasks."""
+        return [*self._tasks.troubles(), *self.periodic.troubles()]
 
     async def reset(
         self,

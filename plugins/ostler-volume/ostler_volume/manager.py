@@ -95,10 +95,6 @@ class VolumeManager(Manager):
             raise DriverNotReady(f"no backend is ready: {states}")
         return True
 
-    def problems(self) -> list[str]:
-        """Return the volumes and snapshots that are in error, and why."""
-        return [f"{what} is in error: {why}" for what, why in self.records.in_error()]
-
     def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
         """Return what each ready backend offers, has, and has promised."""
         found: dict[str, Mapping[str, Json]] = {}

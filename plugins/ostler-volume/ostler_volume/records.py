@@ -19,8 +19,6 @@ from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, Sna
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
 
-_IN_ERROR_MOST = 100
-
 
 class Records:
     """The records of one service. Every method blocks; any thread but the loop's.
@@ -49,24 +47,6 @@ class Records:
             VolumeNotFound: There is none of that name.
         """
         return self.store.read(lambda: self._one(name))
-
-    def in_error(self) -> list[tuple[str, str]]:
-        """Return the volumes and snapshots that are in error, and why, those first that are longest."""
-
-        def select() -> list[tuple[str, str]]:
-            volumes = VolumeRow.select().where(VolumeRow.state == VolumeState.ERROR).order_by(VolumeRow.since)
-            snapshots = (
-                SnapshotRow.select(SnapshotRow, VolumeRow)
-                .join(VolumeRow)
-                .where(SnapshotRow.state == SnapshotState.ERROR)
-                .order_by(SnapshotRow.since)
-            )
-            return [
-                *((f"volume {row.name}", row.why) for row in volumes.limit(_IN_ERROR_MOST)),
-                *((f"snapshot {row.name} of {row.volume.name}", row.why) for row in snapshots.limit(_IN_ERROR_MOST)),
-            ]
-
-        return self.store.read(select)
 
     def snapshots(self, volume: str = "", backend: str = "") -> list[Snapshot]:
         """Return all snapshots, or those of a volume or a backend, by volume and name."""

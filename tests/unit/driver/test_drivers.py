@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ostler.aio import WorkerPool
 from ostler.driver import Driver
-from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck, InvalidInput
+from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck
 from ostler.messaging.context import Context, serving
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import DriverState
@@ -803,24 +803,3 @@ def test_contract_errors_name_the_driver():
 
     with pytest.raises(ContractError, match="driver hall of light"):
         require_contract(object, Driver, what="driver hall of light")
-
-
-def test_a_driver_whose_calls_all_fail_is_told_until_one_succeeds(run, bench, lamp):
-    async def main():
-        b = bench(lamp)
-        await b.drivers.start()
-        assert await b.drivers.wait(5) == []
-        for number in range(5):
-            assert bool(b.drivers.failing()) is (number >= 3)
-            with pytest.raises(OSError, match="no"):
-                await b.drivers.call("hall", "fail", OSError)
-        with pytest.raises(InvalidInput):
-            await b.drivers.call("hall", "fail", InvalidInput)  # the mistake of who asks says nothing of the driver
-        await b.drivers.call("hall", "is_working")  # and what it says of itself is told elsewhere
-        (line,) = b.drivers.failing()
-        assert line.startswith("driver hall: its last 5 calls have failed, for 0 s: fail: OSError: no")
-        await b.drivers.call("hall", "switch", "l", True)
-        assert b.drivers.failing() == []
-        await b.drivers.stop(5)
-
-    run(main())

@@ -134,9 +134,6 @@ def make_manager(trouble: Trouble) -> type[Manager]:  # noqa: C901 - a class wit
         def is_working(self):
             return trouble.meet("is_working")
 
-        def problems(self):
-            return trouble.meet("problems")
-
         def reset(self):
             trouble.meet(f"reset {self.topic}")
 

@@ -271,46 +271,6 @@ def test_health_is_asked_with_each_report_and_a_complaint_degrades(bench, troubl
     virtually(main)
 
 
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
-        (["volume web is in error"], ["service lamp: volume web is in error"]),
-        ([f"lamp {number}" for number in range(30)], [*(f"service lamp: lamp {n}" for n in range(20)), "and 10 more"]),
-        (["a\x1b[31m\nb"], ["service lamp: a\\x1b[31m\\nb"]),
-        (5, ["service lamp: what is not well cannot be said: TypeError"]),
-        (None, []),
-    ],
-)
-def test_what_a_manager_says_of_its_own_is_told_and_changes_no_state(bench, trouble, virtually, said, told) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            trouble.answers["problems"] = said
-            await asyncio.sleep(15)
-            lines = b.runtime.troubles()
-            assert len(lines) == len(told)
-            assert all(wanted in line for wanted, line in zip(told, lines, strict=True)), lines
-            assert b.state() == "up"
-            trouble.answers["problems"] = ()
-            await asyncio.sleep(15)
-            assert b.runtime.troubles() == []
-
-    virtually(main)
-
-
-def test_a_manager_that_cannot_say_what_is_not_well_works_all_the_same(bench, trouble, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            trouble.errors["problems"] = OSError("no light")
-            await asyncio.sleep(15)
-            assert b.state() == "up"
-            (line,) = b.runtime.troubles()
-            assert "what is not well cannot be said: problems of service lamp failed: OSError: no light" in line
-
-    virtually(main)
-
-
 def test_a_check_that_hangs_is_no_progress_and_is_not_asked_again(bench, trouble, virtually) -> None:
     async def main():
         async with bench(LAMP) as b:
