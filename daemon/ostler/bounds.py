@@ -61,6 +61,13 @@ def type_name_of(value: object) -> str:
     return sendable(cut(_NAME_OF_TYPE(type(value)), NAME_LIMIT))
 
 
+def without_numbers(text: str) -> str:
+    """Return a text without its numbers and addresses: the same for errors that differ in nothing else."""
+    import re  # only where something has failed
+
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", text)
+
+
 def sendable(text: str) -> str:
     """Return a text with what UTF-8 cannot say written as escapes."""
     if text.isascii():
