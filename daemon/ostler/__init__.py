@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TargetNotFound,
         UnsupportedVersion,
         check_length,
+        describe,
     )
     from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
@@ -79,7 +80,7 @@ _HOMES = {
         "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost", "DeadlineExceeded", "Draining",
         "DriverError", "DriverNotReady", "DriverStuck", "InvalidInput", "MessagingError", "NoCapacity", "NotFound",
         "NotPermitted", "NotRunning", "OstlerError", "RequestError", "TargetNotFound", "UnsupportedVersion",
-        "check_length",
+        "check_length", "describe",
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
@@ -105,9 +106,8 @@ __all__ = [
     "NotFound", "NotPermitted", "NotRunning", "Notification",
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
-    "UnsupportedVersion", "Upgrade", "ValidationContext", "check_length", "current_trace", "exposed", "feature",
-    "format_seconds",
-    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
+    "UnsupportedVersion", "Upgrade", "ValidationContext", "check_length", "current_trace", "describe", "exposed",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
     "trace_context",
 ]  # fmt: skip
 

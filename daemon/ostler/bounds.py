@@ -56,6 +56,14 @@ def text_of(value: object, most: int = FACT_LIMIT) -> str:
     return sendable(cut(text, most))
 
 
+def shown(value: object, most: int = FACT_LIMIT) -> str:
+    """Return anything as Python writes it, not too long, whatever its `__repr__` does."""
+    try:
+        return text_of(repr(value), most)
+    except BaseException:  # noqa: BLE001 - of a plugin it can raise anything, SystemExit as well
+        return f"<{type_name_of(value)}>"
+
+
 def type_name_of(value: object) -> str:
     """Return the name of a value's class, whatever its metaclass and its `__class__` do."""
     return sendable(cut(_NAME_OF_TYPE(type(value)), NAME_LIMIT))

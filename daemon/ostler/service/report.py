@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from ostler.aio import TaskOwner
-from ostler.bounds import text_of, type_name_of
+from ostler.bounds import shown
 from ostler.clock import Clock
 from ostler.errors import NotFound, OstlerError, StoreError, describe
 from ostler.messaging import ServiceClient
@@ -202,7 +202,7 @@ class CapabilityReporter:
         try:
             backends = {str(name): SECRETS.redact_deep(dict(facts)) for name, facts in answer.items()}
         except Exception:  # noqa: BLE001 - the answer is a plugin's, and so are its methods
-            what = f"capabilities of service {service.topic} returned no table of backends: {_shown(answer)}"
+            what = f"capabilities of service {service.topic} returned no table of backends: {shown(answer, 80)}"
             self._pauses.failed(service.topic)
             service.states.complain("capabilities", what)
             return
@@ -288,14 +288,6 @@ class _Pauses:
             del self._failures[topic], self._until[topic]
         else:
             self._good.add(topic)
-
-
-def _shown(answer: object) -> str:
-    """Return an answer that is of no use, as Python writes it and not long."""
-    try:
-        return text_of(repr(answer), 80)
-    except Exception:  # noqa: BLE001 - the answer is a plugin's, and so is its text
-        return f"<{type_name_of(answer)}>"
 
 
 class StoreOutage:

@@ -147,3 +147,29 @@ def test_a_device_that_somebody_made_by_hand_is_seen_and_protects_the_volume(roo
         assert manager.records.volume("a").state == "in-use"
     finally:
         manager.detach_volume(ctx, "a")
+
+
+class Odd(Exception):
+    """It has no text."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("k\udcf6ln.img"), Odd(), OSError("x" * 8_000_000)], ids=["name", "odd", "long"]
+)
+def test_trap_the_record_of_a_failed_operation_is_true_whatever_the_error_is(manager, ctx, drivers, error, monkeypatch):
+    manager.create_volume(ctx, "a", "1MiB")
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(type(drivers["local"]), "delete", fails, raising=False)
+    monkeypatch.setattr(manager.reconciler, "_repair", fails)
+    with pytest.raises(type(error)):
+        manager.delete_volume(ctx, "a")
+    found = manager.records.volume("a")
+    assert found.state == "error"
+    assert found.why.startswith(type(error).__name__)
+    assert len(found.why) < 5000
