@@ -107,7 +107,8 @@ __all__ = [
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Record", "RequestError", "Retry", "Role",
     "RpcApi", "Seconds", "Secret", "SecretText", "ServiceState", "Size", "Store", "TargetNotFound",
     "UnsupportedVersion", "Upgrade", "ValidationContext", "check_length", "current_trace", "describe", "exposed",
-    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
+    "feature", "format_seconds",
+    "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget",
     "trace_context",
 ]  # fmt: skip
 

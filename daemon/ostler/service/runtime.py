@@ -92,8 +92,14 @@ class Runtime:
         return hung
 
     def troubles(self) -> list[str]:
-        """Return what is not well beside the states of the services, a line each: periodic tasks, eternal tasks."""
-        return [*self._tasks.troubles(), *self.periodic.troubles()]
+        """Return what is not well beside the states of the services, a line each.
+
+        Periodic tasks, eternal tasks, and what the managers say of their own objects.
+        """
+        told = [
+            f"service {service.topic}: {line}" for service in self.group if service.running for line in service.problems
+        ]
+        return [*self._tasks.troubles(), *self.periodic.troubles(), *told]
 
     async def reset(self, specs: Iterable[ServiceSpec], go_on: Callable[[], bool] = lambda: True) -> list[str]:
         """Bring new options to all services, as far as that goes without a restart, and reset their managers.

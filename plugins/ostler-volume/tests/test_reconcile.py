@@ -173,3 +173,19 @@ def test_trap_the_record_of_a_failed_operation_is_true_whatever_the_error_is(man
     assert found.state == "error"
     assert found.why.startswith(type(error).__name__)
     assert len(found.why) < 5000
+
+
+def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(manager, ctx, folder):
+    assert manager.problems() == []
+    for number in range(7):
+        manager.create_volume(ctx, f"a{number}", "1MiB")
+    manager.create_snapshot(ctx, "a0", "s")
+    (folder / "snapshots" / "a0@s").unlink()
+    for number in range(1, 7):
+        (folder / "volumes" / f"a{number}").unlink()
+    manager.check(ctx)
+    volumes, snapshots = manager.problems()
+    assert volumes.startswith("6 volumes are in error: a1 since ")
+    assert ": the file of a1 is missing; a2 since " in volumes
+    assert volumes.endswith("; and 1 more")
+    assert snapshots.startswith("1 snapshot is in error: a0@s since ")
