@@ -272,7 +272,7 @@ class Service:
             # Beside the service's work: a service whose threads are all busy must not hold up the reload of the others.
             await self._ask("reset", self.manager.reset, options.start_timeout)
         except OstlerError as error:
-            problems.append(str(error))
+            problems.append(describe(error))
         return problems + await self._backends.renew(spec)
 
     async def capabilities(self) -> Any:
