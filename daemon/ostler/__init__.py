@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         UntrustedOwner,
         WrongPattern,
         check_length,
+        describe,
     )
     from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
@@ -102,7 +103,7 @@ _HOMES = {
         "InternalError", "InvalidArguments", "InvalidInput", "MessageTooLarge", "MessagingError", "NoCapacity",
         "NotExposed", "NotFound", "NotPermitted", "NotRunning", "OstlerError", "PluginError", "RemoteError",
         "RequestError", "SchemaTooNew", "ServiceError", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
-        "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongPattern", "check_length",
+        "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongPattern", "check_length", "describe",
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
@@ -131,8 +132,8 @@ __all__ = [
     "RequestError", "Retry", "Role", "RpcApi", "SchemaTooNew", "Seconds", "Secret", "SecretText", "ServiceClient",
     "ServiceError", "ServiceState", "Size", "Store", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
     "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext", "WrongPattern",
-    "check_length", "current_trace", "exposed", "feature", "format_seconds", "format_size", "hookimpl", "instrument",
-    "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "check_length", "current_trace", "describe", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
+    "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
 ]  # fmt: skip
 
 

@@ -56,9 +56,24 @@ def text_of(value: object, most: int = FACT_LIMIT) -> str:
     return sendable(cut(text, most))
 
 
+def shown(value: object, most: int = FACT_LIMIT) -> str:
+    """Return anything as Python writes it, not too long, whatever its `__repr__` does."""
+    try:
+        return text_of(repr(value), most)
+    except BaseException:  # noqa: BLE001 - of a plugin it can raise anything, SystemExit as well
+        return f"<{type_name_of(value)}>"
+
+
 def type_name_of(value: object) -> str:
     """Return the name of a value's class, whatever its metaclass and its `__class__` do."""
     return sendable(cut(_NAME_OF_TYPE(type(value)), NAME_LIMIT))
+
+
+def without_numbers(text: str) -> str:
+    """Return a text without its numbers and addresses: the same for errors that differ in nothing else."""
+    import re  # only where something has failed
+
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", text)
 
 
 def sendable(text: str) -> str:

@@ -5,7 +5,16 @@ import time
 import msgspec
 import pytest
 
-from ostler.bounds import FACTS_COUNT, FACTS_LIMIT, bounded_facts, cut, sendable, text_of
+from ostler.bounds import (
+    FACTS_COUNT,
+    FACTS_LIMIT,
+    bounded_facts,
+    cut,
+    sendable,
+    shown,
+    text_of,
+    without_numbers,
+)
 from ostler.errors import InvalidInput, OstlerError, RemoteError, check_length, describe, shortest, to_wire
 
 
@@ -112,3 +121,16 @@ class _NoClass:
 
 def test_trap_facts_of_hostile_classes_are_bounded_and_raise_nothing():
     assert bounded_facts({"a": _NoClass(), "b": 1, "c": _Endless()}) == {"a": "<_NoClass>", "b": 1, "c": "<_Endless>"}
+
+
+def test_trap_what_has_no_repr_is_shown_by_its_type():
+    class Silent:
+        def __repr__(self):
+            raise SystemExit("no text")
+
+    assert shown(Silent()) == "<Silent>"
+    assert shown("a\udcf6") == "'a\\udcf6'"
+
+
+def test_a_text_without_its_numbers():
+    assert without_numbers("try 17 of <lamp at 0x7fAb12>") == without_numbers("try 8 of <lamp at 0x1>")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler import fork
+from ostler.bounds import without_numbers
 from ostler.errors import describe
 
 _log = logging.getLogger(__name__)
@@ -78,10 +79,12 @@ class TaskOwner:
             began = loop.time()
             try:
                 await work()
-            except (asyncio.CancelledError, GeneratorExit):
+            except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - one round must not end the task, nor SystemExit the loop
+            except BaseException as error:
                 fork.leave_if_child(error)
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise  # else it is that of something the round waited for
                 pause = self._failed(name, error, loop.time(), began)
             else:
                 fork.leave_if_child()
@@ -95,8 +98,8 @@ class TaskOwner:
             known = self._failures[name] = Failures(since=time.time(), at=now)
         known.times, known.at = known.times + 1, now
         text = describe(error)
-        if text != known.text:
-            known.text = text
+        news, known.text = without_numbers(text) != without_numbers(known.text), text
+        if news:
             _log.error("task %s of %s failed, and goes on: %s", name, self._name, text, exc_info=error)
         return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(known.times - 1, 20))
 
@@ -158,3 +161,9 @@ class TaskOwner:
     def _others(self) -> list[asyncio.Task[Any]]:
         current = asyncio.current_task()
         return [task for task in self._tasks if task is not current]
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has asked the current task to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

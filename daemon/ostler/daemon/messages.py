@@ -234,11 +234,12 @@ class Messages:
         return self.ports.address if self.ports is not None else ""
 
     def trouble(self) -> list[str]:
-        """Return a line for sockets that were removed, and for each peer that is away."""
+        """Return a line for sockets that were removed, for each peer that is away, and for each that cannot be watched."""
         lines = self.sockets.problems()
         if self.peers is None:
             return lines
-        return lines + [peer.away().message for peer in self.peers.fleet.peers.values() if not peer.up]
+        fleet = self.peers.fleet
+        return [*lines, *(peer.away().message for peer in fleet.peers.values() if not peer.up), *fleet.troubles()]
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""

@@ -95,6 +95,10 @@ class Drivers(Mapping[str, Any]):
         """Return the status of every driver, in the order of the configuration. Any thread."""
         return [runner.status() for runner in self._runners.values()]
 
+    def troubles(self) -> list[str]:
+        """Return a line for each ready driver whose calls all fail. Any thread."""
+        return [line for runner in self._runners.values() if (line := runner.trouble())]
+
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 

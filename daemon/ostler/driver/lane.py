@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ostler.aio import Inbox, WorkerPool, contained
 from ostler.clock import Clock
+from ostler.driver.failing import Failing
 from ostler.errors import Busy, DriverError, DriverStuck, describe
 from ostler.log.defects import Defects
 from ostler.messaging.context import Context, current_account, current_context
@@ -112,6 +113,8 @@ class Lane:
         lock: threading.Condition,
         listener: Listener,
     ) -> None:
+        self.failing = Failing(clock)
+        """How many calls have failed one after another."""
         self._defects = Defects(_log, topic=names.topic, driver=names.driver)
         self._names = names
         self._loop = loop
@@ -240,10 +243,15 @@ class Lane:
         return result
 
     def _end(self, call: Call, result: Any, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, Exception):
+        # By the type: `isinstance` asks `__class__`, which of a plugin's error may raise.
+        if error is not None and not issubclass(type(error), Exception):
             error = self._tamed(call, error)
         with self._lock:
             self._active.discard(call)
+            if error is not None:
+                self.failing.failed(call.label, error)
+            elif self.failing.times:
+                self.failing.worked(call.label)
             self._settle(call, result, error)
             if call.overdue:
                 self._listener.came_back(call, error)

@@ -105,6 +105,10 @@ class DriverRunner:
                 calls=self._calls,
             )
 
+    def trouble(self) -> str:
+        """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
+        return self._lane.failing.trouble(self.names) if self._state is DriverState.READY else ""
+
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
         with self._lock:

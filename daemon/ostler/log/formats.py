@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,17 +52,22 @@ def traceback_of(record: logging.LogRecord) -> str:
         return ""
     # The stock formatter caches this text in the record; other handlers may rely on that.
     if not record.exc_text:
-        record.exc_text = _formatted(record.exc_info)
+        record.exc_text = _formatted(record)
     return _several_lines(record, record.exc_text, _TRACEBACK_LIMIT)
 
 
-def _formatted(info: Any) -> str:
-    """Return the traceback of an error; of one that Python cannot show, the places alone."""
+def _formatted(record: logging.LogRecord) -> str:
+    """Return the traceback of a record's error; of one that cannot be shown, the error alone."""
+    from ostler.log.tracebacks import traceback_text  # an idle daemon has none to show
+
+    _, error, trace = record.exc_info or (None, None, None)
+    secrets = secrets_of(record)
+    if error is None:
+        return ""
     try:
-        return logging.Formatter().formatException(info)
-    except BaseException:  # noqa: BLE001 - the error is a plugin's: `__cause__` or `__notes__` may raise
-        places = "".join(traceback.format_tb(info[2]))
-        return f"Traceback (most recent call last):\n{places}{describe(info[1])}"
+        return traceback_text(error, trace, lambda text: SECRETS.cut(text, MESSAGE_LIMIT, also=secrets))
+    except BaseException:  # noqa: BLE001 - the source of a plugin cannot be read, the stack is full
+        return describe(error)
 
 
 def detail_of(record: logging.LogRecord) -> str:

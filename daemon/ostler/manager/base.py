@@ -211,6 +211,15 @@ class Manager:
         """
         return True
 
+    def problems(self) -> Any:
+        """Return what an operator has to know of the manager's own objects, a sentence each: `volume a is in error`.
+
+        They stand in `ostler status`, and `ostler status --check` fails for them; the state of the service does not
+        change, as the service itself can work. Asked with each report as `is_working` is, and has to be as quick. Of
+        many say how many there are and name the first few: 20 lines are shown, 2000 characters of each.
+        """
+        return ()
+
     def reset(self) -> Any:
         """Take over a new configuration (SIGHUP, `ostler reload`): `self.options` and `self.sections` are new."""
 

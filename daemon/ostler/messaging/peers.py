@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import msgspec
@@ -248,7 +249,7 @@ class Fleet:
             if host not in self.peers:
                 peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout)
                 self.peers[host] = peer
-                self._watches[host] = self._tasks.spawn(self._watch(peer), name=f"watch {host}")
+                self._watches[host] = self._tasks.keep(partial(self._watch, peer), name=f"watch {host}")
 
     def renew(self) -> None:
         """Make all links anew with the next use: our own key has changed."""
@@ -266,6 +267,10 @@ class Fleet:
             host: {"up": peer.up, "since": peer.since, "why": peer.why, "services": sorted(peer.services)}
             for host, peer in sorted(self.peers.items())
         }
+
+    def troubles(self) -> list[str]:
+        """Return the watches of peers that failed not long ago, a line each."""
+        return self._tasks.troubles()
 
     async def close(self) -> None:
         """End all links."""

@@ -268,11 +268,19 @@ class PeriodicScheduler:
             _, entry, task = heapq.heappop(heap)
             if entry != task.entry:
                 continue
+            self._begin_due(task, now, wall)
+            self._push(task)
+        self._arm()
+
+    def _begin_due(self, task: PeriodicTask, now: float, wall: float) -> None:
+        try:
             if self._is_due(task, now, wall):
                 self._runs.due(task, self._services[task.service])
                 self._plan(task, task.plan_next, now, wall, later=True)
-            self._push(task)
-        self._arm()
+        except Exception as error:  # noqa: BLE001 - the heap must be armed again, or no task would run any more
+            if not task.put_off:
+                _log.error("periodic task %s of %s could not be begun", task.name, task.service, exc_info=error)
+            self._put_off(task, now, describe(error))
 
     def _is_due(self, task: PeriodicTask, now: float, wall: float) -> bool:
         """Return whether a task whose entry came up is to run; a cron task may find that the clock was set."""

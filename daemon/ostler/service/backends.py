@@ -161,7 +161,7 @@ class Backends:
                 elif options != running:
                     self.drivers.take_options(name, options)
             except DriverError as error:
-                problems.append(str(error))
+                problems.append(describe(error))
         return problems
 
     async def stop(self, timeout: float) -> list[str]:

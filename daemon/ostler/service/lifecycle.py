@@ -19,6 +19,7 @@ from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
 from ostler.service.backends import Backends
 from ostler.service.hooks import HookFailed, HookTimeout, call_hook
+from ostler.service.problems import problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration
@@ -74,6 +75,8 @@ class Service:
         # Not beside the checks: those that hang here, and are left behind, would take their threads.
         self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
         self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
+        self.problems: list[str] = []
+        """What the manager said last of its own objects, a line each."""
         self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -248,7 +251,22 @@ class Service:
             self._progress()
         self.states.complain("is_working", complaint)
         self.states.complain("threads", self._all_busy())
+        await self._ask_problems(timeout)
         await self._backends.check()
+
+    async def _ask_problems(self, timeout: float) -> None:
+        """Ask the manager what is not well with its own objects, and keep that for the status."""
+        assert self.manager is not None  # noqa: S101 - asked of services that are up
+        if type(self.manager).problems is Manager.problems:
+            return
+        complaint = ""
+        try:
+            self.problems = problem_lines(await self._ask("problems", self.manager.problems, timeout))
+        except HookFailed as error:
+            complaint = error.message
+        except TypeError as error:
+            complaint = f"problems of service {self.topic} returned no sentences: {error}"
+        self.states.complain("problems", complaint)
 
     def _progress(self) -> None:
         self.progressed = self._around.host.clock.monotonic()
@@ -296,7 +314,7 @@ class Service:
             self._around.periodic.respace(self.topic, options)
             await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
-            problems.append(str(error))
+            problems.append(describe(error))
         return problems + await self._backends.renew(spec)
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 
 from ostler.aio import TaskOwner
-from ostler.bounds import text_of, type_name_of
+from ostler.bounds import shown
 from ostler.clock import Clock
 from ostler.errors import NotFound, OstlerError, StoreError, describe
 from ostler.messaging import ServiceClient
@@ -21,6 +22,8 @@ _SOONEST = 0.05
 """Seconds between two reports at least: states that change together are written together."""
 _IDLE = 60.0
 """Seconds to wait when there is nothing to report yet; whatever changes that wakes the reporter."""
+_FIRST_PAUSE = 1.0
+"""Seconds after which capabilities that could not be had or kept are asked for again; twice as long each time."""
 _AGAIN = 1.0
 """Seconds after which capabilities are asked for again that changed while they were being asked for."""
 
@@ -145,14 +148,18 @@ class CapabilityReporter:
         self._clock = clock
         self._host = host
         self._due: dict[str, float] = {}
+        self._pauses = _Pauses()
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "the table of capabilities", clock)
 
     def poke(self, topic: str) -> None:
-        """Have the capabilities of a service reported soon, because something has changed. On the loop."""
-        self._due[topic] = 0.0
+        """Have the capabilities of a service reported soon, because something has changed. On the loop.
+
+        Where they failed not long ago, after a pause: a failure changes the state too, and would call for itself.
+        """
+        self._due[topic] = min(self._due.get(topic, math.inf), self._pauses.until(topic))
         self._wake.set()
 
     async def run(self) -> None:
@@ -185,20 +192,24 @@ class CapabilityReporter:
 
     async def report(self, service: Service) -> None:
         """Ask one service, keep and send what it says; what goes wrong with that makes the service degraded."""
+        self._pauses.begin(service.topic, service.options.capability_interval)
         try:
             answer = await service.capabilities()
         except OstlerError as error:
+            self._pauses.failed(service.topic)
             service.states.complain("capabilities", error.message)
             return
         try:
             backends = {str(name): SECRETS.redact_deep(dict(facts)) for name, facts in answer.items()}
         except Exception:  # noqa: BLE001 - the answer is a plugin's, and so are its methods
-            what = f"capabilities of service {service.topic} returned no table of backends: {_shown(answer)}"
+            what = f"capabilities of service {service.topic} returned no table of backends: {shown(answer, 80)}"
+            self._pauses.failed(service.topic)
             service.states.complain("capabilities", what)
             return
         # Taken back only when it has been kept: each change of state asks again, and would say it again.
         if backends and not await self._keep(service, backends):
             return
+        self._pauses.worked(service.topic)
         service.states.complain("capabilities", "")
         if backends:
             await self._send(service, backends)
@@ -220,6 +231,7 @@ class CapabilityReporter:
         except StoreError as error:
             self._outage.failed(error)
         except OstlerError as error:  # what cannot be kept: no plain values
+            self._pauses.failed(topic)
             service.states.complain("capabilities", error.message)
             return False
         return True
@@ -240,12 +252,42 @@ class CapabilityReporter:
         await self._tasks.cancel(timeout=0.5)
 
 
-def _shown(answer: object) -> str:
-    """Return an answer that is of no use, as Python writes it and not long."""
-    try:
-        return text_of(repr(answer), 80)
-    except Exception:  # noqa: BLE001 - the answer is a plugin's, and so is its text
-        return f"<{type_name_of(answer)}>"
+class _Pauses:
+    """How long each service is left alone after its capabilities failed: longer each time, up to its interval.
+
+    Two answers in a row that are good end that: one alone may be each other one.
+    """
+
+    def __init__(self) -> None:
+        self._intervals: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+        self._good: set[str] = set()
+        self._until: dict[str, float] = {}
+
+    def begin(self, topic: str, interval: float) -> None:
+        """Take note of the longest pause of a service."""
+        self._intervals[topic] = interval
+
+    def until(self, topic: str) -> float:
+        """Return the loop's time before which a service is not asked again; 0 for at once."""
+        return self._until.get(topic, 0.0)
+
+    def failed(self, topic: str) -> None:
+        """Take note of a failure."""
+        self._good.discard(topic)
+        times = self._failures[topic] = self._failures.get(topic, 0) + 1
+        pause = min(self._intervals[topic], _FIRST_PAUSE * 2.0 ** min(times - 1, 30))
+        self._until[topic] = asyncio.get_running_loop().time() + pause
+
+    def worked(self, topic: str) -> None:
+        """Take note of a good answer."""
+        if topic not in self._failures:
+            return
+        if topic in self._good:
+            self._good.discard(topic)
+            del self._failures[topic], self._until[topic]
+        else:
+            self._good.add(topic)
 
 
 class StoreOutage:

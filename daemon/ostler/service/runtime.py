@@ -96,8 +96,16 @@ class Runtime:
         return hung
 
     def troubles(self) -> list[str]:
-        """Return what is not well beside the states of the services, a line each: periodic tasks, eternal tasks."""
-        return [*self._tasks.troubles(), *self.periodic.troubles()]
+        """Return what is not well beside the states of the services, a line each.
+
+        Periodic tasks, eternal tasks, drivers whose calls all fail, and what the managers say of their own objects.
+        """
+        drivers = [service.drivers for service in self.group if service.running and service.drivers is not None]
+        failing = [line for of_one in drivers for line in of_one.troubles()]
+        told = [
+            f"service {service.topic}: {line}" for service in self.group if service.running for line in service.problems
+        ]
+        return [*self._tasks.troubles(), *self.periodic.troubles(), *failing, *told]
 
     async def reset(
         self,

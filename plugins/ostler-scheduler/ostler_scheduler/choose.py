@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from ostler import NoCapacity, format_size
+from ostler import NoCapacity, describe, format_size
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.weighers import Weigher, normalised
 from ostler_scheduler.wire import Candidate, Judgement, Request
@@ -109,7 +109,7 @@ class Chooser:
         try:
             return check(question(candidate, request)), ""
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code must harm its candidate alone
-            failed = f"the {what} failed: {type(error).__name__}: {error}"
+            failed = f"the {what} failed: {describe(error)}"
             if what not in self._complained:
                 self._complained.add(what)
                 self._log.warning(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ostler import ConfigurationError
+from ostler import ConfigurationError, describe
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.weighers import Weigher
 
@@ -81,7 +81,7 @@ def _made(kind: str, name: str, part: Any, base: type, where: str) -> Any:
         made = part() if callable(part) else part
     except Exception as error:
         raise ConfigurationError(
-            f'{where}: the {kind} "{name}" cannot be made: {type(error).__name__}: {error}',
+            f'{where}: the {kind} "{name}" cannot be made: {describe(error)}',
             hint=f"take it out of {where}, or mend the plugin that brings it",
         ) from error
     if not isinstance(made, base):

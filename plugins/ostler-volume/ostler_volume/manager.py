@@ -95,6 +95,10 @@ class VolumeManager(Manager):
             raise DriverNotReady(f"no backend is ready: {states}")
         return True
 
+    def problems(self) -> list[str]:
+        """Return how many volumes and snapshots are in error, with the reasons of the first few."""
+        return self.records.problems()
+
     def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
         """Return what each ready backend offers, has, and has promised."""
         found: dict[str, Mapping[str, Json]] = {}

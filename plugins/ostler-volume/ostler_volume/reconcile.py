@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ostler import NotFound, OstlerError
+from ostler import NotFound, OstlerError, describe
 from ostler_volume.driver import Inventory
 from ostler_volume.repair import Judgement, judge_snapshot, judge_volume
 from ostler_volume.states import SnapshotState, VolumeState
@@ -48,9 +48,9 @@ class Reconciler:
         try:
             self._repair(key, driver)
         except Exception as second:  # noqa: BLE001 - drivers are strangers; whatever they raise, the record is true
-            self.fail(key, f"{error}; and it cannot be cleared up: {second}")
+            self.fail(key, f"{describe(error)}; and it cannot be cleared up: {describe(second)}")
         else:
-            self._shop.log.info("%s is as it was before: %s", key, error)
+            self._shop.log.info("%s is as it was before: %s", key, describe(error))
 
     def fail(self, key: str, why: str) -> None:
         """Set a record to `error`; the state it is in goes along, so that it can be finished or undone later.

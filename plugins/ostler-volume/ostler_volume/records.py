@@ -6,7 +6,8 @@ thread, so of two requests that race for a name or a volume one finds the other'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import peewee
@@ -18,6 +19,9 @@ from ostler_volume.folder import room_hint
 from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
+
+_SHOWN = 5
+"""Volumes in error that are named in the status."""
 
 
 class Records:
@@ -222,7 +226,28 @@ class Records:
 
         self.store.write(remove)
 
+    def problems(self) -> list[str]:
+        """Return how many volumes and snapshots are in error, a line each, with the reasons of the first few."""
+        return self.store.read(self._problems)
+
     # From here on everything runs inside a read or a write.
+
+    def _problems(self) -> list[str]:
+        volumes: Any = self._rows(VolumeRow.name, VolumeRow.why, VolumeRow.since).where(
+            VolumeRow.state == VolumeState.ERROR
+        )
+        snapshots: Any = (
+            SnapshotRow.select(
+                VolumeRow.name.concat("@").concat(SnapshotRow.name).alias("name"), SnapshotRow.why, SnapshotRow.since
+            )
+            .join(VolumeRow)
+            .where(VolumeRow.topic == self._topic, SnapshotRow.state == SnapshotState.ERROR)
+        )
+        rows = (("volume", VolumeRow.since, volumes), ("snapshot", SnapshotRow.since, snapshots))
+        lines = [
+            _in_error(kind, query.count(), query.order_by(since).limit(_SHOWN).dicts()) for kind, since, query in rows
+        ]
+        return [line for line in lines if line]
 
     def select_volumes(self, backend: str = "", name: str = "") -> list[Volume]:
         """Return what `volumes` returns; inside a read or write of the store."""
@@ -369,3 +394,15 @@ def _no_snapshot(volume: str, name: str) -> Snapshot:
     raise SnapshotNotFound(
         f"volume {volume} has no snapshot {name}", hint=f"`ostler volume snapshot list {volume}` shows them", name=name
     )
+
+
+def _in_error(kind: str, count: int, first: Iterable[dict[str, Any]]) -> str:
+    """Return a sentence on what is in error, empty for nothing: how many, and the first few with since when and why."""
+    if not count:
+        return ""
+    named = "; ".join(
+        f"{row['name']} since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row['since']))}: {row['why'][:200]}"
+        for row in first
+    )
+    rest = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
+    return f"{count} {kind}{'s are' if count > 1 else ' is'} in error: {named}{rest}"

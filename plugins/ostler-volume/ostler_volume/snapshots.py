@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler import Conflict, Context
+from ostler import Conflict, Context, describe
 from ostler_volume.driver import SNAPSHOT
 from ostler_volume.errors import AlreadyExists
 from ostler_volume.reconcile import Reconciler
@@ -61,7 +61,7 @@ class SnapshotWork:
                 records.move_snapshot(volume, name, SnapshotState(before.state), why=before.why, fault=before.fault)
                 raise
             except Exception as error:
-                self._reconciler.fail(f"{volume}@{name}", str(error))
+                self._reconciler.fail(f"{volume}@{name}", describe(error))
                 raise
             records.remove_snapshot(volume, name)
         self._shop.log.info("snapshot %s@%s is deleted", volume, name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ostler import Conflict, Context, InvalidInput, format_size
+from ostler import Conflict, Context, InvalidInput, describe, format_size
 from ostler_volume.door import SECTOR, Origin, split_snapshot
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize
@@ -130,7 +130,7 @@ class VolumeWork:
                     self._shop.records.settle(name, VolumeState.ERROR, why=before.why, fault=before.fault)
                 raise
             except Exception as error:
-                self._reconciler.fail(name, str(error))
+                self._reconciler.fail(name, describe(error))
                 raise
             self._shop.records.remove(name)
         self._shop.log.info("volume %s is deleted", name)

@@ -147,3 +147,45 @@ def test_a_device_that_somebody_made_by_hand_is_seen_and_protects_the_volume(roo
         assert manager.records.volume("a").state == "in-use"
     finally:
         manager.detach_volume(ctx, "a")
+
+
+class Odd(Exception):
+    """It has no text."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("k\udcf6ln.img"), Odd(), OSError("x" * 8_000_000)], ids=["name", "odd", "long"]
+)
+def test_trap_the_record_of_a_failed_operation_is_true_whatever_the_error_is(manager, ctx, drivers, error, monkeypatch):
+    manager.create_volume(ctx, "a", "1MiB")
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(type(drivers["local"]), "delete", fails, raising=False)
+    monkeypatch.setattr(manager.reconciler, "_repair", fails)
+    with pytest.raises(type(error)):
+        manager.delete_volume(ctx, "a")
+    found = manager.records.volume("a")
+    assert found.state == "error"
+    assert found.why.startswith(type(error).__name__)
+    assert len(found.why) < 5000
+
+
+def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(manager, ctx, folder):
+    assert manager.problems() == []
+    for number in range(7):
+        manager.create_volume(ctx, f"a{number}", "1MiB")
+    manager.create_snapshot(ctx, "a0", "s")
+    (folder / "snapshots" / "a0@s").unlink()
+    for number in range(1, 7):
+        (folder / "volumes" / f"a{number}").unlink()
+    manager.check(ctx)
+    volumes, snapshots = manager.problems()
+    assert volumes.startswith("6 volumes are in error: a1 since ")
+    assert ": the file of a1 is missing; a2 since " in volumes
+    assert volumes.endswith("; and 1 more")
+    assert snapshots.startswith("1 snapshot is in error: a0@s since ")

@@ -186,3 +186,25 @@ def test_a_failure_long_ago_is_no_trouble_any_more():
         await owner.cancel()
 
     run_virtual(main(), patience=0.15)
+
+
+def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_goes_on():
+    async def main():
+        ends_for_good, rounds = [], []
+        owner = TaskOwner("daemon", ends_for_good.append)
+
+        async def work():
+            rounds.append(1)
+            lost = asyncio.get_running_loop().create_future()
+            lost.cancel()
+            await lost
+
+        owner.keep(work, name="beat")
+        await asyncio.sleep(10)
+        assert len(rounds) > 3
+        assert not ends_for_good
+        assert "CancelledError" in owner.troubles()[0]
+        await owner.cancel()
+        assert owner.names() == []
+
+    run_virtual(main(), patience=0.15)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ostler.aio import WorkerPool
 from ostler.driver import Driver
-from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck
+from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck, NotFound
 from ostler.messaging.context import Context, serving
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import DriverState
@@ -803,3 +803,36 @@ def test_contract_errors_name_the_driver():
 
     with pytest.raises(ContractError, match="driver hall of light"):
         require_contract(object, Driver, what="driver hall of light")
+
+
+def test_trap_a_driver_whose_calls_all_fail_is_told_until_one_works(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        for _ in range(4):
+            with pytest.raises(OSError, match="no"):
+                await b.drivers.call("hall", "fail", OSError)
+        await b.drivers.call("hall", "is_working")
+        [line] = b.drivers.troubles()
+        assert line.startswith("driver hall of light: the last 4 calls failed, since ")
+        assert "the last one: fail: OSError: no" in line
+        await b.drivers.call("hall", "switch", "a", True)
+        assert b.drivers.troubles() == []
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_what_a_driver_refuses_is_no_failure(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        for _ in range(4):
+            with pytest.raises(NotFound):
+                await b.drivers.call("hall", "fail", NotFound)
+        assert b.drivers.troubles() == []
+        await b.drivers.stop(5)
+
+    run(main())

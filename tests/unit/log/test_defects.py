@@ -25,3 +25,20 @@ def test_an_unexpected_error_has_its_traceback_once_until_the_place_works_again(
 def test_an_expected_error_has_no_traceback(caplog):
     Defects(_log).tell("is_working of lamp", NotFound("no lamp"))
     assert not caplog.records
+
+
+def test_trap_errors_that_differ_in_a_number_are_one(caplog):
+    defects = Defects(_log)
+    for number in range(50):
+        defects.tell("is_working of lamp", OSError(f"try {number} of <lamp at 0x7f{number:04x}>"))
+    assert len(caplog.records) == 1
+
+
+def test_trap_a_place_that_raises_something_else_each_time_is_quiet_after_a_few(caplog):
+    defects = Defects(_log)
+    for number in range(50):
+        defects.tell("is_working of lamp", OSError("x" * number))
+    assert len(caplog.records) == 8
+    caplog.set_level(logging.INFO)
+    defects.worked("is_working of lamp")
+    assert "it had raised 50 times" in caplog.records[-1].message

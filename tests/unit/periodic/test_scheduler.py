@@ -937,3 +937,31 @@ def test_trap_a_task_that_always_fails_or_hangs_is_told_as_trouble(run):
         gate.set()
 
     run(main)
+
+
+def test_trap_a_task_that_cannot_be_begun_does_not_stop_the_others(run, caplog):
+    class Manager(Diary):
+        @periodic(spacing=10)
+        async def first(self, ctx):
+            raise AssertionError("it cannot be begun")
+
+        @periodic(spacing=10)
+        async def second(self, ctx):
+            self.note()
+
+    async def main(bench):
+        manager = Manager(bench)
+        bench.add(manager)
+        begin = bench.scheduler._runs.due
+
+        def due(task, group):
+            if task.name == "first":
+                raise LookupError("a mistake of ours, whatever it is")
+            begin(task, group)
+
+        bench.scheduler._runs.due = due
+        await asyncio.sleep(95)
+        assert manager.seen == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+        assert caplog.text.count("periodic task first of lamp could not be begun") == 1
+
+    run(main)

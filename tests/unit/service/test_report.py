@@ -313,3 +313,25 @@ def test_trap_capabilities_that_cannot_be_kept_do_not_make_the_state_flap(bench,
             assert Odd.asked < 12
 
     virtually(main)
+
+
+@pytest.mark.parametrize("each", [1, 2], ids=["each time another text", "each second time"])
+def test_trap_capabilities_that_raise_another_text_each_time_are_asked_for_with_pauses(
+    bench, manager, virtually, each
+) -> None:
+    class Odd(manager):
+        asked = 0
+
+        async def capabilities(self):
+            type(self).asked += 1
+            if self.asked % each == 0:
+                raise OSError(f"no idea, try {self.asked}")
+            return {"desk": {"free_bytes": 5}}
+
+    async def main():
+        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Odd) as b:
+            await b.runtime.start()
+            await asyncio.sleep(300)
+            assert 5 < Odd.asked < 30
+
+    virtually(main)

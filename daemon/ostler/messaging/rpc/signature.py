@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.msgpack import Decoder
 
+from ostler.bounds import shown
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
 from ostler.messaging.rpc.wire_types import type_name, unfit
 from ostler.messaging.target import did_you_mean
@@ -394,5 +395,5 @@ def as_json(value: Any) -> str:
     """Return a default as JSON text, or as Python writes it."""
     try:
         return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError):
-        return repr(value)
+    except Exception:  # noqa: BLE001 - a default of a plugin's class, which may raise whatever is asked of it
+        return shown(value)
