@@ -234,7 +234,7 @@ class Messages:
         return self.ports.address if self.ports is not None else ""
 
     def trouble(self) -> list[str]:
-        """Return a line for sockets that were removed, for each peer that is away, and for each that cannot be watched."""
+        """Return a line for sockets that were removed, for each peer that is away, and each that is not watched."""
         lines = self.sockets.problems()
         if self.peers is None:
             return lines
