@@ -27,9 +27,17 @@ path = "{root}/volumes"
 """
 CREATE = ("volume", "create", "data", "--size", "1MiB")
 # What answers without a daemon.
-OFFLINE = {"run", "check", "config cat", "config schema", "config set", "plugin new", "plugin check", "plugin api"} | {
-    f"keys {verb}" for verb in ("new", "show", "list")
-}
+OFFLINE = {
+    "run",
+    "check",
+    "config cat",
+    "config schema",
+    "config set",
+    "db restore",
+    "plugin new",
+    "plugin check",
+    "plugin api",
+} | {f"keys {verb}" for verb in ("new", "show", "list")}
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def test_a_stream_is_a_request_like_any_other(traced, method) -> None:
         assert [next(stream) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(OstlerError, match=r"no more for \*\*\*"):
             next(stream)
+    daemon.wait_log("item 2 with")
     walked = [line for line in lines(daemon) if line["message"].startswith("item ")]
     assert [line["message"] for line in walked] == [f"item {number} with ***" for number in range(3)]
     assert {line["fields"]["trace_id"] for line in walked} == {TRACE}
