@@ -10,7 +10,7 @@ _OWN = 48
 """Descriptors of a daemon without connections, and some for its work: an idle one with ports has 38."""
 _OF_PEER = 3
 _LEAST = 2
-_SWITCH_INTERVAL = 0.0005
+_SWITCH_INTERVAL = 0.00025
 """Seconds after which a thread that computes gives way to one that wants to run; the interpreter's own is 5 ms."""
 
 

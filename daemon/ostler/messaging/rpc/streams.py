@@ -32,7 +32,7 @@ _MOST_CREDIT = 65_536
 """The most items that one stream may have on their way, whatever its caller says."""
 _MOST_BYTES = 4 * 1024 * 1024
 """No item is made while so many bytes are on their way to the caller."""
-_MOST_AHEAD, _MOST_BYTES_AHEAD = 2048, 256 * 1024
+_MOST_AHEAD, _MOST_BYTES_AHEAD = 768, 256 * 1024
 """Items and bytes that a thread makes ahead of the loop, which alone can tell whether there is room for them."""
 _FRAME = 64 * 1024
 """A message of several items is about so large, at most."""
