@@ -16,6 +16,7 @@ from ostler.config.changes import running_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
+from ostler.daemon.code_snapshot import take_in_background
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -210,8 +211,6 @@ class Daemon:
 
     def _keep_code(self) -> Callable[[], Awaitable[None]]:
         """Keep the code that may still be imported; return what ends that."""
-        from ostler.daemon.code_snapshot import take_in_background  # after READY, which would be later otherwise
-
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
         remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
 
