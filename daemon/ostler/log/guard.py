@@ -42,8 +42,8 @@ class OwnLogger(logging.Logger):
         try:
             if not self.disabled and record.levelno > self.manager.disable and self.filter(record):
                 self._to_others(record, guard.handler)
-        except Exception:  # noqa: BLE001, S110 - a handler of others that fails is not the trouble of who logs
-            pass
+        except Exception as error:  # noqa: BLE001 - a handler of others that fails is not the trouble of who logs
+            guard.others_failed(error)
 
     def _to_others(self, record: logging.LogRecord, own: SafeHandler) -> None:
         logger: logging.Logger | None = self
@@ -74,6 +74,13 @@ class LogGuard:
         self._last = 0.0
         self._said = 0.0
         self._what = ""
+        self._failures = 0
+        self._failure = ""
+
+    def others_failed(self, error: Exception) -> None:
+        """Take note that a handler or a filter of others failed; it cannot be logged, for it would fail again."""
+        self._failures += 1
+        self._failure = type(error).__name__
 
     def begin(self) -> None:
         """Take the daemon's loggers over."""
@@ -136,6 +143,8 @@ class LogGuard:
                 f"a plugin or a library changed how this process logs {self._times} times, last at {when}: "
                 f"{self._what}; it was undone"
             )
+        if self._failures:
+            parts.append(f"handlers of plugins or libraries failed {self._failures} times, last with {self._failure}")
         if disabled := logging.root.manager.disable:
             level = logging.getLevelName(disabled).lower()
             parts.append(f"a plugin or a library turned off all lines of plugins up to level {level} (logging.disable)")

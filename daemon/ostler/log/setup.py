@@ -115,6 +115,8 @@ def log_status() -> tuple[str, list[str]]:
         problems.append(
             f"the log has not been read for {seconds:.0f} s ({handler.where()}); {writer.waiting} lines wait"
         )
+    if writer.poll_failure:
+        problems.append(f"whether somebody changes how this process logs cannot be seen: {writer.poll_failure}")
     losses = writer.losses
     if losses.total and not writer.told:
         problems.append(losses.text())

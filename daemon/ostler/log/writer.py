@@ -81,6 +81,8 @@ class LogWriter:
         """Makes a line of a record; for the line that says what was lost."""
         self.on_poll: Callable[[], None] | None = None
         """Called each second, on the thread of the writer; must not block."""
+        self.poll_failure = ""
+        """With what the last look at other loggers failed; empty when it did not."""
         self.losses = Losses()
         self._told = True
         self._lock = threading.RLock()
@@ -231,8 +233,10 @@ class LogWriter:
         self._next_poll = now + _POLL_INTERVAL
         try:
             self.on_poll()
-        except Exception:  # noqa: BLE001, S110 - the log goes on whatever a look at other loggers finds
-            pass
+        except Exception as error:  # noqa: BLE001 - the log goes on whatever a look at other loggers finds
+            self.poll_failure = type(error).__name__
+        else:
+            self.poll_failure = ""
 
 
 def _size(line: Line) -> int:

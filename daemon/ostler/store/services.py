@@ -61,6 +61,8 @@ class ServiceRecords:
         self._clock = clock
         self._host = host
         self._known: dict[str, _Known] = {}
+        self._written: set[str] = set()
+        """Topics whose row was there: one that starts while the database cannot be written has none yet."""
         self._liveness = Liveness(clock, host)
         self._standings = Standings(clock)
 
@@ -87,7 +89,9 @@ class ServiceRecords:
             row = ServiceRow.select(ServiceRow.id).where(self._is(topic, self._host)).tuples().first()
             return Registration(row[0], added_to_cluster=False)
 
-        return self._store.write(write, label=f"register service {topic}", urgent=True)
+        registered = self._store.write(write, label=f"register service {topic}", urgent=True)
+        self._written.add(topic)
+        return registered
 
     def report(self, reports: Sequence[Report]) -> None:
         """Write the heartbeat of all services of this host: one small write that goes before all others.
@@ -104,7 +108,10 @@ class ServiceRecords:
                 self._insert(report)
             return [report.topic for report in missing]
 
-        for topic in self._store.write(write, label="report state", urgent=True):
+        missing = self._store.write(write, label="report state", urgent=True)
+        gone = self._written.intersection(missing)
+        self._written.update(report.topic for report in reports)
+        for topic in sorted(gone):
             text = "the record of service %s on %s was gone and has been made again"
             _log.warning(text, topic, self._host, extra=event("service-restored"))
 

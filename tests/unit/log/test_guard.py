@@ -136,8 +136,26 @@ def test_a_handler_of_others_that_fails_is_not_the_trouble_of_who_logs(guard, st
     logger = logging.getLogger("ostler.guarded")
     logger.addHandler(broken := Broken())
     logger.info("fine")
+    logger.info("fine again")
     logger.removeHandler(broken)
-    assert "fine" in stream.getvalue()
+    assert "fine again" in stream.getvalue()
+    assert "handlers of plugins or libraries failed 2 times, last with LookupError" in log.log_status()[0]
+
+
+def test_a_look_at_other_loggers_that_fails_is_told_until_one_succeeds(guard, monkeypatch):
+    writer = guard.handler.writer
+
+    def fails():
+        raise RuntimeError
+
+    monkeypatch.setattr(writer, "on_poll", fails)
+    monkeypatch.setattr(writer, "_next_poll", 0.0)
+    writer._poll()
+    assert "cannot be seen: RuntimeError" in " ".join(log.log_status()[1])
+    monkeypatch.setattr(writer, "on_poll", lambda: None)
+    monkeypatch.setattr(writer, "_next_poll", 0.0)
+    writer._poll()
+    assert log.log_status()[1] == []
 
 
 def test_the_end_leaves_all_loggers_to_logging(stream):

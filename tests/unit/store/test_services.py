@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from ostler.clock import FakeClock
-from ostler.errors import NotFound
+from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, Report, ServiceRecords, Store
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.types import ServiceState
@@ -75,6 +75,24 @@ def test_trap_record_deleted_under_a_live_service(volume, store, caplog):
     assert (status.manager, status.rpc_version, status.state, status.enabled) == ("volume", "1.2", "up", True)
     assert "the record of service volume on node1 was gone and has been made again" in caplog.text
     assert status.beat == 1
+
+
+def test_a_service_that_started_while_nothing_could_be_written_has_lost_no_record(volume, store, caplog, monkeypatch):
+    caplog.set_level(logging.WARNING)
+    records = ServiceRecords(store, volume._clock, "node2")
+    monkeypatch.setattr(store, "write", refuse)
+    with pytest.raises(StoreUnavailable):
+        records.register("volume", "volume", "1.2")
+    monkeypatch.undo()
+    records.report([Report("volume", UP)])
+    assert "made again" not in caplog.text
+    store.write(lambda: ServiceRow.delete().execute())
+    records.report([Report("volume", UP)])
+    assert "the record of service volume on node2 was gone" in caplog.text
+
+
+def refuse(*_arguments, **_named):
+    raise StoreUnavailable("no space is left")
 
 
 def test_a_service_without_reports_is_down_after_its_down_time(volume, clock):
