@@ -224,7 +224,7 @@ def test_a_plugin_brings_a_notification_sink(make_daemon):
     with client_of(daemon) as client:
         client.call("plain", "notify", priority="info")
         client.call("plain", "notify", priority="error")
-        wait_for(path.exists, "the sink")
+        wait_for(lambda: path.exists() and path.read_text(), "the sink")
         assert path.read_text() == "info plain.h thing.happened\n"
         assert "plain.thing.happened" in daemon.wait_log("error plain.thing.happened")
         daemon.configure(configured() + '[notifications]\ninfo = ["fiel"]\n')
