@@ -349,8 +349,16 @@ class Dispatcher(Topics):
             result = method.call(call.context, *values, **named)
             if fork.in_child:  # before anything of the daemon's is used, whose locks others may have held at the fork
                 fork.leave()
-            method.stats.ran(monotonic() - began)
-            return None if call.settled else self._large.pack(call, result)
+            stats = method.stats
+            stats.ran(monotonic() - began)
+            if call.settled:
+                return None
+            if stats.large_results:
+                return self._large.pack(call, result)
+            packed = call.pack(result)
+            if len(packed) > LARGE:
+                stats.large_results = True  # the next one waits for its turn
+            return packed
 
         def done(packed: bytes | None, error: BaseException | None) -> None:
             small = packed is None or len(packed) <= LARGE
