@@ -263,10 +263,17 @@ class Control:
         return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
-    async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
-        """Return what services last said they can do."""
-        capabilities = self._runtime().capability_records
-        return await self._store().aread(capabilities.list)
+    async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
+        """Return what services last said they can do: those of this daemon as of now, others as they were kept.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed on this host and is not reported yet; 1 at most.
+        """
+        runtime = self._runtime()
+        if flush > 0:
+            await runtime.capability_reporter.flush(min(flush, 1.0))
+        return await runtime.capabilities()
 
     @exposed(role="admin", changes=False)
     async def audit(

@@ -6,19 +6,24 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec.structs import replace
+
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError
 from ostler.messaging.versions import Members
 from ostler.periodic import PeriodicScheduler
+from ostler.service.capability_report import CapabilityReporter
 from ostler.service.group import ServiceGroup
 from ostler.service.lifecycle import Service
-from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
+from ostler.service.report import Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceStatus
+from ostler.types import CapabilityReport, ServiceStatus
 
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
+_FIRST_REPORTS = 0.25
+"""Seconds that the end of a start waits for what the services offer; a backend may be slow to say."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -55,7 +60,13 @@ class Runtime:
         self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
-        around = Surroundings(host=host, records=self.records, periodic=self.periodic)
+        around = Surroundings(
+            host=host,
+            records=self.records,
+            periodic=self.periodic,
+            report_change=self._report_change,
+            offer_changed=self._offer_changed,
+        )
         self.group = ServiceGroup(specs, around, self._changed)
         client.upgrades.read_from(self._members, store.aread)
         services = self.group.services.values
@@ -81,6 +92,8 @@ class Runtime:
         self._tasks.keep(self.reporter.run, name="report state")
         self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
+        # A host that says that it is ready can be chosen, and can choose.
+        await self.capability_reporter.flush(_FIRST_REPORTS)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
@@ -158,6 +171,22 @@ class Runtime:
             table = []
         return merge_rows(live, table)
 
+    async def capabilities(self) -> list[CapabilityReport]:
+        """Return what services offer: those that run here as of now, the others as they were kept.
+
+        What is kept is left out while it cannot be read.
+        """
+        live = {(one.topic, one.host): one for one in self.capability_reporter.live()}
+        try:
+            kept = await self.store.aread(self.capability_records.list)
+        except StoreError:
+            kept = []
+        merged = []
+        for row in kept:
+            now = live.pop((row.topic, row.host), None)
+            merged.append(row if now is None else replace(now, enabled=row.enabled, up=row.up))
+        return [*merged, *live.values()]
+
     async def _keep_runs(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_RUNS_EVERY)
@@ -177,9 +206,14 @@ class Runtime:
     def _changed(self, service: Service) -> None:
         self.upgrades.forget()
         self.reporter.poke(service)
-        if service.running:
-            self.capability_reporter.poke(service.topic)
+        self.capability_reporter.offer_changed(service.topic)
         self._on_change(service)
+
+    def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
+        self.capability_reporter.changed(topic, backend, lease, released)
+
+    def _offer_changed(self, topic: str) -> None:
+        self.capability_reporter.offer_changed(topic)
 
 
 def merge_rows(live: Sequence[ServiceStatus], table: Sequence[ServiceStatus]) -> list[ServiceStatus]:
@@ -189,8 +223,6 @@ def merge_rows(live: Sequence[ServiceStatus], table: Sequence[ServiceStatus]) ->
         live: The services of this process.
         table: The rows of the services table, those of other hosts included.
     """
-    from msgspec.structs import replace
-
     rows = {(row.topic, row.host): row for row in table}
     merged = []
     for row in live:

@@ -15,7 +15,6 @@ from ostler import (
     Context,
     Field,
     InvalidInput,
-    Json,
     Manager,
     ManagerEnvironment,
     ManagerOptions,
@@ -37,7 +36,11 @@ from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Se
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _NAME_LIMIT = 255
-_REPORT_LIMIT = 256 * 1024
+_REPORT_LIMIT = 2 * 1024 * 1024
+_FLUSH = 0.5
+"""Seconds that a refusal waits for what has changed on this host and is on its way here."""
+_SETTLE = 0.1
+"""Seconds that it waits for reports of other hosts."""
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -64,6 +67,12 @@ class SchedulerOptions(ManagerOptions):
     )
     forget_after: Seconds = Field(
         86400, gt=0, help="A service that has not reported for this long is not shown any more", reload="live"
+    )
+    lease_timeout: Seconds = Field(
+        60,
+        gt=0,
+        help="How long room that was given away counts as taken when nothing more is heard of the request",
+        reload="live",
     )
     sync_interval: Seconds = Field(
         30, gt=0, help="How often reports that may have been missed are fetched from the daemon", reload="live"
@@ -96,7 +105,9 @@ class SchedulerManager(Manager):
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
+        self._candidates = Candidates(self.options.stale_after, self.options.forget_after, self.options.lease_timeout)
+        self._reported = threading.Condition()
+        self._reports = 0
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
@@ -120,6 +131,7 @@ class SchedulerManager(Manager):
         self._chooser = self._make_chooser()
         self._candidates.stale_after = self.options.stale_after
         self._candidates.forget_after = self.options.forget_after
+        self._candidates.leases.timeout = self.options.lease_timeout
 
     @periodic(spacing="sync_interval")
     def sync(self, ctx: Context) -> None:
@@ -131,10 +143,12 @@ class SchedulerManager(Manager):
         if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
             self._sync()
 
-    def _sync(self) -> None:
+    def _sync(self, flush: float = 0.0) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
-            reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT)
+            reports = self.client.call(
+                "ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT, flush=flush
+            )
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
             if not self._sync_failed:
@@ -147,33 +161,35 @@ class SchedulerManager(Manager):
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
 
     @exposed(role="admin")
-    def update_capabilities(
-        self,
-        ctx: Context,
-        on_host: str,
-        topic: str,
-        backends: dict[str, dict[str, Json]],
-        reported_at: float,
-        enabled: bool,
-    ) -> None:
-        """Take a report of a service; sent as a fanout by the services themselves.
+    async def update_capabilities(self, ctx: Context, report: CapabilityReport) -> None:
+        """Take a report of a service; sent by the daemons themselves. Not kept waiting by selections.
 
         Args:
             ctx: The request.
-            on_host: The host of the service.
-            topic: Its topic.
-            backends: Backend name to facts.
-            reported_at: When it was made, by the sender's wall clock.
-            enabled: Whether an operator has left the service enabled.
+            report: The whole of what the service offers now.
 
         Raises:
             NotPermitted: The caller does not speak for that host: its key is another's.
             InvalidInput: The report is too long.
         """
-        ctx.check_host(on_host)
-        _check_report(topic, backends)
-        now = self.clock.monotonic()
-        self._candidates.update(topic, on_host, backends, reported_at=reported_at, enabled=enabled, now=now)
+        ctx.check_host(report.host)
+        _check_report(report)
+        if self._candidates.update(report, self.clock.monotonic()):
+            with self._reported:
+                self._reports += 1
+                self._reported.notify_all()
+
+    @exposed(role="operator")
+    def release(self, ctx: Context, lease: str) -> bool:
+        """Give back what a selection has promised, because nothing was taken; return whether it was still promised.
+
+        Managers say so with `Manager.capabilities_changed`; this is for programs that select by themselves.
+
+        Args:
+            ctx: The request.
+            lease: The id in the selection.
+        """
+        return self._candidates.release(lease)
 
     @exposed(role="operator")
     def select(
@@ -185,7 +201,7 @@ class SchedulerManager(Manager):
         on_host: str = "",
         exclude: tuple[str, ...] = (),
     ) -> Selection:
-        """Choose a backend, and count the size as given away until it reports again.
+        """Choose a backend, and count the size as given away until the backend counts it, or the lease ends.
 
         Args:
             ctx: The request.
@@ -202,21 +218,33 @@ class SchedulerManager(Manager):
         """
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
-        judgements = self._choose(ctx, request)
+        judgements, lease = self._choose(ctx, request)
+        if chosen_of(judgements) is None:
+            self._catch_up(request.topic)
+            judgements, lease = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
             raise no_capacity(judgements, request, self._candidates.silent(topic))
         self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
-        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements), lease=lease)
 
-    def _choose(self, ctx: Context, request: Request) -> list[Judgement]:
+    def _choose(self, ctx: Context, request: Request) -> tuple[list[Judgement], str]:
         # One at a time: two that chose at once would both be given the same room.
         with self._my_turn(ctx):
             judgements = self._judge(request)
-            chosen = chosen_of(judgements)
+            chosen, lease = chosen_of(judgements), ""
             if chosen is not None:
-                self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size)
-        return judgements
+                now = self.clock.monotonic()
+                lease = self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size, now)
+        return judgements, lease
+
+    def _catch_up(self, topic: str) -> None:
+        """Before a refusal, have what was freed a moment ago known here."""
+        before = self._reports
+        self._sync(_FLUSH)
+        if self._candidates.hosts(topic) - {self.host}:
+            with self._reported:
+                self._reported.wait_for(lambda: self._reports > before, _SETTLE)
 
     @exposed(role="viewer", changes=False)
     def explain(
@@ -274,14 +302,15 @@ class SchedulerManager(Manager):
             self._turn.release()
 
 
-def _check_report(topic: str, backends: dict[str, dict[str, Json]]) -> None:
+def _check_report(report: CapabilityReport) -> None:
     """Refuse a report that is too long: everybody who asks for candidates is shown it."""
-    check_length("the topic", topic, _NAME_LIMIT)
-    for name in backends:
+    check_length("the topic", report.topic, _NAME_LIMIT)
+    for name in report.backends:
         check_length("the name of a backend", name, _NAME_LIMIT)
-    size = len(json.dumps(backends))
+    size = len(json.dumps([report.backends, report.withheld]))
     if size > _REPORT_LIMIT:
-        raise InvalidInput(f"the report of {topic} has {size} characters, the limit is {_REPORT_LIMIT}", size=size)
+        text = f"the report of {report.topic} has {size} characters, the limit is {_REPORT_LIMIT}"
+        raise InvalidInput(text, size=size)
 
 
 def _request(topic: str, size: int | str, features: tuple[str, ...], on_host: str, exclude: tuple[str, ...]) -> Request:

@@ -60,13 +60,17 @@ class FakeClient:
 
     def __init__(self):
         self.reports = []
+        self.flushed = None
+        self.flushes = 0
         self.error = None
 
     def call(self, topic, method, /, **arguments):
-        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout"])
+        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout", "flush"])
         if self.error is not None:
             raise self.error
-        return list(self.reports)
+        if arguments["flush"]:
+            self.flushes += 1
+        return list(self.flushed if arguments["flush"] and self.flushed else self.reports)
 
 
 def resolved(part):

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostler import (
+    CallCancelled,
+    ConnectionLost,
     Context,
+    DeadlineExceeded,
     DriverNotReady,
     Field,
     InvalidInput,
@@ -29,10 +32,12 @@ from ostler_volume.records import Records
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork
-from ostler_volume.wire import Snapshot, Upload, Volume
+from ostler_volume.wire import Selection, Snapshot, Upload, Volume
 from ostler_volume.workshop import Workshop
 
 _UNKNOWN_SHOWN = 20
+_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
+"""Errors of a call to another host after which the work there may go on."""
 
 
 class VolumeOptions(ManagerOptions):
@@ -65,7 +70,7 @@ class VolumeManager(Manager):
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self.records = Records(self.store, self.topic, self.host, self.clock.wall)
+        self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -74,6 +79,7 @@ class VolumeManager(Manager):
             claims=Claims(),
             log=self.log,
             tell=self.notifier.info,
+            changed=self.environment.report_change,
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
@@ -99,24 +105,16 @@ class VolumeManager(Manager):
         """Return how many volumes and snapshots are in error, with the reasons of the first few."""
         return self.records.problems()
 
-    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
-        """Return what each ready backend offers, has, and has promised."""
-        found: dict[str, Mapping[str, Json]] = {}
-        for name in self.drivers.ready():
-            try:
-                found[name] = self._facts(name)
-            except OstlerError as error:  # one backend that cannot say hides no other
-                self.log.warning("the backend %s cannot say what it can do: %s", name, error)
-        return found
-
-    def _facts(self, name: str) -> dict[str, Json]:
+    def backend_capabilities(self, name: str) -> Mapping[str, Json]:
+        """Return what a backend offers, has, and has promised."""
+        facts = self.drivers[name].capabilities()
         unknown = self._shop.unknown.get(name, {})
-        volumes = self.records.volumes(name)
+        volumes, snapshots, provisioned = self.records.counts(name)
         return {
-            **self.drivers[name].capabilities(),
-            "provisioned_bytes": self.records.provisioned(name) + sum(unknown.values()),
-            "volumes": len(volumes),
-            "snapshots": sum(one.snapshots for one in volumes),
+            **facts,
+            "provisioned_bytes": provisioned + sum(unknown.values()),
+            "volumes": volumes,
+            "snapshots": snapshots,
             "unknown_files": len(unknown),
             "unknown": list(unknown)[:_UNKNOWN_SHOWN],
         }
@@ -150,6 +148,7 @@ class VolumeManager(Manager):
         image: str = "",
         source: str = "",
         snapshot: str = "",
+        lease: str = "",
     ) -> Volume:
         """Make a volume; of zeros, or from one of an image, a volume or a snapshot.
 
@@ -162,6 +161,7 @@ class VolumeManager(Manager):
                 handed over by whoever may read it, with `begin_upload`.
             source: A volume to clone; the clone is on the same backend.
             snapshot: A snapshot to make it from, on the same backend: `VOLUME@NAME`, or NAME when one volume has it.
+            lease: The id in the selection of a scheduler that was asked for the backend: its promise of room.
 
         Raises:
             InvalidInput: A name, size, image or backend that can never be right.
@@ -171,16 +171,17 @@ class VolumeManager(Manager):
             DriverNotReady: The backend is not ready.
         """
         origin = origin_of(image, source, self._full_name(snapshot))
-        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin)
+        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin, lease=lease)
         self._check_new(plan.name)
         if not backend and not (source or snapshot):
             chosen = self._placement.choose(
                 self.options.scheduler, plan.size, [IMAGE] if image else [], here=bool(image)
             )
             if chosen.host != self.host:
-                return self._pass_on(chosen.host, name=name, size=plan.size, backend=chosen.backend, image=image)
-            plan = plan._replace(backend=chosen.backend)
-        return self._volumes.create(ctx, plan)
+                return self._pass_on(chosen, name=name, size=plan.size, backend=chosen.backend, image=image)
+            plan = plan._replace(backend=chosen.backend, lease=chosen.lease)
+        with self._volumes.leased(plan.lease):
+            return self._volumes.create(ctx, plan)
 
     @exposed(role="operator", changes=False)
     def image_directories(self, ctx: Context, backend: str = "") -> list[str]:
@@ -221,8 +222,9 @@ class VolumeManager(Manager):
         self._check_new(plan.name)
         if not backend:
             chosen = self._placement.choose(self.options.scheduler, plan.size, [UPLOAD], here=True)
-            plan = plan._replace(backend=chosen.backend)
-        return self._uploads.begin(ctx, plan)
+            plan = plan._replace(backend=chosen.backend, lease=chosen.lease)
+        with self._volumes.leased(plan.lease):
+            return self._uploads.begin(ctx, plan)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
@@ -272,8 +274,16 @@ class VolumeManager(Manager):
             return
         raise AlreadyExists(f"there is a volume {name} already", hint="take another name", name=name)
 
-    def _pass_on(self, host: str, **arguments: Any) -> Volume:
-        made: Volume = self.client.call(self.topic, "create_volume", host=host, type=Volume, **arguments)
+    def _pass_on(self, chosen: Selection, **arguments: Any) -> Volume:
+        try:
+            made: Volume = self.client.call(
+                self.topic, "create_volume", host=chosen.host, type=Volume, lease=chosen.lease, **arguments
+            )
+        except OstlerError as error:
+            # Where it may have begun, that host says what became of it, or the lease runs out.
+            if chosen.lease and not isinstance(error, _MAYBE_BEGUN):
+                self.capabilities_changed(lease=chosen.lease, released=True)
+            raise
         return made
 
     # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.

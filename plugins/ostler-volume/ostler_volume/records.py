@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
@@ -20,6 +20,7 @@ from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, Sna
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
 
+T = TypeVar("T", Volume, Snapshot)
 _SHOWN = 5
 """Volumes in error that are named in the status."""
 
@@ -32,10 +33,19 @@ class Records:
         topic: The service's topic; two services of this manager do not see each other's volumes.
         host: The host, as it stands in what goes over the wire.
         now: Returns the wall time.
+        on_change: Told the backend after each change of what is promised on it, or of what lies there.
     """
 
-    def __init__(self, store: Store, topic: str, host: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        topic: str,
+        host: str,
+        now: Callable[[], float],
+        on_change: Callable[[str], None] = lambda _backend: None,
+    ) -> None:
         self.store = store
+        self._on_change = on_change
         self._topic = topic
         self._host = host
         self._now = now
@@ -104,7 +114,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one(name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def begin(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
         """Move a volume on because a request wants it; return it as it was before.
@@ -132,7 +142,8 @@ class Records:
             self._move(name, to, promised=max(size, before.promised))
             return before
 
-        return self.store.write(begin)
+        before: Volume = self.store.write(begin)
+        return self._changed(before) if to is VolumeState.EXTENDING else before
 
     def settle(
         self, name: str, to: VolumeState, *, why: str = "", fault: str = "", size: int | None = None, device: str = ""
@@ -160,16 +171,18 @@ class Records:
                 AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
             return self._one(name)
 
-        return self.store.write(settle)
+        return self._changed(self.store.write(settle))
 
     def remove(self, name: str) -> None:
         """Forget a volume; that there is none is no error."""
 
-        def remove() -> None:
-            ids = [row.id for row in self._rows().where(VolumeRow.name == name)]
-            VolumeRow.delete().where(VolumeRow.id.in_(ids)).execute()
+        def remove() -> list[str]:
+            rows = list(self._rows().where(VolumeRow.name == name))
+            VolumeRow.delete().where(VolumeRow.id.in_([row.id for row in rows])).execute()
+            return [row.backend for row in rows]
 
-        self.store.write(remove)
+        for backend in self.store.write(remove):
+            self._on_change(backend)
 
     def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
         """Write a snapshot down as `creating`; its volume may not change until it is done.
@@ -193,7 +206,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one_snapshot(volume, name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
         """Move a snapshot on; return it as it is then.
@@ -221,10 +234,29 @@ class Records:
     def remove_snapshot(self, volume: str, name: str) -> None:
         """Forget a snapshot; that there is none is no error."""
 
-        def remove() -> None:
+        def remove() -> list[str]:
             SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
+            return [row.backend for row in self._rows().where(VolumeRow.name == volume)]
 
-        self.store.write(remove)
+        for backend in self.store.write(remove):
+            self._on_change(backend)
+
+    def counts(self, backend: str) -> tuple[int, int, int]:
+        """Return how many volumes and snapshots a backend has, and the bytes that are promised to them."""
+
+        def count() -> tuple[int, int, int]:
+            volumes = self._rows().where(VolumeRow.backend == backend).count()
+            snapshots = SnapshotRow.select().join(VolumeRow).where(
+                VolumeRow.topic == self._topic, VolumeRow.backend == backend
+            )  # fmt: skip
+            return volumes, snapshots.count(), self._provisioned(backend)
+
+        return self.store.read(count)
+
+    def _changed(self, record: T) -> T:
+        """Tell that the room which is promised on a backend has changed."""
+        self._on_change(record.backend)
+        return record
 
     def problems(self) -> list[str]:
         """Return how many volumes and snapshots are in error, a line each, with the reasons of the first few."""

@@ -19,13 +19,18 @@ from ostler_volume.workshop import Workshop
 
 
 class Plan(NamedTuple):
-    """A volume that is to be made; `size` is 0 for as large as its origin, `length` that of an upload's content."""
+    """A volume that is to be made.
+
+    `size` is 0 for as large as its origin, `length` that of an upload's content, `lease` the id of the scheduler's
+    promise of room for it.
+    """
 
     name: str
     size: int
     backend: str
     origin: Origin
     length: int = 0
+    lease: str = ""
 
 
 class VolumeWork:
@@ -64,7 +69,19 @@ class VolumeWork:
         driver, plan = self._checked(plan, image)
         limit = self._shop.limit(plan.backend, driver)
         self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        if plan.lease:  # the record counts from now on
+            self._shop.changed(plan.backend, plan.lease, False)
         return driver, plan
+
+    @contextmanager
+    def leased(self, lease: str) -> Iterator[None]:
+        """Give the scheduler's promise of room back when the block, which makes a volume or begins one, fails."""
+        try:
+            yield
+        except BaseException:
+            if lease:
+                self._shop.changed("", lease, True)
+            raise
 
     @contextmanager
     def undone(self, name: str, driver: Any) -> Iterator[None]:

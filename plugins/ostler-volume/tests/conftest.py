@@ -41,7 +41,7 @@ class FakeClient:
     """Answers calls with what a test put in `answers`; a topic that is not there is nowhere."""
 
     def __init__(self):
-        self.answers, self.calls, self.events = {}, [], []
+        self.answers, self.calls, self.events, self.changes = {}, [], [], []
 
     def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002 - as the real one
         self.calls.append((topic, method, host, arguments))
@@ -70,13 +70,15 @@ def file_driver(path, name="local", **options):
 
 
 def manager_of(store, drivers, client=None, host="node1", topic="volume", **options):
+    client = client or FakeClient()
     environment = ManagerEnvironment(
         topic=topic,
         host=host,
         options=VolumeOptions(manager="volume", **options),
         drivers=drivers,
         store=store,
-        client=client or FakeClient(),
+        client=client,
+        report_change=lambda *told: client.changes.append(told),
         notifier=Notifier(client, "volume"),
         clock=FakeClock(),
         log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),
