@@ -136,5 +136,5 @@ class CapabilityDelivery:
             one.topic, "update_capabilities", host=one.host, timeout=_TIMEOUT, report=report
         )  # fmt: skip
         one.sent[state.topic] = report.sequence
-        known = [other.sent.get(state.topic, 0) for other in self._schedulers.values() if not other.failures]
+        known = [other.sent.get(state.topic, 0) for other in self._schedulers.values()]
         state.confirmed(min(known, default=0))

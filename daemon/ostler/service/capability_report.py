@@ -84,6 +84,9 @@ class CapabilityReporter:
         self.instance = os.urandom(8).hex()
         self._states: dict[str, ServiceCapabilities] = {}
         self._kept: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self.on_report: Callable[[], None] = lambda: None
+        """Called after what a service offers has changed: `live` returns something else then."""
         self._keeping: set[str] = set()
         self._pauses = _Pauses()
         self._wake = asyncio.Event()
@@ -160,6 +163,10 @@ class CapabilityReporter:
         for service in self._services():
             self._look_at(service, now)
         self._delivery.start()
+        seen = {state.topic: state.sequence for state in self._states.values() if state.spoken}
+        if seen != self._seen:
+            self._seen = seen
+            self.on_report()
 
     def _look_at(self, service: Service, now: float) -> None:
         state = self._state(service.topic)

@@ -103,8 +103,8 @@ class ServiceCapabilities:
 
     def offer(self, sources: Iterable[str], withheld: Mapping[str, str]) -> bool:
         """Take over who can be asked now and who must not be offered; return whether the report is another one."""
-        names = set(sources)
-        for name in names - self.sources.keys():
+        names = dict.fromkeys(sources)
+        for name in [name for name in names if name not in self.sources]:
             self.sources[name] = _Source(changed=next(self._numbers))
         for name in [name for name, source in self.sources.items() if name not in names and not source.asking]:
             del self.sources[name]
@@ -151,7 +151,8 @@ class ServiceCapabilities:
         for name in [name for name, old in self._facts.items() if old.source == question.source]:
             del self._facts[name]
         room = _SIZE_LIMIT - sum(_size(old.facts) for old in self._facts.values())
-        self.faults = {name: why for name, why in self.faults.items() if name not in {*found, question.source}}
+        kept = {} if question.source == WHOLE else self.faults
+        self.faults = {name: why for name, why in kept.items() if name != question.source}
         self.faults |= faults
         for name, facts in found.items():
             room -= _size(facts)

@@ -151,11 +151,11 @@ class Candidates:
         with self._lock:
             return {host for (of, host) in self._kept if of == topic}
 
-    def withheld(self, topic: str) -> list[str]:
-        """Return the backends of a topic that are not offered now, `HOST/BACKEND (WHY)` each."""
+    def withheld(self, topic: str) -> list[tuple[str, str, str]]:
+        """Return the backends of a topic that are not offered now: host, backend and why."""
         with self._lock:
             return [
-                f"{host}/{backend} ({why})"
+                (host, backend, why)
                 for (of, host), kept in sorted(self._kept.items(), key=lambda item: item[0])
                 if of == topic
                 for backend, why in sorted(kept.report.withheld.items())

@@ -18,6 +18,7 @@ from ostler import (
     Manager,
     ManagerEnvironment,
     ManagerOptions,
+    NoCapacity,
     OstlerError,
     Seconds,
     ValidationContext,
@@ -27,7 +28,7 @@ from ostler import (
     periodic,
 )
 from ostler_scheduler.candidates import Candidates
-from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
+from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, not_offered, why
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.weighers import Weigher
@@ -224,7 +225,7 @@ class SchedulerManager(Manager):
             judgements, lease = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
-            raise no_capacity(judgements, request, self._candidates.silent(topic))
+            raise self._no_capacity(judgements, request)
         self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
         return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements), lease=lease)
 
@@ -272,17 +273,23 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
-        if chosen_of(judgements) is not None:
-            said = why(judgements)
-        else:
-            said = no_capacity(judgements, request, self._candidates.silent(topic)).message
-        return Explanation(topic=topic, size=request.size, why=said, candidates=judgements)
+        left = chosen_of(judgements) is not None
+        said = why(judgements) if left else self._no_capacity(judgements, request).message
+        listed = [*judgements, *self._withheld(topic)]
+        return Explanation(topic=topic, size=request.size, why=said, candidates=listed)
 
     @exposed(role="viewer", changes=False)
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
         self._refresh()
         return self._candidates.known(self.clock.monotonic(), topic)
+
+    def _no_capacity(self, judgements: list[Judgement], request: Request) -> NoCapacity:
+        topic = request.topic
+        return no_capacity(judgements, request, self._candidates.silent(topic), self._withheld(topic))
+
+    def _withheld(self, topic: str) -> list[Judgement]:
+        return [not_offered(*one) for one in self._candidates.withheld(topic)]
 
     def _judge(self, request: Request) -> list[Judgement]:
         return self._chooser.judge(self._candidates.known(self.clock.monotonic(), request.topic), request)

@@ -119,7 +119,7 @@ def test_a_withdrawal_takes_every_backend_away_at_once(kept):
     report(kept, 1.0, backends={}, withheld={"fast": "the driver is stuck"})
     assert kept.known(1.0) == []
     assert kept.silent("volume") == ["node1"]
-    assert kept.withheld("volume") == ["node1/fast (the driver is stuck)"]
+    assert kept.withheld("volume") == [("node1", "fast", "the driver is stuck")]
 
 
 def test_facts_are_as_old_as_the_question_that_they_answer(kept):

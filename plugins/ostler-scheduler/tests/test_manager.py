@@ -392,3 +392,15 @@ def test_a_report_has_a_length(make_manager, report):
         report(manager, **{"x" * 300: gib(1)})
     with pytest.raises(InvalidInput, match="the limit is 2097152"):
         report(manager, disk=gib(1, text="x" * 2_200_000))
+
+
+def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx):
+    manager = make_manager()
+    deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
+    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
+        manager.select(ctx, "volume", "10GiB")
+    judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
+    assert judged == {"small": ("", ""), "large": ("stale", "it is not offered: the driver is stuck")}
+    deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
+    named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
+    assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")

@@ -107,9 +107,10 @@ class VolumeManager(Manager):
 
     def backend_capabilities(self, name: str) -> Mapping[str, Json]:
         """Return what a backend offers, has, and has promised."""
-        facts = self.drivers[name].capabilities()
+        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
         unknown = self._shop.unknown.get(name, {})
         volumes, snapshots, provisioned = self.records.counts(name)
+        facts = self.drivers[name].capabilities()
         return {
             **facts,
             "provisioned_bytes": provisioned + sum(unknown.values()),
