@@ -273,6 +273,9 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
+        if chosen_of(judgements) is None:
+            self._catch_up(topic)
+            judgements = self._judge(request)
         left = chosen_of(judgements) is not None
         said = why(judgements) if left else self._no_capacity(judgements, request).message
         listed = [*judgements, *self._withheld(topic)]

@@ -181,7 +181,7 @@ class VolumeManager(Manager):
             if chosen.host != self.host:
                 return self._pass_on(chosen, name=name, size=plan.size, backend=chosen.backend, image=image)
             plan = plan._replace(backend=chosen.backend, lease=chosen.lease)
-        with self._volumes.leased(plan.lease):
+        with self._volumes.leased(plan):
             return self._volumes.create(ctx, plan)
 
     @exposed(role="operator", changes=False)
@@ -224,7 +224,7 @@ class VolumeManager(Manager):
         if not backend:
             chosen = self._placement.choose(self.options.scheduler, plan.size, [UPLOAD], here=True)
             plan = plan._replace(backend=chosen.backend, lease=chosen.lease)
-        with self._volumes.leased(plan.lease):
+        with self._volumes.leased(plan):
             return self._uploads.begin(ctx, plan)
 
     @exposed(role="operator", changes=False)

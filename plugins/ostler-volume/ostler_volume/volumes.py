@@ -74,13 +74,18 @@ class VolumeWork:
         return driver, plan
 
     @contextmanager
-    def leased(self, lease: str) -> Iterator[None]:
-        """Give the scheduler's promise of room back when the block, which makes a volume or begins one, fails."""
+    def leased(self, plan: Plan) -> Iterator[None]:
+        """Give the scheduler's promise of room back when the block, which makes a volume or begins one, fails.
+
+        Its backend is asked anew then: it may be in the way of the next request as well.
+        """
         try:
             yield
         except BaseException:
-            if lease:
-                self._shop.changed("", lease, True)
+            if plan.lease:
+                self._shop.changed("", plan.lease, True)
+            if plan.backend:
+                self._shop.changed(plan.backend, "", False)
             raise
 
     @contextmanager

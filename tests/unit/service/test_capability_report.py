@@ -107,7 +107,7 @@ def test_capabilities_that_cannot_be_had_degrade_the_service_until_they_can(benc
 
 def test_one_backend_that_does_not_answer_does_not_hide_the_others(bench, trouble, virtually) -> None:
     async def main():
-        config = DRIVER + 'call_timeout = "5s"\n[services.lamp.drivers.floor]\ndriver = "gpio"\n'
+        config = DRIVER + 'capability_timeout = "5s"\n[services.lamp.drivers.floor]\ndriver = "gpio"\n'
         async with bench(config) as b:
             trouble.hang("capabilities of desk")
             await b.runtime.start()
@@ -275,6 +275,20 @@ def test_backends_that_are_slow_to_say_hide_no_other_and_their_answers_are_taken
             assert offered(told)[-1] == ["desk", "far", "floor"]
             assert 85 < told[-1].ages["far"] < 95
             assert b.state() == "up"
+
+    virtually(main)
+
+
+def test_statistics_that_take_longer_than_a_call_may_are_taken(bench, told, scheduler, trouble, virtually) -> None:
+    async def main():
+        async with bench(DRIVER + 'call_timeout = "20s"\n' + SCHEDULER, scheduler=scheduler) as b:
+            gate = trouble.hang("capabilities of desk")
+            await b.runtime.start()
+            await asyncio.sleep(90)
+            assert b.service().drivers.status("desk").state == "ready"
+            gate.set()
+            await asyncio.sleep(1)
+            assert offered(told)[-1] == ["desk"]
 
     virtually(main)
 
