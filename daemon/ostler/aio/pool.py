@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.bell import Bell
@@ -21,7 +23,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, frozen=True):
     """One piece of work in a thread: its label, the thread's name, and for how many seconds it has run."""
 
     label: str
@@ -35,7 +37,7 @@ _SATURATED = 0.8
 """The part of a core above which more threads only get in each other's way."""
 
 
-class _Job(NamedTuple):
+class _Job(msgspec.Struct, frozen=True):
     number: int
     label: str
     work: Callable[[], Any]

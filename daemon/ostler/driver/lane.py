@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from ostler.aio import Inbox, WorkerPool, contained
 from ostler.clock import Clock
@@ -40,7 +42,7 @@ class Listener(Protocol):
         ...
 
 
-class LaneNames(NamedTuple):
+class LaneNames(msgspec.Struct, frozen=True):
     """Whose lane it is, for messages: the driver's name and the topic of its service."""
 
     driver: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.clock import Clock, stamp
 from ostler.errors import NotFound
@@ -23,14 +25,14 @@ DOWN_TIME = 60.0
 _NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED}
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True):
     """A service's row: its id, and whether it joined its cluster with this start."""
 
     id: int
     added_to_cluster: bool
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     """What a service says of itself: its topic, its state, why, and since when (wall time)."""
 
     topic: str
@@ -39,7 +41,7 @@ class Report(NamedTuple):
     since: float = 0.0
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True):
     manager: str
     rpc_version: str
     namespaces: str

@@ -6,6 +6,7 @@ from ostler.clock import FakeClock
 from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, Report, ServiceRecords, Store
 from ostler.store.models import CapabilityRow, ServiceRow
+from ostler.store.services import Registration
 from ostler.types import ServiceState
 
 UP = ServiceState.UP
@@ -29,7 +30,7 @@ def only(records):
 
 
 def test_a_registered_service_is_starting(records, clock):
-    assert records.register("volume", "volume", "1.2") == (1, False)
+    assert records.register("volume", "volume", "1.2") == Registration(1, False)
     status = only(records)
     assert (status.topic, status.host, status.manager, status.rpc_version) == ("volume", "node1", "volume", "1.2")
     assert (status.state, status.up, status.enabled, status.beat) == (ServiceState.STARTING, True, True, 1)
