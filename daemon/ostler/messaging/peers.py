@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -32,6 +34,10 @@ _ROWS_LIMIT = 1000
 """Services of a peer, and drivers of a service, that are taken note of."""
 _SOON = 0.5
 """Seconds until a peer is asked again that has something starting."""
+_LEAST_WAIT = 0.25
+"""Seconds between the beginnings of two tries to reach a peer that is away, however many callers ask for one."""
+_REACH = 1.0
+"""Seconds that a caller waits at most for the outcome of a try."""
 
 
 class PeerAddress(NamedTuple):
@@ -78,7 +84,12 @@ class PeerDaemon:
         self._clock = clock
         self._timeout = timeout
         self._tries = 0
+        self._begun = self._ended = 0
+        """Looks that have begun, and that have come to their end: the same number between two looks."""
+        self._begun_at = -math.inf
         self._changed = asyncio.Event()
+        self._ended_next = asyncio.Event()
+        """Set at the end of the look that is under way, or else of the next one; then there is another one."""
         self.client = self._connect()
 
     def has(self, topic: str) -> bool:
@@ -122,12 +133,54 @@ class PeerDaemon:
             hint=did_you_mean(method, [each.method for each in found]),
         )
 
+    def hurry(self) -> None:
+        """Have it asked again at once, if it is away: somebody wants it, or has heard from it."""
+        if not self.up:
+            self._changed.set()
+
+    async def reach(self, patience: float | None) -> float:
+        """Have a peer that is away tried at once, and wait for the outcome of that one try.
+
+        However many callers wait there is one try at a time, and no more than four in a second. One that was under way
+        when the caller came may have met a daemon that was not there yet: it counts only if it has reached the peer.
+
+        Args:
+            patience: Seconds that the caller has; it waits for a second at most.
+
+        Returns:
+            The seconds that it took.
+
+        Raises:
+            NotRunning: It is away.
+        """
+        loop = asyncio.get_running_loop()
+        began, wanted = loop.time(), self._begun + 1
+        self.hurry()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REACH if patience is None else min(patience, _REACH)):
+                while not self.up and self._ended < wanted:
+                    await self._ended_next.wait()
+        if not self.up:
+            raise self.away()
+        return loop.time() - began
+
     async def look(self) -> list[ServiceStatus]:
         """Ask it which services it has, and take note.
 
         Raises:
             OstlerError: It cannot be reached, or is another daemon.
         """
+        self._changed.clear()
+        self._begun += 1
+        self._begun_at = asyncio.get_running_loop().time()
+        try:
+            return await self._look()
+        finally:
+            self._ended = self._begun
+            ended, self._ended_next = self._ended_next, asyncio.Event()
+            ended.set()
+
+    async def _look(self) -> list[ServiceStatus]:
         try:
             glance = await self.client.call(CONTROL_TOPIC, "status", type=_Glance, timeout=_PATIENCE)
             if glance.host != self.host:
@@ -141,25 +194,28 @@ class PeerDaemon:
         rows = [_bounded(row) for row in glance.services[:_ROWS_LIMIT] if row.host == self.host]
         self.services = {row.topic: row for row in rows}
         self._tries = 0
+        self._changed.clear()
         if not self.up:
             _log.info("%s is there, with %s", self.host, ", ".join(self.services) or "no services")
             self._set(up=True, why="")
         return rows
 
     async def rest(self, interval: float) -> None:
-        """Wait until it is to be asked again: sooner when its link is lost, later when it cannot be reached."""
+        """Wait until it is to be asked again.
+
+        Sooner when its link is lost, later when it cannot be reached, and then at once when somebody wants it.
+        """
         wait = interval
         if self.up and any(map(self.starts, self.services)):
             wait = min(interval, _SOON)
         elif not self.up:
             longest = min(_FIRST_WAIT * 2 ** min(self._tries, 10), _LONGEST_WAIT)
             wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not for secrets
-        self._changed.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._changed.wait()
-        except TimeoutError:
-            return
+        if not self.up:
+            await asyncio.sleep(self._begun_at + _LEAST_WAIT - asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Cancel what is under way there and close the link."""

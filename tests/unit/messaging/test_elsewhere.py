@@ -85,7 +85,7 @@ class Far:
     """One other daemon: a dispatcher and a server of its own, on a transport without sockets."""
 
     def __init__(self, host, inbox):
-        self.host, self.up = host, True
+        self.host, self.up, self.back = host, True, False
         self.transport = MemoryTransport()
         self.dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=host)
         self.pool, self.shop = WorkerPool(f"shop on {host}", 2), Shop()
@@ -105,6 +105,12 @@ class Far:
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached")
+
+    async def reach(self, patience):
+        if not self.back:
+            raise self.away()
+        self.up = True
+        return 0.0
 
     async def close(self):
         await self.client.close()

@@ -8,6 +8,7 @@ from ostler.errors import Conflict, ConnectionLost, NotRunning, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, RpcServer, exposed
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.peers import Fleet, PeerAddress, PeerDaemon
+from ostler.testing.virtual_time import run_virtual, virtual_clock
 from ostler.types import CONTROL_TOPIC, DaemonStatus, MethodDescription, ServiceState, ServiceStatus
 
 ADDRESS = PeerAddress("tcp://node2:7890", ("key",))
@@ -179,3 +180,125 @@ def test_calls_under_way_to_a_peer_that_goes_are_told():
         await node2.close()
 
     asyncio.run(main())
+
+
+class Away(Elsewhere):
+    """A daemon that is not there at first, and the moments of the tries to reach it."""
+
+    def __init__(self):
+        super().__init__("volume")
+        self.tries = []
+        self.hang = False
+
+    def make(self, address, key):
+        return self
+
+    def connect_async(self, on_message, on_lost):
+        self.tries.append(asyncio.get_running_loop().time())
+        return Silent() if self.hang else self.transport.connect_async(on_message, on_lost)
+
+
+class Silent:
+    """A link to an address that does not answer, not even that nobody is there."""
+
+    def send(self, data):
+        pass
+
+    def close(self):
+        pass
+
+
+async def watched(other):
+    """Return a peer whose next try by itself is some seconds away, and the fleet that watches it."""
+    fleet = Fleet(other.make, virtual_clock(), 5.0)
+    fleet.set({"node2": ADDRESS}, 5.0)
+    while len(other.tries) < 8:
+        await asyncio.sleep(1)
+    await asyncio.sleep(1)
+    other.tries.clear()
+    return fleet.peers["node2"], fleet
+
+
+def test_a_call_to_a_peer_that_has_just_come_does_not_fail_because_the_last_try_did():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.start()
+        asked = asyncio.get_running_loop().time()
+        assert await node2.reach(None) == 0.0
+        assert other.tries == [asked]
+        assert node2.up
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+def test_who_calls_a_peer_that_is_away_is_told_the_outcome_of_one_try():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        for _ in range(3):
+            with pytest.raises(NotRunning, match="node2 cannot be reached"):
+                await node2.reach(None)
+        assert len(other.tries) == 3
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_thousands_who_wait_for_a_peer_have_it_tried_four_times_a_second_and_one_at_a_time():
+    async def main():
+        other, loop = Away(), asyncio.get_running_loop()
+        node2, fleet = await watched(other)
+
+        async def insist(until):
+            while loop.time() < until:
+                with pytest.raises(NotRunning):
+                    await node2.reach(None)
+
+        began = loop.time()
+        await asyncio.gather(*(insist(began + 3) for _ in range(2000)))
+        assert len(other.tries) <= 14
+        assert all(after - before >= 0.249 for before, after in zip(other.tries, other.tries[1:], strict=False))
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_the_wait_for_a_peer_that_does_not_even_refuse_is_bounded_by_a_second_and_by_the_callers_time():
+    async def main():
+        other, loop = Away(), asyncio.get_running_loop()
+        node2, fleet = await watched(other)
+        other.hang = True
+        for patience, seconds in ((None, 1.0), (60.0, 1.0), (0.2, 0.2)):
+            began = loop.time()
+            with pytest.raises(NotRunning):
+                await node2.reach(patience)
+            assert loop.time() - began == pytest.approx(seconds, abs=0.01)
+        assert len(other.tries) == 1, "the next one begins when this one has ended"
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_a_try_that_was_under_way_when_somebody_called_counts_only_if_it_reaches_the_peer():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.hang = True
+        first = asyncio.create_task(node2.reach(None))
+        await asyncio.sleep(0.5)
+        assert len(other.tries) == 1
+        second = asyncio.create_task(node2.reach(None))
+        await asyncio.sleep(0)
+        node2.client._lost(NotRunning("refused"))  # how the link of the first try would tell it
+        other.hang = False
+        other.start()
+        with pytest.raises(NotRunning):
+            await first
+        assert await second < 0.1
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())

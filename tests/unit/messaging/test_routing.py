@@ -28,6 +28,7 @@ class Other:
         self.services = {topic: ServiceStatus(topic=topic, host=host, state=ServiceState.UP) for topic in topics}
         self.answers = answers or [host]
         self.asked, self.ids, self.secret = [], [], []
+        self.back, self.patience, self.hurried = False, None, 0
         self.client = self
 
     async def ask(self, ask):
@@ -49,6 +50,17 @@ class Other:
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached for 7 s: no cable")
+
+    def hurry(self):
+        self.hurried += 1
+
+    async def reach(self, patience):
+        self.patience = patience
+        self.hurry()
+        self.up = self.back
+        if not self.back:
+            raise self.away()
+        return 0.25
 
     async def attempt(self, ask, request_id):
         self.ids.append(request_id)
@@ -136,6 +148,32 @@ def test_a_host_that_is_nowhere_is_named_with_those_that_there_are_and_one_that_
         ask(routes, host="node9")
     with pytest.raises(NotRunning, match="node2 cannot be reached"):
         ask(routes, host="node2")
+
+
+def test_a_peer_that_is_away_is_tried_at_once_for_a_call_within_the_time_of_the_call():
+    other = Other("node2", "volume", up=False)
+    other.back = True
+    assert ask(router(other), host="node2", timeout=5.0) == "node2"
+    assert (other.patience, other.asked[0].timeout) == (5.0, 4.75)
+    other.up = False
+    assert asyncio.run(router(other).relay(context(Role.OPERATOR), "node2", Ask("volume", "create", {}))) == "node2"
+
+
+def test_of_a_request_for_no_host_those_that_are_away_are_tried_only_when_nobody_else_takes_it():
+    away, there = Other("node2", "volume", up=False), Other("node3", "volume")
+    away.back = True
+    assert [ask(router(away, there)) for _ in range(2)] == ["node3"] * 2
+    assert not away.hurried
+    there.services["volume"] = ServiceStatus(topic="volume", host="node3", state=ServiceState.DRAINING)
+    assert ask(router(away, there), timeout=5.0) == "node2"
+    assert away.asked[0].timeout == 4.75
+
+
+def test_a_stream_does_not_wait_for_a_peer_that_is_away_and_has_it_tried():
+    away = Other("node2", "volume", up=False)
+    with pytest.raises(NotRunning):
+        router(away).stream(Ask("volume", "list", {}, "node2"), 1)
+    assert away.hurried == 1
 
 
 def test_a_fanout_reaches_whoever_can_be_reached_and_is_summed():
