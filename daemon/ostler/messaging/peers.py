@@ -36,7 +36,7 @@ _SOON = 0.5
 """Seconds until a peer is asked again that has something starting."""
 _LEAST_WAIT = 0.25
 """Seconds between the beginnings of two tries to reach a peer that is away, however many callers ask for one."""
-_REACH = 1.0
+_REACH = 0.75
 """Seconds that a caller waits at most for the outcome of a try."""
 
 
@@ -145,7 +145,7 @@ class PeerDaemon:
         when the caller came may have met a daemon that was not there yet: it counts only if it has reached the peer.
 
         Args:
-            patience: Seconds that the caller has; it waits for a second at most.
+            patience: Seconds that the caller has; it waits for less than one at most.
 
         Returns:
             The seconds that it took.
