@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ostler.availability import refusal_reason
 from ostler.errors import (
     Busy,
     ConnectionLost,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
     from ostler.messaging.context import Context
     from ostler.messaging.peers import Fleet, PeerDaemon
+    from ostler.types import CapabilityReport, ServiceStatus
 
 _RELAYED = 64
 """Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
@@ -180,8 +182,8 @@ class Router:
     def _in_turn(self, topic: str) -> list[PeerDaemon]:
         members = self._fleet().members(topic)
         first = next(self._turns[topic]) % len(members) if members else 0
-        # One that was starting when it was last asked may be up by now, and refuses what it cannot do yet.
-        return sorted([*members[first:], *members[:first]], key=lambda peer: peer.starts(topic))
+        # One that is starting refuses what it cannot do yet, and one that is not well may do it all the same.
+        return sorted([*members[first:], *members[:first]], key=lambda peer: not peer.is_well(topic))
 
     def _member(self, ask: Ask) -> PeerDaemon:
         members = self._in_turn(ask.topic)
@@ -226,6 +228,25 @@ class Router:
                 topic=ask.topic, host=ask.host,
             )  # fmt: skip
         return peer
+
+    def services(self) -> list[ServiceStatus]:
+        """Return the services of other hosts that their daemons have told of, as seen from here. Any thread."""
+        return self.fleet.services() if self.fleet is not None else []
+
+    def reports(self) -> list[CapabilityReport]:
+        """Return what the services of other hosts last said they can do. Any thread."""
+        return self.fleet.reports() if self.fleet is not None else []
+
+    def is_peer(self, host: str) -> bool:
+        """Return whether requests can be brought to another host, now or when it is back. Any thread."""
+        return self.fleet is not None and host in self.fleet.peers
+
+    def missing(self, topic: str, host: str) -> str:
+        """Return why a service of a peer is not among `services`, though there is a record of it. Any thread."""
+        peer = self.fleet.peers.get(host) if self.fleet is not None else None
+        if peer is None:
+            return ""
+        return f"{host} has no service {topic} any more" if peer.up else peer.away().message
 
     def _fleet(self) -> Fleet:
         assert self.fleet is not None  # noqa: S101 - `here` was asked before
@@ -280,7 +301,5 @@ def _nobody(ask: Ask, why: list[str], kind: type[MessagingError]) -> MessagingEr
 
 
 def _why_not(peer: PeerDaemon, topic: str) -> str:
-    if not peer.up:
-        return peer.away().message
-    row = peer.services[topic]
-    return f"{peer.host}: {topic} is {'disabled' if not row.enabled else row.state}"
+    view = peer.view(topic)
+    return refusal_reason(view) if view is not None else f"{peer.host} has no service {topic} any more"

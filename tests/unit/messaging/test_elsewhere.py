@@ -26,6 +26,7 @@ from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.rpc.core import Ask
 from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
+from ostler.types import ServiceStatus
 
 SOON = Retry(attempts=50, backoff=0.01, longest=0.02, on=(Draining, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -100,8 +101,11 @@ class Far:
     def takes(self, topic):
         return self.up and topic == "shop"
 
-    def starts(self, topic):
-        return False
+    def is_well(self, topic):
+        return self.takes(topic)
+
+    def view(self, topic):
+        return ServiceStatus(topic=topic, host=self.host, link="" if self.up else self.away().message)
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached")
