@@ -19,6 +19,7 @@ from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
+    HostReport,
     Json,
     MethodDescription,
     OptionValue,
@@ -71,6 +72,23 @@ class Control:
         return await self._daemon.status()
 
     @exposed(role="viewer", changes=False)
+    async def host_report(self, ctx: Context) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they last said they can do."""
+        self._heard(ctx)
+        return await self._runtime().view.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what other daemons are told of this host: now, and as soon as something has changed."""
+        self._heard(ctx)
+        async for report in self._runtime().view.follow():
+            yield report
+
+    def _heard(self, ctx: Context) -> None:
+        if self._daemon.messages is not None:
+            self._daemon.messages.heard_from(ctx.host)
+
+    @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:
         """Return the text; proves that the socket is answered."""
         return text
@@ -119,6 +137,7 @@ class Control:
             label="service enable",
         )
         self._runtime().upgrades.forget()
+        self._runtime().view.changed()
         self._runtime().capability_reporter.poke(topic)
         return await self.service_show(ctx, topic, on_host)
 
@@ -265,8 +284,7 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
         """Return what services last said they can do."""
-        capabilities = self._runtime().capability_records
-        return await self._store().aread(capabilities.list)
+        return await self._runtime().view.capabilities()
 
     @exposed(role="admin", changes=False)
     async def audit(

@@ -49,6 +49,8 @@ _LEVELS = {
 }
 _HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
 """Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
+_PEERS = 1.0
+"""Seconds that the start waits for the other hosts, if it has not heard of each by the time all services are up."""
 _SECONDS = re.compile(r" for \d+ s")
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
@@ -199,6 +201,7 @@ class Daemon:
         messages.start(Control(self, messages.dispatcher))
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
+        await messages.know_peers(_PEERS)
         await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.keep(self.watchdog.run, name="watchdog")

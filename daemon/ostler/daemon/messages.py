@@ -173,7 +173,19 @@ class Messages:
         elif configuration.network.peers:
             from ostler.daemon.peers import PeerLinks
 
-            self.peers = PeerLinks(configuration, self.client.router, store, self.dispatcher.clock)
+            self.peers = PeerLinks(
+                configuration, self.client.router, store, self.dispatcher.clock, self.client.upgrades.forget
+            )
+
+    async def know_peers(self, seconds: float) -> None:
+        """Wait until it is known of each peer whether it is there, and what it has, for so many seconds at most."""
+        if self.peers is not None:
+            await self.peers.fleet.settled(seconds)
+
+    def heard_from(self, host: str) -> None:
+        """Take note that the daemon of a host has called; nothing for others."""
+        if self.peers is not None and host:
+            self.peers.heard_from(host)
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, limits, keys and peers."""

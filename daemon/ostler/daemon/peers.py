@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -13,7 +13,7 @@ from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.daemon.ports import network_of, secret_of
 from ostler.errors import StoreError, describe
-from ostler.messaging.peers import Fleet, PeerAddress
+from ostler.messaging.peers import Fleet, PeerAddress, PeerDaemon
 from ostler.messaging.routing import Router
 from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
@@ -35,9 +35,12 @@ class PeerLinks:
         router: Brings requests to them.
         store: The database.
         clock: The source of time.
+        on_news: Told after something has changed of what is known of a peer.
     """
 
-    def __init__(self, configuration: Configuration, router: Router, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, configuration: Configuration, router: Router, store: Store, clock: Clock, on_news: Callable[[], None]
+    ) -> None:
         # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
         self._context = zmq.Context()
         self._configuration = configuration
@@ -45,7 +48,8 @@ class PeerLinks:
         self._observed = ObservedServices(store, clock)
         self._store = store
         self._writes = TaskOwner("services of peers")
-        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._saw)
+        self._on_news = on_news
+        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._news)
         self.apply(configuration)
         router.fleet = self.fleet
 
@@ -80,8 +84,16 @@ class PeerLinks:
         network = network_of(self._configuration)._replace(server=key)
         return ZmqTransport(address.rpc, limits=limits, network=network, context=self._context)
 
-    def _saw(self, host: str, rows: Sequence[ServiceStatus]) -> None:
-        if self._observed.is_news(host, rows):
+    def heard_from(self, host: str) -> None:
+        """Take note that another daemon has called: one that was away is asked at once."""
+        peer = self.fleet.peers.get(host)
+        if peer is not None:
+            peer.hurry()
+
+    def _news(self, peer: PeerDaemon) -> None:
+        self._on_news()
+        host, rows = peer.host, list(peer.services.values())
+        if peer.up and self._observed.is_news(host, rows):
             self._writes.spawn(self._keep(host, rows), name=f"keep the services of {host}")
 
     async def _keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:

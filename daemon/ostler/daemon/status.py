@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import ostler
+from ostler.availability import absence_reason
 from ostler.daemon.limits import memory_in_use
 from ostler.types import DaemonStatus, DriverState, PluginState, ServiceState, ServiceStatus
 
@@ -32,18 +33,22 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
 def _of_service(service: ServiceStatus) -> list[str]:
     name = f"service {service.topic}" if service.here else f"service {service.topic} on {service.host}"
     lines = []
-    if service.state is ServiceState.DEGRADED:
-        named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in service.drivers}
+    # Those of other hosts are their daemons' to tell; here they stand in what is told of their service.
+    drivers = service.drivers if service.here else []
+    if service.link:
+        lines.append(f"{name} is not available: {service.link}")
+    elif service.state is ServiceState.DEGRADED:
+        named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in drivers}
         lines += [f"{name}: {part}" for part in service.why.split("; ") if part not in named]
     elif service.state is not ServiceState.UP:
         lines.append(f"{name} is {service.state}" + (f": {service.why}" if service.why else ""))
     elif not service.up:
-        lines.append(f"{name} has not reported since its down time: it is down")
+        lines.append(f"{name} is down: {absence_reason(service)}")
     if not service.enabled:
         lines.append(f"{name} is disabled by {service.disabled_by}: {service.disabled_reason}")
     lines += [
         f"driver {driver.name} of {service.topic} is {driver.state}: {driver.why}"
-        for driver in service.drivers
+        for driver in drivers
         if driver.state not in (DriverState.READY, DriverState.STOPPED)
     ]
     return lines

@@ -352,6 +352,10 @@ class Service:
             queued=self.pool.queued,
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            evidence=self.states.complaints,
+            report_interval=self.options.report_interval,
+            down_time=self.options.down_time,
+            capability_interval=self.options.capability_interval,
         )
 
     # ---------------------------------------------------------------- stop

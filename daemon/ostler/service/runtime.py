@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError
-from ostler.messaging.versions import Members
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
+from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
 from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
@@ -19,6 +19,8 @@ from ostler.types import ServiceStatus
 
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
+_FIRST_REPORTS = 2.0
+"""Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -57,12 +59,14 @@ class Runtime:
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         around = Surroundings(host=host, records=self.records, periodic=self.periodic)
         self.group = ServiceGroup(specs, around, self._changed)
-        client.upgrades.read_from(self._members, store.aread)
         services = self.group.services.values
+        self.view = HostView(name, services, store, self.records, self.capability_records, client.router, clock)
+        client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
             services, store, self.capability_records, self.records, client, clock, name
         )
+        self.capability_reporter.on_report = self.view.changed
 
     async def start(self, timeout: float | None = None) -> None:
         """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
@@ -81,6 +85,8 @@ class Runtime:
         self._tasks.keep(self.reporter.run, name="report state")
         self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
+        # Whoever is told that this host is ready may place work here: a scheduler knows by then what there is.
+        await self.capability_reporter.first_reports(_FIRST_REPORTS)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
@@ -140,23 +146,12 @@ class Runtime:
             # Its intervals may have changed.
             self.reporter.poke(service)
             self.capability_reporter.poke(spec.topic)
+        self.view.changed()
         return problems
 
-    def _members(self, grace: float) -> Members:
-        return self.records.members({service.topic: service.options.down_time for service in self.group}, grace)
-
     async def rows(self) -> list[ServiceStatus]:
-        """Return every service: what runs here speaks for itself, the table adds beat, report and enabled.
-
-        The table is left out while it cannot be read.
-        """
-        live = [service.status() for service in self.group]
-        down_times = {service.topic: service.options.down_time for service in self.group}
-        try:
-            table = await self.store.aread(lambda: self.records.list(down_times))
-        except StoreError:
-            table = []
-        return merge_rows(live, table)
+        """Return every service as this daemon sees it; see `HostView`."""
+        return await self.view.rows()
 
     async def _keep_runs(self) -> None:
         while True:
@@ -176,37 +171,8 @@ class Runtime:
 
     def _changed(self, service: Service) -> None:
         self.upgrades.forget()
+        self.view.changed()
         self.reporter.poke(service)
         if service.running:
             self.capability_reporter.poke(service.topic)
         self._on_change(service)
-
-
-def merge_rows(live: Sequence[ServiceStatus], table: Sequence[ServiceStatus]) -> list[ServiceStatus]:
-    """Return one row per service: the live ones with what only the table knows, then those that run elsewhere.
-
-    Args:
-        live: The services of this process.
-        table: The rows of the services table, those of other hosts included.
-    """
-    from msgspec.structs import replace
-
-    rows = {(row.topic, row.host): row for row in table}
-    merged = []
-    for row in live:
-        kept = rows.pop((row.topic, row.host), None)
-        if kept is None:
-            merged.append(row)
-            continue
-        merged.append(
-            replace(
-                row,
-                enabled=kept.enabled,
-                disabled_reason=kept.disabled_reason,
-                disabled_by=kept.disabled_by,
-                beat=kept.beat,
-                last_report=kept.last_report,
-            )
-        )
-    others = [replace(row, here=False) for row in rows.values()]
-    return merged + sorted(others, key=lambda row: (row.host, row.topic))
