@@ -16,7 +16,7 @@ from ostler.config.changes import running_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
-from ostler.daemon.code_snapshot import take_in_background
+from ostler.daemon.code_snapshot import CodeSnapshot
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -176,6 +176,7 @@ class Daemon:
         self.tasks.spawn(self._tell_start(), name="tell systemd how far the start is")
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
+        code = self._read_code()
         store = self.store = await self._open_store()
         self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
         if options.network.rpc:
@@ -207,20 +208,29 @@ class Daemon:
         self.tasks.keep(self.watchdog.run, name="watchdog")
         self._note("watchdog", self.watchdog.stop)
         self.states.enter(ServiceState.UP)
+        self._hold_code(code)
         self.started.set_result(None)
         self.notifier.ready(self.summary())
-        self._note("snapshot of the code", self._keep_code())
+        code.pack_in_background()
         _log.info("ready: %s", self.summary(), extra=log.event("ready"))
 
-    def _keep_code(self) -> Callable[[], Awaitable[None]]:
-        """Keep the code that may still be imported; return what ends that."""
+    def _read_code(self) -> CodeSnapshot:
+        """Begin to read the code that may still be imported, while the database is opened."""
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
-        remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
+        code = CodeSnapshot(["cronsim", *(name.partition(".")[0] for name in packages)])
+        code.take_in_background()
+        return code
+
+    def _hold_code(self, code: CodeSnapshot) -> None:
+        """Serve late imports from what was read: an upgrade may begin as soon as anybody knows that this is ready."""
+        if not code.wait(_GRACE):
+            _log.warning("the code that runs cannot be read in %g s: restart the daemon after an upgrade", _GRACE)
+        code.install()
 
         async def undo() -> None:
-            remove()
+            code.remove()
 
-        return undo
+        self._note("snapshot of the code", undo)
 
     async def _start_services(self, runtime: Runtime, timeout: float) -> None:
         more = self.tasks.spawn(self._extend(runtime, timeout), name="extend the start while the disk is full")
