@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostler.aio import waiting_for
     from ostler.clock import Clock
     from ostler.config import (
         Field,
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, Upgrade
 
 _HOMES = {
+    "aio": ["waiting_for"],
     "clock": ["Clock"],
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
@@ -134,6 +136,7 @@ __all__ = [
     "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext", "WrongPattern",
     "check_length", "current_trace", "describe", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
     "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "waiting_for",
 ]  # fmt: skip
 
 

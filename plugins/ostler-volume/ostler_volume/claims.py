@@ -7,7 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ostler import Context
+from ostler import Context, waiting_for
+
+_QUICK = 0.02
+"""Seconds after which a wait is no longer quick."""
+_RECHECK = 0.1
+"""Seconds between two looks at whether the request is still wanted."""
 
 
 class Claims:
@@ -34,7 +39,7 @@ class Claims:
         with self._changed:
             while self._alone.intersection(names):
                 ctx.check()
-                self._changed.wait(0.1)
+                self._wait()
             self._held.update(names)
         try:
             yield
@@ -42,6 +47,12 @@ class Claims:
             with self._changed:
                 self._held.subtract(names)
                 self._held += Counter()  # forgets those that are at zero
+
+    def _wait(self) -> None:
+        """Wait a little for a change; a backend that hangs in a reconciliation takes no thread from others."""
+        if not self._changed.wait(_QUICK):
+            with waiting_for("volumes that are reconciled"):
+                self._changed.wait(_RECHECK)
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:

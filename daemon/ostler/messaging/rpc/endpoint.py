@@ -33,6 +33,8 @@ class Method(NamedTuple):
     stats: MethodStats
     needs: str = ""
     """The role in force, or `nobody`."""
+    pool: WorkerPool | None = None
+    """The threads in which it runs, when it is a `def`."""
 
 
 class Endpoint:
@@ -46,6 +48,7 @@ class Endpoint:
         version: The RPC version it speaks, `major.minor`.
         namespaces: Further objects whose methods are offered as `namespace.method`, each with its own `rpc_version`.
         trusted: Do not look at each type again: the object is one of ours, and a test has.
+        short_pool: The threads of those `def` methods that say they are short; those of the others by default.
 
     Raises:
         ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
@@ -62,11 +65,13 @@ class Endpoint:
         namespaces: Mapping[str, object] | None = None,
         *,
         trusted: bool = False,
+        short_pool: WorkerPool | None = None,
     ) -> None:
         self.topic = topic
         self.host = host
         self.target = target
         self.pool = pool
+        self.short_pool = short_pool
         self.version = version
         self.draining = ""
         self.max_in_flight = maxsize
@@ -177,7 +182,7 @@ class Endpoint:
             "errors": dict(self.errors),
             "refused": self.refused,
             "in_flight": self.in_flight,
-            "queued": self.pool.queued if self.pool is not None else 0,
+            "queued": sum(pool.queued for pool in (self.pool, self.short_pool) if pool is not None),
         }
 
     def _collect(self, trusted: bool) -> Iterator[Method]:
@@ -194,7 +199,8 @@ class Endpoint:
                         method=f"{self.topic}.{name}",
                     )
                 check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
-                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, trusted)
+                pool = self.short_pool if exposure.short and self.short_pool is not None else self.pool
+                yield _method(self.topic, name, getattr(target, attribute), exposure, pool, trusted)
 
 
 def _method(
@@ -207,4 +213,4 @@ def _method(
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
     signature = Signature(bound, where, exposure.secret, trusted=trusted)
-    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))
+    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)
