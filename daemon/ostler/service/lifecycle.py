@@ -10,6 +10,7 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import Running, TaskOwner, WorkerPool
+from ostler.bounds import WHY_LIMIT, cut, sendable
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
 from ostler.errors import OstlerError, StoreUnavailable, describe
@@ -63,6 +64,8 @@ class Service:
         self.short_pool = WorkerPool(f"{spec.topic}-short", spec.options.workers, spec.options.queue_limit)
         self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
+        self.progress = ""
+        """How far the step is, in words of the manager."""
         self.hurry = False
         self.registered = False
         self.excused = False
@@ -137,8 +140,15 @@ class Service:
                 self.excused = True
                 raise error
 
+    def _is_in_progress(self) -> bool:
+        return bool(self.progress) and self.states.state is ServiceState.STARTING
+
+    def _report_progress(self, text: str) -> None:
+        """Take note of how far a hook of the start is. Any thread."""
+        self.progress = sendable(cut(text, WHY_LIMIT))
+
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
-        self.step = step
+        self.step, self.progress = step, ""
         self.states.enter(ServiceState.STARTING, step)
         return await work
 
@@ -196,6 +206,7 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
+            report_progress=self._report_progress,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
@@ -362,7 +373,7 @@ class Service:
             host=self._around.host.name,
             manager=self.spec.options.manager,
             state=self.states.state,
-            why=self.states.why,
+            why=f"{self.states.why}, {self.progress}" if self._is_in_progress() else self.states.why,
             since=self.states.since,
             up=self.states.state not in _ENDED,
             required=self.options.required,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ostler import Context, waiting_for
@@ -57,14 +57,26 @@ class Claims:
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
         """Hold a name alone inside the block; yields False, and holds nothing, when anybody else has it."""
+        with self.all_alone([name]) as mine:
+            yield bool(mine)
+
+    @contextmanager
+    def all_alone(self, names: Iterable[str]) -> Iterator[set[str]]:
+        """Hold names alone inside the block; yields those that nobody else has, and holds no others.
+
+        What has been done with is let go of by `release`, before the block ends.
+        """
         with self._changed:
-            mine = not self._held[name] and name not in self._alone
-            if mine:
-                self._alone.add(name)
+            mine = {name for name in names if not self._held[name] and name not in self._alone}
+            self._alone |= mine
         try:
             yield mine
         finally:
-            if mine:
-                with self._changed:
-                    self._alone.discard(name)
-                    self._changed.notify_all()
+            self.release(mine, list(mine))
+
+    def release(self, mine: set[str], names: Iterable[str]) -> None:
+        """Let go of some of the names that `all_alone` gave."""
+        with self._changed:
+            self._alone.difference_update(names)
+            mine.difference_update(names)
+            self._changed.notify_all()

@@ -83,7 +83,7 @@ class VolumeManager(Manager):
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
-        self.reconciler.backend(name)
+        self.reconciler.backend(name, self.environment.report_progress)
 
     def is_working(self) -> bool:
         """Return True while a backend is ready."""
