@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostler.aio import waiting_for
     from ostler.availability import capability_lifetime, unavailable_reason
     from ostler.clock import Clock
     from ostler.config import (
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
 _HOMES = {
+    "aio": ["waiting_for"],
     "availability": ["capability_lifetime", "unavailable_reason"],
     "clock": ["Clock"],
     "config": [
@@ -136,7 +138,7 @@ __all__ = [
     "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext",
     "WrongPattern", "capability_lifetime", "check_length", "current_trace", "describe", "exposed", "feature",
     "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote",
-    "time_budget", "trace_context", "unavailable_reason",
+    "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
 
 

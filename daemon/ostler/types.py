@@ -75,7 +75,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due."""
+    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
+
+    `pending` says what new options wait for, empty when there are none.
+    """
 
     name: str
     driver: str
@@ -85,6 +88,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float = 0.0
     tries: int = 0
     calls: int = 0
+    pending: str = ""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -211,7 +215,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem."""
+    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem.
+
+    `pending` has a line for each driver that takes its new options over by itself when the work in it has ended.
+    """
 
     ok: bool
     at: float
@@ -219,6 +226,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change] = []
     needs_restart: list[str] = []
     problems: list[str] = []
+    pending: list[str] = []
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,5 +133,5 @@ DRIVERS = [
     kit.Column("state", lambda pair: pair[1].state),
     kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
     kit.Column("retry", _retry),
-    kit.Column("why", lambda pair: pair[1].why),
+    kit.Column("why", lambda pair: pair[1].why or pair[1].pending),
 ]

@@ -123,6 +123,8 @@ class Runtime:
     ) -> list[str]:
         """Bring new options to all services, as far as that goes without a restart, and reset their managers.
 
+        The drivers of all of them take their options over side by side: one that works, or hangs, holds up no other.
+
         Args:
             specs: The services as the new configuration wants them. Those that are new come with the restart, and those
                 that are gone go with it.
@@ -133,21 +135,35 @@ class Runtime:
         Returns:
             What went wrong, a line each.
         """
-        problems = []
-        for spec in specs:
-            service = self.group.services.get(spec.topic)
-            if service is None:
-                continue
-            if not go_on():
-                problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
-                continue
-            step(f"reset of service {spec.topic}")
-            problems += await service.reset(spec, timeout)
-            # Its intervals may have changed.
-            self.reporter.poke(service)
-            self.capability_reporter.poke(spec.topic)
+        problems: list[str] = []
+        drivers: list[asyncio.Future[list[str]]] = []
+        try:
+            for spec in specs:
+                service = self.group.services.get(spec.topic)
+                if service is None:
+                    continue
+                if not go_on():
+                    problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
+                    continue
+                step(f"reset of service {spec.topic}")
+                problems += await service.reset(spec, timeout)
+                # Its intervals may have changed.
+                self.reporter.poke(service)
+                self.capability_reporter.poke(spec.topic)
+                drivers.append(asyncio.ensure_future(service.renew_drivers(spec)))
+            step("new options of drivers")
+            for each in drivers:
+                problems += await each
+        finally:
+            for each in drivers:
+                each.cancel()
+        step("")
         self.view.changed()
         return problems
+
+    def pending(self) -> list[str]:
+        """Return what a reload brought that waits for work under way, a line each."""
+        return [line for service in self.group for line in service.pending()]
 
     async def rows(self) -> list[ServiceStatus]:
         """Return every service as this daemon sees it; see `HostView`."""

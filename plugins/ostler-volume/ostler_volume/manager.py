@@ -83,7 +83,7 @@ class VolumeManager(Manager):
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
-        self.reconciler.backend(name)
+        self.reconciler.backend(name, self.environment.report_progress)
 
     def is_working(self) -> bool:
         """Return True while a backend is ready."""
@@ -182,7 +182,7 @@ class VolumeManager(Manager):
             plan = plan._replace(backend=chosen.backend)
         return self._volumes.create(ctx, plan)
 
-    @exposed(role="operator", changes=False)
+    @exposed(role="operator", changes=False, short=True)
     def image_directories(self, ctx: Context, backend: str = "") -> list[str]:
         """Return the directories on this host that images may be taken from by their path.
 
@@ -245,7 +245,7 @@ class VolumeManager(Manager):
         """
         return self._uploads.finish(ctx, upload)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def cancel_upload(self, ctx: Context, upload: str) -> None:
         """Give an upload up; nothing is left of it.
 
@@ -309,7 +309,7 @@ class VolumeManager(Manager):
         """
         return self._volumes.extend(ctx, name_of(name), size_of(size))
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def delete_volume(self, ctx: Context, name: str) -> None:
         """Delete a volume that is available or in error, and has no snapshots.
 
@@ -319,7 +319,7 @@ class VolumeManager(Manager):
         """
         self._volumes.delete(ctx, name_of(name))
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def attach_volume(self, ctx: Context, name: str) -> Volume:
         """Make a volume a block device of this machine; `device` of the result is its path.
 
@@ -330,7 +330,7 @@ class VolumeManager(Manager):
         """
         return self._volumes.attach(ctx, name_of(name))
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def detach_volume(self, ctx: Context, name: str) -> Volume:
         """Take the block device of a volume away.
 
@@ -366,7 +366,7 @@ class VolumeManager(Manager):
             self.records.volume(volume)
         return self.records.snapshots(volume)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def delete_snapshot(self, ctx: Context, volume: str, name: str) -> None:
         """Delete a snapshot.
 

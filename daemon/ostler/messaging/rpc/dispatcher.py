@@ -374,7 +374,7 @@ class Dispatcher(Topics):
             self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
-        pool = call.endpoint.pool
+        pool = method.pool
         assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
         pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)

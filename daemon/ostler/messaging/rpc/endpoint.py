@@ -36,6 +36,8 @@ class Method(msgspec.Struct, frozen=True):
     stats: MethodStats
     needs: str = ""
     """The role in force, or `nobody`."""
+    pool: WorkerPool | None = None
+    """The threads in which it runs, when it is a `def`."""
 
 
 class Endpoint:
@@ -49,6 +51,7 @@ class Endpoint:
         version: The RPC version it speaks, `major.minor`.
         namespaces: Further objects whose methods are offered as `namespace.method`, each with its own `rpc_version`.
         trusted: Do not look at each type again: the object is one of ours, and a test has.
+        short_pool: The threads of those `def` methods that say they are short; those of the others by default.
 
     Raises:
         ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
@@ -65,11 +68,13 @@ class Endpoint:
         namespaces: Mapping[str, object] | None = None,
         *,
         trusted: bool = False,
+        short_pool: WorkerPool | None = None,
     ) -> None:
         self.topic = topic
         self.host = host
         self.target = target
         self.pool = pool
+        self.short_pool = short_pool
         self.version = version
         self.draining = ""
         self.max_in_flight = maxsize
@@ -180,7 +185,7 @@ class Endpoint:
             "errors": dict(self.errors),
             "refused": self.refused,
             "in_flight": self.in_flight,
-            "queued": self.pool.queued if self.pool is not None else 0,
+            "queued": sum(pool.queued for pool in (self.pool, self.short_pool) if pool is not None),
         }
 
     def _collect(self, trusted: bool) -> Iterator[Method]:
@@ -197,7 +202,8 @@ class Endpoint:
                         method=f"{self.topic}.{name}",
                     )
                 check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
-                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, trusted)
+                pool = self.short_pool if exposure.short and self.short_pool is not None else self.pool
+                yield _method(self.topic, name, getattr(target, attribute), exposure, pool, trusted)
 
 
 def _method(
@@ -213,4 +219,4 @@ def _method(
         signature = Signature(bound, where, exposure.secret, trusted=trusted)
     else:
         signature = Signature.checked(bound, where, exposure.secret)
-    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))
+    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)
