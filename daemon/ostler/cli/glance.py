@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ostler.cli import kit
 from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL
-from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceState, ServiceStatus
 
 _SHOWN_SHARE = 16
 """What callers hold is shown when it is more than this part of what they may."""
@@ -101,6 +101,8 @@ def enabled_text(service: ServiceStatus) -> str:
 
 def up_text(service: ServiceStatus) -> str:
     """Return the observer's word on a service."""
+    if service.state is ServiceState.GONE:
+        return "-"
     return "up" if service.up else "down"
 
 

@@ -20,7 +20,7 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
-        if not service.here and service.state is ServiceState.STOPPED:
+        if service.state is ServiceState.GONE or (not service.here and service.state is ServiceState.STOPPED):
             continue
         lines += _of_service(service)
     for plugin in plugins:

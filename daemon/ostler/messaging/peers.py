@@ -138,7 +138,7 @@ class PeerDaemon:
         except OstlerError as error:
             await self._missed(error)
             raise
-        rows = [_bounded(row) for row in glance.services[:_ROWS_LIMIT] if row.host == self.host]
+        rows = [_bounded(row) for row in glance.services[:_ROWS_LIMIT] if _is_there(row, self.host)]
         self.services = {row.topic: row for row in rows}
         self._tries = 0
         if not self.up:
@@ -189,6 +189,10 @@ class PeerDaemon:
         if self.up != up:
             self.since = self._clock.wall()
         self.up, self.why = up, why
+
+
+def _is_there(row: ServiceStatus, host: str) -> bool:
+    return row.host == host and row.state is not ServiceState.GONE
 
 
 def _bounded(row: ServiceStatus) -> ServiceStatus:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
-from ostler.errors import StoreError
+from ostler.errors import StoreError, describe
 from ostler.messaging.versions import Members
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
 from ostler.service.lifecycle import Service
+from ostler.service.operations import ServiceOperations
 from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceStatus
+from ostler.types import ServiceState, ServiceStatus
 
+_log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
 _LAST_WRITES = 2.0
@@ -57,6 +60,9 @@ class Runtime:
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         around = Surroundings(host=host, records=self.records, periodic=self.periodic)
         self.group = ServiceGroup(specs, around, self._changed)
+        self._specs = list(specs)
+        self._start_timeout: float | None = None
+        self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         client.upgrades.read_from(self._members, store.aread)
         services = self.group.services.values
         self.reporter = Reporter(services, store, self.records, clock)
@@ -73,6 +79,7 @@ class Runtime:
         Raises:
             StartFailed: A required service failed, or is not up in time; the caller stops the runtime.
         """
+        self._start_timeout = timeout
         try:
             self.periodic.restore(await self.store.aread(self.runs.list))
         except StoreError as error:
@@ -84,6 +91,7 @@ class Runtime:
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
+        await self.operations.close()
         hung = await self.group.stop(timeout)
         try:
             async with asyncio.timeout(_LAST_WRITES):
@@ -94,6 +102,19 @@ class Runtime:
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
+
+    async def mark_gone(self, hosts: Collection[str]) -> None:
+        """Have the table say which services are gone: what is not one of these, or of a host that is no peer.
+
+        Args:
+            hosts: The peers of this host.
+        """
+        topics = list(self.group.services)
+        try:
+            await self.store.awrite(lambda: self.records.mark_gone(topics, hosts), label="services that are gone")
+        except StoreError as error:
+            _log.debug("what is gone could not be marked in the services table: %s", describe(error))
+        self.upgrades.forget()
 
     def troubles(self) -> list[str]:
         """Return what is not well beside the states of the services, a line each.
@@ -117,6 +138,8 @@ class Runtime:
     ) -> list[str]:
         """Bring new options to all services, as far as that goes without a restart, and reset their managers.
 
+        One that has failed is started again: its reason may be gone. Whether that worked is in its state.
+
         Args:
             specs: The services as the new configuration wants them. Those that are new come with the restart, and those
                 that are gone go with it.
@@ -128,7 +151,8 @@ class Runtime:
             What went wrong, a line each.
         """
         problems = []
-        for spec in specs:
+        self._specs = list(specs)
+        for spec in self._specs:
             service = self.group.services.get(spec.topic)
             if service is None:
                 continue
@@ -137,6 +161,9 @@ class Runtime:
                 continue
             step(f"reset of service {spec.topic}")
             problems += await service.reset(spec, timeout)
+            if service.states.state is ServiceState.FAILED:
+                step(f"start of service {spec.topic}")
+                await self.operations.start_soon(spec.topic)
             # Its intervals may have changed.
             self.reporter.poke(service)
             self.capability_reporter.poke(spec.topic)

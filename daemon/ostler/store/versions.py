@@ -38,6 +38,8 @@ class Standings:
             grace: Seconds for which one still counts that is gone.
         """
         disabled = self._disabled_for(status, enabled_at)
+        if status.state is ServiceState.GONE:
+            return False, "gone, and does not count"
         if status.state in _GONE:
             gone, why = age, str(status.state)
         elif not status.up:
