@@ -131,7 +131,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
 
     `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports since the row was made.
-    `namespaces` has the RPC version of each.
+    `namespaces` has the RPC version of each. `evidence` is what is not well with it, by what it is about: `is_working`,
+    `threads`, `driver local`, `working local`.
     """
 
     topic: str
@@ -154,6 +155,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     here: bool = True
     drivers: list[DriverStatus] = []
+    evidence: dict[str, str] = {}
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):

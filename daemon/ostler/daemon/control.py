@@ -175,7 +175,7 @@ class Control:
             Conflict: The service is there; it would be back with its next report, and enabled.
         """
         _check_names(topic=topic, on_host=on_host)
-        await self._services().forget(topic, on_host)
+        await self._services().forget(ctx, topic, on_host)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:

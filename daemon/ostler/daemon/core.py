@@ -200,6 +200,7 @@ class Daemon:
         messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
         await runtime.mark_gone(options.network.peers)
+        messages.on_peer = runtime.events.peer
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
         await self._tell_plugins("ostler_started", _HOOKS_AT_START)

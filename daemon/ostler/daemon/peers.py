@@ -14,7 +14,7 @@ from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.daemon.ports import network_of, secret_of
 from ostler.errors import OstlerError, StoreError, describe
-from ostler.messaging.peers import Fleet, PeerAddress
+from ostler.messaging.peers import Fleet, OnPeer, PeerAddress
 from ostler.messaging.routing import Router
 from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
@@ -38,9 +38,17 @@ class PeerLinks:
         router: Brings requests to them.
         store: The database.
         clock: The source of time.
+        on_change: Told what becomes of each peer.
     """
 
-    def __init__(self, configuration: Configuration, router: Router, store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        router: Router,
+        store: Store,
+        clock: Clock,
+        on_change: OnPeer | None = None,
+    ) -> None:
         # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
         self._context = zmq.Context()
         self._configuration = configuration
@@ -49,6 +57,7 @@ class PeerLinks:
         self._store = store
         self._writes = TaskOwner("services of peers")
         self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._saw)
+        self.fleet.on_change = on_change
         self.apply(configuration)
         router.fleet = self.fleet
 

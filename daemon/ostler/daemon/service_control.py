@@ -52,7 +52,7 @@ class ServiceControl:
         """Have a service take new work again, after it was disabled; for an administrator after a drain as well."""
         if self._is_elsewhere(on_host):
             return await self._there(ctx, on_host, "service_enable", topic)
-        await self._set_enabled(topic, enabled=True)
+        await self._set_enabled(topic, enabled=True, who=ctx.peer.name)
         service = self._runtime.group.services.get(topic)
         if service is not None and service.draining and ctx.role is Role.ADMIN:  # to drain is for administrators
             self._runtime.operations.resume(topic)
@@ -75,6 +75,8 @@ class ServiceControl:
             lambda: records.set_enabled(topic, host, enabled=enabled, reason=reason, who=who),
             label="service enable" if enabled else "service disable",
         )
+        if row.enabled is not enabled:
+            self._runtime.events.operator(topic, "enabled" if enabled else "disabled", who, reason)
         self._runtime.upgrades.forget()
         self._runtime.capability_reporter.poke(topic)
 
@@ -83,7 +85,11 @@ class ServiceControl:
         if self._is_elsewhere(on_host):
             more: dict[str, Json] = {"wait": wait, "asked_by": self._asker(ctx)}
             return await self._relayed(ctx, on_host, "service_drain", topic, list[str], **more)
-        return await self._runtime.operations.drain(topic, wait, f"drained by {_who(ctx, asked_by)}")
+        who = _who(ctx, asked_by)
+        left = await self._runtime.operations.drain(topic, wait, f"drained by {who}")
+        if not left:
+            self._runtime.events.operator(topic, "drained", who)
+        return left
 
     async def resume(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
         """Have a service that drains take work again."""
@@ -120,7 +126,7 @@ class ServiceControl:
             self._daemon.took_over(topic)
         return await self.show(topic, "")
 
-    async def forget(self, topic: str, on_host: str) -> None:
+    async def forget(self, ctx: Context, topic: str, on_host: str) -> None:
         """Remove the record of a service that is gone.
 
         Raises:
@@ -139,6 +145,7 @@ class ServiceControl:
         records = self._runtime.records
         await self._runtime.store.awrite(lambda: records.delete(topic, found.host), label="service forget")
         self._runtime.upgrades.forget()
+        self._runtime.events.operator(topic, "forgotten", ctx.peer.name, f"its record of {found.host} was removed")
 
     # ---------------------------------------------------------------- other hosts
 

@@ -33,8 +33,10 @@ def _of_service(service: ServiceStatus) -> list[str]:
     name = f"service {service.topic}" if service.here else f"service {service.topic} on {service.host}"
     lines = []
     if service.state is ServiceState.DEGRADED:
-        named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in service.drivers}
-        lines += [f"{name}: {part}" for part in service.why.split("; ") if part not in named]
+        # Not from `why`, in which nothing tells where one ends: a sentence may have any character in it.
+        named = {f"driver {driver.name}" for driver in service.drivers}
+        parts = [part for about, part in service.evidence.items() if about not in named]
+        lines += [f"{name}: {part}" for part in (parts if service.evidence else [service.why])]
     elif service.state is not ServiceState.UP:
         lines.append(f"{name} is {service.state}" + (f": {service.why}" if service.why else ""))
     elif not service.up:

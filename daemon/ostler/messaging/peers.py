@@ -52,6 +52,8 @@ MakeTransport = Callable[[PeerAddress, str], Transport]
 """Makes the transport to a peer that holds a key; whoever makes it has nothing to close."""
 OnRows = Callable[[str, Sequence[ServiceStatus]], None]
 """Told the services of a peer each time it was asked."""
+OnPeer = Callable[[str, str, str, float], None]
+"""Told of a peer that it is `back`, `lost` or `refused`, why, and since when (wall time); it may be no news."""
 
 
 class PeerDaemon:
@@ -63,10 +65,17 @@ class PeerDaemon:
         make_transport: Makes what leads there.
         clock: The source of time.
         timeout: Deadline of a call that names none.
+        on_change: Told what becomes of it.
     """
 
     def __init__(
-        self, host: str, address: PeerAddress, make_transport: MakeTransport, clock: Clock, timeout: float | None
+        self,
+        host: str,
+        address: PeerAddress,
+        make_transport: MakeTransport,
+        clock: Clock,
+        timeout: float | None,
+        on_change: OnPeer | None = None,
     ) -> None:
         self.host = host
         self.address = address
@@ -77,6 +86,7 @@ class PeerDaemon:
         self._make_transport = make_transport
         self._clock = clock
         self._timeout = timeout
+        self._on_change = on_change
         self._tries = 0
         self._changed = asyncio.Event()
         self.client = self._connect()
@@ -172,7 +182,7 @@ class PeerDaemon:
 
     async def _missed(self, error: OstlerError) -> None:
         self._tries += 1
-        self._set(up=False, why=describe(error))
+        self._set(up=False, why=describe(error), refused=isinstance(error, (NotPermitted, Conflict)))
         if len(self.address.keys) > 1 and isinstance(error, NotPermitted):
             # While a peer exchanges its key, nobody knows which one it has by now.
             old, self.client = self.client, self._connect()
@@ -183,12 +193,14 @@ class PeerDaemon:
             self._set(up=False, why=error.message)
             self._changed.set()
 
-    def _set(self, *, up: bool, why: str) -> None:
+    def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
         if self.up and not up:
             _log.warning("%s cannot be reached: %s", self.host, why)
         if self.up != up:
             self.since = self._clock.wall()
         self.up, self.why = up, why
+        if self._on_change is not None:
+            self._on_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
 
 
 def _is_there(row: ServiceStatus, host: str) -> bool:
@@ -235,6 +247,8 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_rows = on_rows
+        self.on_change: OnPeer | None = None
+        """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -251,7 +265,7 @@ class Fleet:
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
-                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout)
+                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
                 self.peers[host] = peer
                 self._watches[host] = self._tasks.keep(partial(self._watch, peer), name=f"watch {host}")
 

@@ -363,6 +363,7 @@ class Service:
             queued=self.pool.queued,
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            evidence=self.states.complaints,
         )
 
     # ---------------------------------------------------------------- stop

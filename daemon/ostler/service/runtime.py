@@ -16,6 +16,7 @@ from ostler.service.lifecycle import Service
 from ostler.service.operations import ServiceOperations
 from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
+from ostler.service.state_events import StateEvents
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
 from ostler.types import ServiceState, ServiceStatus
 
@@ -58,7 +59,8 @@ class Runtime:
         self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
-        around = Surroundings(host=host, records=self.records, periodic=self.periodic)
+        self.events = StateEvents(host.notifications, name, clock)
+        around = Surroundings(host=host, records=self.records, periodic=self.periodic, events=self.events)
         self.group = ServiceGroup(specs, around, self._changed)
         self._specs = list(specs)
         self._start_timeout: float | None = None
@@ -204,6 +206,7 @@ class Runtime:
     def _changed(self, service: Service) -> None:
         self.upgrades.forget()
         self.reporter.poke(service)
+        self.events.service(service.topic, service.states.state, service.states.why, service.states.since)
         if service.running:
             self.capability_reporter.poke(service.topic)
         self._on_change(service)

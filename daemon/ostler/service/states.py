@@ -43,6 +43,11 @@ class StateKeeper:
             return cut("; ".join(self._complaints.values()), 2 * WHY_LIMIT)
         return self._life_why
 
+    @property
+    def complaints(self) -> dict[str, str]:
+        """What is not well with it, by what it is about."""
+        return dict(self._complaints)
+
     def enter(self, state: ServiceState, why: str = "") -> None:
         """Go to another part of the life. On the loop."""
         self._life, self._life_why = state, sendable(cut(redact(why), WHY_LIMIT))
