@@ -186,6 +186,7 @@ class Daemon:
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
         self.tasks.keep(auditor.log.run, name="audit log")
+        self.tasks.keep(auditor.watch_begun, name="audit log of what is under way")
         self._note("audit log", auditor.close)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
