@@ -22,7 +22,7 @@ WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "c
 
 
 class ServiceState(StrEnum):
-    """What a service says of itself (DESIGN 7)."""
+    """What a service says of itself; `gone` is said of one that is in no configuration any more, nor its host."""
 
     STARTING = "starting"
     UP = "up"
@@ -30,6 +30,7 @@ class ServiceState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+    GONE = "gone"
 
 
 class DriverState(StrEnum):

@@ -102,6 +102,8 @@ def enabled_text(service: ServiceStatus) -> str:
 
 def up_text(service: ServiceStatus) -> str:
     """Return the observer's word on a service."""
+    if service.state is ServiceState.GONE:
+        return "-"
     return "up" if service.up else "down"
 
 

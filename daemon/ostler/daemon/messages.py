@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ostler.config.core import MessagingSection
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
+    from ostler.messaging.peers import OnPeer
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class Messages:
         )
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
+        self.on_peer: OnPeer | None = None
+        """Told what becomes of each peer; to be set before `reach_peers`."""
         self._store: Store | None = None
         rpc_link = transport.serve_rpc()
         try:
@@ -174,7 +177,12 @@ class Messages:
             from ostler.daemon.peers import PeerLinks
 
             self.peers = PeerLinks(
-                configuration, self.client.router, store, self.dispatcher.clock, self.client.upgrades.forget
+                configuration,
+                self.client.router,
+                store,
+                self.dispatcher.clock,
+                self.client.upgrades.forget,
+                self.on_peer,
             )
 
     async def know_peers(self, seconds: float) -> None:

@@ -103,6 +103,10 @@ class Drivers(Mapping[str, Any]):
         """Return a line for each ready driver whose calls all fail. Any thread."""
         return [line for runner in self._runners.values() if (line := runner.trouble())]
 
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each, after a stop as well. Any thread."""
+        return [line for runner in self._runners.values() for line in runner.under_way()]
+
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 

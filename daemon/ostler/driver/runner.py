@@ -89,6 +89,7 @@ class DriverRunner:
         self._renewal: asyncio.Task[None] | None = None
         self._claimed = asyncio.Event()
         self._stopping = False
+        self._cleaning: WorkerPool | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -121,6 +122,12 @@ class DriverRunner:
     def trouble(self) -> str:
         """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
         return self._lane.failing.trouble(self.names) if self._state is DriverState.READY else ""
+
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each. Any thread."""
+        rows = self._cleaning.running() if self._cleaning is not None else []
+        cleaning = [f"cleanup (for {row.seconds:.0f} s)" for row in rows]
+        return [f"{line} of {self.names}" for line in [*self._lane.active(), *cleaning]]
 
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
@@ -393,7 +400,7 @@ class DriverRunner:
         driver, self.driver = self.driver, None
         if driver is None:
             return True, ""
-        pool = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
+        pool = self._cleaning = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
         try:
             work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))
             done, _ = await asyncio.wait([work], timeout=timeout)

@@ -63,6 +63,8 @@ MakeTransport = Callable[[PeerAddress, str], Transport]
 """Makes the transport to a peer that holds a key; whoever makes it has nothing to close."""
 OnNews = Callable[["PeerDaemon"], None]
 """Told of a peer of which something has changed."""
+OnPeer = Callable[[str, str, str, float], None]
+"""Told of a peer that it is `back`, `lost` or `refused`, why, and since when (wall time); it may be no news."""
 
 
 class PeerDaemon:
@@ -74,10 +76,17 @@ class PeerDaemon:
         make_transport: Makes what leads there.
         clock: The source of time.
         timeout: Deadline of a call that names none.
+        on_change: Told what becomes of it.
     """
 
     def __init__(
-        self, host: str, address: PeerAddress, make_transport: MakeTransport, clock: Clock, timeout: float | None
+        self,
+        host: str,
+        address: PeerAddress,
+        make_transport: MakeTransport,
+        clock: Clock,
+        timeout: float | None,
+        on_change: OnPeer | None = None,
     ) -> None:
         self.host = host
         self.address = address
@@ -94,6 +103,7 @@ class PeerDaemon:
         self._make_transport = make_transport
         self._clock = clock
         self._timeout = timeout
+        self._on_change = on_change
         self._tries = 0
         self._begun = self._ended = 0
         """Looks that have begun, and that have come to their end: the same number between two looks."""
@@ -254,7 +264,7 @@ class PeerDaemon:
         if report.instance == known.instance and report.sequence < known.sequence:
             return False
         self._known = report
-        rows = [_bounded(row) for row in report.services[:_ROWS_LIMIT] if row.host == self.host]
+        rows = [_bounded(row) for row in report.services[:_ROWS_LIMIT] if _is_there(row, self.host)]
         self.services = {row.topic: row for row in rows}
         reports = [each for each in report.capabilities[:_ROWS_LIMIT] if each.host == self.host]
         self.reports = [each for each in reports if len(msgspec.msgpack.encode(each)) <= _REPORT_LIMIT]
@@ -292,7 +302,7 @@ class PeerDaemon:
 
     async def _missed(self, error: OstlerError) -> None:
         self._tries += 1
-        self._set(up=False, why=describe(error))
+        self._set(up=False, why=describe(error), refused=isinstance(error, (NotPermitted, Conflict)))
         if len(self.address.keys) > 1 and isinstance(error, NotPermitted):
             # While a peer exchanges its key, nobody knows which one it has by now.
             old, self.client = self.client, self._connect()
@@ -303,7 +313,7 @@ class PeerDaemon:
             self._set(up=False, why=error.message)
             self._changed.set()
 
-    def _set(self, *, up: bool, why: str) -> None:
+    def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
         if self.up and not up:
             _log.warning("%s cannot be reached: %s", self.host, why)
         if self.up == up:
@@ -312,6 +322,12 @@ class PeerDaemon:
         self.since = self._clock.wall()
         self.up, self.why = up, why
         self.on_news(self)
+        if self._on_change is not None:
+            self._on_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
+
+
+def _is_there(row: ServiceStatus, host: str) -> bool:
+    return row.host == host and row.state is not ServiceState.GONE
 
 
 def _bounded(row: ServiceStatus) -> ServiceStatus:
@@ -362,6 +378,8 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_news: OnNews = on_news or _nothing
+        self.on_change: OnPeer | None = None
+        """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -379,7 +397,7 @@ class Fleet:
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
-                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout)
+                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
                 peer.on_news = self.on_news
                 self.peers[host] = peer
                 self._watches[host] = [

@@ -38,6 +38,10 @@ METHODS = {
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
+    "service_resume": ("admin", {"topic": "lamp"}),
+    "service_stop": ("admin", {"topic": "lamp"}),
+    "service_start": ("admin", {"topic": "lamp"}),
+    "service_restart": ("admin", {"topic": "lamp"}),
     "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -180,6 +180,10 @@ class Dispatcher(Topics):
         """See `Topics.stats`."""
         self.thread_replies.collect()
         return super().stats()
+
+    def under_way_since(self, moment: float) -> Iterator[Call]:
+        """Yield the requests under way that came after a moment of the clock; see `InFlight.since`."""
+        return self._under_way.since(moment)
 
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
