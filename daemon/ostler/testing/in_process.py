@@ -17,7 +17,7 @@ import msgspec
 from ostler.aio import Inbox
 from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
-from ostler.errors import ServiceError
+from ostler.errors import NotFound, ServiceError
 from ostler.hookspecs import hookimpl
 from ostler.messaging import (
     Access,
@@ -249,7 +249,7 @@ class Host:
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_required(spec) for spec in self._assembly.specs]
         self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
-        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades), None))
+        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades, self._runtime), None))
         await self._runtime.start()
 
     def _listen(self) -> None:
@@ -314,10 +314,24 @@ class Host:
 
 
 class _Control:
-    """As much of the daemon's own topic as typed clients of a plugin need."""
+    """As much of the daemon's own topic as plugins and their typed clients need."""
 
-    def __init__(self, upgrades: Upgrades) -> None:
+    def __init__(self, upgrades: Upgrades, runtime: Runtime) -> None:
         self._upgrades = upgrades
+        self._runtime = runtime
+
+    @exposed(role="viewer", changes=False)
+    async def service_list(self, ctx: Context) -> list[ServiceStatus]:
+        """Return every service."""
+        return await self._runtime.rows()
+
+    @exposed(role="viewer", changes=False)
+    async def service_show(self, ctx: Context, topic: str) -> ServiceStatus:
+        """Return one service of this host."""
+        for row in await self._runtime.rows():
+            if row.topic == topic and row.here:
+                return row
+        raise NotFound(f"there is no service {topic} here", topic=topic)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:

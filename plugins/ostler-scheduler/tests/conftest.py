@@ -4,6 +4,7 @@ import logging
 import random
 from importlib import import_module
 
+import msgspec
 import pytest
 
 from ostler import ManagerEnvironment
@@ -61,8 +62,12 @@ class FakeClient:
     def __init__(self):
         self.reports = []
         self.error = None
+        self.row = {"enabled": True}
 
     def call(self, topic, method, /, **arguments):
+        if method == "service_show":
+            assert (topic, arguments["topic"]) == ("ostler", "scheduler")
+            return msgspec.convert(self.row, arguments["type"])
         assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout"])
         if self.error is not None:
             raise self.error
