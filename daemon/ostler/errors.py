@@ -31,6 +31,7 @@ those of the command.
     │   ├── CallCancelled                 the caller took it back
     │   ├── Busy                          a queue is full; come again later
     │   ├── Draining                      the service is being stopped
+    │   ├── ServiceDisabled               an operator has disabled it: it takes no new work that is placed by choice
     │   ├── AlreadyDone                   a request that came again was done, and its answer is not kept any more
     │   ├── MessageTooLarge               above the size limit
     │   ├── EncodeFailed                  a value that cannot go over the wire
@@ -221,6 +222,10 @@ class Busy(MessagingError):
 
 class Draining(MessagingError):
     """Raised when a service is being stopped and takes no new work."""
+
+
+class ServiceDisabled(MessagingError):
+    """Raised when an operator has disabled a service: it takes no new work that is placed there by choice."""
 
 
 class AlreadyDone(MessagingError):

@@ -221,9 +221,3 @@ def test_what_is_in_no_configuration_is_gone_and_is_there_again_with_its_next_re
     assert volume.get("volume").since == gone.since  # since it is, not since the last start
     volume.report([Report("volume", UP)])
     assert volume.get("volume").up
-
-
-def test_what_is_gone_holds_no_version_back(volume, clock):
-    volume.mark_gone([], [])
-    (member,) = volume.members(grace=300)["volume"]
-    assert (member.counts, member.why) == (False, "gone, and does not count")
