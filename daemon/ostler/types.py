@@ -127,6 +127,18 @@ class BootStamp(msgspec.Struct, frozen=True):
     wall: float
 
 
+class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a daemon is: its host's name, the id of its machine (for Ostler alone), of the boot, and of the process.
+
+    An id that is not known is empty.
+    """
+
+    name: str
+    machine: str = ""
+    boot: str = ""
+    instance: str = ""
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
 

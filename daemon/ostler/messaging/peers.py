@@ -16,9 +16,10 @@ from ostler.bounds import WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
+from ostler.messaging.identities import HINT, mismatch
 from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
-from ostler.types import CONTROL_TOPIC, MethodDescription, ServiceState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, HostIdentity, MethodDescription, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT = 0.25
@@ -87,6 +88,10 @@ class PeerDaemon:
         self._clock = clock
         self._timeout = timeout
         self._on_change = on_change
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; None where that is told nobody."""
+        self.identity: HostIdentity | None = None
+        """Who was there when the link was made."""
         self._tries = 0
         self._changed = asyncio.Event()
         self.client = self._connect()
@@ -132,6 +137,26 @@ class PeerDaemon:
             hint=did_you_mean(method, [each.method for each in found]),
         )
 
+    async def introduce(self) -> HostIdentity | None:
+        """Say who this daemon is, and ask who is there; None when it does not know of that.
+
+        Raises:
+            Conflict: It is not the host that it should be, or another daemon is.
+            OstlerError: It could not be asked.
+        """
+        if self.mine is None:
+            return None
+        said = msgspec.structs.asdict(self.mine)
+        try:
+            found: HostIdentity = await self.client.call(
+                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            )
+        except TargetNotFound:  # of an earlier version
+            return None
+        if why := mismatch(self.mine, found, self.host):
+            raise Conflict(f"{self.address.rpc} is refused: {why}", hint=HINT, host=self.host)
+        return found
+
     async def look(self) -> list[ServiceStatus]:
         """Ask it which services it has, and take note.
 
@@ -139,6 +164,8 @@ class PeerDaemon:
             OstlerError: It cannot be reached, or is another daemon.
         """
         try:
+            if not self.up:
+                self.identity = await self.introduce()
             glance = await self.client.call(CONTROL_TOPIC, "status", type=_Glance, timeout=_PATIENCE)
             if glance.host != self.host:
                 raise Conflict(
@@ -194,7 +221,7 @@ class PeerDaemon:
             self._changed.set()
 
     def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
-        if self.up and not up:
+        if (self.up and not up) or (refused and self.why != why):
             _log.warning("%s cannot be reached: %s", self.host, why)
         if self.up != up:
             self.since = self._clock.wall()
@@ -247,6 +274,8 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_rows = on_rows
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; to be set before there are any peers, like what follows."""
         self.on_change: OnPeer | None = None
         """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
@@ -266,6 +295,7 @@ class Fleet:
         for host, address in addresses.items():
             if host not in self.peers:
                 peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
+                peer.mine = self.mine
                 self.peers[host] = peer
                 self._watches[host] = self._tasks.keep(partial(self._watch, peer), name=f"watch {host}")
 
