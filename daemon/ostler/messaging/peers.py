@@ -20,11 +20,13 @@ from ostler.bounds import NAME_LIMIT, WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
+from ostler.messaging.identities import HINT, mismatch
 from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -104,6 +106,10 @@ class PeerDaemon:
         self._clock = clock
         self._timeout = timeout
         self._on_change = on_change
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; None where that is told nobody."""
+        self.identity: HostIdentity | None = None
+        """Who was there when the link was made."""
         self._tries = 0
         self._begun = self._ended = 0
         """Looks that have begun, and that have come to their end: the same number between two looks."""
@@ -209,6 +215,26 @@ class PeerDaemon:
         while not self.up:
             await self._ended_next.wait()
 
+    async def introduce(self) -> HostIdentity | None:
+        """Say who this daemon is, and ask who is there; None when it does not know of that.
+
+        Raises:
+            Conflict: It is not the host that it should be, or another daemon is.
+            OstlerError: It could not be asked.
+        """
+        if self.mine is None:
+            return None
+        said = msgspec.structs.asdict(self.mine)
+        try:
+            found: HostIdentity = await self.client.call(
+                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            )
+        except TargetNotFound:  # of an earlier version
+            return None
+        if why := mismatch(self.mine, found, self.host):
+            raise Conflict(f"{self.address.rpc} is refused: {why}", hint=HINT, host=self.host)
+        return found
+
     async def look(self) -> list[ServiceStatus]:
         """Ask it which services it has, and take note.
 
@@ -227,6 +253,8 @@ class PeerDaemon:
 
     async def _look(self) -> list[ServiceStatus]:
         try:
+            if not self.up:
+                self.identity = await self.introduce()
             report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
             if report.host != self.host:
                 raise Conflict(
@@ -314,14 +342,12 @@ class PeerDaemon:
             self._changed.set()
 
     def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
-        if self.up and not up:
+        if (self.up and not up) or (refused and self.why != why):
             _log.warning("%s cannot be reached: %s", self.host, why)
-        if self.up == up:
-            self.why = why
-            return
-        self.since = self._clock.wall()
-        self.up, self.why = up, why
-        self.on_news(self)
+        changed, self.up, self.why = self.up != up, up, why
+        if changed:
+            self.since = self._clock.wall()
+            self.on_news(self)
         if self._on_change is not None:
             self._on_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
 
@@ -378,6 +404,8 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_news: OnNews = on_news or _nothing
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; to be set before there are any peers, like what follows."""
         self.on_change: OnPeer | None = None
         """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
@@ -399,6 +427,7 @@ class Fleet:
             if host not in self.peers:
                 peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
                 peer.on_news = self.on_news
+                peer.mine = self.mine
                 self.peers[host] = peer
                 self._watches[host] = [
                     self._tasks.keep(partial(self._watch, peer), name=f"watch {host}"),

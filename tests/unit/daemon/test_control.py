@@ -15,6 +15,7 @@ ACCESS = '[access]\nviewer = ["501"]\noperator = ["502"]\nadmin = ["503"]\n'
 METHODS = {
     "status": ("viewer", {}),
     "echo": ("viewer", {"text": "x"}),
+    "hello": ("viewer", {"name": "node2"}),
     "service_list": ("viewer", {}),
     "service_show": ("viewer", {"topic": "lamp"}),
     "service_versions": ("viewer", {"topic": "lamp"}),
