@@ -243,7 +243,7 @@ class Fleet:
         self.interval = interval
         for host in [host for host, peer in self.peers.items() if addresses.get(host) != peer.address]:
             peer = self.peers.pop(host)
-            self._watches.pop(host).cancel()
+            self._tasks.end(self._watches.pop(host))
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
