@@ -20,7 +20,7 @@ from ostler.driver.base import BUDGET_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, wake
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverNotReady, DriverStuck, PluginError, describe
+from ostler.errors import DriverError, DriverNotReady, DriverStuck, PluginError, describe, is_a
 from ostler.log.defects import Defects
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
@@ -309,7 +309,7 @@ class DriverRunner:
                 self._defects.worked(f"initialise of {self.names}")
                 _log.info("%s is ready", self.names)
                 self._set(DriverState.READY, "")
-            elif isinstance(error, PluginError):  # the class itself is wrong: another try cannot help
+            elif is_a(error, PluginError):  # the class itself is wrong: another try cannot help
                 _log.error("%s cannot be used: %s", self.names, describe(error))
                 self._set(DriverState.FAILED, describe(error))
             else:

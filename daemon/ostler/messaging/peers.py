@@ -421,7 +421,7 @@ class Fleet:
         for host in [host for host, peer in self.peers.items() if addresses.get(host) != peer.address]:
             peer = self.peers.pop(host)
             for watch in self._watches.pop(host):
-                watch.cancel()
+                self._tasks.end(watch)
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
