@@ -21,8 +21,8 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
-        if not service.here and service.state is ServiceState.STOPPED:
-            continue
+        if service.link or (not service.here and service.state is ServiceState.STOPPED):
+            continue  # that a host cannot be reached is said once, and not for each of its services
         lines += _of_service(service)
     for plugin in plugins:
         if plugin.state in (PluginState.FAILED, PluginState.FOUND):
@@ -35,9 +35,7 @@ def _of_service(service: ServiceStatus) -> list[str]:
     lines = []
     # Those of other hosts are their daemons' to tell; here they stand in what is told of their service.
     drivers = service.drivers if service.here else []
-    if service.link:
-        lines.append(f"{name} is not available: {service.link}")
-    elif service.state is ServiceState.DEGRADED:
+    if service.state is ServiceState.DEGRADED:
         named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in drivers}
         lines += [f"{name}: {part}" for part in service.why.split("; ") if part not in named]
     elif service.state is not ServiceState.UP:
