@@ -44,6 +44,8 @@ _ROWS_LIMIT = 1000
 """Services of a peer, and drivers of a service, that are taken note of."""
 _REPORT_LIMIT = 256 * 1024
 """Bytes of one report of capabilities of a peer that are taken note of: schedulers show them to whoever asks."""
+_NO_TIMEOUT = 86400.0
+"""Seconds that a stream of reports may last; then it is opened again."""
 _LEAST_INTERVAL = 0.1
 """Seconds between two questions to a peer that is there, whatever intervals its services have."""
 _SOON = 0.5
@@ -280,7 +282,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It tells no more; what it is asked every few seconds goes on.
         """
-        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport) as reports:
+        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport, timeout=_NO_TIMEOUT) as reports:
             async for report in reports:
                 if report.host == self.host and self.up and self._take(report):
                     self.on_news(self)
@@ -485,10 +487,15 @@ class Fleet:
             await peer.rest(self.interval)
 
     async def _follow(self, peer: PeerDaemon) -> None:
+        wait = _LEAST_WAIT
         while True:
             await peer.reached()
+            began = asyncio.get_running_loop().time()
             try:
                 await peer.follow()
             except OstlerError as error:
                 _log.debug("%s tells no more of itself: %s", peer.host, error)
-            await asyncio.sleep(self.interval if peer.up else _LEAST_WAIT)
+            # One that refuses at once each time is not pestered: there is still what it is asked.
+            lasted = asyncio.get_running_loop().time() - began
+            wait = _LEAST_WAIT if lasted > self.interval or not peer.up else min(2 * wait, self.interval)
+            await asyncio.sleep(wait)

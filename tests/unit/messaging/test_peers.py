@@ -83,9 +83,9 @@ class Elsewhere:
         self.keys.append(key)
         return self.transport
 
-    def start(self):
+    def start(self, clock=None):
         inbox = Inbox(asyncio.get_running_loop())
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=self.control.host)
+        dispatcher = Dispatcher(Access(), clock or SystemClock(), inbox, host=self.control.host)
         dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.control.host, self.control, None))
         self.server = RpcServer(self.transport.serve_rpc(), dispatcher, inbox)
         self.server.start()
@@ -447,6 +447,44 @@ def test_a_service_is_heard_of_as_often_as_it_says_itself():
         await node2.rest(60)
         assert loop.time() - began == pytest.approx(2)
         await node2.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+class Refusing(Control):
+    """Another daemon that may end what it tells, each time at once."""
+
+    refuses = False
+
+    def __init__(self, *topics):
+        super().__init__("node2", *topics)
+        self.follows = 0
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what is there once, and for ever or no more."""
+        self.follows += 1
+        yield self.report()
+        if not self.refuses:
+            await asyncio.Event().wait()
+
+
+def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_no_more_is_not_pestered():
+    async def main():
+        other = Elsewhere()
+        control = other.control = Refusing("volume")
+        other.start(virtual_clock())
+        fleet = Fleet(other.make, virtual_clock(), 5.0)
+        fleet.set({"node2": ADDRESS}, 4.0)
+        await asyncio.sleep(60)
+        assert control.follows == 1
+        other.stop()
+        control.refuses, control.follows = True, 0
+        other.start(virtual_clock())
+        await asyncio.sleep(60)
+        assert 10 < control.follows < 25
+        await fleet.close()
         other.stop()
 
     run_virtual(main())
