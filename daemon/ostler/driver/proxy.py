@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
-from ostler.driver.base import FEATURE_MARK
 from ostler.driver.runner import DriverRunner
-from ostler.errors import FeatureNotSupported
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _OWN = "_runner"
@@ -43,9 +41,6 @@ class DriverProxy:
         found = inspect.getattr_static(subject, name, _MISSING)
         if found is _MISSING:
             raise AttributeError(f"{runner.names} ({_kind(subject).__qualname__}) has no {name!r}")
-        if (feature := getattr(found, FEATURE_MARK, "")) and callable(found):
-            # That of the contract: a driver that offers the feature has one of its own.
-            return partial(_refuse, runner, name, feature)
         if isinstance(found, staticmethod | classmethod) or (callable(found) and not isinstance(found, type)):
             return self.__dict__.setdefault(name, partial(call, name))
         if _is_plain(found):
@@ -61,14 +56,6 @@ class DriverProxy:
     def __repr__(self) -> str:
         runner, _ = self.__dict__[_OWN]
         return f"<{runner.names}: {runner.state}>"
-
-
-def _refuse(runner: DriverRunner, method: str, feature: str, *_arguments: Any, **_named: Any) -> NoReturn:
-    raise FeatureNotSupported(
-        f"{runner.names} does not offer {feature}",
-        hint="its `features` say what it offers; use another driver",
-        driver=runner.spec.name, feature=feature, method=method,
-    )  # fmt: skip
 
 
 _MISSING = object()
