@@ -12,7 +12,8 @@ those of the command.
     ├── ServiceError                      a service cannot be built, started or stopped
     ├── DriverError                       a driver failed
     │   ├── DriverNotReady                it is still initialising, or waits for its next try
-    │   └── DriverStuck                   a call into it has outlived its time budget
+    │   ├── DriverStuck                   a call into it has outlived its time budget
+    │   └── FeatureNotSupported           it does not offer that optional feature
     ├── StoreError                        the database
     │   ├── StoreUnavailable              it cannot be reached now (locked, full, read-only)
     │   ├── StoreInUse                    another daemon owns this state
@@ -41,6 +42,7 @@ those of the command.
     └── RequestError                      what was asked for cannot be done (for plugins to derive from)
         ├── InvalidInput               2  a value that can never be right
         ├── NotFound                      no such thing
+        │   └── DriverNotFound            a service has no such driver; a KeyError too
         ├── Conflict                      it is there already, or its state forbids it
         └── NoCapacity                    not enough room
 """
@@ -153,6 +155,10 @@ class DriverNotReady(DriverError):
 
 class DriverStuck(DriverError):
     """Raised when a call into a driver has outlived its time budget, and for each call made while it is stuck."""
+
+
+class FeatureNotSupported(DriverError):
+    """Raised when a driver is asked for an optional feature that it does not offer."""
 
 
 class StoreError(OstlerError):
@@ -275,6 +281,10 @@ class InvalidInput(RequestError):
 
 class NotFound(RequestError):
     """Raised when there is no such thing."""
+
+
+class DriverNotFound(NotFound, KeyError):
+    """Raised when a service has no driver of a name; a KeyError too, because drivers are a mapping."""
 
 
 class Conflict(RequestError):
