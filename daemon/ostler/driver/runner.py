@@ -21,7 +21,6 @@ from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, wake
 from ostler.driver.spec import DriverSpec
 from ostler.errors import (
-    DriverError,
     DriverNotReady,
     DriverStuck,
     FeatureNotSupported,

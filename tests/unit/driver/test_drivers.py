@@ -1023,6 +1023,8 @@ def test_a_driver_in_which_nothing_ends_takes_so_many_calls_and_no_more(run, ben
         lamp.gate.set()
         assert await asyncio.gather(*waiting) == ["came back"] * 102
         assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+
+
 def test_a_feature_that_a_driver_does_not_offer_is_refused_by_name(run, bench, lamp, pool):
     async def main():
         b = bench((lamp, "hall", {}))
