@@ -203,7 +203,7 @@ def test_trap_what_one_key_has_sent_does_not_delay_another():
 def test_trap_what_finds_no_room_to_wait_is_refused_by_name():
     async def main():
         async with Port(memory=16 * MIB) as port:
-            # The first one is long, so that the others lie ready: on a busy machine they come as slowly as they are done.
+            # The first one is long, so that the others lie ready: a busy machine sends as slowly as this works.
             port.handle = lambda client, data, peer: time.sleep(0.003 if port.heard[1:] else 1.0)
             with ExitStack() as stack:
                 eves = [stack.enter_context(port.socket(port.eve, sndhwm=0)) for _ in range(4)]
