@@ -245,3 +245,23 @@ def test_one_that_is_in_no_configuration_any_more_is_not_started_and_can_be_forg
             assert list(b.group.services) == ["lamp"]
 
     virtually(main)
+
+
+def test_a_service_with_a_driver_that_is_stuck_is_left_as_it_is_by_a_restart(bench, trouble, virtually) -> None:
+    async def main():
+        config = LAMP + '[services.lamp.drivers.shelf]\ndriver = "gpio"\ncall_timeout = 1\n'
+        async with bench(config) as b:
+            await b.runtime.start()
+            gate = trouble.hang("work shelf")
+            working = asyncio.ensure_future(b.service().drivers.call("shelf", "work"))
+            await asyncio.wait([working])
+            with pytest.raises(Conflict, match=r"lamp is not restarted: driver shelf \(work has not come back"):
+                await b.runtime.operations.restart("lamp", 0, "x")
+            assert (b.state(), await call(b)) == ("degraded", "thought")
+            gate.set()
+            while b.service().stuck():
+                await asyncio.sleep(0.1)
+            await b.runtime.operations.restart("lamp", 0, "x")
+            assert b.state() == "up"
+
+    virtually(main)
