@@ -131,6 +131,20 @@ def test_a_reload_starts_again_what_has_failed_and_not_what_was_stopped(bench, t
     virtually(main)
 
 
+def test_a_reload_starts_what_has_failed_after_what_it_needs(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.errors["init_host lamp"] = OSError("no licence")
+        first = '[services.door]\nmanager = "lamp"\ndepends_on = ["lamp"]\nrequired = false\n' + OPTIONAL
+        async with bench(first) as b:
+            await b.runtime.start()
+            assert (b.state(), b.state("door")) == ("failed", "failed")
+            del trouble.errors["init_host lamp"]
+            assert await b.reset(first) == []
+            assert (b.state(), b.state("door")) == ("up", "up")
+
+    virtually(main)
+
+
 def test_a_required_service_that_fails_at_a_restart_fails_alone(bench, trouble, virtually) -> None:
     async def main():
         async with bench(LAMP) as b:
