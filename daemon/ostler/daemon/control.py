@@ -21,6 +21,7 @@ from ostler.types import (
     CapabilityReport,
     DaemonStatus,
     HostIdentity,
+    HostReport,
     Json,
     MethodDescription,
     OptionValue,
@@ -75,6 +76,23 @@ class Control:
     async def status(self, ctx: Context) -> DaemonStatus:
         """Return the daemon at one glance: itself, services, drivers, plugins, and what is not well."""
         return await self._daemon.status()
+
+    @exposed(role="viewer", changes=False)
+    async def host_report(self, ctx: Context) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they last said they can do."""
+        self._heard(ctx)
+        return await self._runtime().view.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what other daemons are told of this host: now, and as soon as something has changed."""
+        self._heard(ctx)
+        async for report in self._runtime().view.follow():
+            yield report
+
+    def _heard(self, ctx: Context) -> None:
+        if self._daemon.messages is not None:
+            self._daemon.messages.heard_from(ctx.host)
 
     @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:
@@ -314,8 +332,7 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
         """Return what services last said they can do."""
-        capabilities = self._runtime().capability_records
-        return await self._store().aread(capabilities.list)
+        return await self._runtime().view.capabilities()
 
     @exposed(role="admin", changes=False)
     async def audit(

@@ -191,8 +191,24 @@ class Messages:
             from ostler.daemon.peers import PeerLinks
 
             self.peers = PeerLinks(
-                configuration, self.client.router, store, self.dispatcher.clock, self.on_peer, self.identities.mine
+                configuration,
+                self.client.router,
+                store,
+                self.dispatcher.clock,
+                self.client.upgrades.forget,
+                self.on_peer,
+                self.identities.mine,
             )
+
+    async def know_peers(self, seconds: float) -> None:
+        """Wait until it is known of each peer whether it is there, and what it has, for so many seconds at most."""
+        if self.peers is not None:
+            await self.peers.fleet.settled(seconds)
+
+    def heard_from(self, host: str) -> None:
+        """Take note that the daemon of a host has called; nothing for others."""
+        if self.peers is not None and host:
+            self.peers.heard_from(host)
 
     async def greet(self, peer: Peer, other: HostIdentity) -> HostIdentity:
         """Take note of a daemon that says who it is, and return who this one is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.daemon.ports import network_of, secret_of
 from ostler.errors import OstlerError, StoreError, describe
-from ostler.messaging.peers import Fleet, OnPeer, PeerAddress
+from ostler.messaging.peers import Fleet, OnPeer, PeerAddress, PeerDaemon
 from ostler.messaging.routing import Router
 from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
@@ -39,6 +39,7 @@ class PeerLinks:
         router: Brings requests to them.
         store: The database.
         clock: The source of time.
+        on_news: Told after something has changed of what is known of a peer.
         on_change: Told what becomes of each peer.
         mine: Who this daemon is, for the others.
     """
@@ -49,6 +50,7 @@ class PeerLinks:
         router: Router,
         store: Store,
         clock: Clock,
+        on_news: Callable[[], None],
         on_change: OnPeer | None = None,
         mine: HostIdentity | None = None,
     ) -> None:
@@ -59,7 +61,8 @@ class PeerLinks:
         self._observed = ObservedServices(store, clock)
         self._store = store
         self._writes = TaskOwner("services of peers")
-        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._saw)
+        self._on_news = on_news
+        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._news)
         self.fleet.on_change = on_change
         self.fleet.mine = mine
         self.apply(configuration)
@@ -134,8 +137,16 @@ class PeerLinks:
         network = network_of(self._configuration)._replace(server=key)
         return ZmqTransport(address.rpc, limits=limits, network=network, context=self._context)
 
-    def _saw(self, host: str, rows: Sequence[ServiceStatus]) -> None:
-        if self._observed.is_news(host, rows):
+    def heard_from(self, host: str) -> None:
+        """Take note that another daemon has called: one that was away is asked at once."""
+        peer = self.fleet.peers.get(host)
+        if peer is not None:
+            peer.hurry()
+
+    def _news(self, peer: PeerDaemon) -> None:
+        self._on_news()
+        host, rows = peer.host, list(peer.services.values())
+        if peer.up and self._observed.is_news(host, rows):
             self._writes.spawn(self._keep(host, rows), name=f"keep the services of {host}")
 
     async def _keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:

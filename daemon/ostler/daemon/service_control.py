@@ -78,6 +78,7 @@ class ServiceControl:
         if row.enabled is not enabled:
             self._runtime.events.operator(topic, "enabled" if enabled else "disabled", who, reason)
         self._runtime.upgrades.forget()
+        self._runtime.view.changed()
         self._runtime.capability_reporter.poke(topic)
 
     async def drain(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
@@ -145,6 +146,7 @@ class ServiceControl:
         records = self._runtime.records
         await self._runtime.store.awrite(lambda: records.delete(topic, found.host), label="service forget")
         self._runtime.upgrades.forget()
+        self._runtime.view.changed()
         self._runtime.events.operator(topic, "forgotten", ctx.peer.name, f"its record of {found.host} was removed")
 
     # ---------------------------------------------------------------- other hosts

@@ -213,7 +213,7 @@ class ServiceGroup:
     def waiting_for(self) -> list[str]:
         """Return what the start is waiting for, a line per service that is not up yet."""
         return [
-            f"{service.topic}: {service.step}"
+            f"{service.topic}: {service.step}{f', {service.progress}' if service.progress else ''}"
             for service in self
             if service.states.state is ServiceState.STARTING and service.step
         ]

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ostler import log
-from ostler.aio import TaskOwner, WorkerPool
+from ostler.aio import Running, TaskOwner, WorkerPool
+from ostler.bounds import WHY_LIMIT, cut, sendable
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
 from ostler.errors import Conflict, OstlerError, StoreUnavailable, describe
@@ -60,8 +61,11 @@ class Service:
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
         self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
+        self.short_pool = WorkerPool(f"{spec.topic}-short", spec.options.workers, spec.options.queue_limit)
         self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
+        self.progress = ""
+        """How far the step is, in words of the manager."""
         self.hurry = False
         self.registered = False
         self.excused = False
@@ -89,6 +93,10 @@ class Service:
     def drivers(self) -> Drivers | None:
         """Its drivers; None before they were built."""
         return self._backends.drivers if self._backends is not None else None
+
+    def pending(self) -> list[str]:
+        """Return what new options of its drivers wait for, a line each."""
+        return self._backends.pending() if self._backends is not None else []
 
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""
@@ -143,8 +151,15 @@ class Service:
                 self.excused = True
                 raise error
 
+    def _is_in_progress(self) -> bool:
+        return bool(self.progress) and self.states.state is ServiceState.STARTING
+
+    def _report_progress(self, text: str) -> None:
+        """Take note of how far a hook of the start is. Any thread."""
+        self.progress = sendable(cut(text, WHY_LIMIT))
+
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
-        self.step = step
+        self.step, self.progress = step, ""
         self.states.enter(ServiceState.STARTING, step)
         return await work
 
@@ -202,6 +217,7 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
+            report_progress=self._report_progress,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
@@ -235,6 +251,7 @@ class Service:
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
             # The check of the configuration has looked at the types of this class, and that costs a start milliseconds.
             trusted=type(manager) is self.spec.manager.cls,
+            short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
         self._around.host.dispatcher.add_endpoint(endpoint)
@@ -263,7 +280,7 @@ class Service:
         self.states.complain("is_working", complaint)
         self.states.complain("threads", self._all_busy())
         await self._ask_problems(timeout)
-        await self._backends.check()
+        await self._backends.check(timeout)
 
     async def _ask_problems(self, timeout: float) -> None:
         """Ask the manager what is not well with its own objects, and keep that for the status."""
@@ -293,11 +310,18 @@ class Service:
 
     def _all_busy(self) -> str:
         """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
-        rows = self.pool.running()
-        waiting = self.pool.queued
-        if not waiting or len(rows) < self.pool.size or rows[-1].seconds < self.options.down_time:
-            return ""
-        return f"{waiting} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
+        for pool in (self.pool, self.short_pool):
+            rows, queued = pool.running(waiting=False), pool.queued
+            if queued and len(rows) >= pool.size and rows[-1].seconds >= self.options.down_time:
+                return f"{queued} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
+        return ""
+
+    def _pool_rows(self) -> list[Running]:
+        """Return what the threads of requests and hooks do, longest first."""
+        return sorted([*self.pool.running(), *self.short_pool.running()], key=lambda row: -row.seconds)
+
+    def _queued(self) -> int:
+        return self.pool.queued + self.short_pool.queued
 
     async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
         """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
@@ -307,7 +331,8 @@ class Service:
             timeout: Seconds that `reset` may take; never more than `start_timeout`.
 
         Returns:
-            What went wrong, a line each; the new options are in force all the same.
+            What went wrong, a line each; the new options are in force all the same. Its drivers get theirs by
+            `renew_drivers`.
         """
         if type(spec.options) is not type(self.options):  # another manager: comes with the restart
             return []
@@ -326,7 +351,13 @@ class Service:
             await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
             problems.append(describe(error))
-        return problems + await self._backends.renew(spec)
+        return problems
+
+    async def renew_drivers(self, spec: ServiceSpec) -> list[str]:
+        """Bring new options to its drivers; return what went wrong, a line each. After `reset`."""
+        if self._backends is None or type(spec.options) is not type(self.options) or self.states.state in _ENDED:
+            return []
+        return await self._backends.renew(spec)
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
         """Run `reset`, beside the service's work and beside one that still hangs: what that waits for may be gone."""
@@ -353,17 +384,20 @@ class Service:
             host=self._around.host.name,
             manager=self.spec.options.manager,
             state=self.states.state,
-            why=self.states.why,
+            why=f"{self.states.why}, {self.progress}" if self._is_in_progress() else self.states.why,
             since=self.states.since,
             up=self.states.state not in _ENDED,
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
             in_flight=self._around.host.dispatcher.in_flight(self.topic),
-            queued=self.pool.queued,
+            queued=self._queued(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
             evidence=self.states.complaints,
+            report_interval=self.options.report_interval,
+            down_time=self.options.down_time,
+            capability_interval=self.options.capability_interval,
         )
 
     # ---------------------------------------------------------------- stop
@@ -386,7 +420,7 @@ class Service:
         self._draining_since = asyncio.get_running_loop().time()
         await self._until_nothing(lambda: self._awaited() if self.draining else [], timeout)
         if self.draining:  # else it was resumed meanwhile
-            self._given_up = {(row.thread, row.label) for row in self.pool.running()}
+            self._given_up = {(row.thread, row.label) for row in self._pool_rows()}
         return self.unfinished()
 
     def resume(self) -> None:
@@ -441,8 +475,8 @@ class Service:
 
     def _work_rows(self) -> list[tuple[str, str]]:
         """Return what this service is working on: the label of each, and a line."""
-        running = self.pool.running()
-        waiting = self.pool.queued
+        running = self._pool_rows()
+        waiting = self._queued()
         others = self._around.host.dispatcher.in_flight(self.topic) - len(running) - waiting
         resets = self._resets.running()
         rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
@@ -536,6 +570,7 @@ class Service:
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
+        self.short_pool.close()
         self._beside.close()
         self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
@@ -556,7 +591,7 @@ class Service:
 
     def _at_work(self, *, awaited: bool = False) -> list[str]:
         """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
-        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        rows = [*self._pool_rows(), *self._beside.running(), *self._resets.running()]
         if awaited:
             known = self._overdue_hooks
             rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]

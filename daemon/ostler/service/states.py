@@ -26,7 +26,7 @@ class StateKeeper:
         self._life = ServiceState.STARTING
         self._life_why = ""
         self._complaints: dict[str, str] = {}
-        self._shown = (ServiceState.STARTING, "")
+        self._shown = (ServiceState.STARTING, "", frozenset[str]())
         self.since = clock.wall()
 
     @property
@@ -62,7 +62,8 @@ class StateKeeper:
         self._note()
 
     def _note(self) -> None:
-        shown = (self.state, self.why)
+        # What a complaint is about counts too: the text of many is cut, and one more would change nothing in it.
+        shown = (self.state, self.why, frozenset(self._complaints))
         if shown == self._shown:
             return
         if shown[0] is not self._shown[0]:

@@ -14,7 +14,7 @@ from ostler.types import ServiceStatus
 
 _WRITE_EVERY = 15.0
 """Seconds between two writes for a host whose services have not changed: often enough to count as up."""
-_PASSING = {"beat", "last_report", "in_flight", "queued", "here"}
+_PASSING = {"beat", "reported_at"}
 """What changes with every look and is not worth a write."""
 
 
@@ -34,7 +34,10 @@ class ObservedServices:
 
     def is_news(self, host: str, rows: Sequence[ServiceStatus]) -> bool:
         """Return whether there is something to write, and take note that it is. On one thread."""
-        facts = [{name: getattr(row, name) for name in row.__struct_fields__ if name not in _PASSING} for row in rows]
+        facts = [
+            {"topic": row.topic, **{name: value for name, value in self._values(row).items() if name not in _PASSING}}
+            for row in rows
+        ]
         at, before = self._kept.get(host, (0.0, None))
         now = self._clock.monotonic()
         if facts == before and now - at < _WRITE_EVERY:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
+
+from ostler.availability import DEFAULT_DOWN_TIME, LONG_AGO
 from ostler.clock import Clock, stamp
 from ostler.errors import NotFound
 from ostler.log import event
 from ostler.store.liveness import Liveness
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.store import Store
-from ostler.store.versions import Standings, packed, unpacked, versions_of
-from ostler.types import BootStamp, MemberVersion, ServiceState, ServiceStatus
+from ostler.store.versions import packed, unpacked
+from ostler.types import BootStamp, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 
-DOWN_TIME = 60.0
+DOWN_TIME = DEFAULT_DOWN_TIME
 """Seconds without a report after which a service counts as down, where nothing else is said."""
 _NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE}
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True):
     """A service's row: its id, and whether it joined its cluster with this start."""
 
     id: int
     added_to_cluster: bool
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     """What a service says of itself: its topic, its state, why, and since when (wall time)."""
 
     topic: str
@@ -39,7 +41,7 @@ class Report(NamedTuple):
     since: float = 0.0
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True):
     manager: str
     rpc_version: str
     namespaces: str
@@ -64,7 +66,6 @@ class ServiceRecords:
         self._written: set[str] = set()
         """Topics whose row was there: one that starts while the database cannot be written has none yet."""
         self._liveness = Liveness(clock, host)
-        self._standings = Standings(clock)
 
     def register(
         self, topic: str, manager: str, rpc_version: str, namespaces: Mapping[str, str] | None = None
@@ -124,28 +125,6 @@ class ServiceRecords:
         query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
         rows = self._store.read(lambda: list(query.dicts()))
         return [self._status(row, _down_time(down_times, row["topic"])) for row in rows]
-
-    def members(
-        self, down_times: Mapping[str, float] | float = DOWN_TIME, grace: float = 0.0
-    ) -> dict[str, builtins.list[MemberVersion]]:
-        """Return the RPC version of every service, by topic and by `topic.namespace`, and whether it counts.
-
-        One that is up and enabled counts; one that is not, for a grace time after it has gone or was disabled.
-
-        Args:
-            down_times: As of `list`.
-            grace: That time in seconds.
-        """
-        query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
-        rows = self._store.read(lambda: list(query.dicts()))
-        found: dict[str, builtins.list[MemberVersion]] = {}
-        for row in rows:
-            status = self._status(row, _down_time(down_times, row["topic"]))
-            counts, why = self._standings.of(status, self._age(row), row["enabled_at"], grace)
-            for topic, version in versions_of(status):
-                member = MemberVersion(host=status.host, version=version, counts=counts, why=why)
-                found.setdefault(topic, []).append(member)
-        return found
 
     def get(self, topic: str, host: str = "", down_time: float = DOWN_TIME) -> ServiceStatus:
         """Return one service; `host` is this one by default.
@@ -245,7 +224,7 @@ class ServiceRecords:
         return self._liveness.age(row["id"], row["host"], made, row["beat"])
 
     def _status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
-        age = self._age(row)
+        age = min(self._age(row), LONG_AGO)
         state = ServiceState(row["state"])
         return ServiceStatus(
             topic=row["topic"],
@@ -258,6 +237,9 @@ class ServiceRecords:
             enabled=row["enabled"],
             disabled_reason=row["disabled_reason"],
             disabled_by=row["disabled_by"],
+            enabled_at=row["enabled_at"],
+            age=age,
+            down_time=down_time,
             rpc_version=row["rpc_version"],
             namespaces=unpacked(row["namespaces"]),
             beat=row["beat"],

@@ -25,6 +25,7 @@ METHODS = {
     "event_topics": ("viewer", {}),
     "events_since": ("viewer", {"positions": [["lamp", 0, 0]]}),
     "capabilities": ("viewer", {}),
+    "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
     "audit": ("admin", {}),
@@ -84,7 +85,7 @@ def test_no_method_was_forgotten(bench, virtually) -> None:
         async with bench() as b:
             await b.ready()
             found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
-            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream"}
+            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream", "watch_host"}
 
     virtually(main)
 

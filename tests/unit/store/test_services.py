@@ -6,6 +6,7 @@ from ostler.clock import FakeClock
 from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, Report, ServiceRecords, Store
 from ostler.store.models import CapabilityRow, ServiceRow
+from ostler.store.services import Registration
 from ostler.types import ServiceState
 
 UP = ServiceState.UP
@@ -29,7 +30,7 @@ def only(records):
 
 
 def test_a_registered_service_is_starting(records, clock):
-    assert records.register("volume", "volume", "1.2") == (1, False)
+    assert records.register("volume", "volume", "1.2") == Registration(1, False)
     status = only(records)
     assert (status.topic, status.host, status.manager, status.rpc_version) == ("volume", "node1", "volume", "1.2")
     assert (status.state, status.up, status.enabled, status.beat) == (ServiceState.STARTING, True, True, 1)
@@ -220,9 +221,3 @@ def test_what_is_in_no_configuration_is_gone_and_is_there_again_with_its_next_re
     assert volume.get("volume").since == gone.since  # since it is, not since the last start
     volume.report([Report("volume", UP)])
     assert volume.get("volume").up
-
-
-def test_what_is_gone_holds_no_version_back(volume, clock):
-    volume.mark_gone([], [])
-    (member,) = volume.members(grace=300)["volume"]
-    assert (member.counts, member.why) == (False, "gone, and does not count")

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ostler import fork
 from ostler.aio import Inbox
@@ -41,7 +43,7 @@ _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
 
-class DispatcherLimits(NamedTuple):
+class DispatcherLimits(msgspec.Struct, frozen=True):
     """How many requests may be under way at once in the whole daemon; the topic `ostler` is not counted."""
 
     max_in_flight: int = 10_000
@@ -376,7 +378,7 @@ class Dispatcher(Topics):
             self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
-        pool = call.endpoint.pool
+        pool = method.pool
         assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
         pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)
