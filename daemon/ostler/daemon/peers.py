@@ -91,7 +91,8 @@ class PeerLinks:
             assert peer is not None  # noqa: S101 - asked only when there is a link
             try:
                 async with asyncio.timeout(_REFRESH):
-                    return await peer.introduce()
+                    peer.identity = await peer.introduce()
+                    return peer.identity
             except (OstlerError, TimeoutError):
                 return None
 

@@ -15,6 +15,7 @@ from ostler.types import (
     CapabilityReport,
     DriverState,
     DriverStatus,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -207,6 +208,106 @@ def test_calls_under_way_to_a_peer_that_goes_are_told():
         with pytest.raises((NotRunning, ConnectionLost)):
             await node2.client.call(CONTROL_TOPIC, "host_report")
         await node2.close()
+
+    asyncio.run(main())
+
+
+class Named(Control):
+    """One that says who it is."""
+
+    def __init__(self, identity):
+        super().__init__(identity.name)
+        self.identity = identity
+        self.greeted = []
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Say who this is."""
+        self.greeted.append((name, instance))
+        return self.identity
+
+
+MINE = HostIdentity(name="node1", machine="m1", boot="b1", instance="i1")
+
+
+def test_what_becomes_of_a_peer_is_told_with_why():
+    async def main():
+        told = []
+        other = Elsewhere("volume")
+        node2 = PeerDaemon(
+            "node2", ADDRESS, other.make, FakeClock(), 5.0, lambda host, state, why, _: told.append((host, state, why))
+        )
+        with pytest.raises(NotRunning):
+            await node2.look()
+        other.start()
+        await node2.look()
+        other.control.host = "node7"
+        with pytest.raises(Conflict):
+            await node2.look()
+        assert [each[:2] for each in told] == [("node2", "lost"), ("node2", "back"), ("node2", "refused")]
+        assert "the daemon there is node7" in told[2][2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_a_link_begins_with_who_both_are_once():
+    async def main():
+        other = Elsewhere()
+        other.control = Named(HostIdentity(name="node2", machine="m2", boot="b2", instance="i2"))
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        await node2.look()
+        assert other.control.greeted == [("node1", "i1")]
+        assert node2.identity == other.control.identity
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (HostIdentity(name="node1", machine="m2", boot="b2"), "two hosts are named node1"),
+        (HostIdentity(name="node2", machine="m1", boot="b2"), "node2 has the machine id of node1"),
+    ],
+)
+def test_a_peer_with_our_name_or_machine_is_refused_and_that_is_logged_once(found, why, caplog):
+    async def main():
+        other = Elsewhere()
+        other.control = Named(found)
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        for _ in range(2):
+            with pytest.raises(Conflict, match=why):
+                await node2.look()
+        assert not node2.up
+        assert why in node2.away().message
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+    assert caplog.text.count("node2 cannot be reached") == 1
+
+
+def test_one_of_an_earlier_version_is_not_asked_who_it_is():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        assert node2.up
+        assert node2.identity is None
+        await node2.close()
+        other.stop()
 
     asyncio.run(main())
 
