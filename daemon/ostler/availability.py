@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
 
-_ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
+_ENDED = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
 _TAKES_WORK = (ServiceState.UP, ServiceState.DEGRADED)
 _OF_SERVICE = ("is_working", "threads")
 """What of the evidence is about a whole service; the rest is about one of its drivers, or nothing to a choice."""

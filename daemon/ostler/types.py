@@ -22,7 +22,7 @@ WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "c
 
 
 class ServiceState(StrEnum):
-    """What a service says of itself (DESIGN 7)."""
+    """What a service says of itself; `gone` is said of one that is in no configuration any more, nor its host."""
 
     STARTING = "starting"
     UP = "up"
@@ -30,6 +30,7 @@ class ServiceState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+    GONE = "gone"
 
 
 class DriverState(StrEnum):
@@ -75,7 +76,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due."""
+    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
+
+    `pending` says what new options wait for, empty when there are none.
+    """
 
     name: str
     driver: str
@@ -85,6 +89,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float = 0.0
     tries: int = 0
     calls: int = 0
+    pending: str = ""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -124,6 +129,18 @@ class BootStamp(msgspec.Struct, frozen=True):
     boot_id: str
     boot_time: float
     wall: float
+
+
+class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a daemon is: its host's name, the id of its machine (for Ostler alone), of the boot, and of the process.
+
+    An id that is not known is empty.
+    """
+
+    name: str
+    machine: str = ""
+    boot: str = ""
+    instance: str = ""
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,7 +228,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem."""
+    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem.
+
+    `pending` has a line for each driver that takes its new options over by itself when the work in it has ended.
+    """
 
     ok: bool
     at: float
@@ -219,6 +239,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change] = []
     needs_restart: list[str] = []
     problems: list[str] = []
+    pending: list[str] = []
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

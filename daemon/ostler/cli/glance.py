@@ -102,6 +102,8 @@ def enabled_text(service: ServiceStatus) -> str:
 
 def up_text(service: ServiceStatus) -> str:
     """Return the observer's word on a service."""
+    if service.state is ServiceState.GONE:
+        return "-"
     return "up" if service.up else "down"
 
 
@@ -133,5 +135,5 @@ DRIVERS = [
     kit.Column("state", lambda pair: pair[1].state),
     kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
     kit.Column("retry", _retry),
-    kit.Column("why", lambda pair: pair[1].why),
+    kit.Column("why", lambda pair: pair[1].why or pair[1].pending),
 ]

@@ -21,8 +21,10 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
-        if service.link or (not service.here and service.state is ServiceState.STOPPED):
+        if service.link or service.state is ServiceState.GONE:
             continue  # that a host cannot be reached is said once, and not for each of its services
+        if not service.here and service.state is ServiceState.STOPPED:
+            continue
         lines += _of_service(service)
     for plugin in plugins:
         if plugin.state in (PluginState.FAILED, PluginState.FOUND):
@@ -36,8 +38,10 @@ def _of_service(service: ServiceStatus) -> list[str]:
     # Those of other hosts are their daemons' to tell; here they stand in what is told of their service.
     drivers = service.drivers if service.here else []
     if service.state is ServiceState.DEGRADED:
-        named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in drivers}
-        lines += [f"{name}: {part}" for part in service.why.split("; ") if part not in named]
+        # Not from `why`, in which nothing tells where one ends: a sentence may have any character in it.
+        named = {f"driver {driver.name}" for driver in drivers}
+        parts = [part for about, part in service.evidence.items() if about not in named]
+        lines += [f"{name}: {part}" for part in (parts if service.evidence else [service.why])]
     elif service.state is not ServiceState.UP:
         lines.append(f"{name} is {service.state}" + (f": {service.why}" if service.why else ""))
     elif not service.up:

@@ -20,11 +20,13 @@ from ostler.bounds import NAME_LIMIT, WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
+from ostler.messaging.identities import HINT, mismatch
 from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -65,6 +67,8 @@ MakeTransport = Callable[[PeerAddress, str], Transport]
 """Makes the transport to a peer that holds a key; whoever makes it has nothing to close."""
 OnNews = Callable[["PeerDaemon"], None]
 """Told of a peer of which something has changed."""
+OnPeer = Callable[[str, str, str, float], None]
+"""Told of a peer that it is `back`, `lost` or `refused`, why, and since when (wall time); it may be no news."""
 
 
 class PeerDaemon:
@@ -76,10 +80,17 @@ class PeerDaemon:
         make_transport: Makes what leads there.
         clock: The source of time.
         timeout: Deadline of a call that names none.
+        on_change: Told what becomes of it.
     """
 
     def __init__(
-        self, host: str, address: PeerAddress, make_transport: MakeTransport, clock: Clock, timeout: float | None
+        self,
+        host: str,
+        address: PeerAddress,
+        make_transport: MakeTransport,
+        clock: Clock,
+        timeout: float | None,
+        on_change: OnPeer | None = None,
     ) -> None:
         self.host = host
         self.address = address
@@ -96,6 +107,11 @@ class PeerDaemon:
         self._make_transport = make_transport
         self._clock = clock
         self._timeout = timeout
+        self._on_change = on_change
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; None where that is told nobody."""
+        self.identity: HostIdentity | None = None
+        """Who was there when the link was made."""
         self._tries = 0
         self._begun = self._ended = 0
         """Looks that have begun, and that have come to their end: the same number between two looks."""
@@ -201,6 +217,26 @@ class PeerDaemon:
         while not self.up:
             await self._ended_next.wait()
 
+    async def introduce(self) -> HostIdentity | None:
+        """Say who this daemon is, and ask who is there; None when it does not know of that.
+
+        Raises:
+            Conflict: It is not the host that it should be, or another daemon is.
+            OstlerError: It could not be asked.
+        """
+        if self.mine is None:
+            return None
+        said = msgspec.structs.asdict(self.mine)
+        try:
+            found: HostIdentity = await self.client.call(
+                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            )
+        except TargetNotFound:  # of an earlier version
+            return None
+        if why := mismatch(self.mine, found, self.host):
+            raise Conflict(f"{self.address.rpc} is refused: {why}", hint=HINT, host=self.host)
+        return found
+
     async def look(self) -> list[ServiceStatus]:
         """Ask it which services it has, and take note.
 
@@ -219,6 +255,8 @@ class PeerDaemon:
 
     async def _look(self) -> list[ServiceStatus]:
         try:
+            if not self.up:
+                self.identity = await self.introduce()
             report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
             if report.host != self.host:
                 raise Conflict(
@@ -256,7 +294,7 @@ class PeerDaemon:
         if report.instance == known.instance and report.sequence < known.sequence:
             return False
         self._known = report
-        rows = [_bounded(row) for row in report.services[:_ROWS_LIMIT] if row.host == self.host]
+        rows = [_bounded(row) for row in report.services[:_ROWS_LIMIT] if _is_there(row, self.host)]
         self.services = {row.topic: row for row in rows}
         reports = [each for each in report.capabilities[:_ROWS_LIMIT] if each.host == self.host]
         self.reports = [each for each in reports if len(msgspec.msgpack.encode(each)) <= _REPORT_LIMIT]
@@ -294,7 +332,7 @@ class PeerDaemon:
 
     async def _missed(self, error: OstlerError) -> None:
         self._tries += 1
-        self._set(up=False, why=describe(error))
+        self._set(up=False, why=describe(error), refused=isinstance(error, (NotPermitted, Conflict)))
         if len(self.address.keys) > 1 and isinstance(error, NotPermitted):
             # While a peer exchanges its key, nobody knows which one it has by now.
             old, self.client = self.client, self._connect()
@@ -305,15 +343,19 @@ class PeerDaemon:
             self._set(up=False, why=error.message)
             self._changed.set()
 
-    def _set(self, *, up: bool, why: str) -> None:
-        if self.up and not up:
+    def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
+        if (self.up and not up) or (refused and self.why != why):
             _log.warning("%s cannot be reached: %s", self.host, why)
-        if self.up == up:
-            self.why = why
-            return
-        self.since = self._clock.wall()
-        self.up, self.why = up, why
-        self.on_news(self)
+        changed, self.up, self.why = self.up != up, up, why
+        if changed:
+            self.since = self._clock.wall()
+            self.on_news(self)
+        if self._on_change is not None:
+            self._on_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
+
+
+def _is_there(row: ServiceStatus, host: str) -> bool:
+    return row.host == host and row.state is not ServiceState.GONE
 
 
 def _bounded(row: ServiceStatus) -> ServiceStatus:
@@ -364,6 +406,10 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_news: OnNews = on_news or _nothing
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; to be set before there are any peers, like what follows."""
+        self.on_change: OnPeer | None = None
+        """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -377,12 +423,13 @@ class Fleet:
         for host in [host for host, peer in self.peers.items() if addresses.get(host) != peer.address]:
             peer = self.peers.pop(host)
             for watch in self._watches.pop(host):
-                watch.cancel()
+                self._tasks.end(watch)
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
-                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout)
+                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
                 peer.on_news = self.on_news
+                peer.mine = self.mine
                 self.peers[host] = peer
                 self._watches[host] = [
                     self._tasks.keep(partial(self._watch, peer), name=f"watch {host}"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ostler.clock import Clock
 from ostler.store.models import ServiceRow
+from ostler.store.services import mark_gone
 from ostler.store.store import Store
 from ostler.store.versions import packed
 from ostler.types import ServiceStatus
@@ -41,10 +42,15 @@ class ObservedServices:
         if facts == before and now - at < _WRITE_EVERY:
             return False
         self._kept[host] = now, facts
-        return bool(rows)
+        return bool(rows) or facts != before
 
-    def keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:
+    def keep(self, host: str, rows: Sequence[ServiceStatus], *, is_all: bool = True) -> None:
         """Write the rows of a host.
+
+        Args:
+            host: The host.
+            rows: Its services.
+            is_all: Whether it has no others: what else stands in the table is gone then.
 
         Raises:
             StoreUnavailable: It cannot be written now.
@@ -56,6 +62,9 @@ class ObservedServices:
                 place = (ServiceRow.topic == row.topic) & (ServiceRow.host == host)
                 if not ServiceRow.update(values).where(place).execute():
                     ServiceRow.insert(topic=row.topic, host=host, **values).execute()
+            if is_all:
+                others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
+                mark_gone(others, f"{host} has it no more", self._clock.wall())
 
         self._store.write(write, label=f"services of {host}")
 

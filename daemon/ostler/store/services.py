@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from ostler.availability import DEFAULT_DOWN_TIME, LONG_AGO
 from ostler.clock import Clock, stamp
@@ -20,17 +22,17 @@ _log = logging.getLogger(__name__)
 
 DOWN_TIME = DEFAULT_DOWN_TIME
 """Seconds without a report after which a service counts as down, where nothing else is said."""
-_NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED}
+_NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE}
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True):
     """A service's row: its id, and whether it joined its cluster with this start."""
 
     id: int
     added_to_cluster: bool
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     """What a service says of itself: its topic, its state, why, and since when (wall time)."""
 
     topic: str
@@ -39,7 +41,7 @@ class Report(NamedTuple):
     since: float = 0.0
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True):
     manager: str
     rpc_version: str
     namespaces: str
@@ -156,6 +158,27 @@ class ServiceRecords:
 
         self._store.write(write, label=f"enable or disable {topic}")
 
+    def mark_gone(self, topics: Collection[str], hosts: Collection[str]) -> None:
+        """Have the rows say so of what is gone: services this host does not have, and all of hosts that are no peers.
+
+        A row of one that is there after all is right again with its next report.
+
+        Args:
+            topics: The services of this host.
+            hosts: Its peers.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        mine = (ServiceRow.host == self._host) & ServiceRow.topic.not_in(list(topics))
+        others = ServiceRow.host.not_in([self._host, *hosts])
+
+        def write() -> None:
+            mark_gone(mine, "it is not in the configuration of this host any more", self._clock.wall())
+            mark_gone(others, "its host is no peer of this host any more", self._clock.wall())
+
+        self._store.write(write, label="services that are gone")
+
     def delete(self, topic: str, host: str) -> None:
         """Remove the row of a service that is gone for good, and its capabilities; one that lives comes back.
 
@@ -223,6 +246,12 @@ class ServiceRecords:
             last_report=row["reported_at"],
             here=row["host"] == self._host,
         )
+
+
+def mark_gone(which: Any, why: str, now: float) -> None:
+    """Have rows say that their services are gone, since now; must run inside `store.write`."""
+    values = {"state": str(ServiceState.GONE), "why": why, "since": now}
+    ServiceRow.update(values).where(which & (ServiceRow.state != str(ServiceState.GONE))).execute()
 
 
 def _down_time(down_times: Mapping[str, float] | float, topic: str) -> float:

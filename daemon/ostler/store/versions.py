@@ -54,6 +54,8 @@ class MemberVersions:
             status: The view of the service.
             grace: Seconds for which one still counts that is gone.
         """
+        if status.state is ServiceState.GONE:
+            return False, "gone, and does not count"
         if absence_reason(status):
             why = str(status.state) if status.state in _ENDED else "down"
             gone = max(status.age, self._seen(status, "gone"))

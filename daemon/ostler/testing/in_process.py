@@ -17,7 +17,7 @@ import msgspec
 from ostler.aio import Inbox
 from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
-from ostler.errors import ServiceError
+from ostler.errors import NotFound, ServiceError
 from ostler.hookspecs import hookimpl
 from ostler.messaging import (
     Access,
@@ -317,6 +317,14 @@ class _Control:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+
+    @exposed(role="viewer", changes=False)
+    async def service_show(self, ctx: Context, topic: str) -> ServiceStatus:
+        """Return one service of this host."""
+        for row in await self._runtime.rows():
+            if row.topic == topic and row.here:
+                return row
+        raise NotFound(f"there is no service {topic} here", topic=topic)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:

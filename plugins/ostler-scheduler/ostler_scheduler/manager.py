@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from ostler import (
     Busy,
     CapabilityReport,
@@ -22,6 +24,7 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    ServiceDisabled,
     ServiceStatus,
     ValidationContext,
     check_length,
@@ -34,6 +37,7 @@ from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
+from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
 from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
 
@@ -41,6 +45,8 @@ FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _NAME_LIMIT = 255
 _REPORT_LIMIT = 256 * 1024
+_REFUSED_LIMIT = 100
+_WHY_LIMIT = 1000
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -87,7 +93,7 @@ class SchedulerManager(Manager):
     """Chooses a backend for a request. See the README for how."""
 
     Options = SchedulerOptions
-    rpc_version = "1.0"
+    rpc_version = "1.1"
     extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
 
     @classmethod
@@ -109,6 +115,8 @@ class SchedulerManager(Manager):
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
+        self._disabled = ""
+        self._refusals = Refusals()
         self._chooser = self._make_chooser()
 
     def _make_chooser(self) -> Chooser:
@@ -161,6 +169,16 @@ class SchedulerManager(Manager):
             self.log.info("the capabilities that the daemon keeps can be read again")
             self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
+        self._disabled = self._why_disabled()
+
+    def _why_disabled(self) -> str:
+        """Return who has disabled this very service and why; empty while it is enabled, or that cannot be told."""
+        try:
+            row = self.client.call("ostler", "service_show", type=_Row, timeout=_SYNC_TIMEOUT, topic=self.topic)
+        except OstlerError as error:
+            self.log.debug("whether this service is enabled cannot be told now: %s", error)
+            return ""
+        return "" if row.enabled else f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
 
     @exposed(role="admin")
     def update_capabilities(
@@ -200,6 +218,7 @@ class SchedulerManager(Manager):
         features: tuple[str, ...] = (),
         on_host: str = "",
         exclude: tuple[str, ...] = (),
+        refused: dict[str, str] | None = None,
     ) -> Selection:
         """Choose a backend, and count the size as given away until it reports again.
 
@@ -210,14 +229,19 @@ class SchedulerManager(Manager):
             features: What it must offer: a feature's name, or `fact=value`.
             on_host: The only host that will do, empty for any.
             exclude: What will not do: `HOST` or `HOST/BACKEND`.
+            refused: What was chosen for this very request before and refused it, `HOST` or `HOST/BACKEND`, with why: it
+                is not chosen again for it, and `explain` shows what it refused.
 
         Raises:
             InvalidInput: The topic is empty, or the size is none.
             NoCapacity: No candidate is left; says which filter dropped how many.
             Busy: Another selection does not come to its end.
+            ServiceDisabled: An operator has disabled this scheduler.
         """
-        request = _request(topic, size, features, on_host, exclude)
+        request = _request(topic, size, features, on_host, exclude, refused)
         self._refresh()
+        self._check_enabled()
+        self._refusals.note(request, self.clock.monotonic())
         judgements = self._choose(ctx, request)
         if chosen_of(judgements) is None and self._look_again():
             judgements = self._choose(ctx, request)
@@ -226,6 +250,14 @@ class SchedulerManager(Manager):
             raise no_capacity(judgements, request, self._candidates.silent(topic))
         self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
         return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+
+    def _check_enabled(self) -> None:
+        if self._disabled:
+            raise ServiceDisabled(
+                f"{self.topic} on {self.host} is disabled: {self._disabled}",
+                hint=f"`ostler service enable {self.topic}` there lets it choose again",
+                topic=self.topic, host=self.host,
+            )  # fmt: skip
 
     def _choose(self, ctx: Context, request: Request) -> list[Judgement]:
         # One at a time: two that chose at once would both be given the same room.
@@ -268,7 +300,16 @@ class SchedulerManager(Manager):
             said = why(judgements)
         else:
             said = no_capacity(judgements, request, self._candidates.silent(topic)).message
-        return Explanation(topic=topic, size=request.size, why=said, candidates=judgements)
+        if self._disabled:
+            said = f"{said}; nothing is chosen while {self.topic} is disabled: {self._disabled}"
+        return Explanation(topic=topic, size=request.size, why=said, candidates=self._with_refusals(topic, judgements))
+
+    def _with_refusals(self, topic: str, judgements: list[Judgement]) -> list[Judgement]:
+        now = self.clock.monotonic()
+        return [
+            msgspec.structs.replace(one, refused=self._refusals.of(topic, one.host, one.backend, now))
+            for one in judgements
+        ]
 
     @exposed(role="viewer", changes=False)
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
@@ -308,8 +349,29 @@ def _check_report(topic: str, backends: dict[str, dict[str, Json]]) -> None:
         raise InvalidInput(f"the report of {topic} has {size} characters, the limit is {_REPORT_LIMIT}", size=size)
 
 
-def _request(topic: str, size: int | str, features: tuple[str, ...], on_host: str, exclude: tuple[str, ...]) -> Request:
+class _Row(msgspec.Struct):
+    """What is looked at of the row of this service."""
+
+    enabled: bool = True
+    disabled_reason: str = ""
+    disabled_by: str = ""
+
+
+def _request(
+    topic: str,
+    size: int | str,
+    features: tuple[str, ...],
+    on_host: str,
+    exclude: tuple[str, ...],
+    refused: dict[str, str] | None = None,
+) -> Request:
     if not topic:
         raise InvalidInput("a topic is needed: whose backends are the candidates?", argument="topic")
+    refused = refused or {}
+    if len(refused) > _REFUSED_LIMIT:
+        raise InvalidInput(f"{len(refused)} backends that refused are too many", hint=f"at most {_REFUSED_LIMIT}")
+    for name, reason in refused.items():
+        check_length("the name of a backend that refused", name, 2 * _NAME_LIMIT)
+        check_length("the reason of a refusal", reason, _WHY_LIMIT)
     wanted = parse_size(str(size))
-    return Request(topic=topic, size=wanted, features=features, host=on_host, exclude=exclude)
+    return Request(topic=topic, size=wanted, features=features, host=on_host, exclude=exclude, refused=refused)

@@ -4,6 +4,7 @@ import logging
 import random
 from importlib import import_module
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -67,12 +68,16 @@ class FakeClient:
             for topic in ("volume", "share")
             for host in ("node1", "node2", "node3", "node4")
         ]
+        self.row = {"enabled": True}
 
     def see(self, topic, host, **facts):
         """Have the daemon see a service differently."""
         self.rows = [replace(row, **facts) if (row.topic, row.host) == (topic, host) else row for row in self.rows]
 
     def call(self, topic, method, /, **arguments):
+        if method == "service_show":
+            assert (topic, arguments["topic"]) == ("ostler", "scheduler")
+            return msgspec.convert(self.row, arguments["type"])
         assert (topic, list(arguments)) == ("ostler", ["type", "timeout"])
         if self.error is not None:
             raise self.error

@@ -17,6 +17,7 @@ from ostler import (
     NoCapacity,
     NotPermitted,
     NotRunning,
+    ServiceDisabled,
 )
 from ostler.types import Peer
 from ostler_scheduler import Filter, Weigher
@@ -354,3 +355,39 @@ def test_a_report_has_a_length(make_manager, report):
         report(manager, **{"x" * 300: gib(1)})
     with pytest.raises(InvalidInput, match="the limit is 262144"):
         report(manager, disk=gib(1, text="x" * 300_000))
+
+
+def test_what_refused_this_very_request_is_not_chosen_again_for_it_and_explain_says_so(
+    make_manager, ctx, report, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100), slow=gib(50))
+    report(manager, "node2", fast=gib(200))
+    refused = {"node2": "node2 cannot be reached", "node1/fast": "the disk is full"}
+    assert manager.select(ctx, "volume", "10GiB", refused=refused).backend == "slow"
+    assert manager.select(ctx, "volume", "10GiB").host == "node2", "another request is another matter"
+    clock.advance(12)
+    said = {(one.host, one.backend): one.refused for one in manager.explain(ctx, "volume", "1GiB").candidates}
+    assert said["node1", "fast"] == "refused 10GiB 12s ago: the disk is full"
+    assert said["node2", "fast"] == "refused 10GiB 12s ago: node2 cannot be reached"
+    assert said["node1", "slow"] == ""
+    with pytest.raises(NoCapacity, match="refused dropped 3"):
+        manager.select(ctx, "volume", GIB, refused={**refused, "node1/slow": "stuck"})
+    clock.advance(1000)
+    assert not any(one.refused for one in manager.explain(ctx, "volume").candidates)
+    with pytest.raises(InvalidInput, match="101 backends"):
+        manager.select(ctx, "volume", refused={f"n{number}": "" for number in range(101)})
+
+
+def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
+    make_manager, ctx, report, client, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100))
+    client.row = {"enabled": False, "disabled_reason": "upgrade", "disabled_by": "root"}
+    with pytest.raises(ServiceDisabled, match=r"scheduler on node1 is disabled: upgrade \(by root\)"):
+        manager.select(ctx, "volume", GIB)
+    assert "while scheduler is disabled: upgrade" in manager.explain(ctx, "volume").why
+    client.row = {"enabled": True}
+    clock.advance(1)
+    assert manager.select(ctx, "volume", GIB).backend == "fast"

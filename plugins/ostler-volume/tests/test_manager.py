@@ -57,7 +57,7 @@ def test_a_snapshot_can_be_named_alone_when_one_volume_has_it(manager, ctx, noth
         manager.create_volume(ctx, name, "1MiB")
         manager.create_snapshot(ctx, name, "daily")
     manager.create_snapshot(ctx, "b", "weekly")
-    with nothing_left(InvalidInput, "a@daily or b@daily", "VOLUME@NAME"):
+    with nothing_left(InvalidInput, "a@daily on node1 or b@daily on node1", "VOLUME@NAME"):
         manager.create_volume(ctx, "c", snapshot="daily")
     with nothing_left(NotFound, "no snapshot yearly"):
         manager.create_volume(ctx, "c", snapshot="yearly")

@@ -15,6 +15,7 @@ ACCESS = '[access]\nviewer = ["501"]\noperator = ["502"]\nadmin = ["503"]\n'
 METHODS = {
     "status": ("viewer", {}),
     "echo": ("viewer", {"text": "x"}),
+    "hello": ("viewer", {"name": "node2"}),
     "service_list": ("viewer", {}),
     "service_show": ("viewer", {"topic": "lamp"}),
     "service_versions": ("viewer", {"topic": "lamp"}),
@@ -38,6 +39,10 @@ METHODS = {
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
+    "service_resume": ("admin", {"topic": "lamp"}),
+    "service_stop": ("admin", {"topic": "lamp"}),
+    "service_start": ("admin", {"topic": "lamp"}),
+    "service_restart": ("admin", {"topic": "lamp"}),
     "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}

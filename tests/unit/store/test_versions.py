@@ -111,3 +111,9 @@ def test_one_that_starts_or_drains_counts(fleet, seen):
     for state in (ServiceState.STARTING, ServiceState.DEGRADED, ServiceState.DRAINING):
         other.report([Report("volume", state)])
         assert seen(records)["node2"] == (True, str(state))
+
+
+def test_a_service_that_is_gone_from_the_configuration_does_not_count_at_once(records, seen):
+    records.register("volume", "volume", "1.1")
+    records.mark_gone([], [])
+    assert seen(records, GRACE)["node1"] == (False, "gone, and does not count")
