@@ -55,7 +55,7 @@ class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """A small key-value store of this driver's own; drivers touch the database no further."""
 
 
-def time_budget(budget: float | str | None) -> Callable[[F], F]:
+def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable[[F], F]:
     """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
 
     Reporting progress through the `Context` of the request starts the budget anew, so that a copy of ten hours is not
@@ -63,10 +63,12 @@ def time_budget(budget: float | str | None) -> Callable[[F], F]:
 
     Args:
         budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
+        is_long: Whether calls of it usually take long: then they leave some of the driver's threads to the methods that
+            do not. False for what is usually short, and for what ends work or frees room, such as a deletion.
     """
 
     def mark(method: F) -> F:
-        setattr(method, BUDGET_MARK, (budget,))
+        setattr(method, BUDGET_MARK, (budget, is_long))
         return method
 
     return mark
@@ -126,7 +128,7 @@ class Driver(ABC):
         """Return whether the driver can work now; raise an error that says why it cannot. Asked with each report."""
         return True
 
-    @time_budget("capability_timeout")
+    @time_budget("capability_timeout", is_long=False)
     def capabilities(self) -> Mapping[str, Json]:
         """Return what this backend can do and how much room it has; sent to schedulers.
 

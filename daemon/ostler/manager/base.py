@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -95,6 +95,10 @@ def _no_report(_backend: str, _lease: str, _released: bool, /) -> None:
     """Stand for the reporter where there is none."""
 
 
+def _ignore(_text: str) -> None:
+    """Stand in where nobody wants to know."""
+
+
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a manager is handed; it makes none of it itself."""
 
@@ -114,6 +118,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What the manager tells of what happens, with a priority."""
     report_change: ReportChange = _no_report
     """What `Manager.capabilities_changed` tells."""
+    report_progress: Callable[[str], None] = _ignore
+    """Told by hooks of the start how far they are, in words, for systemd's STATUS and `ostler status`. Any thread."""
 
 
 def reserved_names() -> frozenset[str]:

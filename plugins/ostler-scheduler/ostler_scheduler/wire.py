@@ -16,6 +16,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         features: What the backend must offer: a feature's name, or `fact=value`.
         host: The only host that will do, empty for any.
         exclude: What will not do: `HOST` or `HOST/BACKEND`.
+        refused: What was chosen for this very request before and refused it, `HOST` or `HOST/BACKEND`, with why.
     """
 
     topic: str
@@ -23,6 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()
     host: str = ""
     exclude: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +36,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         backend: The driver's name in the configuration.
         facts: What it said of itself in its last report.
         enabled: Whether an operator has left its service enabled.
-        age: Seconds since it was asked for these facts.
+        age: Seconds since the last report of its service came in.
+        measured: Seconds since it was asked for these facts: more, when it takes long to say them.
         promised: Bytes that were given away and are not yet in the facts.
         gone: Why it does not count any more (stale, down), empty while it does.
     """
@@ -45,6 +48,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Json] = {}
     enabled: bool = True
     age: float = 0.0
+    measured: float = 0.0
     promised: int = 0
     gone: str = ""
 
@@ -84,6 +88,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one candidate: dropped by a filter with its reason, or weighed.
 
     `weights` holds each weigher's share of `total`: 0 to 1, times its multiplier. `free` is -1 when not reported.
+    `refused` says what it refused lately, after it had been chosen: when, how much, and why.
     """
 
     host: str
@@ -94,6 +99,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, float] = {}
     total: float = 0.0
     chosen: bool = False
+    refused: str = ""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
