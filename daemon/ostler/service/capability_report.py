@@ -177,9 +177,8 @@ class CapabilityReporter:
     def _look_at(self, service: Service, now: float) -> None:
         state = self._state(service.topic)
         if not service.running:
-            if state.offers:
-                state.withdraw(f"the service is {service.states.state}")
-                self._keep_soon(state)
+            state.withdraw(f"the service is {service.states.state}")
+            self._keep_soon(state)
             return
         if state.offer(service.capability_sources(), withheld := service.withheld()):
             for name in withheld:  # what it said of itself is no news any more; why it is withheld is

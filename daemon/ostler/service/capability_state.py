@@ -43,7 +43,8 @@ class _Source:
         self.not_before = 0.0
         self.changed = changed
         self.answered = 0
-        self.asking = False
+        self.asking = 0
+        """The number of the question that is under way, 0 for none."""
 
 
 class _Lease:
@@ -134,7 +135,10 @@ class ServiceCapabilities:
 
     def withdraw(self, why: str) -> None:
         """Offer nothing any more."""
-        self.sources = {name: source for name, source in self.sources.items() if source.asking}
+        # With them go the questions under way: if the service is started again, nobody waits for what hung before.
+        self.sources.clear()
+        if not self._facts:
+            return
         self.withheld = dict.fromkeys([*self._facts, *self.withheld], why)
         self._facts.clear()
         self.sequence += 1
@@ -148,8 +152,8 @@ class ServiceCapabilities:
 
     def ask(self, name: str, now: float) -> Question:
         """Begin a question."""
-        self.sources[name].asking = True
-        return Question(name, next(self._numbers), now)
+        number = self.sources[name].asking = next(self._numbers)
+        return Question(name, number, now)
 
     def answered(self, question: Question, found: Mapping[str, dict[str, Json]], faults: Mapping[str, str]) -> None:
         """Take an answer, however late: facts by backend, and which backends said something that cannot be used.
@@ -183,7 +187,9 @@ class ServiceCapabilities:
 
     def overdue(self, question: Question, why: str) -> None:
         """Take note that an answer has not come for so long that what was said before counts no more."""
-        self._drop(question.source, why)
+        source = self.sources.get(question.source)
+        if source is not None and source.asking == question.number:
+            self._drop(question.source, why)
 
     def failed(self, question: Question, why: str) -> None:
         """Take note that a source cannot say what it offers: that is not offered then."""
@@ -198,15 +204,16 @@ class ServiceCapabilities:
 
     def _ended(self, question: Question) -> _Source | None:
         source = self.sources.get(question.source)
-        if source is not None:
-            source.asking = False
-            source.answered = max(source.answered, question.number)
+        if source is None or source.asking != question.number:
+            return None
+        source.asking = 0
+        source.answered = question.number
         return source
 
     def pending(self, soon: float) -> bool:
         """Whether something has changed that no answer knows of yet, and that is asked for before `soon`."""
         sources = self.sources.values()
-        return any(one.answered < one.changed and (one.asking or one.due <= soon) for one in sources)
+        return any(one.answered < one.changed and (one.asking > 0 or one.due <= soon) for one in sources)
 
     # ---------------------------------------------------------------- the report
 

@@ -34,6 +34,7 @@ def test_each_change_of_a_report_has_a_number_of_its_own(state):
         lambda: state.lease("fast", "l1", 0.0, released=False),
         lambda: state.offer(["fast"], {"slow": "stuck"}),
         lambda: state.failed(state.ask("fast", 0.0), "no idea"),
+        lambda: answer(state, "fast"),
         lambda: state.withdraw("draining"),
     ):
         change()
@@ -143,3 +144,27 @@ def test_a_withdrawal_names_why(state):
     report = state.report(12.0, 0.0)
     assert (report.backends, report.withheld) == ({}, {"fast": "the service is draining"})
     assert not state.offers
+
+
+def test_what_was_asked_before_a_service_ended_is_no_answer_of_its_next_run(state):
+    answer(state, "fast")
+    hung = state.ask("fast", 11.0)
+    state.withdraw("the service is failed")
+    state.offer(["fast"], {})
+    assert state.sources["fast"].asking == 0
+    again = state.ask("fast", 20.0)
+    state.answered(hung, {"fast": {"free": 1}}, {})
+    state.overdue(hung, "it has not come")
+    assert state.report(21.0, 0.0).backends == {}
+    state.answered(again, {"fast": {"free": 2}}, {})
+    assert state.report(21.0, 0.0).backends == {"fast": {"free": 2}}
+
+
+def test_an_answer_that_does_not_come_at_all_makes_what_was_said_count_no_more(state):
+    answer(state, "fast")
+    question = state.ask("fast", 11.0)
+    state.overdue(question, "it has not come for 300 s")
+    report = state.report(12.0, 0.0)
+    assert (report.backends, report.withheld["fast"]) == ({}, "it has not come for 300 s")
+    state.answered(question, {"fast": FREE}, {})
+    assert state.report(12.0, 0.0).backends == {"fast": FREE}
