@@ -27,7 +27,7 @@ from ostler.messaging.context import Relayed, current_context
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress, allowed
 from ostler.redaction import Value
-from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
+from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role, ServiceState
 
 if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
@@ -39,6 +39,9 @@ _RELAYED = 64
 """Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
 _NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
 """Errors after which the work has surely not begun, so that another member may be asked."""
+
+
+_SERVING = (ServiceState.UP, ServiceState.DEGRADED)
 
 
 class Repeat:
@@ -162,6 +165,14 @@ class Router:
             )  # fmt: skip
         ctx.relayed = Relayed(host, f"{topic}.{method}", Role(needs))
         return peer
+
+    def hosts(self, topic: str) -> dict[str, float]:
+        """Return the hosts that serve a topic now and can be reached, each with since when: this one since ever."""
+        found = {self.host: 0.0} if self._is_open(topic) else {}
+        if self.fleet is not None:
+            members = [peer for peer in self.fleet.members(topic) if peer.up]
+            found |= {peer.host: peer.since for peer in members if peer.services[topic].state in _SERVING}
+        return found
 
     async def fan_out(self, ask: Ask) -> int:
         """Bring a fanout to all members on other hosts that can be reached; return how many accepted it.

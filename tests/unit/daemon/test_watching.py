@@ -115,7 +115,7 @@ def test_what_was_under_way_at_a_crash_ends_as_interrupted_with_the_next_daemon(
         later.begun.look = lambda: {f"{later.begun.run}.1": entry(4003)}
         await later._write_begun()
         assert await later._end_interrupted()
-        return await later.read(lambda: later.records.list())
+        return await later.read(later.records.list)
 
     rows = asyncio.run(main())
     assert [(row.uid, row.result) for row in rows] == [(-1, "done"), (4001, "interrupted")]
