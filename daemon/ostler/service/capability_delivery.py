@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
@@ -29,17 +28,19 @@ _COMES_OR_GOES = (NotRunning, Draining, TargetNotFound, ConnectionLost)
 """Errors of a scheduler that starts, stops or is cut off just now: its state says so elsewhere."""
 
 
-@dataclass(slots=True)
 class _Scheduler:
     """One scheduler: what it has been sent, and since when its host can be reached (another link, another start)."""
 
-    topic: str
-    host: str
-    since: float
-    sent: dict[str, int] = field(default_factory=dict)
-    failures: int = 0
-    again_at: float = 0.0
-    busy: bool = False
+    __slots__ = ("again_at", "busy", "failures", "host", "sent", "since", "topic")
+
+    def __init__(self, topic: str, host: str, since: float) -> None:
+        self.topic = topic
+        self.host = host
+        self.since = since
+        self.sent: dict[str, int] = {}
+        self.failures = 0
+        self.again_at = 0.0
+        self.busy = False
 
 
 class CapabilityDelivery:

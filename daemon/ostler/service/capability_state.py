@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ostler.bounds import WHY_LIMIT, cut, sendable
@@ -34,48 +33,61 @@ class _Facts(NamedTuple):
     source: str
 
 
-@dataclass(slots=True)
 class _Source:
     """When one source is to be asked (loop's time), and up to which change its answers go."""
 
-    due: float = 0.0
-    not_before: float = 0.0
-    changed: int = 0
-    answered: int = 0
-    asking: int = 0
-    """The number of the question that is under way, 0 for none."""
+    __slots__ = ("answered", "asking", "changed", "due", "not_before")
+
+    def __init__(self, changed: int) -> None:
+        self.due = 0.0
+        self.not_before = 0.0
+        self.changed = changed
+        self.answered = 0
+        self.asking = 0
+        """The number of the question that is under way, 0 for none."""
 
 
-@dataclass(slots=True)
 class _Lease:
-    backend: str
-    number: int
-    until: float | None
-    """When it is not reported any more; of one that is over, None before it has been reported."""
-    over: bool = False
+    """A lease of which the service has heard."""
+
+    __slots__ = ("backend", "number", "over", "until")
+
+    def __init__(self, backend: str, number: int, until: float | None) -> None:
+        self.backend = backend
+        self.number = number
+        self.until = until
+        """When it is not reported any more; of one that is over, None before it has been reported."""
+        self.over = False
 
 
-@dataclass(slots=True)
 class ServiceCapabilities:
     """What one service offers: facts by backend, each with the moment its question was asked, and what is withheld.
 
     Changes, questions and leases are numbered from one counter. An answer knows of everything that has a lower number
     than its question; no clock is asked for that.
+
+    Args:
+        topic: The topic of the service.
+        host: The name of this host.
+        instance: Which run of the daemon this is.
     """
 
-    topic: str
-    host: str
-    instance: str
-    sequence: int = 0
-    enabled: bool | None = None
-    spoken: bool = False
-    sources: dict[str, _Source] = field(default_factory=dict)
-    withheld: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    """Backends, or the source, whose last answer could not be used: why."""
-    _facts: dict[str, _Facts] = field(default_factory=dict)
-    _leases: dict[str, _Lease] = field(default_factory=dict)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    def __init__(self, topic: str, host: str, instance: str) -> None:
+        self.topic = topic
+        self.host = host
+        self.instance = instance
+        self.sequence = 0
+        self.enabled: bool | None = None
+        """Whether an operator has left the service enabled; None before that has been read."""
+        self.spoken = False
+        """Whether there is anything to report: it has answered, or something is withheld."""
+        self.sources: dict[str, _Source] = {}
+        self.withheld: dict[str, str] = {}
+        self.faults: dict[str, str] = {}
+        """Backends, or the source, whose last answer could not be used: why."""
+        self._facts: dict[str, _Facts] = {}
+        self._leases: dict[str, _Lease] = {}
+        self._numbers = itertools.count(1)
 
     # ---------------------------------------------------------------- what changes
 

@@ -32,7 +32,8 @@ class FakeClient:
 class Setting:
     def __init__(self):
         self.client = FakeClient()
-        self.state = ServiceCapabilities("volume", "node1", "run1", enabled=True)
+        self.state = ServiceCapabilities("volume", "node1", "run1")
+        self.state.enabled = True
         self.tasks = TaskOwner("test")
         self.listening = set()
         states, tells = {"volume": self.state}, self.listening.__contains__
