@@ -131,6 +131,18 @@ class BootStamp(msgspec.Struct, frozen=True):
     wall: float
 
 
+class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a daemon is: its host's name, the id of its machine (for Ostler alone), of the boot, and of the process.
+
+    An id that is not known is empty.
+    """
+
+    name: str
+    machine: str = ""
+    boot: str = ""
+    instance: str = ""
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The one view of a service: its own word (`state`), the observer's (`up`, `link`), and the operator's (`enabled`).
 

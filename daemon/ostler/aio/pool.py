@@ -19,7 +19,7 @@ from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
 from ostler.aio.shares import Shares
 from ostler.bounds import text_of, type_name_of
-from ostler.errors import Busy, Draining
+from ostler.errors import Busy, Draining, is_a
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -485,7 +485,7 @@ def waiting_for(reason: Hashable) -> Iterator[bool]:
 
 def contained(error: BaseException) -> Exception:
     """Return the error as one that asyncio and the loop survive: SystemExit and its like become RuntimeError."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+    if is_a(error, Exception) and not is_a(error, StopIteration):
         return error
     wrapped = RuntimeError(f"{type_name_of(error)} was raised: {text_of(error)}")
     wrapped.__cause__ = error

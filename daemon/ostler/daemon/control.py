@@ -21,6 +21,7 @@ from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
+    HostIdentity,
     HostReport,
     Json,
     MethodDescription,
@@ -109,6 +110,27 @@ class Control:
     async def echo(self, ctx: Context, text: str = "") -> str:
         """Return the text; proves that the socket is answered."""
         return text
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Take note of the daemon that calls, and say who this one is; each link between hosts begins with it.
+
+        Args:
+            ctx: The request.
+            name: The `host` of the daemon that calls.
+            machine: The id of its machine, for Ostler alone.
+            boot: The id of its boot.
+            instance: Another one for each start.
+
+        Raises:
+            Conflict: It is not the host whose key it holds, or two daemons are that host.
+        """
+        _check_names(name=name, machine=machine, boot=boot, instance=instance)
+        messages = self._daemon.messages
+        assert messages is not None  # noqa: S101 - it brought this request
+        return await messages.greet(ctx.peer, HostIdentity(name=name, machine=machine, boot=boot, instance=instance))
 
     @exposed(role="admin")
     async def reload(self, ctx: Context) -> Verdict:

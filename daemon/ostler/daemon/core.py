@@ -7,11 +7,12 @@ import logging
 import re
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
-from ostler import log
+from ostler import fork, log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.changes import running_values
@@ -121,6 +122,7 @@ class Daemon:
         self._end = asyncio.Event()
         self._fatal = ""
         self._signals = 0
+        self._start_failed = False
         self._stop_until = 0.0
         self._starting: asyncio.Task[None] | None = None
 
@@ -128,19 +130,31 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, run until told to stop, stop; returns the exit code. A failed start is logged and stopped likewise."""
-        loop = asyncio.get_running_loop()
-        self._starting = loop.create_task(self._start(), name="start")
-        ending = loop.create_task(self._end.wait(), name="wait for the end")
-        await asyncio.wait({self._starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        failed = self._start_error()
-        if not failed:
-            await ending
-        ending.cancel()
+        self._starting = asyncio.get_running_loop().create_task(self._start(), name="start")
+        self._starting.add_done_callback(self._start_ended)
+        await self._wait_for_end()
         self.hung_at_end = await self.stop()
         self._last_resort.disarm()
         if self._fatal:
             _log.critical("the daemon stopped: %s", self._fatal)
-        return 1 if failed or self._fatal else 0
+        return 1 if self._start_failed or self._fatal else 0
+
+    async def _wait_for_end(self) -> None:
+        while not self._end.is_set():
+            try:
+                await self._end.wait()
+            except asyncio.CancelledError:  # a plugin has cancelled all tasks that there are
+                fork.leave_if_child()
+                _log.error("a plugin has cancelled the daemon's main task; the daemon goes on")
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
+
+    def _start_ended(self, _: asyncio.Task[None]) -> None:
+        if self._end.is_set():  # the stop has cut it off
+            return
+        self._start_failed = bool(self._start_error())
+        if self._start_failed:
+            self._end.set()
 
     @property
     def ending(self) -> bool:
@@ -180,7 +194,7 @@ class Daemon:
         inbox = Inbox(asyncio.get_running_loop())
         code = self._read_code()
         store = self.store = await self._open_store()
-        self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
+        self.tasks.keep(partial(retry_database, store), name="try the database again")
         if options.network.rpc:
             from ostler.daemon.addresses import wait_for_addresses
 

@@ -20,10 +20,11 @@ from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
 from ostler.store import Store
 from ostler.store.observed import ObservedServices
-from ostler.types import CONTROL_TOPIC, ServiceStatus
+from ostler.types import CONTROL_TOPIC, HostIdentity, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
+    from ostler.messaging.identities import HostIdentities
 
 _log = logging.getLogger(__name__)
 _REFRESH = 2.0
@@ -40,6 +41,7 @@ class PeerLinks:
         clock: The source of time.
         on_news: Told after something has changed of what is known of a peer.
         on_change: Told what becomes of each peer.
+        mine: Who this daemon is, for the others.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class PeerLinks:
         clock: Clock,
         on_news: Callable[[], None],
         on_change: OnPeer | None = None,
+        mine: HostIdentity | None = None,
     ) -> None:
         # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
         self._context = zmq.Context()
@@ -61,6 +64,7 @@ class PeerLinks:
         self._on_news = on_news
         self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._news)
         self.fleet.on_change = on_change
+        self.fleet.mine = mine
         self.apply(configuration)
         router.fleet = self.fleet
 
@@ -77,6 +81,22 @@ class PeerLinks:
         self.fleet.set(addresses, options.poll_interval)
         if changed:
             self.fleet.renew()
+
+    async def check(self, identities: HostIdentities, other: HostIdentity, key: str, host: str) -> None:
+        """Take note of a daemon that says who it is; raises as `HostIdentities.greet`."""
+        peer = self.fleet.peers.get(host)
+        linked = peer.identity if peer is not None and peer.up else None
+
+        async def ask() -> HostIdentity | None:
+            assert peer is not None  # noqa: S101 - asked only when there is a link
+            try:
+                async with asyncio.timeout(_REFRESH):
+                    peer.identity = await peer.introduce()
+                    return peer.identity
+            except (OstlerError, TimeoutError):
+                return None
+
+        await identities.greet(other, key, host, linked, ask)
 
     def reports(self, host: str, topic: str) -> bool:
         """Return whether a peer that can be reached has a service on a topic."""

@@ -21,7 +21,9 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
-        if service.state is ServiceState.GONE or (not service.here and service.state is ServiceState.STOPPED):
+        if service.link or service.state is ServiceState.GONE:
+            continue  # that a host cannot be reached is said once, and not for each of its services
+        if not service.here and service.state is ServiceState.STOPPED:
             continue
         lines += _of_service(service)
     for plugin in plugins:
@@ -35,9 +37,7 @@ def _of_service(service: ServiceStatus) -> list[str]:
     lines = []
     # Those of other hosts are their daemons' to tell; here they stand in what is told of their service.
     drivers = service.drivers if service.here else []
-    if service.link:
-        lines.append(f"{name} is not available: {service.link}")
-    elif service.state is ServiceState.DEGRADED:
+    if service.state is ServiceState.DEGRADED:
         # Not from `why`, in which nothing tells where one ends: a sentence may have any character in it.
         named = {f"driver {driver.name}" for driver in drivers}
         parts = [part for about, part in service.evidence.items() if about not in named]

@@ -16,11 +16,18 @@ from msgspec.structs import replace
 from ostler.aio import Inbox, WorkerPool, waiting_for
 from ostler.bounds import sendable
 from ostler.clock import Clock
-from ostler.driver.base import BUDGET_MARK, Driver, DriverOptions
+from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, wake
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverNotReady, DriverStuck, PluginError, describe
+from ostler.errors import (
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    PluginError,
+    describe,
+    is_a,
+)
 from ostler.log.defects import Defects
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
@@ -252,6 +259,12 @@ class DriverRunner:
         # The lock is held from the look at the state to the entry in the lane: nobody finds the lane quiet in between.
         self._admit(method)
         function = getattr(self.driver, method)
+        if feature := getattr(function, FEATURE_MARK, ""):  # that of the contract: who offers it has one of its own
+            raise FeatureNotSupported(
+                f"{self.names} does not offer {feature}",
+                hint="its `features` say what it offers; use another driver",
+                driver=self.spec.name, feature=feature, method=method,
+            )  # fmt: skip
         budget, is_long = self._budget(method)
         call = self._lane.begin(method, lambda: function(*arguments, **named), budget, is_long=is_long)
         self._calls += 1
@@ -309,7 +322,7 @@ class DriverRunner:
                 self._defects.worked(f"initialise of {self.names}")
                 _log.info("%s is ready", self.names)
                 self._set(DriverState.READY, "")
-            elif isinstance(error, PluginError):  # the class itself is wrong: another try cannot help
+            elif is_a(error, PluginError):  # the class itself is wrong: another try cannot help
                 _log.error("%s cannot be used: %s", self.names, describe(error))
                 self._set(DriverState.FAILED, describe(error))
             else:

@@ -20,11 +20,13 @@ from ostler.bounds import NAME_LIMIT, WHY_LIMIT, cut
 from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
+from ostler.messaging.identities import HINT, mismatch
 from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -42,6 +44,8 @@ _ROWS_LIMIT = 1000
 """Services of a peer, and drivers of a service, that are taken note of."""
 _REPORT_LIMIT = 2 * 1024 * 1024
 """Bytes of one report of capabilities of a peer that are taken note of: schedulers show them to whoever asks."""
+_NO_TIMEOUT = 86400.0
+"""Seconds that a stream of reports may last; then it is opened again."""
 _LEAST_INTERVAL = 0.1
 """Seconds between two questions to a peer that is there, whatever intervals its services have."""
 _SOON = 0.5
@@ -106,6 +110,10 @@ class PeerDaemon:
         self._clock = clock
         self._timeout = timeout
         self._on_change = on_change
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; None where that is told nobody."""
+        self.identity: HostIdentity | None = None
+        """Who was there when the link was made."""
         self._tries = 0
         self._begun = self._ended = 0
         """Looks that have begun, and that have come to their end: the same number between two looks."""
@@ -216,6 +224,26 @@ class PeerDaemon:
         while not self.up:
             await self._ended_next.wait()
 
+    async def introduce(self) -> HostIdentity | None:
+        """Say who this daemon is, and ask who is there; None when it does not know of that.
+
+        Raises:
+            Conflict: It is not the host that it should be, or another daemon is.
+            OstlerError: It could not be asked.
+        """
+        if self.mine is None:
+            return None
+        said = msgspec.structs.asdict(self.mine)
+        try:
+            found: HostIdentity = await self.client.call(
+                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            )
+        except TargetNotFound:  # of an earlier version
+            return None
+        if why := mismatch(self.mine, found, self.host):
+            raise Conflict(f"{self.address.rpc} is refused: {why}", hint=HINT, host=self.host)
+        return found
+
     async def look(self) -> list[ServiceStatus]:
         """Ask it which services it has, and take note.
 
@@ -234,6 +262,8 @@ class PeerDaemon:
 
     async def _look(self) -> list[ServiceStatus]:
         try:
+            if not self.up:
+                self.identity = await self.introduce()
             report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
             if report.host != self.host:
                 raise Conflict(
@@ -259,7 +289,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It tells no more; what it is asked every few seconds goes on.
         """
-        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport) as reports:
+        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport, timeout=_NO_TIMEOUT) as reports:
             async for report in reports:
                 if report.host == self.host and self.up and self._take(report):
                     self.on_news(self)
@@ -334,14 +364,12 @@ class PeerDaemon:
             self._changed.set()
 
     def _set(self, *, up: bool, why: str, refused: bool = False) -> None:
-        if self.up and not up:
+        if (self.up and not up) or (refused and self.why != why):
             _log.warning("%s cannot be reached: %s", self.host, why)
-        if self.up == up:
-            self.why = why
-            return
-        self.since = self._clock.wall()
-        self.up, self.why = up, why
-        self.on_news(self)
+        changed, self.up, self.why = self.up != up, up, why
+        if changed:
+            self.since = self._clock.wall()
+            self.on_news(self)
         if self._on_change is not None:
             self._on_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
 
@@ -402,6 +430,8 @@ class Fleet:
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self.on_news: OnNews = on_news or _nothing
+        self.mine: HostIdentity | None = None
+        """Who this daemon is; to be set before there are any peers, like what follows."""
         self.on_change: OnPeer | None = None
         """Told what becomes of each peer; to be set before there are any."""
         self.interval = 5.0
@@ -417,12 +447,13 @@ class Fleet:
         for host in [host for host, peer in self.peers.items() if addresses.get(host) != peer.address]:
             peer = self.peers.pop(host)
             for watch in self._watches.pop(host):
-                watch.cancel()
+                self._tasks.end(watch)
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
                 peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_change)
                 peer.on_news = self.on_news
+                peer.mine = self.mine
                 self.peers[host] = peer
                 self._watches[host] = [
                     self._tasks.keep(partial(self._watch, peer), name=f"watch {host}"),
@@ -431,9 +462,12 @@ class Fleet:
 
     def renew(self) -> None:
         """Make all links anew with the next use: our own key has changed."""
-        addresses = {host: peer.address for host, peer in self.peers.items()}
+        before = dict(self.peers)
         self.set({}, self.interval)
-        self.set(addresses, self.interval)
+        self.set({host: peer.address for host, peer in before.items()}, self.interval)
+        for host, peer in before.items():
+            # Who has which services has not changed: a request for one waits for the link, and is not refused.
+            self.peers[host].services, self.peers[host].reports = peer.services, peer.reports
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""
@@ -484,10 +518,15 @@ class Fleet:
             await peer.rest(self.interval)
 
     async def _follow(self, peer: PeerDaemon) -> None:
+        wait = _LEAST_WAIT
         while True:
             await peer.reached()
+            began = asyncio.get_running_loop().time()
             try:
                 await peer.follow()
             except OstlerError as error:
                 _log.debug("%s tells no more of itself: %s", peer.host, error)
-            await asyncio.sleep(self.interval if peer.up else _LEAST_WAIT)
+            # One that refuses at once each time is not pestered: there is still what it is asked.
+            lasted = asyncio.get_running_loop().time() - began
+            wait = _LEAST_WAIT if lasted > self.interval or not peer.up else min(2 * wait, self.interval)
+            await asyncio.sleep(wait)

@@ -21,6 +21,7 @@ from ostler.errors import (
     NotRunning,
     OstlerError,
     TargetNotFound,
+    is_a,
     joined,
 )
 from ostler.messaging.context import Relayed, current_context
@@ -186,7 +187,7 @@ class Router:
         for result in found:
             if isinstance(result, int):
                 reached += result
-            elif isinstance(result, BaseException) and not isinstance(result, (*_NOT_TAKEN, ConnectionLost)):
+            elif isinstance(result, BaseException) and not is_a(result, (*_NOT_TAKEN, ConnectionLost)):
                 raise result
         return reached
 

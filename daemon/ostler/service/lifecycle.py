@@ -24,7 +24,7 @@ from ostler.service.problems import problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration
-from ostler.types import ServiceState, ServiceStatus
+from ostler.types import DriverState, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
@@ -599,6 +599,13 @@ class Service:
         self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
         return self._at_work()
+
+    def stuck(self) -> list[str]:
+        """Return what of a service that is up does not come back: drivers that are stuck, hooks, a line each."""
+        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows if row.label in self._overdue_hooks]
+        drivers = self.drivers.statuses() if self.drivers is not None else []
+        return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
 
     def left_behind(self) -> list[str]:
         """Return what of a service that has ended still hangs in its threads and those of its drivers, a line each."""

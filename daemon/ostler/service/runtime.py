@@ -182,9 +182,6 @@ class Runtime:
                     continue
                 step(f"reset of service {spec.topic}")
                 problems += await service.reset(spec, timeout)
-                if service.states.state is ServiceState.FAILED:
-                    step(f"start of service {spec.topic}")
-                    await self.operations.start_soon(spec.topic)
                 # Its intervals may have changed.
                 self.reporter.poke(service)
                 self.capability_reporter.poke(spec.topic)
@@ -195,9 +192,17 @@ class Runtime:
         finally:
             for each in drivers:
                 each.cancel()
+        await self._start_failed(go_on, step)
         step("")
         self.view.changed()
         return problems
+
+    async def _start_failed(self, go_on: Callable[[], bool], step: Callable[[str], object]) -> None:
+        """Start again what has failed, each after what it needs."""
+        for service in list(self.group):
+            if service.states.state is ServiceState.FAILED and go_on():
+                step(f"start of service {service.topic}")
+                await self.operations.start_soon(service.topic)
 
     def pending(self) -> list[str]:
         """Return what a reload brought that waits for work under way, a line each."""

@@ -59,6 +59,13 @@ class VolumeDriverOptions(DriverOptions):
     copy_budget: Seconds = Field(
         300, gt=0, help="A copy that has not moved for this long makes the driver count as stuck", reload="service"
     )
+    image_timeout: Seconds = Field(
+        30,
+        gt=0,
+        help="How long the place of an image may take to answer; after that the request for it fails, and the backend "
+        "goes on",
+        reload="live",
+    )
 
 
 class VolumeDriver(Driver):
@@ -119,8 +126,11 @@ class VolumeDriver(Driver):
     def open_image(self, image: str) -> Image:
         """Open an image, once for all that is done with it; whoever asked closes it.
 
+        What lies elsewhere than the backend itself may hang, and does not make the backend hang: `open_guarded_image`.
+
         Raises:
             BadImage: It is not in an image directory, not readable, or no image.
+            ImageNotResponding: What it lies on does not answer in time.
         """
         raise NotImplementedError
 

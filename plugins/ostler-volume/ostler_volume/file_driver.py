@@ -23,10 +23,13 @@ from ostler_volume.driver import (
 )
 from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
 from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
-from ostler_volume.images import Image, open_image
+from ostler_volume.image_source import Places, resolved
+from ostler_volume.images import Image, open_guarded_image
 
 _WHOLE = 100
 """Per cent."""
+_PART_OF_BUDGET = 0.8
+"""The part of a call's time budget that an image may take to be opened."""
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -83,15 +86,16 @@ class FileDriver(VolumeDriver):
                 parse_size(options.reserve)
         except InvalidInput as error:
             yield "reserve", str(error)
-        mine = os.path.realpath(options.path)
+        mine = resolved(options.path)
         for (topic, name), found in others.drivers.items():
-            if isinstance(found, FileDriverOptions) and os.path.realpath(found.path) == mine:
+            if isinstance(found, FileDriverOptions) and resolved(found.path) == mine:
                 yield "path", f"{mine} is the folder of driver {name} of service {topic} as well; give each its own"
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
         self.folder = Folder(Path(self.options.path))
         self.reflink = False
+        self._places = Places()
 
     def initialise(self) -> None:
         """Make, lock and probe the folder."""
@@ -151,7 +155,9 @@ class FileDriver(VolumeDriver):
 
     def open_image(self, image: str) -> Image:
         """See `VolumeDriver.open_image`."""
-        return open_image(image, self.image_directories())
+        # Sooner than the time budget of this call ends: what hangs is where the image lies, and not this backend.
+        limit = min(self.options.image_timeout, _PART_OF_BUDGET * self.options.call_timeout)
+        return open_guarded_image(image, self.image_directories(), self._places, limit)
 
     def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
         """See `VolumeDriver.create_from_image`."""

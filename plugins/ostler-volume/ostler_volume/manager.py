@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from ostler import (
     OstlerError,
     Seconds,
     TargetNotFound,
+    ValidationContext,
     exposed,
     periodic,
 )
@@ -85,6 +86,20 @@ class VolumeManager(Manager):
     rpc_version = "1.1"
     driver_type = VolumeDriver
     journal_events = True
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
+        """Find a scheduler that no service here is, and that one may have been meant for; see `Manager.validate`.
+
+        One that is just not here may be on another host, or come later.
+        """
+        topic = options.scheduler
+        if not topic or topic in others.services:
+            return
+        import difflib  # not needed when all is well
+
+        if near := difflib.get_close_matches(topic, others.services, n=1, cutoff=0.7):
+            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near[0]}"?'
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)

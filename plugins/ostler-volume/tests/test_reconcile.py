@@ -219,9 +219,7 @@ def test_trap_many_volumes_after_a_reboot_are_compared_with_one_look_and_correct
         assert caplog.messages[-1] == "1180 more records were corrected as well; the level debug names them"
 
 
-def test_a_record_that_cannot_be_set_with_the_others_keeps_none_of_them_from_it(
-    manager, store, ctx, monkeypatch, caplog
-):
+def test_a_record_that_cannot_be_set_with_the_others_keeps_none_from_it(manager, ctx, monkeypatch, caplog):
     for name in ("a", "b", "c"):
         manager.create_volume(ctx, name, "1MiB")
         manager.records.settle(name, "in-use", device="/dev/loop77")

@@ -15,6 +15,7 @@ from ostler.types import (
     CapabilityReport,
     DriverState,
     DriverStatus,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -86,9 +87,9 @@ class Elsewhere:
         self.keys.append(key)
         return self.transport
 
-    def start(self):
+    def start(self, clock=None):
         inbox = Inbox(asyncio.get_running_loop())
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=self.control.host)
+        dispatcher = Dispatcher(Access(), clock or SystemClock(), inbox, host=self.control.host)
         dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.control.host, self.control, None))
         self.server = RpcServer(self.transport.serve_rpc(), dispatcher, inbox)
         self.server.start()
@@ -190,6 +191,7 @@ def test_a_fleet_tells_of_services_and_finds_a_peer_again():
         assert fleet.peers["node2"] is before, "its link stays"
         fleet.renew()
         assert fleet.peers["node2"] is not before
+        assert [each.host for each in fleet.members("volume")] == ["node2"], "what it has is known as before"
         fleet.set({}, 0.05)
         assert fleet.members("volume") == []
         await fleet.close()
@@ -210,6 +212,106 @@ def test_calls_under_way_to_a_peer_that_goes_are_told():
         with pytest.raises((NotRunning, ConnectionLost)):
             await node2.client.call(CONTROL_TOPIC, "host_report")
         await node2.close()
+
+    asyncio.run(main())
+
+
+class Named(Control):
+    """One that says who it is."""
+
+    def __init__(self, identity):
+        super().__init__(identity.name)
+        self.identity = identity
+        self.greeted = []
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Say who this is."""
+        self.greeted.append((name, instance))
+        return self.identity
+
+
+MINE = HostIdentity(name="node1", machine="m1", boot="b1", instance="i1")
+
+
+def test_what_becomes_of_a_peer_is_told_with_why():
+    async def main():
+        told = []
+        other = Elsewhere("volume")
+        node2 = PeerDaemon(
+            "node2", ADDRESS, other.make, FakeClock(), 5.0, lambda host, state, why, _: told.append((host, state, why))
+        )
+        with pytest.raises(NotRunning):
+            await node2.look()
+        other.start()
+        await node2.look()
+        other.control.host = "node7"
+        with pytest.raises(Conflict):
+            await node2.look()
+        assert [each[:2] for each in told] == [("node2", "lost"), ("node2", "back"), ("node2", "refused")]
+        assert "the daemon there is node7" in told[2][2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_a_link_begins_with_who_both_are_once():
+    async def main():
+        other = Elsewhere()
+        other.control = Named(HostIdentity(name="node2", machine="m2", boot="b2", instance="i2"))
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        await node2.look()
+        assert other.control.greeted == [("node1", "i1")]
+        assert node2.identity == other.control.identity
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (HostIdentity(name="node1", machine="m2", boot="b2"), "two hosts are named node1"),
+        (HostIdentity(name="node2", machine="m1", boot="b2"), "node2 has the machine id of node1"),
+    ],
+)
+def test_a_peer_with_our_name_or_machine_is_refused_and_that_is_logged_once(found, why, caplog):
+    async def main():
+        other = Elsewhere()
+        other.control = Named(found)
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        for _ in range(2):
+            with pytest.raises(Conflict, match=why):
+                await node2.look()
+        assert not node2.up
+        assert why in node2.away().message
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+    assert caplog.text.count("node2 cannot be reached") == 1
+
+
+def test_one_of_an_earlier_version_is_not_asked_who_it_is():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        assert node2.up
+        assert node2.identity is None
+        await node2.close()
+        other.stop()
 
     asyncio.run(main())
 
@@ -494,6 +596,44 @@ def test_a_service_is_heard_of_as_often_as_it_says_itself():
         await node2.rest(60)
         assert loop.time() - began == pytest.approx(2)
         await node2.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+class Refusing(Control):
+    """Another daemon that may end what it tells, each time at once."""
+
+    refuses = False
+
+    def __init__(self, *topics):
+        super().__init__("node2", *topics)
+        self.follows = 0
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what is there once, and for ever or no more."""
+        self.follows += 1
+        yield self.report()
+        if not self.refuses:
+            await asyncio.Event().wait()
+
+
+def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_no_more_is_not_pestered():
+    async def main():
+        other = Elsewhere()
+        control = other.control = Refusing("volume")
+        other.start(virtual_clock())
+        fleet = Fleet(other.make, virtual_clock(), 5.0)
+        fleet.set({"node2": ADDRESS}, 4.0)
+        await asyncio.sleep(60)
+        assert control.follows == 1
+        other.stop()
+        control.refuses, control.follows = True, 0
+        other.start(virtual_clock())
+        await asyncio.sleep(60)
+        assert 10 < control.follows < 25
+        await fleet.close()
         other.stop()
 
     run_virtual(main())

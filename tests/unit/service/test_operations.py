@@ -131,6 +131,20 @@ def test_a_reload_starts_again_what_has_failed_and_not_what_was_stopped(bench, t
     virtually(main)
 
 
+def test_a_reload_starts_what_has_failed_after_what_it_needs(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.errors["init_host lamp"] = OSError("no licence")
+        first = '[services.door]\nmanager = "lamp"\ndepends_on = ["lamp"]\nrequired = false\n' + OPTIONAL
+        async with bench(first) as b:
+            await b.runtime.start()
+            assert (b.state(), b.state("door")) == ("failed", "failed")
+            del trouble.errors["init_host lamp"]
+            assert await b.reset(first) == []
+            assert (b.state(), b.state("door")) == ("up", "up")
+
+    virtually(main)
+
+
 def test_a_required_service_that_fails_at_a_restart_fails_alone(bench, trouble, virtually) -> None:
     async def main():
         async with bench(LAMP) as b:
@@ -243,5 +257,25 @@ def test_one_that_is_in_no_configuration_any_more_is_not_started_and_can_be_forg
             await b.runtime.operations.stop("door", 0, "x")
             b.runtime.operations.forget("door")
             assert list(b.group.services) == ["lamp"]
+
+    virtually(main)
+
+
+def test_a_service_with_a_driver_that_is_stuck_is_left_as_it_is_by_a_restart(bench, trouble, virtually) -> None:
+    async def main():
+        config = LAMP + '[services.lamp.drivers.shelf]\ndriver = "gpio"\ncall_timeout = 1\n'
+        async with bench(config) as b:
+            await b.runtime.start()
+            gate = trouble.hang("work shelf")
+            working = asyncio.ensure_future(b.service().drivers.call("shelf", "work"))
+            await asyncio.wait([working])
+            with pytest.raises(Conflict, match=r"lamp is not restarted: driver shelf \(work has not come back"):
+                await b.runtime.operations.restart("lamp", 0, "x")
+            assert (b.state(), await call(b)) == ("degraded", "thought")
+            gate.set()
+            while b.service().stuck():
+                await asyncio.sleep(0.1)
+            await b.runtime.operations.restart("lamp", 0, "x")
+            assert b.state() == "up"
 
     virtually(main)
