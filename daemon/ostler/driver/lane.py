@@ -67,15 +67,19 @@ class Call:
         budget: Seconds it may run, counted anew from each progress report; `inf` for no limit.
         now: This moment of the monotonic clock.
         on_end: Told result or error when the thread has really ended, also when that is late; on that thread.
+        is_long: Whether it leaves the last threads to others.
     """
 
     __slots__ = (
-        "begun", "budget", "context", "error", "future", "label", "on_end", "overdue", "queued", "result", "settled",
-        "settled_event",
+        "begun", "budget", "context", "error", "future", "is_long", "label", "on_end", "overdue", "queued", "result",
+        "settled", "settled_event",
     )  # fmt: skip
 
-    def __init__(self, label: str, budget: float, now: float, on_end: Outcome | None = None) -> None:
+    def __init__(
+        self, label: str, budget: float, now: float, on_end: Outcome | None = None, *, is_long: bool = False
+    ) -> None:
         self.label = label
+        self.is_long = is_long
         self.budget = budget
         self.queued = now
         self.begun: float | None = None
@@ -146,6 +150,7 @@ class Lane:
         self._short = WorkerPool(f"{names.topic}.{names.driver}-short", kept) if kept else self._pool
         self._most = workers + _MAX_QUEUED
         self._active: set[Call] = set()
+        self._counts = [0, 0]
         self._hung = 0
         self._ended_at = 0.0
         self._quiet: list[asyncio.Future[None]] = []
@@ -172,11 +177,13 @@ class Lane:
         Raises:
             Busy: There is no room or no thread for it.
         """
-        call = Call(label, budget, self._clock.monotonic(), on_end)
+        call = Call(label, budget, self._clock.monotonic(), on_end, is_long=is_long)
         with self._lock:
-            if len(self._active) >= self._most and call.queued - self._ended_at > _STANDSTILL:
+            # Counted apart: however many copies wait, a volume can be detached.
+            if self._counts[is_long] >= self._most and call.queued - self._ended_at > _STANDSTILL:
                 raise self._overrun(call)
             self._active.add(call)
+            self._counts[is_long] += 1
         pool = self._short if not is_long and self._pool.is_full() else self._pool
         try:
             pool.submit(
@@ -188,6 +195,7 @@ class Lane:
         except BaseException:
             with self._lock:
                 self._active.discard(call)
+                self._counts[is_long] -= 1
             raise
         return call
 
@@ -304,6 +312,7 @@ class Lane:
             error = self._tamed(call, error)
         with self._lock:
             self._active.discard(call)
+            self._counts[call.is_long] -= 1
             self._hung -= call.overdue
             self._ended_at = self._clock.monotonic()
             if error is not None:
@@ -420,7 +429,7 @@ class Lane:
 
     def _overrun(self, call: Call) -> Busy:
         return Busy(
-            f"{call.label} of {self._names} was not begun: {len(self._active)} calls wait for it, and none ends",
+            f"{call.label} of {self._names} was not begun: {self._counts[call.is_long]} calls wait, and none ends",
             hint="see `ostler dump` for what they do; try again later",
             driver=self._names.driver,
             method=call.label,

@@ -1005,8 +1005,9 @@ def test_a_driver_in_which_nothing_ends_takes_so_many_calls_and_no_more(run, ben
         await b.drivers.wait(5)
         waiting = [asyncio.ensure_future(b.drivers.call("hall", "patient")) for _ in range(102)]
         await asyncio.sleep(2)
-        with pytest.raises(Busy, match="switch of driver hall of light was not begun: 102 calls wait"):
-            await b.drivers.call("hall", "switch", "l", True)
+        with pytest.raises(Busy, match="patient of driver hall of light was not begun: 102 calls wait"):
+            await b.drivers.call("hall", "patient")
+        assert await b.drivers.call("hall", "switch", "short", True) == "short on"
         lamp.gate.set()
         assert await asyncio.gather(*waiting) == ["came back"] * 102
         assert await b.drivers.call("hall", "switch", "l", True) == "l on"
