@@ -68,11 +68,13 @@ class Call:
         now: This moment of the monotonic clock.
         on_end: Told result or error when the thread has really ended, also when that is late; on that thread.
         is_long: Whether it leaves the last threads to others.
+
+    `begun` is a moment of the monotonic clock; `begun_at` the same of the wall clock, once it has outlived its budget.
     """
 
     __slots__ = (
-        "begun", "budget", "context", "error", "future", "is_long", "label", "on_end", "overdue", "queued", "result",
-        "settled", "settled_event",
+        "begun", "begun_at", "budget", "context", "error", "future", "is_long", "label", "on_end", "overdue", "queued",
+        "result", "settled", "settled_event",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +85,7 @@ class Call:
         self.budget = budget
         self.queued = now
         self.begun: float | None = None
+        self.begun_at = 0.0
         self.overdue = False
         self.settled = False
         self.settled_event = threading.Event()
@@ -373,6 +376,7 @@ class Lane:
                 self._settle(call, None, self._stuck(call, now) if self._hung else self._crowded(call))
                 return remaining
             call.overdue = True
+            call.begun_at = self._clock.wall() - (now - call.begun)
             self._hung += 1
             self._listener.went_over(call)
             self._inbox.post(partial(self._arm, _JUST_BEGUN))  # those that are left to end are looked at again
@@ -386,8 +390,7 @@ class Lane:
         seconds = now - _started(oldest)
         since = self._clock.wall() - seconds
         return DriverStuck(
-            f"{self._names} is stuck: {oldest.label} has not come back for {seconds:.0f} s, since "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}",
+            f"{self._names} is stuck: {oldest.label} has not come back for {seconds:.0f} s, since {at_time(since)}",
             hint="further calls are refused until it comes back; if it never does, restart the daemon",
             driver=self._names.driver,
             topic=self._names.topic,
@@ -440,6 +443,11 @@ class Lane:
 def kept_for_short(workers: int) -> int:
     """Return how many of a driver's threads long calls leave to others; none of a single one."""
     return 0 if workers == 1 else max(1, workers // 8)
+
+
+def at_time(wall: float) -> str:
+    """Return a moment as it stands in messages."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
 
 
 def wake(future: asyncio.Future[None]) -> None:
