@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from harness import NOBODY, OSTLER, Daemon, wait_for
-from hosts import Cables, Hosts, no_namespaces
+from hosts import Cables, Hosts, free_ports, no_namespaces
 from hosts_subject import Said
 
 from ostler import Client
@@ -493,3 +494,102 @@ def answers(hosts: Hosts) -> bool:
             return bool(client.call("talk", "where"))
         except Busy:
             return False
+
+
+@only_here
+def test_what_an_operator_says_of_a_service_on_another_host_is_done_there_or_refused_by_name(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one, two = hosts["node1"].daemon, hosts["node2"].daemon
+    one.command("service", "disable", "talk", "--host", "node2", "--reason", "disk swap")
+    there = two.json("service", "show", "talk")
+    assert (there["enabled"], there["disabled_reason"]) == (False, "disk swap")
+    assert re.fullmatch(r"uid \d+ on node1, by key:node1", there["disabled_by"])
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is False, "known here at once"
+    refused = one.command("service", "drain", "talk", "--host", "node2", check=4).stderr
+    assert "key:node1 has operator" in refused
+    two.configure((two.root / "etc/ostler.toml").read_text().replace("[access]", "[access]\nadmin = ['key:node1']"))
+    two.command("reload")
+    one.command("service", "drain", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "draining"
+    assert "takes no new work" in two.command("call", "talk", "where", check=1).stderr
+    one.command("service", "resume", "talk", "--host", "node2")
+    two.command("call", "talk", "where")
+    one.command("service", "enable", "talk", "--host", "node2")
+    assert two.json("service", "show", "talk")["enabled"] is True
+    one.command("service", "restart", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "up"
+    unknown = one.command("service", "disable", "talk", "--host", "node9", "--reason", "x", check=1).stderr
+    assert "no host 'node9'" in unknown
+    two.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    away = one.command("service", "disable", "talk", "--host", "node2", "--reason", "x", check=3).stderr
+    assert "disable of talk on node2 was not done: node2 cannot be reached for" in away
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is True, "nothing is written here alone"
+
+
+@only_here
+def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one = hosts["node1"].daemon
+    wait_for(lambda: working(hosts, "talk") == {"node1", "node2"}, "both to be up")
+    assert (
+        "node2 is there and has a service talk"
+        in one.command("service", "forget", "talk", "--host", "node2", check=1).stderr
+    )
+    config = (one.root / "etc/ostler.toml").read_text()
+    one.configure(config[: config.index("[network.peers.node2]")] + config[config.index("[services.talk]") :])
+    one.command("reload")
+    gone = one.json("service", "show", "talk", "--host", "node2")
+    assert (gone["state"], gone["up"]) == ("gone", False)
+    assert "All is well." in one.command("status").stdout
+    one.command("service", "forget", "talk", "--host", "node2")
+    assert [row["host"] for row in one.json("service", "list")] == ["node1"]
+
+
+@only_here
+def test_a_copy_of_a_host_is_refused_by_name_and_both_say_so(hosts: Hosts, make_daemon: Callable[..., Daemon]) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node2", "node1")
+    one, two = hosts["node1"], hosts["node2"].daemon
+    copy = make_daemon()
+    text = (one.daemon.root / "etc/ostler.toml").read_text()
+    copy.configure(text.replace(f'rpc = "{one.address}"', f'rpc = "tcp://127.0.0.1:{free_ports()}"'))
+    copy.start()
+    said = wait_for(
+        lambda: [line for line in copy.status()["not_well"] if "two hosts are named node1" in line],
+        "the copy to be told",
+    )
+    assert "node2 refuses this host: two hosts are named node1" in said[0]
+    (here,) = [line for line in two.status()["not_well"] if "node1" in line]
+    assert here.startswith("a daemon that calls as node1 is refused: two hosts are named node1")
+    for daemon in (copy, two):
+        daemon.command("status", "--check", check=1)
+        assert "two hosts are named node1" in daemon.log
+    assert two.ask("ostler", "dump")["messages"]["peers"]["node1"]["up"] is True
+    assert one.daemon.status()["not_well"] == []
+    copy.running.kill()
+
+
+@only_here
+def test_a_host_that_is_started_anew_is_no_copy_of_itself(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node2", "node1")
+    for _ in range(2):
+        hosts["node1"].daemon.running.kill()
+        hosts["node1"].daemon.running.wait(10)
+        hosts["node1"].start()
+        knows(hosts, "node2", "node1")
+        knows(hosts, "node1", "node2")
+    assert "two hosts" not in hosts["node2"].daemon.log + hosts["node1"].daemon.log
+
+
+@only_here
+def test_another_key_under_the_name_of_this_host_speaks_for_no_host_and_is_said(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    daemon = hosts["node1"].daemon
+    text = (daemon.root / "etc/ostler.toml").read_text()
+    daemon.configure(text.replace(hosts["node1"].keys.public, new_keys().public))
+    daemon.command("reload")
+    assert "[network.keys] has the key of another host under node1" in "".join(daemon.status()["not_well"])

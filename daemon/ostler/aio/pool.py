@@ -10,20 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
 from ostler.aio.shares import Shares
 from ostler.bounds import text_of, type_name_of
-from ostler.errors import Busy, Draining
+from ostler.errors import Busy, Draining, is_a
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, frozen=True):
     """One piece of work in a thread: its label, the thread's name, and for how many seconds it has run."""
 
     label: str
@@ -39,7 +41,7 @@ _MAX_WAITING = 1024
 """Threads of one pool that may be replaced while they wait; one cause of waiting gets half of them at most."""
 
 
-class _Job(NamedTuple):
+class _Job(msgspec.Struct, frozen=True):
     number: int
     label: str
     work: Callable[[], Any]
@@ -483,7 +485,7 @@ def waiting_for(reason: Hashable) -> Iterator[bool]:
 
 def contained(error: BaseException) -> Exception:
     """Return the error as one that asyncio and the loop survive: SystemExit and its like become RuntimeError."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+    if is_a(error, Exception) and not is_a(error, StopIteration):
         return error
     wrapped = RuntimeError(f"{type_name_of(error)} was raised: {text_of(error)}")
     wrapped.__cause__ = error

@@ -12,7 +12,7 @@ from ostler.aio import WorkerPool
 from ostler.bounds import WHY_LIMIT, text_of
 from ostler.config import diff
 from ostler.daemon.steps import Steps
-from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, describe, joined
+from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, describe, is_a, joined
 from ostler.printable import printable
 from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, Change, Verdict
@@ -139,7 +139,7 @@ class Reloader:
             raise
         except BaseException as error:
             # Whatever it was: systemd waits for the end of this reload.
-            level = logging.DEBUG if isinstance(error, OstlerError | asyncio.CancelledError) else logging.ERROR
+            level = logging.DEBUG if is_a(error, (OstlerError, asyncio.CancelledError)) else logging.ERROR
             _log.log(level, "the reload failed", exc_info=error)
             self._finish(self._verdict(ok=False, summary=f"reload failed: {describe(error)}"))
             raise

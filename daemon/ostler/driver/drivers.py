@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 from ostler.aio import Inbox
+from ostler.bounds import NAME_LIMIT, text_of
 from ostler.clock import Clock
 from ostler.driver.base import DriverOptions
 from ostler.driver.lane import wake
 from ostler.driver.proxy import DriverProxy
 from ostler.driver.runner import RENEWAL_PATIENCE, DriverRunner
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverError
+from ostler.errors import DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 
 
@@ -75,7 +76,23 @@ class Drivers(Mapping[str, Any]):
         }
 
     def __getitem__(self, name: str) -> Any:
-        return self._proxies[name]
+        try:
+            return self._proxies[name]
+        except KeyError:
+            raise self._no_driver(name) from None
+
+    def _runner(self, name: str) -> DriverRunner:
+        try:
+            return self._runners[name]
+        except KeyError:
+            raise self._no_driver(name) from None
+
+    def _no_driver(self, name: object) -> DriverNotFound:
+        """Return the error for a name that somebody gave: it may be anything."""
+        known = ", ".join(self._runners) or "none"
+        return DriverNotFound(
+            f"there is no driver {text_of(name, NAME_LIMIT)}", hint=f"the drivers are: {known}", driver=text_of(name)
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._proxies)
@@ -91,9 +108,9 @@ class Drivers(Mapping[str, Any]):
         """Return the status of a driver. Any thread.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        return self._runners[name].status()
+        return self._runner(name).status()
 
     def statuses(self) -> list[DriverStatus]:
         """Return the status of every driver, in the order of the configuration. Any thread."""
@@ -103,21 +120,25 @@ class Drivers(Mapping[str, Any]):
         """Return a line for each ready driver whose calls all fail. Any thread."""
         return [line for runner in self._runners.values() if (line := runner.trouble())]
 
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each, after a stop as well. Any thread."""
+        return [line for runner in self._runners.values() for line in runner.under_way()]
+
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        return self._runners[name].spec.options
+        return self._runner(name).spec.options
 
     def take_options(self, name: str, options: DriverOptions) -> None:
         """Put other options in force without building the driver anew: `self.options` of the driver is another then.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        self._runners[name].take_options(options)
+        self._runner(name).take_options(options)
 
     async def start(self) -> None:
         """Begin to initialise every driver, each in its own threads, and return at once."""
@@ -149,12 +170,12 @@ class Drivers(Mapping[str, Any]):
         A cancelled wait leaves the call in its thread; its budget is watched on.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
             AttributeError: It has no such method.
             TypeError: That attribute is no method.
             DriverError: See above.
         """
-        runner = self._runners[name]
+        runner = self._runner(name)
         if not callable(getattr(self._proxies[name], method)):
             raise TypeError(f"{method!r} of {runner.names} is no method")
         return await runner.call_async(method, arguments, named)
@@ -174,9 +195,10 @@ class Drivers(Mapping[str, Any]):
             patience: Seconds to wait for calls under way.
 
         Raises:
+            DriverNotFound: There is no such driver.
             DriverNotReady: It has been stopped.
         """
-        return await self._runners[name].reinitialise(options, patience)
+        return await self._runner(name).reinitialise(options, patience)
 
     def withdraw_options(self, name: str) -> None:
         """Forget new options that wait for the calls of a driver: those it runs with are wanted again. On the loop."""

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from ostler.aio import Inbox, WorkerPool, contained, waiting_for
 from ostler.clock import Clock
@@ -49,7 +51,7 @@ class Listener(Protocol):
         ...
 
 
-class LaneNames(NamedTuple):
+class LaneNames(msgspec.Struct, frozen=True):
     """Whose lane it is, for messages: the driver's name and the topic of its service."""
 
     driver: str

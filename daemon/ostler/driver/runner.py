@@ -16,11 +16,18 @@ from msgspec.structs import replace
 from ostler.aio import Inbox, WorkerPool, waiting_for
 from ostler.bounds import sendable
 from ostler.clock import Clock
-from ostler.driver.base import BUDGET_MARK, Driver, DriverOptions
+from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, at_time, wake
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverNotReady, DriverStuck, PluginError, describe
+from ostler.errors import (
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    PluginError,
+    describe,
+    is_a,
+)
 from ostler.log.defects import Defects
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
@@ -90,6 +97,7 @@ class DriverRunner:
         self._renewal: asyncio.Task[None] | None = None
         self._claimed = asyncio.Event()
         self._stopping = False
+        self._cleaning: WorkerPool | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -122,6 +130,12 @@ class DriverRunner:
     def trouble(self) -> str:
         """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
         return self._lane.failing.trouble(self.names) if self._state is DriverState.READY else ""
+
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each. Any thread."""
+        rows = self._cleaning.running() if self._cleaning is not None else []
+        cleaning = [f"cleanup (for {row.seconds:.0f} s)" for row in rows]
+        return [f"{line} of {self.names}" for line in [*self._lane.active(), *cleaning]]
 
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
@@ -247,6 +261,12 @@ class DriverRunner:
         # The lock is held from the look at the state to the entry in the lane: nobody finds the lane quiet in between.
         self._admit(method)
         function = getattr(self.driver, method)
+        if feature := getattr(function, FEATURE_MARK, ""):  # that of the contract: who offers it has one of its own
+            raise FeatureNotSupported(
+                f"{self.names} does not offer {feature}",
+                hint="its `features` say what it offers; use another driver",
+                driver=self.spec.name, feature=feature, method=method,
+            )  # fmt: skip
         budget, is_long = self._budget(method)
         call = self._lane.begin(method, lambda: function(*arguments, **named), budget, is_long=is_long)
         self._calls += 1
@@ -305,7 +325,7 @@ class DriverRunner:
                 self._defects.worked(f"initialise of {self.names}")
                 _log.info("%s is ready", self.names)
                 self._set(DriverState.READY, "")
-            elif isinstance(error, PluginError):  # the class itself is wrong: another try cannot help
+            elif is_a(error, PluginError):  # the class itself is wrong: another try cannot help
                 _log.error("%s cannot be used: %s", self.names, describe(error))
                 self._set(DriverState.FAILED, describe(error))
             else:
@@ -397,7 +417,7 @@ class DriverRunner:
         driver, self.driver = self.driver, None
         if driver is None:
             return True, ""
-        pool = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
+        pool = self._cleaning = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
         try:
             work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))
             done, _ = await asyncio.wait([work], timeout=timeout)

@@ -89,7 +89,7 @@ class _Source:
         self._inbox.post(partial(stream.close))
 
     async def _open(self) -> AsyncItemStream:
-        return await self._router.stream(self._ask, self._credit).__aenter__()
+        return await self._router.stream(await self._router.reach(self._ask), self._credit).__aenter__()
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:

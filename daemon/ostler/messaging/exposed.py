@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler.types import Role
 
@@ -11,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__ostler_exposed__"
 
 
-class Exposure(NamedTuple):
+class Exposure(msgspec.Struct, frozen=True):
     """What `@exposed` said: the role a caller needs, the version that brought it, what it changes and keeps secret.
 
     `short` says that it usually takes a short time, or ends other work, and has threads of its own.

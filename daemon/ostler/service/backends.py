@@ -40,6 +40,7 @@ class Backends:
     ) -> None:
         self._topic = spec.topic
         self._host = around.host
+        self._events = around.events
         self._states = states
         self._spawn = spawn
         self._take_over: TakeOver | None = None
@@ -116,6 +117,7 @@ class Backends:
                 self._states.complain(f"driver_ready {name}", "")
 
     def _changed(self, name: str, status: DriverStatus) -> None:
+        self._events.driver(self._topic, status)
         well = status.state in (DriverState.READY, DriverState.STOPPED)
         if not well:
             # What an earlier check or take-over said is no news any more; the state of the driver is.

@@ -13,7 +13,7 @@ from ostler.aio import Running, TaskOwner, WorkerPool
 from ostler.bounds import WHY_LIMIT, cut, sendable
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import OstlerError, StoreUnavailable, describe
+from ostler.errors import Conflict, OstlerError, StoreUnavailable, describe
 from ostler.log.defects import Defects
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
@@ -24,7 +24,7 @@ from ostler.service.problems import problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration
-from ostler.types import ServiceState, ServiceStatus
+from ostler.types import DriverState, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
@@ -78,6 +78,7 @@ class Service:
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
         # Not beside the checks: those that hang here, and are left behind, would take their threads.
         self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
+        self._cleaning: WorkerPool | None = None
         self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """What the manager said last of its own objects, a line each."""
@@ -105,6 +106,16 @@ class Service:
     def running(self) -> bool:
         """Whether it does its work: up, or up and not quite well."""
         return self.states.state in RUNNING
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new work, and has not been taken down."""
+        return self.states.state is ServiceState.DRAINING
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has been taken down: stopped, or failed."""
+        return self.states.state in _ENDED
 
     # ---------------------------------------------------------------- start
 
@@ -383,6 +394,10 @@ class Service:
             queued=self._queued(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            evidence=self.states.complaints,
+            report_interval=self.options.report_interval,
+            down_time=self.options.down_time,
+            capability_interval=self.options.capability_interval,
         )
 
     # ---------------------------------------------------------------- stop
@@ -403,9 +418,37 @@ class Service:
         self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
         self._draining_since = asyncio.get_running_loop().time()
-        await self._until_nothing(self._awaited, timeout)
-        self._given_up = {(row.thread, row.label) for row in self._pool_rows()}
+        await self._until_nothing(lambda: self._awaited() if self.draining else [], timeout)
+        if self.draining:  # else it was resumed meanwhile
+            self._given_up = {(row.thread, row.label) for row in self._pool_rows()}
         return self.unfinished()
+
+    def resume(self) -> None:
+        """Take work again after a drain. On the loop.
+
+        Raises:
+            Conflict: It is not draining, or its manager was never up.
+        """
+        # One whose start has failed drains too, at the step where it was, and is about to be taken down.
+        if not self.draining or self.manager is None or self.step or self._stopping is not None:
+            raise Conflict(
+                f"service {self.topic} is {self.states.state}, and only one that is draining can be resumed",
+                hint=f"`ostler service start {self.topic}` starts one that has stopped or failed",
+                topic=self.topic,
+            )
+        self._draining_since, self._given_up = math.inf, set()
+        self._around.host.dispatcher.set_draining(self.topic, "")
+        self._tasks.spawn(self._resume_periodic(self.manager), name=f"resume periodic tasks of {self.topic}")
+        self.states.enter(ServiceState.UP)
+
+    async def _resume_periodic(self, manager: Manager) -> None:
+        """Begin with the periodic tasks again, once those have ended that the drain found at work: none runs twice."""
+        periodic, pause = self._around.periodic, _POLL
+        while periodic.running(self.topic):
+            await asyncio.sleep(pause)
+            pause = min(_POLL_MAX, pause * 1.2)
+        if self.running:
+            periodic.add(self.topic, manager, self.pool, self.options)
 
     async def _until_nothing(self, look: Callable[[], list[str]], timeout: float) -> list[str]:
         """Wait until a look finds nothing any more; return what it still finds after `timeout` or in a hurry."""
@@ -446,7 +489,7 @@ class Service:
             rows.append(("", f"{others} requests of {self.topic} on the loop"))
         return rows
 
-    async def stop(self, timeout: float, failed: str = "") -> list[str]:
+    async def stop(self, timeout: float, failed: str = "", why: str = "") -> list[str]:
         """Undo what was set up, last first. Safe before, during and after the start, and twice.
 
         Work in flight is not waited for: see `drain`.
@@ -454,17 +497,18 @@ class Service:
         Args:
             timeout: Seconds for all of it; a part that hangs leaves time for those after it.
             failed: Why the service failed, when that is the reason for the stop.
+            why: Why it is stopped, when that is not the end of the daemon; shown with its state.
 
         Returns:
             What hung, a line each.
         """
         if self._stopping is None:
             # A task of its own: who waits for the stop may be cancelled, the stop itself goes to its end.
-            work = self._stop(timeout, failed)
+            work = self._stop(timeout, failed, why)
             self._stopping = asyncio.get_running_loop().create_task(work, name=f"stop {self.topic}")
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float, failed: str) -> list[str]:
+    async def _stop(self, timeout: float, failed: str, why: str) -> list[str]:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         hung: list[str] = []
@@ -484,7 +528,8 @@ class Service:
                 self._log.error("stopping %s of service %s failed: %s", what, self.topic, describe(error))
         self.step = ""
         self.states.enter(
-            ServiceState.FAILED if failed else ServiceState.STOPPED, failed or ("" if started else "never started")
+            ServiceState.FAILED if failed else ServiceState.STOPPED,
+            failed or why or ("" if started else "never started"),
         )
         return hung
 
@@ -496,7 +541,7 @@ class Service:
             self._log.warning("cleanup_host is left out, because %s has not come back", begun[0])
             return []
         # A thread of its own: those of the service may all hang. Half of the time, for the drivers come after it.
-        pool = WorkerPool(f"{self.topic}-cleanup", 1)
+        pool = self._cleaning = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
             await call_hook(
@@ -530,6 +575,19 @@ class Service:
         self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
         return self._at_work()
+
+    def stuck(self) -> list[str]:
+        """Return what of a service that is up does not come back: drivers that are stuck, hooks, a line each."""
+        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows if row.label in self._overdue_hooks]
+        drivers = self.drivers.statuses() if self.drivers is not None else []
+        return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
+
+    def left_behind(self) -> list[str]:
+        """Return what of a service that has ended still hangs in its threads and those of its drivers, a line each."""
+        drivers = self.drivers.under_way() if self.drivers is not None else []
+        rows = self._cleaning.running() if self._cleaning is not None else []
+        return [*self._at_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
 
     def _at_work(self, *, awaited: bool = False) -> list[str]:
         """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""

@@ -17,8 +17,10 @@ from ostler_scheduler.wire import Candidate, Judgement, Request
 
 T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
-GONE = "stale"
+GONE = "unavailable"
 """What stands as the filter that dropped a candidate which has not reported for too long, or is down."""
+REFUSED = "refused"
+"""What stands as the filter that dropped a candidate which was chosen for this very request before, and refused it."""
 _SAME = 1e-9
 
 
@@ -72,6 +74,9 @@ class Chooser:
     def _filter(self, candidate: Candidate, request: Request) -> _Drop | None:
         if candidate.gone:
             return _Drop(GONE, candidate.gone)
+        for refuser in (candidate.host, f"{candidate.host}/{candidate.backend}"):
+            if refuser in request.refused:
+                return _Drop(REFUSED, request.refused[refuser])
         for name, part in self._filters.items():
             reason, failed = self._ask(f"filter {name}", part.why_not, candidate, request, _reason)
             if failed or reason:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import msgspec
 
 from ostler import (
     Busy,
@@ -21,6 +24,8 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    ServiceDisabled,
+    ServiceStatus,
     ValidationContext,
     check_length,
     exposed,
@@ -30,7 +35,9 @@ from ostler import (
 from ostler_scheduler.candidates import Candidates
 from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
+from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
+from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
 from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
 
@@ -38,6 +45,8 @@ FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _NAME_LIMIT = 255
 _REPORT_LIMIT = 256 * 1024
+_REFUSED_LIMIT = 100
+_WHY_LIMIT = 1000
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -60,7 +69,11 @@ class SchedulerOptions(ManagerOptions):
         reload="live",
     )
     stale_after: Seconds = Field(
-        180, gt=0, help="A service that has not reported for this long is no candidate", reload="live"
+        0,
+        ge=0,
+        help="For how long a report counts at least; it always counts for three of the `capability_interval` that the "
+        "reporting service has itself",
+        reload="live",
     )
     forget_after: Seconds = Field(
         86400, gt=0, help="A service that has not reported for this long is not shown any more", reload="live"
@@ -80,7 +93,7 @@ class SchedulerManager(Manager):
     """Chooses a backend for a request. See the README for how."""
 
     Options = SchedulerOptions
-    rpc_version = "1.0"
+    rpc_version = "1.1"
     extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
 
     @classmethod
@@ -96,10 +109,14 @@ class SchedulerManager(Manager):
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
+        # How old is too old is asked of the services' own intervals, by `_views`.
+        self._candidates = Candidates(math.inf, self.options.forget_after)
+        self._views = Views()
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
+        self._disabled = ""
+        self._refusals = Refusals()
         self._chooser = self._make_chooser()
 
     def _make_chooser(self) -> Chooser:
@@ -118,7 +135,6 @@ class SchedulerManager(Manager):
     def reset(self) -> None:
         """Take over changed filters, weighers and times; wrong ones leave the old ones at work."""
         self._chooser = self._make_chooser()
-        self._candidates.stale_after = self.options.stale_after
         self._candidates.forget_after = self.options.forget_after
 
     @periodic(spacing="sync_interval")
@@ -131,9 +147,17 @@ class SchedulerManager(Manager):
         if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
             self._sync()
 
+    def _look_again(self) -> bool:
+        """Look at what the daemon knows now, before a request is refused by what it knew a moment ago."""
+        self._sync()
+        return not self._sync_failed
+
     def _sync(self) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
+            self._views.take(
+                self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
+            )
             reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT)
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
@@ -145,6 +169,16 @@ class SchedulerManager(Manager):
             self.log.info("the capabilities that the daemon keeps can be read again")
             self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
+        self._disabled = self._why_disabled()
+
+    def _why_disabled(self) -> str:
+        """Return who has disabled this very service and why; empty while it is enabled, or that cannot be told."""
+        try:
+            row = self.client.call("ostler", "service_show", type=_Row, timeout=_SYNC_TIMEOUT, topic=self.topic)
+        except OstlerError as error:
+            self.log.debug("whether this service is enabled cannot be told now: %s", error)
+            return ""
+        return "" if row.enabled else f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
 
     @exposed(role="admin")
     def update_capabilities(
@@ -184,6 +218,7 @@ class SchedulerManager(Manager):
         features: tuple[str, ...] = (),
         on_host: str = "",
         exclude: tuple[str, ...] = (),
+        refused: dict[str, str] | None = None,
     ) -> Selection:
         """Choose a backend, and count the size as given away until it reports again.
 
@@ -194,20 +229,35 @@ class SchedulerManager(Manager):
             features: What it must offer: a feature's name, or `fact=value`.
             on_host: The only host that will do, empty for any.
             exclude: What will not do: `HOST` or `HOST/BACKEND`.
+            refused: What was chosen for this very request before and refused it, `HOST` or `HOST/BACKEND`, with why: it
+                is not chosen again for it, and `explain` shows what it refused.
 
         Raises:
             InvalidInput: The topic is empty, or the size is none.
             NoCapacity: No candidate is left; says which filter dropped how many.
             Busy: Another selection does not come to its end.
+            ServiceDisabled: An operator has disabled this scheduler.
         """
-        request = _request(topic, size, features, on_host, exclude)
+        request = _request(topic, size, features, on_host, exclude, refused)
         self._refresh()
+        self._check_enabled()
+        self._refusals.note(request, self.clock.monotonic())
         judgements = self._choose(ctx, request)
+        if chosen_of(judgements) is None and self._look_again():
+            judgements = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
             raise no_capacity(judgements, request, self._candidates.silent(topic))
         self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
         return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+
+    def _check_enabled(self) -> None:
+        if self._disabled:
+            raise ServiceDisabled(
+                f"{self.topic} on {self.host} is disabled: {self._disabled}",
+                hint=f"`ostler service enable {self.topic}` there lets it choose again",
+                topic=self.topic, host=self.host,
+            )  # fmt: skip
 
     def _choose(self, ctx: Context, request: Request) -> list[Judgement]:
         # One at a time: two that chose at once would both be given the same room.
@@ -244,20 +294,35 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
+        if chosen_of(judgements) is None and self._look_again():
+            judgements = self._judge(request)
         if chosen_of(judgements) is not None:
             said = why(judgements)
         else:
             said = no_capacity(judgements, request, self._candidates.silent(topic)).message
-        return Explanation(topic=topic, size=request.size, why=said, candidates=judgements)
+        if self._disabled:
+            said = f"{said}; nothing is chosen while {self.topic} is disabled: {self._disabled}"
+        return Explanation(topic=topic, size=request.size, why=said, candidates=self._with_refusals(topic, judgements))
+
+    def _with_refusals(self, topic: str, judgements: list[Judgement]) -> list[Judgement]:
+        now = self.clock.monotonic()
+        return [
+            msgspec.structs.replace(one, refused=self._refusals.of(topic, one.host, one.backend, now))
+            for one in judgements
+        ]
 
     @exposed(role="viewer", changes=False)
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
         self._refresh()
-        return self._candidates.known(self.clock.monotonic(), topic)
+        return self._known(topic)
+
+    def _known(self, topic: str) -> list[Candidate]:
+        found = self._candidates.known(self.clock.monotonic(), topic)
+        return [self._views.judged(candidate, self.options.stale_after) for candidate in found]
 
     def _judge(self, request: Request) -> list[Judgement]:
-        return self._chooser.judge(self._candidates.known(self.clock.monotonic(), request.topic), request)
+        return self._chooser.judge(self._known(request.topic), request)
 
     @contextmanager
     def _my_turn(self, ctx: Context) -> Iterator[None]:
@@ -284,8 +349,29 @@ def _check_report(topic: str, backends: dict[str, dict[str, Json]]) -> None:
         raise InvalidInput(f"the report of {topic} has {size} characters, the limit is {_REPORT_LIMIT}", size=size)
 
 
-def _request(topic: str, size: int | str, features: tuple[str, ...], on_host: str, exclude: tuple[str, ...]) -> Request:
+class _Row(msgspec.Struct):
+    """What is looked at of the row of this service."""
+
+    enabled: bool = True
+    disabled_reason: str = ""
+    disabled_by: str = ""
+
+
+def _request(
+    topic: str,
+    size: int | str,
+    features: tuple[str, ...],
+    on_host: str,
+    exclude: tuple[str, ...],
+    refused: dict[str, str] | None = None,
+) -> Request:
     if not topic:
         raise InvalidInput("a topic is needed: whose backends are the candidates?", argument="topic")
+    refused = refused or {}
+    if len(refused) > _REFUSED_LIMIT:
+        raise InvalidInput(f"{len(refused)} backends that refused are too many", hint=f"at most {_REFUSED_LIMIT}")
+    for name, reason in refused.items():
+        check_length("the name of a backend that refused", name, 2 * _NAME_LIMIT)
+        check_length("the reason of a refusal", reason, _WHY_LIMIT)
     wanted = parse_size(str(size))
-    return Request(topic=topic, size=wanted, features=features, host=on_host, exclude=exclude)
+    return Request(topic=topic, size=wanted, features=features, host=on_host, exclude=exclude, refused=refused)

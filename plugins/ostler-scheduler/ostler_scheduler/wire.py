@@ -16,6 +16,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         features: What the backend must offer: a feature's name, or `fact=value`.
         host: The only host that will do, empty for any.
         exclude: What will not do: `HOST` or `HOST/BACKEND`.
+        refused: What was chosen for this very request before and refused it, `HOST` or `HOST/BACKEND`, with why.
     """
 
     topic: str
@@ -23,6 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()
     host: str = ""
     exclude: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one candidate: dropped by a filter with its reason, or weighed.
 
     `weights` holds each weigher's share of `total`: 0 to 1, times its multiplier. `free` is -1 when not reported.
+    `refused` says what it refused lately, after it had been chosen: when, how much, and why.
     """
 
     host: str
@@ -94,6 +97,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, float] = {}
     total: float = 0.0
     chosen: bool = False
+    refused: str = ""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from ostler import (
     NoCapacity,
     NotPermitted,
     NotRunning,
+    ServiceDisabled,
 )
 from ostler.types import Peer
 from ostler_scheduler import Filter, Weigher
@@ -184,7 +185,7 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
     manager = make_manager()
     manager.init_host_with_rpc()
     assert manager.select(ctx, "volume", "1GiB").host == "node1"
-    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "stale"]
+    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "unavailable"]
 
 
 def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
@@ -204,13 +205,13 @@ def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager
     assert [text.split(" keeps ")[1] for text in said] == ["cannot be read now: nobody listens", "can be read again"]
 
 
-def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client, clock):
+def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client):
     manager = make_manager()
     manager.init_host_with_rpc()
-    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
     with pytest.raises(NoCapacity, match="has reported"):
-        manager.select(ctx, "volume", 1)  # it has only just looked
-    clock.advance(1)
+        manager.select(ctx, "volume", 1)
+    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
+    # In the same moment: what it has seen a moment ago is no reason to refuse.
     assert manager.select(ctx, "volume", 1).backend == "disk"
     assert manager.candidates(ctx)[0].promised == 1
 
@@ -218,12 +219,14 @@ def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make
 def test_what_an_operator_has_just_disabled_is_not_chosen(make_manager, ctx, client, clock, report):
     manager = make_manager()
     report(manager, disk=gib(10))
-    client.reports = [
-        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, enabled=False)
-    ]
+    client.see("volume", "node1", enabled=False, disabled_by="alice", disabled_reason="a new disk")
     clock.advance(1)
-    assert manager.explain(ctx, "volume").candidates[0].dropped_by == "enabled"
-    with pytest.raises(NoCapacity, match="enabled dropped 1"):
+    (judged,) = manager.explain(ctx, "volume").candidates
+    assert (judged.dropped_by, judged.reason) == (
+        "unavailable", "volume on node1 is disabled by alice: a new disk"
+    )  # fmt: skip
+    assert not manager.candidates(ctx)[0].enabled
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -234,7 +237,7 @@ def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, c
         CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, up=False)
     ]
     manager.sync(ctx)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -245,7 +248,7 @@ def test_trap_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_m
     manager.select(ctx, "volume", 1)
     clock.set_wall(clock.wall() - 7200)
     clock.advance(181)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
     report(manager, disk=gib(10))
     manager.select(ctx, "volume", 1)
@@ -305,14 +308,15 @@ def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadl
         first.join()
 
 
-def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report):
+def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report, client):
     manager = make_manager()
     report(manager, roomy=gib(90), idle=gib(50, allocated_bytes=0))
     manager.options = manager.Options(manager="scheduler", weighers={"free_space": -1.0}, stale_after=10)
     manager.reset()
     assert manager.select(ctx, "volume", "1GiB").backend == "idle"
+    client.see("volume", "node1", capability_interval=2.0)
     clock.advance(11)
-    with pytest.raises(NoCapacity, match="stale dropped 2"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 2"):
         manager.select(ctx, "volume", "1GiB")
 
 
@@ -351,3 +355,39 @@ def test_a_report_has_a_length(make_manager, report):
         report(manager, **{"x" * 300: gib(1)})
     with pytest.raises(InvalidInput, match="the limit is 262144"):
         report(manager, disk=gib(1, text="x" * 300_000))
+
+
+def test_what_refused_this_very_request_is_not_chosen_again_for_it_and_explain_says_so(
+    make_manager, ctx, report, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100), slow=gib(50))
+    report(manager, "node2", fast=gib(200))
+    refused = {"node2": "node2 cannot be reached", "node1/fast": "the disk is full"}
+    assert manager.select(ctx, "volume", "10GiB", refused=refused).backend == "slow"
+    assert manager.select(ctx, "volume", "10GiB").host == "node2", "another request is another matter"
+    clock.advance(12)
+    said = {(one.host, one.backend): one.refused for one in manager.explain(ctx, "volume", "1GiB").candidates}
+    assert said["node1", "fast"] == "refused 10GiB 12s ago: the disk is full"
+    assert said["node2", "fast"] == "refused 10GiB 12s ago: node2 cannot be reached"
+    assert said["node1", "slow"] == ""
+    with pytest.raises(NoCapacity, match="refused dropped 3"):
+        manager.select(ctx, "volume", GIB, refused={**refused, "node1/slow": "stuck"})
+    clock.advance(1000)
+    assert not any(one.refused for one in manager.explain(ctx, "volume").candidates)
+    with pytest.raises(InvalidInput, match="101 backends"):
+        manager.select(ctx, "volume", refused={f"n{number}": "" for number in range(101)})
+
+
+def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
+    make_manager, ctx, report, client, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100))
+    client.row = {"enabled": False, "disabled_reason": "upgrade", "disabled_by": "root"}
+    with pytest.raises(ServiceDisabled, match=r"scheduler on node1 is disabled: upgrade \(by root\)"):
+        manager.select(ctx, "volume", GIB)
+    assert "while scheduler is disabled: upgrade" in manager.explain(ctx, "volume").why
+    client.row = {"enabled": True}
+    clock.advance(1)
+    assert manager.select(ctx, "volume", GIB).backend == "fast"

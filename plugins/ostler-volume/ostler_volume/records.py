@@ -293,7 +293,7 @@ class Records:
         for column, value in wanted:
             if value:
                 query = query.where(column == value)
-        return [Snapshot(**row) for row in query.dicts()]
+        return [Snapshot(**row, host=self._host) for row in query.dicts()]
 
     def _rows(self, *columns: Any) -> Any:
         return VolumeRow.select(*columns).where(VolumeRow.topic == self._topic)

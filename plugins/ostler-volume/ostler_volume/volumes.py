@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from ostler import Conflict, Context, InvalidInput, describe, format_size
+from ostler import Conflict, Context, InvalidInput, StoreError, describe, format_size
 from ostler_volume.door import SECTOR, Origin, split_snapshot
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
-from ostler_volume.errors import AlreadyExists, BadImage, BadSize
+from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
 from ostler_volume.images import Image
+from ostler_volume.placement import undone
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import check_grows
 from ostler_volume.states import VolumeState
@@ -28,12 +29,30 @@ class Plan(NamedTuple):
     length: int = 0
 
 
-class VolumeWork:
-    """Creates, extends, deletes, attaches and detaches volumes. Everything blocks."""
+def name_is_taken(name: str, host: str) -> AlreadyExists:
+    """Return the refusal of a name that another host has a volume of."""
+    return AlreadyExists(
+        f"there is a volume {name} on {host} already",
+        hint="take another name: names are those of all hosts together",
+        name=name, host=host,
+    )  # fmt: skip
 
-    def __init__(self, workshop: Workshop, reconciler: Reconciler) -> None:
+
+class VolumeWork:
+    """Creates, extends, deletes, attaches and detaches volumes. Everything blocks.
+
+    Args:
+        workshop: Records and drivers.
+        reconciler: Clears up after what failed.
+        taken_elsewhere: Returns the other host that has a volume of a name, empty when none is known.
+    """
+
+    def __init__(
+        self, workshop: Workshop, reconciler: Reconciler, taken_elsewhere: Callable[[str], str] = lambda _name: ""
+    ) -> None:
         self._shop = workshop
         self._reconciler = reconciler
+        self._taken_elsewhere = taken_elsewhere
 
     def create(self, ctx: Context, plan: Plan) -> Volume:
         """Make a volume on a backend of this host.
@@ -61,10 +80,19 @@ class VolumeWork:
         Raises:
             RequestError: It was refused, and nothing has changed.
         """
-        driver, plan = self._checked(plan, image)
-        limit = self._shop.limit(plan.backend, driver)
-        self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        with undone():
+            driver, plan = self._checked(plan, image)
+            limit = self._shop.limit(plan.backend, driver)
+            self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        self._check_elsewhere(plan.name)
         return driver, plan
+
+    def _check_elsewhere(self, name: str) -> None:
+        """Refuse a name that another host has, or is just taking: after it was taken here, so that both see it."""
+        host = self._taken_elsewhere(name)
+        if host:
+            self._shop.records.remove(name)
+            raise name_is_taken(name, host)
 
     @contextmanager
     def undone(self, name: str, driver: Any) -> Iterator[None]:
@@ -76,7 +104,18 @@ class VolumeWork:
             raise
         except Exception as error:
             self._reconciler.recover(name, driver, error)
-            raise
+            with undone() if self._is_gone(name) else nullcontext():
+                raise
+
+    def _is_gone(self, name: str) -> bool:
+        """Return whether nothing is left of a volume that could not be made, as far as is known."""
+        try:
+            self._shop.records.volume(name)
+        except VolumeNotFound:
+            return True
+        except StoreError:
+            return False
+        return False
 
     def finish(self, name: str) -> Volume:
         """Write down that a volume is made."""
@@ -90,7 +129,9 @@ class VolumeWork:
         if not plan.origin.image:
             yield None
             return
-        with self._shop.backend(plan.backend, IMAGE).open_image(plan.origin.image) as image:
+        with undone():
+            opened = self._shop.backend(plan.backend, IMAGE).open_image(plan.origin.image)
+        with opened as image:
             yield image
 
     def extend(self, ctx: Context, name: str, size: int) -> Volume:

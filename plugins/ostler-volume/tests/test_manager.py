@@ -17,10 +17,12 @@ from ostler import (
     InvalidInput,
     NoCapacity,
     NotFound,
+    ValidationContext,
 )
 from ostler_volume import file_driver
 from ostler_volume.driver import VolumeDriver
 from ostler_volume.errors import AlreadyExists, BadImage, BadName, BadSize, HasSnapshots, UnknownBackend, WrongState
+from ostler_volume.manager import VolumeManager
 
 MIB = 2**20
 
@@ -57,7 +59,7 @@ def test_a_snapshot_can_be_named_alone_when_one_volume_has_it(manager, ctx, noth
         manager.create_volume(ctx, name, "1MiB")
         manager.create_snapshot(ctx, name, "daily")
     manager.create_snapshot(ctx, "b", "weekly")
-    with nothing_left(InvalidInput, "a@daily or b@daily", "VOLUME@NAME"):
+    with nothing_left(InvalidInput, "a@daily on node1 or b@daily on node1", "VOLUME@NAME"):
         manager.create_volume(ctx, "c", snapshot="daily")
     with nothing_left(NotFound, "no snapshot yearly"):
         manager.create_volume(ctx, "c", snapshot="yearly")
@@ -439,3 +441,13 @@ def test_a_check_of_a_backend_that_fails_does_not_keep_the_others_from_theirs(ma
 
 def test_the_contract_says_what_a_driver_must_do():
     assert {"create", "delete", "discard", "extend", "inventory", "room"} == VolumeDriver.__abstractmethods__
+
+
+def test_a_scheduler_that_is_misspelt_is_found_before_the_start():
+    options = VolumeManager.Options(manager="volume", scheduler="schedulr")
+    others = ValidationContext(host="node1", topic="volume", services={"scheduler": options})
+    assert list(VolumeManager.validate(options, others)) == [
+        ("scheduler", 'no service here has the topic "schedulr"; did you mean "scheduler"?')
+    ]
+    for name in ("scheduler", "", "elsewhere"):
+        assert list(VolumeManager.validate(options.model_copy(update={"scheduler": name}), others)) == []

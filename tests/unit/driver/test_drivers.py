@@ -8,7 +8,16 @@ from msgspec.structs import replace
 
 from ostler.aio import WorkerPool
 from ostler.driver import Driver
-from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck, NotFound
+from ostler.errors import (
+    Busy,
+    ContractError,
+    DriverError,
+    DriverNotFound,
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    NotFound,
+)
 from ostler.messaging.context import Context, serving
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import DriverState
@@ -446,10 +455,14 @@ def test_it_is_a_mapping_of_names(run, bench, lamp):
         assert list(b.drivers) == ["hall", "attic"]
         assert len(b.drivers) == 2
         assert "hall" in b.drivers
+        assert b.drivers.get("cellar") is None
+        for look in (b.drivers.__getitem__, b.drivers.status, b.drivers.options):
+            with pytest.raises(DriverNotFound, match=r"there is no driver cellar; the drivers are: hall, attic"):
+                look("cellar")
         with pytest.raises(KeyError):
             b.drivers["cellar"]
-        with pytest.raises(KeyError):
-            b.drivers.status("cellar")
+        with pytest.raises(DriverNotFound):
+            await b.drivers.call("cellar", "switch", "a", True)
         assert [status.driver for status in b.drivers.statuses()] == ["lamp", "lamp"]
 
     run(main())
@@ -1011,6 +1024,19 @@ def test_a_driver_in_which_nothing_ends_takes_so_many_calls_and_no_more(run, ben
         lamp.gate.set()
         assert await asyncio.gather(*waiting) == ["came back"] * 102
         assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+
+
+def test_a_feature_that_a_driver_does_not_offer_is_refused_by_name(run, bench, lamp, pool):
+    async def main():
+        b = bench((lamp, "hall", {}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        refused = r"driver hall of light does not offer dim"
+        with pytest.raises(FeatureNotSupported, match=refused):
+            await pool.run(lambda: b.drivers["hall"].dim("a", 3), label="dim")
+        with pytest.raises(FeatureNotSupported, match=refused):
+            await b.drivers.call("hall", "undim", "a")
+        assert b.drivers.status("hall").calls == 0
         await b.drivers.stop(5)
 
     run(main())

@@ -6,7 +6,10 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from sys import maxsize
-from typing import Any, NamedTuple
+from types import MethodType
+from typing import Any
+
+import msgspec
 
 from ostler.aio import WorkerPool
 from ostler.errors import ContractError, NotExposed, TargetNotFound, UnsupportedVersion
@@ -19,7 +22,7 @@ from ostler.messaging.target import did_you_mean, speaks
 from ostler.types import ROLE_ORDER, MethodDescription
 
 
-class Method(NamedTuple):
+class Method(msgspec.Struct, frozen=True):
     """One exposed method, ready to be called."""
 
     name: str
@@ -100,7 +103,7 @@ class Endpoint:
         for name, method in self.methods.items():
             asked = method.exposure.role
             needs = policy.role(self.topic, name, asked)
-            applied[name] = method._replace(rank=rank_of(needs), needs=needs)
+            applied[name] = msgspec.structs.replace(method, rank=rank_of(needs), needs=needs)
             if needs != asked:
                 changes.append(Change(method.where, str(asked), needs))
         self.methods = applied
@@ -212,5 +215,8 @@ def _method(
         raise ContractError(f"{where} is a `def`, and {topic} has no threads", hint="make it `async def`", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    signature = Signature(bound, where, exposure.secret, trusted=trusted)
+    if trusted or not isinstance(bound, MethodType):
+        signature = Signature(bound, where, exposure.secret, trusted=trusted)
+    else:
+        signature = Signature.checked(bound, where, exposure.secret)
     return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)
