@@ -448,9 +448,12 @@ class Fleet:
 
     def renew(self) -> None:
         """Make all links anew with the next use: our own key has changed."""
-        addresses = {host: peer.address for host, peer in self.peers.items()}
+        before = dict(self.peers)
         self.set({}, self.interval)
-        self.set(addresses, self.interval)
+        self.set({host: peer.address for host, peer in before.items()}, self.interval)
+        for host, peer in before.items():
+            # Who has which services has not changed: a request for one waits for the link, and is not refused.
+            self.peers[host].services, self.peers[host].reports = peer.services, peer.reports
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

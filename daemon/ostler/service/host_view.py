@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _TOGETHER = 0.05
 """Seconds for which changes are waited for, once there is one: those that come together are told together."""
+_TABLE_LIFETIME = 0.5
+"""Seconds for which the table is not read again while nothing is written: ages in it count from when it was read."""
 _READ_LIMIT = 0.5
 """Seconds that a table may take to be read before what was in it last is good enough: a change must not wait."""
 
@@ -65,6 +67,9 @@ class HostView:
         self._told: HostReport | None = None
         self._changed = asyncio.Event()
         self._table: list[ServiceStatus] = []
+        self._table_of, self._table_at = -1, 0.0
+        """The number of commits when the table was read last, and the loop's time."""
+        self._reading = asyncio.Lock()
         self._kept: list[CapabilityReport] = []
 
     def changed(self) -> None:
@@ -76,12 +81,24 @@ class HostView:
     async def rows(self) -> list[ServiceStatus]:
         """Return every service; while the table cannot be read, with what it said last."""
         live = self._live()
+        if not self._is_read():
+            await self._read_table()
+        return self._merged(live, self._table)
+
+    async def _read_table(self) -> None:
+        """Read the table, unless that has been done since the last commit: a thousand who ask at once read it once."""
         try:
-            async with asyncio.timeout(_READ_LIMIT):
-                self._table = await self._store.aread(self._records.list)
+            async with asyncio.timeout(_READ_LIMIT), self._reading:
+                if not self._is_read():
+                    commits, began = self._store.commits, asyncio.get_running_loop().time()
+                    self._table = await self._store.aread(self._records.list)
+                    self._table_of, self._table_at = commits, began
         except (StoreError, TimeoutError):
             pass
-        return self._merged(live, self._table)
+
+    def _is_read(self) -> bool:
+        age = asyncio.get_running_loop().time() - self._table_at
+        return self._table_of == self._store.commits and age < _TABLE_LIFETIME
 
     def members(self, grace: float) -> Members:
         """Return the versions of all services, and which of them count. Any thread but the loop's: it reads the table.

@@ -156,3 +156,24 @@ def test_versions_follow_what_is_seen_of_services_here_and_elsewhere(bench, virt
             assert (await members())["node2"] == ("0.9", "down, and does not count")
 
     virtually(main)
+
+
+def test_a_thousand_who_ask_at_once_have_the_table_read_once_until_something_is_written(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            reads = []
+            listing = b.runtime.records.list
+            b.runtime.records.list = lambda: reads.append(1) or listing()
+            answers = await asyncio.gather(*(b.runtime.rows() for _ in range(1000)))
+            assert len(reads) <= 1
+            assert all(answer == answers[0] for answer in answers)
+            records = b.runtime.records
+            await b.store.awrite(lambda: records.set_enabled("lamp", "node1", False, "moving", "alice"))
+            (lamp,) = await b.runtime.rows()
+            assert (lamp.enabled, lamp.disabled_reason) == (False, "moving")
+            read = len(reads)
+            await b.runtime.rows()
+            assert len(reads) == read
+
+    virtually(main)
