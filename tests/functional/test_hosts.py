@@ -19,7 +19,7 @@ from harness import NOBODY, OSTLER, Daemon, wait_for
 from hosts import Cables, Hosts, free_ports, no_namespaces
 from hosts_subject import Said
 
-from ostler import Client
+from ostler import Client, Event
 from ostler.errors import Busy, ConnectionLost, NotPermitted, NotRunning, TargetNotFound
 from ostler.messaging.zmq.curve import new_keys
 
@@ -593,3 +593,26 @@ def test_another_key_under_the_name_of_this_host_speaks_for_no_host_and_is_said(
     daemon.configure(text.replace(hosts["node1"].keys.public, new_keys().public))
     daemon.command("reload")
     assert "[network.keys] has the key of another host under node1" in "".join(daemon.status()["not_well"])
+
+
+@only_here
+def test_whoever_listens_is_told_when_a_peer_is_lost_and_back(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    two = hosts["node2"]
+    told: dict[str, Any] = {}
+    root = str(hosts["node1"].daemon.root)
+    with Client(root=root, timeout=20) as client, client.events("ostler") as events:
+        client.call("ostler", "service_disable", topic="talk", reason="painting")
+        two.daemon.running.kill()
+        two.daemon.running.wait(10)
+        two.start()
+        for event in events:
+            if isinstance(event, Event):
+                told[event.name] = event.payload
+            if "peer.back" in told:
+                break
+    assert told["service.disabled"]["why"] == "painting"
+    assert told["peer.lost"]["peer"] == told["peer.back"]["peer"] == "node2"
+    assert told["peer.lost"]["why"]
+    assert told["peer.back"]["was"] == "lost"

@@ -283,6 +283,16 @@ class PeerDaemon:
             self.on_news(self)
         return list(self.services.values())
 
+    async def refresh(self) -> None:
+        """Ask it for its services now, beside what is told and asked anyway: something was just done there.
+
+        Raises:
+            OstlerError: It could not be asked.
+        """
+        report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+        if report.host == self.host and self.up and self._take(report):
+            self.on_news(self)
+
     async def follow(self) -> None:
         """Take note of what it tells of itself as soon as that changes, until the link is lost.
 

@@ -123,6 +123,13 @@ class Dispatcher(Topics):
             if call.request.topic == topic:
                 call.context.cancel()
 
+    def cancel_requests(self, topic: str, why: str) -> None:
+        """End the requests of a topic that are still under way: it is taken down, and the daemon goes on."""
+        for call in list(self._under_way):
+            if call.request.topic == topic:
+                error = Draining(f"{topic} was stopped before {call.where} had ended: {why}", topic=topic, why=why)
+                self.cancel(call, error)
+
     def judge_again(self) -> None:
         """End the requests that their callers could not make any more; after who may do what has changed.
 
