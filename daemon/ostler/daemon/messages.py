@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ostler.config.core import MessagingSection
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
+    from ostler.messaging.relay import Relay
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Messages:
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self.sockets = SocketWatch(transport, clock)
         self._keeping: EventKeeping | None = None
+        self._relay: Relay | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
     def _keep_refusals(self) -> None:
@@ -174,6 +176,7 @@ class Messages:
             from ostler.daemon.peers import PeerLinks
 
             self.peers = PeerLinks(configuration, self.client.router, store, self.dispatcher.clock)
+            self.dispatcher.relay = self.relay.take
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, limits, keys and peers."""
@@ -219,6 +222,15 @@ class Messages:
 
     def _servers(self) -> list[RpcServer]:
         return [self.server, *(self.ports.servers if self.ports is not None else ())]
+
+    @property
+    def relay(self) -> Relay:
+        """What brings requests of callers here to other hosts."""
+        if self._relay is None:
+            from ostler.messaging.relay import Relay
+
+            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+        return self._relay
 
     async def prove(self) -> None:
         """Call ourselves over a connection of its own: the evidence that a client can come and is answered.
