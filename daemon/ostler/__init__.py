@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostler.aio import waiting_for
+    from ostler.availability import capability_lifetime, unavailable_reason
     from ostler.clock import Clock
     from ostler.config import (
         Field,
@@ -89,9 +91,11 @@ if TYPE_CHECKING:
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
     from ostler.store import Database, KeyValue, Record, Store
-    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, Upgrade
+    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
 _HOMES = {
+    "aio": ["waiting_for"],
+    "availability": ["capability_lifetime", "unavailable_reason"],
     "clock": ["Clock"],
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
@@ -118,7 +122,7 @@ _HOMES = {
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
     "store": ["Database", "KeyValue", "Record", "Store"],
-    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "Upgrade"],
+    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
@@ -132,10 +136,11 @@ __all__ = [
     "MessagingError", "NoCapacity", "NotExposed", "NotFound", "NotPermitted", "NotRunning", "Notification",
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Peer", "PluginError", "Record", "RemoteError",
     "RequestError", "Retry", "Role", "RpcApi", "SchemaTooNew", "Seconds", "Secret", "SecretText", "ServiceClient",
-    "ServiceDisabled", "ServiceError", "ServiceState", "Size", "Store", "StoreCorrupt", "StoreError", "StoreInUse",
-    "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext",
-    "WrongPattern", "check_length", "current_trace", "describe", "exposed", "feature", "format_seconds", "format_size",
-    "hookimpl", "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "ServiceDisabled", "ServiceError", "ServiceState", "ServiceStatus", "Size", "Store", "StoreCorrupt", "StoreError",
+    "StoreInUse", "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade",
+    "ValidationContext", "WrongPattern", "capability_lifetime", "check_length", "current_trace", "describe", "exposed",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic",
+    "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
 
 

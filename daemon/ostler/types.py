@@ -22,7 +22,7 @@ WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "c
 
 
 class ServiceState(StrEnum):
-    """What a service says of itself (DESIGN 7)."""
+    """What a service says of itself; `gone` is said of one that is in no configuration any more, nor its host."""
 
     STARTING = "starting"
     UP = "up"
@@ -30,6 +30,7 @@ class ServiceState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+    GONE = "gone"
 
 
 class DriverState(StrEnum):
@@ -75,7 +76,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due."""
+    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
+
+    `pending` says what new options wait for, empty when there are none.
+    """
 
     name: str
     driver: str
@@ -85,6 +89,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float = 0.0
     tries: int = 0
     calls: int = 0
+    pending: str = ""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -127,10 +132,16 @@ class BootStamp(msgspec.Struct, frozen=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
+    """The one view of a service: its own word (`state`), the observer's (`up`, `link`), and the operator's (`enabled`).
 
-    `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports since the row was made.
-    `namespaces` has the RPC version of each.
+    `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
+    since the row was made. `namespaces` has the RPC version of each.
+
+    `evidence` is what is not well with it, by what it is about: `is_working`, `threads`, `driver local`,
+    `working local`. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself
+    goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that
+    nobody sets, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
+    `addressable` is on a host that the observer has no address of.
     """
 
     topic: str
@@ -143,6 +154,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     disabled_reason: str = ""
     disabled_by: str = ""
+    enabled_at: float = 0.0
     required: bool = True
     rpc_version: str = "1.0"
     namespaces: dict[str, str] = {}
@@ -153,6 +165,13 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     here: bool = True
     drivers: list[DriverStatus] = []
+    evidence: dict[str, str] = {}
+    report_interval: float = 0.0
+    down_time: float = 0.0
+    capability_interval: float = 0.0
+    age: float = 0.0
+    link: str = ""
+    addressable: bool = True
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +216,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem."""
+    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem.
+
+    `pending` has a line for each driver that takes its new options over by itself when the work in it has ended.
+    """
 
     ok: bool
     at: float
@@ -205,6 +227,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change] = []
     needs_restart: list[str] = []
     problems: list[str] = []
+    pending: list[str] = []
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -393,3 +416,17 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     enabled: bool = True
     up: bool = True
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a daemon tells others of its host: its services, and what they last said they can do.
+
+    `sequence` grows with every change within one `instance`, which is another after each start of the daemon: a report
+    that is not above the last one known is from before it.
+    """
+
+    host: str
+    instance: str = ""
+    sequence: int = 0
+    services: list[ServiceStatus] = []
+    capabilities: list[CapabilityReport] = []

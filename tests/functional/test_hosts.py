@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -623,3 +624,55 @@ def answers(hosts: Hosts) -> bool:
             return bool(client.call("talk", "where"))
         except Busy:
             return False
+
+
+@only_here
+def test_what_an_operator_says_of_a_service_on_another_host_is_done_there_or_refused_by_name(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one, two = hosts["node1"].daemon, hosts["node2"].daemon
+    one.command("service", "disable", "talk", "--host", "node2", "--reason", "disk swap")
+    there = two.json("service", "show", "talk")
+    assert (there["enabled"], there["disabled_reason"]) == (False, "disk swap")
+    assert re.fullmatch(r"uid \d+ on node1, by key:node1", there["disabled_by"])
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is False, "known here at once"
+    refused = one.command("service", "drain", "talk", "--host", "node2", check=4).stderr
+    assert "key:node1 has operator" in refused
+    two.configure((two.root / "etc/ostler.toml").read_text().replace("[access]", "[access]\nadmin = ['key:node1']"))
+    two.command("reload")
+    one.command("service", "drain", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "draining"
+    assert "takes no new work" in two.command("call", "talk", "where", check=1).stderr
+    one.command("service", "resume", "talk", "--host", "node2")
+    two.command("call", "talk", "where")
+    one.command("service", "enable", "talk", "--host", "node2")
+    assert two.json("service", "show", "talk")["enabled"] is True
+    one.command("service", "restart", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "up"
+    unknown = one.command("service", "disable", "talk", "--host", "node9", "--reason", "x", check=1).stderr
+    assert "no host 'node9'" in unknown
+    two.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    away = one.command("service", "disable", "talk", "--host", "node2", "--reason", "x", check=3).stderr
+    assert "disable of talk on node2 was not done: node2 cannot be reached for" in away
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is True, "nothing is written here alone"
+
+
+@only_here
+def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one = hosts["node1"].daemon
+    wait_for(lambda: working(hosts, "talk") == {"node1", "node2"}, "both to be up")
+    assert (
+        "node2 is there and has a service talk"
+        in one.command("service", "forget", "talk", "--host", "node2", check=1).stderr
+    )
+    config = (one.root / "etc/ostler.toml").read_text()
+    one.configure(config[: config.index("[network.peers.node2]")] + config[config.index("[services.talk]") :])
+    one.command("reload")
+    gone = one.json("service", "show", "talk", "--host", "node2")
+    assert (gone["state"], gone["up"]) == ("gone", False)
+    assert "All is well." in one.command("status").stdout
+    one.command("service", "forget", "talk", "--host", "node2")
+    assert [row["host"] for row in one.json("service", "list")] == ["node1"]

@@ -10,8 +10,9 @@ from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.keeping import journal_page, journal_topics
 from ostler.daemon.maintenance import Maintenance
+from ostler.daemon.service_control import ServiceControl
 from ostler.daemon.traffic import traffic_of
-from ostler.errors import Conflict, Draining, InvalidInput, NotFound, check_length
+from ostler.errors import Draining, InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalTopic, Position
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
@@ -19,12 +20,12 @@ from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
+    HostReport,
     Json,
     MethodDescription,
     OptionValue,
     PeriodicStatus,
     PluginStatus,
-    ServiceState,
     ServiceStatus,
     Traffic,
     Upgrade,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _PIECE = 128 * 1024
 """Bytes of a backup in one item."""
+_LONGEST_WAIT = 7 * 86400.0
+"""Seconds that a drain may be made to wait."""
 
 
 class Control:
@@ -62,6 +65,9 @@ class Control:
             raise Draining("the daemon has no services yet", hint="see `ostler status` for what it waits for")
         return self._daemon.runtime
 
+    def _services(self) -> ServiceControl:
+        return ServiceControl(self._daemon, self._runtime())
+
     def _store(self) -> Store:
         return self._runtime().store
 
@@ -69,6 +75,23 @@ class Control:
     async def status(self, ctx: Context) -> DaemonStatus:
         """Return the daemon at one glance: itself, services, drivers, plugins, and what is not well."""
         return await self._daemon.status()
+
+    @exposed(role="viewer", changes=False)
+    async def host_report(self, ctx: Context) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they last said they can do."""
+        self._heard(ctx)
+        return await self._runtime().view.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what other daemons are told of this host: now, and as soon as something has changed."""
+        self._heard(ctx)
+        async for report in self._runtime().view.follow():
+            yield report
+
+    def _heard(self, ctx: Context) -> None:
+        if self._daemon.messages is not None:
+            self._daemon.messages.heard_from(ctx.host)
 
     @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:
@@ -89,38 +112,77 @@ class Control:
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Return one service."""
         _check_names(topic=topic, on_host=on_host)
-        wanted = on_host or self._daemon.host
-        for row in await self._runtime().rows():
-            if (row.topic, row.host) == (topic, wanted):
-                return row
-        raise NotFound(f"there is no service {topic} on {wanted}", hint="see `ostler service list`", topic=topic)
+        return await self._services().show(topic, on_host)
 
     @exposed(role="operator")
     async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
-        """Let schedulers choose a service again."""
-        return await self._set_enabled(ctx, topic, on_host, enabled=True, reason="")
+        """Let schedulers choose a service again; asked by an administrator, one that drains takes calls again too.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            on_host: The host that is to do it, this one when it is empty. As of all verbs here.
+        """
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().enable(ctx, topic, on_host)
 
     @exposed(role="operator")
-    async def service_disable(self, ctx: Context, topic: str, reason: str, on_host: str = "") -> ServiceStatus:
-        """Keep schedulers from choosing a service; it goes on with what it has, and answers."""
+    async def service_disable(
+        self, ctx: Context, topic: str, reason: str, on_host: str = "", asked_by: str = ""
+    ) -> ServiceStatus:
+        """Keep schedulers from choosing a service; it goes on with what it has, and answers.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            reason: Why; shown wherever the service is.
+            on_host: See `service_enable`.
+            asked_by: Who asked the host that passes this on. As of all verbs here.
+        """
+        _check_names(topic=topic, on_host=on_host)
         if not reason.strip():
             raise InvalidInput("a service is disabled with a reason", hint="say it with `--reason`")
         check_length("the reason", reason)
-        return await self._set_enabled(ctx, topic, on_host, enabled=False, reason=reason)
+        return await self._services().disable(ctx, topic, on_host, reason, asked_by)
 
-    async def _set_enabled(
-        self, ctx: Context, topic: str, on_host: str, *, enabled: bool, reason: str
+    @exposed(role="admin")
+    async def service_drain(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Have a service take no new work and wait for what is in flight; returns what was still running.
+
+        `service_resume` undoes it.
+        """
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().drain(ctx, topic, on_host, _seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_resume(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Have a service that drains take work again."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().resume(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_stop(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Drain a service and take it down, the others go on; returns what hangs. It starts again with the daemon."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().stop(ctx, topic, on_host, _seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_start(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Start a service that has stopped or failed, with the configuration that is in force."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().start(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_restart(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
     ) -> ServiceStatus:
-        await self.service_show(ctx, topic, on_host)
-        wanted = on_host or self._daemon.host
-        records = self._runtime().records
-        await self._store().awrite(
-            lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
-            label="service enable",
-        )
-        self._runtime().upgrades.forget()
-        self._runtime().capability_reporter.poke(topic)
-        return await self.service_show(ctx, topic, on_host)
+        """Drain a service, take it down and start it again, with the configuration that is in force."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().restart(ctx, topic, on_host, _seconds(wait), asked_by)
 
     @exposed(role="operator")
     async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
@@ -128,16 +190,10 @@ class Control:
 
         Raises:
             NotFound: There is no such record.
-            Conflict: The service runs here; it would be back with its next report, and enabled.
+            Conflict: The service is there; it would be back with its next report, and enabled.
         """
-        found = await self.service_show(ctx, topic, on_host)
-        if found.here and topic in {service.topic for service in self._daemon.services}:
-            raise Conflict(
-                f"service {topic} is one of this daemon's", hint="take it out of the configuration first", topic=topic
-            )
-        records = self._runtime().records
-        await self._store().awrite(lambda: records.delete(topic, found.host), label="service forget")
-        self._runtime().upgrades.forget()
+        _check_names(topic=topic, on_host=on_host)
+        await self._services().forget(ctx, topic, on_host)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
@@ -151,17 +207,6 @@ class Control:
         _check_names(topic=topic)
         upgrades = self._runtime().upgrades
         return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
-
-    @exposed(role="admin")
-    async def service_drain(self, ctx: Context, topic: str, wait: float = 0.0) -> list[str]:
-        """Have a service take no new work and wait for what is in flight; returns what was still running."""
-        _check_names(topic=topic)
-        service = self._runtime().group.services.get(topic)
-        if service is None:
-            raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
-        if not service.running and service.states.state is not ServiceState.DRAINING:
-            raise Conflict(f"service {topic} is {service.states.state}, there is nothing to drain", topic=topic)
-        return await service.drain(wait or service.options.drain_timeout, f"drained by {ctx.peer.name}")
 
     @exposed(role="viewer", changes=False)
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
@@ -268,8 +313,7 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
         """Return what services last said they can do."""
-        capabilities = self._runtime().capability_records
-        return await self._store().aread(capabilities.list)
+        return await self._runtime().view.capabilities()
 
     @exposed(role="admin", changes=False)
     async def audit(
@@ -378,6 +422,17 @@ class Control:
         """Return when the start has come to its end; for scripts that start a daemon without systemd."""
         await asyncio.shield(self._daemon.started)
         return await self._daemon.status()
+
+
+def _seconds(wait: float) -> float:
+    """Return the seconds to wait, 0 for what the service says.
+
+    Raises:
+        InvalidInput: They are none.
+    """
+    if not 0.0 <= wait <= _LONGEST_WAIT:
+        raise InvalidInput(f"`wait` is {wait:g}, and must be a number of seconds from 0 to {_LONGEST_WAIT:g}")
+    return wait
 
 
 def _check_names(**names: str) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ostler.config.core import MessagingSection
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
+    from ostler.messaging.peers import OnPeer
     from ostler.messaging.relay import Relay
     from ostler.store import Store
 
@@ -70,6 +71,8 @@ class Messages:
         )
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
+        self.on_peer: OnPeer | None = None
+        """Told what becomes of each peer; to be set before `reach_peers`."""
         self._store: Store | None = None
         rpc_link = transport.serve_rpc()
         try:
@@ -175,8 +178,25 @@ class Messages:
         elif configuration.network.peers:
             from ostler.daemon.peers import PeerLinks
 
-            self.peers = PeerLinks(configuration, self.client.router, store, self.dispatcher.clock)
+            self.peers = PeerLinks(
+                configuration,
+                self.client.router,
+                store,
+                self.dispatcher.clock,
+                self.client.upgrades.forget,
+                self.on_peer,
+            )
             self.dispatcher.relay = self.relay.take
+
+    async def know_peers(self, seconds: float) -> None:
+        """Wait until it is known of each peer whether it is there, and what it has, for so many seconds at most."""
+        if self.peers is not None:
+            await self.peers.fleet.settled(seconds)
+
+    def heard_from(self, host: str) -> None:
+        """Take note that the daemon of a host has called; nothing for others."""
+        if self.peers is not None and host:
+            self.peers.heard_from(host)
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, limits, keys and peers."""

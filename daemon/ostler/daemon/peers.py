@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -12,19 +13,21 @@ import zmq
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.daemon.ports import network_of, secret_of
-from ostler.errors import StoreError, describe
-from ostler.messaging.peers import Fleet, PeerAddress
+from ostler.errors import OstlerError, StoreError, describe
+from ostler.messaging.peers import Fleet, OnPeer, PeerAddress, PeerDaemon
 from ostler.messaging.routing import Router
 from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
 from ostler.store import Store
 from ostler.store.observed import ObservedServices
-from ostler.types import ServiceStatus
+from ostler.types import CONTROL_TOPIC, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
 
 _log = logging.getLogger(__name__)
+_REFRESH = 2.0
+"""Seconds that a peer has to say how one of its services is."""
 
 
 class PeerLinks:
@@ -35,9 +38,19 @@ class PeerLinks:
         router: Brings requests to them.
         store: The database.
         clock: The source of time.
+        on_news: Told after something has changed of what is known of a peer.
+        on_change: Told what becomes of each peer.
     """
 
-    def __init__(self, configuration: Configuration, router: Router, store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        router: Router,
+        store: Store,
+        clock: Clock,
+        on_news: Callable[[], None],
+        on_change: OnPeer | None = None,
+    ) -> None:
         # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
         self._context = zmq.Context()
         self._configuration = configuration
@@ -45,7 +58,9 @@ class PeerLinks:
         self._observed = ObservedServices(store, clock)
         self._store = store
         self._writes = TaskOwner("services of peers")
-        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._saw)
+        self._on_news = on_news
+        self.fleet = Fleet(self._transport, clock, configuration.messaging.call_timeout, self._news)
+        self.fleet.on_change = on_change
         self.apply(configuration)
         router.fleet = self.fleet
 
@@ -62,6 +77,28 @@ class PeerLinks:
         self.fleet.set(addresses, options.poll_interval)
         if changed:
             self.fleet.renew()
+
+    def reports(self, host: str, topic: str) -> bool:
+        """Return whether a peer that can be reached has a service on a topic."""
+        peer = self.fleet.peers.get(host)
+        return peer is not None and peer.up and peer.has(topic)
+
+    async def refresh(self, host: str, topic: str) -> None:
+        """Ask a peer for one of its services now, and keep what it says; what cannot be had comes with the next look.
+
+        For what was just done there: who is here next is not to be shown, or given, what was before.
+        """
+        peer = self.fleet.peers.get(host)
+        if peer is None or not peer.up:
+            return
+        try:
+            call = peer.client.call
+            row = await call(CONTROL_TOPIC, "service_show", topic=topic, type=ServiceStatus, timeout=_REFRESH)
+            peer.services[topic] = row
+            keep = partial(self._observed.keep, host, [row], is_all=False)
+            await self._store.awrite(keep, label=f"services of {host}")
+        except OstlerError as error:
+            _log.debug("service %s of %s was not looked at: %s", topic, host, describe(error))
 
     def stats(self) -> dict[str, Any]:
         """Return what is known of each peer."""
@@ -80,8 +117,16 @@ class PeerLinks:
         network = network_of(self._configuration)._replace(server=key)
         return ZmqTransport(address.rpc, limits=limits, network=network, context=self._context)
 
-    def _saw(self, host: str, rows: Sequence[ServiceStatus]) -> None:
-        if self._observed.is_news(host, rows):
+    def heard_from(self, host: str) -> None:
+        """Take note that another daemon has called: one that was away is asked at once."""
+        peer = self.fleet.peers.get(host)
+        if peer is not None:
+            peer.hurry()
+
+    def _news(self, peer: PeerDaemon) -> None:
+        self._on_news()
+        host, rows = peer.host, list(peer.services.values())
+        if peer.up and self._observed.is_news(host, rows):
             self._writes.spawn(self._keep(host, rows), name=f"keep the services of {host}")
 
     async def _keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:

@@ -111,7 +111,7 @@ class Driver(ABC):
         """Let go of everything; called once at the end, also after an `initialise` that failed."""
 
 
-def time_budget(budget: float | str | None) -> Callable[[F], F]:
+def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable[[F], F]:
     """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
 
     Reporting progress through the `Context` of the request starts the budget anew, so that a copy of ten hours is not
@@ -119,10 +119,12 @@ def time_budget(budget: float | str | None) -> Callable[[F], F]:
 
     Args:
         budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
+        is_long: Whether calls of it usually take long: then they leave some of the driver's threads to the methods that
+            do not. False for what is usually short, and for what ends work or frees room, such as a deletion.
     """
 
     def mark(method: F) -> F:
-        setattr(method, BUDGET_MARK, (budget,))
+        setattr(method, BUDGET_MARK, (budget, is_long))
         return method
 
     return mark

@@ -13,7 +13,7 @@ from ostler.clock import Clock
 from ostler.driver.base import DriverOptions
 from ostler.driver.lane import wake
 from ostler.driver.proxy import DriverProxy
-from ostler.driver.runner import DriverRunner
+from ostler.driver.runner import RENEWAL_PATIENCE, DriverRunner
 from ostler.driver.spec import DriverSpec
 from ostler.errors import DriverError
 from ostler.types import DriverState, DriverStatus
@@ -32,7 +32,11 @@ class Drivers(Mapping[str, Any]):
     - any other error is the driver's own. SystemExit and its like arrive as `DriverError`.
 
     The budget starts anew with each `Context.progress` of the request that is being served. While a driver is
-    initialised anew for a reload, calls wait for it instead of failing.
+    initialised anew for a reload, calls wait for it instead of failing. When one call outlives its budget, all that
+    wait for this driver get `DriverStuck` at once, but for those whose work goes on to report progress.
+
+    A thread of a pool that waits for a driver is replaced in its pool (`ostler.aio.waiting_for`), so that a driver
+    which hangs, or works for hours, takes no thread from those who call others.
 
     Args:
         specs: Name to what is run.
@@ -99,6 +103,10 @@ class Drivers(Mapping[str, Any]):
         """Return a line for each ready driver whose calls all fail. Any thread."""
         return [line for runner in self._runners.values() if (line := runner.trouble())]
 
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each, after a stop as well. Any thread."""
+        return [line for runner in self._runners.values() for line in runner.under_way()]
+
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 
@@ -155,18 +163,28 @@ class Drivers(Mapping[str, Any]):
             raise TypeError(f"{method!r} of {runner.names} is no method")
         return await runner.call_async(method, arguments, named)
 
-    async def reinitialise(self, name: str, options: DriverOptions | None = None) -> DriverStatus:
-        """Tear a driver down and build it anew, with other options or the same; return its status after the first try.
+    async def reinitialise(
+        self, name: str, options: DriverOptions | None = None, *, patience: float = RENEWAL_PATIENCE
+    ) -> DriverStatus:
+        """Tear a driver down and build it anew, with other options or the same, when none of its calls is under way.
 
-        Calls under way are waited for up to `init_timeout`; new ones wait. Of the new options all but `workers` count:
-        the threads stay.
+        The status is returned after the first try to initialise it. When its calls do not end within `patience`
+        seconds, `pending` of the status says for what the options wait; they are taken over by themselves then. New
+        calls wait no longer than a moment for that. Of the new options all but `workers` count: the threads stay.
+
+        Args:
+            name: The driver.
+            options: Its new options; others that wait already are forgotten. None for those it runs with.
+            patience: Seconds to wait for calls under way.
 
         Raises:
-            KeyError: There is no such driver.
-            DriverNotReady: It is stuck, stopped, or being initialised anew already; nothing has changed.
-            DriverError: Calls under way did not end in time; nothing has changed.
+            DriverNotReady: It has been stopped.
         """
-        return await self._runners[name].reinitialise(options)
+        return await self._runners[name].reinitialise(options, patience)
+
+    def withdraw_options(self, name: str) -> None:
+        """Forget new options that wait for the calls of a driver: those it runs with are wanted again. On the loop."""
+        self._runners[name].withdraw_options()
 
     def cancel_calls(self) -> None:
         """Tell the calls under way, by their contexts, that they are not wanted any more. Any thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -83,6 +83,10 @@ class ManagerOptions(OptionsModel):
             yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
 
 
+def _ignore(_text: str) -> None:
+    """Stand in where nobody wants to know."""
+
+
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a manager is handed; it makes none of it itself."""
 
@@ -100,6 +104,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """The validated options of the configuration sections that plugins declared, by the section's name."""
     notifier: Notifier = Notifier()
     """What the manager tells of what happens, with a priority."""
+    report_progress: Callable[[str], None] = _ignore
+    """Told by hooks of the start how far they are, in words, for systemd's STATUS and `ostler status`. Any thread."""
 
 
 def reserved_names() -> frozenset[str]:

@@ -71,8 +71,11 @@ class Relay:
         if self._router.here(ask):
             raise NotPermitted(f"{ask.topic} has no members on other hosts", hint="make the fanout itself")
         self._check_here(ctx, ask)
-        await self._router.check_fan_out(ctx, ask)
-        return int(await self._client.aask(ask))
+        hosts = await self._router.check_fan_out(ctx, ask)
+        reached = 0
+        if self._dispatcher.is_open(ask.topic):
+            reached += int(await self._client.aask(ask._replace(host=self._router.host)))
+        return reached + await self._router.fan_out(ask, hosts)
 
     def _check_here(self, ctx: Context, ask: Ask) -> None:
         if ctx.peer.key:

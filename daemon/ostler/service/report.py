@@ -153,6 +153,17 @@ class CapabilityReporter:
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "the table of capabilities", clock)
+        self.on_report: Callable[[], None] = lambda: None
+        """Called after a report has been kept, on the loop."""
+
+    async def first_reports(self, seconds: float) -> None:
+        """Have each service that runs and has not been asked yet report now, and wait, for so many seconds at most."""
+        now = asyncio.get_running_loop().time()
+        for service in self._services():
+            if service.running and service.topic not in self._asking:
+                self._ask(service, now)
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=seconds)
 
     def poke(self, topic: str) -> None:
         """Have the capabilities of a service reported soon, because something has changed. On the loop.
@@ -212,6 +223,7 @@ class CapabilityReporter:
         self._pauses.worked(service.topic)
         service.states.complain("capabilities", "")
         if backends:
+            self.on_report()
             await self._send(service, backends)
 
     async def _keep(self, service: Service, backends: dict[str, dict[str, Json]]) -> bool:

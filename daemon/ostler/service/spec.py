@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ostler.messaging.notify import Notifications
     from ostler.periodic import PeriodicScheduler
     from ostler.plugins import Loaded
+    from ostler.service.state_events import StateEvents
     from ostler.store import ServiceRecords, Store
 
 
@@ -72,11 +73,13 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         host: What the host gives.
         records: The services table.
         periodic: The scheduler of periodic tasks.
+        events: Tells of changes of state.
     """
 
     host: Host
     records: ServiceRecords
     periodic: PeriodicScheduler
+    events: StateEvents
 
 
 def differing(one: OptionsModel, other: OptionsModel) -> set[str]:

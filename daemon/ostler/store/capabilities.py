@@ -105,7 +105,7 @@ class CapabilityRecords:
         )
 
     def _up(self, key: tuple[str, str], row: Mapping[str, Any], down_time: float) -> bool:
-        if row["beat"] is None or row["state"] in ("stopped", "failed"):
+        if row["beat"] is None or row["state"] in ("stopped", "failed", "gone"):
             return False
         beat = BootStamp(row["beat_boot_id"], row["beat_boot_time"], row["beat_at"])
         return self._beats.age(key, key[1], beat, row["beat"]) <= down_time

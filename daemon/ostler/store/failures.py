@@ -6,14 +6,14 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import peewee
 
 from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable
 
 
-class _Meaning(NamedTuple):
+class _Meaning(msgspec.Struct, frozen=True):
     kind: type[StoreError]
     what: str
     hint: str

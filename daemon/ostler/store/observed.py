@@ -7,13 +7,14 @@ from typing import Any
 
 from ostler.clock import Clock
 from ostler.store.models import ServiceRow
+from ostler.store.services import mark_gone
 from ostler.store.store import Store
 from ostler.store.versions import packed
 from ostler.types import ServiceStatus
 
 _WRITE_EVERY = 15.0
 """Seconds between two writes for a host whose services have not changed: often enough to count as up."""
-_PASSING = {"beat", "last_report", "in_flight", "queued", "here"}
+_PASSING = {"beat", "reported_at"}
 """What changes with every look and is not worth a write."""
 
 
@@ -32,16 +33,24 @@ class ObservedServices:
 
     def is_news(self, host: str, rows: Sequence[ServiceStatus]) -> bool:
         """Return whether there is something to write, and take note that it is. On one thread."""
-        facts = [{name: getattr(row, name) for name in row.__struct_fields__ if name not in _PASSING} for row in rows]
+        facts = [
+            {"topic": row.topic, **{name: value for name, value in self._values(row).items() if name not in _PASSING}}
+            for row in rows
+        ]
         at, before = self._kept.get(host, (0.0, None))
         now = self._clock.monotonic()
         if facts == before and now - at < _WRITE_EVERY:
             return False
         self._kept[host] = now, facts
-        return bool(rows)
+        return bool(rows) or facts != before
 
-    def keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:
+    def keep(self, host: str, rows: Sequence[ServiceStatus], *, is_all: bool = True) -> None:
         """Write the rows of a host.
+
+        Args:
+            host: The host.
+            rows: Its services.
+            is_all: Whether it has no others: what else stands in the table is gone then.
 
         Raises:
             StoreUnavailable: It cannot be written now.
@@ -53,6 +62,9 @@ class ObservedServices:
                 place = (ServiceRow.topic == row.topic) & (ServiceRow.host == host)
                 if not ServiceRow.update(values).where(place).execute():
                     ServiceRow.insert(topic=row.topic, host=host, **values).execute()
+            if is_all:
+                others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
+                mark_gone(others, f"{host} has it no more", self._clock.wall())
 
         self._store.write(write, label=f"services of {host}")
 

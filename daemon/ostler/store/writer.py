@@ -9,7 +9,9 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.fair import FairQueue
@@ -76,7 +78,7 @@ class Job:
                 self._waiter.set_exception(contained(self.error))
 
 
-class Working(NamedTuple):
+class Working(msgspec.Struct, frozen=True):
     """What the writer is busy with: the job's label and for how many seconds."""
 
     label: str

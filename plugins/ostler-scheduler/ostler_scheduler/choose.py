@@ -17,7 +17,7 @@ from ostler_scheduler.wire import Candidate, Judgement, Request
 
 T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
-GONE = "stale"
+GONE = "unavailable"
 """What stands as the filter that dropped a candidate which has not reported for too long, or is down."""
 REFUSED = "refused"
 """What stands as the filter that dropped a candidate which was chosen for this very request before, and refused it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from ostler import (
     OstlerError,
     Seconds,
     ServiceDisabled,
+    ServiceStatus,
     ValidationContext,
     check_length,
     exposed,
@@ -33,6 +35,7 @@ from ostler import (
 from ostler_scheduler.candidates import Candidates
 from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
+from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
@@ -66,7 +69,11 @@ class SchedulerOptions(ManagerOptions):
         reload="live",
     )
     stale_after: Seconds = Field(
-        180, gt=0, help="A service that has not reported for this long is no candidate", reload="live"
+        0,
+        ge=0,
+        help="For how long a report counts at least; it always counts for three of the `capability_interval` that the "
+        "reporting service has itself",
+        reload="live",
     )
     forget_after: Seconds = Field(
         86400, gt=0, help="A service that has not reported for this long is not shown any more", reload="live"
@@ -102,7 +109,9 @@ class SchedulerManager(Manager):
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self._candidates = Candidates(self.options.stale_after, self.options.forget_after)
+        # How old is too old is asked of the services' own intervals, by `_views`.
+        self._candidates = Candidates(math.inf, self.options.forget_after)
+        self._views = Views()
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
@@ -126,7 +135,6 @@ class SchedulerManager(Manager):
     def reset(self) -> None:
         """Take over changed filters, weighers and times; wrong ones leave the old ones at work."""
         self._chooser = self._make_chooser()
-        self._candidates.stale_after = self.options.stale_after
         self._candidates.forget_after = self.options.forget_after
 
     @periodic(spacing="sync_interval")
@@ -139,9 +147,17 @@ class SchedulerManager(Manager):
         if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
             self._sync()
 
+    def _look_again(self) -> bool:
+        """Look at what the daemon knows now, before a request is refused by what it knew a moment ago."""
+        self._sync()
+        return not self._sync_failed
+
     def _sync(self) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
+            self._views.take(
+                self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
+            )
             reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT)
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
@@ -227,6 +243,8 @@ class SchedulerManager(Manager):
         self._check_enabled()
         self._refusals.note(request, self.clock.monotonic())
         judgements = self._choose(ctx, request)
+        if chosen_of(judgements) is None and self._look_again():
+            judgements = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
             raise no_capacity(judgements, request, self._candidates.silent(topic))
@@ -276,6 +294,8 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
+        if chosen_of(judgements) is None and self._look_again():
+            judgements = self._judge(request)
         if chosen_of(judgements) is not None:
             said = why(judgements)
         else:
@@ -295,10 +315,14 @@ class SchedulerManager(Manager):
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
         self._refresh()
-        return self._candidates.known(self.clock.monotonic(), topic)
+        return self._known(topic)
+
+    def _known(self, topic: str) -> list[Candidate]:
+        found = self._candidates.known(self.clock.monotonic(), topic)
+        return [self._views.judged(candidate, self.options.stale_after) for candidate in found]
 
     def _judge(self, request: Request) -> list[Judgement]:
-        return self._chooser.judge(self._candidates.known(self.clock.monotonic(), request.topic), request)
+        return self._chooser.judge(self._known(request.topic), request)
 
     @contextmanager
     def _my_turn(self, ctx: Context) -> Iterator[None]:

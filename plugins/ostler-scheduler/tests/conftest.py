@@ -6,8 +6,9 @@ from importlib import import_module
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from ostler import ManagerEnvironment
+from ostler import ManagerEnvironment, ServiceState, ServiceStatus
 from ostler.testing import FakeClock
 from ostler_scheduler import plugin as plugin_of_ours
 from ostler_scheduler.filters import CapabilitiesFilter, CapacityFilter, EnabledFilter, HostFilter
@@ -57,21 +58,30 @@ def all_filters():
 
 
 class FakeClient:
-    """Stands for the daemon: answers `capabilities` with what a test puts in."""
+    """Stands for the daemon: answers `capabilities` with what a test puts in, and `service_list` with services."""
 
     def __init__(self):
         self.reports = []
         self.error = None
+        self.rows = [
+            ServiceStatus(topic=topic, host=host, state=ServiceState.UP)
+            for topic in ("volume", "share")
+            for host in ("node1", "node2", "node3", "node4")
+        ]
         self.row = {"enabled": True}
+
+    def see(self, topic, host, **facts):
+        """Have the daemon see a service differently."""
+        self.rows = [replace(row, **facts) if (row.topic, row.host) == (topic, host) else row for row in self.rows]
 
     def call(self, topic, method, /, **arguments):
         if method == "service_show":
             assert (topic, arguments["topic"]) == ("ostler", "scheduler")
             return msgspec.convert(self.row, arguments["type"])
-        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout"])
+        assert (topic, list(arguments)) == ("ostler", ["type", "timeout"])
         if self.error is not None:
             raise self.error
-        return list(self.reports)
+        return list({"capabilities": self.reports, "service_list": self.rows}[method])
 
 
 def resolved(part):

@@ -185,7 +185,7 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
     manager = make_manager()
     manager.init_host_with_rpc()
     assert manager.select(ctx, "volume", "1GiB").host == "node1"
-    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "stale"]
+    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "unavailable"]
 
 
 def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
@@ -205,13 +205,13 @@ def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager
     assert [text.split(" keeps ")[1] for text in said] == ["cannot be read now: nobody listens", "can be read again"]
 
 
-def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client, clock):
+def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client):
     manager = make_manager()
     manager.init_host_with_rpc()
-    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
     with pytest.raises(NoCapacity, match="has reported"):
-        manager.select(ctx, "volume", 1)  # it has only just looked
-    clock.advance(1)
+        manager.select(ctx, "volume", 1)
+    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
+    # In the same moment: what it has seen a moment ago is no reason to refuse.
     assert manager.select(ctx, "volume", 1).backend == "disk"
     assert manager.candidates(ctx)[0].promised == 1
 
@@ -219,12 +219,14 @@ def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make
 def test_what_an_operator_has_just_disabled_is_not_chosen(make_manager, ctx, client, clock, report):
     manager = make_manager()
     report(manager, disk=gib(10))
-    client.reports = [
-        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, enabled=False)
-    ]
+    client.see("volume", "node1", enabled=False, disabled_by="alice", disabled_reason="a new disk")
     clock.advance(1)
-    assert manager.explain(ctx, "volume").candidates[0].dropped_by == "enabled"
-    with pytest.raises(NoCapacity, match="enabled dropped 1"):
+    (judged,) = manager.explain(ctx, "volume").candidates
+    assert (judged.dropped_by, judged.reason) == (
+        "unavailable", "volume on node1 is disabled by alice: a new disk"
+    )  # fmt: skip
+    assert not manager.candidates(ctx)[0].enabled
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -235,7 +237,7 @@ def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, c
         CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, up=False)
     ]
     manager.sync(ctx)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -246,7 +248,7 @@ def test_trap_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_m
     manager.select(ctx, "volume", 1)
     clock.set_wall(clock.wall() - 7200)
     clock.advance(181)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
     report(manager, disk=gib(10))
     manager.select(ctx, "volume", 1)
@@ -306,14 +308,15 @@ def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadl
         first.join()
 
 
-def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report):
+def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report, client):
     manager = make_manager()
     report(manager, roomy=gib(90), idle=gib(50, allocated_bytes=0))
     manager.options = manager.Options(manager="scheduler", weighers={"free_space": -1.0}, stale_after=10)
     manager.reset()
     assert manager.select(ctx, "volume", "1GiB").backend == "idle"
+    client.see("volume", "node1", capability_interval=2.0)
     clock.advance(11)
-    with pytest.raises(NoCapacity, match="stale dropped 2"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 2"):
         manager.select(ctx, "volume", "1GiB")
 
 

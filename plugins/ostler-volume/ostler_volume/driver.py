@@ -97,7 +97,7 @@ class VolumeDriver(Driver):
         """Make a volume larger; what is new reads as zeros. When this raises the volume is as it was."""
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete(self, name: str) -> None:
         """Remove a volume; that there is none is no error.
 
@@ -106,7 +106,7 @@ class VolumeDriver(Driver):
         """
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def discard(self, name: str) -> None:
         """Clear what is left of an unfinished volume, or of a snapshot `VOLUME@NAME`; what is complete stays."""
 
@@ -164,7 +164,7 @@ class VolumeDriver(Driver):
         raise NotImplementedError
 
     @feature(SNAPSHOT)
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
         """Remove a snapshot; that there is none is no error."""
         raise NotImplementedError

@@ -100,8 +100,9 @@ class FileDriver(VolumeDriver):
             self.reflink = self.folder.can_reflink()
 
     def is_working(self) -> bool:
-        """Return True while the folder is the one that was there at the start."""
+        """Return True while the folder is the one that was there at the start, and can be written."""
         self.folder.check()
+        self.folder.check_writable()
         return True
 
     def cleanup(self) -> None:

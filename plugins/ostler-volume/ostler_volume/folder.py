@@ -84,6 +84,20 @@ class Folder:
         if (here.st_dev, here.st_ino) != (opened.st_dev, opened.st_ino):
             raise DriverError(f"{self.path} is another folder than at the start", hint="is its disk still mounted?")
 
+    def check_writable(self) -> None:
+        """Raise when nothing can be written any more: a file system with errors becomes read-only.
+
+        Raises:
+            DriverError: It is read-only.
+        """
+        with told(f"the folder {self.path} cannot be used"):
+            read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+        if read_only:
+            raise DriverError(
+                f"{self.path} is on a file system that is read-only",
+                hint="the kernel's log says why (`dmesg`); mount it anew when that is mended",
+            )
+
     def can_reflink(self) -> bool:
         """Return whether files here can share blocks, by trying."""
         with self._scratch("reflink-1") as source, self._scratch("reflink-2") as target:

@@ -102,7 +102,7 @@ class VolumeManager(Manager):
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
-        self.reconciler.backend(name)
+        self.reconciler.backend(name, self.environment.report_progress)
 
     def is_working(self) -> bool:
         """Return True while a backend is ready."""
@@ -234,7 +234,7 @@ class VolumeManager(Manager):
         options = self.options
         return self._placement.place(ctx, options.scheduler, wish, make, attempts=options.placement_attempts)
 
-    @exposed(role="operator", changes=False)
+    @exposed(role="operator", changes=False, short=True)
     def image_directories(self, ctx: Context, backend: str = "") -> list[str]:
         """Return the directories on this host that images may be taken from by their path.
 
@@ -303,7 +303,7 @@ class VolumeManager(Manager):
         """
         return self._uploads.finish(ctx, upload)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def cancel_upload(self, ctx: Context, upload: str) -> None:
         """Give an upload up; nothing is left of it.
 
@@ -476,7 +476,7 @@ class VolumeManager(Manager):
             return self._forward(host, "extend_volume", Volume, name=name, size=wanted)
         return self._volumes.extend(ctx, name, wanted)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def delete_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
         """Delete a volume that is available or in error, and has no snapshots.
 
@@ -495,7 +495,7 @@ class VolumeManager(Manager):
             return
         self._volumes.delete(ctx, name)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def attach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
         """Make a volume a block device of its host; `device` of the result is its path there.
 
@@ -514,7 +514,7 @@ class VolumeManager(Manager):
             return self._forward(host, "attach_volume", Volume, name=name)
         return self._volumes.attach(ctx, name)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def detach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
         """Take the block device of a volume away.
 
@@ -600,7 +600,7 @@ class VolumeManager(Manager):
             self.records.volume(volume)
         return self.records.snapshots(volume)
 
-    @exposed(role="operator")
+    @exposed(role="operator", short=True)
     def delete_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> None:
         """Delete a snapshot.
 

@@ -7,7 +7,8 @@ thread, so of two requests that race for a name or a volume one finds the other'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import peewee
@@ -16,6 +17,7 @@ from ostler import NoCapacity, Store, format_size
 from ostler_volume.door import Origin, split_snapshot
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.folder import room_hint
+from ostler_volume.repair import Judgement
 from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
@@ -161,6 +163,18 @@ class Records:
             return self._one(name)
 
         return self.store.write(settle)
+
+    def settle_all(self, wanted: Mapping[str, Judgement]) -> None:
+        """Move volumes on because of what is really there, all or none of them.
+
+        Args:
+            wanted: The names of volumes to what their records should say.
+
+        Raises:
+            VolumeNotFound: There is none of one of those names.
+            WrongState: One of the moves is not one of the table.
+        """
+        self.store.write(lambda: self._settle_all(wanted), label="settle volumes")
 
     def remove(self, name: str) -> None:
         """Forget a volume; that there is none is no error."""
@@ -315,6 +329,23 @@ class Records:
         fields = {"why": "", "fault": "", **changes, "state": to, "since": self._now()}
         VolumeRow.update(**fields).where(VolumeRow.id == row.id).execute()
         return row
+
+    def _settle_all(self, wanted: Mapping[str, Judgement]) -> None:
+        rows = {row.name: row for row in self._rows().where(VolumeRow.name.in_(list(wanted)))}
+        alike: defaultdict[Judgement, list[int]] = defaultdict(list)
+        for name, judgement in wanted.items():
+            row = rows.get(name) or self._row(name)  # which raises
+            if judgement.state not in VOLUME_MOVES[VolumeState(row.state)]:
+                raise _refused(f"volume {name}", row.state, judgement.state)
+            alike[judgement._replace(device="")].append(row.id)
+        for each, ids in alike.items():
+            sizes = {} if each.size is None else {"size": each.size, "promised": each.size}
+            fields = {"state": each.state, "why": each.why, "fault": each.fault, "since": self._now(), **sizes}
+            VolumeRow.update(**fields).where(VolumeRow.id.in_(ids)).execute()
+        AttachmentRow.delete().where(AttachmentRow.volume.in_([rows[name].id for name in wanted])).execute()
+        for name, judgement in wanted.items():
+            if judgement.device:
+                AttachmentRow.insert(volume=rows[name].id, device=judgement.device, attached_at=self._now()).execute()
 
     def _check_free(self, volume: Volume, to: VolumeState) -> None:
         state = VolumeState(volume.state)

@@ -89,6 +89,12 @@ def test_a_reload_that_a_service_could_not_follow_ends_with_1(ostler: Any, answe
     assert ostler("reload") == (1, "applied, with one failure\n", "volume: reset failed\n")
 
 
+def test_a_reload_says_which_drivers_take_their_options_later(ostler: Any, answer: Any) -> None:
+    line = "driver a of volume takes over new options as soon as nothing is under way: clone (for 12 s)"
+    answer("reload", Verdict(ok=True, at=NOW, summary="reloaded", pending=[line]))
+    assert ostler("reload") == (0, f"reloaded\n  {line}\n", "")
+
+
 # ---------------------------------------------------------------- service
 
 

@@ -24,6 +24,7 @@ METHODS = {
     "event_topics": ("viewer", {}),
     "events_since": ("viewer", {"positions": [["lamp", 0, 0]]}),
     "capabilities": ("viewer", {}),
+    "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
     "audit": ("admin", {}),
@@ -37,6 +38,10 @@ METHODS = {
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
+    "service_resume": ("admin", {"topic": "lamp"}),
+    "service_stop": ("admin", {"topic": "lamp"}),
+    "service_start": ("admin", {"topic": "lamp"}),
+    "service_restart": ("admin", {"topic": "lamp"}),
     "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}
@@ -79,7 +84,7 @@ def test_no_method_was_forgotten(bench, virtually) -> None:
         async with bench() as b:
             await b.ready()
             found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
-            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream"}
+            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream", "watch_host"}
 
     virtually(main)
 

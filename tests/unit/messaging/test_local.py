@@ -198,8 +198,8 @@ class Far:
 
     takes = has
 
-    def starts(self, topic):
-        return False
+    def is_well(self, topic):
+        return True
 
     async def ask(self, ask):
         self.asked.append((ask, current_context()))

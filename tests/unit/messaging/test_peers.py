@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,7 +9,17 @@ from ostler.errors import Conflict, ConnectionLost, NotRunning, TargetNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, RpcServer, exposed
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.peers import Fleet, PeerAddress, PeerDaemon
-from ostler.types import CONTROL_TOPIC, DaemonStatus, MethodDescription, ServiceState, ServiceStatus
+from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.types import (
+    CONTROL_TOPIC,
+    CapabilityReport,
+    DriverState,
+    DriverStatus,
+    HostReport,
+    MethodDescription,
+    ServiceState,
+    ServiceStatus,
+)
 
 ADDRESS = PeerAddress("tcp://node2:7890", ("key",))
 
@@ -21,13 +32,32 @@ class Control:
     def __init__(self, host="node2", *topics):
         self.host = host
         self.rows = [row(topic, host) for topic in topics]
+        self.capabilities = []
+        self.sequence, self.changed = 1, asyncio.Event()
+        self.asked = 0
+
+    def change(self, *rows):
+        self.rows, self.sequence = list(rows), self.sequence + 1
+        self.changed.set()
+
+    def report(self):
+        return HostReport(
+            host=self.host, instance="1", sequence=self.sequence, services=self.rows, capabilities=self.capabilities
+        )
 
     @exposed(role="viewer", changes=False)
-    async def status(self, ctx: Context) -> DaemonStatus:
+    async def host_report(self, ctx: Context) -> HostReport:
         """Return what is there."""
-        return DaemonStatus(
-            host=self.host, version="1", pid=1, state=ServiceState.UP, since=0.0, started=0.0, services=self.rows
-        )
+        self.asked += 1
+        return self.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what is there whenever it changes."""
+        while True:
+            yield self.report()
+            await self.changed.wait()
+            self.changed.clear()
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str) -> list[MethodDescription]:
@@ -140,11 +170,11 @@ def test_a_method_there_is_asked_for_its_role_and_its_secrets():
 def test_a_fleet_tells_of_services_and_finds_a_peer_again():
     async def main():
         other, seen = Elsewhere("volume"), asyncio.Queue()
-        fleet = Fleet(other.make, SystemClock(), 5.0, lambda host, rows: seen.put_nowait((host, rows)))
+        fleet = Fleet(other.make, SystemClock(), 5.0, seen.put_nowait)
         fleet.set({"node2": ADDRESS}, 0.05)
         other.start()
-        host, rows = await asyncio.wait_for(seen.get(), 5)
-        assert (host, rows[0].topic) == ("node2", "volume")
+        node2 = await asyncio.wait_for(seen.get(), 5)
+        assert (node2.host, node2.up, list(node2.services)) == ("node2", True, ["volume"])
         assert [each.host for each in fleet.members("volume")] == ["node2"]
         assert fleet.stats()["node2"]["up"] is True
         other.stop()
@@ -171,11 +201,252 @@ def test_calls_under_way_to_a_peer_that_goes_are_told():
         other.start()
         node2 = peer(other)
         await node2.look()
-        calls = [asyncio.create_task(node2.client.call(CONTROL_TOPIC, "status")) for _ in range(3)]
+        calls = [asyncio.create_task(node2.client.call(CONTROL_TOPIC, "host_report")) for _ in range(3)]
         await asyncio.gather(*calls)
         other.stop()
         with pytest.raises((NotRunning, ConnectionLost)):
-            await node2.client.call(CONTROL_TOPIC, "status")
+            await node2.client.call(CONTROL_TOPIC, "host_report")
         await node2.close()
 
     asyncio.run(main())
+
+
+class Away(Elsewhere):
+    """A daemon that is not there at first, and the moments of the tries to reach it."""
+
+    def __init__(self):
+        super().__init__("volume")
+        self.tries = []
+        self.hang = False
+
+    def make(self, address, key):
+        return self
+
+    def connect_async(self, on_message, on_lost):
+        self.tries.append(asyncio.get_running_loop().time())
+        return Silent() if self.hang else self.transport.connect_async(on_message, on_lost)
+
+
+class Silent:
+    """A link to an address that does not answer, not even that nobody is there."""
+
+    def send(self, data):
+        pass
+
+    def close(self):
+        pass
+
+
+async def watched(other):
+    """Return a peer whose next try by itself is some seconds away, and the fleet that watches it."""
+    fleet = Fleet(other.make, virtual_clock(), 5.0)
+    fleet.set({"node2": ADDRESS}, 5.0)
+    while len(other.tries) < 8:
+        await asyncio.sleep(1)
+    await asyncio.sleep(1)
+    other.tries.clear()
+    return fleet.peers["node2"], fleet
+
+
+def test_a_call_to_a_peer_that_has_just_come_does_not_fail_because_the_last_try_did():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.start()
+        asked = asyncio.get_running_loop().time()
+        assert await node2.reach(None) == 0.0
+        assert other.tries == [asked]
+        assert node2.up
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+def test_who_calls_a_peer_that_is_away_is_told_the_outcome_of_one_try():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        for _ in range(3):
+            with pytest.raises(NotRunning, match="node2 cannot be reached"):
+                await node2.reach(None)
+        assert len(other.tries) == 3
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_thousands_who_wait_for_a_peer_have_it_tried_four_times_a_second_and_one_at_a_time():
+    async def main():
+        other, loop = Away(), asyncio.get_running_loop()
+        node2, fleet = await watched(other)
+
+        async def insist(until):
+            while loop.time() < until:
+                with pytest.raises(NotRunning):
+                    await node2.reach(None)
+
+        began = loop.time()
+        await asyncio.gather(*(insist(began + 3) for _ in range(2000)))
+        assert len(other.tries) <= 14
+        assert all(after - before >= 0.249 for before, after in zip(other.tries, other.tries[1:], strict=False))
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_the_wait_for_a_peer_that_does_not_even_refuse_is_bounded_by_less_than_a_second_and_by_the_callers_time():
+    async def main():
+        other, loop = Away(), asyncio.get_running_loop()
+        node2, fleet = await watched(other)
+        other.hang = True
+        for patience, seconds in ((None, 0.75), (60.0, 0.75), (0.2, 0.2)):
+            began = loop.time()
+            with pytest.raises(NotRunning):
+                await node2.reach(patience)
+            assert loop.time() - began == pytest.approx(seconds, abs=0.01)
+        assert len(other.tries) == 1, "the next one begins when this one has ended"
+        await fleet.close()
+
+    run_virtual(main())
+
+
+def test_a_try_that_was_under_way_when_somebody_called_counts_only_if_it_reaches_the_peer():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.hang = True
+        first = asyncio.create_task(node2.reach(None))
+        await asyncio.sleep(0.5)
+        assert len(other.tries) == 1
+        second = asyncio.create_task(node2.reach(None))
+        await asyncio.sleep(0)
+        node2.client._lost(NotRunning("refused"))  # how the link of the first try would tell it
+        other.hang = False
+        other.start()
+        with pytest.raises(NotRunning):
+            await first
+        assert await second < 0.1
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+def test_what_changes_on_another_host_is_known_at_once_and_told():
+    async def main():
+        other, news = Elsewhere("volume"), asyncio.Queue()
+        other.start()
+        fleet = Fleet(other.make, SystemClock(), 5.0, news.put_nowait)
+        fleet.set({"node2": ADDRESS}, 3600)
+        node2 = await asyncio.wait_for(news.get(), 5)
+
+        async def told(view):
+            while not view(node2.view("volume")):
+                await asyncio.wait_for(news.get(), 5)
+
+        await told(lambda row: row.enabled)
+        asked = other.control.asked
+        other.control.change(row("volume", enabled=False, disabled_reason="a disk"))
+        await told(lambda row: not row.enabled)
+        assert not node2.takes("volume")
+        other.control.capabilities = [report(free=5)]
+        other.control.change(row("volume", state=ServiceState.DRAINING))
+        await told(lambda row: row.state is ServiceState.DRAINING)
+        assert [each.backends for each in fleet.reports()] == [{"local": {"free": 5}}]
+        assert other.control.asked == asked, "nobody had to ask"
+        other.stop()
+        await told(lambda row: row.link)
+        (view,) = fleet.services()
+        assert (view.state, view.up, view.here) == (ServiceState.DRAINING, False, False)
+        assert "node2 cannot be reached" in view.link
+        await fleet.close()
+
+    asyncio.run(main())
+
+
+def report(host="node2", topic="volume", **facts):
+    return CapabilityReport(topic=topic, host=host, backends={"local": facts}, reported_at=1.0)
+
+
+def test_a_host_that_is_back_is_followed_again():
+    async def main():
+        other, news = Elsewhere("volume"), asyncio.Queue()
+        other.start()
+        fleet = Fleet(other.make, SystemClock(), 5.0, news.put_nowait)
+        fleet.set({"node2": ADDRESS}, 3600)
+        node2 = await asyncio.wait_for(news.get(), 5)
+        other.stop()
+        while node2.up:
+            await asyncio.wait_for(news.get(), 5)
+        other.start()
+        while not node2.up:
+            await asyncio.wait_for(news.get(), 5)
+        other.control.change(row("lamp"))
+        while not node2.has("lamp"):
+            await asyncio.wait_for(news.get(), 5)
+        await fleet.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_was_overtaken_by_what_was_told_later_is_none():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        drains = [row("volume", state=ServiceState.DRAINING)]
+        assert node2._take(HostReport(host="node2", instance="1", sequence=7, services=drains))
+        assert not node2._take(HostReport(host="node2", instance="1", sequence=6, services=[row("volume")]))
+        assert not node2.takes("volume")
+        assert node2._take(HostReport(host="node2", instance="2", sequence=0, services=[row("volume")]))
+        assert node2.takes("volume"), "after a restart of that daemon its numbers begin anew"
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_bounds():
+    async def main():
+        other = Elsewhere()
+        stuck = DriverStatus(name="local", driver="file", state=DriverState.STUCK, why="x" * 100_000)
+        odd = row("volume", age=1e9, link="away", here=True, evidence={"is_working": "y" * 100_000}, drivers=[stuck])
+        other.control.rows = [odd, row("volume", "node3")]
+        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 300_000)]
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        (view,) = node2.services.values()
+        assert (view.age, view.link, view.here) == (0.0, "", False)
+        assert len(view.evidence["is_working"]) < 10_000
+        assert len(view.drivers[0].why) < 10_000
+        assert [(each.topic, each.host) for each in node2.reports] == [("volume", "node2")]
+        assert not node2.is_well("volume")
+        assert node2.takes("volume"), "it may do what is asked all the same"
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_a_service_is_heard_of_as_often_as_it_says_itself():
+    async def main():
+        other, loop = Elsewhere("volume"), asyncio.get_running_loop()
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        began = loop.time()
+        await node2.rest(60)
+        assert loop.time() - began == pytest.approx(60)
+        other.control.change(row("volume", report_interval=2.0, down_time=8.0), row("lamp", report_interval=30.0))
+        await node2.look()
+        began = loop.time()
+        await node2.rest(60)
+        assert loop.time() - began == pytest.approx(2)
+        await node2.close()
+        other.stop()
+
+    run_virtual(main())

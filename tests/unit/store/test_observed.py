@@ -46,4 +46,17 @@ def test_what_has_not_changed_is_not_written_again_at_once(observed, clock):
     clock.advance(16)
     assert observed.is_news("node2", [row(state=ServiceState.DRAINING)])
     assert observed.is_news("node3", [row(host="node3")])
+    assert observed.is_news("node4", [])  # it may have had some before: those are gone
+    clock.advance(16)
     assert not observed.is_news("node4", [])
+
+
+def test_what_a_host_has_no_more_is_gone_until_it_has_it_again(observed, records):
+    observed.keep("node2", [row(), row(topic="backup")])
+    observed.keep("node2", [row(beat=2)])
+    assert [(found.topic, str(found.state), found.up) for found in records.list()] == [
+        ("backup", "gone", False),
+        ("volume", "up", True),
+    ]
+    observed.keep("node2", [row(topic="backup", beat=3)], is_all=False)
+    assert [str(found.state) for found in records.list()] == ["up", "up"]

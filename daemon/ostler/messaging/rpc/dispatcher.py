@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ostler import fork
 from ostler.aio import Inbox
@@ -41,7 +43,7 @@ _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
 
-class DispatcherLimits(NamedTuple):
+class DispatcherLimits(msgspec.Struct, frozen=True):
     """How many requests may be under way at once in the whole daemon; the topic `ostler` is not counted."""
 
     max_in_flight: int = 10_000
@@ -180,6 +182,10 @@ class Dispatcher(Topics):
         """See `Topics.stats`."""
         self.thread_replies.collect()
         return super().stats()
+
+    def under_way_since(self, moment: float) -> Iterator[Call]:
+        """Yield the requests under way that came after a moment of the clock; see `InFlight.since`."""
+        return self._under_way.since(moment)
 
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
@@ -376,7 +382,7 @@ class Dispatcher(Topics):
             self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
-        pool = call.endpoint.pool
+        pool = method.pool
         assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
         pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)
