@@ -186,7 +186,7 @@ class Router:
         await _reached(peer, ask)
         described = await _described(peer, ask)
         ctx.secrets = _secrets_among(ask.arguments, described.secret)
-        ctx.relayed = Relayed(host, f"{topic}.{method}", _needed(ctx, host, described))
+        ctx.relayed = Relayed(host, f"{topic}.{method}", _needed(ctx, host, described), described.changes)
         return peer
 
     async def fan_out(self, ask: Ask, hosts: Collection[str] | None = None) -> int:
