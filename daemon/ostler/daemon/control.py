@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ostler import log
@@ -43,6 +44,8 @@ _PIECE = 128 * 1024
 """Bytes of a backup in one item."""
 _LONGEST_WAIT = 7 * 86400.0
 """Seconds that a drain may be made to wait."""
+_LONGEST_FLUSH = 1.0
+"""Seconds that a caller may wait for reports of what has just changed."""
 
 
 class Control:
@@ -77,17 +80,26 @@ class Control:
         return await self._daemon.status()
 
     @exposed(role="viewer", changes=False)
-    async def host_report(self, ctx: Context) -> HostReport:
-        """Return what other daemons are told of this host: its services, and what they last said they can do."""
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they offer.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed on this host and is not reported yet; 1 at most.
+        """
         self._heard(ctx)
-        return await self._runtime().view.report()
+        runtime = self._runtime()
+        if flush > 0:
+            await runtime.capability_reporter.flush(min(flush, _LONGEST_FLUSH))
+        return await runtime.view.report()
 
     @exposed(role="viewer", changes=False)
     async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
         """Yield what other daemons are told of this host: now, and as soon as something has changed."""
         self._heard(ctx)
-        async for report in self._runtime().view.follow():
-            yield report
+        async with aclosing(self._runtime().view.follow(ctx.host)) as reports:
+            async for report in reports:
+                yield report
 
     def _heard(self, ctx: Context) -> None:
         if self._daemon.messages is not None:
@@ -311,9 +323,23 @@ class Control:
         return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
-    async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
-        """Return what services last said they can do."""
-        return await self._runtime().view.capabilities()
+    async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
+        """Return what services offer: those of this daemon as of now, those of peers as their daemons told it last.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed and is not reported yet, here and on peers; 1 at most.
+        """
+        runtime = self._runtime()
+        if flush > 0:
+            await self._flush(runtime, min(flush, _LONGEST_FLUSH))
+        return await runtime.view.capabilities()
+
+    async def _flush(self, runtime: Runtime, seconds: float) -> None:
+        messages = self._daemon.messages
+        peers = messages.peers if messages is not None else None
+        others = [peers.fleet.catch_up(seconds)] if peers is not None else []
+        await asyncio.gather(runtime.capability_reporter.flush(seconds), *others)
 
     @exposed(role="admin", changes=False)
     async def audit(

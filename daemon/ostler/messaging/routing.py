@@ -27,7 +27,7 @@ from ostler.messaging.context import Relayed, current_context
 from ostler.messaging.envelope import FANOUT, LENIENT
 from ostler.messaging.rpc.core import Ask, OnProgress, allowed
 from ostler.redaction import Value
-from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription, Role
+from ostler.types import CONTROL_TOPIC, ROLE_ORDER, MethodDescription, Role, ServiceState
 
 if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
@@ -42,6 +42,7 @@ _NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
 """Errors after which the work has surely not begun, so that another member may be asked."""
 
 
+_SERVING = (ServiceState.UP, ServiceState.DEGRADED)
 Send = Callable[["PeerDaemon", Ask, "Repeat | None"], Awaitable[Any]]
 """Sends a request to a peer, and returns its result."""
 _LOST_LIMIT = 1000
@@ -188,6 +189,14 @@ class Router:
         ctx.secrets = _secrets_among(ask.arguments, described.secret)
         ctx.relayed = Relayed(host, f"{topic}.{method}", _needed(ctx, host, described), described.changes)
         return peer
+
+    def hosts(self, topic: str) -> dict[str, float]:
+        """Return the hosts that serve a topic now and can be reached, each with since when: this one since ever."""
+        found = {self.host: 0.0} if self._is_open(topic) else {}
+        if self.fleet is not None:
+            members = [peer for peer in self.fleet.members(topic) if peer.up]
+            found |= {peer.host: peer.since for peer in members if peer.services[topic].state in _SERVING}
+        return found
 
     async def fan_out(self, ask: Ask, hosts: Collection[str] | None = None) -> int:
         """Bring a fanout to all members on other hosts that can be reached; return how many accepted it.

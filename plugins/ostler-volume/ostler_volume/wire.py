@@ -82,7 +82,8 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scheduler answers: where a volume should go."""
+    """What the scheduler answers: where a volume should go, and the id of its promise of room there."""
 
     host: str
     backend: str
+    lease: str = ""

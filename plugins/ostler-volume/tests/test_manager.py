@@ -400,7 +400,7 @@ def test_requests_and_checks_at_once_never_disturb_each_other(manager, caplog):
     assert [record.message for record in caplog.records if "was found" in record.message] == []
 
 
-def test_capabilities_count_what_is_promised_and_hide_no_other_backend(store, drivers, ctx, kit, tmp_path, caplog):
+def test_capabilities_count_what_is_promised_and_hide_no_other_backend(store, drivers, ctx, kit, tmp_path):
     drivers["second"] = kit.file_driver(tmp_path / "second", "second")
     manager = kit.manager(store, drivers)
     manager.create_volume(ctx, "a", "1MiB", backend="local")
@@ -415,7 +415,6 @@ def test_capabilities_count_what_is_promised_and_hide_no_other_backend(store, dr
     local = facts["local"]
     assert (local["provisioned_bytes"], local["volumes"], local["snapshots"]) == (2 * MIB, 1, 1)
     assert (local["unknown_files"], local["unknown"]) == (0, [])
-    assert "no answer" in caplog.text
     drivers["second"].cleanup()
 
 

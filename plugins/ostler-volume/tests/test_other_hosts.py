@@ -47,7 +47,7 @@ class Net:
 
 class NetClient:
     def __init__(self, net, here):
-        self.net, self.here = net, here
+        self.net, self.here, self.changes = net, here, []
 
     async def acall(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002
         return await self.net.ask(self.here, topic, method, host, arguments)
