@@ -235,16 +235,18 @@ class Router:
         found = await asyncio.gather(*(_described(peer, ask) for peer in members), return_exceptions=True)
         secret: set[str] = set()
         roles: dict[str, Role] = {}
+        changes = False
         for peer, described in zip(members, found, strict=True):
             if isinstance(described, BaseException):
                 if isinstance(described, NotRunning):  # it cannot be reached, so it is not asked either
                     continue
                 raise described
             secret.update(described.secret)
+            changes = changes or described.changes
             roles[peer.host] = _needed(ctx, peer.host, described)
         ctx.secrets = _secrets_among(ask.arguments, secret)
         highest = max(roles.values(), key=lambda role: ROLE_ORDER[role], default=Role.VIEWER)
-        ctx.relayed = Relayed("other hosts", f"{ask.topic}.{ask.method}", highest)
+        ctx.relayed = Relayed("other hosts", f"{ask.topic}.{ask.method}", highest, changes)
         return list(roles)
 
     async def describe(self, topic: str, *, schema: bool = False) -> list[MethodDescription]:
