@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ostler.availability import absence_reason, capability_lifetime
+from ostler.availability import absence_reason
 from ostler.errors import StoreError
 from ostler.messaging.versions import Members
-from ostler.store import CapabilityRecords, ServiceRecords, Store
+from ostler.store import ServiceRecords, Store
 from ostler.store.versions import MemberVersions
 from ostler.types import CapabilityReport, HostReport, ServiceStatus
 
@@ -38,7 +38,7 @@ class HostView:
         services: The services of this daemon.
         store: The database.
         records: The services table.
-        capability_records: The table of capabilities.
+        offered: Returns what the services of this daemon last said they can do.
         router: Knows the other daemons.
         clock: The source of time.
     """
@@ -49,7 +49,7 @@ class HostView:
         services: Callable[[], Iterable[Service]],
         store: Store,
         records: ServiceRecords,
-        capability_records: CapabilityRecords,
+        offered: Callable[[], Awaitable[list[CapabilityReport]]],
         router: Router,
         clock: Clock,
     ) -> None:
@@ -57,7 +57,7 @@ class HostView:
         self._services = services
         self._store = store
         self._records = records
-        self._capability_records = capability_records
+        self._offered = offered
         self._router = router
         self._versions = MemberVersions(clock)
         self._instance = os.urandom(6).hex()
@@ -65,7 +65,6 @@ class HostView:
         self._told: HostReport | None = None
         self._changed = asyncio.Event()
         self._table: list[ServiceStatus] = []
-        self._kept: list[CapabilityReport] = []
 
     def changed(self) -> None:
         """Have other daemons told of a change: of the state of a service, the operator's word, or capabilities."""
@@ -95,30 +94,16 @@ class HostView:
         return self._versions.members(self._merged(self._live(), self._records.list()), grace)
 
     async def capabilities(self) -> list[CapabilityReport]:
-        """Return what all services last said they can do, in order of topic and host.
-
-        Of other hosts what their daemons say, of this one what is kept; while that cannot be read, what was kept last.
-        """
-        found = {(each.topic, each.host): each for each in [*await self._own_capabilities(), *self._router.reports()]}
+        """Return what all services last said they can do, of other hosts as their daemons say; by topic and host."""
+        found = {(each.topic, each.host): each for each in [*await self._offered(), *self._router.reports()]}
         return [found[key] for key in sorted(found)]
-
-    async def _own_capabilities(self) -> list[CapabilityReport]:
-        options = {service.topic: service.options for service in self._services()}
-        limits = {topic: capability_lifetime(each.capability_interval) for topic, each in options.items()}
-        down_times = {topic: each.down_time for topic, each in options.items()}
-        try:
-            async with asyncio.timeout(_READ_LIMIT):
-                self._kept = await self._store.aread(lambda: self._capability_records.list(limits, down_times))
-        except (StoreError, TimeoutError):
-            pass
-        return self._kept
 
     async def report(self) -> HostReport:
         """Return what other daemons are told of this host now."""
         # Before anything is looked at: what changes meanwhile has a number above this.
         sequence = self._sequence
         rows = [row for row in await self.rows() if row.here]
-        capabilities = [each for each in await self._own_capabilities() if each.host == self._host]
+        capabilities = [each for each in await self._offered() if each.host == self._host]
         return HostReport(
             host=self._host, instance=self._instance, sequence=sequence, services=rows, capabilities=capabilities
         )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
+from ostler.availability import capability_lifetime
 from ostler.errors import StoreError, describe
 from ostler.periodic import PeriodicScheduler
 from ostler.service.group import ServiceGroup
@@ -18,13 +19,15 @@ from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
 from ostler.service.state_events import StateEvents
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceState, ServiceStatus
+from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
 _FIRST_REPORTS = 2.0
 """Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
+_READ_LIMIT = 0.5
+"""Seconds that the table of capabilities may take to be read before what was in it last is good enough."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -68,7 +71,8 @@ class Runtime:
         self._start_timeout: float | None = None
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
-        self.view = HostView(name, services, store, self.records, self.capability_records, client.router, clock)
+        self._offered: list[CapabilityReport] = []
+        self.view = HostView(name, services, store, self.records, self.capabilities, client.router, clock)
         client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
@@ -196,6 +200,18 @@ class Runtime:
     async def rows(self) -> list[ServiceStatus]:
         """Return every service as this daemon sees it; see `HostView`."""
         return await self.view.rows()
+
+    async def capabilities(self) -> list[CapabilityReport]:
+        """Return what the services of this host last said they can do; what was kept last while that cannot be read."""
+        options = {service.topic: service.options for service in self.group}
+        lifetimes = {topic: capability_lifetime(each.capability_interval) for topic, each in options.items()}
+        down_times = {topic: each.down_time for topic, each in options.items()}
+        try:
+            async with asyncio.timeout(_READ_LIMIT):
+                self._offered = await self.store.aread(lambda: self.capability_records.list(lifetimes, down_times))
+        except (StoreError, TimeoutError):
+            pass
+        return self._offered
 
     async def _keep_runs(self) -> None:
         while True:
