@@ -146,7 +146,7 @@ class Backends:
         """Bring new options to the drivers; return what went wrong, a line each.
 
         Live options are taken over as they are. Where one has changed that the driver must be built anew for, it is,
-        and how it does then is in its status. A driver that could not be renewed is tried again at the next reload,
+        and that it fails with them is a problem. A driver that could not be renewed is tried again at the next reload,
         because what is compared is what the driver runs with.
         """
         problems = []
@@ -157,7 +157,9 @@ class Backends:
             options = in_force(running, wanted)
             try:
                 if "driver" in differing(running, options):
-                    await self.drivers.reinitialise(name, options)
+                    status = await self.drivers.reinitialise(name, options)
+                    if status.state is DriverState.FAILED:
+                        problems.append(f"driver {name} of service {self._topic} is failed: {status.why}")
                 elif options != running:
                     self.drivers.take_options(name, options)
             except DriverError as error:

@@ -32,7 +32,7 @@ from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.weighers import Weigher
-from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
+from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection, with_neighbours
 
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
@@ -80,7 +80,7 @@ class SchedulerManager(Manager):
     """Chooses a backend for a request. See the README for how."""
 
     Options = SchedulerOptions
-    rpc_version = "1.0"
+    rpc_version = "1.1"
     extension_kinds = {FILTER_KIND: Filter, WEIGHER_KIND: Weigher}
 
     @classmethod
@@ -254,10 +254,15 @@ class SchedulerManager(Manager):
     def candidates(self, ctx: Context, topic: str = "") -> list[Candidate]:
         """Return every backend that has reported, of one topic or all, with its facts and their age."""
         self._refresh()
-        return self._candidates.known(self.clock.monotonic(), topic)
+        return self._known(topic)
+
+    def _known(self, topic: str) -> list[Candidate]:
+        # Backends of other topics may be on the same file systems.
+        known = with_neighbours(self._candidates.known(self.clock.monotonic()))
+        return [one for one in known if topic in {"", one.topic}]
 
     def _judge(self, request: Request) -> list[Judgement]:
-        return self._chooser.judge(self._candidates.known(self.clock.monotonic(), request.topic), request)
+        return self._chooser.judge(self._known(request.topic), request)
 
     @contextmanager
     def _my_turn(self, ctx: Context) -> Iterator[None]:

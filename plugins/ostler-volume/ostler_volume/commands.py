@@ -123,6 +123,54 @@ def detach(context: typer.Context, name: _Name) -> None:
     _show(done, f"volume {done.name} is {done.state}")
 
 
+@app.command()
+def manage(
+    context: typer.Context,
+    name: _Name,
+    backend: Annotated[str, typer.Option(help="Where the file is; not needed when only one backend has it")] = "",
+) -> None:
+    """Take over a file without a record as a volume, with its snapshots."""
+    with kit.client() as client:
+        done = client.call(context.obj, "manage_volume", type=Volume, name=name, backend=backend)
+    _show(done, f"volume {done.name} of {format_size(done.size)} on {done.backend} is managed")
+
+
+@app.command()
+def forget(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Drop the records of volumes and leave their files; of a backend that is gone, this frees the names."""
+    with kit.client() as client:
+        _each(names, "record of volume", lambda name: client.call(context.obj, "forget_volume", name=name), "dropped")
+
+
+@app.command("move-backend")
+def move_backend(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(help="The backend that the records name", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="The backend that has the files now", metavar="NEW")],
+    force: Annotated[bool, typer.Option("--force", help="Also if it has not all of the files")] = False,
+) -> None:
+    """Have the records of a backend that was renamed follow it."""
+    with kit.client() as client:
+        moved = client.call(context.obj, "move_backend", type=int, old=old, new=new, force=force)
+    if kit.json_wanted():
+        kit.emit({"moved": moved})
+    else:
+        kit.say(kit.printable(f"the records of {moved} volume{'s' * (moved != 1)} name {new} now"))
+
+
+@app.command("accept-backend")
+def accept_backend(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the backend", metavar="BACKEND")]
+) -> None:
+    """Let a backend that is not the one it was take its directory as it is now."""
+    with kit.client() as client:
+        client.call(context.obj, "accept_backend", name=name)
+    if kit.json_wanted():
+        kit.emit({"accepted": name})
+    else:
+        kit.say(kit.printable(f"the backend {name} takes its directory at its next try; `ostler status` shows it"))
+
+
 @snapshots.command("create")
 def create_snapshot(context: typer.Context, volume: _VolumeName, name: _SnapshotName) -> None:
     """Keep the content of a volume as it is now."""
@@ -176,7 +224,7 @@ def _show(thing: Volume | Snapshot, sentence: str) -> None:
         kit.say(kit.printable(sentence))
 
 
-def _each(names: list[str], what: str, delete_one: Callable[[str], Any]) -> None:
+def _each(names: list[str], what: str, delete_one: Callable[[str], Any], done: str = "deleted") -> None:
     """Delete each that can be; the last refusal is the command's, those before it are told as they come."""
     deleted: list[str] = []
     refusal: OstlerError | None = None
@@ -189,9 +237,9 @@ def _each(names: list[str], what: str, delete_one: Callable[[str], Any]) -> None
             refusal = error
         else:
             deleted.append(name)
-            kit.say(kit.printable(f"{what}{name} is deleted" if what.endswith("@") else f"{what} {name} is deleted"))
+            kit.say(kit.printable(f"{what}{name} is {done}" if what.endswith("@") else f"{what} {name} is {done}"))
     if kit.json_wanted() and (deleted or refusal is None):
-        kit.emit({"deleted": deleted})
+        kit.emit({done: deleted})
     if refusal is not None:
         raise refusal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from ostler import (
@@ -16,9 +17,12 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    Size,
+    StoreError,
     exposed,
     periodic,
 )
+from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import Origin, label_of, name_of, origin_of, size_of
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
@@ -26,6 +30,7 @@ from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
 from ostler_volume.placement import Placement
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
+from ostler_volume.room import Rooms
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork
@@ -46,6 +51,11 @@ class VolumeOptions(ManagerOptions):
         help="Topic of the service that chooses a backend for a volume that names none; empty: choose by room",
         reload="live",
     )
+    state_reserve: Size = Field(
+        "32MiB",
+        help="Room that is kept for the database on the file system that it shares with a backend",
+        reload="live",
+    )
     upload_timeout: Seconds = Field(
         60, gt=0, help="After how long without a further piece an upload is given up", reload="live"
     )
@@ -59,13 +69,14 @@ class VolumeManager(Manager):
     """
 
     Options = VolumeOptions
-    rpc_version = "1.0"
+    rpc_version = "1.1"
     driver_type = VolumeDriver
     journal_events = True
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         self.records = Records(self.store, self.topic, self.host, self.clock.wall)
+        unknown: dict[str, dict[str, int]] = {}
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -74,12 +85,22 @@ class VolumeManager(Manager):
             claims=Claims(),
             log=self.log,
             tell=self.notifier.info,
+            unknown=unknown,
+            rooms=Rooms(self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log),
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
         self._volumes = VolumeWork(self._shop, self.reconciler)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
+        self._backends = BackendWork(self._shop, self.reconciler)
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        """Take note of backends that are not in the configuration any more."""
+        try:
+            self.records.backends.keep_only(self.drivers)
+        except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
+            self.log.warning("backends that are gone cannot be noted: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -96,8 +117,8 @@ class VolumeManager(Manager):
         return True
 
     def problems(self) -> list[str]:
-        """Return how many volumes and snapshots are in error, with the reasons of the first few."""
-        return self.records.problems()
+        """Return how many volumes are in error and why, and which have no backend, and which files no record."""
+        return [*self._backends.problems(), *self.records.problems()]
 
     def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
         """Return what each ready backend offers, has, and has promised."""
@@ -113,12 +134,11 @@ class VolumeManager(Manager):
         unknown = self._shop.unknown.get(name, {})
         volumes = self.records.volumes(name)
         return {
-            **self.drivers[name].capabilities(),
-            "provisioned_bytes": self.records.provisioned(name) + sum(unknown.values()),
+            **self._shop.rooms.facts(name, self.drivers[name]),
             "volumes": len(volumes),
             "snapshots": sum(one.snapshots for one in volumes),
             "unknown_files": len(unknown),
-            "unknown": list(unknown)[:_UNKNOWN_SHOWN],
+            "unknown": [*islice(unknown, _UNKNOWN_SHOWN)],
         }
 
     @periodic(spacing="check_interval", jitter=0.1)
@@ -281,7 +301,8 @@ class VolumeManager(Manager):
     @exposed(role="viewer", changes=False)
     async def list_volumes(self, ctx: Context, backend: str = "") -> list[Volume]:
         """Return all volumes, or those of a backend, by name."""
-        return await self.store.aread(lambda: self.records.volumes(backend))
+        listed = await self.store.aread(lambda: self.records.volumes(backend))
+        return [self._backends.annotated(one) for one in listed]
 
     @exposed(role="viewer", changes=False)
     async def get_volume(self, ctx: Context, name: str) -> Volume:
@@ -290,7 +311,7 @@ class VolumeManager(Manager):
         Raises:
             NotFound: There is none of that name.
         """
-        return await self.store.aread(lambda: self.records.volume(name))
+        return self._backends.annotated(await self.store.aread(lambda: self.records.volume(name)))
 
     @exposed(role="operator")
     def extend_volume(self, ctx: Context, name: str, size: int | str) -> Volume:
@@ -375,3 +396,59 @@ class VolumeManager(Manager):
             Conflict: It is being copied, or its state forbids it.
         """
         self._snapshots.delete(ctx, name_of(volume), name_of(name, "snapshot"))
+
+    @exposed(role="operator", version="1.1")
+    def manage_volume(self, ctx: Context, name: str, backend: str = "") -> Volume:
+        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
+
+        Args:
+            ctx: The request.
+            name: The name of the file, and of the volume.
+            backend: Where it is; empty to look on all that are ready.
+
+        Raises:
+            NotFound: There is no such file.
+            Conflict: There is a volume of that name already.
+            InvalidInput: Several backends have one; say which.
+            DriverNotReady: The backend is not ready.
+        """
+        return self._backends.manage(ctx, name, backend)
+
+    @exposed(role="operator", version="1.1")
+    def forget_volume(self, ctx: Context, name: str) -> None:
+        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is being worked on, or attached.
+        """
+        self._backends.forget(ctx, name)
+
+    @exposed(role="operator", version="1.1")
+    def move_backend(self, ctx: Context, old: str, new: str, force: bool = False) -> int:
+        """Have the records of a backend follow it to another name; return how many volumes there are.
+
+        Args:
+            ctx: The request.
+            old: The name in the records; a backend that is not in the configuration any more, or has failed.
+            new: The backend that has the files now.
+            force: Move the records also if it has not all of the files.
+
+        Raises:
+            InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
+            Conflict: The old one is ready, or the new one has not the files.
+            DriverNotReady: The new one is not ready.
+        """
+        return self._backends.move(old, new, force=force)
+
+    @exposed(role="operator", version="1.1")
+    def accept_backend(self, ctx: Context, name: str) -> None:
+        """Let a backend that is not the one it was take its directory as it is, at its next try.
+
+        Its records are compared with what is there then: a volume whose file is not there is in error.
+
+        Raises:
+            InvalidInput: It is not in the configuration.
+            Conflict: It is ready.
+        """
+        self._backends.accept(name)
