@@ -39,7 +39,7 @@ from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
-from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
+from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection, with_neighbours
 
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
@@ -324,7 +324,9 @@ class SchedulerManager(Manager):
         return self._known(topic)
 
     def _known(self, topic: str) -> list[Candidate]:
-        found = self._candidates.known(self.clock.monotonic(), topic)
+        # Backends of other topics may be on the same file systems.
+        known = with_neighbours(self._candidates.known(self.clock.monotonic()))
+        found = [one for one in known if topic in {"", one.topic}]
         return [self._views.judged(candidate, self.options.stale_after) for candidate in found]
 
     def _no_capacity(self, judgements: list[Judgement], request: Request) -> NoCapacity:

@@ -145,6 +145,20 @@ def test_before_a_refusal_the_daemon_reports_what_has_changed_a_moment_ago(make_
     assert client.flushes == 1
 
 
+def test_trap_room_on_one_file_system_is_not_given_away_on_two_of_its_backends(make_manager, ctx, report):
+    manager = make_manager()
+    facts = {**gib(15), "filesystem": "8:1"}
+    report(manager, gold=facts, silver=facts)
+    report(manager, "node2", other=gib(1) | {"filesystem": "8:1"})
+    manager.select(ctx, "volume", 10 * GIB)
+    with pytest.raises(NoCapacity, match="capacity dropped 3"):
+        manager.select(ctx, "volume", 10 * GIB)
+    reasons = [one.reason for one in manager.explain(ctx, "volume", 10 * GIB).candidates]
+    assert any("10GiB promised since on other backends of its file system" in reason for reason in reasons)
+    assert [one.neighbours for one in manager.candidates(ctx) if one.host == "node2"] == [0]
+    assert manager.select(ctx, "volume", GIB).host
+
+
 def test_many_threads_are_never_promised_the_same_room(make_manager, ctx, report):
     manager = make_manager()
     report(manager, disk=gib(20), other=gib(20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,11 +22,14 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    Size,
+    StoreError,
     TargetNotFound,
     ValidationContext,
     exposed,
     periodic,
 )
+from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
@@ -35,6 +39,7 @@ from ostler_volume.other_hosts import Answers, OtherHosts, address_of, not_asked
 from ostler_volume.placement import Placement, Wish, not_taken
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
+from ostler_volume.room import Rooms
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork, name_is_taken
@@ -64,6 +69,11 @@ class VolumeOptions(ManagerOptions):
         ge=1,
         le=20,
         help="How many backends are tried for a volume that names none, when those that were chosen refuse it",
+        reload="live",
+    )
+    state_reserve: Size = Field(
+        "32MiB",
+        help="Room that is kept for the database on the file system that it shares with a backend",
         reload="live",
     )
     upload_timeout: Seconds = Field(
@@ -104,6 +114,7 @@ class VolumeManager(Manager):
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
+        unknown: dict[str, dict[str, int]] = {}
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -113,13 +124,23 @@ class VolumeManager(Manager):
             log=self.log,
             tell=self.notifier.info,
             changed=self.environment.report_change,
+            unknown=unknown,
+            rooms=Rooms(self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log),
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
         self._others = OtherHosts(self.client, self.topic, self.host)
         self._volumes = VolumeWork(self._shop, self.reconciler, self._taken_elsewhere)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
+        self._backends = BackendWork(self._shop, self.reconciler)
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        """Take note of backends that are not in the configuration any more."""
+        try:
+            self.records.backends.keep_only(self.drivers)
+        except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
+            self.log.warning("backends that are gone cannot be noted: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -136,22 +157,21 @@ class VolumeManager(Manager):
         return True
 
     def problems(self) -> list[str]:
-        """Return how many volumes and snapshots are in error, with the reasons of the first few."""
-        return self.records.problems()
+        """Return how many volumes are in error and why, and which have no backend, and which files no record."""
+        return [*self._backends.problems(), *self.records.problems()]
 
     def backend_capabilities(self, name: str) -> Mapping[str, Json]:
         """Return what a backend offers, has, and has promised."""
         # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
         unknown = self._shop.unknown.get(name, {})
-        volumes, snapshots, provisioned = self.records.counts(name)
-        facts = self.drivers[name].capabilities()
+        volumes, snapshots = self.records.counts(name)
+        facts = self._shop.rooms.facts(name, self.drivers[name])
         return {
             **facts,
-            "provisioned_bytes": provisioned + sum(unknown.values()),
             "volumes": volumes,
             "snapshots": snapshots,
             "unknown_files": len(unknown),
-            "unknown": list(unknown)[:_UNKNOWN_SHOWN],
+            "unknown": [*islice(unknown, _UNKNOWN_SHOWN)],
         }
 
     @periodic(spacing="check_interval", jitter=0.1)
@@ -463,14 +483,14 @@ class VolumeManager(Manager):
 
     async def _volume_listing(self, backend: str, on_host: str) -> VolumeListing:
         if on_host == self.host:
-            return VolumeListing(host=self.host, volumes=await self.store.aread(lambda: self.records.volumes(backend)))
+            return VolumeListing(host=self.host, volumes=await self._listed(backend))
         arguments: dict[str, Any] = {"backend": backend}
         if on_host:
             call = self.client.acall(
                 self.topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, **arguments
             )
             return VolumeListing(host=self.host, volumes=await call)
-        here = await self.store.aread(lambda: self.records.volumes(backend))
+        here = await self._listed(backend)
         answers = await self._others.ask("list_volumes", list[Volume], **arguments)
         found = [*here, *(one for listed in answers.found.values() for one in listed)]
         return VolumeListing(
@@ -478,6 +498,10 @@ class VolumeManager(Manager):
             volumes=sorted(found, key=lambda one: (one.name, one.host)),
             unreachable=answers.unreachable,
         )
+
+    async def _listed(self, backend: str) -> list[Volume]:
+        listed = await self.store.aread(lambda: self.records.volumes(backend))
+        return [self._backends.annotated(one) for one in listed]
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
@@ -502,7 +526,7 @@ class VolumeManager(Manager):
         name, host = address_of(name, on_host)
         if host in ("", self.host):
             try:
-                return await self.store.aread(lambda: self.records.volume(name))
+                return self._backends.annotated(await self.store.aread(lambda: self.records.volume(name)))
             except VolumeNotFound:
                 if host:
                     raise
@@ -680,6 +704,62 @@ class VolumeManager(Manager):
             self._forward(host, "delete_snapshot", type(None), volume=volume, name=name)
             return
         self._snapshots.delete(ctx, volume, name)
+
+    @exposed(role="operator", version="1.1")
+    def manage_volume(self, ctx: Context, name: str, backend: str = "") -> Volume:
+        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
+
+        Args:
+            ctx: The request.
+            name: The name of the file, and of the volume.
+            backend: Where it is; empty to look on all that are ready.
+
+        Raises:
+            NotFound: There is no such file.
+            Conflict: There is a volume of that name already.
+            InvalidInput: Several backends have one; say which.
+            DriverNotReady: The backend is not ready.
+        """
+        return self._backends.manage(ctx, name, backend)
+
+    @exposed(role="operator", version="1.1")
+    def forget_volume(self, ctx: Context, name: str) -> None:
+        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is being worked on, or attached.
+        """
+        self._backends.forget(ctx, name)
+
+    @exposed(role="operator", version="1.1")
+    def move_backend(self, ctx: Context, old: str, new: str, force: bool = False) -> int:
+        """Have the records of a backend follow it to another name; return how many volumes there are.
+
+        Args:
+            ctx: The request.
+            old: The name in the records; a backend that is not in the configuration any more, or has failed.
+            new: The backend that has the files now.
+            force: Move the records also if it has not all of the files.
+
+        Raises:
+            InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
+            Conflict: The old one is ready, or the new one has not the files.
+            DriverNotReady: The new one is not ready.
+        """
+        return self._backends.move(old, new, force=force)
+
+    @exposed(role="operator", version="1.1")
+    def accept_backend(self, ctx: Context, name: str) -> None:
+        """Let a backend that is not the one it was take its directory as it is, at its next try.
+
+        Its records are compared with what is there then: a volume whose file is not there is in error.
+
+        Raises:
+            InvalidInput: It is not in the configuration.
+            Conflict: It is ready.
+        """
+        self._backends.accept(name)
 
 
 def _with_note(made: M, *notes: str) -> M:

@@ -199,8 +199,8 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend)
-            before = self._shop.records.begin(name, VolumeState.DELETING)
+            driver = self._shop.working(self._shop.records.volume(name).backend)
+            before = self._shop.records.begin_deleting(name)
             try:
                 driver.discard(name)
                 driver.delete(name)
@@ -224,7 +224,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             driver.check_attach()
             self._shop.records.begin(name, VolumeState.ATTACHING)
             device = self._do(name, driver, lambda: driver.attach(ctx, name))
@@ -239,7 +239,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             before = self._shop.records.begin(name, VolumeState.DETACHING)
             self._do(name, driver, lambda: driver.detach(ctx, name))
             done = self._shop.records.settle(name, VolumeState.AVAILABLE)
