@@ -141,6 +141,11 @@ class PeerDaemon:
         held = self._clock.monotonic() - self._reported_at
         return [_older(report, held) for report in self._reports]
 
+    def know(self, former: PeerDaemon) -> None:
+        """Take over what is known of the same daemon over a former link."""
+        self.services = former.services
+        self._reports, self._reported_at = former._reports, former._reported_at
+
     def takes(self, topic: str) -> bool:
         """Return whether a service there takes work, as far as is known, or will in a moment."""
         row = self.view(topic)
@@ -467,7 +472,7 @@ class Fleet:
         self.set({host: peer.address for host, peer in before.items()}, self.interval)
         for host, peer in before.items():
             # Who has which services has not changed: a request for one waits for the link, and is not refused.
-            self.peers[host].services, self.peers[host].reports = peer.services, peer.reports
+            self.peers[host].know(peer)
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""
