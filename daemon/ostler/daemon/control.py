@@ -36,8 +36,8 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
+    from ostler.daemon.messages import Messages
     from ostler.messaging import Dispatcher
-    from ostler.messaging.routing import Router
     from ostler.service import Runtime
     from ostler.store import Store
 
@@ -317,6 +317,9 @@ class Control:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_names(topic=topic)
+        router = self._messages().client.router
+        if not ctx.peer.key and not router.here(Ask(topic, "describe", {})):
+            return await router.describe(topic, schema=schema)
         if self._dispatcher.is_described(topic, schema=schema):
             return self._dispatcher.describe(topic, schema=schema)
         return await self._maintenance.once(
@@ -390,7 +393,7 @@ class Control:
 
     # Which of the arguments are secret is known once the other host has been asked: until then, all are.
     @exposed(role="viewer", secret=["arguments"])
-    async def relay(
+    async def relay(  # noqa: PLR0913 - each is a word of its own
         self,
         ctx: Context,
         on_host: str,
@@ -398,44 +401,69 @@ class Control:
         method: str,
         arguments: dict[str, Json] | None = None,
         cast: bool = False,
+        *,
+        fanout: bool = False,
+        lenient: bool = True,
+        version: str = "",
+        repeatable: bool = False,
     ) -> Json:
         """Call a method on another host, for whoever has the role that it asks for here as well.
 
+        Requests over the daemon's socket that are for other hosts become requests to this method.
+
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
             cast: Whether to return when the service there has accepted it.
+            fanout: Whether all members are to run it, the one here too; returns how many have accepted it.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
+            repeatable: Whether the request may come again under its id.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0)
-        result: Json = await self._router().relay(ctx, on_host, ask)
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0, version=version)
+        if fanout:
+            return await self._messages().relay.fan_out(ctx, ask, lenient=lenient)
+        result: Json = await self._messages().relay.ask(ctx, on_host, ask, lenient=lenient, repeatable=repeatable)
         return result
 
     @exposed(role="viewer", secret=["arguments"])
     async def relay_stream(
-        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        *,
+        lenient: bool = True,
+        version: str = "",
     ) -> AsyncIterator[Json]:
         """Yield what a method on another host yields; see `relay`.
 
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        async with await self._router().relay_stream(ctx, on_host, Ask(topic, method, arguments or {})) as stream:
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, version=version)
+        router = self._messages().client.router
+        async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item
 
-    def _router(self) -> Router:
+    def _messages(self) -> Messages:
         messages = self._daemon.messages
         assert messages is not None  # noqa: S101 - it brought this request
-        return messages.client.router
+        return messages
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

@@ -216,7 +216,8 @@ class Manager:
         """Run each time a driver has been initialised, in the start or later; runs in the pool after `init_host`.
 
         Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`. When it
-        raises, the service is degraded and says why, and it is tried again with the next report.
+        raises, the service is degraded and says why, and it is tried again with the next report. For several drivers it
+        runs side by side. In the start `self.environment.report_progress` tells systemd how far it is.
 
         Args:
             name: The driver's name in the configuration.

@@ -123,6 +123,11 @@ class PeerDaemon:
         """Set at the end of the look that is under way, or else of the next one; then there is another one."""
         self.client = self._connect()
 
+    def take_over(self, other: PeerDaemon) -> None:
+        """Go on with what was known of it by another link; the ages of reports go on counting."""
+        self.services, self._reports = other.services, other._reports
+        self._heard_at, self._reported_at = other._heard_at, other._reported_at
+
     def has(self, topic: str) -> bool:
         """Return whether it runs a service on a topic, whatever its state."""
         return topic in self.services
@@ -140,11 +145,6 @@ class PeerDaemon:
         """Return what its services offer, as it was told last: older by as long as that is ago."""
         held = self._clock.monotonic() - self._reported_at
         return [_older(report, held) for report in self._reports]
-
-    def know(self, former: PeerDaemon) -> None:
-        """Take over what is known of the same daemon over a former link."""
-        self.services = former.services
-        self._reports, self._reported_at = former._reports, former._reported_at
 
     def takes(self, topic: str) -> bool:
         """Return whether a service there takes work, as far as is known, or will in a moment."""
@@ -287,6 +287,16 @@ class PeerDaemon:
         elif fresh:
             self.on_news(self)
         return list(self.services.values())
+
+    async def refresh(self) -> None:
+        """Ask it for its services now, beside what is told and asked anyway: something was just done there.
+
+        Raises:
+            OstlerError: It could not be asked.
+        """
+        report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+        if report.host == self.host and self.up and self._take(report):
+            self.on_news(self)
 
     async def follow(self) -> None:
         """Take note of what it tells of itself as soon as that changes, until the link is lost.
@@ -472,7 +482,7 @@ class Fleet:
         self.set({host: peer.address for host, peer in before.items()}, self.interval)
         for host, peer in before.items():
             # Who has which services has not changed: a request for one waits for the link, and is not refused.
-            self.peers[host].know(peer)
+            self.peers[host].take_over(peer)
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

@@ -243,7 +243,7 @@ class VolumeManager(Manager):
 
         def make(chosen: Selection) -> Volume:
             if chosen.host != self.host:
-                return self._pass_on(chosen, plan)
+                return self._pass_on(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
             with self._volumes.leased(leased):
                 self._placement.check_enabled()
@@ -266,8 +266,19 @@ class VolumeManager(Manager):
         return list(dict.fromkeys(found))
 
     @exposed(role="operator")
-    def begin_upload(
-        self, ctx: Context, name: str, length: int, size: int | str = "", backend: str = "", label: str = ""
+    def begin_upload(  # noqa: PLR0913 - each is a word of its own
+        self,
+        ctx: Context,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+        by_choice: bool = False,
+        lease: str = "",
     ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
 
@@ -276,8 +287,12 @@ class VolumeManager(Manager):
             name: The name of the volume.
             length: Bytes of content.
             size: Bytes, or text as people write it; empty for as large as the content.
-            backend: Where; empty to have the scheduler choose one of this host.
+            backend: Where; empty to have the scheduler choose.
             label: What the content is called, for its record.
+            on_host: The host it is to be on; empty for this one, or any.
+            anywhere: Whether the scheduler may choose another host, to which the caller then hands the content over.
+            by_choice: See `create_volume`.
+            lease: See `create_volume`.
 
         Raises:
             InvalidInput: A name, size or backend that can never be right.
@@ -287,21 +302,33 @@ class VolumeManager(Manager):
             Busy: There are too many uploads.
         """
         wanted = size_of(size) if size != "" else size_of(length, "image")
-        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length)
-        note = self._check_new(plan.name)
-        if backend:
-            with self._volumes.leased(plan):
+        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length, lease=lease)
+        if on_host not in ("", self.host):
+            more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
+            return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend:
                 return _with_note(self._uploads.begin(ctx, plan), note)
+        # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
+        # is not relayed, and would not find its upload there.
+        begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
+        return _with_note(begun, note, told)
 
+    def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
         def begin(chosen: Selection) -> Upload:
+            if chosen.host != self.host:
+                wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
+                return self._pass_on(chosen, "begin_upload", Upload, **wanted)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
             with self._volumes.leased(leased):
                 self._placement.check_enabled()
                 return self._uploads.begin(ctx, leased)
 
-        wish, options = Wish(plan.size, (UPLOAD,), self.host), self.options
-        begun, told = self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
-        return _with_note(begun, note, told)
+        wish, options = Wish(plan.size, (UPLOAD,), on_host), self.options
+        return self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
@@ -404,12 +431,12 @@ class VolumeManager(Manager):
         done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
         return done
 
-    def _pass_on(self, chosen: Selection, plan: Plan) -> Volume:
+    def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
         """Have a volume made on the host that was chosen; its lease is given back when nothing was begun there."""
-        wanted = {"name": plan.name, "size": plan.size, "backend": chosen.backend, "by_choice": True}
+        wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
         try:
             with not_taken():
-                return self._forward(chosen.host, "create_volume", Volume, lease=chosen.lease, **wanted)
+                return self._forward(chosen.host, method, kind, **wanted)
         except OstlerError as error:
             # Where it may have begun, that host says what became of it, or the lease runs out.
             if chosen.lease and not isinstance(error, _MAYBE_BEGUN):

@@ -247,6 +247,17 @@ def test_without_a_scheduler_too_the_next_best_is_tried(two, drivers, ctx, monke
     assert "node1/big was chosen first and refused: the disk is full" in made.note
 
 
+def test_a_driver_that_cannot_say_its_room_harms_its_own_backend_alone(two, drivers, ctx, choices, monkeypatch):
+    def odd():
+        raise ValueError("much")
+
+    monkeypatch.setattr(drivers["local"], "room", odd)
+    choices("node1/local", "node1/big")
+    assert "local cannot say what room it has: ValueError: much" in two.create_volume(ctx, "a", "1GiB").note
+    two.options = two.options.model_copy(update={"scheduler": ""})
+    assert two.create_volume(ctx, "b", "1GiB").backend == "big"
+
+
 def test_a_name_that_is_taken_is_no_reason_to_try_another_backend(two, drivers, ctx, choices):
     told = choices("node1/local", "node1/big")
     two.create_volume(ctx, "a", "1MiB", backend="big")
@@ -287,6 +298,12 @@ def test_a_scheduler_that_has_not_heard_of_the_disabling_is_told_by_the_refusal(
 
 
 # ---------------------------------------------------------------- the size is known first
+
+
+def test_trap_a_scheduler_without_the_filter_for_hosts_gets_no_image_lost(two, client, ctx, image):
+    client.answers["scheduler", "select"] = Selection(host="node2", backend="far")
+    with pytest.raises(NoCapacity, match=r"scheduler chose node2, and only node1 will do"):
+        two.create_volume(ctx, "a", image=str(image))
 
 
 def test_the_size_of_an_image_is_measured_before_the_choice(two, client, ctx, image):

@@ -637,3 +637,21 @@ def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_n
         other.stop()
 
     run_virtual(main())
+
+
+def test_what_was_just_done_there_is_known_when_it_has_been_asked_again():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        told = []
+        node2.on_news = told.append
+        other.control.rows = [row("volume", enabled=False)]
+        await node2.refresh()
+        assert not node2.takes("volume")
+        assert told == [node2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
