@@ -101,7 +101,7 @@ def attached(files: Mapping[str, Path]) -> dict[str, str]:
         key = places.get(name)
         if key is None:
             # The kernel's path may be of another mount namespace; the inode is the same everywhere.
-            nodes = nodes or {_node(path): key for key, path in files.items() if path.exists()}
+            nodes = nodes or {node: key for key, path in files.items() if (node := _node(path)) is not None}
             key = nodes.get(_backing_node(device))
         if key is not None:
             found[key] = device
@@ -174,8 +174,12 @@ def _in_use(device: str) -> bool:
     return (_SYS / Path(device).name / "loop" / "backing_file").exists()
 
 
-def _node(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _node(path: Path) -> tuple[int, int] | None:
+    """Return which inode a path names; None for a file that has been deleted since it was listed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     return status.st_dev, status.st_ino
 
 
