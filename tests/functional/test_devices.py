@@ -69,15 +69,15 @@ def test_trap_new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themsel
     config = DEVICES + '[services.device.drivers.busy]\ndriver = "subjects:BusyDevice"\ncolour = "white"\n'
     daemon = make_daemon(config).start()
     with ThreadPoolExecutor(2) as others:
-        call = others.submit(daemon.command, "call", "device", "work", "driver=busy", "seconds=14", check=0)
-        wait_for(lambda: driver(daemon, "busy")["calls"], "the call to be under way")
+        call = others.submit(daemon.command, "call", "device", "work", "driver=busy", "seconds=15", check=0)
+        wait_for(lambda: daemon.status()["services"][0]["in_flight"] == 1, "the call to be under way")
         daemon.configure(config.replace("white", "red"))
         reload = others.submit(daemon.json, "reload")
         began = time.monotonic()
         while not reload.done():
             assert daemon.json("call", "device", "work", "driver=good") == "good worked"
             time.sleep(0.2)
-        assert time.monotonic() - began < 13
+        assert time.monotonic() - began < 14
         assert reload.result()["pending"][0].startswith("driver busy of device takes over new options as soon as")
         assert daemon.json("call", "device", "work", "driver=busy") == "white"
         call.result()

@@ -250,6 +250,12 @@ class Lane:
             calls = sorted(self._active, key=_started)
         return [f"{call.label} (for {now - _started(call):.0f} s)" for call in calls]
 
+    def longest(self) -> float:
+        """Return for how many seconds the longest call has been under way, 0 when none is. Any thread."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return max((now - _started(call) for call in self._active), default=0.0)
+
     async def quiet(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every call to end; return whether they have. On the loop."""
         with self._lock:

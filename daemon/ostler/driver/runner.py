@@ -369,9 +369,12 @@ class DriverRunner:
                 self._release()
 
     async def _claim_within(self, seconds: float) -> bool:
-        """Take the driver out of service when nothing is under way within so many seconds, for which it is held."""
+        """Take the driver out of service when nothing is under way within so many seconds.
+
+        New calls are held for that time, unless something runs for longer than that already and may go on for hours.
+        """
         with self._lock:
-            self._held = self._state is DriverState.READY
+            self._held = self._state is DriverState.READY and self._lane.longest() < seconds
         until = self._loop.time() + seconds
         while not self._claim():
             unwanted = self._stopping or self._wanted is None
