@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ostler.availability import absence_reason
+from ostler.availability import absence_reason, capability_lifetime
 from ostler.errors import StoreError
 from ostler.messaging.versions import Members
-from ostler.store import ServiceRecords, Store
+from ostler.store import CapabilityRecords, ServiceRecords, Store
 from ostler.store.versions import MemberVersions
 from ostler.types import CapabilityReport, HostReport, ServiceStatus
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _TOGETHER = 0.05
 """Seconds for which changes are waited for, once there is one: those that come together are told together."""
+_TABLE_LIFETIME = 0.5
+"""Seconds for which the table is not read again while nothing is written: ages in it count from when it was read."""
 _READ_LIMIT = 0.5
 """Seconds that a table may take to be read before what was in it last is good enough: a change must not wait."""
 
@@ -38,9 +41,10 @@ class HostView:
         services: The services of this daemon.
         store: The database.
         records: The services table.
-        offered: Returns what the services of this daemon last said they can do.
+        capability_records: The table of capabilities.
         router: Knows the other daemons.
         clock: The source of time.
+        live_reports: Returns what the services of this host offer now, of those that have said anything.
     """
 
     def __init__(
@@ -49,22 +53,29 @@ class HostView:
         services: Callable[[], Iterable[Service]],
         store: Store,
         records: ServiceRecords,
-        offered: Callable[[], Awaitable[list[CapabilityReport]]],
+        capability_records: CapabilityRecords,
         router: Router,
         clock: Clock,
+        live_reports: Callable[[], Iterable[CapabilityReport]],
     ) -> None:
         self._host = host
         self._services = services
         self._store = store
         self._records = records
-        self._offered = offered
+        self._capability_records = capability_records
         self._router = router
+        self._live_reports = live_reports
+        self._listeners: Counter[str] = Counter()
         self._versions = MemberVersions(clock)
         self._instance = os.urandom(6).hex()
         self._sequence = 0
         self._told: HostReport | None = None
         self._changed = asyncio.Event()
         self._table: list[ServiceStatus] = []
+        self._table_of, self._table_at = -1, 0.0
+        """The number of commits when the table was read last, and the loop's time."""
+        self._reading = asyncio.Lock()
+        self._kept: list[CapabilityReport] = []
 
     def changed(self) -> None:
         """Have other daemons told of a change: of the state of a service, the operator's word, or capabilities."""
@@ -75,12 +86,24 @@ class HostView:
     async def rows(self) -> list[ServiceStatus]:
         """Return every service; while the table cannot be read, with what it said last."""
         live = self._live()
+        if not self._is_read():
+            await self._read_table()
+        return self._merged(live, self._table)
+
+    async def _read_table(self) -> None:
+        """Read the table, unless that has been done since the last commit: a thousand who ask at once read it once."""
         try:
-            async with asyncio.timeout(_READ_LIMIT):
-                self._table = await self._store.aread(self._records.list)
+            async with asyncio.timeout(_READ_LIMIT), self._reading:
+                if not self._is_read():
+                    commits, began = self._store.commits, asyncio.get_running_loop().time()
+                    self._table = await self._store.aread(self._records.list)
+                    self._table_of, self._table_at = commits, began
         except (StoreError, TimeoutError):
             pass
-        return self._merged(live, self._table)
+
+    def _is_read(self) -> bool:
+        age = asyncio.get_running_loop().time() - self._table_at
+        return self._table_of == self._store.commits and age < _TABLE_LIFETIME
 
     def members(self, grace: float) -> Members:
         """Return the versions of all services, and which of them count. Any thread but the loop's: it reads the table.
@@ -94,32 +117,62 @@ class HostView:
         return self._versions.members(self._merged(self._live(), self._records.list()), grace)
 
     async def capabilities(self) -> list[CapabilityReport]:
-        """Return what all services last said they can do, of other hosts as their daemons say; by topic and host."""
-        found = {(each.topic, each.host): each for each in [*await self._offered(), *self._router.reports()]}
+        """Return what all services last said they can do, in order of topic and host.
+
+        Services of this host speak for themselves, those of others by what their daemons say; of one that has said
+        nothing yet, what is kept, and while that cannot be read, what was kept last.
+        """
+        found = {(each.topic, each.host): each for each in [*await self._own_capabilities(), *self._router.reports()]}
         return [found[key] for key in sorted(found)]
+
+    async def _own_capabilities(self) -> list[CapabilityReport]:
+        options = {service.topic: service.options for service in self._services()}
+        limits = {topic: capability_lifetime(each.capability_interval) for topic, each in options.items()}
+        down_times = {topic: each.down_time for topic, each in options.items()}
+        try:
+            async with asyncio.timeout(_READ_LIMIT):
+                self._kept = await self._store.aread(lambda: self._capability_records.list(limits, down_times))
+        except (StoreError, TimeoutError):
+            pass
+        live = {(each.topic, each.host): each for each in self._live_reports()}
+        # The operator's word is in the table before the next report of it.
+        now = [replace(live.pop((row.topic, row.host), row), enabled=row.enabled) for row in self._kept]
+        return [*now, *live.values()]
 
     async def report(self) -> HostReport:
         """Return what other daemons are told of this host now."""
         # Before anything is looked at: what changes meanwhile has a number above this.
         sequence = self._sequence
         rows = [row for row in await self.rows() if row.here]
-        capabilities = [each for each in await self._offered() if each.host == self._host]
+        capabilities = [each for each in await self._own_capabilities() if each.host == self._host]
         return HostReport(
             host=self._host, instance=self._instance, sequence=sequence, services=rows, capabilities=capabilities
         )
 
-    async def follow(self) -> AsyncIterator[HostReport]:
-        """Yield what other daemons are told of this host: now, and after each change."""
+    async def follow(self, host: str = "") -> AsyncGenerator[HostReport, None]:
+        """Yield what other daemons are told of this host: now, and after each change.
+
+        Args:
+            host: Who listens; empty for nobody in particular.
+        """
         seen = -1
-        while True:
-            if seen == self._sequence:
-                await self._changed.wait()
-                await asyncio.sleep(_TOGETHER)
-            if self._told is None or self._told.sequence != self._sequence:
-                # Put together once for all who listen.
-                self._told = await self.report()
-            seen = self._told.sequence
-            yield self._told
+        self._listeners[host] += 1
+        try:
+            while True:
+                if seen == self._sequence:
+                    await self._changed.wait()
+                    await asyncio.sleep(_TOGETHER)
+                if self._told is None or self._told.sequence != self._sequence:
+                    # Put together once for all who listen.
+                    self._told = await self.report()
+                seen = self._told.sequence
+                yield self._told
+        finally:
+            self._listeners[host] -= 1
+
+    def tells(self, host: str) -> bool:
+        """Return whether the daemon of another host listens to what is told of this one."""
+        return host != self._host and self._listeners[host] > 0
 
     def _live(self) -> list[ServiceStatus]:
         return [service.status() for service in list(self._services())]

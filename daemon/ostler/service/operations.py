@@ -104,10 +104,14 @@ class ServiceOperations:
                 await self.start(topic)
 
     async def restart(self, topic: str, wait: float, why: str) -> None:
-        """Stop a service and start it again; one that has ended is started. Raises as `stop` and `start`."""
+        """Stop a service and start it again; one that has ended is started. Raises as `stop` and `start`.
+
+        One with something that is stuck is left as it is: it could not be started after that, and the rest of it works.
+        """
 
         async def work() -> None:
             self._spec(topic)
+            self._refuse_stuck(topic)
             await self._stop(topic, wait, why)
             await self._start(topic)
 
@@ -177,6 +181,7 @@ class ServiceOperations:
             )
         limit = wait or service.options.drain_timeout
         await service.drain(limit, why)
+        self._group.cancel_requests(topic, why)
         return await service.stop(max(_TAKING_DOWN, limit), why=why)
 
     async def _start(self, topic: str) -> None:
@@ -199,6 +204,15 @@ class ServiceOperations:
             hint="put it back and reload; or `ostler service stop` it, and it is gone with the next start",
             topic=topic,
         )
+
+    def _refuse_stuck(self, topic: str) -> None:
+        if stuck := self._service(topic).stuck():
+            raise Conflict(
+                f"service {topic} is not restarted: {joined(stuck)} would hang on beside its next run",
+                hint="it goes on by itself when that comes back; `ostler dump` shows where it hangs; "
+                "`ostler service stop` takes the service down all the same",
+                topic=topic,
+            )  # fmt: skip
 
     def _refuse_in_turn(self, topic: str) -> None:
         if self._turns[topic].locked():

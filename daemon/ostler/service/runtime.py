@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
-from ostler.availability import capability_lifetime
 from ostler.errors import StoreError, describe
 from ostler.periodic import PeriodicScheduler
+from ostler.service.capability_report import CapabilityReporter
 from ostler.service.group import ServiceGroup
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
 from ostler.service.operations import ServiceOperations
-from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
+from ostler.service.report import Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
 from ostler.service.state_events import StateEvents
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
@@ -26,8 +26,6 @@ _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
 _FIRST_REPORTS = 2.0
 """Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
-_READ_LIMIT = 0.5
-"""Seconds that the table of capabilities may take to be read before what was in it last is good enough."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -65,18 +63,26 @@ class Runtime:
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         self.events = StateEvents(host.notifications, name, clock)
-        around = Surroundings(host=host, records=self.records, periodic=self.periodic, events=self.events)
+        around = Surroundings(
+            host=host,
+            records=self.records,
+            periodic=self.periodic,
+            events=self.events,
+            report_change=self._report_change,
+            offer_changed=self._offer_changed,
+        )
         self.group = ServiceGroup(specs, around, self._changed)
         self._specs = list(specs)
         self._start_timeout: float | None = None
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
-        self._offered: list[CapabilityReport] = []
-        self.view = HostView(name, services, store, self.records, self.capabilities, client.router, clock)
+        self.view = HostView(
+            name, services, store, self.records, self.capability_records, client.router, clock, self._live_reports
+        )
         client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.records, client, clock, name
+            services, store, self.capability_records, self.records, client, clock, name, self.view.tells
         )
         self.capability_reporter.on_report = self.view.changed
 
@@ -99,7 +105,7 @@ class Runtime:
         self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
         # Whoever is told that this host is ready may place work here: a scheduler knows by then what there is.
-        await self.capability_reporter.first_reports(_FIRST_REPORTS)
+        await self.capability_reporter.flush(_FIRST_REPORTS)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
@@ -176,9 +182,6 @@ class Runtime:
                     continue
                 step(f"reset of service {spec.topic}")
                 problems += await service.reset(spec, timeout)
-                if service.states.state is ServiceState.FAILED:
-                    step(f"start of service {spec.topic}")
-                    await self.operations.start_soon(spec.topic)
                 # Its intervals may have changed.
                 self.reporter.poke(service)
                 self.capability_reporter.poke(spec.topic)
@@ -189,9 +192,17 @@ class Runtime:
         finally:
             for each in drivers:
                 each.cancel()
+        await self._start_failed(go_on, step)
         step("")
         self.view.changed()
         return problems
+
+    async def _start_failed(self, go_on: Callable[[], bool], step: Callable[[str], object]) -> None:
+        """Start again what has failed, each after what it needs."""
+        for service in list(self.group):
+            if service.states.state is ServiceState.FAILED and go_on():
+                step(f"start of service {service.topic}")
+                await self.operations.start_soon(service.topic)
 
     def pending(self) -> list[str]:
         """Return what a reload brought that waits for work under way, a line each."""
@@ -200,18 +211,6 @@ class Runtime:
     async def rows(self) -> list[ServiceStatus]:
         """Return every service as this daemon sees it; see `HostView`."""
         return await self.view.rows()
-
-    async def capabilities(self) -> list[CapabilityReport]:
-        """Return what the services of this host last said they can do; what was kept last while that cannot be read."""
-        options = {service.topic: service.options for service in self.group}
-        lifetimes = {topic: capability_lifetime(each.capability_interval) for topic, each in options.items()}
-        down_times = {topic: each.down_time for topic, each in options.items()}
-        try:
-            async with asyncio.timeout(_READ_LIMIT):
-                self._offered = await self.store.aread(lambda: self.capability_records.list(lifetimes, down_times))
-        except (StoreError, TimeoutError):
-            pass
-        return self._offered
 
     async def _keep_runs(self) -> None:
         while True:
@@ -234,6 +233,14 @@ class Runtime:
         self.view.changed()
         self.reporter.poke(service)
         self.events.service(service.topic, service.states.state, service.states.why, service.states.since)
-        if service.running:
-            self.capability_reporter.poke(service.topic)
+        self.capability_reporter.offer_changed(service.topic)
         self._on_change(service)
+
+    def _live_reports(self) -> list[CapabilityReport]:
+        return self.capability_reporter.live()
+
+    def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
+        self.capability_reporter.changed(topic, backend, lease, released)
+
+    def _offer_changed(self, topic: str) -> None:
+        self.capability_reporter.offer_changed(topic)

@@ -30,6 +30,7 @@ class ObservedServices:
         self._store = store
         self._clock = clock
         self._kept: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self._beats: dict[tuple[str, str], tuple[int, float]] = {}
 
     def is_news(self, host: str, rows: Sequence[ServiceStatus]) -> bool:
         """Return whether there is something to write, and take note that it is. On one thread."""
@@ -44,13 +45,12 @@ class ObservedServices:
         self._kept[host] = now, facts
         return bool(rows) or facts != before
 
-    def keep(self, host: str, rows: Sequence[ServiceStatus], *, is_all: bool = True) -> None:
+    def keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:
         """Write the rows of a host.
 
         Args:
             host: The host.
-            rows: Its services.
-            is_all: Whether it has no others: what else stands in the table is gone then.
+            rows: All of its services: what else stands in the table of it is gone.
 
         Raises:
             StoreUnavailable: It cannot be written now.
@@ -62,11 +62,19 @@ class ObservedServices:
                 place = (ServiceRow.topic == row.topic) & (ServiceRow.host == host)
                 if not ServiceRow.update(values).where(place).execute():
                     ServiceRow.insert(topic=row.topic, host=host, **values).execute()
-            if is_all:
-                others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
-                mark_gone(others, f"{host} has it no more", self._clock.wall())
+            others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
+            mark_gone(others, f"{host} has it no more", self._clock.wall())
 
         self._store.write(write, label=f"services of {host}")
+
+    def _reported_at(self, row: ServiceStatus) -> float:
+        """Return when the last report of a service was seen first: to look again makes it no younger."""
+        place = (row.host, row.topic)
+        beat, at = self._beats.get(place, (None, 0.0))
+        if beat != row.beat:
+            at = self._clock.wall()
+            self._beats[place] = row.beat, at
+        return at
 
     def _values(self, row: ServiceStatus) -> dict[str, Any]:
         return {
@@ -77,10 +85,10 @@ class ObservedServices:
             "why": row.why,
             "since": row.since,
             "beat": row.beat,
-            # Its clocks are not ours: that its number grows is what counts, and at first sight when we saw it.
+            # Its clocks are not ours: that its number grows is what counts, and when we saw that first.
             "boot_id": f"of {row.host}",
             "boot_time": 0.0,
-            "reported_at": self._clock.wall(),
+            "reported_at": self._reported_at(row),
             "enabled": row.enabled,
             "disabled_reason": row.disabled_reason,
             "disabled_by": row.disabled_by,

@@ -36,8 +36,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         backend: The driver's name in the configuration.
         facts: What it said of itself in its last report.
         enabled: Whether an operator has left its service enabled.
-        age: Seconds since its last report came in.
-        promised: Bytes that were given away since that report.
+        age: Seconds since it was asked for these facts.
+        promised: Bytes that were given away and are not yet in the facts.
         gone: Why it does not count any more (stale, down), empty while it does.
     """
 
@@ -65,7 +65,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free(self) -> float | None:
-        """Bytes that can still be given away, less what was promised since the report; None when nothing is reported.
+        """Bytes that can still be given away, less what was promised since; None when nothing is reported.
 
         A backend that gives away more than it has (sparse files) says how much it may promise in all, and how much of
         that is provisioned; one that does not has what is free, without its reserve.
@@ -78,7 +78,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def allocated(self) -> float:
-        """Bytes that are in use, with what was promised since the report; 0 when not reported."""
+        """Bytes that are in use, with what was promised since; 0 when not reported."""
         return (self.number("allocated_bytes") or 0) + self.promised
 
 
@@ -110,8 +110,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The backend that was chosen, and why."""
+    """The backend that was chosen, and why.
+
+    `lease` is the id of the promise of room: whoever does the work hands it to `Manager.capabilities_changed`. Empty
+    when there is nothing to promise.
+    """
 
     host: str
     backend: str
     why: str
+    lease: str = ""

@@ -33,7 +33,17 @@ class VolumeApi(RpcApi):
         """Return the directories on this host that images may be taken from by their path."""
 
     @remote()
-    def begin_upload(self, name: str, length: int, size: int | str = "", backend: str = "", label: str = "") -> Upload:
+    def begin_upload(
+        self,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+    ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it."""
 
     @remote()

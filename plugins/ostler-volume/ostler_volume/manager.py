@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from ostler import (
+    CallCancelled,
+    ConnectionLost,
     Context,
+    DeadlineExceeded,
     DriverNotReady,
     Field,
     InvalidInput,
@@ -19,6 +22,7 @@ from ostler import (
     OstlerError,
     Seconds,
     TargetNotFound,
+    ValidationContext,
     exposed,
     periodic,
 )
@@ -40,6 +44,8 @@ from ostler_volume.workshop import Workshop
 _UNKNOWN_SHOWN = 20
 T = TypeVar("T")
 M = TypeVar("M", Volume, Upload)
+_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
+"""Errors of a call to another host after which the work there may go on."""
 
 
 class VolumeOptions(ManagerOptions):
@@ -81,9 +87,23 @@ class VolumeManager(Manager):
     driver_type = VolumeDriver
     journal_events = True
 
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
+        """Find a scheduler that no service here is, and that one may have been meant for; see `Manager.validate`.
+
+        One that is just not here may be on another host, or come later.
+        """
+        topic = options.scheduler
+        if not topic or topic in others.services:
+            return
+        import difflib  # not needed when all is well
+
+        if near := difflib.get_close_matches(topic, others.services, n=1, cutoff=0.7):
+            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near[0]}"?'
+
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self.records = Records(self.store, self.topic, self.host, self.clock.wall)
+        self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -92,6 +112,7 @@ class VolumeManager(Manager):
             claims=Claims(),
             log=self.log,
             tell=self.notifier.info,
+            changed=self.environment.report_change,
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
@@ -118,24 +139,17 @@ class VolumeManager(Manager):
         """Return how many volumes and snapshots are in error, with the reasons of the first few."""
         return self.records.problems()
 
-    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
-        """Return what each ready backend offers, has, and has promised."""
-        found: dict[str, Mapping[str, Json]] = {}
-        for name in self.drivers.ready():
-            try:
-                found[name] = self._facts(name)
-            except OstlerError as error:  # one backend that cannot say hides no other
-                self.log.warning("the backend %s cannot say what it can do: %s", name, error)
-        return found
-
-    def _facts(self, name: str) -> dict[str, Json]:
+    def backend_capabilities(self, name: str) -> Mapping[str, Json]:
+        """Return what a backend offers, has, and has promised."""
+        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
         unknown = self._shop.unknown.get(name, {})
-        volumes = self.records.volumes(name)
+        volumes, snapshots, provisioned = self.records.counts(name)
+        facts = self.drivers[name].capabilities()
         return {
-            **self.drivers[name].capabilities(),
-            "provisioned_bytes": self.records.provisioned(name) + sum(unknown.values()),
-            "volumes": len(volumes),
-            "snapshots": sum(one.snapshots for one in volumes),
+            **facts,
+            "provisioned_bytes": provisioned + sum(unknown.values()),
+            "volumes": volumes,
+            "snapshots": snapshots,
             "unknown_files": len(unknown),
             "unknown": list(unknown)[:_UNKNOWN_SHOWN],
         }
@@ -172,6 +186,7 @@ class VolumeManager(Manager):
         *,
         on_host: str = "",
         by_choice: bool = False,
+        lease: str = "",
     ) -> Volume:
         """Make a volume; of zeros, or from one of an image, a volume or a snapshot.
 
@@ -191,6 +206,7 @@ class VolumeManager(Manager):
             on_host: The host it is to be on; empty for the one that is chosen, or for this one when a backend is named.
             by_choice: Whether the backend was chosen, and not named by whoever asked: a service that is disabled
                 refuses it then.
+            lease: The id in the selection of a scheduler that was asked for the backend: its promise of room.
 
         Raises:
             InvalidInput: A name, size, image or backend that can never be right.
@@ -203,16 +219,18 @@ class VolumeManager(Manager):
         source, on_host = address_of(source, on_host) if source else ("", on_host)
         snapshot, on_host = self._full_name(snapshot, on_host)
         origin = origin_of(image, source, snapshot)
-        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin)
+        wanted = size_of(size) if size != "" or not any(origin) else 0
+        plan = Plan(name_of(name), wanted, backend, origin, lease=lease)
         on_host = on_host or self._host_of_origin(origin)
         if on_host not in ("", self.host):
             more = {"backend": backend, "image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
-            return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, **more)
-        note = self._check_new(plan.name)
-        if by_choice:
-            self._placement.check_enabled()
-        if backend or source or snapshot:
-            return _with_note(self._volumes.create(ctx, plan), note)
+            return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend or source or snapshot:
+                return _with_note(self._volumes.create(ctx, plan), note)
         made, told = self._place(ctx, plan, on_host)
         return _with_note(made, note, told)
 
@@ -224,12 +242,12 @@ class VolumeManager(Manager):
             wish = Wish(plan.size or -(-places.size // SECTOR) * SECTOR, (IMAGE,), self.host, places.exclude)
 
         def make(chosen: Selection) -> Volume:
-            if chosen.host == self.host:
+            if chosen.host != self.host:
+                return self._pass_on(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
                 self._placement.check_enabled()
-                return self._volumes.create(ctx, plan._replace(backend=chosen.backend))
-            wanted = {"name": plan.name, "size": plan.size, "backend": chosen.backend, "by_choice": True}
-            with not_taken():
-                return self._forward(chosen.host, "create_volume", Volume, **wanted)
+                return self._volumes.create(ctx, leased)
 
         options = self.options
         return self._placement.place(ctx, options.scheduler, wish, make, attempts=options.placement_attempts)
@@ -248,8 +266,19 @@ class VolumeManager(Manager):
         return list(dict.fromkeys(found))
 
     @exposed(role="operator")
-    def begin_upload(
-        self, ctx: Context, name: str, length: int, size: int | str = "", backend: str = "", label: str = ""
+    def begin_upload(  # noqa: PLR0913 - each is a word of its own
+        self,
+        ctx: Context,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+        by_choice: bool = False,
+        lease: str = "",
     ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
 
@@ -258,8 +287,12 @@ class VolumeManager(Manager):
             name: The name of the volume.
             length: Bytes of content.
             size: Bytes, or text as people write it; empty for as large as the content.
-            backend: Where; empty to have the scheduler choose one of this host.
+            backend: Where; empty to have the scheduler choose.
             label: What the content is called, for its record.
+            on_host: The host it is to be on; empty for this one, or any.
+            anywhere: Whether the scheduler may choose another host, to which the caller then hands the content over.
+            by_choice: See `create_volume`.
+            lease: See `create_volume`.
 
         Raises:
             InvalidInput: A name, size or backend that can never be right.
@@ -269,18 +302,33 @@ class VolumeManager(Manager):
             Busy: There are too many uploads.
         """
         wanted = size_of(size) if size != "" else size_of(length, "image")
-        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length)
-        note = self._check_new(plan.name)
-        if backend:
-            return _with_note(self._uploads.begin(ctx, plan), note)
-
-        def begin(chosen: Selection) -> Upload:
-            self._placement.check_enabled()
-            return self._uploads.begin(ctx, plan._replace(backend=chosen.backend))
-
-        wish, options = Wish(plan.size, (UPLOAD,), self.host), self.options
-        begun, told = self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
+        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length, lease=lease)
+        if on_host not in ("", self.host):
+            more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
+            return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend:
+                return _with_note(self._uploads.begin(ctx, plan), note)
+        # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
+        # is not relayed, and would not find its upload there.
+        begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
         return _with_note(begun, note, told)
+
+    def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
+        def begin(chosen: Selection) -> Upload:
+            if chosen.host != self.host:
+                wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
+                return self._pass_on(chosen, "begin_upload", Upload, **wanted)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
+                self._placement.check_enabled()
+                return self._uploads.begin(ctx, leased)
+
+        wish, options = Wish(plan.size, (UPLOAD,), on_host), self.options
+        return self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
@@ -382,6 +430,18 @@ class VolumeManager(Manager):
         """Have the service on another host do what was asked for here."""
         done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
         return done
+
+    def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
+        """Have a volume made on the host that was chosen; its lease is given back when nothing was begun there."""
+        wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
+        try:
+            with not_taken():
+                return self._forward(chosen.host, method, kind, **wanted)
+        except OstlerError as error:
+            # Where it may have begun, that host says what became of it, or the lease runs out.
+            if chosen.lease and not isinstance(error, _MAYBE_BEGUN):
+                self.capabilities_changed(lease=chosen.lease, released=True)
+            raise
 
     # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
 

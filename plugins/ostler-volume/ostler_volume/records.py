@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
@@ -22,6 +22,7 @@ from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, Sna
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
 
+T = TypeVar("T", Volume, Snapshot)
 _SHOWN = 5
 """Volumes in error that are named in the status."""
 
@@ -34,10 +35,19 @@ class Records:
         topic: The service's topic; two services of this manager do not see each other's volumes.
         host: The host, as it stands in what goes over the wire.
         now: Returns the wall time.
+        on_change: Told the backend after each change of what is promised on it, or of what lies there.
     """
 
-    def __init__(self, store: Store, topic: str, host: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        topic: str,
+        host: str,
+        now: Callable[[], float],
+        on_change: Callable[[str], None] = lambda _backend: None,
+    ) -> None:
         self.store = store
+        self._on_change = on_change
         self._topic = topic
         self._host = host
         self._now = now
@@ -106,7 +116,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one(name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def begin(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
         """Move a volume on because a request wants it; return it as it was before.
@@ -134,7 +144,8 @@ class Records:
             self._move(name, to, promised=max(size, before.promised))
             return before
 
-        return self.store.write(begin)
+        before: Volume = self.store.write(begin)
+        return self._changed(before) if to is VolumeState.EXTENDING else before
 
     def settle(
         self, name: str, to: VolumeState, *, why: str = "", fault: str = "", size: int | None = None, device: str = ""
@@ -162,7 +173,7 @@ class Records:
                 AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
             return self._one(name)
 
-        return self.store.write(settle)
+        return self._changed(self.store.write(settle))
 
     def settle_all(self, wanted: Mapping[str, Judgement]) -> None:
         """Move volumes on because of what is really there, all or none of them.
@@ -174,16 +185,19 @@ class Records:
             VolumeNotFound: There is none of one of those names.
             WrongState: One of the moves is not one of the table.
         """
-        self.store.write(lambda: self._settle_all(wanted), label="settle volumes")
+        for backend in self.store.write(lambda: self._settle_all(wanted), label="settle volumes"):
+            self._on_change(backend)
 
     def remove(self, name: str) -> None:
         """Forget a volume; that there is none is no error."""
 
-        def remove() -> None:
-            ids = [row.id for row in self._rows().where(VolumeRow.name == name)]
-            VolumeRow.delete().where(VolumeRow.id.in_(ids)).execute()
+        def remove() -> list[str]:
+            rows = list(self._rows().where(VolumeRow.name == name))
+            VolumeRow.delete().where(VolumeRow.id.in_([row.id for row in rows])).execute()
+            return [row.backend for row in rows]
 
-        self.store.write(remove)
+        for backend in self.store.write(remove):
+            self._on_change(backend)
 
     def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
         """Write a snapshot down as `creating`; its volume may not change until it is done.
@@ -207,7 +221,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one_snapshot(volume, name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
         """Move a snapshot on; return it as it is then.
@@ -235,10 +249,29 @@ class Records:
     def remove_snapshot(self, volume: str, name: str) -> None:
         """Forget a snapshot; that there is none is no error."""
 
-        def remove() -> None:
+        def remove() -> list[str]:
             SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
+            return [row.backend for row in self._rows().where(VolumeRow.name == volume)]
 
-        self.store.write(remove)
+        for backend in self.store.write(remove):
+            self._on_change(backend)
+
+    def counts(self, backend: str) -> tuple[int, int, int]:
+        """Return how many volumes and snapshots a backend has, and the bytes that are promised to them."""
+
+        def count() -> tuple[int, int, int]:
+            volumes = self._rows().where(VolumeRow.backend == backend).count()
+            snapshots = SnapshotRow.select().join(VolumeRow).where(
+                VolumeRow.topic == self._topic, VolumeRow.backend == backend
+            )  # fmt: skip
+            return volumes, snapshots.count(), self._provisioned(backend)
+
+        return self.store.read(count)
+
+    def _changed(self, record: T) -> T:
+        """Tell that the room which is promised on a backend has changed."""
+        self._on_change(record.backend)
+        return record
 
     def problems(self) -> list[str]:
         """Return how many volumes and snapshots are in error, a line each, with the reasons of the first few."""
@@ -330,7 +363,7 @@ class Records:
         VolumeRow.update(**fields).where(VolumeRow.id == row.id).execute()
         return row
 
-    def _settle_all(self, wanted: Mapping[str, Judgement]) -> None:
+    def _settle_all(self, wanted: Mapping[str, Judgement]) -> set[str]:
         rows = {row.name: row for row in self._rows().where(VolumeRow.name.in_(list(wanted)))}
         alike: defaultdict[Judgement, list[int]] = defaultdict(list)
         for name, judgement in wanted.items():
@@ -346,6 +379,7 @@ class Records:
         for name, judgement in wanted.items():
             if judgement.device:
                 AttachmentRow.insert(volume=rows[name].id, device=judgement.device, attached_at=self._now()).execute()
+        return {row.backend for row in rows.values()}
 
     def _check_free(self, volume: Volume, to: VolumeState) -> None:
         state = VolumeState(volume.state)

@@ -17,8 +17,9 @@ from ostler_volume.records import Records
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """Records, drivers and the rest, shared by the operations of one service.
 
-    `tell` publishes an event. `unknown` holds, for each backend, the files without a record as they were last seen,
-    with their sizes: nobody's volumes, which are left alone, but take up room and names.
+    `tell` publishes an event, `changed` is `ManagerEnvironment.report_change`. `unknown` holds, for each backend, the
+    files without a record as they were last seen, with their sizes: nobody's volumes, which are left alone, but take up
+    room and names.
     """
 
     topic: str
@@ -28,6 +29,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     claims: Claims
     log: logging.LoggerAdapter[logging.Logger]
     tell: Callable[[str, Json], None]
+    changed: Callable[[str, str, bool], None] = lambda *_: None
     unknown: dict[str, dict[str, int]] = {}
 
     def backend(self, name: str, feature: str = "") -> Any:

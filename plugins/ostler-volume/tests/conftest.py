@@ -46,7 +46,7 @@ class FakeClient:
     """Answers calls with what a test put in `answers`; a topic that is not there is nowhere, and there is one host."""
 
     def __init__(self):
-        self.answers, self.calls, self.looks, self.events = {}, [], [], []
+        self.answers, self.calls, self.looks, self.events, self.changes = {}, [], [], [], []
         self.answers["volume", "find_volume"] = VolumeListing(volumes=[])
         self.answers["volume", "snapshot_listing"] = SnapshotListing(snapshots=[])
         self.answers["ostler", "service_list"] = []
@@ -83,13 +83,15 @@ def file_driver(path, name="local", **options):
 
 
 def manager_of(store, drivers, client=None, host="node1", topic="volume", **options):
+    client = client or FakeClient()
     environment = ManagerEnvironment(
         topic=topic,
         host=host,
         options=VolumeOptions(manager="volume", **options),
         drivers=drivers,
         store=store,
-        client=client or FakeClient(),
+        client=client,
+        report_change=lambda *told: client.changes.append(told),
         notifier=Notifier(client, "volume"),
         clock=FakeClock(),
         log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),

@@ -148,6 +148,55 @@ def test_a_record_is_forgotten(ostler: Any, client: Any, answer: Any) -> None:
     assert client.calls == [("ostler", "service_forget", {"topic": "volume", "on_host": "old"})]
 
 
+def test_all_records_that_are_gone_are_forgotten_at_once(ostler: Any, client: Any, answer: Any) -> None:
+    rows = [
+        ServiceStatus(topic="volume", host="old", state=ServiceState.GONE),
+        ServiceStatus(topic="lamp", host="node1", state=ServiceState.GONE),
+        ServiceStatus(topic="volume", host="node1", state=ServiceState.UP),
+    ]
+    answer("service_list", rows)
+    answer("service_forget", None)
+    removed = ["the record of volume on old is removed", "the record of lamp on node1 is removed"]
+    assert ostler("service", "forget", "--gone").out.splitlines() == removed
+    assert ostler("service", "forget", "--gone", "--host", "old").out.splitlines() == removed[:1]
+    assert ostler("service", "forget", "--gone", "--host", "node9").out == "Nothing is gone.\n"
+    assert [call[2] for call in client.calls if call[1] == "service_forget"] == [
+        {"topic": "volume", "on_host": "old"},
+        {"topic": "lamp", "on_host": "node1"},
+        {"topic": "volume", "on_host": "old"},
+    ]
+    code, _, err = ostler("service", "forget")
+    assert (code, "which service?" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "method", "more"),
+    [("resume", "service_resume", {}), ("start", "service_start", {}), ("restart", "service_restart", {"wait": 5.0})],
+)
+def test_a_service_is_brought_back_on_its_host(
+    ostler: Any, client: Any, answer: Any, verb: str, method: str, more: dict[str, float]
+) -> None:
+    answer(method, ServiceStatus(topic="volume", host="node2", state=ServiceState.UP))
+    options = [word for name, value in more.items() for word in (f"--{name}", str(value))]
+    assert ostler("service", verb, "volume", "--host", "node2", *options).out == "volume on node2 is up\n"
+    assert client.calls == [("ostler", method, {"topic": "volume", "on_host": "node2", **more})]
+
+
+def test_a_stop_says_what_has_not_come_back(ostler: Any, answer: Any) -> None:
+    answer("service_stop", [])
+    assert ostler("service", "stop", "volume").out == "volume is stopped, and nothing is left of it.\n"
+    answer("service_stop", ["volume.create on volume-1 for 30 s"])
+    code, out, _ = ostler("service", "stop", "volume")
+    assert (code, out) == (1, "volume is stopped; has not come back:\n  volume.create on volume-1 for 30 s\n")
+
+
+def test_enable_says_when_a_service_takes_no_calls_all_the_same(ostler: Any, answer: Any) -> None:
+    answer("service_enable", ServiceStatus(topic="volume", host="node1", state=ServiceState.DRAINING))
+    assert ostler("service", "enable", "volume").out == (
+        "volume on node1 is enabled\n  it takes no calls, for it is draining: `ostler service resume volume`\n"
+    )
+
+
 def test_a_drain_says_what_is_left_and_fails_then(ostler: Any, client: Any, answer: Any) -> None:
     answer("service_drain", [])
     assert ostler("service", "drain", "volume") == (

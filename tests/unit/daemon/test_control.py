@@ -284,3 +284,71 @@ def test_a_text_that_others_will_be_shown_has_a_length(bench, virtually) -> None
             assert (await ask(b, "status"))["services"][0]["enabled"]
 
     virtually(main)
+
+
+def test_what_was_drained_takes_calls_again_by_resume_and_by_the_enable_of_an_administrator(bench, virtually) -> None:
+    async def main():
+        async with bench(ACCESS + LAMP) as b:
+            await b.ready()
+            for way in ("service_resume", "service_enable"):
+                assert await ask(b, "service_drain", topic="lamp") == []
+                assert (await ask(b, "service_show", topic="lamp"))["state"] == "draining"
+                assert (await ask(b, way, topic="lamp"))["state"] == "up"
+            await ask(b, "service_drain", topic="lamp")
+            found = await ask(b, "service_enable", UIDS["operator"], topic="lamp")
+            assert (found["enabled"], found["state"]) == (True, "draining"), (
+                "a drain is for administrators, and its end"
+            )
+
+    virtually(main)
+
+
+def test_a_service_is_stopped_and_started_and_its_state_says_by_whom(bench, virtually) -> None:
+    async def main():
+        async with bench(ACCESS + LAMP) as b:
+            await b.ready()
+            assert await ask(b, "service_stop", topic="lamp") == []
+            found = await ask(b, "service_show", topic="lamp")
+            assert (found["state"], found["why"][:15]) == ("stopped", "stopped by uid ")
+            assert "service lamp is stopped: stopped by uid" in str((await ask(b, "status"))["not_well"])
+            assert (await ask(b, "service_start", topic="lamp"))["state"] == "up"
+            assert (await ask(b, "service_restart", topic="lamp"))["state"] == "up"
+            assert (await ask(b, "status"))["not_well"] == []
+            with pytest.raises(InvalidInput, match="`wait` is -1"):
+                await ask(b, "service_stop", topic="lamp", wait=-1.0)
+
+    virtually(main)
+
+
+def test_what_waits_for_a_restart_waits_no_more_after_that_of_its_service(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            b.configure('[daemon]\nhost = "node1"\n' + LAMP + "workers = 3\n")
+            assert (await ask(b, "reload"))["needs_restart"] == ["services.lamp.workers"]
+            await ask(b, "service_restart", topic="lamp")
+            assert (await ask(b, "service_show", topic="lamp"))["workers"] == 3
+            assert (await ask(b, "reload"))["needs_restart"] == []
+            (workers,) = [row for row in await ask(b, "config") if row["path"] == "services.lamp.workers"]
+            assert workers["value"] == 3
+
+    virtually(main)
+
+
+def test_what_is_in_no_configuration_is_gone_after_a_crash_and_is_no_trouble(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            store = b.daemon.store
+            crashed = ServiceRecords(store, b.daemon.clock, "node1")
+            await store.awrite(lambda: crashed.register("door", "lamp", "1.0"))
+            await ask(b, "reload")
+            gone = await ask(b, "service_show", topic="door")
+            assert (gone["state"], gone["up"]) == ("gone", False)
+            assert (await ask(b, "status"))["not_well"] == []
+            with pytest.raises(NotFound, match="door on node1 is gone"):
+                await ask(b, "service_enable", topic="door")
+            await ask(b, "service_forget", topic="door")
+            assert [row["topic"] for row in await ask(b, "service_list")] == ["lamp"]
+
+    virtually(main)

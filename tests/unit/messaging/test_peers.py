@@ -15,6 +15,7 @@ from ostler.types import (
     CapabilityReport,
     DriverState,
     DriverStatus,
+    HostIdentity,
     HostReport,
     MethodDescription,
     ServiceState,
@@ -32,7 +33,7 @@ class Control:
     def __init__(self, host="node2", *topics):
         self.host = host
         self.rows = [row(topic, host) for topic in topics]
-        self.capabilities = []
+        self.capabilities, self.flushed = [], []
         self.sequence, self.changed = 1, asyncio.Event()
         self.asked = 0
 
@@ -46,9 +47,12 @@ class Control:
         )
 
     @exposed(role="viewer", changes=False)
-    async def host_report(self, ctx: Context) -> HostReport:
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
         """Return what is there."""
         self.asked += 1
+        if flush:
+            self.sequence += 1
+            self.capabilities = self.flushed
         return self.report()
 
     @exposed(role="viewer", changes=False)
@@ -208,6 +212,106 @@ def test_calls_under_way_to_a_peer_that_goes_are_told():
         with pytest.raises((NotRunning, ConnectionLost)):
             await node2.client.call(CONTROL_TOPIC, "host_report")
         await node2.close()
+
+    asyncio.run(main())
+
+
+class Named(Control):
+    """One that says who it is."""
+
+    def __init__(self, identity):
+        super().__init__(identity.name)
+        self.identity = identity
+        self.greeted = []
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Say who this is."""
+        self.greeted.append((name, instance))
+        return self.identity
+
+
+MINE = HostIdentity(name="node1", machine="m1", boot="b1", instance="i1")
+
+
+def test_what_becomes_of_a_peer_is_told_with_why():
+    async def main():
+        told = []
+        other = Elsewhere("volume")
+        node2 = PeerDaemon(
+            "node2", ADDRESS, other.make, FakeClock(), 5.0, lambda host, state, why, _: told.append((host, state, why))
+        )
+        with pytest.raises(NotRunning):
+            await node2.look()
+        other.start()
+        await node2.look()
+        other.control.host = "node7"
+        with pytest.raises(Conflict):
+            await node2.look()
+        assert [each[:2] for each in told] == [("node2", "lost"), ("node2", "back"), ("node2", "refused")]
+        assert "the daemon there is node7" in told[2][2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_a_link_begins_with_who_both_are_once():
+    async def main():
+        other = Elsewhere()
+        other.control = Named(HostIdentity(name="node2", machine="m2", boot="b2", instance="i2"))
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        await node2.look()
+        assert other.control.greeted == [("node1", "i1")]
+        assert node2.identity == other.control.identity
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (HostIdentity(name="node1", machine="m2", boot="b2"), "two hosts are named node1"),
+        (HostIdentity(name="node2", machine="m1", boot="b2"), "node2 has the machine id of node1"),
+    ],
+)
+def test_a_peer_with_our_name_or_machine_is_refused_and_that_is_logged_once(found, why, caplog):
+    async def main():
+        other = Elsewhere()
+        other.control = Named(found)
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        for _ in range(2):
+            with pytest.raises(Conflict, match=why):
+                await node2.look()
+        assert not node2.up
+        assert why in node2.away().message
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+    assert caplog.text.count("node2 cannot be reached") == 1
+
+
+def test_one_of_an_earlier_version_is_not_asked_who_it_is():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        node2.mine = MINE
+        await node2.look()
+        assert node2.up
+        assert node2.identity is None
+        await node2.close()
+        other.stop()
 
     asyncio.run(main())
 
@@ -416,7 +520,7 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         stuck = DriverStatus(name="local", driver="file", state=DriverState.STUCK, why="x" * 100_000)
         odd = row("volume", age=1e9, link="away", here=True, evidence={"is_working": "y" * 100_000}, drivers=[stuck])
         other.control.rows = [odd, row("volume", "node3")]
-        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 300_000)]
+        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 2_200_000)]
         other.start()
         node2 = peer(other)
         await node2.look()
@@ -424,11 +528,55 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         assert (view.age, view.link, view.here) == (0.0, "", False)
         assert len(view.evidence["is_working"]) < 10_000
         assert len(view.drivers[0].why) < 10_000
-        assert [(each.topic, each.host) for each in node2.reports] == [("volume", "node2")]
+        assert [(each.topic, each.host) for each in node2.reports()] == [("volume", "node2")]
         assert not node2.is_well("volume")
         assert node2.takes("volume"), "it may do what is asked all the same"
         await node2.close()
         other.stop()
+
+    asyncio.run(main())
+
+
+def test_what_was_reported_grows_older_while_it_is_kept_here_and_brings_its_leases_along():
+    async def main():
+        other, clock = Elsewhere("volume"), FakeClock()
+        other.control.capabilities = [
+            CapabilityReport(
+                topic="volume", host="node2", backends={"local": {}}, reported_at=1e9, instance="1", sequence=7,
+                ages={"local": 2.0}, withheld={"big": "it is stuck"}, leases={"l1": True, "l2": False},
+            )
+        ]  # fmt: skip
+        other.start()
+        node2 = peer(other, clock)
+        await node2.look()
+        clock.advance(30.0)
+        (kept,) = node2.reports()
+        assert kept.ages == {"local": 32.0}
+        assert (kept.sequence, kept.withheld, kept.leases) == (7, {"big": "it is stuck"}, {"l1": True, "l2": False})
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_trap_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
+    async def main():
+        other, news = Elsewhere("volume"), []
+        other.control.capabilities = [report(free_bytes=0)]
+        other.control.flushed = [report(free_bytes=7)]
+        other.start()
+        fleet = Fleet(other.make, SystemClock(), 5.0, lambda one: news.append(one.host))
+        fleet.set({"node2": ADDRESS}, 60.0)
+        await fleet.settled(5.0)
+        del news[:]
+        await fleet.catch_up(0.5)
+        (known,) = fleet.reports()
+        assert known.backends["local"]["free_bytes"] == 7
+        assert news[:1] == ["node2"]
+        other.stop()
+        await asyncio.sleep(0)
+        await fleet.catch_up(0.5)
+        await fleet.close()
 
     asyncio.run(main())
 
@@ -531,3 +679,21 @@ def test_a_peer_that_has_called_is_asked_at_once_and_one_that_is_there_is_not():
         other.stop()
 
     run_virtual(main())
+
+
+def test_what_was_just_done_there_is_known_when_it_has_been_asked_again():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        told = []
+        node2.on_news = told.append
+        other.control.rows = [row("volume", enabled=False)]
+        await node2.refresh()
+        assert not node2.takes("volume")
+        assert told == [node2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())

@@ -70,7 +70,7 @@ class Gap(NamedTuple):
 Seen: TypeAlias = Event | Gap
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(NamedTuple):
     """The last number that has gone out on a topic, with its epoch and whether the topic is journaled."""
 
     topic: str
