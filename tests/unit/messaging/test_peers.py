@@ -639,6 +639,48 @@ def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_n
     run_virtual(main())
 
 
+def test_who_waits_for_all_peers_waits_for_one_try_of_each_and_no_longer_than_asked():
+    async def main():
+        there, away, silent = Elsewhere("volume"), Away(), Away()
+        there.start()
+        silent.hang = True
+        made = {"there": there, "away": away, "silent": silent}
+        fleet = Fleet(lambda address, key: made[key].make(address, key), virtual_clock(), 5.0)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        there.control.host = "there"
+        fleet.set({name: PeerAddress("tcp://x:1", (name,)) for name in ("there", "away")}, 5.0)
+        await fleet.settled(1.0)
+        assert loop.time() == began
+        assert [fleet.peers[name].up for name in ("there", "away")] == [True, False]
+        fleet.set({name: PeerAddress("tcp://x:1", (name,)) for name in made}, 5.0)
+        await fleet.settled(1.0)
+        assert loop.time() - began == pytest.approx(1.0)
+        await fleet.close()
+        there.stop()
+
+    run_virtual(main())
+
+
+def test_a_peer_that_has_called_is_asked_at_once_and_one_that_is_there_is_not():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.start()
+        node2.hurry()
+        began = asyncio.get_running_loop().time()
+        await node2.reached()
+        assert asyncio.get_running_loop().time() == began
+        asked = other.control.asked
+        node2.hurry()
+        await asyncio.sleep(1)
+        assert other.control.asked == asked
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())
+
+
 def test_what_was_just_done_there_is_known_when_it_has_been_asked_again():
     async def main():
         other = Elsewhere("volume")
