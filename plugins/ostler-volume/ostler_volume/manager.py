@@ -96,11 +96,12 @@ class VolumeManager(Manager):
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> None:
-        """Take note of backends that are not in the configuration any more."""
+        """Take note of backends that are used, and of those that are not in the configuration any more."""
         try:
+            self.records.mark_backends()
             self.records.backends.keep_only(self.drivers)
         except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
-            self.log.warning("backends that are gone cannot be noted: %s", error)
+            self.log.warning("which backends are used cannot be noted now: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -302,7 +303,7 @@ class VolumeManager(Manager):
     async def list_volumes(self, ctx: Context, backend: str = "") -> list[Volume]:
         """Return all volumes, or those of a backend, by name."""
         listed = await self.store.aread(lambda: self.records.volumes(backend))
-        return [self._backends.annotated(one) for one in listed]
+        return self._backends.annotated(listed)
 
     @exposed(role="viewer", changes=False)
     async def get_volume(self, ctx: Context, name: str) -> Volume:
@@ -311,7 +312,7 @@ class VolumeManager(Manager):
         Raises:
             NotFound: There is none of that name.
         """
-        return self._backends.annotated(await self.store.aread(lambda: self.records.volume(name)))
+        return self._backends.annotated([await self.store.aread(lambda: self.records.volume(name))])[0]
 
     @exposed(role="operator")
     def extend_volume(self, ctx: Context, name: str, size: int | str) -> Volume:
