@@ -79,6 +79,10 @@ class BackendRecords:
         """Let the next start of a backend take its directory as it is then."""
         self._driver_store(backend).delete(KEY)
 
+    def is_marked(self, backend: str) -> bool:
+        """Return whether the driver of a backend has been told that volumes are recorded on it."""
+        return bool(self._driver_store(backend).get(RECORDS_KEY))
+
     def _driver_store(self, backend: str) -> KeyValue:
         return self._store.kv(f"driver/{self._topic}/{backend}")
 

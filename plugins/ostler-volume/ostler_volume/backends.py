@@ -101,9 +101,8 @@ class BackendWork:
         inventory = self._shop.backend(new).inventory()
         missing = _missing(volumes, snapshots, inventory)
         if missing and not force and not self._is_same(old, new):
-            shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" * (len(missing) > _SHOWN))
             raise Conflict(
-                f"{new} is not what {old} was: the files of {shown} are not there",
+                f"{new} is not what {old} was: the files of {_listed(missing, len(missing))} are not there",
                 hint="name the right backend; with --force the records are moved all the same",
                 missing=len(missing),
             )
@@ -132,15 +131,16 @@ class BackendWork:
 
     def _gone(self) -> list[str]:
         lines = []
-        for backend, names in self._shop.records.names_by_backend().items():
+        for backend, count in self._shop.records.backends_used().items():
             if backend in self._shop.drivers:
                 continue
+            names = self._shop.records.first_names(backend, _SHOWN)
             now = next((each for each in self._shop.drivers.ready() if self._is_same(backend, each)), "")
             way = f"`ostler volume move-backend {backend} {now or 'NEW'}` brings them to "
             way += f"{now}, which has its directory now" if now else "the backend that has its files now"
             lines.append(
-                f"there is no backend {backend} in the configuration, and {_count(len(names), 'volume')} on it: "
-                f"{_listed(names)}; {way}, `ostler volume forget NAME` drops a record"
+                f"there is no backend {backend} in the configuration, and {_count(count, 'volume')} on it: "
+                f"{_listed(names, count)}; {way}, `ostler volume forget NAME` drops a record"
             )
         return lines
 
@@ -148,20 +148,27 @@ class BackendWork:
     def _unrecorded(backend: str, unknown: dict[str, int]) -> str:
         return (
             f"{_count(len(unknown), 'file')} without a record on backend {backend}, left alone: "
-            f"{_listed([*unknown])}; `ostler volume manage NAME` takes a volume over with its snapshots"
+            f"{_listed([*unknown], len(unknown))}; `ostler volume manage NAME` takes a volume over with its snapshots"
         )
 
-    def annotated(self, volume: Volume) -> Volume:
-        """Return a volume as it is shown: one whose backend is not there says so."""
-        drivers = self._shop.drivers
-        if volume.backend not in drivers:
-            why = f"there is no backend {volume.backend} in the configuration"
-            return msgspec.structs.replace(volume, why=why, fault=BACKEND)
-        status = drivers.status(volume.backend)
-        if status.state is DriverState.READY or volume.why:
-            return volume
-        why = f"its backend {volume.backend} is {status.state}{': ' * bool(status.why)}{status.why}"
-        return msgspec.structs.replace(volume, why=why)
+    def annotated(self, volumes: list[Volume]) -> list[Volume]:
+        """Return volumes as they are shown: those whose backend is not there, or not ready, say so."""
+        notes = {backend: self._note(backend) for backend in {one.backend for one in volumes}}
+        return [_with_note(one, *notes[one.backend]) for one in volumes]
+
+    def _note(self, backend: str) -> tuple[str, str]:
+        if backend not in self._shop.drivers:
+            return f"there is no backend {backend} in the configuration", BACKEND
+        status = self._shop.drivers.status(backend)
+        if status.state is DriverState.READY:
+            return "", ""
+        return f"its backend {backend} is {status.state}{': ' * bool(status.why)}{status.why}", ""
+
+
+def _with_note(volume: Volume, why: str, fault: str) -> Volume:
+    if not why or (volume.why and not fault):
+        return volume
+    return msgspec.structs.replace(volume, why=why, fault=fault or volume.fault)
 
 
 def _missing(volumes: list[Volume], snapshots: list[Snapshot], inventory: Inventory) -> list[str]:
@@ -181,6 +188,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+def _listed(names: list[str], count: int) -> str:
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -164,24 +164,27 @@ class Folder:
         """Return what is complete, with sizes, and the names of what is unfinished."""
         found: dict[str, Found] = {}
         partials: set[str] = set()
-        if kind == SNAPSHOTS and not (self.path / kind).exists():  # the disk was too full to make it
-            return found, partials
-        with os.scandir(self.path / kind) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    if entry.name.endswith(_PARTIAL):
-                        partials.add(entry.name[1 : -len(_PARTIAL)])
-                elif (facts := _facts(entry)) is not None:
-                    found[entry.name] = facts
+        for entry in self._entries(kind):
+            if not entry.name.startswith("."):
+                if (status := _status(entry)) is not None:
+                    found[entry.name] = Found(status.st_size, status.st_blocks * 512)
+            elif entry.name.endswith(_PARTIAL):
+                partials.add(entry.name[1 : -len(_PARTIAL)])
         return found, partials
 
     def status(self, kind: str) -> dict[Path, os.stat_result]:
         """Return what the file system says of each complete file."""
-        return {
-            path: found
-            for name in self.listing(kind)[0]
-            if (found := _status(path := self.file(kind, name))) is not None
-        }
+        entries = [entry for entry in self._entries(kind) if not entry.name.startswith(".")]
+        return {Path(entry.path): found for entry in entries if (found := _status(entry)) is not None}
+
+    def _entries(self, kind: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path / kind) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            if kind == SNAPSHOTS and (self.path / VOLUMES).exists():  # the disk was too full to make it
+                return []
+            raise
 
     def make(self, kind: str, name: str, fill: Callable[[int], None], *, mode: int = 0o600) -> None:
         """Make a file whole or not at all: fill a partial, sync it, give it its name, sync the folder.
@@ -333,19 +336,9 @@ def _make_directory(folder: Path) -> None:
         folder.chmod(found.st_mode & 0o7755)
 
 
-def _facts(entry: os.DirEntry[str]) -> Found | None:
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
-        if not entry.is_file(follow_symlinks=False):
-            return None
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:  # deleted since the folder was read
-        return None
-    return Found(status.st_size, status.st_blocks * 512)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
+        return entry.stat(follow_symlinks=False) if entry.is_file(follow_symlinks=False) else None
     except FileNotFoundError:  # deleted since the folder was read
         return None
 

@@ -112,8 +112,9 @@ def check_identity(
     not_mounted = known.mount != "/" and _is_below(path, known.mount) and not os.path.ismount(known.mount)
     if has_records or (not_mounted and mounted is not False):
         why = f"{known.mount} is not mounted" if not_mounted else _difference(path, known.id, found)
+        where = "" if not_mounted and known.mount == str(path) else f"{path}: "
         raise DriverError(
-            f"not the backend it was: {path}: {why}; its records are left alone",
+            f"not the backend it was: {where}{why}; its records are left alone",
             hint="mount its disk or correct `path`, it is tried again automatically; if this is the right directory "
             f"now: `ostler volume accept-backend {name}`",
             path=path,

@@ -136,11 +136,12 @@ class VolumeManager(Manager):
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> None:
-        """Take note of backends that are not in the configuration any more."""
+        """Take note of backends that are used, and of those that are not in the configuration any more."""
         try:
+            self.records.mark_backends()
             self.records.backends.keep_only(self.drivers)
         except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
-            self.log.warning("backends that are gone cannot be noted: %s", error)
+            self.log.warning("which backends are used cannot be noted now: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -501,7 +502,7 @@ class VolumeManager(Manager):
 
     async def _listed(self, backend: str) -> list[Volume]:
         listed = await self.store.aread(lambda: self.records.volumes(backend))
-        return [self._backends.annotated(one) for one in listed]
+        return self._backends.annotated(listed)
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
@@ -526,7 +527,7 @@ class VolumeManager(Manager):
         name, host = address_of(name, on_host)
         if host in ("", self.host):
             try:
-                return self._backends.annotated(await self.store.aread(lambda: self.records.volume(name)))
+                return self._backends.annotated([await self.store.aread(lambda: self.records.volume(name))])[0]
             except VolumeNotFound:
                 if host:
                     raise

@@ -294,16 +294,40 @@ class Records:
         self.store.write(move)
         self._on_change(new)
 
-    def names_by_backend(self) -> dict[str, list[str]]:
-        """Return the names of the volumes of each backend that has any, by name."""
+    def backends_used(self) -> dict[str, int]:
+        """Return the backends that volumes are recorded on, and how many."""
 
-        def find() -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
-            for row in self._rows(VolumeRow.backend, VolumeRow.name).order_by(VolumeRow.backend, VolumeRow.name):
-                found.setdefault(row.backend, []).append(row.name)
-            return found
+        def find() -> dict[str, int]:
+            count = peewee.fn.COUNT(VolumeRow.id)
+            query = self._rows(VolumeRow.backend, count).group_by(VolumeRow.backend).order_by(VolumeRow.backend)
+            return dict(query.tuples())
 
         return self.store.read(find)
+
+    def first_names(self, backend: str, most: int) -> list[str]:
+        """Return the names of the first volumes of a backend."""
+
+        def find() -> list[str]:
+            query = self._rows(VolumeRow.name).where(VolumeRow.backend == backend).order_by(VolumeRow.name)
+            return [row.name for row in query.limit(most)]
+
+        return self.store.read(find)
+
+    def mark_backends(self) -> None:
+        """Have the driver of each backend know that volumes are recorded on it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        used = self.backends_used()
+        missing = [each for each in used if not self.backends.is_marked(each)]
+        if missing:
+
+            def mark() -> None:
+                for each in missing:
+                    self.backends.mark(each)
+
+            self.store.write(mark)
 
     def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
         """Write a snapshot down as `creating`; its volume may not change until it is done.

@@ -103,3 +103,17 @@ def test_a_user_without_privileges_is_told_what_to_enable(volume):
     finally:
         os.seteuid(0)
     loop.check_usable()
+
+
+@pytest.mark.root
+def test_trap_a_file_that_was_removed_under_its_device_is_attached_still(root, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(4096))
+    device = loop.attach(path)
+    try:
+        path.unlink()
+        assert loop.attached({"a": path}) == {"a": device}
+        path.write_bytes(bytes(4096))
+        assert loop.attached({"a": path}) == {}
+    finally:
+        loop.detach(device, lambda: None)
