@@ -419,7 +419,23 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service last said it can do: backend name to facts; `stale` when that is older than its down time."""
+    """What a service offers: the whole of it, in place of all that it said before.
+
+    Args:
+        topic: Its topic.
+        host: Its host.
+        backends: Backend name to facts. Empty is a withdrawal: it offers nothing now.
+        reported_at: When this was put together, by the wall clock of its host.
+        stale: Whether it is older than its down time, for one that was kept.
+        enabled: Whether an operator has left the service enabled.
+        up: Whether the service was up when this was read, for one that was kept.
+        instance: Which run of the daemon reports; another one after each restart.
+        sequence: Grows with each report of an instance; one that is not above the last one known is no news.
+        ages: Backend name to how many seconds before this report its facts were asked for: they say nothing of later.
+        withheld: Backend name to why it is not offered now.
+        leases: Ids of the leases of requests that it has begun or ended. True: what was taken is in the facts, or
+            nothing was; the lease is over. False: it is not measured yet; the lease is to be kept.
+    """
 
     topic: str
     host: str
@@ -428,6 +444,11 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     enabled: bool = True
     up: bool = True
+    instance: str = ""
+    sequence: int = 0
+    ages: dict[str, float] = {}
+    withheld: dict[str, str] = {}
+    leases: dict[str, bool] = {}
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

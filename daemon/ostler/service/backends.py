@@ -17,6 +17,7 @@ from ostler.service.spec import ServiceSpec, Surroundings, differing
 from ostler.service.states import StateKeeper
 from ostler.types import DriverState, DriverStatus
 
+_OUT = (DriverState.FAILED, DriverState.STUCK, DriverState.STOPPED)
 TakeOver = Callable[[str], Awaitable[Any]]
 """Runs the manager's `driver_ready` for a driver; raises HookFailed."""
 
@@ -46,6 +47,11 @@ class Backends:
         self._take_over: TakeOver | None = None
         self._taken_over: set[str] = set()
         self._checks: dict[str, asyncio.Task[Any]] = {}
+        self._handed_over: set[str] = set()
+        """Those that the manager has done taking over."""
+        self._troubles: dict[str, dict[str, str]] = {}
+        """What is not well with each driver, though it is ready: by what was asked."""
+        self._offer_changed = around.offer_changed
         self._turns: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in spec.drivers}
         self._log = logging.getLogger(f"ostler.service.{spec.topic}")
         self._defects = Defects(self._log, topic=spec.topic)
@@ -101,6 +107,32 @@ class Backends:
         """Offer no more drivers to the manager: it is about to be taken down."""
         self._take_over = None
 
+    def taken_over(self) -> list[str]:
+        """Return the drivers that are ready and that the manager has taken over, with nothing against them."""
+        return [name for name in self.drivers.ready() if name in self._handed_over and not self._troubles.get(name)]
+
+    def withheld(self) -> dict[str, str]:
+        """Return the drivers that must not be offered to schedulers now, each with why.
+
+        One that is being initialised is not among them: for a reload it is built anew, and its callers wait for it.
+        """
+        found = {}
+        for status in self.drivers.statuses():
+            if status.state in _OUT:
+                found[status.name] = f"the driver is {status.state}{': ' * bool(status.why)}{status.why}"
+            elif troubles := self._troubles.get(status.name):
+                found[status.name] = "; ".join(troubles.values())
+        return found
+
+    def _complain(self, about: str, name: str, why: str) -> None:
+        troubles = self._troubles.setdefault(name, {})
+        if why:
+            troubles[about] = why
+        else:
+            troubles.pop(about, None)
+        self._states.complain(f"{about} {name}", why)
+        self._offer_changed(self._topic)
+
     async def _offer(self, name: str) -> None:
         # One at a time for each driver: it may be initialised anew while the manager still takes it over.
         async with self._turns[name]:
@@ -112,20 +144,23 @@ class Backends:
             except HookFailed as error:
                 # A backend that cannot be taken over is this backend's trouble. It is tried again with the next check.
                 self._taken_over.discard(name)
-                self._states.complain(f"driver_ready {name}", f"driver {name}: {error.message}")
+                self._complain("driver_ready", name, f"driver {name}: {error.message}")
             else:
-                self._states.complain(f"driver_ready {name}", "")
+                self._handed_over.add(name)
+                self._complain("driver_ready", name, "")
 
     def _changed(self, name: str, status: DriverStatus) -> None:
         self._events.driver(self._topic, status)
         well = status.state in (DriverState.READY, DriverState.STOPPED)
         if not well:
             # What an earlier check or take-over said is no news any more; the state of the driver is.
-            self._states.complain(f"working {name}", "")
-            self._states.complain(f"driver_ready {name}", "")
+            self._complain("working", name, "")
+            self._complain("driver_ready", name, "")
         self._states.complain(f"driver {name}", "" if well else f"driver {name} is {status.state}: {status.why}")
         if status.state in (DriverState.FAILED, DriverState.INITIALISING):
             self._taken_over.discard(name)
+            self._handed_over.discard(name)
+        self._offer_changed(self._topic)
 
     def _became_ready(self, name: str) -> None:
         # Before `init_host` has run the start itself offers what is ready.
@@ -158,14 +193,14 @@ class Backends:
         else:
             self._defects.worked(f"is_working of driver {name} of {self._topic}")
         if self.drivers.status(name).state is DriverState.READY:
-            self._states.complain(f"working {name}", complaint)
+            self._complain("working", name, complaint)
         await self._offer(name)
 
     async def renew(self, spec: ServiceSpec) -> list[str]:
         """Bring new options to the drivers, side by side; return what went wrong, a line each.
 
         Live options are taken over as they are. Where one has changed that the driver must be built anew for, it is, as
-        soon as nothing is under way in it, and how it does then is in its status. What does not end soon is not waited
+        soon as nothing is under way in it; that it fails with them is a problem. What does not end soon is not waited
         for here: `pending` in the status says so, and the options come by themselves.
         """
         found = await asyncio.gather(*(self._renew(name, wanted) for name, (_, wanted) in spec.drivers.items()))
@@ -178,7 +213,9 @@ class Backends:
         options = in_force(running, wanted)
         try:
             if "driver" in differing(running, options):
-                await self.drivers.reinitialise(name, options)
+                status = await self.drivers.reinitialise(name, options)
+                if status.state is DriverState.FAILED:
+                    return f"driver {name} of service {self._topic} is failed: {status.why}"
                 return ""
             self.drivers.withdraw_options(name)
             if options != running:

@@ -38,6 +38,8 @@ _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
 _DATABASE_RETRY = 2.0
 """Seconds between two tries to register while the database cannot be written."""
+_DAY = 86400.0
+"""Seconds that a question about capabilities may take: an answer that comes late is taken all the same."""
 RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -74,8 +76,10 @@ class Service:
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._backends: Backends | None = None
-        # Checks and capabilities have threads of their own: they must not wait behind hours of work.
+        # Checks have threads of their own: they must not wait behind hours of work.
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        # A thread for each backend, so that none waits for another.
+        self._asked = WorkerPool(f"{spec.topic}-capabilities", max(1, len(spec.drivers)))
         # Not beside the checks: those that hang here, and are left behind, would take their threads.
         self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
         self._cleaning: WorkerPool | None = None
@@ -218,6 +222,7 @@ class Service:
             sections=self.spec.sections,
             notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
             report_progress=self._report_progress,
+            report_change=self._report_change,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
@@ -368,14 +373,32 @@ class Service:
             raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
         await self._call("reset", manager.reset, pool=self._resets, timeout=timeout)
 
-    async def capabilities(self) -> Any:
-        """Return what the manager offers to schedulers.
+    def capability_sources(self) -> list[str]:
+        """Return the backends that are asked one by one; `[""]` for a manager that answers for all of them at once."""
+        if self.manager is not None and type(self.manager).capabilities is not Manager.capabilities:
+            return [""]
+        return self._backends.taken_over() if self._backends is not None else []
+
+    def withheld(self) -> dict[str, str]:
+        """Return the drivers that must not be offered to schedulers now, each with why."""
+        return self._backends.withheld() if self._backends is not None else {}
+
+    async def capabilities(self, backend: str = "") -> Any:
+        """Return what the manager says of a backend, or of all; waits for as long as that takes.
 
         Raises:
-            HookFailed: It raised, or did not come back within `down_time`.
+            HookFailed: It raised.
         """
         assert self.manager is not None  # noqa: S101 - asked of services that are up
-        return await self._ask("capabilities", self.manager.capabilities, self.options.down_time)
+        name, arguments = ("backend_capabilities", (backend,)) if backend else ("capabilities", ())
+        label = f"{name} {backend}" if backend else name
+        hook = getattr(self.manager, name)
+        return await call_hook(
+            self.topic, label, hook, *arguments, pool=self._asked, timeout=_DAY, defects=self._defects
+        )
+
+    def _report_change(self, backend: str, lease: str, released: bool) -> None:
+        self._around.host.inbox.post(lambda: self._around.report_change(self.topic, backend, lease, released))
 
     def status(self) -> ServiceStatus:
         """Return the service as an operator sees it, without what only the table knows (beat, enabled)."""
@@ -572,6 +595,7 @@ class Service:
         self.pool.close()
         self.short_pool.close()
         self._beside.close()
+        self._asked.close()
         self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
         return self._at_work()
@@ -591,7 +615,7 @@ class Service:
 
     def _at_work(self, *, awaited: bool = False) -> list[str]:
         """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
-        rows = [*self._pool_rows(), *self._beside.running(), *self._resets.running()]
+        rows = [*self._pool_rows(), *self._beside.running(), *self._asked.running(), *self._resets.running()]
         if awaited:
             known = self._overdue_hooks
             rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]

@@ -10,15 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, describe
 from ostler.periodic import PeriodicScheduler
+from ostler.service.capability_report import CapabilityReporter
 from ostler.service.group import ServiceGroup
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
 from ostler.service.operations import ServiceOperations
-from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
+from ostler.service.report import Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
 from ostler.service.state_events import StateEvents
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceState, ServiceStatus
+from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
@@ -62,17 +63,26 @@ class Runtime:
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
         self.events = StateEvents(host.notifications, name, clock)
-        around = Surroundings(host=host, records=self.records, periodic=self.periodic, events=self.events)
+        around = Surroundings(
+            host=host,
+            records=self.records,
+            periodic=self.periodic,
+            events=self.events,
+            report_change=self._report_change,
+            offer_changed=self._offer_changed,
+        )
         self.group = ServiceGroup(specs, around, self._changed)
         self._specs = list(specs)
         self._start_timeout: float | None = None
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
-        self.view = HostView(name, services, store, self.records, self.capability_records, client.router, clock)
+        self.view = HostView(
+            name, services, store, self.records, self.capability_records, client.router, clock, self._live_reports
+        )
         client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.records, client, clock, name
+            services, store, self.capability_records, self.records, client, clock, name, self.view.tells
         )
         self.capability_reporter.on_report = self.view.changed
 
@@ -95,7 +105,7 @@ class Runtime:
         self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
         # Whoever is told that this host is ready may place work here: a scheduler knows by then what there is.
-        await self.capability_reporter.first_reports(_FIRST_REPORTS)
+        await self.capability_reporter.flush(_FIRST_REPORTS)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
@@ -223,6 +233,14 @@ class Runtime:
         self.view.changed()
         self.reporter.poke(service)
         self.events.service(service.topic, service.states.state, service.states.why, service.states.since)
-        if service.running:
-            self.capability_reporter.poke(service.topic)
+        self.capability_reporter.offer_changed(service.topic)
         self._on_change(service)
+
+    def _live_reports(self) -> list[CapabilityReport]:
+        return self.capability_reporter.live()
+
+    def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
+        self.capability_reporter.changed(topic, backend, lease, released)
+
+    def _offer_changed(self, topic: str) -> None:
+        self.capability_reporter.offer_changed(topic)

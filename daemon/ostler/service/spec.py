@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -74,12 +74,17 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         records: The services table.
         periodic: The scheduler of periodic tasks.
         events: Tells of changes of state.
+        report_change: Called on the loop with the topic, when a manager says that what it offers has changed.
+        offer_changed: Called on the loop with the topic, when a driver may be offered to schedulers that was not
+            before, or the other way round.
     """
 
     host: Host
     records: ServiceRecords
     periodic: PeriodicScheduler
     events: StateEvents
+    report_change: Callable[[str, str, str, bool], None] = lambda *_: None
+    offer_changed: Callable[[str], None] = lambda _: None
 
 
 def differing(one: OptionsModel, other: OptionsModel) -> set[str]:

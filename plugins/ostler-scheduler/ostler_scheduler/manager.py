@@ -18,10 +18,10 @@ from ostler import (
     Context,
     Field,
     InvalidInput,
-    Json,
     Manager,
     ManagerEnvironment,
     ManagerOptions,
+    NoCapacity,
     OstlerError,
     Seconds,
     ServiceDisabled,
@@ -33,20 +33,22 @@ from ostler import (
     periodic,
 )
 from ostler_scheduler.candidates import Candidates
-from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, why
+from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, not_offered, why
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
-from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
+from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection, with_neighbours
 
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
 _NAME_LIMIT = 255
-_REPORT_LIMIT = 256 * 1024
+_REPORT_LIMIT = 2 * 1024 * 1024
 _REFUSED_LIMIT = 100
 _WHY_LIMIT = 1000
+_FLUSH = 0.5
+"""Seconds that a refusal waits for what has just changed, here and on other hosts, and is on its way."""
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -77,6 +79,12 @@ class SchedulerOptions(ManagerOptions):
     )
     forget_after: Seconds = Field(
         86400, gt=0, help="A service that has not reported for this long is not shown any more", reload="live"
+    )
+    lease_timeout: Seconds = Field(
+        60,
+        gt=0,
+        help="How long room that was given away counts as taken when nothing more is heard of the request",
+        reload="live",
     )
     sync_interval: Seconds = Field(
         30, gt=0, help="How often reports that may have been missed are fetched from the daemon", reload="live"
@@ -110,12 +118,11 @@ class SchedulerManager(Manager):
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         # How old is too old is asked of the services' own intervals, by `_views`.
-        self._candidates = Candidates(math.inf, self.options.forget_after)
+        self._candidates = Candidates(math.inf, self.options.forget_after, self.options.lease_timeout)
         self._views = Views()
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
-        self._disabled = ""
         self._refusals = Refusals()
         self._chooser = self._make_chooser()
 
@@ -136,6 +143,7 @@ class SchedulerManager(Manager):
         """Take over changed filters, weighers and times; wrong ones leave the old ones at work."""
         self._chooser = self._make_chooser()
         self._candidates.forget_after = self.options.forget_after
+        self._candidates.leases.timeout = self.options.lease_timeout
 
     @periodic(spacing="sync_interval")
     def sync(self, ctx: Context) -> None:
@@ -147,18 +155,20 @@ class SchedulerManager(Manager):
         if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
             self._sync()
 
-    def _look_again(self) -> bool:
-        """Look at what the daemon knows now, before a request is refused by what it knew a moment ago."""
-        self._sync()
+    def _catch_up(self) -> bool:
+        """Look at what there is now, what has just changed included, before a request is refused by what there was."""
+        self._sync(_FLUSH)
         return not self._sync_failed
 
-    def _sync(self) -> None:
+    def _sync(self, flush: float = 0.0) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
+            reports = self.client.call(
+                "ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT, flush=flush
+            )
             self._views.take(
                 self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
             )
-            reports = self.client.call("ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT)
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
             if not self._sync_failed:
@@ -169,45 +179,41 @@ class SchedulerManager(Manager):
             self.log.info("the capabilities that the daemon keeps can be read again")
             self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
-        self._disabled = self._why_disabled()
 
     def _why_disabled(self) -> str:
         """Return who has disabled this very service and why; empty while it is enabled, or that cannot be told."""
-        try:
-            row = self.client.call("ostler", "service_show", type=_Row, timeout=_SYNC_TIMEOUT, topic=self.topic)
-        except OstlerError as error:
-            self.log.debug("whether this service is enabled cannot be told now: %s", error)
+        row = self._views.of(self.topic, self.host)
+        if row is None or row.enabled:
             return ""
-        return "" if row.enabled else f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
+        return f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
 
     @exposed(role="admin")
-    def update_capabilities(
-        self,
-        ctx: Context,
-        on_host: str,
-        topic: str,
-        backends: dict[str, dict[str, Json]],
-        reported_at: float,
-        enabled: bool,
-    ) -> None:
-        """Take a report of a service; sent as a fanout by the services themselves.
+    async def update_capabilities(self, ctx: Context, report: CapabilityReport) -> None:
+        """Take a report of a service; sent by the daemons themselves. Not kept waiting by selections.
 
         Args:
             ctx: The request.
-            on_host: The host of the service.
-            topic: Its topic.
-            backends: Backend name to facts.
-            reported_at: When it was made, by the sender's wall clock.
-            enabled: Whether an operator has left the service enabled.
+            report: The whole of what the service offers now.
 
         Raises:
             NotPermitted: The caller does not speak for that host: its key is another's.
             InvalidInput: The report is too long.
         """
-        ctx.check_host(on_host)
-        _check_report(topic, backends)
-        now = self.clock.monotonic()
-        self._candidates.update(topic, on_host, backends, reported_at=reported_at, enabled=enabled, now=now)
+        ctx.check_host(report.host)
+        _check_report(report)
+        self._candidates.update(report, self.clock.monotonic())
+
+    @exposed(role="operator")
+    def release(self, ctx: Context, lease: str) -> bool:
+        """Give back what a selection has promised, because nothing was taken; return whether it was still promised.
+
+        Managers say so with `Manager.capabilities_changed`; this is for programs that select by themselves.
+
+        Args:
+            ctx: The request.
+            lease: The id in the selection.
+        """
+        return self._candidates.release(lease)
 
     @exposed(role="operator")
     def select(
@@ -220,7 +226,7 @@ class SchedulerManager(Manager):
         exclude: tuple[str, ...] = (),
         refused: dict[str, str] | None = None,
     ) -> Selection:
-        """Choose a backend, and count the size as given away until it reports again.
+        """Choose a backend, and count the size as given away until the backend counts it, or the lease ends.
 
         Args:
             ctx: The request.
@@ -242,31 +248,32 @@ class SchedulerManager(Manager):
         self._refresh()
         self._check_enabled()
         self._refusals.note(request, self.clock.monotonic())
-        judgements = self._choose(ctx, request)
-        if chosen_of(judgements) is None and self._look_again():
-            judgements = self._choose(ctx, request)
+        judgements, lease = self._choose(ctx, request)
+        if chosen_of(judgements) is None and self._catch_up():
+            judgements, lease = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
-            raise no_capacity(judgements, request, self._candidates.silent(topic))
+            raise self._no_capacity(judgements, request)
         self.log.info("%s on %s is chosen for %s: %s", chosen.backend, chosen.host, topic, why(judgements))
-        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements))
+        return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements), lease=lease)
 
     def _check_enabled(self) -> None:
-        if self._disabled:
+        if why_disabled := self._why_disabled():
             raise ServiceDisabled(
-                f"{self.topic} on {self.host} is disabled: {self._disabled}",
+                f"{self.topic} on {self.host} is disabled: {why_disabled}",
                 hint=f"`ostler service enable {self.topic}` there lets it choose again",
                 topic=self.topic, host=self.host,
             )  # fmt: skip
 
-    def _choose(self, ctx: Context, request: Request) -> list[Judgement]:
+    def _choose(self, ctx: Context, request: Request) -> tuple[list[Judgement], str]:
         # One at a time: two that chose at once would both be given the same room.
         with self._my_turn(ctx):
             judgements = self._judge(request)
-            chosen = chosen_of(judgements)
+            chosen, lease = chosen_of(judgements), ""
             if chosen is not None:
-                self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size)
-        return judgements
+                now = self.clock.monotonic()
+                lease = self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size, now)
+        return judgements, lease
 
     @exposed(role="viewer", changes=False)
     def explain(
@@ -294,15 +301,14 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
-        if chosen_of(judgements) is None and self._look_again():
+        if chosen_of(judgements) is None and self._catch_up():
             judgements = self._judge(request)
-        if chosen_of(judgements) is not None:
-            said = why(judgements)
-        else:
-            said = no_capacity(judgements, request, self._candidates.silent(topic)).message
-        if self._disabled:
-            said = f"{said}; nothing is chosen while {self.topic} is disabled: {self._disabled}"
-        return Explanation(topic=topic, size=request.size, why=said, candidates=self._with_refusals(topic, judgements))
+        left = chosen_of(judgements) is not None
+        said = why(judgements) if left else self._no_capacity(judgements, request).message
+        if why_disabled := self._why_disabled():
+            said = f"{said}; nothing is chosen while {self.topic} is disabled: {why_disabled}"
+        listed = [*judgements, *self._withheld(topic)]
+        return Explanation(topic=topic, size=request.size, why=said, candidates=self._with_refusals(topic, listed))
 
     def _with_refusals(self, topic: str, judgements: list[Judgement]) -> list[Judgement]:
         now = self.clock.monotonic()
@@ -318,8 +324,20 @@ class SchedulerManager(Manager):
         return self._known(topic)
 
     def _known(self, topic: str) -> list[Candidate]:
-        found = self._candidates.known(self.clock.monotonic(), topic)
+        # Backends of other topics may be on the same file systems.
+        known = with_neighbours(self._candidates.known(self.clock.monotonic()))
+        found = [one for one in known if topic in {"", one.topic}]
         return [self._views.judged(candidate, self.options.stale_after) for candidate in found]
+
+    def _no_capacity(self, judgements: list[Judgement], request: Request) -> NoCapacity:
+        topic = request.topic
+        return no_capacity(judgements, request, self._candidates.silent(topic), self._withheld(topic))
+
+    def _withheld(self, topic: str) -> list[Judgement]:
+        return [
+            not_offered(host, backend, why, self._views.why_not(topic, host, backend))
+            for host, backend, why in self._candidates.withheld(topic)
+        ]
 
     def _judge(self, request: Request) -> list[Judgement]:
         return self._chooser.judge(self._known(request.topic), request)
@@ -339,22 +357,15 @@ class SchedulerManager(Manager):
             self._turn.release()
 
 
-def _check_report(topic: str, backends: dict[str, dict[str, Json]]) -> None:
+def _check_report(report: CapabilityReport) -> None:
     """Refuse a report that is too long: everybody who asks for candidates is shown it."""
-    check_length("the topic", topic, _NAME_LIMIT)
-    for name in backends:
+    check_length("the topic", report.topic, _NAME_LIMIT)
+    for name in report.backends:
         check_length("the name of a backend", name, _NAME_LIMIT)
-    size = len(json.dumps(backends))
+    size = len(json.dumps([report.backends, report.withheld]))
     if size > _REPORT_LIMIT:
-        raise InvalidInput(f"the report of {topic} has {size} characters, the limit is {_REPORT_LIMIT}", size=size)
-
-
-class _Row(msgspec.Struct):
-    """What is looked at of the row of this service."""
-
-    enabled: bool = True
-    disabled_reason: str = ""
-    disabled_by: str = ""
+        text = f"the report of {report.topic} has {size} characters, the limit is {_REPORT_LIMIT}"
+        raise InvalidInput(text, size=size)
 
 
 def _request(

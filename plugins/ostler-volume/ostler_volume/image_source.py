@@ -199,11 +199,11 @@ def not_responding(what: str, seconds: float, place: str) -> ImageNotResponding:
     )
 
 
-def resolved(path: str, limit: float = 1.0) -> str:
+def resolved(path: str, limit: float = 0.5) -> str:
     """Return a path without symbolic links; as it is written, when what is mounted there does not answer in time."""
     name = f"resolve {mount_of(path)}"
     for other in [thread for thread in threading.enumerate() if thread.name == name]:
-        other.join(_RECHECK)
+        other.join(_QUICK)
         if other.is_alive():  # another look there hangs already
             return os.path.normpath(path)
     found: list[str] = []

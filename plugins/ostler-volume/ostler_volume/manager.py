@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 
 from ostler import (
+    CallCancelled,
+    ConnectionLost,
     Context,
+    DeadlineExceeded,
     DriverNotReady,
     Field,
     InvalidInput,
@@ -18,11 +22,14 @@ from ostler import (
     ManagerOptions,
     OstlerError,
     Seconds,
+    Size,
+    StoreError,
     TargetNotFound,
     ValidationContext,
     exposed,
     periodic,
 )
+from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
@@ -32,6 +39,7 @@ from ostler_volume.other_hosts import Answers, OtherHosts, address_of, not_asked
 from ostler_volume.placement import Placement, Wish, not_taken
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
+from ostler_volume.room import Rooms
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork, name_is_taken
@@ -41,6 +49,8 @@ from ostler_volume.workshop import Workshop
 _UNKNOWN_SHOWN = 20
 T = TypeVar("T")
 M = TypeVar("M", Volume, Upload)
+_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
+"""Errors of a call to another host after which the work there may go on."""
 
 
 class VolumeOptions(ManagerOptions):
@@ -59,6 +69,11 @@ class VolumeOptions(ManagerOptions):
         ge=1,
         le=20,
         help="How many backends are tried for a volume that names none, when those that were chosen refuse it",
+        reload="live",
+    )
+    state_reserve: Size = Field(
+        "32MiB",
+        help="Room that is kept for the database on the file system that it shares with a backend",
         reload="live",
     )
     upload_timeout: Seconds = Field(
@@ -98,7 +113,8 @@ class VolumeManager(Manager):
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
-        self.records = Records(self.store, self.topic, self.host, self.clock.wall)
+        self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
+        unknown: dict[str, dict[str, int]] = {}
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -107,13 +123,24 @@ class VolumeManager(Manager):
             claims=Claims(),
             log=self.log,
             tell=self.notifier.info,
+            changed=self.environment.report_change,
+            unknown=unknown,
+            rooms=Rooms(self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log),
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
         self._others = OtherHosts(self.client, self.topic, self.host)
         self._volumes = VolumeWork(self._shop, self.reconciler, self._taken_elsewhere)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
+        self._backends = BackendWork(self._shop, self.reconciler)
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        """Take note of backends that are not in the configuration any more."""
+        try:
+            self.records.backends.keep_only(self.drivers)
+        except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
+            self.log.warning("backends that are gone cannot be noted: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -130,29 +157,21 @@ class VolumeManager(Manager):
         return True
 
     def problems(self) -> list[str]:
-        """Return how many volumes and snapshots are in error, with the reasons of the first few."""
-        return self.records.problems()
+        """Return how many volumes are in error and why, and which have no backend, and which files no record."""
+        return [*self._backends.problems(), *self.records.problems()]
 
-    def capabilities(self) -> Mapping[str, Mapping[str, Json]]:
-        """Return what each ready backend offers, has, and has promised."""
-        found: dict[str, Mapping[str, Json]] = {}
-        for name in self.drivers.ready():
-            try:
-                found[name] = self._facts(name)
-            except OstlerError as error:  # one backend that cannot say hides no other
-                self.log.warning("the backend %s cannot say what it can do: %s", name, error)
-        return found
-
-    def _facts(self, name: str) -> dict[str, Json]:
+    def backend_capabilities(self, name: str) -> Mapping[str, Json]:
+        """Return what a backend offers, has, and has promised."""
+        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
         unknown = self._shop.unknown.get(name, {})
-        volumes = self.records.volumes(name)
+        volumes, snapshots = self.records.counts(name)
+        facts = self._shop.rooms.facts(name, self.drivers[name])
         return {
-            **self.drivers[name].capabilities(),
-            "provisioned_bytes": self.records.provisioned(name) + sum(unknown.values()),
-            "volumes": len(volumes),
-            "snapshots": sum(one.snapshots for one in volumes),
+            **facts,
+            "volumes": volumes,
+            "snapshots": snapshots,
             "unknown_files": len(unknown),
-            "unknown": list(unknown)[:_UNKNOWN_SHOWN],
+            "unknown": [*islice(unknown, _UNKNOWN_SHOWN)],
         }
 
     @periodic(spacing="check_interval", jitter=0.1)
@@ -187,6 +206,7 @@ class VolumeManager(Manager):
         *,
         on_host: str = "",
         by_choice: bool = False,
+        lease: str = "",
     ) -> Volume:
         """Make a volume; of zeros, or from one of an image, a volume or a snapshot.
 
@@ -206,6 +226,7 @@ class VolumeManager(Manager):
             on_host: The host it is to be on; empty for the one that is chosen, or for this one when a backend is named.
             by_choice: Whether the backend was chosen, and not named by whoever asked: a service that is disabled
                 refuses it then.
+            lease: The id in the selection of a scheduler that was asked for the backend: its promise of room.
 
         Raises:
             InvalidInput: A name, size, image or backend that can never be right.
@@ -218,16 +239,18 @@ class VolumeManager(Manager):
         source, on_host = address_of(source, on_host) if source else ("", on_host)
         snapshot, on_host = self._full_name(snapshot, on_host)
         origin = origin_of(image, source, snapshot)
-        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin)
+        wanted = size_of(size) if size != "" or not any(origin) else 0
+        plan = Plan(name_of(name), wanted, backend, origin, lease=lease)
         on_host = on_host or self._host_of_origin(origin)
         if on_host not in ("", self.host):
             more = {"backend": backend, "image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
-            return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, **more)
-        note = self._check_new(plan.name)
-        if by_choice:
-            self._placement.check_enabled()
-        if backend or source or snapshot:
-            return _with_note(self._volumes.create(ctx, plan), note)
+            return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend or source or snapshot:
+                return _with_note(self._volumes.create(ctx, plan), note)
         made, told = self._place(ctx, plan, on_host)
         return _with_note(made, note, told)
 
@@ -239,12 +262,12 @@ class VolumeManager(Manager):
             wish = Wish(plan.size or -(-places.size // SECTOR) * SECTOR, (IMAGE,), self.host, places.exclude)
 
         def make(chosen: Selection) -> Volume:
-            if chosen.host == self.host:
+            if chosen.host != self.host:
+                return self._pass_on(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
                 self._placement.check_enabled()
-                return self._volumes.create(ctx, plan._replace(backend=chosen.backend))
-            wanted = {"name": plan.name, "size": plan.size, "backend": chosen.backend, "by_choice": True}
-            with not_taken():
-                return self._forward(chosen.host, "create_volume", Volume, **wanted)
+                return self._volumes.create(ctx, leased)
 
         options = self.options
         return self._placement.place(ctx, options.scheduler, wish, make, attempts=options.placement_attempts)
@@ -263,8 +286,19 @@ class VolumeManager(Manager):
         return list(dict.fromkeys(found))
 
     @exposed(role="operator")
-    def begin_upload(
-        self, ctx: Context, name: str, length: int, size: int | str = "", backend: str = "", label: str = ""
+    def begin_upload(  # noqa: PLR0913 - each is a word of its own
+        self,
+        ctx: Context,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+        by_choice: bool = False,
+        lease: str = "",
     ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
 
@@ -273,8 +307,12 @@ class VolumeManager(Manager):
             name: The name of the volume.
             length: Bytes of content.
             size: Bytes, or text as people write it; empty for as large as the content.
-            backend: Where; empty to have the scheduler choose one of this host.
+            backend: Where; empty to have the scheduler choose.
             label: What the content is called, for its record.
+            on_host: The host it is to be on; empty for this one, or any.
+            anywhere: Whether the scheduler may choose another host, to which the caller then hands the content over.
+            by_choice: See `create_volume`.
+            lease: See `create_volume`.
 
         Raises:
             InvalidInput: A name, size or backend that can never be right.
@@ -284,18 +322,33 @@ class VolumeManager(Manager):
             Busy: There are too many uploads.
         """
         wanted = size_of(size) if size != "" else size_of(length, "image")
-        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length)
-        note = self._check_new(plan.name)
-        if backend:
-            return _with_note(self._uploads.begin(ctx, plan), note)
-
-        def begin(chosen: Selection) -> Upload:
-            self._placement.check_enabled()
-            return self._uploads.begin(ctx, plan._replace(backend=chosen.backend))
-
-        wish, options = Wish(plan.size, (UPLOAD,), self.host), self.options
-        begun, told = self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
+        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length, lease=lease)
+        if on_host not in ("", self.host):
+            more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
+            return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend:
+                return _with_note(self._uploads.begin(ctx, plan), note)
+        # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
+        # is not relayed, and would not find its upload there.
+        begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
         return _with_note(begun, note, told)
+
+    def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
+        def begin(chosen: Selection) -> Upload:
+            if chosen.host != self.host:
+                wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
+                return self._pass_on(chosen, "begin_upload", Upload, **wanted)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
+                self._placement.check_enabled()
+                return self._uploads.begin(ctx, leased)
+
+        wish, options = Wish(plan.size, (UPLOAD,), on_host), self.options
+        return self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
@@ -398,6 +451,18 @@ class VolumeManager(Manager):
         done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
         return done
 
+    def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
+        """Have a volume made on the host that was chosen; its lease is given back when nothing was begun there."""
+        wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
+        try:
+            with not_taken():
+                return self._forward(chosen.host, method, kind, **wanted)
+        except OstlerError as error:
+            # Where it may have begun, that host says what became of it, or the lease runs out.
+            if chosen.lease and not isinstance(error, _MAYBE_BEGUN):
+                self.capabilities_changed(lease=chosen.lease, released=True)
+            raise
+
     # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
 
     @exposed(role="viewer", changes=False)
@@ -418,14 +483,14 @@ class VolumeManager(Manager):
 
     async def _volume_listing(self, backend: str, on_host: str) -> VolumeListing:
         if on_host == self.host:
-            return VolumeListing(host=self.host, volumes=await self.store.aread(lambda: self.records.volumes(backend)))
+            return VolumeListing(host=self.host, volumes=await self._listed(backend))
         arguments: dict[str, Any] = {"backend": backend}
         if on_host:
             call = self.client.acall(
                 self.topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, **arguments
             )
             return VolumeListing(host=self.host, volumes=await call)
-        here = await self.store.aread(lambda: self.records.volumes(backend))
+        here = await self._listed(backend)
         answers = await self._others.ask("list_volumes", list[Volume], **arguments)
         found = [*here, *(one for listed in answers.found.values() for one in listed)]
         return VolumeListing(
@@ -433,6 +498,10 @@ class VolumeManager(Manager):
             volumes=sorted(found, key=lambda one: (one.name, one.host)),
             unreachable=answers.unreachable,
         )
+
+    async def _listed(self, backend: str) -> list[Volume]:
+        listed = await self.store.aread(lambda: self.records.volumes(backend))
+        return [self._backends.annotated(one) for one in listed]
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
@@ -457,7 +526,7 @@ class VolumeManager(Manager):
         name, host = address_of(name, on_host)
         if host in ("", self.host):
             try:
-                return await self.store.aread(lambda: self.records.volume(name))
+                return self._backends.annotated(await self.store.aread(lambda: self.records.volume(name)))
             except VolumeNotFound:
                 if host:
                     raise
@@ -635,6 +704,62 @@ class VolumeManager(Manager):
             self._forward(host, "delete_snapshot", type(None), volume=volume, name=name)
             return
         self._snapshots.delete(ctx, volume, name)
+
+    @exposed(role="operator", version="1.1")
+    def manage_volume(self, ctx: Context, name: str, backend: str = "") -> Volume:
+        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
+
+        Args:
+            ctx: The request.
+            name: The name of the file, and of the volume.
+            backend: Where it is; empty to look on all that are ready.
+
+        Raises:
+            NotFound: There is no such file.
+            Conflict: There is a volume of that name already.
+            InvalidInput: Several backends have one; say which.
+            DriverNotReady: The backend is not ready.
+        """
+        return self._backends.manage(ctx, name, backend)
+
+    @exposed(role="operator", version="1.1")
+    def forget_volume(self, ctx: Context, name: str) -> None:
+        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is being worked on, or attached.
+        """
+        self._backends.forget(ctx, name)
+
+    @exposed(role="operator", version="1.1")
+    def move_backend(self, ctx: Context, old: str, new: str, force: bool = False) -> int:
+        """Have the records of a backend follow it to another name; return how many volumes there are.
+
+        Args:
+            ctx: The request.
+            old: The name in the records; a backend that is not in the configuration any more, or has failed.
+            new: The backend that has the files now.
+            force: Move the records also if it has not all of the files.
+
+        Raises:
+            InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
+            Conflict: The old one is ready, or the new one has not the files.
+            DriverNotReady: The new one is not ready.
+        """
+        return self._backends.move(old, new, force=force)
+
+    @exposed(role="operator", version="1.1")
+    def accept_backend(self, ctx: Context, name: str) -> None:
+        """Let a backend that is not the one it was take its directory as it is, at its next try.
+
+        Its records are compared with what is there then: a volume whose file is not there is in error.
+
+        Raises:
+            InvalidInput: It is not in the configuration.
+            Conflict: It is ready.
+        """
+        self._backends.accept(name)
 
 
 def _with_note(made: M, *notes: str) -> M:

@@ -26,6 +26,7 @@ from ostler import (
     OstlerError,
     ServiceDisabled,
     TargetNotFound,
+    describe,
     format_size,
 )
 from ostler_volume.errors import NotSupported, UnknownBackend
@@ -132,6 +133,11 @@ class Placement:
             )  # fmt: skip
         except NO_SCHEDULER as error:
             return self._without(scheduler, wish, refused, error)
+        if wish.host not in ("", chosen.host):  # content that lies on one host would not be found on the other
+            raise NoCapacity(
+                f"{scheduler} chose {chosen.host}, and only {wish.host} will do",
+                hint="its option `filters` lacks `host`",
+            )
         return chosen, ""
 
     def _without(
@@ -199,6 +205,8 @@ class Placement:
             return self._shop.limit(name, driver) - self._shop.records.provisioned(name), ""
         except OstlerError as error:
             return 0, error.message
+        except Exception as error:  # noqa: BLE001 - a stranger's driver must harm its own backend alone
+            return 0, describe(error)
 
 
 class _Row(msgspec.Struct):

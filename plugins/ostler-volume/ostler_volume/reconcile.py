@@ -189,7 +189,10 @@ class Reconciler:
         if unknown and unknown != self._shop.unknown.get(backend):
             names = ", ".join(unknown)
             self._shop.log.warning("files without a record on backend %s, left alone: %s", backend, names)
+        before = self._shop.unknown.get(backend, {})
         self._shop.unknown[backend] = unknown
+        if unknown != before:
+            self._shop.changed(backend, "", False)
         for key in driver.inventory().partials if inventory.partials else ():
             self._discard_stray(key, driver)
 

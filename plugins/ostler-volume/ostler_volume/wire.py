@@ -69,7 +69,7 @@ class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A volume whose content its caller hands over in pieces of at most `piece` bytes, under the name `id`.
 
-    `note` is that of the volume that is made of it; see `Volume`.
+    The pieces, and its end, go to the service on `host`. `note` is that of the volume that is made of it; see `Volume`.
     """
 
     id: str
@@ -78,10 +78,12 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     piece: int
     note: str = ""
+    host: str = ""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scheduler answers: where a volume should go."""
+    """What the scheduler answers: where a volume should go, and the id of its promise of room there."""
 
     host: str
     backend: str
+    lease: str = ""

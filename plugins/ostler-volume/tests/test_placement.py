@@ -18,6 +18,7 @@ from ostler import (
     NoCapacity,
     NotPermitted,
     NotRunning,
+    OstlerError,
     ServiceDisabled,
     TargetNotFound,
 )
@@ -51,11 +52,11 @@ def test_for_an_image_the_backend_must_be_here_and_take_images(two, client, ctx,
 
 def test_a_volume_for_another_host_is_passed_on(two, client, ctx, files):
     there = Volume(name="a", size=GIB, state="available", backend="far", host="node2")
-    client.answers["scheduler", "select"] = Selection(host="node2", backend="far")
+    client.answers["scheduler", "select"] = Selection(host="node2", backend="far", lease="l1")
     client.answers["volume", "create_volume"] = there
     assert two.create_volume(ctx, "a", "1GiB") == there
     assert client.calls[1][:3] == ("volume", "create_volume", "node2")
-    wanted = {"name": "a", "size": GIB, "backend": "far", "by_choice": True, "on_host": "node2"}
+    wanted = {"name": "a", "size": GIB, "backend": "far", "by_choice": True, "lease": "l1", "on_host": "node2"}
     assert client.calls[1][3] == wanted
     assert two.records.volumes() == []
 
@@ -246,6 +247,17 @@ def test_without_a_scheduler_too_the_next_best_is_tried(two, drivers, ctx, monke
     assert "node1/big was chosen first and refused: the disk is full" in made.note
 
 
+def test_a_driver_that_cannot_say_its_room_harms_its_own_backend_alone(two, drivers, ctx, choices, monkeypatch):
+    def odd():
+        raise ValueError("much")
+
+    monkeypatch.setattr(drivers["local"], "room", odd)
+    choices("node1/local", "node1/big")
+    assert "local cannot say what room it has: ValueError: much" in two.create_volume(ctx, "a", "1GiB").note
+    two.options = two.options.model_copy(update={"scheduler": ""})
+    assert two.create_volume(ctx, "b", "1GiB").backend == "big"
+
+
 def test_a_name_that_is_taken_is_no_reason_to_try_another_backend(two, drivers, ctx, choices):
     told = choices("node1/local", "node1/big")
     two.create_volume(ctx, "a", "1MiB", backend="big")
@@ -288,6 +300,12 @@ def test_a_scheduler_that_has_not_heard_of_the_disabling_is_told_by_the_refusal(
 # ---------------------------------------------------------------- the size is known first
 
 
+def test_trap_a_scheduler_without_the_filter_for_hosts_gets_no_image_lost(two, client, ctx, image):
+    client.answers["scheduler", "select"] = Selection(host="node2", backend="far")
+    with pytest.raises(NoCapacity, match=r"scheduler chose node2, and only node1 will do"):
+        two.create_volume(ctx, "a", image=str(image))
+
+
 def test_the_size_of_an_image_is_measured_before_the_choice(two, client, ctx, image):
     with image.open("ab") as file:
         file.write(b"x")
@@ -319,3 +337,75 @@ def test_a_backend_that_cannot_take_the_image_is_excluded_and_so_is_one_that_doe
     monkeypatch.setattr(drivers["local"], "open_image", stuck)
     with pytest.raises(DriverStuck):
         two.create_volume(ctx, "e", image=str(image))
+
+
+# ---------------------------------------------------------------- leases
+
+
+def leased(client, host="node1", backend="local"):
+    def select(host_asked, arguments):
+        if arguments.get("refused"):
+            return NoCapacity("no other")
+        return Selection(host=host, backend=backend, lease="l1")
+
+    client.answers["scheduler", "select"] = select
+
+
+def test_the_lease_is_over_when_the_record_counts(two, client, ctx):
+    leased(client)
+    two.create_volume(ctx, "a", "1GiB")
+    assert ("local", "l1", False) in client.changes
+    assert ("", "l1", True) not in client.changes
+
+
+def test_a_create_that_fails_gives_its_lease_back(two, client, ctx, drivers):
+    leased(client)
+    drivers.states["local"] = "failed"
+    with pytest.raises(OstlerError):
+        two.create_volume(ctx, "a", "1GiB")
+    assert client.changes == [("", "l1", True), ("local", "", False)]
+    del drivers.states["local"]
+
+    def full(*_):
+        raise NoCapacity("the disk is full after all")
+
+    drivers["local"].create = full
+    with pytest.raises(NoCapacity, match="after all"):
+        two.create_volume(ctx, "a", "1GiB")
+    assert client.changes[-2:] == [("", "l1", True), ("local", "", False)]
+    assert two.records.volumes() == []
+
+
+def test_an_upload_that_cannot_begin_gives_its_lease_back(two, client, ctx, drivers):
+    leased(client)
+    drivers["local"].begin_upload = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        two.begin_upload(ctx, "a", 512)
+    assert ("", "l1", True) in client.changes
+
+
+def test_a_lease_for_another_host_is_given_back_only_when_nothing_can_have_begun_there(two, client, ctx):
+    leased(client, "node2", "far")
+    client.answers["volume", "create_volume"] = ConnectionLost("node2 went away")
+    with pytest.raises(ConnectionLost):
+        two.create_volume(ctx, "a", "1GiB")
+    assert client.changes == []
+    client.answers["volume", "create_volume"] = NotRunning("node2 cannot be reached")
+    with pytest.raises(NotRunning):
+        two.create_volume(ctx, "a", "1GiB")
+    assert client.changes == [("", "l1", True)]
+
+
+def test_every_change_of_what_is_promised_is_told(two, client, ctx):
+    def told_of(work):
+        del client.changes[:]
+        work()
+        return set(client.changes)
+
+    here = {("local", "", False)}
+    assert told_of(lambda: two.create_volume(ctx, "a", "1MiB", backend="local")) == here
+    assert told_of(lambda: two.create_volume(ctx, "copy", source="a")) == here
+    assert told_of(lambda: two.create_snapshot(ctx, "a", "s")) == here
+    assert told_of(lambda: two.delete_snapshot(ctx, "a", "s")) == here
+    assert told_of(lambda: two.extend_volume(ctx, "a", "2MiB")) == here
+    assert told_of(lambda: two.delete_volume(ctx, "a")) == here

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ostler.cli.verbs.config import differences
 from ostler.cli.verbs.periodic import state_of
@@ -111,8 +112,22 @@ def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: A
     out = ostler("service", "show", "volume").out
     assert "last report  2027-01-15 08:00:00\n" in out
     assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert "available    yes\n" in out
     assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
     assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"
+
+
+def test_a_service_that_is_not_to_be_chosen_is_shown_with_why(ostler: Any, answer: Any) -> None:
+    answer(
+        "service_show", ServiceStatus(topic="volume", host="node2", link="node2 cannot be reached for 7 s: no cable")
+    )
+    out = ostler("service", "show", "volume", "--host", "node2").out
+    assert "available    no: node2 cannot be reached for 7 s: no cable\n" in out
+
+
+def test_a_service_whose_host_cannot_be_reached_says_so_in_the_list(ostler: Any, answer: Any) -> None:
+    answer("service_list", [replace(VOLUME, up=False, link="node2 cannot be reached")])
+    assert ostler("service", "list").out.splitlines()[1].endswith("node2 cannot be reached")
 
 
 def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, client: Any, answer: Any) -> None:

@@ -33,7 +33,7 @@ class Control:
     def __init__(self, host="node2", *topics):
         self.host = host
         self.rows = [row(topic, host) for topic in topics]
-        self.capabilities = []
+        self.capabilities, self.flushed = [], []
         self.sequence, self.changed = 1, asyncio.Event()
         self.asked = 0
 
@@ -47,9 +47,12 @@ class Control:
         )
 
     @exposed(role="viewer", changes=False)
-    async def host_report(self, ctx: Context) -> HostReport:
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
         """Return what is there."""
         self.asked += 1
+        if flush:
+            self.sequence += 1
+            self.capabilities = self.flushed
         return self.report()
 
     @exposed(role="viewer", changes=False)
@@ -517,7 +520,7 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         stuck = DriverStatus(name="local", driver="file", state=DriverState.STUCK, why="x" * 100_000)
         odd = row("volume", age=1e9, link="away", here=True, evidence={"is_working": "y" * 100_000}, drivers=[stuck])
         other.control.rows = [odd, row("volume", "node3")]
-        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 300_000)]
+        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 2_200_000)]
         other.start()
         node2 = peer(other)
         await node2.look()
@@ -525,11 +528,55 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         assert (view.age, view.link, view.here) == (0.0, "", False)
         assert len(view.evidence["is_working"]) < 10_000
         assert len(view.drivers[0].why) < 10_000
-        assert [(each.topic, each.host) for each in node2.reports] == [("volume", "node2")]
+        assert [(each.topic, each.host) for each in node2.reports()] == [("volume", "node2")]
         assert not node2.is_well("volume")
         assert node2.takes("volume"), "it may do what is asked all the same"
         await node2.close()
         other.stop()
+
+    asyncio.run(main())
+
+
+def test_what_was_reported_grows_older_while_it_is_kept_here_and_brings_its_leases_along():
+    async def main():
+        other, clock = Elsewhere("volume"), FakeClock()
+        other.control.capabilities = [
+            CapabilityReport(
+                topic="volume", host="node2", backends={"local": {}}, reported_at=1e9, instance="1", sequence=7,
+                ages={"local": 2.0}, withheld={"big": "it is stuck"}, leases={"l1": True, "l2": False},
+            )
+        ]  # fmt: skip
+        other.start()
+        node2 = peer(other, clock)
+        await node2.look()
+        clock.advance(30.0)
+        (kept,) = node2.reports()
+        assert kept.ages == {"local": 32.0}
+        assert (kept.sequence, kept.withheld, kept.leases) == (7, {"big": "it is stuck"}, {"l1": True, "l2": False})
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_trap_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
+    async def main():
+        other, news = Elsewhere("volume"), []
+        other.control.capabilities = [report(free_bytes=0)]
+        other.control.flushed = [report(free_bytes=7)]
+        other.start()
+        fleet = Fleet(other.make, SystemClock(), 5.0, lambda one: news.append(one.host))
+        fleet.set({"node2": ADDRESS}, 60.0)
+        await fleet.settled(5.0)
+        del news[:]
+        await fleet.catch_up(0.5)
+        (known,) = fleet.reports()
+        assert known.backends["local"]["free_bytes"] == 7
+        assert news[:1] == ["node2"]
+        other.stop()
+        await asyncio.sleep(0)
+        await fleet.catch_up(0.5)
+        await fleet.close()
 
     asyncio.run(main())
 

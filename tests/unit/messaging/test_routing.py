@@ -294,3 +294,15 @@ def test_a_stream_is_relayed_to_whoever_has_the_role_with_few_items_on_their_way
     assert asyncio.run(relayed) == ("node2", LENIENT, 64)
     with pytest.raises(NotPermitted):
         asyncio.run(routes.relay_stream(context(Role.VIEWER), "node2", Ask("volume", "watch", {})))
+
+
+def test_the_hosts_of_a_topic_are_those_that_serve_it_now_with_since_when_they_can_be_reached():
+    peers = [Other(f"node{number}", "volume") for number in range(2, 6)]
+    for number, peer in enumerate(peers):
+        peer.since = float(number)
+        peer.services["volume"] = ServiceStatus(topic="volume", host=peer.host, state=ServiceState.UP)
+    peers[1].up = False
+    peers[2].services["volume"] = ServiceStatus(topic="volume", host="node4", state=ServiceState.STARTING)
+    assert router(*peers, local={"volume"}).hosts("volume") == {"here": 0.0, "node2": 0.0, "node5": 3.0}
+    assert router(*peers).hosts("nothing") == {}
+    assert Router("here", {"volume"}.__contains__).hosts("volume") == {"here": 0.0}

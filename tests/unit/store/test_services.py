@@ -7,7 +7,7 @@ from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, Report, ServiceRecords, Store
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.services import Registration
-from ostler.types import ServiceState
+from ostler.types import CapabilityReport, ServiceState
 
 UP = ServiceState.UP
 
@@ -192,7 +192,9 @@ def test_get_returns_one_service(volume):
 
 
 def test_delete_removes_the_capabilities_too(volume, store, clock):
-    CapabilityRecords(store, clock, "node1").put("volume", "node1", {})
+    CapabilityRecords(store, clock, "node1").put(
+        CapabilityReport(topic="volume", host="node1", backends={}, reported_at=1.0)
+    )
     volume.delete("volume", "node1")
     assert volume.list() == []
     assert store.read(lambda: CapabilityRow.select().count()) == 0

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.glance import SERVICES, enabled_text, up_text
 from ostler.errors import FAILED, InvalidInput
@@ -26,6 +27,7 @@ _SOON, _LONG = 60.0, 600.0
 
 DETAILS: list[str | kit.Column] = [
     "topic", "host", "manager", "state", kit.Column("seen", up_text), kit.Column("enabled", enabled_text), "why",
+    kit.Column("available", lambda row: f"no: {reason}" if (reason := unavailable_reason(row)) else "yes"),
     kit.Column("since", lambda row: kit.human_time(row.since)), "required", "rpc_version", "beat",
     kit.Column("last report", lambda row: kit.human_time(row.last_report)), "workers", "in_flight", "queued",
 ]  # fmt: skip
