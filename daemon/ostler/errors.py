@@ -12,7 +12,8 @@ those of the command.
     ├── ServiceError                      a service cannot be built, started or stopped
     ├── DriverError                       a driver failed
     │   ├── DriverNotReady                it is still initialising, or waits for its next try
-    │   └── DriverStuck                   a call into it has outlived its time budget
+    │   ├── DriverStuck                   a call into it has outlived its time budget
+    │   └── FeatureNotSupported           it does not offer that optional feature
     ├── StoreError                        the database
     │   ├── StoreUnavailable              it cannot be reached now (locked, full, read-only)
     │   ├── StoreInUse                    another daemon owns this state
@@ -31,6 +32,7 @@ those of the command.
     │   ├── CallCancelled                 the caller took it back
     │   ├── Busy                          a queue is full; come again later
     │   ├── Draining                      the service is being stopped
+    │   ├── ServiceDisabled               an operator has disabled it: it takes no new work that is placed by choice
     │   ├── AlreadyDone                   a request that came again was done, and its answer is not kept any more
     │   ├── MessageTooLarge               above the size limit
     │   ├── EncodeFailed                  a value that cannot go over the wire
@@ -40,17 +42,20 @@ those of the command.
     └── RequestError                      what was asked for cannot be done (for plugins to derive from)
         ├── InvalidInput               2  a value that can never be right
         ├── NotFound                      no such thing
+        │   └── DriverNotFound            a service has no such driver; a KeyError too
         ├── Conflict                      it is there already, or its state forbids it
         └── NoCapacity                    not enough room
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
 
 from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, text_of, type_name_of
 from ostler.redaction import SECRETS, redact
+
+E = TypeVar("E")
 
 WELL = 0
 FAILED = 1
@@ -88,10 +93,19 @@ class OstlerError(Exception):
         facts = self.__dict__.get("facts", {})
         if name in facts:
             return facts[name]
+        if name in _EVERY_ERROR_HAS:  # a class of a plugin whose constructor does not call this one
+            return _EVERY_ERROR_HAS[name](self)
         raise AttributeError(f"{type(self).__name__} has no attribute and no fact {name!r}")
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+_EVERY_ERROR_HAS: dict[str, Callable[[OstlerError], Any]] = {
+    "message": lambda error: " ".join(map(text_of, error.args)) or type_name_of(error),
+    "hint": lambda _: "",
+    "facts": lambda _: {},
+}
 
 
 class Problem(NamedTuple):
@@ -141,6 +155,10 @@ class DriverNotReady(DriverError):
 
 class DriverStuck(DriverError):
     """Raised when a call into a driver has outlived its time budget, and for each call made while it is stuck."""
+
+
+class FeatureNotSupported(DriverError):
+    """Raised when a driver is asked for an optional feature that it does not offer."""
 
 
 class StoreError(OstlerError):
@@ -223,6 +241,10 @@ class Draining(MessagingError):
     """Raised when a service is being stopped and takes no new work."""
 
 
+class ServiceDisabled(MessagingError):
+    """Raised when an operator has disabled a service: it takes no new work that is placed there by choice."""
+
+
 class AlreadyDone(MessagingError):
     """Raised for a request that came again: it was done, but its answer is not kept any more."""
 
@@ -259,6 +281,10 @@ class InvalidInput(RequestError):
 
 class NotFound(RequestError):
     """Raised when there is no such thing."""
+
+
+class DriverNotFound(NotFound, KeyError):
+    """Raised when a service has no driver of a name; a KeyError too, because drivers are a mapping."""
 
 
 class Conflict(RequestError):
@@ -299,9 +325,15 @@ def plain(value: object, deepest: int = 64) -> Fact:
     return str(value)
 
 
+_DICT_OF = type.__dict__["__dict__"].__get__
+_NAME_OF = type.__dict__["__name__"].__get__
+
+
 def wire_name(kind: type[OstlerError]) -> str:
     """Return the name under which an error class travels: its top package and its class name."""
-    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    # The slots, and not the attributes: a metaclass may have properties of these names, and they may raise.
+    module = _DICT_OF(kind).get("__module__", "")
+    return f"{text_of(module).partition('.')[0]}.{text_of(_NAME_OF(kind))}"
 
 
 def check_length(what: str, text: str, most: int = TEXT_LIMIT) -> str:
@@ -399,6 +431,11 @@ def describe(error: BaseException) -> str:
         return text
     name = type_name_of(error)
     return f"{name}: {text}" if text else name
+
+
+def is_a(error: object, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """Return whether an error is of a kind, by its type: `isinstance` also asks `__class__`, which may raise."""
+    return issubclass(type(error), kinds)
 
 
 def is_expected(error: object) -> TypeGuard[OstlerError]:

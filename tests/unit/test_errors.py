@@ -14,6 +14,7 @@ from ostler.errors import (
     WrongPattern,
     describe,
     from_wire,
+    is_a,
     is_expected,
     to_wire,
 )
@@ -49,7 +50,7 @@ def test_an_error_can_be_copied_and_pickled_and_asked_before_it_is_made():
     assert copy.copy(error).size == 3
     assert pickle.loads(pickle.dumps(error)).size == 3
     bare = Conflict.__new__(Conflict)
-    assert not hasattr(bare, "facts")
+    assert (bare.facts, bare.hint, bare.message) == ({}, "", "Conflict")
     assert not hasattr(bare, "size")
 
 
@@ -100,3 +101,35 @@ def test_trap_a_file_name_that_is_no_utf_8_can_be_sent():
 def test_trap_a_text_of_megabytes_is_cut():
     for kind in (OstlerError, ValueError):
         assert len(describe(kind("x" * 8_000_000))) < 3000
+
+
+class WithoutBase(OstlerError):
+    def __init__(self, *args):
+        pass
+
+
+class Riddle(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError("no name")
+
+    @property
+    def __module__(cls):
+        raise RuntimeError("no module")
+
+
+class Nameless(OstlerError, metaclass=Riddle):
+    pass
+
+
+def test_trap_an_error_whose_constructor_does_not_call_ours_can_be_told():
+    assert str(WithoutBase("the lamp", 3)) == "the lamp 3"
+    assert to_wire(WithoutBase()).message == "WithoutBase"
+    assert WithoutBase().facts == {}
+
+
+def test_trap_an_error_whose_class_does_not_tell_its_name_travels():
+    found = from_wire(to_wire(Nameless("odd")))
+    assert str(found) == "odd"
+    assert is_a(Hostile(), Exception)
+    assert not is_a(Hostile(), (ValueError, KeyError))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ostler import fork
 from ostler.bounds import without_numbers
-from ostler.errors import describe
+from ostler.errors import describe, is_a
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.1
@@ -83,8 +83,8 @@ class TaskOwner:
                 raise
             except BaseException as error:
                 fork.leave_if_child(error)
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                    raise  # else it is that of something the round waited for
+                if is_a(error, asyncio.CancelledError) and self._is_cancelled():
+                    raise  # else it is that of something the round waited for, or somebody has cancelled all tasks
                 pause = self._failed(name, error, loop.time(), began)
             else:
                 fork.leave_if_child()
@@ -154,16 +154,23 @@ class TaskOwner:
         A task that calls this goes on.
         """
         for task in self._others():
-            self._cancelled.add(task)
-            task.cancel()
+            self.end(task)
         return await self.wait(timeout)
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one task: an eternal one takes no notice of others who cancel it."""
+        self._cancelled.add(task)
+        task.cancel()
+
+    def _is_cancelled(self) -> bool:
+        """Return whether the owner has asked the current task to end; what others have asked is forgotten."""
+        task = asyncio.current_task()
+        if task is None or task in self._cancelled:
+            return True
+        while task.cancelling():
+            task.uncancel()
+        return False
 
     def _others(self) -> list[asyncio.Task[Any]]:
         current = asyncio.current_task()
         return [task for task in self._tasks if task is not current]
-
-
-def _is_cancelled() -> bool:
-    """Return whether somebody has asked the current task to end."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ostler.errors import describe
+
 _log = logging.getLogger(__name__)
 _NEVER_IMPORTED = {"ostler.cli", "ostler.testing", "__pycache__"}
 _MOST = 16 * 1024 * 1024
 """Bytes of source of one package that are looked at: a plugin that ships more is left to the disk."""
 _FILE_MOST = 512 * 1024
+_DEEPEST = 16
+"""Levels of packages that are looked at: a link may lead to a directory above it."""
+_PATIENCE = 60.0
+"""Seconds that packing waits for reading: a directory on a server that is away may take for ever."""
 
 
 class _Source(NamedTuple):
     path: str
     is_package: bool
     stamp: tuple[int, int, int]
-    data: bytes
+    data: bytes | None
+    """None for a package without `__init__.py`."""
     is_packed: bool = False
 
 
@@ -42,6 +51,7 @@ class CodeSnapshot(MetaPathFinder, Loader):
     def __init__(self, packages: Iterable[str]) -> None:
         self._packages = list(dict.fromkeys(packages))
         self._sources: dict[str, _Source] = {}
+        self._reading: threading.Thread | None = None
 
     def install(self) -> None:
         """Serve imports from now on."""
@@ -53,43 +63,78 @@ class CodeSnapshot(MetaPathFinder, Loader):
             sys.meta_path.remove(self)
 
     def take(self) -> None:
-        """Read what is not imported yet. Blocks for some 20 ms; on a thread of its own. Raises nothing."""
+        """Read what is not imported yet: 2 ms for Ostler and its plugins. Blocks. Raises nothing."""
         for name in self._packages:
             room = _MOST
             try:
                 for folder in _folders(name):
                     room = self._walk(name, folder, room)
-            except (ImportError, OSError, ValueError) as error:
-                _log.debug("the code of %s cannot be read: %s", name, error)
+            except Exception as error:  # noqa: BLE001 - `__spec__` of a plugin may be anything
+                _log.debug("the code of %s cannot be read: %s", name, describe(error))
+
+    def take_in_background(self) -> None:
+        """Begin to read on a thread, which ends with it; `wait` waits for that."""
+        self._reading = threading.Thread(target=self.take, name="code-snapshot", daemon=True)
+        self._reading.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for what was begun in the background; return whether all is read. Blocks for `seconds` at most."""
+        if self._reading is not None:
+            self._reading.join(seconds)
+        return self._reading is None or not self._reading.is_alive()
+
+    def pack_in_background(self) -> None:
+        """Have what was read take less memory, on a thread that ends with it."""
+        threading.Thread(target=self.pack, name="code-snapshot", daemon=True).start()
 
     def pack(self) -> None:
-        """Have what was read take less memory."""
+        """Have what was read take less memory, and part with what has been imported meanwhile."""
+        self.wait(_PATIENCE)
         for name, source in list(self._sources.items()):
-            self._sources[name] = source._replace(data=zlib.compress(source.data, 1), is_packed=True)
+            if name in sys.modules:
+                self._sources.pop(name, None)
+            elif source.data and not source.is_packed:
+                self._sources[name] = source._replace(data=zlib.compress(source.data, 1), is_packed=True)
 
     def _walk(self, package: str, folder: str, room: int) -> int:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-        for entry in entries:
-            stem, extension = os.path.splitext(entry.name)  # noqa: PTH122  (hundreds of them are looked at)
-            name = f"{package}.{stem}"
-            if name in _NEVER_IMPORTED or entry.name in _NEVER_IMPORTED or not stem.isidentifier():
-                continue
-            if extension == ".py":
-                room -= self._read(package if stem == "__init__" else name, entry.path, stem == "__init__", room)
-            elif not extension and entry.is_dir():
-                room = self._walk(name, entry.path, room)
+        if package.count(".") > _DEEPEST:
+            return room
+        # Names relative to a directory that is open: a walk that is under way goes on in what was moved away.
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            entries = os.listdir(directory)  # noqa: PTH208  (a descriptor)
+            if "__init__.py" not in entries and package not in sys.modules:
+                self._sources[package] = _Source(folder, True, _stamp(os.fstat(directory)), None)
+            for entry in entries:
+                stem, dot, extension = entry.rpartition(".")
+                if dot and extension == "py" and stem.isidentifier():
+                    name = package if stem == "__init__" else f"{package}.{stem}"
+                    if name not in sys.modules and name not in _NEVER_IMPORTED:
+                        room -= self._read(name, directory, f"{folder}/{entry}", room)
+                elif not dot and entry.isidentifier() and not _NEVER_IMPORTED & {entry, f"{package}.{entry}"}:
+                    with suppress(OSError):  # a file, as a rule
+                        room = self._walk(f"{package}.{entry}", f"{folder}/{entry}", room)
+        finally:
+            os.close(directory)
         return room
 
-    def _read(self, name: str, path: str, is_package: bool, room: int) -> int:
-        if name in sys.modules:
+    def _read(self, name: str, directory: int, path: str, room: int) -> int:
+        entry = path.rpartition("/")[2]
+        # A pipe with the name of a module must not hold up the start, and one file that cannot be read not the others.
+        try:
+            file = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
             return 0
-        with open(path, "rb") as file:  # noqa: PTH123  (as above)
-            facts = os.fstat(file.fileno())
-            if facts.st_size > min(room, _FILE_MOST):
+        try:
+            facts = os.fstat(file)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > min(room, _FILE_MOST):
                 return 0
-            data = file.read(_FILE_MOST)
-        self._sources[name] = _Source(path, is_package, _stamp(facts), data)
+            data = os.read(file, _FILE_MOST)
+        except OSError:
+            return 0
+        finally:
+            os.close(file)
+        self._sources[name] = _Source(path, entry == "__init__.py", _stamp(facts), data)
         return len(data)
 
     def find_spec(
@@ -99,6 +144,10 @@ class CodeSnapshot(MetaPathFinder, Loader):
         source = self._sources.get(fullname)
         if source is None or _is_unchanged(source):
             return None
+        if source.data is None:
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [source.path]
+            return spec
         spec = ModuleSpec(fullname, self, origin=source.path, is_package=source.is_package)
         spec.has_location = True
         if source.is_package:
@@ -108,26 +157,14 @@ class CodeSnapshot(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code; see `Loader`."""
         source = self._sources[module.__name__]
+        assert source.data is not None  # noqa: S101 - such a package has no loader
         data = zlib.decompress(source.data) if source.is_packed else source.data
         code = compile(data, source.path, "exec", dont_inherit=True)
         exec(code, vars(module))  # noqa: S102 - this is what an import does
 
     def stats(self) -> dict[str, Any]:
         """Return how many modules are held, and their packed bytes."""
-        return {"modules": len(self._sources), "bytes": sum(len(each.data) for each in self._sources.values())}
-
-
-def take_in_background(packages: Iterable[str]) -> Callable[[], None]:
-    """Take a snapshot on a thread that ends with it; return what removes it again."""
-    snapshot = CodeSnapshot(packages)
-
-    def work() -> None:
-        snapshot.install()
-        snapshot.take()  # first all is read: an upgrade may begin as soon as systemd knows that the daemon is ready
-        snapshot.pack()
-
-    threading.Thread(target=work, name="code-snapshot", daemon=True).start()
-    return snapshot.remove
+        return {"modules": len(self._sources), "bytes": sum(len(each.data or b"") for each in self._sources.values())}
 
 
 def _folders(package: str) -> list[str]:

@@ -7,16 +7,19 @@ import logging
 import re
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from ostler import log
+from msgspec.structs import replace
+
+from ostler import fork, log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.changes import running_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
-from ostler.daemon.code_snapshot import take_in_background
+from ostler.daemon.code_snapshot import CodeSnapshot
 from ostler.daemon.control import Control
 from ostler.daemon.dump import as_text, task_stacks, thread_stacks
 from ostler.daemon.evidence import add_evidence, retry_database
@@ -49,6 +52,8 @@ _LEVELS = {
 }
 _HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
 """Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
+_PEERS = 1.0
+"""Seconds that the start waits for the other hosts, if it has not heard of each by the time all services are up."""
 _SECONDS = re.compile(r" for \d+ s")
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
@@ -117,6 +122,7 @@ class Daemon:
         self._end = asyncio.Event()
         self._fatal = ""
         self._signals = 0
+        self._start_failed = False
         self._stop_until = 0.0
         self._starting: asyncio.Task[None] | None = None
 
@@ -124,19 +130,31 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, run until told to stop, stop; returns the exit code. A failed start is logged and stopped likewise."""
-        loop = asyncio.get_running_loop()
-        self._starting = loop.create_task(self._start(), name="start")
-        ending = loop.create_task(self._end.wait(), name="wait for the end")
-        await asyncio.wait({self._starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        failed = self._start_error()
-        if not failed:
-            await ending
-        ending.cancel()
+        self._starting = asyncio.get_running_loop().create_task(self._start(), name="start")
+        self._starting.add_done_callback(self._start_ended)
+        await self._wait_for_end()
         self.hung_at_end = await self.stop()
         self._last_resort.disarm()
         if self._fatal:
             _log.critical("the daemon stopped: %s", self._fatal)
-        return 1 if failed or self._fatal else 0
+        return 1 if self._start_failed or self._fatal else 0
+
+    async def _wait_for_end(self) -> None:
+        while not self._end.is_set():
+            try:
+                await self._end.wait()
+            except asyncio.CancelledError:  # a plugin has cancelled all tasks that there are
+                fork.leave_if_child()
+                _log.error("a plugin has cancelled the daemon's main task; the daemon goes on")
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
+
+    def _start_ended(self, _: asyncio.Task[None]) -> None:
+        if self._end.is_set():  # the stop has cut it off
+            return
+        self._start_failed = bool(self._start_error())
+        if self._start_failed:
+            self._end.set()
 
     @property
     def ending(self) -> bool:
@@ -174,8 +192,9 @@ class Daemon:
         self.tasks.spawn(self._tell_start(), name="tell systemd how far the start is")
         options = self.assembly.configuration
         inbox = Inbox(asyncio.get_running_loop())
+        code = self._read_code()
         store = self.store = await self._open_store()
-        self.tasks.spawn(retry_database(store), name="try the database again", forever=True)
+        self.tasks.keep(partial(retry_database, store), name="try the database again")
         if options.network.rpc:
             from ostler.daemon.addresses import wait_for_addresses
 
@@ -184,6 +203,7 @@ class Daemon:
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
         self.tasks.keep(auditor.log.run, name="audit log")
+        self.tasks.keep(auditor.watch_begun, name="audit log of what is under way")
         self._note("audit log", auditor.close)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
@@ -197,27 +217,39 @@ class Daemon:
         messages.keep_events(store, journaled, options)
         messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
+        await runtime.mark_gone(options.network.peers)
+        messages.on_peer = runtime.events.peer
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
+        await messages.know_peers(_PEERS)
         await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.keep(self.watchdog.run, name="watchdog")
         self._note("watchdog", self.watchdog.stop)
         self.states.enter(ServiceState.UP)
+        self._hold_code(code)
         self.started.set_result(None)
         self.notifier.ready(self.summary())
-        self._note("snapshot of the code", self._keep_code())
+        code.pack_in_background()
         _log.info("ready: %s", self.summary(), extra=log.event("ready"))
 
-    def _keep_code(self) -> Callable[[], Awaitable[None]]:
-        """Keep the code that may still be imported; return what ends that."""
+    def _read_code(self) -> CodeSnapshot:
+        """Begin to read the code that may still be imported, while the database is opened."""
         packages = ["ostler", *self.plugins.packages(), *(spec.manager.cls.__module__ for spec in self.assembly.specs)]
-        remove = take_in_background(["cronsim", *(name.partition(".")[0] for name in packages)])
+        code = CodeSnapshot(["cronsim", *(name.partition(".")[0] for name in packages)])
+        code.take_in_background()
+        return code
+
+    def _hold_code(self, code: CodeSnapshot) -> None:
+        """Serve late imports from what was read: an upgrade may begin as soon as anybody knows that this is ready."""
+        if not code.wait(_GRACE):
+            _log.warning("the code that runs cannot be read in %g s: restart the daemon after an upgrade", _GRACE)
+        code.install()
 
         async def undo() -> None:
-            remove()
+            code.remove()
 
-        return undo
+        self._note("snapshot of the code", undo)
 
     async def _start_services(self, runtime: Runtime, timeout: float) -> None:
         more = self.tasks.spawn(self._extend(runtime, timeout), name="extend the start while the disk is full")
@@ -475,10 +507,22 @@ class Daemon:
         for warning in policy_warnings(assembly):
             _log.warning("%s", warning)
 
+    def took_over(self, topic: str) -> None:
+        """Take note, after one service was started anew, that none of its options waits for a restart any more."""
+        assembly, runtime = self.assembly, self.runtime
+        service = runtime.group.services.get(topic) if runtime is not None else None
+        if service is None or not any(service.spec is spec for spec in assembly.specs):
+            return  # it was not begun, and is what it was
+        mine = ("services", topic)
+        tables = {path: table for path, table in self.started_with.tables.items() if path[:2] != mine}
+        tables |= {path: table for path, table in assembly.configuration.tables.items() if path[:2] == mine}
+        self.started_with = replace(self.started_with, tables=tables)
+
     async def reset_services(self, assembly: Assembly, step: Callable[[str], object]) -> list[str]:
         """Bring new options to the services and reset their managers; return what went wrong, a line each."""
         if self.runtime is None:
             return []
+        await self.runtime.mark_gone(assembly.configuration.network.peers)
         limit = assembly.configuration.daemon.reload_timeout
         return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending, step=step, timeout=limit)
 

@@ -21,13 +21,15 @@ from ostler.daemon.forked_child import ForkGuard
 from ostler.daemon.lastresort import FLUSH_SECONDS
 from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
 from ostler.daemon.process_exit import Outcome, ProcessEnd
-from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError, describe
+from ostler.daemon.signal_guard import SignalGuard
+from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError, describe, is_a
 from ostler.printable import printable
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
 
 _log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def end_process(outcome: Outcome, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,13 +89,28 @@ def run_daemon(
 def _outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Run the daemon; whatever happens, the process is to end as it does after every other stop."""
     try:
-        return loop.run_until_complete(daemon)
+        return _to_the_end(loop, loop.create_task(daemon, name="daemon"))
     except KeyboardInterrupt:
         return Outcome(130, [])
     except BaseException as error:  # noqa: BLE001 - SystemExit of a callback of a plugin, for example
         fork.leave_if_child(error)
         _log.critical("the daemon failed: %s", describe(error), exc_info=error)
         return Outcome(1, [])
+
+
+def _to_the_end(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Outcome]) -> Outcome:
+    """Run the loop until the daemon has ended, also when a task of a plugin raises what stops any loop."""
+    while True:
+        try:
+            return loop.run_until_complete(daemon)
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+            fork.leave_if_child(error)
+            # Until the loop has its handlers, Ctrl-C is a KeyboardInterrupt; later only a plugin raises one.
+            by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if daemon.done() or loop.is_closed() or (by_signal and is_a(error, KeyboardInterrupt)):
+                raise
+            # A RuntimeError is asyncio's own, of a loop that was stopped (`loop.stop()`).
+            _log.error("a task or callback of a plugin raised %s; the daemon goes on", describe(error), exc_info=error)
 
 
 async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> Outcome:
@@ -111,6 +128,7 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
         return Outcome(error.exit_code, [])
     daemon.keep_lock = True
     early.install(asyncio.get_running_loop())
+    daemon.tasks.keep(SignalGuard(_SIGNALS).run, name="keep the signals")
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
@@ -182,7 +200,7 @@ class _EarlySignals:
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take the daemon's signals from now on."""
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self.keep, number)
 
     def keep(self, number: int) -> None:

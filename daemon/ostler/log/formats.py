@@ -16,6 +16,8 @@ from ostler.log.secrets import mask_text, masked
 from ostler.printable import printable, printable_json, printable_lines, shortened
 from ostler.redaction import SECRETS, Value
 
+_SIMPLE = {bool, int, float, type(None)}
+_STRUCTURES = {dict, list, tuple, set, frozenset}
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
 FIELD_LIMIT = 2048
@@ -37,7 +39,7 @@ def message_of(record: logging.LogRecord) -> str:
     Arguments that do not fit the message are a slip of its author; what there is is shown then.
     """
     try:
-        text = record.getMessage()
+        text = str.__str__(record.getMessage())  # whatever a class derived from `str` makes of its methods
     except BaseException:  # noqa: BLE001 - a __str__ of a plugin can raise anything
         text = f"{text_of(record.msg, MESSAGE_LIMIT)} (its arguments do not fit)"
     error = _expected(record)
@@ -104,10 +106,13 @@ def shown_fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _short_value(value: object, secrets: Sequence[Value]) -> object:
     """Return the value of a field, cut when it is long; a structure that is long is shown as text."""
-    if value is None or isinstance(value, bool | int | float):
+    # By its very type: what a class of a plugin makes of these may raise wherever it is shown.
+    if type(value) in _SIMPLE:
         return value
-    text = value if isinstance(value, str) else text_of(value, _DETAIL_LIMIT)
-    return SECRETS.cut(text, TEXT_LIMIT, also=secrets) if len(text) > TEXT_LIMIT else value
+    text = value if type(value) is str else text_of(value, _DETAIL_LIMIT)
+    if len(text) > TEXT_LIMIT:
+        return SECRETS.cut(text, TEXT_LIMIT, also=secrets)
+    return value if type(value) in _STRUCTURES else text
 
 
 def _expected(record: logging.LogRecord) -> OstlerError | None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from ostler.log.handlers import SafeHandler
 
@@ -15,6 +15,7 @@ _OWN = "ostler"
 _SAY_EVERY = 60.0
 """Seconds between two warnings about somebody who changes it again and again."""
 _log = logging.getLogger("ostler.log")
+_TRACE = BaseException.__dict__["__traceback__"].__get__
 
 
 class OwnLogger(logging.Logger):
@@ -31,6 +32,34 @@ class OwnLogger(logging.Logger):
         """Return whether the levels that the operator chose let a line pass."""
         guard = OwnLogger.guard
         return super().isEnabledFor(level) if guard is None else level >= guard.level_of(self.name)
+
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: logging._ArgsType,
+        exc_info: logging._ExcInfoType | None = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        """Take an error's traceback from its slot: a class of a plugin may have a property in its place that raises."""
+        if exc_info is not None and issubclass(type(exc_info), BaseException):
+            error = cast("BaseException", exc_info)
+            exc_info = (type(error), error, _TRACE(error))
+        super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+
+    def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802 - its name in `logging`
+        """Make a record, by the factory that a plugin may have set if that works."""
+        try:
+            return super().makeRecord(*args, **options)
+        except Exception as error:  # noqa: BLE001 - a factory of others that fails is not the trouble of who logs
+            if OwnLogger.guard is not None:
+                OwnLogger.guard.others_failed(error)
+            name, level, path, line, text, given, exc_info, function, extra, stack = args  # as `logging` calls it
+            record = logging.LogRecord(name, level, path, line, text, given, exc_info, function, stack)
+            record.__dict__.update(extra or {})
+            return record
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give a record to our handler, and to those of others unless they have been turned off."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
+from ostler.errors import describe
 from ostler.log.fields import ABOUT, About
 from ostler.log.streams import DescriptorTarget, StreamTarget, target_of
 from ostler.log.writer import Line, LogWriter
@@ -80,7 +81,18 @@ class SafeHandler(logging.Handler):
             if self.about is not None:
                 setattr(record, ABOUT, self.about())
             line = self.prepare(record)
-        except Exception:  # noqa: BLE001 - a formatter that fails harms nobody either; where could it be logged?
+        except BaseException as error:  # noqa: BLE001 - what a line is about may be a plugin's, and raise anything
+            self._emit_bare(record, error)
+        else:
+            self.writer.put(line)
+
+    def _emit_bare(self, record: logging.LogRecord, error: BaseException) -> None:
+        """Queue a line in the place of one that cannot be formatted, or count that as lost."""
+        text = f"a line of {record.module}:{record.lineno} could not be formatted: {describe(error)}"
+        bare = logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, text, (), None)
+        try:
+            line = self.prepare(bare)
+        except BaseException:  # noqa: BLE001 - where could it be logged?
             self.writer.lose("a line could not be formatted")
         else:
             self.writer.put(line)

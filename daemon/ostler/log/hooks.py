@@ -6,6 +6,8 @@ import logging
 import sys
 import threading
 
+from ostler.errors import is_a
+
 _log = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ def install_hooks() -> None:
 
 
 def _thread_ended(found: threading.ExceptHookArgs) -> None:
-    if found.exc_value is None or isinstance(found.exc_value, SystemExit):
+    if found.exc_value is None or is_a(found.exc_value, SystemExit):
         return
     name = found.thread.name if found.thread is not None else "unknown"
     _log.error("the thread %s ended with an error", name, exc_info=found.exc_value)

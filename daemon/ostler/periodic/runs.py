@@ -12,7 +12,7 @@ from typing import Any
 from ostler import fork
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
-from ostler.errors import CallCancelled, Conflict, OstlerError, describe, is_expected
+from ostler.errors import CallCancelled, Conflict, OstlerError, describe, is_a, is_expected
 from ostler.messaging.context import Context, serving
 from ostler.periodic.task import PeriodicTask
 from ostler.redaction import redact
@@ -234,7 +234,7 @@ class Runs:
         task.last_run, task.last_seconds = started, seconds
         if error is None:
             self._worked(task)
-        elif not (task.removed and isinstance(error, CallCancelled)):  # it did what it was told by the stop
+        elif not (task.removed and is_a(error, CallCancelled)):  # it did what it was told by the stop
             self._failed(task, error, describe(error))
         self._ended(task, started, seconds)
 

@@ -23,8 +23,8 @@ _SAME = 1e-6
 _PUT_OFF = 60.0
 """Seconds after which a task is looked at again whose next regular time is not later than now, or cannot be told."""
 _MANY = 500
-_LATE = 0.006
-_EARLY = 0.014
+_LATE = 0.009
+_EARLY = 0.018
 """With many tasks the wake-ups cost the most. So a task may start this early, together with one that is due now; and
 where there are more than `_MANY`, the timer waits `_LATE` seconds for more of them."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from ostler import fork
 from ostler.aio import WorkerPool
 from ostler.bounds import text_of, type_name_of
-from ostler.errors import ServiceError, describe
+from ostler.errors import ServiceError, describe, is_a
 from ostler.log.defects import Defects
 
 
@@ -48,7 +48,7 @@ async def call_hook(
         raise
     except Exception as error:
         # A hook may raise a TimeoutError of its own, of a socket for example: that one did come back.
-        if isinstance(error, TimeoutError) and limit.expired():
+        if is_a(error, TimeoutError) and limit.expired():
             raise HookTimeout(
                 f"{name} of service {topic} did not come back within {timeout:g} s",
                 hint="see `ostler dump` for where it hangs, or raise `start_timeout`",

@@ -6,14 +6,14 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import peewee
 
-from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable
+from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable, is_a
 
 
-class _Meaning(NamedTuple):
+class _Meaning(msgspec.Struct, frozen=True):
     kind: type[StoreError]
     what: str
     hint: str
@@ -45,8 +45,8 @@ _MEANINGS: dict[int, _Meaning] = {
 
 def sqlite_error(error: BaseException) -> sqlite3.Error | None:
     """Return the SQLite error that `error` is, or that peewee wrapped in it; None for any other error."""
-    cause = getattr(error, "orig", None) if isinstance(error, peewee.PeeweeException) else error
-    return cause if isinstance(cause, sqlite3.Error) else None
+    cause = getattr(error, "orig", None) if is_a(error, peewee.PeeweeException) else error
+    return cause if is_a(cause, sqlite3.Error) else None
 
 
 def translate(error: BaseException, path: Path) -> BaseException:

@@ -9,13 +9,15 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.fair import FairQueue
 from ostler.aio.pool import contained
 from ostler.clock import Clock
-from ostler.errors import Busy, StoreError, StoreUnavailable
+from ostler.errors import Busy, StoreError, StoreUnavailable, is_a
 from ostler.store.current import Database, session
 from ostler.store.failures import is_full, is_trouble
 from ostler.store.files import DatabaseFiles, NoFiles, is_file_change
@@ -76,7 +78,7 @@ class Job:
                 self._waiter.set_exception(contained(self.error))
 
 
-class Working(NamedTuple):
+class Working(msgspec.Struct, frozen=True):
     """What the writer is busy with: the job's label and for how many seconds."""
 
     label: str
@@ -390,7 +392,7 @@ class Writer:
 
 def _each(error: BaseException) -> BaseException:
     """Return an error that several threads can raise at once: each needs one of its own, for its traceback."""
-    if not isinstance(error, StoreError):
+    if not is_a(error, StoreError):
         return error
     own = type(error)(error.message, hint=error.hint, **error.facts)
     own.__cause__ = error.__cause__

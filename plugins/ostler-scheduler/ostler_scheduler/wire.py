@@ -19,6 +19,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         features: What the backend must offer: a feature's name, or `fact=value`.
         host: The only host that will do, empty for any.
         exclude: What will not do: `HOST` or `HOST/BACKEND`.
+        refused: What was chosen for this very request before and refused it, `HOST` or `HOST/BACKEND`, with why.
     """
 
     topic: str
@@ -26,6 +27,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()
     host: str = ""
     exclude: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +39,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         backend: The driver's name in the configuration.
         facts: What it said of itself in its last report.
         enabled: Whether an operator has left its service enabled.
-        age: Seconds since its last report came in.
-        promised: Bytes that were given away since that report.
+        age: Seconds since it was asked for these facts.
+        promised: Bytes that were given away and are not yet in the facts.
         neighbours: Bytes that were given away since then on other backends of its file system; see `with_neighbours`.
         gone: Why it does not count any more (stale, down), empty while it does.
     """
@@ -68,7 +70,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free(self) -> float | None:
-        """Bytes that can still be given away, less what was promised since the report; None when nothing is reported.
+        """Bytes that can still be given away, less what was promised since; None when nothing is reported.
 
         A backend that gives away more than it has (sparse files) says how much it may promise in all, and how much of
         that is provisioned; one that does not has what is free, without its reserve. Backends of a host that report the
@@ -83,7 +85,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def allocated(self) -> float:
-        """Bytes that are in use, with what was promised since the report; 0 when not reported."""
+        """Bytes that are in use, with what was promised since; 0 when not reported."""
         return (self.number("allocated_bytes") or 0) + self.promised
 
 
@@ -124,6 +126,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one candidate: dropped by a filter with its reason, or weighed.
 
     `weights` holds each weigher's share of `total`: 0 to 1, times its multiplier. `free` is -1 when not reported.
+    `refused` says what it refused lately, after it had been chosen: when, how much, and why.
     """
 
     host: str
@@ -134,6 +137,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, float] = {}
     total: float = 0.0
     chosen: bool = False
+    refused: str = ""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,8 +150,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The backend that was chosen, and why."""
+    """The backend that was chosen, and why.
+
+    `lease` is the id of the promise of room: whoever does the work hands it to `Manager.capabilities_changed`. Empty
+    when there is nothing to promise.
+    """
 
     host: str
     backend: str
     why: str
+    lease: str = ""

@@ -64,6 +64,13 @@ class VolumeDriverOptions(DriverOptions):
     copy_budget: Seconds = Field(
         300, gt=0, help="A copy that has not moved for this long makes the driver count as stuck", reload="service"
     )
+    image_timeout: Seconds = Field(
+        30,
+        gt=0,
+        help="How long the place of an image may take to answer; after that the request for it fails, and the backend "
+        "goes on",
+        reload="live",
+    )
 
 
 class VolumeDriver(Driver):
@@ -112,7 +119,7 @@ class VolumeDriver(Driver):
         """Make a volume larger; what is new reads as zeros. When this raises the volume is as it was."""
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete(self, name: str) -> None:
         """Remove a volume; that there is none is no error.
 
@@ -121,7 +128,7 @@ class VolumeDriver(Driver):
         """
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def discard(self, name: str) -> None:
         """Clear what is left of an unfinished volume, or of a snapshot `VOLUME@NAME`; what is complete stays."""
 
@@ -134,8 +141,11 @@ class VolumeDriver(Driver):
     def open_image(self, image: str) -> Image:
         """Open an image, once for all that is done with it; whoever asked closes it.
 
+        What lies elsewhere than the backend itself may hang, and does not make the backend hang: `open_guarded_image`.
+
         Raises:
             BadImage: It is not in an image directory, not readable, or no image.
+            ImageNotResponding: What it lies on does not answer in time.
         """
         raise NotImplementedError
 
@@ -179,7 +189,7 @@ class VolumeDriver(Driver):
         raise NotImplementedError
 
     @feature(SNAPSHOT)
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
         """Remove a snapshot; that there is none is no error."""
         raise NotImplementedError

@@ -12,7 +12,6 @@ from typing import Any
 from ostler import (
     Context,
     DriverEnvironment,
-    DriverError,
     Field,
     InvalidInput,
     Seconds,
@@ -37,10 +36,13 @@ from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound
 from ostler_volume.filesystem import WrittenBytes, filesystem_id, mount_point, regular_files
 from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
 from ostler_volume.identity import KEY, RECORDS_KEY, Identity, check_identity, identity_from, read_id, write_id
-from ostler_volume.images import Image, open_image
+from ostler_volume.image_source import Places, resolved
+from ostler_volume.images import Image, open_guarded_image
 
 _WHOLE = 100
 """Per cent."""
+_PART_OF_BUDGET = 0.8
+"""The part of a call's time budget that an image may take to be opened."""
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -101,15 +103,16 @@ class FileDriver(VolumeDriver):
                 parse_size(options.reserve)
         except InvalidInput as error:
             yield "reserve", str(error)
-        mine = os.path.realpath(options.path)
+        mine = resolved(options.path)
         for (topic, name), found in others.drivers.items():
-            if isinstance(found, FileDriverOptions) and os.path.realpath(found.path) == mine:
+            if isinstance(found, FileDriverOptions) and resolved(found.path) == mine:
                 yield "path", f"{mine} is the folder of driver {name} of service {topic} as well; give each its own"
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
         self.folder = Folder(Path(self.options.path))
         self.reflink: bool | None = None
+        self._places = Places()
         self._filesystem = ""
         self._known: Identity | None = None
         self._written = WrittenBytes(self.clock.monotonic)
@@ -160,11 +163,9 @@ class FileDriver(VolumeDriver):
 
     def is_working(self) -> bool:
         """Return True while the folder is the one that was there at the start, and can be written."""
-        path = self.folder.path
         self.folder.check()
-        with told(f"the folder {path} cannot be used"):
-            if self.folder.is_read_only():
-                raise DriverError(f"{path} is mounted read-only", hint="look at the kernel's log and the disk")
+        self.folder.check_writable()
+        with told(f"the folder {self.folder.path} cannot be used"):
             if self._known is None or self._known.id != self.folder.identity:
                 self._identify()
         return True
@@ -237,7 +238,9 @@ class FileDriver(VolumeDriver):
 
     def open_image(self, image: str) -> Image:
         """See `VolumeDriver.open_image`."""
-        return open_image(image, self.image_directories())
+        # Sooner than the time budget of this call ends: what hangs is where the image lies, and not this backend.
+        limit = min(self.options.image_timeout, _PART_OF_BUDGET * self.options.call_timeout)
+        return open_guarded_image(image, self.image_directories(), self._places, limit)
 
     def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
         """See `VolumeDriver.create_from_image`."""

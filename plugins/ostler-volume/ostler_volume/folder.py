@@ -102,6 +102,20 @@ class Folder:
                 with self._relocking:
                     self._lock_again()
 
+    def check_writable(self) -> None:
+        """Raise when nothing can be written any more: a file system with errors becomes read-only.
+
+        Raises:
+            DriverError: It is read-only.
+        """
+        with told(f"the folder {self.path} cannot be used"):
+            read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+        if read_only:
+            raise DriverError(
+                f"{self.path} is on a file system that is read-only",
+                hint="the kernel's log says why (`dmesg`); mount it anew when that is mended",
+            )
+
     def _is_locked_here(self) -> bool:
         try:
             here = self._locked.stat()
@@ -126,10 +140,6 @@ class Folder:
             raise
         if before is not None:
             os.close(before)
-
-    def is_read_only(self) -> bool:
-        """Return whether the file system is mounted read-only, for instance after an error of its disk."""
-        return bool(os.statvfs(self.path).f_flag & os.ST_RDONLY)
 
     def can_reflink(self) -> bool | None:
         """Return whether files here can share blocks, by trying; None when the disk is too full to try."""

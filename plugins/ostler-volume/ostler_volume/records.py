@@ -7,6 +7,7 @@ thread, so of two requests that race for a name or a volume one finds the other'
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -17,11 +18,13 @@ from ostler_volume.backend_records import BackendRecords
 from ostler_volume.door import Origin, split_snapshot
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.folder import room_hint
+from ostler_volume.repair import Judgement
 from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
 
 T = TypeVar("T")
+R = TypeVar("R", Volume, Snapshot)
 _SHOWN = 5
 """Volumes in error that are named in the status."""
 
@@ -34,10 +37,19 @@ class Records:
         topic: The service's topic; two services of this manager do not see each other's volumes.
         host: The host, as it stands in what goes over the wire.
         now: Returns the wall time.
+        on_change: Told the backend after each change of what is promised on it, or of what lies there.
     """
 
-    def __init__(self, store: Store, topic: str, host: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        topic: str,
+        host: str,
+        now: Callable[[], float],
+        on_change: Callable[[str], None] = lambda _backend: None,
+    ) -> None:
         self.store = store
+        self._on_change = on_change
         self.backends = BackendRecords(store, topic)
         self._topic = topic
         self._host = host
@@ -112,7 +124,7 @@ class Records:
             self.backends.mark(backend)
             return self._one(name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def begin(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
         """Move a volume on because a request wants it; return it as it was before.
@@ -140,7 +152,8 @@ class Records:
             self._move(name, to, promised=max(size, before.promised))
             return before
 
-        return self.store.write(begin)
+        before: Volume = self.store.write(begin)
+        return self._changed(before) if to is VolumeState.EXTENDING else before
 
     def begin_deleting(self, name: str) -> Volume:
         """Do what `begin` does for `deleting`; on a full disk the state may be judged and not changed.
@@ -205,18 +218,34 @@ class Records:
                 AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
             return self._one(name)
 
-        return self.store.write(settle)
+        return self._changed(self.store.write(settle))
+
+    def settle_all(self, wanted: Mapping[str, Judgement]) -> None:
+        """Move volumes on because of what is really there, all or none of them.
+
+        Args:
+            wanted: The names of volumes to what their records should say.
+
+        Raises:
+            VolumeNotFound: There is none of one of those names.
+            WrongState: One of the moves is not one of the table.
+        """
+        for backend in self.store.write(lambda: self._settle_all(wanted), label="settle volumes"):
+            self._on_change(backend)
 
     def remove(self, name: str) -> None:
         """Forget a volume; that there is none is no error."""
 
-        def remove() -> None:
-            for row in list(self._rows().where(VolumeRow.name == name)):
+        def remove() -> list[str]:
+            rows = list(self._rows().where(VolumeRow.name == name))
+            for row in rows:
                 VolumeRow.delete().where(VolumeRow.id == row.id).execute()
                 self.backends.freed(row.backend, row.promised)
                 self.backends.mark(row.backend)
+            return [row.backend for row in rows]
 
-        self._freeing(lambda: self.store.write(remove))
+        for backend in self._freeing(lambda: self.store.write(remove)):
+            self._on_change(backend)
 
     def drop(self, name: str) -> None:
         """Forget a volume and its snapshots, whatever their states; that there is none is no error."""
@@ -228,6 +257,7 @@ class Records:
                 self.backends.mark(row.backend)
 
         self.store.write(drop)
+        self._on_change("")
 
     def adopt(self, name: str, backend: str, size: int, snapshots: Mapping[str, int]) -> None:
         """Write down as `available` a volume that is there already, and its snapshots with their sizes.
@@ -251,6 +281,7 @@ class Records:
             self.backends.mark(backend)
 
         self.store.write(adopt)
+        self._on_change(backend)
 
     def move_backend(self, old: str, new: str) -> None:
         """Have the records of a backend name another one."""
@@ -261,6 +292,7 @@ class Records:
             self.backends.mark(new)
 
         self.store.write(move)
+        self._on_change(new)
 
     def backends_used(self) -> dict[str, int]:
         """Return the backends that volumes are recorded on, and how many."""
@@ -319,7 +351,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one_snapshot(volume, name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
         """Move a snapshot on; return it as it is then.
@@ -357,12 +389,32 @@ class Records:
     def remove_snapshot(self, volume: str, name: str) -> None:
         """Forget a snapshot; that there is none is no error."""
 
-        def remove() -> None:
-            for one in self.select_snapshots(volume, name=name):
+        def remove() -> list[str]:
+            removed = list(self.select_snapshots(volume, name=name))
+            for one in removed:
                 SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
                 self.backends.freed(one.backend, one.size)
+            return [one.backend for one in removed]
 
-        self._freeing(lambda: self.store.write(remove))
+        for backend in self._freeing(lambda: self.store.write(remove)):
+            self._on_change(backend)
+
+    def counts(self, backend: str) -> tuple[int, int]:
+        """Return how many volumes and snapshots a backend has."""
+
+        def count() -> tuple[int, int]:
+            volumes = self._rows().where(VolumeRow.backend == backend).count()
+            snapshots = SnapshotRow.select().join(VolumeRow).where(
+                VolumeRow.topic == self._topic, VolumeRow.backend == backend
+            )  # fmt: skip
+            return volumes, snapshots.count()
+
+        return self.store.read(count)
+
+    def _changed(self, record: R) -> R:
+        """Tell that the room which is promised on a backend has changed."""
+        self._on_change(record.backend)
+        return record
 
     def problems(self) -> list[str]:
         """Return how many volumes and snapshots are in error, a line each, with the reasons of the first few."""
@@ -417,7 +469,7 @@ class Records:
         for column, value in wanted:
             if value:
                 query = query.where(column == value)
-        return [Snapshot(**row) for row in query.dicts()]
+        return [Snapshot(**row, host=self._host) for row in query.dicts()]
 
     def _rows(self, *columns: Any) -> Any:
         return VolumeRow.select(*columns).where(VolumeRow.topic == self._topic)
@@ -453,6 +505,24 @@ class Records:
         fields = {"why": "", "fault": "", **changes, "state": to, "since": self._now()}
         VolumeRow.update(**fields).where(VolumeRow.id == row.id).execute()
         return row
+
+    def _settle_all(self, wanted: Mapping[str, Judgement]) -> set[str]:
+        rows = {row.name: row for row in self._rows().where(VolumeRow.name.in_(list(wanted)))}
+        alike: defaultdict[Judgement, list[int]] = defaultdict(list)
+        for name, judgement in wanted.items():
+            row = rows.get(name) or self._row(name)  # which raises
+            if judgement.state not in VOLUME_MOVES[VolumeState(row.state)]:
+                raise _refused(f"volume {name}", row.state, judgement.state)
+            alike[judgement._replace(device="")].append(row.id)
+        for each, ids in alike.items():
+            sizes = {} if each.size is None else {"size": each.size, "promised": each.size}
+            fields = {"state": each.state, "why": each.why, "fault": each.fault, "since": self._now(), **sizes}
+            VolumeRow.update(**fields).where(VolumeRow.id.in_(ids)).execute()
+        AttachmentRow.delete().where(AttachmentRow.volume.in_([rows[name].id for name in wanted])).execute()
+        for name, judgement in wanted.items():
+            if judgement.device:
+                AttachmentRow.insert(volume=rows[name].id, device=judgement.device, attached_at=self._now()).execute()
+        return {row.backend for row in rows.values()}
 
     def _check_free(self, volume: Volume, to: VolumeState) -> None:
         state = VolumeState(volume.state)

@@ -46,11 +46,12 @@ class Rooms:
 
     def facts(self, backend: str, driver: Any) -> dict[str, Json]:
         """Return what a backend says of itself, with what is promised on it and what others leave it."""
+        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
+        own = self._records.promised(backend)
         facts = dict(driver.capabilities())
         filesystem = str(facts.get("filesystem") or "")
         factor = float(facts.get("oversubscription") or 1.0)
         self._note(backend, filesystem, factor, int(facts.get("allocated_bytes") or 0))
-        own = self._records.promised(backend)
         if facts.get("promise_limit_bytes") is not None:
             others = self._records.provisioned(backend) - own + self._for_state(filesystem, factor)
             facts["promise_limit_bytes"] = max(0, int(facts["promise_limit_bytes"]) - others)

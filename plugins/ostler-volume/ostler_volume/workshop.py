@@ -18,8 +18,9 @@ from ostler_volume.room import Rooms
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """Records, drivers and the rest, shared by the operations of one service.
 
-    `tell` publishes an event. `unknown` holds, for each backend, the files without a record as they were last seen,
-    with their sizes: nobody's volumes, which are left alone, but take up room and names.
+    `tell` publishes an event, `changed` is `ManagerEnvironment.report_change`. `unknown` holds, for each backend, the
+    files without a record as they were last seen, with their sizes: nobody's volumes, which are left alone, but take up
+    room and names.
     """
 
     topic: str
@@ -30,6 +31,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     log: logging.LoggerAdapter[logging.Logger]
     tell: Callable[[str, Json], None]
     rooms: Rooms
+    changed: Callable[[str, str, bool], None] = lambda *_: None
     unknown: dict[str, dict[str, int]] = {}
 
     def backend(self, name: str, feature: str = "") -> Any:

@@ -15,6 +15,7 @@ from ostler.testing import FakeClock
 from ostler.types import DriverStatus
 from ostler_volume.file_driver import FileDriver, FileDriverOptions
 from ostler_volume.manager import VolumeManager, VolumeOptions
+from ostler_volume.wire import SnapshotListing, VolumeListing
 
 MIB = 2**20
 
@@ -37,17 +38,29 @@ class FakeDrivers(dict):
         return [self.status(name) for name in self]
 
 
+LOOKS = ("find_volume", "snapshot_listing", "service_show", "service_list")
+"""What is asked before anything is done: how things are, here and on other hosts."""
+
+
 class FakeClient:
-    """Answers calls with what a test put in `answers`; a topic that is not there is nowhere."""
+    """Answers calls with what a test put in `answers`; a topic that is not there is nowhere, and there is one host."""
 
     def __init__(self):
-        self.answers, self.calls, self.events = {}, [], []
+        self.answers, self.calls, self.looks, self.events, self.changes = {}, [], [], [], []
+        self.answers["volume", "find_volume"] = VolumeListing(volumes=[])
+        self.answers["volume", "snapshot_listing"] = SnapshotListing(snapshots=[])
+        self.answers["ostler", "service_list"] = []
+
+    async def acall(self, topic, method, /, **more):
+        return self.call(topic, method, **more)
 
     def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002 - as the real one
-        self.calls.append((topic, method, host, arguments))
+        (self.looks if method in LOOKS else self.calls).append((topic, method, host, arguments))
         answer = self.answers.get((topic, method))
         if answer is None:
             raise TargetNotFound(f"no service on the topic {topic}")
+        if callable(answer):
+            answer = answer(host, arguments)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -92,13 +105,15 @@ def file_driver(path, name="local", kv=None, **options):
 
 
 def manager_of(store, drivers, client=None, host="node1", topic="volume", **options):
+    client = client or FakeClient()
     environment = ManagerEnvironment(
         topic=topic,
         host=host,
         options=VolumeOptions(manager="volume", **options),
         drivers=drivers,
         store=store,
-        client=client or FakeClient(),
+        client=client,
+        report_change=lambda *told: client.changes.append(told),
         notifier=Notifier(client, "volume"),
         clock=FakeClock(),
         log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),

@@ -79,6 +79,13 @@ def test_a_file_is_known_by_its_inode_when_its_path_is_another(volume, tmp_path)
     assert loop.attached({"b": tmp_path / "other"}) == {"b": device}
 
 
+def test_a_file_that_is_deleted_after_it_was_listed_is_no_device(volume, tmp_path):
+    device = loop.attach(volume)
+    assert loop.attached({"gone": tmp_path / "gone"}) == {}
+    assert loop._node(tmp_path / "gone") is None
+    loop.detach(device, nothing)
+
+
 def test_a_machine_without_loop_devices_is_told_what_to_enable(volume, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_CONTROL", tmp_path / "loop-control")
     assert "No such file" in loop.usable()

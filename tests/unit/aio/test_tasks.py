@@ -208,3 +208,27 @@ def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_goes_on
         assert owner.names() == []
 
     run_virtual(main(), patience=0.15)
+
+
+def test_trap_an_eternal_task_goes_on_when_a_plugin_cancels_all_tasks():
+    async def main():
+        ends_for_good, rounds = [], []
+        owner = TaskOwner("daemon", ends_for_good.append)
+
+        async def work():
+            rounds.append(1)
+            await asyncio.sleep(3600)
+
+        task = owner.keep(work, name="beat")
+        other = owner.keep(work, name="tick")
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.sleep(1)
+        assert len(rounds) == 3
+        assert not ends_for_good
+        owner.end(other)
+        await asyncio.sleep(1)
+        assert owner.names() == ["daemon: beat"]
+        assert await owner.cancel() == []
+
+    run_virtual(main(), patience=0.15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -60,3 +61,52 @@ def test_what_is_as_it_was_comes_from_the_disk_and_what_is_new_as_well(package: 
     assert snapshot.find_spec(f"{NAME}.shade") is None
     (package / "new.py").write_text("VALUE = 3\n")
     assert importlib.import_module(f"{NAME}.new").VALUE == 3
+
+
+def test_what_is_read_in_the_background_is_there_when_it_has_been_waited_for(package: Path) -> None:
+    made = CodeSnapshot([NAME])
+    made.take_in_background()
+    assert made.wait(10)
+    shutil.rmtree(package)
+    made.install()
+    try:
+        assert importlib.import_module(f"{NAME}.shade").VALUE == 1
+    finally:
+        made.remove()
+
+
+def test_a_pipe_a_loop_of_links_and_a_file_that_cannot_be_read_hold_up_nothing(package: Path) -> None:
+    os.mkfifo(package / "pipe.py")
+    (package / "away.py").symlink_to("away.py")
+    (package / "again").symlink_to(".")
+    (package / "abyss").symlink_to("abyss")
+    made = CodeSnapshot([NAME])
+    made.take_in_background()
+    assert made.wait(10)
+    shutil.rmtree(package)
+    made.install()
+    try:
+        assert importlib.import_module(f"{NAME}.parts.bulb").VALUE == 2
+        assert importlib.import_module(f"{NAME}.shade").VALUE == 1
+    finally:
+        made.remove()
+
+
+def test_a_package_without_init_is_found_when_its_directory_has_gone(package: Path) -> None:
+    (package / "plain").mkdir()
+    (package / "plain" / "wick.py").write_text("VALUE = 4\n")
+    made = CodeSnapshot([NAME])
+    made.take()
+    made.pack()
+    made.install()
+    shutil.rmtree(package)
+    try:
+        assert importlib.import_module(f"{NAME}.plain.wick").VALUE == 4
+    finally:
+        made.remove()
+
+
+def test_packing_parts_with_what_was_imported_meanwhile(package: Path, snapshot: CodeSnapshot) -> None:
+    importlib.import_module(f"{NAME}.shade")
+    snapshot.pack()
+    assert snapshot.stats()["modules"] == 2

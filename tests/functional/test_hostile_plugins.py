@@ -1,0 +1,63 @@
+"""Plugins whose errors cannot be described, and that do to the daemon's process what they should not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Daemon, wait_for
+
+from ostler import Client, OstlerError
+
+CONFIG = '[services.hostile]\nmanager = "hostile_subjects:Hostile"\n'
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Any:
+    daemon = Daemon(CONFIG).start()
+    yield daemon
+    assert daemon.stop() == 0
+    daemon.close()
+
+
+def ask(client: Client, method: str, kind: str) -> Any:
+    if method.endswith("items"):
+        return list(client.stream("hostile", method, kind=kind))
+    return client.call("hostile", method, kind=kind)
+
+
+@pytest.mark.parametrize("method", ["plain", "loop", "items", "loop_items"])
+@pytest.mark.parametrize("kind", ["asked", "nameless", "bare", "odd"])
+def test_trap_errors_that_cannot_be_described_are_answered(hostile, method: str, kind: str) -> None:
+    with Client(root=str(hostile.root), timeout=5) as client:
+        with pytest.raises(OstlerError) as found:
+            ask(client, method, kind)
+        assert type(found.value).__name__ in ("InternalError", "RemoteError"), found.value
+        status = client.call("ostler", "status")
+    assert status["services"][0]["in_flight"] == 0
+
+
+@pytest.mark.parametrize("kind", ["asked", "nameless", "bare", "odd"])
+def test_trap_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile, kind: str) -> None:
+    before = hostile.log.count("the thread Thread-")
+    hostile.ask("hostile", "elsewhere", kind=kind)
+    wait_for(
+        lambda: hostile.log.count("the thread Thread-") > before, "the end of the thread", more=lambda: hostile.log
+    )
+    assert "lines of the log could not be written" not in hostile.log
+
+
+def test_trap_exits_in_tasks_and_callbacks_do_not_end_the_daemon(hostile) -> None:
+    hostile.ask("hostile", "exit")
+    hostile.wait_log("a task or callback of a plugin raised SystemExit: 3")
+    hostile.wait_log("a task or callback of a plugin raised KeyboardInterrupt")
+    assert hostile.status()["state"] == "up"
+
+
+def test_trap_a_plugin_that_cancels_all_tasks_does_not_end_the_daemon(make_daemon) -> None:
+    daemon = make_daemon(CONFIG + 'report_interval = "1s"\n').start()
+    daemon.ask("hostile", "cancel_all")
+    wait_for(lambda: daemon.status()["not_well"], "the tasks that failed to be told", more=lambda: daemon.log)
+    assert "the daemon stops" not in daemon.log
+    assert daemon.status()["state"] == "up"
+    assert daemon.stop() == 0
