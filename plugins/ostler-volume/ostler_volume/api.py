@@ -107,17 +107,17 @@ class VolumeApi(RpcApi):
         """Delete a snapshot."""
 
     @remote(version="1.1")
-    def manage_volume(self, name: str, backend: str = "") -> Volume:
+    def manage_volume(self, name: str, backend: str = "", on_host: str = "") -> Volume:
         """Take over a file without a record: it becomes a volume, with the snapshots that are there of it."""
 
     @remote(version="1.1")
-    def forget_volume(self, name: str) -> None:
+    def forget_volume(self, name: str, on_host: str = "") -> None:
         """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is."""
 
     @remote(version="1.1")
-    def move_backend(self, old: str, new: str, force: bool = False) -> int:
+    def move_backend(self, old: str, new: str, force: bool = False, on_host: str = "") -> int:
         """Have the records of a backend follow it to another name; return how many volumes there are."""
 
     @remote(version="1.1")
-    def accept_backend(self, name: str) -> None:
+    def accept_backend(self, name: str, on_host: str = "") -> None:
         """Let a backend that is not the one it was take its directory as it is, at its next try."""

@@ -25,6 +25,7 @@ app.add_typer(snapshots, name="snapshot")
 _Name = Annotated[str, typer.Argument(help="Name of the volume, or NAME@HOST", metavar="NAME")]
 _VolumeName = Annotated[str, typer.Argument(help="Name of the volume, or NAME@HOST", metavar="VOLUME")]
 _OnlyHost = Annotated[str, typer.Option(help="Only those of this host")]
+_BackendHost = Annotated[str, typer.Option(help="Its host; this one if it is not said")]
 _SnapshotName = Annotated[str, typer.Argument(help="Name of the snapshot", metavar="NAME")]
 
 
@@ -150,11 +151,12 @@ def manage(
     context: typer.Context,
     name: _Name,
     backend: Annotated[str, typer.Option(help="Where the file is; not needed when only one backend has it")] = "",
+    host: _BackendHost = "",
 ) -> None:
     """Take over a file without a record as a volume, with its snapshots."""
     with kit.client() as client:
-        done = client.call(context.obj, "manage_volume", type=Volume, name=name, backend=backend)
-    _show(done, f"volume {done.name} of {format_size(done.size)} on {done.backend} is managed")
+        done = client.call(context.obj, "manage_volume", type=Volume, name=name, backend=backend, on_host=host)
+    _show(done, f"volume {done.name} of {format_size(done.size)} on {done.backend} of {done.host} is managed")
 
 
 @app.command()
@@ -175,10 +177,11 @@ def move_backend(
     old: Annotated[str, typer.Argument(help="The backend that the records name", metavar="OLD")],
     new: Annotated[str, typer.Argument(help="The backend that has the files now", metavar="NEW")],
     force: Annotated[bool, typer.Option("--force", help="Also if it has not all of the files")] = False,
+    host: _BackendHost = "",
 ) -> None:
     """Have the records of a backend that was renamed follow it."""
     with kit.client() as client:
-        moved = client.call(context.obj, "move_backend", type=int, old=old, new=new, force=force)
+        moved = client.call(context.obj, "move_backend", type=int, old=old, new=new, force=force, on_host=host)
     if kit.json_wanted():
         kit.emit({"moved": moved})
     else:
@@ -187,11 +190,13 @@ def move_backend(
 
 @app.command("accept-backend")
 def accept_backend(
-    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the backend", metavar="BACKEND")]
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the backend", metavar="BACKEND")],
+    host: _BackendHost = "",
 ) -> None:
     """Let a backend that is not the one it was take its directory as it is now."""
     with kit.client() as client:
-        client.call(context.obj, "accept_backend", name=name)
+        client.call(context.obj, "accept_backend", name=name, on_host=host)
     if kit.json_wanted():
         kit.emit({"accepted": name})
     else:

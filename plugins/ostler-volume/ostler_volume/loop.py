@@ -8,7 +8,6 @@ import os
 import struct
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from ostler_volume.errors import DeviceBusy, NotSupported
@@ -110,7 +109,7 @@ def attached(files: Mapping[str, Path]) -> dict[str, str]:
             key = None if key is not None and files[key].exists() else key
         if key is None:
             # The kernel's path may be of another mount namespace; the inode is the same everywhere.
-            nodes = nodes or _nodes(files)
+            nodes = nodes or {node: key for key, path in files.items() if (node := _node(path)) is not None}
             key = nodes.get(_backing_node(device))
         if key is not None:
             found[key] = device
@@ -183,13 +182,13 @@ def _in_use(device: str) -> bool:
     return (_SYS / Path(device).name / "loop" / "backing_file").exists()
 
 
-def _nodes(files: Mapping[str, Path]) -> dict[tuple[int, int], str]:
-    found = {}
-    for key, path in files.items():
-        with suppress(FileNotFoundError):  # deleted meanwhile, or before
-            status = path.stat()
-            found[status.st_dev, status.st_ino] = key
-    return found
+def _node(path: Path) -> tuple[int, int] | None:
+    """Return which inode a path names; None for a file that has been deleted since it was listed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _backing_node(device: str) -> tuple[int, int]:

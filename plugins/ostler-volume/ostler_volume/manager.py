@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, TypeVar
-
-import msgspec
 
 from ostler import (
     CallCancelled,
@@ -17,7 +14,6 @@ from ostler import (
     Field,
     InvalidInput,
     Json,
-    Manager,
     ManagerEnvironment,
     ManagerOptions,
     OstlerError,
@@ -29,6 +25,7 @@ from ostler import (
     exposed,
     periodic,
 )
+from ostler_volume.backend_methods import BackendMethods
 from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
@@ -43,12 +40,10 @@ from ostler_volume.room import Rooms
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork, name_is_taken
-from ostler_volume.wire import Selection, Snapshot, SnapshotListing, Upload, Volume, VolumeListing
+from ostler_volume.wire import Selection, Snapshot, SnapshotListing, Upload, Volume, VolumeListing, with_note
 from ostler_volume.workshop import Workshop
 
-_UNKNOWN_SHOWN = 20
 T = TypeVar("T")
-M = TypeVar("M", Volume, Upload)
 _MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
 """Errors of a call to another host after which the work there may go on."""
 
@@ -81,7 +76,7 @@ class VolumeOptions(ManagerOptions):
     )
 
 
-class VolumeManager(Manager):
+class VolumeManager(BackendMethods):
     """Owns the volumes of a host: their names, records and states, on several named backends.
 
     Names are those of all hosts together: a volume is found, used and deleted from every host that has such a service
@@ -163,17 +158,7 @@ class VolumeManager(Manager):
 
     def backend_capabilities(self, name: str) -> Mapping[str, Json]:
         """Return what a backend offers, has, and has promised."""
-        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
-        unknown = self._shop.unknown.get(name, {})
-        volumes, snapshots = self.records.counts(name)
-        facts = self._shop.rooms.facts(name, self.drivers[name])
-        return {
-            **facts,
-            "volumes": volumes,
-            "snapshots": snapshots,
-            "unknown_files": len(unknown),
-            "unknown": [*islice(unknown, _UNKNOWN_SHOWN)],
-        }
+        return self._shop.rooms.facts(name, self.drivers[name])
 
     @periodic(spacing="check_interval", jitter=0.1)
     def check(self, ctx: Context) -> None:
@@ -251,9 +236,9 @@ class VolumeManager(Manager):
             if by_choice:
                 self._placement.check_enabled()
             if backend or source or snapshot:
-                return _with_note(self._volumes.create(ctx, plan), note)
+                return with_note(self._volumes.create(ctx, plan), note)
         made, told = self._place(ctx, plan, on_host)
-        return _with_note(made, note, told)
+        return with_note(made, note, told)
 
     def _place(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Volume, str]:
         image = plan.origin.image
@@ -332,11 +317,11 @@ class VolumeManager(Manager):
             if by_choice:
                 self._placement.check_enabled()
             if backend:
-                return _with_note(self._uploads.begin(ctx, plan), note)
+                return with_note(self._uploads.begin(ctx, plan), note)
         # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
         # is not relayed, and would not find its upload there.
         begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
-        return _with_note(begun, note, told)
+        return with_note(begun, note, told)
 
     def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
         def begin(chosen: Selection) -> Upload:
@@ -509,6 +494,7 @@ class VolumeManager(Manager):
         """Return the volumes of a name on all hosts that can be asked: one at most, unless hosts were apart."""
         answers = await self._others.ask("get_volume", Volume, name=name)
         here = await self.store.aread(lambda: self.records.select_volumes(name=name))
+        here = self._backends.annotated(here)
         return VolumeListing(host=self.host, volumes=[*here, *answers.found.values()], unreachable=answers.unreachable)
 
     @exposed(role="viewer", changes=False)
@@ -705,65 +691,3 @@ class VolumeManager(Manager):
             self._forward(host, "delete_snapshot", type(None), volume=volume, name=name)
             return
         self._snapshots.delete(ctx, volume, name)
-
-    @exposed(role="operator", version="1.1")
-    def manage_volume(self, ctx: Context, name: str, backend: str = "") -> Volume:
-        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
-
-        Args:
-            ctx: The request.
-            name: The name of the file, and of the volume.
-            backend: Where it is; empty to look on all that are ready.
-
-        Raises:
-            NotFound: There is no such file.
-            Conflict: There is a volume of that name already.
-            InvalidInput: Several backends have one; say which.
-            DriverNotReady: The backend is not ready.
-        """
-        return self._backends.manage(ctx, name, backend)
-
-    @exposed(role="operator", version="1.1")
-    def forget_volume(self, ctx: Context, name: str) -> None:
-        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
-
-        Raises:
-            NotFound: There is none of that name.
-            Conflict: It is being worked on, or attached.
-        """
-        self._backends.forget(ctx, name)
-
-    @exposed(role="operator", version="1.1")
-    def move_backend(self, ctx: Context, old: str, new: str, force: bool = False) -> int:
-        """Have the records of a backend follow it to another name; return how many volumes there are.
-
-        Args:
-            ctx: The request.
-            old: The name in the records; a backend that is not in the configuration any more, or has failed.
-            new: The backend that has the files now.
-            force: Move the records also if it has not all of the files.
-
-        Raises:
-            InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
-            Conflict: The old one is ready, or the new one has not the files.
-            DriverNotReady: The new one is not ready.
-        """
-        return self._backends.move(old, new, force=force)
-
-    @exposed(role="operator", version="1.1")
-    def accept_backend(self, ctx: Context, name: str) -> None:
-        """Let a backend that is not the one it was take its directory as it is, at its next try.
-
-        Its records are compared with what is there then: a volume whose file is not there is in error.
-
-        Raises:
-            InvalidInput: It is not in the configuration.
-            Conflict: It is ready.
-        """
-        self._backends.accept(name)
-
-
-def _with_note(made: M, *notes: str) -> M:
-    """Return a volume or an upload with a note of what was not as usual, after the one that it may have already."""
-    said = [note for note in (made.note, *notes) if note]
-    return msgspec.structs.replace(made, note="; ".join(said)) if said else made

@@ -90,6 +90,10 @@ class Records:
         """Return the bytes that are promised to the volumes and snapshots of a backend."""
         return self.store.read(lambda: self.backends.promised(self._topic, backend))
 
+    def claims(self, backend: str) -> int:
+        """Return what others have promised and not yet written on the file system of a backend."""
+        return self.store.read(lambda: self.backends.claims(backend))
+
     def provisioned(self, backend: str) -> int:
         """Return the bytes of the limit of a backend that are given away: on it, and by others on its file system."""
         return self.store.read(lambda: self._provisioned(backend))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from ostler import Json, OstlerError, Store
 from ostler_volume.backend_records import Seen
 from ostler_volume.filesystem import filesystem_id
 from ostler_volume.records import Records
+
+_UNKNOWN_SHOWN = 20
 
 
 class Rooms:
@@ -47,15 +50,24 @@ class Rooms:
     def facts(self, backend: str, driver: Any) -> dict[str, Json]:
         """Return what a backend says of itself, with what is promised on it and what others leave it."""
         # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
-        own = self._records.promised(backend)
+        unknown = self._unknown.get(backend, {})
+        volumes, snapshots = self._records.counts(backend)
+        promised = self._records.promised(backend)
         facts = dict(driver.capabilities())
         filesystem = str(facts.get("filesystem") or "")
         factor = float(facts.get("oversubscription") or 1.0)
         self._note(backend, filesystem, factor, int(facts.get("allocated_bytes") or 0))
         if facts.get("promise_limit_bytes") is not None:
-            others = self._records.provisioned(backend) - own + self._for_state(filesystem, factor)
+            others = self._records.claims(backend) + self._for_state(filesystem, factor)
             facts["promise_limit_bytes"] = max(0, int(facts["promise_limit_bytes"]) - others)
-        return {**facts, "provisioned_bytes": own + sum(self._unknown.get(backend, {}).values())}
+        return {
+            **facts,
+            "provisioned_bytes": promised + sum(unknown.values()),
+            "volumes": volumes,
+            "snapshots": snapshots,
+            "unknown_files": len(unknown),
+            "unknown": [*islice(unknown, _UNKNOWN_SHOWN)],
+        }
 
     def _for_state(self, filesystem: str, factor: float) -> int:
         try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+M = TypeVar("M", "Volume", "Upload")
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,3 +91,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     backend: str
     lease: str = ""
+
+
+def with_note(made: M, *notes: str) -> M:
+    """Return a volume or an upload with a note of what was not as usual, after the one that it may have already."""
+    said = [note for note in (made.note, *notes) if note]
+    return msgspec.structs.replace(made, note="; ".join(said)) if said else made
