@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -19,8 +20,17 @@ from harness import NOBODY, OSTLER, Daemon, wait_for
 from hosts import Cables, Hosts, free_ports, no_namespaces
 from hosts_subject import Said
 
-from ostler import Client
-from ostler.errors import Busy, ConnectionLost, NotPermitted, NotRunning, TargetNotFound
+from ostler import AsyncClient, Client, Event, Retry
+from ostler.errors import (
+    Busy,
+    Conflict,
+    ConnectionLost,
+    Draining,
+    NotPermitted,
+    NotRunning,
+    OstlerError,
+    TargetNotFound,
+)
 from ostler.messaging.zmq.curve import new_keys
 
 SOON = 6.0
@@ -112,6 +122,129 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     assert "may, once" in daemon.command(*twice, check=4).stderr
     assert "no host 'node9'" in daemon.command("call", "talk", "where", "--host", "node9", check=1).stderr
     assert "did you mean 'work'" in daemon.command("call", "volume", "wrk", "--host", "node3", check=1).stderr
+
+
+@only_here
+def test_programs_and_the_command_reach_the_same_hosts_as_managers(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk volume", node3="volume")
+    knows(hosts, "node1", "node2")
+    knows(hosts, "node1", "node3")
+    wait_for(lambda: working(hosts, "volume") == {"node2", "node3"}, "both members to be up")
+    daemon = hosts["node1"].daemon
+    both = {"node2", "node3"}
+    with Client(root=str(daemon.root), timeout=20) as client:
+        assert client.call("talk", "where", host="node2", type=Said).who == "key:node1"
+        assert {client.call("volume", "where", type=Said).host for _ in range(4)} == both
+        assert client.call("talk", "where", type=Said).host == "node1", "a topic that is here stays here"
+        client.cast("volume", "work", seconds=0.01)
+        client.cast("volume", "work", host="node3", seconds=0.01)
+        assert client.fanout("volume", "where") == 2
+        assert client.fanout("talk", "where") == 2, "the one here is one of them"
+        with client.stream("volume", "numbers", type=int, credit=4) as numbers:
+            assert [next(numbers) for _ in range(50)] == list(range(50))
+        assert client.call("volume", "fill", host="node3", type=bytes, size=200_000) == bytes(200_000)
+        retry = Retry(attempts=5, on=(ConnectionLost, Busy))
+        assert client.call("volume", "work", seconds=0.01, retry=retry) in both
+        with pytest.raises(Conflict, match="does not open with"):
+            client.call("volume", "unlock", code="canary-7", name="desk")
+        with pytest.raises(TargetNotFound, match=r"no host 'node9' for talk\.where; there is: node1, node2, node3"):
+            client.call("talk", "where", host="node9")
+        with pytest.raises(TargetNotFound, match="there is no service 'none' on node1"):
+            client.call("none", "where")
+
+    async def the_same() -> None:
+        async with AsyncClient(root=str(daemon.root), timeout=20) as client:
+            assert {(await client.call("volume", "where", type=Said)).host for _ in range(4)} == both
+            await client.cast("volume", "work", host="node2", seconds=0.01)
+            assert await client.fanout("volume", "where") == 2
+            async with client.stream("volume", "numbers", type=int) as numbers:
+                assert await anext(aiter(numbers)) == 0
+
+    asyncio.run(the_same())
+    assert daemon.json("call", "volume", "where")["host"] in both
+    assert "has accepted work" in daemon.command("cast", "volume", "work", "seconds=0").stdout
+    assert "seconds" in daemon.command("call", "volume", "work", "--help").stdout
+    assert "until it is cancelled" in daemon.command("describe", "volume").stdout
+    rows = [row for row in daemon.json("audit") if row["method"] in ("relay", "relay_stream")]
+    assert any('"method":"work"' in row["arguments"] for row in rows)
+    assert not any('"method":"where"' in row["arguments"] for row in rows if row["result"] == "done"), (
+        "it changes nothing"
+    )
+    assert "canary" not in str(rows) + daemon.log
+    wait_for(lambda: not in_flight(hosts, "node2") + in_flight(hosts, "node3"), "the ends of the streams")
+
+
+@only_here
+def test_a_cut_ends_what_is_relayed_and_a_repeat_goes_on_when_the_host_is_back(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    root, volume = str(hosts["node1"].daemon.root), hosts["node2"].daemon
+    retry = Retry(attempts=100, longest=0.3, on=(Busy, NotRunning, Draining, ConnectionLost))
+    with Client(root=root, timeout=40) as one, Client(root=root, timeout=40) as other:
+        lost = in_background(lambda: refusal(lambda: one.call("volume", "work", seconds=30)))
+        again = in_background(lambda: other.call("volume", "work", seconds=3, retry=retry))
+        wait_for(lambda: volume.ask("ostler", "dump")["messages"]["topics"]["volume"]["in_flight"] == 2, "both works")
+        volume.running.kill()
+        volume.wait_end()
+        assert isinstance(lost(), ConnectionLost)
+        hosts["node2"].start()
+        assert again() == "node2"
+
+
+def refusal(work: Callable[[], Any]) -> Exception | None:
+    """Return what some work raises."""
+    try:
+        work()
+    except OstlerError as error:
+        return error
+    return None
+
+
+@only_here
+def test_volumes_on_another_host_are_seen_used_and_deleted_where_they_are_asked_for(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    volume = """
+[services.volume]
+manager = "volume"
+[services.volume.drivers.local]
+driver = "file"
+path = "{}"
+"""
+    hosts.start(node1="talk", node2="talk")
+    for name in ("node1", "node2"):
+        hosts.configure(name, "talk", more=volume.format(tmp_path / name))
+        hosts[name].daemon.stop()
+        hosts[name].start()
+    knows(hosts, "node1", "node2")
+    wait_for(lambda: working(hosts, "volume") == {"node1", "node2"}, "both volume services to be up")
+    daemon = hosts["node1"].daemon
+    (tmp_path / "image").write_bytes(os.urandom(3_000_000))
+    made = daemon.command("volume", "create", "data", "--from", str(tmp_path / "image"), "--host", "node2")
+    assert "volume data of" in made.stdout
+    assert "is made on local of node2" in made.stdout
+    assert (tmp_path / "node2" / "volumes" / "data").read_bytes()[:3_000_000] == (tmp_path / "image").read_bytes()
+    assert daemon.command("volume", "list").stdout.splitlines()[1].split()[0] == "data@node2"
+    assert [row["host"] for row in daemon.json("volume", "list")] == ["node2"]
+    assert (
+        "there is a volume data on node2 already"
+        in daemon.command("volume", "create", "data", "--size", "1MiB", check=None).stderr
+    )
+    assert "snapshot data@s is made on node2" in daemon.command("volume", "snapshot", "create", "data", "s").stdout
+    assert "on node2 is deleted" in daemon.command("volume", "snapshot", "delete", "data", "s").stdout
+    hosts["node2"].daemon.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    away = daemon.command("volume", "list")
+    assert "node2 could not be asked: node2 cannot be reached" in away.stderr
+    twin = daemon.json("volume", "create", "data", "--size", "1MiB", "--backend", "local")
+    assert "could not be asked whether they have a volume data as well: node2" in twin["note"]
+    hosts["node2"].daemon.wait_end()
+    hosts["node2"].start()
+    knows(hosts, "node1", "node2")
+    wait_for(lambda: working(hosts, "volume") == {"node1", "node2"}, "node2 to be back")
+    assert {row["host"] for row in daemon.json("volume", "list")} == {"node1", "node2"}
+    assert "volume data on node2 is deleted" in daemon.command("volume", "delete", "data@node2").stdout
+    assert "volume data on node1 is deleted" in daemon.command("volume", "delete", "data").stdout
 
 
 @only_here
@@ -593,3 +726,26 @@ def test_another_key_under_the_name_of_this_host_speaks_for_no_host_and_is_said(
     daemon.configure(text.replace(hosts["node1"].keys.public, new_keys().public))
     daemon.command("reload")
     assert "[network.keys] has the key of another host under node1" in "".join(daemon.status()["not_well"])
+
+
+@only_here
+def test_whoever_listens_is_told_when_a_peer_is_lost_and_back(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    two = hosts["node2"]
+    told: dict[str, Any] = {}
+    root = str(hosts["node1"].daemon.root)
+    with Client(root=root, timeout=20) as client, client.events("ostler") as events:
+        client.call("ostler", "service_disable", topic="talk", reason="painting")
+        two.daemon.running.kill()
+        two.daemon.running.wait(10)
+        two.start()
+        for event in events:
+            if isinstance(event, Event):
+                told[event.name] = event.payload
+            if "peer.back" in told:
+                break
+    assert told["service.disabled"]["why"] == "painting"
+    assert told["peer.lost"]["peer"] == told["peer.back"]["peer"] == "node2"
+    assert told["peer.lost"]["why"]
+    assert told["peer.back"]["was"] == "lost"

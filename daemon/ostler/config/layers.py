@@ -214,7 +214,11 @@ def _files(
             strange.append(Problem(str(layer), why))
             return
         # Hidden names are what editors and package tools leave lying about.
-        listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
+        try:
+            listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
+        except OSError as error:  # no descriptor is left, or the disk fails
+            raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
+            return
         names = sorted({name for name in listed if name.endswith(".toml") and not name.startswith(".")} | new)
         if len(names) > MAX_FILES:
             raw.problems.append(Problem(str(layer), f"there are more than {MAX_FILES} files in this directory"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ostler import log
@@ -35,8 +36,8 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
+    from ostler.daemon.messages import Messages
     from ostler.messaging import Dispatcher
-    from ostler.messaging.routing import Router
     from ostler.service import Runtime
     from ostler.store import Store
 
@@ -44,6 +45,8 @@ _PIECE = 128 * 1024
 """Bytes of a backup in one item."""
 _LONGEST_WAIT = 7 * 86400.0
 """Seconds that a drain may be made to wait."""
+_LONGEST_FLUSH = 1.0
+"""Seconds that a caller may wait for reports of what has just changed."""
 
 
 class Control:
@@ -78,17 +81,26 @@ class Control:
         return await self._daemon.status()
 
     @exposed(role="viewer", changes=False)
-    async def host_report(self, ctx: Context) -> HostReport:
-        """Return what other daemons are told of this host: its services, and what they last said they can do."""
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they offer.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed on this host and is not reported yet; 1 at most.
+        """
         self._heard(ctx)
-        return await self._runtime().view.report()
+        runtime = self._runtime()
+        if flush > 0:
+            await runtime.capability_reporter.flush(min(flush, _LONGEST_FLUSH))
+        return await runtime.view.report()
 
     @exposed(role="viewer", changes=False)
     async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
         """Yield what other daemons are told of this host: now, and as soon as something has changed."""
         self._heard(ctx)
-        async for report in self._runtime().view.follow():
-            yield report
+        async with aclosing(self._runtime().view.follow(ctx.host)) as reports:
+            async for report in reports:
+                yield report
 
     def _heard(self, ctx: Context) -> None:
         if self._daemon.messages is not None:
@@ -305,6 +317,9 @@ class Control:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_names(topic=topic)
+        router = self._messages().client.router
+        if not ctx.peer.key and not router.here(Ask(topic, "describe", {})):
+            return await router.describe(topic, schema=schema)
         if self._dispatcher.is_described(topic, schema=schema):
             return self._dispatcher.describe(topic, schema=schema)
         return await self._maintenance.once(
@@ -331,16 +346,22 @@ class Control:
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
-        """Return what services last said they can do: those of this daemon as of now.
+        """Return what services offer: those of this daemon as of now, those of peers as their daemons told it last.
 
         Args:
             ctx: The request.
-            flush: Seconds to wait at most for what has changed on this host and is not reported yet; 1 at most.
+            flush: Seconds to wait at most for what has changed and is not reported yet, here and on peers; 1 at most.
         """
         runtime = self._runtime()
         if flush > 0:
-            await runtime.capability_reporter.flush(min(flush, 1.0))
+            await self._flush(runtime, min(flush, _LONGEST_FLUSH))
         return await runtime.view.capabilities()
+
+    async def _flush(self, runtime: Runtime, seconds: float) -> None:
+        messages = self._daemon.messages
+        peers = messages.peers if messages is not None else None
+        others = [peers.fleet.catch_up(seconds)] if peers is not None else []
+        await asyncio.gather(runtime.capability_reporter.flush(seconds), *others)
 
     @exposed(role="admin", changes=False)
     async def audit(
@@ -372,7 +393,7 @@ class Control:
 
     # Which of the arguments are secret is known once the other host has been asked: until then, all are.
     @exposed(role="viewer", secret=["arguments"])
-    async def relay(
+    async def relay(  # noqa: PLR0913 - each is a word of its own
         self,
         ctx: Context,
         on_host: str,
@@ -380,44 +401,69 @@ class Control:
         method: str,
         arguments: dict[str, Json] | None = None,
         cast: bool = False,
+        *,
+        fanout: bool = False,
+        lenient: bool = True,
+        version: str = "",
+        repeatable: bool = False,
     ) -> Json:
         """Call a method on another host, for whoever has the role that it asks for here as well.
 
+        Requests over the daemon's socket that are for other hosts become requests to this method.
+
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
             cast: Whether to return when the service there has accepted it.
+            fanout: Whether all members are to run it, the one here too; returns how many have accepted it.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
+            repeatable: Whether the request may come again under its id.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0)
-        result: Json = await self._router().relay(ctx, on_host, ask)
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0, version=version)
+        if fanout:
+            return await self._messages().relay.fan_out(ctx, ask, lenient=lenient)
+        result: Json = await self._messages().relay.ask(ctx, on_host, ask, lenient=lenient, repeatable=repeatable)
         return result
 
     @exposed(role="viewer", secret=["arguments"])
     async def relay_stream(
-        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        *,
+        lenient: bool = True,
+        version: str = "",
     ) -> AsyncIterator[Json]:
         """Yield what a method on another host yields; see `relay`.
 
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        async with await self._router().relay_stream(ctx, on_host, Ask(topic, method, arguments or {})) as stream:
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, version=version)
+        router = self._messages().client.router
+        async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item
 
-    def _router(self) -> Router:
+    def _messages(self) -> Messages:
         messages = self._daemon.messages
         assert messages is not None  # noqa: S101 - it brought this request
-        return messages.client.router
+        return messages
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:

@@ -97,6 +97,9 @@ def descriptor_limit() -> int:
 
 
 def memory_in_use() -> int:
-    """Return the resident memory of this process in bytes."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - read at every status; Path costs more
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    """Return the resident memory of this process in bytes; where /proc cannot be read, the most that it ever was."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - read at every status; Path costs more
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:  # no /proc is mounted, or no descriptor is left
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -21,6 +21,7 @@ from ostler.daemon.forked_child import ForkGuard
 from ostler.daemon.lastresort import FLUSH_SECONDS
 from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
 from ostler.daemon.process_exit import Outcome, ProcessEnd
+from ostler.daemon.signal_guard import SignalGuard
 from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError, describe, is_a
 from ostler.printable import printable
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
 
 _log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def end_process(outcome: Outcome, loop: asyncio.AbstractEventLoop) -> None:
@@ -101,12 +103,13 @@ def _to_the_end(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Outcome]) 
     while True:
         try:
             return loop.run_until_complete(daemon)
-        except (SystemExit, KeyboardInterrupt) as error:
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
             fork.leave_if_child(error)
             # Until the loop has its handlers, Ctrl-C is a KeyboardInterrupt; later only a plugin raises one.
             by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            if daemon.done() or (by_signal and is_a(error, KeyboardInterrupt)):
+            if daemon.done() or loop.is_closed() or (by_signal and is_a(error, KeyboardInterrupt)):
                 raise
+            # A RuntimeError is asyncio's own, of a loop that was stopped (`loop.stop()`).
             _log.error("a task or callback of a plugin raised %s; the daemon goes on", describe(error), exc_info=error)
 
 
@@ -125,6 +128,7 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
         return Outcome(error.exit_code, [])
     daemon.keep_lock = True
     early.install(asyncio.get_running_loop())
+    daemon.tasks.keep(SignalGuard(_SIGNALS).run, name="keep the signals")
     early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
@@ -196,7 +200,7 @@ class _EarlySignals:
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take the daemon's signals from now on."""
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self.keep, number)
 
     def keep(self, number: int) -> None:

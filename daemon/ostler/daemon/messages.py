@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
     from ostler.messaging.peers import OnPeer
+    from ostler.messaging.relay import Relay
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Messages:
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self.sockets = SocketWatch(transport, clock)
         self._keeping: EventKeeping | None = None
+        self._relay: Relay | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
     def _keep_refusals(self) -> None:
@@ -199,6 +201,7 @@ class Messages:
                 self.on_peer,
                 self.identities.mine,
             )
+            self.dispatcher.relay = self.relay.take
 
     async def know_peers(self, seconds: float) -> None:
         """Wait until it is known of each peer whether it is there, and what it has, for so many seconds at most."""
@@ -271,6 +274,15 @@ class Messages:
 
     def _servers(self) -> list[RpcServer]:
         return [self.server, *(self.ports.servers if self.ports is not None else ())]
+
+    @property
+    def relay(self) -> Relay:
+        """What brings requests of callers here to other hosts."""
+        if self._relay is None:
+            from ostler.messaging.relay import Relay
+
+            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+        return self._relay
 
     async def prove(self) -> None:
         """Call ourselves over a connection of its own: the evidence that a client can come and is answered.

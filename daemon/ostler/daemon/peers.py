@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -20,7 +19,7 @@ from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
 from ostler.store import Store
 from ostler.store.observed import ObservedServices
-from ostler.types import CONTROL_TOPIC, HostIdentity, ServiceStatus
+from ostler.types import HostIdentity, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _REFRESH = 2.0
-"""Seconds that a peer has to say how one of its services is."""
+"""Seconds that a peer has to say how its services are, or who it is."""
 
 
 class PeerLinks:
@@ -103,8 +102,8 @@ class PeerLinks:
         peer = self.fleet.peers.get(host)
         return peer is not None and peer.up and peer.has(topic)
 
-    async def refresh(self, host: str, topic: str) -> None:
-        """Ask a peer for one of its services now, and keep what it says; what cannot be had comes with the next look.
+    async def refresh(self, host: str) -> None:
+        """Ask a peer for its services now, and keep what it says; what cannot be had comes with the next look.
 
         For what was just done there: who is here next is not to be shown, or given, what was before.
         """
@@ -112,13 +111,10 @@ class PeerLinks:
         if peer is None or not peer.up:
             return
         try:
-            call = peer.client.call
-            row = await call(CONTROL_TOPIC, "service_show", topic=topic, type=ServiceStatus, timeout=_REFRESH)
-            peer.services[topic] = row
-            keep = partial(self._observed.keep, host, [row], is_all=False)
-            await self._store.awrite(keep, label=f"services of {host}")
-        except OstlerError as error:
-            _log.debug("service %s of %s was not looked at: %s", topic, host, describe(error))
+            async with asyncio.timeout(_REFRESH):
+                await peer.refresh()
+        except (OstlerError, TimeoutError) as error:
+            _log.debug("%s was not asked for its services: %s", host, describe(error))
 
     def stats(self) -> dict[str, Any]:
         """Return what is known of each peer."""

@@ -180,7 +180,7 @@ class ServiceControl:
             ) from None  # fmt: skip
         finally:
             if (peers := self._peers()) is not None:
-                await peers.refresh(host, topic)
+                await peers.refresh(host)
             self._runtime.upgrades.forget()
         return msgspec.convert(result, kind)
 

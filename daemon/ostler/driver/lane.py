@@ -69,18 +69,25 @@ class Call:
         budget: Seconds it may run, counted anew from each progress report; `inf` for no limit.
         now: This moment of the monotonic clock.
         on_end: Told result or error when the thread has really ended, also when that is late; on that thread.
+        is_long: Whether it leaves the last threads to others.
+
+    `begun` is a moment of the monotonic clock; `begun_at` the same of the wall clock, once it has outlived its budget.
     """
 
     __slots__ = (
-        "begun", "budget", "context", "error", "future", "label", "on_end", "overdue", "queued", "result", "settled",
-        "settled_event",
+        "begun", "begun_at", "budget", "context", "error", "future", "is_long", "label", "on_end", "overdue", "queued",
+        "result", "settled", "settled_event",
     )  # fmt: skip
 
-    def __init__(self, label: str, budget: float, now: float, on_end: Outcome | None = None) -> None:
+    def __init__(
+        self, label: str, budget: float, now: float, on_end: Outcome | None = None, *, is_long: bool = False
+    ) -> None:
         self.label = label
+        self.is_long = is_long
         self.budget = budget
         self.queued = now
         self.begun: float | None = None
+        self.begun_at = 0.0
         self.overdue = False
         self.settled = False
         self.settled_event = threading.Event()
@@ -148,6 +155,7 @@ class Lane:
         self._short = WorkerPool(f"{names.topic}.{names.driver}-short", kept) if kept else self._pool
         self._most = workers + _MAX_QUEUED
         self._active: set[Call] = set()
+        self._counts = [0, 0]
         self._hung = 0
         self._ended_at = 0.0
         self._quiet: list[asyncio.Future[None]] = []
@@ -174,11 +182,13 @@ class Lane:
         Raises:
             Busy: There is no room or no thread for it.
         """
-        call = Call(label, budget, self._clock.monotonic(), on_end)
+        call = Call(label, budget, self._clock.monotonic(), on_end, is_long=is_long)
         with self._lock:
-            if len(self._active) >= self._most and call.queued - self._ended_at > _STANDSTILL:
+            # Counted apart: however many copies wait, a volume can be detached.
+            if self._counts[is_long] >= self._most and call.queued - self._ended_at > _STANDSTILL:
                 raise self._overrun(call)
             self._active.add(call)
+            self._counts[is_long] += 1
         pool = self._short if not is_long and self._pool.is_full() else self._pool
         try:
             pool.submit(
@@ -190,6 +200,7 @@ class Lane:
         except BaseException:
             with self._lock:
                 self._active.discard(call)
+                self._counts[is_long] -= 1
             raise
         return call
 
@@ -238,6 +249,12 @@ class Lane:
         with self._lock:
             calls = sorted(self._active, key=_started)
         return [f"{call.label} (for {now - _started(call):.0f} s)" for call in calls]
+
+    def longest(self) -> float:
+        """Return for how many seconds the longest call has been under way, 0 when none is. Any thread."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return max((now - _started(call) for call in self._active), default=0.0)
 
     async def quiet(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every call to end; return whether they have. On the loop."""
@@ -306,6 +323,7 @@ class Lane:
             error = self._tamed(call, error)
         with self._lock:
             self._active.discard(call)
+            self._counts[call.is_long] -= 1
             self._hung -= call.overdue
             self._ended_at = self._clock.monotonic()
             if error is not None:
@@ -366,6 +384,7 @@ class Lane:
                 self._settle(call, None, self._stuck(call, now) if self._hung else self._crowded(call))
                 return remaining
             call.overdue = True
+            call.begun_at = self._clock.wall() - (now - call.begun)
             self._hung += 1
             self._listener.went_over(call)
             self._inbox.post(partial(self._arm, _JUST_BEGUN))  # those that are left to end are looked at again
@@ -379,8 +398,7 @@ class Lane:
         seconds = now - _started(oldest)
         since = self._clock.wall() - seconds
         return DriverStuck(
-            f"{self._names} is stuck: {oldest.label} has not come back for {seconds:.0f} s, since "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}",
+            f"{self._names} is stuck: {oldest.label} has not come back for {seconds:.0f} s, since {at_time(since)}",
             hint="further calls are refused until it comes back; if it never does, restart the daemon",
             driver=self._names.driver,
             topic=self._names.topic,
@@ -422,7 +440,7 @@ class Lane:
 
     def _overrun(self, call: Call) -> Busy:
         return Busy(
-            f"{call.label} of {self._names} was not begun: {len(self._active)} calls wait for it, and none ends",
+            f"{call.label} of {self._names} was not begun: {self._counts[call.is_long]} calls wait, and none ends",
             hint="see `ostler dump` for what they do; try again later",
             driver=self._names.driver,
             method=call.label,
@@ -433,6 +451,11 @@ class Lane:
 def kept_for_short(workers: int) -> int:
     """Return how many of a driver's threads long calls leave to others; none of a single one."""
     return 0 if workers == 1 else max(1, workers // 8)
+
+
+def at_time(wall: float) -> str:
+    """Return a moment as it stands in messages."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
 
 
 def wake(future: asyncio.Future[None]) -> None:

@@ -18,7 +18,7 @@ from ostler.bounds import sendable
 from ostler.clock import Clock
 from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
-from ostler.driver.lane import Call, Lane, LaneNames, wake
+from ostler.driver.lane import Call, Lane, LaneNames, at_time, wake
 from ostler.driver.spec import DriverSpec
 from ostler.errors import (
     DriverNotReady,
@@ -91,6 +91,7 @@ class DriverRunner:
         self._tries = 0
         self._attempt = 0
         self._calls = 0
+        self._hung = "", clock.wall()
         self._held = False
         self._wanted: DriverOptions | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -237,6 +238,7 @@ class DriverRunner:
         """See `lane.Listener`; the lock is held."""
         if self._state is DriverState.STUCK:
             return
+        self._hung = call.label, call.begun_at
         why = f"{call.label} has not come back within its {call.budget:g} s"
         _log.error("%s is stuck: %s", self.names, why)
         self._set(DriverState.STUCK, why)
@@ -275,10 +277,11 @@ class DriverRunner:
             return
         facts = {"driver": self.spec.name, "topic": self.names.topic, "method": method, "state": str(self._state)}
         if self._state is DriverState.STUCK and not self._stopping:
+            label, since = self._hung
             raise DriverStuck(
-                f"{self.names} is stuck: {self._why}",
+                f"{self.names} is stuck: {self._why}, since {at_time(since)}",
                 hint="calls are refused until it comes back; if it never does, restart the daemon",
-                **facts,
+                **{**facts, "method": label or method, "since": since},
             )
         if self._stopping:
             raise DriverNotReady(f"{self.names} has been stopped", **facts)
@@ -366,9 +369,12 @@ class DriverRunner:
                 self._release()
 
     async def _claim_within(self, seconds: float) -> bool:
-        """Take the driver out of service when nothing is under way within so many seconds, for which it is held."""
+        """Take the driver out of service when nothing is under way within so many seconds.
+
+        New calls are held for that time, unless something runs for longer than that already and may go on for hours.
+        """
         with self._lock:
-            self._held = self._state is DriverState.READY
+            self._held = self._state is DriverState.READY and self._lane.longest() < seconds
         until = self._loop.time() + seconds
         while not self._claim():
             unwanted = self._stopping or self._wanted is None
@@ -396,6 +402,7 @@ class DriverRunner:
         with self._lock:
             wanted, self._wanted = self._wanted, None
             if not cleaned:
+                self._hung = "cleanup", self._clock.wall() - timeout
                 self._set(DriverState.STUCK, f"cleanup has not come back within its {timeout:g} s")
                 return
         if why:

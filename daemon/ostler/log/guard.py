@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from ostler.log.handlers import SafeHandler
 
@@ -48,6 +48,18 @@ class OwnLogger(logging.Logger):
             error = cast("BaseException", exc_info)
             exc_info = (type(error), error, _TRACE(error))
         super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+
+    def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802 - its name in `logging`
+        """Make a record, by the factory that a plugin may have set if that works."""
+        try:
+            return super().makeRecord(*args, **options)
+        except Exception as error:  # noqa: BLE001 - a factory of others that fails is not the trouble of who logs
+            if OwnLogger.guard is not None:
+                OwnLogger.guard.others_failed(error)
+            name, level, path, line, text, given, exc_info, function, extra, stack = args  # as `logging` calls it
+            record = logging.LogRecord(name, level, path, line, text, given, exc_info, function, stack)
+            record.__dict__.update(extra or {})
+            return record
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give a record to our handler, and to those of others unless they have been turned off."""

@@ -83,6 +83,10 @@ class ManagerOptions(OptionsModel):
             yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
 
 
+def _ignore(_text: str) -> None:
+    """Stand in where nobody wants to know."""
+
+
 class ReportChange(Protocol):
     """Has what a service offers measured and reported; see `Manager.capabilities_changed`. Any thread."""
 
@@ -93,10 +97,6 @@ class ReportChange(Protocol):
 
 def _no_report(_backend: str, _lease: str, _released: bool, /) -> None:
     """Stand for the reporter where there is none."""
-
-
-def _ignore(_text: str) -> None:
-    """Stand in where nobody wants to know."""
 
 
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,10 +116,10 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """The validated options of the configuration sections that plugins declared, by the section's name."""
     notifier: Notifier = Notifier()
     """What the manager tells of what happens, with a priority."""
-    report_change: ReportChange = _no_report
-    """What `Manager.capabilities_changed` tells."""
     report_progress: Callable[[str], None] = _ignore
     """Told by hooks of the start how far they are, in words, for systemd's STATUS and `ostler status`. Any thread."""
+    report_change: ReportChange = _no_report
+    """What `Manager.capabilities_changed` tells."""
 
 
 def reserved_names() -> frozenset[str]:
@@ -216,7 +216,8 @@ class Manager:
         """Run each time a driver has been initialised, in the start or later; runs in the pool after `init_host`.
 
         Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`. When it
-        raises, the service is degraded and says why, and it is tried again with the next report.
+        raises, the service is degraded and says why, and it is tried again with the next report. For several drivers it
+        runs side by side. In the start `self.environment.report_progress` tells systemd how far it is.
 
         Args:
             name: The driver's name in the configuration.

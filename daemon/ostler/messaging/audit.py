@@ -89,7 +89,7 @@ class AuditLog:
         """See `Audit.record`."""
         if self.begun is not None:
             self.begun.ended(call)
-        if call.admitted and not call.method.exposure.changes:
+        if call.admitted and not _changes(call):
             return
         peer = origin_of(call)
         if peer is None or (call.peer is LOCAL_PEER and not call.admitted):
@@ -103,7 +103,7 @@ class AuditLog:
 
     def entry_of_begun(self, call: Call) -> AuditEntry | None:
         """Return what is to be kept of a request that is under way, None when nothing is: `record` will not either."""
-        if not call.admitted or not call.method.exposure.changes or (peer := origin_of(call)) is None:
+        if not call.admitted or not _changes(call) or (peer := origin_of(call)) is None:
             return None
         try:
             return self._entry(call, peer, None, refused=False)
@@ -292,6 +292,12 @@ class AuditLog:
 
 def _open_at(now: float, kept: dict[tuple[object, ...], _Kept]) -> dict[tuple[object, ...], _Kept]:
     return {key: each for key, each in kept.items() if each.until > now}
+
+
+def _changes(call: Call) -> bool:
+    """Return whether a request changes anything; of one that is relayed the other host has said so."""
+    relayed = call.context.relayed if hasattr(call, "context") else None
+    return call.method.exposure.changes and (relayed is None or relayed.changes)
 
 
 def origin_of(call: Call) -> Peer | None:

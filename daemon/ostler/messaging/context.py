@@ -25,11 +25,12 @@ _registering = threading.Lock()
 
 
 class Relayed(msgspec.Struct, frozen=True):
-    """What is called on another host on behalf of the caller of a request, and the role which that needs."""
+    """What is called on another host for the caller of a request, the role it needs, whether it changes anything."""
 
     host: str
     where: str
     role: Role
+    changes: bool = True
 
 
 class Progress(NamedTuple):

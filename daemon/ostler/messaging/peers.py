@@ -42,7 +42,7 @@ _PATIENCE = 5.0
 """Seconds that a peer has to say which services it has; one that takes longer counts as away."""
 _ROWS_LIMIT = 1000
 """Services of a peer, and drivers of a service, that are taken note of."""
-_REPORT_LIMIT = 256 * 1024
+_REPORT_LIMIT = 2 * 1024 * 1024
 """Bytes of one report of capabilities of a peer that are taken note of: schedulers show them to whoever asks."""
 _NO_TIMEOUT = 86400.0
 """Seconds that a stream of reports may last; then it is opened again."""
@@ -52,6 +52,8 @@ _SOON = 0.5
 """Seconds until a peer is asked again that has something starting."""
 _LEAST_WAIT = 0.25
 """Seconds between the beginnings of two tries to reach a peer that is away, however many callers ask for one."""
+_ON_ITS_WAY = 0.25
+"""Seconds that an answer has beyond what the peer may wait before it."""
 _REACH = 0.75
 """Seconds that a caller waits at most for the outcome of a try."""
 
@@ -99,11 +101,11 @@ class PeerDaemon:
         self.since = clock.wall()
         self.services: dict[str, ServiceStatus] = {}
         """What runs there as it was told last, by topic; `view` also knows of the link."""
-        self.reports: list[CapabilityReport] = []
+        self._reports: list[CapabilityReport] = []
         self.on_news: OnNews = _nothing
         """Told after what is known of it has changed: its services, its capabilities, the link."""
         self._known = HostReport(host="")
-        self._heard_at = clock.monotonic()
+        self._heard_at = self._reported_at = clock.monotonic()
         self._make_transport = make_transport
         self._clock = clock
         self._timeout = timeout
@@ -121,6 +123,11 @@ class PeerDaemon:
         """Set at the end of the look that is under way, or else of the next one; then there is another one."""
         self.client = self._connect()
 
+    def take_over(self, other: PeerDaemon) -> None:
+        """Go on with what was known of it by another link; the ages of reports go on counting."""
+        self.services, self._reports = other.services, other._reports
+        self._heard_at, self._reported_at = other._heard_at, other._reported_at
+
     def has(self, topic: str) -> bool:
         """Return whether it runs a service on a topic, whatever its state."""
         return topic in self.services
@@ -133,6 +140,11 @@ class PeerDaemon:
         return msgspec.structs.replace(
             row, up=False, link=self.away().message, age=self._clock.monotonic() - self._heard_at
         )
+
+    def reports(self) -> list[CapabilityReport]:
+        """Return what its services offer, as it was told last: older by as long as that is ago."""
+        held = self._clock.monotonic() - self._reported_at
+        return [_older(report, held) for report in self._reports]
 
     def takes(self, topic: str) -> bool:
         """Return whether a service there takes work, as far as is known, or will in a moment."""
@@ -276,6 +288,16 @@ class PeerDaemon:
             self.on_news(self)
         return list(self.services.values())
 
+    async def refresh(self) -> None:
+        """Ask it for its services now, beside what is told and asked anyway: something was just done there.
+
+        Raises:
+            OstlerError: It could not be asked.
+        """
+        report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+        if report.host == self.host and self.up and self._take(report):
+            self.on_news(self)
+
     async def follow(self) -> None:
         """Take note of what it tells of itself as soon as that changes, until the link is lost.
 
@@ -287,6 +309,18 @@ class PeerDaemon:
                 if report.host == self.host and self.up and self._take(report):
                     self.on_news(self)
 
+    async def catch_up(self, seconds: float) -> None:
+        """Have it tell now what it offers, and what has just changed there; wait for so many seconds at most."""
+        try:
+            report = await self.client.call(
+                CONTROL_TOPIC, "host_report", type=HostReport, timeout=seconds + _ON_ITS_WAY, flush=seconds
+            )
+        except OstlerError as error:
+            _log.debug("%s was asked for what has just changed: %s", self.host, error)
+            return
+        if report.host == self.host and self.up and self._take(report):
+            self.on_news(self)
+
     def _take(self, report: HostReport) -> bool:
         """Take note of what it tells; return False for an answer that was overtaken by what was told later."""
         self._heard_at = self._clock.monotonic()
@@ -297,7 +331,8 @@ class PeerDaemon:
         rows = [_bounded(row) for row in report.services[:_ROWS_LIMIT] if _is_there(row, self.host)]
         self.services = {row.topic: row for row in rows}
         reports = [each for each in report.capabilities[:_ROWS_LIMIT] if each.host == self.host]
-        self.reports = [each for each in reports if len(msgspec.msgpack.encode(each)) <= _REPORT_LIMIT]
+        self._reports = [each for each in reports if len(msgspec.msgpack.encode(each)) <= _REPORT_LIMIT]
+        self._reported_at = self._heard_at
         return True
 
     async def rest(self, interval: float) -> None:
@@ -367,6 +402,10 @@ def _bounded(row: ServiceStatus) -> ServiceStatus:
     return msgspec.structs.replace(
         row, drivers=drivers, evidence=evidence, here=False, age=0.0, link="", addressable=True, **texts
     )
+
+
+def _older(report: CapabilityReport, seconds: float) -> CapabilityReport:
+    return msgspec.structs.replace(report, ages={name: age + seconds for name, age in report.ages.items()})
 
 
 def _nothing(_peer: PeerDaemon) -> None:
@@ -443,7 +482,7 @@ class Fleet:
         self.set({host: peer.address for host, peer in before.items()}, self.interval)
         for host, peer in before.items():
             # Who has which services has not changed: a request for one waits for the link, and is not refused.
-            self.peers[host].services, self.peers[host].reports = peer.services, peer.reports
+            self.peers[host].take_over(peer)
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""
@@ -479,7 +518,11 @@ class Fleet:
 
     def reports(self) -> list[CapabilityReport]:
         """Return what the services of all peers last said they can do. Any thread."""
-        return [report for peer in list(self.peers.values()) for report in peer.reports]
+        return [report for peer in list(self.peers.values()) for report in peer.reports()]
+
+    async def catch_up(self, seconds: float) -> None:
+        """Have all peers that are there tell what has just changed; wait for so many seconds at most."""
+        await asyncio.gather(*(peer.catch_up(seconds) for peer in list(self.peers.values()) if peer.up))
 
     async def _watch(self, peer: PeerDaemon) -> None:
         while True:

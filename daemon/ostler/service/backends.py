@@ -46,12 +46,12 @@ class Backends:
         self._spawn = spawn
         self._take_over: TakeOver | None = None
         self._taken_over: set[str] = set()
+        self._checks: dict[str, asyncio.Task[Any]] = {}
         self._handed_over: set[str] = set()
         """Those that the manager has done taking over."""
         self._troubles: dict[str, dict[str, str]] = {}
         """What is not well with each driver, though it is ready: by what was asked."""
         self._offer_changed = around.offer_changed
-        self._checks: dict[str, asyncio.Task[Any]] = {}
         self._turns: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in spec.drivers}
         self._log = logging.getLogger(f"ostler.service.{spec.topic}")
         self._defects = Defects(self._log, topic=spec.topic)
@@ -200,7 +200,7 @@ class Backends:
         """Bring new options to the drivers, side by side; return what went wrong, a line each.
 
         Live options are taken over as they are. Where one has changed that the driver must be built anew for, it is, as
-        soon as nothing is under way in it, and how it does then is in its status. What does not end soon is not waited
+        soon as nothing is under way in it; that it fails with them is a problem. What does not end soon is not waited
         for here: `pending` in the status says so, and the options come by themselves.
         """
         found = await asyncio.gather(*(self._renew(name, wanted) for name, (_, wanted) in spec.drivers.items()))
@@ -213,7 +213,9 @@ class Backends:
         options = in_force(running, wanted)
         try:
             if "driver" in differing(running, options):
-                await self.drivers.reinitialise(name, options)
+                status = await self.drivers.reinitialise(name, options)
+                if status.state is DriverState.FAILED:
+                    return f"driver {name} of service {self._topic} is failed: {status.why}"
                 return ""
             self.drivers.withdraw_options(name)
             if options != running:

@@ -1,10 +1,10 @@
-"""Brings capability reports to every scheduler, here and on other hosts; one that hangs holds up no other."""
+"""Brings capability reports to the scheduler here, and to those of hosts whose daemons do not listen to this one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
@@ -46,20 +46,30 @@ class _Scheduler:
 class CapabilityDelivery:
     """Sends what services offer to each scheduler that does not know it yet; of several reports only the last one.
 
+    A daemon that listens to what this one tells of its host (`watch_host`) gives the reports to its scheduler itself.
+    The others are hosts that this one knows and that do not know it.
+
     Args:
         client: Reaches the schedulers.
         clock: The source of time.
         states: What each service offers, by topic.
         tasks: Owner of the tasks.
+        tells: Returns whether the daemon of another host is told of this one anyway.
     """
 
     def __init__(
-        self, client: LocalServiceClient, clock: Clock, states: Mapping[str, ServiceCapabilities], tasks: TaskOwner
+        self,
+        client: LocalServiceClient,
+        clock: Clock,
+        states: Mapping[str, ServiceCapabilities],
+        tasks: TaskOwner,
+        tells: Callable[[str], bool] = lambda _host: False,
     ) -> None:
         self._client = client
         self._clock = clock
         self._states = states
         self._tasks = tasks
+        self._tells = tells
         self._schedulers: dict[tuple[str, str], _Scheduler] = {}
         self._moved: asyncio.Future[None] | None = None
 
@@ -98,7 +108,8 @@ class CapabilityDelivery:
 
     def _look(self) -> None:
         """Take note of which schedulers there are: one that is new, or has been away, knows nothing."""
-        found = self._client.router.hosts(_SCHEDULER)
+        hosts = self._client.router.hosts(_SCHEDULER)
+        found = {host: since for host, since in hosts.items() if not self._tells(host)}
         for key in [key for key, one in self._schedulers.items() if found.get(one.host) != one.since]:
             del self._schedulers[key]
         for host, since in found.items():
@@ -137,5 +148,3 @@ class CapabilityDelivery:
             one.topic, "update_capabilities", host=one.host, timeout=_TIMEOUT, report=report
         )  # fmt: skip
         one.sent[state.topic] = report.sequence
-        known = [other.sent.get(state.topic, 0) for other in self._schedulers.values()]
-        state.confirmed(min(known, default=0))

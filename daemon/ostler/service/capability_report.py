@@ -41,9 +41,6 @@ _FIRST_PAUSE = 1.0
 _SOONEST = 0.02
 _LATEST = 0.5
 """Seconds between the end of a question and the next one, for changes that come meanwhile: four times what it took."""
-_LONGEST_QUESTION = 300.0
-"""Seconds that a question may be under way, or five intervals when that is longer, until what was said before counts no
-more. A driver has its time budget; this is for managers that answer for all of their backends."""
 _KEEP_EVERY = 1.0
 """Seconds between two writes of what one service offers."""
 _FIRST_READ = 2.0
@@ -66,6 +63,7 @@ class CapabilityReporter:
         client: Reaches the schedulers.
         clock: The source of time.
         host: The name of this host.
+        tells: Returns whether the daemon of another host is told of this one anyway.
     """
 
     def __init__(
@@ -77,6 +75,7 @@ class CapabilityReporter:
         client: LocalServiceClient,
         clock: Clock,
         host: str,
+        tells: Callable[[str], bool] = lambda _host: False,
     ) -> None:
         self._services = services
         self._store = store
@@ -87,9 +86,8 @@ class CapabilityReporter:
         self.instance = os.urandom(8).hex()
         self._states: dict[str, ServiceCapabilities] = {}
         self._kept: dict[str, int] = {}
+        self._last: dict[str, Service] = {}
         self._seen: dict[str, int] = {}
-        self._beats: dict[str, float] = {}
-        """When each service has to be reported again though nothing has changed, in the loop's time."""
         self.on_report: Callable[[], None] = lambda: None
         """Called after what a service offers has changed: `live` returns something else then."""
         self._keeping: set[str] = set()
@@ -97,7 +95,7 @@ class CapabilityReporter:
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "the table of capabilities", clock)
-        self._delivery = CapabilityDelivery(client, clock, self._states, self._tasks)
+        self._delivery = CapabilityDelivery(client, clock, self._states, self._tasks, tells)
 
     # ---------------------------------------------------------------- what others say
 
@@ -157,7 +155,6 @@ class CapabilityReporter:
             now = loop.time()
             self._round(now)
             dues = [source.due for state in self._states.values() for source in state.sources.values()]
-            dues += self._beats.values()
             soonest = min((due for due in dues if due > now), default=now + _IDLE)
             try:
                 async with asyncio.timeout(max(0.0, min(soonest - loop.time(), self._delivery.look_again()))):
@@ -177,9 +174,13 @@ class CapabilityReporter:
     def _look_at(self, service: Service, now: float) -> None:
         state = self._state(service.topic)
         if not service.running:
-            state.withdraw(f"the service is {service.states.state}")
-            self._keep_soon(state)
+            if state.offers:
+                state.withdraw(f"the service is {service.states.state}")
+                self._keep_soon(state)
             return
+        if self._last.get(service.topic) is not service:
+            self._last[service.topic] = service
+            state.begin_again()
         if state.offer(service.capability_sources(), withheld := service.withheld()):
             for name in withheld:  # what it said of itself is no news any more; why it is withheld is
                 service.states.complain(_about(name), "")
@@ -189,11 +190,6 @@ class CapabilityReporter:
             source.due = now + service.options.capability_interval
             question = state.ask(name, self._clock.monotonic())
             self._tasks.spawn(self._ask(service, state, question), name=f"capabilities of {service.topic} {name}")
-        if state.sequence != self._seen.get(state.topic):
-            self._beats[state.topic] = now + service.options.capability_interval
-        elif self._beats.get(state.topic, now + 1) <= now:  # a report that comes no more counts no more
-            state.sequence += 1
-            self._beats[state.topic] = now + service.options.capability_interval
         self._keep_soon(state)
 
     def _state(self, topic: str) -> ServiceCapabilities:
@@ -214,11 +210,6 @@ class CapabilityReporter:
         if not done:
             late = "what it said before counts on" if state.offers else "it is not offered before"
             service.states.complain(_about(name), f"{_what(topic, name)} did not come within {limit:g} s; {late}")
-            longest = max(_LONGEST_QUESTION, 5 * service.options.capability_interval)
-            done, _ = await asyncio.wait({answer}, timeout=longest - limit)
-            if not done:
-                state.overdue(question, f"{_what(topic, name)} have not come for {longest:g} s")
-                self._wake.set()
 
     def _plan(self, service: Service, state: ServiceCapabilities, question: Question) -> None:
         """Decide when a source is asked again that has just answered."""

@@ -13,8 +13,8 @@ from ostler.types import CapabilityReport, Json
 WHOLE = ""
 """The source of a manager that answers for all of its backends at once."""
 _MOST_LEASES = 2000
-_TOLD = 120.0
-"""Seconds for which the end of a lease is reported, when no scheduler confirms that it knows."""
+_TOLD = 60.0
+"""Seconds for which it is reported that a lease has begun, or is over: longer than schedulers wait for a look."""
 _SIZE_LIMIT = 1024 * 1024
 """Characters of all facts of one service, roughly; backends beyond it are withheld."""
 
@@ -48,16 +48,16 @@ class _Source:
 
 
 class _Lease:
-    """A lease of which the service has heard; `sequence` is the first report that says that it is over."""
+    """A lease of which the service has heard."""
 
-    __slots__ = ("backend", "number", "over", "sequence", "until")
+    __slots__ = ("backend", "number", "over", "until")
 
-    def __init__(self, backend: str, number: int, until: float) -> None:
+    def __init__(self, backend: str, number: int, until: float | None) -> None:
         self.backend = backend
         self.number = number
         self.until = until
+        """When it is not reported any more; of one that is over, None before it has been reported."""
         self.over = False
-        self.sequence = 0
 
 
 class ServiceCapabilities:
@@ -135,10 +135,7 @@ class ServiceCapabilities:
 
     def withdraw(self, why: str) -> None:
         """Offer nothing any more."""
-        # With them go the questions under way: if the service is started again, nobody waits for what hung before.
-        self.sources.clear()
-        if not self._facts:
-            return
+        self.sources = {name: source for name, source in self.sources.items() if source.asking}
         self.withheld = dict.fromkeys([*self._facts, *self.withheld], why)
         self._facts.clear()
         self.sequence += 1
@@ -152,8 +149,9 @@ class ServiceCapabilities:
 
     def ask(self, name: str, now: float) -> Question:
         """Begin a question."""
-        number = self.sources[name].asking = next(self._numbers)
-        return Question(name, number, now)
+        question = Question(name, next(self._numbers), now)
+        self.sources[name].asking = question.number
+        return question
 
     def answered(self, question: Question, found: Mapping[str, dict[str, Json]], faults: Mapping[str, str]) -> None:
         """Take an answer, however late: facts by backend, and which backends said something that cannot be used.
@@ -185,20 +183,16 @@ class ServiceCapabilities:
         """Take note that a question came back with nothing to say: what was said before counts on."""
         self._ended(question)
 
-    def overdue(self, question: Question, why: str) -> None:
-        """Take note that an answer has not come for so long that what was said before counts no more."""
-        source = self.sources.get(question.source)
-        if source is not None and source.asking == question.number:
-            self._drop(question.source, why)
+    def begin_again(self) -> None:
+        """Forget the questions that are under way: those whom they were put to are gone."""
+        self.sources.clear()
 
     def failed(self, question: Question, why: str) -> None:
         """Take note that a source cannot say what it offers: that is not offered then."""
-        if self._ended(question) is not None:
-            self._drop(question.source, why)
-
-    def _drop(self, source: str, why: str) -> None:
-        self.faults[source] = why
-        for name in [name for name, old in self._facts.items() if old.source == source]:
+        if self._ended(question) is None:
+            return
+        self.faults[question.source] = why
+        for name in [name for name, old in self._facts.items() if old.source == question.source]:
             del self._facts[name]
         self.sequence += 1
 
@@ -206,8 +200,7 @@ class ServiceCapabilities:
         source = self.sources.get(question.source)
         if source is None or source.asking != question.number:
             return None
-        source.asking = 0
-        source.answered = question.number
+        source.asking, source.answered = 0, question.number
         return source
 
     def pending(self, soon: float) -> bool:
@@ -219,8 +212,11 @@ class ServiceCapabilities:
 
     def report(self, now: float, wall: float) -> CapabilityReport:
         """Return the report as it is at this moment."""
-        for key in [key for key, lease in self._leases.items() if lease.until < now]:
-            del self._leases[key]
+        for key, lease in list(self._leases.items()):
+            if lease.until is None:
+                lease.until = now + _TOLD
+            elif lease.until < now:
+                del self._leases[key]
         withheld = {name: "its capabilities have not come yet" for name in self.sources if name and not self._has(name)}
         withheld |= {name: cut(why, WHY_LIMIT) for name, why in self.faults.items() if name}
         return CapabilityReport(
@@ -236,17 +232,12 @@ class ServiceCapabilities:
             leases={key: lease.over for key, lease in self._leases.items()},
         )
 
-    def confirmed(self, sequence: int) -> None:
-        """Take note that every scheduler knows the report of this sequence: what ended before it is told no more."""
-        for key in [key for key, lease in self._leases.items() if lease.over and lease.sequence <= sequence]:
-            del self._leases[key]
-
     def _has(self, name: str) -> bool:
         return name in self._facts
 
     def _end(self, lease: _Lease) -> None:
         if not lease.over:
-            lease.over, lease.sequence = True, self.sequence + 1
+            lease.over, lease.until = True, None
 
 
 def _size(facts: dict[str, Json]) -> int:

@@ -185,6 +185,10 @@ class ServiceGroup:
     def _runs(self, topic: str) -> bool:
         return topic in self.services and self.services[topic].running
 
+    def cancel_requests(self, topic: str, why: str) -> None:
+        """End what is under way of a service that has been drained, and is about to be stopped alone."""
+        self._around.host.dispatcher.cancel_requests(topic, why)
+
     def needed_by(self, topic: str) -> list[str]:
         """Return the services that need another one and have not ended, in the order of their start."""
         return [service.topic for service in self if topic in self._needs[service.topic] and not service.ended]

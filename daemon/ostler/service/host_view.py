@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -43,7 +44,7 @@ class HostView:
         capability_records: The table of capabilities.
         router: Knows the other daemons.
         clock: The source of time.
-        live_capabilities: Returns what the services of this daemon offer now.
+        live_reports: Returns what the services of this host offer now, of those that have said anything.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class HostView:
         capability_records: CapabilityRecords,
         router: Router,
         clock: Clock,
-        live_capabilities: Callable[[], Iterable[CapabilityReport]] = tuple,
+        live_reports: Callable[[], Iterable[CapabilityReport]],
     ) -> None:
         self._host = host
         self._services = services
@@ -63,7 +64,8 @@ class HostView:
         self._records = records
         self._capability_records = capability_records
         self._router = router
-        self._live_capabilities = live_capabilities
+        self._live_reports = live_reports
+        self._listeners: Counter[str] = Counter()
         self._versions = MemberVersions(clock)
         self._instance = os.urandom(6).hex()
         self._sequence = 0
@@ -117,8 +119,8 @@ class HostView:
     async def capabilities(self) -> list[CapabilityReport]:
         """Return what all services last said they can do, in order of topic and host.
 
-        Of other hosts what their daemons say. Of this one what its services offer now; of those that have not said
-        anything since the start what is kept, and while that cannot be read, what was kept last.
+        Services of this host speak for themselves, those of others by what their daemons say; of one that has said
+        nothing yet, what is kept, and while that cannot be read, what was kept last.
         """
         found = {(each.topic, each.host): each for each in [*await self._own_capabilities(), *self._router.reports()]}
         return [found[key] for key in sorted(found)]
@@ -132,11 +134,10 @@ class HostView:
                 self._kept = await self._store.aread(lambda: self._capability_records.list(limits, down_times))
         except (StoreError, TimeoutError):
             pass
-        found = {(each.topic, each.host): each for each in self._kept}
-        for each in self._live_capabilities():
-            kept = found.get((each.topic, each.host))
-            found[each.topic, each.host] = each if kept is None else replace(each, enabled=kept.enabled, up=kept.up)
-        return list(found.values())
+        live = {(each.topic, each.host): each for each in self._live_reports()}
+        # The operator's word is in the table before the next report of it.
+        now = [replace(live.pop((row.topic, row.host), row), enabled=row.enabled) for row in self._kept]
+        return [*now, *live.values()]
 
     async def report(self) -> HostReport:
         """Return what other daemons are told of this host now."""
@@ -148,18 +149,30 @@ class HostView:
             host=self._host, instance=self._instance, sequence=sequence, services=rows, capabilities=capabilities
         )
 
-    async def follow(self) -> AsyncIterator[HostReport]:
-        """Yield what other daemons are told of this host: now, and after each change."""
+    async def follow(self, host: str = "") -> AsyncGenerator[HostReport, None]:
+        """Yield what other daemons are told of this host: now, and after each change.
+
+        Args:
+            host: Who listens; empty for nobody in particular.
+        """
         seen = -1
-        while True:
-            if seen == self._sequence:
-                await self._changed.wait()
-                await asyncio.sleep(_TOGETHER)
-            if self._told is None or self._told.sequence != self._sequence:
-                # Put together once for all who listen.
-                self._told = await self.report()
-            seen = self._told.sequence
-            yield self._told
+        self._listeners[host] += 1
+        try:
+            while True:
+                if seen == self._sequence:
+                    await self._changed.wait()
+                    await asyncio.sleep(_TOGETHER)
+                if self._told is None or self._told.sequence != self._sequence:
+                    # Put together once for all who listen.
+                    self._told = await self.report()
+                seen = self._told.sequence
+                yield self._told
+        finally:
+            self._listeners[host] -= 1
+
+    def tells(self, host: str) -> bool:
+        """Return whether the daemon of another host listens to what is told of this one."""
+        return host != self._host and self._listeners[host] > 0
 
     def _live(self) -> list[ServiceStatus]:
         return [service.status() for service in list(self._services())]

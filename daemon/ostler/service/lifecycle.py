@@ -221,8 +221,8 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
-            report_change=self._report_change,
             report_progress=self._report_progress,
+            report_change=self._report_change,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout

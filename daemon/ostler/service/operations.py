@@ -181,6 +181,7 @@ class ServiceOperations:
             )
         limit = wait or service.options.drain_timeout
         await service.drain(limit, why)
+        self._group.cancel_requests(topic, why)
         return await service.stop(max(_TAKING_DOWN, limit), why=why)
 
     async def _start(self, topic: str) -> None:

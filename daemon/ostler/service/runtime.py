@@ -24,8 +24,8 @@ from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 _log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
-_FIRST_REPORTS = 1.0
-"""Seconds that the end of a start waits for what the services offer; a backend may be slow to say."""
+_FIRST_REPORTS = 2.0
+"""Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -77,12 +77,12 @@ class Runtime:
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
         self.view = HostView(
-            name, services, store, self.records, self.capability_records, client.router, clock, self._live_capabilities
+            name, services, store, self.records, self.capability_records, client.router, clock, self._live_reports
         )
         client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.records, client, clock, name
+            services, store, self.capability_records, self.records, client, clock, name, self.view.tells
         )
         self.capability_reporter.on_report = self.view.changed
 
@@ -236,7 +236,7 @@ class Runtime:
         self.capability_reporter.offer_changed(service.topic)
         self._on_change(service)
 
-    def _live_capabilities(self) -> list[CapabilityReport]:
+    def _live_reports(self) -> list[CapabilityReport]:
         return self.capability_reporter.live()
 
     def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:

@@ -73,10 +73,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         host: What the host gives.
         records: The services table.
         periodic: The scheduler of periodic tasks.
+        events: Tells of changes of state.
         report_change: Called on the loop with the topic, when a manager says that what it offers has changed.
         offer_changed: Called on the loop with the topic, when a driver may be offered to schedulers that was not
             before, or the other way round.
-        events: Tells of changes of state.
     """
 
     host: Host

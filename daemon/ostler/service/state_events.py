@@ -51,17 +51,20 @@ class StateEvents:
         self._told: dict[tuple[str, ...], str] = {}
 
     def service(self, topic: str, state: ServiceState, why: str, since: float) -> None:
-        """Take note of the state of a service; another reason for the same state is no news."""
-        if (priority := _SERVICE.get(state)) is not None:
-            self._change(("service", topic), str(state), priority, {"topic": topic, "why": why, "since": since})
+        """Take note of the state of a service; another reason for it is no news, nor that it starts with the daemon."""
+        key = ("service", topic)
+        if state is ServiceState.UP and key not in self._told:
+            self._told[key] = str(state)
+        elif (priority := _SERVICE.get(state)) is not None:
+            self._change(key, str(state), priority, {"topic": topic, "why": why, "since": since})
 
     def driver(self, topic: str, status: DriverStatus) -> None:
-        """Take note of the state of a driver. That it is ready is news after it was not."""
+        """Take note of the state of a driver. That it is ready is news after it was not, and no news at the start."""
         priority, key = _DRIVER.get(status.state), ("driver", topic, status.name)
         if status.state is DriverState.STOPPED:
             self._told.pop(key, None)  # with its service, which is told
         elif status.state is DriverState.READY and key not in self._told:
-            self._told[key] = str(status.state)  # with its service too
+            self._told[key] = str(status.state)
         elif priority is not None:
             facts: dict[str, Json] = {"topic": topic, "driver": status.name, "why": status.why, "since": status.since}
             self._change(key, str(status.state), priority, facts)

@@ -57,14 +57,15 @@ def translate(error: BaseException, path: Path) -> BaseException:
     """
     cause = sqlite_error(error)
     code = getattr(cause, "sqlite_errorcode", None)
-    meaning = _MEANINGS.get(_plainer(code & 0xFF, path)) if code is not None else None
+    plain = _plainer(code & 0xFF, path) if code is not None else -1
+    meaning = _MEANINGS.get(plain)
     if meaning is None:
         return error
     translated = meaning.kind(
         f"the database {path} {meaning.what}",
         hint=meaning.hint,
         path=path,
-        reason=getattr(cause, "sqlite_errorname", ""),
+        reason=getattr(cause, "sqlite_errorname", "") if plain == code or plain != sqlite3.SQLITE_FULL else _FULL,
     )
     translated.__cause__ = error
     return translated
@@ -84,6 +85,8 @@ def _plainer(code: int, path: Path) -> int:
     return sqlite3.SQLITE_FULL if full else code
 
 
+_FULL = "SQLITE_FULL"
+_FULL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PASSING_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
@@ -96,6 +99,16 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(cause, OSError):
         return cause.errno in _PASSING_ERRNO
     return str(error.facts.get("reason", "")).startswith(_PASSING)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error of the store says that its disk is full."""
+    if not isinstance(error, StoreUnavailable):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in _FULL_ERRNO
+    return str(error.facts.get("reason", "")).startswith(_FULL)
 
 
 def is_trouble(error: BaseException) -> bool:

@@ -101,7 +101,8 @@ class DatabaseFiles:
         elif state is FileState.REMOVED:
             self._write_again(database)
         else:
-            self._save(database, state)
+            if state is not FileState.HIDDEN:
+                self._save(database, state)
             raise self._watch.error(state)
         return True
 

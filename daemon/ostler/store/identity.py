@@ -39,6 +39,8 @@ class FileState(Enum):
     REPLACED = "was replaced by another file"
     OVERWRITTEN = "was overwritten with another database"
     WAL_REMOVED = "has lost its write-ahead log, which was removed"
+    HIDDEN = "cannot be looked at any more"
+    """Its directory is closed to the daemon, or its file system fails: nothing is known, and nothing may be done."""
 
 
 class Identity:
@@ -206,18 +208,23 @@ class FileWatch:
         """Return what became of the files: two calls of `stat` and one read of four bytes."""
         try:
             found = os.stat(self._path, follow_symlinks=False)  # noqa: PTH116 - as above
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return FileState.REMOVED
+        except OSError:
+            return FileState.HIDDEN
         if (found.st_dev, found.st_ino) != self._inode:
             return FileState.REPLACED
         if self.ids and id_of(self._descriptor) not in self.ids:
             return FileState.OVERWRITTEN
-        if self._wal_inode is None:
-            return FileState.OURS
+        return FileState.OURS if self._wal_inode is None else self._look_at_log()
+
+    def _look_at_log(self) -> FileState:
         try:
             wal = os.stat(self._wal, follow_symlinks=False)  # noqa: PTH116 - as above
-        except OSError:
+        except FileNotFoundError:
             return FileState.WAL_REMOVED
+        except OSError:
+            return FileState.HIDDEN
         self.wal_size = wal.st_size
         return FileState.OURS if wal.st_ino == self._wal_inode else FileState.WAL_REMOVED
 
@@ -233,9 +240,12 @@ class FileWatch:
 
     def error(self, state: FileState) -> StoreUnavailable:
         """Return the error for files that are others."""
+        hint = "stop the daemon, and put the right file back with `ostler db restore FILE`"
+        if state is FileState.HIDDEN:
+            hint = "look at the state directory, its owner and mode; the daemon tries again with the next write"
         return StoreUnavailable(
             f"the database {self._path} {state.value} while the daemon runs",
-            hint="stop the daemon, and put the right file back with `ostler db restore FILE`",
+            hint=hint,
             path=self._path,
             reason=state.name,
         )

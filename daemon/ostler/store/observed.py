@@ -45,13 +45,12 @@ class ObservedServices:
         self._kept[host] = now, facts
         return bool(rows) or facts != before
 
-    def keep(self, host: str, rows: Sequence[ServiceStatus], *, is_all: bool = True) -> None:
+    def keep(self, host: str, rows: Sequence[ServiceStatus]) -> None:
         """Write the rows of a host.
 
         Args:
             host: The host.
-            rows: Its services.
-            is_all: Whether it has no others: what else stands in the table is gone then.
+            rows: All of its services: what else stands in the table of it is gone.
 
         Raises:
             StoreUnavailable: It cannot be written now.
@@ -63,9 +62,8 @@ class ObservedServices:
                 place = (ServiceRow.topic == row.topic) & (ServiceRow.host == host)
                 if not ServiceRow.update(values).where(place).execute():
                     ServiceRow.insert(topic=row.topic, host=host, **values).execute()
-            if is_all:
-                others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
-                mark_gone(others, f"{host} has it no more", self._clock.wall())
+            others = (ServiceRow.host == host) & ServiceRow.topic.not_in([row.topic for row in rows])
+            mark_gone(others, f"{host} has it no more", self._clock.wall())
 
         self._store.write(write, label=f"services of {host}")
 

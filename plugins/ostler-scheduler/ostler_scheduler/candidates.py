@@ -117,7 +117,8 @@ class Candidates:
             ]
 
     def _candidate(self, key: tuple[str, str], kept: _Kept, backend: str, now: float) -> Candidate:
-        age = max(0.0, now - kept.received)
+        # As old as the question that the facts answer, which was asked before the report was sent.
+        age = max(0.0, now - kept.received) + kept.report.ages.get(backend, 0.0)
         gone = kept.gone
         if not gone and age > self.stale_after:
             limit = format_seconds(self.stale_after)
@@ -129,7 +130,6 @@ class Candidates:
             facts=dict(kept.report.backends[backend]),
             enabled=kept.enabled,
             age=age,
-            measured=age + kept.report.ages.get(backend, 0.0),
             promised=self.leases.promised((*key, backend)),
             gone=gone,
         )
@@ -145,11 +145,6 @@ class Candidates:
         """Give a lease back: nothing was taken for it. Return whether it was there."""
         with self._lock:
             return self.leases.end(lease)
-
-    def hosts(self, topic: str) -> set[str]:
-        """Return the hosts of a topic that have reported."""
-        with self._lock:
-            return {host for (of, host) in self._kept if of == topic}
 
     def withheld(self, topic: str) -> list[tuple[str, str, str]]:
         """Return the backends of a topic that are not offered now: host, backend and why."""

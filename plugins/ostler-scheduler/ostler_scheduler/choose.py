@@ -209,9 +209,17 @@ def no_capacity(
     return NoCapacity(f"{wanted}: no service on this topic has reported", hint=hint, **facts)
 
 
-def not_offered(host: str, backend: str, why: str) -> Judgement:
-    """Return what became of a backend that its service withholds."""
-    return Judgement(host=host, backend=backend, dropped_by=GONE, reason=f"it is not offered: {why}")
+def not_offered(host: str, backend: str, why: str, seen: str = "") -> Judgement:
+    """Return what became of a backend that its service withholds.
+
+    Args:
+        host: Its host.
+        backend: The backend.
+        why: Why it is withheld, as its service says.
+        seen: Why it may not be chosen, as the daemon here sees it; empty when nothing is known against it.
+    """
+    reason = f"it is not offered: {why}{f'; {seen}' if seen else ''}"
+    return Judgement(host=host, backend=backend, dropped_by=GONE, reason=reason)
 
 
 def _besides(withheld: Sequence[Judgement]) -> str:

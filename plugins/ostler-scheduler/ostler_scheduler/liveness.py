@@ -20,6 +20,15 @@ class Views:
         """Take over what the daemon sees now, in place of what it saw before."""
         self._rows = {(row.topic, row.host): row for row in rows}
 
+    def of(self, topic: str, host: str) -> ServiceStatus | None:
+        """Return what the daemon sees of a service; None when it sees none, or nothing is known."""
+        return (self._rows or {}).get((topic, host))
+
+    def why_not(self, topic: str, host: str, backend: str) -> str:
+        """Return why a backend must not be chosen, as the daemon sees it; empty when nothing is known against it."""
+        row = self.of(topic, host)
+        return unavailable_reason(row, backend) if row is not None else ""
+
     def judged(self, candidate: Candidate, stale_after: float) -> Candidate:
         """Return a candidate marked as gone when it must not be chosen; as it is while nothing is known of services.
 

@@ -39,7 +39,7 @@ from ostler_scheduler.liveness import Views
 from ostler_scheduler.parts import make_filters, make_weighers, unknown_part
 from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.weighers import Weigher
-from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection
+from ostler_scheduler.wire import Candidate, Explanation, Judgement, Request, Selection, with_neighbours
 
 FILTER_KIND = "scheduler.filter"
 WEIGHER_KIND = "scheduler.weigher"
@@ -48,9 +48,7 @@ _REPORT_LIMIT = 2 * 1024 * 1024
 _REFUSED_LIMIT = 100
 _WHY_LIMIT = 1000
 _FLUSH = 0.5
-"""Seconds that a refusal waits for what has changed on this host and is on its way here."""
-_SETTLE = 0.1
-"""Seconds that it waits for reports of other hosts."""
+"""Seconds that a refusal waits for what has just changed, here and on other hosts, and is on its way."""
 _TURN = 10.0
 """Seconds a selection waits for its turn at most; each takes milliseconds unless a stranger's filter hangs."""
 _SYNC_AGAIN = 0.1
@@ -121,13 +119,10 @@ class SchedulerManager(Manager):
         super().__init__(environment)
         # How old is too old is asked of the services' own intervals, by `_views`.
         self._candidates = Candidates(math.inf, self.options.forget_after, self.options.lease_timeout)
-        self._reported = threading.Condition()
-        self._reports = 0
         self._views = Views()
         self._turn = threading.Lock()
         self._synced = -_SYNC_AGAIN
         self._sync_failed = False
-        self._disabled = ""
         self._refusals = Refusals()
         self._chooser = self._make_chooser()
 
@@ -160,14 +155,19 @@ class SchedulerManager(Manager):
         if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
             self._sync()
 
+    def _catch_up(self) -> bool:
+        """Look at what there is now, what has just changed included, before a request is refused by what there was."""
+        self._sync(_FLUSH)
+        return not self._sync_failed
+
     def _sync(self, flush: float = 0.0) -> None:
         asked = self._synced = self.clock.monotonic()
         try:
-            self._views.take(
-                self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
-            )
             reports = self.client.call(
                 "ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT, flush=flush
+            )
+            self._views.take(
+                self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
             )
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.
@@ -179,16 +179,13 @@ class SchedulerManager(Manager):
             self.log.info("the capabilities that the daemon keeps can be read again")
             self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
-        self._disabled = self._why_disabled()
 
     def _why_disabled(self) -> str:
         """Return who has disabled this very service and why; empty while it is enabled, or that cannot be told."""
-        try:
-            row = self.client.call("ostler", "service_show", type=_Row, timeout=_SYNC_TIMEOUT, topic=self.topic)
-        except OstlerError as error:
-            self.log.debug("whether this service is enabled cannot be told now: %s", error)
+        row = self._views.of(self.topic, self.host)
+        if row is None or row.enabled:
             return ""
-        return "" if row.enabled else f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
+        return f"{row.disabled_reason} (by {row.disabled_by or 'nobody knows whom'})"
 
     @exposed(role="admin")
     async def update_capabilities(self, ctx: Context, report: CapabilityReport) -> None:
@@ -204,12 +201,9 @@ class SchedulerManager(Manager):
         """
         ctx.check_host(report.host)
         _check_report(report)
-        if self._candidates.update(report, self.clock.monotonic()):
-            with self._reported:
-                self._reports += 1
-                self._reported.notify_all()
+        self._candidates.update(report, self.clock.monotonic())
 
-    @exposed(role="operator", version="1.1")
+    @exposed(role="operator")
     def release(self, ctx: Context, lease: str) -> bool:
         """Give back what a selection has promised, because nothing was taken; return whether it was still promised.
 
@@ -255,8 +249,7 @@ class SchedulerManager(Manager):
         self._check_enabled()
         self._refusals.note(request, self.clock.monotonic())
         judgements, lease = self._choose(ctx, request)
-        if chosen_of(judgements) is None:
-            self._catch_up(request.topic)
+        if chosen_of(judgements) is None and self._catch_up():
             judgements, lease = self._choose(ctx, request)
         chosen = chosen_of(judgements)
         if chosen is None:
@@ -265,9 +258,9 @@ class SchedulerManager(Manager):
         return Selection(host=chosen.host, backend=chosen.backend, why=why(judgements), lease=lease)
 
     def _check_enabled(self) -> None:
-        if self._disabled:
+        if why_disabled := self._why_disabled():
             raise ServiceDisabled(
-                f"{self.topic} on {self.host} is disabled: {self._disabled}",
+                f"{self.topic} on {self.host} is disabled: {why_disabled}",
                 hint=f"`ostler service enable {self.topic}` there lets it choose again",
                 topic=self.topic, host=self.host,
             )  # fmt: skip
@@ -281,14 +274,6 @@ class SchedulerManager(Manager):
                 now = self.clock.monotonic()
                 lease = self._candidates.promise(request.topic, chosen.host, chosen.backend, request.size, now)
         return judgements, lease
-
-    def _catch_up(self, topic: str) -> None:
-        """Before a refusal, have what was freed a moment ago known here."""
-        before = self._reports
-        self._sync(_FLUSH)
-        if self._candidates.hosts(topic) - {self.host}:
-            with self._reported:
-                self._reported.wait_for(lambda: self._reports > before, _SETTLE)
 
     @exposed(role="viewer", changes=False)
     def explain(
@@ -316,15 +301,14 @@ class SchedulerManager(Manager):
         request = _request(topic, size, features, on_host, exclude)
         self._refresh()
         judgements = self._judge(request)
-        if chosen_of(judgements) is None:
-            self._catch_up(topic)
+        if chosen_of(judgements) is None and self._catch_up():
             judgements = self._judge(request)
         left = chosen_of(judgements) is not None
         said = why(judgements) if left else self._no_capacity(judgements, request).message
-        if self._disabled:
-            said = f"{said}; nothing is chosen while {self.topic} is disabled: {self._disabled}"
-        listed = self._with_refusals(topic, [*judgements, *self._withheld(topic)])
-        return Explanation(topic=topic, size=request.size, why=said, candidates=listed)
+        if why_disabled := self._why_disabled():
+            said = f"{said}; nothing is chosen while {self.topic} is disabled: {why_disabled}"
+        listed = [*judgements, *self._withheld(topic)]
+        return Explanation(topic=topic, size=request.size, why=said, candidates=self._with_refusals(topic, listed))
 
     def _with_refusals(self, topic: str, judgements: list[Judgement]) -> list[Judgement]:
         now = self.clock.monotonic()
@@ -340,7 +324,9 @@ class SchedulerManager(Manager):
         return self._known(topic)
 
     def _known(self, topic: str) -> list[Candidate]:
-        found = self._candidates.known(self.clock.monotonic(), topic)
+        # Backends of other topics may be on the same file systems.
+        known = with_neighbours(self._candidates.known(self.clock.monotonic()))
+        found = [one for one in known if topic in {"", one.topic}]
         return [self._views.judged(candidate, self.options.stale_after) for candidate in found]
 
     def _no_capacity(self, judgements: list[Judgement], request: Request) -> NoCapacity:
@@ -348,7 +334,10 @@ class SchedulerManager(Manager):
         return no_capacity(judgements, request, self._candidates.silent(topic), self._withheld(topic))
 
     def _withheld(self, topic: str) -> list[Judgement]:
-        return [not_offered(*one) for one in self._candidates.withheld(topic)]
+        return [
+            not_offered(host, backend, why, self._views.why_not(topic, host, backend))
+            for host, backend, why in self._candidates.withheld(topic)
+        ]
 
     def _judge(self, request: Request) -> list[Judgement]:
         return self._chooser.judge(self._known(request.topic), request)
@@ -377,14 +366,6 @@ def _check_report(report: CapabilityReport) -> None:
     if size > _REPORT_LIMIT:
         text = f"the report of {report.topic} has {size} characters, the limit is {_REPORT_LIMIT}"
         raise InvalidInput(text, size=size)
-
-
-class _Row(msgspec.Struct):
-    """What is looked at of the row of this service."""
-
-    enabled: bool = True
-    disabled_reason: str = ""
-    disabled_by: str = ""
 
 
 def _request(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import msgspec
 
 from ostler import Json
@@ -36,9 +39,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         backend: The driver's name in the configuration.
         facts: What it said of itself in its last report.
         enabled: Whether an operator has left its service enabled.
-        age: Seconds since the last report of its service came in.
-        measured: Seconds since it was asked for these facts: more, when it takes long to say them.
+        age: Seconds since it was asked for these facts.
         promised: Bytes that were given away and are not yet in the facts.
+        neighbours: Bytes that were given away since then on other backends of its file system; see `with_neighbours`.
         gone: Why it does not count any more (stale, down), empty while it does.
     """
 
@@ -48,8 +51,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Json] = {}
     enabled: bool = True
     age: float = 0.0
-    measured: float = 0.0
     promised: int = 0
+    neighbours: int = 0
     gone: str = ""
 
     def number(self, fact: str) -> float | None:
@@ -70,18 +73,53 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes that can still be given away, less what was promised since; None when nothing is reported.
 
         A backend that gives away more than it has (sparse files) says how much it may promise in all, and how much of
-        that is provisioned; one that does not has what is free, without its reserve.
+        that is provisioned; one that does not has what is free, without its reserve. Backends of a host that report the
+        same `filesystem` share what is free: what was given away on one of them is not free on the others.
         """
+        given = self.promised + self.neighbours
         limit = self.number("promise_limit_bytes")
         if limit is not None:
-            return limit - (self.number("provisioned_bytes") or 0) - self.promised
+            return limit - (self.number("provisioned_bytes") or 0) - given
         free = self.number("free_bytes")
-        return None if free is None else free - (self.number("reserved_bytes") or 0) - self.promised
+        return None if free is None else free - (self.number("reserved_bytes") or 0) - given
 
     @property
     def allocated(self) -> float:
         """Bytes that are in use, with what was promised since; 0 when not reported."""
         return (self.number("allocated_bytes") or 0) + self.promised
+
+
+def with_neighbours(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the candidates, each with what was given away since the reports on other backends of its file system.
+
+    What had been given away before them the backends have subtracted from each other themselves.
+
+    Args:
+        candidates: Backends of any hosts and topics; all of a host must be among them.
+    """
+    listed = list(candidates)
+    groups: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
+    for one in listed:
+        filesystem = one.facts.get("filesystem")
+        if isinstance(filesystem, str) and filesystem:
+            groups[one.host, filesystem].append(one)
+    found: dict[int, int] = {}
+    for group in groups.values():
+        if any(one.promised for one in group):
+            found |= {id(one): _given_beside(one, group) for one in group}
+    return [msgspec.structs.replace(one, neighbours=found[id(one)]) if found.get(id(one)) else one for one in listed]
+
+
+def _given_beside(one: Candidate, group: Iterable[Candidate]) -> int:
+    # A backend that promises each byte once takes the promises of others in full; an oversubscribed one takes those of
+    # others for as oversubscribed as its own.
+    own = _factor(one)
+    return int(sum(other.promised * own / min(own, _factor(other)) for other in group if other is not one))
+
+
+def _factor(one: Candidate) -> float:
+    value = one.facts.get("oversubscription")
+    return float(value) if isinstance(value, int | float) and value >= 1 else 1.0
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ import logging
 import random
 from importlib import import_module
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -67,26 +66,25 @@ class FakeClient:
         self.error = None
         self.rows = [
             ServiceStatus(topic=topic, host=host, state=ServiceState.UP)
-            for topic in ("volume", "share")
+            for topic in ("volume", "share", "scheduler")
             for host in ("node1", "node2", "node3", "node4")
         ]
-        self.row = {"enabled": True}
 
     def see(self, topic, host, **facts):
         """Have the daemon see a service differently."""
         self.rows = [replace(row, **facts) if (row.topic, row.host) == (topic, host) else row for row in self.rows]
 
     def call(self, topic, method, /, **arguments):
-        if method == "service_show":
-            assert (topic, arguments["topic"]) == ("ostler", "scheduler")
-            return msgspec.convert(self.row, arguments["type"])
-        assert (topic, list(arguments)[:2]) == ("ostler", ["type", "timeout"])
+        assert topic == "ostler"
         if self.error is not None:
             raise self.error
-        if flush := arguments.get("flush"):
+        if method == "service_list":
+            assert list(arguments) == ["type", "timeout"]
+            return list(self.rows)
+        assert (method, list(arguments)) == ("capabilities", ["type", "timeout", "flush"])
+        if arguments["flush"]:
             self.flushes += 1
-        reports = self.flushed if flush and self.flushed else self.reports
-        return list({"capabilities": reports, "service_list": self.rows}[method])
+        return list(self.flushed if arguments["flush"] and self.flushed else self.reports)
 
 
 def resolved(part):

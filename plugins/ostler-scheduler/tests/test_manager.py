@@ -145,6 +145,20 @@ def test_before_a_refusal_the_daemon_reports_what_has_changed_a_moment_ago(make_
     assert client.flushes == 1
 
 
+def test_trap_room_on_one_file_system_is_not_given_away_on_two_of_its_backends(make_manager, ctx, report):
+    manager = make_manager()
+    facts = {**gib(15), "filesystem": "8:1"}
+    report(manager, gold=facts, silver=facts)
+    report(manager, "node2", other=gib(1) | {"filesystem": "8:1"})
+    manager.select(ctx, "volume", 10 * GIB)
+    with pytest.raises(NoCapacity, match="capacity dropped 3"):
+        manager.select(ctx, "volume", 10 * GIB)
+    reasons = [one.reason for one in manager.explain(ctx, "volume", 10 * GIB).candidates]
+    assert any("10GiB promised since on other backends of its file system" in reason for reason in reasons)
+    assert [one.neighbours for one in manager.candidates(ctx) if one.host == "node2"] == [0]
+    assert manager.select(ctx, "volume", GIB).host
+
+
 def test_many_threads_are_never_promised_the_same_room(make_manager, ctx, report):
     manager = make_manager()
     report(manager, disk=gib(20), other=gib(20))
@@ -401,18 +415,6 @@ def test_a_report_has_a_length(make_manager, report):
         report(manager, disk=gib(1, text="x" * 2_200_000))
 
 
-def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx):
-    manager = make_manager()
-    deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
-    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
-        manager.select(ctx, "volume", "10GiB")
-    judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
-    assert judged == {"small": ("", ""), "large": ("unavailable", "it is not offered: the driver is stuck")}
-    deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
-    named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
-    assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")
-
-
 def test_what_refused_this_very_request_is_not_chosen_again_for_it_and_explain_says_so(
     make_manager, ctx, report, clock
 ):
@@ -440,10 +442,28 @@ def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
 ):
     manager = make_manager()
     report(manager, fast=gib(100))
-    client.row = {"enabled": False, "disabled_reason": "upgrade", "disabled_by": "root"}
+    client.see("scheduler", "node1", enabled=False, disabled_reason="upgrade", disabled_by="root")
     with pytest.raises(ServiceDisabled, match=r"scheduler on node1 is disabled: upgrade \(by root\)"):
         manager.select(ctx, "volume", GIB)
     assert "while scheduler is disabled: upgrade" in manager.explain(ctx, "volume").why
-    client.row = {"enabled": True}
+    client.see("scheduler", "node1", enabled=True)
     clock.advance(1)
     assert manager.select(ctx, "volume", GIB).backend == "fast"
+
+
+def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx, client):
+    manager = make_manager()
+    deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
+    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
+        manager.select(ctx, "volume", "10GiB")
+    judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
+    assert judged == {"small": ("", ""), "large": ("unavailable", "it is not offered: the driver is stuck")}
+    client.see("volume", "node1", link="node1 cannot be reached")
+    manager.sync(ctx)
+    judged = {one.backend: one.reason for one in manager.explain(ctx, "volume").candidates}
+    assert judged["large"] == "it is not offered: the driver is stuck; node1 cannot be reached"
+    client.see("volume", "node1", link="")
+    manager.sync(ctx)
+    deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
+    named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
+    assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")

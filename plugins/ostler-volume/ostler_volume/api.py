@@ -33,7 +33,17 @@ class VolumeApi(RpcApi):
         """Return the directories on this host that images may be taken from by their path."""
 
     @remote()
-    def begin_upload(self, name: str, length: int, size: int | str = "", backend: str = "", label: str = "") -> Upload:
+    def begin_upload(
+        self,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+    ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it."""
 
     @remote()
@@ -95,3 +105,19 @@ class VolumeApi(RpcApi):
     @remote()
     def delete_snapshot(self, volume: str, name: str, on_host: str = "") -> None:
         """Delete a snapshot."""
+
+    @remote(version="1.1")
+    def manage_volume(self, name: str, backend: str = "", on_host: str = "") -> Volume:
+        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it."""
+
+    @remote(version="1.1")
+    def forget_volume(self, name: str, on_host: str = "") -> None:
+        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is."""
+
+    @remote(version="1.1")
+    def move_backend(self, old: str, new: str, force: bool = False, on_host: str = "") -> int:
+        """Have the records of a backend follow it to another name; return how many volumes there are."""
+
+    @remote(version="1.1")
+    def accept_backend(self, name: str, on_host: str = "") -> None:
+        """Let a backend that is not the one it was take its directory as it is, at its next try."""

@@ -25,6 +25,7 @@ app.add_typer(snapshots, name="snapshot")
 _Name = Annotated[str, typer.Argument(help="Name of the volume, or NAME@HOST", metavar="NAME")]
 _VolumeName = Annotated[str, typer.Argument(help="Name of the volume, or NAME@HOST", metavar="VOLUME")]
 _OnlyHost = Annotated[str, typer.Option(help="Only those of this host")]
+_BackendHost = Annotated[str, typer.Option(help="Its host; this one if it is not said")]
 _SnapshotName = Annotated[str, typer.Argument(help="Name of the snapshot", metavar="NAME")]
 
 
@@ -145,6 +146,63 @@ def detach(context: typer.Context, name: _Name) -> None:
     _show(done, f"volume {done.name} on {done.host} is {done.state}")
 
 
+@app.command()
+def manage(
+    context: typer.Context,
+    name: _Name,
+    backend: Annotated[str, typer.Option(help="Where the file is; not needed when only one backend has it")] = "",
+    host: _BackendHost = "",
+) -> None:
+    """Take over a file without a record as a volume, with its snapshots."""
+    with kit.client() as client:
+        done = client.call(context.obj, "manage_volume", type=Volume, name=name, backend=backend, on_host=host)
+    _show(done, f"volume {done.name} of {format_size(done.size)} on {done.backend} of {done.host} is managed")
+
+
+@app.command()
+def forget(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Drop the records of volumes and leave their files; of a backend that is gone, this frees the names."""
+    with kit.client() as client:
+
+        def forget_one(name: str) -> str:
+            client.call(context.obj, "forget_volume", name=name)
+            return f"record of volume {name}"
+
+        _each(names, forget_one, "dropped")
+
+
+@app.command("move-backend")
+def move_backend(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(help="The backend that the records name", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="The backend that has the files now", metavar="NEW")],
+    force: Annotated[bool, typer.Option("--force", help="Also if it has not all of the files")] = False,
+    host: _BackendHost = "",
+) -> None:
+    """Have the records of a backend that was renamed follow it."""
+    with kit.client() as client:
+        moved = client.call(context.obj, "move_backend", type=int, old=old, new=new, force=force, on_host=host)
+    if kit.json_wanted():
+        kit.emit({"moved": moved})
+    else:
+        kit.say(kit.printable(f"the records of {moved} volume{'s' * (moved != 1)} name {new} now"))
+
+
+@app.command("accept-backend")
+def accept_backend(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the backend", metavar="BACKEND")],
+    host: _BackendHost = "",
+) -> None:
+    """Let a backend that is not the one it was take its directory as it is now."""
+    with kit.client() as client:
+        client.call(context.obj, "accept_backend", name=name, on_host=host)
+    if kit.json_wanted():
+        kit.emit({"accepted": name})
+    else:
+        kit.say(kit.printable(f"the backend {name} takes its directory at its next try; `ostler status` shows it"))
+
+
 @snapshots.command("create")
 def create_snapshot(context: typer.Context, volume: _VolumeName, name: _SnapshotName) -> None:
     """Keep the content of a volume as it is now."""
@@ -223,27 +281,28 @@ def _show(thing: Volume | Snapshot, sentence: str) -> None:
         kit.say(kit.printable(sentence))
 
 
-def _each(names: list[str], delete_one: Callable[[str], str]) -> None:
-    """Delete each that can be; the last refusal is the command's, those before it are told as they come.
+def _each(names: list[str], do_one: Callable[[str], str], done: str = "deleted") -> None:
+    """Do something with each that it can be done with; the last refusal is the command's, earlier ones are told.
 
     Args:
-        names: What is to be deleted.
-        delete_one: Deletes one; returns in words what is deleted.
+        names: What it is to be done with.
+        do_one: Does it; returns in words with what.
+        done: What is done, in a word.
     """
     deleted: list[str] = []
     refusal: OstlerError | None = None
     for name in names:
         try:
-            what = delete_one(name)
+            what = do_one(name)
         except OstlerError as error:
             if refusal is not None:
                 kit.warn(kit.printable(f"ostler: {refusal}"))
             refusal = error
         else:
             deleted.append(name)
-            kit.say(kit.printable(f"{what} is deleted"))
+            kit.say(kit.printable(f"{what} is {done}"))
     if kit.json_wanted() and (deleted or refusal is None):
-        kit.emit({"deleted": deleted})
+        kit.emit({done: deleted})
     if refusal is not None:
         raise refusal
 

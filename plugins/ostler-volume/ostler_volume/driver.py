@@ -40,7 +40,10 @@ class Room(NamedTuple):
     """How much room there is, in bytes.
 
     `total` and `free` are the device's, `allocated` is what this backend's own volumes take up, `reserved` is what must
-    stay free, and `limit` is how much may be promised in all: usually what is free or its own, without the reserve.
+    stay free, and `limit` is how much may be promised in all: usually what is free or its own, without the reserve,
+    times `oversubscription`. Backends of a host with the same `filesystem` share what is free: what one of them has
+    promised and not yet written the others cannot promise. Bytes that several volumes share are there once, and count
+    once in `allocated`.
     """
 
     total: int
@@ -48,6 +51,8 @@ class Room(NamedTuple):
     allocated: int
     reserved: int
     limit: int
+    filesystem: str = ""
+    oversubscription: float = 1.0
 
 
 class VolumeDriverOptions(DriverOptions):
@@ -83,6 +88,16 @@ class VolumeDriver(Driver):
     @abstractmethod
     def inventory(self) -> Inventory:
         """Return what is there now."""
+
+    def is_present(self) -> bool:
+        """Return True while the backend is the one that was initialised, with all that is on it.
+
+        Asked before a record is changed, so that a disk that was taken away is not mistaken for lost volumes.
+
+        Raises:
+            DriverError: It is not; says why.
+        """
+        return True
 
     @abstractmethod
     def room(self) -> Room:
@@ -221,5 +236,7 @@ class VolumeDriver(Driver):
             "allocated_bytes": room.allocated,
             "reserved_bytes": room.reserved,
             "promise_limit_bytes": room.limit,
+            "filesystem": room.filesystem,
+            "oversubscription": room.oversubscription,
             "features": sorted(self.features),
         }

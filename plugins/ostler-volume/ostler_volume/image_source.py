@@ -199,11 +199,11 @@ def not_responding(what: str, seconds: float, place: str) -> ImageNotResponding:
     )
 
 
-def resolved(path: str, limit: float = 1.0) -> str:
+def resolved(path: str, limit: float = 0.5) -> str:
     """Return a path without symbolic links; as it is written, when what is mounted there does not answer in time."""
     name = f"resolve {mount_of(path)}"
     for other in [thread for thread in threading.enumerate() if thread.name == name]:
-        other.join(_RECHECK)
+        other.join(_QUICK)
         if other.is_alive():  # another look there hangs already
             return os.path.normpath(path)
     found: list[str] = []
@@ -211,6 +211,11 @@ def resolved(path: str, limit: float = 1.0) -> str:
     thread.start()
     thread.join(limit)
     return found[0] if found else os.path.normpath(path)
+
+
+def lies_elsewhere(directory: Path) -> bool:
+    """Return whether something is mounted at a directory, or it is a symbolic link; what is there is not touched."""
+    return mount_of(str(directory)) == os.path.normpath(directory) or directory.is_symlink()
 
 
 def mount_of(path: str) -> str:

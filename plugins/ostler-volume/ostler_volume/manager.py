@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-import msgspec
-
 from ostler import (
+    CallCancelled,
+    ConnectionLost,
     Context,
+    DeadlineExceeded,
     DriverNotReady,
     Field,
     InvalidInput,
     Json,
-    Manager,
     ManagerEnvironment,
     ManagerOptions,
     OstlerError,
     Seconds,
+    Size,
+    StoreError,
     TargetNotFound,
     ValidationContext,
     exposed,
     periodic,
 )
+from ostler_volume.backend_methods import BackendMethods
+from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
@@ -32,15 +36,16 @@ from ostler_volume.other_hosts import Answers, OtherHosts, address_of, not_asked
 from ostler_volume.placement import Placement, Wish, not_taken
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
+from ostler_volume.room import Rooms
 from ostler_volume.snapshots import SnapshotWork
 from ostler_volume.uploads import Uploads
 from ostler_volume.volumes import Plan, VolumeWork, name_is_taken
-from ostler_volume.wire import Selection, Snapshot, SnapshotListing, Upload, Volume, VolumeListing
+from ostler_volume.wire import Selection, Snapshot, SnapshotListing, Upload, Volume, VolumeListing, with_note
 from ostler_volume.workshop import Workshop
 
-_UNKNOWN_SHOWN = 20
 T = TypeVar("T")
-M = TypeVar("M", Volume, Upload)
+_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
+"""Errors of a call to another host after which the work there may go on."""
 
 
 class VolumeOptions(ManagerOptions):
@@ -61,12 +66,17 @@ class VolumeOptions(ManagerOptions):
         help="How many backends are tried for a volume that names none, when those that were chosen refuse it",
         reload="live",
     )
+    state_reserve: Size = Field(
+        "32MiB",
+        help="Room that is kept for the database on the file system that it shares with a backend",
+        reload="live",
+    )
     upload_timeout: Seconds = Field(
         60, gt=0, help="After how long without a further piece an upload is given up", reload="live"
     )
 
 
-class VolumeManager(Manager):
+class VolumeManager(BackendMethods):
     """Owns the volumes of a host: their names, records and states, on several named backends.
 
     Names are those of all hosts together: a volume is found, used and deleted from every host that has such a service
@@ -99,6 +109,7 @@ class VolumeManager(Manager):
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
+        unknown: dict[str, dict[str, int]] = {}
         self._shop = Workshop(
             topic=self.topic,
             host=self.host,
@@ -108,13 +119,24 @@ class VolumeManager(Manager):
             log=self.log,
             tell=self.notifier.info,
             changed=self.environment.report_change,
+            unknown=unknown,
+            rooms=Rooms(self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log),
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
         self._others = OtherHosts(self.client, self.topic, self.host)
         self._volumes = VolumeWork(self._shop, self.reconciler, self._taken_elsewhere)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
+        self._backends = BackendWork(self._shop, self.reconciler)
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
+
+    def init_host(self, service_id: int, added_to_cluster: bool) -> None:
+        """Take note of backends that are used, and of those that are not in the configuration any more."""
+        try:
+            self.records.mark_backends()
+            self.records.backends.keep_only(self.drivers)
+        except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
+            self.log.warning("which backends are used cannot be noted now: %s", error)
 
     def driver_ready(self, name: str) -> None:
         """Finish or undo what a crash left on a backend, and find out what is attached."""
@@ -131,23 +153,12 @@ class VolumeManager(Manager):
         return True
 
     def problems(self) -> list[str]:
-        """Return how many volumes and snapshots are in error, with the reasons of the first few."""
-        return self.records.problems()
+        """Return how many volumes are in error and why, and which have no backend, and which files no record."""
+        return [*self._backends.problems(), *self.records.problems()]
 
     def backend_capabilities(self, name: str) -> Mapping[str, Json]:
         """Return what a backend offers, has, and has promised."""
-        # Counted first: what is recorded while the driver is at it stands under a lease, and is not to count twice.
-        unknown = self._shop.unknown.get(name, {})
-        volumes, snapshots, provisioned = self.records.counts(name)
-        facts = self.drivers[name].capabilities()
-        return {
-            **facts,
-            "provisioned_bytes": provisioned + sum(unknown.values()),
-            "volumes": volumes,
-            "snapshots": snapshots,
-            "unknown_files": len(unknown),
-            "unknown": list(unknown)[:_UNKNOWN_SHOWN],
-        }
+        return self._shop.rooms.facts(name, self.drivers[name])
 
     @periodic(spacing="check_interval", jitter=0.1)
     def check(self, ctx: Context) -> None:
@@ -201,7 +212,7 @@ class VolumeManager(Manager):
             on_host: The host it is to be on; empty for the one that is chosen, or for this one when a backend is named.
             by_choice: Whether the backend was chosen, and not named by whoever asked: a service that is disabled
                 refuses it then.
-            lease: The id in the selection of the scheduler that chose the backend: its promise of room.
+            lease: The id in the selection of a scheduler that was asked for the backend: its promise of room.
 
         Raises:
             InvalidInput: A name, size, image or backend that can never be right.
@@ -214,7 +225,8 @@ class VolumeManager(Manager):
         source, on_host = address_of(source, on_host) if source else ("", on_host)
         snapshot, on_host = self._full_name(snapshot, on_host)
         origin = origin_of(image, source, snapshot)
-        plan = Plan(name_of(name), size_of(size) if size != "" or not any(origin) else 0, backend, origin, lease=lease)
+        wanted = size_of(size) if size != "" or not any(origin) else 0
+        plan = Plan(name_of(name), wanted, backend, origin, lease=lease)
         on_host = on_host or self._host_of_origin(origin)
         if on_host not in ("", self.host):
             more = {"backend": backend, "image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
@@ -224,9 +236,9 @@ class VolumeManager(Manager):
             if by_choice:
                 self._placement.check_enabled()
             if backend or source or snapshot:
-                return _with_note(self._volumes.create(ctx, plan), note)
+                return with_note(self._volumes.create(ctx, plan), note)
         made, told = self._place(ctx, plan, on_host)
-        return _with_note(made, note, told)
+        return with_note(made, note, told)
 
     def _place(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Volume, str]:
         image = plan.origin.image
@@ -236,13 +248,12 @@ class VolumeManager(Manager):
             wish = Wish(plan.size or -(-places.size // SECTOR) * SECTOR, (IMAGE,), self.host, places.exclude)
 
         def make(chosen: Selection) -> Volume:
-            if chosen.host == self.host:
+            if chosen.host != self.host:
+                return self._pass_on(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
                 self._placement.check_enabled()
-                return self._volumes.create(ctx, plan._replace(backend=chosen.backend, lease=chosen.lease))
-            wanted = {"name": plan.name, "size": plan.size, "backend": chosen.backend, "by_choice": True}
-            wanted |= {"lease": chosen.lease} if chosen.lease else {}
-            with not_taken():
-                return self._forward(chosen.host, "create_volume", Volume, **wanted)
+                return self._volumes.create(ctx, leased)
 
         options = self.options
         return self._placement.place(ctx, options.scheduler, wish, make, attempts=options.placement_attempts)
@@ -261,8 +272,19 @@ class VolumeManager(Manager):
         return list(dict.fromkeys(found))
 
     @exposed(role="operator")
-    def begin_upload(
-        self, ctx: Context, name: str, length: int, size: int | str = "", backend: str = "", label: str = ""
+    def begin_upload(  # noqa: PLR0913 - each is a word of its own
+        self,
+        ctx: Context,
+        name: str,
+        length: int,
+        size: int | str = "",
+        backend: str = "",
+        label: str = "",
+        *,
+        on_host: str = "",
+        anywhere: bool = False,
+        by_choice: bool = False,
+        lease: str = "",
     ) -> Upload:
         """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
 
@@ -271,8 +293,12 @@ class VolumeManager(Manager):
             name: The name of the volume.
             length: Bytes of content.
             size: Bytes, or text as people write it; empty for as large as the content.
-            backend: Where; empty to have the scheduler choose one of this host.
+            backend: Where; empty to have the scheduler choose.
             label: What the content is called, for its record.
+            on_host: The host it is to be on; empty for this one, or any.
+            anywhere: Whether the scheduler may choose another host, to which the caller then hands the content over.
+            by_choice: See `create_volume`.
+            lease: See `create_volume`.
 
         Raises:
             InvalidInput: A name, size or backend that can never be right.
@@ -282,18 +308,33 @@ class VolumeManager(Manager):
             Busy: There are too many uploads.
         """
         wanted = size_of(size) if size != "" else size_of(length, "image")
-        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length)
-        note = self._check_new(plan.name)
-        if backend:
-            return _with_note(self._uploads.begin(ctx, plan), note)
+        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length, lease=lease)
+        if on_host not in ("", self.host):
+            more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
+            return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
+        with self._volumes.leased(plan):
+            note = self._check_new(plan.name)
+            if by_choice:
+                self._placement.check_enabled()
+            if backend:
+                return with_note(self._uploads.begin(ctx, plan), note)
+        # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
+        # is not relayed, and would not find its upload there.
+        begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
+        return with_note(begun, note, told)
 
+    def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
         def begin(chosen: Selection) -> Upload:
-            self._placement.check_enabled()
-            return self._uploads.begin(ctx, plan._replace(backend=chosen.backend, lease=chosen.lease))
+            if chosen.host != self.host:
+                wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
+                return self._pass_on(chosen, "begin_upload", Upload, **wanted)
+            leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
+            with self._volumes.leased(leased):
+                self._placement.check_enabled()
+                return self._uploads.begin(ctx, leased)
 
-        wish, options = Wish(plan.size, (UPLOAD,), self.host), self.options
-        begun, told = self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
-        return _with_note(begun, note, told)
+        wish, options = Wish(plan.size, (UPLOAD,), on_host), self.options
+        return self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
@@ -396,6 +437,18 @@ class VolumeManager(Manager):
         done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
         return done
 
+    def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
+        """Have a volume made on the host that was chosen; its lease is given back when nothing was begun there."""
+        wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
+        try:
+            with not_taken():
+                return self._forward(chosen.host, method, kind, **wanted)
+        except OstlerError as error:
+            # Where it may have begun, that host says what became of it, or the lease runs out.
+            if chosen.lease and not isinstance(error, _MAYBE_BEGUN):
+                self.capabilities_changed(lease=chosen.lease, released=True)
+            raise
+
     # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
 
     @exposed(role="viewer", changes=False)
@@ -416,14 +469,14 @@ class VolumeManager(Manager):
 
     async def _volume_listing(self, backend: str, on_host: str) -> VolumeListing:
         if on_host == self.host:
-            return VolumeListing(host=self.host, volumes=await self.store.aread(lambda: self.records.volumes(backend)))
+            return VolumeListing(host=self.host, volumes=await self._listed(backend))
         arguments: dict[str, Any] = {"backend": backend}
         if on_host:
             call = self.client.acall(
                 self.topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, **arguments
             )
             return VolumeListing(host=self.host, volumes=await call)
-        here = await self.store.aread(lambda: self.records.volumes(backend))
+        here = await self._listed(backend)
         answers = await self._others.ask("list_volumes", list[Volume], **arguments)
         found = [*here, *(one for listed in answers.found.values() for one in listed)]
         return VolumeListing(
@@ -432,11 +485,16 @@ class VolumeManager(Manager):
             unreachable=answers.unreachable,
         )
 
+    async def _listed(self, backend: str) -> list[Volume]:
+        listed = await self.store.aread(lambda: self.records.volumes(backend))
+        return self._backends.annotated(listed)
+
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
         """Return the volumes of a name on all hosts that can be asked: one at most, unless hosts were apart."""
         answers = await self._others.ask("get_volume", Volume, name=name)
         here = await self.store.aread(lambda: self.records.select_volumes(name=name))
+        here = self._backends.annotated(here)
         return VolumeListing(host=self.host, volumes=[*here, *answers.found.values()], unreachable=answers.unreachable)
 
     @exposed(role="viewer", changes=False)
@@ -455,7 +513,7 @@ class VolumeManager(Manager):
         name, host = address_of(name, on_host)
         if host in ("", self.host):
             try:
-                return await self.store.aread(lambda: self.records.volume(name))
+                return self._backends.annotated([await self.store.aread(lambda: self.records.volume(name))])[0]
             except VolumeNotFound:
                 if host:
                     raise
@@ -633,9 +691,3 @@ class VolumeManager(Manager):
             self._forward(host, "delete_snapshot", type(None), volume=volume, name=name)
             return
         self._snapshots.delete(ctx, volume, name)
-
-
-def _with_note(made: M, *notes: str) -> M:
-    """Return a volume or an upload with a note of what was not as usual, after the one that it may have already."""
-    said = [note for note in (made.note, *notes) if note]
-    return msgspec.structs.replace(made, note="; ".join(said)) if said else made

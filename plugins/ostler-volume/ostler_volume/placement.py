@@ -14,7 +14,6 @@ import msgspec
 
 from ostler import (
     Busy,
-    CallCancelled,
     ConnectionLost,
     Context,
     DeadlineExceeded,
@@ -27,6 +26,7 @@ from ostler import (
     OstlerError,
     ServiceDisabled,
     TargetNotFound,
+    describe,
     format_size,
 )
 from ostler_volume.errors import NotSupported, UnknownBackend
@@ -41,8 +41,6 @@ NOT_TAKEN = (TargetNotFound, NotRunning, Busy, Draining, ServiceDisabled, NotPer
 """Errors of a call to another host after which nothing was begun there."""
 _REFUSALS = (NoCapacity, DriverError, UnknownBackend, NotSupported)
 """Errors of a backend that say nothing of another one."""
-_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
-"""Errors of a call to another host after which the work there may go on."""
 SCHEDULER_TIMEOUT = 10.0
 """Seconds that a scheduler has to choose; it takes milliseconds."""
 _WHY_LIMIT = 500
@@ -105,9 +103,7 @@ class Placement:
                 raise _nobody_took(error, first, refused) from None
             ctx.check()  # the deadline may have passed while the scheduler was waited for
             try:
-                with self._leased(chosen):
-                    made = make(chosen)
-                return made, "; ".join([*_told(refused), *([note] if note else [])])
+                return make(chosen), "; ".join([*_told(refused), *([note] if note else [])])
             except OstlerError as error:
                 if error.facts.get("undone") is not True:
                     raise
@@ -117,22 +113,6 @@ class Placement:
                 refused[who] = error.message[:_WHY_LIMIT]
             self._tell(ctx, chosen, refused[who])
         raise _nobody_took(None, first, refused)
-
-    @contextmanager
-    def _leased(self, chosen: Selection) -> Iterator[None]:
-        """Give the scheduler's promise of room back when the block, which makes the volume, fails.
-
-        Where the work on another host may go on, that host says what became of it, or the lease runs out.
-        """
-        try:
-            yield
-        except BaseException as error:
-            here = chosen.host == self._shop.host
-            if chosen.lease and (here or not isinstance(error, _MAYBE_BEGUN)):
-                self._shop.changed("", chosen.lease, True)
-            if here:  # it may be in the way of the next request as well
-                self._shop.changed(chosen.backend, "", False)
-            raise
 
     def _tell(self, ctx: Context, chosen: Selection, why: str) -> None:
         self._shop.log.warning(
@@ -153,6 +133,11 @@ class Placement:
             )  # fmt: skip
         except NO_SCHEDULER as error:
             return self._without(scheduler, wish, refused, error)
+        if wish.host not in ("", chosen.host):  # content that lies on one host would not be found on the other
+            raise NoCapacity(
+                f"{scheduler} chose {chosen.host}, and only {wish.host} will do",
+                hint="its option `filters` lacks `host`",
+            )
         return chosen, ""
 
     def _without(
@@ -220,6 +205,8 @@ class Placement:
             return self._shop.limit(name, driver) - self._shop.records.provisioned(name), ""
         except OstlerError as error:
             return 0, error.message
+        except Exception as error:  # noqa: BLE001 - a stranger's driver must harm its own backend alone
+            return 0, describe(error)
 
 
 class _Row(msgspec.Struct):

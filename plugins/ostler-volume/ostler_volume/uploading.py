@@ -45,17 +45,19 @@ def upload(
         image: From `images.open_own_image`.
         name: The volume's name.
         size: Its size, empty for that of the image.
-        backend: Where; empty to have the scheduler choose one of the host.
-        host: The host that it goes to; None for the one of the daemon that is asked.
+        backend: Where; empty to have the scheduler choose.
+        host: The host that it goes to; None to have the scheduler choose, or for that of the daemon that is asked.
         on_progress: Called with how far it is.
 
     Raises:
         RequestError: It was refused.
         DriverError: The image became shorter meanwhile.
     """
-    call = partial(client.call, topic) if host is None else partial(client.call, topic, host=host)
-    label = Path(image.path).name
-    begun = call("begin_upload", type=Upload, name=name, length=image.size, size=size, backend=backend, label=label)
+    wanted = {"name": name, "length": image.size, "size": size, "backend": backend, "label": Path(image.path).name}
+    begun: Upload = client.call(
+        topic, "begin_upload", type=Upload, **wanted, **({"anywhere": True} if host is None else {"on_host": host})
+    )
+    call = partial(client.call, topic, host=begun.host or host)
     try:
         with image.borrow() as source:
             _send(call, begun, source, image.size, on_progress)

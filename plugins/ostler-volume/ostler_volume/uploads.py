@@ -100,7 +100,9 @@ class Uploads:
                 self._drop(running)
                 raise
             running.touched = self._now()
-        return Upload(id=running.id, name=made.name, size=made.size, backend=made.backend, piece=PIECE)
+        return Upload(
+            id=running.id, name=made.name, size=made.size, backend=made.backend, piece=PIECE, host=self._shop.host
+        )
 
     def write(self, ctx: Context, number: str, offset: int, data: bytes) -> None:
         """Write a piece of the content.

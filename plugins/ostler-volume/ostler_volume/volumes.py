@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from ostler import Conflict, Context, InvalidInput, StoreError, describe, format_size
+from ostler import (
+    Conflict,
+    Context,
+    DriverError,
+    InvalidInput,
+    OstlerError,
+    StoreError,
+    describe,
+    format_size,
+)
 from ostler_volume.door import SECTOR, Origin, split_snapshot
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
@@ -87,12 +96,21 @@ class VolumeWork:
         """
         with undone():
             driver, plan = self._checked(plan, image)
-            limit = self._shop.limit(plan.backend, driver)
+            limit = self._limit(plan.backend, driver)
             self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
-        self._check_elsewhere(plan.name)
         if plan.lease:  # the record counts from now on
             self._shop.changed(plan.backend, plan.lease, False)
+        self._check_elsewhere(plan.name)
         return driver, plan
+
+    def _limit(self, backend: str, driver: Any) -> int:
+        """Return what a backend may promise; one that cannot say has refused."""
+        try:
+            return self._shop.limit(backend, driver)
+        except OstlerError:
+            raise
+        except Exception as error:
+            raise DriverError(f"the backend {backend} cannot say what room it has: {describe(error)}") from error
 
     def _check_elsewhere(self, name: str) -> None:
         """Refuse a name that another host has, or is just taking: after it was taken here, so that both see it."""
@@ -103,12 +121,17 @@ class VolumeWork:
 
     @contextmanager
     def leased(self, plan: Plan) -> Iterator[None]:
-        """Give the promise of room back, of the scheduler of another host, when the block that makes a volume fails."""
+        """Give the scheduler's promise of room back when the block, which makes a volume or begins one, fails.
+
+        Its backend is asked anew then: it may be in the way of the next request as well.
+        """
         try:
             yield
         except BaseException:
             if plan.lease:
                 self._shop.changed("", plan.lease, True)
+            if plan.backend:
+                self._shop.changed(plan.backend, "", False)
             raise
 
     @contextmanager
@@ -176,8 +199,8 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend)
-            before = self._shop.records.begin(name, VolumeState.DELETING)
+            driver = self._shop.working(self._shop.records.volume(name).backend)
+            before = self._shop.records.begin_deleting(name)
             try:
                 driver.discard(name)
                 driver.delete(name)
@@ -201,7 +224,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             driver.check_attach()
             self._shop.records.begin(name, VolumeState.ATTACHING)
             device = self._do(name, driver, lambda: driver.attach(ctx, name))
@@ -216,7 +239,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             before = self._shop.records.begin(name, VolumeState.DETACHING)
             self._do(name, driver, lambda: driver.detach(ctx, name))
             done = self._shop.records.settle(name, VolumeState.AVAILABLE)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+M = TypeVar("M", "Volume", "Upload")
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +73,7 @@ class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A volume whose content its caller hands over in pieces of at most `piece` bytes, under the name `id`.
 
-    `note` is that of the volume that is made of it; see `Volume`.
+    The pieces, and its end, go to the service on `host`. `note` is that of the volume that is made of it; see `Volume`.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     piece: int
     note: str = ""
+    host: str = ""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,3 +91,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     backend: str
     lease: str = ""
+
+
+def with_note(made: M, *notes: str) -> M:
+    """Return a volume or an upload with a note of what was not as usual, after the one that it may have already."""
+    said = [note for note in (made.note, *notes) if note]
+    return msgspec.structs.replace(made, note="; ".join(said)) if said else made

@@ -69,13 +69,35 @@ class FakeClient:
         self.events.append((event, payload))
 
 
-def file_driver(path, name="local", **options):
+class FakeKeyValue(dict):
+    """The small key-value store of a driver, for one that has no database; `broken` makes it refuse."""
+
+    broken = None
+
+    def get(self, key, default=None):
+        if self.broken:
+            raise self.broken
+        return super().get(key, default)
+
+    def set(self, key, value):
+        if self.broken:
+            raise self.broken
+        self[key] = value
+
+
+def file_driver(path, name="local", kv=None, **options):
     log = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
     chosen = FileDriverOptions(
         driver="file", path=str(path), **{"reserve": "0B", "image_folders": [str(path.parent)], **options}
     )
     environment = DriverEnvironment(
-        name=name, topic="volume", host="node1", options=chosen, clock=FakeClock(), log=log, kv=None
+        name=name,
+        topic="volume",
+        host="node1",
+        options=chosen,
+        clock=FakeClock(),
+        log=log,
+        kv=FakeKeyValue() if kv is None else kv,
     )
     driver = FileDriver(environment)
     driver.initialise()
@@ -153,8 +175,9 @@ def image(tmp_path):
 
 @pytest.fixture
 def files(folder):
-    """Return every file in the folder of the backend that is not the lock."""
-    return lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    """Return every file in the folder of the backend that is not the lock or the identity."""
+    own = {".lock", ".ostler-backend"}
+    return lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name not in own)
 
 
 @pytest.fixture
@@ -219,6 +242,7 @@ def kit():
     return SimpleNamespace(
         FakeClient=FakeClient,
         FakeDrivers=FakeDrivers,
+        FakeKeyValue=FakeKeyValue,
         Path=Path,
         file_driver=file_driver,
         manager=manager_of,

@@ -83,13 +83,13 @@ def test_create_from_any_other_file_hands_its_content_over(run, tmp_path):
     client = FakeClient(["/srv/other"], begun, None, None, A)
     assert "is made on local" in run(client, "create", "a", "--from", str(tmp_path / "image.raw")).stdout
     begin, *pieces, finish = client.asked[1:]
-    wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw"}
+    wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw", "anywhere": True}
     assert begin == ("volume", "begin_upload", wanted)
     assert [(piece[1], piece[2]["offset"], len(piece[2]["data"])) for piece in pieces] == [
         ("upload_piece", 0, 600),
         ("upload_piece", 600, 400),
     ]
-    assert finish == ("volume", "finish_upload", {"upload": "7"})
+    assert finish == ("volume", "finish_upload", {"upload": "7", "host": None})
 
 
 def test_an_upload_that_fails_is_given_up(run, tmp_path):
@@ -98,7 +98,7 @@ def test_an_upload_that_fails_is_given_up(run, tmp_path):
     client = FakeClient([], begun, NoCapacity("full"), None)
     with pytest.raises(NoCapacity):
         run(client, "create", "a", "--from", str(tmp_path / "image.raw"))
-    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7"})
+    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7", "host": None})
 
 
 def test_holes_and_zeros_are_not_sent(run, tmp_path):
@@ -211,8 +211,9 @@ def test_a_volume_can_be_made_on_a_host_that_is_named_also_from_a_file(run, tmp_
     run(client, "create", "b", "--size", "1GiB", "--host", "node2")
     assert client.asked[0][2]["on_host"] == "node2"
     (tmp_path / "image.raw").write_bytes(b"x" * 512)
-    begun = Upload(id="7", name="b", size=512, backend="local", piece=512, note="slow")
+    begun = Upload(id="7", name="b", size=512, backend="local", piece=512, note="slow", host="node2")
     client = FakeClient([], begun, None, B)
     shown = run(client, "create", "b", "--from", str(tmp_path / "image.raw"), "--host", "node2")
-    assert {asked[2]["host"] for asked in client.asked} == {"node2"}
+    assert client.asked[0][2]["host"] == client.asked[1][2]["on_host"] == "node2"
+    assert [asked[2]["host"] for asked in client.asked[2:]] == ["node2", "node2"], "the pieces, and the end"
     assert "ostler: slow" in shown.stderr

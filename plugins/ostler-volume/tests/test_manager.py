@@ -19,9 +19,19 @@ from ostler import (
     NotFound,
     ValidationContext,
 )
-from ostler_volume import file_driver
+from ostler_volume import copying, file_driver
 from ostler_volume.driver import VolumeDriver
-from ostler_volume.errors import AlreadyExists, BadImage, BadName, BadSize, HasSnapshots, UnknownBackend, WrongState
+from ostler_volume.errors import (
+    AlreadyExists,
+    BadImage,
+    BadName,
+    BadSize,
+    HasSnapshots,
+    ImageNotResponding,
+    UnknownBackend,
+    WrongState,
+)
+from ostler_volume.file_driver import FileDriver
 from ostler_volume.manager import VolumeManager
 
 MIB = 2**20
@@ -450,3 +460,48 @@ def test_a_scheduler_that_is_misspelt_is_found_before_the_start():
     ]
     for name in ("scheduler", "", "elsewhere"):
         assert list(VolumeManager.validate(options.model_copy(update={"scheduler": name}), others)) == []
+
+
+def test_what_ends_work_and_frees_room_has_threads_of_its_own():
+    short = {name for name in dir(VolumeManager) if getattr(exposure(VolumeManager, name), "short", False)}
+    assert short == {
+        "attach_volume", "cancel_upload", "delete_snapshot", "delete_volume", "detach_volume", "image_directories"
+    }  # fmt: skip
+    leave = {name for name in dir(FileDriver) if budget(FileDriver, name) == ("copy_budget", False)}
+    assert leave == {"delete", "delete_snapshot", "discard"}
+
+
+def exposure(kind, name):
+    return getattr(getattr(kind, name), "__ostler_exposed__", None)
+
+
+def budget(kind, name):
+    marks = (getattr(vars(each).get(name), "__ostler_budget__", None) for each in kind.__mro__)
+    return next((mark for mark in marks if mark), None)
+
+
+def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
+    manager, ctx, driver, folder, nothing_left, monkeypatch
+):
+    gate = threading.Event()
+    image = folder / "images" / "a.raw"
+    image.write_bytes(b"x" * MIB)
+    monkeypatch.setattr(driver, "options", driver.options.model_copy(update={"image_timeout": 0.05}))
+    monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))
+    with nothing_left(ImageNotResponding, f"reading the image {image} has not come back"):
+        manager.create_volume(ctx, "b", backend="local", image=str(image))
+    manager.create_volume(ctx, "c", MIB, backend="local")
+    with nothing_left(ImageNotResponding, "where the image lies, has not come back"):
+        manager.create_volume(ctx, "d", backend="local", image=str(image))
+    gate.set()
+    manager.delete_volume(ctx, "c")
+
+
+def test_trap_the_choice_of_a_backend_for_an_image_waits_for_no_mount_that_hangs(manager, ctx, folder, monkeypatch):
+    gate = threading.Event()
+    (folder / "images" / "a.raw").write_bytes(b"x" * MIB)
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: gate.wait(10) if path == str(folder.parent) else real(path))
+    made = manager.create_volume(ctx, "b", image=str(folder / "images" / "a.raw"))
+    assert made.size == MIB
+    gate.set()

@@ -47,7 +47,7 @@ class Net:
 
 class NetClient:
     def __init__(self, net, here):
-        self.net, self.here = net, here
+        self.net, self.here, self.changes = net, here, []
 
     async def acall(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002
         return await self.net.ask(self.here, topic, method, host, arguments)
@@ -202,3 +202,15 @@ def test_of_those_that_were_found_there_must_be_one():
     assert the_one("a", Answers({"node2": volume}, {"node3": "away"})) == "node2"
     with pytest.raises(VolumeNotFound, match="there is no volume a;"):
         the_one("a", Answers({}, {}))
+
+
+def test_content_that_is_handed_over_may_go_to_another_host_when_its_caller_can_follow(net, one, ctx):
+    net.chosen = Selection(host="node2", backend="local")
+    begun = one.begin_upload(ctx, "data", 512, anywhere=True)
+    assert begun.host == "node2"
+    two = net.managers["node2"]
+    two.upload_piece(ctx, begun.id, 0, b"x" * 512)
+    assert two.finish_upload(ctx, begun.id).host == "node2"
+    assert one.begin_upload(ctx, "more", 512, backend="local", on_host="node3").host == "node3"
+    for manager in net.managers.values():
+        manager.cleanup_host()

@@ -131,3 +131,17 @@ def test_the_daemons_own_exit_and_ctrl_c_before_there_are_handlers_end_it(caplog
             with contextlib.suppress(asyncio.CancelledError):
                 loop.run_until_complete(task)
         loop.close()
+
+
+def test_trap_a_plugin_that_stops_the_loop_does_not_end_the_daemon(caplog) -> None:
+    async def daemon():
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return Outcome(0, [])
+
+    loop = asyncio.new_event_loop()
+    try:
+        assert main._outcome(loop, daemon()).code == 0
+    finally:
+        loop.close()
+    assert "Event loop stopped" in caplog.text

@@ -222,7 +222,7 @@ def test_trap_a_call_that_outlives_its_budget_frees_its_caller_and_makes_the_dri
         assert caught.value.facts["method"] == "hang"
         assert b.drivers.status("hall").state is DriverState.STUCK
         begun = loop.time()
-        with pytest.raises(DriverStuck, match="hang has not come back within its 60 s"):
+        with pytest.raises(DriverStuck, match="hang has not come back within its 60 s, since 2027-"):
             await call(pool, lambda: b.drivers["hall"].switch("l", True))
         assert loop.time() == begun, "refused at once"
         lamp.gate.set()
@@ -676,7 +676,7 @@ def test_new_options_after_the_stop_are_refused(run, bench, lamp):
     run(main())
 
 
-def test_new_options_wait_for_long_work_beside_and_hold_up_others_for_a_moment_only(run, bench, lamp):
+def test_new_options_wait_beside_for_long_work_and_hold_up_nobody(run, bench, lamp):
     async def main():
         loop = asyncio.get_running_loop()
         b = bench(lamp)
@@ -688,7 +688,7 @@ def test_new_options_wait_for_long_work_beside_and_hold_up_others_for_a_moment_o
         renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5)))
         await asyncio.sleep(0.1)
         assert await b.drivers.call("hall", "switch", "l", True) == "l on"
-        assert loop.time() - begun == pytest.approx(1, abs=0.2), "held for a moment"
+        assert loop.time() - begun < 0.2, "not held: what is under way may last for hours"
         status = await renewing
         assert loop.time() - begun == pytest.approx(10, abs=0.2)
         assert status.state is DriverState.READY
@@ -703,6 +703,27 @@ def test_new_options_wait_for_long_work_beside_and_hold_up_others_for_a_moment_o
             await asyncio.sleep(0.1)
         await b.until("hall", DriverState.READY)
         assert b.drivers["hall"].options.patience == 5
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_new_options_hold_calls_for_a_moment_while_what_is_under_way_has_just_begun(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(0.5)
+        begun = loop.time()
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5)))
+        await asyncio.sleep(0.1)
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        assert loop.time() - begun == pytest.approx(1, abs=0.2)
+        assert (await renewing).pending
+        lamp.gate.set()
+        await waiting
         await b.drivers.stop(5)
 
     run(main())
@@ -1018,8 +1039,9 @@ def test_a_driver_in_which_nothing_ends_takes_so_many_calls_and_no_more(run, ben
         await b.drivers.wait(5)
         waiting = [asyncio.ensure_future(b.drivers.call("hall", "patient")) for _ in range(102)]
         await asyncio.sleep(2)
-        with pytest.raises(Busy, match="switch of driver hall of light was not begun: 102 calls wait"):
-            await b.drivers.call("hall", "switch", "l", True)
+        with pytest.raises(Busy, match="patient of driver hall of light was not begun: 102 calls wait"):
+            await b.drivers.call("hall", "patient")
+        assert await b.drivers.call("hall", "switch", "short", True) == "short on"
         lamp.gate.set()
         assert await asyncio.gather(*waiting) == ["came back"] * 102
         assert await b.drivers.call("hall", "switch", "l", True) == "l on"

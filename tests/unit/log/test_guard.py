@@ -165,3 +165,36 @@ def test_the_end_leaves_all_loggers_to_logging(stream):
     assert isinstance(logger, OwnLogger)
     made.end()
     assert type(logger) is logging.Logger
+
+
+def test_trap_a_record_factory_that_fails_takes_no_line_from_the_daemon(guard, stream):
+    before = logging.getLogRecordFactory()
+
+    def factory(*args, **options):
+        raise LookupError("no request is known here")
+
+    logging.setLogRecordFactory(factory)
+    try:
+        logging.getLogger("ostler.guarded").warning("still %s", "here", extra={"service": "lamp"})
+    finally:
+        logging.setLogRecordFactory(before)
+    log.flush(5)
+    assert "still here [service=lamp]" in stream.getvalue()
+    assert "LookupError" in guard.text()
+
+
+def test_trap_an_error_that_raises_when_it_is_asked_for_its_traceback_is_logged(guard, stream):
+    class Asked(Exception):
+        def __getattribute__(self, name):
+            raise RuntimeError(name)
+
+    class Compared:
+        def __eq__(self, other):
+            raise RuntimeError("compared")
+
+        __hash__ = None
+
+    logging.getLogger("ostler.guarded").error("failed", exc_info=Asked("why"), extra={"service": Compared()})
+    log.flush(5)
+    assert "Asked" in stream.getvalue()
+    assert "could not be formatted" not in stream.getvalue()

@@ -33,7 +33,7 @@ class Control:
     def __init__(self, host="node2", *topics):
         self.host = host
         self.rows = [row(topic, host) for topic in topics]
-        self.capabilities = []
+        self.capabilities, self.flushed = [], []
         self.sequence, self.changed = 1, asyncio.Event()
         self.asked = 0
 
@@ -47,9 +47,12 @@ class Control:
         )
 
     @exposed(role="viewer", changes=False)
-    async def host_report(self, ctx: Context) -> HostReport:
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
         """Return what is there."""
         self.asked += 1
+        if flush:
+            self.sequence += 1
+            self.capabilities = self.flushed
         return self.report()
 
     @exposed(role="viewer", changes=False)
@@ -517,7 +520,7 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         stuck = DriverStatus(name="local", driver="file", state=DriverState.STUCK, why="x" * 100_000)
         odd = row("volume", age=1e9, link="away", here=True, evidence={"is_working": "y" * 100_000}, drivers=[stuck])
         other.control.rows = [odd, row("volume", "node3")]
-        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 300_000)]
+        other.control.capabilities = [report(), report("node3"), report(topic="lamp", text="x" * 2_200_000)]
         other.start()
         node2 = peer(other)
         await node2.look()
@@ -525,11 +528,55 @@ def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_within_boun
         assert (view.age, view.link, view.here) == (0.0, "", False)
         assert len(view.evidence["is_working"]) < 10_000
         assert len(view.drivers[0].why) < 10_000
-        assert [(each.topic, each.host) for each in node2.reports] == [("volume", "node2")]
+        assert [(each.topic, each.host) for each in node2.reports()] == [("volume", "node2")]
         assert not node2.is_well("volume")
         assert node2.takes("volume"), "it may do what is asked all the same"
         await node2.close()
         other.stop()
+
+    asyncio.run(main())
+
+
+def test_what_was_reported_grows_older_while_it_is_kept_here_and_brings_its_leases_along():
+    async def main():
+        other, clock = Elsewhere("volume"), FakeClock()
+        other.control.capabilities = [
+            CapabilityReport(
+                topic="volume", host="node2", backends={"local": {}}, reported_at=1e9, instance="1", sequence=7,
+                ages={"local": 2.0}, withheld={"big": "it is stuck"}, leases={"l1": True, "l2": False},
+            )
+        ]  # fmt: skip
+        other.start()
+        node2 = peer(other, clock)
+        await node2.look()
+        clock.advance(30.0)
+        (kept,) = node2.reports()
+        assert kept.ages == {"local": 32.0}
+        assert (kept.sequence, kept.withheld, kept.leases) == (7, {"big": "it is stuck"}, {"l1": True, "l2": False})
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())
+
+
+def test_trap_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
+    async def main():
+        other, news = Elsewhere("volume"), []
+        other.control.capabilities = [report(free_bytes=0)]
+        other.control.flushed = [report(free_bytes=7)]
+        other.start()
+        fleet = Fleet(other.make, SystemClock(), 5.0, lambda one: news.append(one.host))
+        fleet.set({"node2": ADDRESS}, 60.0)
+        await fleet.settled(5.0)
+        del news[:]
+        await fleet.catch_up(0.5)
+        (known,) = fleet.reports()
+        assert known.backends["local"]["free_bytes"] == 7
+        assert news[:1] == ["node2"]
+        other.stop()
+        await asyncio.sleep(0)
+        await fleet.catch_up(0.5)
+        await fleet.close()
 
     asyncio.run(main())
 
@@ -590,3 +637,63 @@ def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_n
         other.stop()
 
     run_virtual(main())
+
+
+def test_who_waits_for_all_peers_waits_for_one_try_of_each_and_no_longer_than_asked():
+    async def main():
+        there, away, silent = Elsewhere("volume"), Away(), Away()
+        there.start()
+        silent.hang = True
+        made = {"there": there, "away": away, "silent": silent}
+        fleet = Fleet(lambda address, key: made[key].make(address, key), virtual_clock(), 5.0)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        there.control.host = "there"
+        fleet.set({name: PeerAddress("tcp://x:1", (name,)) for name in ("there", "away")}, 5.0)
+        await fleet.settled(1.0)
+        assert loop.time() == began
+        assert [fleet.peers[name].up for name in ("there", "away")] == [True, False]
+        fleet.set({name: PeerAddress("tcp://x:1", (name,)) for name in made}, 5.0)
+        await fleet.settled(1.0)
+        assert loop.time() - began == pytest.approx(1.0)
+        await fleet.close()
+        there.stop()
+
+    run_virtual(main())
+
+
+def test_a_peer_that_has_called_is_asked_at_once_and_one_that_is_there_is_not():
+    async def main():
+        other = Away()
+        node2, fleet = await watched(other)
+        other.start()
+        node2.hurry()
+        began = asyncio.get_running_loop().time()
+        await node2.reached()
+        assert asyncio.get_running_loop().time() == began
+        asked = other.control.asked
+        node2.hurry()
+        await asyncio.sleep(1)
+        assert other.control.asked == asked
+        await fleet.close()
+        other.stop()
+
+    run_virtual(main())
+
+
+def test_what_was_just_done_there_is_known_when_it_has_been_asked_again():
+    async def main():
+        other = Elsewhere("volume")
+        other.start()
+        node2 = peer(other)
+        await node2.look()
+        told = []
+        node2.on_news = told.append
+        other.control.rows = [row("volume", enabled=False)]
+        await node2.refresh()
+        assert not node2.takes("volume")
+        assert told == [node2]
+        await node2.close()
+        other.stop()
+
+    asyncio.run(main())

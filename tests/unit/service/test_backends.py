@@ -61,7 +61,9 @@ def test_what_a_check_said_is_forgotten_when_the_driver_itself_is_out_of_order(b
             assert b.why() == "driver desk: is_working says no"
             trouble.answers.clear()
             trouble.errors["initialise desk red"] = OSError("no red bulb")
-            assert await b.reset(DRIVER + 'colour = "red"\n') == []
+            # A driver that does not start with its new options is no good news of a reload.
+            said = await b.reset(DRIVER + 'colour = "red"\n')
+            assert said == ["driver desk of service lamp is failed: OSError: no red bulb"]
             await asyncio.sleep(0.1)
             assert "is_working" not in b.why()
             assert "no red bulb" in b.why()

@@ -35,7 +35,9 @@ class Setting:
         self.state = ServiceCapabilities("volume", "node1", "run1")
         self.state.enabled = True
         self.tasks = TaskOwner("test")
-        self.delivery = CapabilityDelivery(self.client, virtual_clock(), {"volume": self.state}, self.tasks)
+        self.listening = set()
+        states, tells = {"volume": self.state}, self.listening.__contains__
+        self.delivery = CapabilityDelivery(self.client, virtual_clock(), states, self.tasks, tells)
         self.state.offer(["disk"], {})
 
     def change(self):
@@ -128,19 +130,17 @@ def test_a_scheduler_that_does_not_take_reports_is_tried_again_and_that_is_said_
     assert len([row for row in caplog.records if row.levelno >= logging.WARNING]) == said
 
 
-def test_the_end_of_a_lease_is_told_until_all_know_it(virtually):
+def test_a_host_that_listens_to_this_one_is_told_nothing_twice(virtually):
     async def main(one):
         one.client.known["node2"] = 1.0
-        gate = asyncio.Event()
-        one.client.does["node2"] = lambda _: gate.wait()
-        now = asyncio.get_running_loop().time()
-        one.state.lease("disk", "l1", now, released=True)
+        one.listening.add("node2")
         one.change()
-        await asyncio.sleep(1)
-        assert one.state.report(now, 0.0).leases == {"l1": True}
-        gate.set()
-        await asyncio.sleep(1)
-        assert one.state.report(now, 0.0).leases == {}
+        await asyncio.sleep(0.1)
+        assert one.client.got == [("node1", "volume", 1)]
+        one.listening.clear()
+        one.delivery.start()
+        await asyncio.sleep(0.1)
+        assert one.client.got[1:] == [("node2", "volume", 1)]
 
     virtually(main)
 

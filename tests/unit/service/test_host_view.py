@@ -99,6 +99,40 @@ def test_what_services_can_do_is_known_when_the_start_has_ended(bench, virtually
     virtually(main)
 
 
+def test_what_a_service_offers_is_told_as_of_now_with_its_leases_and_before_it_is_kept(bench, virtually) -> None:
+    async def main():
+        async with bench(DESK) as b:
+            await b.runtime.start()
+            b.service().manager.capabilities_changed("desk", lease="l1", released=True)
+            await asyncio.sleep(0.1)
+            (live,) = b.runtime.capability_reporter.live()
+            (told,) = (await b.runtime.view.report()).capabilities
+            (found,) = await b.runtime.view.capabilities()
+            assert told == found
+            assert (told.instance, told.sequence, told.leases) == (live.instance, live.sequence, {"l1": True})
+            assert told.instance
+
+    virtually(main)
+
+
+def test_it_is_known_which_hosts_listen(bench, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            view = b.runtime.view
+            first, own = view.follow("node2"), view.follow("node1")
+            assert not view.tells("node2")
+            await anext(first)
+            await anext(own)
+            assert view.tells("node2")
+            assert not view.tells("node1"), "a program of this host is no other daemon"
+            await first.aclose()
+            await own.aclose()
+            assert not view.tells("node2")
+
+    virtually(main)
+
+
 def test_a_service_that_is_slow_to_say_what_it_can_do_does_not_hold_up_the_start(bench, trouble, virtually) -> None:
     async def main():
         gate = trouble.hang("capabilities of desk")

@@ -99,6 +99,23 @@ def test_a_service_is_stopped_and_started_beside_the_others(bench, trouble, virt
     virtually(main)
 
 
+def test_what_outlives_the_drain_of_a_stop_is_ended_and_its_caller_told(bench, trouble, virtually) -> None:
+    async def main():
+        async with bench(LAMP) as b:
+            await b.runtime.start()
+            trouble.hang("work")
+            calls = [b.client.acall("lamp", "think", seconds=50), b.client.acall("lamp", "work")]
+            working = [asyncio.ensure_future(each) for each in calls]
+            await asyncio.sleep(1)
+            await b.runtime.operations.stop("lamp", 1, "stopped by ann")
+            for each in working:
+                with pytest.raises(Draining, match=r"lamp was stopped before lamp\.\w+ had ended: stopped by ann"):
+                    await each
+            trouble.let_go()
+
+    virtually(main)
+
+
 def test_one_that_failed_is_brought_back_when_its_reason_is_gone(bench, trouble, virtually) -> None:
     async def main():
         trouble.errors["init_host lamp"] = OSError("no licence")
@@ -194,10 +211,12 @@ def test_one_whose_last_run_hangs_is_not_started_beside_it(bench, trouble, virtu
             working = asyncio.ensure_future(b.client.acall("lamp", "work"))
             await asyncio.sleep(1)
             assert (await b.runtime.operations.stop("lamp", 1, "x"))[0].startswith("lamp.work on lamp-")
-            with pytest.raises(Conflict, match=r"of its last run lamp\.work on lamp-1 for .* has not come back"):
+            with pytest.raises(Conflict, match=r"of its last run lamp\.work on lamp-\d for .* has not come back"):
                 await b.runtime.operations.start("lamp")
             gate.set()
             await asyncio.gather(working, return_exceptions=True)
+            while b.service().left_behind():
+                await asyncio.sleep(0.1)
             await b.runtime.operations.start("lamp")
             assert b.state() == "up"
 
@@ -268,7 +287,7 @@ def test_a_service_with_a_driver_that_is_stuck_is_left_as_it_is_by_a_restart(ben
             await b.runtime.start()
             gate = trouble.hang("work shelf")
             working = asyncio.ensure_future(b.service().drivers.call("shelf", "work"))
-            await asyncio.wait([working])
+            await asyncio.gather(working, return_exceptions=True)
             with pytest.raises(Conflict, match=r"lamp is not restarted: driver shelf \(work has not come back"):
                 await b.runtime.operations.restart("lamp", 0, "x")
             assert (b.state(), await call(b)) == ("degraded", "thought")

@@ -161,3 +161,21 @@ def test_trap_a_backup_copied_over_the_open_database_is_not_destroyed(path, cloc
     store.close()
     assert path.read_bytes() == (tmp_path / "copy.db").read_bytes()
     assert value(path, clock) == "before"
+
+
+def test_trap_a_database_that_cannot_be_looked_at_is_left_alone_until_it_can(tmp_path, clock, caplog):
+    path = tmp_path / "state" / "ostler.db"
+    path.parent.mkdir()
+    store = Store.open(path, clock=clock)
+    store.kv("x").set("key", 1)
+    path.parent.rename(tmp_path / "kept")
+    path.parent.symlink_to("state")  # a loop; a mount that is away or a directory that was closed do the same
+    with pytest.raises(StoreUnavailable, match="cannot be looked at any more"):
+        store.kv("x").set("key", 2)
+    path.parent.unlink()
+    (tmp_path / "kept").rename(path.parent)
+    store.kv("x").set("key", 3)
+    store.close()
+    assert value(path, clock) == 3
+    assert "written again" not in caplog.text
+    assert not (path.parent / "backups").exists()

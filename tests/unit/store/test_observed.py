@@ -68,5 +68,5 @@ def test_what_a_host_has_no_more_is_gone_until_it_has_it_again(observed, records
         ("backup", "gone", False),
         ("volume", "up", True),
     ]
-    observed.keep("node2", [row(topic="backup", beat=3)], is_all=False)
+    observed.keep("node2", [row(beat=3), row(topic="backup", beat=3)])
     assert [str(found.state) for found in records.list()] == ["up", "up"]

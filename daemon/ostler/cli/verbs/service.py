@@ -6,9 +6,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.glance import SERVICES, enabled_text, up_text
-from ostler.errors import FAILED
+from ostler.errors import FAILED, InvalidInput
 from ostler.types import CONTROL_TOPIC, MemberVersion, ServiceState, ServiceStatus, Upgrade
 
 app = kit.app(
@@ -26,6 +27,7 @@ _SOON, _LONG = 60.0, 600.0
 
 DETAILS: list[str | kit.Column] = [
     "topic", "host", "manager", "state", kit.Column("seen", up_text), kit.Column("enabled", enabled_text), "why",
+    kit.Column("available", lambda row: f"no: {reason}" if (reason := unavailable_reason(row)) else "yes"),
     kit.Column("since", lambda row: kit.human_time(row.since)), "required", "rpc_version", "beat",
     kit.Column("last report", lambda row: kit.human_time(row.last_report)), "workers", "in_flight", "queued",
 ]  # fmt: skip
@@ -95,17 +97,34 @@ def disable(
 
 
 @app.command()
-def forget(topic: Topic, host: Host = "") -> None:
+def forget(
+    topic: Annotated[
+        str, typer.Argument(help="The service's topic; with --gone all without it", show_default=False)
+    ] = "",
+    host: Host = "",
+    gone: Annotated[bool, typer.Option("--gone", help="All that are gone, of that host if one is named")] = False,
+) -> None:
     """Remove the record of a service that is gone for good.
 
     Of a host that is no more, or of a service that is no longer in the configuration.
     """
+    if not topic and not gone:
+        raise InvalidInput("which service?", hint="name its topic, or say --gone for all that are gone")
     with kit.client() as client:
-        client.call(CONTROL_TOPIC, "service_forget", topic=topic, **_on(host))
+        found = [(topic, host)]
+        if gone:
+            rows = client.call(CONTROL_TOPIC, "service_list", type=list[ServiceStatus])
+            found = [(row.topic, row.host) for row in rows if _is_gone(row, topic, host)]
+        for each, where in found:
+            client.call(CONTROL_TOPIC, "service_forget", topic=each, **_on(where))
     if kit.json_wanted():
-        kit.emit({"topic": topic, "host": host})
-    else:
-        kit.say(kit.printable(f"the record of {topic}{f' on {host}' if host else ''} is removed"))
+        removed = [{"topic": each, "host": where} for each, where in found]
+        kit.emit(removed if gone else removed[0])
+        return
+    for each, where in found:
+        kit.say(kit.printable(f"the record of {each}{f' on {where}' if where else ''} is removed"))
+    if not found:
+        kit.say("Nothing is gone.")
 
 
 @app.command()
@@ -185,6 +204,10 @@ def _is_now(found: ServiceStatus) -> None:
         return
     word = "" if found.enabled else f", and {enabled_text(found)}"
     kit.say(kit.printable(f"{found.topic} on {found.host} is {found.state}{word}"))
+
+
+def _is_gone(row: ServiceStatus, topic: str, host: str) -> bool:
+    return row.state is ServiceState.GONE and row.topic == (topic or row.topic) and row.host == (host or row.host)
 
 
 def _on(host: str) -> dict[str, Any]:

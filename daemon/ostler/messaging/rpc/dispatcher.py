@@ -80,6 +80,8 @@ class Dispatcher(Topics):
         self.on_fanout: Callable[[str, str, str], None] | None = None
         """Told topic, method and request id of each fanout that was accepted."""
         self.ends = Endings(clock)
+        self.relay: Callable[[Call], bool] | None = None
+        """Makes a request that is for other hosts one to `ostler.relay`; returns whether it was. None without peers."""
         self.bad_traces = 0
         """How many requests came with a trace that is none."""
         self.streams: Streams | None = None
@@ -122,6 +124,13 @@ class Dispatcher(Topics):
         for call in list(self._under_way):
             if call.request.topic == topic:
                 call.context.cancel()
+
+    def cancel_requests(self, topic: str, why: str) -> None:
+        """End the requests of a topic that are still under way: it is taken down, and the daemon goes on."""
+        for call in list(self._under_way):
+            if call.request.topic == topic:
+                error = Draining(f"{topic} was stopped before {call.where} had ended: {why}", topic=topic, why=why)
+                self.cancel(call, error)
 
     def judge_again(self) -> None:
         """End the requests that their callers could not make any more; after who may do what has changed.
@@ -255,7 +264,9 @@ class Dispatcher(Topics):
         if request.trace:
             call.context.trace = self._checked(request.trace)
         endpoint = self._endpoints.get(request.topic)
-        if endpoint is None or request.host or request.version or endpoint.draining:
+        if endpoint is None or request.host or request.version or endpoint.draining or request.flags & FANOUT:
+            if self.relay is not None and self.relay(call):
+                request = call.request
             endpoint = self._find(request)
         return endpoint
 

@@ -1,0 +1,41 @@
+"""Signals that a plugin takes from the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from ostler.daemon.signal_guard import SignalGuard
+
+NUMBER = signal.SIGUSR2
+
+
+def steal_by_handler() -> None:
+    signal.signal(NUMBER, signal.SIG_IGN)
+
+
+def steal_by_descriptor() -> None:
+    signal.set_wakeup_fd(-1)
+
+
+@pytest.mark.parametrize("steal", [steal_by_handler, steal_by_descriptor])
+def test_trap_a_signal_that_was_taken_arrives_again(steal: Callable[[], None], caplog) -> None:
+    async def main() -> None:
+        got = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(NUMBER, got.set)
+        guard = SignalGuard([NUMBER])
+        for _ in range(2):
+            steal()
+            guard.look()
+        guard.look()
+        os.kill(os.getpid(), NUMBER)
+        await asyncio.wait_for(got.wait(), 10)
+        loop.remove_signal_handler(NUMBER)
+
+    asyncio.run(main())
+    assert caplog.text.count("a plugin or a library took") == 1
