@@ -41,6 +41,9 @@ _FIRST_PAUSE = 1.0
 _SOONEST = 0.02
 _LATEST = 0.5
 """Seconds between the end of a question and the next one, for changes that come meanwhile: four times what it took."""
+_LONGEST_QUESTION = 300.0
+"""Seconds that a question may be under way, or five intervals when that is longer, until what was said before counts no
+more. A driver has its time budget; this is for managers that answer for all of their backends."""
 _KEEP_EVERY = 1.0
 """Seconds between two writes of what one service offers."""
 _FIRST_READ = 2.0
@@ -88,6 +91,8 @@ class CapabilityReporter:
         self._kept: dict[str, int] = {}
         self._last: dict[str, Service] = {}
         self._seen: dict[str, int] = {}
+        self._beats: dict[str, float] = {}
+        """When each service has to be reported again though nothing has changed, in the loop's time."""
         self.on_report: Callable[[], None] = lambda: None
         """Called after what a service offers has changed: `live` returns something else then."""
         self._keeping: set[str] = set()
@@ -155,6 +160,7 @@ class CapabilityReporter:
             now = loop.time()
             self._round(now)
             dues = [source.due for state in self._states.values() for source in state.sources.values()]
+            dues += self._beats.values()
             soonest = min((due for due in dues if due > now), default=now + _IDLE)
             try:
                 async with asyncio.timeout(max(0.0, min(soonest - loop.time(), self._delivery.look_again()))):
@@ -190,6 +196,11 @@ class CapabilityReporter:
             source.due = now + service.options.capability_interval
             question = state.ask(name, self._clock.monotonic())
             self._tasks.spawn(self._ask(service, state, question), name=f"capabilities of {service.topic} {name}")
+        if state.sequence != self._seen.get(state.topic):
+            self._beats[state.topic] = now + service.options.capability_interval
+        elif self._beats.get(state.topic, now + 1) <= now:  # a report that comes no more counts no more
+            state.sequence += 1
+            self._beats[state.topic] = now + service.options.capability_interval
         self._keep_soon(state)
 
     def _state(self, topic: str) -> ServiceCapabilities:
@@ -210,6 +221,11 @@ class CapabilityReporter:
         if not done:
             late = "what it said before counts on" if state.offers else "it is not offered before"
             service.states.complain(_about(name), f"{_what(topic, name)} did not come within {limit:g} s; {late}")
+            longest = max(_LONGEST_QUESTION, 5 * service.options.capability_interval)
+            done, _ = await asyncio.wait({answer}, timeout=longest - limit)
+            if not done:
+                state.overdue(question, f"{_what(topic, name)} have not come for {longest:g} s")
+                self._wake.set()
 
     def _plan(self, service: Service, state: ServiceCapabilities, question: Question) -> None:
         """Decide when a source is asked again that has just answered."""

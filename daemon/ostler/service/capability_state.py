@@ -187,12 +187,20 @@ class ServiceCapabilities:
         """Forget the questions that are under way: those whom they were put to are gone."""
         self.sources.clear()
 
+    def overdue(self, question: Question, why: str) -> None:
+        """Take note that an answer has not come for so long that what was said before counts no more."""
+        source = self.sources.get(question.source)
+        if source is not None and source.asking == question.number:
+            self._drop(question.source, why)
+
     def failed(self, question: Question, why: str) -> None:
         """Take note that a source cannot say what it offers: that is not offered then."""
-        if self._ended(question) is None:
-            return
-        self.faults[question.source] = why
-        for name in [name for name, old in self._facts.items() if old.source == question.source]:
+        if self._ended(question) is not None:
+            self._drop(question.source, why)
+
+    def _drop(self, source: str, why: str) -> None:
+        self.faults[source] = why
+        for name in [name for name, old in self._facts.items() if old.source == source]:
             del self._facts[name]
         self.sequence += 1
 

@@ -117,8 +117,7 @@ class Candidates:
             ]
 
     def _candidate(self, key: tuple[str, str], kept: _Kept, backend: str, now: float) -> Candidate:
-        # As old as the question that the facts answer, which was asked before the report was sent.
-        age = max(0.0, now - kept.received) + kept.report.ages.get(backend, 0.0)
+        age = max(0.0, now - kept.received)
         gone = kept.gone
         if not gone and age > self.stale_after:
             limit = format_seconds(self.stale_after)
@@ -130,6 +129,7 @@ class Candidates:
             facts=dict(kept.report.backends[backend]),
             enabled=kept.enabled,
             age=age,
+            measured=age + kept.report.ages.get(backend, 0.0),
             promised=self.leases.promised((*key, backend)),
             gone=gone,
         )

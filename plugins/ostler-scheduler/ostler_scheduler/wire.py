@@ -39,7 +39,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         backend: The driver's name in the configuration.
         facts: What it said of itself in its last report.
         enabled: Whether an operator has left its service enabled.
-        age: Seconds since it was asked for these facts.
+        age: Seconds since the last report of its service came in.
+        measured: Seconds since it was asked for these facts: more than `age`, when it takes long to say them.
         promised: Bytes that were given away and are not yet in the facts.
         neighbours: Bytes that were given away since then on other backends of its file system; see `with_neighbours`.
         gone: Why it does not count any more (stale, down), empty while it does.
@@ -51,6 +52,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Json] = {}
     enabled: bool = True
     age: float = 0.0
+    measured: float = 0.0
     promised: int = 0
     neighbours: int = 0
     gone: str = ""

@@ -122,10 +122,11 @@ def test_a_withdrawal_takes_every_backend_away_at_once(kept):
     assert kept.withheld("volume") == [("node1", "fast", "the driver is stuck")]
 
 
-def test_facts_are_as_old_as_the_question_that_they_answer(kept):
+def test_facts_are_as_old_as_the_question_that_they_answer_and_a_report_as_its_coming(kept):
     report(kept, 100.0, ages={"fast": 30.0, "slow": 170.0})
-    assert [one.age for one in kept.known(105.0)] == [35.0, 175.0]
-    assert [one.gone != "" for one in kept.known(115.0)] == [False, True]
+    assert [one.measured for one in kept.known(105.0)] == [35.0, 175.0]
+    assert [one.age for one in kept.known(105.0)] == [5.0, 5.0]
+    assert [one.gone for one in kept.known(275.0)] == ["", ""]
 
 
 def test_a_report_is_stale_by_our_own_clock_since_it_came_in(kept):

@@ -415,3 +415,22 @@ def test_what_is_offered_is_known_while_the_database_is_not(bench, told, schedul
             lock.release()
 
     virtually(main)
+
+
+def test_a_report_is_sent_again_when_nothing_has_changed_for_an_interval(
+    bench, told, scheduler, trouble, virtually
+) -> None:
+    async def main():
+        lamp = DRIVER.replace(LAMP, LAMP + "capability_interval = 10\n")
+        async with bench(lamp + 'capability_timeout = "1h"\n' + SCHEDULER, scheduler=scheduler) as b:
+            await b.runtime.start()
+            trouble.hang("capabilities of desk")
+            await asyncio.sleep(15)
+            before = told[-1].sequence
+            await asyncio.sleep(31)
+            assert [told[-1].sequence - before, offered(told)[-1]] == [3, ["desk"]]
+            await asyncio.sleep(300)
+            assert offered(told)[-1] == []
+            assert "have not come for 300 s" in told[-1].withheld["desk"]
+
+    virtually(main)

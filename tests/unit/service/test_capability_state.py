@@ -151,3 +151,15 @@ def test_a_withdrawal_names_why(state):
     report = state.report(12.0, 0.0)
     assert (report.backends, report.withheld) == ({}, {"fast": "the service is draining"})
     assert not state.offers
+
+
+def test_an_answer_that_does_not_come_at_all_makes_what_was_said_count_no_more(state):
+    answer(state, "fast")
+    question = state.ask("fast", 11.0)
+    state.overdue(question, "it has not come for 300 s")
+    report = state.report(12.0, 0.0)
+    assert (report.backends, report.withheld["fast"]) == ({}, "it has not come for 300 s")
+    state.answered(question, {"fast": FREE}, {})
+    assert state.report(12.0, 0.0).backends == {"fast": FREE}
+    state.overdue(question, "it is long over")
+    assert state.report(12.0, 0.0).backends == {"fast": FREE}
