@@ -27,6 +27,7 @@ REFERENCE = "tests/unit/plugins/test_reference.py::test_trap_"
 CONTRACT = "tests/unit/driver/test_contract.py::test_trap_"
 BACKENDS = "tests/unit/service/test_backends.py::test_trap_"
 RECONCILE = "plugins/ostler-volume/tests/test_reconcile.py::test_trap_"
+VOLUMES = "plugins/ostler-volume/tests/test_"
 IMAGES = "plugins/ostler-volume/tests/test_image_source.py::test_trap_"
 DRIVERS = "tests/unit/driver/test_drivers.py::test_trap_"
 CALLS = "tests/contract/test_transport_calls.py::test_trap_"
@@ -272,6 +273,24 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         ],
         "heartbeats on time during 50,000 writes": [WRITER + "heartbeats_on_time_during_50000_writes"],
         "a stale record pins nobody": ["tests/unit/store/test_versions.py::test_trap_a_stale_record_pins_nobody"],
+        "a disk that is not mounted, or another directory in its place": [
+            VOLUMES + "identity.py::test_trap_a_disk_that_is_not_mounted_fails_the_backend_until_it_is",
+            VOLUMES + "identity.py::test_trap_a_directory_that_is_not_the_backend_it_was_is_refused_and_left_as_it_is",
+            VOLUMES + "backends.py::test_trap_while_a_backend_is_not_the_one_it_was_its_records_stay_as_they_are",
+        ],
+        "a backend that was renamed": [
+            VOLUMES + "backends.py::test_trap_volumes_of_a_backend_that_was_renamed_are_told_and_follow_it",
+        ],
+        "a full disk that something has to be deleted on": [
+            VOLUMES + "full_disk.py::test_trap_volumes_and_snapshots_are_deleted_at_0_bytes_free",
+            VOLUMES + "full_disk.py::test_trap_what_a_crash_left_is_cleared_from_the_disk_that_it_has_filled",
+            VOLUMES + "backends.py::test_trap_deleting_works_when_the_database_cannot_grow",
+            "tests/unit/store/test_spare.py::test_trap_a_database_on_a_full_disk_can_write_what_gives_room_back",
+        ],
+        "room that is counted or promised twice": [
+            VOLUMES + "room.py::test_trap_clones_that_share_blocks_do_not_raise_the_limit",
+            VOLUMES + "room.py::test_trap_two_backends_on_one_file_system_do_not_promise_it_twice",
+        ],
     },
     "Periodic": {
         "one that raises": [
@@ -391,7 +410,7 @@ def test_no_area_has_lost_a_trap() -> None:
         "Plugins": 16,
         "RPC": 15,
         "Events": 5,
-        "State": 11,
+        "State": 15,
         "Periodic": 7,
         "Machine": 8,
         "Processes": 5,

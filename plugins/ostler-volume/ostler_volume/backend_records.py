@@ -37,6 +37,7 @@ class BackendRecords:
         self._store = store
         self._topic = topic
         self._noted: dict[str, Seen] = {}
+        self._filesystems: dict[str, str] = {}
 
     def note(self, backend: str, seen: Seen) -> None:
         """Write down how a backend was measured, if that has changed.
@@ -44,6 +45,7 @@ class BackendRecords:
         Raises:
             StoreError: It cannot be written.
         """
+        self._filesystems[backend] = seen.filesystem
         if self._noted.get(backend) == seen:
             return
         key = {"topic": self._topic, "name": backend}
@@ -60,15 +62,22 @@ class BackendRecords:
         )
         self._noted[backend] = seen
 
+    def sharing(self, backend: str) -> list[str]:
+        """Return a backend, and the others of this service that are on its file system as far as they were measured."""
+        own = self._filesystems.get(backend)
+        others = [name for name, found in self._filesystems.copy().items() if own and found == own and name != backend]
+        return [backend, *others]
+
     def keep_only(self, backends: Iterable[str]) -> None:
         """Count all promises of backends that are not in the configuration as not yet written: nobody measures them.
 
         Raises:
             StoreError: It cannot be written.
         """
-        gone = (BackendRow.topic == self._topic) & BackendRow.name.not_in([*backends]) & (BackendRow.written > 0)
+        gone = (BackendRow.topic == self._topic) & BackendRow.name.not_in([*backends])
+        gone &= (BackendRow.written > 0) | (BackendRow.unrecorded > 0)
         if self._store.read(lambda: BackendRow.select().where(gone).exists()):
-            self._store.write(lambda: BackendRow.update(written=0).where(gone).execute())
+            self._store.write(lambda: BackendRow.update(written=0, unrecorded=0).where(gone).execute())
 
     def identity(self, backend: str) -> Json:
         """Return what a driver of this name has remembered of itself, None for nothing."""
@@ -99,6 +108,7 @@ class BackendRecords:
         """Forget all that is known of a backend whose records have moved to another one; inside a write."""
         BackendRow.delete().where(BackendRow.topic == self._topic, BackendRow.name == backend).execute()
         self._noted.pop(backend, None)
+        self._filesystems.pop(backend, None)
         kept = self._driver_store(backend)
         for key in (KEY, RECORDS_KEY):
             kept.delete(key)

@@ -49,7 +49,7 @@ class Records:
         on_change: Callable[[str], None] = lambda _backend: None,
     ) -> None:
         self.store = store
-        self._on_change = on_change
+        self._tell = on_change
         self.backends = BackendRecords(store, topic)
         self._topic = topic
         self._host = host
@@ -415,6 +415,11 @@ class Records:
 
         return self.store.read(count)
 
+    def _on_change(self, backend: str) -> None:
+        """Tell that the room of a backend has changed, and with it that of all on its file system."""
+        for each in self.backends.sharing(backend):
+            self._tell(each)
+
     def _changed(self, record: R) -> R:
         """Tell that the room which is promised on a backend has changed."""
         self._on_change(record.backend)
@@ -568,10 +573,12 @@ class Records:
             _require_available(f"snapshot {origin.snapshot}", found.state, "be copied")
 
     def _check_room(self, name: str, backend: str, size: int, limit: int) -> None:
-        left = limit - self._provisioned(backend)
+        claims = self.backends.claims(backend)
+        left = limit - self.backends.promised(self._topic, backend) - claims
         if size > left:
+            beside = f"; {format_size(claims)} are promised on other backends of its file system" if claims else ""
             raise NoCapacity(
-                f"{backend} has no room for {format_size(size)} more for {name}",
+                f"{backend} has no room for {format_size(size)} more for {name}{beside}",
                 hint=room_hint(left),
                 backend=backend,
                 size=size,

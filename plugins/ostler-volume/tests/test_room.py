@@ -209,3 +209,24 @@ def test_nothing_is_promised_on_a_full_disk_however_often_it_may_be(folder, kit)
     driver = kit.file_driver(folder, reserve="8EB", oversubscription=100.0)
     assert driver.room().limit == 0
     driver.cleanup()
+
+
+def test_a_change_of_one_backend_is_told_of_all_on_its_file_system(manager, claims, monkeypatch):
+    claims(seen(), seen())
+    manager.records.backends.note("c", seen("8:2"))
+    told = []
+    monkeypatch.setattr(manager.records, "_tell", told.append)
+    manager.records.remove("x")
+    assert sorted(told) == ["a", "b"]
+
+
+def test_files_without_a_record_of_a_backend_that_is_gone_are_measured_by_nobody(claims, manager):
+    assert claims(seen(), seen(unrecorded=50 * MIB)) == 150
+    manager.init_host(1, False)
+    assert manager.records.provisioned("a") == 100 * MIB
+
+
+def test_a_refusal_says_what_others_have_of_the_room(manager, claims, ctx, driver):
+    claims(seen(), seen(driver.room().filesystem))
+    with pytest.raises(NoCapacity, match="100MiB are promised on other backends of its file system"):
+        manager.create_volume(ctx, "huge", "7EiB", backend="local")
