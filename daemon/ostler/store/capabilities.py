@@ -16,6 +16,9 @@ from ostler.store.services import DOWN_TIME
 from ostler.store.store import Store
 from ostler.types import BootStamp, CapabilityReport, Json
 
+SIZE_LIMIT = 1024 * 1024
+"""Bytes that the capabilities of one service may have: they are kept and sent at each report."""
+
 
 class CapabilityRecords:
     """The last capabilities of each service. The methods block: on the loop hand them to `store.awrite` or `aread`.
@@ -36,7 +39,7 @@ class CapabilityRecords:
         """Keep what a service can do now, in place of what it said before.
 
         Raises:
-            EncodeFailed: A value is not plain JSON.
+            EncodeFailed: A value is not plain JSON, or all of it is too large.
             StoreUnavailable: It cannot be written now.
         """
         text = _encode(topic, backends)
@@ -117,10 +120,17 @@ def _limit(limits: Mapping[str, float] | float, topic: str, default: float) -> f
 
 def _encode(topic: str, backends: Mapping[str, Mapping[str, Json]]) -> str:
     try:
-        return json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        text = json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise EncodeFailed(
             f"the capabilities of {topic} are not plain JSON: {error}",
             hint="use numbers, text, lists and dictionaries with text as keys",
             topic=topic,
         ) from error
+    if len(text) > SIZE_LIMIT:
+        raise EncodeFailed(
+            f"the capabilities of {topic} are {len(text)} bytes, the limit is {SIZE_LIMIT}",
+            hint="say what schedulers need to know: they are sent to all of them again and again",
+            topic=topic, size=len(text), limit=SIZE_LIMIT,
+        )  # fmt: skip
+    return text

@@ -90,3 +90,13 @@ def test_what_is_no_json_is_refused_by_topic(records):
     for value in (object(), float("nan")):
         with pytest.raises(EncodeFailed, match="capabilities of volume are not plain JSON"):
             records.put("volume", "node1", {"local": {"free": value}})
+
+
+def test_trap_capabilities_without_an_end_or_of_megabytes_are_refused(records):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(EncodeFailed, match="not plain JSON"):
+        records.put("volume", "node1", {"local": {"deep": deep}})
+    with pytest.raises(EncodeFailed, match="are 2000023 bytes, the limit is 1048576"):
+        records.put("volume", "node1", {"local": {"text": "x" * 2_000_000}})
