@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostler.aio import waiting_for
+    from ostler.availability import capability_lifetime, unavailable_reason
     from ostler.clock import Clock
     from ostler.config import (
         Field,
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         Draining,
         DriverError,
+        DriverNotFound,
         DriverNotReady,
         DriverStuck,
         EncodeFailed,
+        FeatureNotSupported,
         InternalError,
         InvalidArguments,
         InvalidInput,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
         RemoteError,
         RequestError,
         SchemaTooNew,
+        ServiceDisabled,
         ServiceError,
         StoreCorrupt,
         StoreError,
@@ -88,9 +93,11 @@ if TYPE_CHECKING:
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
     from ostler.store import Database, KeyValue, Record, Store
-    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, Upgrade
+    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
 _HOMES = {
+    "aio": ["waiting_for"],
+    "availability": ["capability_lifetime", "unavailable_reason"],
     "clock": ["Clock"],
     "config": [
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
@@ -99,11 +106,12 @@ _HOMES = {
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
         "AlreadyDone", "BadEnvelope", "Busy", "CallCancelled", "ConfigurationError", "Conflict", "ConnectionLost",
-        "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotReady", "DriverStuck", "EncodeFailed",
-        "InternalError", "InvalidArguments", "InvalidInput", "MessageTooLarge", "MessagingError", "NoCapacity",
-        "NotExposed", "NotFound", "NotPermitted", "NotRunning", "OstlerError", "PluginError", "RemoteError",
-        "RequestError", "SchemaTooNew", "ServiceError", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
-        "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongPattern", "check_length", "describe",
+        "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
+        "DriverStuck", "EncodeFailed", "FeatureNotSupported", "InternalError", "InvalidArguments", "InvalidInput",
+        "MessageTooLarge", "MessagingError", "NoCapacity", "NotExposed", "NotFound", "NotPermitted", "NotRunning",
+        "OstlerError", "PluginError", "RemoteError", "RequestError", "SchemaTooNew", "ServiceDisabled", "ServiceError",
+        "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable", "TargetNotFound", "UnsupportedVersion",
+        "UntrustedOwner", "WrongPattern", "check_length", "describe",
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
@@ -116,7 +124,7 @@ _HOMES = {
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
     "store": ["Database", "KeyValue", "Record", "Store"],
-    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "Upgrade"],
+    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
@@ -124,16 +132,18 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyDone", "AsyncClient", "BadEnvelope", "Busy", "CallCancelled", "CapabilityReport", "Client", "Clock",
     "ConfigurationError", "Conflict", "ConnectionLost", "Context", "ContractError", "Database", "DeadlineExceeded",
-    "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotReady", "DriverOptions", "DriverState",
-    "DriverStuck", "Drivers", "EncodeFailed", "Event", "Field", "Gap", "InternalError", "InvalidArguments",
+    "Draining", "Driver", "DriverEnvironment", "DriverError", "DriverNotFound", "DriverNotReady", "DriverOptions",
+    "DriverState", "DriverStuck", "Drivers", "EncodeFailed", "Event", "FeatureNotSupported", "Field", "Gap",
+    "InternalError", "InvalidArguments",
     "InvalidInput", "Json", "KeyValue", "Manager", "ManagerEnvironment", "ManagerOptions", "MessageTooLarge",
     "MessagingError", "NoCapacity", "NotExposed", "NotFound", "NotPermitted", "NotRunning", "Notification",
     "NotificationSink", "Notifier", "OptionsModel", "OstlerError", "Peer", "PluginError", "Record", "RemoteError",
     "RequestError", "Retry", "Role", "RpcApi", "SchemaTooNew", "Seconds", "Secret", "SecretText", "ServiceClient",
-    "ServiceError", "ServiceState", "Size", "Store", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
-    "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade", "ValidationContext", "WrongPattern",
-    "check_length", "current_trace", "describe", "exposed", "feature", "format_seconds", "format_size", "hookimpl",
-    "instrument", "open_beneath", "parse_size", "periodic", "remote", "time_budget", "trace_context",
+    "ServiceDisabled", "ServiceError", "ServiceState", "ServiceStatus", "Size", "Store", "StoreCorrupt", "StoreError",
+    "StoreInUse", "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade",
+    "ValidationContext", "WrongPattern", "capability_lifetime", "check_length", "current_trace", "describe", "exposed",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic",
+    "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
 
 

@@ -12,7 +12,8 @@ those of the command.
     ├── ServiceError                      a service cannot be built, started or stopped
     ├── DriverError                       a driver failed
     │   ├── DriverNotReady                it is still initialising, or waits for its next try
-    │   └── DriverStuck                   a call into it has outlived its time budget
+    │   ├── DriverStuck                   a call into it has outlived its time budget
+    │   └── FeatureNotSupported           it does not offer that optional feature
     ├── StoreError                        the database
     │   ├── StoreUnavailable              it cannot be reached now (locked, full, read-only)
     │   ├── StoreInUse                    another daemon owns this state
@@ -31,6 +32,7 @@ those of the command.
     │   ├── CallCancelled                 the caller took it back
     │   ├── Busy                          a queue is full; come again later
     │   ├── Draining                      the service is being stopped
+    │   ├── ServiceDisabled               an operator has disabled it: it takes no new work that is placed by choice
     │   ├── AlreadyDone                   a request that came again was done, and its answer is not kept any more
     │   ├── MessageTooLarge               above the size limit
     │   ├── EncodeFailed                  a value that cannot go over the wire
@@ -40,6 +42,7 @@ those of the command.
     └── RequestError                      what was asked for cannot be done (for plugins to derive from)
         ├── InvalidInput               2  a value that can never be right
         ├── NotFound                      no such thing
+        │   └── DriverNotFound            a service has no such driver; a KeyError too
         ├── Conflict                      it is there already, or its state forbids it
         └── NoCapacity                    not enough room
 """
@@ -154,6 +157,10 @@ class DriverStuck(DriverError):
     """Raised when a call into a driver has outlived its time budget, and for each call made while it is stuck."""
 
 
+class FeatureNotSupported(DriverError):
+    """Raised when a driver is asked for an optional feature that it does not offer."""
+
+
 class StoreError(OstlerError):
     """Raised when the database does not do what was asked; the base of its kind."""
 
@@ -234,6 +241,10 @@ class Draining(MessagingError):
     """Raised when a service is being stopped and takes no new work."""
 
 
+class ServiceDisabled(MessagingError):
+    """Raised when an operator has disabled a service: it takes no new work that is placed there by choice."""
+
+
 class AlreadyDone(MessagingError):
     """Raised for a request that came again: it was done, but its answer is not kept any more."""
 
@@ -270,6 +281,10 @@ class InvalidInput(RequestError):
 
 class NotFound(RequestError):
     """Raised when there is no such thing."""
+
+
+class DriverNotFound(NotFound, KeyError):
+    """Raised when a service has no driver of a name; a KeyError too, because drivers are a mapping."""
 
 
 class Conflict(RequestError):

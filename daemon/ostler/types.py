@@ -22,7 +22,7 @@ WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "c
 
 
 class ServiceState(StrEnum):
-    """What a service says of itself (DESIGN 7)."""
+    """What a service says of itself; `gone` is said of one that is in no configuration any more, nor its host."""
 
     STARTING = "starting"
     UP = "up"
@@ -30,6 +30,7 @@ class ServiceState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+    GONE = "gone"
 
 
 class DriverState(StrEnum):
@@ -75,7 +76,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due."""
+    """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
+
+    `pending` says what new options wait for, empty when there are none.
+    """
 
     name: str
     driver: str
@@ -85,6 +89,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float = 0.0
     tries: int = 0
     calls: int = 0
+    pending: str = ""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -126,11 +131,29 @@ class BootStamp(msgspec.Struct, frozen=True):
     wall: float
 
 
-class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as an operator sees it: its own word (`state`), the observer's (`up`), and the operator's (`enabled`).
+class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a daemon is: its host's name, the id of its machine (for Ostler alone), of the boot, and of the process.
 
-    `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports since the row was made.
-    `namespaces` has the RPC version of each.
+    An id that is not known is empty.
+    """
+
+    name: str
+    machine: str = ""
+    boot: str = ""
+    instance: str = ""
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The one view of a service: its own word (`state`), the observer's (`up`, `link`), and the operator's (`enabled`).
+
+    `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
+    since the row was made. `namespaces` has the RPC version of each.
+
+    `evidence` is what is not well with it, by what it is about: `is_working`, `threads`, `driver local`,
+    `working local`. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself
+    goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that
+    nobody sets, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
+    `addressable` is on a host that the observer has no address of.
     """
 
     topic: str
@@ -143,6 +166,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     disabled_reason: str = ""
     disabled_by: str = ""
+    enabled_at: float = 0.0
     required: bool = True
     rpc_version: str = "1.0"
     namespaces: dict[str, str] = {}
@@ -153,6 +177,13 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     here: bool = True
     drivers: list[DriverStatus] = []
+    evidence: dict[str, str] = {}
+    report_interval: float = 0.0
+    down_time: float = 0.0
+    capability_interval: float = 0.0
+    age: float = 0.0
+    link: str = ""
+    addressable: bool = True
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +228,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem."""
+    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem.
+
+    `pending` has a line for each driver that takes its new options over by itself when the work in it has ended.
+    """
 
     ok: bool
     at: float
@@ -205,6 +239,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change] = []
     needs_restart: list[str] = []
     problems: list[str] = []
+    pending: list[str] = []
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,7 +419,23 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service last said it can do: backend name to facts; `stale` when that is older than its down time."""
+    """What a service offers: the whole of it, in place of all that it said before.
+
+    Args:
+        topic: Its topic.
+        host: Its host.
+        backends: Backend name to facts. Empty is a withdrawal: it offers nothing now.
+        reported_at: When this was put together, by the wall clock of its host.
+        stale: Whether it is older than its down time, for one that was kept.
+        enabled: Whether an operator has left the service enabled.
+        up: Whether the service was up when this was read, for one that was kept.
+        instance: Which run of the daemon reports; another one after each restart.
+        sequence: Grows with each report of an instance; one that is not above the last one known is no news.
+        ages: Backend name to how many seconds before this report its facts were asked for: they say nothing of later.
+        withheld: Backend name to why it is not offered now.
+        leases: Ids of the leases of requests that it has begun or ended. True: what was taken is in the facts, or
+            nothing was; the lease is over. False: it is not measured yet; the lease is to be kept.
+    """
 
     topic: str
     host: str
@@ -393,3 +444,22 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     enabled: bool = True
     up: bool = True
+    instance: str = ""
+    sequence: int = 0
+    ages: dict[str, float] = {}
+    withheld: dict[str, str] = {}
+    leases: dict[str, bool] = {}
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a daemon tells others of its host: its services, and what they last said they can do.
+
+    `sequence` grows with every change within one `instance`, which is another after each start of the daemon: a report
+    that is not above the last one known is from before it.
+    """
+
+    host: str
+    instance: str = ""
+    sequence: int = 0
+    services: list[ServiceStatus] = []
+    capabilities: list[CapabilityReport] = []

@@ -115,6 +115,13 @@ _CALLS = (
         _numbered(lambda n: wire.request(n, "ostler", "describe", {"topic": "ostler", "schema": True})),
     ),
     Attack("status", _numbered(lambda n: wire.request(n, "ostler", "status"))),
+    Attack("host_report", _numbered(lambda n: wire.request(n, "ostler", "host_report"))),
+    Attack(
+        "watch_host, not read",
+        opening=_once(lambda n: wire.request(n, "ostler", "watch_host", flags=wire.STREAM, credit=2**31), 200),
+        connections=20,
+        reads=False,
+    ),
     Attack("service_list", _numbered(lambda n: wire.request(n, "ostler", "service_list"))),
     Attack("traffic", _numbered(lambda n: wire.request(n, "ostler", "traffic"))),
     Attack("def calls", _numbered(lambda n: wire.request(n, _TARGET, "echo")), service_busy=True),

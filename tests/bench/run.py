@@ -28,8 +28,9 @@ PARTS = {
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
+    "lag": "changes on another host to a scheduler",
 }
-DUE = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams"})
+DUE = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"
 
 

@@ -783,7 +783,7 @@ def test_one_connection_may_not_have_everything_and_control_is_always_answered(w
                 await client.call("shop", "echo")
             assert await client.call("ostler", "echo", text="status") == "status"
             assert await other.call("shop", "echo", text="mine") == "mine"
-            world.dispatcher.limits = world.dispatcher.limits._replace(max_in_flight=5)
+            world.dispatcher.limits = msgspec.structs.replace(world.dispatcher.limits, max_in_flight=5)
             with pytest.raises(Busy, match="this daemon has 5 requests under way"):
                 await other.call("shop", "echo")
             assert await other.call("ostler", "echo", text="status") == "status"

@@ -25,6 +25,10 @@ MACHINE = "tests/functional/test_machine.py::test_trap_"
 HOST = "tests/unit/plugins/test_host.py::test_trap_"
 REFERENCE = "tests/unit/plugins/test_reference.py::test_trap_"
 CONTRACT = "tests/unit/driver/test_contract.py::test_trap_"
+BACKENDS = "tests/unit/service/test_backends.py::test_trap_"
+RECONCILE = "plugins/ostler-volume/tests/test_reconcile.py::test_trap_"
+VOLUMES = "plugins/ostler-volume/tests/test_"
+IMAGES = "plugins/ostler-volume/tests/test_image_source.py::test_trap_"
 DRIVERS = "tests/unit/driver/test_drivers.py::test_trap_"
 CALLS = "tests/contract/test_transport_calls.py::test_trap_"
 STREAMS = "tests/contract/test_transport_streams.py::test_trap_"
@@ -100,6 +104,25 @@ TRAPS: dict[str, dict[str, list[str]]] = {
             DEVICES + "a_driver_that_never_comes_back",
             DEVICES + "a_driver_that_hangs_is_stuck_by_name_while_the_others_work",
             DRIVERS + "a_driver_that_never_comes_back_is_stuck_while_the_others_work",
+        ],
+        "eight callers of a backend that hangs, and somebody who wants another one": [
+            DEVICES + "callers_of_a_driver_that_hangs_take_no_thread_from_others_and_are_answered_together",
+            DRIVERS + "callers_of_a_driver_that_hangs_take_no_thread_of_their_service",
+            DRIVERS + "a_driver_that_is_found_stuck_answers_all_that_wait_for_it_at_once",
+        ],
+        "four backends that hang at the start or at a reload": [
+            BACKENDS + "four_backends_that_hang_while_they_are_taken_over_take_as_long_as_one",
+            BACKENDS + "a_reload_waits_for_drivers_side_by_side",
+        ],
+        "a reload while a driver works for hours": [
+            DEVICES + "new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themselves",
+        ],
+        "an image on a dead mount": [
+            IMAGES + "a_step_that_never_comes_back_is_given_up_by_name_and_the_place_is_refused_at_once",
+            IMAGES + "an_image_that_hangs_while_it_is_copied_ends_the_copy_and_tells_meanwhile",
+        ],
+        "thousands of attached volumes after a reboot": [
+            RECONCILE + "many_volumes_after_a_reboot_are_compared_with_one_look_and_corrected_in_a_few_writes",
         ],
         "one that fails three times and then works": [
             DEVICES + "a_driver_that_fails_three_times_and_then_works",
@@ -250,6 +273,24 @@ TRAPS: dict[str, dict[str, list[str]]] = {
         ],
         "heartbeats on time during 50,000 writes": [WRITER + "heartbeats_on_time_during_50000_writes"],
         "a stale record pins nobody": ["tests/unit/store/test_versions.py::test_trap_a_stale_record_pins_nobody"],
+        "a disk that is not mounted, or another directory in its place": [
+            VOLUMES + "identity.py::test_trap_a_disk_that_is_not_mounted_fails_the_backend_until_it_is",
+            VOLUMES + "identity.py::test_trap_a_directory_that_is_not_the_backend_it_was_is_refused_and_left_as_it_is",
+            VOLUMES + "backends.py::test_trap_while_a_backend_is_not_the_one_it_was_its_records_stay_as_they_are",
+        ],
+        "a backend that was renamed": [
+            VOLUMES + "backends.py::test_trap_volumes_of_a_backend_that_was_renamed_are_told_and_follow_it",
+        ],
+        "a full disk that something has to be deleted on": [
+            VOLUMES + "full_disk.py::test_trap_volumes_and_snapshots_are_deleted_at_0_bytes_free",
+            VOLUMES + "full_disk.py::test_trap_what_a_crash_left_is_cleared_from_the_disk_that_it_has_filled",
+            VOLUMES + "backends.py::test_trap_deleting_works_when_the_database_cannot_grow",
+            "tests/unit/store/test_spare.py::test_trap_a_database_on_a_full_disk_can_write_what_gives_room_back",
+        ],
+        "room that is counted or promised twice": [
+            VOLUMES + "room.py::test_trap_clones_that_share_blocks_do_not_raise_the_limit",
+            VOLUMES + "room.py::test_trap_two_backends_on_one_file_system_do_not_promise_it_twice",
+        ],
     },
     "Periodic": {
         "one that raises": [
@@ -366,10 +407,10 @@ def test_the_test_of_a_trap_is_there(trap: str, test: str) -> None:
 def test_no_area_has_lost_a_trap() -> None:
     assert {area: len(traps) for area, traps in TRAPS.items()} == {
         "Life": 13,
-        "Plugins": 11,
+        "Plugins": 16,
         "RPC": 15,
         "Events": 5,
-        "State": 11,
+        "State": 15,
         "Periodic": 7,
         "Machine": 8,
         "Processes": 5,

@@ -24,6 +24,7 @@ from ostler import (
     Seconds,
     exposed,
     periodic,
+    time_budget,
 )
 
 _libc = ctypes.PyDLL(None)
@@ -242,6 +243,18 @@ class HangingDevice(DeviceDriver):
     def work(self, seconds: float = 0.0) -> str:
         ctypes.CDLL(None).sleep(int(seconds))
         return f"{self.name} woke up"
+
+
+class BusyDevice(DeviceDriver):
+    """Is built anew for another colour, and works for as long as it is told to."""
+
+    class Options(DriverOptions):
+        colour: str = Field("white", help="What it answers", reload="driver")
+
+    @time_budget(60)
+    def work(self, seconds: float = 0.0) -> str:
+        ctypes.CDLL(None).sleep(int(seconds))
+        return str(self.options.colour)
 
 
 class NeverInitialised(DeviceDriver):

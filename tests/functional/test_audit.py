@@ -250,3 +250,32 @@ def test_a_role_that_is_too_low_is_refused_and_kept(vault) -> None:
     with client(vault) as c, pytest.raises(NotPermitted, match="closed here to everybody"):
         c.call("echo", "say", text="x")
     assert audit(vault, "--failed")[0]["result"] == "NotPermitted"
+
+
+def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_once(vault) -> None:
+    with client(vault) as c:
+        c.call("echo", "wait", seconds=1.0)
+        c.cast("echo", "wait", seconds=60.0)
+        background = subprocess.Popen(
+            [OSTLER, "--root", str(vault.root), "call", "vault", "wait_with", "password=long enough", "seconds=60"],
+            env=vault.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        kept = vault.root / "state"
+
+        def under_way() -> bool:
+            with sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True) as database:
+                rows = database.execute("SELECT value FROM key_value WHERE namespace = 'ostler/audit-begun'").fetchall()
+            assert "long enough" not in str(rows)
+            return len(rows) == 2
+
+        wait_for(under_way, "both to be written down")
+        vault.running.kill()
+        vault.running.wait(10)
+        background.wait(20)
+    vault.start()
+    rows = wait_for(lambda: [row for row in audit(vault) if row["result"] == "interrupted"], "their ends")
+    assert [(row["topic"], row["method"]) for row in rows] == [("echo", "wait"), ("vault", "wait_with")]
+    assert rows[1]["arguments"] == '{"password":"***","seconds":"60"}'
+    assert "the daemon ended while it was under way" in rows[0]["text"]
+    assert [row["result"] for row in audit(vault, "--method", "echo.wait")] == ["done", "interrupted"]
+    assert "2 requests were under way when the daemon ended last" in vault.log

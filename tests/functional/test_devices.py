@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from harness import wait_for
 
@@ -42,6 +45,46 @@ def test_trap_a_driver_that_hangs_is_stuck_by_name_while_the_others_work(make_da
     assert daemon.json("call", "device", "work", "driver=good") == "good worked"
     wait_for(lambda: driver(daemon, "bad")["state"] == "ready", "the driver to be ready when its call is back")
     assert daemon.status()["not_well"] == []
+
+
+def test_trap_callers_of_a_driver_that_hangs_take_no_thread_from_others_and_are_answered_together(make_daemon) -> None:
+    daemon = make_daemon(
+        DEVICES.replace('driver_wait = "0.5s"', 'driver_wait = "0.5s"\nworkers = 2')
+        + '[services.device.drivers.bad]\ndriver = "subjects:HangingDevice"\nworkers = 2\ncall_timeout = "4s"\n'
+    ).start()
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as others:
+        calls = [
+            others.submit(daemon.command, "call", "device", "work", "driver=bad", "seconds=8", check=1)
+            for _ in range(8)
+        ]
+        wait_for(lambda: daemon.status()["services"][0]["in_flight"] == 8, "all calls to be under way")
+        assert daemon.json("call", "device", "work", "driver=good") == "good worked"
+        assert time.monotonic() - began < 4, "before anything has come back"
+        assert all("bad of device is stuck: work has not come back for" in call.result().stderr for call in calls)
+        assert time.monotonic() - began < 8, "at once, those too that waited for a thread of the driver"
+
+
+def test_trap_new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themselves(make_daemon) -> None:
+    config = DEVICES + '[services.device.drivers.busy]\ndriver = "subjects:BusyDevice"\ncolour = "white"\n'
+    daemon = make_daemon(config).start()
+    with ThreadPoolExecutor(2) as others:
+        call = others.submit(daemon.command, "call", "device", "work", "driver=busy", "seconds=15", check=0)
+        wait_for(lambda: daemon.status()["services"][0]["in_flight"] == 1, "the call to be under way")
+        daemon.configure(config.replace("white", "red"))
+        reload = others.submit(daemon.json, "reload")
+        began = time.monotonic()
+        while not reload.done():
+            assert daemon.json("call", "device", "work", "driver=good") == "good worked"
+            time.sleep(0.2)
+        assert time.monotonic() - began < 14
+        assert reload.result()["pending"][0].startswith("driver busy of device takes over new options as soon as")
+        assert daemon.json("call", "device", "work", "driver=busy") == "white"
+        call.result()
+    wait_for(
+        lambda: not driver(daemon, "busy")["pending"] and driver(daemon, "busy")["state"] == "ready", "the options"
+    )
+    assert daemon.json("call", "device", "work", "driver=busy") == "red"
 
 
 def test_trap_a_driver_that_fails_three_times_and_then_works(make_daemon) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,11 +17,20 @@ from typing import Any
 
 import pytest
 from harness import NOBODY, OSTLER, Daemon, wait_for
-from hosts import Cables, Hosts, no_namespaces
+from hosts import Cables, Hosts, free_ports, no_namespaces
 from hosts_subject import Said
 
-from ostler import Client
-from ostler.errors import Busy, ConnectionLost, NotPermitted, NotRunning, TargetNotFound
+from ostler import AsyncClient, Client, Event, Retry
+from ostler.errors import (
+    Busy,
+    Conflict,
+    ConnectionLost,
+    Draining,
+    NotPermitted,
+    NotRunning,
+    OstlerError,
+    TargetNotFound,
+)
 from ostler.messaging.zmq.curve import new_keys
 
 SOON = 6.0
@@ -111,6 +122,129 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     assert "may, once" in daemon.command(*twice, check=4).stderr
     assert "no host 'node9'" in daemon.command("call", "talk", "where", "--host", "node9", check=1).stderr
     assert "did you mean 'work'" in daemon.command("call", "volume", "wrk", "--host", "node3", check=1).stderr
+
+
+@only_here
+def test_programs_and_the_command_reach_the_same_hosts_as_managers(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk volume", node3="volume")
+    knows(hosts, "node1", "node2")
+    knows(hosts, "node1", "node3")
+    wait_for(lambda: working(hosts, "volume") == {"node2", "node3"}, "both members to be up")
+    daemon = hosts["node1"].daemon
+    both = {"node2", "node3"}
+    with Client(root=str(daemon.root), timeout=20) as client:
+        assert client.call("talk", "where", host="node2", type=Said).who == "key:node1"
+        assert {client.call("volume", "where", type=Said).host for _ in range(4)} == both
+        assert client.call("talk", "where", type=Said).host == "node1", "a topic that is here stays here"
+        client.cast("volume", "work", seconds=0.01)
+        client.cast("volume", "work", host="node3", seconds=0.01)
+        assert client.fanout("volume", "where") == 2
+        assert client.fanout("talk", "where") == 2, "the one here is one of them"
+        with client.stream("volume", "numbers", type=int, credit=4) as numbers:
+            assert [next(numbers) for _ in range(50)] == list(range(50))
+        assert client.call("volume", "fill", host="node3", type=bytes, size=200_000) == bytes(200_000)
+        retry = Retry(attempts=5, on=(ConnectionLost, Busy))
+        assert client.call("volume", "work", seconds=0.01, retry=retry) in both
+        with pytest.raises(Conflict, match="does not open with"):
+            client.call("volume", "unlock", code="canary-7", name="desk")
+        with pytest.raises(TargetNotFound, match=r"no host 'node9' for talk\.where; there is: node1, node2, node3"):
+            client.call("talk", "where", host="node9")
+        with pytest.raises(TargetNotFound, match="there is no service 'none' on node1"):
+            client.call("none", "where")
+
+    async def the_same() -> None:
+        async with AsyncClient(root=str(daemon.root), timeout=20) as client:
+            assert {(await client.call("volume", "where", type=Said)).host for _ in range(4)} == both
+            await client.cast("volume", "work", host="node2", seconds=0.01)
+            assert await client.fanout("volume", "where") == 2
+            async with client.stream("volume", "numbers", type=int) as numbers:
+                assert await anext(aiter(numbers)) == 0
+
+    asyncio.run(the_same())
+    assert daemon.json("call", "volume", "where")["host"] in both
+    assert "has accepted work" in daemon.command("cast", "volume", "work", "seconds=0").stdout
+    assert "seconds" in daemon.command("call", "volume", "work", "--help").stdout
+    assert "until it is cancelled" in daemon.command("describe", "volume").stdout
+    rows = [row for row in daemon.json("audit") if row["method"] in ("relay", "relay_stream")]
+    assert any('"method":"work"' in row["arguments"] for row in rows)
+    assert not any('"method":"where"' in row["arguments"] for row in rows if row["result"] == "done"), (
+        "it changes nothing"
+    )
+    assert "canary" not in str(rows) + daemon.log
+    wait_for(lambda: not in_flight(hosts, "node2") + in_flight(hosts, "node3"), "the ends of the streams")
+
+
+@only_here
+def test_a_cut_ends_what_is_relayed_and_a_repeat_goes_on_when_the_host_is_back(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    root, volume = str(hosts["node1"].daemon.root), hosts["node2"].daemon
+    retry = Retry(attempts=100, longest=0.3, on=(Busy, NotRunning, Draining, ConnectionLost))
+    with Client(root=root, timeout=40) as one, Client(root=root, timeout=40) as other:
+        lost = in_background(lambda: refusal(lambda: one.call("volume", "work", seconds=30)))
+        again = in_background(lambda: other.call("volume", "work", seconds=3, retry=retry))
+        wait_for(lambda: volume.ask("ostler", "dump")["messages"]["topics"]["volume"]["in_flight"] == 2, "both works")
+        volume.running.kill()
+        volume.wait_end()
+        assert isinstance(lost(), ConnectionLost)
+        hosts["node2"].start()
+        assert again() == "node2"
+
+
+def refusal(work: Callable[[], Any]) -> Exception | None:
+    """Return what some work raises."""
+    try:
+        work()
+    except OstlerError as error:
+        return error
+    return None
+
+
+@only_here
+def test_volumes_on_another_host_are_seen_used_and_deleted_where_they_are_asked_for(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    volume = """
+[services.volume]
+manager = "volume"
+[services.volume.drivers.local]
+driver = "file"
+path = "{}"
+"""
+    hosts.start(node1="talk", node2="talk")
+    for name in ("node1", "node2"):
+        hosts.configure(name, "talk", more=volume.format(tmp_path / name))
+        hosts[name].daemon.stop()
+        hosts[name].start()
+    knows(hosts, "node1", "node2")
+    wait_for(lambda: working(hosts, "volume") == {"node1", "node2"}, "both volume services to be up")
+    daemon = hosts["node1"].daemon
+    (tmp_path / "image").write_bytes(os.urandom(3_000_000))
+    made = daemon.command("volume", "create", "data", "--from", str(tmp_path / "image"), "--host", "node2")
+    assert "volume data of" in made.stdout
+    assert "is made on local of node2" in made.stdout
+    assert (tmp_path / "node2" / "volumes" / "data").read_bytes()[:3_000_000] == (tmp_path / "image").read_bytes()
+    assert daemon.command("volume", "list").stdout.splitlines()[1].split()[0] == "data@node2"
+    assert [row["host"] for row in daemon.json("volume", "list")] == ["node2"]
+    assert (
+        "there is a volume data on node2 already"
+        in daemon.command("volume", "create", "data", "--size", "1MiB", check=None).stderr
+    )
+    assert "snapshot data@s is made on node2" in daemon.command("volume", "snapshot", "create", "data", "s").stdout
+    assert "on node2 is deleted" in daemon.command("volume", "snapshot", "delete", "data", "s").stdout
+    hosts["node2"].daemon.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    away = daemon.command("volume", "list")
+    assert "node2 could not be asked: node2 cannot be reached" in away.stderr
+    twin = daemon.json("volume", "create", "data", "--size", "1MiB", "--backend", "local")
+    assert "could not be asked whether they have a volume data as well: node2" in twin["note"]
+    hosts["node2"].daemon.wait_end()
+    hosts["node2"].start()
+    knows(hosts, "node1", "node2")
+    wait_for(lambda: working(hosts, "volume") == {"node1", "node2"}, "node2 to be back")
+    assert {row["host"] for row in daemon.json("volume", "list")} == {"node1", "node2"}
+    assert "volume data on node2 is deleted" in daemon.command("volume", "delete", "data@node2").stdout
+    assert "volume data on node1 is deleted" in daemon.command("volume", "delete", "data").stdout
 
 
 @only_here
@@ -493,3 +627,125 @@ def answers(hosts: Hosts) -> bool:
             return bool(client.call("talk", "where"))
         except Busy:
             return False
+
+
+@only_here
+def test_what_an_operator_says_of_a_service_on_another_host_is_done_there_or_refused_by_name(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one, two = hosts["node1"].daemon, hosts["node2"].daemon
+    one.command("service", "disable", "talk", "--host", "node2", "--reason", "disk swap")
+    there = two.json("service", "show", "talk")
+    assert (there["enabled"], there["disabled_reason"]) == (False, "disk swap")
+    assert re.fullmatch(r"uid \d+ on node1, by key:node1", there["disabled_by"])
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is False, "known here at once"
+    refused = one.command("service", "drain", "talk", "--host", "node2", check=4).stderr
+    assert "key:node1 has operator" in refused
+    two.configure((two.root / "etc/ostler.toml").read_text().replace("[access]", "[access]\nadmin = ['key:node1']"))
+    two.command("reload")
+    one.command("service", "drain", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "draining"
+    assert "takes no new work" in two.command("call", "talk", "where", check=1).stderr
+    one.command("service", "resume", "talk", "--host", "node2")
+    two.command("call", "talk", "where")
+    one.command("service", "enable", "talk", "--host", "node2")
+    assert two.json("service", "show", "talk")["enabled"] is True
+    one.command("service", "restart", "talk", "--host", "node2")
+    assert one.json("service", "show", "talk", "--host", "node2")["state"] == "up"
+    unknown = one.command("service", "disable", "talk", "--host", "node9", "--reason", "x", check=1).stderr
+    assert "no host 'node9'" in unknown
+    two.running.kill()
+    knows(hosts, "node1", "node2", up=False)
+    away = one.command("service", "disable", "talk", "--host", "node2", "--reason", "x", check=3).stderr
+    assert "disable of talk on node2 was not done: node2 cannot be reached for" in away
+    assert one.json("service", "show", "talk", "--host", "node2")["enabled"] is True, "nothing is written here alone"
+
+
+@only_here
+def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    one = hosts["node1"].daemon
+    wait_for(lambda: working(hosts, "talk") == {"node1", "node2"}, "both to be up")
+    assert (
+        "node2 is there and has a service talk"
+        in one.command("service", "forget", "talk", "--host", "node2", check=1).stderr
+    )
+    config = (one.root / "etc/ostler.toml").read_text()
+    one.configure(config[: config.index("[network.peers.node2]")] + config[config.index("[services.talk]") :])
+    one.command("reload")
+    gone = one.json("service", "show", "talk", "--host", "node2")
+    assert (gone["state"], gone["up"]) == ("gone", False)
+    assert "All is well." in one.command("status").stdout
+    one.command("service", "forget", "talk", "--host", "node2")
+    assert [row["host"] for row in one.json("service", "list")] == ["node1"]
+
+
+@only_here
+def test_a_copy_of_a_host_is_refused_by_name_and_both_say_so(hosts: Hosts, make_daemon: Callable[..., Daemon]) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node2", "node1")
+    one, two = hosts["node1"], hosts["node2"].daemon
+    copy = make_daemon()
+    text = (one.daemon.root / "etc/ostler.toml").read_text()
+    copy.configure(text.replace(f'rpc = "{one.address}"', f'rpc = "tcp://127.0.0.1:{free_ports()}"'))
+    copy.start()
+    said = wait_for(
+        lambda: [line for line in copy.status()["not_well"] if "two hosts are named node1" in line],
+        "the copy to be told",
+    )
+    assert "node2 refuses this host: two hosts are named node1" in said[0]
+    (here,) = [line for line in two.status()["not_well"] if "node1" in line]
+    assert here.startswith("a daemon that calls as node1 is refused: two hosts are named node1")
+    for daemon in (copy, two):
+        daemon.command("status", "--check", check=1)
+        assert "two hosts are named node1" in daemon.log
+    assert two.ask("ostler", "dump")["messages"]["peers"]["node1"]["up"] is True
+    assert one.daemon.status()["not_well"] == []
+    copy.running.kill()
+
+
+@only_here
+def test_a_host_that_is_started_anew_is_no_copy_of_itself(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node2", "node1")
+    for _ in range(2):
+        hosts["node1"].daemon.running.kill()
+        hosts["node1"].daemon.running.wait(10)
+        hosts["node1"].start()
+        knows(hosts, "node2", "node1")
+        knows(hosts, "node1", "node2")
+    assert "two hosts" not in hosts["node2"].daemon.log + hosts["node1"].daemon.log
+
+
+@only_here
+def test_another_key_under_the_name_of_this_host_speaks_for_no_host_and_is_said(hosts: Hosts) -> None:
+    hosts.start(node1="talk")
+    daemon = hosts["node1"].daemon
+    text = (daemon.root / "etc/ostler.toml").read_text()
+    daemon.configure(text.replace(hosts["node1"].keys.public, new_keys().public))
+    daemon.command("reload")
+    assert "[network.keys] has the key of another host under node1" in "".join(daemon.status()["not_well"])
+
+
+@only_here
+def test_whoever_listens_is_told_when_a_peer_is_lost_and_back(hosts: Hosts) -> None:
+    hosts.start(node1="talk", node2="talk")
+    knows(hosts, "node1", "node2")
+    two = hosts["node2"]
+    told: dict[str, Any] = {}
+    root = str(hosts["node1"].daemon.root)
+    with Client(root=root, timeout=20) as client, client.events("ostler") as events:
+        client.call("ostler", "service_disable", topic="talk", reason="painting")
+        two.daemon.running.kill()
+        two.daemon.running.wait(10)
+        two.start()
+        for event in events:
+            if isinstance(event, Event):
+                told[event.name] = event.payload
+            if "peer.back" in told:
+                break
+    assert told["service.disabled"]["why"] == "painting"
+    assert told["peer.lost"]["peer"] == told["peer.back"]["peer"] == "node2"
+    assert told["peer.lost"]["why"]
+    assert told["peer.back"]["was"] == "lost"

@@ -119,6 +119,11 @@ class VaultManager(Manager):
             yield number
         raise RuntimeError(f"no more for {password}")
 
+    @exposed(role="operator")
+    async def wait_with(self, ctx: Context, password: SecretText, seconds: float) -> None:
+        """Take as long as is wanted, with a secret."""
+        await asyncio.sleep(seconds)
+
     @exposed(role="viewer", changes=False)
     async def look(self, ctx: Context) -> str:
         """Change nothing."""
@@ -161,6 +166,11 @@ class EchoManager(Manager):
         _library.warning("%s", text)
         if text == "fail":
             raise NoCapacity("no room for notes")
+
+    @exposed(role="operator")
+    async def wait(self, ctx: Context, seconds: float) -> None:
+        """Take as long as is wanted."""
+        await asyncio.sleep(seconds)
 
     @exposed(role="operator")
     async def where(self, ctx: Context) -> str:

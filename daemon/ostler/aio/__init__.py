@@ -5,7 +5,7 @@ daemon threads. Nothing here knows what the work is about.
 """
 
 from ostler.aio.inbox import Inbox
-from ostler.aio.pool import Running, Worker, WorkerPool, contained
+from ostler.aio.pool import Running, Worker, WorkerPool, contained, waiting_for
 from ostler.aio.tasks import TaskOwner
 
-__all__ = ["Inbox", "Running", "TaskOwner", "Worker", "WorkerPool", "contained"]
+__all__ = ["Inbox", "Running", "TaskOwner", "Worker", "WorkerPool", "contained", "waiting_for"]

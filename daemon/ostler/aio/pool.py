@@ -8,12 +8,16 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
+from ostler.aio.shares import Shares
 from ostler.bounds import text_of, type_name_of
 from ostler.errors import Busy, Draining, is_a
 
@@ -21,7 +25,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, frozen=True):
     """One piece of work in a thread: its label, the thread's name, and for how many seconds it has run."""
 
     label: str
@@ -33,9 +37,11 @@ _TICK = 0.001
 """Seconds after which a thread that is up counts as being at something long."""
 _SATURATED = 0.8
 """The part of a core above which more threads only get in each other's way."""
+_MAX_WAITING = 1024
+"""Threads of one pool that may be replaced while they wait; one cause of waiting gets half of them at most."""
 
 
-class _Job(NamedTuple):
+class _Job(msgspec.Struct, frozen=True):
     number: int
     label: str
     work: Callable[[], Any]
@@ -50,6 +56,7 @@ class Worker(threading.Thread):
         super().__init__(target=self._begin, name=name, daemon=True)
         self.pool = pool
         self.stands_by = False
+        self.surplus = False
         self.gate = threading.Lock()
         self.gate.acquire()
         self._work_of_pool = work
@@ -73,9 +80,12 @@ class WorkerPool:
 
     Jobs of many clients are taken by turns; see `FairQueue`.
 
+    A thread that waits for something that may never answer (`waiting_for`) is replaced: it does not count as one of
+    `size` until it comes back. What comes back while there are enough others ends after its job.
+
     Args:
         name: Prefix of the threads' names: `name-1`, `name-2`.
-        size: The most threads.
+        size: The most threads at work; those that are replaced while they wait are not counted.
         queue_limit: The most jobs that wait; one more is refused.
     """
 
@@ -92,6 +102,9 @@ class WorkerPool:
         self._rung = False
         self._ring = False
         self._running: dict[int, tuple[str, str, float]] = {}
+        # Not part of `_threads` and `_running`: what decides about waking a thread up does not have to leave them out.
+        self._waiting: dict[int, tuple[Worker, tuple[str, str, float]]] = {}
+        self._shares = Shares(_MAX_WAITING)
         self._in_flight: set[int] = set()
         self._thread_numbers = itertools.count(1)
         self._job_numbers = itertools.count(1)
@@ -211,12 +224,21 @@ class WorkerPool:
             _, thread, _ = self._running[threading.get_ident()]
             self._running[threading.get_ident()] = (label, thread, time.monotonic())
 
-    def running(self) -> list[Running]:
-        """Return what the threads are doing now, longest first. Any thread."""
+    def running(self, *, waiting: bool = True) -> list[Running]:
+        """Return what the threads are doing now, longest first. Any thread.
+
+        Args:
+            waiting: Whether those that are replaced while they wait are included.
+        """
         now = time.monotonic()
         with self._lock:
-            rows = [Running(label, thread, now - since) for label, thread, since in self._running.values()]
+            found = [*self._running.values(), *(row for _, row in self._waiting.values() if waiting)]
+        rows = [Running(label, thread, now - since) for label, thread, since in found]
         return sorted(rows, key=lambda row: -row.seconds)
+
+    def is_full(self) -> bool:
+        """Return whether a job that comes now has to wait for a thread. Any thread."""
+        return len(self._running) + len(self._queue) >= self.size
 
     @property
     def queued(self) -> int:
@@ -226,7 +248,9 @@ class WorkerPool:
     @property
     def threads(self) -> int:
         """How many threads there are."""
-        return sum(thread.is_alive() for thread in self._threads)
+        with self._lock:
+            every = [*self._threads, *(worker for worker, _ in self._waiting.values())]
+        return sum(thread.is_alive() for thread in every)
 
     def in_flight(self) -> frozenset[int]:
         """Return the numbers of the jobs that wait, run, or whose end is being reported. Any thread."""
@@ -254,10 +278,48 @@ class WorkerPool:
     def join(self, timeout: float) -> list[Running]:
         """Wait up to `timeout` seconds for the threads to end after `close`; return what still runs."""
         until = time.monotonic() + timeout
-        for thread in list(self._threads):
+        with self._lock:
+            every = [*self._threads, *(worker for worker, _ in self._waiting.values())]
+        for thread in every:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
         return self.running()
+
+    # ---------------------------------------------------------------- threads that wait
+
+    def replace(self, worker: Worker, reason: Hashable) -> bool:
+        """Have another thread work while this one waits; return False, and do nothing, when no more may be replaced.
+
+        On the worker's thread, while it runs a job. See `waiting_for`.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            if me in self._waiting or me not in self._running or not self._shares.room(reason):
+                return False
+            self._shares.take(reason)
+            if not worker.surplus:
+                self._threads.remove(worker)
+            self._waiting[me] = worker, self._running.pop(me)
+            if self._queue:
+                self._rouse()
+            ring = self._due_ring()
+        if ring is not None:
+            ring.ring()
+        return True
+
+    def restore(self, worker: Worker, reason: Hashable) -> None:
+        """Have a thread work again that was replaced; when there are enough others, it ends after its job.
+
+        On the worker's thread.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            self._shares.give_back(reason)
+            _, self._running[me] = self._waiting.pop(me)
+            # One that ends looks as if it stood by: so the way of a job to its thread has no question more for it.
+            worker.surplus = worker.stands_by = len(self._threads) >= self.size
+            if not worker.surplus:
+                self._threads.append(worker)
 
     # ---------------------------------------------------------------- who is to wake up; with the lock held
 
@@ -337,7 +399,7 @@ class WorkerPool:
     def _next(self, worker: Worker, me: int) -> _Job | None:
         with self._lock:
             while worker.stands_by or not self._queue:
-                if self._closed:
+                if self._closed or worker.surplus:
                     return None
                 if worker.stands_by:
                     worker.stands_by = self._stand_by(worker)
@@ -396,6 +458,29 @@ class WorkerPool:
         with self._lock:
             self._finished += 1
             self._in_flight.discard(job.number)
+
+
+@contextmanager
+def waiting_for(reason: Hashable) -> Iterator[bool]:
+    """Let another thread of the pool work while this one waits inside the block for something that may never answer.
+
+    So what waits for one thing cannot take all threads from what has nothing to do with it. For waits of more than some
+    milliseconds; on a thread that is none of a pool, nothing happens. Any thread.
+
+    Args:
+        reason: What is waited for. The waits for one thing may use half of what is left of the threads that may wait.
+
+    Yields:
+        Whether the thread is replaced; if not, it counts as being at work while it waits.
+    """
+    worker = threading.current_thread()
+    if not isinstance(worker, Worker) or not worker.pool.replace(worker, reason):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        worker.pool.restore(worker, reason)
 
 
 def contained(error: BaseException) -> Exception:

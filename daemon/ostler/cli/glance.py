@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ostler.availability import absence_reason
 from ostler.cli import kit
 from ostler.cli.session import Session
 from ostler.errors import FAILED, WELL
-from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceState, ServiceStatus
 
 _SHOWN_SHARE = 16
 """What callers hold is shown when it is more than this part of what they may."""
@@ -53,7 +54,7 @@ def show(found: DaemonStatus) -> None:
         )
     kit.say()
     kit.show_table(found.services, SERVICES, empty="No services are configured.")
-    drivers = [(service, driver) for service in found.services for driver in service.drivers]
+    drivers = [(service, driver) for service in found.services if service.here for driver in service.drivers]
     if drivers:
         kit.say()
         kit.show_table(drivers, DRIVERS)
@@ -101,7 +102,15 @@ def enabled_text(service: ServiceStatus) -> str:
 
 def up_text(service: ServiceStatus) -> str:
     """Return the observer's word on a service."""
+    if service.state is ServiceState.GONE:
+        return "-"
     return "up" if service.up else "down"
+
+
+def why_text(service: ServiceStatus) -> str:
+    """Return what a service says is not well with it, or why it is not there for others."""
+    ended = service.state in (ServiceState.STOPPED, ServiceState.FAILED) and not service.link
+    return service.why if ended else absence_reason(service) or service.why
 
 
 SERVICES = [
@@ -112,7 +121,7 @@ SERVICES = [
     kit.Column("enabled", enabled_text),
     kit.Column("for", lambda service: kit.human_elapsed(service.since)),
     kit.Column("in flight", "in_flight", right=True),
-    kit.Column("why"),
+    kit.Column("why", why_text),
 ]
 
 
@@ -126,5 +135,5 @@ DRIVERS = [
     kit.Column("state", lambda pair: pair[1].state),
     kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
     kit.Column("retry", _retry),
-    kit.Column("why", lambda pair: pair[1].why),
+    kit.Column("why", lambda pair: pair[1].why or pair[1].pending),
 ]

@@ -33,13 +33,13 @@ def arguments_of(words: Sequence[str]) -> dict[str, Json]:
 def call(
     client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json], **more: Any
 ) -> Any:
-    """Call a method; one on another host by way of the daemon here, which knows where that is.
+    """Call a method; the daemon here brings it to another host, as far as whoever asks may have that.
 
     Args:
         client: Asked.
         topic: The service.
         method: The method.
-        host: The service's host, None for the daemon's own.
+        host: The service's host, None for the one here, or one that has it.
         arguments: The method's arguments.
         more: Further words of `Client.call`.
     """
@@ -83,7 +83,7 @@ def describe(client: session.Calls, topic: str, host: str | None = None) -> list
     Args:
         client: Asked.
         topic: The service.
-        host: The service's host, None for the daemon's own.
+        host: The service's host, None for the one here, or one that has it.
     """
     arguments: dict[str, Any] = {"topic": topic, **({"schema": True} if kit.json_wanted() else {})}
     kind = list[MethodDescription]
@@ -98,7 +98,7 @@ def find_method(client: session.Calls, topic: str, method: str, host: str | None
         client: Asked.
         topic: The service.
         method: The method.
-        host: The service's host, None for the daemon's own.
+        host: The service's host, None for the one here, or one that has it.
 
     Raises:
         NotFound: The service has no such method.

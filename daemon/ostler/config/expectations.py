@@ -7,8 +7,9 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import msgspec
 import pydantic
 from pydantic.fields import FieldInfo
 
@@ -21,7 +22,7 @@ _SECONDS_EXAMPLE = ' (such as 30, "30s" or "5min")'
 _SIZE_EXAMPLE = ' (such as "10GiB" or 4096)'
 
 
-class Kind(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
     """A type with the constraints that stand beside it, and words of its own where `Field` gave some."""
 
     type: Any

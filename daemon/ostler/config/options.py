@@ -9,8 +9,9 @@ That one declaration feeds validation, the shipped file, the reference page, the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
 import pydantic
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
@@ -49,13 +50,13 @@ class OptionsModel(pydantic.BaseModel):
         return ()
 
 
-class Expects(NamedTuple):
+class Expects(msgspec.Struct, frozen=True):
     """What a value must be, in words; for the items of a list: `list[Annotated[str, Expects("a colour")]]`."""
 
     words: str
 
 
-class OptionFacts(NamedTuple):
+class OptionFacts(msgspec.Struct, frozen=True):
     """What `Field` said of an option beside its type and default."""
 
     unit: str

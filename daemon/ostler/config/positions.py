@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 from typing import NamedTuple, NoReturn, TypeAlias
 
+import msgspec
 import tomli
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,7 +71,7 @@ def key_positions(text: str) -> dict[Path, Position]:
     return scanner.positions()
 
 
-class Layout(NamedTuple):
+class Layout(msgspec.Struct, frozen=True):
     """Where the parts of a text are that an editor needs, as offsets.
 
     Attributes:

@@ -190,7 +190,9 @@ def _assignment(section: Section, name: str, info: FieldInfo, mark: str) -> list
         return [f"{mark}{dotted((name,))} = {toml_value(section.values[name])}"]
     value = section.examples.get(name, default_of(info))
     if value is None:
-        return ['#%s = {credential = "name"}' % dotted((name,))] if holds_secret(kind) else []  # noqa: UP031  (braces)
+        if holds_secret(kind):
+            return ['#%s = {credential = "name"}' % dotted((name,))]  # noqa: UP031  (braces)
+        return [f"# {name}: not set"]
     return [f"#{dotted((name,))} = {_written(kind, value)}"]
 
 

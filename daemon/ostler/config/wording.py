@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.config.expectations import Kind, expected, holds_secret, item_kind, kind_of, model_in, shown
 from ostler.config.layers import dotted
@@ -16,7 +18,7 @@ _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
 _KEY_WEIGHT, _TYPE_WEIGHT = 10, 100_000
 
 
-class _Place(NamedTuple):
+class _Place(msgspec.Struct, frozen=True):
     """Where an error is: its path in the data, and, when it is of one branch of a union, which, and where that is."""
 
     path: Path

@@ -14,6 +14,7 @@ from ostler.config.layers import RawConfiguration, check_still_there
 from ostler.config.paths import Paths
 from ostler.log.journal import SOCKET
 from ostler.service.assembly import Assembly, assemble
+from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
@@ -53,11 +54,33 @@ def read_configuration(
     assembly = assemble(raw, environ, plugins=plugins, offline=offline, step=step)
     if warning := log_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])
+    if unused := unused_pins(assembly.configuration):
+        assembly = replace(assembly, warnings=[*assembly.warnings, *unused])
     if not assembly.configuration.access.methods:
         return assembly
     from ostler.daemon.watching import policy_warnings
 
     return replace(assembly, warnings=[*assembly.warnings, *policy_warnings(assembly)])
+
+
+def unused_pins(configuration: Configuration) -> list[str]:
+    """Return what is to be said of pins for topics that no service here has; with peers they may be on other hosts.
+
+    Args:
+        configuration: The whole configuration.
+    """
+    topics = {CONTROL_TOPIC, *configuration.services}
+    found = []
+    for pin in configuration.messaging.rpc_pins:
+        topic = pin.partition(".")[0]
+        if topic in topics:
+            continue
+        from ostler.messaging.target import did_you_mean
+
+        advice = did_you_mean(topic, topics)
+        if not configuration.network.peers or advice.startswith("did you mean"):
+            found.append(f"messaging.rpc_pins has {pin}, and no service here has the topic {topic}; {advice}")
+    return found
 
 
 def log_warning(log_format: str, socket: str = SOCKET) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.keeping import journal_page, journal_topics
 from ostler.daemon.maintenance import Maintenance
+from ostler.daemon.service_control import ServiceControl
 from ostler.daemon.traffic import traffic_of
-from ostler.errors import Conflict, Draining, InvalidInput, NotFound, check_length
+from ostler.errors import Draining, InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalTopic, Position
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
@@ -19,12 +21,13 @@ from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
+    HostIdentity,
+    HostReport,
     Json,
     MethodDescription,
     OptionValue,
     PeriodicStatus,
     PluginStatus,
-    ServiceState,
     ServiceStatus,
     Traffic,
     Upgrade,
@@ -33,13 +36,17 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
+    from ostler.daemon.messages import Messages
     from ostler.messaging import Dispatcher
-    from ostler.messaging.routing import Router
     from ostler.service import Runtime
     from ostler.store import Store
 
 _PIECE = 128 * 1024
 """Bytes of a backup in one item."""
+_LONGEST_WAIT = 7 * 86400.0
+"""Seconds that a drain may be made to wait."""
+_LONGEST_FLUSH = 1.0
+"""Seconds that a caller may wait for reports of what has just changed."""
 
 
 class Control:
@@ -62,6 +69,9 @@ class Control:
             raise Draining("the daemon has no services yet", hint="see `ostler status` for what it waits for")
         return self._daemon.runtime
 
+    def _services(self) -> ServiceControl:
+        return ServiceControl(self._daemon, self._runtime())
+
     def _store(self) -> Store:
         return self._runtime().store
 
@@ -71,9 +81,56 @@ class Control:
         return await self._daemon.status()
 
     @exposed(role="viewer", changes=False)
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
+        """Return what other daemons are told of this host: its services, and what they offer.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed on this host and is not reported yet; 1 at most.
+        """
+        self._heard(ctx)
+        runtime = self._runtime()
+        if flush > 0:
+            await runtime.capability_reporter.flush(min(flush, _LONGEST_FLUSH))
+        return await runtime.view.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield what other daemons are told of this host: now, and as soon as something has changed."""
+        self._heard(ctx)
+        async with aclosing(self._runtime().view.follow(ctx.host)) as reports:
+            async for report in reports:
+                yield report
+
+    def _heard(self, ctx: Context) -> None:
+        if self._daemon.messages is not None:
+            self._daemon.messages.heard_from(ctx.host)
+
+    @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:
         """Return the text; proves that the socket is answered."""
         return text
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Take note of the daemon that calls, and say who this one is; each link between hosts begins with it.
+
+        Args:
+            ctx: The request.
+            name: The `host` of the daemon that calls.
+            machine: The id of its machine, for Ostler alone.
+            boot: The id of its boot.
+            instance: Another one for each start.
+
+        Raises:
+            Conflict: It is not the host whose key it holds, or two daemons are that host.
+        """
+        _check_names(name=name, machine=machine, boot=boot, instance=instance)
+        messages = self._daemon.messages
+        assert messages is not None  # noqa: S101 - it brought this request
+        return await messages.greet(ctx.peer, HostIdentity(name=name, machine=machine, boot=boot, instance=instance))
 
     @exposed(role="admin")
     async def reload(self, ctx: Context) -> Verdict:
@@ -89,38 +146,77 @@ class Control:
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Return one service."""
         _check_names(topic=topic, on_host=on_host)
-        wanted = on_host or self._daemon.host
-        for row in await self._runtime().rows():
-            if (row.topic, row.host) == (topic, wanted):
-                return row
-        raise NotFound(f"there is no service {topic} on {wanted}", hint="see `ostler service list`", topic=topic)
+        return await self._services().show(topic, on_host)
 
     @exposed(role="operator")
     async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
-        """Let schedulers choose a service again."""
-        return await self._set_enabled(ctx, topic, on_host, enabled=True, reason="")
+        """Let schedulers choose a service again; asked by an administrator, one that drains takes calls again too.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            on_host: The host that is to do it, this one when it is empty. As of all verbs here.
+        """
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().enable(ctx, topic, on_host)
 
     @exposed(role="operator")
-    async def service_disable(self, ctx: Context, topic: str, reason: str, on_host: str = "") -> ServiceStatus:
-        """Keep schedulers from choosing a service; it goes on with what it has, and answers."""
+    async def service_disable(
+        self, ctx: Context, topic: str, reason: str, on_host: str = "", asked_by: str = ""
+    ) -> ServiceStatus:
+        """Keep schedulers from choosing a service; it goes on with what it has, and answers.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            reason: Why; shown wherever the service is.
+            on_host: See `service_enable`.
+            asked_by: Who asked the host that passes this on. As of all verbs here.
+        """
+        _check_names(topic=topic, on_host=on_host)
         if not reason.strip():
             raise InvalidInput("a service is disabled with a reason", hint="say it with `--reason`")
         check_length("the reason", reason)
-        return await self._set_enabled(ctx, topic, on_host, enabled=False, reason=reason)
+        return await self._services().disable(ctx, topic, on_host, reason, asked_by)
 
-    async def _set_enabled(
-        self, ctx: Context, topic: str, on_host: str, *, enabled: bool, reason: str
+    @exposed(role="admin")
+    async def service_drain(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Have a service take no new work and wait for what is in flight; returns what was still running.
+
+        `service_resume` undoes it.
+        """
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().drain(ctx, topic, on_host, _seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_resume(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Have a service that drains take work again."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().resume(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_stop(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Drain a service and take it down, the others go on; returns what hangs. It starts again with the daemon."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().stop(ctx, topic, on_host, _seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_start(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Start a service that has stopped or failed, with the configuration that is in force."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().start(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_restart(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
     ) -> ServiceStatus:
-        await self.service_show(ctx, topic, on_host)
-        wanted = on_host or self._daemon.host
-        records = self._runtime().records
-        await self._store().awrite(
-            lambda: records.set_enabled(topic, wanted, enabled=enabled, reason=reason, who=ctx.peer.name),
-            label="service enable",
-        )
-        self._runtime().upgrades.forget()
-        self._runtime().capability_reporter.poke(topic)
-        return await self.service_show(ctx, topic, on_host)
+        """Drain a service, take it down and start it again, with the configuration that is in force."""
+        _check_names(topic=topic, on_host=on_host)
+        return await self._services().restart(ctx, topic, on_host, _seconds(wait), asked_by)
 
     @exposed(role="operator")
     async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
@@ -128,16 +224,10 @@ class Control:
 
         Raises:
             NotFound: There is no such record.
-            Conflict: The service runs here; it would be back with its next report, and enabled.
+            Conflict: The service is there; it would be back with its next report, and enabled.
         """
-        found = await self.service_show(ctx, topic, on_host)
-        if found.here and topic in {service.topic for service in self._daemon.services}:
-            raise Conflict(
-                f"service {topic} is one of this daemon's", hint="take it out of the configuration first", topic=topic
-            )
-        records = self._runtime().records
-        await self._store().awrite(lambda: records.delete(topic, found.host), label="service forget")
-        self._runtime().upgrades.forget()
+        _check_names(topic=topic, on_host=on_host)
+        await self._services().forget(ctx, topic, on_host)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
@@ -151,17 +241,6 @@ class Control:
         _check_names(topic=topic)
         upgrades = self._runtime().upgrades
         return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
-
-    @exposed(role="admin")
-    async def service_drain(self, ctx: Context, topic: str, wait: float = 0.0) -> list[str]:
-        """Have a service take no new work and wait for what is in flight; returns what was still running."""
-        _check_names(topic=topic)
-        service = self._runtime().group.services.get(topic)
-        if service is None:
-            raise NotFound(f"no service {topic} runs here", hint="see `ostler service list`", topic=topic)
-        if not service.running and service.states.state is not ServiceState.DRAINING:
-            raise Conflict(f"service {topic} is {service.states.state}, there is nothing to drain", topic=topic)
-        return await service.drain(wait or service.options.drain_timeout, f"drained by {ctx.peer.name}")
 
     @exposed(role="viewer", changes=False)
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
@@ -238,6 +317,9 @@ class Control:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_names(topic=topic)
+        router = self._messages().client.router
+        if not ctx.peer.key and not router.here(Ask(topic, "describe", {})):
+            return await router.describe(topic, schema=schema)
         if self._dispatcher.is_described(topic, schema=schema):
             return self._dispatcher.describe(topic, schema=schema)
         return await self._maintenance.once(
@@ -263,10 +345,23 @@ class Control:
         return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
-    async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
-        """Return what services last said they can do."""
-        capabilities = self._runtime().capability_records
-        return await self._store().aread(capabilities.list)
+    async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
+        """Return what services offer: those of this daemon as of now, those of peers as their daemons told it last.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed and is not reported yet, here and on peers; 1 at most.
+        """
+        runtime = self._runtime()
+        if flush > 0:
+            await self._flush(runtime, min(flush, _LONGEST_FLUSH))
+        return await runtime.view.capabilities()
+
+    async def _flush(self, runtime: Runtime, seconds: float) -> None:
+        messages = self._daemon.messages
+        peers = messages.peers if messages is not None else None
+        others = [peers.fleet.catch_up(seconds)] if peers is not None else []
+        await asyncio.gather(runtime.capability_reporter.flush(seconds), *others)
 
     @exposed(role="admin", changes=False)
     async def audit(
@@ -298,7 +393,7 @@ class Control:
 
     # Which of the arguments are secret is known once the other host has been asked: until then, all are.
     @exposed(role="viewer", secret=["arguments"])
-    async def relay(
+    async def relay(  # noqa: PLR0913 - each is a word of its own
         self,
         ctx: Context,
         on_host: str,
@@ -306,50 +401,86 @@ class Control:
         method: str,
         arguments: dict[str, Json] | None = None,
         cast: bool = False,
+        *,
+        fanout: bool = False,
+        lenient: bool = True,
+        version: str = "",
+        repeatable: bool = False,
     ) -> Json:
         """Call a method on another host, for whoever has the role that it asks for here as well.
 
+        Requests over the daemon's socket that are for other hosts become requests to this method.
+
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
             cast: Whether to return when the service there has accepted it.
+            fanout: Whether all members are to run it, the one here too; returns how many have accepted it.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
+            repeatable: Whether the request may come again under its id.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0)
-        result: Json = await self._router().relay(ctx, on_host, ask)
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, flags=FLAGS_OF_CAST if cast else 0, version=version)
+        if fanout:
+            return await self._messages().relay.fan_out(ctx, ask, lenient=lenient)
+        result: Json = await self._messages().relay.ask(ctx, on_host, ask, lenient=lenient, repeatable=repeatable)
         return result
 
     @exposed(role="viewer", secret=["arguments"])
     async def relay_stream(
-        self, ctx: Context, on_host: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        *,
+        lenient: bool = True,
+        version: str = "",
     ) -> AsyncIterator[Json]:
         """Yield what a method on another host yields; see `relay`.
 
         Args:
             ctx: The request.
-            on_host: The host.
+            on_host: The host; empty for one that has the service and takes the request.
             topic: The service there.
             method: Its method.
-            arguments: The method's arguments; texts may stand for numbers, booleans and structures.
+            arguments: The method's arguments.
+            lenient: Whether texts may stand for numbers, booleans and structures.
+            version: The version that the service has to speak; empty for any.
         """
-        _check_names(on_host=on_host, topic=topic, method=method)
-        async with await self._router().relay_stream(ctx, on_host, Ask(topic, method, arguments or {})) as stream:
+        _check_names(on_host=on_host, topic=topic, method=method, version=version)
+        ask = Ask(topic, method, arguments or {}, version=version)
+        router = self._messages().client.router
+        async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item
 
-    def _router(self) -> Router:
+    def _messages(self) -> Messages:
         messages = self._daemon.messages
         assert messages is not None  # noqa: S101 - it brought this request
-        return messages.client.router
+        return messages
 
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:
         """Return when the start has come to its end; for scripts that start a daemon without systemd."""
         await asyncio.shield(self._daemon.started)
         return await self._daemon.status()
+
+
+def _seconds(wait: float) -> float:
+    """Return the seconds to wait, 0 for what the service says.
+
+    Raises:
+        InvalidInput: They are none.
+    """
+    if not 0.0 <= wait <= _LONGEST_WAIT:
+        raise InvalidInput(f"`wait` is {wait:g}, and must be a number of seconds from 0 to {_LONGEST_WAIT:g}")
+    return wait
 
 
 def _check_names(**names: str) -> None:

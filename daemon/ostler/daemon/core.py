@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from ostler import fork, log
 from ostler.aio import Inbox, TaskOwner, WorkerPool
 from ostler.clock import Clock
@@ -50,6 +52,8 @@ _LEVELS = {
 }
 _HOOKS_AT_START, _HOOKS_AT_STOP = 60.0, 5.0
 """Seconds that `ostler_started` and `ostler_stopping` of all plugins may take; the last as well a quarter of a stop."""
+_PEERS = 1.0
+"""Seconds that the start waits for the other hosts, if it has not heard of each by the time all services are up."""
 _SECONDS = re.compile(r" for \d+ s")
 _GRACE = 5.0
 """Seconds that the last resort leaves to the rest of a stop beyond the stop's own time."""
@@ -199,6 +203,7 @@ class Daemon:
         messages = self.messages = Messages(options, self._make_transport(), self.clock, inbox)
         auditor = self.auditor = Auditor(store, messages.dispatcher, self.clock, options)
         self.tasks.keep(auditor.log.run, name="audit log")
+        self.tasks.keep(auditor.watch_begun, name="audit log of what is under way")
         self._note("audit log", auditor.close)
         self._note("sockets", messages.close)
         runtime = self.runtime = Runtime(
@@ -212,8 +217,11 @@ class Daemon:
         messages.keep_events(store, journaled, options)
         messages.notifications.configure(options.notifications.model_dump(), self.assembly.sinks)
         messages.start(Control(self, messages.dispatcher))
+        await runtime.mark_gone(options.network.peers)
+        messages.on_peer = runtime.events.peer
         messages.reach_peers(store, options)
         await self._start_services(runtime, options.daemon.start_timeout)
+        await messages.know_peers(_PEERS)
         await self._tell_plugins("ostler_started", _HOOKS_AT_START)
         add_evidence(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.keep(self.watchdog.run, name="watchdog")
@@ -499,10 +507,22 @@ class Daemon:
         for warning in policy_warnings(assembly):
             _log.warning("%s", warning)
 
+    def took_over(self, topic: str) -> None:
+        """Take note, after one service was started anew, that none of its options waits for a restart any more."""
+        assembly, runtime = self.assembly, self.runtime
+        service = runtime.group.services.get(topic) if runtime is not None else None
+        if service is None or not any(service.spec is spec for spec in assembly.specs):
+            return  # it was not begun, and is what it was
+        mine = ("services", topic)
+        tables = {path: table for path, table in self.started_with.tables.items() if path[:2] != mine}
+        tables |= {path: table for path, table in assembly.configuration.tables.items() if path[:2] == mine}
+        self.started_with = replace(self.started_with, tables=tables)
+
     async def reset_services(self, assembly: Assembly, step: Callable[[str], object]) -> list[str]:
         """Bring new options to the services and reset their managers; return what went wrong, a line each."""
         if self.runtime is None:
             return []
+        await self.runtime.mark_gone(assembly.configuration.network.peers)
         limit = assembly.configuration.daemon.reload_timeout
         return await self.runtime.reset(assembly.specs, go_on=lambda: not self.ending, step=step, timeout=limit)
 

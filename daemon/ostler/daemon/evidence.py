@@ -25,7 +25,11 @@ def add_evidence(watchdog: Watchdog, store: Store, messages: Messages, runtime: 
     watchdog.add("the store", partial(prove_store, store))
     watchdog.add("the RPC socket", messages.prove)
     for service in runtime.group:
-        watchdog.add(f"service {service.topic}", partial(prove_service, service, clock))
+        watchdog.add(f"service {service.topic}", partial(_prove_current, runtime, service.topic, clock))
+
+
+async def _prove_current(runtime: Runtime, topic: str, clock: Clock) -> None:
+    await prove_service(runtime.group.services[topic], clock)  # an operator may have started it anew
 
 
 async def prove_store(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,15 @@ from ostler.daemon.watching import make_tracer, policy_of
 from ostler.errors import MessagingError, OstlerError
 from ostler.files import make_directory
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.identities import HostIdentities
 from ostler.messaging.memory_accounts import MemoryAccounts
 from ostler.messaging.notify import Notifications
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.shares import PeerShares
 from ostler.messaging.transport import EventLink, Limits, ServerLink, SocketModes, Transport
-from ostler.types import CONTROL_TOPIC, Peer
+from ostler.store.host_identity import machine_id
+from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from ostler.config.core import MessagingSection
     from ostler.daemon.peers import PeerLinks
     from ostler.daemon.ports import Ports
+    from ostler.messaging.peers import OnPeer
+    from ostler.messaging.relay import Relay
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -69,6 +74,19 @@ class Messages:
         )
         self.ports: Ports | None = None
         self.peers: PeerLinks | None = None
+        self.identities = HostIdentities(
+            HostIdentity(
+                name=host,
+                machine=machine_id() if configuration.network.secret_key is not None else "",
+                boot=clock.boot_id(),
+                instance=os.urandom(6).hex(),
+            ),
+            clock,
+        )
+        access.disputed = self.identities.disputed
+        self._foreign = foreign_key(configuration)
+        self.on_peer: OnPeer | None = None
+        """Told what becomes of each peer; to be set before `reach_peers`."""
         self._store: Store | None = None
         rpc_link = transport.serve_rpc()
         try:
@@ -90,6 +108,7 @@ class Messages:
         self.client.upgrades.configure(options.rpc_pins, options.rpc_grace)
         self.sockets = SocketWatch(transport, clock)
         self._keeping: EventKeeping | None = None
+        self._relay: Relay | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
     def _keep_refusals(self) -> None:
@@ -173,11 +192,47 @@ class Messages:
         elif configuration.network.peers:
             from ostler.daemon.peers import PeerLinks
 
-            self.peers = PeerLinks(configuration, self.client.router, store, self.dispatcher.clock)
+            self.peers = PeerLinks(
+                configuration,
+                self.client.router,
+                store,
+                self.dispatcher.clock,
+                self.client.upgrades.forget,
+                self.on_peer,
+                self.identities.mine,
+            )
+            self.dispatcher.relay = self.relay.take
+
+    async def know_peers(self, seconds: float) -> None:
+        """Wait until it is known of each peer whether it is there, and what it has, for so many seconds at most."""
+        if self.peers is not None:
+            await self.peers.fleet.settled(seconds)
+
+    def heard_from(self, host: str) -> None:
+        """Take note that the daemon of a host has called; nothing for others."""
+        if self.peers is not None and host:
+            self.peers.heard_from(host)
+
+    async def greet(self, peer: Peer, other: HostIdentity) -> HostIdentity:
+        """Take note of a daemon that says who it is, and return who this one is.
+
+        Raises:
+            Conflict: It is not the host whose key it holds, or another daemon is.
+        """
+        if peer.key:
+            host = self.dispatcher.access.keys.get(peer.key, "")
+            if self.peers is not None:
+                await self.peers.check(self.identities, other, peer.key, host)
+            else:
+                await self.identities.greet(other, peer.key, host, None, _nobody)
+        return self.identities.mine
 
     def apply(self, configuration: Configuration) -> None:
         """Take over what a reload may change: who may do what, limits, keys and peers."""
-        self.dispatcher.access = self.publisher.access = access_of(configuration, self._decided)
+        access = access_of(configuration, self._decided)
+        access.disputed = self.identities.disputed
+        self.dispatcher.access = self.publisher.access = access
+        self._foreign = foreign_key(configuration)
         self.dispatcher.set_policy(policy_of(configuration))
         self.shares.memory.limit = configuration.messaging.max_memory
         if isinstance(self.transport, SocketModes):
@@ -220,6 +275,15 @@ class Messages:
     def _servers(self) -> list[RpcServer]:
         return [self.server, *(self.ports.servers if self.ports is not None else ())]
 
+    @property
+    def relay(self) -> Relay:
+        """What brings requests of callers here to other hosts."""
+        if self._relay is None:
+            from ostler.messaging.relay import Relay
+
+            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+        return self._relay
+
     async def prove(self) -> None:
         """Call ourselves over a connection of its own: the evidence that a client can come and is answered.
 
@@ -235,7 +299,9 @@ class Messages:
 
     def trouble(self) -> list[str]:
         """Return a line for sockets that were removed, for each peer that is away, and each that is not watched."""
-        lines = self.sockets.problems()
+        lines = [*self.sockets.problems(), *self.identities.problems()]
+        if self._foreign:
+            lines.append(self._foreign)
         if self.peers is None:
             return lines
         fleet = self.peers.fleet
@@ -269,6 +335,29 @@ class Messages:
             await self._keeping.close()
         self.publisher.close()
         self.transport.close()
+
+
+def foreign_key(configuration: Configuration) -> str:
+    """Return what is wrong with the keys under the name of this host, which is logged; empty when nothing is."""
+    options, host = configuration.network, configuration.daemon.host
+    known = options.keys_of(host)
+    if not known or options.secret_key is None:
+        return ""
+    from ostler.daemon.ports import secret_of
+    from ostler.messaging.zmq.curve import keys_of
+
+    if keys_of(secret_of(configuration)).public in known:
+        return ""
+    text = (
+        f"[network.keys] has the key of another host under {host}, the name of this one: it speaks for no host. "
+        "If there is another host of that name, give it a name of its own"
+    )
+    _log.warning("%s", text)
+    return text
+
+
+async def _nobody() -> HostIdentity | None:
+    return None
 
 
 def trim_later() -> None:
@@ -315,6 +404,7 @@ def access_of(configuration: Configuration, on_decided: Callable[[], None] | Non
         keys=configuration.network.names(),
         on_decided=on_decided,
     )
+    access.own_host = configuration.daemon.host
     for name in access.unknown:
         what = "[network.keys] has no such key" if name.startswith("key:") else "this machine has no such user or group"
         _log.warning("[access] names %s, and %s", name, what)

@@ -18,7 +18,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.daemon.lastresort import leave_hard
 from ostler.printable import printable
@@ -33,7 +34,7 @@ _COMMAND_SHOWN = 120
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """How a daemon ended: the exit code, what hung in the stop, and the seconds left of the time that a stop has."""
 
     code: int

@@ -221,13 +221,15 @@ class Reloader:
         waiting = [change for change in diff(daemon.started_with, new) if change.needs in _WAITS]
         daemon.apply_live(assembly)
         problems = await daemon.reset_services(assembly, self._steps)
+        pending = daemon.runtime.pending() if daemon.runtime is not None else []
         return Verdict(
             ok=not problems,
             at=daemon.clock.wall(),
-            summary=_summary(changes, waiting, problems, gone),
+            summary=_summary(changes, waiting, problems, gone, pending),
             changes=changes,
             needs_restart=[change.path for change in waiting],
             problems=problems,
+            pending=pending,
         )
 
 
@@ -236,13 +238,22 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _summary(changes: Sequence[Change], waiting: Sequence[Change], problems: Sequence[str], gone: Sequence[str]) -> str:
+def _summary(
+    changes: Sequence[Change],
+    waiting: Sequence[Change],
+    problems: Sequence[str],
+    gone: Sequence[str],
+    pending: Sequence[str],
+) -> str:
     live = [change.path for change in changes if change.needs not in _WAITS]
     parts = [f"changed {joined(live)}" if live else "nothing to change live"]
     if waiting:
         parts.append(f"needs a restart for {joined(change.path for change in waiting)}")
     if gone:
         parts.append(f"no longer there: {joined(gone)}")
+    if pending:
+        what = "drivers take" if len(pending) > 1 else "driver takes"
+        parts.append(f"{len(pending)} {what} new options when work under way has ended")
     if problems:
         parts.append(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
     return f"reloaded{' with problems' if problems else ''}: {'; '.join(parts)}"

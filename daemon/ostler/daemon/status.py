@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import ostler
+from ostler.availability import absence_reason
 from ostler.daemon.limits import memory_in_use
 from ostler.types import DaemonStatus, DriverState, PluginState, ServiceState, ServiceStatus
 
@@ -20,6 +21,8 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
+        if service.link or service.state is ServiceState.GONE:
+            continue  # that a host cannot be reached is said once, and not for each of its services
         if not service.here and service.state is ServiceState.STOPPED:
             continue
         lines += _of_service(service)
@@ -32,18 +35,22 @@ def not_well(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus])
 def _of_service(service: ServiceStatus) -> list[str]:
     name = f"service {service.topic}" if service.here else f"service {service.topic} on {service.host}"
     lines = []
+    # Those of other hosts are their daemons' to tell; here they stand in what is told of their service.
+    drivers = service.drivers if service.here else []
     if service.state is ServiceState.DEGRADED:
-        named = {f"driver {driver.name} is {driver.state}: {driver.why}" for driver in service.drivers}
-        lines += [f"{name}: {part}" for part in service.why.split("; ") if part not in named]
+        # Not from `why`, in which nothing tells where one ends: a sentence may have any character in it.
+        named = {f"driver {driver.name}" for driver in drivers}
+        parts = [part for about, part in service.evidence.items() if about not in named]
+        lines += [f"{name}: {part}" for part in (parts if service.evidence else [service.why])]
     elif service.state is not ServiceState.UP:
         lines.append(f"{name} is {service.state}" + (f": {service.why}" if service.why else ""))
     elif not service.up:
-        lines.append(f"{name} has not reported since its down time: it is down")
+        lines.append(f"{name} is down: {absence_reason(service)}")
     if not service.enabled:
         lines.append(f"{name} is disabled by {service.disabled_by}: {service.disabled_reason}")
     lines += [
         f"driver {driver.name} of {service.topic} is {driver.state}: {driver.why}"
-        for driver in service.drivers
+        for driver in drivers
         if driver.state not in (DriverState.READY, DriverState.STOPPED)
     ]
     return lines

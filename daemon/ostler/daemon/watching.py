@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,11 +12,12 @@ import msgspec
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock
-from ostler.errors import Busy
+from ostler.errors import Busy, StoreError
 from ostler.messaging.audit import AuditLog
+from ostler.messaging.audit_begun import BegunCalls
 from ostler.messaging.policy import Policy
 from ostler.store import AuditRecords
-from ostler.types import CONTROL_TOPIC
+from ostler.types import CONTROL_TOPIC, AuditEntry
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
@@ -23,12 +25,18 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.watch import Tracer
     from ostler.service.assembly import Assembly
     from ostler.store import Store
-    from ostler.types import AuditEntry
+    from ostler.types import Json
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _MOMENT = 0.25
 """Seconds that a batch waits for the names of its users."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at what is under way: so long a request may be before a crash without a trace of it."""
+INTERRUPTED = "interrupted"
+"""How an entry ended whose daemon did not live to see its end."""
+_BEGUN = "ostler/audit-begun"
+"""Where requests under way are kept. No table of its own: there are few, and none in a daemon that is stopped."""
 _TRIM_EVERY = 1000
 """So many entries are written between two looks at how many there are, and how old."""
 
@@ -46,6 +54,8 @@ class Auditor:
     def __init__(self, store: Store, dispatcher: Dispatcher, clock: Clock, configuration: Configuration) -> None:
         self.records = AuditRecords(store)
         self.log = AuditLog(clock, self._keep, dispatcher.method_at)
+        self.begun = self.log.begun = BegunCalls(clock, dispatcher.under_way_since, self.log.entry_of_begun)
+        self._begun_kept = store.kv(_BEGUN)
         self._store = store
         self._clock = clock
         self._limits = configuration.audit
@@ -65,15 +75,61 @@ class Auditor:
         limits, trim = self._limits, self._written >= _TRIM_EVERY
         if trim:
             self._written = 0
+        ended = self.begun.take_ended()
 
         def write() -> list[int]:
             numbers = self.records.keep(map(self._named, entries))
+            for key in ended:
+                self._begun_kept.delete(key)
             if trim:
                 ages = self._store.ages
                 self.records.trim(limits.count, ages.now() - limits.age, ages)
             return numbers
 
-        return await self._store.awrite(write, label="audit")
+        try:
+            return await self._store.awrite(write, label="audit")
+        except BaseException:
+            self.begun.put_back(ended)
+            raise
+
+    async def watch_begun(self) -> None:
+        """Write down what is under way for longer, for ever; at first end what an earlier daemon has left behind."""
+        left = True
+        while True:
+            try:
+                left = left and not await self._end_interrupted()
+                await self._write_begun()
+            except StoreError as error:  # said by the store; the audit log stands in the log meanwhile
+                _log.debug("requests under way were not written down: %s", error)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _write_begun(self) -> None:
+        found = self.begun.look()
+        if not found:
+            return
+        await self._learn({entry.uid for entry in found.values() if entry.uid >= 0} - self._users.keys())
+
+        def write() -> None:
+            for key, entry in found.items():
+                self._begun_kept.set(key, msgspec.to_builtins(self._named(entry)))
+
+        await self._store.awrite(write, label="requests under way")
+
+    async def _end_interrupted(self) -> bool:
+        """Keep the end of what was under way when an earlier daemon was killed, or crashed; returns True."""
+        now = self._clock.wall()
+
+        def end() -> int:
+            left = {key: kept for key, kept in self._begun_kept.items().items() if not key.startswith(self.begun.run)}
+            entries = [entry for kept in left.values() if (entry := _interrupted(kept, now)) is not None]
+            self.records.keep(entries)
+            for key in left:
+                self._begun_kept.delete(key)
+            return len(entries)
+
+        if count := await self._store.awrite(end, label="requests that were cut off"):
+            _log.warning("%d requests were under way when the daemon ended last; `ostler audit` has them", count)
+        return True
 
     def _named(self, entry: AuditEntry) -> AuditEntry:
         """Return the entry with its user's name, as far as that is known."""
@@ -110,9 +166,23 @@ class Auditor:
 
     async def close(self) -> None:
         """Write what still waits; what comes after that is not audited."""
-        await self.log.flush()
+        await self.log.flush(always=True)
         if self._look is not None:
             self._look.cancel()
+
+
+def _interrupted(kept: Json, now: float) -> AuditEntry | None:
+    """Return the entry of a request that was cut off; None for what is none."""
+    try:
+        entry = msgspec.convert(kept, AuditEntry)
+    except msgspec.ValidationError:
+        return None
+    text = f"the daemon ended while it was under way; it was asked for at {_utc(entry.at - entry.seconds)}"
+    return msgspec.structs.replace(entry, at=now, last=now, seconds=0.0, result=INTERRUPTED, text=text)
+
+
+def _utc(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def _name_of(uid: int) -> str:

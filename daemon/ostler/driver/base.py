@@ -28,6 +28,12 @@ class DriverOptions(OptionsModel):
     workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="service")
     init_timeout: Seconds = Field(60, gt=0, help="After this long `initialise` counts as stuck", reload="service")
     call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call into the driver", reload="service")
+    capability_timeout: Seconds = Field(
+        300,
+        gt=0,
+        help="Time budget of `capabilities`: statistics of an array may take minutes, and no other backend waits",
+        reload="service",
+    )
     retry_interval: Seconds = Field(
         5, gt=0, help="Wait before the second try to initialise; doubled for each further one", reload="service"
     )
@@ -47,6 +53,25 @@ class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     log: logging.LoggerAdapter[logging.Logger]
     kv: KeyValue
     """A small key-value store of this driver's own; drivers touch the database no further."""
+
+
+def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable[[F], F]:
+    """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
+
+    Reporting progress through the `Context` of the request starts the budget anew, so that a copy of ten hours is not
+    stuck as long as it moves.
+
+    Args:
+        budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
+        is_long: Whether calls of it usually take long: then they leave some of the driver's threads to the methods that
+            do not. False for what is usually short, and for what ends work or frees room, such as a deletion.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, BUDGET_MARK, (budget, is_long))
+        return method
+
+    return mark
 
 
 class Driver(ABC):
@@ -103,29 +128,16 @@ class Driver(ABC):
         """Return whether the driver can work now; raise an error that says why it cannot. Asked with each report."""
         return True
 
+    @time_budget("capability_timeout", is_long=False)
     def capabilities(self) -> Mapping[str, Json]:
-        """Return what this backend can do and how much room it has; sent to schedulers."""
+        """Return what this backend can do and how much room it has; sent to schedulers.
+
+        Budget: the option `capability_timeout`. No other backend waits for it, and what it said before counts on.
+        """
         return {}
 
     def cleanup(self) -> None:
         """Let go of everything; called once at the end, also after an `initialise` that failed."""
-
-
-def time_budget(budget: float | str | None) -> Callable[[F], F]:
-    """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
-
-    Reporting progress through the `Context` of the request starts the budget anew, so that a copy of ten hours is not
-    stuck as long as it moves.
-
-    Args:
-        budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
-    """
-
-    def mark(method: F) -> F:
-        setattr(method, BUDGET_MARK, (budget,))
-        return method
-
-    return mark
 
 
 def feature(name: str) -> Callable[[F], F]:

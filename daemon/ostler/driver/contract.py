@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver
+from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.signature import Signature, misfits
 from ostler.errors import ContractError
 
@@ -172,7 +172,8 @@ def _features(cls: type, base: type) -> list[str]:
 
 
 def _budgets(cls: type) -> list[str]:
-    fields = getattr(getattr(cls, "Options", None), "model_fields", {})
+    options = getattr(cls, "Options", None)
+    fields = {**DriverOptions.model_fields, **getattr(options, "model_fields", {})}
     points = []
     for name in _public_names(cls):
         mark = _mark(cls, name, BUDGET_MARK)

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 from ostler.aio import Inbox
+from ostler.bounds import NAME_LIMIT, text_of
 from ostler.clock import Clock
 from ostler.driver.base import DriverOptions
 from ostler.driver.lane import wake
 from ostler.driver.proxy import DriverProxy
-from ostler.driver.runner import DriverRunner
+from ostler.driver.runner import RENEWAL_PATIENCE, DriverRunner
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverError
+from ostler.errors import DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 
 
@@ -32,7 +33,11 @@ class Drivers(Mapping[str, Any]):
     - any other error is the driver's own. SystemExit and its like arrive as `DriverError`.
 
     The budget starts anew with each `Context.progress` of the request that is being served. While a driver is
-    initialised anew for a reload, calls wait for it instead of failing.
+    initialised anew for a reload, calls wait for it instead of failing. When one call outlives its budget, all that
+    wait for this driver get `DriverStuck` at once, but for those whose work goes on to report progress.
+
+    A thread of a pool that waits for a driver is replaced in its pool (`ostler.aio.waiting_for`), so that a driver
+    which hangs, or works for hours, takes no thread from those who call others.
 
     Args:
         specs: Name to what is run.
@@ -71,7 +76,23 @@ class Drivers(Mapping[str, Any]):
         }
 
     def __getitem__(self, name: str) -> Any:
-        return self._proxies[name]
+        try:
+            return self._proxies[name]
+        except KeyError:
+            raise self._no_driver(name) from None
+
+    def _runner(self, name: str) -> DriverRunner:
+        try:
+            return self._runners[name]
+        except KeyError:
+            raise self._no_driver(name) from None
+
+    def _no_driver(self, name: object) -> DriverNotFound:
+        """Return the error for a name that somebody gave: it may be anything."""
+        known = ", ".join(self._runners) or "none"
+        return DriverNotFound(
+            f"there is no driver {text_of(name, NAME_LIMIT)}", hint=f"the drivers are: {known}", driver=text_of(name)
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._proxies)
@@ -87,9 +108,9 @@ class Drivers(Mapping[str, Any]):
         """Return the status of a driver. Any thread.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        return self._runners[name].status()
+        return self._runner(name).status()
 
     def statuses(self) -> list[DriverStatus]:
         """Return the status of every driver, in the order of the configuration. Any thread."""
@@ -99,21 +120,25 @@ class Drivers(Mapping[str, Any]):
         """Return a line for each ready driver whose calls all fail. Any thread."""
         return [line for runner in self._runners.values() if (line := runner.trouble())]
 
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each, after a stop as well. Any thread."""
+        return [line for runner in self._runners.values() for line in runner.under_way()]
+
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        return self._runners[name].spec.options
+        return self._runner(name).spec.options
 
     def take_options(self, name: str, options: DriverOptions) -> None:
         """Put other options in force without building the driver anew: `self.options` of the driver is another then.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
         """
-        self._runners[name].take_options(options)
+        self._runner(name).take_options(options)
 
     async def start(self) -> None:
         """Begin to initialise every driver, each in its own threads, and return at once."""
@@ -145,28 +170,39 @@ class Drivers(Mapping[str, Any]):
         A cancelled wait leaves the call in its thread; its budget is watched on.
 
         Raises:
-            KeyError: There is no such driver.
+            DriverNotFound: There is no such driver.
             AttributeError: It has no such method.
             TypeError: That attribute is no method.
             DriverError: See above.
         """
-        runner = self._runners[name]
+        runner = self._runner(name)
         if not callable(getattr(self._proxies[name], method)):
             raise TypeError(f"{method!r} of {runner.names} is no method")
         return await runner.call_async(method, arguments, named)
 
-    async def reinitialise(self, name: str, options: DriverOptions | None = None) -> DriverStatus:
-        """Tear a driver down and build it anew, with other options or the same; return its status after the first try.
+    async def reinitialise(
+        self, name: str, options: DriverOptions | None = None, *, patience: float = RENEWAL_PATIENCE
+    ) -> DriverStatus:
+        """Tear a driver down and build it anew, with other options or the same, when none of its calls is under way.
 
-        Calls under way are waited for up to `init_timeout`; new ones wait. Of the new options all but `workers` count:
-        the threads stay.
+        The status is returned after the first try to initialise it. When its calls do not end within `patience`
+        seconds, `pending` of the status says for what the options wait; they are taken over by themselves then. New
+        calls wait no longer than a moment for that. Of the new options all but `workers` count: the threads stay.
+
+        Args:
+            name: The driver.
+            options: Its new options; others that wait already are forgotten. None for those it runs with.
+            patience: Seconds to wait for calls under way.
 
         Raises:
-            KeyError: There is no such driver.
-            DriverNotReady: It is stuck, stopped, or being initialised anew already; nothing has changed.
-            DriverError: Calls under way did not end in time; nothing has changed.
+            DriverNotFound: There is no such driver.
+            DriverNotReady: It has been stopped.
         """
-        return await self._runners[name].reinitialise(options)
+        return await self._runner(name).reinitialise(options, patience)
+
+    def withdraw_options(self, name: str) -> None:
+        """Forget new options that wait for the calls of a driver: those it runs with are wanted again. On the loop."""
+        self._runners[name].withdraw_options()
 
     def cancel_calls(self) -> None:
         """Tell the calls under way, by their contexts, that they are not wanted any more. Any thread."""

@@ -13,14 +13,21 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import Inbox, WorkerPool, waiting_for
 from ostler.bounds import sendable
 from ostler.clock import Clock
-from ostler.driver.base import BUDGET_MARK, Driver, DriverOptions
+from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.contract import require_contract
-from ostler.driver.lane import Call, Lane, LaneNames, wake
+from ostler.driver.lane import Call, Lane, LaneNames, at_time, wake
 from ostler.driver.spec import DriverSpec
-from ostler.errors import DriverError, DriverNotReady, DriverStuck, PluginError, describe, is_a
+from ostler.errors import (
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    PluginError,
+    describe,
+    is_a,
+)
 from ostler.log.defects import Defects
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
@@ -29,6 +36,10 @@ _log = logging.getLogger(__name__)
 _INITIALISE = "initialise"
 _HELD_RECHECK = 0.25
 _JITTER = 0.25
+RENEWAL_PATIENCE = 10.0
+"""Seconds for which whoever brings new options waits for the calls under way; after that they come by themselves."""
+_HOLDS = (1.0, 5.0, 30.0)
+"""Seconds for which new calls are held at the first, second and each further try to find the driver without any."""
 
 
 class DriverRunner:
@@ -80,9 +91,13 @@ class DriverRunner:
         self._tries = 0
         self._attempt = 0
         self._calls = 0
+        self._hung = "", clock.wall()
         self._held = False
-        self._renewing = False
+        self._wanted: DriverOptions | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._claimed = asyncio.Event()
         self._stopping = False
+        self._cleaning: WorkerPool | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -103,26 +118,37 @@ class DriverRunner:
                 retry_at=self._retry_at,
                 tries=self._tries,
                 calls=self._calls,
+                pending=self._pending(),
             )
+
+    def _pending(self) -> str:
+        """Return what new options wait for, empty when there are none; with the lock held."""
+        if self._wanted is None or self._stopping or self._state is DriverState.INITIALISING:
+            return ""
+        return f"takes over new options as soon as nothing is under way: {', '.join(self._lane.active()) or 'now'}"
 
     def trouble(self) -> str:
         """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
         return self._lane.failing.trouble(self.names) if self._state is DriverState.READY else ""
 
+    def under_way(self) -> list[str]:
+        """Return the calls that have not come back, a line each. Any thread."""
+        rows = self._cleaning.running() if self._cleaning is not None else []
+        cleaning = [f"cleanup (for {row.seconds:.0f} s)" for row in rows]
+        return [f"{line} of {self.names}" for line in [*self._lane.active(), *cleaning]]
+
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
-        with self._lock:
-            while self._held:
-                self._lock.wait(_HELD_RECHECK)
-            call = self._begin(method, arguments, named)
+        while (call := self._begin_unless_held(method, arguments, named)) is None:
+            with waiting_for(self.names), self._lock:
+                while self._held:
+                    self._lock.wait(_HELD_RECHECK)
         return self._lane.wait(call)
 
     async def call_async(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method and wait for it on the loop; see `Drivers.call`."""
-        while self._held:
+        while (call := self._begin_unless_held(method, arguments, named)) is None:
             await self._released()
-        with self._lock:
-            call = self._begin(method, arguments, named)
         return await self._lane.wait_async(call)
 
     def start(self) -> None:
@@ -148,26 +174,30 @@ class DriverRunner:
         else:
             self._lane.watch(call)
 
-    async def reinitialise(self, options: DriverOptions | None) -> DriverStatus:
+    async def reinitialise(self, options: DriverOptions | None, patience: float) -> DriverStatus:
         """Take down and build anew; see `Drivers.reinitialise`."""
-        self._begin_renewal()
-        try:
-            timeout = self.spec.options.init_timeout
-            until = self._loop.time() + timeout
-            while not self._claim():
-                if not await self._lane.quiet(until - self._loop.time()):
-                    busy = ", ".join(self._lane.active())
-                    raise DriverError(
-                        f"{self.names} keeps its options: {busy} did not end in {timeout:g} s",
-                        hint="reload again when the work has ended, or restart the daemon",
-                        driver=self.spec.name,
-                    )
-            await self._renew(options, timeout)
-        finally:
-            with self._lock:
-                self._renewing = False
-                self._release()
+        with self._lock:
+            if self._stopping:
+                what = f"{self.names} cannot take new options, it is {self._state}"
+                raise DriverNotReady(what, driver=self.spec.name)
+            self._wanted = options or self.spec.options
+        if self._renewal is None or self._renewal.done():
+            self._claimed.clear()
+            self._renewal = self._loop.create_task(self._renew_when_idle(), name=f"new options of {self.names}")
+        renewal = self._renewal
+        claimed = self._loop.create_task(self._claimed.wait(), name=f"wait for {self.names}")
+        await asyncio.wait([renewal, claimed], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if claimed.done():
+            await asyncio.wait([renewal])
+        claimed.cancel()
+        if renewal.done():
+            renewal.result()
         return self.status()
+
+    def withdraw_options(self) -> None:
+        """Forget new options that wait for calls under way: those that the driver runs with are wanted again."""
+        with self._lock:
+            self._wanted = None
 
     def take_options(self, options: DriverOptions) -> None:
         """Put other options in force; a driver that is being built right now may still be given those before."""
@@ -183,6 +213,8 @@ class DriverRunner:
             self._stopping = True
             self._release()
         self._cancel_retry()
+        if self._renewal is not None and not self._claimed.is_set():
+            self._renewal.cancel()
         # Half of the time for what is under way, and none for what is stuck already. A call that hangs on is cleaned up
         # beside, for letting go is better than not; an `initialise` that hangs is not, for it may still be acquiring.
         await self._lane.quiet_but_stuck((until - self._loop.time()) / 2)
@@ -206,6 +238,7 @@ class DriverRunner:
         """See `lane.Listener`; the lock is held."""
         if self._state is DriverState.STUCK:
             return
+        self._hung = call.label, call.begun_at
         why = f"{call.label} has not come back within its {call.budget:g} s"
         _log.error("%s is stuck: %s", self.names, why)
         self._set(DriverState.STUCK, why)
@@ -220,11 +253,22 @@ class DriverRunner:
         if self._state is DriverState.STUCK and not over and call.label != _INITIALISE and not self._stopping:
             self._set(DriverState.READY, "")
 
+    def _begin_unless_held(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Call | None:
+        with self._lock:
+            return None if self._held else self._begin(method, arguments, named)
+
     def _begin(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Call:
         # The lock is held from the look at the state to the entry in the lane: nobody finds the lane quiet in between.
         self._admit(method)
         function = getattr(self.driver, method)
-        call = self._lane.begin(method, lambda: function(*arguments, **named), self._budget(method))
+        if feature := getattr(function, FEATURE_MARK, ""):  # that of the contract: who offers it has one of its own
+            raise FeatureNotSupported(
+                f"{self.names} does not offer {feature}",
+                hint="its `features` say what it offers; use another driver",
+                driver=self.spec.name, feature=feature, method=method,
+            )  # fmt: skip
+        budget, is_long = self._budget(method)
+        call = self._lane.begin(method, lambda: function(*arguments, **named), budget, is_long=is_long)
         self._calls += 1
         return call
 
@@ -233,10 +277,11 @@ class DriverRunner:
             return
         facts = {"driver": self.spec.name, "topic": self.names.topic, "method": method, "state": str(self._state)}
         if self._state is DriverState.STUCK and not self._stopping:
+            label, since = self._hung
             raise DriverStuck(
-                f"{self.names} is stuck: {self._why}",
+                f"{self.names} is stuck: {self._why}, since {at_time(since)}",
                 hint="calls are refused until it comes back; if it never does, restart the daemon",
-                **facts,
+                **{**facts, "method": label or method, "since": since},
             )
         if self._stopping:
             raise DriverNotReady(f"{self.names} has been stopped", **facts)
@@ -245,13 +290,14 @@ class DriverRunner:
         why = f": {self._why}" if self._why else ""
         raise DriverNotReady(f"{self.names} {what}{after}{why}", hint="see `ostler status`", **facts)
 
-    def _budget(self, method: str) -> float:
+    def _budget(self, method: str) -> tuple[float, bool]:
+        """Return the seconds that a method may take, and whether it usually takes long."""
         for kind in type(self.driver).__mro__:
             mark = getattr(vars(kind).get(method), BUDGET_MARK, None)
             if mark is not None:
                 budget = getattr(self.spec.options, mark[0]) if isinstance(mark[0], str) else mark[0]
-                return math.inf if budget is None else float(budget)
-        return float(self.spec.options.call_timeout)
+                return (math.inf if budget is None else float(budget)), mark[1]
+        return float(self.spec.options.call_timeout), False
 
     def _initialise(self) -> None:
         if self._stopping:  # it waited for a thread, and nobody wants it any more
@@ -301,39 +347,68 @@ class DriverRunner:
             self._retry.cancel()
             self._retry = None
 
-    def _begin_renewal(self) -> None:
+    async def _renew_when_idle(self) -> None:
+        """Wait until nothing is under way, and build the driver anew, until it runs with the options that are wanted.
+
+        New calls are held for a moment only, and not again before those have ended that were found under way: a copy
+        of hours must not hold up everybody else, and calls that overlap all the time must not put the options off for
+        ever.
+        """
+        try:
+            tries = 0
+            while self._wanted is not None and not self._stopping:
+                if await self._claim_within(_HOLDS[min(tries, len(_HOLDS) - 1)]):
+                    await self._renew(self.spec.options.init_timeout)
+                    self._claimed.clear()
+                    tries = 0
+                else:
+                    tries += 1
+                    await self._lane.all_ended()
+        finally:
+            with self._lock:
+                self._release()
+
+    async def _claim_within(self, seconds: float) -> bool:
+        """Take the driver out of service when nothing is under way within so many seconds.
+
+        New calls are held for that time, unless something runs for longer than that already and may go on for hours.
+        """
         with self._lock:
-            if self._renewing or self._stopping or self._state is DriverState.STUCK:
-                what = "is being initialised anew already" if self._renewing else f"is {self._state}: {self._why}"
-                raise DriverNotReady(f"{self.names} cannot take new options, it {what}", driver=self.spec.name)
-            self._renewing = True
-            self._held = self._state is DriverState.READY
+            self._held = self._state is DriverState.READY and self._lane.longest() < seconds
+        until = self._loop.time() + seconds
+        while not self._claim():
+            unwanted = self._stopping or self._wanted is None
+            if unwanted or not await self._lane.quiet(until - self._loop.time()):
+                with self._lock:
+                    self._release()
+                return False
+        return True
 
     def _claim(self) -> bool:
         """Take a quiet driver out of service; return False if something is under way."""
         with self._lock:
-            if not self._lane.is_quiet() and not self._stopping:
+            if not self._lane.is_quiet() or self._stopping or self._wanted is None:
                 return False
             self._attempt += 1  # the end of a try that is on its way here counts no more
-            if not self._stopping:
-                # Held once more: a call that was stuck and came back meanwhile has let the others go.
-                self._held = True
-                self._set(DriverState.INITIALISING, "takes over new options")
+            # Held once more: a call that was stuck and came back meanwhile has let the others go.
+            self._held = True
+            self._set(DriverState.INITIALISING, "takes over new options")
+        self._claimed.set()
         self._cancel_retry()
         return True
 
-    async def _renew(self, options: DriverOptions | None, timeout: float) -> None:
-        if self._stopping:
-            return
+    async def _renew(self, timeout: float) -> None:
         cleaned, why = await self._take_down(timeout)
-        if not cleaned:
-            with self._lock:
+        with self._lock:
+            wanted, self._wanted = self._wanted, None
+            if not cleaned:
+                self._hung = "cleanup", self._clock.wall() - timeout
                 self._set(DriverState.STUCK, f"cleanup has not come back within its {timeout:g} s")
-            return
+                return
         if why:
             _log.warning("%s goes on to new options although its %s", self.names, why)
-        if options is not None:
-            self.take_options(options)
+        if wanted is not None:
+            self.take_options(wanted)
         self._tries = 0
         first = self._released()
         self.start()
@@ -345,7 +420,7 @@ class DriverRunner:
         driver, self.driver = self.driver, None
         if driver is None:
             return True, ""
-        pool = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
+        pool = self._cleaning = WorkerPool(f"{self.names.topic}.{self.names.driver}-cleanup", 1)
         try:
             work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))
             done, _ = await asyncio.wait([work], timeout=timeout)

@@ -8,7 +8,8 @@ import pwd
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.errors import Problem, UntrustedOwner
 
@@ -16,7 +17,7 @@ OPTION = "--trust-owner"
 VARIABLE = "OSTLER_TRUST_OWNER"
 
 
-class Trust(NamedTuple):
+class Trust(msgspec.Struct, frozen=True):
     """Who is believed: root and whoever runs this, and their groups; with `all`, everybody."""
 
     uid: int

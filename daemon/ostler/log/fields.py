@@ -7,7 +7,9 @@ import logging
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.redaction import Value
 
@@ -25,7 +27,7 @@ _NONE: Mapping[str, object] = MappingProxyType({})
 _current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
 
 
-class About(NamedTuple):
+class About(msgspec.Struct, frozen=True):
     """The request that a line was written in: fields that it gives each line, and texts that may not stand in any."""
 
     fields: Mapping[str, object]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -83,6 +83,22 @@ class ManagerOptions(OptionsModel):
             yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
 
 
+def _ignore(_text: str) -> None:
+    """Stand in where nobody wants to know."""
+
+
+class ReportChange(Protocol):
+    """Has what a service offers measured and reported; see `Manager.capabilities_changed`. Any thread."""
+
+    def __call__(self, backend: str, lease: str, released: bool, /) -> None:
+        """Take note of a change."""
+        ...
+
+
+def _no_report(_backend: str, _lease: str, _released: bool, /) -> None:
+    """Stand for the reporter where there is none."""
+
+
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a manager is handed; it makes none of it itself."""
 
@@ -100,6 +116,10 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """The validated options of the configuration sections that plugins declared, by the section's name."""
     notifier: Notifier = Notifier()
     """What the manager tells of what happens, with a priority."""
+    report_progress: Callable[[str], None] = _ignore
+    """Told by hooks of the start how far they are, in words, for systemd's STATUS and `ostler status`. Any thread."""
+    report_change: ReportChange = _no_report
+    """What `Manager.capabilities_changed` tells."""
 
 
 def reserved_names() -> frozenset[str]:
@@ -196,7 +216,8 @@ class Manager:
         """Run each time a driver has been initialised, in the start or later; runs in the pool after `init_host`.
 
         Drivers initialise off the start path, so that what needs a driver belongs here and not in `init_host`. When it
-        raises, the service is degraded and says why, and it is tried again with the next report.
+        raises, the service is degraded and says why, and it is tried again with the next report. For several drivers it
+        runs side by side. In the start `self.environment.report_progress` tells systemd how far it is.
 
         Args:
             name: The driver's name in the configuration.
@@ -230,15 +251,45 @@ class Manager:
         """
 
     def capabilities(self) -> Any:
-        """Return what this service offers to schedulers: backend name to facts.
+        """Return what this service offers to schedulers: backend name to facts; None for nothing to report.
 
-        Asked every `capability_interval`, on a thread beside the service's own. By default what each ready driver says
-        of itself; one that does not answer is left out.
+        For managers whose backends are not its drivers; others leave this alone, and each driver is asked by itself,
+        with `backend_capabilities`. An empty table is a withdrawal: nothing is offered now. Asked every
+        `capability_interval` and after `capabilities_changed`, on a thread of its own.
         """
         found: dict[str, Mapping[str, Json]] = {}
         for name in self.drivers.ready():
             try:
-                found[name] = self.drivers[name].capabilities()
+                facts = self.backend_capabilities(name)
             except OstlerError as error:  # its state says so; the others are not to be forgotten for it
                 self.log.debug("driver %s says nothing of its capabilities: %s", name, error)
+                continue
+            if facts is not None:
+                found[name] = facts
         return found
+
+    def backend_capabilities(self, name: str) -> Any:
+        """Return the facts that one backend offers to schedulers; None when it has none to offer now.
+
+        By default what its driver says of itself. Asked of each driver that is ready and has been taken over, of all
+        side by side, every `capability_interval` and after `capabilities_changed`. One that does not answer holds up no
+        other: what it said before counts on, with its age, and its answer is taken whenever it comes. When this raises,
+        that backend is not offered, and the service is degraded and says why.
+
+        Args:
+            name: The driver's name in the configuration.
+        """
+        return self.drivers[name].capabilities()
+
+    def capabilities_changed(self, backend: str = "", *, lease: str = "", released: bool = False) -> None:
+        """Have schedulers know at once what this service offers, because it has changed. Any thread.
+
+        Returns at once. What is offered is asked for anew, beginning after this call, and reported.
+
+        Args:
+            backend: The backend that has changed; empty for all.
+            lease: The id of the lease under which a scheduler has promised room, as in its `Selection`. From now on the
+                backend counts what was taken, so that the next report that is measured ends the lease.
+            released: Nothing was taken for the lease: it ends at once, without a look at the backend.
+        """
+        self.environment.report_change(backend, lease, released)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ostler.messaging.groups import Groups
 from ostler.messaging.transport import Admission
@@ -42,6 +42,10 @@ class Access:
     ) -> None:
         self._groups = Groups(groups_of, on_decided)
         self.keys = dict(keys or {})
+        self.own_host = ""
+        """The name of this host."""
+        self.disputed: Collection[str] = ()
+        """Keys that speak for no host, because it is not known which of two hosts they are."""
         own = os.geteuid() if own_uid is None else own_uid
         self._rules = {role: _Rule(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)}
         self._rules[Role.ADMIN].uids.update({0, own})
@@ -76,8 +80,12 @@ class Access:
         return self._roles[key]
 
     def host_of(self, peer: Peer) -> str:
-        """Return the host for which a peer on the network speaks: the name of its key; empty for all others."""
-        return self.keys.get(peer.key, "") if peer.key else ""
+        """Return the host for which a peer on the network speaks: the name of its key; empty for all others.
+
+        For this host itself nobody speaks from outside, whatever stands under its name.
+        """
+        name = self.keys.get(peer.key, "") if peer.key and peer.key not in self.disputed else ""
+        return "" if name == self.own_host else name
 
     def undecided(self, peer: Peer) -> bool:
         """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""

@@ -7,7 +7,9 @@ import inspect
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+import msgspec
 
 from ostler.errors import UnsupportedVersion
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask
@@ -23,7 +25,7 @@ T = TypeVar("T")
 _YIELD = (AsyncIterator, Iterator)
 
 
-class How(NamedTuple):
+class How(msgspec.Struct, frozen=True):
     """How calls are made: see `RpcApi.on`."""
 
     host: str | None = None
@@ -195,7 +197,7 @@ class RpcApi:
         return await self._line.aupgrade()
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True):
     """What a stub says: its arguments, those that must be given, its result (an item, when it streams)."""
 
     names: frozenset[str]

@@ -14,6 +14,7 @@ from ostler.bounds import MESSAGE_LIMIT, sendable, text_of
 from ostler.clock import Clock
 from ostler.errors import OstlerError, describe
 from ostler.log.secrets import MASK, mask_deep, mask_values, masked
+from ostler.messaging.audit_begun import BegunCalls
 from ostler.messaging.context import Context
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
@@ -77,6 +78,8 @@ class AuditLog:
         self._made_up: Counter[tuple[int, str]] = Counter()
         self._made_up_until = 0.0
         self._away = False
+        self.begun: BegunCalls | None = None
+        """What of the requests under way is written down; None when nothing is."""
         self.kept = 0
         self.to_log = 0
 
@@ -84,7 +87,9 @@ class AuditLog:
 
     def record(self, call: Call, error: OstlerError | None) -> None:
         """See `Audit.record`."""
-        if call.admitted and not call.method.exposure.changes:
+        if self.begun is not None:
+            self.begun.ended(call)
+        if call.admitted and not _changes(call):
             return
         peer = origin_of(call)
         if peer is None or (call.peer is LOCAL_PEER and not call.admitted):
@@ -95,6 +100,16 @@ class AuditLog:
             _log.exception(
                 "a line of the audit log could not be made: %s of %s", call.where, peer.name, exc_info=defect
             )
+
+    def entry_of_begun(self, call: Call) -> AuditEntry | None:
+        """Return what is to be kept of a request that is under way, None when nothing is: `record` will not either."""
+        if not call.admitted or not _changes(call) or (peer := origin_of(call)) is None:
+            return None
+        try:
+            return self._entry(call, peer, None, refused=False)
+        except Exception as defect:  # noqa: BLE001 - as in `record`
+            _log.exception("a line of the audit log could not be made: %s", call.where, exc_info=defect)
+            return None
 
     def note(self, who: str, topic: str, method: str, error: str = "", text: str = "") -> None:
         """Keep something that changes the daemon and came as no request, such as a signal.
@@ -226,16 +241,20 @@ class AuditLog:
             await self.flush()
             await asyncio.sleep(_SPACING)
 
-    async def flush(self) -> None:
-        """Hand over what waits now; what was handed over before has been written when this returns."""
+    async def flush(self, *, always: bool = False) -> None:
+        """Hand over what waits now; what was handed over before has been written when this returns.
+
+        Args:
+            always: Whether to do so when nothing waits, for what comes along with entries.
+        """
         # One at a time: an entry whose number is not known yet would be written as another one.
         async with self._writing:
-            await self._flush()
+            await self._flush(always)
 
-    async def _flush(self) -> None:
+    async def _flush(self, always: bool) -> None:
         self._wake.clear()
         batch, self._waiting = self._waiting, []
-        if not batch:
+        if not batch and not always:
             return
         for kept in batch:
             kept.waits = False
@@ -273,6 +292,12 @@ class AuditLog:
 
 def _open_at(now: float, kept: dict[tuple[object, ...], _Kept]) -> dict[tuple[object, ...], _Kept]:
     return {key: each for key, each in kept.items() if each.until > now}
+
+
+def _changes(call: Call) -> bool:
+    """Return whether a request changes anything; of one that is relayed the other host has said so."""
+    relayed = call.context.relayed if hasattr(call, "context") else None
+    return call.method.exposure.changes and (relayed is None or relayed.changes)
 
 
 def origin_of(call: Call) -> Peer | None:

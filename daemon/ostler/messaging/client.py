@@ -117,7 +117,7 @@ class Client:
         Args:
             topic: The service's topic.
             method: The exposed method.
-            host: The service's host; None for the daemon's own.
+            host: The service's host; None for the one of the daemon, or one that has such a service.
             timeout: Seconds to wait at most; None for what is left of the request being served, else the default.
             type: The type the result is decoded to; None for plain values.
             on_progress: Told how far the call is, on this thread. If it raises, the call is cancelled and raises that.
@@ -159,7 +159,7 @@ class Client:
         Args:
             topic: The service's topic.
             method: The exposed method; one that yields.
-            host: The service's host; None for the daemon's own.
+            host: The service's host; None for the one of the daemon, or one that has such a service.
             timeout: Seconds to wait for each item at most; None for no limit but what is left of the request being
                 served. The beats of the server go on: that it has gone is known without a limit.
             type: The type that each item is decoded to; None for plain values.

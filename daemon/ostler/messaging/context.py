@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, cut
 from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, DeadlineExceeded, NotPermitted
@@ -22,12 +24,13 @@ _registering = threading.Lock()
 """Held for the moment in which a list of those to be told is replaced; one for all, as it is never waited for long."""
 
 
-class Relayed(NamedTuple):
-    """What is called on another host on behalf of the caller of a request, and the role which that needs."""
+class Relayed(msgspec.Struct, frozen=True):
+    """What is called on another host for the caller of a request, the role it needs, whether it changes anything."""
 
     host: str
     where: str
     role: Role
+    changes: bool = True
 
 
 class Progress(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ostler.aio import Inbox
+from ostler.aio import Inbox, waiting_for
 from ostler.errors import DeadlineExceeded, is_expected
 from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import current_context
@@ -39,7 +39,8 @@ def from_thread(inbox: Inbox, work: Coroutine[Any, Any, Any], limit: float | Non
     """
     future = asyncio.run_coroutine_threadsafe(work, inbox.loop)
     try:
-        return future.result(None if limit is None else limit + _GRACE)
+        with waiting_for(where):
+            return future.result(None if limit is None else limit + _GRACE)
     except TimeoutError as error:
         if is_expected(error) or future.done():
             raise
@@ -88,7 +89,7 @@ class _Source:
         self._inbox.post(partial(stream.close))
 
     async def _open(self) -> AsyncItemStream:
-        return await self._router.stream(self._ask, self._credit).__aenter__()
+        return await self._router.stream(await self._router.reach(self._ask), self._credit).__aenter__()
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:

@@ -51,9 +51,9 @@ class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
     """A call, cast or fanout.
 
     `id` is chosen by the client, once per connection; `request_id` goes into logs and stays the same over a retry.
-    `arguments` is a map. `timeout` is in seconds from now, None for no deadline. An empty `host` is the one here.
-    `trace` is a W3C `traceparent`, empty when nobody traces. `credit` is the number of items that a caller of a stream
-    takes at first.
+    `arguments` is a map. `timeout` is in seconds from now, None for no deadline. An empty `host` is the one here,
+    or one that has the topic. `trace` is a W3C `traceparent`, empty when nobody traces. `credit` is the number of items
+    that a caller of a stream takes at first.
     """
 
     v: _V

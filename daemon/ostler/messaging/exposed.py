@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler.types import Role
 
@@ -11,17 +13,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__ostler_exposed__"
 
 
-class Exposure(NamedTuple):
-    """What `@exposed` said: the role a caller needs, the version that brought it, what it changes and keeps secret."""
+class Exposure(msgspec.Struct, frozen=True):
+    """What `@exposed` said: the role a caller needs, the version that brought it, what it changes and keeps secret.
+
+    `short` says that it usually takes a short time, or ends other work, and has threads of its own.
+    """
 
     role: Role
     version: str
     changes: bool
     secret: tuple[str, ...] = ()
+    short: bool = False
 
 
 def exposed(
-    *, role: str = "operator", version: str = "1.0", changes: bool = True, secret: Iterable[str] = ()
+    *,
+    role: str = "operator",
+    version: str = "1.0",
+    changes: bool = True,
+    secret: Iterable[str] = (),
+    short: bool = False,
 ) -> Callable[[F], F]:
     """Mark a method of a manager as callable over RPC. Nothing else of a manager can be called.
 
@@ -34,6 +45,8 @@ def exposed(
         changes: Whether it changes anything; such calls are audited.
         secret: Names of arguments whose values are shown nowhere: not in the log, the audit, an error, a dump or a
             span. An argument of the type `SecretText`, or with one in its struct, is secret by itself.
+        short: Whether a `def` usually takes a short time, or ends other work or frees what that has taken. Such methods
+            have threads of their own, as many as the others, so that they never wait behind long work.
 
     Raises:
         ValueError: The role is none of the three.
@@ -41,7 +54,7 @@ def exposed(
     """
     if isinstance(secret, str):
         raise TypeError(f'secret is a list of names: secret=["{secret}"]')
-    exposure = Exposure(Role(role), version, changes, tuple(secret))
+    exposure = Exposure(Role(role), version, changes, tuple(secret), short)
 
     def mark(method: F) -> F:
         setattr(method, _MARK, exposure)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ostler.aio import Inbox
+from ostler.aio import Inbox, waiting_for
 from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
 from ostler.messaging.context import Progress, current_context
 from ostler.messaging.envelope import FANOUT, VERSION, Request, encode_value
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ostler.messaging.item_stream import ItemStream
     from ostler.messaging.local_streams import LocalStreams
 
+_QUICK = 0.02
+"""Real seconds after which an answer is no longer quick: from then on the thread that waits is replaced in its pool."""
 _RECHECK = 0.25
 _GRACE = 1.0
 """Real seconds beyond a deadline after which a waiting thread helps itself: a loop that hangs must not hold it."""
@@ -188,7 +190,8 @@ class LocalServiceClient:
                 return self._ask(ask._replace(timeout=attempts.left()), repeat)
             except OstlerError as error:
                 wait = attempts.after(error)
-            pause(wait, current_context())
+            with waiting_for("the next try"):
+                pause(wait, current_context())
 
     async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """See `ServiceClient.aask`."""
@@ -234,8 +237,10 @@ class LocalServiceClient:
         self._inbox.post(partial(self._dispatcher.dispatch, call))
         forget = self._follow(call)
         try:
-            while not arrived.wait(_RECHECK):
-                self._check_hung(call)
+            if not arrived.wait(_QUICK):
+                with waiting_for((ask.topic, ask.host)):
+                    while not arrived.wait(_RECHECK):
+                        self._check_hung(call)
         except BaseException:
             self._inbox.post(partial(self._give_up, call))
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ostler.aio import Inbox
+from ostler.aio import Inbox, waiting_for
 from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
 from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import Context, Progress, current_context
@@ -24,6 +24,8 @@ from ostler.messaging.rpc.incoming import Incoming
 from ostler.messaging.tracing import outgoing_trace
 from ostler.types import LOCAL_PEER
 
+_QUICK = 0.02
+"""Real seconds after which a thread that waits for an item is replaced in its pool."""
 _RECHECK = 0.25
 _GRACE = 1.0
 """Real seconds beyond its time after which a waiting thread helps itself: a loop that hangs must not hold it."""
@@ -175,7 +177,9 @@ class _FromThread:
                 if found is None or found:
                     return found
                 self._check(call, context, began)
-                call.changed.wait(_RECHECK)
+                if not call.changed.wait(_QUICK):
+                    with waiting_for(call.where):
+                        call.changed.wait(_RECHECK)
 
     def close(self, call: _StreamCall) -> None:
         with call.changed:

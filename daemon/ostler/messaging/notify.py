@@ -176,8 +176,26 @@ class Notifications:
         """Return what a service tells with."""
         return Notifier(self, topic)
 
-    def notify(self, topic: str, priority: str, event_type: str, payload: Json, context: Context | None) -> None:
-        """Tell the sinks of a priority; see `Notifier`."""
+    def notify(
+        self,
+        topic: str,
+        priority: str,
+        event_type: str,
+        payload: Json,
+        context: Context | None = None,
+        *,
+        in_log: bool = False,
+    ) -> None:
+        """Tell the sinks of a priority; see `Notifier`.
+
+        Args:
+            topic: Whose it is.
+            priority: Its priority.
+            event_type: What happened.
+            payload: More of it.
+            context: The request in which it happened; by default the one that is being served.
+            in_log: Whether the log has a line of it already.
+        """
         to_events, to_log, lanes = self._chosen.get(priority, (False, False, ()))
         context = context or current_context()
         self._publisher.check_names(topic, event_type)
@@ -187,7 +205,7 @@ class Notifications:
             packed = encode_value(payload, f"the payload of notification {event_type} of {topic}")
         if to_events:
             self._publisher.publish(topic, event_type, payload, priority=priority, context=context)
-        if to_log:
+        if to_log and not in_log:
             _told.log(_LEVELS.get(priority, logging.INFO), "%s %s.%s %s", priority, topic, event_type, _text(payload))
         for lane in lanes:
             lane.put(

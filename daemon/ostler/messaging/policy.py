@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.messaging.target import did_you_mean
 from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
@@ -16,7 +17,7 @@ NOBODY_RANK = 1 + max(ROLE_ORDER.values())
 _EXACT = 1_000_000
 
 
-class Rule(NamedTuple):
+class Rule(msgspec.Struct, frozen=True):
     """One line of `[access.methods]`: a topic and a method, each with `*` for any run of characters, and a role."""
 
     topic: str
@@ -44,7 +45,7 @@ class Rule(NamedTuple):
         return rank_of(self.role)
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """A method whose role is another than its author asked for."""
 
     where: str

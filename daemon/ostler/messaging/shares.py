@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from time import monotonic
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.messaging.memory_accounts import MemoryAccounts
 
 
-class PeerShares(NamedTuple):
+class PeerShares(msgspec.Struct, frozen=True):
     """What all connections of a daemon share.
 
     Attributes:

@@ -12,7 +12,9 @@ suite in `tests/contract`, which a new transport has to pass:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
 
 from ostler.errors import MessagingError, OstlerError
 from ostler.types import Peer
@@ -64,7 +66,7 @@ def ignore_refused(_peer: Peer, _error: OstlerError) -> None:
     """Stand in until somebody wants to be told."""
 
 
-class Admission(NamedTuple):
+class Admission(msgspec.Struct, frozen=True):
     """Who may connect, and who is served before others. Asked on the loop's thread.
 
     Attributes:
@@ -82,7 +84,7 @@ EVERYBODY = Admission(lambda _peer: True, lambda _peer: False, lambda _peer: Fal
 """Stands in until somebody knows better."""
 
 
-class Limits(NamedTuple):
+class Limits(msgspec.Struct, frozen=True):
     """What a transport may take.
 
     Bytes of one message, messages that wait for one receiver, mode of unix sockets, clients connected at once.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__ostler_periodic__"
 
 
-class Periodic(NamedTuple):
+class Periodic(msgspec.Struct, frozen=True):
     """What `@periodic` said; see there."""
 
     spacing: float | str
@@ -48,7 +50,7 @@ def periodic(
     mark = Periodic(spacing, cron, run_at_once, jitter, enabled, name)
 
     def apply(method: F) -> F:
-        setattr(method, _MARK, mark._replace(name=name or method.__name__))
+        setattr(method, _MARK, msgspec.structs.replace(mark, name=name or method.__name__))
         return method
 
     return apply

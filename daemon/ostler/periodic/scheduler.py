@@ -23,8 +23,8 @@ _SAME = 1e-6
 _PUT_OFF = 60.0
 """Seconds after which a task is looked at again whose next regular time is not later than now, or cannot be told."""
 _MANY = 500
-_LATE = 0.006
-_EARLY = 0.014
+_LATE = 0.009
+_EARLY = 0.018
 """With many tasks the wake-ups cost the most. So a task may start this early, together with one that is due now; and
 where there are more than `_MANY`, the timer waits `_LATE` seconds for more of them."""
 
@@ -170,9 +170,11 @@ class PeriodicScheduler:
                     f"{task.last_error}"
                 )
             if task.late and task.running:
+                lasts = f", for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
+                does = "runs" if task.running_since else "waits for a thread of its service"
                 lines.append(
-                    f"periodic task {task.name} of {task.service} runs for longer than its spacing "
-                    f"({task.spacing_text}), for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
+                    f"periodic task {task.name} of {task.service} {does} for longer than its spacing "
+                    f"({task.spacing_text}){lasts if task.running_since else ''}"
                 )
         return lines
 

@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ostler.errors import describe
 
 _log = logging.getLogger(__name__)
@@ -54,14 +56,14 @@ def installed(group: str = GROUP) -> list[Found]:
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct, frozen=True):
     """A distribution that was found already: where its metadata are, and its version."""
 
     place: str
     version: str
 
 
-class _Info(NamedTuple):
+class _Info(msgspec.Struct, frozen=True):
     """The metadata of a distribution: where they are, and what gives the text of one of their files."""
 
     place: str

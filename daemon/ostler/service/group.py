@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-from ostler.errors import ServiceError, describe, is_expected
+from ostler.errors import Conflict, ServiceError, describe, is_expected, joined
 from ostler.service.hooks import HookFailed
 from ostler.service.lifecycle import Service
 from ostler.service.order import start_order
@@ -46,6 +46,7 @@ class ServiceGroup:
         by_topic = {spec.topic: spec for spec in specs}
         self._needs = {topic: list(spec.options.depends_on) for topic, spec in by_topic.items()}
         self.order = start_order(self._needs)
+        self._around, self._on_change = around, on_change
         self.services = {topic: Service(by_topic[topic], around, on_change) for topic in self.order}
         self._started: dict[str, asyncio.Future[bool]] = {}
         self._limits: set[asyncio.Timeout] = set()
@@ -140,7 +141,60 @@ class ServiceGroup:
                 service.excused = self.services[needed].excused
                 raise ServiceError(f"service {service.topic} needs {needed}, which did not start")
 
-    async def _start_failed(self, service: Service, error: Exception) -> None:
+    async def start_again(self, spec: ServiceSpec, timeout: float | None) -> None:
+        """Build a service anew in the place of one that has ended, and start it.
+
+        Args:
+            spec: What it is made from.
+            timeout: Seconds that its start may take; None for no limit.
+
+        Raises:
+            Conflict: What it was before has not come back from its threads, or what it needs is not up.
+            ServiceError: It could not be started; it is `failed`, and the daemon goes on whether it is required or not.
+        """
+        topic = spec.topic
+        if left := self.services[topic].left_behind():
+            raise Conflict(
+                f"service {topic} cannot be started: of its last run {joined(left)} has not come back",
+                hint="what hangs cannot be ended from outside: start it when that has come back (`ostler dump` shows "
+                "where it hangs), or restart the daemon",
+                topic=topic,
+            )  # fmt: skip
+        if missing := [each for each in spec.options.depends_on if not self._runs(each)]:
+            needs = joined(missing)
+            raise Conflict(f"service {topic} needs {needs}, which is not up", hint=f"start {needs} first", topic=topic)
+        service = self.services[topic] = Service(spec, self._around, self._on_change)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                await service.start()
+        except TimeoutError as error:
+            late = ServiceError(f"it was not up after {timeout:g} s, at {service.step}") if limit.expired() else error
+            await self._could_not_start(service, late)
+        except Exception as error:  # noqa: BLE001 - a defect of one service is that service's failure
+            await self._could_not_start(service, error)
+
+    async def _could_not_start(self, service: Service, error: Exception) -> None:
+        reason = await self._take_down(service, error)
+        raise ServiceError(
+            f"service {service.topic} could not be started: {reason}",
+            hint=getattr(error, "hint", "") or f"fix that, then `ostler service start {service.topic}`",
+            topic=service.topic,
+        ) from error
+
+    def _runs(self, topic: str) -> bool:
+        return topic in self.services and self.services[topic].running
+
+    def cancel_requests(self, topic: str, why: str) -> None:
+        """End what is under way of a service that has been drained, and is about to be stopped alone."""
+        self._around.host.dispatcher.cancel_requests(topic, why)
+
+    def needed_by(self, topic: str) -> list[str]:
+        """Return the services that need another one and have not ended, in the order of their start."""
+        return [service.topic for service in self if topic in self._needs[service.topic] and not service.ended]
+
+    async def _take_down(self, service: Service, error: Exception) -> str:
+        """Log why a service could not be started, and undo what was set up; return why."""
         reason = describe(error)
         cause = error.__cause__ if is_expected(error) else error
         # That of a hook has been logged where it was called.
@@ -149,6 +203,10 @@ class ServiceGroup:
         timeout = service.options.drain_timeout
         await service.drain(timeout, f"it could not be started: {reason}")
         await service.stop(timeout, failed=reason)
+        return reason
+
+    async def _start_failed(self, service: Service, error: Exception) -> None:
+        reason = await self._take_down(service, error)
         if service.options.required and not service.excused:
             raise StartFailed(
                 f"required service {service.topic} could not be started: {reason}",
@@ -159,7 +217,7 @@ class ServiceGroup:
     def waiting_for(self) -> list[str]:
         """Return what the start is waiting for, a line per service that is not up yet."""
         return [
-            f"{service.topic}: {service.step}"
+            f"{service.topic}: {service.step}{f', {service.progress}' if service.progress else ''}"
             for service in self
             if service.states.state is ServiceState.STARTING and service.step
         ]

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ostler import log
-from ostler.aio import TaskOwner, WorkerPool
+from ostler.aio import Running, TaskOwner, WorkerPool
+from ostler.bounds import WHY_LIMIT, cut, sendable
 from ostler.config.changes import in_force
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import OstlerError, StoreUnavailable, describe
+from ostler.errors import Conflict, OstlerError, StoreUnavailable, describe
 from ostler.log.defects import Defects
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
@@ -23,7 +24,7 @@ from ostler.service.problems import problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration
-from ostler.types import ServiceState, ServiceStatus
+from ostler.types import DriverState, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
@@ -37,6 +38,8 @@ _SHORTEST = 0.5
 """Seconds that every part of a stop gets at least, however little is left."""
 _DATABASE_RETRY = 2.0
 """Seconds between two tries to register while the database cannot be written."""
+_DAY = 86400.0
+"""Seconds that a question about capabilities may take: an answer that comes late is taken all the same."""
 RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -60,8 +63,11 @@ class Service:
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
         self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
+        self.short_pool = WorkerPool(f"{spec.topic}-short", spec.options.workers, spec.options.queue_limit)
         self.states = StateKeeper(around.host.clock, lambda: on_change(self))
         self.step = "waiting"
+        self.progress = ""
+        """How far the step is, in words of the manager."""
         self.hurry = False
         self.registered = False
         self.excused = False
@@ -70,10 +76,13 @@ class Service:
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._backends: Backends | None = None
-        # Checks and capabilities have threads of their own: they must not wait behind hours of work.
+        # Checks have threads of their own: they must not wait behind hours of work.
         self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        # A thread for each backend, so that none waits for another.
+        self._asked = WorkerPool(f"{spec.topic}-capabilities", max(1, len(spec.drivers)))
         # Not beside the checks: those that hang here, and are left behind, would take their threads.
         self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
+        self._cleaning: WorkerPool | None = None
         self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """What the manager said last of its own objects, a line each."""
@@ -89,6 +98,10 @@ class Service:
         """Its drivers; None before they were built."""
         return self._backends.drivers if self._backends is not None else None
 
+    def pending(self) -> list[str]:
+        """Return what new options of its drivers wait for, a line each."""
+        return self._backends.pending() if self._backends is not None else []
+
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""
         return self.drivers.options(name) if self.drivers is not None else self.spec.drivers[name][1]
@@ -97,6 +110,16 @@ class Service:
     def running(self) -> bool:
         """Whether it does its work: up, or up and not quite well."""
         return self.states.state in RUNNING
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new work, and has not been taken down."""
+        return self.states.state is ServiceState.DRAINING
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has been taken down: stopped, or failed."""
+        return self.states.state in _ENDED
 
     # ---------------------------------------------------------------- start
 
@@ -132,8 +155,15 @@ class Service:
                 self.excused = True
                 raise error
 
+    def _is_in_progress(self) -> bool:
+        return bool(self.progress) and self.states.state is ServiceState.STARTING
+
+    def _report_progress(self, text: str) -> None:
+        """Take note of how far a hook of the start is. Any thread."""
+        self.progress = sendable(cut(text, WHY_LIMIT))
+
     async def _at(self, step: str, work: Awaitable[Any]) -> Any:
-        self.step = step
+        self.step, self.progress = step, ""
         self.states.enter(ServiceState.STARTING, step)
         return await work
 
@@ -191,6 +221,8 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
+            report_progress=self._report_progress,
+            report_change=self._report_change,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
@@ -224,6 +256,7 @@ class Service:
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
             # The check of the configuration has looked at the types of this class, and that costs a start milliseconds.
             trusted=type(manager) is self.spec.manager.cls,
+            short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
         self._around.host.dispatcher.add_endpoint(endpoint)
@@ -252,7 +285,7 @@ class Service:
         self.states.complain("is_working", complaint)
         self.states.complain("threads", self._all_busy())
         await self._ask_problems(timeout)
-        await self._backends.check()
+        await self._backends.check(timeout)
 
     async def _ask_problems(self, timeout: float) -> None:
         """Ask the manager what is not well with its own objects, and keep that for the status."""
@@ -282,11 +315,18 @@ class Service:
 
     def _all_busy(self) -> str:
         """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
-        rows = self.pool.running()
-        waiting = self.pool.queued
-        if not waiting or len(rows) < self.pool.size or rows[-1].seconds < self.options.down_time:
-            return ""
-        return f"{waiting} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
+        for pool in (self.pool, self.short_pool):
+            rows, queued = pool.running(waiting=False), pool.queued
+            if queued and len(rows) >= pool.size and rows[-1].seconds >= self.options.down_time:
+                return f"{queued} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
+        return ""
+
+    def _pool_rows(self) -> list[Running]:
+        """Return what the threads of requests and hooks do, longest first."""
+        return sorted([*self.pool.running(), *self.short_pool.running()], key=lambda row: -row.seconds)
+
+    def _queued(self) -> int:
+        return self.pool.queued + self.short_pool.queued
 
     async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
         """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
@@ -296,7 +336,8 @@ class Service:
             timeout: Seconds that `reset` may take; never more than `start_timeout`.
 
         Returns:
-            What went wrong, a line each; the new options are in force all the same.
+            What went wrong, a line each; the new options are in force all the same. Its drivers get theirs by
+            `renew_drivers`.
         """
         if type(spec.options) is not type(self.options):  # another manager: comes with the restart
             return []
@@ -315,7 +356,13 @@ class Service:
             await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
             problems.append(describe(error))
-        return problems + await self._backends.renew(spec)
+        return problems
+
+    async def renew_drivers(self, spec: ServiceSpec) -> list[str]:
+        """Bring new options to its drivers; return what went wrong, a line each. After `reset`."""
+        if self._backends is None or type(spec.options) is not type(self.options) or self.states.state in _ENDED:
+            return []
+        return await self._backends.renew(spec)
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
         """Run `reset`, beside the service's work and beside one that still hangs: what that waits for may be gone."""
@@ -326,14 +373,32 @@ class Service:
             raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
         await self._call("reset", manager.reset, pool=self._resets, timeout=timeout)
 
-    async def capabilities(self) -> Any:
-        """Return what the manager offers to schedulers.
+    def capability_sources(self) -> list[str]:
+        """Return the backends that are asked one by one; `[""]` for a manager that answers for all of them at once."""
+        if self.manager is not None and type(self.manager).capabilities is not Manager.capabilities:
+            return [""]
+        return self._backends.taken_over() if self._backends is not None else []
+
+    def withheld(self) -> dict[str, str]:
+        """Return the drivers that must not be offered to schedulers now, each with why."""
+        return self._backends.withheld() if self._backends is not None else {}
+
+    async def capabilities(self, backend: str = "") -> Any:
+        """Return what the manager says of a backend, or of all; waits for as long as that takes.
 
         Raises:
-            HookFailed: It raised, or did not come back within `down_time`.
+            HookFailed: It raised.
         """
         assert self.manager is not None  # noqa: S101 - asked of services that are up
-        return await self._ask("capabilities", self.manager.capabilities, self.options.down_time)
+        name, arguments = ("backend_capabilities", (backend,)) if backend else ("capabilities", ())
+        label = f"{name} {backend}" if backend else name
+        hook = getattr(self.manager, name)
+        return await call_hook(
+            self.topic, label, hook, *arguments, pool=self._asked, timeout=_DAY, defects=self._defects
+        )
+
+    def _report_change(self, backend: str, lease: str, released: bool) -> None:
+        self._around.host.inbox.post(lambda: self._around.report_change(self.topic, backend, lease, released))
 
     def status(self) -> ServiceStatus:
         """Return the service as an operator sees it, without what only the table knows (beat, enabled)."""
@@ -342,16 +407,20 @@ class Service:
             host=self._around.host.name,
             manager=self.spec.options.manager,
             state=self.states.state,
-            why=self.states.why,
+            why=f"{self.states.why}, {self.progress}" if self._is_in_progress() else self.states.why,
             since=self.states.since,
             up=self.states.state not in _ENDED,
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
             in_flight=self._around.host.dispatcher.in_flight(self.topic),
-            queued=self.pool.queued,
+            queued=self._queued(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            evidence=self.states.complaints,
+            report_interval=self.options.report_interval,
+            down_time=self.options.down_time,
+            capability_interval=self.options.capability_interval,
         )
 
     # ---------------------------------------------------------------- stop
@@ -372,9 +441,37 @@ class Service:
         self._around.host.dispatcher.set_draining(self.topic, why)
         self._around.periodic.remove(self.topic)
         self._draining_since = asyncio.get_running_loop().time()
-        await self._until_nothing(self._awaited, timeout)
-        self._given_up = {(row.thread, row.label) for row in self.pool.running()}
+        await self._until_nothing(lambda: self._awaited() if self.draining else [], timeout)
+        if self.draining:  # else it was resumed meanwhile
+            self._given_up = {(row.thread, row.label) for row in self._pool_rows()}
         return self.unfinished()
+
+    def resume(self) -> None:
+        """Take work again after a drain. On the loop.
+
+        Raises:
+            Conflict: It is not draining, or its manager was never up.
+        """
+        # One whose start has failed drains too, at the step where it was, and is about to be taken down.
+        if not self.draining or self.manager is None or self.step or self._stopping is not None:
+            raise Conflict(
+                f"service {self.topic} is {self.states.state}, and only one that is draining can be resumed",
+                hint=f"`ostler service start {self.topic}` starts one that has stopped or failed",
+                topic=self.topic,
+            )
+        self._draining_since, self._given_up = math.inf, set()
+        self._around.host.dispatcher.set_draining(self.topic, "")
+        self._tasks.spawn(self._resume_periodic(self.manager), name=f"resume periodic tasks of {self.topic}")
+        self.states.enter(ServiceState.UP)
+
+    async def _resume_periodic(self, manager: Manager) -> None:
+        """Begin with the periodic tasks again, once those have ended that the drain found at work: none runs twice."""
+        periodic, pause = self._around.periodic, _POLL
+        while periodic.running(self.topic):
+            await asyncio.sleep(pause)
+            pause = min(_POLL_MAX, pause * 1.2)
+        if self.running:
+            periodic.add(self.topic, manager, self.pool, self.options)
 
     async def _until_nothing(self, look: Callable[[], list[str]], timeout: float) -> list[str]:
         """Wait until a look finds nothing any more; return what it still finds after `timeout` or in a hurry."""
@@ -401,8 +498,8 @@ class Service:
 
     def _work_rows(self) -> list[tuple[str, str]]:
         """Return what this service is working on: the label of each, and a line."""
-        running = self.pool.running()
-        waiting = self.pool.queued
+        running = self._pool_rows()
+        waiting = self._queued()
         others = self._around.host.dispatcher.in_flight(self.topic) - len(running) - waiting
         resets = self._resets.running()
         rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
@@ -415,7 +512,7 @@ class Service:
             rows.append(("", f"{others} requests of {self.topic} on the loop"))
         return rows
 
-    async def stop(self, timeout: float, failed: str = "") -> list[str]:
+    async def stop(self, timeout: float, failed: str = "", why: str = "") -> list[str]:
         """Undo what was set up, last first. Safe before, during and after the start, and twice.
 
         Work in flight is not waited for: see `drain`.
@@ -423,17 +520,18 @@ class Service:
         Args:
             timeout: Seconds for all of it; a part that hangs leaves time for those after it.
             failed: Why the service failed, when that is the reason for the stop.
+            why: Why it is stopped, when that is not the end of the daemon; shown with its state.
 
         Returns:
             What hung, a line each.
         """
         if self._stopping is None:
             # A task of its own: who waits for the stop may be cancelled, the stop itself goes to its end.
-            work = self._stop(timeout, failed)
+            work = self._stop(timeout, failed, why)
             self._stopping = asyncio.get_running_loop().create_task(work, name=f"stop {self.topic}")
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float, failed: str) -> list[str]:
+    async def _stop(self, timeout: float, failed: str, why: str) -> list[str]:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         hung: list[str] = []
@@ -453,7 +551,8 @@ class Service:
                 self._log.error("stopping %s of service %s failed: %s", what, self.topic, describe(error))
         self.step = ""
         self.states.enter(
-            ServiceState.FAILED if failed else ServiceState.STOPPED, failed or ("" if started else "never started")
+            ServiceState.FAILED if failed else ServiceState.STOPPED,
+            failed or why or ("" if started else "never started"),
         )
         return hung
 
@@ -465,7 +564,7 @@ class Service:
             self._log.warning("cleanup_host is left out, because %s has not come back", begun[0])
             return []
         # A thread of its own: those of the service may all hang. Half of the time, for the drivers come after it.
-        pool = WorkerPool(f"{self.topic}-cleanup", 1)
+        pool = self._cleaning = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
             await call_hook(
@@ -494,14 +593,29 @@ class Service:
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
+        self.short_pool.close()
         self._beside.close()
+        self._asked.close()
         self._resets.close()
         await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
         return self._at_work()
 
+    def stuck(self) -> list[str]:
+        """Return what of a service that is up does not come back: drivers that are stuck, hooks, a line each."""
+        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows if row.label in self._overdue_hooks]
+        drivers = self.drivers.statuses() if self.drivers is not None else []
+        return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
+
+    def left_behind(self) -> list[str]:
+        """Return what of a service that has ended still hangs in its threads and those of its drivers, a line each."""
+        drivers = self.drivers.under_way() if self.drivers is not None else []
+        rows = self._cleaning.running() if self._cleaning is not None else []
+        return [*self._at_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
+
     def _at_work(self, *, awaited: bool = False) -> list[str]:
         """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
-        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+        rows = [*self._pool_rows(), *self._beside.running(), *self._asked.running(), *self._resets.running()]
         if awaited:
             known = self._overdue_hooks
             rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]

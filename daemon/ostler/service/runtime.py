@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
-from ostler.errors import StoreError
-from ostler.messaging.versions import Members
+from ostler.errors import StoreError, describe
 from ostler.periodic import PeriodicScheduler
+from ostler.service.capability_report import CapabilityReporter
 from ostler.service.group import ServiceGroup
+from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
-from ostler.service.report import CapabilityReporter, Reporter, StoreOutage
+from ostler.service.operations import ServiceOperations
+from ostler.service.report import Reporter, StoreOutage
 from ostler.service.spec import Host, ServiceSpec, Surroundings
+from ostler.service.state_events import StateEvents
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import ServiceStatus
+from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
+_log = logging.getLogger(__name__)
 _KEEP_RUNS_EVERY = 30.0
 """Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
+_FIRST_REPORTS = 2.0
+"""Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
 _LAST_WRITES = 2.0
 """Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
 
@@ -55,14 +62,29 @@ class Runtime:
         self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
-        around = Surroundings(host=host, records=self.records, periodic=self.periodic)
+        self.events = StateEvents(host.notifications, name, clock)
+        around = Surroundings(
+            host=host,
+            records=self.records,
+            periodic=self.periodic,
+            events=self.events,
+            report_change=self._report_change,
+            offer_changed=self._offer_changed,
+        )
         self.group = ServiceGroup(specs, around, self._changed)
-        client.upgrades.read_from(self._members, store.aread)
+        self._specs = list(specs)
+        self._start_timeout: float | None = None
+        self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
+        self.view = HostView(
+            name, services, store, self.records, self.capability_records, client.router, clock, self._live_reports
+        )
+        client.upgrades.read_from(self.view.members, store.aread)
         self.reporter = Reporter(services, store, self.records, clock)
         self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.records, client, clock, name
+            services, store, self.capability_records, self.records, client, clock, name, self.view.tells
         )
+        self.capability_reporter.on_report = self.view.changed
 
     async def start(self, timeout: float | None = None) -> None:
         """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
@@ -73,6 +95,7 @@ class Runtime:
         Raises:
             StartFailed: A required service failed, or is not up in time; the caller stops the runtime.
         """
+        self._start_timeout = timeout
         try:
             self.periodic.restore(await self.store.aread(self.runs.list))
         except StoreError as error:
@@ -81,9 +104,12 @@ class Runtime:
         self._tasks.keep(self.reporter.run, name="report state")
         self._tasks.keep(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
+        # Whoever is told that this host is ready may place work here: a scheduler knows by then what there is.
+        await self.capability_reporter.flush(_FIRST_REPORTS)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
+        await self.operations.close()
         hung = await self.group.stop(timeout)
         try:
             async with asyncio.timeout(_LAST_WRITES):
@@ -94,6 +120,19 @@ class Runtime:
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
+
+    async def mark_gone(self, hosts: Collection[str]) -> None:
+        """Have the table say which services are gone: what is not one of these, or of a host that is no peer.
+
+        Args:
+            hosts: The peers of this host.
+        """
+        topics = list(self.group.services)
+        try:
+            await self.store.awrite(lambda: self.records.mark_gone(topics, hosts), label="services that are gone")
+        except StoreError as error:
+            _log.debug("what is gone could not be marked in the services table: %s", describe(error))
+        self.upgrades.forget()
 
     def troubles(self) -> list[str]:
         """Return what is not well beside the states of the services, a line each.
@@ -117,6 +156,9 @@ class Runtime:
     ) -> list[str]:
         """Bring new options to all services, as far as that goes without a restart, and reset their managers.
 
+        The drivers of all of them take their options over side by side: one that works, or hangs, holds up no other.
+        One that has failed is started again: its reason may be gone. Whether that worked is in its state.
+
         Args:
             specs: The services as the new configuration wants them. Those that are new come with the restart, and those
                 that are gone go with it.
@@ -127,36 +169,48 @@ class Runtime:
         Returns:
             What went wrong, a line each.
         """
-        problems = []
-        for spec in specs:
-            service = self.group.services.get(spec.topic)
-            if service is None:
-                continue
-            if not go_on():
-                problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
-                continue
-            step(f"reset of service {spec.topic}")
-            problems += await service.reset(spec, timeout)
-            # Its intervals may have changed.
-            self.reporter.poke(service)
-            self.capability_reporter.poke(spec.topic)
+        self._specs = list(specs)
+        problems: list[str] = []
+        drivers: list[asyncio.Future[list[str]]] = []
+        try:
+            for spec in self._specs:
+                service = self.group.services.get(spec.topic)
+                if service is None:
+                    continue
+                if not go_on():
+                    problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
+                    continue
+                step(f"reset of service {spec.topic}")
+                problems += await service.reset(spec, timeout)
+                # Its intervals may have changed.
+                self.reporter.poke(service)
+                self.capability_reporter.poke(spec.topic)
+                drivers.append(asyncio.ensure_future(service.renew_drivers(spec)))
+            step("new options of drivers")
+            for each in drivers:
+                problems += await each
+        finally:
+            for each in drivers:
+                each.cancel()
+        await self._start_failed(go_on, step)
+        step("")
+        self.view.changed()
         return problems
 
-    def _members(self, grace: float) -> Members:
-        return self.records.members({service.topic: service.options.down_time for service in self.group}, grace)
+    async def _start_failed(self, go_on: Callable[[], bool], step: Callable[[str], object]) -> None:
+        """Start again what has failed, each after what it needs."""
+        for service in list(self.group):
+            if service.states.state is ServiceState.FAILED and go_on():
+                step(f"start of service {service.topic}")
+                await self.operations.start_soon(service.topic)
+
+    def pending(self) -> list[str]:
+        """Return what a reload brought that waits for work under way, a line each."""
+        return [line for service in self.group for line in service.pending()]
 
     async def rows(self) -> list[ServiceStatus]:
-        """Return every service: what runs here speaks for itself, the table adds beat, report and enabled.
-
-        The table is left out while it cannot be read.
-        """
-        live = [service.status() for service in self.group]
-        down_times = {service.topic: service.options.down_time for service in self.group}
-        try:
-            table = await self.store.aread(lambda: self.records.list(down_times))
-        except StoreError:
-            table = []
-        return merge_rows(live, table)
+        """Return every service as this daemon sees it; see `HostView`."""
+        return await self.view.rows()
 
     async def _keep_runs(self) -> None:
         while True:
@@ -176,37 +230,17 @@ class Runtime:
 
     def _changed(self, service: Service) -> None:
         self.upgrades.forget()
+        self.view.changed()
         self.reporter.poke(service)
-        if service.running:
-            self.capability_reporter.poke(service.topic)
+        self.events.service(service.topic, service.states.state, service.states.why, service.states.since)
+        self.capability_reporter.offer_changed(service.topic)
         self._on_change(service)
 
+    def _live_reports(self) -> list[CapabilityReport]:
+        return self.capability_reporter.live()
 
-def merge_rows(live: Sequence[ServiceStatus], table: Sequence[ServiceStatus]) -> list[ServiceStatus]:
-    """Return one row per service: the live ones with what only the table knows, then those that run elsewhere.
+    def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
+        self.capability_reporter.changed(topic, backend, lease, released)
 
-    Args:
-        live: The services of this process.
-        table: The rows of the services table, those of other hosts included.
-    """
-    from msgspec.structs import replace
-
-    rows = {(row.topic, row.host): row for row in table}
-    merged = []
-    for row in live:
-        kept = rows.pop((row.topic, row.host), None)
-        if kept is None:
-            merged.append(row)
-            continue
-        merged.append(
-            replace(
-                row,
-                enabled=kept.enabled,
-                disabled_reason=kept.disabled_reason,
-                disabled_by=kept.disabled_by,
-                beat=kept.beat,
-                last_report=kept.last_report,
-            )
-        )
-    others = [replace(row, here=False) for row in rows.values()]
-    return merged + sorted(others, key=lambda row: (row.host, row.topic))
+    def _offer_changed(self, topic: str) -> None:
+        self.capability_reporter.offer_changed(topic)

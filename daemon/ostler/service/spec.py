@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ostler.messaging.notify import Notifications
     from ostler.periodic import PeriodicScheduler
     from ostler.plugins import Loaded
+    from ostler.service.state_events import StateEvents
     from ostler.store import ServiceRecords, Store
 
 
@@ -72,11 +73,18 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         host: What the host gives.
         records: The services table.
         periodic: The scheduler of periodic tasks.
+        events: Tells of changes of state.
+        report_change: Called on the loop with the topic, when a manager says that what it offers has changed.
+        offer_changed: Called on the loop with the topic, when a driver may be offered to schedulers that was not
+            before, or the other way round.
     """
 
     host: Host
     records: ServiceRecords
     periodic: PeriodicScheduler
+    events: StateEvents
+    report_change: Callable[[str, str, str, bool], None] = lambda *_: None
+    offer_changed: Callable[[str], None] = lambda _: None
 
 
 def differing(one: OptionsModel, other: OptionsModel) -> set[str]:

@@ -26,7 +26,7 @@ class StateKeeper:
         self._life = ServiceState.STARTING
         self._life_why = ""
         self._complaints: dict[str, str] = {}
-        self._shown = (ServiceState.STARTING, "")
+        self._shown = (ServiceState.STARTING, "", frozenset[str]())
         self.since = clock.wall()
 
     @property
@@ -43,6 +43,11 @@ class StateKeeper:
             return cut("; ".join(self._complaints.values()), 2 * WHY_LIMIT)
         return self._life_why
 
+    @property
+    def complaints(self) -> dict[str, str]:
+        """What is not well with it, by what it is about."""
+        return dict(self._complaints)
+
     def enter(self, state: ServiceState, why: str = "") -> None:
         """Go to another part of the life. On the loop."""
         self._life, self._life_why = state, sendable(cut(redact(why), WHY_LIMIT))
@@ -57,7 +62,8 @@ class StateKeeper:
         self._note()
 
     def _note(self) -> None:
-        shown = (self.state, self.why)
+        # What a complaint is about counts too: the text of many is cut, and one more would change nothing in it.
+        shown = (self.state, self.why, frozenset(self._complaints))
         if shown == self._shown:
             return
         if shown[0] is not self._shown[0]:

@@ -16,6 +16,8 @@ from ostler.store.services import DOWN_TIME
 from ostler.store.store import Store
 from ostler.types import BootStamp, CapabilityReport, Json
 
+_AGES = 1e9
+"""Seconds that stand for an age without end: of a report of an earlier boot."""
 SIZE_LIMIT = 1024 * 1024
 """Bytes that the capabilities of one service may have: they are kept and sent at each report."""
 
@@ -35,24 +37,27 @@ class CapabilityRecords:
         self._reports = Liveness(clock, host)
         self._beats = Liveness(clock, host)
 
-    def put(self, topic: str, host: str, backends: Mapping[str, Mapping[str, Json]]) -> None:
-        """Keep what a service can do now, in place of what it said before.
+    def put(self, report: CapabilityReport) -> None:
+        """Keep what a service offers now, in place of what it said before; leases are not kept.
 
         Raises:
             EncodeFailed: A value is not plain JSON, or all of it is too large.
             StoreUnavailable: It cannot be written now.
         """
-        text = _encode(topic, backends)
+        topic = report.topic
         now = stamp(self._clock)
         row = {
             "topic": topic,
-            "host": host,
-            "backends": text,
+            "host": report.host,
+            "backends": _encode(topic, report.backends),
             "boot_id": now.boot_id,
             "boot_time": now.boot_time,
-            "reported_at": now.wall,
+            "reported_at": report.reported_at,
+            "instance": report.instance,
+            "sequence": report.sequence,
+            "details": json.dumps({"ages": report.ages, "withheld": report.withheld}),
         }
-        fresh = [CapabilityRow.backends, CapabilityRow.boot_id, CapabilityRow.boot_time, CapabilityRow.reported_at]
+        fresh = [getattr(CapabilityRow, name) for name in row if name not in ("topic", "host")]
 
         def write() -> None:
             CapabilityRow.insert(row).on_conflict(
@@ -97,6 +102,7 @@ class CapabilityRecords:
         key = topic, host = row["topic"], row["host"]
         made = BootStamp(row["boot_id"], row["boot_time"], row["reported_at"])
         age = self._reports.age(key, host, made, row["number"])
+        details = json.loads(row["details"])
         return CapabilityReport(
             topic=topic,
             host=host,
@@ -105,10 +111,14 @@ class CapabilityRecords:
             stale=age > _limit(stale_after, topic, 3 * DOWN_TIME),
             enabled=bool(row["enabled"]),
             up=self._up(key, row, _limit(down_times, topic, DOWN_TIME)),
+            instance=row["instance"],
+            sequence=row["sequence"],
+            ages={name: before + min(age, _AGES) for name, before in details.get("ages", {}).items()},
+            withheld=details.get("withheld", {}),
         )
 
     def _up(self, key: tuple[str, str], row: Mapping[str, Any], down_time: float) -> bool:
-        if row["beat"] is None or row["state"] in ("stopped", "failed"):
+        if row["beat"] is None or row["state"] in ("stopped", "failed", "gone"):
             return False
         beat = BootStamp(row["beat_boot_id"], row["beat_boot_time"], row["beat_at"])
         return self._beats.age(key, key[1], beat, row["beat"]) <= down_time

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+import msgspec
 import peewee
 
 from ostler.errors import StoreError
@@ -20,7 +21,7 @@ class Database(peewee.SqliteDatabase):
     """
 
 
-class Session(NamedTuple):
+class Session(msgspec.Struct, frozen=True):
     """What a thread is doing with a store now; `owner` tells two stores of one process apart."""
 
     owner: object

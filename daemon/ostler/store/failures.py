@@ -6,14 +6,14 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import peewee
 
 from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable, is_a
 
 
-class _Meaning(NamedTuple):
+class _Meaning(msgspec.Struct, frozen=True):
     kind: type[StoreError]
     what: str
     hint: str
@@ -58,14 +58,15 @@ def translate(error: BaseException, path: Path) -> BaseException:
     """
     cause = _before_rollback(error)
     code = getattr(cause, "sqlite_errorcode", None)
-    meaning = _MEANINGS.get(_plainer(code & 0xFF, path)) if code is not None else None
+    plain = _plainer(code & 0xFF, path) if code is not None else -1
+    meaning = _MEANINGS.get(plain)
     if meaning is None:
         return error
     translated = meaning.kind(
         f"the database {path} {meaning.what}",
         hint=meaning.hint,
         path=path,
-        reason=getattr(cause, "sqlite_errorname", ""),
+        reason=getattr(cause, "sqlite_errorname", "") if plain == code or plain != sqlite3.SQLITE_FULL else _FULL,
     )
     translated.__cause__ = error
     return translated
@@ -99,6 +100,8 @@ def _plainer(code: int, path: Path) -> int:
     return sqlite3.SQLITE_FULL if full else code
 
 
+_FULL = "SQLITE_FULL"
+_FULL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PASSING_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
@@ -111,6 +114,16 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(cause, OSError):
         return cause.errno in _PASSING_ERRNO
     return str(error.facts.get("reason", "")).startswith(_PASSING)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error of the store says that its disk is full."""
+    if not isinstance(error, StoreUnavailable):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in _FULL_ERRNO
+    return str(error.facts.get("reason", "")).startswith(_FULL)
 
 
 def is_trouble(error: BaseException) -> bool:

@@ -6,7 +6,9 @@ import logging
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.errors import StoreError
 from ostler.store.current import current_session
@@ -21,7 +23,7 @@ _TABLES = (("services", "topic"), ("capabilities", "topic"), ("periodic_runs", "
 """The tables with rows of hosts, each with the column of its service."""
 
 
-class Identity(NamedTuple):
+class Identity(msgspec.Struct, frozen=True):
     """Who wrote the records: the id of the machine (empty when it has none), and the name it had."""
 
     machine: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Hashable
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.clock import Clock
 from ostler.types import BootStamp
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct, frozen=True):
     number: int
     at: float
 

@@ -35,7 +35,7 @@ class ServiceRow(Record):
 
 
 class CapabilityRow(Record):
-    """What a service last said it can do; `number` grows with each report."""
+    """What a service last said it can do; `number` grows with each report, `sequence` with those of one instance."""
 
     topic = peewee.TextField()
     host = peewee.TextField()
@@ -44,6 +44,9 @@ class CapabilityRow(Record):
     boot_id = peewee.TextField()
     boot_time = peewee.FloatField()
     reported_at = peewee.FloatField()
+    instance = peewee.TextField(default="")
+    sequence = peewee.IntegerField(default=0)
+    details = peewee.TextField(default="{}")
 
     class Meta:
         """Where the table is."""

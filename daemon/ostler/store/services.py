@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import msgspec
+
+from ostler.availability import DEFAULT_DOWN_TIME, LONG_AGO
 from ostler.clock import Clock, stamp
 from ostler.errors import NotFound
 from ostler.log import event
 from ostler.store.liveness import Liveness
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.store import Store
-from ostler.store.versions import Standings, packed, unpacked, versions_of
-from ostler.types import BootStamp, MemberVersion, ServiceState, ServiceStatus
+from ostler.store.versions import packed, unpacked
+from ostler.types import BootStamp, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 
-DOWN_TIME = 60.0
+DOWN_TIME = DEFAULT_DOWN_TIME
 """Seconds without a report after which a service counts as down, where nothing else is said."""
-_NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED}
+_NOT_UP = {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE}
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True):
     """A service's row: its id, and whether it joined its cluster with this start."""
 
     id: int
     added_to_cluster: bool
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     """What a service says of itself: its topic, its state, why, and since when (wall time)."""
 
     topic: str
@@ -39,7 +41,7 @@ class Report(NamedTuple):
     since: float = 0.0
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True):
     manager: str
     rpc_version: str
     namespaces: str
@@ -64,7 +66,6 @@ class ServiceRecords:
         self._written: set[str] = set()
         """Topics whose row was there: one that starts while the database cannot be written has none yet."""
         self._liveness = Liveness(clock, host)
-        self._standings = Standings(clock)
 
     def register(
         self, topic: str, manager: str, rpc_version: str, namespaces: Mapping[str, str] | None = None
@@ -125,28 +126,6 @@ class ServiceRecords:
         rows = self._store.read(lambda: list(query.dicts()))
         return [self._status(row, _down_time(down_times, row["topic"])) for row in rows]
 
-    def members(
-        self, down_times: Mapping[str, float] | float = DOWN_TIME, grace: float = 0.0
-    ) -> dict[str, builtins.list[MemberVersion]]:
-        """Return the RPC version of every service, by topic and by `topic.namespace`, and whether it counts.
-
-        One that is up and enabled counts; one that is not, for a grace time after it has gone or was disabled.
-
-        Args:
-            down_times: As of `list`.
-            grace: That time in seconds.
-        """
-        query: Any = ServiceRow.select().order_by(ServiceRow.topic, ServiceRow.host)
-        rows = self._store.read(lambda: list(query.dicts()))
-        found: dict[str, builtins.list[MemberVersion]] = {}
-        for row in rows:
-            status = self._status(row, _down_time(down_times, row["topic"]))
-            counts, why = self._standings.of(status, self._age(row), row["enabled_at"], grace)
-            for topic, version in versions_of(status):
-                member = MemberVersion(host=status.host, version=version, counts=counts, why=why)
-                found.setdefault(topic, []).append(member)
-        return found
-
     def get(self, topic: str, host: str = "", down_time: float = DOWN_TIME) -> ServiceStatus:
         """Return one service; `host` is this one by default.
 
@@ -178,6 +157,27 @@ class ServiceRecords:
                 raise _missing(topic, host)
 
         self._store.write(write, label=f"enable or disable {topic}")
+
+    def mark_gone(self, topics: Collection[str], hosts: Collection[str]) -> None:
+        """Have the rows say so of what is gone: services this host does not have, and all of hosts that are no peers.
+
+        A row of one that is there after all is right again with its next report.
+
+        Args:
+            topics: The services of this host.
+            hosts: Its peers.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        mine = (ServiceRow.host == self._host) & ServiceRow.topic.not_in(list(topics))
+        others = ServiceRow.host.not_in([self._host, *hosts])
+
+        def write() -> None:
+            mark_gone(mine, "it is not in the configuration of this host any more", self._clock.wall())
+            mark_gone(others, "its host is no peer of this host any more", self._clock.wall())
+
+        self._store.write(write, label="services that are gone")
 
     def delete(self, topic: str, host: str) -> None:
         """Remove the row of a service that is gone for good, and its capabilities; one that lives comes back.
@@ -224,7 +224,7 @@ class ServiceRecords:
         return self._liveness.age(row["id"], row["host"], made, row["beat"])
 
     def _status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
-        age = self._age(row)
+        age = min(self._age(row), LONG_AGO)
         state = ServiceState(row["state"])
         return ServiceStatus(
             topic=row["topic"],
@@ -237,12 +237,21 @@ class ServiceRecords:
             enabled=row["enabled"],
             disabled_reason=row["disabled_reason"],
             disabled_by=row["disabled_by"],
+            enabled_at=row["enabled_at"],
+            age=age,
+            down_time=down_time,
             rpc_version=row["rpc_version"],
             namespaces=unpacked(row["namespaces"]),
             beat=row["beat"],
             last_report=row["reported_at"],
             here=row["host"] == self._host,
         )
+
+
+def mark_gone(which: Any, why: str, now: float) -> None:
+    """Have rows say that their services are gone, since now; must run inside `store.write`."""
+    values = {"state": str(ServiceState.GONE), "why": why, "since": now}
+    ServiceRow.update(values).where(which & (ServiceRow.state != str(ServiceState.GONE))).execute()
 
 
 def _down_time(down_times: Mapping[str, float] | float, topic: str) -> float:

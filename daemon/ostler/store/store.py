@@ -21,12 +21,13 @@ from ostler.store import backup, database, identity
 from ostler.store import migrations as core
 from ostler.store.ages import Ages
 from ostler.store.current import Database, current_session, session
-from ostler.store.failures import is_trouble, may_pass, sqlite_error, translate
+from ostler.store.failures import is_full, is_trouble, may_pass, sqlite_error, translate
 from ostler.store.files import DatabaseFiles
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
 from ostler.store.outage import Outage
 from ostler.store.readers import Readers
+from ostler.store.spare import SpareRoom, prepare_shared_memory
 from ostler.store.writer import Working, Writer, nobodys
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Store:
         self._beginning = threading.Lock()
         self._files = DatabaseFiles(path, lock, backups, clock)
         self._files.renew_readers = self._readers.renew
+        self._spare = SpareRoom(path)
         self._writer = Writer(
             lambda: self._open(False),
             lambda error: translate(error, path),
@@ -79,6 +81,7 @@ class Store:
             self,
             account=account,
             files=self._files,
+            on_full=self._spare.release,
         )
 
     @classmethod
@@ -143,6 +146,8 @@ class Store:
                 raise
             self._writer.start()
             self._writer.outage.failed(error)
+            if is_full(error):
+                self._spare.release()
 
     def _begin(self) -> Database:
         """Lock, make if need be, look through and migrate the database; return a connection for writing."""
@@ -154,6 +159,7 @@ class Store:
         backup.clear_parts(self.path)
         identity.set_aside_foreign_wal(self.path)
         database.check_wal(self.path)
+        prepare_shared_memory(self.path)
         connection = self._connect(False)
         try:
             self._prepare(connection)
@@ -302,6 +308,20 @@ class Store:
         """Do what `ping` does, on the loop."""
         return await self.awrite(self._pulse, label="pulse", urgent=True)
 
+    def keep_spare_room(self) -> bool:
+        """Keep some room for the database on a disk that others fill; return whether all of it is kept.
+
+        Call it now and then, on any thread but the loop's: it is kept again when the disk has plenty.
+        """
+        return self._spare.keep()
+
+    def release_spare_room(self) -> bool:
+        """Give the database a part of that room, for a write that gives room back; return whether there was any.
+
+        Any thread but the loop's. A first part is given when the disk is found full.
+        """
+        return self._spare.release()
+
     @property
     def outage(self) -> Outage:
         """Whether the database can be written, and if not, why and since when."""
@@ -317,6 +337,11 @@ class Store:
     def busy_with(self) -> Working | None:
         """Return what the writer works on and for how many seconds, None when it waits for work. Any thread."""
         return self._writer.busy_with()
+
+    @property
+    def commits(self) -> int:
+        """How many commits there have been: whoever knows of a write finds that it has grown since. Any thread."""
+        return self._writer.counts[1]
 
     def stats(self) -> dict[str, int]:
         """Return counters: writes and commits that succeeded, and how many writes wait. Any thread."""

@@ -9,7 +9,9 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.fair import FairQueue
@@ -17,7 +19,7 @@ from ostler.aio.pool import contained
 from ostler.clock import Clock
 from ostler.errors import Busy, StoreError, StoreUnavailable, is_a
 from ostler.store.current import Database, session
-from ostler.store.failures import is_trouble
+from ostler.store.failures import is_full, is_trouble
 from ostler.store.files import DatabaseFiles, NoFiles, is_file_change
 from ostler.store.outage import Outage
 
@@ -76,7 +78,7 @@ class Job:
                 self._waiter.set_exception(contained(self.error))
 
 
-class Working(NamedTuple):
+class Working(msgspec.Struct, frozen=True):
     """What the writer is busy with: the job's label and for how many seconds."""
 
     label: str
@@ -101,6 +103,7 @@ class Writer:
         queue_limit: The most jobs that wait, urgent ones aside; one more is refused.
         account: Returns whose the work of this thread or task is, None for the daemon's own: jobs are taken by turns.
         files: Watches the files, before a group and before it is acknowledged.
+        on_full: Called when a group is the first one to fail because the disk is full.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Writer:
         queue_limit: int = 20_000,
         account: Callable[[], Hashable] = nobodys,
         files: DatabaseFiles | NoFiles | None = None,
+        on_full: Callable[[], object] = lambda: None,
     ) -> None:
         self._connect = connect
         self._files = files or NoFiles()
@@ -120,6 +124,7 @@ class Writer:
         self._clock = clock
         self._owner = owner
         self._account = account
+        self._on_full = on_full
         self._urgent: deque[Job] = deque()
         self._normal: FairQueue[Job] = FairQueue(queue_limit)
         self._changed = threading.Condition()
@@ -364,7 +369,8 @@ class Writer:
             if job.error is None:
                 job.error = _each(ours)
         if is_trouble(ours):
-            self._outage.failed(ours)
+            if self._outage.failed(ours) and is_full(ours):
+                self._on_full()
         else:
             _log.error("a group of %d writes failed: %s", len(group), ours)
         if not is_file_change(ours):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.clock import Clock
 from ostler.errors import joined
@@ -67,7 +68,7 @@ class Evidence:
         return self._clock.monotonic() - self._last
 
 
-class Missing(NamedTuple):
+class Missing(msgspec.Struct, frozen=True):
     """Evidence that is too old: whose, how old it is and how old it may be, in seconds."""
 
     name: str
@@ -78,7 +79,7 @@ class Missing(NamedTuple):
         return f"{self.name} (silent for {self.age:.1f} s, allowed are {self.limit:g} s)"
 
 
-class Finding(NamedTuple):
+class Finding(msgspec.Struct, frozen=True):
     """What a look at the evidence found.
 
     Args:
@@ -100,7 +101,7 @@ class Finding(NamedTuple):
         return f"no sign of life from {joined(self.missing)}" if self.missing else "alive"
 
 
-class _Source(NamedTuple):
+class _Source(msgspec.Struct, frozen=True):
     age: Callable[[], float]
     limit: float
 

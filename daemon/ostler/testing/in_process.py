@@ -17,7 +17,7 @@ import msgspec
 from ostler.aio import Inbox
 from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
-from ostler.errors import ServiceError
+from ostler.errors import NotFound, ServiceError
 from ostler.hookspecs import hookimpl
 from ostler.messaging import (
     Access,
@@ -33,14 +33,13 @@ from ostler.messaging import (
 )
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.notify import Notifications
-from ostler.messaging.versions import Upgrades
 from ostler.plugins import Found, given
 from ostler.service import Host as HostParts
 from ostler.service import Runtime, Service
 from ostler.service.assembly import Assembly, assemble
 from ostler.service.spec import ServiceSpec
 from ostler.store import Store
-from ostler.types import CONTROL_TOPIC, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
+from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -249,7 +248,7 @@ class Host:
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_required(spec) for spec in self._assembly.specs]
         self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
-        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(client.upgrades), None))
+        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
         await self._runtime.start()
 
     def _listen(self) -> None:
@@ -314,15 +313,34 @@ class Host:
 
 
 class _Control:
-    """As much of the daemon's own topic as typed clients of a plugin need."""
+    """As much of the daemon's own topic as plugins need: typed clients, and schedulers."""
 
-    def __init__(self, upgrades: Upgrades) -> None:
-        self._upgrades = upgrades
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @exposed(role="viewer", changes=False)
+    async def service_show(self, ctx: Context, topic: str) -> ServiceStatus:
+        """Return one service of this host."""
+        for row in await self._runtime.rows():
+            if row.topic == topic and row.here:
+                return row
+        raise NotFound(f"there is no service {topic} here", topic=topic)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
         """Return which version of each topic's calls may be used now, and who holds it back."""
-        return [await self._upgrades.aof(topic, major)] if topic else await self._upgrades.all()
+        upgrades = self._runtime.upgrades
+        return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
+
+    @exposed(role="viewer", changes=False)
+    async def service_list(self, ctx: Context) -> list[ServiceStatus]:
+        """Return every service as this host sees it."""
+        return await self._runtime.rows()
+
+    @exposed(role="viewer", changes=False)
+    async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
+        """Return what services last said they can do."""
+        return await self._runtime.view.capabilities()
 
 
 async def _in_loop(work: Callable[[], T]) -> T:

@@ -17,9 +17,12 @@ from ostler_scheduler.wire import Candidate, Judgement, Request
 
 T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
-GONE = "stale"
+GONE = "unavailable"
 """What stands as the filter that dropped a candidate which has not reported for too long, or is down."""
+REFUSED = "refused"
+"""What stands as the filter that dropped a candidate which was chosen for this very request before, and refused it."""
 _SAME = 1e-9
+_NAMED = 5
 
 
 class _Drop(NamedTuple):
@@ -72,6 +75,9 @@ class Chooser:
     def _filter(self, candidate: Candidate, request: Request) -> _Drop | None:
         if candidate.gone:
             return _Drop(GONE, candidate.gone)
+        for refuser in (candidate.host, f"{candidate.host}/{candidate.backend}"):
+            if refuser in request.refused:
+                return _Drop(REFUSED, request.refused[refuser])
         for name, part in self._filters.items():
             reason, failed = self._ask(f"filter {name}", part.why_not, candidate, request, _reason)
             if failed or reason:
@@ -177,13 +183,16 @@ def why(judgements: Sequence[Judgement]) -> str:
     return f"the best of {_count(len(left))} left ({parts}){chance}"
 
 
-def no_capacity(judgements: Sequence[Judgement], request: Request, silent: Sequence[str] = ()) -> NoCapacity:
+def no_capacity(
+    judgements: Sequence[Judgement], request: Request, silent: Sequence[str] = (), withheld: Sequence[Judgement] = ()
+) -> NoCapacity:
     """Return the error for a request that no candidate is left for: each filter, and how many it dropped.
 
     Args:
         judgements: What became of each candidate.
         request: What was looked for.
         silent: Hosts of the topic that reported without a backend.
+        withheld: Backends that are not offered now.
     """
     wanted = f"no backend of {request.topic} for {_wish(request)}"
     dropped = Counter(judgement.dropped_by for judgement in judgements)
@@ -191,12 +200,35 @@ def no_capacity(judgements: Sequence[Judgement], request: Request, silent: Seque
     if judgements:
         parts = ", ".join(f"{name} dropped {count}" for name, count in dropped.items())
         hint = f"see why with `{_command(request)}`"
-        return NoCapacity(f"{wanted}: of {_count(len(judgements))} {parts}", hint=hint, **facts)
+        return NoCapacity(f"{wanted}: of {_count(len(judgements))} {parts}{_besides(withheld)}", hint=hint, **facts)
     if silent:
         hint = "look at the drivers with `ostler status`"
-        return NoCapacity(f"{wanted}: {', '.join(silent)} reported, with no driver ready", hint=hint, **facts)
+        text = f"{wanted}: {', '.join(silent)} reported, with no driver ready{_besides(withheld)}"
+        return NoCapacity(text, hint=hint, **facts)
     hint = "is there such a service? See `ostler service list`; a new one reports at its start"
     return NoCapacity(f"{wanted}: no service on this topic has reported", hint=hint, **facts)
+
+
+def not_offered(host: str, backend: str, why: str, seen: str = "") -> Judgement:
+    """Return what became of a backend that its service withholds.
+
+    Args:
+        host: Its host.
+        backend: The backend.
+        why: Why it is withheld, as its service says.
+        seen: Why it may not be chosen, as the daemon here sees it; empty when nothing is known against it.
+    """
+    reason = f"it is not offered: {why}{f'; {seen}' if seen else ''}"
+    return Judgement(host=host, backend=backend, dropped_by=GONE, reason=reason)
+
+
+def _besides(withheld: Sequence[Judgement]) -> str:
+    """Return the clause that names what is not offered: a few, with why."""
+    if not withheld:
+        return ""
+    named = ", ".join(f"{one.host}/{one.backend}: {one.reason}" for one in withheld[:_NAMED])
+    more = f", and {len(withheld) - _NAMED} more" if len(withheld) > _NAMED else ""
+    return f"; {named}{more}"
 
 
 def _command(request: Request) -> str:

@@ -62,7 +62,8 @@ def _best_first(one: Judgement) -> tuple[bool, bool, float, str, str]:
 
 
 def _verdict(one: Judgement) -> str:
-    return f"dropped by {one.dropped_by}: {one.reason}" if one.dropped_by else "chosen" if one.chosen else ""
+    verdict = f"dropped by {one.dropped_by}: {one.reason}" if one.dropped_by else "chosen" if one.chosen else ""
+    return "; ".join(text for text in (verdict, one.refused) if text)
 
 
 def _weights(one: Judgement) -> str:

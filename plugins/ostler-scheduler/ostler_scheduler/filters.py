@@ -81,5 +81,11 @@ class CapacityFilter(Filter):
             return "does not report free_bytes"
         if request.size <= free:
             return ""
-        promised = f" ({format_size(candidate.promised)} promised since its report)" if candidate.promised else ""
-        return f"{format_size(request.size)} asked for, {format_size(max(0, int(free)))} free{promised}"
+        return f"{format_size(request.size)} asked for, {format_size(max(0, int(free)))} free{_since(candidate)}"
+
+
+def _since(candidate: Candidate) -> str:
+    parts = [f"{format_size(candidate.promised)} promised since its report"] if candidate.promised else []
+    if candidate.neighbours:
+        parts.append(f"{format_size(candidate.neighbours)} promised since on other backends of its file system")
+    return f" ({', '.join(parts)})" if parts else ""

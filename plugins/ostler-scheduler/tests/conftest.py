@@ -5,8 +5,9 @@ import random
 from importlib import import_module
 
 import pytest
+from msgspec.structs import replace
 
-from ostler import ManagerEnvironment
+from ostler import ManagerEnvironment, ServiceState, ServiceStatus
 from ostler.testing import FakeClock
 from ostler_scheduler import plugin as plugin_of_ours
 from ostler_scheduler.filters import CapabilitiesFilter, CapacityFilter, EnabledFilter, HostFilter
@@ -56,17 +57,34 @@ def all_filters():
 
 
 class FakeClient:
-    """Stands for the daemon: answers `capabilities` with what a test puts in."""
+    """Stands for the daemon: answers `capabilities` with what a test puts in, and `service_list` with services."""
 
     def __init__(self):
         self.reports = []
+        self.flushed = None
+        self.flushes = 0
         self.error = None
+        self.rows = [
+            ServiceStatus(topic=topic, host=host, state=ServiceState.UP)
+            for topic in ("volume", "share", "scheduler")
+            for host in ("node1", "node2", "node3", "node4")
+        ]
+
+    def see(self, topic, host, **facts):
+        """Have the daemon see a service differently."""
+        self.rows = [replace(row, **facts) if (row.topic, row.host) == (topic, host) else row for row in self.rows]
 
     def call(self, topic, method, /, **arguments):
-        assert (topic, method, list(arguments)) == ("ostler", "capabilities", ["type", "timeout"])
+        assert topic == "ostler"
         if self.error is not None:
             raise self.error
-        return list(self.reports)
+        if method == "service_list":
+            assert list(arguments) == ["type", "timeout"]
+            return list(self.rows)
+        assert (method, list(arguments)) == ("capabilities", ["type", "timeout", "flush"])
+        if arguments["flush"]:
+            self.flushes += 1
+        return list(self.flushed if arguments["flush"] and self.flushed else self.reports)
 
 
 def resolved(part):

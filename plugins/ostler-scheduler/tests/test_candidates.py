@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -15,8 +16,11 @@ def kept():
     return Candidates(stale_after=180, forget_after=1000)
 
 
-def report(kept, now=0.0, *, host="node1", topic="volume", backends=FACTS, reported_at=5.0, enabled=True):
-    kept.update(topic, host, backends, reported_at=reported_at, enabled=enabled, now=now)
+NUMBERS = itertools.count(1)
+
+
+def report(kept, now=0.0, **more):
+    return kept.update(from_daemon(**{"instance": "run1", "sequence": next(NUMBERS), **more}), now)
 
 
 def from_daemon(**more):
@@ -44,21 +48,84 @@ def test_a_new_report_takes_the_place_of_the_old_one_whole(kept):
     assert (candidate.backend, candidate.facts, candidate.enabled) == ("new", {"free_bytes": 1}, False)
 
 
-def test_promises_count_until_the_next_report_of_that_service(kept):
+def promised(kept, now=1.0):
+    return [one.promised for one in kept.known(now)]
+
+
+def test_a_lease_outlives_every_report_that_does_not_say_that_it_is_over(kept):
     report(kept)
     report(kept, host="node2")
-    kept.promise("volume", "node1", "fast", 30)
-    kept.promise("volume", "node1", "fast", 5)
-    report(kept, 1.0, host="node2")
-    assert [one.promised for one in kept.known(1.0)] == [35, 0, 0, 0]
+    first = kept.promise("volume", "node1", "fast", 30, 0.0)
+    second = kept.promise("volume", "node1", "fast", 5, 0.0)
+    assert promised(kept) == [35, 0, 0, 0]
     assert kept.known(1.0)[0].free == 65
     report(kept, 2.0)
-    assert [one.promised for one in kept.known(2.0)] == [0, 0, 0, 0]
+    assert promised(kept, 2.0) == [35, 0, 0, 0]
+    report(kept, 3.0, leases={first: True, second: False, "another scheduler's": True})
+    assert promised(kept, 3.0) == [5, 0, 0, 0]
+
+
+def test_trap_a_report_measured_before_a_request_and_delivered_after_it_wipes_no_promise(kept):
+    report(kept)
+    kept.promise("volume", "node1", "fast", 90, 1.0)
+    report(kept, 2.0, ages={"fast": 5.0})
+    assert kept.known(2.0)[0].free == 10
+
+
+def test_a_lease_of_which_nothing_is_heard_runs_out_and_one_at_work_does_not(kept):
+    report(kept)
+    kept.promise("volume", "node1", "fast", 30, 0.0)
+    at_work = kept.promise("volume", "node1", "slow", 5, 0.0)
+    report(kept, 40.0, leases={at_work: False})
+    assert promised(kept, 59.0) == [30, 5]
+    assert promised(kept, 60.0) == [0, 5]
+    assert promised(kept, 100.0) == [0, 0]
+
+
+def test_a_lease_is_given_back_once(kept):
+    report(kept)
+    lease = kept.promise("volume", "node1", "fast", 30, 0.0)
+    assert kept.release(lease)
+    assert not kept.release(lease)
+    assert promised(kept) == [0, 0]
+
+
+def test_nothing_is_promised_where_no_room_is_asked_for(kept):
+    report(kept)
+    assert kept.promise("volume", "node1", "fast", 0, 0.0) == ""
 
 
 def test_a_promise_to_who_has_gone_is_nothing(kept):
-    kept.promise("volume", "node9", "fast", 30)
+    assert kept.promise("volume", "node9", "fast", 30, 0.0) == ""
     assert kept.known(0.0) == []
+
+
+def test_an_overtaken_report_is_no_news(kept):
+    report(kept, sequence=8, backends={"new": {}})
+    assert not report(kept, sequence=7)
+    assert not report(kept, sequence=8)
+    assert names(kept.known(0.0)) == ["volume/node1/new"]
+
+
+def test_a_restart_of_the_reporter_begins_anew_and_what_is_late_of_the_run_before_is_no_news(kept):
+    report(kept, sequence=900)
+    assert report(kept, instance="run2", sequence=1, backends={"new": {}})
+    assert not report(kept, instance="run1", sequence=901)
+    assert names(kept.known(0.0)) == ["volume/node1/new"]
+
+
+def test_a_withdrawal_takes_every_backend_away_at_once(kept):
+    report(kept)
+    report(kept, 1.0, backends={}, withheld={"fast": "the driver is stuck"})
+    assert kept.known(1.0) == []
+    assert kept.silent("volume") == ["node1"]
+    assert kept.withheld("volume") == [("node1", "fast", "the driver is stuck")]
+
+
+def test_facts_are_as_old_as_the_question_that_they_answer(kept):
+    report(kept, 100.0, ages={"fast": 30.0, "slow": 170.0})
+    assert [one.age for one in kept.known(105.0)] == [35.0, 175.0]
+    assert [one.gone != "" for one in kept.known(115.0)] == [False, True]
 
 
 def test_a_report_is_stale_by_our_own_clock_since_it_came_in(kept):
@@ -97,15 +164,16 @@ def test_what_the_daemon_keeps_is_taken_over_and_what_is_stale_there_is_gone(kep
 
 
 def test_the_report_we_have_does_not_get_younger_by_being_fetched_again(kept):
-    report(kept, 0.0)
-    kept.promise("volume", "node1", "fast", 30)
-    kept.take_kept([from_daemon()], asked=170.0, now=170.0)
+    report(kept, 0.0, sequence=1)
+    kept.leases.timeout = 600.0
+    kept.promise("volume", "node1", "fast", 30, 0.0)
+    kept.take_kept([from_daemon(instance="run1", sequence=1)], asked=170.0, now=170.0)
     [fast, _] = kept.known(181.0)
     assert (fast.gone != "", fast.promised) == (True, 30)
 
 
 def test_a_service_that_goes_down_or_is_disabled_is_seen_before_its_next_report(kept):
-    report(kept)
+    report(kept, instance="")
     kept.take_kept([from_daemon(up=False)], asked=1.0, now=1.0)
     assert kept.known(1.0)[0].gone == "its service is down"
     kept.take_kept([from_daemon(enabled=False)], asked=2.0, now=2.0)
@@ -146,8 +214,8 @@ def test_reports_promises_and_readers_on_many_threads_do_not_trip_each_other(kep
 
     steps = [
         lambda: report(kept, host="node2"),
-        lambda: kept.promise("volume", "node1", "fast", 1),
-        lambda: kept.promise("volume", "node1", "fast", 1),
+        lambda: kept.promise("volume", "node1", "fast", 1, 1.0),
+        lambda: kept.promise("volume", "node1", "fast", 1, 1.0),
         lambda: kept.known(1.0),
         lambda: kept.known(1.0, "volume"),
         lambda: kept.take_kept([from_daemon(host="node3")], 2.0, 2.0),

@@ -80,7 +80,7 @@ def test_the_first_filter_that_objects_is_the_one_named(chooser, candidate, requ
 
 def test_a_stale_candidate_is_dropped_before_any_filter(chooser, candidate, request_for):
     [judged] = chooser().judge([candidate(gone="its service is down", enabled=False)], request_for())
-    assert (judged.dropped_by, judged.reason) == ("stale", "its service is down")
+    assert (judged.dropped_by, judged.reason) == ("unavailable", "its service is down")
 
 
 def test_multipliers_say_who_weighs_more_and_negative_ones_turn_the_preference_round(chooser, candidate, request_for):
@@ -192,10 +192,10 @@ def test_no_capacity_names_each_filter_and_how_many_it_dropped(chooser, candidat
     assert isinstance(error, NoCapacity)
     assert error.message == (
         "no backend of volume for 10GiB with snapshot: "
-        "of 4 candidates capacity dropped 2, enabled dropped 1, stale dropped 1"
+        "of 4 candidates capacity dropped 2, enabled dropped 1, unavailable dropped 1"
     )
     assert error.hint == "see why with `ostler scheduler explain volume --size 10GiB --feature snapshot`"
-    assert error.facts["dropped"] == {"capacity": 2, "enabled": 1, "stale": 1}
+    assert error.facts["dropped"] == {"capacity": 2, "enabled": 1, "unavailable": 1}
 
 
 def test_the_command_that_no_capacity_advises_asks_for_the_same(request_for):

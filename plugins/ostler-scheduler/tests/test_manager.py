@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import threading
 from collections import Counter
@@ -17,6 +19,7 @@ from ostler import (
     NoCapacity,
     NotPermitted,
     NotRunning,
+    ServiceDisabled,
 )
 from ostler.types import Peer
 from ostler_scheduler import Filter, Weigher
@@ -63,10 +66,25 @@ def ctx(clock):
     return Context("scheduler", "test", clock=clock)
 
 
+NUMBERS = itertools.count(1)
+
+
+def deliver(manager, ctx, **more):
+    """Send a report, as a daemon does."""
+    fields = {"topic": "volume", "instance": "run1", "sequence": next(NUMBERS), "reported_at": 1.0, **more}
+    asyncio.run(manager.update_capabilities(ctx, CapabilityReport(**fields)))
+
+
+def same(**more):
+    """Return what the daemon keeps of the report that was sent last."""
+    fields = {"topic": "volume", "host": "node1", "instance": "run1", "sequence": 0, "reported_at": 1.0, **more}
+    return CapabilityReport(**fields)
+
+
 @pytest.fixture
 def report(ctx):
     def send(manager, host="node1", *, topic="volume", enabled=True, **backends):
-        manager.update_capabilities(ctx, on_host=host, topic=topic, backends=backends, reported_at=1.0, enabled=enabled)
+        deliver(manager, ctx, topic=topic, host=host, backends=backends, enabled=enabled)
 
     return send
 
@@ -74,9 +92,10 @@ def report(ctx):
 def test_a_reported_backend_can_be_selected(make_manager, ctx, report):
     manager = make_manager()
     report(manager, fast=gib(100), slow=gib(50))
-    assert manager.select(ctx, "volume", "10GiB") == Selection(
-        host="node1", backend="fast", why="the best of 2 candidates left (free_space 1.00)"
-    )
+    chosen = manager.select(ctx, "volume", "10GiB")
+    why = "the best of 2 candidates left (free_space 1.00)"
+    assert chosen == Selection(host="node1", backend="fast", why=why, lease=chosen.lease)
+    assert chosen.lease
 
 
 def test_a_hundred_requests_in_a_second_do_not_all_land_on_one_backend(make_manager, ctx, report):
@@ -87,14 +106,57 @@ def test_a_hundred_requests_in_a_second_do_not_all_land_on_one_backend(make_mana
     assert wins == {"node1": 25, "node2": 25, "node3": 25, "node4": 25}
 
 
-def test_room_that_was_promised_is_not_given_away_again_until_the_next_report(make_manager, ctx, report):
+def test_room_that_was_promised_is_not_given_away_again_until_its_lease_is_over(make_manager, ctx, report):
     manager = make_manager()
     report(manager, disk=gib(15))
-    manager.select(ctx, "volume", 10 * GIB)
+    lease = manager.select(ctx, "volume", 10 * GIB).lease
+    report(manager, disk=gib(15))
     with pytest.raises(NoCapacity, match="capacity dropped 1"):
         manager.select(ctx, "volume", 10 * GIB)
+    deliver(manager, ctx, host="node1", backends={"disk": gib(15)}, leases={lease: True})
+    manager.select(ctx, "volume", 10 * GIB)
+
+
+def test_a_program_gives_back_what_it_did_not_take(make_manager, ctx, report):
+    manager = make_manager()
+    report(manager, disk=gib(15))
+    lease = manager.select(ctx, "volume", 10 * GIB).lease
+    assert manager.release(ctx, lease)
+    assert not manager.release(ctx, lease)
+    manager.select(ctx, "volume", 10 * GIB)
+
+
+def test_a_lease_of_which_nothing_is_heard_ends_after_lease_timeout(make_manager, ctx, clock, report):
+    manager = make_manager(lease_timeout="20s")
     report(manager, disk=gib(15))
     manager.select(ctx, "volume", 10 * GIB)
+    clock.advance(19)
+    with pytest.raises(NoCapacity):
+        manager.select(ctx, "volume", 10 * GIB)
+    clock.advance(1)
+    manager.select(ctx, "volume", 10 * GIB)
+
+
+def test_before_a_refusal_the_daemon_reports_what_has_changed_a_moment_ago(make_manager, ctx, client, report):
+    manager = make_manager()
+    report(manager, disk=gib(1))
+    client.flushed = [same(sequence=next(NUMBERS), backends={"disk": gib(15)})]
+    assert manager.select(ctx, "volume", 10 * GIB).backend == "disk"
+    assert client.flushes == 1
+
+
+def test_trap_room_on_one_file_system_is_not_given_away_on_two_of_its_backends(make_manager, ctx, report):
+    manager = make_manager()
+    facts = {**gib(15), "filesystem": "8:1"}
+    report(manager, gold=facts, silver=facts)
+    report(manager, "node2", other=gib(1) | {"filesystem": "8:1"})
+    manager.select(ctx, "volume", 10 * GIB)
+    with pytest.raises(NoCapacity, match="capacity dropped 3"):
+        manager.select(ctx, "volume", 10 * GIB)
+    reasons = [one.reason for one in manager.explain(ctx, "volume", 10 * GIB).candidates]
+    assert any("10GiB promised since on other backends of its file system" in reason for reason in reasons)
+    assert [one.neighbours for one in manager.candidates(ctx) if one.host == "node2"] == [0]
+    assert manager.select(ctx, "volume", GIB).host
 
 
 def test_many_threads_are_never_promised_the_same_room(make_manager, ctx, report):
@@ -184,7 +246,7 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
     manager = make_manager()
     manager.init_host_with_rpc()
     assert manager.select(ctx, "volume", "1GiB").host == "node1"
-    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "stale"]
+    assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "unavailable"]
 
 
 def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
@@ -204,13 +266,13 @@ def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager
     assert [text.split(" keeps ")[1] for text in said] == ["cannot be read now: nobody listens", "can be read again"]
 
 
-def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client, clock):
+def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client):
     manager = make_manager()
     manager.init_host_with_rpc()
-    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
     with pytest.raises(NoCapacity, match="has reported"):
-        manager.select(ctx, "volume", 1)  # it has only just looked
-    clock.advance(1)
+        manager.select(ctx, "volume", 1)
+    client.reports = [CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0)]
+    # In the same moment: what it has seen a moment ago is no reason to refuse.
     assert manager.select(ctx, "volume", 1).backend == "disk"
     assert manager.candidates(ctx)[0].promised == 1
 
@@ -218,12 +280,14 @@ def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make
 def test_what_an_operator_has_just_disabled_is_not_chosen(make_manager, ctx, client, clock, report):
     manager = make_manager()
     report(manager, disk=gib(10))
-    client.reports = [
-        CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, enabled=False)
-    ]
+    client.see("volume", "node1", enabled=False, disabled_by="alice", disabled_reason="a new disk")
     clock.advance(1)
-    assert manager.explain(ctx, "volume").candidates[0].dropped_by == "enabled"
-    with pytest.raises(NoCapacity, match="enabled dropped 1"):
+    (judged,) = manager.explain(ctx, "volume").candidates
+    assert (judged.dropped_by, judged.reason) == (
+        "unavailable", "volume on node1 is disabled by alice: a new disk"
+    )  # fmt: skip
+    assert not manager.candidates(ctx)[0].enabled
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -234,7 +298,7 @@ def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, c
         CapabilityReport(topic="volume", host="node1", backends={"disk": gib(10)}, reported_at=1.0, up=False)
     ]
     manager.sync(ctx)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
 
 
@@ -245,7 +309,7 @@ def test_trap_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_m
     manager.select(ctx, "volume", 1)
     clock.set_wall(clock.wall() - 7200)
     clock.advance(181)
-    with pytest.raises(NoCapacity, match="stale dropped 1"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 1"):
         manager.select(ctx, "volume", 1)
     report(manager, disk=gib(10))
     manager.select(ctx, "volume", 1)
@@ -305,14 +369,15 @@ def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadl
         first.join()
 
 
-def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report):
+def test_a_reset_takes_over_new_options_and_keeps_what_is_known(make_manager, ctx, clock, report, client):
     manager = make_manager()
     report(manager, roomy=gib(90), idle=gib(50, allocated_bytes=0))
     manager.options = manager.Options(manager="scheduler", weighers={"free_space": -1.0}, stale_after=10)
     manager.reset()
     assert manager.select(ctx, "volume", "1GiB").backend == "idle"
+    client.see("volume", "node1", capability_interval=2.0)
     clock.advance(11)
-    with pytest.raises(NoCapacity, match="stale dropped 2"):
+    with pytest.raises(NoCapacity, match="unavailable dropped 2"):
         manager.select(ctx, "volume", "1GiB")
 
 
@@ -329,10 +394,9 @@ def test_a_host_does_not_report_in_the_name_of_another(make_manager, clock):
     manager = make_manager()
     node2 = Context("scheduler", "update_capabilities", peer=Peer(name="key:node2", key="k" * 40), clock=clock)
     node2.host = "node2"
-    report = {"topic": "volume", "backends": {"disk": gib(1)}, "reported_at": 1.0, "enabled": True}
-    manager.update_capabilities(node2, on_host="node2", **report)
+    deliver(manager, node2, host="node2", backends={"disk": gib(1)})
     with pytest.raises(NotPermitted, match=r"key:node2 may not call .* in the name of the host node1") as caught:
-        manager.update_capabilities(node2, on_host="node1", **report)
+        deliver(manager, node2, host="node1", backends={"disk": gib(1)})
     assert caught.value.facts["speaks_for"] == "node2"
     assert [each.host for each in manager.candidates(node2)] == ["node2"]
 
@@ -340,14 +404,66 @@ def test_a_host_does_not_report_in_the_name_of_another(make_manager, clock):
 def test_one_who_speaks_for_no_host_does_not_report_at_all(make_manager, clock):
     operator = Context("scheduler", "update_capabilities", peer=Peer(1000, 1000, 7, "uid 1000"), clock=clock)
     with pytest.raises(NotPermitted, match="it speaks for no host"):
-        make_manager().update_capabilities(
-            operator, on_host="node1", topic="volume", backends={}, reported_at=1.0, enabled=True
-        )
+        deliver(make_manager(), operator, host="node1", backends={})
 
 
 def test_a_report_has_a_length(make_manager, report):
     manager = make_manager()
     with pytest.raises(InvalidInput, match="the name of a backend has 300 characters"):
         report(manager, **{"x" * 300: gib(1)})
-    with pytest.raises(InvalidInput, match="the limit is 262144"):
-        report(manager, disk=gib(1, text="x" * 300_000))
+    with pytest.raises(InvalidInput, match="the limit is 2097152"):
+        report(manager, disk=gib(1, text="x" * 2_200_000))
+
+
+def test_what_refused_this_very_request_is_not_chosen_again_for_it_and_explain_says_so(
+    make_manager, ctx, report, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100), slow=gib(50))
+    report(manager, "node2", fast=gib(200))
+    refused = {"node2": "node2 cannot be reached", "node1/fast": "the disk is full"}
+    assert manager.select(ctx, "volume", "10GiB", refused=refused).backend == "slow"
+    assert manager.select(ctx, "volume", "10GiB").host == "node2", "another request is another matter"
+    clock.advance(12)
+    said = {(one.host, one.backend): one.refused for one in manager.explain(ctx, "volume", "1GiB").candidates}
+    assert said["node1", "fast"] == "refused 10GiB 12s ago: the disk is full"
+    assert said["node2", "fast"] == "refused 10GiB 12s ago: node2 cannot be reached"
+    assert said["node1", "slow"] == ""
+    with pytest.raises(NoCapacity, match="refused dropped 3"):
+        manager.select(ctx, "volume", GIB, refused={**refused, "node1/slow": "stuck"})
+    clock.advance(1000)
+    assert not any(one.refused for one in manager.explain(ctx, "volume").candidates)
+    with pytest.raises(InvalidInput, match="101 backends"):
+        manager.select(ctx, "volume", refused={f"n{number}": "" for number in range(101)})
+
+
+def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
+    make_manager, ctx, report, client, clock
+):
+    manager = make_manager()
+    report(manager, fast=gib(100))
+    client.see("scheduler", "node1", enabled=False, disabled_reason="upgrade", disabled_by="root")
+    with pytest.raises(ServiceDisabled, match=r"scheduler on node1 is disabled: upgrade \(by root\)"):
+        manager.select(ctx, "volume", GIB)
+    assert "while scheduler is disabled: upgrade" in manager.explain(ctx, "volume").why
+    client.see("scheduler", "node1", enabled=True)
+    clock.advance(1)
+    assert manager.select(ctx, "volume", GIB).backend == "fast"
+
+
+def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx, client):
+    manager = make_manager()
+    deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
+    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
+        manager.select(ctx, "volume", "10GiB")
+    judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
+    assert judged == {"small": ("", ""), "large": ("unavailable", "it is not offered: the driver is stuck")}
+    client.see("volume", "node1", link="node1 cannot be reached")
+    manager.sync(ctx)
+    judged = {one.backend: one.reason for one in manager.explain(ctx, "volume").candidates}
+    assert judged["large"] == "it is not offered: the driver is stuck; node1 cannot be reached"
+    client.see("volume", "node1", link="")
+    manager.sync(ctx)
+    deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
+    named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
+    assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")

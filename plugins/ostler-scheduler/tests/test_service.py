@@ -90,9 +90,9 @@ def test_a_user_without_a_role_may_neither_look_nor_report(start):
     with start() as h, h.client(uid=4711) as nobody:
         with pytest.raises(NotPermitted):
             nobody.call("scheduler", "candidates")
-        report = {"topic": "pool", "backends": {}, "reported_at": 0.0, "enabled": True, "on_host": "x"}
+        report = {"topic": "pool", "backends": {}, "reported_at": 0.0, "enabled": True, "host": "x"}
         with pytest.raises(NotPermitted):
-            nobody.call("scheduler", "update_capabilities", **report)
+            nobody.call("scheduler", "update_capabilities", report=report)
 
 
 def test_an_unknown_filter_stops_the_start_and_names_the_known_ones(start):

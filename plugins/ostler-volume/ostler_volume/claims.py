@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ostler import Context
+from ostler import Context, waiting_for
+
+_QUICK = 0.02
+"""Seconds after which a wait is no longer quick."""
+_RECHECK = 0.1
+"""Seconds between two looks at whether the request is still wanted."""
 
 
 class Claims:
@@ -34,7 +39,7 @@ class Claims:
         with self._changed:
             while self._alone.intersection(names):
                 ctx.check()
-                self._changed.wait(0.1)
+                self._wait()
             self._held.update(names)
         try:
             yield
@@ -43,17 +48,35 @@ class Claims:
                 self._held.subtract(names)
                 self._held += Counter()  # forgets those that are at zero
 
+    def _wait(self) -> None:
+        """Wait a little for a change; a backend that hangs in a reconciliation takes no thread from others."""
+        if not self._changed.wait(_QUICK):
+            with waiting_for("volumes that are reconciled"):
+                self._changed.wait(_RECHECK)
+
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
         """Hold a name alone inside the block; yields False, and holds nothing, when anybody else has it."""
+        with self.all_alone([name]) as mine:
+            yield bool(mine)
+
+    @contextmanager
+    def all_alone(self, names: Iterable[str]) -> Iterator[set[str]]:
+        """Hold names alone inside the block; yields those that nobody else has, and holds no others.
+
+        What has been done with is let go of by `release`, before the block ends.
+        """
         with self._changed:
-            mine = not self._held[name] and name not in self._alone
-            if mine:
-                self._alone.add(name)
+            mine = {name for name in names if not self._held[name] and name not in self._alone}
+            self._alone |= mine
         try:
             yield mine
         finally:
-            if mine:
-                with self._changed:
-                    self._alone.discard(name)
-                    self._changed.notify_all()
+            self.release(mine, list(mine))
+
+    def release(self, mine: set[str], names: Iterable[str]) -> None:
+        """Let go of some of the names that `all_alone` gave."""
+        with self._changed:
+            self._alone.difference_update(names)
+            mine.difference_update(names)
+            self._changed.notify_all()

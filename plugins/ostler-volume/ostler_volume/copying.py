@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 from ostler import DriverError
+from ostler_volume.image_source import reader_of
 
 FICLONE = 0x40049409
 PIECE = 4 * 2**20
@@ -49,7 +51,8 @@ def reflink(source: int, target: int) -> bool:
 def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int:
     """Copy the first `length` bytes of the source into an empty target; holes and zeros take up no room there.
 
-    The target has at least `length` bytes afterwards, and they read as those of the source.
+    The target has at least `length` bytes afterwards, and they read as those of the source. An image that is lent by
+    `Image.borrow` is read in the thread of its source; while that is waited for `on_piece` is called as well.
 
     Args:
         source: Descriptor of a file that is open for reading.
@@ -62,16 +65,18 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
 
     Raises:
         DriverError: The source became shorter while it was read.
+        ImageNotResponding: The place of an image does not answer.
         OSError: Reading or writing failed.
     """
+    read = reader_of(source)
     os.ftruncate(target, max(length, os.fstat(target).st_size))
-    found = list(extents(source, length))
+    found = read(lambda: list(extents(source, length)), lambda: on_piece(0, length))
     total = sum(end - start for start, end in found)
     done = written = unsynced = 0
     on_piece(0, total)
     for start, end in found:
         for at in range(start, end, PIECE):
-            piece = read_piece(source, at, min(PIECE, end - at))
+            piece = read(partial(read_piece, source, at, min(PIECE, end - at)), partial(on_piece, done, total))
             new = _write_data(target, at, piece)
             done, written, unsynced = done + len(piece), written + new, unsynced + new
             if unsynced >= SYNC_EVERY:

@@ -40,7 +40,10 @@ class Room(NamedTuple):
     """How much room there is, in bytes.
 
     `total` and `free` are the device's, `allocated` is what this backend's own volumes take up, `reserved` is what must
-    stay free, and `limit` is how much may be promised in all: usually what is free or its own, without the reserve.
+    stay free, and `limit` is how much may be promised in all: usually what is free or its own, without the reserve,
+    times `oversubscription`. Backends of a host with the same `filesystem` share what is free: what one of them has
+    promised and not yet written the others cannot promise. Bytes that several volumes share are there once, and count
+    once in `allocated`.
     """
 
     total: int
@@ -48,6 +51,8 @@ class Room(NamedTuple):
     allocated: int
     reserved: int
     limit: int
+    filesystem: str = ""
+    oversubscription: float = 1.0
 
 
 class VolumeDriverOptions(DriverOptions):
@@ -58,6 +63,13 @@ class VolumeDriverOptions(DriverOptions):
     )
     copy_budget: Seconds = Field(
         300, gt=0, help="A copy that has not moved for this long makes the driver count as stuck", reload="service"
+    )
+    image_timeout: Seconds = Field(
+        30,
+        gt=0,
+        help="How long the place of an image may take to answer; after that the request for it fails, and the backend "
+        "goes on",
+        reload="live",
     )
 
 
@@ -76,6 +88,16 @@ class VolumeDriver(Driver):
     @abstractmethod
     def inventory(self) -> Inventory:
         """Return what is there now."""
+
+    def is_present(self) -> bool:
+        """Return True while the backend is the one that was initialised, with all that is on it.
+
+        Asked before a record is changed, so that a disk that was taken away is not mistaken for lost volumes.
+
+        Raises:
+            DriverError: It is not; says why.
+        """
+        return True
 
     @abstractmethod
     def room(self) -> Room:
@@ -97,7 +119,7 @@ class VolumeDriver(Driver):
         """Make a volume larger; what is new reads as zeros. When this raises the volume is as it was."""
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete(self, name: str) -> None:
         """Remove a volume; that there is none is no error.
 
@@ -106,7 +128,7 @@ class VolumeDriver(Driver):
         """
 
     @abstractmethod
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def discard(self, name: str) -> None:
         """Clear what is left of an unfinished volume, or of a snapshot `VOLUME@NAME`; what is complete stays."""
 
@@ -119,8 +141,11 @@ class VolumeDriver(Driver):
     def open_image(self, image: str) -> Image:
         """Open an image, once for all that is done with it; whoever asked closes it.
 
+        What lies elsewhere than the backend itself may hang, and does not make the backend hang: `open_guarded_image`.
+
         Raises:
             BadImage: It is not in an image directory, not readable, or no image.
+            ImageNotResponding: What it lies on does not answer in time.
         """
         raise NotImplementedError
 
@@ -164,7 +189,7 @@ class VolumeDriver(Driver):
         raise NotImplementedError
 
     @feature(SNAPSHOT)
-    @time_budget("copy_budget")
+    @time_budget("copy_budget", is_long=False)
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
         """Remove a snapshot; that there is none is no error."""
         raise NotImplementedError
@@ -211,5 +236,7 @@ class VolumeDriver(Driver):
             "allocated_bytes": room.allocated,
             "reserved_bytes": room.reserved,
             "promise_limit_bytes": room.limit,
+            "filesystem": room.filesystem,
+            "oversubscription": room.oversubscription,
             "features": sorted(self.features),
         }

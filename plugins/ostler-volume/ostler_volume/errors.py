@@ -15,6 +15,7 @@ RequestError
 │   ├── WrongState           the state forbids it
 │   ├── HasSnapshots         a volume with snapshots cannot be deleted
 │   └── DeviceBusy           the device is mounted or open
+├── ImageNotResponding       what an image lies on does not answer; the backend is well
 ├── NotSupported             this backend cannot do that, or not on this machine
 └── NoCapacity               (of ostler) not enough room
 """
@@ -66,6 +67,10 @@ class HasSnapshots(Conflict):
 
 class DeviceBusy(Conflict):
     """Raised when a device is still mounted or open."""
+
+
+class ImageNotResponding(RequestError):
+    """Raised when what an image lies on does not answer in time: a share whose server is gone, for instance."""
 
 
 class NotSupported(RequestError):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ostler import Context, DriverEnvironment, Field, InvalidInput, ValidationContext, parse_size
+from ostler import (
+    Context,
+    DriverEnvironment,
+    Field,
+    InvalidInput,
+    Seconds,
+    StoreError,
+    ValidationContext,
+    parse_size,
+)
 from ostler_volume import loop
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import (
@@ -22,11 +33,16 @@ from ostler_volume.driver import (
     VolumeDriverOptions,
 )
 from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
+from ostler_volume.filesystem import WrittenBytes, filesystem_id, mount_point, regular_files
 from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
-from ostler_volume.images import Image, open_image
+from ostler_volume.identity import KEY, RECORDS_KEY, Identity, check_identity, identity_from, read_id, write_id
+from ostler_volume.image_source import Places, lies_elsewhere, resolved
+from ostler_volume.images import Image, open_guarded_image
 
 _WHOLE = 100
 """Per cent."""
+_PART_OF_BUDGET = 0.8
+"""The part of a call's time budget that an image may take to be opened."""
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -37,10 +53,14 @@ class FileDriverOptions(VolumeDriverOptions):
         help="Folder for the volumes, as an absolute path; made with mode 0700 when it is missing",
         reload="driver",
     )
-    mounted: bool = Field(
-        False,
-        help="Whether the folder must be a mount point: without its disk the empty folder would look like lost volumes",
+    mounted: bool | None = Field(
+        None,
+        help="Whether the folder must be a mount point; without this option the file system that the folder was on at "
+        "its first use must be mounted",
         reload="driver",
+    )
+    retry_interval_max: Seconds = Field(
+        30, gt=0, help="The longest wait between tries to initialise, for instance until a disk is mounted"
     )
     reserve: str = Field(
         "5%",
@@ -83,24 +103,75 @@ class FileDriver(VolumeDriver):
                 parse_size(options.reserve)
         except InvalidInput as error:
             yield "reserve", str(error)
-        mine = os.path.realpath(options.path)
+        mine = resolved(options.path)
         for (topic, name), found in others.drivers.items():
-            if isinstance(found, FileDriverOptions) and os.path.realpath(found.path) == mine:
+            if isinstance(found, FileDriverOptions) and resolved(found.path) == mine:
                 yield "path", f"{mine} is the folder of driver {name} of service {topic} as well; give each its own"
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
         self.folder = Folder(Path(self.options.path))
-        self.reflink = False
+        self.reflink: bool | None = None
+        self._places = Places()
+        self._filesystem = ""
+        self._known: Identity | None = None
+        self._written = WrittenBytes(self.clock.monotonic)
+        self._counting = threading.Lock()
 
     def initialise(self) -> None:
-        """Make, lock and probe the folder."""
-        self.folder.open(mounted=self.options.mounted)
-        with told(f"the folder {self.folder.path} cannot be used"):
+        """Make sure that the folder is the backend it was, lock it and probe it; needs no room where it was used."""
+        path = self.folder.path
+        self._known, has_records = self._remembered()
+        mounted = self.options.mounted
+
+        def verify() -> None:
+            check_identity(
+                path, self.name, self._known, has_records=has_records, mounted=mounted, volumes=path / VOLUMES
+            )
+
+        self.folder.open(mounted=mounted is True, verify=verify)
+        with told(f"the folder {path} cannot be used"):
+            self._identify()
             self.reflink = self.folder.can_reflink()
+            self._filesystem = filesystem_id(path)
+
+    def _remembered(self) -> tuple[Identity | None, bool]:
+        """Return what the database has on this backend, and whether volumes are recorded on it."""
+        return identity_from(self.kv.get(KEY)), bool(self.kv.get(RECORDS_KEY))
+
+    def _identify(self) -> None:
+        """Find the identity in the folder, or give it one, and remember it; what a full disk prevents is done later."""
+        path = self.folder.path
+        try:
+            found = read_id(path) or write_id(path)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            return
+        self.folder.identity = found
+        now = Identity(found, mount_point(path))
+        if now == self._known:
+            return
+        if self._known is not None and now.id != self._known.id:
+            self.log.warning("%s is another backend than before; no volume is recorded on it", path)
+        try:
+            self.kv.set(KEY, now.to_json())
+        except StoreError as error:
+            self.log.warning("the identity of %s cannot be kept now, it is tried again: %s", path, error)
+        else:
+            self._known = now
 
     def is_working(self) -> bool:
-        """Return True while the folder is the one that was there at the start."""
+        """Return True while the folder is the one that was there at the start, and can be written."""
+        self.folder.check()
+        self.folder.check_writable()
+        with told(f"the folder {self.folder.path} cannot be used"):
+            if self._known is None or self._known.id != self.folder.identity:
+                self._identify()
+        return True
+
+    def is_present(self) -> bool:
+        """See `VolumeDriver.is_present`."""
         self.folder.check()
         return True
 
@@ -115,8 +186,7 @@ class FileDriver(VolumeDriver):
             **super().capabilities(),
             "features": sorted(self.features - ({ATTACH} if refused else set())),
             "attach_refused": refused,
-            "reflink": self.reflink,
-            "oversubscription": self.options.oversubscription,
+            "reflink": bool(self.reflink),
         }
 
     def inventory(self) -> Inventory:
@@ -126,19 +196,42 @@ class FileDriver(VolumeDriver):
             volumes, unfinished = self.folder.listing(VOLUMES)
             snapshots, unfinished_snapshots = self.folder.listing(SNAPSHOTS)
             devices = loop.attached({name: self.folder.file(VOLUMES, name) for name in volumes})
+        self.folder.check()  # a disk that was taken away while we looked leaves an empty folder
         return Inventory(volumes, snapshots, frozenset(unfinished | unfinished_snapshots), devices)
 
     def room(self) -> Room:
         """See `VolumeDriver.room`."""
         self.folder.check()
         with told(f"the folder {self.folder.path} cannot be read"):
+            if self.reflink is None:
+                self.reflink = self.folder.can_reflink()
             status = os.statvfs(self.folder.path)
-            own = [*self.folder.listing(VOLUMES)[0].values(), *self.folder.listing(SNAPSHOTS)[0].values()]
-        total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
-        allocated = sum(found.allocated for found in own)
+            total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+            allocated = self._allocated(total - status.f_bfree * status.f_frsize)
         reserved = reserve_bytes(self.options.reserve, total)
-        limit = max(0, int((free + allocated - reserved) * self.options.oversubscription))
-        return Room(total, free, allocated, reserved, limit)
+        factor = self.options.oversubscription
+        # What is promised beyond what is there is worth nothing on a disk that has nothing more to give.
+        limit = max(0, int((free + allocated - reserved) * factor)) if free > reserved or factor <= 1 else 0
+        return Room(total, free, allocated, reserved, limit, self._filesystem, factor)
+
+    def _allocated(self, used: int) -> int:
+        """Return the bytes that are there for our files alone, each block once.
+
+        A block that several files share is given away several times and there once. So what `st_blocks` counts in each
+        of them must not raise the limit: the first write to it needs a new block.
+        """
+        sizes = {**self.folder.status(VOLUMES), **self.folder.status(SNAPSHOTS)}
+        allocated = sum(found.st_blocks for found in sizes.values()) * 512
+        if self.reflink is not False:
+            with self._counting:
+                exact = self._written.count(sizes, self._own_images())
+            allocated = allocated if exact is None else exact
+        return min(allocated, used)
+
+    def _own_images(self) -> Iterable[Path]:
+        """Return the images that may share blocks with volumes; what is mounted there is none of ours, and may hang."""
+        images = self.folder.path / IMAGES
+        return () if lies_elsewhere(images) else regular_files(images)
 
     def create(self, ctx: Context, name: str, size: int) -> None:
         """See `VolumeDriver.create`."""
@@ -150,7 +243,9 @@ class FileDriver(VolumeDriver):
 
     def open_image(self, image: str) -> Image:
         """See `VolumeDriver.open_image`."""
-        return open_image(image, self.image_directories())
+        # Sooner than the time budget of this call ends: what hangs is where the image lies, and not this backend.
+        limit = min(self.options.image_timeout, _PART_OF_BUDGET * self.options.call_timeout)
+        return open_guarded_image(image, self.image_directories(), self._places, limit)
 
     def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
         """See `VolumeDriver.create_from_image`."""
@@ -261,7 +356,10 @@ class FileDriver(VolumeDriver):
             ctx.progress(done, total, "copying")
 
         # A file system may share blocks with an image as well, when that lies on it.
-        if not reflink(source, target):
+        if reflink(source, target):
+            with self._counting:
+                self._written.forget_shared(os.fstat(source).st_ino)
+        else:
             sparse_copy(source, target, length, on_piece)
         os.ftruncate(target, size)
 
@@ -269,6 +367,8 @@ class FileDriver(VolumeDriver):
         self.folder.check()
         with told(f"{name} cannot be deleted"):
             self.folder.remove(kind, name)
+        with self._counting:
+            self._written.forget_shared()
 
 
 def reserve_bytes(reserve: str, total: int) -> int:

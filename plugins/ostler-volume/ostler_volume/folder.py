@@ -1,6 +1,7 @@
 """The folder of a `file` backend: where things lie, and how a file comes to be there whole or not at all.
 
     PATH/.lock                        held while a daemon uses the folder
+    PATH/.ostler-backend              the identity of the backend, see `identity`
     PATH/volumes/NAME                 a volume
     PATH/volumes/.NAME.partial        an unfinished one
     PATH/snapshots/VOLUME@NAME        a snapshot, never written again
@@ -14,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from ostler import DriverError, NoCapacity, format_size
 from ostler_volume.copying import SYNC_EVERY, reflink, write_all
 from ostler_volume.driver import Found
 from ostler_volume.errors import AlreadyExists
+from ostler_volume.identity import read_id
+from ostler_volume.image_source import lies_elsewhere
 
 VOLUMES, SNAPSHOTS, IMAGES = "volumes", "snapshots", "images"
 _PARTIAL = ".partial"
@@ -39,30 +43,43 @@ class Folder:
     Args:
         path: The folder.
         seam: Called with the name of each step that is about to be taken, so that a test can stop in between.
+
+    Attributes:
+        identity: The id of the backend once it is known; a folder that has it is this one, wherever it is mounted.
     """
 
     def __init__(self, path: Path, seam: Callable[[str], None] = lambda _step: None) -> None:
         self.path = path
         self._seam = seam
         self._lock: int | None = None
+        self._locked = path / ".lock"
+        self._relocking = threading.Lock()
+        self.identity = ""
 
-    def open(self, *, mounted: bool) -> None:
-        """Make the folder if it is missing, and lock it.
+    def open(self, *, mounted: bool, verify: Callable[[], None] = lambda: None) -> None:
+        """Make the folder if it is missing, and lock it. On a disk that is full a folder that is there needs no room.
 
         Args:
             mounted: Whether it must be a mount point.
+            verify: Called before anything is made; raises when it is not the folder that was expected.
 
         Raises:
             DriverError: It cannot be made or written, is no mount point, or somebody else uses it.
         """
         with told(f"the folder {self.path} cannot be used"):
             if mounted and not self.path.is_mount():
-                raise DriverError(f"{self.path} is not mounted", hint="mount it; it is tried again by itself")
-            for folder in (self.path, self.path / VOLUMES, self.path / SNAPSHOTS, self.path / IMAGES):
+                raise DriverError(f"{self.path} is not mounted", hint="mount it; it is tried again automatically")
+            verify()
+            for folder in (self.path, self.path / VOLUMES):
                 _make_directory(folder)
+            images = self.path / IMAGES  # where something else may be mounted, which may hang, and is not ours to make
+            for folder in (self.path / SNAPSHOTS, *([] if lies_elsewhere(images) else [images])):
+                with _full_is_no_reason():
+                    _make_directory(folder)
             self._take_lock()
-            # Whether it can be written is found out now, and not by the first volume.
-            with self._scratch("write") as descriptor:
+            # Whether it can be written is found out now, and not by the first volume. That it is full must not keep
+            # anybody from deleting what is there, nor a leftover that filled it from being cleared away.
+            with _full_is_no_reason(), self._scratch("write") as descriptor:
                 os.pwrite(descriptor, b"\1", 0)
 
     def close(self) -> None:
@@ -74,21 +91,68 @@ class Folder:
     def check(self) -> None:
         """Raise when the folder is not the one that was opened: unmounted, removed, or replaced.
 
+        When its disk was taken away and is back, the folder with the right identity is taken for the one that was
+        opened.
+
         Raises:
             DriverError: It is not.
         """
         if self._lock is None:
             raise DriverError(f"the folder {self.path} is not open", hint="the driver is stopped")
         with told(f"the folder {self.path} cannot be used"):
-            here, opened = (self.path / ".lock").stat(), os.fstat(self._lock)
-        if (here.st_dev, here.st_ino) != (opened.st_dev, opened.st_ino):
-            raise DriverError(f"{self.path} is another folder than at the start", hint="is its disk still mounted?")
+            if not self._is_locked_here():
+                with self._relocking:
+                    self._lock_again()
 
-    def can_reflink(self) -> bool:
-        """Return whether files here can share blocks, by trying."""
-        with self._scratch("reflink-1") as source, self._scratch("reflink-2") as target:
-            os.pwrite(source, b"\1" * 4096, 0)
-            return reflink(source, target)
+    def check_writable(self) -> None:
+        """Raise when nothing can be written any more: a file system with errors becomes read-only.
+
+        Raises:
+            DriverError: It is read-only.
+        """
+        with told(f"the folder {self.path} cannot be used"):
+            read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+        if read_only:
+            raise DriverError(
+                f"{self.path} is on a file system that is read-only",
+                hint="the kernel's log says why (`dmesg`); mount it anew when that is mended",
+            )
+
+    def _is_locked_here(self) -> bool:
+        try:
+            here = self._locked.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        opened = os.fstat(self._lock) if self._lock is not None else None
+        return opened is not None and (here.st_dev, here.st_ino) == (opened.st_dev, opened.st_ino)
+
+    def _lock_again(self) -> None:
+        if self._is_locked_here():  # somebody else was quicker
+            return
+        if not self.identity or read_id(self.path) != self.identity:
+            raise DriverError(
+                f"the folder {self.path} cannot be used: not the backend it was, another folder than at the start",
+                hint="is its disk still mounted? It is used again when it is back",
+            )
+        before, self._lock = self._lock, None
+        try:
+            self._take_lock()
+        except BaseException:
+            self._lock = before
+            raise
+        if before is not None:
+            os.close(before)
+
+    def can_reflink(self) -> bool | None:
+        """Return whether files here can share blocks, by trying; None when the disk is too full to try."""
+        try:
+            with self._scratch("reflink-1") as source, self._scratch("reflink-2") as target:
+                os.pwrite(source, b"\1" * 4096, 0)
+                return reflink(source, target)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            return None
 
     def file(self, kind: str, name: str) -> Path:
         """Return where a complete file lies."""
@@ -102,14 +166,27 @@ class Folder:
         """Return what is complete, with sizes, and the names of what is unfinished."""
         found: dict[str, Found] = {}
         partials: set[str] = set()
-        with os.scandir(self.path / kind) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    if entry.name.endswith(_PARTIAL):
-                        partials.add(entry.name[1 : -len(_PARTIAL)])
-                elif (facts := _facts(entry)) is not None:
-                    found[entry.name] = facts
+        for entry in self._entries(kind):
+            if not entry.name.startswith("."):
+                if (status := _status(entry)) is not None:
+                    found[entry.name] = Found(status.st_size, status.st_blocks * 512)
+            elif entry.name.endswith(_PARTIAL):
+                partials.add(entry.name[1 : -len(_PARTIAL)])
         return found, partials
+
+    def status(self, kind: str) -> dict[Path, os.stat_result]:
+        """Return what the file system says of each complete file."""
+        entries = [entry for entry in self._entries(kind) if not entry.name.startswith(".")]
+        return {Path(entry.path): found for entry in entries if (found := _status(entry)) is not None}
+
+    def _entries(self, kind: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path / kind) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            if kind == SNAPSHOTS and (self.path / VOLUMES).exists():  # the disk was too full to make it
+                return []
+            raise
 
     def make(self, kind: str, name: str, fill: Callable[[int], None], *, mode: int = 0o600) -> None:
         """Make a file whole or not at all: fill a partial, sync it, give it its name, sync the folder.
@@ -221,7 +298,14 @@ class Folder:
         if self._lock is not None:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self.path / ".lock", flags, 0o600)
+        self._locked = self.path / ".lock"
+        try:
+            descriptor = os.open(self._locked, flags, 0o600)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._locked = self.path  # a new file needs room
+            descriptor = os.open(self._locked, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -254,14 +338,20 @@ def _make_directory(folder: Path) -> None:
         folder.chmod(found.st_mode & 0o7755)
 
 
-def _facts(entry: os.DirEntry[str]) -> Found | None:
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
-        if not entry.is_file(follow_symlinks=False):
-            return None
-        status = entry.stat(follow_symlinks=False)
+        return entry.stat(follow_symlinks=False) if entry.is_file(follow_symlinks=False) else None
     except FileNotFoundError:  # deleted since the folder was read
         return None
-    return Found(status.st_size, status.st_blocks * 512)
+
+
+@contextmanager
+def _full_is_no_reason() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
 
 
 @contextmanager

@@ -8,11 +8,13 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Self
 
 from ostler import open_beneath
 from ostler_volume.errors import BadImage
+from ostler_volume.image_source import ImageSource, Places, SourceDescriptor
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a named pipe must not hold the thread that opens it
 _STRAYED = {errno.ELOOP, errno.EXDEV, errno.ENOTDIR}
@@ -33,7 +35,11 @@ class Image:
         descriptor: Its descriptor, which is closed by `close`.
         size: Its size in bytes.
         path: Where it was found, for messages.
+
+    `source` is the thread that touches it, if it is not to be touched in others; see `image_source`.
     """
+
+    source: ImageSource | None = None
 
     def __init__(self, descriptor: int, size: int, path: str) -> None:
         self.size = size
@@ -52,17 +58,30 @@ class Image:
             if self._descriptor < 0:
                 raise BadImage(f"the image {self.path} is not open any more", hint="ask again", image=self.path)
             mine = os.dup(self._descriptor)
+        if self.source is None:
+            try:
+                yield mine
+            finally:
+                os.close(mine)
+            return
+        lent = SourceDescriptor(mine)
+        lent.source, lent.path = self.source, self.path
         try:
-            yield mine
+            yield lent
         finally:
-            os.close(mine)
+            # To close a file may mean to ask a server that does not answer.
+            self.source.later(partial(os.close, mine))
 
     def close(self) -> None:
         """Close it; safe at any time and on any thread."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if descriptor < 0:
+            return
+        if self.source is None:
             os.close(descriptor)
+        else:
+            self.source.close(partial(os.close, descriptor))
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +117,29 @@ def open_image(image: str, directories: Sequence[str]) -> Image:
     )
 
 
+def open_guarded_image(image: str, directories: Sequence[str], places: Places, limit: float) -> Image:
+    """Open an image as `open_image` does, in a thread of its own, in which it is read and closed as well.
+
+    Args:
+        image: The path.
+        directories: The directories that images may be taken from.
+        places: The places that images come from, and whether something hangs there.
+        limit: Seconds that each step may take: to open it, and to read a piece of it.
+
+    Raises:
+        BadImage: See `open_image`.
+        ImageNotResponding: It could not be opened in time, or something hangs where it lies.
+    """
+    source = ImageSource(places.of(image), limit)
+    try:
+        found = source.do(f"opening the image {image}", lambda: open_image(image, directories))
+    except BaseException:
+        source.close(_nothing)
+        raise
+    found.source = source
+    return found
+
+
 def open_own_image(path: str) -> Image:
     """Open an image that this process itself may read.
 
@@ -128,6 +170,10 @@ def check_format(head: bytes, image: str) -> None:
                 hint=f"take a raw one; unpack it, or: qemu-img convert -O raw {image} {Path(image).name}.raw",
                 image=image,
             )
+
+
+def _nothing() -> None:
+    """Stand in for the closing of what was not opened."""
 
 
 def _open_below(directory: str, relative: str, image: str) -> Image:

@@ -25,6 +25,7 @@ _CONTROL = Path("/dev/loop-control")
 _SYS = Path("/sys/block")
 _HINT = "enable the drop-in ostler.service.d/attach.conf, which gives the daemon the loop devices, or run it as root"
 _TRIES = 16
+_DELETED = " (deleted)"
 _CLOSE_WAIT = 2.0
 
 
@@ -88,7 +89,10 @@ def detach(device: str, check: Callable[[], None], *, wait: float = _CLOSE_WAIT)
 
 
 def attached(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return which of the files are loop devices now: the key of the file to the path of the device."""
+    """Return which of the files are loop devices now: the key of the file to the path of the device.
+
+    A file that is missing is one still when it was removed under its device.
+    """
     places = {os.path.realpath(path): key for key, path in files.items()}
     nodes: dict[tuple[int, int], str] = {}
     found: dict[str, str] = {}
@@ -99,9 +103,13 @@ def attached(files: Mapping[str, Path]) -> dict[str, str]:
         except OSError:  # it went while we looked
             continue
         key = places.get(name)
+        if key is None and name.endswith(_DELETED):
+            # The file was removed under its device. One that has come into its place since is another.
+            key = places.get(name.removesuffix(_DELETED))
+            key = None if key is not None and files[key].exists() else key
         if key is None:
             # The kernel's path may be of another mount namespace; the inode is the same everywhere.
-            nodes = nodes or {_node(path): key for key, path in files.items() if path.exists()}
+            nodes = nodes or {node: key for key, path in files.items() if (node := _node(path)) is not None}
             key = nodes.get(_backing_node(device))
         if key is not None:
             found[key] = device
@@ -174,8 +182,12 @@ def _in_use(device: str) -> bool:
     return (_SYS / Path(device).name / "loop" / "backing_file").exists()
 
 
-def _node(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _node(path: Path) -> tuple[int, int] | None:
+    """Return which inode a path names; None for a file that has been deleted since it was listed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     return status.st_dev, status.st_ino
 
 

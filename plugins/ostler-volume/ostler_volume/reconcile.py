@@ -5,7 +5,9 @@ Files without a record are never touched: they may be somebody's only copy. They
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 from ostler import NotFound, OstlerError, describe
 from ostler_volume.driver import Inventory
@@ -14,6 +16,13 @@ from ostler_volume.states import SnapshotState, VolumeState
 from ostler_volume.wire import Snapshot, Volume
 from ostler_volume.workshop import Workshop
 
+_AT_ONCE = 500
+"""Records that are set in one write: the others who write wait for it."""
+_NAMED = 20
+"""Records of one round whose corrections are named in the log."""
+
+_Judged: TypeAlias = "tuple[Volume | Snapshot, Judgement]"
+
 
 class Reconciler:
     """Compares records with what is on the backends, and acts on what `repair` says."""
@@ -21,21 +30,82 @@ class Reconciler:
     def __init__(self, workshop: Workshop) -> None:
         self._shop = workshop
 
-    def backend(self, name: str) -> None:
+    def backend(self, name: str, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Make the records and files of a backend agree, but for those that are being worked on. Blocks.
+
+        What is on the backend is looked at once to find what is wrong, and once more when nobody else can work on that:
+        the work grows with the number of records, and not with its square.
+
+        Args:
+            name: The backend.
+            tell: Told how far it is, in words.
 
         Raises:
             OstlerError: The backend cannot be looked at. What cannot be repaired is logged and tried again next time.
         """
         driver = self._shop.backend(name)
+        tell(f"{name}: looking at what is there")
         inventory = driver.inventory()
-        for volume in self._shop.records.volumes(name):
-            if judge_volume(volume, inventory).step != "keep":
-                self._alone(volume.name, driver, volume.name)
-        for snapshot in self._shop.records.snapshots(backend=name):
-            if judge_snapshot(snapshot, inventory).step != "keep":
-                self._alone(snapshot.volume, driver, f"{snapshot.volume}@{snapshot.name}")
+        if wrong := {_claim_of(one) for one, _ in self._judged(name, inventory)}:
+            self._repair_all(name, wrong, driver, tell)
         self._look_for_strangers(name, driver, inventory)
+
+    def _judged(self, backend: str, inventory: Inventory) -> list[_Judged]:
+        """Return the records of a backend that do not tell the truth, each with what to do about it."""
+        records = self._shop.records
+        found: list[_Judged] = [(one, judge_volume(one, inventory)) for one in records.volumes(backend)]
+        found += [(one, judge_snapshot(one, inventory)) for one in records.snapshots(backend=backend)]
+        return [pair for pair in found if pair[1].step != "keep"]
+
+    def _repair_all(self, backend: str, names: Iterable[str], driver: Any, tell: Callable[[str], None]) -> None:
+        claims = self._shop.claims
+        done = _Sentences(self._shop.log)
+        # What somebody else has is worked on by a request, which will settle it.
+        with claims.all_alone(names) as mine:
+            # Looked at and read again: what was seen before nobody else could work on it may have passed.
+            found = [pair for pair in self._judged(backend, driver.inventory()) if _claim_of(pair[0]) in mine]
+            settled = [pair for pair in found if pair[1].step == "settle"]
+            rest = [pair for pair in found if pair[1].step != "settle"]
+            for start in range(0, len(settled), _AT_ONCE):
+                tell(f"{backend}: {start} of {len(found)} records corrected")
+                self._settle_all(settled[start : start + _AT_ONCE], driver, done)
+            claims.release(mine, mine - {_claim_of(one) for one, _ in rest})
+            for number, (one, judgement) in enumerate(rest, len(settled)):
+                tell(f"{backend}: {number} of {len(found)} records corrected")
+                self._try(one, judgement, driver, done)
+        done.close()
+
+    def _settle_all(self, some: Sequence[_Judged], driver: Any, done: _Sentences) -> None:
+        """Set records in one write; when one of them cannot be, each by itself."""
+        volumes = {one.name: judgement for one, judgement in some if isinstance(one, Volume)}
+
+        def settle() -> None:
+            self._shop.records.settle_all(volumes)
+            for one, judgement in some:
+                if isinstance(one, Snapshot):
+                    self._act_on_snapshot(one, driver, judgement)
+
+        try:
+            self._shop.records.store.write(settle, label="settle volumes")
+        except Exception:  # noqa: BLE001 - which one it was, and why, is said when each is tried
+            for one, judgement in some:
+                self._try(one, judgement, driver, done)
+        else:
+            for one, judgement in some:
+                done.add(one, judgement)
+
+    def _try(self, one: Volume | Snapshot, judgement: Judgement, driver: Any, done: _Sentences) -> None:
+        try:
+            if isinstance(one, Snapshot):
+                self._act_on_snapshot(one, driver, judgement)
+            else:
+                self._act_on_volume(one, driver, judgement)
+        except NotFound:  # deleted since we looked
+            return
+        except Exception as error:  # noqa: BLE001 - one that cannot be repaired does not keep the others from it
+            self._shop.log.warning("%s cannot be repaired now, it is tried again: %s", _key_of(one), error)
+            return
+        done.add(one, judgement)
 
     def recover(self, key: str, driver: Any, error: Exception) -> None:
         """Have a record tell the truth after an operation on it failed; the caller holds its claim.
@@ -75,51 +145,29 @@ class Reconciler:
             found = records.volume(volume)
             records.settle(volume, VolumeState.ERROR, why=why, fault=found.fault or found.state)
 
-    def _alone(self, claim: str, driver: Any, key: str) -> None:
-        with self._shop.claims.alone(claim) as mine:
-            if not mine:  # a request is working on it, and will settle it
-                return
-            try:
-                done = self._repair(key, driver)
-            except NotFound:  # deleted since we looked
-                return
-            except Exception as error:  # noqa: BLE001 - one that cannot be repaired does not keep the others from it
-                self._shop.log.warning("%s cannot be repaired now, it is tried again: %s", key, error)
-                return
-            if done:
-                self._shop.log.warning(done)
-
-    def _repair(self, key: str, driver: Any) -> str:
-        """Have a record tell the truth; return what was done as a sentence, empty when nothing had to be."""
+    def _repair(self, key: str, driver: Any) -> None:
+        """Have a record tell the truth; whoever calls holds its claim."""
         volume, _, snapshot = key.partition("@")
-        # Both are read again: what was seen before nobody else could work on it may have passed.
         inventory = driver.inventory()
         if snapshot:
-            return self._act_on_snapshot(self._shop.records.snapshot(volume, snapshot), driver, inventory)
-        return self._act_on_volume(self._shop.records.volume(volume), driver, inventory)
+            found = self._shop.records.snapshot(volume, snapshot)
+            self._act_on_snapshot(found, driver, judge_snapshot(found, inventory))
+        else:
+            one = self._shop.records.volume(volume)
+            self._act_on_volume(one, driver, judge_volume(one, inventory))
 
-    def _act_on_volume(self, volume: Volume, driver: Any, inventory: Inventory) -> str:
-        judgement = judge_volume(volume, inventory)
+    def _act_on_volume(self, volume: Volume, driver: Any, judgement: Judgement) -> None:
         records, name = self._shop.records, volume.name
         if judgement.step == "settle":
-            records.settle(
-                name,
-                VolumeState(judgement.state),
-                why=judgement.why,
-                fault=judgement.fault,
-                size=judgement.size,
-                device=judgement.device,
-            )
+            records.settle_all({name: judgement})
         elif judgement.step == "forget":
             driver.discard(name)
             records.remove(name)
         elif judgement.step == "delete":
             driver.delete(name)
             records.remove(name)
-        return _sentence(f"volume {name}", volume.state, judgement)
 
-    def _act_on_snapshot(self, snapshot: Snapshot, driver: Any, inventory: Inventory) -> str:
-        judgement = judge_snapshot(snapshot, inventory)
+    def _act_on_snapshot(self, snapshot: Snapshot, driver: Any, judgement: Judgement) -> None:
         records, volume, name = self._shop.records, snapshot.volume, snapshot.name
         if judgement.step == "settle":
             to = SnapshotState(judgement.state)
@@ -130,7 +178,6 @@ class Reconciler:
         elif judgement.step == "delete":
             driver.delete_snapshot(volume, name)
             records.remove_snapshot(volume, name)
-        return _sentence(f"snapshot {volume}@{name}", snapshot.state, judgement)
 
     def _look_for_strangers(self, backend: str, driver: Any, inventory: Inventory) -> None:
         sizes = {**inventory.volumes, **inventory.snapshots}
@@ -142,7 +189,10 @@ class Reconciler:
         if unknown and unknown != self._shop.unknown.get(backend):
             names = ", ".join(unknown)
             self._shop.log.warning("files without a record on backend %s, left alone: %s", backend, names)
+        before = self._shop.unknown.get(backend, {})
         self._shop.unknown[backend] = unknown
+        if unknown != before:
+            self._shop.changed(backend, "", False)
         for key in driver.inventory().partials if inventory.partials else ():
             self._discard_stray(key, driver)
 
@@ -159,12 +209,45 @@ class Reconciler:
         return kept | {one.name for one in records.volumes()}
 
 
+class _Sentences:
+    """Says in the log what was done about records: the first ones by name, and how many more there were.
+
+    Args:
+        log: Where.
+    """
+
+    def __init__(self, log: logging.LoggerAdapter[logging.Logger]) -> None:
+        self._log = log
+        self._count = 0
+
+    def add(self, one: Volume | Snapshot, judgement: Judgement) -> None:
+        """Say what was done about a record."""
+        self._count += 1
+        self._log.log(
+            logging.WARNING if self._count <= _NAMED else logging.DEBUG,
+            _sentence(f"{'snapshot' if isinstance(one, Snapshot) else 'volume'} {_key_of(one)}", one.state, judgement),
+        )
+
+    def close(self) -> None:
+        """Say how many were not named."""
+        if self._count > _NAMED:
+            self._log.warning(
+                "%d more records were corrected as well; the level debug names them", self._count - _NAMED
+            )
+
+
+def _key_of(one: Volume | Snapshot) -> str:
+    return f"{one.volume}@{one.name}" if isinstance(one, Snapshot) else one.name
+
+
+def _claim_of(one: Volume | Snapshot) -> str:
+    return one.volume if isinstance(one, Snapshot) else one.name
+
+
 def _sentence(what: str, before: str, judgement: Judgement) -> str:
     done = {
         "settle": f"is {judgement.state} now",
         "forget": "was never finished, so it is removed",
         "delete": "is deleted now",
     }
-    if judgement.step == "keep":
-        return ""
     return f"{what} was found {before} and {done[judgement.step]}{': ' * bool(judgement.why)}{judgement.why}"

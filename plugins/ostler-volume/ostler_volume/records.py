@@ -7,19 +7,24 @@ thread, so of two requests that race for a name or a volume one finds the other'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import peewee
 
-from ostler import NoCapacity, Store, format_size
+from ostler import NoCapacity, Store, StoreUnavailable, format_size
+from ostler_volume.backend_records import BackendRecords
 from ostler_volume.door import Origin, split_snapshot
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.folder import room_hint
+from ostler_volume.repair import Judgement
 from ostler_volume.states import HINTS, SNAPSHOT_MOVES, VERBS, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 from ostler_volume.wire import Snapshot, Volume
 
+T = TypeVar("T")
+R = TypeVar("R", Volume, Snapshot)
 _SHOWN = 5
 """Volumes in error that are named in the status."""
 
@@ -32,10 +37,20 @@ class Records:
         topic: The service's topic; two services of this manager do not see each other's volumes.
         host: The host, as it stands in what goes over the wire.
         now: Returns the wall time.
+        on_change: Told the backend after each change of what is promised on it, or of what lies there.
     """
 
-    def __init__(self, store: Store, topic: str, host: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        topic: str,
+        host: str,
+        now: Callable[[], float],
+        on_change: Callable[[str], None] = lambda _backend: None,
+    ) -> None:
         self.store = store
+        self._tell = on_change
+        self.backends = BackendRecords(store, topic)
         self._topic = topic
         self._host = host
         self._now = now
@@ -71,8 +86,16 @@ class Records:
 
         return self.store.read(find)
 
-    def provisioned(self, backend: str) -> int:
+    def promised(self, backend: str) -> int:
         """Return the bytes that are promised to the volumes and snapshots of a backend."""
+        return self.store.read(lambda: self.backends.promised(self._topic, backend))
+
+    def claims(self, backend: str) -> int:
+        """Return what others have promised and not yet written on the file system of a backend."""
+        return self.store.read(lambda: self.backends.claims(backend))
+
+    def provisioned(self, backend: str) -> int:
+        """Return the bytes of the limit of a backend that are given away: on it, and by others on its file system."""
         return self.store.read(lambda: self._provisioned(backend))
 
     def add_volume(self, name: str, backend: str, size: int, origin: Origin, limit: int) -> Volume:
@@ -102,9 +125,10 @@ class Records:
                 topic=self._topic, name=name, backend=backend, size=size, promised=size, state=VolumeState.CREATING,
                 since=self._now(), source=origin.label(), created=self._now(),
             ).execute()  # fmt: skip
+            self.backends.mark(backend)
             return self._one(name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def begin(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
         """Move a volume on because a request wants it; return it as it was before.
@@ -132,7 +156,45 @@ class Records:
             self._move(name, to, promised=max(size, before.promised))
             return before
 
-        return self.store.write(begin)
+        before: Volume = self.store.write(begin)
+        return self._changed(before) if to is VolumeState.EXTENDING else before
+
+    def begin_deleting(self, name: str) -> Volume:
+        """Do what `begin` does for `deleting`; on a full disk the state may be judged and not changed.
+
+        What gives room back must not need room. After a crash in the middle the file is missing, or still there.
+
+        Raises:
+            VolumeNotFound: There is none of that name.
+            WrongState: Its state forbids it, or it is being copied.
+            HasSnapshots: It has snapshots.
+        """
+
+        def judge() -> Volume:
+            before = self._one(name)
+            self._check_free(before, VolumeState.DELETING)
+            return before
+
+        try:
+            return self._freeing(lambda: self.begin(name, VolumeState.DELETING))
+        except StoreUnavailable as error:
+            if not _is_full(error):
+                raise
+            return self.store.read(judge)
+
+    def _freeing(self, write: Callable[[], T]) -> T:
+        """Run a write that room is given back with; on a full disk once more, with room that is kept for that."""
+        try:
+            return write()
+        except StoreUnavailable as error:
+            if not _is_full(error):
+                raise
+        try:
+            return write()  # the store gives some of that room when it finds the disk full
+        except StoreUnavailable as error:
+            if not _is_full(error) or not self.store.release_spare_room():
+                raise
+        return write()
 
     def settle(
         self, name: str, to: VolumeState, *, why: str = "", fault: str = "", size: int | None = None, device: str = ""
@@ -160,16 +222,116 @@ class Records:
                 AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
             return self._one(name)
 
-        return self.store.write(settle)
+        return self._changed(self.store.write(settle))
+
+    def settle_all(self, wanted: Mapping[str, Judgement]) -> None:
+        """Move volumes on because of what is really there, all or none of them.
+
+        Args:
+            wanted: The names of volumes to what their records should say.
+
+        Raises:
+            VolumeNotFound: There is none of one of those names.
+            WrongState: One of the moves is not one of the table.
+        """
+        for backend in self.store.write(lambda: self._settle_all(wanted), label="settle volumes"):
+            self._on_change(backend)
 
     def remove(self, name: str) -> None:
         """Forget a volume; that there is none is no error."""
 
-        def remove() -> None:
-            ids = [row.id for row in self._rows().where(VolumeRow.name == name)]
-            VolumeRow.delete().where(VolumeRow.id.in_(ids)).execute()
+        def remove() -> list[str]:
+            rows = list(self._rows().where(VolumeRow.name == name))
+            for row in rows:
+                VolumeRow.delete().where(VolumeRow.id == row.id).execute()
+                self.backends.freed(row.backend, row.promised)
+                self.backends.mark(row.backend)
+            return [row.backend for row in rows]
 
-        self.store.write(remove)
+        for backend in self._freeing(lambda: self.store.write(remove)):
+            self._on_change(backend)
+
+    def drop(self, name: str) -> None:
+        """Forget a volume and its snapshots, whatever their states; that there is none is no error."""
+
+        def drop() -> None:
+            for row in list(self._rows().where(VolumeRow.name == name)):
+                SnapshotRow.delete().where(SnapshotRow.volume == row.id).execute()
+                VolumeRow.delete().where(VolumeRow.id == row.id).execute()
+                self.backends.mark(row.backend)
+
+        self.store.write(drop)
+        self._on_change("")
+
+    def adopt(self, name: str, backend: str, size: int, snapshots: Mapping[str, int]) -> None:
+        """Write down as `available` a volume that is there already, and its snapshots with their sizes.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+        """
+
+        def adopt() -> None:
+            if self._rows().where(VolumeRow.name == name).exists():
+                raise AlreadyExists(f"there is a volume {name} already", name=name)
+            times = {"since": self._now(), "created": self._now()}
+            number = VolumeRow.insert(
+                topic=self._topic, name=name, backend=backend, size=size, promised=size, state=VolumeState.AVAILABLE,
+                **times,
+            ).execute()  # fmt: skip
+            for snapshot, length in snapshots.items():
+                SnapshotRow.insert(
+                    volume=number, name=snapshot, size=length, state=SnapshotState.AVAILABLE, **times
+                ).execute()
+            self.backends.mark(backend)
+
+        self.store.write(adopt)
+        self._on_change(backend)
+
+    def move_backend(self, old: str, new: str) -> None:
+        """Have the records of a backend name another one."""
+
+        def move() -> None:
+            VolumeRow.update(backend=new).where(VolumeRow.topic == self._topic, VolumeRow.backend == old).execute()
+            self.backends.retire(old)
+            self.backends.mark(new)
+
+        self.store.write(move)
+        self._on_change(new)
+
+    def backends_used(self) -> dict[str, int]:
+        """Return the backends that volumes are recorded on, and how many."""
+
+        def find() -> dict[str, int]:
+            count = peewee.fn.COUNT(VolumeRow.id)
+            query = self._rows(VolumeRow.backend, count).group_by(VolumeRow.backend).order_by(VolumeRow.backend)
+            return dict(query.tuples())
+
+        return self.store.read(find)
+
+    def first_names(self, backend: str, most: int) -> list[str]:
+        """Return the names of the first volumes of a backend."""
+
+        def find() -> list[str]:
+            query = self._rows(VolumeRow.name).where(VolumeRow.backend == backend).order_by(VolumeRow.name)
+            return [row.name for row in query.limit(most)]
+
+        return self.store.read(find)
+
+    def mark_backends(self) -> None:
+        """Have the driver of each backend know that volumes are recorded on it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        used = self.backends_used()
+        missing = [each for each in used if not self.backends.is_marked(each)]
+        if missing:
+
+            def mark() -> None:
+                for each in missing:
+                    self.backends.mark(each)
+
+            self.store.write(mark)
 
     def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
         """Write a snapshot down as `creating`; its volume may not change until it is done.
@@ -193,7 +355,7 @@ class Records:
             ).execute()  # fmt: skip
             return self._one_snapshot(volume, name)
 
-        return self.store.write(add)
+        return self._changed(self.store.write(add))
 
     def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
         """Move a snapshot on; return it as it is then.
@@ -205,12 +367,7 @@ class Records:
         """
 
         def move() -> Snapshot:
-            before = self._one_snapshot(volume, name)
-            state = SnapshotState(before.state)
-            if to not in SNAPSHOT_MOVES[state]:
-                raise _refused(f"snapshot {volume}@{name}", state, to)
-            if to is SnapshotState.DELETING:
-                self._check_no_copies(f"snapshot {volume}@{name}", f"snapshot:{volume}@{name}")
+            self._check_snapshot_move(volume, name, to)
             SnapshotRow.update(state=to, why=why, fault=fault, since=self._now()).where(
                 SnapshotRow.id == self._snapshot_id(volume, name)
             ).execute()
@@ -218,13 +375,55 @@ class Records:
 
         return self.store.write(move)
 
+    def begin_deleting_snapshot(self, volume: str, name: str) -> None:
+        """Move a snapshot on to `deleting`; on a full disk the state may be judged and not changed.
+
+        Raises:
+            VolumeNotFound: There is no such volume.
+            SnapshotNotFound: It has no snapshot of that name.
+            WrongState: Its state forbids it, or it is being copied.
+        """
+        try:
+            self._freeing(lambda: self.move_snapshot(volume, name, SnapshotState.DELETING))
+        except StoreUnavailable as error:
+            if not _is_full(error):
+                raise
+            self.store.read(lambda: self._check_snapshot_move(volume, name, SnapshotState.DELETING))
+
     def remove_snapshot(self, volume: str, name: str) -> None:
         """Forget a snapshot; that there is none is no error."""
 
-        def remove() -> None:
-            SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
+        def remove() -> list[str]:
+            removed = list(self.select_snapshots(volume, name=name))
+            for one in removed:
+                SnapshotRow.delete().where(SnapshotRow.id == self._snapshot_id(volume, name)).execute()
+                self.backends.freed(one.backend, one.size)
+            return [one.backend for one in removed]
 
-        self.store.write(remove)
+        for backend in self._freeing(lambda: self.store.write(remove)):
+            self._on_change(backend)
+
+    def counts(self, backend: str) -> tuple[int, int]:
+        """Return how many volumes and snapshots a backend has."""
+
+        def count() -> tuple[int, int]:
+            volumes = self._rows().where(VolumeRow.backend == backend).count()
+            snapshots = SnapshotRow.select().join(VolumeRow).where(
+                VolumeRow.topic == self._topic, VolumeRow.backend == backend
+            )  # fmt: skip
+            return volumes, snapshots.count()
+
+        return self.store.read(count)
+
+    def _on_change(self, backend: str) -> None:
+        """Tell that the room of a backend has changed, and with it that of all on its file system."""
+        for each in self.backends.sharing(backend):
+            self._tell(each)
+
+    def _changed(self, record: R) -> R:
+        """Tell that the room which is promised on a backend has changed."""
+        self._on_change(record.backend)
+        return record
 
     def problems(self) -> list[str]:
         """Return how many volumes and snapshots are in error, a line each, with the reasons of the first few."""
@@ -279,7 +478,7 @@ class Records:
         for column, value in wanted:
             if value:
                 query = query.where(column == value)
-        return [Snapshot(**row) for row in query.dicts()]
+        return [Snapshot(**row, host=self._host) for row in query.dicts()]
 
     def _rows(self, *columns: Any) -> Any:
         return VolumeRow.select(*columns).where(VolumeRow.topic == self._topic)
@@ -316,6 +515,24 @@ class Records:
         VolumeRow.update(**fields).where(VolumeRow.id == row.id).execute()
         return row
 
+    def _settle_all(self, wanted: Mapping[str, Judgement]) -> set[str]:
+        rows = {row.name: row for row in self._rows().where(VolumeRow.name.in_(list(wanted)))}
+        alike: defaultdict[Judgement, list[int]] = defaultdict(list)
+        for name, judgement in wanted.items():
+            row = rows.get(name) or self._row(name)  # which raises
+            if judgement.state not in VOLUME_MOVES[VolumeState(row.state)]:
+                raise _refused(f"volume {name}", row.state, judgement.state)
+            alike[judgement._replace(device="")].append(row.id)
+        for each, ids in alike.items():
+            sizes = {} if each.size is None else {"size": each.size, "promised": each.size}
+            fields = {"state": each.state, "why": each.why, "fault": each.fault, "since": self._now(), **sizes}
+            VolumeRow.update(**fields).where(VolumeRow.id.in_(ids)).execute()
+        AttachmentRow.delete().where(AttachmentRow.volume.in_([rows[name].id for name in wanted])).execute()
+        for name, judgement in wanted.items():
+            if judgement.device:
+                AttachmentRow.insert(volume=rows[name].id, device=judgement.device, attached_at=self._now()).execute()
+        return {row.backend for row in rows.values()}
+
     def _check_free(self, volume: Volume, to: VolumeState) -> None:
         state = VolumeState(volume.state)
         # Of a volume in error only what can be cleared away may be asked for; the rest of its moves are repairs.
@@ -335,6 +552,13 @@ class Records:
                 name=volume.name,
             )
 
+    def _check_snapshot_move(self, volume: str, name: str, to: SnapshotState) -> None:
+        state = SnapshotState(self._one_snapshot(volume, name).state)
+        if to not in SNAPSHOT_MOVES[state]:
+            raise _refused(f"snapshot {volume}@{name}", state, to)
+        if to is SnapshotState.DELETING:
+            self._check_no_copies(f"snapshot {volume}@{name}", f"snapshot:{volume}@{name}")
+
     def _check_no_copies(self, what: str, source: str) -> None:
         copies = self._rows(VolumeRow.name).where(VolumeRow.source == source, VolumeRow.state == VolumeState.CREATING)
         names = [row.name for row in copies]
@@ -349,10 +573,12 @@ class Records:
             _require_available(f"snapshot {origin.snapshot}", found.state, "be copied")
 
     def _check_room(self, name: str, backend: str, size: int, limit: int) -> None:
-        left = limit - self._provisioned(backend)
+        claims = self.backends.claims(backend)
+        left = limit - self.backends.promised(self._topic, backend) - claims
         if size > left:
+            beside = f"; {format_size(claims)} are promised on other backends of its file system" if claims else ""
             raise NoCapacity(
-                f"{backend} has no room for {format_size(size)} more for {name}",
+                f"{backend} has no room for {format_size(size)} more for {name}{beside}",
                 hint=room_hint(left),
                 backend=backend,
                 size=size,
@@ -360,9 +586,7 @@ class Records:
             )
 
     def _provisioned(self, backend: str) -> int:
-        volumes = self._rows(peewee.fn.SUM(VolumeRow.promised)).where(VolumeRow.backend == backend).scalar()
-        snapshots = sum(one.size for one in self.select_snapshots(backend=backend))
-        return int(volumes or 0) + snapshots
+        return self.backends.promised(self._topic, backend) + self.backends.claims(backend)
 
 
 def check_grows(volume: Volume, size: int) -> None:
@@ -373,6 +597,10 @@ def check_grows(volume: Volume, size: int) -> None:
             hint="a volume can only be extended",
             size=size,
         )
+
+
+def _is_full(error: StoreUnavailable) -> bool:
+    return str(error.facts.get("reason", "")).startswith("SQLITE_FULL")
 
 
 def _require_available(what: str, state: str, verb: str) -> None:

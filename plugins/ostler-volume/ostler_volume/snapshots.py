@@ -52,8 +52,8 @@ class SnapshotWork:
         records = self._shop.records
         with self._shop.claims.hold(ctx, volume):
             before = records.snapshot(volume, name)
-            driver = self._shop.backend(before.backend, SNAPSHOT)
-            records.move_snapshot(volume, name, SnapshotState.DELETING)
+            driver = self._shop.working(before.backend, SNAPSHOT)
+            records.begin_deleting_snapshot(volume, name)
             try:
                 driver.discard(f"{volume}@{name}")
                 driver.delete_snapshot(volume, name)

@@ -59,3 +59,20 @@ class AttachmentRow(Record):
         """Where the table is."""
 
         table_name = "volume_attachments"
+
+
+class BackendRow(Record):
+    """A backend as it was seen last: its file system, the bytes that are written there, and files without a record."""
+
+    id = peewee.AutoField()
+    topic = peewee.TextField()
+    name = peewee.TextField()
+    filesystem = peewee.TextField(default="")
+    oversubscription = peewee.FloatField(default=1.0)
+    written = peewee.BigIntegerField(default=0)
+    unrecorded = peewee.BigIntegerField(default=0)
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "volume_backends"

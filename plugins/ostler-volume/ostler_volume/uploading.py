@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from ostler import OstlerError
 from ostler_volume.copying import extents, is_zero, read_piece
@@ -29,6 +32,7 @@ def upload(
     name: str,
     size: int | str = "",
     backend: str = "",
+    host: str | None = None,
     on_progress: Callable[[Any], None] = lambda _how_far: None,
 ) -> Volume:
     """Create a volume from an image that this process has open; blocks until it is there.
@@ -42,27 +46,30 @@ def upload(
         name: The volume's name.
         size: Its size, empty for that of the image.
         backend: Where; empty to have the scheduler choose.
+        host: The host that it goes to; None to have the scheduler choose, or for that of the daemon that is asked.
         on_progress: Called with how far it is.
 
     Raises:
         RequestError: It was refused.
         DriverError: The image became shorter meanwhile.
     """
-    label = Path(image.path).name
-    begun = client.call(
-        topic, "begin_upload", type=Upload, name=name, length=image.size, size=size, backend=backend, label=label
+    wanted = {"name": name, "length": image.size, "size": size, "backend": backend, "label": Path(image.path).name}
+    begun: Upload = client.call(
+        topic, "begin_upload", type=Upload, **wanted, **({"anywhere": True} if host is None else {"on_host": host})
     )
+    call = partial(client.call, topic, host=begun.host or host)
     try:
         with image.borrow() as source:
-            _send(client, topic, begun, source, image.size, on_progress)
-        return client.call(topic, "finish_upload", type=Volume, upload=begun.id)  # type: ignore[no-any-return]
+            _send(call, begun, source, image.size, on_progress)
+        made: Volume = call("finish_upload", type=Volume, upload=begun.id)
     except BaseException:
         with suppress(OstlerError):
-            client.call(topic, "cancel_upload", upload=begun.id)
+            call("cancel_upload", upload=begun.id)
         raise
+    return msgspec.structs.replace(made, note=begun.note)
 
 
-def _send(client: Any, topic: str, begun: Upload, source: int, length: int, on_progress: Callable[[Any], None]) -> None:
+def _send(call: Any, begun: Upload, source: int, length: int, on_progress: Callable[[Any], None]) -> None:
     found = list(extents(source, length))
     total = sum(end - start for start, end in found)
     done = 0
@@ -70,6 +77,6 @@ def _send(client: Any, topic: str, begun: Upload, source: int, length: int, on_p
         for at in range(start, end, begun.piece):
             piece = read_piece(source, at, min(begun.piece, end - at))
             if not is_zero(piece):
-                client.call(topic, "upload_piece", upload=begun.id, offset=at, data=piece)
+                call("upload_piece", upload=begun.id, offset=at, data=piece)
             done += len(piece)
             on_progress(HowFar(done, total))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from ostler import Busy, CallCancelled, Context, InvalidInput, OstlerError
+from ostler import Busy, CallCancelled, Context, InvalidInput, OstlerError, waiting_for
 from ostler_volume.errors import UploadNotFound
 from ostler_volume.images import HEAD, check_format
 from ostler_volume.reconcile import Reconciler
@@ -27,6 +27,8 @@ MOST = 16
 """Uploads at once."""
 LONGEST = 86400.0
 """Seconds that an upload may take, whatever comes meanwhile."""
+_QUICK = 0.02
+"""Seconds after which a wait for its lock is no longer quick."""
 
 
 class _Owner(NamedTuple):
@@ -45,6 +47,17 @@ class _Running:
         self.held = ExitStack()
         self.lock = threading.Lock()
         self.ended = False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock inside the block; a backend that hangs in a piece takes no thread from others meanwhile."""
+        if not self.lock.acquire(timeout=_QUICK):
+            with waiting_for(f"upload {self.id}"):
+                self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
 
 class Uploads:
@@ -76,7 +89,7 @@ class Uploads:
         """
         running = self._add(plan, _owner(ctx))
         # Held until it can be used: it must not be given up while it begins.
-        with running.lock:
+        with running.locked():
             try:
                 running.held.enter_context(self._shop.claims.hold(ctx, plan.name))
                 running.driver, made = self._volumes.begin(plan)
@@ -87,7 +100,9 @@ class Uploads:
                 self._drop(running)
                 raise
             running.touched = self._now()
-        return Upload(id=running.id, name=made.name, size=made.size, backend=made.backend, piece=PIECE)
+        return Upload(
+            id=running.id, name=made.name, size=made.size, backend=made.backend, piece=PIECE, host=self._shop.host
+        )
 
     def write(self, ctx: Context, number: str, offset: int, data: bytes) -> None:
         """Write a piece of the content.
@@ -98,7 +113,7 @@ class Uploads:
             BadImage: The content is in another format than raw.
         """
         running = self._find(ctx, number)
-        with running.lock:
+        with running.locked():
             _check_running(running)
             length = running.plan.length
             if len(data) > PIECE or offset < 0 or offset + len(data) > length:
@@ -117,7 +132,7 @@ class Uploads:
             UploadNotFound: This caller has no such upload.
         """
         running = self._find(ctx, number)
-        with running.lock:
+        with running.locked():
             _check_running(running)
             name = running.plan.name
             try:
@@ -153,7 +168,7 @@ class Uploads:
             return list(self._running.values())
 
     def _give_up(self, running: _Running, why: str) -> None:
-        with running.lock:
+        with running.locked():
             if running.ended:
                 return
             name = running.plan.name

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from ostler import Conflict, Context, InvalidInput, describe, format_size
+from ostler import (
+    Conflict,
+    Context,
+    DriverError,
+    InvalidInput,
+    OstlerError,
+    StoreError,
+    describe,
+    format_size,
+)
 from ostler_volume.door import SECTOR, Origin, split_snapshot
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
-from ostler_volume.errors import AlreadyExists, BadImage, BadSize
+from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
 from ostler_volume.images import Image
+from ostler_volume.placement import undone
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import check_grows
 from ostler_volume.states import VolumeState
@@ -19,21 +29,44 @@ from ostler_volume.workshop import Workshop
 
 
 class Plan(NamedTuple):
-    """A volume that is to be made; `size` is 0 for as large as its origin, `length` that of an upload's content."""
+    """A volume that is to be made.
+
+    `size` is 0 for as large as its origin, `length` that of an upload's content, `lease` the id of the scheduler's
+    promise of room for it.
+    """
 
     name: str
     size: int
     backend: str
     origin: Origin
     length: int = 0
+    lease: str = ""
+
+
+def name_is_taken(name: str, host: str) -> AlreadyExists:
+    """Return the refusal of a name that another host has a volume of."""
+    return AlreadyExists(
+        f"there is a volume {name} on {host} already",
+        hint="take another name: names are those of all hosts together",
+        name=name, host=host,
+    )  # fmt: skip
 
 
 class VolumeWork:
-    """Creates, extends, deletes, attaches and detaches volumes. Everything blocks."""
+    """Creates, extends, deletes, attaches and detaches volumes. Everything blocks.
 
-    def __init__(self, workshop: Workshop, reconciler: Reconciler) -> None:
+    Args:
+        workshop: Records and drivers.
+        reconciler: Clears up after what failed.
+        taken_elsewhere: Returns the other host that has a volume of a name, empty when none is known.
+    """
+
+    def __init__(
+        self, workshop: Workshop, reconciler: Reconciler, taken_elsewhere: Callable[[str], str] = lambda _name: ""
+    ) -> None:
         self._shop = workshop
         self._reconciler = reconciler
+        self._taken_elsewhere = taken_elsewhere
 
     def create(self, ctx: Context, plan: Plan) -> Volume:
         """Make a volume on a backend of this host.
@@ -61,10 +94,45 @@ class VolumeWork:
         Raises:
             RequestError: It was refused, and nothing has changed.
         """
-        driver, plan = self._checked(plan, image)
-        limit = self._shop.limit(plan.backend, driver)
-        self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        with undone():
+            driver, plan = self._checked(plan, image)
+            limit = self._limit(plan.backend, driver)
+            self._shop.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+        if plan.lease:  # the record counts from now on
+            self._shop.changed(plan.backend, plan.lease, False)
+        self._check_elsewhere(plan.name)
         return driver, plan
+
+    def _limit(self, backend: str, driver: Any) -> int:
+        """Return what a backend may promise; one that cannot say has refused."""
+        try:
+            return self._shop.limit(backend, driver)
+        except OstlerError:
+            raise
+        except Exception as error:
+            raise DriverError(f"the backend {backend} cannot say what room it has: {describe(error)}") from error
+
+    def _check_elsewhere(self, name: str) -> None:
+        """Refuse a name that another host has, or is just taking: after it was taken here, so that both see it."""
+        host = self._taken_elsewhere(name)
+        if host:
+            self._shop.records.remove(name)
+            raise name_is_taken(name, host)
+
+    @contextmanager
+    def leased(self, plan: Plan) -> Iterator[None]:
+        """Give the scheduler's promise of room back when the block, which makes a volume or begins one, fails.
+
+        Its backend is asked anew then: it may be in the way of the next request as well.
+        """
+        try:
+            yield
+        except BaseException:
+            if plan.lease:
+                self._shop.changed("", plan.lease, True)
+            if plan.backend:
+                self._shop.changed(plan.backend, "", False)
+            raise
 
     @contextmanager
     def undone(self, name: str, driver: Any) -> Iterator[None]:
@@ -76,7 +144,18 @@ class VolumeWork:
             raise
         except Exception as error:
             self._reconciler.recover(name, driver, error)
-            raise
+            with undone() if self._is_gone(name) else nullcontext():
+                raise
+
+    def _is_gone(self, name: str) -> bool:
+        """Return whether nothing is left of a volume that could not be made, as far as is known."""
+        try:
+            self._shop.records.volume(name)
+        except VolumeNotFound:
+            return True
+        except StoreError:
+            return False
+        return False
 
     def finish(self, name: str) -> Volume:
         """Write down that a volume is made."""
@@ -90,7 +169,9 @@ class VolumeWork:
         if not plan.origin.image:
             yield None
             return
-        with self._shop.backend(plan.backend, IMAGE).open_image(plan.origin.image) as image:
+        with undone():
+            opened = self._shop.backend(plan.backend, IMAGE).open_image(plan.origin.image)
+        with opened as image:
             yield image
 
     def extend(self, ctx: Context, name: str, size: int) -> Volume:
@@ -118,8 +199,8 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend)
-            before = self._shop.records.begin(name, VolumeState.DELETING)
+            driver = self._shop.working(self._shop.records.volume(name).backend)
+            before = self._shop.records.begin_deleting(name)
             try:
                 driver.discard(name)
                 driver.delete(name)
@@ -143,7 +224,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             driver.check_attach()
             self._shop.records.begin(name, VolumeState.ATTACHING)
             device = self._do(name, driver, lambda: driver.attach(ctx, name))
@@ -158,7 +239,7 @@ class VolumeWork:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._shop.claims.hold(ctx, name):
-            driver = self._shop.backend(self._shop.records.volume(name).backend, ATTACH)
+            driver = self._shop.working(self._shop.records.volume(name).backend, ATTACH)
             before = self._shop.records.begin(name, VolumeState.DETACHING)
             self._do(name, driver, lambda: driver.detach(ctx, name))
             done = self._shop.records.settle(name, VolumeState.AVAILABLE)

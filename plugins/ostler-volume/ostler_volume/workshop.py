@@ -12,13 +12,15 @@ from ostler import DriverNotReady, Drivers, DriverState, Json
 from ostler_volume.claims import Claims
 from ostler_volume.errors import NotSupported, UnknownBackend
 from ostler_volume.records import Records
+from ostler_volume.room import Rooms
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """Records, drivers and the rest, shared by the operations of one service.
 
-    `tell` publishes an event. `unknown` holds, for each backend, the files without a record as they were last seen,
-    with their sizes: nobody's volumes, which are left alone, but take up room and names.
+    `tell` publishes an event, `changed` is `ManagerEnvironment.report_change`. `unknown` holds, for each backend, the
+    files without a record as they were last seen, with their sizes: nobody's volumes, which are left alone, but take up
+    room and names.
     """
 
     topic: str
@@ -28,6 +30,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     claims: Claims
     log: logging.LoggerAdapter[logging.Logger]
     tell: Callable[[str, Json], None]
+    rooms: Rooms
+    changed: Callable[[str, str, bool], None] = lambda *_: None
     unknown: dict[str, dict[str, int]] = {}
 
     def backend(self, name: str, feature: str = "") -> Any:
@@ -60,6 +64,17 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
             raise NotSupported(f"the backend {name} does not offer {feature}", hint="use another backend", backend=name)
         return driver
 
+    def working(self, name: str, feature: str = "") -> Any:
+        """Return what `backend` returns, if the backend is the one it was: before a record says that work has begun.
+
+        Raises:
+            DriverError: It is not: its disk was taken away, for instance.
+            RequestError: See `backend`.
+        """
+        driver = self.backend(name, feature)
+        driver.is_present()
+        return driver
+
     def limit(self, backend: str, driver: Any) -> int:
         """Return how many bytes may be promised to the records of a backend in all."""
-        return int(driver.room().limit) - sum(self.unknown.get(backend, {}).values())
+        return self.rooms.limit(backend, driver)

@@ -15,6 +15,7 @@ from ostler.testing import FakeClock
 from ostler.types import DriverStatus
 from ostler_volume.file_driver import FileDriver, FileDriverOptions
 from ostler_volume.manager import VolumeManager, VolumeOptions
+from ostler_volume.wire import SnapshotListing, VolumeListing
 
 MIB = 2**20
 
@@ -37,17 +38,29 @@ class FakeDrivers(dict):
         return [self.status(name) for name in self]
 
 
+LOOKS = ("find_volume", "snapshot_listing", "service_show", "service_list")
+"""What is asked before anything is done: how things are, here and on other hosts."""
+
+
 class FakeClient:
-    """Answers calls with what a test put in `answers`; a topic that is not there is nowhere."""
+    """Answers calls with what a test put in `answers`; a topic that is not there is nowhere, and there is one host."""
 
     def __init__(self):
-        self.answers, self.calls, self.events = {}, [], []
+        self.answers, self.calls, self.looks, self.events, self.changes = {}, [], [], [], []
+        self.answers["volume", "find_volume"] = VolumeListing(volumes=[])
+        self.answers["volume", "snapshot_listing"] = SnapshotListing(snapshots=[])
+        self.answers["ostler", "service_list"] = []
+
+    async def acall(self, topic, method, /, **more):
+        return self.call(topic, method, **more)
 
     def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002 - as the real one
-        self.calls.append((topic, method, host, arguments))
+        (self.looks if method in LOOKS else self.calls).append((topic, method, host, arguments))
         answer = self.answers.get((topic, method))
         if answer is None:
             raise TargetNotFound(f"no service on the topic {topic}")
+        if callable(answer):
+            answer = answer(host, arguments)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -56,13 +69,35 @@ class FakeClient:
         self.events.append((event, payload))
 
 
-def file_driver(path, name="local", **options):
+class FakeKeyValue(dict):
+    """The small key-value store of a driver, for one that has no database; `broken` makes it refuse."""
+
+    broken = None
+
+    def get(self, key, default=None):
+        if self.broken:
+            raise self.broken
+        return super().get(key, default)
+
+    def set(self, key, value):
+        if self.broken:
+            raise self.broken
+        self[key] = value
+
+
+def file_driver(path, name="local", kv=None, **options):
     log = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
     chosen = FileDriverOptions(
         driver="file", path=str(path), **{"reserve": "0B", "image_folders": [str(path.parent)], **options}
     )
     environment = DriverEnvironment(
-        name=name, topic="volume", host="node1", options=chosen, clock=FakeClock(), log=log, kv=None
+        name=name,
+        topic="volume",
+        host="node1",
+        options=chosen,
+        clock=FakeClock(),
+        log=log,
+        kv=FakeKeyValue() if kv is None else kv,
     )
     driver = FileDriver(environment)
     driver.initialise()
@@ -70,13 +105,15 @@ def file_driver(path, name="local", **options):
 
 
 def manager_of(store, drivers, client=None, host="node1", topic="volume", **options):
+    client = client or FakeClient()
     environment = ManagerEnvironment(
         topic=topic,
         host=host,
         options=VolumeOptions(manager="volume", **options),
         drivers=drivers,
         store=store,
-        client=client or FakeClient(),
+        client=client,
+        report_change=lambda *told: client.changes.append(told),
         notifier=Notifier(client, "volume"),
         clock=FakeClock(),
         log=logging.LoggerAdapter(logging.getLogger("ostler.volume"), {}),
@@ -138,8 +175,9 @@ def image(tmp_path):
 
 @pytest.fixture
 def files(folder):
-    """Return every file in the folder of the backend that is not the lock."""
-    return lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    """Return every file in the folder of the backend that is not the lock or the identity."""
+    own = {".lock", ".ostler-backend"}
+    return lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name not in own)
 
 
 @pytest.fixture
@@ -204,6 +242,7 @@ def kit():
     return SimpleNamespace(
         FakeClient=FakeClient,
         FakeDrivers=FakeDrivers,
+        FakeKeyValue=FakeKeyValue,
         Path=Path,
         file_driver=file_driver,
         manager=manager_of,

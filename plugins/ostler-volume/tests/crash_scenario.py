@@ -81,7 +81,9 @@ class House:
         self.store.migrate("volume", "ostler_volume.migrations")
         options = FileDriverOptions(driver="file", path=str(self.folder), reserve="0B", image_folders=[str(root)])
         given = {"topic": "volume", "host": "node1", "clock": FakeClock(), "log": LOG}
-        self.driver = FileDriver(DriverEnvironment(name="local", options=options, kv=None, **given))
+        self.driver = FileDriver(
+            DriverEnvironment(name="local", options=options, kv=self.store.kv("driver/volume/local"), **given)
+        )
         self.driver.folder._seam = step
         self.driver.initialise()
         self.manager = VolumeManager(

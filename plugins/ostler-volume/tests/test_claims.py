@@ -52,3 +52,15 @@ def test_an_error_lets_go():
         raise ZeroDivisionError
     with claims.alone("a") as mine:
         assert mine
+
+
+def test_of_many_names_those_are_had_alone_that_nobody_holds_and_they_can_be_let_go_one_by_one(ctx):
+    claims = Claims()
+    with claims.hold(ctx, "a"), claims.all_alone(["a", "b", "c"]) as mine:
+        assert mine == {"b", "c"}
+        claims.release(mine, ["b"])
+        assert mine == {"c"}
+        with claims.hold(ctx, "b"), claims.alone("c") as also_mine:
+            assert not also_mine
+    with claims.alone("c") as mine:
+        assert mine

@@ -3,18 +3,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from ostler import Conflict, NoCapacity, NotFound
 from ostler.cli import session
-from ostler_volume.commands import app
-from ostler_volume.wire import Snapshot, Upload, Volume
+from ostler_volume.commands import _Here, app
+from ostler_volume.wire import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
 
 GIB = 2**30
 A = Volume(name="a", size=10 * GIB, state="available", backend="local", host="node1", snapshots=1, created=1e9)
-B = Volume(name="b", size=GIB, state="in-use", backend="local", device="/dev/loop7", source="volume:a")
-S = Snapshot(volume="a", name="s", size=10 * GIB, state="available", backend="local", created=1e9)
+B = Volume(name="b", size=GIB, state="in-use", backend="local", host="node2", device="/dev/loop7", source="volume:a")
+S = Snapshot(volume="a", name="s", size=10 * GIB, state="available", backend="local", host="node1", created=1e9)
 
 
 class FakeClient:
@@ -57,7 +58,7 @@ def run():
 def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
     client = FakeClient(A)
     shown = run(client, "create", "a", "--size", "10GiB", "--backend", "local").stdout
-    assert shown == "volume a of 10GiB is made on local\n"
+    assert shown == "volume a of 10GiB is made on local of node1\n"
     assert client.asked == [
         (
             "volume",
@@ -82,13 +83,13 @@ def test_create_from_any_other_file_hands_its_content_over(run, tmp_path):
     client = FakeClient(["/srv/other"], begun, None, None, A)
     assert "is made on local" in run(client, "create", "a", "--from", str(tmp_path / "image.raw")).stdout
     begin, *pieces, finish = client.asked[1:]
-    wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw"}
+    wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw", "anywhere": True}
     assert begin == ("volume", "begin_upload", wanted)
     assert [(piece[1], piece[2]["offset"], len(piece[2]["data"])) for piece in pieces] == [
         ("upload_piece", 0, 600),
         ("upload_piece", 600, 400),
     ]
-    assert finish == ("volume", "finish_upload", {"upload": "7"})
+    assert finish == ("volume", "finish_upload", {"upload": "7", "host": None})
 
 
 def test_an_upload_that_fails_is_given_up(run, tmp_path):
@@ -97,7 +98,7 @@ def test_an_upload_that_fails_is_given_up(run, tmp_path):
     client = FakeClient([], begun, NoCapacity("full"), None)
     with pytest.raises(NoCapacity):
         run(client, "create", "a", "--from", str(tmp_path / "image.raw"))
-    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7"})
+    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7", "host": None})
 
 
 def test_holes_and_zeros_are_not_sent(run, tmp_path):
@@ -124,13 +125,23 @@ def test_create_as_json_is_the_volume(run):
 
 
 def test_volumes_are_listed_in_columns(run):
-    client = FakeClient([A, B])
+    client = FakeClient(VolumeListing(volumes=[A, B], host="node1"))
     assert run(client, "list", "--backend", "local").stdout.splitlines() == [
-        "NAME   SIZE  STATE      BACKEND  SNAPSHOTS  DEVICE      SOURCE    WHY",
-        "a     10GiB  available  local            1  -           -         -",
-        "b      1GiB  in-use     local            0  /dev/loop7  volume:a  -",
+        "NAME      SIZE  STATE      HOST   BACKEND  SNAPSHOTS  DEVICE      SOURCE    WHY",
+        "a        10GiB  available  node1  local            1  -           -         -",
+        "b@node2   1GiB  in-use     node2  local            0  /dev/loop7  volume:a  -",
     ]
-    assert client.asked == [("volume", "list_volumes", {"backend": "local"})]
+    assert client.asked == [("volume", "volume_listing", {"backend": "local", "on_host": ""})]
+
+
+def test_lists_say_which_hosts_could_not_be_asked_and_are_lists_as_json_all_the_same(run):
+    away = {"node3": "node3 cannot be reached for 7 s"}
+    for words, listing in (
+        (["list"], VolumeListing(volumes=[A], unreachable=away)),
+        (["snapshot", "list"], SnapshotListing(snapshots=[S], unreachable=away)),
+    ):
+        assert "node3 could not be asked: node3 cannot be reached for 7 s" in run(FakeClient(listing), *words).stderr
+        assert len(json.loads(run(FakeClient(listing), *words, as_json=True).stdout)) == 1
 
 
 def test_a_volume_is_shown_with_all_that_is_known(run):
@@ -142,40 +153,67 @@ def test_a_volume_is_shown_with_all_that_is_known(run):
 
 def test_extend_says_the_new_size(run):
     client = FakeClient(A)
-    assert run(client, "extend", "a", "10GiB").stdout == "volume a has 10GiB now\n"
+    assert run(client, "extend", "a", "10GiB").stdout == "volume a on node1 has 10GiB now\n"
     assert client.asked == [("volume", "extend_volume", {"name": "a", "size": "10GiB"})]
 
 
 def test_attach_prints_the_device_alone_for_scripts(run):
-    assert run(FakeClient(B), "attach", "b").stdout == "/dev/loop7\n"
-    assert run(FakeClient(A), "detach", "a").stdout == "volume a is available\n"
+    assert run(FakeClient(_Here("node2"), B), "attach", "b").stdout == "/dev/loop7\n"
+    assert run(FakeClient(_Here("node1"), B), "attach", "b").stdout == "/dev/loop7 on node2\n", "no device of this host"
+    assert run(FakeClient(A), "detach", "a").stdout == "volume a on node1 is available\n"
 
 
 def test_delete_takes_several_and_goes_on_after_a_refusal(run):
-    assert run(FakeClient(None, None), "delete", "a", "b").stdout == "volume a is deleted\nvolume b is deleted\n"
-    client = FakeClient(Conflict("a is in-use"), NotFound("no b"), None)
+    client = FakeClient(A, None, B, None)
+    said = "volume a on node1 is deleted\nvolume b on node2 is deleted\n"
+    assert run(client, "delete", "a", "b@node2").stdout == said
+    assert client.asked[3] == ("volume", "delete_volume", {"name": "b", "on_host": "node2"})
+    client = FakeClient(A, Conflict("a is in-use"), NotFound("no b"), A, None)
     with pytest.raises(NotFound, match="no b"):
         run(client, "delete", "a", "b", "c")
-    assert [asked[2]["name"] for asked in client.asked] == ["a", "b", "c"]
+    assert [asked[2]["name"] for asked in client.asked if asked[1] == "get_volume"] == ["a", "b", "c"]
 
 
 def test_delete_as_json_says_what_is_gone(run):
-    assert json.loads(run(FakeClient(None, None), "delete", "a", "b", as_json=True).stdout) == {"deleted": ["a", "b"]}
+    assert json.loads(run(FakeClient(A, None, B, None), "delete", "a", "b", as_json=True).stdout) == {
+        "deleted": ["a", "b"]
+    }
 
 
 def test_snapshots_are_made_listed_and_deleted(run):
-    client = FakeClient(S, [S], None)
-    assert run(client, "snapshot", "create", "a", "s").stdout == "snapshot a@s is made\n"
+    client = FakeClient(S, SnapshotListing(snapshots=[S], host="node1"), A, None)
+    assert run(client, "snapshot", "create", "a", "s").stdout == "snapshot a@s is made on node1\n"
     listed = run(client, "snapshot", "list", "a").stdout.splitlines()
-    assert listed[0].split() == ["VOLUME", "NAME", "SIZE", "STATE", "CREATED", "WHY"]
+    assert listed[0].split() == ["VOLUME", "NAME", "SIZE", "STATE", "HOST", "CREATED", "WHY"]
     assert listed[1].split()[:4] == ["a", "s", "10GiB", "available"]
-    assert run(client, "snapshot", "delete", "a", "s").stdout == "snapshot a@s is deleted\n"
-    assert [asked[1] for asked in client.asked] == ["create_snapshot", "list_snapshots", "delete_snapshot"]
-    assert client.asked[2][2] == {"volume": "a", "name": "s"}
+    assert run(client, "snapshot", "delete", "a", "s").stdout == "snapshot a@s on node1 is deleted\n"
+    asked = ["create_snapshot", "snapshot_listing", "get_volume", "delete_snapshot"]
+    assert [each[1] for each in client.asked] == asked
+    assert client.asked[3][2] == {"volume": "a", "name": "s", "on_host": "node1"}
 
 
 def test_another_service_of_the_same_manager_can_be_chosen(run):
-    client = FakeClient([], [])
+    client = FakeClient(VolumeListing(volumes=[]), SnapshotListing(snapshots=[]))
     run(client, "--topic", "archive", "list")
     run(client, "--topic", "archive", "snapshot", "list")
     assert [asked[0] for asked in client.asked] == ["archive", "archive"]
+
+
+def test_what_was_not_as_usual_is_said_beside_the_answer(run):
+    made = msgspec.structs.replace(A, note="node1/fast was chosen first and refused: full")
+    shown = run(FakeClient(made), "create", "a", "--size", "10GiB")
+    assert shown.stdout == "volume a of 10GiB is made on local of node1\n"
+    assert "ostler: node1/fast was chosen first and refused: full" in shown.stderr
+
+
+def test_a_volume_can_be_made_on_a_host_that_is_named_also_from_a_file(run, tmp_path):
+    client = FakeClient(B)
+    run(client, "create", "b", "--size", "1GiB", "--host", "node2")
+    assert client.asked[0][2]["on_host"] == "node2"
+    (tmp_path / "image.raw").write_bytes(b"x" * 512)
+    begun = Upload(id="7", name="b", size=512, backend="local", piece=512, note="slow", host="node2")
+    client = FakeClient([], begun, None, B)
+    shown = run(client, "create", "b", "--from", str(tmp_path / "image.raw"), "--host", "node2")
+    assert client.asked[0][2]["host"] == client.asked[1][2]["on_host"] == "node2"
+    assert [asked[2]["host"] for asked in client.asked[2:]] == ["node2", "node2"], "the pieces, and the end"
+    assert "ostler: slow" in shown.stderr

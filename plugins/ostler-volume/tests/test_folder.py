@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -76,6 +77,16 @@ def test_a_folder_that_was_swapped_is_noticed(opened, folder):
     opened.close()
     with pytest.raises(DriverError, match="not open"):
         opened.check()
+
+
+@pytest.mark.root
+def test_a_file_system_that_has_become_read_only_is_noticed(mounted):
+    place = mounted("ext4", 16 * 2**20)
+    folder = Folder(place)
+    folder.check_writable()
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    with pytest.raises(DriverError, match="is on a file system that is read-only"):
+        folder.check_writable()
 
 
 def test_a_file_is_there_whole_with_its_mode(opened, folder):

@@ -79,6 +79,12 @@ def test_a_file_is_known_by_its_inode_when_its_path_is_another(volume, tmp_path)
     assert loop.attached({"b": tmp_path / "other"}) == {"b": device}
 
 
+def test_a_file_that_is_deleted_after_it_was_listed_is_no_device(volume, tmp_path):
+    device = loop.attach(volume)
+    assert loop.attached({"gone": tmp_path / "gone"}) == {}
+    loop.detach(device, nothing)
+
+
 def test_a_machine_without_loop_devices_is_told_what_to_enable(volume, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_CONTROL", tmp_path / "loop-control")
     assert "No such file" in loop.usable()
@@ -96,3 +102,17 @@ def test_a_user_without_privileges_is_told_what_to_enable(volume):
     finally:
         os.seteuid(0)
     loop.check_usable()
+
+
+@pytest.mark.root
+def test_trap_a_file_that_was_removed_under_its_device_is_attached_still(root, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(4096))
+    device = loop.attach(path)
+    try:
+        path.unlink()
+        assert loop.attached({"a": path}) == {"a": device}
+        path.write_bytes(bytes(4096))
+        assert loop.attached({"a": path}) == {}
+    finally:
+        loop.detach(device, lambda: None)

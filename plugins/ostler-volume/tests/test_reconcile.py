@@ -189,3 +189,48 @@ def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(man
     assert ": the file of a1 is missing; a2 since " in volumes
     assert volumes.endswith("; and 1 more")
     assert snapshots.startswith("1 snapshot is in error: a0@s since ")
+
+
+@pytest.mark.parametrize("count", [3, 1200])
+def test_trap_many_volumes_after_a_reboot_are_compared_with_one_look_and_corrected_in_a_few_writes(
+    manager, store, driver, ctx, count, caplog, monkeypatch
+):
+    manager.create_volume(ctx, "seed", "1MiB")
+    names = [f"v{number}" for number in range(count)]
+    for name in names:
+        (driver.folder.path / "volumes" / name).write_bytes(b"")
+
+    def add():
+        now = {"topic": "volume", "backend": "local", "size": 0, "promised": 0, "since": 1, "created": 1}
+        VolumeRow.insert_many([{**now, "name": name, "state": "in-use"} for name in names]).execute()
+
+    store.write(add)
+    looks, writes, told = [], [], []
+    inventory, write = driver.inventory, store.write
+    monkeypatch.setattr(driver, "inventory", lambda: looks.append(1) or inventory())
+    monkeypatch.setattr(store, "write", lambda *args, **more: writes.append(1) or write(*args, **more))
+    manager.reconciler.backend("local", told.append)
+    assert {one.state for one in manager.records.volumes()} == {"available"}
+    assert len(looks) == 2
+    assert len(writes) <= 2 * (1 + count // 500)
+    assert told[1] == f"local: 0 of {count} records corrected"
+    assert len(caplog.messages) == min(count, 20) + (count > 20)
+    if count > 20:
+        assert caplog.messages[-1] == "1180 more records were corrected as well; the level debug names them"
+
+
+def test_a_record_that_cannot_be_set_with_the_others_keeps_none_from_it(manager, ctx, monkeypatch, caplog):
+    for name in ("a", "b", "c"):
+        manager.create_volume(ctx, name, "1MiB")
+        manager.records.settle(name, "in-use", device="/dev/loop77")
+    settle = manager.records.settle_all
+
+    def broken(wanted):
+        if "b" in wanted:
+            raise ZeroDivisionError
+        settle(wanted)
+
+    monkeypatch.setattr(manager.records, "settle_all", broken)
+    manager.reconciler.backend("local")
+    assert [one.state for one in manager.records.volumes()] == ["available", "in-use", "available"]
+    assert "b cannot be repaired now" in caplog.text

@@ -10,6 +10,7 @@ from ostler.testing import FakeClock
 from ostler_volume.door import Origin
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.records import Records
+from ostler_volume.repair import Judgement
 from ostler_volume.states import SNAPSHOT_MOVES, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
 
@@ -262,3 +263,24 @@ def test_the_tables_are_what_the_migrations_made(store):
             assert columns(model) == {field.column_name for field in model._meta.sorted_fields}
 
     store.read(check)
+
+
+def test_many_are_set_at_once_and_all_or_none_of_them(records, add):
+    for name in ("a", "b", "c"):
+        add(name, state=V.IN_USE)
+    found = {name: Judgement("settle", V.AVAILABLE) for name in ("a", "b")}
+    found["c"] = Judgement("settle", V.IN_USE, device="/dev/loop3", size=200)
+    records.settle_all(found)
+    volumes = records.volumes()
+    assert [(one.state, one.device, one.size) for one in volumes] == [
+        ("available", "", 100), ("available", "", 100), ("in-use", "/dev/loop3", 200)
+    ]  # fmt: skip
+    records.settle_all({"c": Judgement("settle", V.AVAILABLE)})
+    assert records.volume("c").device == ""
+    force(records, "b", V.CREATING)
+    with pytest.raises(WrongState, match="volume b is creating"):
+        records.settle_all({name: Judgement("settle", V.IN_USE) for name in ("a", "b")})
+    assert records.volume("a").state == "available"
+    with pytest.raises(VolumeNotFound):
+        records.settle_all({name: Judgement("settle", V.IN_USE) for name in ("a", "z")})
+    assert records.volume("a").state == "available"

@@ -217,3 +217,40 @@ def test_attach_and_detach_over_the_wire(root, start):
         finally:
             assert h.call("volume", "detach_volume", type=Volume, name="a").state == "available"
         assert device.startswith("/dev/loop")
+
+
+def test_a_backend_that_is_not_the_one_it_was_fails_and_comes_back_by_itself(start, tmp_path):
+    with start() as h:
+        create(h, name="a", size="1MiB", backend="local")
+    (tmp_path / "local").rename(tmp_path / "away")
+    (tmp_path / "local").mkdir()
+    with start(SOON) as h:
+        h.wait_driver("volume", "second")
+        h.wait_for(lambda: "not the backend it was" in str(h.service("volume").drivers.statuses()), "the refusal")
+        listed = h.call("volume", "list_volumes", type=list[Volume])
+        assert [one.state for one in listed] == ["available"]
+        assert "not the backend it was" in listed[0].why
+        for method in ("delete_volume", "attach_volume"):
+            with pytest.raises(DriverNotReady, match="not the backend it was"):
+                h.call("volume", method, name="a")
+        assert create(h, name="b", size="1MiB").backend == "second"
+        assert list((tmp_path / "local").iterdir()) == []
+        (tmp_path / "local").rmdir()
+        (tmp_path / "away").rename(tmp_path / "local")
+        h.wait_driver("volume", "local")
+        h.call("volume", "delete_volume", name="a")
+
+
+def test_records_follow_a_backend_that_was_renamed_over_the_wire(start):
+    with start() as h:
+        create(h, name="a", size="1MiB", backend="local")
+    with start(CONFIG.replace("drivers.local", "drivers.ssd")) as h:
+        h.wait_driver("volume", "ssd")
+        assert "no backend local" in h.call("volume", "get_volume", type=Volume, name="a").why
+        with pytest.raises(InvalidInput, match="no backend local"):
+            h.call("volume", "delete_volume", name="a")
+        assert h.call("volume", "move_backend", old="local", new="ssd") == 1
+        assert h.call("volume", "get_volume", type=Volume, name="a").backend == "ssd"
+        h.call("volume", "forget_volume", name="a")
+        assert h.call("volume", "manage_volume", type=Volume, name="a").state == "available"
+        h.call("volume", "delete_volume", name="a")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ostler.aio import WorkerPool, contained
+from ostler.aio import WorkerPool, contained, waiting_for
 from ostler.errors import Busy, Draining
 
 
@@ -366,3 +366,108 @@ def test_every_job_ends_or_is_told_so_when_the_pool_is_closed_at_any_moment(size
             assert job.wait().error is None or isinstance(job.error, Draining)
         assert pool.join(10) == []
         assert not pool.threads
+
+
+class Waits:
+    """A job that waits for a reason until it is let go."""
+
+    def __init__(self, pool, reason="disk"):
+        self.begun, self.gate, self.done = threading.Event(), threading.Event(), Outcome()
+        self.replaced = None
+        pool.submit(lambda: self._run(reason), self.done, label=f"waits for {reason}")
+        assert self.begun.wait(10)
+
+    def _run(self, reason):
+        with waiting_for(reason) as self.replaced:
+            self.begun.set()
+            self.gate.wait(10)
+        return threading.current_thread().name
+
+    def end(self):
+        self.gate.set()
+        return self.done.wait().result
+
+
+def test_threads_that_wait_are_replaced_so_that_one_hung_device_takes_no_thread_from_others(pool):
+    waiting = [Waits(pool) for _ in range(6)]
+    done = Outcome()
+    pool.submit(lambda: 1, done, label="other")
+    assert done.wait().result == 1
+    assert pool.threads == 6 + 1 or pool.threads == 6 + 2
+    assert len(pool.running()) == 6
+    assert pool.running(waiting=False) == []
+    for each in waiting:
+        each.end()
+
+
+def test_threads_that_come_back_while_there_are_enough_others_end(pool):
+    waiting = [Waits(pool) for _ in range(6)]
+    for each in waiting:
+        each.end()
+    done = Outcome()
+    pool.submit(lambda: 1, done, label="other")
+    done.wait()
+    until = time.monotonic() + 10
+    while pool.threads > 2 and time.monotonic() < until:
+        time.sleep(0.001)
+    assert pool.threads <= 2
+
+
+def test_a_job_that_is_queued_while_all_threads_work_is_taken_when_one_of_them_begins_to_wait(pool, gate):
+    occupy(pool, gate, 1)
+    wait, waits = threading.Event(), threading.Event()
+
+    def work():
+        wait.wait(10)
+        with waiting_for("disk"):
+            waits.set()
+            gate.wait(10)
+
+    pool.submit(work, lambda *_: None, label="work")
+    done = Outcome()
+    pool.submit(lambda: 1, done, label="queued")
+    assert not done.event.is_set()
+    wait.set()
+    assert done.wait().result == 1
+
+
+def test_one_reason_gets_no_more_than_half_of_the_threads_that_may_wait(pool, monkeypatch):
+    monkeypatch.setattr(pool, "_shares", type(pool._shares)(4))
+    waiting = [Waits(pool) for _ in range(2)]
+    third = Waits(pool)
+    assert [each.replaced for each in (*waiting, third)] == [True, True, False]
+    other = Waits(pool, "network")
+    assert other.replaced is True
+    for each in (*waiting, third, other):
+        each.end()
+
+
+def test_a_thread_may_wait_again_and_again_in_one_job(pool):
+    begun, done = threading.Event(), Outcome()
+    others = [Waits(pool) for _ in range(2)]
+
+    def work():
+        begun.set()
+        for _ in range(3):
+            with waiting_for("disk") as replaced:
+                assert replaced
+        with waiting_for("disk") as first, waiting_for("disk") as second:
+            return first, second
+
+    pool.submit(work, done, label="work")
+    assert done.wait().result == (True, False)
+    for each in others:
+        each.end()
+
+
+def test_waiting_on_a_thread_of_nobodys_pool_is_no_more_than_waiting():
+    with waiting_for("disk") as replaced:
+        assert replaced is False
+
+
+def test_threads_that_wait_when_the_pool_is_closed_are_named_and_end(pool):
+    waiting = Waits(pool)
+    pool.close()
+    assert [row.label for row in pool.join(0.01)] == ["waits for disk"]
+    waiting.end()
+    assert pool.join(10) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ostler.cli.verbs.config import differences
 from ostler.cli.verbs.periodic import state_of
@@ -89,6 +90,12 @@ def test_a_reload_that_a_service_could_not_follow_ends_with_1(ostler: Any, answe
     assert ostler("reload") == (1, "applied, with one failure\n", "volume: reset failed\n")
 
 
+def test_a_reload_says_which_drivers_take_their_options_later(ostler: Any, answer: Any) -> None:
+    line = "driver a of volume takes over new options as soon as nothing is under way: clone (for 12 s)"
+    answer("reload", Verdict(ok=True, at=NOW, summary="reloaded", pending=[line]))
+    assert ostler("reload") == (0, f"reloaded\n  {line}\n", "")
+
+
 # ---------------------------------------------------------------- service
 
 
@@ -105,8 +112,22 @@ def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: A
     out = ostler("service", "show", "volume").out
     assert "last report  2027-01-15 08:00:00\n" in out
     assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert "available    yes\n" in out
     assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
     assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"
+
+
+def test_a_service_that_is_not_to_be_chosen_is_shown_with_why(ostler: Any, answer: Any) -> None:
+    answer(
+        "service_show", ServiceStatus(topic="volume", host="node2", link="node2 cannot be reached for 7 s: no cable")
+    )
+    out = ostler("service", "show", "volume", "--host", "node2").out
+    assert "available    no: node2 cannot be reached for 7 s: no cable\n" in out
+
+
+def test_a_service_whose_host_cannot_be_reached_says_so_in_the_list(ostler: Any, answer: Any) -> None:
+    answer("service_list", [replace(VOLUME, up=False, link="node2 cannot be reached")])
+    assert ostler("service", "list").out.splitlines()[1].endswith("node2 cannot be reached")
 
 
 def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, client: Any, answer: Any) -> None:
@@ -125,6 +146,55 @@ def test_a_record_is_forgotten(ostler: Any, client: Any, answer: Any) -> None:
     answer("service_forget", None)
     assert ostler("service", "forget", "volume", "--host", "old").out == "the record of volume on old is removed\n"
     assert client.calls == [("ostler", "service_forget", {"topic": "volume", "on_host": "old"})]
+
+
+def test_all_records_that_are_gone_are_forgotten_at_once(ostler: Any, client: Any, answer: Any) -> None:
+    rows = [
+        ServiceStatus(topic="volume", host="old", state=ServiceState.GONE),
+        ServiceStatus(topic="lamp", host="node1", state=ServiceState.GONE),
+        ServiceStatus(topic="volume", host="node1", state=ServiceState.UP),
+    ]
+    answer("service_list", rows)
+    answer("service_forget", None)
+    removed = ["the record of volume on old is removed", "the record of lamp on node1 is removed"]
+    assert ostler("service", "forget", "--gone").out.splitlines() == removed
+    assert ostler("service", "forget", "--gone", "--host", "old").out.splitlines() == removed[:1]
+    assert ostler("service", "forget", "--gone", "--host", "node9").out == "Nothing is gone.\n"
+    assert [call[2] for call in client.calls if call[1] == "service_forget"] == [
+        {"topic": "volume", "on_host": "old"},
+        {"topic": "lamp", "on_host": "node1"},
+        {"topic": "volume", "on_host": "old"},
+    ]
+    code, _, err = ostler("service", "forget")
+    assert (code, "which service?" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "method", "more"),
+    [("resume", "service_resume", {}), ("start", "service_start", {}), ("restart", "service_restart", {"wait": 5.0})],
+)
+def test_a_service_is_brought_back_on_its_host(
+    ostler: Any, client: Any, answer: Any, verb: str, method: str, more: dict[str, float]
+) -> None:
+    answer(method, ServiceStatus(topic="volume", host="node2", state=ServiceState.UP))
+    options = [word for name, value in more.items() for word in (f"--{name}", str(value))]
+    assert ostler("service", verb, "volume", "--host", "node2", *options).out == "volume on node2 is up\n"
+    assert client.calls == [("ostler", method, {"topic": "volume", "on_host": "node2", **more})]
+
+
+def test_a_stop_says_what_has_not_come_back(ostler: Any, answer: Any) -> None:
+    answer("service_stop", [])
+    assert ostler("service", "stop", "volume").out == "volume is stopped, and nothing is left of it.\n"
+    answer("service_stop", ["volume.create on volume-1 for 30 s"])
+    code, out, _ = ostler("service", "stop", "volume")
+    assert (code, out) == (1, "volume is stopped; has not come back:\n  volume.create on volume-1 for 30 s\n")
+
+
+def test_enable_says_when_a_service_takes_no_calls_all_the_same(ostler: Any, answer: Any) -> None:
+    answer("service_enable", ServiceStatus(topic="volume", host="node1", state=ServiceState.DRAINING))
+    assert ostler("service", "enable", "volume").out == (
+        "volume on node1 is enabled\n  it takes no calls, for it is draining: `ostler service resume volume`\n"
+    )
 
 
 def test_a_drain_says_what_is_left_and_fails_then(ostler: Any, client: Any, answer: Any) -> None:

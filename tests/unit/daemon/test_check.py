@@ -68,3 +68,11 @@ def test_credentials_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch
 def test_a_reload_does_not_discover_plugins_anew(paths) -> None:
     first = read_configuration(paths)
     assert read_configuration(paths, plugins=first.plugins).plugins is first.plugins
+
+
+def test_a_pin_for_a_topic_that_no_service_here_has_is_a_warning(paths) -> None:
+    pins = '[messaging]\nrpc_pins = { volum = "1.0", "ostler" = "1.0", "volume.admin" = "auto", elsewhere = "1.0" }\n'
+    configure(paths, pins + '[services.volume]\nmanager = "volume"\n')
+    volum, elsewhere = read_configuration(paths, offline=True).warnings
+    assert volum == "messaging.rpc_pins has volum, and no service here has the topic volum; did you mean 'volume'?"
+    assert "elsewhere" in elsewhere

@@ -15,6 +15,7 @@ ACCESS = '[access]\nviewer = ["501"]\noperator = ["502"]\nadmin = ["503"]\n'
 METHODS = {
     "status": ("viewer", {}),
     "echo": ("viewer", {"text": "x"}),
+    "hello": ("viewer", {"name": "node2"}),
     "service_list": ("viewer", {}),
     "service_show": ("viewer", {"topic": "lamp"}),
     "service_versions": ("viewer", {"topic": "lamp"}),
@@ -24,6 +25,7 @@ METHODS = {
     "event_topics": ("viewer", {}),
     "events_since": ("viewer", {"positions": [["lamp", 0, 0]]}),
     "capabilities": ("viewer", {}),
+    "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
     "audit": ("admin", {}),
@@ -37,6 +39,10 @@ METHODS = {
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
+    "service_resume": ("admin", {"topic": "lamp"}),
+    "service_stop": ("admin", {"topic": "lamp"}),
+    "service_start": ("admin", {"topic": "lamp"}),
+    "service_restart": ("admin", {"topic": "lamp"}),
     "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}
@@ -79,7 +85,7 @@ def test_no_method_was_forgotten(bench, virtually) -> None:
         async with bench() as b:
             await b.ready()
             found = {row["method"] for row in await ask(b, "describe", topic="ostler")}
-            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream"}
+            assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream", "watch_host"}
 
     virtually(main)
 
@@ -276,5 +282,73 @@ def test_a_text_that_others_will_be_shown_has_a_length(bench, virtually) -> None
                     async with b.client() as client:
                         await client.call("ostler", method, **arguments)
             assert (await ask(b, "status"))["services"][0]["enabled"]
+
+    virtually(main)
+
+
+def test_what_was_drained_takes_calls_again_by_resume_and_by_the_enable_of_an_administrator(bench, virtually) -> None:
+    async def main():
+        async with bench(ACCESS + LAMP) as b:
+            await b.ready()
+            for way in ("service_resume", "service_enable"):
+                assert await ask(b, "service_drain", topic="lamp") == []
+                assert (await ask(b, "service_show", topic="lamp"))["state"] == "draining"
+                assert (await ask(b, way, topic="lamp"))["state"] == "up"
+            await ask(b, "service_drain", topic="lamp")
+            found = await ask(b, "service_enable", UIDS["operator"], topic="lamp")
+            assert (found["enabled"], found["state"]) == (True, "draining"), (
+                "a drain is for administrators, and its end"
+            )
+
+    virtually(main)
+
+
+def test_a_service_is_stopped_and_started_and_its_state_says_by_whom(bench, virtually) -> None:
+    async def main():
+        async with bench(ACCESS + LAMP) as b:
+            await b.ready()
+            assert await ask(b, "service_stop", topic="lamp") == []
+            found = await ask(b, "service_show", topic="lamp")
+            assert (found["state"], found["why"][:15]) == ("stopped", "stopped by uid ")
+            assert "service lamp is stopped: stopped by uid" in str((await ask(b, "status"))["not_well"])
+            assert (await ask(b, "service_start", topic="lamp"))["state"] == "up"
+            assert (await ask(b, "service_restart", topic="lamp"))["state"] == "up"
+            assert (await ask(b, "status"))["not_well"] == []
+            with pytest.raises(InvalidInput, match="`wait` is -1"):
+                await ask(b, "service_stop", topic="lamp", wait=-1.0)
+
+    virtually(main)
+
+
+def test_what_waits_for_a_restart_waits_no_more_after_that_of_its_service(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            b.configure('[daemon]\nhost = "node1"\n' + LAMP + "workers = 3\n")
+            assert (await ask(b, "reload"))["needs_restart"] == ["services.lamp.workers"]
+            await ask(b, "service_restart", topic="lamp")
+            assert (await ask(b, "service_show", topic="lamp"))["workers"] == 3
+            assert (await ask(b, "reload"))["needs_restart"] == []
+            (workers,) = [row for row in await ask(b, "config") if row["path"] == "services.lamp.workers"]
+            assert workers["value"] == 3
+
+    virtually(main)
+
+
+def test_what_is_in_no_configuration_is_gone_after_a_crash_and_is_no_trouble(bench, virtually) -> None:
+    async def main():
+        async with bench() as b:
+            await b.ready()
+            store = b.daemon.store
+            crashed = ServiceRecords(store, b.daemon.clock, "node1")
+            await store.awrite(lambda: crashed.register("door", "lamp", "1.0"))
+            await ask(b, "reload")
+            gone = await ask(b, "service_show", topic="door")
+            assert (gone["state"], gone["up"]) == ("gone", False)
+            assert (await ask(b, "status"))["not_well"] == []
+            with pytest.raises(NotFound, match="door on node1 is gone"):
+                await ask(b, "service_enable", topic="door")
+            await ask(b, "service_forget", topic="door")
+            assert [row["topic"] for row in await ask(b, "service_list")] == ["lamp"]
 
     virtually(main)

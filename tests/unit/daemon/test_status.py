@@ -13,8 +13,18 @@ def test_nothing_is_said_when_all_is_well() -> None:
 def test_a_driver_is_named_once_with_its_state_and_why() -> None:
     why = "driver shelf is failed: no folder; is_working says no"
     drivers = [DriverStatus(name="shelf", driver="file", state=DriverState.FAILED, why="no folder")]
-    lines = not_well([service(state=ServiceState.DEGRADED, why=why, drivers=drivers)], [])
+    evidence = {"driver shelf": "driver shelf is failed: no folder", "is_working": "is_working says no"}
+    lines = not_well([service(state=ServiceState.DEGRADED, why=why, drivers=drivers, evidence=evidence)], [])
     assert lines == ["service lamp: is_working says no", "driver shelf of lamp is failed: no folder"]
+
+
+def test_a_sentence_with_semicolons_is_one_line() -> None:
+    why = "driver shelf: open /dev/sdb; 3 tries; giving up"
+    assert not_well([service(state=ServiceState.DEGRADED, why=why, evidence={"working shelf": why})], []) == [
+        f"service lamp: {why}"
+    ]
+    elsewhere = service(state=ServiceState.DEGRADED, why=why, here=False, host="node2")
+    assert not_well([elsewhere], []) == [f"service lamp on node2: {why}"]
 
 
 def test_failed_disabled_and_silent_services_are_named_with_the_reason() -> None:

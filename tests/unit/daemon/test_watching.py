@@ -9,11 +9,12 @@ from ostler.clock import FakeClock
 from ostler.config import load_text, validate
 from ostler.daemon import watching
 from ostler.daemon.watching import Auditor
+from ostler.store import Store
 from ostler.store.ages import Ages
 from ostler.types import AuditEntry
 
 
-class Store:
+class FakeStore:
     """Runs what is to be written at once."""
 
     ages = Ages(FakeClock())
@@ -21,10 +22,16 @@ class Store:
     async def awrite(self, work, label):
         return work()
 
+    def kv(self, namespace):
+        return None
+
 
 class Dispatcher:
     def method_at(self, topic, name):
         return None
+
+    def under_way_since(self, moment):
+        return ()
 
 
 class Records:
@@ -32,8 +39,9 @@ class Records:
         self.kept = []
 
     def keep(self, entries):
+        entries = list(entries)
         self.kept += entries
-        return list(range(len(self.kept)))
+        return list(range(len(entries)))
 
     def trim(self, count, before, ages):
         pass
@@ -41,7 +49,7 @@ class Records:
 
 @pytest.fixture
 def auditor():
-    made = Auditor(Store(), Dispatcher(), FakeClock(), validate(load_text(""), {}, {}))
+    made = Auditor(FakeStore(), Dispatcher(), FakeClock(), validate(load_text(""), {}, {}))
     made.records = Records()
     return made
 
@@ -78,3 +86,51 @@ def test_a_user_database_that_does_not_answer_holds_up_neither_the_loop_nor_who_
 
     asyncio.run(main())
     assert auditor.records.kept[-1].user == "user4001"
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(tmp_path / "ostler.db", clock=FakeClock(), busy_timeout=0.05)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def kept_auditor(store):
+    def make():
+        return Auditor(store, Dispatcher(), FakeClock(), validate(load_text(""), {}, {}))
+
+    return make
+
+
+def test_what_was_under_way_at_a_crash_ends_as_interrupted_with_the_next_daemon(kept_auditor, store, caplog):
+    async def main():
+        crashed = kept_auditor()
+        crashed.begun.look = lambda: {f"{crashed.begun.run}.1": entry(4001), f"{crashed.begun.run}.2": entry(-1)}
+        await crashed._write_begun()
+        crashed.begun.put_back([f"{crashed.begun.run}.2"])  # this one ended, the other did not
+        await crashed._keep([entry(-1)])
+
+        later = kept_auditor()
+        later.begun.look = lambda: {f"{later.begun.run}.1": entry(4003)}
+        await later._write_begun()
+        assert await later._end_interrupted()
+        return await later.read(later.records.list)
+
+    rows = asyncio.run(main())
+    assert [(row.uid, row.result) for row in rows] == [(-1, "done"), (4001, "interrupted")]
+    assert "the daemon ended while it was under way; it was asked for at 1970" in rows[1].text
+    assert len(store.kv("ostler/audit-begun").items()) == 1, "that of the daemon that runs"
+    assert "1 requests were under way when the daemon ended last" in caplog.text
+
+
+def test_what_is_not_an_entry_is_removed_and_harms_nobody(kept_auditor, store):
+    store.kv("ostler/audit-begun").set("x", {"at": "never"})
+
+    async def main():
+        auditor = kept_auditor()
+        assert await auditor._end_interrupted()
+        assert auditor.records.list() == []
+
+    asyncio.run(main())
+    assert store.kv("ostler/audit-begun").items() == {}

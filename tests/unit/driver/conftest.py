@@ -67,6 +67,13 @@ class Lamp(LampDriver):
     def patient(self):
         return self.hang()
 
+    @time_budget("patience", is_long=False)
+    def off(self):
+        return "off"
+
+    def nap(self, seconds):
+        threading.Event().wait(seconds)
+
     @time_budget(None)
     def endless(self):
         return self.hang()

@@ -8,7 +8,16 @@ from msgspec.structs import replace
 
 from ostler.aio import WorkerPool
 from ostler.driver import Driver
-from ostler.errors import Busy, ContractError, DriverError, DriverNotReady, DriverStuck, NotFound
+from ostler.errors import (
+    Busy,
+    ContractError,
+    DriverError,
+    DriverNotFound,
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    NotFound,
+)
 from ostler.messaging.context import Context, serving
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import DriverState
@@ -213,7 +222,7 @@ def test_trap_a_call_that_outlives_its_budget_frees_its_caller_and_makes_the_dri
         assert caught.value.facts["method"] == "hang"
         assert b.drivers.status("hall").state is DriverState.STUCK
         begun = loop.time()
-        with pytest.raises(DriverStuck, match="hang has not come back within its 60 s"):
+        with pytest.raises(DriverStuck, match="hang has not come back within its 60 s, since 2027-"):
             await call(pool, lambda: b.drivers["hall"].switch("l", True))
         assert loop.time() == begun, "refused at once"
         lamp.gate.set()
@@ -335,7 +344,7 @@ def test_a_caller_that_waits_behind_a_stuck_call_is_told_that_it_is_stuck(run, b
         await b.drivers.wait(5)
         first = asyncio.ensure_future(b.drivers.call("hall", "hang"))
         await asyncio.sleep(1)
-        with pytest.raises(DriverStuck, match="hang has not come back for 61 s"):
+        with pytest.raises(DriverStuck, match="hang has not come back for 60 s"):
             await b.drivers.call("hall", "switch", "l", True)
         with pytest.raises(DriverStuck):
             await first
@@ -446,10 +455,14 @@ def test_it_is_a_mapping_of_names(run, bench, lamp):
         assert list(b.drivers) == ["hall", "attic"]
         assert len(b.drivers) == 2
         assert "hall" in b.drivers
+        assert b.drivers.get("cellar") is None
+        for look in (b.drivers.__getitem__, b.drivers.status, b.drivers.options):
+            with pytest.raises(DriverNotFound, match=r"there is no driver cellar; the drivers are: hall, attic"):
+                look("cellar")
         with pytest.raises(KeyError):
             b.drivers["cellar"]
-        with pytest.raises(KeyError):
-            b.drivers.status("cellar")
+        with pytest.raises(DriverNotFound):
+            await b.drivers.call("cellar", "switch", "a", True)
         assert [status.driver for status in b.drivers.statuses()] == ["lamp", "lamp"]
 
     run(main())
@@ -623,7 +636,7 @@ def test_new_options_wait_for_a_call_that_was_stuck_and_came_back(run, bench, la
         await b.drivers.wait(5)
         waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
         await asyncio.sleep(1)
-        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall"))
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", patience=60))
         with pytest.raises(DriverStuck):
             await waiting
         asyncio.get_running_loop().call_later(3, lamp.gate.set)
@@ -663,19 +676,109 @@ def test_new_options_after_the_stop_are_refused(run, bench, lamp):
     run(main())
 
 
-def test_new_options_are_refused_when_calls_do_not_end_and_nothing_changes(run, bench, lamp):
+def test_new_options_wait_beside_for_long_work_and_hold_up_nobody(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(1)
+        begun = loop.time()
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5)))
+        await asyncio.sleep(0.1)
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        assert loop.time() - begun < 0.2, "not held: what is under way may last for hours"
+        status = await renewing
+        assert loop.time() - begun == pytest.approx(10, abs=0.2)
+        assert status.state is DriverState.READY
+        assert status.pending == "takes over new options as soon as nothing is under way: patient (for 11 s)"
+        assert b.drivers["hall"].options.patience == 600
+        begun = loop.time()
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        assert loop.time() - begun < 0.1, "not held any more"
+        lamp.gate.set()
+        assert await waiting == "came back"
+        while b.drivers.status("hall").pending or len(lamp.made) < 2:
+            await asyncio.sleep(0.1)
+        await b.until("hall", DriverState.READY)
+        assert b.drivers["hall"].options.patience == 5
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_new_options_hold_calls_for_a_moment_while_what_is_under_way_has_just_begun(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(0.5)
+        begun = loop.time()
+        renewing = asyncio.ensure_future(b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5)))
+        await asyncio.sleep(0.1)
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+        assert loop.time() - begun == pytest.approx(1, abs=0.2)
+        assert (await renewing).pending
+        lamp.gate.set()
+        await waiting
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_calls_that_overlap_all_the_time_do_not_put_new_options_off_for_ever(run, bench, lamp, pool):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        done = asyncio.Event()
+
+        async def work(offset):
+            await asyncio.sleep(offset)
+            while not done.is_set():
+                await call(pool, lambda: b.drivers["hall"].nap(0.02))
+
+        work = [asyncio.ensure_future(work(number / 20)) for number in range(3)]
+        status = await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5), patience=60)
+        assert (status.state, status.pending) == (DriverState.READY, "")
+        assert b.drivers["hall"].options.patience == 5
+        done.set()
+        await asyncio.gather(*work)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_of_new_options_that_wait_the_last_ones_count_and_they_can_be_withdrawn(run, bench, lamp):
     async def main():
         b = bench(lamp)
         await b.drivers.start()
         await b.drivers.wait(5)
         waiting = asyncio.ensure_future(b.drivers.call("hall", "patient"))
         await asyncio.sleep(1)
-        with pytest.raises(DriverError, match=r"keeps its options: patient \(for 61 s\) did not end in 60 s"):
-            await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5))
-        assert b.drivers.status("hall").state is DriverState.READY
-        assert b.drivers["hall"].options.patience == 600
+        for patience in (5, 6):
+            new = lamp.Options(driver="lamp", patience=patience)
+            assert (await b.drivers.reinitialise("hall", new, patience=0.1)).pending
         lamp.gate.set()
-        assert await waiting == "came back"
+        await waiting
+        while b.drivers["hall"].options.patience != 6:
+            await asyncio.sleep(0.1)
+        await b.until("hall", DriverState.READY)
+        assert len(lamp.made) == 2
+        lamp.gate.clear()
+        waiting = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        await asyncio.sleep(1)
+        assert (await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=7), patience=0.1)).pending
+        b.drivers.withdraw_options("hall")
+        assert b.drivers.status("hall").pending == ""
+        lamp.gate.set()
+        await waiting
+        await asyncio.sleep(10)
+        assert b.drivers["hall"].options.patience == 6
+        assert len(lamp.made) == 2
         await b.drivers.stop(5)
 
     run(main())
@@ -714,16 +817,23 @@ def test_a_failed_driver_can_be_given_other_options_at_once(run, bench, lamp):
     run(main())
 
 
-def test_a_stuck_driver_refuses_other_options(run, bench, lamp):
+def test_a_stuck_driver_takes_other_options_when_it_has_come_back(run, bench, lamp):
     async def main():
         b = bench(lamp)
         await b.drivers.start()
         await b.drivers.wait(5)
         with pytest.raises(DriverStuck):
             await b.drivers.call("hall", "hang")
-        with pytest.raises(DriverNotReady, match="cannot take new options, it is stuck"):
-            await b.drivers.reinitialise("hall")
+        status = await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", patience=5))
+        assert status.state is DriverState.STUCK
+        assert "new options as soon as nothing is under way: hang (for 70 s)" in status.pending
+        with pytest.raises(DriverStuck):  # refused at once, and not held
+            await asyncio.wait_for(b.drivers.call("hall", "switch", "l", True), 0.1)
         lamp.gate.set()
+        while b.drivers["hall"].options.patience != 5:
+            await asyncio.sleep(0.1)
+        await b.until("hall", DriverState.READY)
+        assert len(lamp.made) == 2
         await b.drivers.stop(5)
 
     run(main())
@@ -848,6 +958,121 @@ def test_what_a_driver_refuses_is_no_failure(run, bench, lamp):
             with pytest.raises(NotFound):
                 await b.drivers.call("hall", "fail", NotFound)
         assert b.drivers.troubles() == []
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_trap_a_driver_that_is_found_stuck_answers_all_that_wait_for_it_at_once(run, bench, lamp, pool):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench((lamp, "hall", {"workers": 8, "call_timeout": 60, "patience": 300}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        begun = loop.time()
+        waiting = [asyncio.ensure_future(b.drivers.call("hall", "patient")) for _ in range(3)]
+        waiting += [asyncio.ensure_future(call(pool, b.drivers["hall"].endless)) for _ in range(3)]
+        waiting += [asyncio.ensure_future(b.drivers.call("hall", "hang"))]
+        await b.until("hall", DriverState.STUCK)
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert loop.time() - begun == pytest.approx(60, abs=1.5)
+        assert {type(error) for error in errors} == {DriverStuck}
+        assert all("has not come back for 60 s, since 2027-" in str(error) for error in errors)
+        assert errors[0].facts["since"] == pytest.approx(1_800_000_000, abs=2)
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_what_moves_is_left_to_end_beside_a_call_that_hangs_and_is_given_up_when_it_stops(run, bench, lamp):
+    async def main():
+        loop = asyncio.get_running_loop()
+        b = bench((lamp, "hall", {"call_timeout": 60, "patience": 300}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        context = Context("light", "copy", clock=virtual_clock())
+        with serving(context):
+            moving = asyncio.ensure_future(b.drivers.call("hall", "patient"))
+        await asyncio.sleep(1)
+        hung = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+        for step in range(20):
+            await asyncio.sleep(5)
+            context.progress(step, 100)
+        assert (hung.done(), moving.done()) == (True, False)
+        assert b.drivers.status("hall").state is DriverState.STUCK
+        stopped = loop.time()
+        with pytest.raises(DriverStuck):
+            await moving
+        assert loop.time() - stopped == pytest.approx(10, abs=1.5)
+        with pytest.raises(DriverStuck):
+            await hung
+        lamp.gate.set()
+        await b.until("hall", DriverState.READY)
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_long_calls_leave_a_thread_of_the_driver_to_short_ones(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {"workers": 3}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        long = [asyncio.ensure_future(b.drivers.call("hall", "patient")) for _ in range(5)]
+        await asyncio.sleep(1)
+        assert await asyncio.wait_for(b.drivers.call("hall", "switch", "l", True), 1) == "l on"
+        assert await asyncio.wait_for(b.drivers.call("hall", "off"), 1) == "off"
+        lamp.gate.set()
+        assert await asyncio.gather(*long) == ["came back"] * 5
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_trap_callers_of_a_driver_that_hangs_take_no_thread_of_their_service(run, bench, lamp, pool):
+    async def main():
+        b = bench((lamp, "hall", {"workers": 2}), (lamp, "porch", {}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = [asyncio.ensure_future(call(pool, b.drivers["hall"].patient)) for _ in range(20)]
+        await asyncio.to_thread(lamp.hanging.wait, 10)
+        assert await asyncio.wait_for(call(pool, lambda: b.drivers["porch"].switch("l", True)), 5) == "l on"
+        assert len(waiting) == 20
+        lamp.gate.set()
+        assert await asyncio.gather(*waiting) == ["came back"] * 20
+        await b.drivers.stop(5)
+
+    run(main())
+
+
+def test_a_driver_in_which_nothing_ends_takes_so_many_calls_and_no_more(run, bench, lamp):
+    async def main():
+        b = bench((lamp, "hall", {"workers": 2}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        waiting = [asyncio.ensure_future(b.drivers.call("hall", "patient")) for _ in range(102)]
+        await asyncio.sleep(2)
+        with pytest.raises(Busy, match="patient of driver hall of light was not begun: 102 calls wait"):
+            await b.drivers.call("hall", "patient")
+        assert await b.drivers.call("hall", "switch", "short", True) == "short on"
+        lamp.gate.set()
+        assert await asyncio.gather(*waiting) == ["came back"] * 102
+        assert await b.drivers.call("hall", "switch", "l", True) == "l on"
+
+
+def test_a_feature_that_a_driver_does_not_offer_is_refused_by_name(run, bench, lamp, pool):
+    async def main():
+        b = bench((lamp, "hall", {}))
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        refused = r"driver hall of light does not offer dim"
+        with pytest.raises(FeatureNotSupported, match=refused):
+            await pool.run(lambda: b.drivers["hall"].dim("a", 3), label="dim")
+        with pytest.raises(FeatureNotSupported, match=refused):
+            await b.drivers.call("hall", "undim", "a")
+        assert b.drivers.status("hall").calls == 0
         await b.drivers.stop(5)
 
     run(main())

@@ -1,6 +1,12 @@
+import logging
+from types import SimpleNamespace
+
+import msgspec
+
 from ostler.config import load_text, validate
-from ostler.errors import ConfigurationError
-from ostler.manager import ManagerOptions
+from ostler.errors import ConfigurationError, DriverError
+from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
+from ostler.manager.base import _no_report
 
 
 class LampOptions(ManagerOptions):
@@ -47,3 +53,42 @@ def test_it_is_said_together_with_what_is_wrong_in_the_same_table():
 
 def test_what_follows_from_a_wrong_value_is_not_guessed():
     assert len(problems('report_interval = 90\ndown_time = "soon"')) == 1
+
+
+class Speaker(dict):
+    """Drivers of which each says the same; `ready` are all."""
+
+    ready = dict.keys
+
+
+def manager_with(told, **drivers):
+    environment = ManagerEnvironment(
+        topic="lamp", host="node1", options=None, drivers=Speaker(drivers), store=None, client=None, clock=None,
+        log=logging.LoggerAdapter(logging.getLogger("test")), report_change=lambda *change: told.append(change),
+    )  # fmt: skip
+    return Manager(environment)
+
+
+def test_a_manager_says_what_has_changed_and_for_which_lease():
+    told = []
+    manager = manager_with(told)
+    manager.capabilities_changed()
+    manager.capabilities_changed("desk", lease="l1")
+    manager.capabilities_changed(lease="l1", released=True)
+    assert told == [("", "", False), ("desk", "l1", False), ("", "l1", True)]
+
+
+def test_without_a_reporter_a_change_is_told_to_nobody():
+    manager = Manager(msgspec.structs.replace(manager_with([]).environment, report_change=_no_report))
+    manager.capabilities_changed()
+
+
+def test_each_driver_speaks_for_its_backend_and_one_that_cannot_hides_no_other():
+    def silent():
+        raise DriverError("no answer")
+
+    says = {name: SimpleNamespace(capabilities=lambda: {"free_bytes": 5}) for name in ("desk", "floor")}
+    nothing, broken = SimpleNamespace(capabilities=lambda: None), SimpleNamespace(capabilities=silent)
+    manager = manager_with([], **says, nothing=nothing, broken=broken)
+    assert manager.backend_capabilities("desk") == {"free_bytes": 5}
+    assert manager.capabilities() == {"desk": {"free_bytes": 5}, "floor": {"free_bytes": 5}}

@@ -10,12 +10,13 @@ from ostler.clock import FakeClock
 from ostler.errors import BadEnvelope, InternalError, NotPermitted, StoreUnavailable, TargetNotFound
 from ostler.messaging import Context
 from ostler.messaging.audit import MADE_UP, WINDOW, AuditLog, line_of, origin_of, shown_arguments
+from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import VERSION, Request
 from ostler.messaging.exposed import exposed
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint
 from ostler.messaging.secret import SecretText
-from ostler.types import LOCAL_PEER, Peer
+from ostler.types import LOCAL_PEER, Peer, Role
 
 BOB = Peer(1000, 1000, 7, "uid 1000")
 EVE = Peer(1001, 1001, 8, "uid 1001")
@@ -42,6 +43,13 @@ def call(method="switch", peer=BOB, arguments=None, *, admitted=True, topic="lam
     made.admitted = made.begun = admitted
     if find(topic, method) is not None:
         made.method = find(topic, method)
+    return made
+
+
+def relayed(changes):
+    made = call()
+    made.context = Context("ostler", "relay", peer=BOB, clock=FakeClock())
+    made.context.relayed = Relayed("node2", "lamp.switch", Role.OPERATOR, changes)
     return made
 
 
@@ -282,3 +290,12 @@ def test_those_who_are_refused_are_counted_apart_for_a_bounded_number_of_them(bo
     for uid in range(3000):
         book.log.record(call(admitted=False, peer=Peer(uid, uid, 1, f"uid {uid}")), NotPermitted("no"))
     assert len(book.log._windows) <= 1024
+
+
+def test_of_what_is_relayed_is_kept_what_changes_something_on_the_other_host():
+    book = Book()
+    book.log.record(relayed(changes=False), None)
+    book.log.record(relayed(changes=True), None)
+    assert len(book.flushed()) == 1
+    assert book.log.entry_of_begun(relayed(changes=False)) is None
+    assert book.log.entry_of_begun(relayed(changes=True)) is not None

@@ -26,6 +26,7 @@ from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.rpc.core import Ask
 from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
+from ostler.types import ServiceStatus
 
 SOON = Retry(attempts=50, backoff=0.01, longest=0.02, on=(Draining, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -85,7 +86,7 @@ class Far:
     """One other daemon: a dispatcher and a server of its own, on a transport without sockets."""
 
     def __init__(self, host, inbox):
-        self.host, self.up = host, True
+        self.host, self.up, self.back = host, True, False
         self.transport = MemoryTransport()
         self.dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=host)
         self.pool, self.shop = WorkerPool(f"shop on {host}", 2), Shop()
@@ -100,11 +101,20 @@ class Far:
     def takes(self, topic):
         return self.up and topic == "shop"
 
-    def starts(self, topic):
-        return False
+    def is_well(self, topic):
+        return self.takes(topic)
+
+    def view(self, topic):
+        return ServiceStatus(topic=topic, host=self.host, link="" if self.up else self.away().message)
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached")
+
+    async def reach(self, patience):
+        if not self.back:
+            raise self.away()
+        self.up = True
+        return 0.0
 
     async def close(self):
         await self.client.close()

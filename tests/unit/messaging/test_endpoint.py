@@ -70,6 +70,21 @@ def test_a_def_needs_threads():
     assert Endpoint("lamp", "here", Base(), None, "1.1").methods
 
 
+def test_short_methods_run_in_the_threads_that_are_theirs(pool):
+    class Works:
+        @exposed()
+        def copy(self, ctx: Context) -> None: ...
+
+        @exposed(short=True)
+        def delete(self, ctx: Context) -> None: ...
+
+    short = WorkerPool("lamp-short", 1)
+    endpoint = Endpoint("lamp", "here", Works(), pool, short_pool=short)
+    assert endpoint.method("copy").pool is pool
+    assert endpoint.method("delete").pool is short
+    assert Endpoint("lamp", "here", Works(), pool).method("delete").pool is pool
+
+
 def test_generators_are_refused_at_load(pool):
     class Yields:
         @exposed()

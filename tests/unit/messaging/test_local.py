@@ -99,6 +99,19 @@ def test_what_is_refused_on_the_wire_is_refused_here():
     run(test)
 
 
+def test_a_thread_that_waits_for_another_service_is_replaced_in_its_own_pool():
+    async def test(client, shop, dispatcher):
+        mine = WorkerPool("mine", 1)
+        waiting = [asyncio.ensure_future(mine.run(lambda: client.call("shop", "wait"), label="call")) for _ in range(2)]
+        await asyncio.to_thread(shop.begun.wait, 5)
+        assert await asyncio.wait_for(mine.run(lambda: 1, label="other"), 5) == 1
+        dispatcher.cancel_contexts("shop")
+        await asyncio.gather(*waiting)
+        mine.close()
+
+    run(test)
+
+
 def test_an_error_is_never_the_very_object_that_was_raised():
     async def test(client, shop, dispatcher):
         with pytest.raises(Conflict) as caught:
@@ -198,8 +211,8 @@ class Far:
 
     takes = has
 
-    def starts(self, topic):
-        return False
+    def is_well(self, topic):
+        return True
 
     async def ask(self, ask):
         self.asked.append((ask, current_context()))

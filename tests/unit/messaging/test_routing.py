@@ -1,7 +1,9 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
+from ostler.availability import refusal_reason, unavailable_reason
 from ostler.clock import FakeClock
 from ostler.errors import (
     Busy,
@@ -28,6 +30,7 @@ class Other:
         self.services = {topic: ServiceStatus(topic=topic, host=host, state=ServiceState.UP) for topic in topics}
         self.answers = answers or [host]
         self.asked, self.ids, self.secret = [], [], []
+        self.back, self.patience, self.hurried = False, None, 0
         self.client = self
 
     async def ask(self, ask):
@@ -40,15 +43,32 @@ class Other:
     def has(self, topic):
         return topic in self.services
 
-    def takes(self, topic):
+    def view(self, topic):
         row = self.services.get(topic)
-        return self.up and row is not None and row.enabled and row.state in (ServiceState.UP, ServiceState.STARTING)
+        return row if row is None or self.up else replace(row, link=self.away().message)
 
     def starts(self, topic):
-        return self.services[topic].state is ServiceState.STARTING
+        return self.up and self.services[topic].state is ServiceState.STARTING
+
+    def takes(self, topic):
+        return topic in self.services and (self.starts(topic) or not refusal_reason(self.view(topic)))
+
+    def is_well(self, topic):
+        return topic in self.services and not unavailable_reason(self.view(topic))
 
     def away(self):
         return NotRunning(f"{self.host} cannot be reached for 7 s: no cable")
+
+    def hurry(self):
+        self.hurried += 1
+
+    async def reach(self, patience):
+        self.patience = patience
+        self.hurry()
+        self.up = self.back
+        if not self.back:
+            raise self.away()
+        return 0.25
 
     async def attempt(self, ask, request_id):
         self.ids.append(request_id)
@@ -103,6 +123,26 @@ def test_one_that_was_starting_when_it_was_last_asked_comes_last():
     assert ask(router(starts, up)) == "node2"
 
 
+def test_one_that_is_not_well_is_asked_only_when_there_is_no_better_one():
+    sick, well = Other("node2", "volume"), Other("node3", "volume")
+    sick.services["volume"] = replace(
+        sick.services["volume"], state=ServiceState.DEGRADED, evidence={"is_working": "no"}
+    )
+    assert [ask(router(sick, well)) for _ in range(2)] == ["node3", "node3"]
+    well.up = False
+    assert ask(router(sick, well)) == "node2"
+
+
+def test_services_of_other_hosts_are_those_that_the_fleet_knows_and_of_the_rest_it_is_said_why_not():
+    alone = Router("here", set().__contains__)
+    assert (alone.services(), alone.reports()) == ([], [])
+    assert (alone.is_peer("node2"), alone.missing("volume", "node2")) == (False, "")
+    routes = router(Other("node2", "volume"), Other("node3", up=False))
+    assert routes.is_peer("node2")
+    assert routes.missing("lamp", "node2") == "node2 has no service lamp any more"
+    assert routes.missing("lamp", "node3") == "node3 cannot be reached for 7 s: no cable"
+
+
 @pytest.mark.parametrize("error", [NotRunning("gone"), Draining("stopping"), Busy("full"), TargetNotFound("closed")])
 def test_the_next_member_is_asked_when_the_work_was_surely_not_begun(error):
     routes = router(Other("node2", "volume", answers=[error]), Other("node3", "volume"))
@@ -125,8 +165,8 @@ def test_members_that_are_away_disabled_or_draining_are_not_asked_and_named_when
         ask(router(away, off, stops))
     said = str(caught.value)
     assert "node2 cannot be reached for 7 s: no cable" in said
-    assert "node3: volume is disabled" in said
-    assert "node4: volume is draining" in said
+    assert "volume on node3 is disabled" in said
+    assert "volume on node4 is draining" in said
     assert not off.asked + stops.asked
 
 
@@ -136,6 +176,32 @@ def test_a_host_that_is_nowhere_is_named_with_those_that_there_are_and_one_that_
         ask(routes, host="node9")
     with pytest.raises(NotRunning, match="node2 cannot be reached"):
         ask(routes, host="node2")
+
+
+def test_a_peer_that_is_away_is_tried_at_once_for_a_call_within_the_time_of_the_call():
+    other = Other("node2", "volume", up=False)
+    other.back = True
+    assert ask(router(other), host="node2", timeout=5.0) == "node2"
+    assert (other.patience, other.asked[0].timeout) == (5.0, 4.75)
+    other.up = False
+    assert asyncio.run(router(other).relay(context(Role.OPERATOR), "node2", Ask("volume", "create", {}))) == "node2"
+
+
+def test_of_a_request_for_no_host_those_that_are_away_are_tried_only_when_nobody_else_takes_it():
+    away, there = Other("node2", "volume", up=False), Other("node3", "volume")
+    away.back = True
+    assert [ask(router(away, there)) for _ in range(2)] == ["node3"] * 2
+    assert not away.hurried
+    there.services["volume"] = ServiceStatus(topic="volume", host="node3", state=ServiceState.DRAINING)
+    assert ask(router(away, there), timeout=5.0) == "node2"
+    assert away.asked[0].timeout == 4.75
+
+
+def test_a_stream_does_not_wait_for_a_peer_that_is_away_and_has_it_tried():
+    away = Other("node2", "volume", up=False)
+    with pytest.raises(NotRunning):
+        router(away).stream(Ask("volume", "list", {}, "node2"), 1)
+    assert away.hurried == 1
 
 
 def test_a_fanout_reaches_whoever_can_be_reached_and_is_summed():
@@ -228,3 +294,15 @@ def test_a_stream_is_relayed_to_whoever_has_the_role_with_few_items_on_their_way
     assert asyncio.run(relayed) == ("node2", LENIENT, 64)
     with pytest.raises(NotPermitted):
         asyncio.run(routes.relay_stream(context(Role.VIEWER), "node2", Ask("volume", "watch", {})))
+
+
+def test_the_hosts_of_a_topic_are_those_that_serve_it_now_with_since_when_they_can_be_reached():
+    peers = [Other(f"node{number}", "volume") for number in range(2, 6)]
+    for number, peer in enumerate(peers):
+        peer.since = float(number)
+        peer.services["volume"] = ServiceStatus(topic="volume", host=peer.host, state=ServiceState.UP)
+    peers[1].up = False
+    peers[2].services["volume"] = ServiceStatus(topic="volume", host="node4", state=ServiceState.STARTING)
+    assert router(*peers, local={"volume"}).hosts("volume") == {"here": 0.0, "node2": 0.0, "node5": 3.0}
+    assert router(*peers).hosts("nothing") == {}
+    assert Router("here", {"volume"}.__contains__).hosts("volume") == {"here": 0.0}

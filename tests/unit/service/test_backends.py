@@ -61,7 +61,9 @@ def test_what_a_check_said_is_forgotten_when_the_driver_itself_is_out_of_order(b
             assert b.why() == "driver desk: is_working says no"
             trouble.answers.clear()
             trouble.errors["initialise desk red"] = OSError("no red bulb")
-            assert await b.reset(DRIVER + 'colour = "red"\n') == []
+            # A driver that does not start with its new options is no good news of a reload.
+            said = await b.reset(DRIVER + 'colour = "red"\n')
+            assert said == ["driver desk of service lamp is failed: OSError: no red bulb"]
             await asyncio.sleep(0.1)
             assert "is_working" not in b.why()
             assert "no red bulb" in b.why()
@@ -108,19 +110,96 @@ def test_a_live_option_of_a_driver_is_taken_over_without_building_it_anew(bench,
     virtually(main)
 
 
-def test_a_driver_that_kept_its_options_is_tried_again_at_the_next_reload(bench, trouble, virtually) -> None:
+def test_new_options_of_a_driver_at_work_come_by_themselves_and_the_reload_says_so(bench, trouble, virtually) -> None:
     async def main():
         gate = trouble.hang("work desk")
-        async with bench(DRIVER + 'call_timeout = "1h"\ninit_timeout = "10s"\n') as b:
+        async with bench(DRIVER + 'call_timeout = "1h"\n') as b:
             await b.runtime.start()
             call = asyncio.ensure_future(b.service().drivers.call("desk", "work"))
             await asyncio.sleep(1)
-            red = DRIVER + 'call_timeout = "1h"\ninit_timeout = "10s"\ncolour = "red"\n'
-            (problem,) = await b.reset(red)
-            assert "keeps its options" in problem
+            red = DRIVER + 'call_timeout = "1h"\ncolour = "red"\n'
+            assert await b.reset(red) == []
+            (pending,) = b.runtime.pending()
+            assert "driver desk of lamp takes over new options as soon as nothing is under way: work" in pending
             gate.set()
             await call
-            assert await b.reset(red) == []
+            while b.service().drivers.options("desk").colour != "red":
+                await asyncio.sleep(0.1)
+            assert b.runtime.pending() == []
+
+    virtually(main)
+
+
+def test_options_that_are_taken_back_before_they_came_never_come(bench, trouble, virtually) -> None:
+    async def main():
+        gate = trouble.hang("work desk")
+        hour = 'call_timeout = "1h"\n'
+        async with bench(DRIVER + hour) as b:
+            await b.runtime.start()
+            call = asyncio.ensure_future(b.service().drivers.call("desk", "work"))
+            await asyncio.sleep(1)
+            await b.reset(DRIVER + hour + 'colour = "red"\n')
+            assert await b.reset(DRIVER + hour) == []
+            assert b.runtime.pending() == []
+            gate.set()
+            await call
+            await asyncio.sleep(10)
+            assert "initialise desk red" not in trouble.calls
+
+    virtually(main)
+
+
+FOUR = '[services.lamp]\nmanager = "lamp"\n' + "".join(
+    f'[services.lamp.drivers.{name}]\ndriver = "gpio"\n' for name in ("desk", "hall", "porch", "attic")
+)
+
+
+def test_trap_four_backends_that_hang_while_they_are_taken_over_take_as_long_as_one(bench, trouble, virtually) -> None:
+    async def main():
+        for name in ("desk", "hall", "porch", "attic"):
+            trouble.hang(f"driver_ready {name}")
+        async with bench(FOUR.replace('"lamp"\n', '"lamp"\nstart_timeout = "20s"\n', 1)) as b:
+            before = asyncio.get_running_loop().time()
+            await b.runtime.start()
+            assert asyncio.get_running_loop().time() - before < 25
+            assert b.state() == "degraded"
+
+    virtually(main)
+
+
+def test_trap_a_reload_waits_for_drivers_side_by_side(bench, trouble, virtually) -> None:
+    async def main():
+        hour = 'call_timeout = "1h"\n'
+        async with bench(FOUR.replace('"gpio"\n', '"gpio"\n' + hour)) as b:
+            gates = [trouble.hang(f"work {name}") for name in ("desk", "hall", "porch")]
+            await b.runtime.start()
+            drivers = b.service().drivers
+            calls = [asyncio.ensure_future(drivers.call(name, "work")) for name in ("desk", "hall", "porch")]
+            await asyncio.sleep(1)
+            before = asyncio.get_running_loop().time()
+            assert await b.reset(FOUR.replace('"gpio"\n', '"gpio"\n' + hour + 'colour = "red"\n')) == []
+            assert asyncio.get_running_loop().time() - before < 12
+            assert len(b.runtime.pending()) == 3
+            assert b.service().drivers.options("attic").colour == "red"
+            for gate in gates:
+                gate.set()
+            await asyncio.gather(*calls)
+            while b.runtime.pending() or len(b.service().drivers.ready()) < 4:
+                await asyncio.sleep(0.1)
             assert b.service().drivers.options("desk").colour == "red"
+
+    virtually(main)
+
+
+def test_a_check_of_a_driver_that_hangs_keeps_no_check_of_the_manager_from_coming(bench, trouble, virtually) -> None:
+    async def main():
+        trouble.hang("is_working of desk")
+        async with bench(FOUR.replace('"gpio"\n', '"gpio"\ncall_timeout = "1h"\n')) as b:
+            await b.runtime.start()
+            await asyncio.sleep(200)
+            clock = b.service()._around.host.clock
+            assert clock.monotonic() - b.service().progressed <= 70
+            assert trouble.begun.count("is_working of desk") == 1
+            assert trouble.begun.count("is_working of attic") >= 2
 
     virtually(main)

@@ -69,8 +69,12 @@ def test_services_that_do_not_need_each_other_start_side_by_side(bench, trouble,
             while b.state("right") != "up":
                 await asyncio.sleep(0.1)
             assert b.group.waiting_for() == ["left: init_host"]
+            b.service("left").manager.environment.report_progress("3 of 10 lamps lit")
+            assert b.group.waiting_for() == ["left: init_host, 3 of 10 lamps lit"]
+            assert b.service("left").status().why == "init_host, 3 of 10 lamps lit"
             gate.set()
             await starting
+            assert b.service("left").status().why == ""
             assert b.group.waiting_for() == []
 
     virtually(main)

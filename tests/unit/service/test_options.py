@@ -13,8 +13,8 @@ from ostler.messaging.notify import PRIORITIES
 
 PACKAGE = Path(ostler.__file__).parent
 # Read by the table's name, before there are options: which class to load.
-# And by priority: who hears of which notifications.
-BY_NAME = {"manager", "driver", "drivers", *PRIORITIES}
+# And by priority: who hears of which notifications. And the budget of a method, by its mark.
+BY_NAME = {"manager", "driver", "drivers", "capability_timeout", *PRIORITIES}
 
 
 @pytest.fixture(scope="module")

@@ -2,34 +2,10 @@ import asyncio
 import logging
 import sqlite3
 
-import pytest
-
 from ostler.errors import StoreUnavailable
-from ostler.manager import Manager
-from ostler.messaging import Context, exposed
 from ostler.service.report import StoreOutage
 
 LAMP = '[services.lamp]\nmanager = "lamp"\n'
-DRIVER = LAMP + '[services.lamp.drivers.desk]\ndriver = "gpio"\n'
-SCHEDULER = '[services.scheduler]\nmanager = "scheduler"\n'
-
-
-@pytest.fixture
-def told():
-    return []
-
-
-@pytest.fixture
-def scheduler(told):
-    class Scheduler(Manager):
-        @exposed(role="operator")
-        async def update_capabilities(
-            self, ctx: Context, on_host: str, topic: str, backends: dict[str, dict[str, int]], reported_at: float,
-            enabled: bool,
-        ) -> None:  # fmt: skip
-            told.append((topic, sorted(backends), enabled))
-
-    return Scheduler
 
 
 class Lock:
@@ -200,78 +176,6 @@ def test_a_new_interval_holds_at_once(bench, virtually) -> None:
     virtually(main)
 
 
-def test_capabilities_are_kept_and_sent_to_schedulers(bench, told, scheduler, virtually) -> None:
-    async def main():
-        async with bench(DRIVER + SCHEDULER, scheduler=scheduler) as b:
-            await b.runtime.start()
-            await asyncio.sleep(70)
-            assert told[-1] == ("lamp", ["desk"], True)
-            (report,) = await b.store.aread(b.runtime.capability_records.list)
-            assert (report.topic, report.backends, report.stale) == ("lamp", {"desk": {"free_bytes": 5}}, False)
-
-    virtually(main)
-
-
-def test_a_disabled_service_is_sent_as_disabled_at_once_and_after_a_restart(bench, told, scheduler, virtually) -> None:
-    async def main():
-        async with bench(DRIVER + SCHEDULER, scheduler=scheduler) as b:
-            await b.runtime.start()
-            await asyncio.sleep(5)
-            records = b.runtime.records
-            await b.store.awrite(lambda: records.set_enabled("lamp", "node1", enabled=False, reason="moving", who="a"))
-            b.runtime.capability_reporter.poke("lamp")
-            await asyncio.sleep(1)
-            assert told[-1] == ("lamp", ["desk"], False)
-        del told[:]
-        async with bench(DRIVER + SCHEDULER, scheduler=scheduler) as b:
-            await b.runtime.start()
-            await asyncio.sleep(70)
-            assert {enabled for _, _, enabled in told} == {False}
-
-    virtually(main)
-
-
-@pytest.mark.parametrize("answer", ["capabilities raise", "no table"])
-def test_capabilities_that_cannot_be_had_degrade_the_service_until_they_can(bench, manager, virtually, answer) -> None:
-    good = {"desk": {"free_bytes": 5}}
-
-    class Odd(manager):
-        answer = None
-
-        async def capabilities(self):
-            if self.answer == "capabilities raise":
-                raise OSError("no idea")
-            return 17 if self.answer == "no table" else good
-
-    async def main():
-        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Odd) as b:
-            await b.runtime.start()
-            b.service().manager.answer = answer
-            await asyncio.sleep(70)
-            assert b.state() == "degraded"
-            assert "capabilities of service lamp" in b.why()
-            b.service().manager.answer = None
-            await asyncio.sleep(70)
-            assert b.state() == "up"
-
-    virtually(main)
-
-
-def test_one_backend_that_does_not_answer_does_not_hide_the_others(bench, trouble, virtually) -> None:
-    async def main():
-        config = DRIVER + 'call_timeout = "5s"\n[services.lamp.drivers.floor]\ndriver = "gpio"\n'
-        async with bench(config) as b:
-            trouble.hang("capabilities of desk")
-            await b.runtime.start()
-            await asyncio.sleep(70)
-            (report,) = await b.store.aread(b.runtime.capability_records.list)
-            assert list(report.backends) == ["floor"]
-            assert b.state() == "degraded"
-            assert "driver desk is stuck" in b.why()
-
-    virtually(main)
-
-
 def test_a_service_that_is_not_up_keeps_the_reporters_asleep(bench, trouble, virtually) -> None:
     async def main():
         trouble.errors["init_host lamp"] = OSError("no disk")
@@ -292,46 +196,5 @@ def test_a_service_that_is_not_up_keeps_the_reporters_asleep(bench, trouble, vir
             await asyncio.sleep(60)
             loop._selector.select = select
             assert wakes < 100
-
-    virtually(main)
-
-
-def test_trap_capabilities_that_cannot_be_kept_do_not_make_the_state_flap(bench, manager, virtually) -> None:
-    class Odd(manager):
-        asked = 0
-
-        async def capabilities(self):
-            type(self).asked += 1
-            return {"desk": {"checked": object()}}
-
-    async def main():
-        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Odd) as b:
-            await b.runtime.start()
-            await asyncio.sleep(300)
-            assert b.state() == "degraded"
-            assert "not plain JSON" in b.why()
-            assert Odd.asked < 12
-
-    virtually(main)
-
-
-@pytest.mark.parametrize("each", [1, 2], ids=["each time another text", "each second time"])
-def test_trap_capabilities_that_raise_another_text_each_time_are_asked_for_with_pauses(
-    bench, manager, virtually, each
-) -> None:
-    class Odd(manager):
-        asked = 0
-
-        async def capabilities(self):
-            type(self).asked += 1
-            if self.asked % each == 0:
-                raise OSError(f"no idea, try {self.asked}")
-            return {"desk": {"free_bytes": 5}}
-
-    async def main():
-        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Odd) as b:
-            await b.runtime.start()
-            await asyncio.sleep(300)
-            assert 5 < Odd.asked < 30
 
     virtually(main)

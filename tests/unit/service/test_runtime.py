@@ -1,33 +1,6 @@
 import asyncio
 
-from ostler.service.runtime import merge_rows
-from ostler.types import ServiceState, ServiceStatus
-
 LAMP = '[services.lamp]\nmanager = "lamp"\npoll = 60\n'
-
-
-def row(topic="lamp", host="node1", **facts) -> ServiceStatus:
-    return ServiceStatus(**{"topic": topic, "host": host, "state": ServiceState.UP, "up": True, **facts})
-
-
-def test_what_runs_here_speaks_for_itself_and_the_table_adds_what_only_it_knows() -> None:
-    table = [
-        row(state=ServiceState.STARTING, enabled=False, disabled_reason="moving", disabled_by="alice", beat=7),
-        row(host="node2", here=True),
-        row("volume", "node0"),
-    ]
-    merged = merge_rows([row(why="well")], table)
-    assert [(r.topic, r.host, r.here) for r in merged] == [
-        ("lamp", "node1", True),
-        ("volume", "node0", False),
-        ("lamp", "node2", False),
-    ]
-    here = merged[0]
-    assert (here.state, here.why, here.enabled, here.disabled_by, here.beat) == ("up", "well", False, "alice", 7)
-
-
-def test_a_service_without_a_row_is_shown_all_the_same() -> None:
-    assert merge_rows([row()], []) == [row()]
 
 
 def test_services_are_shown_while_the_table_cannot_be_read(bench, virtually) -> None:

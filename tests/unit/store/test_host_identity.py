@@ -13,6 +13,7 @@ from ostler.store import CapabilityRecords, ServiceRecords, Store
 from ostler.store.host_identity import _hmac_sha256, machine_id, settle_identity
 from ostler.store.journal import EventRecords
 from ostler.store.periodic_runs import PeriodicRecords, PeriodicRun
+from ostler.types import CapabilityReport
 
 ALPHA, BETA = "a" * 32, "b" * 32
 
@@ -35,7 +36,7 @@ def fill(store: Store, clock: FakeClock, host: str) -> None:
     services = records(store, clock, host)
     services.register("lamp", "lamp", "1.0")
     services.set_enabled("lamp", host, enabled=False, reason="the disk is dying", who="root")
-    CapabilityRecords(store, clock).put("lamp", host, {})
+    CapabilityRecords(store, clock).put(CapabilityReport(topic="lamp", host=host, backends={}, reported_at=1.0))
     PeriodicRecords(store, host).save([PeriodicRun("lamp", "poll", 7)])
     asyncio.run(EventRecords(store, clock, host).append([Row(1, host.encode())]))
 

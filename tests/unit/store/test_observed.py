@@ -38,6 +38,16 @@ def test_one_whose_number_does_not_grow_is_down_after_a_while(observed, records,
     assert records.list()[0].up
 
 
+def test_the_age_of_a_report_is_not_that_of_the_look(observed, records, clock):
+    observed.keep("node2", [row(beat=5)])
+    reported = clock.wall()
+    clock.advance(20)
+    observed.keep("node2", [row(beat=5)])
+    assert records.get("volume", "node2").last_report == reported
+    observed.keep("node2", [row(beat=6)])
+    assert records.get("volume", "node2").last_report == reported + 20
+
+
 def test_what_has_not_changed_is_not_written_again_at_once(observed, clock):
     assert observed.is_news("node2", [row()])
     assert not observed.is_news("node2", [row(beat=2, in_flight=5)])
@@ -46,4 +56,17 @@ def test_what_has_not_changed_is_not_written_again_at_once(observed, clock):
     clock.advance(16)
     assert observed.is_news("node2", [row(state=ServiceState.DRAINING)])
     assert observed.is_news("node3", [row(host="node3")])
+    assert observed.is_news("node4", [])  # it may have had some before: those are gone
+    clock.advance(16)
     assert not observed.is_news("node4", [])
+
+
+def test_what_a_host_has_no_more_is_gone_until_it_has_it_again(observed, records):
+    observed.keep("node2", [row(), row(topic="backup")])
+    observed.keep("node2", [row(beat=2)])
+    assert [(found.topic, str(found.state), found.up) for found in records.list()] == [
+        ("backup", "gone", False),
+        ("volume", "up", True),
+    ]
+    observed.keep("node2", [row(beat=3), row(topic="backup", beat=3)])
+    assert [str(found.state) for found in records.list()] == ["up", "up"]

@@ -6,7 +6,8 @@ from ostler.clock import FakeClock
 from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, Report, ServiceRecords, Store
 from ostler.store.models import CapabilityRow, ServiceRow
-from ostler.types import ServiceState
+from ostler.store.services import Registration
+from ostler.types import CapabilityReport, ServiceState
 
 UP = ServiceState.UP
 
@@ -29,7 +30,7 @@ def only(records):
 
 
 def test_a_registered_service_is_starting(records, clock):
-    assert records.register("volume", "volume", "1.2") == (1, False)
+    assert records.register("volume", "volume", "1.2") == Registration(1, False)
     status = only(records)
     assert (status.topic, status.host, status.manager, status.rpc_version) == ("volume", "node1", "volume", "1.2")
     assert (status.state, status.up, status.enabled, status.beat) == (ServiceState.STARTING, True, True, 1)
@@ -191,7 +192,34 @@ def test_get_returns_one_service(volume):
 
 
 def test_delete_removes_the_capabilities_too(volume, store, clock):
-    CapabilityRecords(store, clock, "node1").put("volume", "node1", {})
+    CapabilityRecords(store, clock, "node1").put(
+        CapabilityReport(topic="volume", host="node1", backends={}, reported_at=1.0)
+    )
     volume.delete("volume", "node1")
     assert volume.list() == []
     assert store.read(lambda: CapabilityRow.select().count()) == 0
+
+
+def test_what_is_in_no_configuration_is_gone_and_is_there_again_with_its_next_report(volume, store, clock):
+    volume.register("scheduler", "scheduler", "1.0")
+    ServiceRecords(store, clock, "node2").register("volume", "volume", "1.2")
+    ServiceRecords(store, clock, "node3").register("volume", "volume", "1.2")
+    clock.advance(5)
+    volume.mark_gone(["scheduler"], ["node3"])
+    rows = {(row.topic, row.host): row for row in volume.list()}
+    assert {place for place, row in rows.items() if row.state is ServiceState.GONE} == {
+        ("volume", "node1"),
+        ("volume", "node2"),
+    }
+    gone = rows["volume", "node1"]
+    assert (gone.up, gone.since, gone.why) == (
+        False,
+        clock.wall(),
+        "it is not in the configuration of this host any more",
+    )
+    assert rows["volume", "node2"].why == "its host is no peer of this host any more"
+    clock.advance(5)
+    volume.mark_gone(["scheduler"], ["node3"])
+    assert volume.get("volume").since == gone.since  # since it is, not since the last start
+    volume.report([Report("volume", UP)])
+    assert volume.get("volume").up

@@ -3,6 +3,7 @@ import pytest
 from ostler.clock import FakeClock
 from ostler.messaging.versions import judge
 from ostler.store import Report, ServiceRecords, Store
+from ostler.store.versions import MemberVersions
 from ostler.types import ServiceState
 
 UP = ServiceState.UP
@@ -12,6 +13,11 @@ GRACE = 300.0
 @pytest.fixture
 def records(store: Store, clock: FakeClock) -> ServiceRecords:
     return ServiceRecords(store, clock, "node1")
+
+
+@pytest.fixture
+def members(clock: FakeClock) -> MemberVersions:
+    return MemberVersions(clock)
 
 
 @pytest.fixture
@@ -25,27 +31,32 @@ def fleet(records: ServiceRecords, store: Store, clock: FakeClock):
     return records, other
 
 
-def seen(records, **options):
-    return {each.host: (each.counts, each.why) for each in records.members(**options)["volume"]}
+@pytest.fixture
+def seen(members):
+    def look(records, grace=0.0):
+        return {each.host: (each.counts, each.why) for each in members.members(records.list(), grace)["volume"]}
+
+    return look
 
 
-def cap(records):
-    return judge("volume", records.members(grace=GRACE)["volume"]).cap
+@pytest.fixture
+def cap(members):
+    return lambda records: judge("volume", members.members(records.list(), GRACE)["volume"]).cap
 
 
-def test_the_members_of_a_topic_and_of_its_namespaces(records):
+def test_the_members_of_a_topic_and_of_its_namespaces(records, members):
     records.register("volume", "volume", "1.1", {"admin": "2.0"})
-    found = records.members()
+    found = members.members(records.list(), 0.0)
     assert [(topic, each.host, each.version, each.counts) for topic, rows in found.items() for each in rows] == [
         ("volume", "node1", "1.1", True), ("volume.admin", "node1", "2.0", True),
     ]  # fmt: skip
     assert records.get("volume").namespaces == {"admin": "2.0"}
     records.register("volume", "volume", "1.1")
     assert records.get("volume").namespaces == {}
-    assert list(records.members()) == ["volume"]
+    assert list(members.members(records.list(), 0.0)) == ["volume"]
 
 
-def test_trap_a_stale_record_pins_nobody(fleet, clock):
+def test_trap_a_stale_record_pins_nobody(fleet, clock, seen, cap):
     records, _gone = fleet
     assert cap(records) == "1.0"
     for _ in range(29):
@@ -60,7 +71,7 @@ def test_trap_a_stale_record_pins_nobody(fleet, clock):
 
 
 @pytest.mark.parametrize("state", [ServiceState.STOPPED, ServiceState.FAILED])
-def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state):
+def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state, seen):
     records, other = fleet
     other.report([Report("volume", state)])
     assert seen(records, grace=GRACE)["node2"] == (True, f"{state}, and counts for 300 s more")
@@ -68,7 +79,7 @@ def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state):
     assert seen(records, grace=GRACE)["node2"] == (False, f"{state}, and does not count")
 
 
-def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock):
+def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock, seen):
     records, other = fleet
     records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
     assert seen(records, grace=GRACE)["node2"] == (True, "disabled: old, and counts for 300 s more")
@@ -79,7 +90,7 @@ def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_e
     assert seen(records, grace=GRACE)["node2"] == (True, "up")
 
 
-def test_a_wall_clock_that_was_set_back_does_not_lengthen_the_grace_time_of_a_disabled_one(fleet, clock):
+def test_a_wall_clock_that_was_set_back_does_not_lengthen_the_grace_time_of_a_disabled_one(fleet, clock, seen):
     records, other = fleet
     records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
     clock.set_wall(clock.wall() - 3600)
@@ -89,14 +100,20 @@ def test_a_wall_clock_that_was_set_back_does_not_lengthen_the_grace_time_of_a_di
     assert not seen(records, grace=GRACE)["node2"][0]
 
 
-def test_a_record_of_an_earlier_boot_of_this_host_does_not_count(fleet, store, clock):
+def test_a_record_of_an_earlier_boot_of_this_host_does_not_count(fleet, store, clock, seen):
     del fleet
     clock.reboot("another")
     assert not seen(ServiceRecords(store, clock, "node2"), grace=GRACE)["node2"][0]
 
 
-def test_one_that_starts_or_drains_counts(fleet):
+def test_one_that_starts_or_drains_counts(fleet, seen):
     records, other = fleet
     for state in (ServiceState.STARTING, ServiceState.DEGRADED, ServiceState.DRAINING):
         other.report([Report("volume", state)])
         assert seen(records)["node2"] == (True, str(state))
+
+
+def test_a_service_that_is_gone_from_the_configuration_does_not_count_at_once(records, seen):
+    records.register("volume", "volume", "1.1")
+    records.mark_gone([], [])
+    assert seen(records, GRACE)["node1"] == (False, "gone, and does not count")

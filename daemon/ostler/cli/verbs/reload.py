@@ -36,6 +36,8 @@ def show(verdict: Verdict) -> None:
     for problem in verdict.problems:
         kit.warn(kit.printable(problem))
     kit.say(kit.printable(verdict.summary))
+    for line in verdict.pending:
+        kit.say(f"  {kit.printable(line)}")
     if verdict.changes:
         kit.say()
         kit.show_table(verdict.changes, [kit.Column("option", "path"), "old", "new", "needs"])

@@ -45,6 +45,8 @@ class Call:
     """The request that this one was made in, for one from within the daemon."""
     secrets: tuple[Value, ...] = ()
     """The spellings of its secret arguments, while they are looked for in whatever leaves."""
+    asked = ""
+    """`topic.method` that was asked for, of a request that is relayed to other hosts; empty for any other."""
     client: object = None
     """The connection that it came on; None within the daemon."""
     context: Context
@@ -109,7 +111,18 @@ class Call:
     @property
     def where(self) -> str:
         """`topic.method`, for messages."""
+        if self.asked:
+            return self.asked
         return f"{self.request.topic}.{self.request.method}"
+
+    def relay(self, request: Request, *, is_cast: bool) -> None:
+        """Become a request to `ostler.relay`, which brings what was asked to other hosts.
+
+        Args:
+            request: That request.
+            is_cast: Whether its result, how many have accepted it, goes to the caller as an acceptance.
+        """
+        raise NotImplementedError
 
     def pack(self, result: object) -> bytes:
         """Return the result as it goes to the caller. Any thread.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ostler import fork
 from ostler.aio import Inbox
@@ -41,7 +43,7 @@ _UNREACHED = (TargetNotFound, Draining, Busy)
 """A fanout is for whoever can be reached; these say that this service could not."""
 
 
-class DispatcherLimits(NamedTuple):
+class DispatcherLimits(msgspec.Struct, frozen=True):
     """How many requests may be under way at once in the whole daemon; the topic `ostler` is not counted."""
 
     max_in_flight: int = 10_000
@@ -78,6 +80,8 @@ class Dispatcher(Topics):
         self.on_fanout: Callable[[str, str, str], None] | None = None
         """Told topic, method and request id of each fanout that was accepted."""
         self.ends = Endings(clock)
+        self.relay: Callable[[Call], bool] | None = None
+        """Makes a request that is for other hosts one to `ostler.relay`; returns whether it was. None without peers."""
         self.bad_traces = 0
         """How many requests came with a trace that is none."""
         self.streams: Streams | None = None
@@ -120,6 +124,13 @@ class Dispatcher(Topics):
         for call in list(self._under_way):
             if call.request.topic == topic:
                 call.context.cancel()
+
+    def cancel_requests(self, topic: str, why: str) -> None:
+        """End the requests of a topic that are still under way: it is taken down, and the daemon goes on."""
+        for call in list(self._under_way):
+            if call.request.topic == topic:
+                error = Draining(f"{topic} was stopped before {call.where} had ended: {why}", topic=topic, why=why)
+                self.cancel(call, error)
 
     def judge_again(self) -> None:
         """End the requests that their callers could not make any more; after who may do what has changed.
@@ -178,6 +189,10 @@ class Dispatcher(Topics):
         """See `Topics.stats`."""
         self.thread_replies.collect()
         return super().stats()
+
+    def under_way_since(self, moment: float) -> Iterator[Call]:
+        """Yield the requests under way that came after a moment of the clock; see `InFlight.since`."""
+        return self._under_way.since(moment)
 
     def no_threads_at_work(self) -> bool:
         """Return whether no request is in a thread now, or waits for one."""
@@ -249,7 +264,9 @@ class Dispatcher(Topics):
         if request.trace:
             call.context.trace = self._checked(request.trace)
         endpoint = self._endpoints.get(request.topic)
-        if endpoint is None or request.host or request.version or endpoint.draining:
+        if endpoint is None or request.host or request.version or endpoint.draining or request.flags & FANOUT:
+            if self.relay is not None and self.relay(call):
+                request = call.request
             endpoint = self._find(request)
         return endpoint
 
@@ -372,7 +389,7 @@ class Dispatcher(Topics):
             self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
-        pool = call.endpoint.pool
+        pool = method.pool
         assert pool is not None  # noqa: S101 - an endpoint without one has no `def` methods
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
         pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)

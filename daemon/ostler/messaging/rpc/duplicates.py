@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 
 from ostler.aio.shares import Shares
-from ostler.errors import AlreadyDone, Busy, CallCancelled, Conflict, OstlerError
+from ostler.errors import (
+    AlreadyDone,
+    Busy,
+    CallCancelled,
+    Conflict,
+    ConnectionLost,
+    Draining,
+    NotRunning,
+    OstlerError,
+    TargetNotFound,
+)
 from ostler.messaging.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek
 from ostler.messaging.rpc.server import RpcServer, WireCall
 from ostler.messaging.rpc.sweeper import Sweeper
@@ -26,6 +36,9 @@ _IDS_PER_ANSWER = 10
 """Ids are kept longer than answers: a repeat that comes late is refused, and not run again."""
 _SHARE = 4
 """An answer that takes more than this part of the room is not kept."""
+
+_NOT_TAKEN = (NotRunning, Draining, Busy, TargetNotFound)
+"""Errors with which another host says that it has not begun what was relayed to it."""
 
 _Key = tuple[Hashable, str]
 
@@ -199,8 +212,11 @@ class KeptCall(WireCall):
         self._stay()
         if self._registered:
             super().ended()
-        # All attempts together have the time of the first: its deadline stands.
-        self.request = msgspec.structs.replace(request, timeout=self.request.timeout)
+        # All attempts together have the time of the first: its deadline stands. What is relayed is so already.
+        if self.asked:
+            self.request = msgspec.structs.replace(self.request, id=request.id)
+        else:
+            self.request = msgspec.structs.replace(request, timeout=self.request.timeout)
         self.client = client
         if self._registered:
             super().registered()
@@ -215,6 +231,8 @@ class KeptCall(WireCall):
         """See `Call.fail`."""
         if not self.begun and not self._registered:
             self._duplicates.forget(self._key)  # refused: nothing was done
+        elif self.asked and isinstance(error, (ConnectionLost, *_NOT_TAKEN)):
+            self._duplicates.forget(self._key)  # a repeat is relayed as well: the other host knows what became of it
         else:
             self._duplicates.done(self._key, self.failure(error))
         super().fail(error)

@@ -16,7 +16,9 @@ import contextvars
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Hashable
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from ostler import fork
 from ostler.aio.round_robin import NORMAL, DeficitRoundRobin
@@ -104,7 +106,7 @@ def _no_loop() -> RuntimeError:
     return RuntimeError("a forked process awaits something, and the event loop is the daemon's; run one of your own")
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True):
     future: Any
 
 

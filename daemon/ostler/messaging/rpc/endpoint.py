@@ -6,7 +6,10 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from sys import maxsize
-from typing import Any, NamedTuple
+from types import MethodType
+from typing import Any
+
+import msgspec
 
 from ostler.aio import WorkerPool
 from ostler.errors import ContractError, NotExposed, TargetNotFound, UnsupportedVersion
@@ -19,7 +22,7 @@ from ostler.messaging.target import did_you_mean, speaks
 from ostler.types import ROLE_ORDER, MethodDescription
 
 
-class Method(NamedTuple):
+class Method(msgspec.Struct, frozen=True):
     """One exposed method, ready to be called."""
 
     name: str
@@ -33,6 +36,8 @@ class Method(NamedTuple):
     stats: MethodStats
     needs: str = ""
     """The role in force, or `nobody`."""
+    pool: WorkerPool | None = None
+    """The threads in which it runs, when it is a `def`."""
 
 
 class Endpoint:
@@ -46,6 +51,7 @@ class Endpoint:
         version: The RPC version it speaks, `major.minor`.
         namespaces: Further objects whose methods are offered as `namespace.method`, each with its own `rpc_version`.
         trusted: Do not look at each type again: the object is one of ours, and a test has.
+        short_pool: The threads of those `def` methods that say they are short; those of the others by default.
 
     Raises:
         ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
@@ -62,11 +68,13 @@ class Endpoint:
         namespaces: Mapping[str, object] | None = None,
         *,
         trusted: bool = False,
+        short_pool: WorkerPool | None = None,
     ) -> None:
         self.topic = topic
         self.host = host
         self.target = target
         self.pool = pool
+        self.short_pool = short_pool
         self.version = version
         self.draining = ""
         self.max_in_flight = maxsize
@@ -95,7 +103,7 @@ class Endpoint:
         for name, method in self.methods.items():
             asked = method.exposure.role
             needs = policy.role(self.topic, name, asked)
-            applied[name] = method._replace(rank=rank_of(needs), needs=needs)
+            applied[name] = msgspec.structs.replace(method, rank=rank_of(needs), needs=needs)
             if needs != asked:
                 changes.append(Change(method.where, str(asked), needs))
         self.methods = applied
@@ -177,7 +185,7 @@ class Endpoint:
             "errors": dict(self.errors),
             "refused": self.refused,
             "in_flight": self.in_flight,
-            "queued": self.pool.queued if self.pool is not None else 0,
+            "queued": sum(pool.queued for pool in (self.pool, self.short_pool) if pool is not None),
         }
 
     def _collect(self, trusted: bool) -> Iterator[Method]:
@@ -194,7 +202,8 @@ class Endpoint:
                         method=f"{self.topic}.{name}",
                     )
                 check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
-                yield _method(self.topic, name, getattr(target, attribute), exposure, self.pool, trusted)
+                pool = self.short_pool if exposure.short and self.short_pool is not None else self.pool
+                yield _method(self.topic, name, getattr(target, attribute), exposure, pool, trusted)
 
 
 def _method(
@@ -206,5 +215,8 @@ def _method(
         raise ContractError(f"{where} is a `def`, and {topic} has no threads", hint="make it `async def`", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
-    signature = Signature(bound, where, exposure.secret, trusted=trusted)
-    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role))
+    if trusted or not isinstance(bound, MethodType):
+        signature = Signature(bound, where, exposure.secret, trusted=trusted)
+    else:
+        signature = Signature.checked(bound, where, exposure.secret)
+    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)

@@ -38,6 +38,13 @@ class InFlight:
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls))
 
+    def since(self, moment: float) -> Iterator[Call]:
+        """Yield those that came after a moment of the clock, the last one first; none may be added meanwhile."""
+        for call in reversed(self._calls):
+            if call.arrived_at <= moment:
+                return
+            yield call
+
     def add(self, call: Call) -> None:
         """Take note of a request that did not end at once."""
         account, topic = call.account, call.endpoint.topic

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 
-class Keeping(NamedTuple):
+class Keeping(msgspec.Struct, frozen=True):
     """Number and bytes of answers, seconds for which a request is known, and the grace time of work.
 
     `grace` is for how many seconds work goes on whose caller has gone, and may come back.

@@ -81,7 +81,7 @@ def not_started(topic: str, host: str, why: str) -> TargetNotFound:
     """Return the refusal of a service that could not be started."""
     return TargetNotFound(
         f"{topic} on {host} could not be started: {why}",
-        hint=f"mend that and restart the daemon; `ostler service show {topic}` says more",
+        hint=f"fix that, then `ostler service start {topic}`; `ostler service show {topic}` says more",
         topic=topic,
         host=host,
         state="failed",
@@ -89,8 +89,12 @@ def not_started(topic: str, host: str, why: str) -> TargetNotFound:
 
 
 def stopped(topic: str, host: str) -> Draining:
-    """Return the refusal of a service that has been stopped with its daemon."""
-    return Draining(f"{topic} on {host} has been stopped", topic=topic, host=host, state="stopped")
+    """Return the refusal of a service that has been stopped, by an operator or with its daemon."""
+    return Draining(
+        f"{topic} on {host} has been stopped",
+        hint=f"`ostler service start {topic}` starts it again, where the daemon goes on",
+        topic=topic, host=host, state="stopped",
+    )  # fmt: skip
 
 
 def too_many(limit: int) -> Busy:

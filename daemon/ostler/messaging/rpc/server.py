@@ -327,6 +327,7 @@ class WireCall(Call):
 
     _progress: ProgressLine | None = None
     _memory: MemoryAccount | None = None
+    _relays_cast = False
 
     def __init__(self, request: Request, peer: Peer, client: ClientId, server: RpcServer) -> None:
         self.request = request
@@ -334,9 +335,17 @@ class WireCall(Call):
         self.client = client
         self.server = server
 
+    def relay(self, request: Request, *, is_cast: bool) -> None:
+        """See `Call.relay`."""
+        self.asked = self.where
+        self.request = request
+        self._relays_cast = is_cast
+
     def pack(self, result: object) -> bytes:
         """See `Call.pack`."""
         request = self.request
+        if self._relays_cast:
+            return self.acceptance(int(result) if isinstance(result, int) else 1)
         return encode_reply(request.id, result, self.server.max_message_size, request.topic, request.method)
 
     def pack_item(self, item: object, number: int) -> bytes:

@@ -18,7 +18,9 @@ from collections.abc import (
 )
 from copy import deepcopy
 from enum import Enum
-from typing import Any, NamedTuple
+from types import MethodType
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec.msgpack import Decoder
@@ -46,7 +48,7 @@ _LONGEST = 60
 """So many names, and so many characters of a text that a caller sent, are repeated in an error."""
 
 
-class Argument(NamedTuple):
+class Argument(msgspec.Struct, frozen=True):
     """One argument: name, type, and default (`inspect.Parameter.empty` for a required one)."""
 
     name: str
@@ -98,6 +100,24 @@ class Signature:
         if not trusted:
             self._check_defaults()
         self._all_positional = all(argument.kind is _POSITIONAL for argument in self.arguments)
+
+    @classmethod
+    def checked(cls, method: MethodType, where: str, secrets: Collection[str] = ()) -> Signature:
+        """Return the signature of a method, everything checked; worked out once for each function and place.
+
+        A start needs it twice: when the configuration is validated, and when the service is built.
+
+        Raises:
+            ContractError: See the class.
+        """
+        try:
+            known = _CHECKED.setdefault(method.__func__, {})
+        except TypeError:  # a callable of another kind, that cannot be referred to weakly
+            return cls(method, where, secrets)
+        key = where, frozenset(secrets)
+        if key not in known:
+            known[key] = cls(method, where, secrets)
+        return known[key]
 
     def decode(self, raw: msgspec.Raw | bytes, *, lenient: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments for the method.
@@ -241,6 +261,7 @@ class Signature:
         return ", ".join(parts) or "nothing"
 
 
+_CHECKED: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, frozenset[str]], Signature]] = WeakKeyDictionary()
 _NONE: dict[str, Any] = {}
 _NATIVE = (bytes, bytearray, memoryview)
 _EXPECTED = re.compile(r"^Expected (?P<expected>.*?)(?:, got (?P<got>.*?))?(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)

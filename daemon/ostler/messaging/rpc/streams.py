@@ -15,7 +15,9 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Hashable
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.aio import Inbox
 from ostler.aio.round_robin import FIRST, NORMAL, SLICE, DeficitRoundRobin
@@ -44,7 +46,7 @@ _AGAIN = 0.05
 """Seconds until a full pool is asked again to go on with a generator."""
 
 
-class Desk(NamedTuple):
+class Desk(msgspec.Struct, frozen=True):
     """What a stream needs of the dispatcher: to register and end its call, run on the loop, have turns, be swept."""
 
     register: Callable[[Call], None]

@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from inspect import getdoc
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ostler.errors import ContractError
 from ostler.messaging.exposed import Exposure, exposure_of
@@ -15,7 +17,7 @@ from ostler.messaging.rpc.signature import Signature
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 
 
-class Offer(NamedTuple):
+class Offer(msgspec.Struct, frozen=True):
     """One exposed method of a class: `name` is `reset`, or `admin.reset` in a namespace."""
 
     namespace: str
@@ -156,7 +158,7 @@ def _offer(
     where = f"{whole}.{attribute}"
     check_brought(exposure.version, offered, where)
     # Bound to the class, for want of an instance: `self` is left out of the signature either way.
-    signature = Signature(MethodType(method, cls), where, exposure.secret)
+    signature = Signature.checked(MethodType(method, cls), where, exposure.secret)
     return Offer(
         namespace, f"{namespace}.{attribute}" if namespace else attribute, exposure, signature, getdoc(method) or ""
     )

@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ostler.messaging.transport import (
     AsyncLink,
     EventLink,
@@ -121,7 +123,7 @@ class ZmqTransport:
 
     def set_socket_mode(self, mode: int) -> None:
         """Give the files of the unix sockets that we made another mode, as a reload does."""
-        self.limits = self.limits._replace(socket_mode=mode)
+        self.limits = msgspec.structs.replace(self.limits, socket_mode=mode)
         for listener in self._listeners:
             listener.set_mode(mode)
 

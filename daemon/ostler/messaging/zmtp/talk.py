@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from ostler.errors import OstlerError
 
@@ -27,7 +28,7 @@ NOT_PERMITTED, BUSY = b"400", b"500"
 _WISHES = {b"SUBSCRIBE": b"\1", b"CANCEL": b"\0"}
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True):
     """What a socket is in a conversation: its greeting, and the kinds of sockets it talks to."""
 
     hello: bytes

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from ostler.aio import TaskOwner
+from ostler.errors import Draining, NotPermitted
+from ostler.service.capability_delivery import CapabilityDelivery
+from ostler.service.capability_state import ServiceCapabilities
+from ostler.testing.virtual_time import run_virtual, virtual_clock
+
+
+class FakeClient:
+    """Knows the hosts that a test names, and does on each what the test wants."""
+
+    def __init__(self):
+        self.known = {"node1": 0.0}
+        self.router = SimpleNamespace(hosts=lambda topic: dict(self.known), fleet=object())
+        self.got = []
+        self.does = {}
+
+    async def acall(self, topic, method, /, *, host, timeout, report):
+        assert (topic, method) == ("scheduler", "update_capabilities")
+        async with asyncio.timeout(timeout):
+            await self.does.get(host, asyncio.sleep)(0)
+        self.got.append((host, report.topic, report.sequence))
+
+
+class Setting:
+    def __init__(self):
+        self.client = FakeClient()
+        self.state = ServiceCapabilities("volume", "node1", "run1")
+        self.state.enabled = True
+        self.tasks = TaskOwner("test")
+        self.listening = set()
+        states, tells = {"volume": self.state}, self.listening.__contains__
+        self.delivery = CapabilityDelivery(self.client, virtual_clock(), states, self.tasks, tells)
+        self.state.offer(["disk"], {})
+
+    def change(self):
+        self.state.answered(self.state.ask("disk", 0.0), {"disk": {}}, {})
+        self.delivery.start()
+
+
+@pytest.fixture
+def virtually():
+    def run(test):
+        async def main():
+            setting = Setting()
+            try:
+                await test(setting)
+            finally:
+                await setting.tasks.cancel()
+
+        run_virtual(main())
+
+    return run
+
+
+def test_each_scheduler_gets_the_last_report_once(virtually):
+    async def main(one):
+        one.client.known["node2"] = 1.0
+        one.change()
+        one.change()
+        await asyncio.sleep(1)
+        one.delivery.start()
+        await asyncio.sleep(1)
+        assert sorted(one.client.got) == [("node1", "volume", 2), ("node2", "volume", 2)]
+        assert not one.delivery.pending("node1")
+
+    virtually(main)
+
+
+def test_trap_a_scheduler_that_hangs_holds_up_no_other(virtually):
+    async def main(one):
+        one.client.known["node2"] = 1.0
+        gate = asyncio.Event()
+        one.client.does["node2"] = lambda _: gate.wait()
+        for _ in range(3):
+            one.change()
+            await asyncio.sleep(0.1)
+        assert [got[2] for got in one.client.got] == [1, 2, 3]
+        assert not one.delivery.pending("node1")
+        gate.set()
+        await asyncio.sleep(0.1)
+        assert one.client.got[-1] == ("node2", "volume", 3)
+
+    virtually(main)
+
+
+def test_a_scheduler_that_was_away_is_told_everything_anew(virtually):
+    async def main(one):
+        one.client.known["node2"] = 1.0
+        one.change()
+        await asyncio.sleep(0.1)
+        one.client.known["node2"] = 2.0
+        assert one.delivery.look_again() <= 1.0
+        one.delivery.start()
+        await asyncio.sleep(0.1)
+        assert one.client.got.count(("node2", "volume", 1)) == 2
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(("error", "said"), [(NotPermitted("it may not"), 1), (Draining("it stops"), 0)])
+def test_a_scheduler_that_does_not_take_reports_is_tried_again_and_that_is_said_once(virtually, caplog, error, said):
+    tries = []
+
+    async def refuse(_):
+        tries.append(asyncio.get_running_loop().time())
+        raise error
+
+    async def main(one):
+        one.client.does["node1"] = refuse
+        one.change()
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            one.delivery.start()
+        assert 4 < len(tries) < 9
+        del one.client.does["node1"]
+        await asyncio.sleep(30)
+        one.delivery.start()
+        await asyncio.sleep(0.1)
+        assert one.client.got == [("node1", "volume", 1)]
+
+    virtually(main)
+    assert len([row for row in caplog.records if row.levelno >= logging.WARNING]) == said
+
+
+def test_a_host_that_listens_to_this_one_is_told_nothing_twice(virtually):
+    async def main(one):
+        one.client.known["node2"] = 1.0
+        one.listening.add("node2")
+        one.change()
+        await asyncio.sleep(0.1)
+        assert one.client.got == [("node1", "volume", 1)]
+        one.listening.clear()
+        one.delivery.start()
+        await asyncio.sleep(0.1)
+        assert one.client.got[1:] == [("node2", "volume", 1)]
+
+    virtually(main)
+
+
+def test_nothing_is_sent_before_it_is_known_whether_an_operator_has_disabled_the_service(virtually):
+    async def main(one):
+        one.state.enabled = None
+        one.change()
+        await asyncio.sleep(1)
+        assert one.client.got == []
+        assert one.delivery.pending("node1")
+
+    virtually(main)
