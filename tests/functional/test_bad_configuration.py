@@ -166,7 +166,7 @@ def failed(daemon: Daemon, name: str) -> str:
     assert rows[name]["state"] == "failed"
     why = rows[name]["why"]
     assert any(f"plugin {name} is failed" in line for line in daemon.status()["not_well"])
-    assert f"plugin {name}: {why}" in daemon.log
+    daemon.wait_log(f"plugin {name}: {why}")
     return str(why)
 
 

@@ -170,9 +170,11 @@ class PeriodicScheduler:
                     f"{task.last_error}"
                 )
             if task.late and task.running:
+                lasts = f", for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
+                does = "runs" if task.running_since else "waits for a thread of its service"
                 lines.append(
-                    f"periodic task {task.name} of {task.service} runs for longer than its spacing "
-                    f"({task.spacing_text}), for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
+                    f"periodic task {task.name} of {task.service} {does} for longer than its spacing "
+                    f"({task.spacing_text}){lasts if task.running_since else ''}"
                 )
         return lines
 

@@ -216,9 +216,10 @@ def not_offered(host: str, backend: str, why: str, seen: str = "") -> Judgement:
         host: Its host.
         backend: The backend.
         why: Why it is withheld, as its service says.
-        seen: Why it may not be chosen, as the daemon here sees it; goes before what the service says.
+        seen: Why it may not be chosen, as the daemon here sees it; empty when nothing is known against it.
     """
-    return Judgement(host=host, backend=backend, dropped_by=GONE, reason=seen or f"it is not offered: {why}")
+    reason = f"it is not offered: {why}{f'; {seen}' if seen else ''}"
+    return Judgement(host=host, backend=backend, dropped_by=GONE, reason=reason)
 
 
 def _besides(withheld: Sequence[Judgement]) -> str:

@@ -451,13 +451,19 @@ def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
     assert manager.select(ctx, "volume", GIB).backend == "fast"
 
 
-def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx):
+def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx, client):
     manager = make_manager()
     deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
     with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
         manager.select(ctx, "volume", "10GiB")
     judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
     assert judged == {"small": ("", ""), "large": ("unavailable", "it is not offered: the driver is stuck")}
+    client.see("volume", "node1", link="node1 cannot be reached")
+    manager.sync(ctx)
+    judged = {one.backend: one.reason for one in manager.explain(ctx, "volume").candidates}
+    assert judged["large"] == "it is not offered: the driver is stuck; node1 cannot be reached"
+    client.see("volume", "node1", link="")
+    manager.sync(ctx)
     deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
     named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
     assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")

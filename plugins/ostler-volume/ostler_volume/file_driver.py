@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound
 from ostler_volume.filesystem import WrittenBytes, filesystem_id, mount_point, regular_files
 from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
 from ostler_volume.identity import KEY, RECORDS_KEY, Identity, check_identity, identity_from, read_id, write_id
-from ostler_volume.image_source import Places, resolved
+from ostler_volume.image_source import Places, lies_elsewhere, resolved
 from ostler_volume.images import Image, open_guarded_image
 
 _WHOLE = 100
@@ -224,9 +224,14 @@ class FileDriver(VolumeDriver):
         allocated = sum(found.st_blocks for found in sizes.values()) * 512
         if self.reflink is not False:
             with self._counting:
-                exact = self._written.count(sizes, regular_files(self.folder.path / IMAGES))
+                exact = self._written.count(sizes, self._own_images())
             allocated = allocated if exact is None else exact
         return min(allocated, used)
+
+    def _own_images(self) -> Iterable[Path]:
+        """Return the images that may share blocks with volumes; what is mounted there is none of ours, and may hang."""
+        images = self.folder.path / IMAGES
+        return () if lies_elsewhere(images) else regular_files(images)
 
     def create(self, ctx: Context, name: str, size: int) -> None:
         """See `VolumeDriver.create`."""

@@ -26,6 +26,7 @@ from ostler_volume.driver import Found
 from ostler_volume.errors import AlreadyExists
 from ostler_volume.filesystem import emptied, free_now
 from ostler_volume.identity import read_id
+from ostler_volume.image_source import lies_elsewhere
 
 VOLUMES, SNAPSHOTS, IMAGES = "volumes", "snapshots", "images"
 _PARTIAL = ".partial"
@@ -72,7 +73,8 @@ class Folder:
             verify()
             for folder in (self.path, self.path / VOLUMES):
                 _make_directory(folder)
-            for folder in (self.path / SNAPSHOTS, self.path / IMAGES):
+            images = self.path / IMAGES  # where something else may be mounted, which may hang, and is not ours to make
+            for folder in (self.path / SNAPSHOTS, *([] if lies_elsewhere(images) else [images])):
                 with _full_is_no_reason():
                     _make_directory(folder)
             self._take_lock()

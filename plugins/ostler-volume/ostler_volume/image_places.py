@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from ostler import DriverError, OstlerError
 from ostler_volume.driver import IMAGE
+from ostler_volume.image_source import resolved
 from ostler_volume.workshop import Workshop
 
 
@@ -50,5 +50,6 @@ def _takes(driver: Any, image: str) -> bool:
         directories = driver.image_directories()
     except DriverError:
         return False
-    known = {path for directory in directories for path in (directory, os.path.realpath(directory))}
+    # On the thread of a request, which no mount that does not answer may keep.
+    known = {path for directory in directories for path in (directory, resolved(directory))}
     return any(PurePath(image).is_relative_to(path) for path in known)

@@ -213,6 +213,11 @@ def resolved(path: str, limit: float = 0.5) -> str:
     return found[0] if found else os.path.normpath(path)
 
 
+def lies_elsewhere(directory: Path) -> bool:
+    """Return whether something is mounted at a directory, or it is a symbolic link; what is there is not touched."""
+    return mount_of(str(directory)) == os.path.normpath(directory) or directory.is_symlink()
+
+
 def mount_of(path: str) -> str:
     """Return the mount point below which a path lies, by the kernel's table; nothing is looked up on a file system."""
     pure = PurePath(os.path.normpath(path))

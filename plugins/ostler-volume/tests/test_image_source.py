@@ -13,7 +13,7 @@ from ostler import CallCancelled, Context
 from ostler_volume import copying, image_source
 from ostler_volume.copying import sparse_copy
 from ostler_volume.errors import ImageNotResponding
-from ostler_volume.image_source import ImageSource, Place, Places, mount_of, resolved
+from ostler_volume.image_source import ImageSource, Place, Places, lies_elsewhere, mount_of, resolved
 from ostler_volume.images import open_guarded_image
 
 LIMIT = 0.05
@@ -143,3 +143,15 @@ def test_a_path_is_resolved_and_one_that_hangs_is_taken_as_it_is_written(tmp_pat
     began = time.monotonic()
     assert resolved("/mnt/y", 60) == "/mnt/y", "the other look there hangs still"
     assert time.monotonic() - began < 10
+
+
+def test_a_directory_of_images_that_is_a_mount_or_a_link_is_known_without_touching_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    assert not lies_elsewhere(tmp_path / "images")
+    (tmp_path / "link").symlink_to("/mnt/dead")
+    assert lies_elsewhere(tmp_path / "link")
+    table = tmp_path / "mountinfo"
+    table.write_text("1 2 0:1 / / rw - ext4 a rw\n3 1 0:2 / /mnt/dead rw - nfs4 b rw\n")
+    monkeypatch.setattr(image_source, "_MOUNTS", table)
+    monkeypatch.setattr(Path, "is_symlink", lambda _path: pytest.fail("touched"))
+    assert lies_elsewhere(Path("/mnt/dead"))

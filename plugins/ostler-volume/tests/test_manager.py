@@ -495,3 +495,13 @@ def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
         manager.create_volume(ctx, "d", backend="local", image=str(image))
     gate.set()
     manager.delete_volume(ctx, "c")
+
+
+def test_trap_the_choice_of_a_backend_for_an_image_waits_for_no_mount_that_hangs(manager, ctx, folder, monkeypatch):
+    gate = threading.Event()
+    (folder / "images" / "a.raw").write_bytes(b"x" * MIB)
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: gate.wait(10) if path == str(folder.parent) else real(path))
+    made = manager.create_volume(ctx, "b", image=str(folder / "images" / "a.raw"))
+    assert made.size == MIB
+    gate.set()

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import threading
 import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -772,6 +774,25 @@ def test_a_start_in_the_second_pass_of_an_hour_that_comes_twice(run, monkeypatch
     run(main)
 
 
+def test_trap_a_nightly_task_follows_a_zone_that_changes_under_it(run, monkeypatch):
+    in_zone(monkeypatch, "UTC")
+
+    async def main(bench):
+        manager = Nightly(bench)
+        begin = 1_792_792_800.0  # 23 October 2026, 22:00 UTC: the next morning on Lord Howe
+        bench.clock.set_wall(begin)
+        bench.add(manager)
+        assert bench.status("backup").next_run == begin + 4.5 * 3600
+        in_zone(monkeypatch, "Australia/Lord_Howe")
+        await asyncio.sleep(70)
+        lord_howe = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Australia/Lord_Howe")).timestamp()
+        assert bench.status("backup").next_run == lord_howe
+        await asyncio.sleep(lord_howe - bench.clock.wall() + 70)
+        assert manager.seen == [round(lord_howe)]
+
+    run(main)
+
+
 def test_a_nightly_task_does_not_run_again_when_the_clock_is_set_back_by_an_hour(run, monkeypatch):
     in_zone(monkeypatch, "Europe/Berlin")
 
@@ -963,5 +984,28 @@ def test_trap_a_task_that_cannot_be_begun_does_not_stop_the_others(run, caplog):
         await asyncio.sleep(95)
         assert manager.seen == [10, 20, 30, 40, 50, 60, 70, 80, 90]
         assert caplog.text.count("periodic task first of lamp could not be begun") == 1
+
+    run(main)
+
+
+def test_a_task_that_waits_for_a_thread_says_so_and_not_for_how_long_it_runs(run):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def looks(self, ctx):
+            self.note()
+
+    async def main(bench):
+        busy = WorkerPool("busy", 1)
+        busy.submit(lambda: gate.wait(30), lambda *_: None, label="long work")
+        bench.add(Manager(bench), service="busy", pool=busy)
+        await asyncio.sleep(35)
+        (waiting,) = bench.scheduler.troubles()
+        assert waiting == (
+            "periodic task looks of busy waits for a thread of its service for longer than its spacing (10 s)"
+        )
+        gate.set()
+        busy.close()
 
     run(main)

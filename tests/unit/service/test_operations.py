@@ -287,7 +287,7 @@ def test_a_service_with_a_driver_that_is_stuck_is_left_as_it_is_by_a_restart(ben
             await b.runtime.start()
             gate = trouble.hang("work shelf")
             working = asyncio.ensure_future(b.service().drivers.call("shelf", "work"))
-            await asyncio.wait([working])
+            await asyncio.gather(working, return_exceptions=True)
             with pytest.raises(Conflict, match=r"lamp is not restarted: driver shelf \(work has not come back"):
                 await b.runtime.operations.restart("lamp", 0, "x")
             assert (b.state(), await call(b)) == ("degraded", "thought")
