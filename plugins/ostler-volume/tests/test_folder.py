@@ -170,3 +170,13 @@ def test_a_read_only_folder_is_found_out_at_the_start(folder, monkeypatch):
     with pytest.raises(DriverError, match="Read-only file system"):
         made.open(mounted=False)
     made.close()
+
+
+def test_a_copy_by_a_hard_link_outlives_what_is_removed(opened, folder, tmp_path):
+    opened.make(VOLUMES, "a", lambda descriptor: os.write(descriptor, b"precious"))
+    kept = tmp_path / "kept"
+    kept.hardlink_to(folder / "volumes" / "a")
+    opened.remove(VOLUMES, "a")
+    assert not (folder / "volumes" / "a").exists()
+    assert kept.read_bytes() == b"precious"
+    opened.remove(VOLUMES, "a")
