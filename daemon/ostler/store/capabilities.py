@@ -18,8 +18,6 @@ from ostler.types import BootStamp, CapabilityReport, Json
 
 _AGES = 1e9
 """Seconds that stand for an age without end: of a report of an earlier boot."""
-SIZE_LIMIT = 1024 * 1024
-"""Bytes that the capabilities of one service may have: they are kept and sent at each report."""
 
 
 class CapabilityRecords:
@@ -41,7 +39,7 @@ class CapabilityRecords:
         """Keep what a service offers now, in place of what it said before; leases are not kept.
 
         Raises:
-            EncodeFailed: A value is not plain JSON, or all of it is too large.
+            EncodeFailed: A value is not plain JSON.
             StoreUnavailable: It cannot be written now.
         """
         topic = report.topic
@@ -130,17 +128,10 @@ def _limit(limits: Mapping[str, float] | float, topic: str, default: float) -> f
 
 def _encode(topic: str, backends: Mapping[str, Mapping[str, Json]]) -> str:
     try:
-        text = json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
+        return json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise EncodeFailed(
             f"the capabilities of {topic} are not plain JSON: {error}",
             hint="use numbers, text, lists and dictionaries with text as keys",
             topic=topic,
         ) from error
-    if len(text) > SIZE_LIMIT:
-        raise EncodeFailed(
-            f"the capabilities of {topic} are {len(text)} bytes, the limit is {SIZE_LIMIT}",
-            hint="say what schedulers need to know: they are sent to all of them again and again",
-            topic=topic, size=len(text), limit=SIZE_LIMIT,
-        )  # fmt: skip
-    return text
