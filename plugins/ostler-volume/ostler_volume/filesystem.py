@@ -12,7 +12,6 @@ import os
 import stat
 import struct
 import time
-import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -45,7 +44,7 @@ def filesystem_id(path: str | os.PathLike[str]) -> str:
         # Each subvolume of btrfs has a device number of its own.
         info = bytearray(1024)
         fcntl.ioctl(descriptor, BTRFS_IOC_FS_INFO, info)
-        return f"btrfs:{uuid.UUID(bytes=bytes(info[_BTRFS_FSID]))}"
+        return f"btrfs:{info[_BTRFS_FSID].hex()}"
     except OSError:
         device = os.fstat(descriptor).st_dev
         return f"{os.major(device)}:{os.minor(device)}"
