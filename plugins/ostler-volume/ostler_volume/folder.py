@@ -335,7 +335,12 @@ def _make_directory(folder: Path) -> None:
     """Make a directory for its owner alone, whatever the umask; one that is ours is closed to the writing of others."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
-        each.mkdir(mode=0o700)
+        try:
+            each.mkdir(mode=0o700)
+        except FileExistsError:  # drivers start side by side: another one has just made what lies above both
+            if not each.is_dir():
+                raise
+            continue
         each.chmod(0o700 if each == folder else 0o755)
     found = folder.stat()
     if found.st_mode & 0o022 and found.st_uid == os.geteuid():
