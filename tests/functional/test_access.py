@@ -161,7 +161,7 @@ def test_a_folder_that_may_not_be_entered_is_no_dead_daemon(make_daemon, another
 # --------------------------------------------------------------------------------------------- nobody is there
 
 
-NEEDS = {"call": ["volume", "list_volumes"], "cast": ["volume", "check"]}
+NEEDS = {"call": ["volume", "list_volumes"], "cast": ["volume", "check"], "service forget": ["volume"]}
 
 
 def verbs(command: Any, *words: str) -> Iterator[list[str]]:
@@ -172,7 +172,8 @@ def verbs(command: Any, *words: str) -> Iterator[list[str]]:
     elif " ".join(words) not in OFFLINE:
         needed = [each for each in command.params if each.required]
         typed = [[each.opts[0], "1"] if each.param_type_name == "option" else ["1"] for each in needed]
-        yield [*words, *NEEDS.get(words[0], [word for pair in typed for word in pair])]
+        given = NEEDS.get(" ".join(words), [word for pair in typed for word in pair])
+        yield [*words, *given]
 
 
 def test_every_verb_says_how_to_start_a_daemon_that_is_not_running(tmp_path, capsys) -> None:

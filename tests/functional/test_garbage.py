@@ -76,7 +76,7 @@ def garbage(daemon: Daemon, name: str) -> dict[str, int]:
 
 def logged_quietly(daemon: Daemon, what: str) -> None:
     """Check that there is a line for each reason, once; and that nothing looks like a defect of ours."""
-    lines = [line for line in daemon.log.splitlines() if what in line]
+    lines = [line for line in daemon.wait_log(what).splitlines() if what in line]
     reasons = [re.search(rf"{what} \((\w+)\)", line)[1] for line in lines]
     assert reasons
     assert len(reasons) == len(set(reasons)), lines

@@ -440,7 +440,7 @@ def test_trap_a_key_that_is_not_known_gets_nothing_and_is_logged_once(hosts: Hos
     with host.client(hosts.stranger) as client, pytest.raises(NotPermitted, match="does not know the key"):
         client.events("talk")
     assert time.monotonic() - began < SOON
-    assert host.daemon.log.count("nobody here has the key") == 1
+    assert host.daemon.wait_log("nobody here has the key").count("nobody here has the key") == 1
     wrong = Client(host.address, server_key=new_keys().public, secret_key=hosts.operator.secret, timeout=5)
     with wrong, pytest.raises(NotPermitted, match="does not hold the server's key"):
         wrong.call("talk", "where")
@@ -615,7 +615,7 @@ def test_more_connections_than_are_allowed_are_refused_and_those_that_stand_go_o
         assert [client.call("talk", "where", type=Said).host for client in standing] == ["node1"] * 5
         standing.pop().close()
         wait_for(lambda: answers(hosts), "room for one more")
-        assert host.daemon.log.count("has 5 already, and 5 are free") == 1
+        assert host.daemon.wait_log("has 5 already").count("has 5 already, and 5 are free") == 1
     finally:
         for client in standing:
             client.close()

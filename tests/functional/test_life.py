@@ -240,7 +240,7 @@ def test_services_start_after_what_they_need(make_daemon) -> None:
         ECHO + '[services.first]\nmanager = "subjects:EchoManager"\n[services.last]\n'
         'manager = "subjects:EchoManager"\ndepends_on = ["echo", "first"]\n'
     ).start()
-    log = daemon.log
+    log = daemon.wait_log("service last is up")
     assert log.index("service first is up") < log.index("service last is up")
     daemon.stop()
     log = daemon.log

@@ -72,7 +72,7 @@ def test_trap_standard_error_that_is_full_or_closed(make_daemon, where: str) -> 
 def test_trap_a_plugin_that_silences_logging(make_daemon) -> None:
     daemon = with_plugin(make_daemon(ODD), PLUGIN).start()
     daemon.command("call", "odd", "configure", check=None)
-    assert "ValueError: boom" in daemon.log
+    daemon.wait_log("ValueError: boom")
     daemon.wait_log("a plugin or a library changed how this process logs")
     assert "logging.disable" in daemon.status()["log"]
     assert daemon.stop() == 0

@@ -56,7 +56,8 @@ def failing(daemon: Daemon, name: str, text: str) -> None:
     assert row["runs"] >= row["errors"] >= 5
     assert text in row["last_error"]
     assert row["next_run"] > 0
-    said = [line for line in daemon.log.splitlines() if f"periodic task {name} of busy failed" in line]
+    what = f"periodic task {name} of busy failed"
+    said = [line for line in daemon.wait_log(what).splitlines() if what in line]
     assert len(said) == 1
     others_go_on(daemon)
 
@@ -82,7 +83,7 @@ def test_trap_a_periodic_task_that_never_ends(daemon) -> None:
     row = task(daemon, "never_ends")
     assert row["running_since"] > 0
     assert len(notes(daemon, "never_ends")) == 1
-    assert "periodic task never_ends of busy is slower than its spacing" in daemon.log
+    daemon.wait_log("periodic task never_ends of busy is slower than its spacing")
     shown = [line for line in daemon.command("periodic", "list").stdout.splitlines() if "never_ends" in line]
     assert "running for" in shown[0]
     # It holds up a stop no longer than the stop may take, and is named.
@@ -95,7 +96,8 @@ def test_trap_a_periodic_task_that_is_slower_than_its_spacing(daemon) -> None:
     times = notes(daemon, "slow")
     begins, ends = times[0::2], times[1::2]
     assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False)), "never twice at once"
-    said = [line for line in daemon.log.splitlines() if "periodic task slow of busy is slower" in line]
+    what = "periodic task slow of busy is slower"
+    said = [line for line in daemon.wait_log(what).splitlines() if what in line]
     assert len(said) == 1
     assert task(daemon, "slow")["last_seconds"] >= 0.2
     others_go_on(daemon)

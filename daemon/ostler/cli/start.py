@@ -46,8 +46,14 @@ def start(session: Session, wanted: Start) -> int:
     """
     import gc
     import os
+    import signal
 
     from ostler.cli.heldback import hold_back
+
+    # A KeyboardInterrupt in the middle of importing a library in C can end in a segmentation fault. There is nothing
+    # to clean up yet; the daemon has handlers of its own as soon as there is.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     hold_back()
     # Little that a start makes is garbage: without the collector it takes a tenth less. The daemon turns it on again.

@@ -134,7 +134,7 @@ def _without(model: type[M], table: Mapping[str, Any], wrong: Collection[str]) -
     """Return the options that are right one by one; the wrong ones have no value, not even their default."""
     try:
         options = _parsed(model, {key: value for key, value in table.items() if key not in wrong})
-    except Exception:  # noqa: BLE001 - a required one is missing or wrong, or a validator of a plugin fails for that
+    except (Exception, SystemExit):  # noqa: BLE001 - one is missing or wrong, or a validator of a plugin fails for that
         return None
     for name in wrong:
         vars(options).pop(name, None)
@@ -149,7 +149,7 @@ def _cross_checks(options: OptionsModel) -> Iterator[tuple[Path, str]]:
         try:
             for name, what in vars(cls)["cross_check"](options) or ():
                 yield (name,), what
-        except Exception as error:  # noqa: BLE001 - a plugin's own code; whatever it raises is a mistake of the plugin
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's own code; whatever it raises is its mistake
             # It may look at an option that is wrong: that has been said, and what follows from it is not known.
             if type(options).model_fields.keys() <= vars(options).keys():
                 yield (), f"the cross_check of {cls.__qualname__} failed: {describe(error)}"
@@ -205,7 +205,7 @@ class _Checker:
             wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
             self._cross_check(path, _without(model, resolved, wrong))
             return None
-        except Exception as error:  # noqa: BLE001 - a validator of a plugin; whatever it raises is its mistake
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a validator of a plugin; the same
             self._note(path, f"{dotted(path)}: a check of {model.__qualname__} failed: {describe(error)}")
             return None
         self._check_numbers(path, table)

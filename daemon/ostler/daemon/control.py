@@ -361,7 +361,8 @@ class Control:
         messages = self._daemon.messages
         peers = messages.peers if messages is not None else None
         others = [peers.fleet.catch_up(seconds)] if peers is not None else []
-        await asyncio.gather(runtime.capability_reporter.flush(seconds), *others)
+        own = [runtime.capability_reporter.flush(seconds), runtime.reporter.settle(seconds)]
+        await asyncio.gather(*own, *others)
 
     @exposed(role="admin", changes=False)
     async def audit(

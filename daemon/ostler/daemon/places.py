@@ -22,7 +22,7 @@ def take_places(paths: Paths) -> None:
         UntrustedOwner: One belongs to, or can be written by, neither root nor the user of this process.
     """
     for directory in (paths.state, paths.run):
-        with suppress(OSError):  # not there, or somebody else's
+        with suppress(OSError, RuntimeError):  # not there, somebody else's, or a loop of links
             real = directory.resolve()
             before = tighten(real, _MODE)
             if before is not None:

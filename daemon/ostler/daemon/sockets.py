@@ -101,6 +101,6 @@ class SocketWatch:
                 await client.close()
 
     def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL, self._look)  # first: whatever comes next
         with suppress(OstlerError):
             self.restore()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL, self._look)

@@ -16,8 +16,8 @@ _CHECKS = frozenset({"is_working", "capabilities", "initialise", "cleanup"})
 class Failing:
     """Counts the calls that fail one after another. Used with the lane's lock held, but for `trouble`.
 
-    A refusal of what was asked for (`RequestError` and other errors of ours that are not of drivers) is an answer, and
-    no failure of the driver.
+    A refusal of what was asked for (`RequestError` and other errors of ours that are not of drivers) is no failure of
+    the driver, and no sign that it works either: most are found out before the device is asked.
 
     Args:
         clock: The source of wall time.
@@ -36,8 +36,7 @@ class Failing:
         if label in _CHECKS:
             return
         if is_expected(error) and not issubclass(type(error), DriverError):
-            self.times = 0
-            return
+            return  # neither: a driver whose device is dead still refuses what it refuses without asking the device
         if not self.times:
             self._since = self._clock.wall()
         self.times += 1

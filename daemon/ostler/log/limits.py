@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any, Protocol
 
-KEYS_LIMIT = 256
+KEYS_LIMIT = 1000
 """Kinds of lines that are remembered; the oldest is forgotten then."""
 
 
@@ -53,7 +53,7 @@ class RateLimited:
         if left_out is None:
             return False
         if left_out:
-            msg, args = f"{msg} (and %d more like it since the last)", (*args, left_out)
+            msg, args = f"{msg} (and %d more like it since the last line)", (*args, left_out)
         self._logger.log(level, msg, *args, **kwargs)
         return True
 

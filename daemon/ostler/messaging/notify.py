@@ -274,7 +274,7 @@ class Lane:
                 )
                 return
             self._queue.append(notification)
-            if self._thread is None and not self._started():
+            if (self._thread is None or not self._thread.is_alive()) and not self._started():
                 return
             self._changed.notify()
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 
 from ostler.clock import Clock
-
-_KINDS_LIMIT = 1000
+from ostler.log.limits import RateLimited
 
 
 class QuietLog:
-    """Logs each kind of message at most once in `interval` seconds. Not thread-safe.
+    """`RateLimited` for texts that are made already, each with its kind.
 
     Args:
         log: Where lines go.
@@ -19,23 +18,8 @@ class QuietLog:
     """
 
     def __init__(self, log: logging.Logger, clock: Clock, interval: float = 60.0) -> None:
-        self._log = log
-        self._clock = clock
-        self._interval = interval
-        self._until: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._limited = RateLimited(log, clock, interval)
 
     def warning(self, kind: str, text: str) -> bool:
         """Log a warning, unless one of its kind was logged a moment ago; return whether it was."""
-        now = self._clock.monotonic()
-        if now < self._until.get(kind, now):
-            self._left_out[kind] += 1
-            return False
-        if len(self._until) >= _KINDS_LIMIT:
-            self._until.clear()
-            self._left_out.clear()
-        left_out = self._left_out.get(kind, 0)
-        self._until[kind], self._left_out[kind] = now + self._interval, 0
-        more = f" (and {left_out} more like it since the last line)" if left_out else ""
-        self._log.warning("%s%s", text, more)
-        return True
+        return self._limited.warning("%s", text, key=kind)

@@ -84,6 +84,12 @@ class CronSchedule:
                 at, local = change, math.floor(change) + self._offset(change) - 1
         raise ValueError("names no moment that ever comes")
 
+    def offset_at(self, moment: float) -> int:
+        """Return how far the local time is ahead of UTC at a moment, in the zone that the machine has now."""
+        if self._offset is local_offset:
+            time.tzset()
+        return self._offset(moment)
+
     def after_set_back(self, wall: float, done: float) -> float:
         """Return from when on due times count again after the clock was set back to `wall`.
 

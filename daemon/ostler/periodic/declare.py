@@ -58,5 +58,7 @@ def periodic(
 
 def periodic_of(method: object) -> Periodic | None:
     """Return what `@periodic` said of a method, None for one that is not periodic."""
+    if isinstance(method, staticmethod | classmethod):  # looked up in a class, and not on it
+        method = method.__func__
     found = getattr(method, _MARK, None)
     return found if isinstance(found, Periodic) else None

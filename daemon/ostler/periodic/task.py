@@ -35,9 +35,9 @@ class PeriodicTask:
     """
 
     __slots__ = (
-        "base", "context", "cron", "cron_done", "cron_from", "cron_wall", "due", "enabled", "entry", "errors",
-        "is_async", "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name", "paused",
-        "put_off", "removed", "running", "running_since", "runs", "service", "spacing",
+        "base", "context", "cron", "cron_done", "cron_from", "cron_offset", "cron_wall", "due", "enabled", "entry",
+        "errors", "is_async", "last_error", "last_run", "last_seconds", "late", "logged", "mark", "method", "name",
+        "paused", "put_off", "removed", "running", "running_since", "runs", "service", "spacing",
     )  # fmt: skip
 
     def __init__(self, service: str, method: Callable[..., Any], mark: Periodic, options: Any) -> None:
@@ -56,6 +56,7 @@ class PeriodicTask:
         self.base = self.due = 0.0
         self.cron: CronSchedule | None = None
         self.cron_from = self.cron_wall = self.cron_done = 0.0
+        self.cron_offset = 0
         self.put_off = ""
         self.entry = 0
         self.runs = self.errors = 0
@@ -148,6 +149,10 @@ class PeriodicTask:
             after = self.cron.after_set_back(wall, self.cron_done) if self.cron else wall
             self.cron_from, self.cron_wall = wall, self._next_cron(after)
             rest = self.cron_wall - wall
+        elif self.cron and self.cron.offset_at(self.cron_wall) != self.cron_offset:
+            # The machine got another zone, or the zone other rules: what was planned is another local time by now.
+            self.cron_from, self.cron_wall = wall, self._next_cron(wall)
+            rest = self.cron_wall - wall
         self.base = self.due = now + min(rest, _CRON_LOOK)
         return False
 
@@ -189,7 +194,9 @@ class PeriodicTask:
 
     def _next_cron(self, wall: float) -> float:
         cron = self.cron or self._parse_cron()
-        return cron.next(wall)
+        due = cron.next(wall)
+        self.cron_offset = cron.offset_at(due)
+        return due
 
     def _parse_cron(self) -> CronSchedule:
         from ostler.periodic.cron import CronSchedule

@@ -246,8 +246,7 @@ class PluginHost:
         record.brings = {}
         if record.plugin is not None and self._host.get_plugin(record.found.name) is record.plugin:
             self._host.unregister(record.plugin)
-        _log.error("plugin %s: %s", record.found.name, describe(error))
-        _log.debug("in full:", exc_info=error.__cause__)
+        _log.error("plugin %s: %s", record.found.name, describe(error), exc_info=_unexpected(error))
 
     def _refuse_second(self, record: _Record) -> None:
         for other in self._records:
@@ -365,7 +364,7 @@ def _unexpected(error: PluginError) -> BaseException | None:
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error was raised, ` (plugin.py:12)`: one line has to do, a traceback is for the debug log."""
+    """Return where an error was raised, ` (plugin.py:12)`: for where there is one line alone, as in the status."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

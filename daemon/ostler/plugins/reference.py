@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import typing
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -14,6 +15,7 @@ import msgspec
 from ostler import fork
 from ostler.errors import PluginError, describe, joined
 
+_log = logging.getLogger(__name__)
 _SHOWN = 12
 """So many names of a module are listed when one is not found."""
 
@@ -136,6 +138,8 @@ def _module(name: str, path: str, base: type, registered: Mapping[str, Any]) -> 
         ) from error
     except BaseException as error:
         fork.leave_if_child(error)
+        # The start that is refused for this says it in one line; where it comes from would be lost with it.
+        _log.error("%s cannot be imported", path, exc_info=error)
         raise PluginError(f"{path} cannot be imported: {describe(error)}", reference=path) from error
 
 

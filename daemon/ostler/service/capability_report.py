@@ -43,6 +43,8 @@ _LATEST = 0.5
 """Seconds between the end of a question and the next one, for changes that come meanwhile: four times what it took."""
 _KEEP_EVERY = 1.0
 """Seconds between two writes of what one service offers."""
+_BACKENDS_LIMIT = 1000
+"""Backends of one service: each of them is looked at, kept and sent at each report."""
 _FIRST_READ = 2.0
 """Seconds that the first report waits for what the operator has said of the service."""
 _NO_FAULT = (DriverNotReady, DriverStuck, Busy, CallCancelled)
@@ -347,6 +349,9 @@ def _sorted_out(topic: str, source: str, answer: Any) -> tuple[dict[str, dict[st
         listed = [(name, facts) for name, facts in table.items() if facts is not None]
     except Exception as error:  # noqa: BLE001 - the table is a plugin's, and so are its methods
         return {}, {source: f"capabilities of service {topic} returned no table of backends: {shown(error, 80)}"}
+    if len(listed) > _BACKENDS_LIMIT:
+        what = f"capabilities of service {topic} returned {len(listed)} backends, the limit is {_BACKENDS_LIMIT}"
+        return {}, {source: what}
     for name, facts in listed:
         try:
             found[name] = plain_facts(name, facts)

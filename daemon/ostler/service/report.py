@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
@@ -43,6 +44,8 @@ class Reporter:
         self._outage = StoreOutage(store, "the services table", clock)
         self._checks = TaskOwner("health checks")
         self._checking: set[str] = set()
+        self._moved = asyncio.Event()
+        """Set when checks have begun or one has ended; then there is another one."""
 
     def poke(self, service: Service) -> None:
         """Have a service reported at once, because its state has changed. On the loop."""
@@ -62,6 +65,7 @@ class Reporter:
             if due:
                 await self.write(due)
                 self._start_checks(due)
+                self._has_moved()
             await self._sleep()
 
     async def write(self, services: Iterable[Service]) -> None:
@@ -101,6 +105,21 @@ class Reporter:
             await service.check_health()
         finally:
             self._checking.discard(service.topic)
+            self._has_moved()
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the checks of health that a change has called for, for so many seconds at most. On the loop.
+
+        What was not well is known to be well again only then.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._checking or any(self._due.get(s.topic) == 0.0 for s in self._services() if s.running):
+                    await self._moved.wait()
+
+    def _has_moved(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     async def stop(self) -> None:
         """End the health checks under way."""

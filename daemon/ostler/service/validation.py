@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ostler import fork
 from ostler.config.configuration import Tables
 from ostler.config.context import ValidationContext
 from ostler.config.core import CORE_SECTIONS, DaemonSection
@@ -119,7 +120,8 @@ def _asked(
         validate = getattr(loaded.cls, "validate", None)  # a factory or module may have none
         found = list(validate(options, context) or ()) if validate is not None else []
         faults = [((option,) if isinstance(option, str) else tuple(option), str(what)) for option, what in found]
-    except Exception as error:  # noqa: BLE001 - a plugin's own code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's own code, which may think itself a command
+        fork.leave_if_child(error)
         yield (*path, kind), f"{kind} {loaded.reference}: its `validate` failed: {describe(error)}"
         return
     for place, what in faults:

@@ -129,7 +129,7 @@ def _limit(limits: Mapping[str, float] | float, topic: str, default: float) -> f
 def _encode(topic: str, backends: Mapping[str, Mapping[str, Json]]) -> str:
     try:
         return json.dumps({name: dict(facts) for name, facts in backends.items()}, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise EncodeFailed(
             f"the capabilities of {topic} are not plain JSON: {error}",
             hint="use numbers, text, lists and dictionaries with text as keys",

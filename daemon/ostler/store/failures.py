@@ -28,6 +28,7 @@ RESTORE_HINT = (
     "those made before changes of the tables are in the directory `backups` beside it"
 )
 
+_ROLLED_BACK = "cannot rollback"
 _MEANINGS: dict[int, _Meaning] = {
     sqlite3.SQLITE_BUSY: _Meaning(StoreUnavailable, "is locked by another program", _LOCKED),
     sqlite3.SQLITE_LOCKED: _Meaning(StoreUnavailable, "is locked", _LOCKED),
@@ -55,7 +56,7 @@ def translate(error: BaseException, path: Path) -> BaseException:
     Trouble with the file becomes `StoreUnavailable` or `StoreCorrupt` with a hint. What a query did wrong (a broken
     constraint, bad SQL) is left as it is: its author knows best what it means.
     """
-    cause = sqlite_error(error)
+    cause = _before_rollback(error)
     code = getattr(cause, "sqlite_errorcode", None)
     plain = _plainer(code & 0xFF, path) if code is not None else -1
     meaning = _MEANINGS.get(plain)
@@ -69,6 +70,20 @@ def translate(error: BaseException, path: Path) -> BaseException:
     )
     translated.__cause__ = error
     return translated
+
+
+def _before_rollback(error: BaseException) -> sqlite3.Error | None:
+    """Return the SQLite error behind an error, and not that of a rollback which followed it.
+
+    Where the disk is full SQLite has rolled back by itself, and the attempt to do so once more hides why.
+    """
+    before: BaseException | None = error
+    while before is not None:
+        cause = sqlite_error(before)
+        if cause is None or _ROLLED_BACK not in str(cause):
+            return cause if cause is not None else sqlite_error(error)
+        before = cause.__context__
+    return sqlite_error(error)
 
 
 def _plainer(code: int, path: Path) -> int:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
+import peewee
+
 from ostler.errors import StoreError, StoreUnavailable
 from ostler.files import replace_file
 from ostler.store.current import Database
@@ -85,17 +87,17 @@ def id_of(descriptor: int) -> int:
 def stamp(database: Database, path: Path) -> frozenset[int]:
     """Give the database a new id for this run; return the ids that its header may have from now on.
 
-    On a disk that cannot be written now the id stays as it is, which is right as well.
+    On a disk that cannot be written now, or not at some point of this, it may be the old one, which is right as well.
     """
     identity, before, fresh = Identity(path), int(database.pragma("user_version")), new_id()
-    with suppress(OSError):
+    with suppress(OSError, peewee.OperationalError):
         identity.write(before, fresh)
         database.execute_sql(f"PRAGMA user_version = {fresh}")
         if database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             return frozenset((before, fresh))  # somebody reads, and the header comes to the file later
         identity.write(fresh)
         return frozenset((fresh,))
-    return frozenset((before, int(database.pragma("user_version"))))
+    return frozenset((before, fresh, int(database.pragma("user_version"))))
 
 
 def wal_of(path: Path) -> Path:

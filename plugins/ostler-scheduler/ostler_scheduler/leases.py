@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 
 import msgspec
@@ -35,7 +35,7 @@ class Leases:
 
     def grant(self, place: Place, size: int, now: float) -> str:
         """Promise so many bytes, and return the id of the lease."""
-        lease = secrets.token_hex(8)
+        lease = os.urandom(8).hex()
         self._leases[lease] = _Lease(place, size, now + self.timeout)
         self._promised[place] = self._promised.get(place, 0) + size
         return lease

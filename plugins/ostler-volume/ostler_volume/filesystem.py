@@ -12,15 +12,16 @@ import os
 import stat
 import struct
 import time
-import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 FS_IOC_FIEMAP = 0xC020660B
 BTRFS_IOC_FS_INFO = 0x8400941F
+BTRFS_IOC_SYNC = 0x9408
 _BTRFS_FSID = slice(16, 32)
 _HEAD = struct.Struct("=QQIIII")  # struct fiemap: start, length, flags, mapped, count, reserved
 _EXTENT = struct.Struct("=QQQ16xI12x")  # struct fiemap_extent: logical, physical, length, flags
@@ -43,12 +44,38 @@ def filesystem_id(path: str | os.PathLike[str]) -> str:
         # Each subvolume of btrfs has a device number of its own.
         info = bytearray(1024)
         fcntl.ioctl(descriptor, BTRFS_IOC_FS_INFO, info)
-        return f"btrfs:{uuid.UUID(bytes=bytes(info[_BTRFS_FSID]))}"
+        return f"btrfs:{info[_BTRFS_FSID].hex()}"
     except OSError:
         device = os.fstat(descriptor).st_dev
         return f"{os.major(device)}:{os.minor(device)}"
     finally:
         os.close(descriptor)
+
+
+def free_now(descriptor: int) -> None:
+    """Have the blocks of files that were deleted counted as free at once: btrfs does so every 30 s by itself.
+
+    Args:
+        descriptor: Of any directory of the file system.
+    """
+    with suppress(OSError):  # another file system, which needs no such thing
+        fcntl.ioctl(descriptor, BTRFS_IOC_SYNC)
+
+
+@contextmanager
+def emptied(path: Path) -> Iterator[None]:
+    """Free the blocks of a file when the block has removed its last name: XFS does so in the background by itself."""
+    descriptor = -1
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            with suppress(OSError):
+                if not os.fstat(descriptor).st_nlink:  # somebody's copy by a hard link stays as it is
+                    os.ftruncate(descriptor, 0)
+            os.close(descriptor)
 
 
 def mount_point(path: Path) -> str:

@@ -24,6 +24,7 @@ from ostler import DriverError, NoCapacity, format_size
 from ostler_volume.copying import SYNC_EVERY, reflink, write_all
 from ostler_volume.driver import Found
 from ostler_volume.errors import AlreadyExists
+from ostler_volume.filesystem import emptied, free_now
 from ostler_volume.identity import read_id
 from ostler_volume.image_source import lies_elsewhere
 
@@ -282,15 +283,18 @@ class Folder:
 
     def _unlink(self, kind: str, path: Path) -> None:
         self._seam("unlink")
-        path.unlink(missing_ok=True)
+        with emptied(path):
+            path.unlink(missing_ok=True)
         self._seam("sync folder")
-        self.sync(kind)
+        self.sync(kind, freed=True)
 
-    def sync(self, kind: str) -> None:
-        """Have the names in a folder safe on the disk."""
+    def sync(self, kind: str, *, freed: bool = False) -> None:
+        """Have the names in a folder safe on the disk, and the blocks of what was removed free if `freed`."""
         descriptor = os.open(self.path / kind, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
+            if freed:
+                free_now(descriptor)
         finally:
             os.close(descriptor)
 
@@ -331,7 +335,12 @@ def _make_directory(folder: Path) -> None:
     """Make a directory for its owner alone, whatever the umask; one that is ours is closed to the writing of others."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
-        each.mkdir(mode=0o700)
+        try:
+            each.mkdir(mode=0o700)
+        except FileExistsError:  # drivers start side by side: another one has just made what lies above both
+            if not each.is_dir():
+                raise
+            continue
         each.chmod(0o700 if each == folder else 0o755)
     found = folder.stat()
     if found.st_mode & 0o022 and found.st_uid == os.geteuid():

@@ -7,7 +7,6 @@ volumes would look lost, and new ones would go to the wrong disk.
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +63,7 @@ def write_id(path: Path) -> str:
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    number = secrets.token_hex(_LENGTH // 2)
+    number = os.urandom(_LENGTH // 2).hex()
     partial = path / f"{FILE}.partial"
     text = f"{number}\nOstler recognises this backend by the line above: keep this file with its volumes.\n"
     try:

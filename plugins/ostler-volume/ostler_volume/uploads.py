@@ -6,7 +6,7 @@ backend; so a crash leaves what any other creation leaves, and the next start cl
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,7 +40,7 @@ class _Running:
     """An upload that has begun. Its lock is held while a piece is written, and while it ends."""
 
     def __init__(self, plan: Plan, owner: _Owner, now: float) -> None:
-        self.id = secrets.token_hex(16)
+        self.id = os.urandom(16).hex()
         self.plan, self.owner = plan, owner
         self.began = self.touched = now
         self.driver: Any = None

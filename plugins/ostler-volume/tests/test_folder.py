@@ -4,12 +4,13 @@ import errno
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from ostler import DriverError, NoCapacity
 from ostler_volume.errors import AlreadyExists
-from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
+from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, _make_directory, told
 
 
 @pytest.fixture
@@ -170,3 +171,30 @@ def test_a_read_only_folder_is_found_out_at_the_start(folder, monkeypatch):
     with pytest.raises(DriverError, match="Read-only file system"):
         made.open(mounted=False)
     made.close()
+
+
+def test_a_copy_by_a_hard_link_outlives_what_is_removed(opened, folder, tmp_path):
+    opened.make(VOLUMES, "a", lambda descriptor: os.write(descriptor, b"precious"))
+    kept = tmp_path / "kept"
+    kept.hardlink_to(folder / "volumes" / "a")
+    opened.remove(VOLUMES, "a")
+    assert not (folder / "volumes" / "a").exists()
+    assert kept.read_bytes() == b"precious"
+    opened.remove(VOLUMES, "a")
+
+
+def test_trap_two_backends_that_start_side_by_side_make_the_directory_above_both(tmp_path, monkeypatch):
+    above = tmp_path / "srv"
+    exists = Path.exists
+
+    def other_is_faster(path):
+        there = exists(path)
+        if path == above and not there:
+            path.mkdir()
+            return False
+        return there
+
+    monkeypatch.setattr(Path, "exists", other_is_faster)
+    _make_directory(above / "fast")
+    assert (above / "fast").is_dir()
+    assert (above / "fast").stat().st_mode & 0o777 == 0o700

@@ -109,6 +109,20 @@ def test_trap_clones_that_share_blocks_do_not_raise_the_limit(store, kit, mounte
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_trap_what_is_deleted_can_be_promised_in_the_next_moment(store, kit, mounted, ctx, kind):
+    place = mounted(kind)
+    driver = kit.file_driver(place / "v")
+    manager = kit.manager(store, kit.FakeDrivers(local=driver))
+    size = free(place) * 6 // 10 // MIB * MIB
+    for _ in range(2):
+        manager.create_volume(ctx, "a", size, backend="local")
+        write(place / "v" / "volumes" / "a", size)
+        manager.delete_volume(ctx, "a")
+    driver.cleanup()
+
+
+@pytest.mark.root
 def test_a_clone_of_a_volume_needs_room_for_all_of_it(store, kit, mounted, ctx):
     place = mounted("xfs")
     driver = kit.file_driver(place / "v")

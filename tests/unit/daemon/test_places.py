@@ -7,7 +7,8 @@ import pytest
 
 from ostler.config import Paths
 from ostler.daemon.places import take_places
-from ostler.errors import UntrustedOwner
+from ostler.errors import OstlerError, UntrustedOwner
+from ostler.store.database import make_folder
 
 
 @pytest.fixture
@@ -33,3 +34,12 @@ def test_the_state_of_somebody_else_is_not_used(paths):
     with pytest.raises(UntrustedOwner, match="belongs to uid 60001, not to root"):
         take_places(paths)
     take_places(Paths.find(str(paths.root), {"OSTLER_TRUST_OWNER": "1"}))
+
+
+def test_trap_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):
+    looped = Paths.find(str(tmp_path), {})
+    for directory in (looped.state, looped.run):
+        directory.symlink_to(directory.name)
+    take_places(looped)
+    with pytest.raises(OstlerError, match="cannot be opened: Not a directory"):
+        make_folder(looped.state)

@@ -934,6 +934,21 @@ def test_trap_a_driver_whose_calls_all_fail_is_told_until_one_works(run, bench, 
     run(main())
 
 
+def test_trap_refusals_between_failures_do_not_hide_that_a_driver_fails(run, bench, lamp):
+    async def main():
+        b = bench(lamp)
+        await b.drivers.start()
+        await b.drivers.wait(5)
+        for kind in (OSError, NotFound) * 3:
+            with pytest.raises(kind):
+                await b.drivers.call("hall", "fail", kind)
+        [line] = b.drivers.troubles()
+        assert line.startswith("driver hall of light: the last 3 calls failed, since ")
+        await b.drivers.stop(5)
+
+    run(main())
+
+
 def test_what_a_driver_refuses_is_no_failure(run, bench, lamp):
     async def main():
         b = bench(lamp)

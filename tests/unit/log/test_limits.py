@@ -28,7 +28,7 @@ def test_a_kind_of_line_comes_once_a_minute_and_says_how_many_were_left_out(limi
     limited.warning("garbage from %s", "z")
     assert [record.message for record in caplog.records] == [
         "garbage from 0",
-        "garbage from y (and 10000 more like it since the last)",
+        "garbage from y (and 10000 more like it since the last line)",
         "garbage from z",
     ]
 

@@ -277,3 +277,23 @@ def test_it_is_trimmed_now_and_then_and_not_with_each_event() -> None:
         assert world.records.trims >= 3, "and each hour, for the sake of their age"
 
     run_virtual(main())
+
+
+def test_trap_events_are_kept_when_a_plugin_cancels_all_tasks() -> None:
+    async def main():
+        world = World()
+        world.publish(1)
+        await settle()
+        world.records.open.clear()
+        world.publish(2, 3)
+        await settle()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await settle()
+        world.records.open.set()
+        await settle()
+        assert world.records.kept() == [1, 2, 3]
+        assert [payload for _, payload, _ in world.live()] == [1, 2, 3]
+        await world.journal.close()
+
+    run_virtual(main())

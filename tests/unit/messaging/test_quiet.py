@@ -15,11 +15,3 @@ def test_one_line_a_minute_of_a_kind_with_the_number_of_those_left_out(caplog):
     assert [record.message for record in caplog.records] == [
         "bad a", "bad b", "bad a (and 4 more like it since the last line)",
     ]  # fmt: skip
-
-
-def test_kinds_are_bounded():
-    quiet = QuietLog(logging.getLogger("test.silent"), FakeClock())
-    logging.getLogger("test.silent").disabled = True
-    for number in range(3000):
-        quiet.warning(str(number), "x")
-    assert len(quiet._until) <= 1000

@@ -1,6 +1,7 @@
 import asyncio
 
 from ostler.clock import SystemClock
+from ostler.messaging.rpc import sweeper
 from ostler.messaging.rpc.sweeper import Sweeper
 
 
@@ -45,5 +46,25 @@ def test_sweeps_keep_a_distance():
         Sweeper(clock, sweep).wanted(clock.monotonic())
         await asyncio.wait_for(done.wait(), 5)
         assert times[-1] - times[0] >= 0.014
+
+    asyncio.run(test())
+
+
+def test_trap_a_sweep_that_fails_is_not_the_last_one(monkeypatch):
+    monkeypatch.setattr(sweeper, "_AFTER_FAILURE", 0.01)
+
+    async def test():
+        clock, times, done, failures = SystemClock(), [], asyncio.Event(), []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+        def sweep(now):
+            times.append(now)
+            if len(times) < 3:
+                raise ValueError("odd")
+            done.set()
+
+        Sweeper(clock, sweep).wanted(clock.monotonic())
+        await asyncio.wait_for(done.wait(), 5)
+        assert len(failures) == 2
 
     asyncio.run(test())

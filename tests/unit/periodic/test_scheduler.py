@@ -4,6 +4,8 @@ import asyncio
 import logging
 import threading
 import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -768,6 +770,25 @@ def test_a_start_in_the_second_pass_of_an_hour_that_comes_twice(run, monkeypatch
         assert manager.seen == []
         await asyncio.sleep(1300)
         assert len(manager.seen) == 1
+
+    run(main)
+
+
+def test_trap_a_nightly_task_follows_a_zone_that_changes_under_it(run, monkeypatch):
+    in_zone(monkeypatch, "UTC")
+
+    async def main(bench):
+        manager = Nightly(bench)
+        begin = 1_792_792_800.0  # 23 October 2026, 22:00 UTC: the next morning on Lord Howe
+        bench.clock.set_wall(begin)
+        bench.add(manager)
+        assert bench.status("backup").next_run == begin + 4.5 * 3600
+        in_zone(monkeypatch, "Australia/Lord_Howe")
+        await asyncio.sleep(70)
+        lord_howe = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Australia/Lord_Howe")).timestamp()
+        assert bench.status("backup").next_run == lord_howe
+        await asyncio.sleep(lord_howe - bench.clock.wall() + 70)
+        assert manager.seen == [round(lord_howe)]
 
     run(main)
 

@@ -6,6 +6,7 @@ import pytest
 
 from ostler.errors import EncodeFailed
 from ostler.service.capability_facts import FACTS_LIMIT, plain_facts
+from ostler.service.capability_report import _sorted_out
 
 
 def test_plain_facts_stay_as_they_are_and_tuples_become_lists():
@@ -49,3 +50,9 @@ def test_what_is_odd_is_refused_by_the_name_of_its_backend(facts, why):
 def test_the_name_of_a_backend_is_text(name):
     with pytest.raises(EncodeFailed, match="its name has to be text"):
         plain_facts(name, {})
+
+
+def test_trap_an_answer_of_very_many_backends_is_one_fault() -> None:
+    found, faults = _sorted_out("lamp", "", {str(number): number for number in range(200_000)})
+    assert found == {}
+    assert faults == {"": "capabilities of service lamp returned 200000 backends, the limit is 1000"}

@@ -53,6 +53,8 @@ class Lamp(Manager):
         cls.seen.append(others)
         if options.extra == "raise":
             raise KeyError("a defect")
+        if options.extra == "exit":
+            raise SystemExit(0)
         if options.extra == "none":
             return None
         return [(("scenes", number), "is no scene") for number, name in enumerate(options.scenes) if name == "?"]
@@ -137,6 +139,10 @@ def test_trap_a_validate_that_raises_is_a_problem_and_no_traceback(faults) -> No
     assert faults(LAMP + 'extra = "raise"\n') == [
         "ostler.toml:2:1: manager lamp: its `validate` failed: KeyError: 'a defect'"
     ]
+
+
+def test_trap_a_validate_that_exits_does_not_end_the_check(faults) -> None:
+    assert faults(LAMP + 'extra = "exit"\n') == ["ostler.toml:2:1: manager lamp: its `validate` failed: SystemExit: 0"]
 
 
 def test_a_driver_sees_the_other_drivers_of_services_that_are_enabled(faults) -> None:

@@ -111,3 +111,11 @@ def test_a_withdrawal_takes_the_place_of_what_was_offered(records, services):
     put(records, {"local": {}}, instance="a1", sequence=1)
     put(records, {}, instance="a1", sequence=2)
     assert (only(records).backends, only(records).sequence) == ({}, 2)
+
+
+def test_trap_capabilities_nested_without_an_end_are_refused(records):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(EncodeFailed, match="not plain JSON"):
+        put(records, {"local": {"deep": deep}})

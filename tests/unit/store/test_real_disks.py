@@ -113,6 +113,28 @@ print("back")
 """
 
 
+FULL_WITHIN_THE_START = """
+import subprocess, sys
+from pathlib import Path
+from ostler.store import Store
+root = Path(sys.argv[1])
+for size in range(20, 220, 10):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(root)], check=True)
+    store = Store.open(root / "state" / "ostler.db", later=True)
+    print(size, store.problems())
+    subprocess.run(["mount", "-o", "remount,size=9m", str(root)], check=True)
+    store.kv("x").set("key", 2)
+    assert store.problems() == [], size
+    store.close()
+    subprocess.run(["umount", "-l", str(root)], check=True)
+print("back")
+"""
+
+
+def test_trap_a_disk_that_gets_full_at_any_point_of_a_start(tmp_path):
+    assert "back" in on_a_tmpfs(tmp_path, FULL_WITHIN_THE_START)
+
+
 def on_a_tmpfs(folder, script, more=""):
     """Run a script in a mount namespace of its own, with a file system of 2 MiB at `folder`."""
     mount = f'mount -t tmpfs -o size=2m none {folder} && exec {sys.executable} -c "$0" {folder} {more}'

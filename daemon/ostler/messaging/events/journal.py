@@ -209,7 +209,7 @@ class Journal:
             self._worker = asyncio.get_running_loop().create_task(
                 self._work(), name="journal of events", context=contextvars.Context()
             )
-            self._worker.add_done_callback(_say_why)
+            self._worker.add_done_callback(self._worker_ended)
 
     async def _work(self) -> None:
         try:
@@ -223,6 +223,13 @@ class Journal:
                 topic.journaled = self._publisher.journaled(topic.name)
             self._retiring.clear()
 
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        """Say why, and go on when somebody has cancelled all tasks that there are."""
+        if not worker.cancelled() and (error := worker.exception()) is not None and not is_expected(error):
+            _log.error("the journal of events failed: %s", describe(error), exc_info=error)
+        if not self._closed and (self._unnumbered or self._held or self._late):
+            self._wake()
+
     async def _try(self) -> None:
         timer = asyncio.get_running_loop().call_later(_PATIENCE, self._let_go)
         try:
@@ -230,6 +237,10 @@ class Journal:
                 await self._load()
             written = await self._write()
             await self._trim_if_due(written)
+        except asyncio.CancelledError:
+            if not self._closed:
+                self._take_back()
+            raise
         except Exception as error:
             self._trouble.failed(error)
             if not is_expected(error):
@@ -328,8 +339,3 @@ class Journal:
         if not entry.live:
             entry.live = True
             self._publisher.send_body(entry.route, entry.number, entry.body[:-1] + kept)
-
-
-def _say_why(worker: asyncio.Task[None]) -> None:
-    if not worker.cancelled() and (error := worker.exception()) is not None and not is_expected(error):
-        _log.error("the journal of events failed: %s", describe(error), exc_info=error)

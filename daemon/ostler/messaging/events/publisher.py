@@ -276,11 +276,11 @@ class Publisher:
         self._teller = None
         if self._closed:
             return
+        self._tell_heads_later()  # first: one topic that cannot be told must not end this for all
         told = [topic for topic in self._topics.values() if topic.told]
         for topic in told[:_HEADS_LIMIT]:
             key = f"{topic.name}.{self.host}.".encode() + HEAD_KEY + END_OF_KEY
             self.link.publish(key + encoder.encode((HEADS, VERSION, [self._head(topic)])))
-        self._tell_heads_later()
 
     def _head(self, topic: Topic) -> Head:
         return Head(topic.name, self.host, topic.sent, topic.epoch, topic.kept)

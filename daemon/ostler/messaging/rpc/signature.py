@@ -19,7 +19,7 @@ from collections.abc import (
 from copy import deepcopy
 from enum import Enum
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -82,8 +82,34 @@ class Signature:
         self, method: Callable[..., Any], where: str, secrets: Collection[str] = (), *, trusted: bool = False
     ) -> None:
         self.where = where
-        self.arguments, self.result = _read(method, where)
         self.streams = inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
+        if trusted:
+            self._later = method, tuple(secrets)
+        else:
+            self._work_out(method, secrets)
+            self._check_defaults()
+
+    arguments: list[Argument]
+    result: Any
+    secrets: frozenset[str]
+    _struct: Any
+    _decoder: Decoder[Any]
+    _all_positional: bool
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Work out a trusted signature with its first use: of the daemon's own methods a start uses hardly any."""
+            later = self.__dict__.get("_later")
+            if later is None or name.startswith("__"):
+                raise AttributeError(name)
+            # Two threads may do this at once: they come to the same, and what is missing here comes last.
+            self._work_out(*later, trusted=True)
+            return self.__dict__[name]
+
+    def _work_out(self, method: Callable[..., Any], secrets: Collection[str], *, trusted: bool = False) -> None:
+        where = self.where
+        self.arguments, self.result = _read(method, where)
         if self.streams:
             self.result = _item_of(self.result, where)
         if not trusted:
@@ -97,8 +123,6 @@ class Signature:
             self._decoder = Decoder(self._struct)
         except (TypeError, ValueError) as error:
             raise ContractError(f"the arguments of {where} cannot go over the wire: {error}", method=where) from error
-        if not trusted:
-            self._check_defaults()
         self._all_positional = all(argument.kind is _POSITIONAL for argument in self.arguments)
 
     @classmethod

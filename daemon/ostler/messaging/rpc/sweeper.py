@@ -10,6 +10,8 @@ from ostler.clock import Clock
 
 _AT_LEAST = 0.005
 """Seconds between two sweeps: ten thousand deadlines in a row must not keep the loop busy."""
+_AFTER_FAILURE = 1.0
+"""Seconds after a sweep that failed, which nothing in it should make it do."""
 
 
 class Sweeper:
@@ -52,6 +54,10 @@ class Sweeper:
     def _fire(self) -> None:
         self._timer = self._at = None
         now = self._clock.monotonic()
-        again = self._sweep(now)
+        try:
+            again = self._sweep(now)
+        except BaseException:  # logged by the loop; the deadlines of all others are kept all the same
+            self.wanted(now + _AFTER_FAILURE)
+            raise
         if again is not None:
             self.wanted(max(again, now + _AT_LEAST))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import UnionType
 from typing import Any
 
@@ -20,6 +21,14 @@ def unfit(kind: Any) -> str:
     """Return why a type cannot go over the wire, empty when it can."""
     if kind is None or kind is Any or (isinstance(kind, type) and kind in _SIMPLE):
         return ""  # most are, and a start looks at all
+    try:
+        return _unfit(kind)
+    except TypeError:  # it cannot be hashed: an annotation may hold anything
+        return _unfit.__wrapped__(kind)
+
+
+@lru_cache(maxsize=64)  # the methods of a manager speak of the same few types
+def _unfit(kind: Any) -> str:
     if (mixed := crashing(kind)) is not None:
         return f"{type_name(mixed)} mixes a type with limits and a tuple of fixed length, which msgspec cannot do"
     try:
@@ -58,13 +67,18 @@ def _fixed(kind: Any) -> bool:
     return typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
 
 
-def _field_types(kind: Any) -> list[Any]:
+def _field_types(kind: Any) -> Sequence[Any]:
     if not isinstance(kind, type) or not hasattr(kind, "__annotations__"):
-        return []
+        return ()
+    return _hints(kind)
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: type) -> Sequence[Any]:
     try:
-        return list(typing.get_type_hints(kind, include_extras=True).values())
+        return tuple(typing.get_type_hints(kind, include_extras=True).values())
     except (NameError, TypeError, AttributeError):  # msgspec says it better
-        return []
+        return ()
 
 
 def _unfit_part(info: looked.Type, seen: list[looked.Type]) -> str:

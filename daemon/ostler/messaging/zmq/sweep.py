@@ -72,10 +72,10 @@ class Sweep:
             return
         now = self._clock.monotonic()
         self._left, part = self._left[_AT_ONCE:], self._left[:_AT_ONCE]
+        delay = _INTERVAL / 10 if self._left else _INTERVAL
+        self._timer = asyncio.get_running_loop().call_later(delay, self._look)  # first: whatever comes next
         for connection in part:
             self.look_at(connection, now)
-        delay = _INTERVAL / 10 if self._left else _INTERVAL
-        self._timer = asyncio.get_running_loop().call_later(delay, self._look)
 
     def look_at(self, connection: Connection, now: float) -> None:
         """Charge for one connection, or cut it."""
