@@ -33,6 +33,7 @@ STEPS = int(os.environ.get("OSTLER_MODEL_STEPS", "20"))
 NUMBER = st.integers(0, 3)
 """Stands for a host or disk, modulo how many there are."""
 SIZE = st.sampled_from([1, 2, 3, 5, 8])
+LEASE_TIMEOUT = 60.0
 LAG = 1.0
 """Seconds after which a change is known on a live link."""
 
@@ -221,6 +222,54 @@ class Placement(RuleBasedStateMachine):
                 self._no_trace(made, result)
                 assert not must, self.told(f"{name} was deleted, and {size // GIB} GiB were refused: {result!r}")
 
+    @rule(
+        where=NUMBER,
+        gibs=st.lists(st.tuples(NUMBER, SIZE), min_size=1, max_size=4),
+        which=NUMBER,
+        other=NUMBER,
+        what=st.sampled_from(["cut", "silence", "disable", "stop", "restart"]),
+        after=st.sampled_from([0.0, 0.3, 0.9]),
+    )
+    def trouble_during_creates(self, where, gibs, which, other, what, after):
+        """Something happens to a host while volumes are made; all disks of it take a second for everything."""
+        host, pair = self.host(which), (self.host(other).name, self.host(which).name)
+        disks = [disk for disk in DISKS.values() if disk.host == host.name]
+        if not host.running or host.name in self.said or any(disk.mode != "well" for disk in disks):
+            return
+        if what in ("cut", "silence") and pair[0] == pair[1]:
+            return
+        self.note(f"{what} {pair if what in ('cut', 'silence') else host.name} after {after} s of:")
+        asked = [(self.host(where + number), gib) for number, gib in gibs]
+
+        async def all_of_it():
+            creates = (self._create(entry, gib) for entry, gib in asked if entry.running)
+            return (await asyncio.gather(self._trouble(what, host, pair, after), *creates))[1:]
+
+        for disk in disks:
+            disk.set("slow", 0.2)
+        results = self.run(all_of_it())
+        for disk in disks:
+            disk.set("well")
+        # What was cut off is settled by the host that did it, and a lease of which nothing is heard runs out.
+        self.lag = 2 * LEASE_TIMEOUT if self._faulty_links() or what == "restart" else CAPABILITY_INTERVAL + LAG
+        for name, result in results:
+            if isinstance(result, OstlerError):
+                self._no_trace(name, result)
+
+    async def _trouble(self, what, host, pair, after):
+        await asyncio.sleep(after)
+        if what in ("cut", "silence"):
+            getattr(self.network, what)(pair)
+        elif what == "restart":
+            await host.stop()
+            await host.start()
+        elif what == "disable":
+            await host.client.call("ostler", "service_disable", topic="volume", reason="maintenance")
+            self.said[host.name] = "disabled"
+        else:
+            await host.client.call("ostler", "service_stop", topic="volume")
+            self.said[host.name] = "stopped"
+
     # ---------------------------------------------------------------- trouble
 
     @rule(one=NUMBER, other=NUMBER, how=st.sampled_from(["cut", "silence", "mend", "mend"]))
@@ -400,6 +449,21 @@ class Placement(RuleBasedStateMachine):
                         f"{seer.name} keeps {one['promised'] / GIB} GiB of {one['host']}"
                     )
 
+    @invariant()
+    def records_agree_with_disks(self):
+        """Nothing is left half made, and what is recorded is there, on disks that work and have been left alone."""
+        for host in self.hosts.values():
+            if not host.running or self.said.get(host.name) == "stopped":
+                continue
+            records = host.runtime.group.services["volume"].manager.records
+            rows = self.run(host.store.aread(records.volumes))
+            for disk in [disk for disk in DISKS.values() if disk.host == host.name]:
+                mine = {row.name: row.state for row in rows if row.backend == disk.name}
+                if disk.mode != "well" or disk.filesystem.name in self.uncertain or self.lost:
+                    continue
+                expected = dict.fromkeys(disk.volumes, "available")
+                assert mine == expected, self.told(f"records of {host.name}/{disk.name}: {mine}, there is {expected}")
+
     # ---------------------------------------------------------------- the end
 
     def teardown(self):
@@ -421,7 +485,7 @@ class Placement(RuleBasedStateMachine):
 
 TestPlacement = Placement.TestCase
 TestPlacement.settings = settings(
-    max_examples=EXAMPLES or 12,
+    max_examples=EXAMPLES or 10,
     stateful_step_count=STEPS,
     derandomize=not EXAMPLES,
     deadline=None,
