@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,6 +152,31 @@ class SimulatedHost:
         await self.runtime.stop(2.0)
         await self.messages.close()
         await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
+    async def crash(self) -> None:
+        """End as by SIGKILL: connections end at once, and nothing that was not done yet is done any more."""
+        self.running = False
+        for other in self.hosts.values():
+            for pair in ((self.name, other.name), (other.name, self.name)):
+                self.network.lose(pair, "the other end was killed")
+        while self.store.busy_with() or self.store.stats()["queued"]:
+            await asyncio.sleep(0)
+        saved = self.folder / "saved"
+        saved.mkdir()
+        for file in self.folder.glob("ostler.db*"):
+            if file.is_file():
+                shutil.copy(file, saved)
+        disks = [disk for disk in simulated_disks.DISKS.values() if disk.host == self.name]
+        kept = [dict(disk.volumes) for disk in disks]
+        await self.stop()
+        for file in self.folder.glob("ostler.db*"):
+            if file.is_file():
+                file.unlink()
+        for file in saved.iterdir():
+            file.rename(self.folder / file.name)
+        saved.rmdir()
+        for disk, volumes in zip(disks, kept, strict=True):
+            disk.volumes = volumes
 
 
 class _Plugin:

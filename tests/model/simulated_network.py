@@ -28,8 +28,12 @@ class Network:
     def cut(self, pair: tuple[str, str]) -> None:
         """End what is open, and refuse what is new."""
         self.blocked.add(pair)
+        self.lose(pair, "the link was cut")
+
+    def lose(self, pair: tuple[str, str], why: str) -> None:
+        """End what is open; what is new may come about."""
         for connection in list(self._connections[pair]):
-            connection.lose("the link was cut")
+            connection.lose(why)
 
     def silence(self, pair: tuple[str, str]) -> None:
         """Deliver nothing any more; who is at the ends finds out after `SILENCE`."""

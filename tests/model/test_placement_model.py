@@ -172,13 +172,7 @@ class Placement(RuleBasedStateMachine):
         entry = self.host(where)
         if not entry.running:
             return
-        must = self.must_succeed(gib * GIB, entry)
-        name, result = self.run(self._create(entry, gib))
-        if not isinstance(result, OstlerError):
-            assert self.takes_work(self.hosts[result["host"]]), self.told(f"{name}: {self.said}")
-            return
-        self._no_trace(name, result)
-        assert not must, self.told(f"{gib} GiB asked for at {entry.name} were refused: {result!r}")
+        self.create_now(entry, gib)
 
     @rule(where=NUMBER, gibs=st.lists(st.tuples(NUMBER, SIZE), min_size=2, max_size=5))
     def create_at_once(self, where, gibs):
@@ -227,7 +221,7 @@ class Placement(RuleBasedStateMachine):
         gibs=st.lists(st.tuples(NUMBER, SIZE), min_size=1, max_size=4),
         which=NUMBER,
         other=NUMBER,
-        what=st.sampled_from(["cut", "silence", "disable", "stop", "restart"]),
+        what=st.sampled_from(["cut", "silence", "disable", "stop", "restart", "crash"]),
         after=st.sampled_from([0.0, 0.3, 0.9]),
     )
     def trouble_during_creates(self, where, gibs, which, other, what, after):
@@ -251,7 +245,9 @@ class Placement(RuleBasedStateMachine):
         for disk in disks:
             disk.set("well")
         # What was cut off is settled by the host that did it, and a lease of which nothing is heard runs out.
-        self.lag = 2 * LEASE_TIMEOUT if self._faulty_links() or what == "restart" else CAPABILITY_INTERVAL + LAG
+        self.lag = (
+            2 * LEASE_TIMEOUT if self._faulty_links() or what in ("restart", "crash") else CAPABILITY_INTERVAL + LAG
+        )
         for name, result in results:
             if isinstance(result, OstlerError):
                 self._no_trace(name, result)
@@ -260,8 +256,8 @@ class Placement(RuleBasedStateMachine):
         await asyncio.sleep(after)
         if what in ("cut", "silence"):
             getattr(self.network, what)(pair)
-        elif what == "restart":
-            await host.stop()
+        elif what in ("restart", "crash"):
+            await (host.stop() if what == "restart" else host.crash())
             await host.start()
         elif what == "disable":
             await host.client.call("ostler", "service_disable", topic="volume", reason="maintenance")
@@ -290,11 +286,20 @@ class Placement(RuleBasedStateMachine):
 
         self.run(change())
         # A mended link is tried again by itself: at the latest after 15 s, and at once when the other side calls.
-        self.lag = {"cut": LAG, "silence": SILENCE + LAG, "mend": 16.0 + LAG}[how]
+        # The other side asks every `REPORT_INTERVAL` if it can.
+        back = (pair[1], pair[0])
+        asked = back not in self.network.blocked | self.network.silent and self.hosts[pair[1]].running
+        mended = 2 * REPORT_INTERVAL + SILENCE if asked else 16.0
+        self.lag = {"cut": LAG, "silence": SILENCE + LAG, "mend": mended + LAG}[how]
 
-    @rule(by=NUMBER, which=NUMBER, verb=st.sampled_from(["disable", "enable", "drain", "resume", "stop", "start"]))
-    def say(self, by, which, verb):
-        """An operator says something of the volume service of a host, at that host or another."""
+    @rule(
+        by=NUMBER,
+        which=NUMBER,
+        then=st.none() | SIZE,
+        verb=st.sampled_from(["disable", "enable", "drain", "resume", "stop", "start"]),
+    )
+    def say(self, by, which, verb, then):
+        """An operator says something of the volume service of a host, there or elsewhere; then a volume is made."""
         asked, host = self.host(by), self.host(which)
         if not asked.running:
             return
@@ -326,6 +331,18 @@ class Placement(RuleBasedStateMachine):
             del self.said[host.name]
         if verb == "start":
             self.lag = 2 + LAG
+        elif then:
+            self.create_now(asked, then)
+
+    def create_now(self, entry, gib):
+        """What has just changed is known before a request is refused, and what does not take work any more refuses."""
+        must = self.must_succeed(gib * GIB, entry)
+        name, result = self.run(self._create(entry, gib))
+        if not isinstance(result, OstlerError):
+            assert self.takes_work(self.hosts[result["host"]]), self.told(f"{name}: {self.said}")
+            return
+        self._no_trace(name, result)
+        assert not must, self.told(f"{gib} GiB asked for at {entry.name} were refused: {result!r}")
 
     @rule(which=NUMBER, back=st.booleans())
     def restart_host(self, which, back):
@@ -485,7 +502,7 @@ class Placement(RuleBasedStateMachine):
 
 TestPlacement = Placement.TestCase
 TestPlacement.settings = settings(
-    max_examples=EXAMPLES or 10,
+    max_examples=EXAMPLES or 7,
     stateful_step_count=STEPS,
     derandomize=not EXAMPLES,
     deadline=None,
