@@ -78,7 +78,7 @@ fuzz: $(STAMP) ## Send what no honest peer would, ten minutes long; stops where 
 
 .PHONY: model
 model: $(STAMP) ## Compare hosts and schedulers in trouble with a model, ten minutes long or as OSTLER_MODEL_EXAMPLES says
-	@OSTLER_MODEL_EXAMPLES=$${OSTLER_MODEL_EXAMPLES:-250} OSTLER_MODEL_STEPS=$${OSTLER_MODEL_STEPS:-30} \
+	@OSTLER_MODEL_EXAMPLES=$${OSTLER_MODEL_EXAMPLES:-150} OSTLER_MODEL_STEPS=$${OSTLER_MODEL_STEPS:-30} \
 		exec $(BIN)/pytest tests/model $(ARGS)
 
 .PHONY: soak
