@@ -76,6 +76,11 @@ bench-peers: $(STAMP) ## Measure beside what users have today: message brokers, 
 fuzz: $(STAMP) ## Send what no honest peer would, ten minutes long; stops where something gives way
 	@exec $(BIN)/python tests/fuzz/run.py $(ARGS)
 
+.PHONY: model
+model: $(STAMP) ## Compare hosts and schedulers in trouble with a model, ten minutes long or as OSTLER_MODEL_EXAMPLES says
+	@OSTLER_MODEL_EXAMPLES=$${OSTLER_MODEL_EXAMPLES:-250} OSTLER_MODEL_STEPS=$${OSTLER_MODEL_STEPS:-30} \
+		exec $(BIN)/pytest tests/model $(ARGS)
+
 .PHONY: soak
 soak: $(STAMP) ## Make a million calls through the daemon and see that it does not grow (a minute)
 	@exec $(BIN)/python tests/fuzz/soak.py $(ARGS)

@@ -1,4 +1,4 @@
-"""From a change on one host to the scheduler on another: an operator's word, and a host that is killed."""
+"""From a change on one host to the scheduler on another: an operator's word, room, and a host that is killed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rows import Row, median
@@ -40,7 +40,7 @@ _PATIENCE = 30.0
 def measure(folder: Path, quick: bool) -> list[Row]:
     """Start two hosts, change one some times, and ask the scheduler of the other until it goes by it."""
     one, two = _hosts(folder / "lag")
-    said, killed = [], []
+    said, drained, room, killed = [], [], [], []
     try:
         one.start()
         two.start()
@@ -48,10 +48,9 @@ def measure(folder: Path, quick: bool) -> list[Row]:
             _until(lambda: _chosen(here, "node2"))
             for _ in range(5 if quick else 40):
                 with Client(root=str(two.root)) as there:
-                    there.call("ostler", "service_disable", topic="volume", reason="a bench")
-                    said.append(_until(lambda: not _chosen(here, "node2")))
-                    there.call("ostler", "service_enable", topic="volume")
-                    said.append(_until(lambda: _chosen(here, "node2")))
+                    said += _disable_and_enable(here, there)
+                    drained += _drain_and_resume(here, there)
+                    room += _make_and_delete(here, there)
             for _ in range(2 if quick else 5):
                 os.kill(two.pid, signal.SIGKILL)
                 killed.append(_until(lambda: not _chosen(here, "node2")))
@@ -63,9 +62,32 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         two.remove()
     return [
         Row(name="disabled or enabled, to a scheduler on another host", value=median(said), unit="s", limit=0.25),
-        Row(name="the longest of these", value=max(said), unit="s", limit=1.0),
+        Row(name="drained or resumed, to a scheduler on another host", value=median(drained), unit="s", limit=0.25),
+        Row(name="room taken or freed, to a scheduler on another host", value=median(room), unit="s", limit=0.25),
+        Row(name="the longest of these", value=max(said + drained + room), unit="s", limit=1.0),
         Row(name="host killed, to a scheduler on another host", value=median(killed), unit="s", limit=1.0),
     ]
+
+
+def _disable_and_enable(here: Client, there: Client) -> Iterator[float]:
+    there.call("ostler", "service_disable", topic="volume", reason="a bench")
+    yield _until(lambda: not _chosen(here, "node2"))
+    there.call("ostler", "service_enable", topic="volume")
+    yield _until(lambda: _chosen(here, "node2"))
+
+
+def _drain_and_resume(here: Client, there: Client) -> Iterator[float]:
+    there.call("ostler", "service_drain", topic="volume")
+    yield _until(lambda: not _chosen(here, "node2"))
+    there.call("ostler", "service_resume", topic="volume")
+    yield _until(lambda: _chosen(here, "node2"))
+
+
+def _make_and_delete(here: Client, there: Client) -> Iterator[float]:
+    there.call("volume", "create_volume", name="a", size="1MiB", backend="local")
+    yield _until(lambda: _volumes(here, "node2") == 1)
+    there.call("volume", "delete_volume", name="a")
+    yield _until(lambda: _volumes(here, "node2") == 0)
 
 
 def _hosts(folder: Path) -> tuple[DaemonUnderTest, DaemonUnderTest]:
@@ -105,6 +127,12 @@ def _chosen(client: Client, host: str) -> bool:
     """Return whether the scheduler might choose the backend of a host."""
     said = client.call("scheduler", "explain", topic="volume")
     return any(one["host"] == host and not one["dropped_by"] for one in said["candidates"])
+
+
+def _volumes(client: Client, host: str) -> int:
+    """Return how many volumes the scheduler knows of on the backend of a host; -1 when it knows nothing of it."""
+    found = [one["facts"] for one in client.call("scheduler", "candidates", topic="volume") if one["host"] == host]
+    return int(found[0]["volumes"]) if found else -1
 
 
 def _until(look: Callable[[], bool]) -> float:

@@ -31,6 +31,7 @@ from ostler import (
     exposed,
     parse_size,
     periodic,
+    waiting_for,
 )
 from ostler_scheduler.candidates import Candidates
 from ostler_scheduler.choose import Chooser, chosen_of, no_capacity, not_offered, why
@@ -121,7 +122,11 @@ class SchedulerManager(Manager):
         self._candidates = Candidates(math.inf, self.options.forget_after, self.options.lease_timeout)
         self._views = Views()
         self._turn = threading.Lock()
-        self._synced = -_SYNC_AGAIN
+        self._look = threading.Lock()
+        self._synced = -math.inf
+        """When the daemon was asked for what is known now."""
+        self._tried = -math.inf
+        """When a look failed last."""
         self._sync_failed = False
         self._refusals = Refusals()
         self._chooser = self._make_chooser()
@@ -152,8 +157,24 @@ class SchedulerManager(Manager):
 
     def _refresh(self) -> None:
         # An operator who has just disabled a service expects the next choice to know it, not the one after a report.
-        if self.clock.monotonic() - self._synced >= _SYNC_AGAIN:
-            self._sync()
+        came = self.clock.monotonic()
+        if came - self._synced < _SYNC_AGAIN:
+            return
+        # Who comes during a look waits for what it brings: what was known before it may be half a minute old.
+        with self._one_look():
+            looked = self._synced if not self._sync_failed else self._tried
+            if came - looked >= _SYNC_AGAIN:
+                self._sync()
+
+    @contextmanager
+    def _one_look(self) -> Iterator[None]:
+        if not self._look.acquire(blocking=False):
+            with waiting_for("a look at what the daemon keeps"):
+                self._look.acquire()
+        try:
+            yield
+        finally:
+            self._look.release()
 
     def _catch_up(self) -> bool:
         """Look at what there is now, what has just changed included, before a request is refused by what there was."""
@@ -161,7 +182,7 @@ class SchedulerManager(Manager):
         return not self._sync_failed
 
     def _sync(self, flush: float = 0.0) -> None:
-        asked = self._synced = self.clock.monotonic()
+        asked = self.clock.monotonic()
         try:
             reports = self.client.call(
                 "ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT, flush=flush
@@ -173,12 +194,14 @@ class SchedulerManager(Manager):
             # Services report again by themselves, and this is tried again: no reason not to start.
             if not self._sync_failed:
                 self.log.warning("the capabilities that the daemon keeps cannot be read now: %s", error)
-            self._sync_failed = True
+            self._sync_failed, self._tried = True, self.clock.monotonic()
             return
         if self._sync_failed:
             self.log.info("the capabilities that the daemon keeps can be read again")
             self._sync_failed = False
         self._candidates.take_kept(reports, asked, self.clock.monotonic())
+        # Not before it is known: a choice that is made meanwhile must not take what was known for fresh.
+        self._synced = max(self._synced, asked)
 
     def _why_disabled(self) -> str:
         """Return who has disabled this very service and why; empty while it is enabled, or that cannot be told."""

@@ -291,6 +291,74 @@ def test_what_an_operator_has_just_disabled_is_not_chosen(make_manager, ctx, cli
         manager.select(ctx, "volume", 1)
 
 
+class SlowLook:
+    """Holds up looks at what the daemon keeps, from the first one that comes."""
+
+    def __init__(self, client):
+        self.call, self.asked, self.release = client.call, threading.Event(), threading.Event()
+        client.call = self
+
+    def __call__(self, topic, method, /, **arguments):
+        answer = self.call(topic, method, **arguments)
+        if method == "service_list":
+            self.asked.set()
+            assert self.release.wait(20)
+        return answer
+
+
+def in_thread(work):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    return thread, found
+
+
+def test_trap_a_choice_during_a_look_waits_for_it_and_does_not_go_by_what_was_known_before(
+    make_manager, ctx, client, clock, report
+):
+    manager = make_manager()
+    manager.sync(ctx)
+    report(manager, disk=gib(10))
+    clock.advance(29)
+    client.see("volume", "node1", enabled=False)
+    slow = SlowLook(client)
+    first, _ = in_thread(lambda: manager.explain(ctx, "volume"))
+    assert slow.asked.wait(20)
+    second, said = in_thread(lambda: manager.explain(ctx, "volume"))
+    second.join(0.05)
+    assert not said, "it has answered by what was known half a minute ago"
+    slow.release.set()
+    first.join(20)
+    second.join(20)
+    assert said[0].candidates[0].dropped_by == "unavailable"
+
+
+def test_a_look_that_failed_is_not_tried_again_by_each_who_waited_for_it(make_manager, ctx, client, clock, report):
+    manager = make_manager()
+    manager.sync(ctx)
+    report(manager, disk=gib(10))
+    clock.advance(1)
+    tries, asked, release = [], threading.Event(), threading.Event()
+
+    def fail(topic, method, /, **arguments):
+        tries.append(method)
+        asked.set()
+        assert release.wait(20)
+        raise NotRunning("nobody listens")
+
+    client.call = fail
+    works = [in_thread(lambda: manager.candidates(ctx))]
+    assert asked.wait(20)
+    works += [in_thread(lambda: manager.candidates(ctx)) for _ in range(3)]
+    for thread, _ in works[1:]:
+        thread.join(0.02)
+    release.set()
+    for thread, _ in works:
+        thread.join(20)
+    assert [len(found[0]) for _, found in works] == [1, 1, 1, 1]
+    assert tries == ["capabilities"]
+
+
 def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, ctx, client, report):
     manager = make_manager()
     report(manager, disk=gib(10))

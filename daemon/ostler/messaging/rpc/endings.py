@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from ostler import fork
 from ostler.bounds import MESSAGE_LIMIT, text_of, type_name_of
 from ostler.clock import Clock
-from ostler.errors import CallCancelled, InternalError, OstlerError, is_a, is_expected, to_wire
+from ostler.errors import CallCancelled, Draining, InternalError, OstlerError, is_a, is_expected, to_wire
 from ostler.messaging.context import serving
 from ostler.messaging.envelope import CAST, FANOUT
 from ostler.messaging.rpc.call import Call
@@ -46,6 +46,9 @@ class Endings:
         """Tell the caller, or the log when nobody waits for the answer."""
         if is_a(raised, asyncio.CancelledError) and call.settled:
             return
+        if is_a(raised, asyncio.CancelledError) and call.context.cancelled:
+            # We cancelled it, with its server: no fault of the method, whose traceback would be news.
+            raised = Draining(f"the daemon stopped before {call.where} had ended", topic=call.request.topic)
         error = self._told(call, raised)
         if call.claim():
             call.endpoint.errors[type_name_of(error)] += 1

@@ -1,0 +1,200 @@
+"""A daemon without process and sockets: its real parts, on a loop whose time is the test's, beside others."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import simulated_disks
+from simulated_network import Network
+
+from ostler import hookimpl
+from ostler.aio import Inbox, Worker
+from ostler.config import load_text
+from ostler.daemon.control import Control
+from ostler.daemon.messages import Messages
+from ostler.daemon.peers import PeerLinks
+from ostler.messaging import AsyncClient
+from ostler.messaging.memory import MemoryTransport
+from ostler.messaging.zmq.curve import new_keys
+from ostler.plugins import given
+from ostler.service import Host, Runtime
+from ostler.service.assembly import assemble
+from ostler.store import Store
+from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
+
+REPORT_INTERVAL = 2.0
+CAPABILITY_INTERVAL = 10.0
+CALL_TIMEOUT = 5.0
+"""Seconds after which a driver that does not answer is stuck."""
+
+_QUIET = 0.003
+"""Real seconds for which nothing moves before time goes on, while a thread has been woken and may not have run yet."""
+
+
+class Loop(VirtualTimeLoop):
+    """A virtual loop that knows which threads wait for it, and need not be waited for."""
+
+    def _tokens(self):
+        pools = {thread.pool for thread in threading.enumerate() if isinstance(thread, Worker)}
+        found = {(id(pool), number) for pool in pools for number in self._at_work(pool)}
+        for probe in self._probes:
+            found.update(probe())
+        return frozenset(found)
+
+    @staticmethod
+    def _at_work(pool):
+        numbers = pool.in_flight()
+        waiting = len(pool._waiting) + simulated_disks.HELD[pool]
+        return numbers if len(numbers) > waiting else frozenset()
+
+    def _settle(self):
+        events = super()._settle()
+        if events or not any(thread.pool._waiting for thread in threading.enumerate() if isinstance(thread, Worker)):
+            return events
+        if events := self._real.select(_QUIET):
+            return events
+        return super()._settle() if self._tokens() else []
+
+
+class Links(PeerLinks):
+    """The links of a daemon to its peers, over the simulated network."""
+
+    network: Network
+    hosts: dict
+
+    def _transport(self, address, key):
+        target = self.hosts[address.rpc.removeprefix("tcp://").partition(":")[0]]
+        return self.network.transport(
+            self._router.host, target.name, target.transport, self.hosts[self._router.host].keys.public
+        )
+
+
+class SimulatedHost:
+    """One host: a volume service on simulated disks, perhaps a scheduler, and the daemon's topic. On the loop.
+
+    Args:
+        name: Its name.
+        folder: Where its database and key are; a start after a stop goes on with them.
+        hosts: All hosts by name; it is added.
+        network: The links between them.
+        scheduler: Whether it has a scheduler.
+    """
+
+    def __init__(self, name: str, folder: Path, hosts: dict, network: Network, *, scheduler: bool):
+        self.name, self.folder, self.hosts, self.network = name, folder, hosts, network
+        self.has_scheduler = scheduler
+        self.keys = new_keys()
+        self.transport = MemoryTransport()
+        self.running = False
+        folder.mkdir()
+        key = folder / "key"
+        key.write_text(self.keys.secret, encoding="ascii")
+        key.chmod(0o600)
+        hosts[name] = self
+
+    def _configuration(self) -> str:
+        others = [host for host in self.hosts.values() if host is not self]
+        lines = [f'[daemon]\nhost = "{self.name}"', "[network]", f'secret_key = {{file = "{self.folder}/key"}}']
+        lines += ["[network.keys]", *(f"{other.name} = '{other.keys.public}'" for other in others)]
+        lines += [f'[network.peers.{other.name}]\nrpc = "tcp://{other.name}:7890"' for other in others]
+        admins = ", ".join(f'"key:{other.name}"' for other in others)
+        lines += ["[access]", f"admin = [{admins}]"]
+        times = f"report_interval = {REPORT_INTERVAL}\ncapability_interval = {CAPABILITY_INTERVAL}\ndown_time = 8"
+        lines += [f'[services.volume]\nmanager = "volume"\nplacement_attempts = 20\ndrain_timeout = 1\n{times}']
+        for disk in simulated_disks.DISKS.values():
+            if disk.host == self.name:
+                lines += [f'[services.volume.drivers.{disk.name}]\ndriver = "disk"\ncall_timeout = {CALL_TIMEOUT}']
+                lines += [
+                    f"copy_budget = {CALL_TIMEOUT}\ncapability_timeout = 8\nretry_interval = 1\nretry_interval_max = 1"
+                ]
+        if self.has_scheduler:
+            lines += [f'[services.scheduler]\nmanager = "scheduler"\nseed = 1\n{times}']
+        return "\n".join(lines)
+
+    async def start(self) -> None:
+        loop, clock = asyncio.get_running_loop(), virtual_clock()
+        assembly = assemble(load_text(self._configuration()), {}, entry_points=_plugins())
+        options, inbox = assembly.configuration, Inbox(loop)
+        self.store = store = Store.open(
+            self.folder / "ostler.db", clock=clock, synchronous="OFF", migrations=assembly.plugins.migrations()
+        )
+        loop.watch(lambda: [("store", id(store))] if store.busy_with() or store.stats()["queued"] else [])
+        self.messages = messages = Messages(options, self.transport, clock, inbox)
+        self.runtime = runtime = Runtime(
+            assembly.specs,
+            Host(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
+            on_end=lambda reason: None,
+            on_change=lambda service: None,
+        )
+        daemon = SimpleNamespace(
+            host=self.name, runtime=runtime, messages=messages, auditor=None, took_over=lambda topic: None
+        )
+        messages.start(Control(daemon, messages.dispatcher))
+        await runtime.mark_gone(options.network.peers)
+        Links.network, Links.hosts = self.network, self.hosts
+        messages.peers = Links(
+            options, messages.client.router, store, clock, messages.client.upgrades.forget, runtime.events.peer,
+            messages.identities.mine,
+        )  # fmt: skip
+        messages.dispatcher.relay = messages.relay.take
+        self.client = AsyncClient(transport=self.transport, clock=clock)
+        await runtime.start()
+        await messages.know_peers(1.0)
+        self.running = True
+
+    async def stop(self) -> None:
+        self.running = False
+        await self.client.close()
+        await self.runtime.stop(2.0)
+        await self.messages.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
+    async def crash(self) -> None:
+        """End as by SIGKILL: connections end at once, and nothing that was not done yet is done any more."""
+        self.running = False
+        for other in self.hosts.values():
+            for pair in ((self.name, other.name), (other.name, self.name)):
+                self.network.lose(pair, "the other end was killed")
+        while self.store.busy_with() or self.store.stats()["queued"]:
+            await asyncio.sleep(0)
+        saved = self.folder / "saved"
+        saved.mkdir()
+        for file in self.folder.glob("ostler.db*"):
+            if file.is_file():
+                shutil.copy(file, saved)
+        disks = [disk for disk in simulated_disks.DISKS.values() if disk.host == self.name]
+        kept = [dict(disk.volumes) for disk in disks]
+        await self.stop()
+        for file in self.folder.glob("ostler.db*"):
+            if file.is_file():
+                file.unlink()
+        for file in saved.iterdir():
+            file.rename(self.folder / file.name)
+        saved.rmdir()
+        for disk, volumes in zip(disks, kept, strict=True):
+            disk.volumes = volumes
+
+
+class _Plugin:
+    """Brings the drivers on simulated disks."""
+
+    __name__ = "disks"
+
+    @hookimpl
+    def ostler_drivers(self):
+        return {("volume", "disk"): simulated_disks.DiskDriver}
+
+
+def _plugins():
+    import ostler_scheduler.plugin
+    import ostler_volume.plugin
+
+    return [
+        given("ostler-volume", ostler_volume.plugin),
+        given("ostler-scheduler", ostler_scheduler.plugin),
+        given("disks", _Plugin()),
+    ]
