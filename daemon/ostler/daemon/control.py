@@ -11,8 +11,6 @@ from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.keeping import journal_page, journal_topics
 from ostler.daemon.maintenance import Maintenance
-from ostler.daemon.service_control import ServiceControl
-from ostler.daemon.traffic import traffic_of
 from ostler.errors import Draining, InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalTopic, Position
@@ -37,6 +35,7 @@ from ostler.types import (
 if TYPE_CHECKING:
     from ostler.daemon.core import Daemon
     from ostler.daemon.messages import Messages
+    from ostler.daemon.service_control import ServiceControl
     from ostler.messaging import Dispatcher
     from ostler.service import Runtime
     from ostler.store import Store
@@ -70,6 +69,8 @@ class Control:
         return self._daemon.runtime
 
     def _services(self) -> ServiceControl:
+        from ostler.daemon.service_control import ServiceControl
+
         return ServiceControl(self._daemon, self._runtime())
 
     def _store(self) -> Store:
@@ -390,6 +391,8 @@ class Control:
     @exposed(role="viewer", changes=False)
     async def traffic(self, ctx: Context) -> Traffic:
         """Return what was counted of every method since its service began; two answers make a rate."""
+        from ostler.daemon.traffic import traffic_of
+
         return traffic_of(self._daemon)
 
     # Which of the arguments are secret is known once the other host has been asked: until then, all are.

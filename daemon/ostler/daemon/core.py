@@ -27,7 +27,6 @@ from ostler.daemon.installed_versions import InstalledVersions
 from ostler.daemon.lastresort import LastResort
 from ostler.daemon.messages import Messages, make_runtime_folder
 from ostler.daemon.reload import Reloader
-from ostler.daemon.status import daemon_status
 from ostler.daemon.steps import MORE_TIME, Steps
 from ostler.daemon.watchdog import Watchdog
 from ostler.daemon.watching import Auditor, policy_warnings
@@ -446,6 +445,8 @@ class Daemon:
         trouble += self.tasks.troubles()
         trouble += self.installed.newer_on_disk()
         where, of_log = log.log_status()
+        from ostler.daemon.status import daemon_status
+
         return daemon_status(self, rows, [*self.watchdog.missing(), *trouble, *of_log], where)
 
     def dump(self) -> dict[str, Any]:

@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 from ostler.clock import Clock, SystemClock
 from ostler.errors import CallCancelled, MessagingError, OstlerError
 from ostler.messaging.address import transport_to
-from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import current_context
 from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.events.async_stream import AsyncEventStream
-from ostler.messaging.events.stream import subscription_to
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.messaging.rpc.retry import Attempts, Retry
@@ -27,7 +24,9 @@ from ostler.messaging.rpc.sweeper import Sweeper
 from ostler.messaging.transport import AsyncLink, Data, Transport
 from ostler.types import CONTROL_TOPIC
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what streams need is imported with the first of them: a daemon's own clients have none
+    from ostler.messaging.async_item_stream import AsyncItemStream
+    from ostler.messaging.events.async_stream import AsyncEventStream
     from ostler.messaging.events.replay import Since
 
 _log = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ class AsyncClient:
         **arguments: Any,
     ) -> AsyncItemStream:
         """Return what a method yields, for `async for`, best inside `async with`; see `Client.stream`."""
-        return AsyncItemStream(_Stream(self, Ask(topic, method, arguments, host, timeout, type), credit))
+        return self.ask_stream(Ask(topic, method, arguments, host, timeout, type), credit)
 
     async def cast(
         self,
@@ -153,6 +152,9 @@ class AsyncClient:
         self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
+        from ostler.messaging.events.async_stream import AsyncEventStream
+        from ostler.messaging.events.stream import subscription_to
+
         subscription, replay = subscription_to(patterns, since, self._timeout, last=last)
         stream = AsyncEventStream(
             self._transport, subscription, self._streams.discard,
@@ -174,6 +176,8 @@ class AsyncClient:
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
         """Return the stream of a request that is put together already; see `ask` and `stream`."""
+        from ostler.messaging.async_item_stream import AsyncItemStream
+
         return AsyncItemStream(_Stream(self, ask, credit))
 
     async def close(self) -> None:

@@ -10,16 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ostler.messaging.events.event import Event, Gap, Head, JournalPage, Pattern, Position, Seen
-from ostler.messaging.events.subscription import Subscription
 
 if TYPE_CHECKING:
     from ostler.messaging.events.publisher import Publisher
+    from ostler.messaging.events.subscription import Subscription
 
 __all__ = ["Event", "Gap", "Head", "JournalPage", "Pattern", "Position", "Publisher", "Seen", "Subscription"]
 
+_HOMES = {"Publisher": "publisher", "Subscription": "subscription"}
+
 
 def __getattr__(name: str) -> Any:
-    # A client needs no publisher, and what that imports.
-    if name == "Publisher":
-        return import_module("ostler.messaging.events.publisher").Publisher
+    # A client needs no publisher, a daemon no subscription, and neither what these import.
+    if name in _HOMES:
+        return getattr(import_module(f"ostler.messaging.events.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ostler.messaging.events' has no attribute {name!r}")
