@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ostler.availability import absence_reason, capability_lifetime
-from ostler.errors import StoreError
 from ostler.messaging.versions import Members
+from ostler.service.table_copy import TableCopy
 from ostler.store import CapabilityRecords, ServiceRecords, Store
 from ostler.store.versions import MemberVersions
 from ostler.types import CapabilityReport, HostReport, ServiceStatus
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 _TOGETHER = 0.05
 """Seconds for which changes are waited for, once there is one: those that come together are told together."""
-_TABLE_LIFETIME = 0.5
-"""Seconds for which the table is not read again while nothing is written: ages in it count from when it was read."""
-_READ_LIMIT = 0.5
-"""Seconds that a table may take to be read before what was in it last is good enough: a change must not wait."""
+
+_MOMENT = 0.25
+"""Seconds for which what other daemons are told is good enough while nothing has changed: heartbeats may be newer."""
 
 
 class HostView:
@@ -70,12 +69,10 @@ class HostView:
         self._instance = os.urandom(6).hex()
         self._sequence = 0
         self._told: HostReport | None = None
+        self._told_at = 0.0
         self._changed = asyncio.Event()
-        self._table: list[ServiceStatus] = []
-        self._table_of, self._table_at = -1, 0.0
-        """The number of commits when the table was read last, and the loop's time."""
-        self._reading = asyncio.Lock()
-        self._kept: list[CapabilityReport] = []
+        self._table: TableCopy[list[ServiceStatus]] = TableCopy(self._read_rows, [], lambda: self._sequence)
+        self._kept: TableCopy[list[CapabilityReport]] = TableCopy(self._read_kept, [], lambda: self._sequence)
 
     def changed(self) -> None:
         """Have other daemons told of a change: of the state of a service, the operator's word, or capabilities."""
@@ -85,25 +82,11 @@ class HostView:
 
     async def rows(self) -> list[ServiceStatus]:
         """Return every service; while the table cannot be read, with what it said last."""
-        live = self._live()
-        if not self._is_read():
-            await self._read_table()
-        return self._merged(live, self._table)
+        table = await self._table.get()
+        return self._merged(self._live(), table)
 
-    async def _read_table(self) -> None:
-        """Read the table, unless that has been done since the last commit: a thousand who ask at once read it once."""
-        try:
-            async with asyncio.timeout(_READ_LIMIT), self._reading:
-                if not self._is_read():
-                    commits, began = self._store.commits, asyncio.get_running_loop().time()
-                    self._table = await self._store.aread(self._records.list)
-                    self._table_of, self._table_at = commits, began
-        except (StoreError, TimeoutError):
-            pass
-
-    def _is_read(self) -> bool:
-        age = asyncio.get_running_loop().time() - self._table_at
-        return self._table_of == self._store.commits and age < _TABLE_LIFETIME
+    async def _read_rows(self) -> list[ServiceStatus]:
+        return await self._store.aread(self._records.list)
 
     def members(self, grace: float) -> Members:
         """Return the versions of all services, and which of them count. Any thread but the loop's: it reads the table.
@@ -125,22 +108,29 @@ class HostView:
         found = {(each.topic, each.host): each for each in [*await self._own_capabilities(), *self._router.reports()]}
         return [found[key] for key in sorted(found)]
 
-    async def _own_capabilities(self) -> list[CapabilityReport]:
+    async def _read_kept(self) -> list[CapabilityReport]:
         options = {service.topic: service.options for service in self._services()}
         limits = {topic: capability_lifetime(each.capability_interval) for topic, each in options.items()}
         down_times = {topic: each.down_time for topic, each in options.items()}
-        try:
-            async with asyncio.timeout(_READ_LIMIT):
-                self._kept = await self._store.aread(lambda: self._capability_records.list(limits, down_times))
-        except (StoreError, TimeoutError):
-            pass
+        return await self._store.aread(lambda: self._capability_records.list(limits, down_times))
+
+    async def _own_capabilities(self) -> list[CapabilityReport]:
+        kept = await self._kept.get()
         live = {(each.topic, each.host): each for each in self._live_reports()}
         # The operator's word is in the table before the next report of it.
-        now = [replace(live.pop((row.topic, row.host), row), enabled=row.enabled) for row in self._kept]
+        now = [replace(live.pop((row.topic, row.host), row), enabled=row.enabled) for row in kept]
         return [*now, *live.values()]
 
     async def report(self) -> HostReport:
-        """Return what other daemons are told of this host now."""
+        """Return what other daemons are told of this host now; put together once for all who ask within a moment."""
+        now = asyncio.get_running_loop().time()
+        told = self._told
+        if told is None or told.sequence != self._sequence or now - self._told_at > _MOMENT:
+            told = self._told = await self._put_together()
+            self._told_at = now
+        return told
+
+    async def _put_together(self) -> HostReport:
         # Before anything is looked at: what changes meanwhile has a number above this.
         sequence = self._sequence
         rows = [row for row in await self.rows() if row.here]
@@ -162,11 +152,9 @@ class HostView:
                 if seen == self._sequence:
                     await self._changed.wait()
                     await asyncio.sleep(_TOGETHER)
-                if self._told is None or self._told.sequence != self._sequence:
-                    # Put together once for all who listen.
-                    self._told = await self.report()
-                seen = self._told.sequence
-                yield self._told
+                told = await self.report()
+                seen = told.sequence
+                yield told
         finally:
             self._listeners[host] -= 1
 

@@ -338,11 +338,6 @@ class Store:
         """Return what the writer works on and for how many seconds, None when it waits for work. Any thread."""
         return self._writer.busy_with()
 
-    @property
-    def commits(self) -> int:
-        """How many commits there have been: whoever knows of a write finds that it has grown since. Any thread."""
-        return self._writer.counts[1]
-
     def stats(self) -> dict[str, int]:
         """Return counters: writes and commits that succeeded, and how many writes wait. Any thread."""
         writes, commits = self._writer.counts
