@@ -130,6 +130,7 @@ class Runtime:
         topics = list(self.group.services)
         try:
             await self.store.awrite(lambda: self.records.mark_gone(topics, hosts), label="services that are gone")
+            self.view.changed()
         except StoreError as error:
             _log.debug("what is gone could not be marked in the services table: %s", describe(error))
         self.upgrades.forget()
