@@ -108,3 +108,20 @@ class FakeClock:
 def stamp(clock: Clock) -> BootStamp:
     """Return this moment as it is written into records."""
     return BootStamp(clock.boot_id(), clock.boot(), clock.wall())
+
+
+def shared_boot_id(clock: Clock, path: Path = _BOOT_ID) -> str:
+    """Return the boot id by which two daemons on one kernel know each other; empty when it is a container's own.
+
+    systemd-nspawn mounts a file over the kernel's. A daemon in a unit's sandbox, in the same container, sees the
+    kernel's all the same, so that the two would not agree.
+
+    Args:
+        clock: The source of the boot id.
+        path: Where the kernel says it.
+    """
+    try:
+        is_mounted_over = path.stat().st_dev != path.parent.stat().st_dev
+    except OSError:  # no /proc is mounted
+        return ""
+    return "" if is_mounted_over else clock.boot_id()

@@ -70,7 +70,8 @@ def test_the_unit_listens_for_other_hosts_with_a_key_that_is_a_credential(two: U
 def test_the_unit_reaches_other_hosts_by_address_and_the_other_way_round(two: Unit) -> None:
     two.await_entry(lambda entry: str(entry.get("MESSAGE")).startswith("node2 is there"))
     two.ostler("call", "volume", "create_volume", "--host", "node2", "name=there", "size=1MiB")
-    assert "there" in two.ostler("--root", OTHER, "volume", "list").stdout
-    assert "there" not in two.ostler("volume", "list").stdout
+    assert "\nthere " in two.ostler("--root", OTHER, "volume", "list").stdout
+    assert "\nthere@node2 " in two.ostler("volume", "list").stdout
     two.ostler("--root", OTHER, "call", "volume", "create_volume", "--host", "node1", "name=here", "size=1MiB")
-    assert "here" in two.ostler("volume", "list").stdout
+    assert "\nhere " in two.ostler("volume", "list").stdout
+    assert "\nhere@node1 " in two.ostler("--root", OTHER, "volume", "list").stdout

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.aio import Inbox
 from ostler.aio.round_robin import DeficitRoundRobin
-from ostler.clock import Clock
+from ostler.clock import Clock, shared_boot_id
 from ostler.config.paths import Paths
 from ostler.daemon.keeping import EventKeeping
 from ostler.daemon.limits import (
@@ -78,7 +78,7 @@ class Messages:
             HostIdentity(
                 name=host,
                 machine=machine_id() if configuration.network.secret_key is not None else "",
-                boot=clock.boot_id(),
+                boot=shared_boot_id(clock),
                 instance=os.urandom(6).hex(),
             ),
             clock,

@@ -34,8 +34,9 @@ def mismatch(mine: HostIdentity, other: HostIdentity, expected: str) -> str:
         return f"two hosts are named {mine.name}: this one, and the one that is {expected or 'unknown'} in [network]"
     if expected and other.name != expected:
         return f"it is {expected} in [network], and the daemon there is {name}"
-    if mine.machine and other.machine == mine.machine and other.boot != mine.boot:
-        # In one boot it is another daemon on this machine, as in a container or a test.
+    boots = {mine.boot, other.boot}
+    if mine.machine and other.machine == mine.machine and len(boots) == 2 and all(boots):
+        # In one boot it is another daemon on this machine, as in a test; in a container that may not be known.
         return f"{name} has the machine id of {mine.name}: one of them is a copy of the other"
     return ""
 

@@ -39,6 +39,7 @@ class Bench:
         (other(), "node2", ""),
         (other(machine="m1", boot="b1"), "node2", ""),
         (other(machine="", boot=""), "node2", ""),
+        (other(machine="m1", boot=""), "node2", ""),
         (other(name="node1"), "node2", r"two hosts are named node1: this one, and the one that is node2"),
         (other(name="node3"), "node2", "it is node2 in [network], and the daemon there is node3"),
         (other(machine="m1"), "node2", "node2 has the machine id of node1: one of them is a copy of the other"),
