@@ -116,9 +116,10 @@ def test_trap_what_is_deleted_can_be_promised_in_the_next_moment(store, kit, mou
     manager = kit.manager(store, kit.FakeDrivers(local=driver))
     size = free(place) * 6 // 10 // MIB * MIB
     for _ in range(2):
-        manager.create_volume(ctx, "a", size, backend="local")
+        assert manager.create_volume(ctx, "a", size, backend="local").size == size
         write(place / "v" / "volumes" / "a", size)
         manager.delete_volume(ctx, "a")
+        assert manager.records.volumes("local") == []
     driver.cleanup()
 
 
