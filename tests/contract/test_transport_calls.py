@@ -191,73 +191,58 @@ class StrangeError(Conflict):
     """An error of a plugin."""
 
 
-def test_a_call_returns_a_typed_result(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            assert await client.call("shop", "echo", text="hello") == "hello"
-            assert await client.call("shop", "echo_in_thread", text="hello") == "hello"
-            lamps = await client.call(
-                "shop", "types", type=list[Lamp],
-                lamp=Lamp("a", on=True), size=Size(2), colour=Colour.BLUE, when=datetime.now(UTC), blob=b"\0\xff",
-                many=[1, None],
-            )  # fmt: skip
-            assert lamps == [Lamp("a", on=False)] * 2
-
-    asyncio.run(test())
+async def test_a_call_returns_a_typed_result(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        assert await client.call("shop", "echo", text="hello") == "hello"
+        assert await client.call("shop", "echo_in_thread", text="hello") == "hello"
+        lamps = await client.call(
+            "shop", "types", type=list[Lamp],
+            lamp=Lamp("a", on=True), size=Size(2), colour=Colour.BLUE, when=datetime.now(UTC), blob=b"\0\xff",
+            many=[1, None],
+        )  # fmt: skip
+        assert lamps == [Lamp("a", on=False)] * 2
 
 
-def test_the_sync_client_does_the_same_without_a_loop(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.sync_client()
+async def test_the_sync_client_does_the_same_without_a_loop(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.sync_client()
 
-            def work():
-                assert client.call("shop", "echo", text="a") == "a"
-                assert client.call("shop", "echo_in_thread", text="b") == "b"
-                with pytest.raises(Conflict):
-                    client.call("shop", "fail", how="conflict")
-                assert client.cast("shop", "count") is None
-                assert client.fanout("shop", "count") == 1
-                return True
+        def work():
+            assert client.call("shop", "echo", text="a") == "a"
+            assert client.call("shop", "echo_in_thread", text="b") == "b"
+            with pytest.raises(Conflict):
+                client.call("shop", "fail", how="conflict")
+            assert client.cast("shop", "count") is None
+            assert client.fanout("shop", "count") == 1
+            return True
 
-            assert await asyncio.to_thread(work)
-
-    asyncio.run(test())
+        assert await asyncio.to_thread(work)
 
 
-def test_an_async_method_may_wait_and_use_timeouts(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            assert await client.call("shop", "in_two_steps") == "both"
-            assert await client.call("shop", "timeout_in_first_step") == "timed out"
-
-    asyncio.run(test())
+async def test_an_async_method_may_wait_and_use_timeouts(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        assert await client.call("shop", "in_two_steps") == "both"
+        assert await client.call("shop", "timeout_in_first_step") == "timed out"
 
 
-def test_many_calls_side_by_side_each_get_their_own_answer(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            methods = ["echo", "echo_in_thread"]
-            calls = [client.call("shop", methods[n % 2], text=str(n)) for n in range(500)]
-            assert await asyncio.gather(*calls) == [str(n) for n in range(500)]
-
-    asyncio.run(test())
+async def test_many_calls_side_by_side_each_get_their_own_answer(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        methods = ["echo", "echo_in_thread"]
+        calls = [client.call("shop", methods[n % 2], text=str(n)) for n in range(500)]
+        assert await asyncio.gather(*calls) == [str(n) for n in range(500)]
 
 
-def test_the_method_knows_who_asks(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            assert await world.client().call("shop", "who") == [world.uid, "admin", "shop", "who"]
-
-    asyncio.run(test())
+async def test_the_method_knows_who_asks(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        assert await world.client().call("shop", "who") == [world.uid, "admin", "shop", "who"]
 
 
 @pytest.mark.parametrize(
@@ -275,661 +260,550 @@ def test_the_method_knows_who_asks(world_of):
         ("take", {}, InvalidArguments, "needs the argument 'blob'"),
     ],
 )
-def test_errors_come_back_typed_by_name(world_of, method, arguments, error, words):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            for call in (world.client().call, world.local().acall):
-                with pytest.raises(error) as caught:
-                    await call("shop", method, **arguments)
-                assert words in str(caught.value)
-            assert await world.client().call("shop", "echo", text="well") == "well"
-
-    asyncio.run(test())
+async def test_errors_come_back_typed_by_name(world_of, method, arguments, error, words):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        for call in (world.client().call, world.local().acall):
+            with pytest.raises(error) as caught:
+                await call("shop", method, **arguments)
+            assert words in str(caught.value)
+        assert await world.client().call("shop", "echo", text="well") == "well"
 
 
-def test_facts_travel_with_an_error(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            with pytest.raises(Conflict) as caught:
-                await world.client().call("shop", "fail", how="conflict")
-            assert caught.value.facts == {"name": "a", "size": 3}
-
-    asyncio.run(test())
+async def test_facts_travel_with_an_error(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        with pytest.raises(Conflict) as caught:
+            await world.client().call("shop", "fail", how="conflict")
+        assert caught.value.facts == {"name": "a", "size": 3}
 
 
-def test_trap_an_exception_the_client_does_not_know(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            strange, StrangeError.__module__ = StrangeError.__module__, "elsewhere.errors"
-            real = client._core.receive
+async def test_trap_an_exception_the_client_does_not_know(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        strange, StrangeError.__module__ = StrangeError.__module__, "elsewhere.errors"
+        real = client._core.receive
 
-            def as_in_another_process(data):
-                # There the class does not exist; only its name came over the wire.
-                StrangeError.__module__ = strange
-                return real(data)
+        def as_in_another_process(data):
+            # There the class does not exist; only its name came over the wire.
+            StrangeError.__module__ = strange
+            return real(data)
 
-            client._core.receive = as_in_another_process
-            with pytest.raises(Conflict) as caught:
-                await client.call("shop", "fail", how="strange")
-            assert type(caught.value) is Conflict
-            assert caught.value.facts == {"depth": 2, "name": "elsewhere.StrangeError"}
-
-    asyncio.run(test())
+        client._core.receive = as_in_another_process
+        with pytest.raises(Conflict) as caught:
+            await client.call("shop", "fail", how="strange")
+        assert type(caught.value) is Conflict
+        assert caught.value.facts == {"depth": 2, "name": "elsewhere.StrangeError"}
 
 
 @pytest.mark.parametrize("method", ["fail", "fail_on_loop", "fail_later"])
 @pytest.mark.parametrize("how", ["exit", "interrupt"])
-def test_trap_a_method_that_raises_system_exit_or_keyboard_interrupt(world_of, caplog, method, how):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            with pytest.raises(InternalError, match=r"SystemExit|KeyboardInterrupt"):
-                await client.call("shop", method, how=how)
-            assert await client.call("shop", "echo", text="alive") == "alive"
-
-    asyncio.run(test())
+async def test_trap_a_method_that_raises_system_exit_or_keyboard_interrupt(world_of, caplog, method, how):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        with pytest.raises(InternalError, match=r"SystemExit|KeyboardInterrupt"):
+            await client.call("shop", method, how=how)
+        assert await client.call("shop", "echo", text="alive") == "alive"
     record = next(record for record in caplog.records if "failed" in record.message)
     assert record.exc_info
     assert record.request_id in record.message
 
 
-def test_an_expected_error_leaves_no_traceback(world_of, caplog):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            with pytest.raises(Conflict):
-                await world.client().call("shop", "fail", how="conflict")
-
-    asyncio.run(test())
+async def test_an_expected_error_leaves_no_traceback(world_of, caplog):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        with pytest.raises(Conflict):
+            await world.client().call("shop", "fail", how="conflict")
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_unknown_topics_and_hosts_are_errors_at_once(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            with pytest.raises(TargetNotFound, match="did you mean 'shop'"):
-                await client.call("shap", "echo")
-            with pytest.raises(TargetNotFound, match="this daemon is here, the request is for shop on there"):
-                await client.call("shop", "echo", host="there")
-            assert await client.call("shop", "echo", host="here", text="x") == "x"
-
-    asyncio.run(test())
+async def test_unknown_topics_and_hosts_are_errors_at_once(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        with pytest.raises(TargetNotFound, match="did you mean 'shop'"):
+            await client.call("shap", "echo")
+        with pytest.raises(TargetNotFound, match="this daemon is here, the request is for shop on there"):
+            await client.call("shop", "echo", host="there")
+        assert await client.call("shop", "echo", host="here", text="x") == "x"
 
 
-def test_trap_10000_calls_to_a_missing_method(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            threads = threading.active_count()
+async def test_trap_10000_calls_to_a_missing_method(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        threads = threading.active_count()
 
-            async def some(count):
-                for _ in range(count // 100):
-                    found = await asyncio.gather(
-                        *(client.call("shop", "missing") for _ in range(100)), return_exceptions=True
-                    )
-                    assert all(type(error) is TargetNotFound for error in found)
+        async def some(count):
+            for _ in range(count // 100):
+                found = await asyncio.gather(
+                    *(client.call("shop", "missing") for _ in range(100)), return_exceptions=True
+                )
+                assert all(type(error) is TargetNotFound for error in found)
 
-            await some(1000)
-            gc.collect()
-            objects = len(gc.get_objects())
-            await some(9000)
-            gc.collect()
-            assert len(gc.get_objects()) < objects + 500
-            assert threading.active_count() == threads
-            assert world.dispatcher.stats()["shop"]["refused"] == 10_000
-            assert len(asyncio.all_tasks()) == 1
-
-    asyncio.run(test())
+        await some(1000)
+        gc.collect()
+        objects = len(gc.get_objects())
+        await some(9000)
+        gc.collect()
+        assert len(gc.get_objects()) < objects + 500
+        assert threading.active_count() == threads
+        assert world.dispatcher.stats()["shop"]["refused"] == 10_000
+        assert len(asyncio.all_tasks()) == 1
 
 
-def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop(), version="1.4")
-            client = world.client()
-            for version in ("1.0", "1.4", ""):
-                assert await client._ask(Ask("shop", "echo", {}, version=version)) == ""
-            for version in ("1.5", "2.0", "0.9", "nonsense"):
-                with pytest.raises(UnsupportedVersion, match=r"speaks version 1\.4"):
-                    await client._ask(Ask("shop", "echo", {}, version=version))
-
-    asyncio.run(test())
+async def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop(), version="1.4")
+        client = world.client()
+        for version in ("1.0", "1.4", ""):
+            assert await client._ask(Ask("shop", "echo", {}, version=version)) == ""
+        for version in ("1.5", "2.0", "0.9", "nonsense"):
+            with pytest.raises(UnsupportedVersion, match=r"speaks version 1\.4"):
+                await client._ask(Ask("shop", "echo", {}, version=version))
 
 
 # ---------------------------------------------------------------- deadlines and cancel
 
 
 @pytest.mark.parametrize("method", ["wait", "await_"])
-def test_a_deadline_is_kept(world_of, method):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
-                await world.client().call("shop", method, timeout=0.1)
-            assert await asyncio.to_thread(shop.cancelled.wait, 5)
-
-    asyncio.run(test())
+async def test_a_deadline_is_kept(world_of, method):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
+            await world.client().call("shop", method, timeout=0.1)
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
 
-def test_the_deadline_travels_and_nests(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
+async def test_the_deadline_travels_and_nests(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
 
-            class Outer:
-                @exposed()
-                async def ask(self, ctx: Context) -> float:
-                    return await world.local().acall("shop", "left", timeout=1000)
+        class Outer:
+            @exposed()
+            async def ask(self, ctx: Context) -> float:
+                return await world.local().acall("shop", "left", timeout=1000)
 
-                @exposed()
-                def ask_from_thread(self, ctx: Context) -> float:
-                    return world.local().call("shop", "left")
+            @exposed()
+            def ask_from_thread(self, ctx: Context) -> float:
+                return world.local().call("shop", "left")
 
-            world.add("outer", Outer())
-            client = world.client()
-            assert 2 < await client.call("outer", "ask", timeout=3) <= 3
-            assert 2 < await client.call("outer", "ask_from_thread", timeout=3) <= 3
-            assert 50 < await client.call("shop", "left") <= 60
-
-    asyncio.run(test())
+        world.add("outer", Outer())
+        client = world.client()
+        assert 2 < await client.call("outer", "ask", timeout=3) <= 3
+        assert 2 < await client.call("outer", "ask_from_thread", timeout=3) <= 3
+        assert 50 < await client.call("shop", "left") <= 60
 
 
-def test_trap_a_deadline_that_has_passed_before_work_begins(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            busy = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(4)]
-            await asyncio.to_thread(shop.begun.wait, 5)
-            with pytest.raises(DeadlineExceeded, match="had not begun"):
-                await client.call("shop", "count", timeout=0.05)
-            with pytest.raises(DeadlineExceeded):
-                await client.call("shop", "count", timeout=0)
-            shop.go_on.set()
-            await asyncio.gather(*busy)
-            assert await client.call("shop", "count") == 1
-
-    asyncio.run(test())
+async def test_trap_a_deadline_that_has_passed_before_work_begins(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        busy = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(4)]
+        await asyncio.to_thread(shop.begun.wait, 5)
+        with pytest.raises(DeadlineExceeded, match="had not begun"):
+            await client.call("shop", "count", timeout=0.05)
+        with pytest.raises(DeadlineExceeded):
+            await client.call("shop", "count", timeout=0)
+        shop.go_on.set()
+        await asyncio.gather(*busy)
+        assert await client.call("shop", "count") == 1
 
 
 @pytest.mark.parametrize("method", ["wait", "await_"])
-def test_trap_cancel_of_a_sync_and_of_an_async_method(world_of, method):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            task = asyncio.ensure_future(world.client().call("shop", method))
-            await asyncio.to_thread(shop.begun.wait, 5)
+async def test_trap_cancel_of_a_sync_and_of_an_async_method(world_of, method):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        task = asyncio.ensure_future(world.client().call("shop", method))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+        assert world.dispatcher.stats()["shop"]["errors"] == {"CallCancelled": 1}
+
+
+async def test_cancel_reaches_what_the_method_called(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        stopped = []
+
+        class Outer:
+            @exposed()
+            def ask(self, ctx: Context) -> None:
+                try:
+                    world.local().call("shop", "wait")
+                except CallCancelled:
+                    stopped.append("thread")
+                    raise
+
+        world.add("outer", Outer())
+        task = asyncio.ensure_future(world.client().call("outer", "ask"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+        while world.dispatcher.in_flight("outer"):
+            await asyncio.sleep(0.01)
+        assert stopped == ["thread"]
+
+
+async def test_closing_the_client_cancels_its_calls(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        await client.close()
+        with pytest.raises(CallCancelled, match="closed"):
+            await task
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+
+
+async def test_trap_a_caller_that_goes_away(world_of):
+    async with world_of(beat_interval=0.05) as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client, other = world.client(), world.client()
+        running = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(4)]
+        await asyncio.to_thread(shop.begun.wait, 5)
+        queued = asyncio.ensure_future(client.call("shop", "count"))
+        assert await other.call("shop", "echo", text="mine") == "mine"
+        while world.dispatcher.in_flight("shop") < 5:
+            await asyncio.sleep(0.01)
+        client._link.close()  # no cancel: it vanishes
+        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+        while world.dispatcher.in_flight("shop"):
+            await asyncio.sleep(0.01)
+        assert shop.runs == 0, "what was queued is dropped before it begins"
+        stats = world.server.stats()
+        assert (stats["garbage"], stats["clients"], stats["in_flight"], stats["vanished"]) == ({}, 0, 0, 1)
+        assert await other.call("shop", "count") == 1
+        for task in (*running, queued):
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+
+
+async def test_trap_a_server_that_goes_away_is_known_at_once(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        sync = world.sync_client()
+        waiting = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_"))
+        while world.dispatcher.in_flight("shop") < 2:
+            await asyncio.sleep(0.01)
+        world.server.link.close()
+        async with asyncio.timeout(1):
+            for lost in (task, waiting):
+                with pytest.raises(ConnectionLost, match="may or may not have been done"):
+                    await lost
+        with pytest.raises(NotRunning):
+            await client.call("shop", "echo")
+
+
+async def test_a_sync_client_that_is_closed_on_another_thread_cancels_its_calls_soon(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        sync = world.sync_client(timeout=None)
+        calls = [asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_")) for _ in range(3)]
+        await asyncio.to_thread(shop.begun.wait, 5)
+        async with asyncio.timeout(3):
+            await asyncio.to_thread(sync.close)
             assert await asyncio.to_thread(shop.cancelled.wait, 5)
-            assert world.dispatcher.stats()["shop"]["errors"] == {"CallCancelled": 1}
-
-    asyncio.run(test())
-
-
-def test_cancel_reaches_what_the_method_called(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            stopped = []
-
-            class Outer:
-                @exposed()
-                def ask(self, ctx: Context) -> None:
-                    try:
-                        world.local().call("shop", "wait")
-                    except CallCancelled:
-                        stopped.append("thread")
-                        raise
-
-            world.add("outer", Outer())
-            task = asyncio.ensure_future(world.client().call("outer", "ask"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert await asyncio.to_thread(shop.cancelled.wait, 5)
-            while world.dispatcher.in_flight("outer"):
-                await asyncio.sleep(0.01)
-            assert stopped == ["thread"]
-
-    asyncio.run(test())
+            for call in calls:
+                with pytest.raises(CallCancelled, match="the client was closed"):
+                    await call
 
 
-def test_closing_the_client_cancels_its_calls(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            task = asyncio.ensure_future(client.call("shop", "wait"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            await client.close()
-            with pytest.raises(CallCancelled, match="closed"):
-                await task
-            assert await asyncio.to_thread(shop.cancelled.wait, 5)
-
-    asyncio.run(test())
-
-
-def test_trap_a_caller_that_goes_away(world_of):
-    async def test():
-        async with world_of(beat_interval=0.05) as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client, other = world.client(), world.client()
-            running = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(4)]
-            await asyncio.to_thread(shop.begun.wait, 5)
-            queued = asyncio.ensure_future(client.call("shop", "count"))
-            assert await other.call("shop", "echo", text="mine") == "mine"
-            while world.dispatcher.in_flight("shop") < 5:
-                await asyncio.sleep(0.01)
-            client._link.close()  # no cancel: it vanishes
-            assert await asyncio.to_thread(shop.cancelled.wait, 5)
-            while world.dispatcher.in_flight("shop"):
-                await asyncio.sleep(0.01)
-            assert shop.runs == 0, "what was queued is dropped before it begins"
-            stats = world.server.stats()
-            assert (stats["garbage"], stats["clients"], stats["in_flight"], stats["vanished"]) == ({}, 0, 0, 1)
-            assert await other.call("shop", "count") == 1
-            for task in (*running, queued):
-                task.cancel()
-
-    asyncio.run(test())
+async def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        world.server.send = lambda client, data: True  # it takes requests and never says a word
+        clock = FakeClock()
+        client = world.client(clock=clock)
+        task = asyncio.ensure_future(client.call("shop", "await_"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        clock.advance(3.9)
+        client._sweep(clock.monotonic())
+        assert not task.done()
+        clock.advance(0.2)
+        client._sweep(clock.monotonic())
+        with pytest.raises(ConnectionLost, match=r"no sign of life of shop\.await_ for 4 s"):
+            await task
 
 
-def test_trap_a_server_that_goes_away_is_known_at_once(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            task = asyncio.ensure_future(client.call("shop", "wait"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            sync = world.sync_client()
-            waiting = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_"))
-            while world.dispatcher.in_flight("shop") < 2:
-                await asyncio.sleep(0.01)
-            world.server.link.close()
-            async with asyncio.timeout(1):
-                for lost in (task, waiting):
-                    with pytest.raises(ConnectionLost, match="may or may not have been done"):
-                        await lost
-            with pytest.raises(NotRunning):
-                await client.call("shop", "echo")
-
-    asyncio.run(test())
-
-
-def test_a_sync_client_that_is_closed_on_another_thread_cancels_its_calls_soon(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            sync = world.sync_client(timeout=None)
-            calls = [asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", "await_")) for _ in range(3)]
-            await asyncio.to_thread(shop.begun.wait, 5)
-            async with asyncio.timeout(3):
-                await asyncio.to_thread(sync.close)
-                assert await asyncio.to_thread(shop.cancelled.wait, 5)
-                for call in calls:
-                    with pytest.raises(CallCancelled, match="the client was closed"):
-                        await call
-
-    asyncio.run(test())
-
-
-def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            world.server.send = lambda client, data: True  # it takes requests and never says a word
-            clock = FakeClock()
-            client = world.client(clock=clock)
-            task = asyncio.ensure_future(client.call("shop", "await_"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            clock.advance(3.9)
-            client._sweep(clock.monotonic())
-            assert not task.done()
-            clock.advance(0.2)
-            client._sweep(clock.monotonic())
-            with pytest.raises(ConnectionLost, match=r"no sign of life of shop\.await_ for 4 s"):
-                await task
-
-    asyncio.run(test())
-
-
-def test_beats_keep_a_long_call_alive(world_of):
-    async def test():
-        async with world_of(beat_interval=0.02) as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            task = asyncio.ensure_future(client.call("shop", "wait"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            pending = client._core.pending[0]
-            begun = pending.seen
-            while pending.seen <= begun:
-                await asyncio.sleep(0.01)
-            shop.go_on.set()
-            assert await task == "done"
-
-    asyncio.run(test())
+async def test_beats_keep_a_long_call_alive(world_of):
+    async with world_of(beat_interval=0.02) as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        pending = client._core.pending[0]
+        begun = pending.seen
+        while pending.seen <= begun:
+            await asyncio.sleep(0.01)
+        shop.go_on.set()
+        assert await task == "done"
 
 
 # ---------------------------------------------------------------- progress, cast, fanout
 
 
 @pytest.mark.parametrize("method", ["progress", "progress_on_loop"])
-def test_progress_reaches_the_caller_and_the_last_word_is_never_lost(world_of, method):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            found = []
-            assert await world.client().call("shop", method, steps=200, on_progress=found.append) == "done"
-            assert found[-1][:2] == (200, 200)
-            assert len(found) < 20, "the newest report wins, at most twenty a second"
-
-    asyncio.run(test())
+async def test_progress_reaches_the_caller_and_the_last_word_is_never_lost(world_of, method):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        found = []
+        assert await world.client().call("shop", method, steps=200, on_progress=found.append) == "done"
+        assert found[-1][:2] == (200, 200)
+        assert len(found) < 20, "the newest report wins, at most twenty a second"
 
 
-def test_a_progress_callback_that_raises_ends_the_call(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
+async def test_a_progress_callback_that_raises_ends_the_call(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
 
-            def stop(progress):
-                raise LookupError("enough")
+        def stop(progress):
+            raise LookupError("enough")
 
-            with pytest.raises(LookupError, match="enough"):
-                await client.call("shop", "progress", steps=3, on_progress=stop)
-            assert await client.call("shop", "echo", text="well") == "well"
-
-    asyncio.run(test())
+        with pytest.raises(LookupError, match="enough"):
+            await client.call("shop", "progress", steps=3, on_progress=stop)
+        assert await client.call("shop", "echo", text="well") == "well"
 
 
-def test_a_cast_returns_when_it_is_accepted_and_runs_once(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            await client.cast("shop", "wait")
-            await asyncio.to_thread(shop.begun.wait, 5)
-            assert not shop.ended.is_set()
-            await client.close()  # a cast is not the client's any more
-            shop.go_on.set()
-            assert await asyncio.to_thread(shop.ended.wait, 5)
-            assert world.dispatcher.stats()["shop"]["requests"] == 1
-
-    asyncio.run(test())
+async def test_a_cast_returns_when_it_is_accepted_and_runs_once(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        await client.cast("shop", "wait")
+        await asyncio.to_thread(shop.begun.wait, 5)
+        assert not shop.ended.is_set()
+        await client.close()  # a cast is not the client's any more
+        shop.go_on.set()
+        assert await asyncio.to_thread(shop.ended.wait, 5)
+        assert world.dispatcher.stats()["shop"]["requests"] == 1
 
 
-def test_a_cast_that_cannot_be_accepted_is_refused(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            with pytest.raises(TargetNotFound):
-                await client.cast("shop", "nothing")
-            with pytest.raises(InvalidArguments):
-                await client.cast("shop", "echo", text=1)
-
-    asyncio.run(test())
+async def test_a_cast_that_cannot_be_accepted_is_refused(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        with pytest.raises(TargetNotFound):
+            await client.cast("shop", "nothing")
+        with pytest.raises(InvalidArguments):
+            await client.cast("shop", "echo", text=1)
 
 
-def test_a_cast_that_fails_is_in_the_log(world_of, caplog):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            await world.client().cast("shop", "fail", how="conflict")
-            await world.client().cast("shop", "fail_later", how="value")
-            while len([record for record in caplog.records if "failed" in record.message]) < 2:
-                await asyncio.sleep(0.01)
-
-    asyncio.run(test())
+async def test_a_cast_that_fails_is_in_the_log(world_of, caplog):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        await world.client().cast("shop", "fail", how="conflict")
+        await world.client().cast("shop", "fail_later", how="value")
+        while len([record for record in caplog.records if "failed" in record.message]) < 2:
+            await asyncio.sleep(0.01)
     records = {record.levelname: record for record in caplog.records if "failed" in record.message}
     assert records["WARNING"].exc_info is None
     assert records["ERROR"].exc_info
 
 
-def test_a_fanout_tells_how_many_it_reached_and_is_published(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            async with client.events("fanout.shop") as stream:
-                assert await client.fanout("shop", "count") == 1
-                event = await anext(stream)
-                assert (event.topic, event.name) == ("fanout.shop", "count")
-            assert await client.fanout("nowhere", "count") == 0
-            with pytest.raises(TargetNotFound):
-                await client.fanout("shop", "nothing")
-            world.dispatcher.set_draining("shop", "it stops")
-            assert await client.fanout("shop", "count") == 0
-            assert await world.local().afanout("nowhere", "count") == 0
-
-    asyncio.run(test())
+async def test_a_fanout_tells_how_many_it_reached_and_is_published(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        async with client.events("fanout.shop") as stream:
+            assert await client.fanout("shop", "count") == 1
+            event = await anext(stream)
+            assert (event.topic, event.name) == ("fanout.shop", "count")
+        assert await client.fanout("nowhere", "count") == 0
+        with pytest.raises(TargetNotFound):
+            await client.fanout("shop", "nothing")
+        world.dispatcher.set_draining("shop", "it stops")
+        assert await client.fanout("shop", "count") == 0
+        assert await world.local().afanout("nowhere", "count") == 0
 
 
 # ---------------------------------------------------------------- limits
 
 
-def test_a_draining_service_refuses_new_work_and_ends_the_old(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            task = asyncio.ensure_future(client.call("shop", "wait"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            world.dispatcher.set_draining("shop", "the daemon stops")
-            with pytest.raises(Draining, match="the daemon stops"):
-                await client.call("shop", "echo")
-            assert world.dispatcher.in_flight("shop") == 1
-            shop.go_on.set()
-            assert await task == "done"
-            assert world.dispatcher.in_flight("shop") == 0
-            world.dispatcher.set_draining("shop", "")
-            assert await client.call("shop", "echo", text="again") == "again"
-
-    asyncio.run(test())
+async def test_a_draining_service_refuses_new_work_and_ends_the_old(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        world.dispatcher.set_draining("shop", "the daemon stops")
+        with pytest.raises(Draining, match="the daemon stops"):
+            await client.call("shop", "echo")
+        assert world.dispatcher.in_flight("shop") == 1
+        shop.go_on.set()
+        assert await task == "done"
+        assert world.dispatcher.in_flight("shop") == 0
+        world.dispatcher.set_draining("shop", "")
+        assert await client.call("shop", "echo", text="again") == "again"
 
 
-def test_trap_a_full_queue(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            world.pool.queue_limit = 3
-            client = world.client()
-            tasks = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(20)]
-            with pytest.raises(Busy) as caught:
-                await asyncio.gather(*tasks)
-            assert caught.value.facts["retry_after"] > 0
-            shop.go_on.set()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-            assert {type(end) for end in ends} == {str, Busy}
-
-    asyncio.run(test())
+async def test_trap_a_full_queue(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        world.pool.queue_limit = 3
+        client = world.client()
+        tasks = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(20)]
+        with pytest.raises(Busy) as caught:
+            await asyncio.gather(*tasks)
+        assert caught.value.facts["retry_after"] > 0
+        shop.go_on.set()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(end) for end in ends} == {str, Busy}
 
 
-def test_one_connection_may_not_have_everything_and_control_is_always_answered(world_of):
-    async def test():
-        async with world_of(max_in_flight_per_peer=5) as world:
-            shop = Shop()
-            world.add("shop", shop)
-            world.add("ostler", shop)
-            client, other = world.client(), world.client()
-            tasks = [asyncio.ensure_future(client.call("shop", "await_")) for _ in range(5)]
-            await asyncio.to_thread(shop.begun.wait, 5)
-            with pytest.raises(Busy, match="this connection has 5 requests under way"):
-                await client.call("shop", "echo")
-            assert await client.call("ostler", "echo", text="status") == "status"
-            assert await other.call("shop", "echo", text="mine") == "mine"
-            world.dispatcher.limits = msgspec.structs.replace(world.dispatcher.limits, max_in_flight=5)
-            with pytest.raises(Busy, match="this daemon has 5 requests under way"):
-                await other.call("shop", "echo")
-            assert await other.call("ostler", "echo", text="status") == "status"
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(test())
+async def test_one_connection_may_not_have_everything_and_control_is_always_answered(world_of):
+    async with world_of(max_in_flight_per_peer=5) as world:
+        shop = Shop()
+        world.add("shop", shop)
+        world.add("ostler", shop)
+        client, other = world.client(), world.client()
+        tasks = [asyncio.ensure_future(client.call("shop", "await_")) for _ in range(5)]
+        await asyncio.to_thread(shop.begun.wait, 5)
+        with pytest.raises(Busy, match="this connection has 5 requests under way"):
+            await client.call("shop", "echo")
+        assert await client.call("ostler", "echo", text="status") == "status"
+        assert await other.call("shop", "echo", text="mine") == "mine"
+        world.dispatcher.limits = msgspec.structs.replace(world.dispatcher.limits, max_in_flight=5)
+        with pytest.raises(Busy, match="this daemon has 5 requests under way"):
+            await other.call("shop", "echo")
+        assert await other.call("ostler", "echo", text="status") == "status"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_trap_an_oversized_message(world_of):
-    async def test():
-        async with world_of(max_message_size=50_000) as world:
-            world.add("shop", Shop())
-            wide, narrow = world.client(), world.client(max_message_size=50_000)
-            with pytest.raises(MessageTooLarge, match=r"the request to shop\.take has 5"):
-                await narrow.call("shop", "take", blob=bytes(50_001))
-            with pytest.raises(MessageTooLarge, match="the limit is 50000"):
-                await wide.call("shop", "take", blob=bytes(50_001))
-            with pytest.raises(MessageTooLarge, match=r"the result of shop\.big"):
-                await wide.call("shop", "big", size=50_001)
-            assert await wide.call("shop", "take", blob=bytes(40_000)) == 40_000
-            assert world.server.garbage == {"large": 1}
-
-    asyncio.run(test())
+async def test_trap_an_oversized_message(world_of):
+    async with world_of(max_message_size=50_000) as world:
+        world.add("shop", Shop())
+        wide, narrow = world.client(), world.client(max_message_size=50_000)
+        with pytest.raises(MessageTooLarge, match=r"the request to shop\.take has 5"):
+            await narrow.call("shop", "take", blob=bytes(50_001))
+        with pytest.raises(MessageTooLarge, match="the limit is 50000"):
+            await wide.call("shop", "take", blob=bytes(50_001))
+        with pytest.raises(MessageTooLarge, match=r"the result of shop\.big"):
+            await wide.call("shop", "big", size=50_001)
+        assert await wide.call("shop", "take", blob=bytes(40_000)) == 40_000
+        assert world.server.garbage == {"large": 1}
 
 
-def test_trap_a_reply_that_cannot_be_encoded(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            for method in ("not_encodable", "not_encodable_on_loop"):
-                with pytest.raises(EncodeFailed):
-                    await client.call("shop", method, timeout=5)
-
-    asyncio.run(test())
+async def test_trap_a_reply_that_cannot_be_encoded(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        for method in ("not_encodable", "not_encodable_on_loop"):
+            with pytest.raises(EncodeFailed):
+                await client.call("shop", method, timeout=5)
 
 
-def test_an_argument_that_cannot_be_encoded_is_said_before_anything_is_sent(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            with pytest.raises(EncodeFailed, match=r"an argument of shop\.echo"):
-                await world.client().call("shop", "echo", text=object())
-
-    asyncio.run(test())
+async def test_an_argument_that_cannot_be_encoded_is_said_before_anything_is_sent(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        with pytest.raises(EncodeFailed, match=r"an argument of shop\.echo"):
+            await world.client().call("shop", "echo", text=object())
 
 
-def test_a_result_of_another_type_than_the_client_expects_is_an_error(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            with pytest.raises(BadEnvelope, match="not what this client expects"):
-                await world.client().call("shop", "echo", text="x", type=int)
-
-    asyncio.run(test())
+async def test_a_result_of_another_type_than_the_client_expects_is_an_error(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        with pytest.raises(BadEnvelope, match="not what this client expects"):
+            await world.client().call("shop", "echo", text="x", type=int)
 
 
-def test_a_lenient_client_may_send_texts_for_everything(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client(lenient=True)
-            assert await client.call("shop", "big", size="3") == b"\0\0\0"
-            with pytest.raises(InvalidArguments, match="must be int, not str"):
-                await client.call("shop", "big", size="three")
-            with pytest.raises(InvalidArguments):
-                await world.client().call("shop", "big", size="3")
-
-    asyncio.run(test())
+async def test_a_lenient_client_may_send_texts_for_everything(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client(lenient=True)
+        assert await client.call("shop", "big", size="3") == b"\0\0\0"
+        with pytest.raises(InvalidArguments, match="must be int, not str"):
+            await client.call("shop", "big", size="three")
+        with pytest.raises(InvalidArguments):
+            await world.client().call("shop", "big", size="3")
 
 
-def test_trap_a_uid_without_a_role(world_of):
-    async def test():
-        access = Access(viewer=["4242"], own_uid=-5)
-        access._rules["admin"].uids.clear()
-        async with world_of(access=access) as world:
-            world.add("shop", Shop())
-            client = world.client()
-            if world.server.address.startswith("tcp:"):  # it is not even let in
-                for _ in range(2):
-                    with pytest.raises(NotPermitted, match=r"does not know the key of .*, or gives it no role"):
-                        await client.call("shop", "echo")
-                return
-            with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
-                await client.call("shop", "echo")
-            assert caught.value.facts["needs"] == "viewer"
-            with pytest.raises(NotPermitted, match=r"^(uid [0-9]+|key:\S+) has no role here"):
-                await client.call("nowhere", "echo")
-            with pytest.raises(NotPermitted, match="may not subscribe"):
-                await client.events("shop")
-            assert world.dispatcher.stats()["shop"]["requests"] == 0
-
-    asyncio.run(test())
+async def test_trap_a_uid_without_a_role(world_of):
+    access = Access(viewer=["4242"], own_uid=-5)
+    access._rules["admin"].uids.clear()
+    async with world_of(access=access) as world:
+        world.add("shop", Shop())
+        client = world.client()
+        if world.server.address.startswith("tcp:"):  # it is not even let in
+            for _ in range(2):
+                with pytest.raises(NotPermitted, match=r"does not know the key of .*, or gives it no role"):
+                    await client.call("shop", "echo")
+            return
+        with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
+            await client.call("shop", "echo")
+        assert caught.value.facts["needs"] == "viewer"
+        with pytest.raises(NotPermitted, match=r"^(uid [0-9]+|key:\S+) has no role here"):
+            await client.call("nowhere", "echo")
+        with pytest.raises(NotPermitted, match="may not subscribe"):
+            await client.events("shop")
+        assert world.dispatcher.stats()["shop"]["requests"] == 0
 
 
-def test_each_method_needs_its_role(world_of, keys):
-    async def test():
-        access = Access(viewer=["*", "key:me"], own_uid=-5, keys=keys)
-        access._rules["admin"].uids.clear()
-        async with world_of(access=access) as world:
-            world.add("shop", Shop())
-            client = world.client()
-            assert await client.call("shop", "echo", text="look") == "look"
-            with pytest.raises(
-                NotPermitted, match=rf"shop\.count needs the role operator, (uid {os.geteuid()}|key:\S+) has viewer"
-            ):
-                await client.call("shop", "count")
-
-    asyncio.run(test())
+async def test_each_method_needs_its_role(world_of, keys):
+    access = Access(viewer=["*", "key:me"], own_uid=-5, keys=keys)
+    access._rules["admin"].uids.clear()
+    async with world_of(access=access) as world:
+        world.add("shop", Shop())
+        client = world.client()
+        assert await client.call("shop", "echo", text="look") == "look"
+        with pytest.raises(
+            NotPermitted, match=rf"shop\.count needs the role operator, (uid {os.geteuid()}|key:\S+) has viewer"
+        ):
+            await client.call("shop", "count")
 
 
-def test_after_the_server_was_started_anew_the_next_call_works(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client, sync = world.client(), world.sync_client()
-            assert await client.call("shop", "echo", text="a") == "a"
-            assert await asyncio.to_thread(sync.call, "shop", "echo", text="a") == "a"
-            world.server.close()
-            while client._link is not None or sync._link.alive():
-                await asyncio.sleep(0.01)
-            with pytest.raises(NotRunning):
-                await client.call("shop", "echo")
-            world.server = RpcServer(world.transport.serve_rpc(), world.dispatcher, world.inbox)
-            world.server.start()
-            assert await client.call("shop", "echo", text="b") == "b"
-            assert await asyncio.to_thread(sync.call, "shop", "echo", text="b") == "b"
-
-    asyncio.run(test())
+async def test_after_the_server_was_started_anew_the_next_call_works(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client, sync = world.client(), world.sync_client()
+        assert await client.call("shop", "echo", text="a") == "a"
+        assert await asyncio.to_thread(sync.call, "shop", "echo", text="a") == "a"
+        world.server.close()
+        while client._link is not None or sync._link.alive():
+            await asyncio.sleep(0.01)
+        with pytest.raises(NotRunning):
+            await client.call("shop", "echo")
+        world.server = RpcServer(world.transport.serve_rpc(), world.dispatcher, world.inbox)
+        world.server.start()
+        assert await client.call("shop", "echo", text="b") == "b"
+        assert await asyncio.to_thread(sync.call, "shop", "echo", text="b") == "b"
 
 
-def test_a_peer_that_is_not_allowed_any_more_loses_its_connection(world_of):
-    async def test():
-        async with world_of() as world:
-            shop = Shop()
-            world.add("shop", shop)
-            client = world.client()
-            assert await client.call("shop", "echo", text="a") == "a"
-            world.server.link.disconnect_unless(lambda _peer: True)
-            assert await client.call("shop", "echo", text="b") == "b"
-            waiting = asyncio.ensure_future(client.call("shop", "await_"))
-            await asyncio.to_thread(shop.begun.wait, 5)
-            world.server.link.disconnect_unless(lambda _peer: False)
-            with pytest.raises(ConnectionLost):
-                await waiting
-
-    asyncio.run(test())
+async def test_a_peer_that_is_not_allowed_any_more_loses_its_connection(world_of):
+    async with world_of() as world:
+        shop = Shop()
+        world.add("shop", shop)
+        client = world.client()
+        assert await client.call("shop", "echo", text="a") == "a"
+        world.server.link.disconnect_unless(lambda _peer: True)
+        assert await client.call("shop", "echo", text="b") == "b"
+        waiting = asyncio.ensure_future(client.call("shop", "await_"))
+        await asyncio.to_thread(shop.begun.wait, 5)
+        world.server.link.disconnect_unless(lambda _peer: False)
+        with pytest.raises(ConnectionLost):
+            await waiting

@@ -54,29 +54,26 @@ def mutated(random_: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_trap_garbage_frames_truncated_and_random(world_of, caplog):
-    async def test():
-        async with world_of(max_message_size=100_000) as world:
-            world.add("shop", Shop())
-            honest = world.client()
-            answers = []
-            rude = world.transport.connect_async(answers.append, lambda error: None)
-            random_ = random.Random(20)
-            for number in range(3000):
-                rude.send(ODD[number] if number < len(ODD) else mutated(random_))
-                if number % 100 == 0:
-                    assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
-            assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
-            garbage = world.server.garbage
-            assert {"empty", "msgpack", "shape", "version", "kind"} <= set(garbage)
-            assert sum(garbage.values()) > 1000
-            for answer in answers:
-                decode_to_client(answer)
-            named = {decode_to_client(answer).names[0] for answer in answers if _is_failure(answer)}
-            assert "ostler.BadEnvelope" in named
-            rude.close()
-
-    asyncio.run(test())
+async def test_trap_garbage_frames_truncated_and_random(world_of, caplog):
+    async with world_of(max_message_size=100_000) as world:
+        world.add("shop", Shop())
+        honest = world.client()
+        answers = []
+        rude = world.transport.connect_async(answers.append, lambda error: None)
+        random_ = random.Random(20)
+        for number in range(3000):
+            rude.send(ODD[number] if number < len(ODD) else mutated(random_))
+            if number % 100 == 0:
+                assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
+        assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
+        garbage = world.server.garbage
+        assert {"empty", "msgpack", "shape", "version", "kind"} <= set(garbage)
+        assert sum(garbage.values()) > 1000
+        for answer in answers:
+            decode_to_client(answer)
+        named = {decode_to_client(answer).names[0] for answer in answers if _is_failure(answer)}
+        assert "ostler.BadEnvelope" in named
+        rude.close()
     lines = [record for record in caplog.records if "sent what is no request" in record.message]
     assert len(lines) == len({record.message.split("(")[1].split(")")[0] for record in lines}), (
         "once a minute of a kind"
@@ -88,22 +85,19 @@ def _is_failure(answer: bytes) -> bool:
     return isinstance(decode_to_client(answer), Failure)
 
 
-def test_messages_of_the_wrong_state_are_ignored(world_of):
-    async def test():
-        async with world_of() as world:
-            world.add("shop", Shop())
-            client = world.client()
-            assert await client.call("shop", "echo", text="a") == "a"
-            client._link.send(encode_message([2, 1, 999]))  # cancel of what is not there
-            client._receive(encode_message([10, 1, 999, "a reply to nobody"]))
-            client._receive(encode_message([14, 1, [999], 1.0]))
-            client._receive(encode_message([13, 1, 999, 1.0, 2.0, ""]))
-            client._receive(encode_message([11, 1, None, [], "to nobody", "", {}]))
-            client._receive(b"garbage")
-            assert client._core.garbage == 1
-            assert await client.call("shop", "echo", text="b") == "b"
-
-    asyncio.run(test())
+async def test_messages_of_the_wrong_state_are_ignored(world_of):
+    async with world_of() as world:
+        world.add("shop", Shop())
+        client = world.client()
+        assert await client.call("shop", "echo", text="a") == "a"
+        client._link.send(encode_message([2, 1, 999]))  # cancel of what is not there
+        client._receive(encode_message([10, 1, 999, "a reply to nobody"]))
+        client._receive(encode_message([14, 1, [999], 1.0]))
+        client._receive(encode_message([13, 1, 999, 1.0, 2.0, ""]))
+        client._receive(encode_message([11, 1, None, [], "to nobody", "", {}]))
+        client._receive(b"garbage")
+        assert client._core.garbage == 1
+        assert await client.call("shop", "echo", text="b") == "b"
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

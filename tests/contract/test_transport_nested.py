@@ -8,6 +8,7 @@ import pytest
 
 from ostler.errors import CallCancelled, DeadlineExceeded
 from ostler.messaging import Context, exposed
+from support.async_tests import loop_fixture
 
 ON_LOOP = ["acall", "task", "group", "client", "stream"]
 IN_THREAD = ["call", "sync_client", "sync_stream"]
@@ -108,65 +109,71 @@ class Outer:
                 return list(self.sync.stream("inner", f"{method}s", credit=1))
 
 
-def run(world_of, way, test):
-    async def main():
-        async with world_of(beat_interval=0.05) as world:
-            inner, outer = Inner(), Outer(world)
-            world.add("inner", inner)
-            world.add("outer", outer)
-            method = "in_thread" if way in IN_THREAD else "on_loop"
+@loop_fixture
+async def world(world_of):
+    """Open a world of the transport under test; nothing may be under way in it at the end."""
+    async with world_of(beat_interval=0.05) as opened:
+        yield opened
+        async with asyncio.timeout(5):
+            while opened.dispatcher.in_flight("inner") or opened.dispatcher.in_flight("outer"):
+                await asyncio.sleep(0.002)
 
-            def ask(what, **options):
-                return world.client().call("outer", method, way=way, method=what, **options)
 
-            await test(world, inner, outer, ask)
-            async with asyncio.timeout(5):
-                while world.dispatcher.in_flight("inner") or world.dispatcher.in_flight("outer"):
-                    await asyncio.sleep(0.002)
+@loop_fixture
+async def inner(world):
+    made = Inner()
+    world.add("inner", made)
+    yield made
 
-    asyncio.run(main())
+
+@loop_fixture
+async def outer(world):
+    made = Outer(world)
+    world.add("outer", made)
+    yield made
+
+
+@loop_fixture
+async def ask(world, way, inner, outer):
+    method = "in_thread" if way in IN_THREAD else "on_loop"
+
+    def ask_outer(what, **options):
+        return world.client().call("outer", method, way=way, method=what, **options)
+
+    yield ask_outer
 
 
 @EVERY_WAY
-def test_a_call_inside_a_call_has_what_is_left_of_it(world_of, way):
-    async def test(world, inner, outer, ask):
-        found = await ask("left", timeout=30)
-        assert found
-        assert all(25 < left <= 30 for left in found)
-
-    run(world_of, way, test)
+async def test_a_call_inside_a_call_has_what_is_left_of_it(ask):
+    found = await ask("left", timeout=30)
+    assert found
+    assert all(25 < left <= 30 for left in found)
 
 
 @EVERY_WAY
-def test_a_call_inside_a_call_ends_with_its_deadline(world_of, way):
-    async def test(world, inner, outer, ask):
-        with pytest.raises(DeadlineExceeded):
-            await ask("wait", timeout=0.3)
-        assert await asyncio.to_thread(outer.ended.wait, 5)
+async def test_a_call_inside_a_call_ends_with_its_deadline(inner, outer, ask):
+    with pytest.raises(DeadlineExceeded):
+        await ask("wait", timeout=0.3)
+    assert await asyncio.to_thread(outer.ended.wait, 5)
+    assert await asyncio.to_thread(inner.stopped.acquire, timeout=5)
+
+
+@EVERY_WAY
+async def test_trap_cancel_reaches_what_a_method_has_called(inner, outer, ask, way):
+    calls = {"group": 3, "many_threads": 3}.get(way, 1)
+    asked = asyncio.ensure_future(ask("wait", timeout=60))
+    for _ in range(calls):
+        assert await asyncio.to_thread(inner.begun.acquire, timeout=5)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await asyncio.to_thread(outer.ended.wait, 5)
+    assert isinstance(outer.error, CallCancelled | asyncio.CancelledError)
+    for _ in range(calls):
         assert await asyncio.to_thread(inner.stopped.acquire, timeout=5)
 
-    run(world_of, way, test)
 
-
-@EVERY_WAY
-def test_trap_cancel_reaches_what_a_method_has_called(world_of, way):
-    async def test(world, inner, outer, ask):
-        calls = {"group": 3, "many_threads": 3}.get(way, 1)
-        asked = asyncio.ensure_future(ask("wait", timeout=60))
-        for _ in range(calls):
-            assert await asyncio.to_thread(inner.begun.acquire, timeout=5)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert await asyncio.to_thread(outer.ended.wait, 5)
-        assert isinstance(outer.error, CallCancelled | asyncio.CancelledError)
-        for _ in range(calls):
-            assert await asyncio.to_thread(inner.stopped.acquire, timeout=5)
-
-    run(world_of, way, test)
-
-
-def test_a_stream_inside_a_stream_ends_with_it(world_of):
+async def test_a_stream_inside_a_stream_ends_with_it(world_of):
     class Relay:
         def __init__(self, world) -> None:
             self.local = world.local("relay")
@@ -191,18 +198,15 @@ def test_a_stream_inside_a_stream_ends_with_it(world_of):
             finally:
                 self.closed.set()
 
-    async def main():
-        async with world_of() as world:
-            relay = Relay(world)
-            world.add("relay", relay)
-            world.add("source", relay)
-            for method in ("relay", "arelay"):
-                relay.closed.clear()
-                async with world.client().stream("relay", method, credit=4) as stream:
-                    assert [await anext(stream) for _ in range(20)] == list(range(20))
-                assert await asyncio.to_thread(relay.closed.wait, 5)
-            async with asyncio.timeout(5):
-                while world.dispatcher.streams.open:
-                    await asyncio.sleep(0.002)
-
-    asyncio.run(main())
+    async with world_of() as world:
+        relay = Relay(world)
+        world.add("relay", relay)
+        world.add("source", relay)
+        for method in ("relay", "arelay"):
+            relay.closed.clear()
+            async with world.client().stream("relay", method, credit=4) as stream:
+                assert [await anext(stream) for _ in range(20)] == list(range(20))
+            assert await asyncio.to_thread(relay.closed.wait, 5)
+        async with asyncio.timeout(5):
+            while world.dispatcher.streams.open:
+                await asyncio.sleep(0.002)

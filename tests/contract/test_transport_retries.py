@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -19,6 +20,7 @@ from ostler.messaging import Context, exposed
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.rpc.retry import Retry
+from support.async_tests import loop_fixture
 
 AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["work", "awork"])
@@ -80,21 +82,37 @@ async def until(true) -> None:
             await asyncio.sleep(0.002)
 
 
-def case(world_of, **options):
-    def run(test):
-        async def main():
-            keeping = options.pop("keeping", None)
-            async with world_of(**options) as world:
-                world.server.keeping = keeping or Keeping()
-                shop = Shop()
-                world.add("shop", shop)
-                await test(world, shop, world.client(timeout=5))
-                shop.go_on.set()
-                await until(lambda: world.dispatcher.in_flight("shop") == 0)
+@asynccontextmanager
+async def case(world_of, keeping=None, **options):
+    """Open a world of the transport under test, with a shop; nothing may be under way at the end."""
+    async with world_of(**options) as world:
+        world.server.keeping = keeping or Keeping()
+        shop = Shop()
+        world.add("shop", shop)
+        yield world, shop, world.client(timeout=5)
+        shop.go_on.set()
+        await until(lambda: world.dispatcher.in_flight("shop") == 0)
 
-        asyncio.run(main())
 
-    return run
+@loop_fixture
+async def parts(world_of):
+    async with case(world_of) as opened:
+        yield opened
+
+
+@loop_fixture
+async def world(parts):
+    yield parts[0]
+
+
+@loop_fixture
+async def shop(parts):
+    yield parts[1]
+
+
+@loop_fixture
+async def client(parts):
+    yield parts[2]
 
 
 def drop(client) -> None:
@@ -104,27 +122,22 @@ def drop(client) -> None:
 
 
 @BOTH
-def test_trap_the_same_request_twice(world_of, method):
-    @case(world_of)
-    async def test(world, shop, client):
-        first, second = (
-            asyncio.ensure_future(client._ask(Ask("shop", method, {"text": "a"}), "the-id")) for _ in range(2)
-        )
-        await asyncio.to_thread(shop.begun.wait, 5)
-        shop.go_on.set()
-        assert await second == "a1"
-        assert await client._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
-        assert await world.client()._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
-        assert shop.runs == 1
-        stats = world.server.stats()["duplicates"]
-        assert (stats["ids"], stats["under_way"], stats["joined"], stats["answered"]) == (1, 0, 1, 2)
-        first.cancel()
+async def test_trap_the_same_request_twice(world, shop, client, method):
+    first, second = (asyncio.ensure_future(client._ask(Ask("shop", method, {"text": "a"}), "the-id")) for _ in range(2))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    shop.go_on.set()
+    assert await second == "a1"
+    assert await client._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
+    assert await world.client()._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
+    assert shop.runs == 1
+    stats = world.server.stats()["duplicates"]
+    assert (stats["ids"], stats["under_way"], stats["joined"], stats["answered"]) == (1, 0, 1, 2)
+    first.cancel()
 
 
 @BOTH
-def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_served(world_of, method):
-    @case(world_of, beat_interval=0.02)
-    async def test(world, shop, client):
+async def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_served(world_of, method):
+    async with case(world_of, beat_interval=0.02) as (world, shop, client):
         heard = []
         call = asyncio.ensure_future(
             client.call("shop", method, text="a", retry=AGAIN, on_progress=lambda progress: heard.append(progress.text))
@@ -139,9 +152,8 @@ def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_s
 
 
 @BOTH
-def test_work_whose_caller_does_not_come_back_is_stopped_after_a_grace_time(world_of, method):
-    @case(world_of, beat_interval=0.02, keeping=Keeping(grace=0.1))
-    async def test(world, shop, client):
+async def test_work_whose_caller_does_not_come_back_is_stopped_after_a_grace_time(world_of, method):
+    async with case(world_of, beat_interval=0.02, keeping=Keeping(grace=0.1)) as (world, shop, client):
         call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
@@ -155,9 +167,8 @@ def test_work_whose_caller_does_not_come_back_is_stopped_after_a_grace_time(worl
 
 
 @BOTH
-def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going_on(world_of, method):
-    @case(world_of, beat_interval=0.02)
-    async def test(world, shop, client):
+async def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going_on(world_of, method):
+    async with case(world_of, beat_interval=0.02) as (world, shop, client):
         call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
@@ -171,64 +182,53 @@ def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going
 
 
 @BOTH
-def test_who_cancels_cancels_a_request_that_may_come_again_too(world_of, method):
-    @case(world_of)
-    async def test(world, shop, client):
-        call = asyncio.ensure_future(client.call("shop", method, retry=AGAIN))
-        await asyncio.to_thread(shop.begun.wait, 5)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+async def test_who_cancels_cancels_a_request_that_may_come_again_too(shop, client, method):
+    call = asyncio.ensure_future(client.call("shop", method, retry=AGAIN))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
 
-def test_errors_of_the_method_are_kept_as_results_are(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        for _ in range(2):
-            with pytest.raises(Conflict) as caught:
-                await client._ask(Ask("shop", "fail", {}), "the-id")
-            assert caught.value.size == 1
+async def test_errors_of_the_method_are_kept_as_results_are(client):
+    for _ in range(2):
+        with pytest.raises(Conflict) as caught:
+            await client._ask(Ask("shop", "fail", {}), "the-id")
+        assert caught.value.size == 1
 
 
-def test_a_cast_that_comes_again_runs_once(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        for _ in range(3):
-            assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
-        await asyncio.to_thread(shop.begun.wait, 5)
-        assert shop.runs == 1
-        assert await client.cast("shop", "awork", wait=False, retry=Retry()) is None
-        assert shop.runs == 2
+async def test_a_cast_that_comes_again_runs_once(shop, client):
+    for _ in range(3):
+        assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
+    await asyncio.to_thread(shop.begun.wait, 5)
+    assert shop.runs == 1
+    assert await client.cast("shop", "awork", wait=False, retry=Retry()) is None
+    assert shop.runs == 2
 
 
-def test_refusals_are_not_kept(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        world.dispatcher.set_draining("shop", "for a test")
-        with pytest.raises(Draining):
-            await client._ask(Ask("shop", "awork", {"wait": False}), "the-id")
-        world.dispatcher.set_draining("shop", "")
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+async def test_refusals_are_not_kept(world, client):
+    world.dispatcher.set_draining("shop", "for a test")
+    with pytest.raises(Draining):
+        await client._ask(Ask("shop", "awork", {"wait": False}), "the-id")
+    world.dispatcher.set_draining("shop", "")
+    assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
 
 
-def test_an_id_that_was_used_for_something_else_is_refused_by_name(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
-        for other in (
-            Ask("shop", "work", {"wait": False}),
-            Ask("shop", "awork", {"wait": False, "text": "b"}),
-            Ask("shop", "awork", {"wait": False}, flags=FLAGS_OF_CAST),
-        ):
-            with pytest.raises(Conflict, match="the request id the-id was used for another request before"):
-                await client._ask(other, "the-id")
-        assert shop.runs == 1
+async def test_an_id_that_was_used_for_something_else_is_refused_by_name(shop, client):
+    assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+    for other in (
+        Ask("shop", "work", {"wait": False}),
+        Ask("shop", "awork", {"wait": False, "text": "b"}),
+        Ask("shop", "awork", {"wait": False}, flags=FLAGS_OF_CAST),
+    ):
+        with pytest.raises(Conflict, match="the request id the-id was used for another request before"):
+            await client._ask(other, "the-id")
+    assert shop.runs == 1
 
 
-def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
-    @case(world_of, keeping=Keeping(answers=4))  # one caller alone has half of them
-    async def test(world, shop, client):
+async def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
+    async with case(world_of, keeping=Keeping(answers=4)) as (world, shop, client):  # one caller alone has half of them
         for number in range(30):
             await client._ask(Ask("shop", "awork", {"wait": False}), f"id-{number}")
         stats = world.server.stats()["duplicates"]
@@ -239,9 +239,8 @@ def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
         assert shop.runs == 30
 
 
-def test_what_is_kept_is_bounded_by_bytes(world_of):
-    @case(world_of, keeping=Keeping(size=44_000))
-    async def test(world, shop, client):
+async def test_what_is_kept_is_bounded_by_bytes(world_of):
+    async with case(world_of, keeping=Keeping(size=44000)) as (world, _, client):
         for number in range(10):
             await client._ask(Ask("shop", "big", {}), f"id-{number}")
         stats = world.server.stats()["duplicates"]
@@ -253,58 +252,52 @@ def test_what_is_kept_is_bounded_by_bytes(world_of):
             await client._ask(Ask("shop", "big", {}), "too-large")
 
 
-def test_what_is_kept_is_bounded_by_age(world_of):
-    @case(world_of, keeping=Keeping(age=0.05))
-    async def test(world, shop, client):
+async def test_what_is_kept_is_bounded_by_age(world_of):
+    async with case(world_of, keeping=Keeping(age=0.05)) as (world, _, client):
         assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
         await until(lambda: world.server.stats()["duplicates"]["ids"] == 0)
         assert world.server.stats()["duplicates"]["bytes"] == 0
         assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "2"
 
 
-def test_a_busy_service_is_asked_again_when_it_said(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        class Full(Shop):
-            pass
+async def test_a_busy_service_is_asked_again_when_it_said(world, client):
+    class Full(Shop):
+        pass
 
-        endpoint = world.dispatcher._endpoints["shop"]
-        real, refused = endpoint.method, []
+    endpoint = world.dispatcher._endpoints["shop"]
+    real, refused = endpoint.method, []
 
-        def method(name):
-            if len(refused) < 2:
-                refused.append(name)
-                raise Busy("full", retry_after=0.02)
-            return real(name)
+    def method(name):
+        if len(refused) < 2:
+            refused.append(name)
+            raise Busy("full", retry_after=0.02)
+        return real(name)
 
-        endpoint.method = method
-        assert await client.call("shop", "full", retry=Retry(backoff=0.01)) == "done"
-        refused.clear()
-        sync = world.sync_client(retry=Retry(backoff=0.01))
-        assert await asyncio.to_thread(sync.call, "shop", "full") == "done"
-        refused.clear()
-        with pytest.raises(Busy) as caught:
-            await client.call("shop", "full", retry=Retry(attempts=2, backoff=0.01))
-        assert caught.value.attempts == 2
-        refused.clear()
-        with pytest.raises(Busy):
-            await client.call("shop", "full", retry=Retry(backoff=10), timeout=1)
+    endpoint.method = method
+    assert await client.call("shop", "full", retry=Retry(backoff=0.01)) == "done"
+    refused.clear()
+    sync = world.sync_client(retry=Retry(backoff=0.01))
+    assert await asyncio.to_thread(sync.call, "shop", "full") == "done"
+    refused.clear()
+    with pytest.raises(Busy) as caught:
+        await client.call("shop", "full", retry=Retry(attempts=2, backoff=0.01))
+    assert caught.value.attempts == 2
+    refused.clear()
+    with pytest.raises(Busy):
+        await client.call("shop", "full", retry=Retry(backoff=10), timeout=1)
 
 
-def test_all_attempts_together_have_the_time_of_one_call(world_of):
-    @case(world_of)
-    async def test(world, shop, client):
-        began = asyncio.get_running_loop().time()
-        with pytest.raises(DeadlineExceeded):
-            await client.call("shop", "awork", retry=AGAIN, timeout=0.2)
-        assert asyncio.get_running_loop().time() - began < 2
-        assert await asyncio.to_thread(shop.cancelled.wait, 5)
+async def test_all_attempts_together_have_the_time_of_one_call(shop, client):
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(DeadlineExceeded):
+        await client.call("shop", "awork", retry=AGAIN, timeout=0.2)
+    assert asyncio.get_running_loop().time() - began < 2
+    assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
 
 @BOTH
-def test_the_sync_client_finds_its_work_again(world_of, method):
-    @case(world_of, beat_interval=0.02)
-    async def test(world, shop, client):
+async def test_the_sync_client_finds_its_work_again(world_of, method):
+    async with case(world_of, beat_interval=0.02) as (world, shop, _):
         sync = world.sync_client(timeout=5, retry=AGAIN)
         call = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", method, text="s"))
         await asyncio.to_thread(shop.begun.wait, 5)

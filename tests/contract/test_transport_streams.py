@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -26,6 +27,7 @@ from ostler.errors import (
 )
 from ostler.messaging import Context, current_context, exposed
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from support.async_tests import loop_fixture
 
 ON_LOOP_AND_IN_THREAD = pytest.mark.parametrize("method", ["count", "acount"])
 
@@ -159,87 +161,91 @@ async def into(found: list, stream, each=lambda: None) -> None:
         each()
 
 
-def case(world_of, **options):
-    """Run `test(world, source, client)` on a world of the transport under test."""
+@asynccontextmanager
+async def case(world_of, **options):
+    """Open a world of the transport under test, with a source of streams; none may be open at the end."""
+    async with world_of(**options) as world:
+        source = Source()
+        world.add("source", source)
+        yield world, source, world.client(timeout=5)
+        await until(lambda: world.dispatcher.in_flight("source") == 0)
+        assert world.dispatcher.streams is None or world.dispatcher.streams.open == 0
 
-    def run(test):
-        async def main():
-            async with world_of(**options) as world:
-                source = Source()
-                world.add("source", source)
-                await test(world, source, world.client(timeout=5))
-                await until(lambda: world.dispatcher.in_flight("source") == 0)
-                assert world.dispatcher.streams is None or world.dispatcher.streams.open == 0
 
-        asyncio.run(main())
+@loop_fixture
+async def parts(world_of):
+    async with case(world_of) as opened:
+        yield opened
 
-    return run
+
+@loop_fixture
+async def world(parts):
+    yield parts[0]
+
+
+@loop_fixture
+async def source(parts):
+    yield parts[1]
+
+
+@loop_fixture
+async def client(parts):
+    yield parts[2]
 
 
 @ON_LOOP_AND_IN_THREAD
 @pytest.mark.parametrize(("items", "credit"), [(0, 8), (1, 1), (10, 1), (10, 3), (1000, 64), (5000, 1024)])
-def test_all_items_come_in_their_order_and_then_the_end(world_of, method, items, credit):
-    @case(world_of)
-    async def test(world, source, client):
-        async with client.stream("source", method, items=items, credit=credit, type=int) as stream:
-            assert [item async for item in stream] == list(range(items))
-        assert source.closed.is_set()
-        assert not source.saw_cancel
-        assert world.dispatcher.in_flight("source") == 0
+async def test_all_items_come_in_their_order_and_then_the_end(world, source, client, method, items, credit):
+    async with client.stream("source", method, items=items, credit=credit, type=int) as stream:
+        assert [item async for item in stream] == list(range(items))
+    assert source.closed.is_set()
+    assert not source.saw_cancel
+    assert world.dispatcher.in_flight("source") == 0
 
 
 @ON_LOOP_AND_IN_THREAD
-def test_the_sync_client_reads_a_stream_and_may_call_meanwhile(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        sync = world.sync_client(timeout=5)
+async def test_the_sync_client_reads_a_stream_and_may_call_meanwhile(world, method):
+    sync = world.sync_client(timeout=5)
 
-        def work():
-            found = []
-            with sync.stream("source", method, items=300, credit=16) as stream:
-                for item in stream:
-                    found.append(item)
-                    if item % 50 == 0:
-                        assert sync.call("source", "plain") == 5
-            return found
-
-        assert await asyncio.to_thread(work) == list(range(300))
-
-
-def test_items_are_of_the_type_asked_for_and_as_they_were_when_yielded(world_of):
-    @case(world_of)
-    async def test(world, source, client):
-        found = [lamp async for lamp in client.stream("source", "lamps", type=Lamp)]
-        assert found == [Lamp(f"l{number}") for number in range(5)]
-        with pytest.raises(BadEnvelope, match=r"an item of source\.lamps is not what this client expects"):
-            [lamp async for lamp in client.stream("source", "lamps", type=int)]
-
-
-@ON_LOOP_AND_IN_THREAD
-def test_an_error_comes_after_the_items_before_it(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
+    def work():
         found = []
-        with pytest.raises(Conflict, match="enough") as caught:
-            await into(found, client.stream("source", method, items=100, fail=True))
-        assert found == list(range(100))
-        assert caught.value.size == 100
+        with sync.stream("source", method, items=300, credit=16) as stream:
+            for item in stream:
+                found.append(item)
+                if item % 50 == 0:
+                    assert sync.call("source", "plain") == 5
+        return found
+
+    assert await asyncio.to_thread(work) == list(range(300))
+
+
+async def test_items_are_of_the_type_asked_for_and_as_they_were_when_yielded(client):
+    found = [lamp async for lamp in client.stream("source", "lamps", type=Lamp)]
+    assert found == [Lamp(f"l{number}") for number in range(5)]
+    with pytest.raises(BadEnvelope, match=r"an item of source\.lamps is not what this client expects"):
+        [lamp async for lamp in client.stream("source", "lamps", type=int)]
+
+
+@ON_LOOP_AND_IN_THREAD
+async def test_an_error_comes_after_the_items_before_it(client, method):
+    found = []
+    with pytest.raises(Conflict, match="enough") as caught:
+        await into(found, client.stream("source", method, items=100, fail=True))
+    assert found == list(range(100))
+    assert caught.value.size == 100
 
 
 @pytest.mark.parametrize("method", ["unfit", "aunfit"])
-def test_trap_an_item_that_cannot_be_encoded(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        with pytest.raises(EncodeFailed, match=rf"item 1 of source\.{method} cannot go over the wire"):
-            await into(found, client.stream("source", method))
-        assert found == [1]
+async def test_trap_an_item_that_cannot_be_encoded(client, method):
+    found = []
+    with pytest.raises(EncodeFailed, match=rf"item 1 of source\.{method} cannot go over the wire"):
+        await into(found, client.stream("source", method))
+    assert found == [1]
 
 
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
-def test_trap_an_item_that_is_too_large(world_of, method):
-    @case(world_of, max_message_size=100_000)
-    async def test(world, source, client):
+async def test_trap_an_item_that_is_too_large(world_of, method):
+    async with case(world_of, max_message_size=100000) as (_, _, client):
         sizes = [len(item) async for item in client.stream("source", method, items=50, size=90_000, type=bytes)]
         assert sizes == [90_000] * 50
         with pytest.raises(MessageTooLarge, match=rf"item 0 of source\.{method} has 200005 bytes"):
@@ -248,140 +254,119 @@ def test_trap_an_item_that_is_too_large(world_of, method):
 
 @pytest.mark.parametrize("method", ["odd", "aodd"])
 @pytest.mark.parametrize("how", ["value", "exit", "interrupt"])
-def test_trap_a_generator_that_raises_what_it_should_not(world_of, caplog, method, how):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        with pytest.raises(InternalError):
-            await into(found, client.stream("source", method, how=how))
-        assert found == [1]
-        assert await client.call("source", "plain") == 5
+async def test_trap_a_generator_that_raises_what_it_should_not(client, caplog, method, how):
+    found = []
+    with pytest.raises(InternalError):
+        await into(found, client.stream("source", method, how=how))
+    assert found == [1]
+    assert await client.call("source", "plain") == 5
 
 
 @ON_LOOP_AND_IN_THREAD
-def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        streams = [client.stream("source", method, items=10**9, credit=8) for _ in range(6)]  # the pool has 4 threads
-        for stream in streams:
-            assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
-        await until(lambda: source.made == 6 * 8 and not world.pool.running())
-        assert [item async for item in client.stream("source", "count", items=100)] == list(range(100))
-        for stream in streams:
-            stream.close()
+async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, source, client, method):
+    streams = [client.stream("source", method, items=10**9, credit=8) for _ in range(6)]  # the pool has 4 threads
+    for stream in streams:
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+    await until(lambda: source.made == 6 * 8 and not world.pool.running())
+    assert [item async for item in client.stream("source", "count", items=100)] == list(range(100))
+    for stream in streams:
+        stream.close()
 
 
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
-def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        stream = client.stream("source", method, items=64, size=2**20, credit=64)
-        assert len(await anext(stream)) == 2**20
-        await until(lambda: source.made >= 4 and not world.pool.running())
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        assert source.made <= 6
-        assert len([item async for item in stream]) == 63
+async def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(world, source, client, method):
+    stream = client.stream("source", method, items=64, size=2**20, credit=64)
+    assert len(await anext(stream)) == 2**20
+    await until(lambda: source.made >= 4 and not world.pool.running())
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert source.made <= 6
+    assert len([item async for item in stream]) == 63
 
 
 @ON_LOOP_AND_IN_THREAD
-def test_leaving_the_block_ends_the_generator(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        async with client.stream("source", method, items=10**9, credit=4) as stream:
-            assert await anext(stream) == 0
-        assert await asyncio.to_thread(source.closed.wait, 5)
-        assert source.saw_cancel
-
-
-@ON_LOOP_AND_IN_THREAD
-def test_a_break_ends_the_generator_in_the_sync_client_too(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        sync = world.sync_client(timeout=5)
-
-        def work():
-            for item in sync.stream("source", method, items=10**9, credit=4):
-                if item == 9:
-                    break
-            return sync.call("source", "plain")
-
-        assert await asyncio.to_thread(work) == 5
-        assert await asyncio.to_thread(source.closed.wait, 5)
-
-
-@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_what_is_ready_does_not_wait_for_what_is_not(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        async with client.stream("source", method, before=3, credit=100) as stream:
-            assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
-            assert not source.go_on.is_set()
-            source.go_on.set()
-            assert [item async for item in stream] == [-1]
-
-
-@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_a_cancelled_reader_cancels_the_generator(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        async def read():
-            async with client.stream("source", method) as stream:
-                async for _ in stream:
-                    pass
-
-        task = asyncio.ensure_future(read())
-        await asyncio.to_thread(source.begun.wait, 5)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await asyncio.to_thread(source.closed.wait, 5)
-
-
-@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_the_time_is_for_each_item_and_not_for_the_whole(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        with pytest.raises(DeadlineExceeded) as caught:
-            await into(found, client.stream("source", method, before=2, timeout=0.2))
-        assert found == [0, 1]
-        assert f"source.{method}" in str(caught.value)
-        assert await asyncio.to_thread(source.closed.wait, 5)
-
-
-@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_draining_ends_the_streams_of_a_topic_and_says_why(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        with pytest.raises(Draining, match="ended: the daemon stops"):
-            await into(
-                found,
-                client.stream("source", method),
-                lambda: world.dispatcher.set_draining("source", "the daemon stops"),
-            )
-        assert found == [0]
-        assert await asyncio.to_thread(source.closed.wait, 5)
-
-
-@ON_LOOP_AND_IN_THREAD
-def test_draining_ends_a_stream_that_waits_for_its_reader(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        stream = client.stream("source", method, items=10**9, credit=2)
+async def test_leaving_the_block_ends_the_generator(source, client, method):
+    async with client.stream("source", method, items=10**9, credit=4) as stream:
         assert await anext(stream) == 0
-        await until(lambda: source.made == 2 and not world.pool.running())
-        world.dispatcher.set_draining("source", "the daemon stops")
-        assert await asyncio.to_thread(source.closed.wait, 5)
-        with pytest.raises(Draining):
-            [item async for item in stream]
+    assert await asyncio.to_thread(source.closed.wait, 5)
+    assert source.saw_cancel
+
+
+@ON_LOOP_AND_IN_THREAD
+async def test_a_break_ends_the_generator_in_the_sync_client_too(world, source, method):
+    sync = world.sync_client(timeout=5)
+
+    def work():
+        for item in sync.stream("source", method, items=10**9, credit=4):
+            if item == 9:
+                break
+        return sync.call("source", "plain")
+
+    assert await asyncio.to_thread(work) == 5
+    assert await asyncio.to_thread(source.closed.wait, 5)
+
+
+@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
+async def test_what_is_ready_does_not_wait_for_what_is_not(source, client, method):
+    async with client.stream("source", method, before=3, credit=100) as stream:
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+        assert not source.go_on.is_set()
+        source.go_on.set()
+        assert [item async for item in stream] == [-1]
+
+
+@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
+async def test_a_cancelled_reader_cancels_the_generator(source, client, method):
+    async def read():
+        async with client.stream("source", method) as stream:
+            async for _ in stream:
+                pass
+
+    task = asyncio.ensure_future(read())
+    await asyncio.to_thread(source.begun.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(source.closed.wait, 5)
+
+
+@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
+async def test_the_time_is_for_each_item_and_not_for_the_whole(source, client, method):
+    found = []
+    with pytest.raises(DeadlineExceeded) as caught:
+        await into(found, client.stream("source", method, before=2, timeout=0.2))
+    assert found == [0, 1]
+    assert f"source.{method}" in str(caught.value)
+    assert await asyncio.to_thread(source.closed.wait, 5)
+
+
+@pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
+async def test_draining_ends_the_streams_of_a_topic_and_says_why(world, source, client, method):
+    found = []
+    with pytest.raises(Draining, match="ended: the daemon stops"):
+        await into(
+            found,
+            client.stream("source", method),
+            lambda: world.dispatcher.set_draining("source", "the daemon stops"),
+        )
+    assert found == [0]
+    assert await asyncio.to_thread(source.closed.wait, 5)
+
+
+@ON_LOOP_AND_IN_THREAD
+async def test_draining_ends_a_stream_that_waits_for_its_reader(world, source, client, method):
+    stream = client.stream("source", method, items=10**9, credit=2)
+    assert await anext(stream) == 0
+    await until(lambda: source.made == 2 and not world.pool.running())
+    world.dispatcher.set_draining("source", "the daemon stops")
+    assert await asyncio.to_thread(source.closed.wait, 5)
+    with pytest.raises(Draining):
+        [item async for item in stream]
 
 
 @pytest.mark.parametrize("method", ["count", "acount", "slowly", "slowly_in_thread"])
-def test_trap_a_reader_that_goes_away(world_of, method):
-    @case(world_of, beat_interval=0.05)
-    async def test(world, source, client):
+async def test_trap_a_reader_that_goes_away(world_of, method):
+    async with case(world_of, beat_interval=0.05) as (_, source, client):
         stream = client.stream("source", method, credit=1)
         assert await anext(stream) == 0
         client._link.close()
@@ -392,106 +377,90 @@ def test_trap_a_reader_that_goes_away(world_of, method):
 
 
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_trap_a_server_that_dies_in_a_stream(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        with pytest.raises(ConnectionLost, match=f"while source.{method} was under way"):
-            await into(found, client.stream("source", method), world.server.link.close)
-        assert found == [0]
-        world.server.close()
+async def test_trap_a_server_that_dies_in_a_stream(world, client, method):
+    found = []
+    with pytest.raises(ConnectionLost, match=f"while source.{method} was under way"):
+        await into(found, client.stream("source", method), world.server.link.close)
+    assert found == [0]
+    world.server.close()
 
 
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_trap_a_server_that_falls_silent_in_a_stream(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        found = []
-        client._core._interval = 0.02
-        with pytest.raises(ConnectionLost, match="no sign of life"):
-            await into(found, client.stream("source", method), world.server._beats.cancel)
-        assert found == [0]
+async def test_trap_a_server_that_falls_silent_in_a_stream(world, client, method):
+    found = []
+    client._core._interval = 0.02
+    with pytest.raises(ConnectionLost, match="no sign of life"):
+        await into(found, client.stream("source", method), world.server._beats.cancel)
+    assert found == [0]
 
 
-def test_a_method_is_asked_for_in_its_own_way(world_of):
-    @case(world_of)
-    async def test(world, source, client):
-        for wrong in (client.call("source", "count"), client.cast("source", "acount"), client.call("source", "acount")):
-            with pytest.raises(WrongPattern, match=r"yields, and cannot be called or cast; use `for item in client"):
-                await wrong
-        with pytest.raises(WrongPattern, match=r"source\.plain does not yield, and cannot be streamed"):
-            [item async for item in client.stream("source", "plain")]
-        assert source.made == 0
+async def test_a_method_is_asked_for_in_its_own_way(source, client):
+    for wrong in (client.call("source", "count"), client.cast("source", "acount"), client.call("source", "acount")):
+        with pytest.raises(WrongPattern, match=r"yields, and cannot be called or cast; use `for item in client"):
+            await wrong
+    with pytest.raises(WrongPattern, match=r"source\.plain does not yield, and cannot be streamed"):
+        [item async for item in client.stream("source", "plain")]
+    assert source.made == 0
 
 
-def test_what_is_refused_for_a_call_is_refused_for_a_stream(world_of):
-    @case(world_of)
-    async def test(world, source, client):
-        with pytest.raises(InvalidArguments, match="must be int"):
-            [item async for item in client.stream("source", "count", items="many")]
-        with pytest.raises(NotExposed):
-            [item async for item in client.stream("source", "hidden")]
-        for credit in (0, -1, 2**40, True, "7"):
-            with pytest.raises(InvalidInput, match="must be a number from 1 to 65536"):
-                [item async for item in client.stream("source", "count", credit=credit)]
+async def test_what_is_refused_for_a_call_is_refused_for_a_stream(client):
+    with pytest.raises(InvalidArguments, match="must be int"):
+        [item async for item in client.stream("source", "count", items="many")]
+    with pytest.raises(NotExposed):
+        [item async for item in client.stream("source", "hidden")]
+    for credit in (0, -1, 2**40, True, "7"):
+        with pytest.raises(InvalidInput, match="must be a number from 1 to 65536"):
+            [item async for item in client.stream("source", "count", credit=credit)]
 
 
 @ON_LOOP_AND_IN_THREAD
-def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        world.dispatcher.limits = DispatcherLimits(max_streams=3, max_streams_per_peer=2)
-        # Two connections of one uid.
-        other = world.client()
-        streams = [each.stream("source", method, items=100, credit=1) for each in (client, other)]
-        for stream in streams:
-            assert await anext(stream) == 0
-        for each in (client, other):
-            with pytest.raises(Busy, match="has 2 streams open and may not have more") as caught:
-                [item async for item in each.stream("source", method)]
-            assert caught.value.retry_after == 1.0
-        world.dispatcher.limits = DispatcherLimits(max_streams=2, max_streams_per_peer=3)
-        with pytest.raises(Busy, match="this daemon has 2 streams open"):
-            [item async for item in other.stream("source", method)]
-        streams[0].close()
-        await until(lambda: world.dispatcher.streams.open == 1)
-        assert [item async for item in client.stream("source", method)] == list(range(10))
-        for stream in streams:
-            stream.close()
-
-
-@ON_LOOP_AND_IN_THREAD
-def test_many_streams_side_by_side_each_get_their_own_items(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        async def read(items):
-            return [item async for item in client.stream("source", method, items=items, credit=7)]
-
-        counts = range(0, 200, 10)
-        found = await asyncio.gather(*(read(items) for items in counts))
-        assert found == [list(range(items)) for items in counts]
-
-
-@ON_LOOP_AND_IN_THREAD
-def test_closing_the_client_ends_its_streams(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        stream = client.stream("source", method, items=10**9, credit=2)
+async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world, client, method):
+    world.dispatcher.limits = DispatcherLimits(max_streams=3, max_streams_per_peer=2)
+    # Two connections of one uid.
+    other = world.client()
+    streams = [each.stream("source", method, items=100, credit=1) for each in (client, other)]
+    for stream in streams:
         assert await anext(stream) == 0
-        await client.close()
-        assert await asyncio.to_thread(source.closed.wait, 5)
-        with pytest.raises(CallCancelled, match="the client was closed"):
-            await into([], stream)
+    for each in (client, other):
+        with pytest.raises(Busy, match="has 2 streams open and may not have more") as caught:
+            [item async for item in each.stream("source", method)]
+        assert caught.value.retry_after == 1.0
+    world.dispatcher.limits = DispatcherLimits(max_streams=2, max_streams_per_peer=3)
+    with pytest.raises(Busy, match="this daemon has 2 streams open"):
+        [item async for item in other.stream("source", method)]
+    streams[0].close()
+    await until(lambda: world.dispatcher.streams.open == 1)
+    assert [item async for item in client.stream("source", method)] == list(range(10))
+    for stream in streams:
+        stream.close()
+
+
+@ON_LOOP_AND_IN_THREAD
+async def test_many_streams_side_by_side_each_get_their_own_items(client, method):
+    async def read(items):
+        return [item async for item in client.stream("source", method, items=items, credit=7)]
+
+    counts = range(0, 200, 10)
+    found = await asyncio.gather(*(read(items) for items in counts))
+    assert found == [list(range(items)) for items in counts]
+
+
+@ON_LOOP_AND_IN_THREAD
+async def test_closing_the_client_ends_its_streams(source, client, method):
+    stream = client.stream("source", method, items=10**9, credit=2)
+    assert await anext(stream) == 0
+    await client.close()
+    assert await asyncio.to_thread(source.closed.wait, 5)
+    with pytest.raises(CallCancelled, match="the client was closed"):
+        await into([], stream)
 
 
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-def test_a_thread_that_waits_for_an_item_lets_calls_of_other_threads_through(world_of, method):
-    @case(world_of)
-    async def test(world, source, client):
-        sync = world.sync_client(timeout=5)
-        reading = asyncio.ensure_future(asyncio.to_thread(lambda: list(sync.stream("source", method))))
-        await asyncio.to_thread(source.begun.wait, 5)
-        for _ in range(3):
-            assert await asyncio.to_thread(sync.call, "source", "plain") == 5
-        source.go_on.set()
-        assert await reading == [0, -1]
+async def test_a_thread_that_waits_for_an_item_lets_calls_of_other_threads_through(world, source, method):
+    sync = world.sync_client(timeout=5)
+    reading = asyncio.ensure_future(asyncio.to_thread(lambda: list(sync.stream("source", method))))
+    await asyncio.to_thread(source.begun.wait, 5)
+    for _ in range(3):
+        assert await asyncio.to_thread(sync.call, "source", "plain") == 5
+    source.go_on.set()
+    assert await reading == [0, -1]

@@ -104,27 +104,24 @@ def test_a_child_that_ends_within_a_call_of_the_parent_takes_nothing_back(daemon
         assert next(stream) == 1
 
 
-def test_an_async_client_connects_anew_on_the_loop_of_the_child(daemon) -> None:
+async def test_an_async_client_connects_anew_on_the_loop_of_the_child(daemon) -> None:
     async def echo(client: AsyncClient, text: str) -> str:
         answer = await client.call("echo", "echo_async", text=text)
         return str(answer["text"])
 
-    async def run() -> None:
-        async with AsyncClient(root=str(daemon.root), timeout=10) as client:
-            assert await echo(client, "before") == "before"
-            under_way = asyncio.ensure_future(echo(client, "under way"))
-            events = await client.events("echo")
-            await asyncio.sleep(0)
+    async with AsyncClient(root=str(daemon.root), timeout=10) as client:
+        assert await echo(client, "before") == "before"
+        under_way = asyncio.ensure_future(echo(client, "under way"))
+        events = await client.events("echo")
+        await asyncio.sleep(0)
 
-            async def use() -> str:
-                said = await echo(client, "child")
-                events.close()
-                await client.close()
-                return said
+        async def use() -> str:
+            said = await echo(client, "child")
+            events.close()
+            await client.close()
+            return said
 
-            wait = in_child(lambda: asyncio.run(use()))
-            assert await under_way == "under way"
-            assert await asyncio.to_thread(wait) == "child"
-            assert await echo(client, "after") == "after"
-
-    asyncio.run(run())
+        wait = in_child(lambda: asyncio.run(use()))
+        assert await under_way == "under way"
+        assert await asyncio.to_thread(wait) == "child"
+        assert await echo(client, "after") == "after"

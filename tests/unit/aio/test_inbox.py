@@ -5,6 +5,8 @@ import contextvars
 import threading
 import time
 
+import pytest
+
 from ostler.aio import Inbox
 
 
@@ -20,65 +22,51 @@ class CountingLoop(asyncio.SelectorEventLoop):
         return super().call_soon_threadsafe(*args, **kwargs)
 
 
-def run(work):
-    with asyncio.Runner(loop_factory=CountingLoop) as runner:
-        return runner.run(work)
+pytestmark = pytest.mark.loop(factory=CountingLoop)
 
 
-def test_callbacks_run_on_the_loop_in_the_order_they_came():
-    async def main():
-        inbox, seen, end = Inbox(asyncio.get_running_loop()), [], asyncio.Event()
-        home = threading.get_ident()
+async def test_callbacks_run_on_the_loop_in_the_order_they_came():
+    inbox, seen, end = Inbox(asyncio.get_running_loop()), [], asyncio.Event()
+    home = threading.get_ident()
 
-        def feed():
-            for number in range(100):
-                inbox.post(lambda number=number: seen.append((number, threading.get_ident() == home)))
-            inbox.post(end.set)
-
-        threading.Thread(target=feed).start()
-        await asyncio.wait_for(end.wait(), 10)
-        assert seen == [(number, True) for number in range(100)]
-
-    run(main())
-
-
-def test_one_wake_up_serves_the_whole_batch():
-    async def main():
-        loop = asyncio.get_running_loop()
-        inbox, seen = Inbox(loop), []
-        before = loop.wakes
-        for number in range(1000):
-            inbox.post(lambda number=number: seen.append(number))
-        assert loop.wakes - before == 1
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert len(seen) == 1000
-
-    run(main())
-
-
-def test_what_is_posted_while_the_batch_runs_is_not_lost():
-    async def main():
-        inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
-        inbox.post(lambda: inbox.post(end.set))
-        await asyncio.wait_for(end.wait(), 10)
-
-    run(main())
-
-
-def test_a_callback_that_raises_does_not_stop_the_rest_of_the_batch(caplog):
-    async def main():
-        inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
-
-        def fail(kind):
-            raise kind("no")
-
-        inbox.post(lambda: fail(ValueError))
-        inbox.post(lambda: fail(SystemExit))
+    def feed():
+        for number in range(100):
+            inbox.post(lambda number=number: seen.append((number, threading.get_ident() == home)))
         inbox.post(end.set)
-        await asyncio.wait_for(end.wait(), 10)
 
-    run(main())
+    threading.Thread(target=feed).start()
+    await asyncio.wait_for(end.wait(), 10)
+    assert seen == [(number, True) for number in range(100)]
+
+
+async def test_one_wake_up_serves_the_whole_batch():
+    loop = asyncio.get_running_loop()
+    inbox, seen = Inbox(loop), []
+    before = loop.wakes
+    for number in range(1000):
+        inbox.post(lambda number=number: seen.append(number))
+    assert loop.wakes - before == 1
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(seen) == 1000
+
+
+async def test_what_is_posted_while_the_batch_runs_is_not_lost():
+    inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
+    inbox.post(lambda: inbox.post(end.set))
+    await asyncio.wait_for(end.wait(), 10)
+
+
+async def test_a_callback_that_raises_does_not_stop_the_rest_of_the_batch(caplog):
+    inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
+
+    def fail(kind):
+        raise kind("no")
+
+    inbox.post(lambda: fail(ValueError))
+    inbox.post(lambda: fail(SystemExit))
+    inbox.post(end.set)
+    await asyncio.wait_for(end.wait(), 10)
     assert caplog.text.count("a hand-over to the loop failed") == 2
 
 
@@ -91,81 +79,69 @@ def test_after_the_loop_has_closed_posts_are_dropped_and_nothing_piles_up():
     assert len(inbox._queue) == 0
 
 
-def test_nothing_is_lost_when_many_threads_post():
-    async def main():
-        inbox, seen, end = Inbox(asyncio.get_running_loop()), [0], asyncio.Event()
+async def test_nothing_is_lost_when_many_threads_post():
+    inbox, seen, end = Inbox(asyncio.get_running_loop()), [0], asyncio.Event()
 
-        def count():
-            seen[0] += 1
-            if seen[0] == 20_000:
-                end.set()
+    def count():
+        seen[0] += 1
+        if seen[0] == 20_000:
+            end.set()
 
-        def feed():
-            for _ in range(5000):
-                inbox.post(count)
+    def feed():
+        for _ in range(5000):
+            inbox.post(count)
 
-        for _ in range(4):
-            threading.Thread(target=feed).start()
-        await asyncio.wait_for(end.wait(), 20)
-
-    run(main())
+    for _ in range(4):
+        threading.Thread(target=feed).start()
+    await asyncio.wait_for(end.wait(), 20)
 
 
-def test_what_is_posted_runs_in_nobodys_context_variables():
+async def test_what_is_posted_runs_in_nobodys_context_variables():
     """Or the lines of one request would carry the id of another, whose thread happened to wake the loop."""
     variable = contextvars.ContextVar("variable", default="nobody")
     seen = []
 
-    async def main():
-        inbox = Inbox(asyncio.get_running_loop())
-        done = asyncio.Event()
+    inbox = Inbox(asyncio.get_running_loop())
+    done = asyncio.Event()
 
-        def work():
-            variable.set("somebody")
-            inbox.post(lambda: seen.append(variable.get()))
-            inbox.post(done.set)
+    def work():
+        variable.set("somebody")
+        inbox.post(lambda: seen.append(variable.get()))
+        inbox.post(done.set)
 
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
-        thread.start()
-        await asyncio.wait_for(done.wait(), 5)
-        thread.join()
-
-    run(main())
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+    thread.start()
+    await asyncio.wait_for(done.wait(), 5)
+    thread.join()
     assert seen == ["nobody"]
 
 
-def test_what_is_called_around_each_batch_is_called_no_more_when_that_is_undone():
-    async def main():
-        inbox, seen = Inbox(asyncio.get_running_loop()), []
-        for name in ("one", "two"):
-            undo = inbox.around(lambda name=name: seen.append(f"before {name}"), lambda name=name: seen.append(name))
-        inbox.post(lambda: seen.append("work"))
-        await asyncio.sleep(0)
-        undo()
-        inbox.post(lambda: seen.append("more"))
-        await asyncio.sleep(0)
-        assert seen == ["before one", "before two", "work", "one", "two", "before one", "more", "one"]
-
-    run(main())
+async def test_what_is_called_around_each_batch_is_called_no_more_when_that_is_undone():
+    inbox, seen = Inbox(asyncio.get_running_loop()), []
+    for name in ("one", "two"):
+        undo = inbox.around(lambda name=name: seen.append(f"before {name}"), lambda name=name: seen.append(name))
+    inbox.post(lambda: seen.append("work"))
+    await asyncio.sleep(0)
+    undo()
+    inbox.post(lambda: seen.append("more"))
+    await asyncio.sleep(0)
+    assert seen == ["before one", "before two", "work", "one", "two", "before one", "more", "one"]
 
 
-def test_a_wait_ends_when_somebody_says_so_and_a_sleeping_loop_is_left_alone():
-    async def main():
-        loop = asyncio.get_running_loop()
-        inbox = Inbox(loop)
-        before = loop.wakes
+async def test_a_wait_ends_when_somebody_says_so_and_a_sleeping_loop_is_left_alone():
+    loop = asyncio.get_running_loop()
+    inbox = Inbox(loop)
+    before = loop.wakes
+    inbox.end_wait()
+    assert not inbox.wait(0.001), "nobody waited when it was said"
+
+    def say():
+        while not inbox._waiting:
+            time.sleep(0.0001)
         inbox.end_wait()
-        assert not inbox.wait(0.001), "nobody waited when it was said"
 
-        def say():
-            while not inbox._waiting:
-                time.sleep(0.0001)
-            inbox.end_wait()
-
-        thread = threading.Thread(target=say)
-        thread.start()
-        assert inbox.wait(10)
-        thread.join()
-        assert loop.wakes == before
-
-    run(main())
+    thread = threading.Thread(target=say)
+    thread.start()
+    assert inbox.wait(10)
+    thread.join()
+    assert loop.wakes == before

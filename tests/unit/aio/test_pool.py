@@ -229,40 +229,31 @@ def test_run_waits_on_the_loop_and_returns_the_result(pool):
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, StopIteration, asyncio.CancelledError])
-def test_run_turns_what_would_stop_the_loop_into_a_runtime_error(pool, kind):
+async def test_run_turns_what_would_stop_the_loop_into_a_runtime_error(pool, kind):
     def fail():
         raise kind("no")
 
-    async def main():
-        with pytest.raises(RuntimeError, match=kind.__name__) as caught:
-            await pool.run(fail, label="fails")
-        assert isinstance(caught.value.__cause__, kind)
-
-    asyncio.run(main())
+    with pytest.raises(RuntimeError, match=kind.__name__) as caught:
+        await pool.run(fail, label="fails")
+    assert isinstance(caught.value.__cause__, kind)
 
 
-def test_run_passes_ordinary_errors_as_they_are(pool):
-    async def main():
-        with pytest.raises(ZeroDivisionError):
-            await pool.run(lambda: 1 // 0, label="divides")
-
-    asyncio.run(main())
+async def test_run_passes_ordinary_errors_as_they_are(pool):
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(lambda: 1 // 0, label="divides")
 
 
-def test_a_cancelled_wait_does_not_stop_the_thread(pool, gate):
+async def test_a_cancelled_wait_does_not_stop_the_thread(pool, gate):
     ended = threading.Event()
 
-    async def main():
-        task = asyncio.ensure_future(pool.run(lambda: (gate.wait(10), ended.set()), label="long"))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not ended.is_set()
-        gate.set()
-        assert await asyncio.to_thread(ended.wait, 10)
-
-    asyncio.run(main())
+    task = asyncio.ensure_future(pool.run(lambda: (gate.wait(10), ended.set()), label="long"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not ended.is_set()
+    gate.set()
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 def test_work_that_ends_after_the_loop_has_closed_harms_nobody(pool, gate, caplog):

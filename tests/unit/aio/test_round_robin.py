@@ -7,6 +7,7 @@ import pytest
 
 from ostler.aio import round_robin
 from ostler.aio.round_robin import FIRST, NORMAL, SLICE, TURN, DeficitRoundRobin
+from support.async_tests import loop_fixture
 
 
 @pytest.fixture
@@ -42,12 +43,9 @@ class Work:
         return bool(self._left)
 
 
-def run(test):
-    async def main():
-        turns = DeficitRoundRobin()
-        await test(turns)
-
-    asyncio.run(main())
+@loop_fixture
+async def turns():
+    yield DeficitRoundRobin()
 
 
 async def all_done(turns):
@@ -55,154 +53,124 @@ async def all_done(turns):
         await asyncio.sleep(0)
 
 
-def test_when_nobody_waits_a_flow_works_at_once(time):
-    async def test(turns):
-        log = []
-        assert not turns.work(Work(time, log, "a", 3, 0.0001))
-        assert log == ["a"] * 3
-
-    run(test)
+async def test_when_nobody_waits_a_flow_works_at_once(turns, time):
+    log = []
+    assert not turns.work(Work(time, log, "a", 3, 0.0001))
+    assert log == ["a"] * 3
 
 
-def test_what_is_left_after_a_slice_waits_for_its_turn(time):
-    async def test(turns):
-        log = []
-        assert turns.work(Work(time, log, "a", 100, 0.0001))
-        assert len(log) == round(SLICE / 0.0001)
+async def test_what_is_left_after_a_slice_waits_for_its_turn(turns, time):
+    log = []
+    assert turns.work(Work(time, log, "a", 100, 0.0001))
+    assert len(log) == round(SLICE / 0.0001)
+    await asyncio.sleep(0)
+    assert len(log) <= round((SLICE + TURN) / 0.0001) + 2
+    await all_done(turns)
+    assert len(log) == 100
+
+
+async def test_many_that_are_ready_at_once_have_no_more_than_a_turn_together(turns, time):
+    log = []
+    waits = [turns.work(Work(time, log, f"a{number}", 1, 0.0004)) for number in range(100)]
+    assert len(log) <= round(TURN / 0.0004) + 2
+    assert sum(waits) == 100 - len(log)
+    await all_done(turns)
+    assert len(log) == 100
+
+
+async def test_accounts_take_turns_however_many_flows_one_has(turns, time):
+    log = []
+    for number in range(50):
+        turns.queue(Work(time, log, "many", 1000, 0.0001, account=("many",)))
+        if number == 10:
+            turns.queue(Work(time, log, "one", 100, 0.0001))
+    await asyncio.sleep(0)
+    while "one" not in log or log.count("one") < 100:
         await asyncio.sleep(0)
-        assert len(log) <= round((SLICE + TURN) / 0.0001) + 2
-        await all_done(turns)
-        assert len(log) == 100
-
-    run(test)
+    counts = Counter(log)
+    assert counts["one"] == 100
+    assert counts["many"] < 130
 
 
-def test_many_that_are_ready_at_once_have_no_more_than_a_turn_together(time):
-    async def test(turns):
-        log = []
-        waits = [turns.work(Work(time, log, f"a{number}", 1, 0.0004)) for number in range(100)]
-        assert len(log) <= round(TURN / 0.0004) + 2
-        assert sum(waits) == 100 - len(log)
-        await all_done(turns)
-        assert len(log) == 100
-
-    run(test)
-
-
-def test_accounts_take_turns_however_many_flows_one_has(time):
-    async def test(turns):
-        log = []
-        for number in range(50):
-            turns.queue(Work(time, log, "many", 1000, 0.0001, account=("many",)))
-            if number == 10:
-                turns.queue(Work(time, log, "one", 100, 0.0001))
+async def test_what_costs_more_is_paid_for_before_the_next_turn(turns, time):
+    log = []
+    turns.queue(Work(time, log, "dear", 1000, 0.010))
+    turns.queue(Work(time, log, "cheap", 1000, 0.0001))
+    while log.count("cheap") < 1000:
         await asyncio.sleep(0)
-        while "one" not in log or log.count("one") < 100:
-            await asyncio.sleep(0)
-        counts = Counter(log)
-        assert counts["one"] == 100
-        assert counts["many"] < 130
-
-    run(test)
+    # Both had the same seconds, not the same number.
+    assert 8 <= log.count("dear") <= 14
 
 
-def test_what_costs_more_is_paid_for_before_the_next_turn(time):
-    async def test(turns):
-        log = []
-        turns.queue(Work(time, log, "dear", 1000, 0.010))
-        turns.queue(Work(time, log, "cheap", 1000, 0.0001))
-        while log.count("cheap") < 1000:
-            await asyncio.sleep(0)
-        # Both had the same seconds, not the same number.
-        assert 8 <= log.count("dear") <= 14
-
-    run(test)
+async def test_who_is_first_is_served_before_all_others(turns, time):
+    log = []
+    for number in range(20):
+        turns.queue(Work(time, log, f"n{number}", 100, 0.0001))
+    turns.queue(Work(time, log, "root", 10, 0.0001, rank=FIRST))
+    await asyncio.sleep(0)
+    assert log[:10] == ["root"] * 10
 
 
-def test_who_is_first_is_served_before_all_others(time):
-    async def test(turns):
-        log = []
-        for number in range(20):
-            turns.queue(Work(time, log, f"n{number}", 100, 0.0001))
-        turns.queue(Work(time, log, "root", 10, 0.0001, rank=FIRST))
-        await asyncio.sleep(0)
-        assert log[:10] == ["root"] * 10
-
-    run(test)
-
-
-def test_a_flow_that_is_removed_works_no_more(time):
-    async def test(turns):
-        log = []
-        gone = Work(time, log, "gone", 10, 0.0001)
-        turns.queue(gone)
-        turns.queue(Work(time, log, "stays", 10, 0.0001))
-        turns.remove(gone)
-        turns.remove(gone)
-        await all_done(turns)
-        assert set(log) == {"stays"}
-
-    run(test)
+async def test_a_flow_that_is_removed_works_no_more(turns, time):
+    log = []
+    gone = Work(time, log, "gone", 10, 0.0001)
+    turns.queue(gone)
+    turns.queue(Work(time, log, "stays", 10, 0.0001))
+    turns.remove(gone)
+    turns.remove(gone)
+    await all_done(turns)
+    assert set(log) == {"stays"}
 
 
-def test_a_flow_that_raises_takes_nobodys_turn_away(time, caplog):
-    async def test(turns):
-        log = []
+async def test_a_flow_that_raises_takes_nobodys_turn_away(turns, time, caplog):
+    log = []
 
-        class Broken:
-            account, rank = "broken", NORMAL
+    class Broken:
+        account, rank = "broken", NORMAL
 
-            def run(self, until):
-                raise ValueError("a defect")
+        def run(self, until):
+            raise ValueError("a defect")
 
-        turns.queue(Broken())
-        turns.queue(Work(time, log, "well", 10, 0.0001))
-        await all_done(turns)
-        assert log == ["well"] * 10
-
-    run(test)
+    turns.queue(Broken())
+    turns.queue(Work(time, log, "well", 10, 0.0001))
+    await all_done(turns)
+    assert log == ["well"] * 10
     assert "a defect" in caplog.text
 
 
-def test_timers_have_their_turn_whatever_flows_bring(time):
-    async def test(turns):
-        class Endless:
-            account, rank = "endless", NORMAL
+async def test_timers_have_their_turn_whatever_flows_bring(turns, time):
+    class Endless:
+        account, rank = "endless", NORMAL
 
-            def run(self, until):
-                time.now = until
-                return True
+        def run(self, until):
+            time.now = until
+            return True
 
-        for _ in range(20):
-            turns.queue(Endless())
-        for _ in range(50):
-            began = time.now
-            await asyncio.sleep(0)  # whatever else the loop has to do comes in here
-            assert time.now - began <= TURN + SLICE
-
-    run(test)
+    for _ in range(20):
+        turns.queue(Endless())
+    for _ in range(50):
+        began = time.now
+        await asyncio.sleep(0)  # whatever else the loop has to do comes in here
+        assert time.now - began <= TURN + SLICE
 
 
-def test_what_a_flow_has_others_do_is_charged_to_it(time):
-    async def test(turns):
-        woken = []
+async def test_what_a_flow_has_others_do_is_charged_to_it(turns, time):
+    woken = []
 
-        class Wakes:
-            rank = NORMAL
+    class Wakes:
+        rank = NORMAL
 
-            def __init__(self, account):
-                self.account = account
+        def __init__(self, account):
+            self.account = account
 
-            def run(self, until):
-                woken.append(self.account)
-                turns.charge(SLICE)
-                return False
+        def run(self, until):
+            woken.append(self.account)
+            turns.charge(SLICE)
+            return False
 
-        for number in range(40):
-            turns.queue(Wakes(number))
-        await asyncio.sleep(0)
-        assert len(woken) <= round(TURN / SLICE) + 1
-        await all_done(turns)
-        assert len(woken) == 40
-
-    run(test)
+    for number in range(40):
+        turns.queue(Wakes(number))
+    await asyncio.sleep(0)
+    assert len(woken) <= round(TURN / SLICE) + 1
+    await all_done(turns)
+    assert len(woken) == 40

@@ -21,7 +21,7 @@ from ostler.messaging.memory import MemoryTransport
 from ostler.plugins import given
 from ostler.service import assemble
 from ostler.systemd import FakeNotifier
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
 from ostler.types import Peer
 
 LAMP = '[services.lamp]\nmanager = "lamp"\n'
@@ -223,9 +223,3 @@ def bench(tmp_path, trouble):
                 await made.end()
 
     return make
-
-
-@pytest.fixture
-def virtually():
-    """Run a coroutine function in virtual time."""
-    return lambda main: run_virtual(main(), patience=0.15)

@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from ostler.clock import SystemClock
@@ -33,43 +31,34 @@ async def numbers(store):
     return {topic.topic: (topic.first, topic.last) for topic in await journal_topics(store, SystemClock(), "h")}
 
 
-def test_a_journal_is_made_with_the_first_event_that_needs_one(store):
-    async def test():
-        publisher, keeping = made(store, "volume")
-        keeping.apply(options(""))
-        publisher.publish("lamp", "on")
-        assert publisher.journal is keeping
-        assert "journal" not in publisher.stats()
-        publisher.publish("volume", "created")
-        assert publisher.stats()["journal"]["waiting"] == 1
-        await keeping.close()
-        assert await numbers(store) == {"volume": (1, 1)}
-
-    asyncio.run(test())
+async def test_a_journal_is_made_with_the_first_event_that_needs_one(store):
+    publisher, keeping = made(store, "volume")
+    keeping.apply(options(""))
+    publisher.publish("lamp", "on")
+    assert publisher.journal is keeping
+    assert "journal" not in publisher.stats()
+    publisher.publish("volume", "created")
+    assert publisher.stats()["journal"]["waiting"] == 1
+    await keeping.close()
+    assert await numbers(store) == {"volume": (1, 1)}
 
 
-def test_an_operator_adds_topics_and_takes_some_out_and_a_reload_changes_both(store):
-    async def test():
-        publisher, keeping = made(store, "volume")
-        keeping.apply(options('[events]\njournal = ["l*", "!lost", "!volume"]'))
-        for topic in ("lamp", "lost", "volume"):
-            publisher.publish(topic, "x")
-        keeping.apply(options('[events]\njournal = ["lost", "!volume"]\njournal_count = 5'))
-        for topic in ("lamp", "lost", "volume"):
-            publisher.publish(topic, "x")
-        assert publisher.journal.limits.events == 5
-        await keeping.close()
-        assert await numbers(store) == {"lamp": (1, 2), "lost": (1, 1)}, "what waits keeps its place in the order"
-
-    asyncio.run(test())
+async def test_an_operator_adds_topics_and_takes_some_out_and_a_reload_changes_both(store):
+    publisher, keeping = made(store, "volume")
+    keeping.apply(options('[events]\njournal = ["l*", "!lost", "!volume"]'))
+    for topic in ("lamp", "lost", "volume"):
+        publisher.publish(topic, "x")
+    keeping.apply(options('[events]\njournal = ["lost", "!volume"]\njournal_count = 5'))
+    for topic in ("lamp", "lost", "volume"):
+        publisher.publish(topic, "x")
+    assert publisher.journal.limits.events == 5
+    await keeping.close()
+    assert await numbers(store) == {"lamp": (1, 2), "lost": (1, 1)}, "what waits keeps its place in the order"
 
 
-def test_a_page_has_its_limits(store):
-    async def test():
-        for positions, limit in [([], 0), ([], 1001), ([Position("a")] * 1001, 10)]:
-            with pytest.raises(InvalidInput, match="at most 1000"):
-                await journal_page(store, SystemClock(), "h", positions, limit)
-        page = await journal_page(store, SystemClock(), "h", [Position("a")], 10)
-        assert (page.events, page.more) == ([], False)
-
-    asyncio.run(test())
+async def test_a_page_has_its_limits(store):
+    for positions, limit in [([], 0), ([], 1001), ([Position("a")] * 1001, 10)]:
+        with pytest.raises(InvalidInput, match="at most 1000"):
+            await journal_page(store, SystemClock(), "h", positions, limit)
+    page = await journal_page(store, SystemClock(), "h", [Position("a")], 10)
+    assert (page.events, page.more) == ([], False)

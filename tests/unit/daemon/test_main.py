@@ -27,23 +27,20 @@ def hooks_of_this_process(monkeypatch):
     logging.captureWarnings(False)
 
 
-def test_signals_that_come_early_are_kept_and_handed_over_in_their_order() -> None:
-    async def run():
-        early, got = main._EarlySignals(), []
-        early.install(asyncio.get_running_loop())
-        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
-        early.hand_over(
-            lambda number: got.append(("stop", number)), lambda: got.append("reload"), lambda: got.append("dump")
-        )
-        assert got == ["reload", "dump", ("stop", signal.SIGTERM)]
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(0.05)
-        assert got[-1] == ("stop", signal.SIGINT)
-
-    asyncio.run(run())
+async def test_signals_that_come_early_are_kept_and_handed_over_in_their_order() -> None:
+    early, got = main._EarlySignals(), []
+    early.install(asyncio.get_running_loop())
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    early.hand_over(
+        lambda number: got.append(("stop", number)), lambda: got.append("reload"), lambda: got.append("dump")
+    )
+    assert got == ["reload", "dump", ("stop", signal.SIGTERM)]
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(0.05)
+    assert got[-1] == ("stop", signal.SIGINT)
 
 
 def test_problems_are_written_one_a_line_as_a_compiler_would(capsys) -> None:

@@ -12,7 +12,7 @@ from ostler.daemon.messages import Messages, access_of, zmq_transport
 from ostler.errors import MessagingError, NotPermitted
 from ostler.messaging import AsyncClient, Context, Endpoint, exposed
 from ostler.messaging.memory import MemoryTransport
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
 from ostler.types import Peer, Role
 
 
@@ -43,36 +43,33 @@ def made(transport, text="", clock=None):
     return messages, control
 
 
-def test_the_proof_is_a_call_that_goes_out_and_comes_in_again() -> None:
-    async def main():
-        messages, control = made(MemoryTransport())
-        await messages.prove()
-        await messages.prove()
-        assert messages.stats()["topics"]["ostler"]["requests"] == 2
-        control.deaf = True
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(5):
-                await messages.prove()
-        control.deaf = False
-        await messages.prove()
-        await messages.close()
-
-    run_virtual(main())
-
-
-def test_after_a_close_nothing_is_proven_and_a_second_close_is_harmless() -> None:
-    async def main():
-        messages, _ = made(MemoryTransport())
-        await messages.prove()
-        await messages.close()
-        await messages.close()
-        with pytest.raises(MessagingError):
+@pytest.mark.virtual_time
+async def test_the_proof_is_a_call_that_goes_out_and_comes_in_again() -> None:
+    messages, control = made(MemoryTransport())
+    await messages.prove()
+    await messages.prove()
+    assert messages.stats()["topics"]["ostler"]["requests"] == 2
+    control.deaf = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
             await messages.prove()
+    control.deaf = False
+    await messages.prove()
+    await messages.close()
 
-    run_virtual(main())
+
+@pytest.mark.virtual_time
+async def test_after_a_close_nothing_is_proven_and_a_second_close_is_harmless() -> None:
+    messages, _ = made(MemoryTransport())
+    await messages.prove()
+    await messages.close()
+    await messages.close()
+    with pytest.raises(MessagingError):
+        await messages.prove()
 
 
-def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> None:
+@pytest.mark.virtual_time
+async def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> None:
     class Half(MemoryTransport):
         closed = 0
 
@@ -90,13 +87,10 @@ def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> None:
         def serve_events(self):
             raise MessagingError("somebody else listens there")
 
-    async def main():
-        transport = Half()
-        with pytest.raises(MessagingError, match="somebody else"):
-            made(transport)
-        assert transport.closed == 1
-
-    run_virtual(main())
+    transport = Half()
+    with pytest.raises(MessagingError, match="somebody else"):
+        made(transport)
+    assert transport.closed == 1
 
 
 def test_roles_come_from_the_configuration_and_unknown_names_are_logged(caplog) -> None:
@@ -105,25 +99,23 @@ def test_roles_come_from_the_configuration_and_unknown_names_are_logged(caplog) 
     assert "nobody-of-that-name" in caplog.text
 
 
-def test_the_sockets_have_their_place_mode_and_limits(tmp_path) -> None:
-    async def main():
-        paths = Paths.find(str(tmp_path), {})
-        paths.run.mkdir(parents=True)
-        text = '[messaging]\nsocket_mode = "0600"\nmax_message_size = "1MiB"\nevent_queue = 5\n'
-        transport = zmq_transport(paths, configuration(text), {})
-        messages, _ = made(transport, text, SystemClock())
-        assert stat.S_IMODE(paths.rpc_socket.stat().st_mode) == 0o600
-        assert stat.S_IMODE(paths.events_socket.stat().st_mode) == 0o600
-        assert transport.limits.queue == 5
-        async with AsyncClient(paths.rpc_address) as client:
-            assert await client.call("ostler", "echo", text="over a real socket") == "over a real socket"
-        await messages.close()
-        assert not paths.rpc_socket.exists()
-
-    asyncio.run(main())
+async def test_the_sockets_have_their_place_mode_and_limits(tmp_path) -> None:
+    paths = Paths.find(str(tmp_path), {})
+    paths.run.mkdir(parents=True)
+    text = '[messaging]\nsocket_mode = "0600"\nmax_message_size = "1MiB"\nevent_queue = 5\n'
+    transport = zmq_transport(paths, configuration(text), {})
+    messages, _ = made(transport, text, SystemClock())
+    assert stat.S_IMODE(paths.rpc_socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(paths.events_socket.stat().st_mode) == 0o600
+    assert transport.limits.queue == 5
+    async with AsyncClient(paths.rpc_address) as client:
+        assert await client.call("ostler", "echo", text="over a real socket") == "over a real socket"
+    await messages.close()
+    assert not paths.rpc_socket.exists()
 
 
-def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
+@pytest.mark.virtual_time
+async def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
     class Lamp:
         @exposed(role="viewer", changes=False)
         async def watch(self, ctx: Context) -> AsyncIterator[int]:
@@ -131,21 +123,18 @@ def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
             yield 1
             await asyncio.Event().wait()
 
-    async def main():
-        transport = MemoryTransport()
-        ann, ben = (transport.as_peer(Peer(uid, uid, 1, f"uid {uid}")) for uid in (4001, 4002))
-        messages, _ = made(transport, '[access]\nviewer = ["4001", "4002"]\n')
-        messages.dispatcher.add_endpoint(Endpoint("lamp", messages.dispatcher.host, Lamp(), None))
-        async with AsyncClient(transport=ann) as anns, AsyncClient(transport=ben) as bens:
-            hers, his = aiter(anns.stream("lamp", "watch")), aiter(bens.stream("lamp", "watch"))
-            assert (await anext(hers), await anext(his)) == (1, 1)
-            messages.apply(configuration('[access]\nviewer = ["4002"]\n'))
-            with pytest.raises(NotPermitted, match="uid 4001 has no role here"):
-                await anext(hers)
-            assert messages.dispatcher.streams.open == 1
-        await messages.close()
-
-    run_virtual(main())
+    transport = MemoryTransport()
+    ann, ben = (transport.as_peer(Peer(uid, uid, 1, f"uid {uid}")) for uid in (4001, 4002))
+    messages, _ = made(transport, '[access]\nviewer = ["4001", "4002"]\n')
+    messages.dispatcher.add_endpoint(Endpoint("lamp", messages.dispatcher.host, Lamp(), None))
+    async with AsyncClient(transport=ann) as anns, AsyncClient(transport=ben) as bens:
+        hers, his = aiter(anns.stream("lamp", "watch")), aiter(bens.stream("lamp", "watch"))
+        assert (await anext(hers), await anext(his)) == (1, 1)
+        messages.apply(configuration('[access]\nviewer = ["4002"]\n'))
+        with pytest.raises(NotPermitted, match="uid 4001 has no role here"):
+            await anext(hers)
+        assert messages.dispatcher.streams.open == 1
+    await messages.close()
 
 
 class Audit:
@@ -160,18 +149,16 @@ class Audit:
         self.refusals.append((peer.name, topic, method, type(error).__name__))
 
 
-def test_who_is_not_let_in_and_who_may_not_subscribe_is_told_to_the_audit() -> None:
-    async def main():
-        transport, eve = MemoryTransport(), Peer(1001, 1001, 8, "uid 1001")
-        messages, _ = made(transport)
-        transport.on_refused(eve, NotPermitted("before there is an audit"))
-        messages.dispatcher.audit = audit = Audit()
-        transport.on_refused(eve, NotPermitted("one too many"))
-        messages.publisher.on_refused(eve, NotPermitted("no role"))
-        assert audit.refusals == [
-            ("uid 1001", "ostler", "connect", "NotPermitted"),
-            ("uid 1001", "ostler", "subscribe", "NotPermitted"),
-        ]
-        await messages.close()
-
-    run_virtual(main())
+@pytest.mark.virtual_time
+async def test_who_is_not_let_in_and_who_may_not_subscribe_is_told_to_the_audit() -> None:
+    transport, eve = MemoryTransport(), Peer(1001, 1001, 8, "uid 1001")
+    messages, _ = made(transport)
+    transport.on_refused(eve, NotPermitted("before there is an audit"))
+    messages.dispatcher.audit = audit = Audit()
+    transport.on_refused(eve, NotPermitted("one too many"))
+    messages.publisher.on_refused(eve, NotPermitted("no role"))
+    assert audit.refusals == [
+        ("uid 1001", "ostler", "connect", "NotPermitted"),
+        ("uid 1001", "ostler", "subscribe", "NotPermitted"),
+    ]
+    await messages.close()

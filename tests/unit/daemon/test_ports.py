@@ -69,36 +69,30 @@ async def until(seen):
             await asyncio.sleep(0.005)
 
 
-def test_what_listens_with_the_old_key_goes_with_its_last_connection(tmp_path, monkeypatch, caplog):
+async def test_what_listens_with_the_old_key_goes_with_its_last_connection(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(ports, "_LOOK_EVERY", 0.05)
 
-    async def main():
-        bench = Bench(tmp_path)
-        old = bench.client()
-        assert await old.call("echo", "echo") == "key:me"
-        bench.new_key()
-        bench.ports.apply(bench.configuration())
-        bench.ports.apply(bench.configuration())  # the same key is no new one
-        await until(lambda: len(bench.ports.servers) == 2)
-        fresh = bench.client()
-        assert await fresh.call("echo", "echo") == "key:me"
-        assert await old.call("echo", "echo") == "key:me"
-        await asyncio.sleep(0.2)
-        assert len(bench.ports.servers) == 2, "somebody is still there"
-        await old.close()
-        await until(lambda: len(bench.ports.servers) == 1)
-        assert await fresh.call("echo", "echo") == "key:me"
-        await fresh.close()
-        await bench.close()
-
-    asyncio.run(main())
+    bench = Bench(tmp_path)
+    old = bench.client()
+    assert await old.call("echo", "echo") == "key:me"
+    bench.new_key()
+    bench.ports.apply(bench.configuration())
+    bench.ports.apply(bench.configuration())  # the same key is no new one
+    await until(lambda: len(bench.ports.servers) == 2)
+    fresh = bench.client()
+    assert await fresh.call("echo", "echo") == "key:me"
+    assert await old.call("echo", "echo") == "key:me"
+    await asyncio.sleep(0.2)
+    assert len(bench.ports.servers) == 2, "somebody is still there"
+    await old.close()
+    await until(lambda: len(bench.ports.servers) == 1)
+    assert await fresh.call("echo", "echo") == "key:me"
+    await fresh.close()
+    await bench.close()
 
 
-def test_a_port_that_is_taken_leaves_nothing_open(tmp_path):
-    async def main():
-        bench = Bench(tmp_path)
-        with pytest.raises(Conflict, match="somebody else listens on tcp://127"):
-            Ports(bench.configuration(bench.ports.stats()["rpc"]), SystemClock(), lambda link: None)
-        await bench.close()
-
-    asyncio.run(main())
+async def test_a_port_that_is_taken_leaves_nothing_open(tmp_path):
+    bench = Bench(tmp_path)
+    with pytest.raises(Conflict, match="somebody else listens on tcp://127"):
+        Ports(bench.configuration(bench.ports.stats()["rpc"]), SystemClock(), lambda link: None)
+    await bench.close()

@@ -23,19 +23,16 @@ def steal_by_descriptor() -> None:
 
 
 @pytest.mark.parametrize("steal", [steal_by_handler, steal_by_descriptor])
-def test_trap_a_signal_that_was_taken_arrives_again(steal: Callable[[], None], caplog) -> None:
-    async def main() -> None:
-        got = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(NUMBER, got.set)
-        guard = SignalGuard([NUMBER])
-        for _ in range(2):
-            steal()
-            guard.look()
+async def test_trap_a_signal_that_was_taken_arrives_again(steal: Callable[[], None], caplog) -> None:
+    got = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(NUMBER, got.set)
+    guard = SignalGuard([NUMBER])
+    for _ in range(2):
+        steal()
         guard.look()
-        os.kill(os.getpid(), NUMBER)
-        await asyncio.wait_for(got.wait(), 10)
-        loop.remove_signal_handler(NUMBER)
-
-    asyncio.run(main())
+    guard.look()
+    os.kill(os.getpid(), NUMBER)
+    await asyncio.wait_for(got.wait(), 10)
+    loop.remove_signal_handler(NUMBER)
     assert caplog.text.count("a plugin or a library took") == 1

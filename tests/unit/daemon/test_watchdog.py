@@ -1,8 +1,12 @@
 import asyncio
 
+import pytest
+
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import StoreUnavailable
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
+
+pytestmark = pytest.mark.virtual_time
 
 
 class Bench:
@@ -30,84 +34,66 @@ class Bench:
         await self.watchdog.stop()
 
 
-def test_pings_come_more_often_than_systemd_asks_for_as_long_as_all_is_well() -> None:
-    async def main() -> None:
-        bench = Bench(10.0)
-        await asyncio.sleep(100)
-        assert bench.pings >= 30
-        assert bench.lost == []
-        await bench.end()
-
-    run_virtual(main())
+async def test_pings_come_more_often_than_systemd_asks_for_as_long_as_all_is_well() -> None:
+    bench = Bench(10.0)
+    await asyncio.sleep(100)
+    assert bench.pings >= 30
+    assert bench.lost == []
+    await bench.end()
 
 
-def test_a_probe_that_hangs_withholds_the_ping_and_is_named_once() -> None:
-    async def main() -> None:
-        bench = Bench(10.0)
-        await asyncio.sleep(20)
-        bench.hang = True
-        await asyncio.sleep(10)
-        before = bench.pings
-        await asyncio.sleep(60)
-        assert bench.pings == before
-        assert len(bench.lost) == 1
-        assert "the store" in bench.lost[0]
-        assert bench.watchdog.missing()
-        await bench.end()
-
-    run_virtual(main())
+async def test_a_probe_that_hangs_withholds_the_ping_and_is_named_once() -> None:
+    bench = Bench(10.0)
+    await asyncio.sleep(20)
+    bench.hang = True
+    await asyncio.sleep(10)
+    before = bench.pings
+    await asyncio.sleep(60)
+    assert bench.pings == before
+    assert len(bench.lost) == 1
+    assert "the store" in bench.lost[0]
+    assert bench.watchdog.missing()
+    await bench.end()
 
 
-def test_a_probe_that_raises_says_why_and_pings_come_back_with_it() -> None:
-    async def main() -> None:
-        bench = Bench(10.0)
-        bench.error = StoreUnavailable("the disk is gone")
-        await asyncio.sleep(30)
-        assert "the disk is gone" in bench.watchdog.missing()[0]
-        before, bench.error = bench.pings, None
-        await asyncio.sleep(30)
-        assert bench.pings > before
-        assert bench.watchdog.missing() == []
-        await bench.end()
-
-    run_virtual(main())
+async def test_a_probe_that_raises_says_why_and_pings_come_back_with_it() -> None:
+    bench = Bench(10.0)
+    bench.error = StoreUnavailable("the disk is gone")
+    await asyncio.sleep(30)
+    assert "the disk is gone" in bench.watchdog.missing()[0]
+    before, bench.error = bench.pings, None
+    await asyncio.sleep(30)
+    assert bench.pings > before
+    assert bench.watchdog.missing() == []
+    await bench.end()
 
 
-def test_what_is_forgotten_is_asked_for_no_more() -> None:
-    async def main() -> None:
-        bench = Bench(10.0)
-        bench.hang = True
-        bench.watchdog.forget("the store")
-        await asyncio.sleep(60)
-        assert bench.watchdog.missing() == []
-        assert bench.pings > 0
-        await bench.end()
-
-    run_virtual(main())
+async def test_what_is_forgotten_is_asked_for_no_more() -> None:
+    bench = Bench(10.0)
+    bench.hang = True
+    bench.watchdog.forget("the store")
+    await asyncio.sleep(60)
+    assert bench.watchdog.missing() == []
+    assert bench.pings > 0
+    await bench.end()
 
 
-def test_without_a_watchdog_of_systemd_evidence_is_collected_and_nobody_is_pinged() -> None:
-    async def main() -> None:
-        bench = Bench(None)
-        bench.hang = True
-        await asyncio.sleep(120)
-        assert bench.pings == 0
-        assert bench.watchdog.missing()
-        await bench.end()
-
-    run_virtual(main())
+async def test_without_a_watchdog_of_systemd_evidence_is_collected_and_nobody_is_pinged() -> None:
+    bench = Bench(None)
+    bench.hang = True
+    await asyncio.sleep(120)
+    assert bench.pings == 0
+    assert bench.watchdog.missing()
+    await bench.end()
 
 
-def test_in_the_stop_pings_go_on_and_nothing_is_missed() -> None:
-    async def main() -> None:
-        bench = Bench(10.0)
-        bench.hang = True
-        await asyncio.sleep(1)
-        await bench.watchdog.stop()
-        before = bench.pings
-        await asyncio.sleep(60)
-        assert bench.pings - before >= 20
-        assert bench.lost == []
-        await bench.end()
-
-    run_virtual(main())
+async def test_in_the_stop_pings_go_on_and_nothing_is_missed() -> None:
+    bench = Bench(10.0)
+    bench.hang = True
+    await asyncio.sleep(1)
+    await bench.watchdog.stop()
+    before = bench.pings
+    await asyncio.sleep(60)
+    assert bench.pings - before >= 20
+    assert bench.lost == []
+    await bench.end()

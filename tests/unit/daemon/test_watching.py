@@ -58,33 +58,27 @@ def entry(uid, number=0):
     return AuditEntry(number=number, at=1.0, who=f"uid {uid}", uid=uid, topic="lamp", method="switch")
 
 
-def test_entries_get_the_name_of_their_user(auditor):
-    async def main():
-        await auditor._keep([entry(0), entry(-1), entry(2**30), entry(0, number=7)])
-        await auditor.close()
-
-    asyncio.run(main())
+async def test_entries_get_the_name_of_their_user(auditor):
+    await auditor._keep([entry(0), entry(-1), entry(2**30), entry(0, number=7)])
+    await auditor.close()
     assert [row.user for row in auditor.records.kept] == ["root", "", "", ""]
 
 
-def test_a_user_database_that_does_not_answer_holds_up_neither_the_loop_nor_who_writes(auditor, monkeypatch):
+async def test_a_user_database_that_does_not_answer_holds_up_neither_the_loop_nor_who_writes(auditor, monkeypatch):
     answers, asked = threading.Event(), []
     monkeypatch.setattr(watching, "_name_of", lambda uid: (asked.append(uid), answers.wait(10), f"user{uid}")[2])
     monkeypatch.setattr(watching, "_MOMENT", 0.01)
 
-    async def main():
-        async with asyncio.timeout(5):
-            await auditor._keep([entry(4001)])
-            await auditor._keep([entry(4002)])
-            assert [row.user for row in auditor.records.kept] == ["", ""]
-            assert asked == [4001]
-            answers.set()
-            while 4001 not in auditor._users:
-                await asyncio.sleep(0.001)
-            await auditor._keep([entry(4001)])
-            await auditor.close()
-
-    asyncio.run(main())
+    async with asyncio.timeout(5):
+        await auditor._keep([entry(4001)])
+        await auditor._keep([entry(4002)])
+        assert [row.user for row in auditor.records.kept] == ["", ""]
+        assert asked == [4001]
+        answers.set()
+        while 4001 not in auditor._users:
+            await asyncio.sleep(0.001)
+        await auditor._keep([entry(4001)])
+        await auditor.close()
     assert auditor.records.kept[-1].user == "user4001"
 
 
@@ -124,13 +118,9 @@ def test_what_was_under_way_at_a_crash_ends_as_interrupted_with_the_next_daemon(
     assert "1 requests were under way when the daemon ended last" in caplog.text
 
 
-def test_what_is_not_an_entry_is_removed_and_harms_nobody(kept_auditor, store):
-    store.kv("ostler/audit-begun").set("x", {"at": "never"})
-
-    async def main():
-        auditor = kept_auditor()
-        assert await auditor._end_interrupted()
-        assert auditor.records.list() == []
-
-    asyncio.run(main())
+async def test_what_is_not_an_entry_is_removed_and_harms_nobody(kept_auditor, store):
+    await asyncio.to_thread(store.kv("ostler/audit-begun").set, "x", {"at": "never"})
+    auditor = kept_auditor()
+    assert await auditor._end_interrupted()
+    assert auditor.records.list() == []
     assert store.kv("ostler/audit-begun").items() == {}

@@ -9,7 +9,7 @@ from abc import abstractmethod
 import pytest
 
 from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, DriverSpec, feature, time_budget
-from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
 
 
 class LampDriver(Driver):
@@ -161,17 +161,6 @@ class Bench:
                 await self._change.wait()
         await asyncio.sleep(0)
         return self.drivers.status(name)
-
-
-@pytest.fixture
-def run():
-    """Run an async test on a virtual loop; hung work counts as hung after a moment."""
-
-    def run_it(work):
-        with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(patience=0.1)) as runner:
-            return runner.run(work)
-
-    return run_it
 
 
 @pytest.fixture

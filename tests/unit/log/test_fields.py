@@ -34,7 +34,7 @@ def test_lines_carry_the_fields_of_the_block_they_are_in(caught):
     assert found == [{"service": "volume", "request_id": "r1"}, {"service": "volume"}, {}]
 
 
-def test_tasks_and_threads_do_not_mix(caught):
+async def test_tasks_and_threads_do_not_mix(caught):
     logger, found = caught
 
     async def one(name):
@@ -42,10 +42,7 @@ def test_tasks_and_threads_do_not_mix(caught):
             await asyncio.sleep(0)
             logger.info("x")
 
-    async def main():
-        await asyncio.gather(one("a"), one("b"))
-
-    asyncio.run(main())
+    await asyncio.gather(one("a"), one("b"))
     with fields(request_id="mine"):
         thread = threading.Thread(target=lambda: logger.info("x"))
         thread.start()

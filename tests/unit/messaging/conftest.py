@@ -1,6 +1,7 @@
 """A server end that is held by the test, for what no real transport can show on demand."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -9,6 +10,7 @@ from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
 from ostler.messaging.envelope import decode_to_client
 from ostler.types import Peer
+from support.async_tests import loop_fixture
 
 ROOT = Peer(0, 0, 1, "uid 0")
 
@@ -88,20 +90,24 @@ class Bench:
 
 
 @pytest.fixture
-def on_bench():
-    """Run `test(bench)` on a loop."""
+def open_bench():
+    """Open a bench with options of the server: `async with open_bench(max_message_size=4096) as bench`."""
 
-    def run(test, **options):
-        async def main():
-            bench = Bench(**options)
-            try:
-                await test(bench)
-            finally:
-                bench.dispatcher.close()
-                bench.server.close()
-                bench.pool.close()
-                assert await asyncio.to_thread(bench.pool.join, 5) == []
+    @asynccontextmanager
+    async def opened(**options):
+        bench = Bench(**options)
+        try:
+            yield bench
+        finally:
+            bench.dispatcher.close()
+            bench.server.close()
+            bench.pool.close()
+            assert await asyncio.to_thread(bench.pool.join, 5) == []
 
-        asyncio.run(main())
+    return opened
 
-    return run
+
+@loop_fixture
+async def bench(open_bench):
+    async with open_bench() as opened:
+        yield opened

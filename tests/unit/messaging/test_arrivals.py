@@ -45,38 +45,32 @@ class Opened:
             each.close()
 
 
-def test_one_that_comes_while_nobody_waits_is_opened_at_once():
-    async def test():
-        opened = Opened()
+async def test_one_that_comes_while_nobody_waits_is_opened_at_once():
+    opened = Opened()
+    opened.connect(ANN)
+    assert opened.of == [ANN]
+    assert len(opened.arrivals) == 0
+    opened.close()
+
+
+async def test_a_hundred_of_one_user_stand_before_nobody_else():
+    opened, busy = Opened(), Busy()
+    opened.turns.queue(busy)  # from now on all wait for their turn
+    for _ in range(100):
         opened.connect(ANN)
-        assert opened.of == [ANN]
-        assert len(opened.arrivals) == 0
-        opened.close()
-
-    asyncio.run(test())
-
-
-def test_a_hundred_of_one_user_stand_before_nobody_else():
-    async def test():
-        opened, busy = Opened(), Busy()
-        opened.turns.queue(busy)  # from now on all wait for their turn
-        for _ in range(100):
-            opened.connect(ANN)
-        opened.connect(BEN)
-        assert opened.of == []
-        assert len(opened.arrivals) == 101
-        # The first connection uses up the share of its user: a slice of time is over when it is opened.
-        opened.arrivals._flows[4001]._take_in = lambda connected, peer: (opened.take_in(connected, peer), wait())
-        while BEN not in opened.of:
-            await asyncio.sleep(0)
-        assert opened.of.index(BEN) <= 2
-        busy.over = True
-        while len(opened.of) < 101:
-            await asyncio.sleep(0)
-        assert opened.arrivals._flows == {}
-        opened.close()
-
-    asyncio.run(test())
+    opened.connect(BEN)
+    assert opened.of == []
+    assert len(opened.arrivals) == 101
+    # The first connection uses up the share of its user: a slice of time is over when it is opened.
+    opened.arrivals._flows[4001]._take_in = lambda connected, peer: (opened.take_in(connected, peer), wait())
+    while BEN not in opened.of:
+        await asyncio.sleep(0)
+    assert opened.of.index(BEN) <= 2
+    busy.over = True
+    while len(opened.of) < 101:
+        await asyncio.sleep(0)
+    assert opened.arrivals._flows == {}
+    opened.close()
 
 
 def wait():
@@ -85,16 +79,13 @@ def wait():
         pass
 
 
-def test_those_that_wait_are_closed_with_the_listener():
-    async def test():
-        opened, busy = Opened(), Busy()
-        opened.turns.queue(busy)
-        connected = opened.connect(ANN)
-        opened.arrivals.close()
-        assert connected.fileno() == -1
-        busy.over = True
-        await asyncio.sleep(0.01)
-        assert opened.of == []
-        opened.close()
-
-    asyncio.run(test())
+async def test_those_that_wait_are_closed_with_the_listener():
+    opened, busy = Opened(), Busy()
+    opened.turns.queue(busy)
+    connected = opened.connect(ANN)
+    opened.arrivals.close()
+    assert connected.fileno() == -1
+    busy.over = True
+    await asyncio.sleep(0.01)
+    assert opened.of == []
+    opened.close()

@@ -233,28 +233,25 @@ def test_whatever_goes_wrong_in_writing_the_lines_are_not_lost(book, caplog) -> 
     assert caplog.text.count("audit: {") == 1
 
 
-def test_whoever_flushes_waits_for_what_is_being_written_and_counts_go_to_the_same_entry(book) -> None:
-    async def main():
-        go, keep = asyncio.Event(), book.keep
+async def test_whoever_flushes_waits_for_what_is_being_written_and_counts_go_to_the_same_entry(book) -> None:
+    go, keep = asyncio.Event(), book.keep
 
-        async def slowly(entries):
-            await go.wait()
-            return await keep(entries)
+    async def slowly(entries):
+        await go.wait()
+        return await keep(entries)
 
-        book.log._keep = slowly
-        book.log.record(call(admitted=False), NotPermitted("no"))
-        first = asyncio.create_task(book.log.flush())
+    book.log._keep = slowly
+    book.log.record(call(admitted=False), NotPermitted("no"))
+    first = asyncio.create_task(book.log.flush())
+    await asyncio.sleep(0)
+    book.log.record(call(admitted=False), NotPermitted("no"))
+    reading = asyncio.create_task(book.log.flush())
+    for _ in range(3):
         await asyncio.sleep(0)
-        book.log.record(call(admitted=False), NotPermitted("no"))
-        reading = asyncio.create_task(book.log.flush())
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert not reading.done()
-        go.set()
-        await asyncio.gather(first, reading)
-        assert [(number, row.times) for number, row in book.rows.items()] == [(1, 2)]
-
-    asyncio.run(main())
+    assert not reading.done()
+    go.set()
+    await asyncio.gather(first, reading)
+    assert [(number, row.times) for number, row in book.rows.items()] == [(1, 2)]
 
 
 def test_who_is_refused_before_there_is_a_request_is_kept_and_cannot_fill_the_log(book):

@@ -10,6 +10,7 @@ import pytest
 
 from ostler.messaging.zmtp.channel import Channel, Shared
 from ostler.messaging.zmtp.talk import Talk, frame, hello
+from support.async_tests import loop_fixture
 
 
 class SlowSocket:
@@ -76,122 +77,92 @@ class Pair:
         return found
 
 
-@pytest.fixture
-def on_pair():
-    def run(test):
-        async def main():
-            pair = Pair()
-            try:
-                await test(pair)
-            finally:
-                pair.socket.go_on.set()
-                pair.channel.close()
-                pair.other.close()
-
-        asyncio.run(main())
-
-    return run
+@loop_fixture
+async def pair():
+    made = Pair()
+    try:
+        yield made
+    finally:
+        made.socket.go_on.set()
+        made.channel.close()
+        made.other.close()
 
 
-def test_what_a_thread_writes_goes_out_at_once(on_pair):
-    async def test(pair):
-        assert await pair.write(b"one")
-        assert await pair.received(3) == b"one"
-
-    on_pair(test)
+async def test_what_a_thread_writes_goes_out_at_once(pair):
+    assert await pair.write(b"one")
+    assert await pair.received(3) == b"one"
 
 
-def test_nothing_is_sent_that_was_not_claimed(on_pair):
-    async def test(pair):
-        assert not await pair.write(b"one", lambda: False)
-        pair.channel.write(b"two")
-        assert await pair.received(3) == b"two"
-
-    on_pair(test)
+async def test_nothing_is_sent_that_was_not_claimed(pair):
+    assert not await pair.write(b"one", lambda: False)
+    pair.channel.write(b"two")
+    assert await pair.received(3) == b"two"
 
 
 @pytest.mark.parametrize("why", ["held", "waiting", "closed", "another thread"])
-def test_a_thread_does_not_write_past_what_is_to_go_out_before(on_pair, why):
-    async def test(pair):
-        thread = None
-        if why == "held":
-            pair.channel.hold()
-            pair.channel.write(b"before")
-        elif why == "waiting":
-            pair.channel.write(bytes(1_000_000))
-            assert pair.channel.waiting
-        elif why == "closed":
-            pair.channel.close()
-        else:
-            thread = pair.begin(b"before")
-            pair.asked = 0
-        assert not await asyncio.to_thread(pair.channel.write_from_thread, b"late", pair.claim)
-        assert pair.asked == 0, "the answer is still the loop's to give"
-        if thread is not None:
-            await pair.end(thread)
-
-    on_pair(test)
-
-
-def test_a_channel_that_holds_nothing_yet_may_be_written_to(on_pair):
-    async def test(pair):
+async def test_a_thread_does_not_write_past_what_is_to_go_out_before(pair, why):
+    thread = None
+    if why == "held":
         pair.channel.hold()
-        assert await pair.write(b"one")
-        pair.channel.write(b"two")
-        pair.channel.let_go()
-        assert await pair.received(6) == b"onetwo"
-
-    on_pair(test)
-
-
-def test_trap_the_loop_does_not_wait_for_a_thread_that_sends(on_pair):
-    async def test(pair):
-        thread = pair.begin(b"thread")
-        pair.channel.write(b"loop 1")
-        pair.channel.write(b"loop 2")
-        assert not pair.socket.go_on.is_set()
-        await pair.end(thread)
-        assert await pair.received(18) == b"threadloop 1loop 2"
-
-    on_pair(test)
-
-
-def test_the_loop_sends_the_rest_of_what_a_thread_could_not(on_pair):
-    async def test(pair):
-        data = os.urandom(1_000_000)
-        assert await pair.write(data)
-        pair.channel.write(b"after")
-        assert await pair.received(1_000_005) == data + b"after"
-        await asyncio.sleep(0)
-        assert (pair.channel.waiting, pair.channel.unsent) == (False, 0)
-
-    on_pair(test)
-
-
-def test_trap_the_rest_goes_out_before_what_the_loop_wrote_meanwhile(on_pair):
-    async def test(pair):
-        pair.socket.most = 2
-        thread = pair.begin(b"thread")
-        pair.channel.write(b"loop")
-        await pair.end(thread)
-        assert await pair.received(10) == b"threadloop"
-
-    on_pair(test)
-
-
-def test_trap_a_descriptor_is_not_closed_while_a_thread_writes_to_it(on_pair):
-    async def test(pair):
-        thread = pair.begin(b"last words")
-        pair.channel.write(b", and more")
+        pair.channel.write(b"before")
+    elif why == "waiting":
+        pair.channel.write(bytes(1_000_000))
+        assert pair.channel.waiting
+    elif why == "closed":
         pair.channel.close()
-        assert pair.socket.closed_by is None
-        assert pair.socket.fileno() >= 0, "its number is nobody else's yet"
+    else:
+        thread = pair.begin(b"before")
+        pair.asked = 0
+    assert not await asyncio.to_thread(pair.channel.write_from_thread, b"late", pair.claim)
+    assert pair.asked == 0, "the answer is still the loop's to give"
+    if thread is not None:
         await pair.end(thread)
-        assert await pair.received(100) == b"last words, and more"
-        assert pair.socket.closed_by is not None
-        assert not await pair.write(b"late")
 
-    on_pair(test)
+
+async def test_a_channel_that_holds_nothing_yet_may_be_written_to(pair):
+    pair.channel.hold()
+    assert await pair.write(b"one")
+    pair.channel.write(b"two")
+    pair.channel.let_go()
+    assert await pair.received(6) == b"onetwo"
+
+
+async def test_trap_the_loop_does_not_wait_for_a_thread_that_sends(pair):
+    thread = pair.begin(b"thread")
+    pair.channel.write(b"loop 1")
+    pair.channel.write(b"loop 2")
+    assert not pair.socket.go_on.is_set()
+    await pair.end(thread)
+    assert await pair.received(18) == b"threadloop 1loop 2"
+
+
+async def test_the_loop_sends_the_rest_of_what_a_thread_could_not(pair):
+    data = os.urandom(1_000_000)
+    assert await pair.write(data)
+    pair.channel.write(b"after")
+    assert await pair.received(1_000_005) == data + b"after"
+    await asyncio.sleep(0)
+    assert (pair.channel.waiting, pair.channel.unsent) == (False, 0)
+
+
+async def test_trap_the_rest_goes_out_before_what_the_loop_wrote_meanwhile(pair):
+    pair.socket.most = 2
+    thread = pair.begin(b"thread")
+    pair.channel.write(b"loop")
+    await pair.end(thread)
+    assert await pair.received(10) == b"threadloop"
+
+
+async def test_trap_a_descriptor_is_not_closed_while_a_thread_writes_to_it(pair):
+    thread = pair.begin(b"last words")
+    pair.channel.write(b", and more")
+    pair.channel.close()
+    assert pair.socket.closed_by is None
+    assert pair.socket.fileno() >= 0, "its number is nobody else's yet"
+    await pair.end(thread)
+    assert await pair.received(100) == b"last words, and more"
+    assert pair.socket.closed_by is not None
+    assert not await pair.write(b"late")
 
 
 def test_a_thread_closes_the_socket_when_the_loop_is_not_there_any_more():
@@ -211,58 +182,52 @@ def test_a_thread_closes_the_socket_when_the_loop_is_not_there_any_more():
     pair.other.close()
 
 
-def test_whoever_has_gone_costs_nothing(on_pair):
-    async def test(pair):
-        pair.other.close()
-        assert await pair.write(b"one"), "it was claimed, and there is nobody to send it to"
-        assert not pair.channel.waiting
-
-    on_pair(test)
+async def test_whoever_has_gone_costs_nothing(pair):
+    pair.other.close()
+    assert await pair.write(b"one"), "it was claimed, and there is nobody to send it to"
+    assert not pair.channel.waiting
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_threads_and_the_loop_write_at_once_arrives_whole_and_once(seed):
+async def test_what_threads_and_the_loop_write_at_once_arrives_whole_and_once(seed):
     """Four threads and the loop, a receiver that reads by fits and starts, messages of all sizes."""
     dice = random.Random(seed)
     messages = [b"%d:" % n + bytes(dice.choice((0, 10, 300, 9000, 70_000))) for n in range(400)]
     got = []
 
-    async def main():
-        ours, other = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        channel = Channel(ours, lambda data: None, lambda: None, Shared())
-        loop = asyncio.get_running_loop()
+    ours, other = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    channel = Channel(ours, lambda data: None, lambda: None, Shared())
+    loop = asyncio.get_running_loop()
 
-        def read():
-            talk = Talk(frozenset({b"DEALER"}), 1_000_000)
-            talk.hear(hello(b"DEALER"))
-            while len(got) < len(messages) and (data := other.recv(50_000)):
-                got.extend(bytes(message) for message in talk.hear(data))
+    def read():
+        talk = Talk(frozenset({b"DEALER"}), 1_000_000)
+        talk.hear(hello(b"DEALER"))
+        while len(got) < len(messages) and (data := other.recv(50_000)):
+            got.extend(bytes(message) for message in talk.hear(data))
 
-        def write(mine):
-            for message in mine:
-                if not channel.write_from_thread(frame(message), lambda: True):
-                    loop.call_soon_threadsafe(channel.write, frame(message))
+    def write(mine):
+        for message in mine:
+            if not channel.write_from_thread(frame(message), lambda: True):
+                loop.call_soon_threadsafe(channel.write, frame(message))
 
-        def hold(left):
-            channel.hold()
-            loop.call_soon(channel.let_go)
-            if left:
-                loop.call_later(0.0005, hold, left - 1)
+    def hold(left):
+        channel.hold()
+        loop.call_soon(channel.let_go)
+        if left:
+            loop.call_later(0.0005, hold, left - 1)
 
-        hold(50)
-        other.settimeout(10)
-        work = [asyncio.to_thread(write, messages[part::5]) for part in range(4)]
-        reader = asyncio.create_task(asyncio.to_thread(read))
-        for message in messages[4::5]:
-            channel.write(frame(message))
-            await asyncio.sleep(0)
-        await asyncio.gather(*work)
-        await reader
-        channel.close()
-        other.close()
-
-    asyncio.run(main())
+    hold(50)
+    other.settimeout(10)
+    work = [asyncio.to_thread(write, messages[part::5]) for part in range(4)]
+    reader = asyncio.create_task(asyncio.to_thread(read))
+    for message in messages[4::5]:
+        channel.write(frame(message))
+        await asyncio.sleep(0)
+    await asyncio.gather(*work)
+    await reader
+    channel.close()
+    other.close()
     assert sorted(got) == sorted(messages)
     own = [message for message in got if message in set(messages[4::5])]
     assert own == messages[4::5], "those of the loop are in their order"

@@ -17,33 +17,30 @@ class AlwaysReadable(zmq.Socket):
         return self.descriptor if option == zmq.FD else super().get(option)
 
 
-def test_trap_a_socket_that_is_never_empty_is_read_once_in_each_turn_of_the_loop():
+async def test_trap_a_socket_that_is_never_empty_is_read_once_in_each_turn_of_the_loop():
     """Each wake-up by the descriptor began a chain of readings of its own, beside those there were: none ever ended."""
 
-    async def test():
-        with zmq.Context() as context:
-            receiver, sender = AlwaysReadable(context, zmq.PULL), context.socket(zmq.PUSH)
-            receiver.descriptor = os.eventfd(1)
-            for each in (receiver, sender):
-                each.set_hwm(0)
-            receiver.bind("inproc://drain")
-            sender.connect("inproc://drain")
-            for _ in range(2000):
-                sender.send(b"x")
+    with zmq.Context() as context:
+        receiver, sender = AlwaysReadable(context, zmq.PULL), context.socket(zmq.PUSH)
+        receiver.descriptor = os.eventfd(1)
+        for each in (receiver, sender):
+            each.set_hwm(0)
+        receiver.bind("inproc://drain")
+        sender.connect("inproc://drain")
+        for _ in range(2000):
+            sender.send(b"x")
 
-            def take():
-                receiver.recv(zmq.NOBLOCK)
-                return True  # enough for this turn, and there is more
+        def take():
+            receiver.recv(zmq.NOBLOCK)
+            return True  # enough for this turn, and there is more
 
-            drain, passes = Drain(receiver, take), []
-            for _ in range(50):
-                before = drain.passes
-                await asyncio.sleep(0)
-                passes.append(drain.passes - before)
-            drain.close()
-            os.close(receiver.descriptor)
-            receiver.close()
-            sender.close()
-            assert set(passes[1:]) == {1}
-
-    asyncio.run(test())
+        drain, passes = Drain(receiver, take), []
+        for _ in range(50):
+            before = drain.passes
+            await asyncio.sleep(0)
+            passes.append(drain.passes - before)
+        drain.close()
+        os.close(receiver.descriptor)
+        receiver.close()
+        sender.close()
+        assert set(passes[1:]) == {1}

@@ -189,21 +189,18 @@ def test_context_variables_of_the_work_are_its_own():
     assert variable.get() == "outside"
 
 
-def test_inside_another_task_it_is_an_ordinary_task():
-    async def test():
-        end = asyncio.get_running_loop().create_future()
-        ran = []
+async def test_inside_another_task_it_is_an_ordinary_task():
+    end = asyncio.get_running_loop().create_future()
+    ran = []
 
-        async def work():
-            ran.append(1)
-            return 7
+    async def work():
+        ran.append(1)
+        return 7
 
-        started = eager.start(work(), asyncio.get_running_loop(), Owner(lambda *e: end.set_result(e)))
-        assert isinstance(started, asyncio.Task)
-        assert ran == []
-        assert await end == (7, None)
-
-    asyncio.run(test())
+    started = eager.start(work(), asyncio.get_running_loop(), Owner(lambda *e: end.set_result(e)))
+    assert isinstance(started, asyncio.Task)
+    assert ran == []
+    assert await end == (7, None)
 
 
 class InTurns(Owner):
@@ -246,36 +243,33 @@ def test_tasks_that_wake_up_together_share_the_loop_with_everything_else(takes_t
     assert (most_at_once < 30) is takes_turns
 
 
-def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_ends_and_leaves_nothing_behind():
-    async def test():
-        loop, turns = asyncio.get_running_loop(), DeficitRoundRobin()
-        opened, ends = asyncio.Event(), []
+async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_ends_and_leaves_nothing_behind():
+    loop, turns = asyncio.get_running_loop(), DeficitRoundRobin()
+    opened, ends = asyncio.Event(), []
 
-        class Hog:
-            account, rank = "hog", NORMAL
+    class Hog:
+        account, rank = "hog", NORMAL
 
-            def run(self, until):
-                return not ends
+        def run(self, until):
+            return not ends
 
-        async def work():
-            await opened.wait()
-            raise AssertionError("it was cancelled before")
+    async def work():
+        await opened.wait()
+        raise AssertionError("it was cancelled before")
 
-        task = eager.start(work(), loop, InTurns(lambda result, error: ends.append(error)), turns)
+    task = eager.start(work(), loop, InTurns(lambda result, error: ends.append(error)), turns)
+    await asyncio.sleep(0)
+    turns.queue(Hog())
+    opened.set()
+    for _ in range(100):
         await asyncio.sleep(0)
-        turns.queue(Hog())
-        opened.set()
-        for _ in range(100):
+        if task.get_coro()._turn is not None:
+            break
+    task.cancel()
+    async with asyncio.timeout(5):
+        while not task.done():
             await asyncio.sleep(0)
-            if task.get_coro()._turn is not None:
-                break
-        task.cancel()
-        async with asyncio.timeout(5):
-            while not task.done():
-                await asyncio.sleep(0)
-        assert isinstance(ends[0], asyncio.CancelledError)
-        async with asyncio.timeout(5):
-            while len(turns):
-                await asyncio.sleep(0)
-
-    asyncio.run(test())
+    assert isinstance(ends[0], asyncio.CancelledError)
+    async with asyncio.timeout(5):
+        while len(turns):
+            await asyncio.sleep(0)

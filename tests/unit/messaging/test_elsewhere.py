@@ -27,6 +27,7 @@ from ostler.messaging.rpc.core import Ask
 from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
 from ostler.types import ServiceStatus
+from support.async_tests import loop_fixture
 
 SOON = Retry(attempts=50, backoff=0.01, longest=0.02, on=(Draining, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -147,12 +148,20 @@ async def world(*hosts):
         dispatcher.close()
 
 
-def run(test, *hosts):
-    async def main():
-        async with world(*(hosts or ["there"])) as parts:
-            await test(*parts)
+@loop_fixture
+async def parts():
+    async with world("there") as opened:
+        yield opened
 
-    asyncio.run(main())
+
+@loop_fixture
+async def client(parts):
+    yield parts[0]
+
+
+@loop_fixture
+async def far(parts):
+    yield parts[1]
 
 
 async def until(look):
@@ -170,164 +179,137 @@ def in_thread(work):
 
 @BOTH
 @pytest.mark.parametrize(("count", "credit"), [(0, 4), (5, 1), (300, 16), (3000, 1024)])
-def test_items_come_from_another_host_in_order_on_threads_and_on_the_loop(method, count, credit):
-    async def test(client, far):
-        words = {"items": count, "credit": credit, "type": int}
-        assert await in_thread(lambda: list(client.stream("shop", method, **words))) == list(range(count))
-        assert [item async for item in client.astream("shop", method, **words)] == list(range(count))
-        ask = Ask("shop", method, {"items": 3}, "there")
-        assert await in_thread(lambda: list(client.ask_stream(ask))) == [0, 1, 2]
-        assert [item async for item in client.ask_astream(ask)] == [0, 1, 2], "as an `RpcApi` asks"
-
-    run(test)
+async def test_items_come_from_another_host_in_order_on_threads_and_on_the_loop(client, method, count, credit):
+    words = {"items": count, "credit": credit, "type": int}
+    assert await in_thread(lambda: list(client.stream("shop", method, **words))) == list(range(count))
+    assert [item async for item in client.astream("shop", method, **words)] == list(range(count))
+    ask = Ask("shop", method, {"items": 3}, "there")
+    assert await in_thread(lambda: list(client.ask_stream(ask))) == [0, 1, 2]
+    assert [item async for item in client.ask_astream(ask)] == [0, 1, 2], "as an `RpcApi` asks"
 
 
 @BOTH
-def test_the_error_comes_after_all_items(method):
-    async def test(client, far):
-        found = []
+async def test_the_error_comes_after_all_items(client, method):
+    found = []
 
-        def read():
-            found.extend(client.stream("shop", method, items=5, fail=True))
+    def read():
+        found.extend(client.stream("shop", method, items=5, fail=True))
 
-        with pytest.raises(Conflict, match="enough"):
-            await in_thread(read)
-        assert found == [0, 1, 2, 3, 4]
-
-    run(test)
+    with pytest.raises(Conflict, match="enough"):
+        await in_thread(read)
+    assert found == [0, 1, 2, 3, 4]
 
 
 @BOTH
-def test_a_slow_reader_on_a_thread_holds_up_the_generator_there_and_nothing_else(method):
-    async def test(client, far):
-        read, go_on = threading.Event(), threading.Event()
+async def test_a_slow_reader_on_a_thread_holds_up_the_generator_there_and_nothing_else(client, far, method):
+    read, go_on = threading.Event(), threading.Event()
 
-        def reader():
-            with client.stream("shop", method, items=1000, credit=8) as stream:
-                first = next(stream)
-                read.set()
-                assert go_on.wait(5)
-                return [first, *stream]
+    def reader():
+        with client.stream("shop", method, items=1000, credit=8) as stream:
+            first = next(stream)
+            read.set()
+            assert go_on.wait(5)
+            return [first, *stream]
 
-        reading = asyncio.ensure_future(in_thread(reader))
-        await in_thread(lambda: read.wait(5))
-        far.shop.gate.set()
-        assert await client.acall("shop", "buy", what="meanwhile") == "meanwhile"
-        assert [item async for item in client.astream("shop", method, items=5)] == [0, 1, 2, 3, 4]
-        assert far.shop.made <= 8 + 5
-        go_on.set()
-        assert await reading == list(range(1000))
-
-    run(test)
+    reading = asyncio.ensure_future(in_thread(reader))
+    await in_thread(lambda: read.wait(5))
+    far.shop.gate.set()
+    assert await client.acall("shop", "buy", what="meanwhile") == "meanwhile"
+    assert [item async for item in client.astream("shop", method, items=5)] == [0, 1, 2, 3, 4]
+    assert far.shop.made <= 8 + 5
+    go_on.set()
+    assert await reading == list(range(1000))
 
 
 @BOTH
-def test_a_reader_on_a_thread_that_leaves_ends_the_generator_there(method):
-    async def test(client, far):
-        def reader():
-            with client.stream("shop", method, items=10**9, credit=4) as stream:
-                return next(stream)
+async def test_a_reader_on_a_thread_that_leaves_ends_the_generator_there(client, far, method):
+    def reader():
+        with client.stream("shop", method, items=10**9, credit=4) as stream:
+            return next(stream)
 
-        assert await in_thread(reader) == 0
-        assert await in_thread(lambda: far.shop.closed.wait(5))
-
-    run(test)
+    assert await in_thread(reader) == 0
+    assert await in_thread(lambda: far.shop.closed.wait(5))
 
 
-def test_the_time_for_each_item_is_kept_there_and_that_of_the_request_served_goes_along():
-    async def test(client, far):
-        def reader(**words):
-            return lambda: list(client.stream("shop", "never", **words))
+async def test_the_time_for_each_item_is_kept_there_and_that_of_the_request_served_goes_along(client, far):
+    def reader(**words):
+        return lambda: list(client.stream("shop", "never", **words))
 
-        began = time.monotonic()
-        with pytest.raises(DeadlineExceeded):
-            await in_thread(reader(timeout=0.1))
-        assert await in_thread(lambda: far.shop.closed.wait(5))
-        context = Context("other", "work", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await in_thread(reader(timeout=0.1))
+    assert await in_thread(lambda: far.shop.closed.wait(5))
+    context = Context("other", "work", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
 
-        def inside():
-            with serving(context):
-                return reader()()
+    def inside():
+        with serving(context):
+            return reader()()
 
-        with pytest.raises(DeadlineExceeded):
-            await in_thread(inside)
-        assert time.monotonic() - began < 4
-
-    run(test)
+    with pytest.raises(DeadlineExceeded):
+        await in_thread(inside)
+    assert time.monotonic() - began < 4
 
 
-def test_a_stream_ends_with_the_request_that_reads_it():
-    async def test(client, far):
-        context, read = Context("other", "work", request_id="outer"), threading.Event()
+async def test_a_stream_ends_with_the_request_that_reads_it(client, far):
+    context, read = Context("other", "work", request_id="outer"), threading.Event()
 
-        def reader():
-            with serving(context):
-                for _ in client.stream("shop", "never"):
-                    read.set()
-
-        reading = asyncio.ensure_future(in_thread(reader))
-        await in_thread(lambda: read.wait(5))
-        context.cancel()
-        with pytest.raises(CallCancelled):
-            await reading
-        assert await in_thread(lambda: far.shop.closed.wait(5))
-
-    run(test)
-
-
-def test_a_stream_ends_by_name_when_the_other_daemon_goes_away():
-    async def test(client, far):
-        read = threading.Event()
-
-        def reader():
+    def reader():
+        with serving(context):
             for _ in client.stream("shop", "never"):
                 read.set()
 
-        reading = asyncio.ensure_future(in_thread(reader))
-        await in_thread(lambda: read.wait(5))
-        began = time.monotonic()
-        far.server.close()
-        with pytest.raises(ConnectionLost):
-            await reading
-        assert time.monotonic() - began < 5
-
-    run(test)
+    reading = asyncio.ensure_future(in_thread(reader))
+    await in_thread(lambda: read.wait(5))
+    context.cancel()
+    with pytest.raises(CallCancelled):
+        await reading
+    assert await in_thread(lambda: far.shop.closed.wait(5))
 
 
-def test_a_stream_that_cannot_be_asked_for_is_refused_as_a_call_is():
-    async def test(client, far):
-        with pytest.raises(TargetNotFound, match="no host 'nowhere'"):
-            await in_thread(lambda: list(client.stream("shop", "count", host="nowhere")))
-        with pytest.raises(InvalidInput, match="credit"):
-            await in_thread(lambda: list(client.stream("shop", "count", credit=0)))
-        far.up = False
-        with pytest.raises(NotRunning, match="there cannot be reached"):
-            await in_thread(lambda: list(client.stream("shop", "count", host="there")))
-        with pytest.raises(RuntimeError, match="use `astream`"):
-            list(client.stream("shop", "count"))
+async def test_a_stream_ends_by_name_when_the_other_daemon_goes_away(client, far):
+    read = threading.Event()
 
-    run(test)
+    def reader():
+        for _ in client.stream("shop", "never"):
+            read.set()
+
+    reading = asyncio.ensure_future(in_thread(reader))
+    await in_thread(lambda: read.wait(5))
+    began = time.monotonic()
+    far.server.close()
+    with pytest.raises(ConnectionLost):
+        await reading
+    assert time.monotonic() - began < 5
 
 
-def test_the_time_of_an_item_is_not_that_of_a_stream_which_is_read_inside_another():
-    async def test(client, far):
-        now = SystemClock()
-        context = Context("other", "work", request_id="outer", deadline=now.monotonic() + 0.3)
+async def test_a_stream_that_cannot_be_asked_for_is_refused_as_a_call_is(client, far):
+    with pytest.raises(TargetNotFound, match="no host 'nowhere'"):
+        await in_thread(lambda: list(client.stream("shop", "count", host="nowhere")))
+    with pytest.raises(InvalidInput, match="credit"):
+        await in_thread(lambda: list(client.stream("shop", "count", credit=0)))
+    far.up = False
+    with pytest.raises(NotRunning, match="there cannot be reached"):
+        await in_thread(lambda: list(client.stream("shop", "count", host="there")))
+    with pytest.raises(RuntimeError, match="use `astream`"):
+        list(client.stream("shop", "count"))
 
-        async def handed_on():
-            with serving(context):
-                stream = client.astream("shop", "acount", items=6, credit=1)
-                async for item in stream:
-                    yield item
 
-        found = []
-        async for item in handed_on():
-            found.append(item)
-            await asyncio.sleep(0.1)
-            context.deadline = now.monotonic() + 0.3  # as of a stream whose next item is waited for now
-        assert found == [0, 1, 2, 3, 4, 5]
+async def test_the_time_of_an_item_is_not_that_of_a_stream_which_is_read_inside_another(client):
+    now = SystemClock()
+    context = Context("other", "work", request_id="outer", deadline=now.monotonic() + 0.3)
 
-    run(test)
+    async def handed_on():
+        with serving(context):
+            stream = client.astream("shop", "acount", items=6, credit=1)
+            async for item in stream:
+                yield item
+
+    found = []
+    async for item in handed_on():
+        found.append(item)
+        await asyncio.sleep(0.1)
+        context.deadline = now.monotonic() + 0.3  # as of a stream whose next item is waited for now
+    assert found == [0, 1, 2, 3, 4, 5]
 
 
 # -------------------------------------------------------------------- retries
@@ -338,42 +320,36 @@ def ways(client):
     return client.acall, lambda *args, **words: in_thread(lambda: client.call(*args, **words))
 
 
-def test_a_request_that_was_refused_there_is_sent_again():
-    async def test(client, far):
-        far.shop.gate.set()
-        for call in ways(client):
-            far.dispatcher.set_draining("shop", "a moment")
-            refused = far.dispatcher.stats()["shop"]["refused"]
-            asking = asyncio.ensure_future(call("shop", "buy", what="lamp", retry=SOON))
-            await until(lambda refused=refused: far.dispatcher.stats()["shop"]["refused"] > refused + 1)
-            far.dispatcher.set_draining("shop", "")
-            assert await asking == "lamp"
-        far.dispatcher.set_draining("shop", "for long")
-        for call in ways(client):
-            with pytest.raises(Draining) as caught:
-                await call("shop", "buy", what="lamp", retry=SOON._replace(attempts=3))
-            assert caught.value.attempts == 3
-            with pytest.raises(Draining) as caught:
-                await call("shop", "buy", what="lamp", retry=Retry())
-            assert "attempts" not in caught.value.facts, "not one of those after which it is tried again"
-
-    run(test)
+async def test_a_request_that_was_refused_there_is_sent_again(client, far):
+    far.shop.gate.set()
+    for call in ways(client):
+        far.dispatcher.set_draining("shop", "a moment")
+        refused = far.dispatcher.stats()["shop"]["refused"]
+        asking = asyncio.ensure_future(call("shop", "buy", what="lamp", retry=SOON))
+        await until(lambda refused=refused: far.dispatcher.stats()["shop"]["refused"] > refused + 1)
+        far.dispatcher.set_draining("shop", "")
+        assert await asking == "lamp"
+    far.dispatcher.set_draining("shop", "for long")
+    for call in ways(client):
+        with pytest.raises(Draining) as caught:
+            await call("shop", "buy", what="lamp", retry=SOON._replace(attempts=3))
+        assert caught.value.attempts == 3
+        with pytest.raises(Draining) as caught:
+            await call("shop", "buy", what="lamp", retry=Retry())
+        assert "attempts" not in caught.value.facts, "not one of those after which it is tried again"
 
 
-def test_a_cast_is_accepted_again_and_runs_once():
-    async def test(client, far):
-        for host in (None, "there"):
-            await client.acast("shop", "ready", host=host, retry=SOON)
-            await in_thread(lambda host=host: client.cast("shop", "ready", host=host, retry=SOON))
-        await until(lambda: len(far.shop.ids) == 4)
-        assert len(set(far.shop.ids)) == 4
-
-    run(test)
+async def test_a_cast_is_accepted_again_and_runs_once(client, far):
+    for host in (None, "there"):
+        await client.acast("shop", "ready", host=host, retry=SOON)
+        await in_thread(lambda host=host: client.cast("shop", "ready", host=host, retry=SOON))
+    await until(lambda: len(far.shop.ids) == 4)
+    assert len(set(far.shop.ids)) == 4
 
 
 @pytest.mark.parametrize("way", [0, 1])
-def test_a_repeat_after_a_lost_connection_finds_the_work_going_on_where_it_was_begun(way):
-    async def test(client, *fars):
+async def test_a_repeat_after_a_lost_connection_finds_the_work_going_on_where_it_was_begun(way):
+    async with world("near", "there") as (client, *fars):
         asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=SOON))
         await until(lambda: any(far.shop.ids for far in fars))
         (at,) = [far for far in fars if far.shop.ids]
@@ -385,12 +361,10 @@ def test_a_repeat_after_a_lost_connection_finds_the_work_going_on_where_it_was_b
         assert [len(far.shop.ids) for far in fars if far is not at] == [0], "nobody else is asked"
         assert len(at.shop.ids) == 1
 
-    run(test, "near", "there")
-
 
 @pytest.mark.parametrize("way", [0, 1])
-def test_a_repeat_goes_to_another_member_when_the_one_at_work_has_gone(way):
-    async def test(client, *fars):
+async def test_a_repeat_goes_to_another_member_when_the_one_at_work_has_gone(way):
+    async with world("near", "there") as (client, *fars):
         asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=SOON))
         await until(lambda: any(far.shop.ids for far in fars))
         (at,), (other,) = [far for far in fars if far.shop.ids], [far for far in fars if not far.shop.ids]
@@ -399,12 +373,10 @@ def test_a_repeat_goes_to_another_member_when_the_one_at_work_has_gone(way):
         assert await asking == "lamp"
         assert other.shop.ids == at.shop.ids, "under the same id"
 
-    run(test, "near", "there")
-
 
 @pytest.mark.parametrize("way", [0, 1])
-def test_without_a_policy_that_names_it_a_lost_connection_is_told(way):
-    async def test(client, *fars):
+async def test_without_a_policy_that_names_it_a_lost_connection_is_told(way):
+    async with world("near", "there") as (client, *fars):
         asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=Retry()))
         await until(lambda: any(far.shop.ids for far in fars))
         for far in fars:
@@ -415,55 +387,47 @@ def test_without_a_policy_that_names_it_a_lost_connection_is_told(way):
             await asking
         assert sum(len(far.shop.ids) for far in fars) == 1
 
-    run(test, "near", "there")
+
+async def test_services_here_are_asked_again_too_and_through_a_typed_client(client):
+    here = client._dispatcher
+    shop, pool = Shop(), WorkerPool("lamp", 1)
+    shop.gate.set()
+    here.add_endpoint(Endpoint("lamp", "here", shop, pool))
+    view = view_of(client)
+    ask = Ask("lamp", "buy", {"what": "bulb"})
+    for call in (
+        lambda: client.acall("lamp", "buy", what="bulb", retry=SOON),
+        lambda: in_thread(lambda: client.call("lamp", "buy", what="bulb", retry=SOON)),
+        lambda: view.aask(ask, SOON),
+        lambda: in_thread(lambda: view.ask(ask, SOON)),
+    ):
+        here.set_draining("lamp", "a moment")
+        refused = here.stats()["lamp"]["refused"]
+        asking = asyncio.ensure_future(call())
+        await until(lambda refused=refused: here.stats()["lamp"]["refused"] > refused + 1)
+        here.set_draining("lamp", "")
+        assert await asking == "bulb"
+    with pytest.raises(RuntimeError, match="use `acall`"):
+        client.call("lamp", "buy", what="bulb", retry=SOON)
+    pool.close()
 
 
-def test_services_here_are_asked_again_too_and_through_a_typed_client():
-    async def test(client, far):
-        here = client._dispatcher
-        shop, pool = Shop(), WorkerPool("lamp", 1)
-        shop.gate.set()
-        here.add_endpoint(Endpoint("lamp", "here", shop, pool))
-        view = view_of(client)
-        ask = Ask("lamp", "buy", {"what": "bulb"})
-        for call in (
-            lambda: client.acall("lamp", "buy", what="bulb", retry=SOON),
-            lambda: in_thread(lambda: client.call("lamp", "buy", what="bulb", retry=SOON)),
-            lambda: view.aask(ask, SOON),
-            lambda: in_thread(lambda: view.ask(ask, SOON)),
-        ):
-            here.set_draining("lamp", "a moment")
-            refused = here.stats()["lamp"]["refused"]
-            asking = asyncio.ensure_future(call())
-            await until(lambda refused=refused: here.stats()["lamp"]["refused"] > refused + 1)
-            here.set_draining("lamp", "")
-            assert await asking == "bulb"
-        with pytest.raises(RuntimeError, match="use `acall`"):
-            client.call("lamp", "buy", what="bulb", retry=SOON)
-        pool.close()
+async def test_a_retry_ends_with_the_request_it_is_made_in(client, far):
+    far.dispatcher.set_draining("shop", "for long")
+    context = Context("other", "work", request_id="outer")
 
-    run(test)
+    def inside():
+        with serving(context):
+            client.call(
+                "shop",
+                "buy",
+                what="lamp",
+                timeout=1000,
+                retry=Retry(attempts=9, backoff=60, longest=60, on=(Draining,)),
+            )
 
-
-def test_a_retry_ends_with_the_request_it_is_made_in():
-    async def test(client, far):
-        far.dispatcher.set_draining("shop", "for long")
-        context = Context("other", "work", request_id="outer")
-
-        def inside():
-            with serving(context):
-                client.call(
-                    "shop",
-                    "buy",
-                    what="lamp",
-                    timeout=1000,
-                    retry=Retry(attempts=9, backoff=60, longest=60, on=(Draining,)),
-                )
-
-        asking = asyncio.ensure_future(in_thread(inside))
-        await until(lambda: far.dispatcher.stats()["shop"]["refused"])
-        context.cancel()
-        with pytest.raises(CallCancelled):
-            await asking
-
-    run(test)
+    asking = asyncio.ensure_future(in_thread(inside))
+    await until(lambda: far.dispatcher.stats()["shop"]["refused"])
+    context.cancel()
+    with pytest.raises(CallCancelled):
+        await asking

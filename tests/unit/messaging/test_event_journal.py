@@ -2,13 +2,17 @@
 
 import asyncio
 
+import pytest
+
 from ostler.errors import StoreUnavailable
 from ostler.messaging import Access, Publisher
 from ostler.messaging.events import Gap, Subscription
 from ostler.messaging.events.event import KEPT, LATE, TopicPatterns, one_event
 from ostler.messaging.events.journal import Journal, JournalLimits
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
 from ostler.types import LOCAL_PEER
+
+pytestmark = pytest.mark.virtual_time
 
 
 class Wire:
@@ -107,193 +111,163 @@ async def settle(seconds=0.1):
     await asyncio.sleep(seconds)
 
 
-def test_an_event_is_kept_before_it_goes_out() -> None:
-    async def main():
-        world = World()
-        world.records.open.clear()
-        world.publish("a", "b")
-        world.publish("plain", topic="lamp")
-        await settle()
-        assert world.live("lamp") == [(1, "plain", 0)]
-        assert world.live() == []
-        world.records.open.set()
-        await settle()
-        assert world.records.kept() == [1, 2]
-        assert world.live() == [(1, "a", KEPT), (2, "b", KEPT)]
-        assert world.records.writes == 1, "what comes in the meantime shares a write"
-
-    run_virtual(main())
+async def test_an_event_is_kept_before_it_goes_out() -> None:
+    world = World()
+    world.records.open.clear()
+    world.publish("a", "b")
+    world.publish("plain", topic="lamp")
+    await settle()
+    assert world.live("lamp") == [(1, "plain", 0)]
+    assert world.live() == []
+    world.records.open.set()
+    await settle()
+    assert world.records.kept() == [1, 2]
+    assert world.live() == [(1, "a", KEPT), (2, "b", KEPT)]
+    assert world.records.writes == 1, "what comes in the meantime shares a write"
 
 
-def test_numbers_go_on_in_the_next_run_and_the_epoch_is_another() -> None:
-    async def main():
-        first = World()
-        first.publish(1, 2)
-        await settle()
-        await first.journal.close()
-        second = World(first.records)
-        second.publish(3)
-        await settle()
-        assert [number for number, _, _ in second.live()] == [3]
-        epochs = {row.epoch for row in first.records.rows.values()}
-        assert len(epochs) == 2
-
-    run_virtual(main())
+async def test_numbers_go_on_in_the_next_run_and_the_epoch_is_another() -> None:
+    first = World()
+    first.publish(1, 2)
+    await settle()
+    await first.journal.close()
+    second = World(first.records)
+    second.publish(3)
+    await settle()
+    assert [number for number, _, _ in second.live()] == [3]
+    epochs = {row.epoch for row in first.records.rows.values()}
+    assert len(epochs) == 2
 
 
-def test_a_store_that_fails_holds_nothing_up_and_gets_it_all_later() -> None:
-    async def main():
-        world = World()
-        world.publish(1)
-        await settle()
-        world.records.broken = True
-        world.publish(2, 3)
-        await settle()
-        world.publish(4)
-        assert world.live() == [(1, 1, KEPT), (2, 2, LATE), (3, 3, LATE), (4, 4, LATE)]
-        assert world.records.kept() == [1]
-        await settle(5)
-        assert set(world.trouble.said) == {"failed"}
-        world.records.broken = False
-        await settle(2)
-        assert world.records.kept() == [1, 2, 3, 4]
-        world.publish(5)
-        await settle()
-        assert world.live()[4:] == [(5, 5, KEPT)]
-        assert world.trouble.said[-1] == "worked"
-
-    run_virtual(main())
+async def test_a_store_that_fails_holds_nothing_up_and_gets_it_all_later() -> None:
+    world = World()
+    world.publish(1)
+    await settle()
+    world.records.broken = True
+    world.publish(2, 3)
+    await settle()
+    world.publish(4)
+    assert world.live() == [(1, 1, KEPT), (2, 2, LATE), (3, 3, LATE), (4, 4, LATE)]
+    assert world.records.kept() == [1]
+    await settle(5)
+    assert set(world.trouble.said) == {"failed"}
+    world.records.broken = False
+    await settle(2)
+    assert world.records.kept() == [1, 2, 3, 4]
+    world.publish(5)
+    await settle()
+    assert world.live()[4:] == [(5, 5, KEPT)]
+    assert world.trouble.said[-1] == "worked"
 
 
-def test_a_store_that_hangs_lets_events_go_after_two_seconds() -> None:
-    async def main():
-        world = World()
-        world.publish(0)
-        await settle()
-        world.records.open.clear()
-        world.publish(1)
-        await settle(0.5)
-        world.publish(2)
-        assert world.live() == [(1, 0, KEPT)]
-        await settle(2)
-        assert world.live()[1:] == [(2, 1, LATE), (3, 2, LATE)]
-        world.publish(3)
-        assert world.live()[3:] == [(4, 3, LATE)], "they no longer wait"
-        world.records.open.set()
-        await settle(1)
-        assert world.records.kept() == [1, 2, 3, 4]
-        assert len(world.live()) == 4
-
-    run_virtual(main())
+async def test_a_store_that_hangs_lets_events_go_after_two_seconds() -> None:
+    world = World()
+    world.publish(0)
+    await settle()
+    world.records.open.clear()
+    world.publish(1)
+    await settle(0.5)
+    world.publish(2)
+    assert world.live() == [(1, 0, KEPT)]
+    await settle(2)
+    assert world.live()[1:] == [(2, 1, LATE), (3, 2, LATE)]
+    world.publish(3)
+    assert world.live()[3:] == [(4, 3, LATE)], "they no longer wait"
+    world.records.open.set()
+    await settle(1)
+    assert world.records.kept() == [1, 2, 3, 4]
+    assert len(world.live()) == 4
 
 
-def test_a_store_that_cannot_be_read_at_first_makes_a_plain_topic_of_it() -> None:
-    async def main():
-        world = World()
-        world.records.broken = True
-        world.publish(1)
-        await settle()
-        assert world.live() == [(1, 1, 0)]
-        world.records.broken = False
-        await settle(2)
-        world.publish(2)
-        await settle()
-        assert world.live()[1:] == [(1, 2, KEPT)]
-
-    run_virtual(main())
+async def test_a_store_that_cannot_be_read_at_first_makes_a_plain_topic_of_it() -> None:
+    world = World()
+    world.records.broken = True
+    world.publish(1)
+    await settle()
+    assert world.live() == [(1, 1, 0)]
+    world.records.broken = False
+    await settle(2)
+    world.publish(2)
+    await settle()
+    assert world.live()[1:] == [(1, 2, KEPT)]
 
 
-def test_more_than_the_memory_takes_is_missing_in_the_journal_and_counted(monkeypatch) -> None:
+async def test_more_than_the_memory_takes_is_missing_in_the_journal_and_counted(monkeypatch) -> None:
     monkeypatch.setattr("ostler.messaging.events.journal._LATE_COUNT", 5)
 
-    async def main():
-        world = World()
-        world.publish(0)
-        await settle()
-        world.records.broken = True
-        world.publish(*range(1, 11))
-        await settle()
-        world.publish(11)
-        world.records.broken = False
-        await settle(2)
-        assert len(world.live()) == 12
-        assert world.records.kept()[-1] == 12
-        assert world.journal.stats()["lost"] > 0
-        assert len(world.records.kept()) + world.journal.lost == 12
-
-    run_virtual(main())
+    world = World()
+    world.publish(0)
+    await settle()
+    world.records.broken = True
+    world.publish(*range(1, 11))
+    await settle()
+    world.publish(11)
+    world.records.broken = False
+    await settle(2)
+    assert len(world.live()) == 12
+    assert world.records.kept()[-1] == 12
+    assert world.journal.stats()["lost"] > 0
+    assert len(world.records.kept()) + world.journal.lost == 12
 
 
-def test_the_end_writes_what_waits_and_sends_it_if_that_cannot_be() -> None:
-    async def main():
-        world = World()
-        world.publish(1)
-        await world.journal.close()
-        assert world.live() == [(1, 1, KEPT)]
-        other = World()
-        other.publish(1)
-        await settle()
-        other.records.open.clear()
-        other.publish(2)
-        await other.journal.close()
-        assert other.live() == [(1, 1, KEPT), (2, 2, LATE)]
-
-    run_virtual(main())
+async def test_the_end_writes_what_waits_and_sends_it_if_that_cannot_be() -> None:
+    world = World()
+    world.publish(1)
+    await world.journal.close()
+    assert world.live() == [(1, 1, KEPT)]
+    other = World()
+    other.publish(1)
+    await settle()
+    other.records.open.clear()
+    other.publish(2)
+    await other.journal.close()
+    assert other.live() == [(1, 1, KEPT), (2, 2, LATE)]
 
 
-def test_a_topic_that_is_journaled_no_longer_goes_on_with_its_numbers() -> None:
-    async def main():
-        world = World()
-        world.publish(1, 2)
-        await settle()
-        world.publisher.set_journal(world.journal, TopicPatterns([]).fits)
-        world.publish(3)
-        assert world.live()[2:] == [(3, 3, 0)]
-        world.publisher.set_journal(world.journal, TopicPatterns(["*", "!lamp"]).fits)
-        world.publish(4)
-        world.publish(4, topic="lamp")
-        await settle()
-        assert world.live()[3:] == [(4, 4, KEPT)]
-        assert world.records.kept() == [1, 2, 4], "a hole, which whoever reads it sees as a gap"
-        assert world.live("lamp") == [(1, 4, 0)]
-        subscription = Subscription(["volume"])
-        subscription.receive(subscription.prefixes[-1] + b"\0" + world.publisher.link.answer(LOCAL_PEER, b"!x")[-1])
-        found = [item for data in world.publisher.link.sent for item in subscription.receive(data)]
-        assert not [item for item in found if isinstance(item, Gap)]
-
-    run_virtual(main())
+async def test_a_topic_that_is_journaled_no_longer_goes_on_with_its_numbers() -> None:
+    world = World()
+    world.publish(1, 2)
+    await settle()
+    world.publisher.set_journal(world.journal, TopicPatterns([]).fits)
+    world.publish(3)
+    assert world.live()[2:] == [(3, 3, 0)]
+    world.publisher.set_journal(world.journal, TopicPatterns(["*", "!lamp"]).fits)
+    world.publish(4)
+    world.publish(4, topic="lamp")
+    await settle()
+    assert world.live()[3:] == [(4, 4, KEPT)]
+    assert world.records.kept() == [1, 2, 4], "a hole, which whoever reads it sees as a gap"
+    assert world.live("lamp") == [(1, 4, 0)]
+    subscription = Subscription(["volume"])
+    subscription.receive(subscription.prefixes[-1] + b"\0" + world.publisher.link.answer(LOCAL_PEER, b"!x")[-1])
+    found = [item for data in world.publisher.link.sent for item in subscription.receive(data)]
+    assert not [item for item in found if isinstance(item, Gap)]
 
 
-def test_it_is_trimmed_now_and_then_and_not_with_each_event() -> None:
-    async def main():
-        world = World()
-        for number in range(250):
-            world.publish(number)
-            await asyncio.sleep(0.001)
-        await settle()
-        assert world.records.writes > 100
-        assert world.records.trims == 2
-        await settle(3700)
-        assert world.records.trims >= 3, "and each hour, for the sake of their age"
-
-    run_virtual(main())
+async def test_it_is_trimmed_now_and_then_and_not_with_each_event() -> None:
+    world = World()
+    for number in range(250):
+        world.publish(number)
+        await asyncio.sleep(0.001)
+    await settle()
+    assert world.records.writes > 100
+    assert world.records.trims == 2
+    await settle(3700)
+    assert world.records.trims >= 3, "and each hour, for the sake of their age"
 
 
-def test_trap_events_are_kept_when_a_plugin_cancels_all_tasks() -> None:
-    async def main():
-        world = World()
-        world.publish(1)
-        await settle()
-        world.records.open.clear()
-        world.publish(2, 3)
-        await settle()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await settle()
-        world.records.open.set()
-        await settle()
-        assert world.records.kept() == [1, 2, 3]
-        assert [payload for _, payload, _ in world.live()] == [1, 2, 3]
-        await world.journal.close()
-
-    run_virtual(main())
+async def test_trap_events_are_kept_when_a_plugin_cancels_all_tasks() -> None:
+    world = World()
+    world.publish(1)
+    await settle()
+    world.records.open.clear()
+    world.publish(2, 3)
+    await settle()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await settle()
+    world.records.open.set()
+    await settle()
+    assert world.records.kept() == [1, 2, 3]
+    assert [payload for _, payload, _ in world.live()] == [1, 2, 3]
+    await world.journal.close()

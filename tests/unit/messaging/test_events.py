@@ -146,14 +146,11 @@ def test_an_event_that_is_too_large_is_refused_to_its_publisher(publisher):
     assert publisher.link.sent == []
 
 
-def test_other_threads_hand_over_to_the_loop(publisher):
+async def test_other_threads_hand_over_to_the_loop(publisher):
     posted = []
     publisher._post = posted.append
 
-    async def test():
-        await asyncio.to_thread(publisher.publish, "volume", "created")
-
-    asyncio.run(test())
+    await asyncio.to_thread(publisher.publish, "volume", "created")
     assert publisher.link.sent == []
     posted[0]()
     assert len(publisher.link.sent) == 1

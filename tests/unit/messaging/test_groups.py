@@ -80,27 +80,24 @@ class Shop:
     async def buy(self, ctx: Context) -> None: ...
 
 
-def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(on_bench, database):
+async def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(bench, database):
     from ostler.messaging.envelope import VERSION, Failure, Request, encode_request
 
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.dispatcher.access = Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find)
-        for number, peer in enumerate((BOB, EVE)):
-            request = Request(VERSION, number, "shop", "buy", {}, None, "r-1", 0)
-            bench.wire.take("client", encode_request(request), peer)
-        said = bench.answers()
-        assert [type(answer) for answer in said] == [Failure, Failure]
-        assert {answer.names[0] for answer in said} == {f"ostler.{Busy.__name__}"}
-        assert "not known yet" in said[0].message
-        database.answers.set()
-        until(lambda: bench.dispatcher.access.role_of(EVE) is Role.OPERATOR)
-        bench.wire.take("client", encode_request(Request(VERSION, 9, "shop", "buy", {}, None, "r-2", 0)), EVE)
-        async with asyncio.timeout(5):
-            while type(bench.answers()[-1]) is Failure:
-                await asyncio.sleep(0.001)
-
-    on_bench(test)
+    bench.add("shop", Shop())
+    bench.dispatcher.access = Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find)
+    for number, peer in enumerate((BOB, EVE)):
+        request = Request(VERSION, number, "shop", "buy", {}, None, "r-1", 0)
+        bench.wire.take("client", encode_request(request), peer)
+    said = bench.answers()
+    assert [type(answer) for answer in said] == [Failure, Failure]
+    assert {answer.names[0] for answer in said} == {f"ostler.{Busy.__name__}"}
+    assert "not known yet" in said[0].message
+    database.answers.set()
+    until(lambda: bench.dispatcher.access.role_of(EVE) is Role.OPERATOR)
+    bench.wire.take("client", encode_request(Request(VERSION, 9, "shop", "buy", {}, None, "r-2", 0)), EVE)
+    async with asyncio.timeout(5):
+        while type(bench.answers()[-1]) is Failure:
+            await asyncio.sleep(0.001)
 
 
 def test_one_user_with_many_groups_does_not_take_all_look_ups(database):

@@ -41,8 +41,8 @@ class Mill:
         await asyncio.sleep(3600)
 
 
-def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_call(on_bench):
-    async def test(bench):
+async def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_call(open_bench):
+    async with open_bench(max_in_flight_per_peer=20000) as bench:
         mill = Mill()
         bench.add("mill", mill)
         for number in range(10_000):
@@ -58,57 +58,46 @@ def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_call(on_b
         assert mill.order.index(MODEST.pid) <= 2 * bench.pool.size + 1
         await settled(lambda: bench.dispatcher.in_flight("mill") == 0)
 
-    on_bench(test, max_in_flight_per_peer=20_000)
+
+async def test_a_service_takes_no_more_at_once_than_its_limit(bench):
+    bench.dispatcher.access = EVERYBODY
+    bench.add("mill", Mill())
+    (endpoint,) = bench.dispatcher.endpoints()
+    endpoint.max_in_flight = 3
+    for number, peer in enumerate((GREEDY, OTHER, THIRD, GREEDY, OTHER)):
+        bench.send(request(number, "rest"), peer=peer)
+    refused = bench.answers()
+    assert [(answer.id, answer.names[0], answer.facts["limit"]) for answer in refused] == [
+        (3, "ostler.Busy", 3),
+        (4, "ostler.Busy", 3),
+    ]
+    assert "mill has 3 requests under way" in refused[0].message
 
 
-def test_a_service_takes_no_more_at_once_than_its_limit(on_bench):
-    async def test(bench):
-        bench.dispatcher.access = EVERYBODY
-        bench.add("mill", Mill())
-        (endpoint,) = bench.dispatcher.endpoints()
-        endpoint.max_in_flight = 3
-        for number, peer in enumerate((GREEDY, OTHER, THIRD, GREEDY, OTHER)):
-            bench.send(request(number, "rest"), peer=peer)
-        refused = bench.answers()
-        assert [(answer.id, answer.names[0], answer.facts["limit"]) for answer in refused] == [
-            (3, "ostler.Busy", 3),
-            (4, "ostler.Busy", 3),
-        ]
-        assert "mill has 3 requests under way" in refused[0].message
-
-    on_bench(test)
+async def test_one_uid_cannot_take_all_requests_that_a_service_may_have_under_way_whatever_its_connections(bench):
+    bench.dispatcher.access = EVERYBODY
+    bench.add("mill", Mill())
+    (endpoint,) = bench.dispatcher.endpoints()
+    endpoint.max_in_flight = 10
+    for number in range(20):
+        peer = Peer(4001, 4001, number, "uid 4001")
+        bench.send(request(number, "rest"), client=f"process {number}", peer=peer)
+    refused = [message for _, message in bench.wire.sent]
+    assert len(refused) == 15
+    assert "uid 4001 has its share of the 10 requests" in refused[0].message
+    bench.send(request(1, "rest"), client="modest", peer=THIRD)
+    assert bench.answers("modest") == []
 
 
-def test_one_uid_cannot_take_all_requests_that_a_service_may_have_under_way_whatever_its_connections(on_bench):
-    async def test(bench):
-        bench.dispatcher.access = EVERYBODY
-        bench.add("mill", Mill())
-        (endpoint,) = bench.dispatcher.endpoints()
-        endpoint.max_in_flight = 10
-        for number in range(20):
-            peer = Peer(4001, 4001, number, "uid 4001")
-            bench.send(request(number, "rest"), client=f"process {number}", peer=peer)
-        refused = [message for _, message in bench.wire.sent]
-        assert len(refused) == 15
-        assert "uid 4001 has its share of the 10 requests" in refused[0].message
-        bench.send(request(1, "rest"), client="modest", peer=THIRD)
-        assert bench.answers("modest") == []
-
-    on_bench(test)
-
-
-def test_one_uid_cannot_take_all_requests_that_the_daemon_may_have_under_way(on_bench):
-    async def test(bench):
-        bench.dispatcher.access = EVERYBODY
-        bench.dispatcher.limits = DispatcherLimits(max_in_flight=10)
-        bench.add("mill", Mill())
-        for number in range(20):
-            bench.send(request(number, "rest"), peer=OTHER)
-        assert len(bench.answers()) == 15
-        bench.send(request(1, "rest"), client="modest", peer=THIRD)
-        assert bench.answers("modest") == []
-
-    on_bench(test)
+async def test_one_uid_cannot_take_all_requests_that_the_daemon_may_have_under_way(bench):
+    bench.dispatcher.access = EVERYBODY
+    bench.dispatcher.limits = DispatcherLimits(max_in_flight=10)
+    bench.add("mill", Mill())
+    for number in range(20):
+        bench.send(request(number, "rest"), peer=OTHER)
+    assert len(bench.answers()) == 15
+    bench.send(request(1, "rest"), client="modest", peer=THIRD)
+    assert bench.answers("modest") == []
 
 
 class Clerk:
@@ -121,33 +110,27 @@ class Clerk:
         return 1
 
 
-def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_each_account(on_bench):
-    async def test(bench):
-        bench.dispatcher.access = EVERYBODY
-        bench.dispatcher.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
-        for number in range(MAX_CONTROL + 2):
-            message = Request(VERSION, number, "ostler", "rest", {}, None)
-            bench.send(encode_request(message), peer=OTHER)
-        assert len(bench.answers()) == 2
-        bench.send(encode_request(Request(VERSION, 1, "ostler", "echo", {}, None)), client="root", peer=GREEDY)
-        await settled(lambda: bench.answers("root"))
-        assert isinstance(bench.answers("root")[0], Reply)
-
-    on_bench(test)
+async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_each_account(bench):
+    bench.dispatcher.access = EVERYBODY
+    bench.dispatcher.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
+    for number in range(MAX_CONTROL + 2):
+        message = Request(VERSION, number, "ostler", "rest", {}, None)
+        bench.send(encode_request(message), peer=OTHER)
+    assert len(bench.answers()) == 2
+    bench.send(encode_request(Request(VERSION, 1, "ostler", "echo", {}, None)), client="root", peer=GREEDY)
+    await settled(lambda: bench.answers("root"))
+    assert isinstance(bench.answers("root")[0], Reply)
 
 
-def test_work_within_a_request_counts_for_who_made_that_request(on_bench):
-    async def test(bench):
-        call = Call(Request(VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER)
-        assert call.account == "local"
-        call.parent = Context("outer", "grind", peer=OTHER)
-        assert call.account == ("local", 4001)
-        within = Context("inner", "grind")
-        within.parent = call.parent
-        call.parent = within
-        assert call.account == ("local", 4001)
-
-    on_bench(test)
+async def test_work_within_a_request_counts_for_who_made_that_request(bench):
+    call = Call(Request(VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER)
+    assert call.account == "local"
+    call.parent = Context("outer", "grind", peer=OTHER)
+    assert call.account == ("local", 4001)
+    within = Context("inner", "grind")
+    within.parent = call.parent
+    call.parent = within
+    assert call.account == ("local", 4001)
 
 
 def test_a_wait_in_vain_is_not_soon_tried_again():
@@ -164,8 +147,8 @@ def test_a_wait_in_vain_is_not_soon_tried_again():
     assert backoff.left()
 
 
-def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_bench):
-    async def test(bench):
+async def test_casts_count_against_whoever_sent_them_over_whatever_connections(open_bench):
+    async with open_bench(max_in_flight_per_peer=4) as bench:
         bench.add("mill", Mill())
         for number in range(6):
             cast = Request(VERSION, number, "mill", "rest", {}, None, flags=CAST)
@@ -179,8 +162,6 @@ def test_casts_count_against_whoever_sent_them_over_whatever_connections(on_benc
             bench.dispatcher.cancel(call)
         await settled(lambda: bench.dispatcher.in_flight("mill") == 0)
         assert not bench.server._casts
-
-    on_bench(test, max_in_flight_per_peer=4)
 
 
 def test_some_waits_in_vain_are_put_up_with_when_most_are_not():

@@ -12,6 +12,7 @@ from ostler.errors import CallCancelled, Conflict, DeadlineExceeded, InvalidArgu
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, ServiceClient, exposed
 from ostler.messaging.context import current_context, serving
 from ostler.types import LOCAL_PEER
+from support.async_tests import loop_fixture
 
 
 class Lamp(msgspec.Struct):
@@ -50,147 +51,126 @@ class Shop:
     def hidden(self, ctx: Context) -> None: ...
 
 
-def run(test):
-    async def main():
-        inbox = Inbox(asyncio.get_running_loop())
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-        pool, shop = WorkerPool("shop", 2), Shop()
-        dispatcher.add_endpoint(Endpoint("shop", "here", shop, pool))
-        client: ServiceClient = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
-        try:
-            await test(client, shop, dispatcher)
-        finally:
-            dispatcher.close()
-            pool.close()
-            assert await asyncio.to_thread(pool.join, 5) == []
-
-    asyncio.run(main())
+@pytest.fixture
+def shop():
+    return Shop()
 
 
-def test_values_are_converted_and_never_shared():
-    async def test(client, shop, dispatcher):
-        lamp = Lamp("a", ["x"])
-        for found in (
-            await client.acall("shop", "keep", lamp=lamp, type=Lamp),
-            await asyncio.to_thread(client.call, "shop", "keep", lamp=lamp, type=Lamp),
-        ):
-            assert found == lamp
-            assert found is not lamp
-            assert shop.kept is not lamp
-            shop.kept.tags.append("changed")
-            assert lamp.tags == found.tags == ["x"]
-        assert await client.acall("shop", "keep", lamp={"name": "a"}) == {"name": "a", "tags": []}
-
-    run(test)
+@loop_fixture
+async def inbox():
+    yield Inbox(asyncio.get_running_loop())
 
 
-def test_what_is_refused_on_the_wire_is_refused_here():
-    async def test(client, shop, dispatcher):
-        for error, method, arguments in (
-            (NotExposed, "hidden", {}), (TargetNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
-        ):  # fmt: skip
-            with pytest.raises(error):
-                await client.acall("shop", method, **arguments)
-            with pytest.raises(error):
-                await asyncio.to_thread(client.call, "shop", method, **arguments)
-        with pytest.raises(TargetNotFound, match="this daemon is here"):
-            await client.acall("shop", "keep", host="there")
-
-    run(test)
+@loop_fixture
+async def dispatcher(inbox, shop):
+    made = Dispatcher(Access(), SystemClock(), inbox, host="here")
+    pool = WorkerPool("shop", 2)
+    made.add_endpoint(Endpoint("shop", "here", shop, pool))
+    try:
+        yield made
+    finally:
+        made.close()
+        pool.close()
+        assert await asyncio.to_thread(pool.join, 5) == []
 
 
-def test_a_thread_that_waits_for_another_service_is_replaced_in_its_own_pool():
-    async def test(client, shop, dispatcher):
-        mine = WorkerPool("mine", 1)
-        waiting = [asyncio.ensure_future(mine.run(lambda: client.call("shop", "wait"), label="call")) for _ in range(2)]
-        await asyncio.to_thread(shop.begun.wait, 5)
-        assert await asyncio.wait_for(mine.run(lambda: 1, label="other"), 5) == 1
-        dispatcher.cancel_contexts("shop")
-        await asyncio.gather(*waiting)
-        mine.close()
-
-    run(test)
+@loop_fixture
+async def client(dispatcher, inbox):
+    made: ServiceClient = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+    yield made
 
 
-def test_an_error_is_never_the_very_object_that_was_raised():
-    async def test(client, shop, dispatcher):
-        with pytest.raises(Conflict) as caught:
-            await client.acall("shop", "fail")
-        assert caught.value is not shop.error
-        assert caught.value.facts == {"size": 1}
-
-    run(test)
-
-
-def test_the_blocking_calls_are_not_for_the_loop():
-    async def test(client, shop, dispatcher):
-        for call in (client.call, client.cast, client.fanout):
-            with pytest.raises(RuntimeError, match="use `acall`"):
-                call("shop", "request_id")
-
-    run(test)
+async def test_values_are_converted_and_never_shared(client, shop):
+    lamp = Lamp("a", ["x"])
+    for found in (
+        await client.acall("shop", "keep", lamp=lamp, type=Lamp),
+        await asyncio.to_thread(client.call, "shop", "keep", lamp=lamp, type=Lamp),
+    ):
+        assert found == lamp
+        assert found is not lamp
+        assert shop.kept is not lamp
+        shop.kept.tags.append("changed")
+        assert lamp.tags == found.tags == ["x"]
+    assert await client.acall("shop", "keep", lamp={"name": "a"}) == {"name": "a", "tags": []}
 
 
-def test_request_ids_say_where_a_call_came_from():
-    async def test(client, shop, dispatcher):
-        assert (await client.acall("shop", "request_id")).startswith("other.")
-
-    run(test)
-
-
-def test_deadlines_are_kept_on_threads_and_on_the_loop():
-    async def test(client, shop, dispatcher):
-        with pytest.raises(DeadlineExceeded):
-            await client.acall("shop", "wait", timeout=0.05)
-        with pytest.raises(DeadlineExceeded):
-            await asyncio.to_thread(client.call, "shop", "wait", timeout=0.05)
-
-    run(test)
+async def test_what_is_refused_on_the_wire_is_refused_here(client):
+    for error, method, arguments in (
+        (NotExposed, "hidden", {}), (TargetNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            await client.acall("shop", method, **arguments)
+        with pytest.raises(error):
+            await asyncio.to_thread(client.call, "shop", method, **arguments)
+    with pytest.raises(TargetNotFound, match="this daemon is here"):
+        await client.acall("shop", "keep", host="there")
 
 
-def test_a_cancelled_wait_stops_the_work():
-    async def test(client, shop, dispatcher):
-        task = asyncio.ensure_future(client.acall("shop", "wait"))
-        await asyncio.to_thread(shop.begun.wait, 5)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await asyncio.to_thread(shop.cancelled.wait, 5)
-
-    run(test)
+async def test_a_thread_that_waits_for_another_service_is_replaced_in_its_own_pool(client, shop, dispatcher):
+    mine = WorkerPool("mine", 1)
+    waiting = [asyncio.ensure_future(mine.run(lambda: client.call("shop", "wait"), label="call")) for _ in range(2)]
+    await asyncio.to_thread(shop.begun.wait, 5)
+    assert await asyncio.wait_for(mine.run(lambda: 1, label="other"), 5) == 1
+    dispatcher.cancel_contexts("shop")
+    await asyncio.gather(*waiting)
+    mine.close()
 
 
-def test_what_is_under_way_at_the_end_is_answered():
-    async def test(client, shop, dispatcher):
-        task = asyncio.ensure_future(client.acall("shop", "wait"))
-        await asyncio.to_thread(shop.begun.wait, 5)
-        dispatcher.close()
-        with pytest.raises(Exception, match="the daemon stopped before"):
-            await task
-
-    run(test)
+async def test_an_error_is_never_the_very_object_that_was_raised(client, shop):
+    with pytest.raises(Conflict) as caught:
+        await client.acall("shop", "fail")
+    assert caught.value is not shop.error
+    assert caught.value.facts == {"size": 1}
 
 
-def test_casts_and_fanouts_return_when_accepted():
-    async def test(client, shop, dispatcher):
-        assert await client.acast("shop", "wait") is None
-        assert await client.afanout("shop", "fail") == 1
-        assert await client.afanout("nowhere", "fail") == 0
-        assert await asyncio.to_thread(client.fanout, "shop", "fail") == 1
-        await asyncio.to_thread(client.cast, "shop", "fail")
-        client.publish("nobody-listens")
-        assert client.for_topic("third")._topic == "third"
-
-    run(test)
+async def test_the_blocking_calls_are_not_for_the_loop(client):
+    for call in (client.call, client.cast, client.fanout):
+        with pytest.raises(RuntimeError, match="use `acall`"):
+            call("shop", "request_id")
 
 
-def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline():
-    async def test(client, shop, dispatcher):
-        client._inbox = type("Deaf", (), {"post": lambda self, call: None})()
-        with pytest.raises(DeadlineExceeded, match="loop hangs"):
-            await asyncio.to_thread(client.call, "shop", "wait", timeout=0.01)
+async def test_request_ids_say_where_a_call_came_from(client):
+    assert (await client.acall("shop", "request_id")).startswith("other.")
 
-    run(test)
+
+async def test_deadlines_are_kept_on_threads_and_on_the_loop(client):
+    with pytest.raises(DeadlineExceeded):
+        await client.acall("shop", "wait", timeout=0.05)
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.to_thread(client.call, "shop", "wait", timeout=0.05)
+
+
+async def test_a_cancelled_wait_stops_the_work(client, shop):
+    task = asyncio.ensure_future(client.acall("shop", "wait"))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(shop.cancelled.wait, 5)
+
+
+async def test_what_is_under_way_at_the_end_is_answered(client, shop, dispatcher):
+    task = asyncio.ensure_future(client.acall("shop", "wait"))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    dispatcher.close()
+    with pytest.raises(Exception, match="the daemon stopped before"):
+        await task
+
+
+async def test_casts_and_fanouts_return_when_accepted(client):
+    assert await client.acast("shop", "wait") is None
+    assert await client.afanout("shop", "fail") == 1
+    assert await client.afanout("nowhere", "fail") == 0
+    assert await asyncio.to_thread(client.fanout, "shop", "fail") == 1
+    await asyncio.to_thread(client.cast, "shop", "fail")
+    client.publish("nobody-listens")
+    assert client.for_topic("third")._topic == "third"
+
+
+async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline(client):
+    client._inbox = type("Deaf", (), {"post": lambda self, call: None})()
+    with pytest.raises(DeadlineExceeded, match="loop hangs"):
+        await asyncio.to_thread(client.call, "shop", "wait", timeout=0.01)
 
 
 def test_cancelled_is_for_the_nested_call_as_well():
@@ -229,47 +209,38 @@ class Fleet:
         return [far for far in self.peers.values() if far.has(topic)]
 
 
-def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads():
-    async def test(client, shop, dispatcher):
-        far = Far()
-        client.router.fleet = Fleet(far)
-        assert await client.acall("far", "list") == "far there"
-        assert await asyncio.to_thread(client.call, "shop", "list", host="there") == "shop there"
-        with pytest.raises(RuntimeError, match="use `acall`"):
+async def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads(client):
+    far = Far()
+    client.router.fleet = Fleet(far)
+    assert await client.acall("far", "list") == "far there"
+    assert await asyncio.to_thread(client.call, "shop", "list", host="there") == "shop there"
+    with pytest.raises(RuntimeError, match="use `acall`"):
+        client.call("far", "list")
+    assert await client.for_topic("x").acall("far", "list") == "far there"
+    with pytest.raises(TargetNotFound, match="there is no service 'nothing' on here"):
+        await client.acall("nothing", "list")
+
+
+async def test_a_fanout_reaches_the_service_here_and_those_elsewhere(client):
+    far = Far()
+    client.router.fleet = Fleet(far)
+    assert await client.afanout("shop", "request_id") == 2
+    assert await asyncio.to_thread(client.fanout, "far", "list") == 1
+    assert await client.afanout("nothing", "list") == 0
+
+
+async def test_a_call_to_elsewhere_knows_the_request_it_is_made_in_and_ends_when_nobody_waits(client):
+    far = Far()
+    client.router.fleet = Fleet(far)
+    context = Context("shop", "wait", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
+
+    def work():
+        with serving(context):
             client.call("far", "list")
-        assert await client.for_topic("x").acall("far", "list") == "far there"
-        with pytest.raises(TargetNotFound, match="there is no service 'nothing' on here"):
-            await client.acall("nothing", "list")
+            client.call("far", "hang")
 
-    run(test)
-
-
-def test_a_fanout_reaches_the_service_here_and_those_elsewhere():
-    async def test(client, shop, dispatcher):
-        far = Far()
-        client.router.fleet = Fleet(far)
-        assert await client.afanout("shop", "request_id") == 2
-        assert await asyncio.to_thread(client.fanout, "far", "list") == 1
-        assert await client.afanout("nothing", "list") == 0
-
-    run(test)
-
-
-def test_a_call_to_elsewhere_knows_the_request_it_is_made_in_and_ends_when_nobody_waits():
-    async def test(client, shop, dispatcher):
-        far = Far()
-        client.router.fleet = Fleet(far)
-        context = Context("shop", "wait", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
-
-        def work():
-            with serving(context):
-                client.call("far", "list")
-                client.call("far", "hang")
-
-        began = SystemClock().monotonic()
-        with pytest.raises(DeadlineExceeded):
-            await asyncio.to_thread(work)
-        assert SystemClock().monotonic() - began < 10
-        assert [context.request_id for _, context in far.asked] == ["outer", "outer"]
-
-    run(test)
+    began = SystemClock().monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.to_thread(work)
+    assert SystemClock().monotonic() - began < 10
+    assert [context.request_id for _, context in far.asked] == ["outer", "outer"]

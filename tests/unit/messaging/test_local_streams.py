@@ -19,6 +19,7 @@ from ostler.errors import (
     WrongPattern,
 )
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, exposed, serving
+from support.async_tests import loop_fixture
 
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 
@@ -78,25 +79,37 @@ class Shop:
         return 1
 
 
-def run(test):
-    async def main():
-        inbox = Inbox(asyncio.get_running_loop())
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-        pool, shop = WorkerPool("shop", 2), Shop()
-        dispatcher.add_endpoint(Endpoint("shop", "here", shop, pool))
-        client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
-        try:
-            await test(client, shop, dispatcher)
-            async with asyncio.timeout(5):
-                while dispatcher.in_flight("shop"):
-                    await asyncio.sleep(0.002)
-            assert dispatcher.streams.open == 0
-        finally:
-            dispatcher.close()
-            pool.close()
-            assert await asyncio.to_thread(pool.join, 5) == []
+@pytest.fixture
+def shop():
+    return Shop()
 
-    asyncio.run(main())
+
+@loop_fixture
+async def inbox():
+    yield Inbox(asyncio.get_running_loop())
+
+
+@loop_fixture
+async def dispatcher(inbox, shop):
+    """Serve the shop; after a test that passes no stream may be open."""
+    made = Dispatcher(Access(), SystemClock(), inbox, host="here")
+    pool = WorkerPool("shop", 2)
+    made.add_endpoint(Endpoint("shop", "here", shop, pool))
+    try:
+        yield made
+        async with asyncio.timeout(5):
+            while made.in_flight("shop"):
+                await asyncio.sleep(0.002)
+        assert made.streams.open == 0
+    finally:
+        made.close()
+        pool.close()
+        assert await asyncio.to_thread(pool.join, 5) == []
+
+
+@loop_fixture
+async def client(dispatcher, inbox):
+    yield LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
 
 
 async def items(client, method, **options):
@@ -108,121 +121,97 @@ async def items(client, method, **options):
 
 @BOTH
 @pytest.mark.parametrize(("count", "credit"), [(0, 4), (5, 1), (1000, 16), (3000, 1024)])
-def test_all_items_come_in_their_order(method, count, credit):
-    async def test(client, shop, dispatcher):
-        assert await items(client, method, items=count, credit=credit, type=int) == list(range(count))
-
-    run(test)
+async def test_all_items_come_in_their_order(client, method, count, credit):
+    assert await items(client, method, items=count, credit=credit, type=int) == list(range(count))
 
 
-def test_items_are_converted_and_never_shared():
-    async def test(client, shop, dispatcher):
-        (found,) = await items(client, "lamps", type=Lamp)
-        assert found == shop.lamp
-        assert found is not shop.lamp
-        assert await items(client, "lamps") == [{"name": "a"}]
-        with pytest.raises(BadEnvelope):
-            await items(client, "lamps", type=int)
-
-    run(test)
+async def test_items_are_converted_and_never_shared(client, shop):
+    (found,) = await items(client, "lamps", type=Lamp)
+    assert found == shop.lamp
+    assert found is not shop.lamp
+    assert await items(client, "lamps") == [{"name": "a"}]
+    with pytest.raises(BadEnvelope):
+        await items(client, "lamps", type=int)
 
 
 @BOTH
-def test_an_error_comes_after_the_items_and_is_never_the_very_object(method):
-    async def test(client, shop, dispatcher):
-        found = []
+async def test_an_error_comes_after_the_items_and_is_never_the_very_object(client, shop, method):
+    found = []
 
-        def read():
-            found.extend(client.stream("shop", method, fail=True))
+    def read():
+        found.extend(client.stream("shop", method, fail=True))
 
-        with pytest.raises(Conflict, match="enough") as caught:
-            await asyncio.to_thread(read)
-        assert found == list(range(10))
-        assert caught.value is not shop.error
-        with pytest.raises(Conflict, match="enough"):
-            [item async for item in client.astream("shop", method, fail=True)]
-
-    run(test)
-
-
-@BOTH
-def test_a_reader_that_is_slow_or_leaves_holds_up_nothing(method):
-    async def test(client, shop, dispatcher):
-        stream = client.astream("shop", method, items=10**9, credit=8)
-        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
-        async with asyncio.timeout(5):
-            while shop.made < 8:
-                await asyncio.sleep(0.002)
-        assert shop.made == 8
-        stream.close()
-        assert await asyncio.to_thread(shop.closed.wait, 5)
-        shop.closed.clear()
-
-        def read():
-            for item in client.stream("shop", method, items=10**9, credit=8):
-                if item == 20:
-                    break
-
+    with pytest.raises(Conflict, match="enough") as caught:
         await asyncio.to_thread(read)
-        assert await asyncio.to_thread(shop.closed.wait, 5)
-
-    run(test)
-
-
-def test_a_stream_has_what_is_left_of_the_request_that_reads_it():
-    async def test(client, shop, dispatcher):
-        clock = SystemClock()
-        with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
-            await asyncio.to_thread(lambda: list(client.stream("shop", "never")))
-        with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
-            [item async for item in client.astream("shop", "never", timeout=50)]
-
-    run(test)
+    assert found == list(range(10))
+    assert caught.value is not shop.error
+    with pytest.raises(Conflict, match="enough"):
+        [item async for item in client.astream("shop", method, fail=True)]
 
 
-def test_a_stream_ends_with_the_request_that_reads_it():
-    async def test(client, shop, dispatcher):
-        context = Context("outer", "method")
-        with serving(context):
-            reads = [
-                asyncio.ensure_future(asyncio.to_thread(lambda: list(client.stream("shop", "never")))),
-                asyncio.ensure_future(anext(client.astream("shop", "never"))),
-            ]
-        async with asyncio.timeout(5):
-            while dispatcher.in_flight("shop") < 2:
-                await asyncio.sleep(0.002)
-        context.cancel()
-        for read in reads:
-            with pytest.raises(CallCancelled):
-                await read
+@BOTH
+async def test_a_reader_that_is_slow_or_leaves_holds_up_nothing(client, shop, method):
+    stream = client.astream("shop", method, items=10**9, credit=8)
+    assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+    async with asyncio.timeout(5):
+        while shop.made < 8:
+            await asyncio.sleep(0.002)
+    assert shop.made == 8
+    stream.close()
+    assert await asyncio.to_thread(shop.closed.wait, 5)
+    shop.closed.clear()
 
-    run(test)
+    def read():
+        for item in client.stream("shop", method, items=10**9, credit=8):
+            if item == 20:
+                break
 
-
-def test_what_is_refused_on_the_wire_is_refused_here():
-    async def test(client, shop, dispatcher):
-        for error, method, arguments in (
-            (WrongPattern, "plain", {}), (InvalidArguments, "count", {"items": "x"}), (EncodeFailed, "unfit", {}),
-        ):  # fmt: skip
-            with pytest.raises(error):
-                [item async for item in client.astream("shop", method, **arguments)]
-            with pytest.raises(error):
-                await asyncio.to_thread(lambda: list(client.stream("shop", method, **arguments)))  # noqa: B023
-        with pytest.raises(WrongPattern):
-            await client.acall("shop", "count")
-        with pytest.raises(RuntimeError, match="use `astream`"):
-            list(client.stream("shop", "count"))
-        with pytest.raises(EncodeFailed):
-            await asyncio.to_thread(lambda: list(client.stream("shop", "count", items=object())))
-
-    run(test)
+    await asyncio.to_thread(read)
+    assert await asyncio.to_thread(shop.closed.wait, 5)
 
 
-def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_time():
-    async def test(client, shop, dispatcher):
-        assert await items(client, "count")
-        client._local_streams.inbox = type("Deaf", (), {"post": lambda self, call: None})()
-        with pytest.raises(DeadlineExceeded, match="loop hangs"):
-            await asyncio.to_thread(lambda: list(client.stream("shop", "count", timeout=0.01)))
+async def test_a_stream_has_what_is_left_of_the_request_that_reads_it(client):
+    clock = SystemClock()
+    with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
+        await asyncio.to_thread(lambda: list(client.stream("shop", "never")))
+    with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
+        [item async for item in client.astream("shop", "never", timeout=50)]
 
-    run(test)
+
+async def test_a_stream_ends_with_the_request_that_reads_it(client, dispatcher):
+    context = Context("outer", "method")
+    with serving(context):
+        reads = [
+            asyncio.ensure_future(asyncio.to_thread(lambda: list(client.stream("shop", "never")))),
+            asyncio.ensure_future(anext(client.astream("shop", "never"))),
+        ]
+    async with asyncio.timeout(5):
+        while dispatcher.in_flight("shop") < 2:
+            await asyncio.sleep(0.002)
+    context.cancel()
+    for read in reads:
+        with pytest.raises(CallCancelled):
+            await read
+
+
+async def test_what_is_refused_on_the_wire_is_refused_here(client):
+    for error, method, arguments in (
+        (WrongPattern, "plain", {}), (InvalidArguments, "count", {"items": "x"}), (EncodeFailed, "unfit", {}),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            [item async for item in client.astream("shop", method, **arguments)]
+        with pytest.raises(error):
+            await asyncio.to_thread(lambda: list(client.stream("shop", method, **arguments)))  # noqa: B023
+    with pytest.raises(WrongPattern):
+        await client.acall("shop", "count")
+    with pytest.raises(RuntimeError, match="use `astream`"):
+        list(client.stream("shop", "count"))
+    with pytest.raises(EncodeFailed):
+        await asyncio.to_thread(lambda: list(client.stream("shop", "count", items=object())))
+
+
+async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_time(client):
+    assert await items(client, "count")
+    client._local_streams.inbox = type("Deaf", (), {"post": lambda self, call: None})()
+    with pytest.raises(DeadlineExceeded, match="loop hangs"):
+        await asyncio.to_thread(lambda: list(client.stream("shop", "count", timeout=0.01)))

@@ -11,58 +11,49 @@ from ostler.messaging.transport import Limits
 from ostler.types import Peer
 
 
-def test_nobody_there_is_not_running():
-    async def test():
-        transport = MemoryTransport()
-        for open_link in (transport.connect, lambda: transport.subscribe([b""])):
-            with pytest.raises(NotRunning):
-                open_link()
-        server = transport.serve_rpc()
-        server.close()
+async def test_nobody_there_is_not_running():
+    transport = MemoryTransport()
+    for open_link in (transport.connect, lambda: transport.subscribe([b""])):
         with pytest.raises(NotRunning):
-            transport.connect()
-        transport.close()
-
-    asyncio.run(test())
-
-
-def test_a_test_may_come_as_anybody():
-    async def test():
-        transport, found = MemoryTransport(), []
-        nobody = transport.as_peer(Peer(65534, 65534, 1, "uid 65534"))
-        server = transport.serve_rpc()
-        nobody.connect().send(b"early")
-        server.start(lambda client, data, peer: found.append((bytes(data), peer.uid)))
-        transport.connect().send(b"mine")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert found[0] == (b"early", 65534)
-        assert found[1][0] == b"mine"
-        server.close()
-
-    asyncio.run(test())
+            open_link()
+    server = transport.serve_rpc()
+    server.close()
+    with pytest.raises(NotRunning):
+        transport.connect()
+    transport.close()
 
 
-def test_what_a_receiver_does_not_take_is_dropped_above_the_limit():
-    async def test():
-        transport, clients = MemoryTransport(limits=Limits(queue=3)), []
-        server = transport.serve_rpc()
-        server.start(lambda client, data, peer: clients.append(client))
-        link = transport.connect()
-        link.send(b"hello")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for number in range(10):
-            assert server.send(clients[0], bytes([number]))
-        assert link.receive(0) == [b"\0", b"\1", b"\2"]
-        server.close()
-        with pytest.raises(ConnectionLost):
-            link.receive(0)
-        with pytest.raises(ConnectionLost):
-            link.send(b"late")
-        link.close()
+async def test_a_test_may_come_as_anybody():
+    transport, found = MemoryTransport(), []
+    nobody = transport.as_peer(Peer(65534, 65534, 1, "uid 65534"))
+    server = transport.serve_rpc()
+    nobody.connect().send(b"early")
+    server.start(lambda client, data, peer: found.append((bytes(data), peer.uid)))
+    transport.connect().send(b"mine")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert found[0] == (b"early", 65534)
+    assert found[1][0] == b"mine"
+    server.close()
 
-    asyncio.run(test())
+
+async def test_what_a_receiver_does_not_take_is_dropped_above_the_limit():
+    transport, clients = MemoryTransport(limits=Limits(queue=3)), []
+    server = transport.serve_rpc()
+    server.start(lambda client, data, peer: clients.append(client))
+    link = transport.connect()
+    link.send(b"hello")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for number in range(10):
+        assert server.send(clients[0], bytes([number]))
+    assert link.receive(0) == [b"\0", b"\1", b"\2"]
+    server.close()
+    with pytest.raises(ConnectionLost):
+        link.receive(0)
+    with pytest.raises(ConnectionLost):
+        link.send(b"late")
+    link.close()
 
 
 def test_links_work_from_threads_after_the_loop_has_closed():

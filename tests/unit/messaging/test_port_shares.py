@@ -87,193 +87,166 @@ async def until(seen, seconds=15.0):
             await asyncio.sleep(0.005)
 
 
-def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(caplog):
-    async def main():
-        async with Port() as port:
-            port.roles.discard(port.eve.public)
-            for _ in range(3):
-                transport = port.transport_of(port.eve)
-                lost = asyncio.get_running_loop().create_future()
-                link = transport.connect_async(lambda data: None, lost.set_result)
-                link.send(b"x")
-                assert isinstance(await asyncio.wait_for(lost, 5), NotPermitted)
-                link.close()
-                await asyncio.to_thread(transport.close)
-            assert not port.heard
-            assert port.door.refused == 3
-
-    asyncio.run(main())
+async def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(caplog):
+    async with Port() as port:
+        port.roles.discard(port.eve.public)
+        for _ in range(3):
+            transport = port.transport_of(port.eve)
+            lost = asyncio.get_running_loop().create_future()
+            link = transport.connect_async(lambda data: None, lost.set_result)
+            link.send(b"x")
+            assert isinstance(await asyncio.wait_for(lost, 5), NotPermitted)
+            link.close()
+            await asyncio.to_thread(transport.close)
+        assert not port.heard
+        assert port.door.refused == 3
     assert len([record for record in caplog.records if "key:eve has no role here" in record.message]) == 1
 
 
-def test_trap_the_connections_of_a_key_that_loses_its_role_are_cut_and_those_of_others_are_not():
-    async def main():
-        async with Port() as port:
-            transports = [port.transport_of(keys) for keys in (port.ann, port.eve)]
-            lost = {"ann": [], "eve": []}
-            links = []
-            for transport, name in zip(transports, lost, strict=True):
-                links.append(transport.connect_async(lambda data: None, lost[name].append))
-                links.append(transport.subscribe_async([b"x"], lambda data: None, lost[name].append))
-                links[-2].send(b"x")
-            silent = port.socket(port.eve)  # has been let in, and has never said anything
-            await until(lambda: len(port.door.sessions) == 5 and len(port.heard) == 2)
-            await until(lambda: sum(s.confirmed for s in port.door.sessions.by_user.values()) == 4)
-            port.roles.discard(port.eve.public)
-            for link in (port.link, port.events):
-                link.disconnect_unless(lambda peer: peer.key in port.roles)
-            await until(lambda: len(lost["eve"]) == 2 and port.names() == {"key:ann"})
-            assert all(isinstance(error, ConnectionLost) for error in lost["eve"])
-            assert lost["ann"] == []
-            assert port.held("eve") == 0
-            silent.close()
-            for link in links:
-                link.close()
-            for transport in transports:
-                await asyncio.to_thread(transport.close)
-
-    asyncio.run(main())
+async def test_trap_the_connections_of_a_key_that_loses_its_role_are_cut_and_those_of_others_are_not():
+    async with Port() as port:
+        transports = [port.transport_of(keys) for keys in (port.ann, port.eve)]
+        lost = {"ann": [], "eve": []}
+        links = []
+        for transport, name in zip(transports, lost, strict=True):
+            links.append(transport.connect_async(lambda data: None, lost[name].append))
+            links.append(transport.subscribe_async([b"x"], lambda data: None, lost[name].append))
+            links[-2].send(b"x")
+        silent = port.socket(port.eve)  # has been let in, and has never said anything
+        await until(lambda: len(port.door.sessions) == 5 and len(port.heard) == 2)
+        await until(lambda: sum(s.confirmed for s in port.door.sessions.by_user.values()) == 4)
+        port.roles.discard(port.eve.public)
+        for link in (port.link, port.events):
+            link.disconnect_unless(lambda peer: peer.key in port.roles)
+        await until(lambda: len(lost["eve"]) == 2 and port.names() == {"key:ann"})
+        assert all(isinstance(error, ConnectionLost) for error in lost["eve"])
+        assert lost["ann"] == []
+        assert port.held("eve") == 0
+        silent.close()
+        for link in links:
+            link.close()
+        for transport in transports:
+            await asyncio.to_thread(transport.close)
 
 
-def test_trap_one_key_gets_no_more_connections_than_are_free():
-    async def main():
-        async with Port(max_connections=40) as port:
-            with ExitStack() as stack:
-                for _ in range(40):
-                    stack.enter_context(port.socket(port.eve)).send(b"x")
-                await until(lambda: port.door.full == 20 and len(port.heard) == 20)
-                stack.enter_context(port.socket(port.ann)).send(b"x")
-                await until(lambda: port.heard[-1][1] == "key:ann")
-            await until(lambda: not port.door.sessions and not port.shares.memory.held)
-
-    asyncio.run(main())
+async def test_trap_one_key_gets_no_more_connections_than_are_free():
+    async with Port(max_connections=40) as port:
+        with ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(port.socket(port.eve)).send(b"x")
+            await until(lambda: port.door.full == 20 and len(port.heard) == 20)
+            stack.enter_context(port.socket(port.ann)).send(b"x")
+            await until(lambda: port.heard[-1][1] == "key:ann")
+        await until(lambda: not port.door.sessions and not port.shares.memory.held)
 
 
-def test_trap_who_sends_garbage_without_end_loses_the_connection_and_no_other_key_does():
-    async def main():
-        async with Port() as port:
-            port.handle = lambda client, data, peer: port.link.garbage(client) if data == b"?" else None
-            with port.socket(port.ann) as ann, port.socket(port.eve) as eve:
-                ann.send(b"x")
-                await until(lambda: port.heard)
-                for _ in range(300):
-                    eve.send_multipart([b"?", b"?"])
-                    eve.send(b"?")
-                await until(lambda: port.names() == {"key:ann"})
-                assert set(port.garbage) == {"frames"}
-                ann.send(b"x")
-                await until(lambda: port.heard[-1][1] == "key:ann")
-
-    asyncio.run(main())
+async def test_trap_who_sends_garbage_without_end_loses_the_connection_and_no_other_key_does():
+    async with Port() as port:
+        port.handle = lambda client, data, peer: port.link.garbage(client) if data == b"?" else None
+        with port.socket(port.ann) as ann, port.socket(port.eve) as eve:
+            ann.send(b"x")
+            await until(lambda: port.heard)
+            for _ in range(300):
+                eve.send_multipart([b"?", b"?"])
+                eve.send(b"?")
+            await until(lambda: port.names() == {"key:ann"})
+            assert set(port.garbage) == {"frames"}
+            ann.send(b"x")
+            await until(lambda: port.heard[-1][1] == "key:ann")
 
 
-def test_trap_what_one_key_has_sent_does_not_delay_another():
-    async def main():
-        async with Port() as port:
+async def test_trap_what_one_key_has_sent_does_not_delay_another():
+    async with Port() as port:
 
-            def work(client, data, peer):
-                if peer.name == "key:eve":
-                    end = time.monotonic() + 0.001
-                    while time.monotonic() < end:
-                        pass
-                port.link.send(client, data)
+        def work(client, data, peer):
+            if peer.name == "key:eve":
+                end = time.monotonic() + 0.001
+                while time.monotonic() < end:
+                    pass
+            port.link.send(client, data)
 
-            port.handle = work
-            with ExitStack() as stack:
-                eves = [stack.enter_context(port.socket(port.eve)) for _ in range(20)]
-                ann = stack.enter_context(port.socket(port.ann))
-                for client in (ann, *eves):
+        port.handle = work
+        with ExitStack() as stack:
+            eves = [stack.enter_context(port.socket(port.eve)) for _ in range(20)]
+            ann = stack.enter_context(port.socket(port.ann))
+            for client in (ann, *eves):
+                client.send(b"x")
+            await until(lambda: len(port.heard) == 21)
+            for client in eves:
+                for _ in range(150):
                     client.send(b"x")
-                await until(lambda: len(port.heard) == 21)
-                for client in eves:
-                    for _ in range(150):
-                        client.send(b"x")
-                await until(lambda: len(port.heard) > 100)
-                ann.send(b"y")
-                await until(lambda: port.heard[-1][1] == "key:ann" or ("key:ann" in [n for _, n in port.heard[21:]]))
-                assert len(port.heard) < 1500  # the most of Eve's waits still
-                await until(lambda: len(port.heard) == 21 + 1 + 20 * 150, 20)
-                assert not port.unkept
-                held = 22 * 64 * 1024
-                await until(lambda: port.held("eve") + port.held("ann") <= held)
-
-    asyncio.run(main())
+            await until(lambda: len(port.heard) > 100)
+            ann.send(b"y")
+            await until(lambda: port.heard[-1][1] == "key:ann" or ("key:ann" in [n for _, n in port.heard[21:]]))
+            assert len(port.heard) < 1500  # the most of Eve's waits still
+            await until(lambda: len(port.heard) == 21 + 1 + 20 * 150, 20)
+            assert not port.unkept
+            held = 22 * 64 * 1024
+            await until(lambda: port.held("eve") + port.held("ann") <= held)
 
 
-def test_trap_what_finds_no_room_to_wait_is_refused_by_name():
-    async def main():
-        async with Port(memory=16 * MIB) as port:
-            # The first one is long, so that the others lie ready: a busy machine sends as slowly as this works.
-            port.handle = lambda client, data, peer: time.sleep(0.003 if port.heard[1:] else 1.0)
-            with ExitStack() as stack:
-                eves = [stack.enter_context(port.socket(port.eve, sndhwm=0)) for _ in range(4)]
-                for client in eves:
-                    for number in range(1500):  # small: they may be many, and little is on the wire
-                        client.send(b"%d" % number)
-                await until(lambda: len(port.unkept) > 10, 60)
-                assert port.unkept[0][0] == "key:eve"
-                assert port.shares.memory.held <= 16 * MIB
-            await until(lambda: not port.shares.memory.held)
-
-    asyncio.run(main())
+async def test_trap_what_finds_no_room_to_wait_is_refused_by_name():
+    async with Port(memory=16 * MIB) as port:
+        # The first one is long, so that the others lie ready: a busy machine sends as slowly as this works.
+        port.handle = lambda client, data, peer: time.sleep(0.003 if port.heard[1:] else 1.0)
+        with ExitStack() as stack:
+            eves = [stack.enter_context(port.socket(port.eve, sndhwm=0)) for _ in range(4)]
+            for client in eves:
+                for number in range(1500):  # small: they may be many, and little is on the wire
+                    client.send(b"%d" % number)
+            await until(lambda: len(port.unkept) > 10, 60)
+            assert port.unkept[0][0] == "key:eve"
+            assert port.shares.memory.held <= 16 * MIB
+        await until(lambda: not port.shares.memory.held)
 
 
-def test_trap_who_sends_more_than_there_is_room_for_is_cut():
-    async def main():
-        async with Port(memory=MIB) as port:
-            port.handle = lambda client, data, peer: time.sleep(0.003)
-            with ExitStack() as stack:
-                eves = [stack.enter_context(port.socket(port.eve, sndhwm=0)) for _ in range(4)]
-                for client in eves:
-                    for number in range(3000):
-                        client.send(b"%d" % number + bytes(2000))
-                await until(lambda: port.door.sessions)
-                await until(lambda: not port.door.sessions, 20)
-                assert port.shares.memory.held <= MIB
-            await until(lambda: not port.shares.memory.held)
-
-    asyncio.run(main())
+async def test_trap_who_sends_more_than_there_is_room_for_is_cut():
+    async with Port(memory=MIB) as port:
+        port.handle = lambda client, data, peer: time.sleep(0.003)
+        with ExitStack() as stack:
+            eves = [stack.enter_context(port.socket(port.eve, sndhwm=0)) for _ in range(4)]
+            for client in eves:
+                for number in range(3000):
+                    client.send(b"%d" % number + bytes(2000))
+            await until(lambda: port.door.sessions)
+            await until(lambda: not port.door.sessions, 20)
+            assert port.shares.memory.held <= MIB
+        await until(lambda: not port.shares.memory.held)
 
 
-def test_trap_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
-    async def main():
-        async with Port(memory=32 * MIB) as port:
-            drained = []
-            port.link.on_drained = drained.append
-            with port.socket(port.eve, rcvhwm=1, rcvbuf=65536) as eve:
-                eve.send(b"x")
-                await until(lambda: port.heard)
-                client = port.heard[0][0]
-                for _ in range(200):
-                    assert port.link.send(client, bytes(MIB))
-                    await asyncio.sleep(0)
-                assert port.link.congested(client)
-                assert port.link.memory(client).name == "key:eve"
-                assert len(port.unkept) > 150
-                await until(lambda: 5 * MIB < port.held("eve") < 17 * MIB)
-                read = 0
-                while read < 200 - len(port.unkept):
-                    await asyncio.to_thread(eve.poll, 5000)
-                    with suppress(zmq.Again):
-                        while eve.recv(zmq.NOBLOCK):
-                            read += 1
-                await until(lambda: not port.link.congested(client) and port.held("eve") == 64 * 1024)
-                assert drained[-1] == client
-
-    asyncio.run(main())
+async def test_trap_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
+    async with Port(memory=32 * MIB) as port:
+        drained = []
+        port.link.on_drained = drained.append
+        with port.socket(port.eve, rcvhwm=1, rcvbuf=65536) as eve:
+            eve.send(b"x")
+            await until(lambda: port.heard)
+            client = port.heard[0][0]
+            for _ in range(200):
+                assert port.link.send(client, bytes(MIB))
+                await asyncio.sleep(0)
+            assert port.link.congested(client)
+            assert port.link.memory(client).name == "key:eve"
+            assert len(port.unkept) > 150
+            await until(lambda: 5 * MIB < port.held("eve") < 17 * MIB)
+            read = 0
+            while read < 200 - len(port.unkept):
+                await asyncio.to_thread(eve.poll, 5000)
+                with suppress(zmq.Again):
+                    while eve.recv(zmq.NOBLOCK):
+                        read += 1
+            await until(lambda: not port.link.congested(client) and port.held("eve") == 64 * 1024)
+            assert drained[-1] == client
 
 
-def test_an_answer_for_which_there_is_no_room_is_refused_by_name():
-    async def main():
-        async with Port(memory=4 * MIB) as port, asyncio.timeout(5):
-            with port.socket(port.eve) as eve:
-                eve.send(b"x")
-                await until(lambda: port.heard)
-                assert port.link.send(port.heard[0][0], b"head" + bytes(8 * MIB))
-                assert port.unkept[0][1].startswith(b"head")
-                assert isinstance(port.link.memory(port.heard[0][0]).full("it"), Busy)
-
-    asyncio.run(main())
+async def test_an_answer_for_which_there_is_no_room_is_refused_by_name():
+    async with Port(memory=4 * MIB) as port, asyncio.timeout(5):
+        with port.socket(port.eve) as eve:
+            eve.send(b"x")
+            await until(lambda: port.heard)
+            assert port.link.send(port.heard[0][0], b"head" + bytes(8 * MIB))
+            assert port.unkept[0][1].startswith(b"head")
+            assert isinstance(port.link.memory(port.heard[0][0]).full("it"), Busy)
 
 
 class Relay(threading.Thread):
@@ -312,91 +285,76 @@ class Relay(threading.Thread):
                 most -= len(data)
 
 
-def test_trap_messages_that_never_come_whole_are_charged_and_cut_when_there_is_no_room():
-    async def main():
-        async with Port(memory=40 * MIB) as port:
-            relay = Relay(port.link.address, 8 * MIB)
-            with ExitStack() as stack:
-                eves = [stack.enter_context(port.socket(port.eve, address=relay.address)) for _ in range(10)]
-                for client in eves:
-                    client.send(b"x")
-                await until(lambda: len(port.heard) == 10)
-                for client in eves:
-                    client.send(bytes(16 * MIB))
-                await until(lambda: port.door.stats()["cut"] >= 7, 10)
-                await until(lambda: port.held("eve") <= 21 * MIB)
-                with port.socket(port.ann) as ann:
-                    ann.send(b"x")
-                    await until(lambda: port.heard[-1][1] == "key:ann")
-            await asyncio.to_thread(relay.close)
-            await until(lambda: not port.held("eve"))
-
-    asyncio.run(main())
+async def test_trap_messages_that_never_come_whole_are_charged_and_cut_when_there_is_no_room():
+    async with Port(memory=40 * MIB) as port:
+        relay = Relay(port.link.address, 8 * MIB)
+        with ExitStack() as stack:
+            eves = [stack.enter_context(port.socket(port.eve, address=relay.address)) for _ in range(10)]
+            for client in eves:
+                client.send(b"x")
+            await until(lambda: len(port.heard) == 10)
+            for client in eves:
+                client.send(bytes(16 * MIB))
+            await until(lambda: port.door.stats()["cut"] >= 7, 10)
+            await until(lambda: port.held("eve") <= 21 * MIB)
+            with port.socket(port.ann) as ann:
+                ann.send(b"x")
+                await until(lambda: port.heard[-1][1] == "key:ann")
+        await asyncio.to_thread(relay.close)
+        await until(lambda: not port.held("eve"))
 
 
-def test_trap_who_has_proved_no_key_cannot_have_a_large_message_kept():
-    async def main():
-        async with Port() as port:
-            where = ("127.0.0.1", int(port.link.address.rpartition(":")[2]))
-            with await asyncio.to_thread(socket.create_connection, where) as stranger:
-                greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
-                stranger.sendall(greeting + b"\x06" + struct.pack(">Q", 31 * MIB) + bytes(64 * 1024))
-                await until(lambda: port.door.stats()["cut"] == 1 and not port.door.connections())
-
-    asyncio.run(main())
+async def test_trap_who_has_proved_no_key_cannot_have_a_large_message_kept():
+    async with Port() as port:
+        where = ("127.0.0.1", int(port.link.address.rpartition(":")[2]))
+        with await asyncio.to_thread(socket.create_connection, where) as stranger:
+            greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+            stranger.sendall(greeting + b"\x06" + struct.pack(">Q", 31 * MIB) + bytes(64 * 1024))
+            await until(lambda: port.door.stats()["cut"] == 1 and not port.door.connections())
 
 
-def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
-    async def main():
-        async with Port() as port:
-            with port.socket(port.eve, zmq.SUB, sndhwm=0) as eve:
-                for number in range(1100):
-                    eve.subscribe(b"p%d" % number)
-                await until(lambda: "many" in port.garbage)
-                (session,) = port.door.sessions.by_user.values()
-                assert len(session.prefixes) == 1024
-                for number in range(10):
-                    eve.unsubscribe(b"p%d" % number)
-                await until(lambda: len(session.prefixes) == 1014)
-                del port.garbage[:]
-            await until(lambda: not port.door.sessions and not port.shares.memory.held)
-            with port.socket(port.eve, zmq.XSUB, rcvhwm=1, rcvbuf=65536) as eve:
-                for number in range(1000):
-                    eve.send(b"\1!%d" % number)
-                await until(lambda: len(port.garbage) > 50 and not port.door.connections(), 20)
-                assert set(port.garbage) == {"unread"}
-
-    asyncio.run(main())
+async def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
+    async with Port() as port:
+        with port.socket(port.eve, zmq.SUB, sndhwm=0) as eve:
+            for number in range(1100):
+                eve.subscribe(b"p%d" % number)
+            await until(lambda: "many" in port.garbage)
+            (session,) = port.door.sessions.by_user.values()
+            assert len(session.prefixes) == 1024
+            for number in range(10):
+                eve.unsubscribe(b"p%d" % number)
+            await until(lambda: len(session.prefixes) == 1014)
+            del port.garbage[:]
+        await until(lambda: not port.door.sessions and not port.shares.memory.held)
+        with port.socket(port.eve, zmq.XSUB, rcvhwm=1, rcvbuf=65536) as eve:
+            for number in range(1000):
+                eve.send(b"\1!%d" % number)
+            await until(lambda: len(port.garbage) > 50 and not port.door.connections(), 20)
+            assert set(port.garbage) == {"unread"}
 
 
-def test_trap_questions_count_as_subscriptions_and_a_key_has_so_many_over_all_its_connections(monkeypatch):
+async def test_trap_questions_count_as_subscriptions_and_a_key_has_so_many_over_all_its_connections(monkeypatch):
     """ZeroMQ keeps the prefix of a question until its subscriber goes, and takes all out in one call when it does."""
     monkeypatch.setattr(xpub, "_ALL_PREFIXES_LIMIT", 150)
 
-    async def main():
-        async with Port() as port:
-            port.events._answer = lambda peer, question: [b"short"]
-            with ExitStack() as stack:
-                eves = [stack.enter_context(port.socket(port.eve, zmq.SUB, sndhwm=0)) for _ in range(2)]
-                for number in range(100):
-                    for eve in eves:
-                        eve.subscribe(b"!%d" % number)
-                await until(lambda: len(port.garbage) >= 50)
-                assert set(port.garbage) == {"many"}
-                assert list(port.events._of_account.values()) == [150]
-            await until(lambda: not port.events._of_account)
-            assert not port.shares.memory.held
-
-    asyncio.run(main())
+    async with Port() as port:
+        port.events._answer = lambda peer, question: [b"short"]
+        with ExitStack() as stack:
+            eves = [stack.enter_context(port.socket(port.eve, zmq.SUB, sndhwm=0)) for _ in range(2)]
+            for number in range(100):
+                for eve in eves:
+                    eve.subscribe(b"!%d" % number)
+            await until(lambda: len(port.garbage) >= 50)
+            assert set(port.garbage) == {"many"}
+            assert list(port.events._of_account.values()) == [150]
+        await until(lambda: not port.events._of_account)
+        assert not port.shares.memory.held
 
 
 @pytest.mark.parametrize("keys", ["eve", "ann"])
-def test_a_cast_of_one_who_leaves_at_once_is_handled(keys):
-    async def main():
-        async with Port() as port:
-            with port.socket(getattr(port, keys), linger=1000) as client:
-                client.send(b"x")
-            await until(lambda: [name for _, name in port.heard] == [f"key:{keys}"])
-            await until(lambda: not port.door.connections() and not port.shares.memory.held)
-
-    asyncio.run(main())
+async def test_a_cast_of_one_who_leaves_at_once_is_handled(keys):
+    async with Port() as port:
+        with port.socket(getattr(port, keys), linger=1000) as client:
+            client.send(b"x")
+        await until(lambda: [name for _, name in port.heard] == [f"key:{keys}"])
+        await until(lambda: not port.door.connections() and not port.shares.memory.held)

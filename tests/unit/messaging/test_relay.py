@@ -167,175 +167,142 @@ def name_of(failure):
     return failure.names[0].partition(".")[2]
 
 
-def test_a_call_that_names_another_host_goes_there_as_it_is(on_bench):
-    async def test(bench):
-        other = Other("node2", "lit", Conflict("it is lit already"))
-        audit = joined(bench, other, local=Lamp())
-        sent = wire(host="node2", arguments={"code": b"\0\1", "n": 2**40}, timeout=5.0, version="1.2")
-        assert bytes((await answer(bench, sent)).result) == b"\xa3lit"
-        (ask,) = other.asked
-        assert (ask.topic, ask.method, ask.host, ask.version) == ("lamp", "switch", "node2", "1.2")
-        assert (ask.arguments, ask.flags & LENIENT) == ({"code": b"\0\1", "n": 2**40}, 0)
-        failed = await answer(bench, wire(host="node2", flags=LENIENT))
-        assert (name_of(failed), failed.message) == ("Conflict", "it is lit already")
-        assert other.asked[1].flags & LENIENT
-        assert audit.kept == [("ostler", "relay", "lamp.switch")] * 2
-        assert "no host 'node7'" in (await answer(bench, wire(host="node7"))).message
-
-    on_bench(test)
+async def test_a_call_that_names_another_host_goes_there_as_it_is(bench):
+    other = Other("node2", "lit", Conflict("it is lit already"))
+    audit = joined(bench, other, local=Lamp())
+    sent = wire(host="node2", arguments={"code": b"\0\1", "n": 2**40}, timeout=5.0, version="1.2")
+    assert bytes((await answer(bench, sent)).result) == b"\xa3lit"
+    (ask,) = other.asked
+    assert (ask.topic, ask.method, ask.host, ask.version) == ("lamp", "switch", "node2", "1.2")
+    assert (ask.arguments, ask.flags & LENIENT) == ({"code": b"\0\1", "n": 2**40}, 0)
+    failed = await answer(bench, wire(host="node2", flags=LENIENT))
+    assert (name_of(failed), failed.message) == ("Conflict", "it is lit already")
+    assert other.asked[1].flags & LENIENT
+    assert audit.kept == [("ostler", "relay", "lamp.switch")] * 2
+    assert "no host 'node7'" in (await answer(bench, wire(host="node7"))).message
 
 
-def test_a_call_for_no_host_stays_where_the_topic_is_or_goes_to_members_in_turns(on_bench):
-    async def test(bench):
-        two, three = Other("node2", Busy("full")), Other("node3")
-        joined(bench, two, three)
-        assert bytes((await answer(bench, wire())).result) == b"\xa5node3", "node2 has surely not begun"
-        found = [bytes((await answer(bench, wire())).result) for _ in range(2)]
-        assert sorted(found) == [b"\xa5node2", b"\xa5node3"]
-        two.answers = three.answers = [ConnectionLost("cut")]
-        before = len(two.asked + three.asked)
-        assert name_of(await answer(bench, wire())) == "ConnectionLost"
-        assert len(two.asked + three.asked) == before + 1, "it may be at work, so nobody else is asked"
-        bench.add("lamp", Lamp())
-        assert bytes((await answer(bench, wire())).result) == b"\xa4here"
-
-    on_bench(test)
+async def test_a_call_for_no_host_stays_where_the_topic_is_or_goes_to_members_in_turns(bench):
+    two, three = Other("node2", Busy("full")), Other("node3")
+    joined(bench, two, three)
+    assert bytes((await answer(bench, wire())).result) == b"\xa5node3", "node2 has surely not begun"
+    found = [bytes((await answer(bench, wire())).result) for _ in range(2)]
+    assert sorted(found) == [b"\xa5node2", b"\xa5node3"]
+    two.answers = three.answers = [ConnectionLost("cut")]
+    before = len(two.asked + three.asked)
+    assert name_of(await answer(bench, wire())) == "ConnectionLost"
+    assert len(two.asked + three.asked) == before + 1, "it may be at work, so nobody else is asked"
+    bench.add("lamp", Lamp())
+    assert bytes((await answer(bench, wire())).result) == b"\xa4here"
 
 
-def test_nobody_is_left_and_nobody_has_it_are_told_apart(on_bench):
-    async def test(bench):
-        joined(bench, Other("node2", up=False))
-        failed = await answer(bench, wire())
-        assert (name_of(failed), failed.message) == (
-            "NotRunning", "nobody takes lamp.switch now: node2 cannot be reached for 7 s",
-        )  # fmt: skip
-        other = encode_request(Request(VERSION, 1, "none", "x", {}, None, "r", 0))
-        assert name_of(await answer(bench, other)) == "TargetNotFound"
-
-    on_bench(test)
+async def test_nobody_is_left_and_nobody_has_it_are_told_apart(bench):
+    joined(bench, Other("node2", up=False))
+    failed = await answer(bench, wire())
+    assert (name_of(failed), failed.message) == (
+        "NotRunning", "nobody takes lamp.switch now: node2 cannot be reached for 7 s",
+    )  # fmt: skip
+    other = encode_request(Request(VERSION, 1, "none", "x", {}, None, "r", 0))
+    assert name_of(await answer(bench, other)) == "TargetNotFound"
 
 
-def test_a_cast_is_accepted_when_the_other_host_has_accepted_it(on_bench):
-    async def test(bench):
-        other = Other("node2", 1, Draining("it stops"))
-        joined(bench, other)
-        assert await answer(bench, wire(host="node2", flags=CAST)) == Accepted(VERSION, 1, 1)
-        assert other.asked[0].flags & CAST
-        assert name_of(await answer(bench, wire(host="node2", flags=CAST))) == "Draining"
-
-    on_bench(test)
+async def test_a_cast_is_accepted_when_the_other_host_has_accepted_it(bench):
+    other = Other("node2", 1, Draining("it stops"))
+    joined(bench, other)
+    assert await answer(bench, wire(host="node2", flags=CAST)) == Accepted(VERSION, 1, 1)
+    assert other.asked[0].flags & CAST
+    assert name_of(await answer(bench, wire(host="node2", flags=CAST))) == "Draining"
 
 
-def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_reached(on_bench):
-    async def test(bench):
-        lamp, two, three = Lamp(), Other("node2", 1), Other("node3", ConnectionLost("cut"))
-        joined(bench, two, three, Other("node4", up=False), local=lamp)
-        assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 2)
-        assert lamp.switched == 1
-        assert two.asked[0].host == "node2", "it is meant by name, and brings it to nobody else"
-        bench.dispatcher.remove_endpoint("lamp")
-        assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 0) or two.asked[1:]
-
-    on_bench(test)
+async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_reached(bench):
+    lamp, two, three = Lamp(), Other("node2", 1), Other("node3", ConnectionLost("cut"))
+    joined(bench, two, three, Other("node4", up=False), local=lamp)
+    assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 2)
+    assert lamp.switched == 1
+    assert two.asked[0].host == "node2", "it is meant by name, and brings it to nobody else"
+    bench.dispatcher.remove_endpoint("lamp")
+    assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 0) or two.asked[1:]
 
 
-def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(on_bench):
-    async def test(bench):
-        lamp, two = Lamp(), Other("node2", 1)
-        joined(bench, two, local=lamp)
-        bench.dispatcher.access = Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"})
-        for host in ("here", ""):
-            accepted = await answer(bench, wire(flags=CAST | FANOUT, host=host), peer=DAEMON)
-            assert accepted == Accepted(VERSION, 1, 1)
-        async with asyncio.timeout(5):
-            while lamp.switched < 2:
-                await asyncio.sleep(0)
-        assert two.asked == []
-        bench.dispatcher.remove_endpoint("lamp")
-        for host in ("node2", ""):
-            assert name_of(await answer(bench, wire(host=host), peer=DAEMON)) == "TargetNotFound"
-        assert two.asked == []
-
-    on_bench(test)
+async def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
+    lamp, two = Lamp(), Other("node2", 1)
+    joined(bench, two, local=lamp)
+    bench.dispatcher.access = Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"})
+    for host in ("here", ""):
+        accepted = await answer(bench, wire(flags=CAST | FANOUT, host=host), peer=DAEMON)
+        assert accepted == Accepted(VERSION, 1, 1)
+    async with asyncio.timeout(5):
+        while lamp.switched < 2:
+            await asyncio.sleep(0)
+    assert two.asked == []
+    bench.dispatcher.remove_endpoint("lamp")
+    for host in ("node2", ""):
+        assert name_of(await answer(bench, wire(host=host), peer=DAEMON)) == "TargetNotFound"
+    assert two.asked == []
 
 
-def test_the_caller_needs_the_role_here_that_the_method_asks_for_there(on_bench):
-    async def test(bench):
-        lamp, two, three = Lamp(), Other("node2", role="operator"), Other("node3")
-        joined(bench, two, three, local=lamp)
-        for data in (wire(host="node2"), wire(host="node2", flags=CAST), wire(flags=CAST | FANOUT)):
-            failed = await answer(bench, data)
-            assert name_of(failed) == "NotPermitted"
-            assert "lamp.switch on node2 needs the role operator, uid 4001 has viewer here" in failed.message
-        assert (two.asked, three.asked, lamp.switched) == ([], [], 0), "a fanout that one may not take reaches nobody"
-        assert isinstance(await answer(bench, wire(host="node2"), peer=BEN), Reply)
-        failed = await answer(bench, wire("reset", flags=CAST | FANOUT), peer=BEN)
-        assert "lamp.reset needs the role admin" in failed.message
-        assert name_of(await answer(bench, wire(host="node2"), peer=Peer(4711, 1, 1, "uid 4711"))) == "NotPermitted"
-
-    on_bench(test)
+async def test_the_caller_needs_the_role_here_that_the_method_asks_for_there(bench):
+    lamp, two, three = Lamp(), Other("node2", role="operator"), Other("node3")
+    joined(bench, two, three, local=lamp)
+    for data in (wire(host="node2"), wire(host="node2", flags=CAST), wire(flags=CAST | FANOUT)):
+        failed = await answer(bench, data)
+        assert name_of(failed) == "NotPermitted"
+        assert "lamp.switch on node2 needs the role operator, uid 4001 has viewer here" in failed.message
+    assert (two.asked, three.asked, lamp.switched) == ([], [], 0), "a fanout that one may not take reaches nobody"
+    assert isinstance(await answer(bench, wire(host="node2"), peer=BEN), Reply)
+    failed = await answer(bench, wire("reset", flags=CAST | FANOUT), peer=BEN)
+    assert "lamp.reset needs the role admin" in failed.message
+    assert name_of(await answer(bench, wire(host="node2"), peer=Peer(4711, 1, 1, "uid 4711"))) == "NotPermitted"
 
 
-def test_what_a_manager_calls_here_is_not_relayed(on_bench):
-    async def test(bench):
-        joined(bench, Other("node2"))
-        client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="house")
-        with pytest.raises(Exception, match="no service 'lamp'"):
-            await client.acall("lamp", "switch")  # its own router has no others
-
-    on_bench(test)
+async def test_what_a_manager_calls_here_is_not_relayed(bench):
+    joined(bench, Other("node2"))
+    client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="house")
+    with pytest.raises(Exception, match="no service 'lamp'"):
+        await client.acall("lamp", "switch")  # its own router has no others
 
 
-def test_a_stream_comes_from_another_host(on_bench):
-    async def test(bench):
-        other = Other("node2")
-        joined(bench, other)
-        for host in ("node2", ""):
-            bench.wire.sent.clear()
-            assert isinstance(await answer(bench, wire(host=host, flags=STREAM)), Reply)
-            came = b"".join(bytes(each.items) for each in bench.answers() if isinstance(each, Items))
-            assert [letter for letter in (b"\xa1a", b"\xa1b") if letter in came] == [b"\xa1a", b"\xa1b"]
-        assert [ask.host for ask in other.asked] == ["node2", "node2"]
-
-    on_bench(test)
+async def test_a_stream_comes_from_another_host(bench):
+    other = Other("node2")
+    joined(bench, other)
+    for host in ("node2", ""):
+        bench.wire.sent.clear()
+        assert isinstance(await answer(bench, wire(host=host, flags=STREAM)), Reply)
+        came = b"".join(bytes(each.items) for each in bench.answers() if isinstance(each, Items))
+        assert [letter for letter in (b"\xa1a", b"\xa1b") if letter in came] == [b"\xa1a", b"\xa1b"]
+    assert [ask.host for ask in other.asked] == ["node2", "node2"]
 
 
-def test_a_repeat_goes_under_its_id_to_the_host_at_which_the_first_was_lost(on_bench):
-    async def test(bench):
-        two, three = Other("node2", ConnectionLost("cut"), "lit"), Other("node3", ConnectionLost("cut"), "lit")
-        joined(bench, two, three)
-        assert name_of(await answer(bench, wire(flags=RETRY))) == "ConnectionLost"
-        (lost,) = [peer for peer in (two, three) if peer.ids]
-        assert bytes((await answer(bench, wire(flags=RETRY, number=2))).result) == b"\xa3lit"
-        assert len(lost.ids) == 2
-        assert len(set(lost.ids)) == 1
-        assert bytes((await answer(bench, wire(flags=RETRY, number=3))).result) == b"\xa3lit"
-        assert len(two.ids + three.ids) == 2, "what was answered is answered from here"
-        await answer(bench, wire(flags=RETRY, host=lost.host), peer=BEN)
-        assert lost.ids[2] != lost.ids[0], "nobody comes to the answers of another caller by its id"
-
-    on_bench(test)
+async def test_a_repeat_goes_under_its_id_to_the_host_at_which_the_first_was_lost(bench):
+    two, three = Other("node2", ConnectionLost("cut"), "lit"), Other("node3", ConnectionLost("cut"), "lit")
+    joined(bench, two, three)
+    assert name_of(await answer(bench, wire(flags=RETRY))) == "ConnectionLost"
+    (lost,) = [peer for peer in (two, three) if peer.ids]
+    assert bytes((await answer(bench, wire(flags=RETRY, number=2))).result) == b"\xa3lit"
+    assert len(lost.ids) == 2
+    assert len(set(lost.ids)) == 1
+    assert bytes((await answer(bench, wire(flags=RETRY, number=3))).result) == b"\xa3lit"
+    assert len(two.ids + three.ids) == 2, "what was answered is answered from here"
+    await answer(bench, wire(flags=RETRY, host=lost.host), peer=BEN)
+    assert lost.ids[2] != lost.ids[0], "nobody comes to the answers of another caller by its id"
 
 
-def test_a_repeat_while_the_first_is_under_way_joins_it(on_bench):
-    async def test(bench):
-        go_on, other = asyncio.Event(), Other("node2")
+async def test_a_repeat_while_the_first_is_under_way_joins_it(bench):
+    go_on, other = asyncio.Event(), Other("node2")
 
-        async def slow(ask):
-            other.asked.append(ask)
-            await go_on.wait()
-            return 1
+    async def slow(ask):
+        other.asked.append(ask)
+        await go_on.wait()
+        return 1
 
-        other.ask = slow
-        joined(bench, other)
-        bench.send(wire(flags=RETRY | CAST, host="node2", number=1), peer=ANN)
-        while not other.asked:
-            await asyncio.sleep(0.001)
-        bench.send(wire(flags=RETRY | CAST, host="node2", number=7), client="again", peer=ANN)
-        go_on.set()
-        while not bench.answers("again"):
-            await asyncio.sleep(0.001)
-        assert bench.answers("again") == [Accepted(VERSION, 7, 1)]
-        assert (len(other.asked), bench.server.stats()["in_flight"]) == (1, 0)
-
-    on_bench(test)
+    other.ask = slow
+    joined(bench, other)
+    bench.send(wire(flags=RETRY | CAST, host="node2", number=1), peer=ANN)
+    while not other.asked:
+        await asyncio.sleep(0.001)
+    bench.send(wire(flags=RETRY | CAST, host="node2", number=7), client="again", peer=ANN)
+    go_on.set()
+    while not bench.answers("again"):
+        await asyncio.sleep(0.001)
+    assert bench.answers("again") == [Accepted(VERSION, 7, 1)]
+    assert (len(other.asked), bench.server.stats()["in_flight"]) == (1, 0)

@@ -74,20 +74,17 @@ async def settled(condition):
             await asyncio.sleep(0.002)
 
 
-def test_what_ends_at_once_is_answered_at_once(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        assert await bench.send_from_callback(request(1, "echo", arguments={"text": "a"})) == 1
-        (answer,) = bench.answers()
-        assert isinstance(answer, Reply)
-        assert bytes(answer.result) == b"\xa1a"
-        assert bench.server.stats()["in_flight"] == 0
-
-    on_bench(test)
+async def test_what_ends_at_once_is_answered_at_once(bench):
+    bench.add("shop", Shop())
+    assert await bench.send_from_callback(request(1, "echo", arguments={"text": "a"})) == 1
+    (answer,) = bench.answers()
+    assert isinstance(answer, Reply)
+    assert bytes(answer.result) == b"\xa1a"
+    assert bench.server.stats()["in_flight"] == 0
 
 
-def test_each_client_that_waits_gets_one_beat_an_interval_with_all_its_calls(on_bench):
-    async def test(bench):
+async def test_each_client_that_waits_gets_one_beat_an_interval_with_all_its_calls(open_bench):
+    async with open_bench(beat_interval=30.0) as bench:
         bench.add("shop", Shop())
         for number in (1, 2):
             bench.send(request(number, "sleep"))
@@ -102,146 +99,114 @@ def test_each_client_that_waits_gets_one_beat_an_interval_with_all_its_calls(on_
         bench.server._beat(bench.clock.monotonic())
         assert len(bench.answers()) == 2
 
-    on_bench(test, beat_interval=30.0)
+
+async def test_nobody_is_sent_beats_when_nobody_waits(bench):
+    bench.add("shop", Shop())
+    bench.send(request(1, "sleep"))
+    bench.send(encode_message(Cancel(VERSION, 1)))
+    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    assert bench.server._beat(bench.clock.monotonic() + 100) is None
+    assert [type(answer) for answer in bench.answers()] == [Failure]
 
 
-def test_nobody_is_sent_beats_when_nobody_waits(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.send(request(1, "sleep"))
-        bench.send(encode_message(Cancel(VERSION, 1)))
-        await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
-        assert bench.server._beat(bench.clock.monotonic() + 100) is None
-        assert [type(answer) for answer in bench.answers()] == [Failure]
-
-    on_bench(test)
-
-
-def test_a_client_that_has_gone_is_found_out_by_a_beat_and_its_work_is_stopped(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "sleep"))
-        bench.send(request(1, "sleep"), client="other")
-        bench.wire.gone.add("client")
-        bench.clock.advance(1)
-        bench.server._beat(bench.clock.monotonic())
-        await settled(lambda: shop.cancelled == 1)
-        stats = bench.server.stats()
-        assert (stats["garbage"], stats["clients"], stats["in_flight"], stats["vanished"]) == ({}, 1, 1, 1)
-
-    on_bench(test)
+async def test_a_client_that_has_gone_is_found_out_by_a_beat_and_its_work_is_stopped(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "sleep"))
+    bench.send(request(1, "sleep"), client="other")
+    bench.wire.gone.add("client")
+    bench.clock.advance(1)
+    bench.server._beat(bench.clock.monotonic())
+    await settled(lambda: shop.cancelled == 1)
+    stats = bench.server.stats()
+    assert (stats["garbage"], stats["clients"], stats["in_flight"], stats["vanished"]) == ({}, 1, 1, 1)
 
 
-def test_casts_of_a_client_that_has_gone_go_on(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "work", CAST))
-        assert bench.answers() == [Accepted(VERSION, 1, 1)]
-        bench.wire.gone.add("client")
-        assert bench.server.stats()["in_flight"] == 0
-        shop.go_on.set()
-        await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
-        assert shop.runs == 1
-        assert bench.server.stats()["vanished"] == 0
-
-    on_bench(test)
+async def test_casts_of_a_client_that_has_gone_go_on(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "work", CAST))
+    assert bench.answers() == [Accepted(VERSION, 1, 1)]
+    bench.wire.gone.add("client")
+    assert bench.server.stats()["in_flight"] == 0
+    shop.go_on.set()
+    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    assert shop.runs == 1
+    assert bench.server.stats()["vanished"] == 0
 
 
-def test_a_cancelled_thread_is_left_out_of_beats_but_still_counts(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "work"))
-        await asyncio.to_thread(shop.begun.wait, 5)
-        bench.send(encode_message(Cancel(VERSION, 1)))
-        assert [answer.names[0] for answer in bench.answers()] == ["ostler.CallCancelled"]
-        bench.clock.advance(1)
-        bench.server._beat(bench.clock.monotonic())
-        assert bench.answers()[-1] == Beat(VERSION, [], 1.0)
-        assert bench.dispatcher.in_flight("shop") == 1
-        shop.go_on.set()
-        await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
-        assert len(bench.answers()) == 2, "the late result is nobody's"
-
-    on_bench(test)
+async def test_a_cancelled_thread_is_left_out_of_beats_but_still_counts(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "work"))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    bench.send(encode_message(Cancel(VERSION, 1)))
+    assert [answer.names[0] for answer in bench.answers()] == ["ostler.CallCancelled"]
+    bench.clock.advance(1)
+    bench.server._beat(bench.clock.monotonic())
+    assert bench.answers()[-1] == Beat(VERSION, [], 1.0)
+    assert bench.dispatcher.in_flight("shop") == 1
+    shop.go_on.set()
+    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    assert len(bench.answers()) == 2, "the late result is nobody's"
 
 
-def test_a_method_that_refuses_to_be_cancelled_does_not_hold_its_caller(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.send(request(1, "stubborn", timeout=5.0))
-        bench.clock.advance(5)
-        bench.dispatcher._sweep(bench.clock.monotonic())
-        assert [answer.names[0] for answer in bench.answers()] == ["ostler.DeadlineExceeded"]
-        await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
-        assert len(bench.answers()) == 1
-
-    on_bench(test)
+async def test_a_method_that_refuses_to_be_cancelled_does_not_hold_its_caller(bench):
+    bench.add("shop", Shop())
+    bench.send(request(1, "stubborn", timeout=5.0))
+    bench.clock.advance(5)
+    bench.dispatcher._sweep(bench.clock.monotonic())
+    assert [answer.names[0] for answer in bench.answers()] == ["ostler.DeadlineExceeded"]
+    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    assert len(bench.answers()) == 1
 
 
-def test_nobody_cancels_what_is_anothers(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.send(request(1, "sleep"))
-        bench.send(encode_message(Cancel(VERSION, 1)), client="stranger")
-        assert bench.dispatcher.in_flight("shop") == 1
-        assert bench.answers() == []
-
-    on_bench(test)
+async def test_nobody_cancels_what_is_anothers(bench):
+    bench.add("shop", Shop())
+    bench.send(request(1, "sleep"))
+    bench.send(encode_message(Cancel(VERSION, 1)), client="stranger")
+    assert bench.dispatcher.in_flight("shop") == 1
+    assert bench.answers() == []
 
 
-def test_a_number_that_is_used_twice_at_once_is_garbage(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.send(request(1, "sleep"))
-        bench.send(request(1, "echo"))
-        assert bench.answers() == []
-        assert bench.server.garbage == {"duplicate": 1}
-
-    on_bench(test)
+async def test_a_number_that_is_used_twice_at_once_is_garbage(bench):
+    bench.add("shop", Shop())
+    bench.send(request(1, "sleep"))
+    bench.send(request(1, "echo"))
+    assert bench.answers() == []
+    assert bench.server.garbage == {"duplicate": 1}
 
 
-def test_progress_is_thinned_and_its_last_word_comes_before_the_result(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.send(request(1, "steps", PROGRESS))
-        bench.send(request(2, "steps"))
-        await settled(lambda: len([a for a in bench.answers() if isinstance(a, Reply)]) == 2)
-        mine = [answer for answer in bench.answers() if answer.id == 1]
-        assert mine[0] == Advance(VERSION, 1, 0.0, 5.0, "")
-        assert mine[-2] == Advance(VERSION, 1, 5.0, 5.0, "")
-        assert len(mine) == 3
-        assert [type(answer) for answer in bench.answers() if answer.id == 2] == [Reply], "nobody asked"
-
-    on_bench(test)
+async def test_progress_is_thinned_and_its_last_word_comes_before_the_result(bench):
+    bench.add("shop", Shop())
+    bench.send(request(1, "steps", PROGRESS))
+    bench.send(request(2, "steps"))
+    await settled(lambda: len([a for a in bench.answers() if isinstance(a, Reply)]) == 2)
+    mine = [answer for answer in bench.answers() if answer.id == 1]
+    assert mine[0] == Advance(VERSION, 1, 0.0, 5.0, "")
+    assert mine[-2] == Advance(VERSION, 1, 5.0, 5.0, "")
+    assert len(mine) == 3
+    assert [type(answer) for answer in bench.answers() if answer.id == 2] == [Reply], "nobody asked"
 
 
-def test_closing_stops_what_is_under_way(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "sleep"))
-        bench.server.close()
-        await settled(lambda: shop.cancelled == 1)
-        bench.server.close()
-
-    on_bench(test)
+async def test_closing_stops_what_is_under_way(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "sleep"))
+    bench.server.close()
+    await settled(lambda: shop.cancelled == 1)
+    bench.server.close()
 
 
-def test_the_end_of_a_cast_is_not_that_of_another_request_with_its_number(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "work", CAST))
-        await asyncio.to_thread(shop.begun.wait, 5)
-        bench.send(request(1, "sleep"))
-        shop.go_on.set()
-        await settled(lambda: bench.dispatcher.in_flight("shop") == 1)
-        assert bench.server.stats()["in_flight"] == 1
-        bench.send(encode_message(Cancel(VERSION, 1)))
-        await settled(lambda: shop.cancelled == 1)
-        assert [type(answer) for answer in bench.answers()] == [Accepted, Failure]
-
-    on_bench(test)
+async def test_the_end_of_a_cast_is_not_that_of_another_request_with_its_number(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "work", CAST))
+    await asyncio.to_thread(shop.begun.wait, 5)
+    bench.send(request(1, "sleep"))
+    shop.go_on.set()
+    await settled(lambda: bench.dispatcher.in_flight("shop") == 1)
+    assert bench.server.stats()["in_flight"] == 1
+    bench.send(encode_message(Cancel(VERSION, 1)))
+    await settled(lambda: shop.cancelled == 1)
+    assert [type(answer) for answer in bench.answers()] == [Accepted, Failure]

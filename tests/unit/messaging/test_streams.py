@@ -98,105 +98,90 @@ async def quiet(bench):
 
 
 @BOTH
-def test_no_more_items_are_made_than_there_is_credit_for(on_bench, method):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, method, 5))
-        await until(lambda: count(bench) == 5)
-        await quiet(bench)
-        assert shop.made == count(bench) == 5
-        send(bench, Credit(VERSION, 1, 3))
-        await until(lambda: count(bench) == 8)
-        await quiet(bench)
-        assert shop.made == count(bench) == 8
-        firsts = [message.first for message in bench.answers() if type(message) is Items]
-        assert firsts == sorted(firsts)
-        send(bench, Cancel(VERSION, 1))
-        await until(lambda: shop.closed == 1)
-
-    on_bench(test)
+async def test_no_more_items_are_made_than_there_is_credit_for(bench, method):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, method, 5))
+    await until(lambda: count(bench) == 5)
+    await quiet(bench)
+    assert shop.made == count(bench) == 5
+    send(bench, Credit(VERSION, 1, 3))
+    await until(lambda: count(bench) == 8)
+    await quiet(bench)
+    assert shop.made == count(bench) == 8
+    firsts = [message.first for message in bench.answers() if type(message) is Items]
+    assert firsts == sorted(firsts)
+    send(bench, Cancel(VERSION, 1))
+    await until(lambda: shop.closed == 1)
 
 
 @BOTH
-def test_trap_credit_that_is_none_negative_huge_or_for_no_stream(on_bench, method):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, method, 0))
-        bench.send(request(2, "sleep", 0, flags=0))
-        await quiet(bench)
-        assert count(bench) == 0
-        send(bench, Credit(VERSION, 1, 0))
-        send(bench, Credit(VERSION, 99, 5))  # no such request
-        send(bench, Credit(VERSION, 2, 5))  # a call
-        send(bench, Credit(VERSION, 1, 5), client="a stranger")
-        bench.send(b"\x94\x03\x01\x01\xff")  # -1
-        bench.send(b"\x94\x03\x01\x01\xcf\xff\xff\xff\xff\xff\xff\xff\xff")
-        bench.send(b"\x94\x03\x01\x01\xa1x")
-        await quiet(bench)
-        assert count(bench) == 0
-        assert bench.server.stats()["stray"] == {"credit": 3}
-        assert bench.server.garbage == {"shape": 3}
-        send(bench, Credit(VERSION, 1, 2**31))
-        await until(lambda: count(bench) >= 60_000)
-        await quiet(bench)
-        assert shop.made <= 65_536
-        send(bench, Cancel(VERSION, 1))
-        await until(lambda: shop.closed == 1)
-
-    on_bench(test)
+async def test_trap_credit_that_is_none_negative_huge_or_for_no_stream(bench, method):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, method, 0))
+    bench.send(request(2, "sleep", 0, flags=0))
+    await quiet(bench)
+    assert count(bench) == 0
+    send(bench, Credit(VERSION, 1, 0))
+    send(bench, Credit(VERSION, 99, 5))  # no such request
+    send(bench, Credit(VERSION, 2, 5))  # a call
+    send(bench, Credit(VERSION, 1, 5), client="a stranger")
+    bench.send(b"\x94\x03\x01\x01\xff")  # -1
+    bench.send(b"\x94\x03\x01\x01\xcf\xff\xff\xff\xff\xff\xff\xff\xff")
+    bench.send(b"\x94\x03\x01\x01\xa1x")
+    await quiet(bench)
+    assert count(bench) == 0
+    assert bench.server.stats()["stray"] == {"credit": 3}
+    assert bench.server.garbage == {"shape": 3}
+    send(bench, Credit(VERSION, 1, 2**31))
+    await until(lambda: count(bench) >= 60_000)
+    await quiet(bench)
+    assert shop.made <= 65_536
+    send(bench, Cancel(VERSION, 1))
+    await until(lambda: shop.closed == 1)
 
 
 @BOTH
-def test_trap_cancel_of_a_strangers_or_an_ended_stream(on_bench, method):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, method, 5))
-        bench.send(request(2, method, 50, items=3))
-        await until(lambda: any(type(message) is Reply and message.id == 2 for message in bench.answers()))
-        send(bench, Cancel(VERSION, 1), client="a stranger")
-        for _ in range(3):
-            send(bench, Cancel(VERSION, 2))
-            send(bench, Credit(VERSION, 2, 5))
-        assert bench.server.stats()["stray"] == {"cancel": 4, "credit": 3}
-        send(bench, Cancel(VERSION, 1))
-        await until(lambda: shop.closed == 2)
-        send(bench, Credit(VERSION, 1, 5))
-        await quiet(bench)
-        ends = [message.id for message in bench.answers() if type(message) in (Reply, Failure)]
-        assert sorted(ends) == [1, 2]
-        assert bench.server.stats()["in_flight"] == 0
-
-    on_bench(test)
+async def test_trap_cancel_of_a_strangers_or_an_ended_stream(bench, method):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, method, 5))
+    bench.send(request(2, method, 50, items=3))
+    await until(lambda: any(type(message) is Reply and message.id == 2 for message in bench.answers()))
+    send(bench, Cancel(VERSION, 1), client="a stranger")
+    for _ in range(3):
+        send(bench, Cancel(VERSION, 2))
+        send(bench, Credit(VERSION, 2, 5))
+    assert bench.server.stats()["stray"] == {"cancel": 4, "credit": 3}
+    send(bench, Cancel(VERSION, 1))
+    await until(lambda: shop.closed == 2)
+    send(bench, Credit(VERSION, 1, 5))
+    await quiet(bench)
+    ends = [message.id for message in bench.answers() if type(message) in (Reply, Failure)]
+    assert sorted(ends) == [1, 2]
+    assert bench.server.stats()["in_flight"] == 0
 
 
-def test_a_stream_is_neither_cast_nor_sent_again(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        for number, flags in enumerate((STREAM | CAST, STREAM | RETRY, CAST, RETRY, 0)):
-            bench.send(request(number, "count", 5, flags=flags, request_id="the-id"))
-        assert [message.names[0] for message in bench.answers()] == ["ostler.WrongPattern"] * 5
-        assert bench.server.stats()["duplicates"]["ids"] == 0
-
-    on_bench(test)
+async def test_a_stream_is_neither_cast_nor_sent_again(bench):
+    bench.add("shop", Shop())
+    for number, flags in enumerate((STREAM | CAST, STREAM | RETRY, CAST, RETRY, 0)):
+        bench.send(request(number, "count", 5, flags=flags, request_id="the-id"))
+    assert [message.names[0] for message in bench.answers()] == ["ostler.WrongPattern"] * 5
+    assert bench.server.stats()["duplicates"]["ids"] == 0
 
 
-def test_beats_name_a_stream_that_waits_for_its_reader(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        for number, method in enumerate(("count", "acount")):
-            bench.send(request(number, method, 2))
-        await until(lambda: count(bench) == 4)
-        await quiet(bench)
-        bench.clock.advance(1000)
-        bench.server._beat(bench.clock.monotonic())
-        bench.dispatcher._sweep(bench.clock.monotonic())
-        assert sorted(bench.answers()[-1].ids) == [0, 1]
-
-    on_bench(test)
+async def test_beats_name_a_stream_that_waits_for_its_reader(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    for number, method in enumerate(("count", "acount")):
+        bench.send(request(number, method, 2))
+    await until(lambda: count(bench) == 4)
+    await quiet(bench)
+    bench.clock.advance(1000)
+    bench.server._beat(bench.clock.monotonic())
+    bench.dispatcher._sweep(bench.clock.monotonic())
+    assert sorted(bench.answers()[-1].ids) == [0, 1]
 
 
 class Crossing:
@@ -248,7 +233,7 @@ class Crossing:
                 self.check()
 
 
-def test_items_cross_whatever_the_order_of_credit_reads_and_turns(on_bench):
+def test_items_cross_whatever_the_order_of_credit_reads_and_turns(open_bench):
     @settings(max_examples=40, deadline=None)
     @given(
         method=st.sampled_from(["count", "acount"]),
@@ -257,59 +242,54 @@ def test_items_cross_whatever_the_order_of_credit_reads_and_turns(on_bench):
         steps=st.lists(st.sampled_from(["deliver", "take", "grant", "turn"]), max_size=60),
     )
     def crosses(method, credit, items, steps):
-        async def test(bench):
-            crossing = Crossing(bench, method, credit, items)
-            for step in steps:
-                if step == "turn":
-                    await asyncio.sleep(0)
-                elif step != "take" or not crossing.pending.incoming.ended:
-                    getattr(crossing, step)()
-                crossing.check()
-            await crossing.finish()
-            assert crossing.read == list(range(items))
-            assert crossing.core.pending == []
+        async def cross():  # on a loop of its own for each example, which Hypothesis runs as a function
+            async with open_bench() as bench:
+                crossing = Crossing(bench, method, credit, items)
+                for step in steps:
+                    if step == "turn":
+                        await asyncio.sleep(0)
+                    elif step != "take" or not crossing.pending.incoming.ended:
+                        getattr(crossing, step)()
+                    crossing.check()
+                await crossing.finish()
+                assert crossing.read == list(range(items))
+                assert crossing.core.pending == []
 
-        on_bench(test)
+        asyncio.run(cross())
 
     crosses()
 
 
-def test_items_for_nobody_a_second_end_and_a_reply_to_nobody_are_counted_and_dropped(on_bench):
-    async def test(bench):
-        core, woken = ClientCore(bench.clock), []
-        pending, _ = core.stream(Ask("shop", "count", {}), 4, lambda: woken.append(1))
-        core.request(Ask("shop", "sleep", {}), lambda value, error: woken.append(value))
-        assert core.receive(encode_items(99, 0, [b"\x01"])) == ()
-        number = pending.number
-        assert core.receive(encode_items(number + 1, 0, [b"\x01"])) == ()  # for a call
-        assert core.stray == 2
-        assert woken == []
-        core.receive(encode_items(number, 0, [b"\x01"]))
-        core.receive(encode_reply(number, None, 1000, "shop", "count"))
-        core.receive(encode_reply(number, None, 1000, "shop", "count"))
-        core.receive(encode_failure(number, ContractError("late")))
-        core.receive(encode_items(number, 1, [b"\x02"]))
-        assert core.stray == 3
-        assert core.take(pending) == ([1], None)
-        assert core.take(pending) == (None, None)
-        assert len(core.pending) == 1
-
-    on_bench(test)
+async def test_items_for_nobody_a_second_end_and_a_reply_to_nobody_are_counted_and_dropped(bench):
+    core, woken = ClientCore(bench.clock), []
+    pending, _ = core.stream(Ask("shop", "count", {}), 4, lambda: woken.append(1))
+    core.request(Ask("shop", "sleep", {}), lambda value, error: woken.append(value))
+    assert core.receive(encode_items(99, 0, [b"\x01"])) == ()
+    number = pending.number
+    assert core.receive(encode_items(number + 1, 0, [b"\x01"])) == ()  # for a call
+    assert core.stray == 2
+    assert woken == []
+    core.receive(encode_items(number, 0, [b"\x01"]))
+    core.receive(encode_reply(number, None, 1000, "shop", "count"))
+    core.receive(encode_reply(number, None, 1000, "shop", "count"))
+    core.receive(encode_failure(number, ContractError("late")))
+    core.receive(encode_items(number, 1, [b"\x02"]))
+    assert core.stray == 3
+    assert core.take(pending) == ([1], None)
+    assert core.take(pending) == (None, None)
+    assert len(core.pending) == 1
 
 
-def test_a_server_that_sends_more_than_it_may_is_cancelled(on_bench):
-    async def test(bench):
-        core = ClientCore(bench.clock)
-        pending, _ = core.stream(Ask("shop", "count", {}), 1, lambda: None)
-        (out,) = core.receive(encode_items(pending.number, 0, [b"\x01", b"\x02"]))
-        assert out == encode_message(Cancel(VERSION, pending.number))
-        with pytest.raises(Exception, match="more items than it had credit for"):
-            core.take(pending)
-
-    on_bench(test)
+async def test_a_server_that_sends_more_than_it_may_is_cancelled(bench):
+    core = ClientCore(bench.clock)
+    pending, _ = core.stream(Ask("shop", "count", {}), 1, lambda: None)
+    (out,) = core.receive(encode_items(pending.number, 0, [b"\x01", b"\x02"]))
+    assert out == encode_message(Cancel(VERSION, pending.number))
+    with pytest.raises(Exception, match="more items than it had credit for"):
+        core.take(pending)
 
 
-def test_a_generator_needs_threads_and_a_type_that_can_travel(on_bench):
+async def test_a_generator_needs_threads_and_a_type_that_can_travel(bench):
     class Plain:
         @exposed()
         def count(self, ctx: Context) -> Iterator[int]:
@@ -325,98 +305,83 @@ def test_a_generator_needs_threads_and_a_type_that_can_travel(on_bench):
         async def count(self, ctx: Context) -> int:
             yield 1
 
-    async def test(bench):
-        with pytest.raises(ContractError, match="has no threads"):
-            Endpoint("shop", "here", Plain(), None)
-        for wrong in (Odd, NoIterator):
-            with pytest.raises(ContractError, match=r"shop\.count"):
-                Endpoint("shop", "here", wrong(), bench.pool)
-
-    on_bench(test)
+    with pytest.raises(ContractError, match="has no threads"):
+        Endpoint("shop", "here", Plain(), None)
+    for wrong in (Odd, NoIterator):
+        with pytest.raises(ContractError, match=r"shop\.count"):
+            Endpoint("shop", "here", wrong(), bench.pool)
 
 
 def at_the_streams_timers(loop):
     return [timer for timer in loop._scheduled if not timer.cancelled() and "ThreadStream" in repr(timer)]
 
 
-def test_credit_while_no_thread_is_free_waits_with_one_timer(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "count", 1))
-        await until(lambda: count(bench) == 1)
-        await quiet(bench)
-        free, bench.pool.queue_limit = bench.pool.queue_limit, 0
-        for _ in range(1000):
-            send(bench, Credit(VERSION, 1, 1))
-        assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
-        await asyncio.sleep(0.12)
-        assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
-        bench.pool.queue_limit = free
-        await until(lambda: count(bench) == 1001)
-        await until(lambda: not at_the_streams_timers(asyncio.get_running_loop()))
-
-    on_bench(test)
+async def test_credit_while_no_thread_is_free_waits_with_one_timer(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "count", 1))
+    await until(lambda: count(bench) == 1)
+    await quiet(bench)
+    free, bench.pool.queue_limit = bench.pool.queue_limit, 0
+    for _ in range(1000):
+        send(bench, Credit(VERSION, 1, 1))
+    assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
+    await asyncio.sleep(0.12)
+    assert len(at_the_streams_timers(asyncio.get_running_loop())) == 1
+    bench.pool.queue_limit = free
+    await until(lambda: count(bench) == 1001)
+    await until(lambda: not at_the_streams_timers(asyncio.get_running_loop()))
 
 
-def test_a_thread_makes_no_more_than_a_little_ahead_of_the_loop(on_bench):
-    async def test(bench):
-        shop = Shop()
-        bench.add("shop", shop)
-        bench.send(request(1, "count", 10**6))
-        # The loop does nothing meanwhile: what it has not seen, it cannot charge to anybody.
-        until_still = time.monotonic() + 5
-        while not shop.made or bench.pool.running():
-            assert time.monotonic() < until_still
-        made = shop.made
-        assert 0 < made <= streams._MOST_AHEAD
-        await until(lambda: shop.made > made)  # and goes on when the loop has taken it
-
-    on_bench(test)
+async def test_a_thread_makes_no_more_than_a_little_ahead_of_the_loop(bench):
+    shop = Shop()
+    bench.add("shop", shop)
+    bench.send(request(1, "count", 10**6))
+    # The loop does nothing meanwhile: what it has not seen, it cannot charge to anybody.
+    until_still = time.monotonic() + 5
+    while not shop.made or bench.pool.running():
+        assert time.monotonic() < until_still
+    made = shop.made
+    assert 0 < made <= streams._MOST_AHEAD
+    await until(lambda: shop.made > made)  # and goes on when the loop has taken it
 
 
-def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.pool.queue_limit = 10
-        stop = threading.Event()
-        for _ in range(bench.pool.size):
-            bench.pool.submit(lambda: stop.wait(10), lambda *_: None, label="occupied")
-        await until(lambda: len(bench.pool.running()) == bench.pool.size)
-        for number in range(10):
-            bench.send(request(number, "count", 1), client=number)
-        refused = [message for number in range(10) for message in bench.answers(number)]
-        assert [message.names[0] for message in refused] == ["ostler.Busy"] * 5
-        bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
-        bench.send(request(1, "count", 1), client="of another", peer=Peer(4001, 4001, 2, "uid 4001"))
-        assert bench.answers("of another") == []
-        stop.set()
-
-    on_bench(test)
+async def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(bench):
+    bench.add("shop", Shop())
+    bench.pool.queue_limit = 10
+    stop = threading.Event()
+    for _ in range(bench.pool.size):
+        bench.pool.submit(lambda: stop.wait(10), lambda *_: None, label="occupied")
+    await until(lambda: len(bench.pool.running()) == bench.pool.size)
+    for number in range(10):
+        bench.send(request(number, "count", 1), client=number)
+    refused = [message for number in range(10) for message in bench.answers(number)]
+    assert [message.names[0] for message in refused] == ["ostler.Busy"] * 5
+    bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+    bench.send(request(1, "count", 1), client="of another", peer=Peer(4001, 4001, 2, "uid 4001"))
+    assert bench.answers("of another") == []
+    stop.set()
 
 
 @BOTH
-def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(on_bench, method):
-    async def test(bench):
-        shop, ann, ben = Shop(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
-        bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
-        bench.add("shop", shop)
-        for peer in (ROOT, ann, ben):
-            bench.send(request(1, method, 2), client=peer.uid, peer=peer)
-        await until(lambda: all(count(bench, peer.uid) == 2 for peer in (ROOT, ann, ben)))
-        await quiet(bench)
-        bench.dispatcher.judge_again()
-        assert bench.dispatcher.streams.open == 3
-        bench.dispatcher.access = Access(own_uid=0, operator=["4002"])
-        bench.dispatcher.judge_again()
-        assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
-        await until(lambda: shop.closed == 1)
-        bench.dispatcher.set_policy(Policy({"shop.*": "admin"}))
-        bench.dispatcher.judge_again()
-        assert "needs the role admin, uid 4002 has operator" in bench.answers(4002)[-1].message
-        await until(lambda: shop.closed == 2)
-        assert bench.dispatcher.streams.open == 1
-        send(bench, Cancel(VERSION, 1), client=0)
-        await until(lambda: shop.closed == 3)
-
-    on_bench(test)
+async def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(bench, method):
+    shop, ann, ben = Shop(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
+    bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+    bench.add("shop", shop)
+    for peer in (ROOT, ann, ben):
+        bench.send(request(1, method, 2), client=peer.uid, peer=peer)
+    await until(lambda: all(count(bench, peer.uid) == 2 for peer in (ROOT, ann, ben)))
+    await quiet(bench)
+    bench.dispatcher.judge_again()
+    assert bench.dispatcher.streams.open == 3
+    bench.dispatcher.access = Access(own_uid=0, operator=["4002"])
+    bench.dispatcher.judge_again()
+    assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
+    await until(lambda: shop.closed == 1)
+    bench.dispatcher.set_policy(Policy({"shop.*": "admin"}))
+    bench.dispatcher.judge_again()
+    assert "needs the role admin, uid 4002 has operator" in bench.answers(4002)[-1].message
+    await until(lambda: shop.closed == 2)
+    assert bench.dispatcher.streams.open == 1
+    send(bench, Cancel(VERSION, 1), client=0)
+    await until(lambda: shop.closed == 3)

@@ -5,66 +5,57 @@ from ostler.messaging.rpc import sweeper
 from ostler.messaging.rpc.sweeper import Sweeper
 
 
-def test_it_sweeps_when_the_earliest_is_due_and_again_as_it_asks():
-    async def test():
-        clock, times, done = SystemClock(), [], asyncio.Event()
-        begun = clock.monotonic()
+async def test_it_sweeps_when_the_earliest_is_due_and_again_as_it_asks():
+    clock, times, done = SystemClock(), [], asyncio.Event()
+    begun = clock.monotonic()
 
-        def sweep(now):
-            times.append(now - begun)
-            if len(times) < 3:
-                return now + 0.02
+    def sweep(now):
+        times.append(now - begun)
+        if len(times) < 3:
+            return now + 0.02
+        done.set()
+        return None
+
+    sweeper = Sweeper(clock, sweep)
+    sweeper.wanted(begun + 60)
+    sweeper.wanted(begun + 0.01)
+    sweeper.wanted(begun + 30)
+    await asyncio.wait_for(done.wait(), 5)
+    assert times[0] >= 0.01
+    assert times[1] - times[0] >= 0.019
+    sweeper.wanted(clock.monotonic())
+    sweeper.cancel()
+    await asyncio.sleep(0.01)
+    assert len(times) == 3
+
+
+async def test_sweeps_keep_a_distance():
+    clock, times, done = SystemClock(), [], asyncio.Event()
+
+    def sweep(now):
+        times.append(now)
+        if len(times) == 4:
             done.set()
             return None
+        return now
 
-        sweeper = Sweeper(clock, sweep)
-        sweeper.wanted(begun + 60)
-        sweeper.wanted(begun + 0.01)
-        sweeper.wanted(begun + 30)
-        await asyncio.wait_for(done.wait(), 5)
-        assert times[0] >= 0.01
-        assert times[1] - times[0] >= 0.019
-        sweeper.wanted(clock.monotonic())
-        sweeper.cancel()
-        await asyncio.sleep(0.01)
-        assert len(times) == 3
-
-    asyncio.run(test())
+    Sweeper(clock, sweep).wanted(clock.monotonic())
+    await asyncio.wait_for(done.wait(), 5)
+    assert times[-1] - times[0] >= 0.014
 
 
-def test_sweeps_keep_a_distance():
-    async def test():
-        clock, times, done = SystemClock(), [], asyncio.Event()
-
-        def sweep(now):
-            times.append(now)
-            if len(times) == 4:
-                done.set()
-                return None
-            return now
-
-        Sweeper(clock, sweep).wanted(clock.monotonic())
-        await asyncio.wait_for(done.wait(), 5)
-        assert times[-1] - times[0] >= 0.014
-
-    asyncio.run(test())
-
-
-def test_trap_a_sweep_that_fails_is_not_the_last_one(monkeypatch):
+async def test_trap_a_sweep_that_fails_is_not_the_last_one(monkeypatch):
     monkeypatch.setattr(sweeper, "_AFTER_FAILURE", 0.01)
 
-    async def test():
-        clock, times, done, failures = SystemClock(), [], asyncio.Event(), []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    clock, times, done, failures = SystemClock(), [], asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
 
-        def sweep(now):
-            times.append(now)
-            if len(times) < 3:
-                raise ValueError("odd")
-            done.set()
+    def sweep(now):
+        times.append(now)
+        if len(times) < 3:
+            raise ValueError("odd")
+        done.set()
 
-        Sweeper(clock, sweep).wanted(clock.monotonic())
-        await asyncio.wait_for(done.wait(), 5)
-        assert len(failures) == 2
-
-    asyncio.run(test())
+    Sweeper(clock, sweep).wanted(clock.monotonic())
+    await asyncio.wait_for(done.wait(), 5)
+    assert len(failures) == 2

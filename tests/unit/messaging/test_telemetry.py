@@ -21,6 +21,7 @@ from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.policy import Policy
 from ostler.messaging.telemetry import OtelTracer
 from ostler.messaging.tracing import current_trace, instrument
+from support.async_tests import loop_fixture
 
 
 class Outer:
@@ -99,106 +100,86 @@ class World:
         return found
 
 
-def in_world(test):
-    async def main():
-        async with World() as world:
-            await test(world)
-
-    asyncio.run(main())
+@loop_fixture
+async def world():
+    async with World() as opened:
+        yield opened
 
 
-def test_client_server_nested_call_and_cast_are_one_trace() -> None:
-    async def test(world):
-        seen = await world.client.call("outer", "work")
-        while len(world.exporter.get_finished_spans()) < 4:
-            await asyncio.sleep(0.01)
-        spans = world.spans()
-        client, server = spans["outer/work", SpanKind.CLIENT], spans["outer/work", SpanKind.SERVER]
-        inner, cast = spans["inner/work", SpanKind.INTERNAL], spans["inner/work", SpanKind.CONSUMER]
-        assert len({span.context.trace_id for span in spans.values()}) == 1
-        assert client.parent is None
-        assert server.parent.span_id == client.context.span_id
-        assert inner.parent.span_id == cast.parent.span_id == server.context.span_id
-        assert seen.split("-")[2] == format(inner.context.span_id, "016x")
-        assert server.attributes["rpc.method"] == "outer/work"
-        assert server.attributes["rpc.system.name"] == "ostler"
-        assert server.attributes["ostler.request_id"]
-
-    in_world(test)
+async def test_client_server_nested_call_and_cast_are_one_trace(world) -> None:
+    seen = await world.client.call("outer", "work")
+    while len(world.exporter.get_finished_spans()) < 4:
+        await asyncio.sleep(0.01)
+    spans = world.spans()
+    client, server = spans["outer/work", SpanKind.CLIENT], spans["outer/work", SpanKind.SERVER]
+    inner, cast = spans["inner/work", SpanKind.INTERNAL], spans["inner/work", SpanKind.CONSUMER]
+    assert len({span.context.trace_id for span in spans.values()}) == 1
+    assert client.parent is None
+    assert server.parent.span_id == client.context.span_id
+    assert inner.parent.span_id == cast.parent.span_id == server.context.span_id
+    assert seen.split("-")[2] == format(inner.context.span_id, "016x")
+    assert server.attributes["rpc.method"] == "outer/work"
+    assert server.attributes["rpc.system.name"] == "ostler"
+    assert server.attributes["ostler.request_id"]
 
 
-def test_the_span_is_the_current_one_for_libraries_inside_the_method_and_not_outside() -> None:
-    async def test(world):
-        found = await world.client.call("outer", "span")
-        assert found == format(world.spans()["outer/span", SpanKind.SERVER].context.span_id, "016x")
-        assert not trace.get_current_span().get_span_context().is_valid
-
-    in_world(test)
+async def test_the_span_is_the_current_one_for_libraries_inside_the_method_and_not_outside(world) -> None:
+    found = await world.client.call("outer", "span")
+    assert found == format(world.spans()["outer/span", SpanKind.SERVER].context.span_id, "016x")
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
-def test_an_error_is_named_and_its_sentence_stays_here() -> None:
-    async def test(world):
-        with pytest.raises(InternalError):
-            await world.client.call("outer", "fail")
-        for kind in (SpanKind.SERVER, SpanKind.CLIENT):
-            span = world.spans()["outer/fail", kind]
-            assert span.attributes["error.type"] == "InternalError"
-            assert not span.status.is_ok
-        assert "sentence" not in "".join(span.to_json() for span in world.exporter.get_finished_spans())
-
-    in_world(test)
+async def test_an_error_is_named_and_its_sentence_stays_here(world) -> None:
+    with pytest.raises(InternalError):
+        await world.client.call("outer", "fail")
+    for kind in (SpanKind.SERVER, SpanKind.CLIENT):
+        span = world.spans()["outer/fail", kind]
+        assert span.attributes["error.type"] == "InternalError"
+        assert not span.status.is_ok
+    assert "sentence" not in "".join(span.to_json() for span in world.exporter.get_finished_spans())
 
 
-def test_requests_are_counted_and_made_up_names_are_no_series() -> None:
-    async def test(world):
-        for _ in range(3):
-            await world.client.call("outer", "span")
-        with pytest.raises(InternalError):
-            await world.client.call("outer", "fail")
-        for number in range(5):
-            with pytest.raises(TargetNotFound):
-                await world.client.call("outer", f"made_up_{number}")
-        world.dispatcher.set_policy(Policy({"inner.work": "nobody"}))
-        with pytest.raises(NotPermitted):
-            await world.client.call("inner", "work")
-        found = world.metrics()
-        assert found["rpc.server.call.duration", "outer/span", None].count == 3
-        assert found["rpc.server.call.duration", "outer/fail", "InternalError"].count == 1
-        assert found["ostler.rpc.server.active_requests", "outer/span", None].value == 0
-        assert found["ostler.rpc.server.refused", None, "TargetNotFound"].value == 5
-        assert found["ostler.rpc.server.refused", "inner/work", "NotPermitted"].value == 1
-        assert not any("made_up" in str(key) for key in found)
-
-    in_world(test)
-
-
-def test_what_callers_make_the_daemon_hold_is_measured() -> None:
-    async def test(world):
-        world.dispatcher.tracer.observe_memory(lambda: 4711)
-        assert world.metrics()["ostler.callers.memory", None, None].value == 4711
-
-    in_world(test)
-
-
-def test_a_cancelled_call_ends_its_span() -> None:
-    async def test(world):
-        for _ in range(3):
-            call = asyncio.create_task(world.client.call("outer", "span"))
-            await asyncio.sleep(0)
-            call.cancel()
-            await asyncio.gather(call, return_exceptions=True)
-        with pytest.raises(EncodeFailed):
-            await world.client.call("outer", "span", unfit=object())
+async def test_requests_are_counted_and_made_up_names_are_no_series(world) -> None:
+    for _ in range(3):
         await world.client.call("outer", "span")
-        assert not world.dispatcher.tracer._spans
-        ends = [
-            span.attributes.get("error.type")
-            for span in world.exporter.get_finished_spans()
-            if span.kind is SpanKind.CLIENT
-        ]
-        assert ends == ["CallCancelled"] * 3 + ["EncodeFailed", None]
+    with pytest.raises(InternalError):
+        await world.client.call("outer", "fail")
+    for number in range(5):
+        with pytest.raises(TargetNotFound):
+            await world.client.call("outer", f"made_up_{number}")
+    world.dispatcher.set_policy(Policy({"inner.work": "nobody"}))
+    with pytest.raises(NotPermitted):
+        await world.client.call("inner", "work")
+    found = world.metrics()
+    assert found["rpc.server.call.duration", "outer/span", None].count == 3
+    assert found["rpc.server.call.duration", "outer/fail", "InternalError"].count == 1
+    assert found["ostler.rpc.server.active_requests", "outer/span", None].value == 0
+    assert found["ostler.rpc.server.refused", None, "TargetNotFound"].value == 5
+    assert found["ostler.rpc.server.refused", "inner/work", "NotPermitted"].value == 1
+    assert not any("made_up" in str(key) for key in found)
 
-    in_world(test)
+
+async def test_what_callers_make_the_daemon_hold_is_measured(world) -> None:
+    world.dispatcher.tracer.observe_memory(lambda: 4711)
+    assert world.metrics()["ostler.callers.memory", None, None].value == 4711
+
+
+async def test_a_cancelled_call_ends_its_span(world) -> None:
+    for _ in range(3):
+        call = asyncio.create_task(world.client.call("outer", "span"))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    with pytest.raises(EncodeFailed):
+        await world.client.call("outer", "span", unfit=object())
+    await world.client.call("outer", "span")
+    assert not world.dispatcher.tracer._spans
+    ends = [
+        span.attributes.get("error.type")
+        for span in world.exporter.get_finished_spans()
+        if span.kind is SpanKind.CLIENT
+    ]
+    assert ends == ["CallCancelled"] * 3 + ["EncodeFailed", None]
 
 
 def test_nothing_of_it_is_imported_where_it_is_not_wanted() -> None:

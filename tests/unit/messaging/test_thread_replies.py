@@ -30,6 +30,7 @@ from ostler.messaging.envelope import (
 )
 from ostler.messaging.rpc.call import Call
 from ostler.types import Peer
+from support.async_tests import loop_fixture
 
 
 class Shop:
@@ -110,22 +111,20 @@ class Audit:
         self.seen.append((call.request.id, error))
 
 
-@pytest.fixture
-def on_line(on_bench):
-    """Run `test(bench, line, shop)` with a wire that threads may send on."""
+@loop_fixture
+async def shop(bench):
+    made = Shop()
+    bench.add("shop", made)
+    try:
+        yield made
+    finally:
+        made.go_on.set()
 
-    def run(test, **options):
-        async def main(bench):
-            shop = Shop()
-            bench.add("shop", shop)
-            try:
-                await test(bench, Line(bench), shop)
-            finally:
-                shop.go_on.set()
 
-        on_bench(main, **options)
-
-    return run
+@loop_fixture
+async def line(bench, shop):
+    """Have a wire that threads may send on."""
+    yield Line(bench)
 
 
 def test_of_all_who_want_to_answer_one_may():
@@ -147,157 +146,127 @@ def test_of_all_who_want_to_answer_one_may():
         assert call.settled
 
 
-def test_a_reply_goes_out_while_the_loop_stands(on_line):
-    async def test(bench, line, shop):
-        out = threading.Event()
+async def test_a_reply_goes_out_while_the_loop_stands(bench, line):
+    out = threading.Event()
 
-        def send(client, data, claim):
-            assert claim()
-            out.set()
-            return bench.wire.send(client, data)
+    def send(client, data, claim):
+        assert claim()
+        out.set()
+        return bench.wire.send(client, data)
 
-        bench.wire.send_from_thread = send
-        bench.send(request(1, "quick"))
-        assert out.wait(5)  # on the loop's thread
-
-    on_line(test)
+    bench.wire.send_from_thread = send
+    bench.send(request(1, "quick"))
+    assert out.wait(5)  # on the loop's thread
 
 
-def test_it_is_counted_before_the_next_message_is_looked_at(on_line):
-    async def test(bench, line, shop):
-        line.on_loop = lambda what: None
-        for answers in (1, 2, 3):
-            bench.send(request(7, "quick"))
-            bench.dispatcher.await_quick()
-            until = time.monotonic() + 5
-            while len(bench.answers()) < answers and time.monotonic() < until:
-                time.sleep(0.001)  # as a client that waits for its answer; the loop has no turn
-        assert len(bench.answers()) == 3
-        assert bench.server.garbage == {}, "whoever was answered may use its number again"
-        assert bench.server.stats()["in_flight"] == 0
-        assert bench.dispatcher.stats()["shop"]["replies"] == 3
-
-    on_line(test)
+async def test_it_is_counted_before_the_next_message_is_looked_at(bench, line):
+    line.on_loop = lambda what: None
+    for answers in (1, 2, 3):
+        bench.send(request(7, "quick"))
+        bench.dispatcher.await_quick()
+        until = time.monotonic() + 5
+        while len(bench.answers()) < answers and time.monotonic() < until:
+            time.sleep(0.001)  # as a client that waits for its answer; the loop has no turn
+    assert len(bench.answers()) == 3
+    assert bench.server.garbage == {}, "whoever was answered may use its number again"
+    assert bench.server.stats()["in_flight"] == 0
+    assert bench.dispatcher.stats()["shop"]["replies"] == 3
 
 
-def test_the_loop_counts_it_by_itself_soon_also_after_long_work(on_line):
-    async def test(bench, line, shop):
-        bench.send(request(1, "quick"))
-        await settled(lambda: not bench.dispatcher._under_way)
-        bench.send(request(2, "held"))
-        await settled(lambda: bench.dispatcher.thread_replies._timer is None)
-        shop.go_on.set()
-        await settled(lambda: not bench.dispatcher._under_way)
-        assert line.by_threads == 2
-        assert bench.dispatcher.in_flight("shop") == 0
-
-    on_line(test)
+async def test_the_loop_counts_it_by_itself_soon_also_after_long_work(bench, line, shop):
+    bench.send(request(1, "quick"))
+    await settled(lambda: not bench.dispatcher._under_way)
+    bench.send(request(2, "held"))
+    await settled(lambda: bench.dispatcher.thread_replies._timer is None)
+    shop.go_on.set()
+    await settled(lambda: not bench.dispatcher._under_way)
+    assert line.by_threads == 2
+    assert bench.dispatcher.in_flight("shop") == 0
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "gone", "close"])
 @pytest.mark.parametrize("when", ["before", "between"])
-def test_trap_a_thread_and_the_loop_want_to_answer_at_once(on_line, how, when):
-    async def test(bench, line, shop):
-        bench.dispatcher.audit = audit = Audit()
+async def test_trap_a_thread_and_the_loop_want_to_answer_at_once(bench, line, how, when):
+    bench.dispatcher.audit = audit = Audit()
 
-        def step_in():
-            if how == "cancel":
-                bench.send(encode_message(Cancel(VERSION, 1)))
-            elif how == "deadline":
-                bench.clock.advance(60)
-                bench.dispatcher._sweep(bench.clock.monotonic())
-            elif how == "gone":
-                bench.server._forget("client")
-            else:
-                bench.dispatcher.close()
-
-        setattr(line, when, step_in)
-        bench.send(request(1, "quick", timeout=30))
-        await settled(lambda: not bench.pool.in_flight() and not bench.dispatcher._under_way)
-        stats = bench.dispatcher.stats()["shop"]
-        answers = bench.answers()
-        if when == "between":
-            assert [type(answer) for answer in answers] == [Reply]
-            assert (line.by_threads, stats["replies"], sum(stats["errors"].values())) == (1, 1, 0)
-            assert audit.seen == [(1, None)]
+    def step_in():
+        if how == "cancel":
+            bench.send(encode_message(Cancel(VERSION, 1)))
+        elif how == "deadline":
+            bench.clock.advance(60)
+            bench.dispatcher._sweep(bench.clock.monotonic())
+        elif how == "gone":
+            bench.server._forget("client")
         else:
-            assert [type(answer) for answer in answers] == ([] if how == "gone" else [Failure])
-            assert (line.by_threads, stats["replies"]) == (0, 0)
-            assert len(audit.seen) == 1
-        assert stats["in_flight"] == 0
+            bench.dispatcher.close()
 
-    on_line(test)
-
-
-def test_progress_goes_out_before_the_reply(on_line):
-    async def test(bench, line, shop):
-        bench.send(request(1, "steps", flags=PROGRESS))
-        await settled(lambda: len(bench.answers()) and type(bench.answers()[-1]) is Reply)
-        assert {type(answer) for answer in bench.answers()[:-1]} == {Advance}
-        assert line.by_threads == 0
-        bench.send(request(2, "quick", flags=PROGRESS))
-        await settled(lambda: line.by_threads == 1)
-
-    on_line(test)
+    setattr(line, when, step_in)
+    bench.send(request(1, "quick", timeout=30))
+    await settled(lambda: not bench.pool.in_flight() and not bench.dispatcher._under_way)
+    stats = bench.dispatcher.stats()["shop"]
+    answers = bench.answers()
+    if when == "between":
+        assert [type(answer) for answer in answers] == [Reply]
+        assert (line.by_threads, stats["replies"], sum(stats["errors"].values())) == (1, 1, 0)
+        assert audit.seen == [(1, None)]
+    else:
+        assert [type(answer) for answer in answers] == ([] if how == "gone" else [Failure])
+        assert (line.by_threads, stats["replies"]) == (0, 0)
+        assert len(audit.seen) == 1
+    assert stats["in_flight"] == 0
 
 
-def test_casts_streams_and_what_may_come_again_go_through_the_loop(on_line):
-    async def test(bench, line, shop):
-        bench.send(request(1, "quick", flags=CAST))
-        bench.send(request(2, "items", flags=STREAM, credit=100))
-        bench.send(request(3, "quick", flags=RETRY, request_id="r"))
-        await settled(lambda: sum(isinstance(answer, Reply) for answer in bench.answers()) == 2)
-        bench.send(request(4, "quick", flags=RETRY, request_id="r"))
-        kinds = [type(answer) for answer in bench.answers()]
-        assert kinds.count(Accepted) == 1
-        assert kinds.index(Items) < kinds.index(Reply, kinds.index(Items))
-        assert [answer.id for answer in bench.answers()][-1] == 4, "the repeat has the answer that was kept"
-        assert (shop.runs, line.by_threads) == (2, 0)
-
-    on_line(test)
+async def test_progress_goes_out_before_the_reply(bench, line):
+    bench.send(request(1, "steps", flags=PROGRESS))
+    await settled(lambda: len(bench.answers()) and type(bench.answers()[-1]) is Reply)
+    assert {type(answer) for answer in bench.answers()[:-1]} == {Advance}
+    assert line.by_threads == 0
+    bench.send(request(2, "quick", flags=PROGRESS))
+    await settled(lambda: line.by_threads == 1)
 
 
-def test_errors_and_results_that_cannot_be_sent_go_through_the_loop(on_line):
-    async def test(bench, line, shop):
-        bench.send(request(1, "wrong"))
-        bench.send(request(2, "unfit"))
-        await settled(lambda: len(bench.answers()) == 2)
-        assert {answer.names[0] for answer in bench.answers()} == {"ostler.CallCancelled", "ostler.EncodeFailed"}
-        assert line.by_threads == 0
-
-    on_line(test)
-
-
-def test_with_a_tracer_calls_end_on_the_loop(on_line):
-    async def test(bench, line, shop):
-        ended = []
-        bench.dispatcher.tracer = SimpleNamespace(
-            begin=lambda call: nullcontext(), end=lambda call, error: ended.append(error), refused=None
-        )
-        bench.send(request(1, "quick"))
-        await settled(lambda: len(bench.answers()) == 1)
-        assert (ended, line.by_threads) == ([None], 0)
-
-    on_line(test)
+async def test_casts_streams_and_what_may_come_again_go_through_the_loop(bench, line, shop):
+    bench.send(request(1, "quick", flags=CAST))
+    bench.send(request(2, "items", flags=STREAM, credit=100))
+    bench.send(request(3, "quick", flags=RETRY, request_id="r"))
+    await settled(lambda: sum(isinstance(answer, Reply) for answer in bench.answers()) == 2)
+    bench.send(request(4, "quick", flags=RETRY, request_id="r"))
+    kinds = [type(answer) for answer in bench.answers()]
+    assert kinds.count(Accepted) == 1
+    assert kinds.index(Items) < kinds.index(Reply, kinds.index(Items))
+    assert [answer.id for answer in bench.answers()][-1] == 4, "the repeat has the answer that was kept"
+    assert (shop.runs, line.by_threads) == (2, 0)
 
 
-def test_the_time_that_is_counted_ends_with_the_reply(on_line):
-    async def test(bench, line, shop):
-        line.between = lambda: bench.clock.advance(100)
-        bench.send(request(1, "quick"))
-        await settled(lambda: line.by_threads == 1 and not bench.dispatcher._under_way)
-        (method,) = [m for m in bench.dispatcher.endpoints()[0].methods.values() if m.name == "quick"]
-        assert method.stats.seconds < 1
-
-    on_line(test)
+async def test_errors_and_results_that_cannot_be_sent_go_through_the_loop(bench, line):
+    bench.send(request(1, "wrong"))
+    bench.send(request(2, "unfit"))
+    await settled(lambda: len(bench.answers()) == 2)
+    assert {answer.names[0] for answer in bench.answers()} == {"ostler.CallCancelled", "ostler.EncodeFailed"}
+    assert line.by_threads == 0
 
 
-def test_a_transport_whose_sockets_are_the_loops_is_not_asked(on_bench):
-    async def test(bench):
-        bench.add("shop", Shop())
-        bench.wire.send_from_thread = None
-        bench.send(request(1, "quick"))
-        await settled(lambda: len(bench.answers()) == 1)
-        assert bench.dispatcher.thread_replies._timer is None
+async def test_with_a_tracer_calls_end_on_the_loop(bench, line):
+    ended = []
+    bench.dispatcher.tracer = SimpleNamespace(
+        begin=lambda call: nullcontext(), end=lambda call, error: ended.append(error), refused=None
+    )
+    bench.send(request(1, "quick"))
+    await settled(lambda: len(bench.answers()) == 1)
+    assert (ended, line.by_threads) == ([None], 0)
 
-    on_bench(test)
+
+async def test_the_time_that_is_counted_ends_with_the_reply(bench, line):
+    line.between = lambda: bench.clock.advance(100)
+    bench.send(request(1, "quick"))
+    await settled(lambda: line.by_threads == 1 and not bench.dispatcher._under_way)
+    (method,) = [m for m in bench.dispatcher.endpoints()[0].methods.values() if m.name == "quick"]
+    assert method.stats.seconds < 1
+
+
+async def test_a_transport_whose_sockets_are_the_loops_is_not_asked(bench):
+    bench.add("shop", Shop())
+    bench.wire.send_from_thread = None
+    bench.send(request(1, "quick"))
+    await settled(lambda: len(bench.answers()) == 1)
+    assert bench.dispatcher.thread_replies._timer is None

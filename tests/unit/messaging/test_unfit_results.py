@@ -156,76 +156,59 @@ async def end_of(bench, method, what, flags=0):
 @EACH
 @pytest.mark.parametrize("flags", [0, RETRY, STREAM])
 @pytest.mark.parametrize("where", ["loop", "loop later", "pool"])
-def test_trap_a_reply_or_item_that_cannot_be_encoded_is_an_error_by_name(on_bench, what, where, flags):
+async def test_trap_a_reply_or_item_that_cannot_be_encoded_is_an_error_by_name(what, where, flags, open_bench):
     method = (
         f"items_{'in_pool' if where == 'pool' else 'on_loop'}"
         if flags == STREAM
         else f"{'in' if where == 'pool' else 'on'}_{where.replace(' ', '_')}"
     )
 
-    async def test(bench):
+    async with open_bench(max_message_size=100000) as bench:
         bench.add("shop", Shop())
         end = await end_of(bench, method, what, flags)
         assert type(end) is Failure
         assert end.names[0] == ("ostler.MessageTooLarge" if what == "large" else "ostler.EncodeFailed")
         assert f"shop.{method}" in end.message
 
-    on_bench(test, max_message_size=100_000)
-
 
 @pytest.mark.parametrize("method", ["on_loop", "on_loop_later", "in_pool", "items_on_loop", "items_in_pool"])
-def test_what_raises_anything_while_it_is_encoded_holds_up_no_call(on_bench, method):
-    async def test(bench):
-        bench.add("shop", Shop())
-        end = await end_of(bench, method, "time", STREAM if method.startswith("items") else 0)
-        assert end.names[0] == "ostler.InternalError"
-        assert "not now" in end.message
-
-    on_bench(test)
+async def test_what_raises_anything_while_it_is_encoded_holds_up_no_call(bench, method):
+    bench.add("shop", Shop())
+    end = await end_of(bench, method, "time", STREAM if method.startswith("items") else 0)
+    assert end.names[0] == "ostler.InternalError"
+    assert "not now" in end.message
 
 
 @EACH
 @pytest.mark.parametrize("method", ["facts", "later_facts", "text"])
-def test_trap_an_error_that_cannot_be_encoded_is_an_error_all_the_same(on_bench, method, what):
-    async def test(bench):
-        bench.add("shop", Shop())
-        end = await end_of(bench, method, what)
-        assert type(end) is Failure
-        assert end.names[0] in ("ostler.RequestError", "ostler.EncodeFailed", "ostler.InternalError")
-
-    on_bench(test)
+async def test_trap_an_error_that_cannot_be_encoded_is_an_error_all_the_same(bench, method, what):
+    bench.add("shop", Shop())
+    end = await end_of(bench, method, what)
+    assert type(end) is Failure
+    assert end.names[0] in ("ostler.RequestError", "ostler.EncodeFailed", "ostler.InternalError")
 
 
 @EACH
 @pytest.mark.parametrize("method", ["progress", "progress_in_pool"])
-def test_trap_progress_that_cannot_be_encoded_holds_up_no_call(on_bench, method, what):
-    async def test(bench):
-        bench.add("shop", Shop())
-        end = await end_of(bench, method, what, PROGRESS)
-        assert type(end) in (Reply, Failure)
-
-    on_bench(test)
+async def test_trap_progress_that_cannot_be_encoded_holds_up_no_call(bench, method, what):
+    bench.add("shop", Shop())
+    end = await end_of(bench, method, what, PROGRESS)
+    assert type(end) in (Reply, Failure)
 
 
 @EACH
 @pytest.mark.parametrize("method", ["on_loop", "in_pool", "on_loop_later", "facts", "later_facts", "text", "progress"])
-def test_what_a_cast_returns_or_raises_is_nobodys(on_bench, method, what):
-    async def test(bench):
-        bench.add("shop", Shop())
-        assert type(await end_of(bench, method, what, CAST)) is Accepted
-
-    on_bench(test)
+async def test_what_a_cast_returns_or_raises_is_nobodys(bench, method, what):
+    bench.add("shop", Shop())
+    assert type(await end_of(bench, method, what, CAST)) is Accepted
 
 
 @EACH
 @pytest.mark.parametrize("flags", [0, CAST])
-def test_where_there_are_secrets_what_cannot_be_told_has_one_end_as_well(on_bench, what, flags):
-    async def test(bench):
-        SECRETS.add("a-secret-value")
-        bench.add("shop", Shop())
-        assert type(await end_of(bench, "later_facts", what, flags)) is (Accepted if flags else Failure)
-
-    on_bench(test)
+async def test_where_there_are_secrets_what_cannot_be_told_has_one_end_as_well(bench, what, flags):
+    SECRETS.add("a-secret-value")
+    bench.add("shop", Shop())
+    assert type(await end_of(bench, "later_facts", what, flags)) is (Accepted if flags else Failure)
 
 
 class Shouter:
@@ -247,22 +230,19 @@ class Shouter:
 
 
 @pytest.mark.parametrize(("method", "name"), [("ours", "ostler.RequestError"), ("theirs", "ostler.InternalError")])
-def test_trap_an_error_of_many_megabytes_is_an_error_that_is_cut(on_bench, method, name):
-    async def test(bench):
-        bench.add("shop", Shouter())
-        data = encode_request(Request(VERSION, 1, "shop", method, {"size": 15_000_000}, None))
-        await bench.send_from_callback(data)
-        await ended(bench)
-        (end,) = bench.answers()
-        assert end.names[0] == name
-        assert "more characters)" in end.message
-        assert len(encode_message(end)) < 60_000
-
-    on_bench(test)
+async def test_trap_an_error_of_many_megabytes_is_an_error_that_is_cut(bench, method, name):
+    bench.add("shop", Shouter())
+    data = encode_request(Request(VERSION, 1, "shop", method, {"size": 15_000_000}, None))
+    await bench.send_from_callback(data)
+    await ended(bench)
+    (end,) = bench.answers()
+    assert end.names[0] == name
+    assert "more characters)" in end.message
+    assert len(encode_message(end)) < 60_000
 
 
-def test_an_error_that_is_too_large_for_a_small_wire_keeps_its_name(on_bench):
-    async def test(bench):
+async def test_an_error_that_is_too_large_for_a_small_wire_keeps_its_name(open_bench):
+    async with open_bench(max_message_size=4096) as bench:
         bench.add("shop", Shouter())
         await bench.send_from_callback(encode_request(Request(VERSION, 1, "shop", "ours", {"size": 5000}, None)))
         await ended(bench)
@@ -270,30 +250,20 @@ def test_an_error_that_is_too_large_for_a_small_wire_keeps_its_name(on_bench):
         assert end.names[0] == "ostler.RequestError"
         assert len(encode_message(end)) <= 4096
 
-    on_bench(test, max_message_size=4096)
+
+async def test_no_half_of_a_secret_is_left_where_an_error_is_cut(bench):
+    bench.add("shop", Shouter())
+    await bench.send_from_callback(encode_request(Request(VERSION, 1, "shop", "secretly", {"code": "hush-hush"}, None)))
+    await ended(bench)
+    (end,) = bench.answers()
+    assert "hus" not in end.message
+    assert "more characters)" in end.message
 
 
-def test_no_half_of_a_secret_is_left_where_an_error_is_cut(on_bench):
-    async def test(bench):
-        bench.add("shop", Shouter())
-        await bench.send_from_callback(
-            encode_request(Request(VERSION, 1, "shop", "secretly", {"code": "hush-hush"}, None))
-        )
-        await ended(bench)
-        (end,) = bench.answers()
-        assert "hus" not in end.message
-        assert "more characters)" in end.message
-
-    on_bench(test)
-
-
-def test_progress_of_many_megabytes_is_cut(on_bench):
-    async def test(bench):
-        bench.add("shop", Shouter())
-        data = encode_request(Request(VERSION, 1, "shop", "progress", {"size": 9_000_000}, None, flags=PROGRESS))
-        await bench.send_from_callback(data)
-        await ended(bench)
-        first = bench.answers()[0]
-        assert len(first.text) < 1100
-
-    on_bench(test)
+async def test_progress_of_many_megabytes_is_cut(bench):
+    bench.add("shop", Shouter())
+    data = encode_request(Request(VERSION, 1, "shop", "progress", {"size": 9_000_000}, None, flags=PROGRESS))
+    await bench.send_from_callback(data)
+    await ended(bench)
+    first = bench.answers()[0]
+    assert len(first.text) < 1100

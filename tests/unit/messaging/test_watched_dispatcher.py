@@ -56,101 +56,84 @@ async def answered(bench, count=1):
     raise AssertionError("no answer")
 
 
-def test_a_policy_bites_at_once_and_for_connections_that_stand(on_bench, caplog) -> None:
-    async def test(bench):
-        bench.access._roles[501, 501] = "viewer"
-        bench.add("lamp", Lamp())
-        bench.send(request("switch"), peer=VIEWER)
-        assert isinstance(await answered(bench), Failure)
-        caplog.set_level(logging.INFO)
-        bench.dispatcher.set_policy(Policy({"lamp.switch": "viewer", "lamp.look": "nobody"}))
-        bench.send(request("switch", number=2), peer=VIEWER)
-        assert isinstance(await answered(bench, 2), Reply)
-        bench.send(request("look", number=3))
-        refused = await answered(bench, 3)
-        assert refused.names[0] == "ostler.NotPermitted"
-        assert refused.message == "lamp.look is closed here to everybody"
-        bench.dispatcher.set_policy(Policy())
-        bench.send(request("look", number=4), peer=VIEWER)
-        assert isinstance(await answered(bench, 4), Reply)
-        levels = {
-            record.getMessage(): record.levelname for record in caplog.records if "[access" in record.getMessage()
-        }
-        assert levels == {
-            "[access.methods] opens lamp.switch to the role viewer; its author asks for operator": "WARNING",
-            "[access.methods] keeps lamp.look for nobody instead of viewer": "INFO",
-        }
-        stats = bench.dispatcher.method_at("lamp", "look").stats
-        assert (stats.refused, stats.requests) == (1, 1)  # the counters outlive a policy
-
-    on_bench(test)
+async def test_a_policy_bites_at_once_and_for_connections_that_stand(bench, caplog) -> None:
+    bench.access._roles[501, 501] = "viewer"
+    bench.add("lamp", Lamp())
+    bench.send(request("switch"), peer=VIEWER)
+    assert isinstance(await answered(bench), Failure)
+    caplog.set_level(logging.INFO)
+    bench.dispatcher.set_policy(Policy({"lamp.switch": "viewer", "lamp.look": "nobody"}))
+    bench.send(request("switch", number=2), peer=VIEWER)
+    assert isinstance(await answered(bench, 2), Reply)
+    bench.send(request("look", number=3))
+    refused = await answered(bench, 3)
+    assert refused.names[0] == "ostler.NotPermitted"
+    assert refused.message == "lamp.look is closed here to everybody"
+    bench.dispatcher.set_policy(Policy())
+    bench.send(request("look", number=4), peer=VIEWER)
+    assert isinstance(await answered(bench, 4), Reply)
+    levels = {record.getMessage(): record.levelname for record in caplog.records if "[access" in record.getMessage()}
+    assert levels == {
+        "[access.methods] opens lamp.switch to the role viewer; its author asks for operator": "WARNING",
+        "[access.methods] keeps lamp.look for nobody instead of viewer": "INFO",
+    }
+    stats = bench.dispatcher.method_at("lamp", "look").stats
+    assert (stats.refused, stats.requests) == (1, 1)  # the counters outlive a policy
 
 
-def test_a_service_that_opens_later_gets_the_roles_in_force(on_bench) -> None:
-    async def test(bench):
-        bench.dispatcher.set_policy(Policy({"lamp.*": "admin"}))
-        bench.add("lamp", Lamp())
-        assert {row.role for row in bench.dispatcher.describe("lamp")} == {"admin"}
-
-    on_bench(test)
+async def test_a_service_that_opens_later_gets_the_roles_in_force(bench) -> None:
+    bench.dispatcher.set_policy(Policy({"lamp.*": "admin"}))
+    bench.add("lamp", Lamp())
+    assert {row.role for row in bench.dispatcher.describe("lamp")} == {"admin"}
 
 
 @pytest.mark.parametrize("how", ["refuse", "raise"])
-def test_an_error_holds_nothing_of_a_secret_argument(on_bench, how, caplog) -> None:
-    async def test(bench):
-        seen = []
+async def test_an_error_holds_nothing_of_a_secret_argument(bench, how, caplog) -> None:
+    seen = []
 
-        class Reader(logging.Handler):
-            def emit(self, record):
-                seen.append(about_request())
+    class Reader(logging.Handler):
+        def emit(self, record):
+            seen.append(about_request())
 
-        logging.getLogger("ostler").addHandler(reader := Reader())
-        try:
-            bench.add("lamp", Lamp())
-            bench.send(request("unlock", {"how": how, "code": CANARY}))
-            failure = await answered(bench)
-            bench.send(request("unlock", {"how": how, "code": CANARY}, number=2, flags=CAST, trace=TRACE))
-            assert isinstance(await answered(bench, 2), Accepted)
-            await asyncio.sleep(0.01)
-        finally:
-            logging.getLogger("ostler").removeHandler(reader)
-        assert CANARY not in str(failure)
-        assert "***" in failure.message
-        # Lines about it are lines of it: the log masks by what the request keeps secret.
-        assert seen
-        assert all(CANARY in about.secrets and about.fields["request_id"] == "r-1" for about in seen)
-        assert seen[-1].fields["trace_id"] == TRACE[3:35]
-
-    on_bench(test)
+    logging.getLogger("ostler").addHandler(reader := Reader())
+    try:
+        bench.add("lamp", Lamp())
+        bench.send(request("unlock", {"how": how, "code": CANARY}))
+        failure = await answered(bench)
+        bench.send(request("unlock", {"how": how, "code": CANARY}, number=2, flags=CAST, trace=TRACE))
+        assert isinstance(await answered(bench, 2), Accepted)
+        await asyncio.sleep(0.01)
+    finally:
+        logging.getLogger("ostler").removeHandler(reader)
+    assert CANARY not in str(failure)
+    assert "***" in failure.message
+    # Lines about it are lines of it: the log masks by what the request keeps secret.
+    assert seen
+    assert all(CANARY in about.secrets and about.fields["request_id"] == "r-1" for about in seen)
+    assert seen[-1].fields["trace_id"] == TRACE[3:35]
 
 
 @pytest.mark.parametrize(
     ("sent", "seen", "bad"), [(TRACE, TRACE, 0), ("", "", 0), ("rubbish", "", 1), (TRACE[:-1], "", 1)]
 )
-def test_a_trace_is_checked_at_the_door_and_never_a_reason_to_refuse(on_bench, sent, seen, bad) -> None:
-    async def test(bench):
-        bench.add("lamp", Lamp())
-        bench.send(request("look", trace=sent))
-        reply = await answered(bench)
-        assert msgspec.msgpack.decode(reply.result) == seen
-        assert bench.dispatcher.bad_traces == bad
-
-    on_bench(test)
+async def test_a_trace_is_checked_at_the_door_and_never_a_reason_to_refuse(bench, sent, seen, bad) -> None:
+    bench.add("lamp", Lamp())
+    bench.send(request("look", trace=sent))
+    reply = await answered(bench)
+    assert msgspec.msgpack.decode(reply.result) == seen
+    assert bench.dispatcher.bad_traces == bad
 
 
-def test_requests_in_flight_are_counted_for_each_method(on_bench) -> None:
-    async def test(bench):
-        lamp = Lamp()
-        bench.add("lamp", lamp)
-        (lamp.endpoint,) = bench.dispatcher.endpoints()
-        bench.send(request("slowly"))
-        assert msgspec.msgpack.decode((await answered(bench)).result) == 1
-        assert lamp.endpoint.methods["slowly"].stats.in_flight == 0
-
-    on_bench(test)
+async def test_requests_in_flight_are_counted_for_each_method(bench) -> None:
+    lamp = Lamp()
+    bench.add("lamp", lamp)
+    (lamp.endpoint,) = bench.dispatcher.endpoints()
+    bench.send(request("slowly"))
+    assert msgspec.msgpack.decode((await answered(bench)).result) == 1
+    assert lamp.endpoint.methods["slowly"].stats.in_flight == 0
 
 
-def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_ours(on_bench) -> None:
+async def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_ours(bench) -> None:
     class Audit:
         def __init__(self):
             self.seen = []
@@ -158,28 +141,25 @@ def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_ours(on_b
         def record(self, call, error):
             self.seen.append((call.request.method, type(error).__name__, call.admitted, call.begun))
 
-    async def test(bench):
-        bench.add("lamp", Lamp())
-        bench.dispatcher.audit = audit = Audit()
-        bench.send(request("nothing"))
-        bench.send(request("switch", {"name": 3}, number=2))
-        bench.send(request("switch", number=3))
-        bench.send(request("unlock", {"how": "raise", "code": CANARY}, number=4))
-        await answered(bench, 4)
-        assert audit.seen == [
-            ("nothing", "TargetNotFound", False, False),
-            ("switch", "InvalidArguments", True, False),
-            ("switch", "NoneType", True, True),
-            ("unlock", InternalError.__name__, True, True),
-        ]
-
-    on_bench(test)
+    bench.add("lamp", Lamp())
+    bench.dispatcher.audit = audit = Audit()
+    bench.send(request("nothing"))
+    bench.send(request("switch", {"name": 3}, number=2))
+    bench.send(request("switch", number=3))
+    bench.send(request("unlock", {"how": "raise", "code": CANARY}, number=4))
+    await answered(bench, 4)
+    assert audit.seen == [
+        ("nothing", "TargetNotFound", False, False),
+        ("switch", "InvalidArguments", True, False),
+        ("switch", "NoneType", True, True),
+        ("unlock", InternalError.__name__, True, True),
+    ]
 
 
 @pytest.mark.parametrize(
     ("how", "ended"), [("wait", "CallCancelled"), ("thread", None), ("thread raises", "InternalError")]
 )
-def test_work_whose_caller_has_gone_is_still_told_to_those_who_look_on(on_bench, how, ended) -> None:
+async def test_work_whose_caller_has_gone_is_still_told_to_those_who_look_on(bench, how, ended) -> None:
     class Slow:
         @exposed()
         async def wait(self, ctx) -> None:
@@ -200,17 +180,14 @@ def test_work_whose_caller_has_gone_is_still_told_to_those_who_look_on(on_bench,
 
     gate = threading.Event()
 
-    async def test(bench):
-        bench.add("lamp", Slow())
-        bench.dispatcher.audit = audit = Audit()
-        method, *more = how.split()
-        bench.send(request(method, {"fail": True} if more else {}))
-        await asyncio.sleep(0.01)
-        bench.wire.gone.add("client")
-        bench.server.send("client", b"a beat that cannot be delivered")
-        gate.set()
-        while not audit.seen:
-            await asyncio.sleep(0.001)
-        assert audit.seen == [(method, ended)]
-
-    on_bench(test)
+    bench.add("lamp", Slow())
+    bench.dispatcher.audit = audit = Audit()
+    method, *more = how.split()
+    bench.send(request(method, {"fail": True} if more else {}))
+    await asyncio.sleep(0.01)
+    bench.wire.gone.add("client")
+    bench.server.send("client", b"a beat that cannot be delivered")
+    gate.set()
+    while not audit.seen:
+        await asyncio.sleep(0.001)
+    assert audit.seen == [(method, ended)]

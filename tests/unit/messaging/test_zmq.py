@@ -106,22 +106,19 @@ def address(folder):
     return f"ipc://{folder}/rpc.sock"
 
 
-def test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second(child, folder):
-    async def test():
-        async with AsyncClient(address(folder)) as client, client.events("shop") as stream:
-            task = asyncio.ensure_future(client.call("shop", "wait"))
+async def test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second(child, folder):
+    async with AsyncClient(address(folder)) as client, client.events("shop") as stream:
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await anext(stream)
+        child.send_signal(signal.SIGKILL)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionLost, match=r"the daemon went away while shop\.wait was under way"):
+            await task
+        with pytest.raises(ConnectionLost):
             await anext(stream)
-            child.send_signal(signal.SIGKILL)
-            begun = time.monotonic()
-            with pytest.raises(ConnectionLost, match=r"the daemon went away while shop\.wait was under way"):
-                await task
-            with pytest.raises(ConnectionLost):
-                await anext(stream)
-            assert time.monotonic() - begun < 1
-            with pytest.raises(NotRunning):
-                await client.call("shop", "wait")
-
-    asyncio.run(test())
+        assert time.monotonic() - begun < 1
+        with pytest.raises(NotRunning):
+            await client.call("shop", "wait")
 
 
 def test_trap_a_server_that_dies_is_known_to_the_sync_client_too(child, folder):
@@ -162,27 +159,21 @@ def test_ctrl_c_in_the_sync_client_cancels_on_the_server(child, folder):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_server_that_is_stopped_is_known_by_its_silence(child, folder):
-    async def test():
-        async with AsyncClient(address(folder)) as client, client.events("shop") as stream:
-            task = asyncio.ensure_future(client.call("shop", "wait"))
-            await anext(stream)
-            child.send_signal(signal.SIGSTOP)
-            begun = time.monotonic()
-            with pytest.raises(ConnectionLost, match="no sign of life"):
-                await task
-            assert time.monotonic() - begun < 6
-            child.send_signal(signal.SIGCONT)
-
-    asyncio.run(test())
+async def test_a_server_that_is_stopped_is_known_by_its_silence(child, folder):
+    async with AsyncClient(address(folder)) as client, client.events("shop") as stream:
+        task = asyncio.ensure_future(client.call("shop", "wait"))
+        await anext(stream)
+        child.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionLost, match="no sign of life"):
+            await task
+        assert time.monotonic() - begun < 6
+        child.send_signal(signal.SIGCONT)
 
 
-def test_the_peer_is_the_user_and_process_that_connected(folder):
-    async def test():
-        async with Here(folder), AsyncClient(address(folder)) as client:
-            assert await client.call("shop", "who") == [os.geteuid(), os.getegid(), os.getpid()]
-
-    asyncio.run(test())
+async def test_the_peer_is_the_user_and_process_that_connected(folder):
+    async with Here(folder), AsyncClient(address(folder)) as client:
+        assert await client.call("shop", "who") == [os.geteuid(), os.getegid(), os.getpid()]
 
 
 CLIENT = textwrap.dedent("""
@@ -216,152 +207,125 @@ def run_as_nobody(folder):
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-def test_trap_a_uid_without_a_role_gets_nothing_on_a_real_socket(folder):
-    async def test():
-        async with Here(folder) as here:
-            process = await run_as_nobody(folder)
-            out, _ = await process.communicate()
-            lines = out.decode().splitlines()
-            assert lines == [
-                "refused: uid 65534 has no role here",
-                "refused: uid 65534 has no role here",
-            ]
-            assert here.server.link.listener.refused == here.publisher.link.listener.refused == 1
-
-    asyncio.run(test())
+async def test_trap_a_uid_without_a_role_gets_nothing_on_a_real_socket(folder):
+    async with Here(folder) as here:
+        process = await run_as_nobody(folder)
+        out, _ = await process.communicate()
+        lines = out.decode().splitlines()
+        assert lines == [
+            "refused: uid 65534 has no role here",
+            "refused: uid 65534 has no role here",
+        ]
+        assert here.server.link.listener.refused == here.publisher.link.listener.refused == 1
 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-def test_a_uid_with_a_role_gets_what_the_role_has(folder):
-    async def test():
-        async with Here(folder, Access(viewer=["nobody"])):
-            process = await run_as_nobody(folder)
-            out, _ = await process.communicate()
-            lines = out.decode().splitlines()
-            assert lines[0].startswith("[65534, 65534, ")
-            assert lines[1] == "subscribed"
-
-    asyncio.run(test())
+async def test_a_uid_with_a_role_gets_what_the_role_has(folder):
+    async with Here(folder, Access(viewer=["nobody"])):
+        process = await run_as_nobody(folder)
+        out, _ = await process.communicate()
+        lines = out.decode().splitlines()
+        assert lines[0].startswith("[65534, 65534, ")
+        assert lines[1] == "subscribed"
 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-def test_a_socket_that_is_closed_to_a_user_is_not_permitted(folder):
-    async def test():
-        async with Here(folder, limits=Limits(socket_mode=0o600)):
-            process = await run_as_nobody(folder)
-            out, _ = await process.communicate()
-            lines = out.decode().splitlines()
-            assert lines[0] == f"refused: the socket {folder}/rpc.sock may not be used by this user"
-
-    asyncio.run(test())
+async def test_a_socket_that_is_closed_to_a_user_is_not_permitted(folder):
+    async with Here(folder, limits=Limits(socket_mode=0o600)):
+        process = await run_as_nobody(folder)
+        out, _ = await process.communicate()
+        lines = out.decode().splitlines()
+        assert lines[0] == f"refused: the socket {folder}/rpc.sock may not be used by this user"
 
 
-def test_events_of_an_unpermitted_peer_are_not_delivered_even_if_it_ignores_the_answer(folder):
-    async def test():
-        access = Access(own_uid=-5)
-        access._rules["admin"].uids.clear()
-        async with Here(folder, access) as here:
-            context = zmq.Context()
-            rude = context.socket(zmq.SUB)
-            rude.set(zmq.SUBSCRIBE, b"")
-            rude.set(zmq.SUBSCRIBE, b"!answer")
-            rude.connect(f"ipc://{folder}/events.sock")
-            answer = await asyncio.to_thread(rude.recv)
-            assert answer.startswith(b"!answer\0")
-            here.publisher.publish("shop", "secret")
-            assert await asyncio.to_thread(rude.poll, 200) == 0
-            rude.close(linger=0)
-            context.term()
-
-    asyncio.run(test())
+async def test_events_of_an_unpermitted_peer_are_not_delivered_even_if_it_ignores_the_answer(folder):
+    access = Access(own_uid=-5)
+    access._rules["admin"].uids.clear()
+    async with Here(folder, access) as here:
+        context = zmq.Context()
+        rude = context.socket(zmq.SUB)
+        rude.set(zmq.SUBSCRIBE, b"")
+        rude.set(zmq.SUBSCRIBE, b"!answer")
+        rude.connect(f"ipc://{folder}/events.sock")
+        answer = await asyncio.to_thread(rude.recv)
+        assert answer.startswith(b"!answer\0")
+        here.publisher.publish("shop", "secret")
+        assert await asyncio.to_thread(rude.poll, 200) == 0
+        rude.close(linger=0)
+        context.term()
 
 
-def test_a_second_daemon_is_refused_and_the_first_one_goes_on(folder):
-    async def test():
-        async with Here(folder):
-            second = ZmqTransport(address(folder))
-            with pytest.raises(Conflict, match="another daemon already listens"):
-                second.serve_rpc()
-            await asyncio.to_thread(second.close)
-            async with AsyncClient(address(folder)) as client:
-                assert await client.call("shop", "who")
-        assert list(folder.iterdir()) == []
-
-    asyncio.run(test())
-
-
-def test_listening_descriptors_can_be_handed_over(folder):
-    async def test():
-        fds = {}
-        for name in ("rpc", "events"):
-            handed = socket.socket(socket.AF_UNIX)
-            handed.bind(f"{folder}/{name}.sock")
-            handed.listen()
-            fds[f"{name}_fd"] = handed.detach()
-        async with Here(folder, **fds), AsyncClient(address(folder)) as client:
-            assert await client.call("shop", "who")
-        assert len(list(folder.iterdir())) == 2, "what systemd made, systemd removes"
-
-    asyncio.run(test())
-
-
-def test_a_client_may_begin_before_the_server_has_been_started(folder):
-    async def test():
-        inbox = Inbox(asyncio.get_running_loop())
-        transport = ZmqTransport(address(folder), f"ipc://{folder}/events.sock")
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-        dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), None))
-        server = RpcServer(transport.serve_rpc(), dispatcher, inbox)
+async def test_a_second_daemon_is_refused_and_the_first_one_goes_on(folder):
+    async with Here(folder):
+        second = ZmqTransport(address(folder))
+        with pytest.raises(Conflict, match="another daemon already listens"):
+            second.serve_rpc()
+        await asyncio.to_thread(second.close)
         async with AsyncClient(address(folder)) as client:
-            task = asyncio.ensure_future(client.call("shop", "who"))
-            await asyncio.sleep(0.05)
-            server.start()
-            assert await task
-        server.close()
-        await asyncio.to_thread(transport.close)
-
-    asyncio.run(test())
+            assert await client.call("shop", "who")
+    assert list(folder.iterdir()) == []
 
 
-def test_messages_of_several_frames_are_dropped_and_others_go_on(folder):
-    async def test():
-        async with Here(folder) as here:
-            context = zmq.Context()
-            rude = context.socket(zmq.DEALER)
-            rude.connect(address(folder))
-            rude.send_multipart([b"a", b"b", b"c"])
+async def test_listening_descriptors_can_be_handed_over(folder):
+    fds = {}
+    for name in ("rpc", "events"):
+        handed = socket.socket(socket.AF_UNIX)
+        handed.bind(f"{folder}/{name}.sock")
+        handed.listen()
+        fds[f"{name}_fd"] = handed.detach()
+    async with Here(folder, **fds), AsyncClient(address(folder)) as client:
+        assert await client.call("shop", "who")
+    assert len(list(folder.iterdir())) == 2, "what systemd made, systemd removes"
+
+
+async def test_a_client_may_begin_before_the_server_has_been_started(folder):
+    inbox = Inbox(asyncio.get_running_loop())
+    transport = ZmqTransport(address(folder), f"ipc://{folder}/events.sock")
+    dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
+    dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), None))
+    server = RpcServer(transport.serve_rpc(), dispatcher, inbox)
+    async with AsyncClient(address(folder)) as client:
+        task = asyncio.ensure_future(client.call("shop", "who"))
+        await asyncio.sleep(0.05)
+        server.start()
+        assert await task
+    server.close()
+    await asyncio.to_thread(transport.close)
+
+
+async def test_messages_of_several_frames_are_dropped_and_others_go_on(folder):
+    async with Here(folder) as here:
+        context = zmq.Context()
+        rude = context.socket(zmq.DEALER)
+        rude.connect(address(folder))
+        rude.send_multipart([b"a", b"b", b"c"])
+        async with AsyncClient(address(folder)) as client:
+            for _ in range(20):
+                assert await client.call("shop", "who")
+        while not here.server.stats()["garbage"].get("frames"):
+            await asyncio.sleep(0.01)
+        rude.close(linger=0)
+        context.term()
+
+
+async def test_clients_that_come_and_go_leave_no_descriptors(folder):
+    async with Here(folder):
+
+        async def visit():
             async with AsyncClient(address(folder)) as client:
-                for _ in range(20):
-                    assert await client.call("shop", "who")
-            while not here.server.stats()["garbage"].get("frames"):
-                await asyncio.sleep(0.01)
-            rude.close(linger=0)
-            context.term()
+                await client.call("shop", "who")
 
-    asyncio.run(test())
-
-
-def test_clients_that_come_and_go_leave_no_descriptors(folder):
-    async def test():
-        async with Here(folder):
-
-            async def visit():
-                async with AsyncClient(address(folder)) as client:
-                    await client.call("shop", "who")
-
+        await visit()
+        before = open_descriptors()
+        for _ in range(30):
             await visit()
-            before = open_descriptors()
-            for _ in range(30):
-                await visit()
-            for _ in range(100):
-                if open_descriptors() <= before + 2:
-                    break
-                await asyncio.sleep(0.05)
-            assert open_descriptors() <= before + 2
-
-    asyncio.run(test())
+        for _ in range(100):
+            if open_descriptors() <= before + 2:
+                break
+            await asyncio.sleep(0.05)
+        assert open_descriptors() <= before + 2
 
 
 def test_not_permitted_has_its_exit_code():

@@ -6,26 +6,23 @@ import socket
 from ostler.messaging.zmtp.channel import Channel, Shared
 
 
-def test_trap_a_connection_for_which_there_is_no_memory_is_given_up_and_no_other_is():
-    async def test():
-        near, far = socket.socketpair()
-        other_near, other_far = socket.socketpair()
-        ended, heard = asyncio.Event(), asyncio.Event()
+async def test_trap_a_connection_for_which_there_is_no_memory_is_given_up_and_no_other_is():
+    near, far = socket.socketpair()
+    other_near, other_far = socket.socketpair()
+    ended, heard = asyncio.Event(), asyncio.Event()
 
-        def starve(_data):
-            raise MemoryError
+    def starve(_data):
+        raise MemoryError
 
-        Channel(near, starve, ended.set, Shared())
-        other = Channel(other_near, lambda _data: heard.set(), lambda: None, Shared())
-        far.send(b"half of something")
-        async with asyncio.timeout(5):
-            await ended.wait()
-        assert far.recv(1) == b"", "it is closed: what follows would be read as something else"
-        other_far.send(b"x")
-        async with asyncio.timeout(5):
-            await heard.wait()
-        other.close()
-        far.close()
-        other_far.close()
-
-    asyncio.run(test())
+    Channel(near, starve, ended.set, Shared())
+    other = Channel(other_near, lambda _data: heard.set(), lambda: None, Shared())
+    far.send(b"half of something")
+    async with asyncio.timeout(5):
+        await ended.wait()
+    assert far.recv(1) == b"", "it is closed: what follows would be read as something else"
+    other_far.send(b"x")
+    async with asyncio.timeout(5):
+        await heard.wait()
+    other.close()
+    far.close()
+    other_far.close()

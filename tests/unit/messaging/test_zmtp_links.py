@@ -59,28 +59,25 @@ async def until(condition):
             await asyncio.sleep(0.002)
 
 
-def test_a_dealer_of_libzmq_is_understood_and_known_by_its_credentials(address):
-    async def test():
-        served = Served(address)
-        context = zmq.Context()
-        dealer = context.socket(zmq.DEALER)
-        dealer.set(zmq.HEARTBEAT_IVL, 20)
-        dealer.connect(address)
-        for size in (0, 3, 300, 70_000, 3_000_000):
-            dealer.send(b"x" * size)
-            assert await asyncio.to_thread(dealer.recv) == b"x" * size
-        dealer.send_multipart([b"", b"two frames"])
-        await until(lambda: served.garbage == ["frames"])
-        await asyncio.sleep(0.1)  # some of its pings
-        dealer.send(b"still there")
-        assert await asyncio.to_thread(dealer.recv) == b"still there"
-        (peer,) = served.peers
-        assert (peer.uid, peer.gid, peer.pid) == (os.getuid(), os.getgid(), os.getpid())
-        context.destroy(linger=0)
-        await until(lambda: len(served.gone) == 1)
-        served.link.close()
-
-    asyncio.run(test())
+async def test_a_dealer_of_libzmq_is_understood_and_known_by_its_credentials(address):
+    served = Served(address)
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.set(zmq.HEARTBEAT_IVL, 20)
+    dealer.connect(address)
+    for size in (0, 3, 300, 70_000, 3_000_000):
+        dealer.send(b"x" * size)
+        assert await asyncio.to_thread(dealer.recv) == b"x" * size
+    dealer.send_multipart([b"", b"two frames"])
+    await until(lambda: served.garbage == ["frames"])
+    await asyncio.sleep(0.1)  # some of its pings
+    dealer.send(b"still there")
+    assert await asyncio.to_thread(dealer.recv) == b"still there"
+    (peer,) = served.peers
+    assert (peer.uid, peer.gid, peer.pid) == (os.getuid(), os.getgid(), os.getpid())
+    context.destroy(linger=0)
+    await until(lambda: len(served.gone) == 1)
+    served.link.close()
 
 
 @pytest.mark.parametrize("size", [0, 300, 70_000, 3_000_000])
@@ -107,117 +104,102 @@ def test_a_router_of_libzmq_is_understood(address, size):
     link.close()
 
 
-def test_what_is_sent_in_one_turn_of_the_loop_comes_whole_and_in_order(address):
-    async def test():
-        served = Served(address)
-        got, lost = [], []
-        link = LoopUnixLink(address, Limits(), got.append, lost.append)
-        sent = [bytes([number % 256]) * (number * 37 % 9000) for number in range(500)]
-        for message in sent:
-            link.send(message)
-        await until(lambda: len(got) == len(sent))
-        assert got == sent
-        served.link.close()
-        await until(lambda: lost)
-        assert isinstance(lost[0], ConnectionLost)
-        with pytest.raises(ConnectionLost):
-            link.send(b"late")
-
-    asyncio.run(test())
+async def test_what_is_sent_in_one_turn_of_the_loop_comes_whole_and_in_order(address):
+    served = Served(address)
+    got, lost = [], []
+    link = LoopUnixLink(address, Limits(), got.append, lost.append)
+    sent = [bytes([number % 256]) * (number * 37 % 9000) for number in range(500)]
+    for message in sent:
+        link.send(message)
+    await until(lambda: len(got) == len(sent))
+    assert got == sent
+    served.link.close()
+    await until(lambda: lost)
+    assert isinstance(lost[0], ConnectionLost)
+    with pytest.raises(ConnectionLost):
+        link.send(b"late")
 
 
-def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address, monkeypatch):
+async def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address, monkeypatch):
     import ostler.messaging.zmtp.channel as module
 
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
 
-    async def test():
-        served = Served(address)
-        deaf = socket.socket(socket.AF_UNIX)
-        deaf.connect(address.removeprefix("ipc://"))
-        deaf.sendall(hello(b"DEALER") + frame(b"x"))
-        await until(lambda: served.peers)
-        for _ in range(40):
-            assert served.link.send(1, b"y" * 1_000_000)
-        assert served.link.dropped > 20
-        got = []
-        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
-        link.send(b"well")
-        await until(lambda: got)
-        deaf.close()
-        await until(lambda: 1 in served.gone)
-        assert not served.link.send(1, b"z")
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+    served = Served(address)
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.connect(address.removeprefix("ipc://"))
+    deaf.sendall(hello(b"DEALER") + frame(b"x"))
+    await until(lambda: served.peers)
+    for _ in range(40):
+        assert served.link.send(1, b"y" * 1_000_000)
+    assert served.link.dropped > 20
+    got = []
+    link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+    link.send(b"well")
+    await until(lambda: got)
+    deaf.close()
+    await until(lambda: 1 in served.gone)
+    assert not served.link.send(1, b"z")
+    link.close()
+    served.link.close()
 
 
-def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room(address, monkeypatch):
-    async def test():
-        monkeypatch.setattr("ostler.messaging.zmtp.channel._PATIENCE", 0.0)
-        served, refused = Served(address), []
-        link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
-        await until(lambda: served.link.listener.clients)
-        (client,) = served.link.listener.clients
+async def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room(address, monkeypatch):
+    monkeypatch.setattr("ostler.messaging.zmtp.channel._PATIENCE", 0.0)
+    served, refused = Served(address), []
+    link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
+    await until(lambda: served.link.listener.clients)
+    (client,) = served.link.listener.clients
 
-        def refuse(*_):
-            refused.append(1)
-            served.link.send(client, b"there is no room")
+    def refuse(*_):
+        refused.append(1)
+        served.link.send(client, b"there is no room")
 
-        served.link.on_unkept = refuse
-        while not refused:
-            served.link.send(client, bytes(2**20))
-        assert refused == [1]
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+    served.link.on_unkept = refuse
+    while not refused:
+        served.link.send(client, bytes(2**20))
+    assert refused == [1]
+    link.close()
+    served.link.close()
 
 
-def test_one_that_reads_gets_all_however_much_waits_for_it(address):
-    async def test():
-        served = Served(address)
-        got = []
-        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
-        link.send(b"x")
-        await until(lambda: got)
-        for _ in range(40):
-            assert served.link.send(1, b"y" * 1_000_000)
-        await until(lambda: len(got) == 41)
-        assert served.link.dropped == 0
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_one_that_reads_gets_all_however_much_waits_for_it(address):
+    served = Served(address)
+    got = []
+    link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+    link.send(b"x")
+    await until(lambda: got)
+    for _ in range(40):
+        assert served.link.send(1, b"y" * 1_000_000)
+    await until(lambda: len(got) == 41)
+    assert served.link.dropped == 0
+    link.close()
+    served.link.close()
 
 
-def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address, monkeypatch):
+async def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address, monkeypatch):
     import ostler.messaging.zmtp.channel as module
 
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
     monkeypatch.setattr(module, "_STUCK", 10_000)
 
-    async def test():
-        served = Served(address)
-        deaf = socket.socket(socket.AF_UNIX)
-        deaf.connect(address.removeprefix("ipc://"))
-        deaf.sendall(hello(b"DEALER") + frame(b"x"))
-        await until(lambda: served.peers)
-        deaf.setblocking(False)
-        ping = b"\x04\x17\x04PING\0\0" + b"c" * 16
-        for _ in range(300):
-            try:
-                deaf.send(ping * 1000)
-            except BlockingIOError:
-                pass
-            await asyncio.sleep(0)
-        (client,) = served.link.listener.clients.values()
-        assert client.channel.unsent < 100_000
-        deaf.close()
-        served.link.close()
-
-    asyncio.run(test())
+    served = Served(address)
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.connect(address.removeprefix("ipc://"))
+    deaf.sendall(hello(b"DEALER") + frame(b"x"))
+    await until(lambda: served.peers)
+    deaf.setblocking(False)
+    ping = b"\x04\x17\x04PING\0\0" + b"c" * 16
+    for _ in range(300):
+        try:
+            deaf.send(ping * 1000)
+        except BlockingIOError:
+            pass
+        await asyncio.sleep(0)
+    (client,) = served.link.listener.clients.values()
+    assert client.channel.unsent < 100_000
+    deaf.close()
+    served.link.close()
 
 
 @pytest.fixture
@@ -245,66 +227,57 @@ def refused(address):
         link.close()
 
 
-def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
-    async def test():
-        served, got, told = Served(address, Limits(connections=4)), [], []
-        served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
-        links = [linked(address, got) for _ in range(2)]
-        await until(lambda: len(got) == 2)
-        await asyncio.to_thread(refused, address)  # the same process already has half of them
-        assert told == [(4711, Busy)]
-        stranger.append(Peer(4713, 4713, 2, "uid 4713"))
-        links.append(linked(address, got))
-        await until(lambda: len(got) == 3)
-        await asyncio.to_thread(refused, address)
-        assert served.link.listener.refused == 2
-        links[0].close()
-        await until(lambda: served.gone)
-        links.append(linked(address, got))
-        await until(lambda: len(got) == 4)
-        for link in links:
-            link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
+    served, got, told = Served(address, Limits(connections=4)), [], []
+    served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
+    links = [linked(address, got) for _ in range(2)]
+    await until(lambda: len(got) == 2)
+    await asyncio.to_thread(refused, address)  # the same process already has half of them
+    assert told == [(4711, Busy)]
+    stranger.append(Peer(4713, 4713, 2, "uid 4713"))
+    links.append(linked(address, got))
+    await until(lambda: len(got) == 3)
+    await asyncio.to_thread(refused, address)
+    assert served.link.listener.refused == 2
+    links[0].close()
+    await until(lambda: served.gone)
+    links.append(linked(address, got))
+    await until(lambda: len(got) == 4)
+    for link in links:
+        link.close()
+    served.link.close()
     assert caplog.text.count("one client too many") == 2  # once for each user
 
 
-def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, stranger):
-    async def test():
-        served, got = Served(address, Limits(connections=1)), []
-        links = [linked(address, got)]
-        await until(lambda: len(got) == 1)
-        await asyncio.to_thread(refused, address)
-        stranger.append(Peer(0, 0, 3, "uid 0"))
-        links.append(linked(address, got))
-        stranger.append(Peer(os.geteuid(), 0, 4, "ourselves"))
-        links.append(linked(address, got))
-        await until(lambda: len(got) == 3)
-        for link in links:
-            link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, stranger):
+    served, got = Served(address, Limits(connections=1)), []
+    links = [linked(address, got)]
+    await until(lambda: len(got) == 1)
+    await asyncio.to_thread(refused, address)
+    stranger.append(Peer(0, 0, 3, "uid 0"))
+    links.append(linked(address, got))
+    stranger.append(Peer(os.geteuid(), 0, 4, "ourselves"))
+    links.append(linked(address, got))
+    await until(lambda: len(got) == 3)
+    for link in links:
+        link.close()
+    served.link.close()
 
 
-def test_who_says_nothing_is_sent_away(address, monkeypatch):
+async def test_who_says_nothing_is_sent_away(address, monkeypatch):
     import ostler.messaging.zmtp.listener as module
 
     monkeypatch.setattr(module, "_HANDSHAKE", 0.05)
 
-    async def test():
-        served = Served(address)
-        silent = socket.socket(socket.AF_UNIX)
-        silent.connect(address.removeprefix("ipc://"))
-        await until(lambda: served.garbage == ["handshake"])
-        silent.close()
-        served.link.close()
-
-    asyncio.run(test())
+    served = Served(address)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.connect(address.removeprefix("ipc://"))
+    await until(lambda: served.garbage == ["handshake"])
+    silent.close()
+    served.link.close()
 
 
-def test_trap_no_descriptors_left_for_another_client(address, caplog):
+async def test_trap_no_descriptors_left_for_another_client(address, caplog):
     import errno
 
     class Full:
@@ -322,19 +295,16 @@ def test_trap_no_descriptors_left_for_another_client(address, caplog):
         def __getattr__(self, name):
             return getattr(self.listener, name)
 
-    async def test():
-        served = Served(address)
-        served.link.listener._socket = full = Full(served.link.listener._socket)
-        got = []
-        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
-        link.send(b"x")
-        await until(lambda: "cannot take another client in" in caplog.text)
-        full.full = False
-        await until(lambda: got == [b"x"])
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+    served = Served(address)
+    served.link.listener._socket = full = Full(served.link.listener._socket)
+    got = []
+    link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+    link.send(b"x")
+    await until(lambda: "cannot take another client in" in caplog.text)
+    full.full = False
+    await until(lambda: got == [b"x"])
+    link.close()
+    served.link.close()
 
 
 def test_a_server_that_was_never_met_is_not_running(address):
@@ -377,39 +347,33 @@ def test_a_server_that_does_not_read_is_busy(address, monkeypatch):
     listener.close()
 
 
-def test_an_address_is_taken_once_and_left_clean(address):
-    async def test():
-        served = Served(address)
-        with pytest.raises(Conflict):
-            UnixServerLink(address, Limits())
-        served.link.close()
-        served.link.close()
-        assert not Path(address.removeprefix("ipc://")).exists()
-
-    asyncio.run(test())
+async def test_an_address_is_taken_once_and_left_clean(address):
+    served = Served(address)
+    with pytest.raises(Conflict):
+        UnixServerLink(address, Limits())
+    served.link.close()
+    served.link.close()
+    assert not Path(address.removeprefix("ipc://")).exists()
 
 
-def test_raw_garbage_ends_its_own_connection_only(address):
-    async def test():
-        served = Served(address)
-        got = []
-        link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
-        for junk in (b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, hello(b"SUB"), hello(b"DEALER") + b"\x02" + b"\xff" * 8):
-            rude = socket.socket(socket.AF_UNIX)
-            rude.connect(address.removeprefix("ipc://"))
-            rude.sendall(junk)
-            rude.setblocking(False)
-            loop = asyncio.get_running_loop()
-            while await loop.sock_recv(rude, 4096):
-                pass
-            rude.close()
-        assert sorted(served.garbage) == ["large", "protocol", "protocol", "protocol"]
-        link.send(b"unharmed")
-        await until(lambda: got == [b"unharmed"])
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_raw_garbage_ends_its_own_connection_only(address):
+    served = Served(address)
+    got = []
+    link = LoopUnixLink(address, Limits(), got.append, lambda error: None)
+    for junk in (b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, hello(b"SUB"), hello(b"DEALER") + b"\x02" + b"\xff" * 8):
+        rude = socket.socket(socket.AF_UNIX)
+        rude.connect(address.removeprefix("ipc://"))
+        rude.sendall(junk)
+        rude.setblocking(False)
+        loop = asyncio.get_running_loop()
+        while await loop.sock_recv(rude, 4096):
+            pass
+        rude.close()
+    assert sorted(served.garbage) == ["large", "protocol", "protocol", "protocol"]
+    link.send(b"unharmed")
+    await until(lambda: got == [b"unharmed"])
+    link.close()
+    served.link.close()
 
 
 async def talking(address, kind=b"DEALER"):
@@ -425,211 +389,177 @@ def admission(knows=lambda peer: True, undecided=lambda peer: False, is_admin=la
     return Admission(knows, undecided, is_admin)
 
 
-def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_decoded(address, stranger):
-    async def test():
-        served, told = Served(address), []
-        served.link.listener.admission = admission(knows=lambda peer: False)
-        served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
-        link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
-        with pytest.raises(NotPermitted, match="has no role here"):
-            await asyncio.to_thread(lambda: exhaust(lambda: link.receive(5)))
+async def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_decoded(address, stranger):
+    served, told = Served(address), []
+    served.link.listener.admission = admission(knows=lambda peer: False)
+    served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
+    link = await asyncio.to_thread(BlockingUnixLink, address, Limits())
+    with pytest.raises(NotPermitted, match="has no role here"):
+        await asyncio.to_thread(lambda: exhaust(lambda: link.receive(5)))
+    link.close()
+    assert told == [(4711, NotPermitted)]
+    assert not served.peers
+    assert not served.link.listener.clients
+    served.link.close()
+
+
+async def test_a_user_whose_groups_are_not_known_yet_waits_unread_and_is_let_in_when_they_are(address, stranger):
+    served, got, known = Served(address), [], []
+    served.link.listener.admission = admission(lambda peer: bool(known), lambda peer: not known)
+    link = linked(address, got)
+    await until(lambda: served.link.listener._undecided)
+    assert not served.peers
+    known.append(True)
+    await until(lambda: got)
+    link.close()
+    served.link.close()
+
+
+async def test_who_loses_its_role_is_disconnected_and_the_others_stay(address, stranger):
+    served, got = Served(address), []
+    links = [linked(address, got)]
+    await until(lambda: got)
+    stranger.append(Peer(4712, 4712, 2, "uid 4712"))
+    links.append(linked(address, got))
+    await until(lambda: len(got) == 2)
+    served.link.disconnect_unless(lambda peer: peer.uid == 4712)
+    assert [client.peer.uid for client in served.link.listener.clients.values()] == [4712]
+    for link in links:
         link.close()
-        assert told == [(4711, NotPermitted)]
-        assert not served.peers
-        assert not served.link.listener.clients
-        served.link.close()
-
-    asyncio.run(test())
+    served.link.close()
 
 
-def test_a_user_whose_groups_are_not_known_yet_waits_unread_and_is_let_in_when_they_are(address, stranger):
-    async def test():
-        served, got, known = Served(address), [], []
-        served.link.listener.admission = admission(lambda peer: bool(known), lambda peer: not known)
-        link = linked(address, got)
-        await until(lambda: served.link.listener._undecided)
-        assert not served.peers
-        known.append(True)
-        await until(lambda: got)
-        link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_who_sends_too_many_invalid_messages_loses_the_connection(address, stranger):
+    served, loop = Served(address), asyncio.get_running_loop()
+    with await talking(address) as rude:
+        await loop.sock_sendall(rude, b"\1\1x\0\1x" * 1000)  # messages of two frames
+        while await loop.sock_recv(rude, 4096):
+            pass
+    assert 200 <= served.garbage.count("frames") <= 264
+    served.link.close()
 
 
-def test_who_loses_its_role_is_disconnected_and_the_others_stay(address, stranger):
-    async def test():
-        served, got = Served(address), []
-        links = [linked(address, got)]
-        await until(lambda: got)
-        stranger.append(Peer(4712, 4712, 2, "uid 4712"))
-        links.append(linked(address, got))
-        await until(lambda: len(got) == 2)
-        served.link.disconnect_unless(lambda peer: peer.uid == 4712)
-        assert [client.peer.uid for client in served.link.listener.clients.values()] == [4712]
-        for link in links:
-            link.close()
-        served.link.close()
-
-    asyncio.run(test())
+async def test_who_connects_too_often_is_refused_and_root_is_not(address, stranger):
+    served = Served(address)
+    for _ in range(450):
+        (await talking(address)).close()
+    await until(lambda: served.link.listener.refused)
+    refused_ = served.link.listener.refused
+    stranger.append(Peer(0, 0, 3, "uid 0"))
+    for _ in range(450):
+        (await talking(address)).close()
+    await until(lambda: not served.link.listener.clients)
+    assert served.link.listener.refused == refused_
+    served.link.close()
 
 
-def test_who_sends_too_many_invalid_messages_loses_the_connection(address, stranger):
-    async def test():
-        served, loop = Served(address), asyncio.get_running_loop()
-        with await talking(address) as rude:
-            await loop.sock_sendall(rude, b"\1\1x\0\1x" * 1000)  # messages of two frames
-            while await loop.sock_recv(rude, 4096):
-                pass
-        assert 200 <= served.garbage.count("frames") <= 264
-        served.link.close()
-
-    asyncio.run(test())
-
-
-def test_who_connects_too_often_is_refused_and_root_is_not(address, stranger):
-    async def test():
-        served = Served(address)
-        for _ in range(450):
-            (await talking(address)).close()
-        await until(lambda: served.link.listener.refused)
-        refused_ = served.link.listener.refused
-        stranger.append(Peer(0, 0, 3, "uid 0"))
-        for _ in range(450):
-            (await talking(address)).close()
-        await until(lambda: not served.link.listener.clients)
-        assert served.link.listener.refused == refused_
-        served.link.close()
-
-    asyncio.run(test())
+async def test_one_user_gets_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
+    served, pids = Served(address, Limits(connections=20)), itertools.count(100)
+    monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(15):
+            open_ones.enter_context(await talking(address))
+        await until(lambda: served.link.listener.refused == 5)
+        assert len(served.link.listener.clients) == 10
+        monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4002, 4002, 7, "uid 4002"))
+        for _ in range(5):
+            open_ones.enter_context(await talking(address))
+        await until(lambda: len(served.link.listener.clients) == 15)
+    await until(lambda: not served.link.listener.clients)
+    assert not served.link.listener._of_process
+    served.link.close()
 
 
-def test_one_user_gets_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
-    async def test():
-        served, pids = Served(address, Limits(connections=20)), itertools.count(100)
-        monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
-        with contextlib.ExitStack() as open_ones:
-            for _ in range(15):
-                open_ones.enter_context(await talking(address))
-            await until(lambda: served.link.listener.refused == 5)
-            assert len(served.link.listener.clients) == 10
-            monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4002, 4002, 7, "uid 4002"))
-            for _ in range(5):
-                open_ones.enter_context(await talking(address))
-            await until(lambda: len(served.link.listener.clients) == 15)
-        await until(lambda: not served.link.listener.clients)
-        assert not served.link.listener._of_process
-        served.link.close()
-
-    asyncio.run(test())
+async def test_one_user_gets_half_of_the_connections_for_events_as_well(address, monkeypatch):
+    pids = itertools.count(100)
+    monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
+    link = UnixEventLink(address, Limits(connections=20))
+    link.start(lambda peer: True, lambda peer, question: [])
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(15):
+            open_ones.enter_context(await talking(address, b"SUB"))
+        await until(lambda: link.listener.refused == 5)
+        assert len(link.listener.clients) == 10
+    await until(lambda: not link.listener.clients)
+    link.close()
 
 
-def test_one_user_gets_half_of_the_connections_for_events_as_well(address, monkeypatch):
-    async def test():
-        pids = itertools.count(100)
-        monkeypatch.setattr(listener, "_peer_of", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
-        link = UnixEventLink(address, Limits(connections=20))
-        link.start(lambda peer: True, lambda peer, question: [])
-        with contextlib.ExitStack() as open_ones:
-            for _ in range(15):
-                open_ones.enter_context(await talking(address, b"SUB"))
-            await until(lambda: link.listener.refused == 5)
-            assert len(link.listener.clients) == 10
-        await until(lambda: not link.listener.clients)
-        link.close()
-
-    asyncio.run(test())
-
-
-def test_what_waits_for_all_together_is_bounded_and_who_is_refused_is_told_which_request_it_was(address, stranger):
-    async def test():
-        served, unkept = Served(address), []
-        memory = served.link.listener.shares.memory
-        memory.limit = 8_000_000
-        served.link.on_unkept = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
-        with contextlib.ExitStack() as open_ones:
-            for _ in range(4):
-                open_ones.enter_context(await talking(address))
-            await until(lambda: len(served.link.listener.clients) == 4)
-            for _ in range(100):
-                for number in list(served.link.listener.clients):
-                    served.link.send(number, b"y" * 50_000)
-            assert 3_000_000 < memory.held <= 4_000_000 + 50_000  # one user alone: half
-            assert served.link.dropped > 300
-            assert set(unkept) == {(number, 256, 4711) for number in served.link.listener.clients}
-        await until(lambda: not served.link.listener.clients)
-        assert memory.held == 0
-        served.link.close()
-
-    asyncio.run(test())
+async def test_what_waits_for_all_together_is_bounded_and_who_is_refused_is_told_which_request_it_was(
+    address, stranger
+):
+    served, unkept = Served(address), []
+    memory = served.link.listener.shares.memory
+    memory.limit = 8_000_000
+    served.link.on_unkept = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(4):
+            open_ones.enter_context(await talking(address))
+        await until(lambda: len(served.link.listener.clients) == 4)
+        for _ in range(100):
+            for number in list(served.link.listener.clients):
+                served.link.send(number, b"y" * 50_000)
+        assert 3_000_000 < memory.held <= 4_000_000 + 50_000  # one user alone: half
+        assert served.link.dropped > 300
+        assert set(unkept) == {(number, 256, 4711) for number in served.link.listener.clients}
+    await until(lambda: not served.link.listener.clients)
+    assert memory.held == 0
+    served.link.close()
 
 
-def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(address, stranger):
-    async def test():
-        served, unkept = Served(address), []
-        served.link.listener.shares.memory.limit = 1_000_000
-        served.link.listener.no_room = lambda client, head: unkept.append(head)
-        with await talking(address) as plain:
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(plain, frame(b"l" * 900_000) + frame(b"small"))
-            await until(lambda: served.peers)
-            await loop.sock_sendall(plain, frame(b"k" * 300_000))
-            await until(lambda: len(served.received) == 2)
-        assert unkept == [b"l" * 256]
-        assert [len(each) for each in served.received] == [5, 300_000]
-        await until(lambda: not served.link.listener.clients)
-        assert served.link.listener.shares.memory.held == 0
-        served.link.close()
-
-    asyncio.run(test())
+async def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(address, stranger):
+    served, unkept = Served(address), []
+    served.link.listener.shares.memory.limit = 1_000_000
+    served.link.listener.no_room = lambda client, head: unkept.append(head)
+    with await talking(address) as plain:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(plain, frame(b"l" * 900_000) + frame(b"small"))
+        await until(lambda: served.peers)
+        await loop.sock_sendall(plain, frame(b"k" * 300_000))
+        await until(lambda: len(served.received) == 2)
+    assert unkept == [b"l" * 256]
+    assert [len(each) for each in served.received] == [5, 300_000]
+    await until(lambda: not served.link.listener.clients)
+    assert served.link.listener.shares.memory.held == 0
+    served.link.close()
 
 
-def test_what_one_that_does_not_read_sends_is_left_where_it_is(address, stranger):
-    async def test():
-        served = Served(address)
-        with await talking(address) as deaf:
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(deaf, frame(b"x"))
-            await until(lambda: served.received)
-            (client,) = served.link.listener.clients.values()
-            served.link.send(client.number, b"y" * 3_000_000)
-            await loop.sock_sendall(deaf, frame(b"x") * 10)
-            for _ in range(20):
-                await asyncio.sleep(0)
-            assert len(served.received) == 1
-            while len(served.received) < 11:
-                await loop.sock_recv(deaf, 1 << 20)
-                await asyncio.sleep(0)
-        served.link.close()
-
-    asyncio.run(test())
+async def test_what_one_that_does_not_read_sends_is_left_where_it_is(address, stranger):
+    served = Served(address)
+    with await talking(address) as deaf:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(deaf, frame(b"x"))
+        await until(lambda: served.received)
+        (client,) = served.link.listener.clients.values()
+        served.link.send(client.number, b"y" * 3_000_000)
+        await loop.sock_sendall(deaf, frame(b"x") * 10)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(served.received) == 1
+        while len(served.received) < 11:
+            await loop.sock_recv(deaf, 1 << 20)
+            await asyncio.sleep(0)
+    served.link.close()
 
 
-def test_what_one_has_sent_before_it_left_is_dropped_when_it_waits_for_its_turn(address, stranger):
-    async def test():
-        served = Served(address)
-        with await talking(address) as plain:
-            await asyncio.get_running_loop().sock_sendall(plain, frame(b"x" * 20) * 9000)
-            await until(lambda: served.received)
-        await until(lambda: not served.link.listener.clients)
-        assert len(served.received) < 9000
-        served.link.close()
-
-    asyncio.run(test())
+async def test_what_one_has_sent_before_it_left_is_dropped_when_it_waits_for_its_turn(address, stranger):
+    served = Served(address)
+    with await talking(address) as plain:
+        await asyncio.get_running_loop().sock_sendall(plain, frame(b"x" * 20) * 9000)
+        await until(lambda: served.received)
+    await until(lambda: not served.link.listener.clients)
+    assert len(served.received) < 9000
+    served.link.close()
 
 
-def test_a_server_that_is_closed_leaves_nothing_in_the_inbox(address):
-    async def test():
-        inbox = Inbox(asyncio.get_running_loop())
-        dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-        for _ in range(2):
-            server = RpcServer(UnixServerLink(address, Limits()), dispatcher, inbox)
-            server.start()
-            server.close()
-            server.close()
-        assert (inbox._before, inbox._after) == ([], [])
-
-    asyncio.run(test())
+async def test_a_server_that_is_closed_leaves_nothing_in_the_inbox(address):
+    inbox = Inbox(asyncio.get_running_loop())
+    dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
+    for _ in range(2):
+        server = RpcServer(UnixServerLink(address, Limits()), dispatcher, inbox)
+        server.start()
+        server.close()
+        server.close()
+    assert (inbox._before, inbox._after) == ([], [])
 
 
 def test_a_blocking_client_waits_in_line_when_more_connect_than_the_kernel_keeps(tmp_path):
@@ -653,38 +583,35 @@ def test_a_blocking_client_waits_in_line_when_more_connect_than_the_kernel_keeps
         assert connected.gettimeout() == 0.0
 
 
-def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_at_once(address, stranger, monkeypatch):
+async def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_at_once(address, stranger, monkeypatch):
     """An event of half a megabyte takes the kernel some time for each; the rest is sent as the turns come."""
 
-    async def test():
-        link = UnixEventLink(address, Limits(connections=100))
-        link.start(lambda peer: True, lambda peer, question: [])
-        readers = []
-        for _ in range(40):
-            reader, writer = await asyncio.open_unix_connection(address.removeprefix("ipc://"))
-            writer.write(hello(b"SUB") + frame(b"\1a"))
-            await writer.drain()
-            readers.append((reader, writer))
-        await until(lambda: sum(len(group.members) for group in link._groups.values()) == 40)
-        monkeypatch.setattr(events, "TURN", 0.0)
-        event = frame(b"a" + bytes(500_000))
-        link.publish(b"a" + bytes(500_000))
-        await asyncio.sleep(0)
-        waits = [client for client in link.listener.clients.values() if client.congested]
-        assert len(waits) > 20
-        assert link.listener.shares.memory.held < 10_000_000  # all hold the same bytes, which are charged once
-        for reader, _ in readers:
-            async with asyncio.timeout(5):
-                came = await reader.readuntil(event[:9])
-                came = await reader.readexactly(len(event) - 9)
-            assert came == event[9:]
-        await until(lambda: link.listener.shares.memory.held <= 40 * 70_000)
-        for _, writer in readers:
-            writer.close()
-        link.close()
-        assert link.listener.shares.memory.held == 0
-
-    asyncio.run(test())
+    link = UnixEventLink(address, Limits(connections=100))
+    link.start(lambda peer: True, lambda peer, question: [])
+    readers = []
+    for _ in range(40):
+        reader, writer = await asyncio.open_unix_connection(address.removeprefix("ipc://"))
+        writer.write(hello(b"SUB") + frame(b"\1a"))
+        await writer.drain()
+        readers.append((reader, writer))
+    await until(lambda: sum(len(group.members) for group in link._groups.values()) == 40)
+    monkeypatch.setattr(events, "TURN", 0.0)
+    event = frame(b"a" + bytes(500_000))
+    link.publish(b"a" + bytes(500_000))
+    await asyncio.sleep(0)
+    waits = [client for client in link.listener.clients.values() if client.congested]
+    assert len(waits) > 20
+    assert link.listener.shares.memory.held < 10_000_000  # all hold the same bytes, which are charged once
+    for reader, _ in readers:
+        async with asyncio.timeout(5):
+            came = await reader.readuntil(event[:9])
+            came = await reader.readexactly(len(event) - 9)
+        assert came == event[9:]
+    await until(lambda: link.listener.shares.memory.held <= 40 * 70_000)
+    for _, writer in readers:
+        writer.close()
+    link.close()
+    assert link.listener.shares.memory.held == 0
 
 
 def crowd(path, closed):

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.periodic import PeriodicScheduler
-from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
+from support.async_tests import loop_fixture
 
 
 class Bench:
@@ -43,19 +45,22 @@ class Bench:
 
 
 @pytest.fixture
-def run():
-    """Run an async test on a virtual loop, with a bench for it; its pool is closed at the end."""
+def open_bench():
+    """Open a bench in virtual time: `async with open_bench(size=1) as bench`; its pool is closed at the end."""
 
-    def run_it(work, **options):
-        async def main():
-            bench = Bench(**options)
-            try:
-                await work(bench)
-            finally:
-                bench.pool.close()
-                await bench.owner.cancel()
+    @asynccontextmanager
+    async def opened(**options):
+        bench = Bench(**options)
+        try:
+            yield bench
+        finally:
+            bench.pool.close()
+            await bench.owner.cancel()
 
-        with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(patience=0.1)) as runner:
-            runner.run(main())
+    return opened
 
-    return run_it
+
+@loop_fixture
+async def bench(open_bench):
+    async with open_bench() as opened:
+        yield opened

@@ -17,7 +17,7 @@ from ostler.plugins import given
 from ostler.service import Host, Runtime
 from ostler.service.assembly import assemble
 from ostler.store import Store
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
 
 HOUR = 3600.0
 
@@ -208,12 +208,6 @@ def bench(tmp_path, manager):
             store.close()
 
     return make
-
-
-@pytest.fixture
-def virtually():
-    """Run a coroutine function in virtual time."""
-    return lambda main: run_virtual(main(), patience=0.15)
 
 
 def _plugin(managers, drivers):

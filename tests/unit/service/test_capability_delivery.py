@@ -10,7 +10,10 @@ from ostler.aio import TaskOwner
 from ostler.errors import Draining, NotPermitted
 from ostler.service.capability_delivery import CapabilityDelivery
 from ostler.service.capability_state import ServiceCapabilities
-from ostler.testing.virtual_time import run_virtual, virtual_clock
+from ostler.testing.virtual_time import virtual_clock
+from support.async_tests import loop_fixture
+
+pytestmark = pytest.mark.virtual_time
 
 
 class FakeClient:
@@ -45,112 +48,88 @@ class Setting:
         self.delivery.start()
 
 
-@pytest.fixture
-def virtually():
-    def run(test):
-        async def main():
-            setting = Setting()
-            try:
-                await test(setting)
-            finally:
-                await setting.tasks.cancel()
-
-        run_virtual(main())
-
-    return run
+@loop_fixture
+async def one():
+    setting = Setting()
+    try:
+        yield setting
+    finally:
+        await setting.tasks.cancel()
 
 
-def test_each_scheduler_gets_the_last_report_once(virtually):
-    async def main(one):
-        one.client.known["node2"] = 1.0
-        one.change()
-        one.change()
-        await asyncio.sleep(1)
-        one.delivery.start()
-        await asyncio.sleep(1)
-        assert sorted(one.client.got) == [("node1", "volume", 2), ("node2", "volume", 2)]
-        assert not one.delivery.pending("node1")
-
-    virtually(main)
+async def test_each_scheduler_gets_the_last_report_once(one):
+    one.client.known["node2"] = 1.0
+    one.change()
+    one.change()
+    await asyncio.sleep(1)
+    one.delivery.start()
+    await asyncio.sleep(1)
+    assert sorted(one.client.got) == [("node1", "volume", 2), ("node2", "volume", 2)]
+    assert not one.delivery.pending("node1")
 
 
-def test_trap_a_scheduler_that_hangs_holds_up_no_other(virtually):
-    async def main(one):
-        one.client.known["node2"] = 1.0
-        gate = asyncio.Event()
-        one.client.does["node2"] = lambda _: gate.wait()
-        for _ in range(3):
-            one.change()
-            await asyncio.sleep(0.1)
-        assert [got[2] for got in one.client.got] == [1, 2, 3]
-        assert not one.delivery.pending("node1")
-        gate.set()
-        await asyncio.sleep(0.1)
-        assert one.client.got[-1] == ("node2", "volume", 3)
-
-    virtually(main)
-
-
-def test_a_scheduler_that_was_away_is_told_everything_anew(virtually):
-    async def main(one):
-        one.client.known["node2"] = 1.0
+async def test_trap_a_scheduler_that_hangs_holds_up_no_other(one):
+    one.client.known["node2"] = 1.0
+    gate = asyncio.Event()
+    one.client.does["node2"] = lambda _: gate.wait()
+    for _ in range(3):
         one.change()
         await asyncio.sleep(0.1)
-        one.client.known["node2"] = 2.0
-        assert one.delivery.look_again() <= 1.0
-        one.delivery.start()
-        await asyncio.sleep(0.1)
-        assert one.client.got.count(("node2", "volume", 1)) == 2
+    assert [got[2] for got in one.client.got] == [1, 2, 3]
+    assert not one.delivery.pending("node1")
+    gate.set()
+    await asyncio.sleep(0.1)
+    assert one.client.got[-1] == ("node2", "volume", 3)
 
-    virtually(main)
+
+async def test_a_scheduler_that_was_away_is_told_everything_anew(one):
+    one.client.known["node2"] = 1.0
+    one.change()
+    await asyncio.sleep(0.1)
+    one.client.known["node2"] = 2.0
+    assert one.delivery.look_again() <= 1.0
+    one.delivery.start()
+    await asyncio.sleep(0.1)
+    assert one.client.got.count(("node2", "volume", 1)) == 2
 
 
 @pytest.mark.parametrize(("error", "said"), [(NotPermitted("it may not"), 1), (Draining("it stops"), 0)])
-def test_a_scheduler_that_does_not_take_reports_is_tried_again_and_that_is_said_once(virtually, caplog, error, said):
+async def test_a_scheduler_that_does_not_take_reports_is_tried_again_and_that_is_said_once(one, caplog, error, said):
     tries = []
 
     async def refuse(_):
         tries.append(asyncio.get_running_loop().time())
         raise error
 
-    async def main(one):
-        one.client.does["node1"] = refuse
-        one.change()
-        for _ in range(200):
-            await asyncio.sleep(0.1)
-            one.delivery.start()
-        assert 4 < len(tries) < 9
-        del one.client.does["node1"]
-        await asyncio.sleep(30)
-        one.delivery.start()
+    one.client.does["node1"] = refuse
+    one.change()
+    for _ in range(200):
         await asyncio.sleep(0.1)
-        assert one.client.got == [("node1", "volume", 1)]
-
-    virtually(main)
+        one.delivery.start()
+    assert 4 < len(tries) < 9
+    del one.client.does["node1"]
+    await asyncio.sleep(30)
+    one.delivery.start()
+    await asyncio.sleep(0.1)
+    assert one.client.got == [("node1", "volume", 1)]
     assert len([row for row in caplog.records if row.levelno >= logging.WARNING]) == said
 
 
-def test_a_host_that_listens_to_this_one_is_told_nothing_twice(virtually):
-    async def main(one):
-        one.client.known["node2"] = 1.0
-        one.listening.add("node2")
-        one.change()
-        await asyncio.sleep(0.1)
-        assert one.client.got == [("node1", "volume", 1)]
-        one.listening.clear()
-        one.delivery.start()
-        await asyncio.sleep(0.1)
-        assert one.client.got[1:] == [("node2", "volume", 1)]
-
-    virtually(main)
+async def test_a_host_that_listens_to_this_one_is_told_nothing_twice(one):
+    one.client.known["node2"] = 1.0
+    one.listening.add("node2")
+    one.change()
+    await asyncio.sleep(0.1)
+    assert one.client.got == [("node1", "volume", 1)]
+    one.listening.clear()
+    one.delivery.start()
+    await asyncio.sleep(0.1)
+    assert one.client.got[1:] == [("node2", "volume", 1)]
 
 
-def test_nothing_is_sent_before_it_is_known_whether_an_operator_has_disabled_the_service(virtually):
-    async def main(one):
-        one.state.enabled = None
-        one.change()
-        await asyncio.sleep(1)
-        assert one.client.got == []
-        assert one.delivery.pending("node1")
-
-    virtually(main)
+async def test_nothing_is_sent_before_it_is_known_whether_an_operator_has_disabled_the_service(one):
+    one.state.enabled = None
+    one.change()
+    await asyncio.sleep(1)
+    assert one.client.got == []
+    assert one.delivery.pending("node1")

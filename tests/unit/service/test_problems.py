@@ -4,6 +4,8 @@ import pytest
 
 from ostler.service.problems import problem_lines
 
+pytestmark = pytest.mark.virtual_time(patience=0.15)
+
 
 def test_lines_are_bounded_and_can_be_sent():
     lines = problem_lines([f"lamp {number} is dark \udcf6" for number in range(50)])
@@ -19,7 +21,7 @@ def test_what_is_no_list_is_refused():
         problem_lines(17)
 
 
-def test_trap_what_is_wrong_with_a_managers_own_objects_is_told_until_it_is_well_again(bench, manager, virtually):
+async def test_trap_what_is_wrong_with_a_managers_own_objects_is_told_until_it_is_well_again(bench, manager):
     class Honest(manager):
         found = ("2 lamps are dark",)
 
@@ -28,19 +30,16 @@ def test_trap_what_is_wrong_with_a_managers_own_objects_is_told_until_it_is_well
                 raise self.found
             return self.found
 
-    async def main():
-        async with bench('[services.lamp]\nmanager = "odd"\n', odd=Honest) as b:
-            await b.runtime.start()
-            await asyncio.sleep(30)
-            assert b.runtime.troubles() == ["service lamp: 2 lamps are dark"]
-            assert b.state() == "up"
-            b.service().manager.found = OSError("no idea")
-            await asyncio.sleep(30)
-            assert b.state() == "degraded"
-            assert "problems of service lamp failed: OSError: no idea" in b.why()
-            b.service().manager.found = ()
-            await asyncio.sleep(30)
-            assert b.runtime.troubles() == []
-            assert b.state() == "up"
-
-    virtually(main)
+    async with bench('[services.lamp]\nmanager = "odd"\n', odd=Honest) as b:
+        await b.runtime.start()
+        await asyncio.sleep(30)
+        assert b.runtime.troubles() == ["service lamp: 2 lamps are dark"]
+        assert b.state() == "up"
+        b.service().manager.found = OSError("no idea")
+        await asyncio.sleep(30)
+        assert b.state() == "degraded"
+        assert "problems of service lamp failed: OSError: no idea" in b.why()
+        b.service().manager.found = ()
+        await asyncio.sleep(30)
+        assert b.runtime.troubles() == []
+        assert b.state() == "up"

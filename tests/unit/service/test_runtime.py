@@ -1,96 +1,80 @@
 import asyncio
 
+import pytest
+
+pytestmark = pytest.mark.virtual_time(patience=0.15)
+
+
 LAMP = '[services.lamp]\nmanager = "lamp"\npoll = 60\n'
 
 
-def test_services_are_shown_while_the_table_cannot_be_read(bench, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            b.store.path.unlink()
-            b.store.path.mkdir()
-            rows = await b.runtime.rows()
-            assert [(r.topic, str(r.state)) for r in rows] == [("lamp", "up")]
-
-    virtually(main)
+async def test_services_are_shown_while_the_table_cannot_be_read(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        b.store.path.unlink()
+        b.store.path.mkdir()
+        rows = await b.runtime.rows()
+        assert [(r.topic, str(r.state)) for r in rows] == [("lamp", "up")]
 
 
-def test_periodic_runs_are_kept_over_a_restart(bench, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            await asyncio.sleep(290)  # not at a moment at which a run begins
-            (before,) = b.runtime.periodic.statuses()
-            assert before.runs >= 4
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            (after,) = b.runtime.periodic.statuses()
-            assert (after.runs, after.last_run) == (before.runs, before.last_run)
-
-    virtually(main)
+async def test_periodic_runs_are_kept_over_a_restart(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        await asyncio.sleep(290)  # not at a moment at which a run begins
+        (before,) = b.runtime.periodic.statuses()
+        assert before.runs >= 4
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        (after,) = b.runtime.periodic.statuses()
+        assert (after.runs, after.last_run) == (before.runs, before.last_run)
 
 
-def test_periodic_runs_survive_a_crash_but_for_the_last_moments(bench, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            await asyncio.sleep(300)
-            (kept,) = await b.store.aread(b.runtime.runs.list)
-            assert kept.runs >= 4
-
-    virtually(main)
+async def test_periodic_runs_survive_a_crash_but_for_the_last_moments(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        await asyncio.sleep(300)
+        (kept,) = await b.store.aread(b.runtime.runs.list)
+        assert kept.runs >= 4
 
 
-def test_a_reset_takes_services_one_by_one_and_ends_with_the_daemon(bench, trouble, virtually) -> None:
+async def test_a_reset_takes_services_one_by_one_and_ends_with_the_daemon(bench, trouble) -> None:
     config = LAMP + '[services.other]\nmanager = "lamp"\n'
 
-    async def main():
-        async with bench(config) as b:
-            await b.runtime.start()
-            specs = b.assembly.specs
-            answers = iter([True, False])
-            problems = await b.runtime.reset(specs, go_on=lambda: next(answers))
-            assert problems == [f"service {specs[1].topic} was not reset: the daemon is being stopped"]
-            assert trouble.calls.count("end of reset lamp") == 1
-            assert "reset other" not in trouble.calls
-
-    virtually(main)
+    async with bench(config) as b:
+        await b.runtime.start()
+        specs = b.assembly.specs
+        answers = iter([True, False])
+        problems = await b.runtime.reset(specs, go_on=lambda: next(answers))
+        assert problems == [f"service {specs[1].topic} was not reset: the daemon is being stopped"]
+        assert trouble.calls.count("end of reset lamp") == 1
+        assert "reset other" not in trouble.calls
 
 
-def test_one_service_that_cannot_be_reset_keeps_no_other_from_it(bench, trouble, virtually) -> None:
-    async def main():
-        trouble.errors["reset lamp"] = OSError("no")
-        config = LAMP + '[services.other]\nmanager = "lamp"\n'
-        async with bench(config) as b:
-            await b.runtime.start()
-            assert len(await b.reset(config)) == 1
-            assert "end of reset other" in trouble.calls
-
-    virtually(main)
+async def test_one_service_that_cannot_be_reset_keeps_no_other_from_it(bench, trouble) -> None:
+    trouble.errors["reset lamp"] = OSError("no")
+    config = LAMP + '[services.other]\nmanager = "lamp"\n'
+    async with bench(config) as b:
+        await b.runtime.start()
+        assert len(await b.reset(config)) == 1
+        assert "end of reset other" in trouble.calls
 
 
-def test_what_is_new_in_the_configuration_waits_for_the_restart(bench, trouble, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            added = LAMP + '[services.lamp.drivers.desk]\ndriver = "gpio"\n[services.other]\nmanager = "lamp"\n'
-            assert await b.reset(added) == []
-            assert list(b.group.services) == ["lamp"]
-            assert list(b.service().drivers) == []
-
-    virtually(main)
+async def test_what_is_new_in_the_configuration_waits_for_the_restart(bench, trouble) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        added = LAMP + '[services.lamp.drivers.desk]\ndriver = "gpio"\n[services.other]\nmanager = "lamp"\n'
+        assert await b.reset(added) == []
+        assert list(b.group.services) == ["lamp"]
+        assert list(b.service().drivers) == []
 
 
-def test_trap_reports_of_state_go_on_after_a_round_that_failed_and_status_says_so(bench, virtually) -> None:
-    async def main():
-        async with bench(LAMP) as b:
-            await b.runtime.start()
-            options, b.group.services["lamp"].options = b.service().options, None  # a defect
-            b.runtime.reporter.poke(b.service())
-            await asyncio.sleep(1)
-            b.group.services["lamp"].options = options
-            await asyncio.sleep(5)
-            assert b.ended == []
-            assert any("task report state of services failed" in line for line in b.runtime.troubles())
-
-    virtually(main)
+async def test_trap_reports_of_state_go_on_after_a_round_that_failed_and_status_says_so(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        options, b.group.services["lamp"].options = b.service().options, None  # a defect
+        b.runtime.reporter.poke(b.service())
+        await asyncio.sleep(1)
+        b.group.services["lamp"].options = options
+        await asyncio.sleep(5)
+        assert b.ended == []
+        assert any("task report state of services failed" in line for line in b.runtime.troubles())

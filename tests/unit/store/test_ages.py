@@ -117,27 +117,23 @@ class Row:
         self.number, self.at = number, at
 
 
-def test_a_journal_all_of_which_is_too_old_by_the_clock_is_not_removed_at_once(opened):
-    import asyncio
+async def test_a_journal_all_of_which_is_too_old_by_the_clock_is_not_removed_at_once(opened):
 
     store, clock = opened
 
-    async def test():
-        records = EventRecords(store, clock, "node1")
-        await records.append([Row(number, clock.wall()) for number in range(1, 101)])
-        clock.set_wall(clock.wall() + 400 * DAY)
-        await records.trim(1000, 7 * DAY)
-        assert (await records.topics())[0].first == 1
-        store.ages.believe()
-        await records.trim(1000, 7 * DAY)
-        assert (await records.topics())[0].first == 1
-        clock.advance(DAY)
-        await records.trim(1000, 7 * DAY)
-        assert (await records.topics())[0].first == 11
-        await records.append([Row(number, clock.wall()) for number in range(101, 301)])
-        await records.trim(1000, 7 * DAY)
-        assert (await records.topics())[0].first == 101, "less than half: what is old goes"
-        await records.trim(50, 7 * DAY)
-        assert (await records.topics())[0].first == 251
-
-    asyncio.run(test())
+    records = EventRecords(store, clock, "node1")
+    await records.append([Row(number, clock.wall()) for number in range(1, 101)])
+    clock.set_wall(clock.wall() + 400 * DAY)
+    await records.trim(1000, 7 * DAY)
+    assert (await records.topics())[0].first == 1
+    store.ages.believe()
+    await records.trim(1000, 7 * DAY)
+    assert (await records.topics())[0].first == 1
+    clock.advance(DAY)
+    await records.trim(1000, 7 * DAY)
+    assert (await records.topics())[0].first == 11
+    await records.append([Row(number, clock.wall()) for number in range(101, 301)])
+    await records.trim(1000, 7 * DAY)
+    assert (await records.topics())[0].first == 101, "less than half: what is old goes"
+    await records.trim(50, 7 * DAY)
+    assert (await records.topics())[0].first == 251

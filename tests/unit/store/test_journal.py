@@ -1,4 +1,3 @@
-import asyncio
 from typing import NamedTuple
 
 import pytest
@@ -25,84 +24,63 @@ def records(store, clock):
     return EventRecords(store, clock, "h")
 
 
-def test_what_is_appended_can_be_read_from_a_number(records):
-    async def test():
-        await records.append(rows("volume", range(1, 11)))
-        await records.append(rows("lamp", [3, 5]))
-        assert await records.numbers() == ({"volume": 10, "lamp": 5}, 1)
-        assert [tuple(row) for row in await records.topics()] == [("lamp", 3, 5, 1), ("volume", 1, 10, 1)]
-        page = await records.since([("volume", 6, 0)], 3)
-        assert page.events == [b"volume7", b"volume8", b"volume9"]
-        assert page.more
-        assert tuple(page.starts[0]) == ("volume", 6, 10, False)
-        assert (await records.since([("volume", 9, 0)], 3)).events == [b"volume10"]
-        assert not (await records.since([("volume", 10, 0)], 3)).more
-
-    asyncio.run(test())
+async def test_what_is_appended_can_be_read_from_a_number(records):
+    await records.append(rows("volume", range(1, 11)))
+    await records.append(rows("lamp", [3, 5]))
+    assert await records.numbers() == ({"volume": 10, "lamp": 5}, 1)
+    assert [tuple(row) for row in await records.topics()] == [("lamp", 3, 5, 1), ("volume", 1, 10, 1)]
+    page = await records.since([("volume", 6, 0)], 3)
+    assert page.events == [b"volume7", b"volume8", b"volume9"]
+    assert page.more
+    assert tuple(page.starts[0]) == ("volume", 6, 10, False)
+    assert (await records.since([("volume", 9, 0)], 3)).events == [b"volume10"]
+    assert not (await records.since([("volume", 10, 0)], 3)).more
 
 
-def test_several_topics_come_in_the_order_of_time_and_each_in_that_of_its_numbers(records):
-    async def test():
-        await records.append(rows("a", [1, 2], at=5.0) + rows("a", [3], at=1.0) + rows("b", [1], at=2.0))
-        assert (await records.since([("a", 0, 0), ("b", 0, 0)], 10)).events == [b"b1", b"a1", b"a2", b"a3"]
-
-    asyncio.run(test())
+async def test_several_topics_come_in_the_order_of_time_and_each_in_that_of_its_numbers(records):
+    await records.append(rows("a", [1, 2], at=5.0) + rows("a", [3], at=1.0) + rows("b", [1], at=2.0))
+    assert (await records.since([("a", 0, 0), ("b", 0, 0)], 10)).events == [b"b1", b"a1", b"a2", b"a3"]
 
 
-def test_what_was_written_already_is_written_again_without_harm(records):
-    async def test():
-        await records.append(rows("a", [1, 2, 3]))
-        await records.append(rows("a", [2, 3, 4]))
-        assert len((await records.since([("a", 0, 0)], 10)).events) == 4
-        await records.append(rows("a", [2]))
-        assert (await records.numbers())[0] == {"a": 4}, "the last number never goes back"
-
-    asyncio.run(test())
+async def test_what_was_written_already_is_written_again_without_harm(records):
+    await records.append(rows("a", [1, 2, 3]))
+    await records.append(rows("a", [2, 3, 4]))
+    assert len((await records.since([("a", 0, 0)], 10)).events) == 4
+    await records.append(rows("a", [2]))
+    assert (await records.numbers())[0] == {"a": 4}, "the last number never goes back"
 
 
-def test_a_page_ends_with_its_bytes(records):
-    async def test():
-        await records.append([Row("a", 1, n, 0.0, b"x" * 600_000) for n in range(1, 6)])
-        page = await records.since([("a", 0, 0)], 10)
-        assert len(page.events) == 2
-        assert page.more
-
-    asyncio.run(test())
+async def test_a_page_ends_with_its_bytes(records):
+    await records.append([Row("a", 1, n, 0.0, b"x" * 600_000) for n in range(1, 6)])
+    page = await records.since([("a", 0, 0)], 10)
+    assert len(page.events) == 2
+    assert page.more
 
 
-def test_a_topic_that_is_not_there_has_nothing(records):
-    async def test():
-        page = await records.since([("none", 0, 0), ("gone", 7, 3)], 10)
-        assert [tuple(start) for start in page.starts] == [("none", 0, 0, False), ("gone", 0, 0, True)]
-
-    asyncio.run(test())
+async def test_a_topic_that_is_not_there_has_nothing(records):
+    page = await records.since([("none", 0, 0), ("gone", 7, 3)], 10)
+    assert [tuple(start) for start in page.starts] == [("none", 0, 0, False), ("gone", 0, 0, True)]
 
 
-def test_the_oldest_go_by_count_and_by_age(records, clock):
-    async def test():
-        now = clock.wall()
-        await records.append(rows("a", range(1, 2501), at=now))
-        clock.advance(100)
-        await records.append(rows("b", range(1, 11), at=now) + rows("b", range(11, 21), at=clock.wall()))
-        await records.trim(count=100, age=1000)
-        assert [tuple(row)[:3] for row in await records.topics()] == [("a", 2401, 2500), ("b", 1, 20)]
-        await records.trim(count=100, age=50)
-        assert [tuple(row)[:3] for row in await records.topics()] == [("a", 2501, 2500), ("b", 11, 20)]
-        assert (await records.numbers())[0] == {"a": 2500, "b": 20}, "numbers go on from what is gone"
-
-    asyncio.run(test())
+async def test_the_oldest_go_by_count_and_by_age(records, clock):
+    now = clock.wall()
+    await records.append(rows("a", range(1, 2501), at=now))
+    clock.advance(100)
+    await records.append(rows("b", range(1, 11), at=now) + rows("b", range(11, 21), at=clock.wall()))
+    await records.trim(count=100, age=1000)
+    assert [tuple(row)[:3] for row in await records.topics()] == [("a", 2401, 2500), ("b", 1, 20)]
+    await records.trim(count=100, age=50)
+    assert [tuple(row)[:3] for row in await records.topics()] == [("a", 2501, 2500), ("b", 11, 20)]
+    assert (await records.numbers())[0] == {"a": 2500, "b": 20}, "numbers go on from what is gone"
 
 
-def test_runs_that_have_no_events_left_are_forgotten(records, store):
-    async def test():
-        for run in range(1, 6):
-            await records.append(rows("a", range(run * 10, run * 10 + 10), epoch=run))
-        await records.trim(count=15, age=1e12)
-        page = await records.since([("a", 12, 1)], 100)
-        assert tuple(page.starts[0]) == ("a", 12, 59, False), "an older run is part of the same count"
-        assert len(page.events) == 15
-
-    asyncio.run(test())
+async def test_runs_that_have_no_events_left_are_forgotten(records, store):
+    for run in range(1, 6):
+        await records.append(rows("a", range(run * 10, run * 10 + 10), epoch=run))
+    await records.trim(count=15, age=1e12)
+    page = await records.since([("a", 12, 1)], 100)
+    assert tuple(page.starts[0]) == ("a", 12, 59, False), "an older run is part of the same count"
+    assert len(page.events) == 15
     epochs = store.read(lambda: [row[0] for row in _sql("SELECT epoch FROM event_epochs ORDER BY epoch")])
     assert epochs == [4, 5]
 

@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from ostler.errors import InvalidInput
@@ -41,9 +39,6 @@ def test_what_is_no_json_is_refused_by_key(store, value):
         store.kv("x").set("a", value)
 
 
-def test_it_can_be_part_of_a_write_on_the_loop(store):
-    async def on_the_loop():
-        await store.awrite(lambda: store.kv("x").set("a", 1))
-
-    asyncio.run(on_the_loop())
+async def test_it_can_be_part_of_a_write_on_the_loop(store):
+    await store.awrite(lambda: store.kv("x").set("a", 1))
     assert store.kv("x").get("a") == 1

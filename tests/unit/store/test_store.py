@@ -121,16 +121,13 @@ def test_awrite_and_aread_work_on_the_loop(lamps):
     assert asyncio.run(on_the_loop()) == 20
 
 
-def test_a_cancelled_awrite_is_still_written_and_harms_nobody(lamps):
-    async def on_the_loop():
-        task = asyncio.create_task(lamps.awrite(lambda: Lamp.create(name="a")))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await lamps.awrite(lambda: Lamp.create(name="b"))
-
-    asyncio.run(on_the_loop())
+async def test_a_cancelled_awrite_is_still_written_and_harms_nobody(lamps):
+    task = asyncio.create_task(lamps.awrite(lambda: Lamp.create(name="a")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await lamps.awrite(lambda: Lamp.create(name="b"))
     assert names(lamps) == ["a", "b"]
 
 
@@ -151,14 +148,11 @@ def test_a_closed_store_refuses_clearly_and_closes_twice(path, clock):
         store.read(lambda: None)
 
 
-def test_writes_that_wait_are_finished_by_close(lamps, path, clock):
-    async def on_the_loop():
-        writes = [asyncio.ensure_future(lamps.awrite(lambda n=n: Lamp.create(name=str(n)))) for n in range(50)]
-        await asyncio.sleep(0)
-        await asyncio.to_thread(lamps.close)
-        await asyncio.gather(*writes)
-
-    asyncio.run(on_the_loop())
+async def test_writes_that_wait_are_finished_by_close(lamps, path, clock):
+    writes = [asyncio.ensure_future(lamps.awrite(lambda n=n: Lamp.create(name=str(n)))) for n in range(50)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(lamps.close)
+    await asyncio.gather(*writes)
     again = Store.open(path, clock=clock)
     assert len(names(again)) == 50
     again.close()
@@ -183,12 +177,9 @@ def test_a_sound_database_checks_clean(lamps):
     assert lamps.check() == []
 
 
-def test_check_and_backup_work_on_the_loop(lamps, tmp_path):
-    async def on_the_loop():
-        assert await lamps.acheck() == []
-        assert (await lamps.abackup(tmp_path / "one.db")).exists()
-
-    asyncio.run(on_the_loop())
+async def test_check_and_backup_work_on_the_loop(lamps, tmp_path):
+    assert await lamps.acheck() == []
+    assert (await lamps.abackup(tmp_path / "one.db")).exists()
 
 
 def test_trap_database_corrupt_at_start_is_said_with_the_way_out(lamps, path, clock):

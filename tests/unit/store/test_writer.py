@@ -189,22 +189,19 @@ def test_a_long_job_is_named_in_the_log(table, clock, caplog):
     assert "the write the elephant held up all others for 3.0 s" in caplog.text
 
 
-def test_a_full_queue_refuses_but_not_the_heartbeats(path, store, clock):
+async def test_a_full_queue_refuses_but_not_the_heartbeats(path, store, clock):
     writer = Writer(lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=2)
 
-    async def fill():
-        waiting = [asyncio.ensure_future(writer.awrite(lambda: None)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(Busy, match="2 writes wait") as caught:
-            await writer.awrite(lambda: None)
-        assert caught.value.facts["retry_after"] == 1.0
-        urgent = asyncio.ensure_future(writer.awrite(lambda: "beat", urgent=True))
-        await asyncio.sleep(0)
-        writer.start()
-        await asyncio.gather(*waiting)
-        assert await urgent == "beat"
-
-    asyncio.run(fill())
+    waiting = [asyncio.ensure_future(writer.awrite(lambda: None)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy, match="2 writes wait") as caught:
+        await writer.awrite(lambda: None)
+    assert caught.value.facts["retry_after"] == 1.0
+    urgent = asyncio.ensure_future(writer.awrite(lambda: "beat", urgent=True))
+    await asyncio.sleep(0)
+    writer.start()
+    await asyncio.gather(*waiting)
+    assert await urgent == "beat"
     assert writer.close(10) == ""
 
 
@@ -232,7 +229,7 @@ def test_a_loop_that_closed_meanwhile_harms_nobody(table):
         await asyncio.sleep(0)
         task.cancel()
 
-    asyncio.run(leave())
+    asyncio.run(leave())  # not an async test: its loop has to be closed before the gate opens
     gate.open()
     table.write(lambda: insert(2))
     assert rows(table) == [1, 2]
@@ -333,10 +330,10 @@ def test_a_connection_that_cannot_be_made_fails_the_callers_and_is_tried_again(p
     assert writer.close(10) == ""
 
 
-def test_trap_heartbeats_on_time_during_50000_writes(path):
+async def test_trap_heartbeats_on_time_during_50000_writes(path):
     """A heartbeat waits for the job that runs and for its own commit, never for the thousands that wait."""
     store = Store.open(path, clock=SystemClock())
-    store.write(lambda: execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+    await store.awrite(lambda: execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
     done = [0]
     waited = []
 
@@ -350,15 +347,12 @@ def test_trap_heartbeats_on_time_during_50000_writes(path):
             await store.awrite(lambda asked=asked: waited.append(done[0] - asked), urgent=True, label="beat")
             await asyncio.sleep(0.005)
 
-    async def main():
-        stop = asyncio.Event()
-        beating = asyncio.ensure_future(heartbeats(stop))
-        for _ in range(5):
-            await asyncio.gather(*(store.awrite(one) for _ in range(10_000)))
-        stop.set()
-        await beating
-
-    asyncio.run(main())
+    stop = asyncio.Event()
+    beating = asyncio.ensure_future(heartbeats(stop))
+    for _ in range(5):
+        await asyncio.gather(*(store.awrite(one) for _ in range(10_000)))
+    stop.set()
+    await beating
     assert done[0] == 50_000
     assert len(waited) > 5
     # At most what one group may do in its time slice; without the fast lane it would be up to 10,000.
@@ -419,25 +413,22 @@ def test_a_group_that_fails_for_another_reason_is_logged(table, caplog):
     assert "a group of 1 writes failed" in caplog.text
 
 
-def test_writes_are_taken_by_turns_of_those_whose_they_are_and_nobody_fills_the_queue(path, store, clock):
+async def test_writes_are_taken_by_turns_of_those_whose_they_are_and_nobody_fills_the_queue(path, store, clock):
     whose = contextvars.ContextVar("whose", default=None)
     writer = Writer(
         lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=10, account=whose.get
     )
     order = []
 
-    async def fill():
-        whose.set("greedy")
-        greedy = [asyncio.ensure_future(writer.awrite(lambda: order.append("greedy"))) for _ in range(5)]
-        await asyncio.sleep(0)
-        with pytest.raises(Busy, match="this caller has its share"):
-            await writer.awrite(lambda: None)
-        whose.set("modest")
-        modest = asyncio.ensure_future(writer.awrite(lambda: order.append("modest")))
-        await asyncio.sleep(0)
-        writer.start()
-        await asyncio.gather(modest, *greedy)
-
-    asyncio.run(fill())
+    whose.set("greedy")
+    greedy = [asyncio.ensure_future(writer.awrite(lambda: order.append("greedy"))) for _ in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy, match="this caller has its share"):
+        await writer.awrite(lambda: None)
+    whose.set("modest")
+    modest = asyncio.ensure_future(writer.awrite(lambda: order.append("modest")))
+    await asyncio.sleep(0)
+    writer.start()
+    await asyncio.gather(modest, *greedy)
     assert order == ["greedy", "modest", *["greedy"] * 4]
     assert writer.close(10) == ""
