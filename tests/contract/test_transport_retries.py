@@ -136,7 +136,7 @@ async def test_trap_the_same_request_twice(world, shop, client, method):
 
 
 @BOTH
-async def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_served(world_of, method):
+async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_served(world_of, method):
     async with case(world_of, beat_interval=0.02) as (world, shop, client):
         heard = []
         call = asyncio.ensure_future(

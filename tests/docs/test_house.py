@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_FILE = 700
 LONGEST_FUNCTION = 50
+LONGEST_TEST_NAME = 79
 
 
 def sources() -> list[Path]:
@@ -45,6 +46,13 @@ def test_no_function_is_longer_than_its_limit() -> None:
         if size > LONGEST_FUNCTION
     ]
     assert not long
+
+
+def test_no_name_of_a_test_is_longer_than_its_limit() -> None:
+    paths = [path for place in ("tests", "plugins") for path in (ROOT / place).rglob("*.py")]
+    named = [(path, name) for path in paths for name, _ in functions(path) if name.startswith("test_")]
+    assert len(named) > 2000
+    assert not [f"{path.relative_to(ROOT)}: {name}" for path, name in named if len(name) > LONGEST_TEST_NAME]
 
 
 def test_no_top_level_folder_is_a_package() -> None:

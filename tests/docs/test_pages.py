@@ -102,7 +102,7 @@ def test_rooms_that_are_named_are_there() -> None:
     assert not missing
 
 
-def test_options_in_the_table_of_limits_are_options_and_errors_in_the_table_of_errors_errors() -> None:
+def test_tables_of_limits_and_errors_hold_options_and_errors_that_exist() -> None:
     text = (DOCS / "messaging.md").read_text(encoding="utf-8")
     options = {name for section in CORE_SECTIONS.values() for name in section.model_fields} | {
         "queue_limit",

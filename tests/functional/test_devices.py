@@ -47,7 +47,7 @@ def test_trap_a_driver_that_hangs_is_stuck_by_name_while_the_others_work(make_da
     assert daemon.status()["not_well"] == []
 
 
-def test_trap_callers_of_a_driver_that_hangs_take_no_thread_from_others_and_are_answered_together(make_daemon) -> None:
+def test_trap_callers_of_a_hung_driver_take_no_thread_from_others_and_are_answered(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES.replace('driver_wait = "0.5s"', 'driver_wait = "0.5s"\nworkers = 2')
         + '[services.device.drivers.bad]\ndriver = "subjects:HangingDevice"\nworkers = 2\ncall_timeout = "4s"\n'

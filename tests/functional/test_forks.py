@@ -53,7 +53,7 @@ def test_children_of_hooks_tasks_and_terminals_end_and_the_daemon_goes_on(forkin
     assert ask(forking, "pool") == [1, 2, 3]
 
 
-def test_trap_terminate_of_a_child_right_after_its_fork_is_not_taken_for_the_daemons(forking) -> None:
+def test_trap_terminate_of_a_child_after_its_fork_is_not_taken_for_the_daemons(forking) -> None:
     assert ask(forking, "terminate", count=60) == [-signal.SIGTERM] * 60
     assert "stopping" not in forking.log
 

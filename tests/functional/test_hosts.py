@@ -279,9 +279,7 @@ def test_a_call_that_is_tried_again_lasts_over_a_restart_of_the_other_daemon(hos
 
 
 @only_here
-def test_the_command_reaches_a_daemon_by_its_address_and_who_is_refused_at_the_door_is_in_its_audit(
-    hosts: Hosts, tmp_path: Path
-) -> None:
+def test_the_command_reaches_a_daemon_by_address_and_refusals_are_in_its_audit(hosts: Hosts, tmp_path: Path) -> None:
     hosts.start(node1="talk")
     host = hosts["node1"]
     mine, other = tmp_path / "my.key", tmp_path / "other.key"
@@ -328,7 +326,7 @@ def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once
     assert ask("talk", "ask", type=Said, what="volume").host == "node2"
 
 
-def test_trap_a_server_on_another_host_that_dies_in_the_middle_is_known_within_seconds(hosts: Hosts) -> None:
+def test_trap_a_server_on_another_host_that_dies_is_known_within_seconds(hosts: Hosts) -> None:
     hosts.start(node1="talk", node2="volume")
     knows(hosts, "node1", "node2")
     went = in_background(lambda: hosts["node1"].daemon.ask("talk", "went", what="volume", at="node2"))
@@ -630,7 +628,7 @@ def answers(hosts: Hosts) -> bool:
 
 
 @only_here
-def test_what_an_operator_says_of_a_service_on_another_host_is_done_there_or_refused_by_name(hosts: Hosts) -> None:
+def test_an_operators_command_for_another_host_is_done_there_or_refused_by_name(hosts: Hosts) -> None:
     hosts.start(node1="talk", node2="talk")
     knows(hosts, "node1", "node2")
     one, two = hosts["node1"].daemon, hosts["node2"].daemon

@@ -91,7 +91,7 @@ def test_what_an_operator_says_on_another_host_is_known_within_a_second(hosts: P
     assert "box on node2 is draining" in hosts.seen()["node2"]["reason"]
 
 
-def test_a_backend_that_does_not_work_or_is_stuck_is_known_within_a_second_of_its_own_daemon(hosts: Placing) -> None:
+def test_a_failed_or_stuck_backend_is_known_within_a_second_of_its_own_daemon(hosts: Placing) -> None:
     two = hosts.two()
     (two.root / "box" / "broken").touch()
     hosts.within("node1", 3 + LAG)  # asked with each report
@@ -107,7 +107,7 @@ def test_a_backend_that_does_not_work_or_is_stuck_is_known_within_a_second_of_it
     hosts.within("node2")
 
 
-def test_a_host_that_is_killed_stopped_or_stands_still_is_not_chosen_and_is_when_it_is_back(hosts: Placing) -> None:
+def test_a_host_killed_stopped_or_frozen_is_not_chosen_until_it_is_back(hosts: Placing) -> None:
     two = hosts.two()
     two.signal(signal.SIGKILL)
     hosts.within("node1")

@@ -56,7 +56,7 @@ def test_trap_a_reader_that_is_killed_ends_its_stream(daemon, tmp_path) -> None:
     wait_for(lambda: daemon.ask("ostler", "dump")["messages"]["topics"]["echo"]["in_flight"] == 0, "nothing in flight")
 
 
-def test_trap_a_daemon_that_is_killed_in_the_middle_of_a_stream_is_known_within_5_seconds(daemon) -> None:
+def test_trap_a_daemon_killed_in_the_middle_of_a_stream_is_known_within_5_seconds(daemon) -> None:
     with Client(root=str(daemon.root)) as client:
         found, killed = [], 0.0
 
@@ -74,7 +74,7 @@ def test_trap_a_daemon_that_is_killed_in_the_middle_of_a_stream_is_known_within_
         assert found[:4] == [0, 1, 2, 3]
 
 
-def test_trap_a_daemon_that_is_killed_under_a_call_that_may_come_again_is_known_within_5_seconds(daemon) -> None:
+def test_trap_a_daemon_killed_under_a_call_with_retries_is_known_within_5_seconds(daemon) -> None:
     with Client(root=str(daemon.root), retry=Retry(attempts=2, backoff=0.1, on=(ConnectionLost, NotRunning))) as client:
         threading.Timer(0.5, os.kill, (daemon.running.pid, signal.SIGKILL)).start()
         began = time.monotonic()

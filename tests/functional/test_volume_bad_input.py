@@ -128,7 +128,7 @@ def test_an_image_that_the_daemon_may_not_read_is_refused_by_name(volumes) -> No
 
 
 @pytest.mark.root
-def test_trap_a_caller_gets_no_file_that_only_the_daemon_may_read_and_every_one_that_is_its_own(volumes) -> None:
+def test_trap_a_caller_gets_its_own_files_and_none_that_only_the_daemon_may_read(volumes) -> None:
     if why := cannot_become_nobody():
         pytest.skip(why)
     daemon = volumes()
@@ -258,7 +258,7 @@ def test_a_long_copy_shows_progress_and_ctrl_c_takes_it_back(volumes) -> None:
     daemon.command("volume", "create", "data", "--size", "1MiB")
 
 
-def test_a_daemon_killed_in_the_middle_of_a_copy_has_a_correct_state_at_its_next_start(volumes) -> None:
+def test_a_daemon_killed_in_a_copy_has_a_correct_state_at_its_next_start(volumes) -> None:
     daemon = volumes("slow_copies:SlowCopies")
     image = place_image(daemon)
     daemon.command("volume", "create", "other", "--size", "1MiB")

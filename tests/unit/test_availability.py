@@ -81,7 +81,7 @@ def test_of_the_backends_of_a_service_those_that_are_well_may_be_chosen():
         assert unavailable_reason(service, "other") == ""
 
 
-def test_a_driver_that_takes_over_new_options_is_waited_for_and_one_that_is_tried_again_is_not():
+def test_a_driver_with_new_options_is_waited_for_and_one_tried_again_is_not():
     assert unavailable_reason(row(drivers=[driver(DriverState.INITIALISING, tries=1)]), "local") == ""
     assert "is initialising" in unavailable_reason(row(drivers=[driver(DriverState.INITIALISING, tries=2)]), "local")
 

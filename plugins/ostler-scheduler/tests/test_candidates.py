@@ -65,7 +65,7 @@ def test_a_lease_outlives_every_report_that_does_not_say_that_it_is_over(kept):
     assert promised(kept, 3.0) == [5, 0, 0, 0]
 
 
-def test_trap_a_report_measured_before_a_request_and_delivered_after_it_wipes_no_promise(kept):
+def test_trap_a_report_from_before_a_request_delivered_after_it_wipes_no_promise(kept):
     report(kept)
     kept.promise("volume", "node1", "fast", 90, 1.0)
     report(kept, 2.0, ages={"fast": 5.0})
@@ -107,7 +107,7 @@ def test_an_overtaken_report_is_no_news(kept):
     assert names(kept.known(0.0)) == ["volume/node1/new"]
 
 
-def test_a_restart_of_the_reporter_begins_anew_and_what_is_late_of_the_run_before_is_no_news(kept):
+def test_a_restarted_reporter_begins_anew_and_late_reports_of_the_run_before_do_not(kept):
     report(kept, sequence=900)
     assert report(kept, instance="run2", sequence=1, backends={"new": {}})
     assert not report(kept, instance="run1", sequence=901)

@@ -83,7 +83,7 @@ def test_a_stale_candidate_is_dropped_before_any_filter(chooser, candidate, requ
     assert (judged.dropped_by, judged.reason) == ("unavailable", "its service is down")
 
 
-def test_multipliers_say_who_weighs_more_and_negative_ones_turn_the_preference_round(chooser, candidate, request_for):
+def test_multipliers_weigh_and_negative_ones_turn_the_preference_round(chooser, candidate, request_for):
     roomy, idle = candidate("roomy", free=90, allocated_bytes=50), candidate("idle", free=50, allocated_bytes=0)
 
     def first(free_space, allocated):

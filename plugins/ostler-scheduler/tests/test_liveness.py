@@ -40,7 +40,7 @@ def test_a_host_that_reports_here_and_cannot_be_reached_from_here_is_not_chosen(
     assert "node1 cannot be reached from here" in judged(row(host="node2")).gone
 
 
-def test_a_report_counts_for_three_of_the_intervals_of_its_own_service_and_for_no_less(judged):
+def test_a_report_counts_for_three_intervals_of_its_own_service_and_for_no_less(judged):
     assert judged(row(capability_interval=20.0), age=59).gone == ""
     assert judged(row(capability_interval=20.0), age=61).gone == "its last report is 1min1s old, and counts for 1min"
     assert judged(row(capability_interval=20.0), age=59, stale_after=6).gone == "", "it is well, whatever we want"

@@ -313,9 +313,7 @@ def in_thread(work):
     return thread, found
 
 
-def test_trap_a_choice_during_a_look_waits_for_it_and_does_not_go_by_what_was_known_before(
-    make_manager, ctx, client, clock, report
-):
+def test_trap_a_choice_during_a_look_waits_and_does_not_go_by_what_was_known(make_manager, ctx, client, clock, report):
     manager = make_manager()
     manager.sync(ctx)
     report(manager, disk=gib(10))
@@ -483,9 +481,7 @@ def test_a_report_has_a_length(make_manager, report):
         report(manager, disk=gib(1, text="x" * 2_200_000))
 
 
-def test_what_refused_this_very_request_is_not_chosen_again_for_it_and_explain_says_so(
-    make_manager, ctx, report, clock
-):
+def test_what_refused_this_request_is_not_chosen_again_and_explain_says_so(make_manager, ctx, report, clock):
     manager = make_manager()
     report(manager, fast=gib(100), slow=gib(50))
     report(manager, "node2", fast=gib(200))

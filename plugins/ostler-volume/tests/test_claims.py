@@ -54,7 +54,7 @@ def test_an_error_lets_go():
         assert mine
 
 
-def test_of_many_names_those_are_had_alone_that_nobody_holds_and_they_can_be_let_go_one_by_one(ctx):
+def test_of_many_names_the_free_ones_are_claimed_and_let_go_one_by_one(ctx):
     claims = Claims()
     with claims.hold(ctx, "a"), claims.all_alone(["a", "b", "c"]) as mine:
         assert mine == {"b", "c"}

@@ -134,7 +134,7 @@ def test_volumes_are_listed_in_columns(run):
     assert client.asked == [("volume", "volume_listing", {"backend": "local", "on_host": ""})]
 
 
-def test_lists_say_which_hosts_could_not_be_asked_and_are_lists_as_json_all_the_same(run):
+def test_lists_say_which_hosts_could_not_be_asked_and_are_still_lists_as_json(run):
     away = {"node3": "node3 cannot be reached for 7 s"}
     for words, listing in (
         (["list"], VolumeListing(volumes=[A], unreachable=away)),

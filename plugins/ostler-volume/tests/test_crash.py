@@ -59,7 +59,7 @@ def test_trap_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenar
     pytest.fail("the operation has no end")
 
 
-def test_trap_a_killed_process_leaves_a_correct_state_at_every_step_of_every_operation(tmp_path):
+def test_trap_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
     done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=55, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout, done.stdout + done.stderr

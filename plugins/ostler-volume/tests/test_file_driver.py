@@ -177,7 +177,7 @@ def test_clones_are_equal_on_any_file_system_and_share_where_it_can(mounted, kit
     driver.cleanup()
 
 
-def test_images_come_from_the_store_of_the_backend_and_from_no_other_place_by_default(folder, kit, image, ctx):
+def test_images_come_by_default_from_the_store_of_the_backend_and_nowhere_else(folder, kit, image, ctx):
     driver = kit.file_driver(folder, image_folders=[])
     assert driver.image_directories() == [str(folder / "images")]
     with pytest.raises(BadImage, match="is not in an image directory"):

@@ -48,7 +48,7 @@ def test_images_are_found_below_directories_but_not_on_what_is_mounted_there(tmp
 
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-def test_blocks_that_files_share_are_counted_once_and_only_when_they_are_theirs_alone(mounted, kind, tmp_path):
+def test_shared_blocks_are_counted_once_and_only_when_they_are_the_files_alone(mounted, kind, tmp_path):
     place = mounted(kind)
     clock = FakeClock()
     written = WrittenBytes(clock.monotonic)

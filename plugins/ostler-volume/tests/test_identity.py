@@ -86,9 +86,7 @@ def _without_volumes(folder):
         (_without_volumes, "the directory of its volumes is missing"),
     ],
 )
-def test_trap_a_directory_that_is_not_the_backend_it_was_is_refused_and_left_as_it_is(
-    used, folder, kit, kv, change, why
-):
+def test_trap_a_directory_that_is_another_backend_is_refused_and_left_as_it_is(used, folder, kit, kv, change, why):
     change(folder)
     before = sorted(folder.rglob("*"))
     with pytest.raises(DriverError, match="not the backend it was") as caught:

@@ -41,7 +41,7 @@ def until(look):
     assert look()
 
 
-def test_steps_run_in_one_thread_of_their_own_and_their_results_and_errors_come_back():
+def test_steps_run_in_a_thread_of_their_own_and_results_and_errors_come_back():
     source = ImageSource(Place("/mnt"), 5)
     name = source.do("asking", lambda: threading.current_thread().name)
     assert name == "image below /mnt"
@@ -52,7 +52,7 @@ def test_steps_run_in_one_thread_of_their_own_and_their_results_and_errors_come_
     assert closed.wait(10)
 
 
-def test_trap_a_step_that_never_comes_back_is_given_up_by_name_and_the_place_is_refused_at_once(gate):
+def test_trap_a_step_that_hangs_is_given_up_by_name_and_its_place_refused_at_once(gate):
     place = Place("/mnt/share")
     source = ImageSource(place, LIMIT)
     with pytest.raises(ImageNotResponding, match="reading a has not come back") as caught:
@@ -107,9 +107,7 @@ def test_an_image_is_read_and_closed_in_the_thread_of_its_source(image, tmp_path
     until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
 
 
-def test_trap_an_image_that_hangs_while_it_is_copied_ends_the_copy_and_tells_meanwhile(
-    image, tmp_path, gate, monkeypatch
-):
+def test_trap_an_image_that_hangs_while_copied_ends_the_copy_and_tells_meanwhile(image, tmp_path, gate, monkeypatch):
     monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))
     told = []
     with (
@@ -145,7 +143,7 @@ def test_a_path_is_resolved_and_one_that_hangs_is_taken_as_it_is_written(tmp_pat
     assert time.monotonic() - began < 10
 
 
-def test_a_directory_of_images_that_is_a_mount_or_a_link_is_known_without_touching_what_is_there(tmp_path, monkeypatch):
+def test_an_image_directory_that_is_a_mount_or_link_is_known_without_touching_it(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     assert not lies_elsewhere(tmp_path / "images")
     (tmp_path / "link").symlink_to("/mnt/dead")

@@ -233,7 +233,7 @@ def test_a_long_copy_shows_progress_and_cancel_leaves_no_file_and_no_record(mana
     assert told[-1].text == "copying"
 
 
-def test_a_cancel_whose_clean_up_fails_is_an_error_record_with_why_and_is_finished_later(
+def test_a_cancel_whose_clean_up_fails_is_an_error_with_why_and_finished_later(
     manager, driver, tmp_path, slow_copy, files
 ):
     source = tmp_path / "big"

@@ -87,7 +87,7 @@ def listing(manager, ctx, **more):
     return asyncio.run(manager.volume_listing(ctx, **more))
 
 
-def test_a_volume_that_was_placed_on_another_host_is_seen_used_and_deleted_where_it_was_asked_for(net, one, ctx):
+def test_a_volume_placed_on_another_host_is_seen_used_and_deleted_where_asked_for(net, one, ctx):
     net.chosen = Selection(host="node2", backend="local")
     assert one.create_volume(ctx, "data", "1MiB").host == "node2"
     assert get(one, ctx, "data").host == "node2"
@@ -204,7 +204,7 @@ def test_of_those_that_were_found_there_must_be_one():
         the_one("a", Answers({}, {}))
 
 
-def test_content_that_is_handed_over_may_go_to_another_host_when_its_caller_can_follow(net, one, ctx):
+def test_content_handed_over_may_go_to_another_host_when_its_caller_can_follow(net, one, ctx):
     net.chosen = Selection(host="node2", backend="local")
     begun = one.begin_upload(ctx, "data", 512, anywhere=True)
     assert begun.host == "node2"

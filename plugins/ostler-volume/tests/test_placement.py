@@ -318,7 +318,7 @@ def test_the_size_of_an_image_is_measured_before_the_choice(two, client, ctx, im
     assert client.calls[1][3]["size"] == 1024
 
 
-def test_a_backend_that_cannot_take_the_image_is_excluded_and_so_is_one_that_does_not_answer(
+def test_a_backend_that_cannot_take_the_image_or_does_not_answer_is_excluded(
     two, drivers, client, ctx, image, tmp_path, monkeypatch
 ):
     drivers["big"].options.image_folders.clear()
@@ -386,7 +386,7 @@ def test_an_upload_that_cannot_begin_gives_its_lease_back(two, client, ctx, driv
     assert ("", "l1", True) in client.changes
 
 
-def test_a_lease_for_another_host_is_given_back_only_when_nothing_can_have_begun_there(two, client, ctx):
+def test_a_lease_for_another_host_is_returned_only_if_nothing_can_have_begun_there(two, client, ctx):
     leased(client, "node2", "far")
     client.answers["volume", "create_volume"] = ConnectionLost("node2 went away")
     with pytest.raises(ConnectionLost):

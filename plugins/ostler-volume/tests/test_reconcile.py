@@ -192,7 +192,7 @@ def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(man
 
 
 @pytest.mark.parametrize("count", [3, 1200])
-def test_trap_many_volumes_after_a_reboot_are_compared_with_one_look_and_corrected_in_a_few_writes(
+def test_trap_many_volumes_after_a_reboot_cost_one_look_and_a_few_writes(
     manager, store, driver, ctx, count, caplog, monkeypatch
 ):
     manager.create_volume(ctx, "seed", "1MiB")

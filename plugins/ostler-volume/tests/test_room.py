@@ -183,7 +183,7 @@ def test_only_what_is_promised_and_not_written_is_taken_from_a_neighbour(claims)
     assert claims(seen(""), seen("")) == 0
 
 
-def test_promises_of_an_oversubscribed_neighbour_count_in_full_for_one_that_keeps_each(claims):
+def test_promises_of_an_oversubscribed_neighbour_count_in_full_for_a_strict_one(claims):
     assert claims(seen(), seen(factor=2.0)) == 100
     assert claims(seen(factor=2.0), seen(factor=2.0)) == 100  # 50 MiB of the disk, and 100 of what may be promised
     assert claims(seen(factor=4.0), seen(factor=2.0)) == 200

@@ -22,7 +22,7 @@ def test_clients_are_served_by_turns_and_each_in_its_order():
     assert len(queue) == 0
 
 
-def test_one_client_alone_gets_half_of_the_room_and_there_is_always_some_for_another():
+def test_one_client_alone_gets_half_of_the_room_and_some_is_left_for_another():
     queue = FairQueue(10)
     while queue.room("greedy"):
         queue.put("greedy", 1)
@@ -58,7 +58,7 @@ def test_what_was_put_in_last_can_be_taken_back():
         queue.pop()
 
 
-def test_a_client_with_fifty_connections_gets_as_many_turns_as_one_with_a_single_one():
+def test_a_client_with_fifty_connections_gets_as_many_turns_as_one_with_one():
     queue = FairQueue(1000)
     for number in range(50):
         queue.put("many", ("many", number), number)

@@ -379,7 +379,7 @@ class Waits:
         return self.done.wait().result
 
 
-def test_threads_that_wait_are_replaced_so_that_one_hung_device_takes_no_thread_from_others(pool):
+def test_waiting_threads_are_replaced_so_one_hung_device_takes_none_from_others(pool):
     waiting = [Waits(pool) for _ in range(6)]
     done = Outcome()
     pool.submit(lambda: 1, done, label="other")
@@ -404,7 +404,7 @@ def test_threads_that_come_back_while_there_are_enough_others_end(pool):
     assert pool.threads <= 2
 
 
-def test_a_job_that_is_queued_while_all_threads_work_is_taken_when_one_of_them_begins_to_wait(pool, gate):
+def test_a_job_queued_while_all_threads_work_is_taken_when_one_begins_to_wait(pool, gate):
     occupy(pool, gate, 1)
     wait, waits = threading.Event(), threading.Event()
 

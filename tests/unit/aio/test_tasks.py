@@ -119,7 +119,7 @@ async def test_wait_returns_at_its_timeout_with_what_is_left():
 
 
 @pytest.mark.virtual_time(patience=0.15)
-async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_repeated_failure_once(caplog):
+async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_failure_once(caplog):
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
 

@@ -21,7 +21,7 @@ os.write(result, " ".join(seen).encode())
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2], [1, 2], []])
-def test_trap_descriptors_that_are_closed_at_the_start_lead_to_nowhere_and_not_to_what_is_opened_next(tmp_path, closed):
+def test_trap_descriptors_closed_at_the_start_do_not_lead_to_what_is_opened_next(tmp_path, closed):
     shut = " ".join(f"{number}{'<' if number == 0 else '>'}&-" for number in closed)
     seen = tmp_path / "seen"
     subprocess.run(

@@ -33,7 +33,7 @@ def in_an_interpreter(code):
     return done.stdout
 
 
-def test_a_module_is_executed_when_it_is_touched_and_is_an_ordinary_one_from_then_on(module, capsys):
+def test_a_module_is_executed_when_touched_and_is_an_ordinary_one_from_then_on(module, capsys):
     lamp = import_module(module("print('executed')\ncolour = 'red'\n"))
     assert import_module("held_lamp") is lamp
     assert (lamp.__name__, lamp.__file__.rpartition("/")[2]) == ("held_lamp", "held_lamp.py")
@@ -72,7 +72,7 @@ def test_a_module_may_look_at_itself_while_it_is_executed(module):
     assert (lamp.had, lamp.size, lamp.colour) == (False, 3, "red")
 
 
-def test_what_keeps_it_from_being_executed_is_raised_where_it_is_touched_and_it_may_come_right(module, tmp_path):
+def test_an_error_of_the_module_is_raised_where_it_is_touched_and_may_come_right(module, tmp_path):
     lamp = import_module(module("import there_is_no_such_lamp\n"))
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="there_is_no_such_lamp"):

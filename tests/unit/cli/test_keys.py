@@ -87,9 +87,7 @@ operator = ["key:node2"]
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
-def test_a_key_in_a_directory_of_somebody_else_is_written_with_a_warning_and_theirs_is_not_replaced(
-    ostler: Any, root: Path
-) -> None:
+def test_a_key_in_a_strange_directory_is_written_with_a_warning_and_replaces_none(ostler: Any, root: Path) -> None:
     os.chown(root / "etc", 60_001, 60_001)
     (root / "victim").write_text("precious")
     (root / "etc" / ".network.key.new").symlink_to(root / "victim")

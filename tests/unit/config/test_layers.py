@@ -160,7 +160,7 @@ def test_a_path_is_shown_as_toml_writes_it():
     assert dotted(("a", "b-c", 2, "d.e", "", "ü")) == 'a.b-c[2]."d.e".""."ü"'
 
 
-def test_a_file_that_is_too_large_and_a_directory_with_too_many_are_refused_in_words(write, paths):
+def test_too_large_a_file_and_too_full_a_directory_are_refused_in_words(write, paths):
     etc = paths.config_file.parent
     with (etc / "conf.d" / "1.toml").open("wb") as file:
         file.truncate(40 * 2**30)

@@ -111,7 +111,7 @@ class Nested(OptionsModel):
 
 
 @pytest.mark.parametrize("rest", ["", "tokens = 5\n"])
-def test_secrets_in_lists_and_in_tables_of_tables_are_looked_for_whether_or_not_the_table_is_right(rest):
+def test_secrets_in_lists_and_nested_tables_are_found_also_when_the_table_is_wrong(rest):
     text = f"""[nested]
 {rest or 'tokens = ["plain-token-1"]'}
 pairs.x = ["plain-token-2"]

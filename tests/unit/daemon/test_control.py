@@ -247,7 +247,7 @@ async def test_a_text_that_others_will_be_shown_has_a_length(bench) -> None:
         assert (await ask(b, "status"))["services"][0]["enabled"]
 
 
-async def test_what_was_drained_takes_calls_again_by_resume_and_by_the_enable_of_an_administrator(bench) -> None:
+async def test_what_was_drained_takes_calls_again_by_resume_and_by_enable(bench) -> None:
     async with bench(ACCESS + LAMP) as b:
         await b.ready()
         for way in ("service_resume", "service_enable"):

@@ -93,9 +93,7 @@ async def test_a_start_that_takes_too_long_says_what_it_waited_for(bench, troubl
     assert not said.exc_info
 
 
-async def test_a_service_that_is_not_required_and_hangs_in_its_start_does_not_keep_the_daemon_down(
-    bench, trouble
-) -> None:
+async def test_an_optional_service_that_hangs_in_its_start_does_not_keep_the_daemon_down(bench, trouble) -> None:
     trouble.hang("init_host lamp")
     async with bench('start_timeout = "50s"\nstop_timeout = "5s"\n' + LAMP) as b:
         await b.ready()
@@ -237,7 +235,7 @@ async def test_the_status_line_follows_the_services(bench) -> None:
         assert b.notifier.statuses[-1] == "lamp up"
 
 
-async def test_a_store_that_hangs_withholds_the_ping_says_so_once_and_the_status_comes_back(bench, caplog) -> None:
+async def test_a_store_that_hangs_withholds_the_ping_once_and_the_status_comes_back(bench, caplog) -> None:
     gate = threading.Event()
     async with bench(watchdog=10.0) as b:
         await b.ready()

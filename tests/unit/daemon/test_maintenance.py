@@ -38,7 +38,7 @@ async def test_three_thousand_who_ask_for_the_same_at_once_share_one_run():
     await until(lambda: not threads())
 
 
-async def test_work_that_is_each_its_own_has_few_threads_and_a_bounded_queue_with_room_for_others():
+async def test_separate_work_has_few_threads_and_a_bounded_queue_with_room_for_others():
     maintenance, gate = Maintenance(), threading.Event()
     waiting = [
         asyncio.ensure_future(maintenance.run(f"copy {number}", lambda: gate.wait(10), 4001)) for number in range(100)
@@ -54,7 +54,7 @@ async def test_work_that_is_each_its_own_has_few_threads_and_a_bounded_queue_wit
     assert {type(each) for each in found} == {bool, Busy}
 
 
-async def test_the_run_goes_on_when_the_one_who_asked_first_has_gone_and_its_error_is_everybodys():
+async def test_the_run_goes_on_without_who_asked_first_and_its_error_is_everybodys():
     maintenance, gate = Maintenance(), threading.Event()
 
     def work():

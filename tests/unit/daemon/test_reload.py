@@ -298,7 +298,7 @@ async def test_secrets_are_masked_in_the_verdict_and_in_the_log(bench, tmp_path,
     assert "trout" not in caplog.text
 
 
-async def test_the_configuration_in_force_is_told_and_not_the_one_that_waits_for_a_restart(bench) -> None:
+async def test_the_configuration_in_force_is_told_and_not_what_waits_for_a_restart(bench) -> None:
     async with bench() as b:
         await b.ready()
         b.configure(HEAD + LAMP + 'workers = 3\ngreeting = "well"\n')

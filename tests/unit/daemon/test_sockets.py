@@ -105,7 +105,7 @@ async def test_trap_a_socket_of_somebody_else_is_not_taken_over(paths, caplog):
 
 
 @on_a_loop
-async def test_trap_sockets_of_systemd_that_are_swept_away_are_bound_again_with_their_mode(paths):
+async def test_trap_sockets_of_systemd_swept_away_are_bound_again_with_their_mode(paths):
     fds = {}
     for name, path in (("rpc", paths.rpc_socket), ("events", paths.events_socket)):
         fds[name] = BoundSocket(path, 0o660).detach()

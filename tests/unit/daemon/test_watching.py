@@ -64,7 +64,7 @@ async def test_entries_get_the_name_of_their_user(auditor):
     assert [row.user for row in auditor.records.kept] == ["root", "", "", ""]
 
 
-async def test_a_user_database_that_does_not_answer_holds_up_neither_the_loop_nor_who_writes(auditor, monkeypatch):
+async def test_a_user_database_that_hangs_holds_up_neither_the_loop_nor_who_writes(auditor, monkeypatch):
     answers, asked = threading.Event(), []
     monkeypatch.setattr(watching, "_name_of", lambda uid: (asked.append(uid), answers.wait(10), f"user{uid}")[2])
     monkeypatch.setattr(watching, "_MOMENT", 0.01)

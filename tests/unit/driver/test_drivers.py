@@ -181,7 +181,7 @@ async def test_an_initialise_that_comes_back_late_and_raises_is_tried_again(benc
     await b.drivers.stop(5)
 
 
-async def test_trap_a_call_that_outlives_its_budget_frees_its_caller_and_makes_the_driver_stuck(bench, lamp, pool):
+async def test_trap_a_call_beyond_its_budget_frees_its_caller_and_makes_the_driver_stuck(bench, lamp, pool):
     loop = asyncio.get_running_loop()
     b = bench((lamp, "hall", {"call_timeout": 60}))
     await b.drivers.start()
@@ -838,7 +838,7 @@ async def test_trap_a_driver_that_is_found_stuck_answers_all_that_wait_for_it_at
     await b.drivers.stop(5)
 
 
-async def test_what_moves_is_left_to_end_beside_a_call_that_hangs_and_is_given_up_when_it_stops(bench, lamp):
+async def test_what_moves_may_end_beside_a_hung_call_and_is_given_up_when_it_stops(bench, lamp):
     loop = asyncio.get_running_loop()
     b = bench((lamp, "hall", {"call_timeout": 60, "patience": 300}))
     await b.drivers.start()

@@ -84,7 +84,7 @@ def test_what_was_changed_is_undone_and_said(guard, stream):
     assert stream.getvalue().count("changed how this process logs") == 1  # not more than once a minute
 
 
-def test_a_handler_for_standard_error_is_taken_away_for_it_could_block_and_shows_secrets(guard, stream):
+def test_a_standard_error_handler_is_removed_for_it_could_block_and_shows_secrets(guard, stream):
     root = logging.getLogger()
     other = logging.StreamHandler(sys.stderr)
     kept = logging.NullHandler()

@@ -29,7 +29,7 @@ def test_a_down_time_above_the_report_interval_is_right():
     assert problems('report_interval = "10s"\ndown_time = "10.5s"') == []
 
 
-def test_a_down_time_that_is_not_above_the_report_interval_is_an_error_that_says_what_to_set():
+def test_a_down_time_not_above_the_report_interval_is_an_error_saying_what_to_set():
     (problem,) = problems("report_interval = 30\ndown_time = 30")
     assert problem.startswith("ostler.toml:4:1: services.lamp.down_time: must be above report_interval, which is 30 s")
     assert "set down_time to 90 s or more" in problem

@@ -233,7 +233,7 @@ def test_whatever_goes_wrong_in_writing_the_lines_are_not_lost(book, caplog) -> 
     assert caplog.text.count("audit: {") == 1
 
 
-async def test_whoever_flushes_waits_for_what_is_being_written_and_counts_go_to_the_same_entry(book) -> None:
+async def test_who_flushes_waits_for_what_is_being_written_and_counts_share_an_entry(book) -> None:
     go, keep = asyncio.Event(), book.keep
 
     async def slowly(entries):

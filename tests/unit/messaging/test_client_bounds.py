@@ -292,7 +292,7 @@ def test_a_server_that_does_not_greet_is_silent(tmp_path):
         client.call("lamp", "switch")
 
 
-def test_a_server_that_reads_bit_by_bit_does_not_hold_a_call_up_for_longer_than_its_time(tmp_path):
+def test_a_server_that_reads_bit_by_bit_does_not_hold_a_call_beyond_its_time(tmp_path):
     with Server(tmp_path / "rpc.sock", reads_slowly):
         link = BlockingUnixLink(f"ipc://{tmp_path}/rpc.sock", Limits())
         while not link._talk.ready:

@@ -3,7 +3,7 @@ import socket
 from ostler.messaging.zmq.connections import Connection
 
 
-def test_a_connection_is_cut_by_its_descriptor_unless_that_belongs_to_another_one_by_now():
+def test_a_connection_is_cut_by_its_descriptor_unless_it_is_another_ones_by_now():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         taken, _ = server.accept()
         with taken, socket.create_connection(server.getsockname()) as other:

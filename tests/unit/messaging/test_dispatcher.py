@@ -168,7 +168,7 @@ async def test_an_endpoint_without_threads_needs_none():
     assert dispatcher.stats()["quick"]["queued"] == 0
 
 
-async def test_a_topic_that_is_coming_is_told_from_one_that_failed_one_that_was_stopped_and_one_that_is_nowhere(bench):
+async def test_topics_that_start_failed_were_stopped_or_do_not_exist_differ(bench):
     def said():
         bench.send(ask("echo"))
         failure = bench.answers()[-1]

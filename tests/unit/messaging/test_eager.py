@@ -243,7 +243,7 @@ def test_tasks_that_wake_up_together_share_the_loop_with_everything_else(takes_t
     assert (most_at_once < 30) is takes_turns
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_ends_and_leaves_nothing_behind():
+async def test_a_task_cancelled_while_it_waits_for_its_turn_ends_and_leaves_nothing():
     loop, turns = asyncio.get_running_loop(), DeficitRoundRobin()
     opened, ends = asyncio.Event(), []
 

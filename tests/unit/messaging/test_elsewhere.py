@@ -231,7 +231,7 @@ async def test_a_reader_on_a_thread_that_leaves_ends_the_generator_there(client,
     assert await in_thread(lambda: far.shop.closed.wait(5))
 
 
-async def test_the_time_for_each_item_is_kept_there_and_that_of_the_request_served_goes_along(client, far):
+async def test_the_time_per_item_is_kept_there_and_that_of_the_request_goes_along(client, far):
     def reader(**words):
         return lambda: list(client.stream("shop", "never", **words))
 
@@ -348,7 +348,7 @@ async def test_a_cast_is_accepted_again_and_runs_once(client, far):
 
 
 @pytest.mark.parametrize("way", [0, 1])
-async def test_a_repeat_after_a_lost_connection_finds_the_work_going_on_where_it_was_begun(way):
+async def test_a_repeat_after_a_lost_connection_finds_the_work_where_it_was_begun(way):
     async with world("near", "there") as (client, *fars):
         asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=SOON))
         await until(lambda: any(far.shop.ids for far in fars))

@@ -159,7 +159,7 @@ def test_a_namespace_is_called_by_its_name_and_has_a_version_of_its_own(pool):
             endpoint.method(name)
 
 
-def test_a_namespace_is_described_last_with_its_version_and_what_the_docstring_says_of_arguments(pool):
+def test_a_namespace_is_described_last_with_version_and_docs_of_arguments(pool):
     endpoint = Endpoint("lamp", "here", Manager(), pool, "1.1", namespaces={"admin": Admin()})
     described = endpoint.describe(schema=True)
     assert [(each.method, each.namespace, each.topic_version) for each in described] == [

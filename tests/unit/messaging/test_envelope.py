@@ -97,7 +97,7 @@ def test_an_error_travels_with_its_bases_and_facts():
         (encode_request(Request(VERSION, 9, "lamp", "switch", {}))[:-3], "shape", 9),
     ],
 )
-def test_what_is_no_request_has_a_one_word_reason_and_its_number_where_it_can_be_read(data, reason, number):
+def test_what_is_no_request_has_a_one_word_reason_and_its_number_if_readable(data, reason, number):
     with pytest.raises(BadEnvelope) as caught:
         decode_to_server(data)
     assert caught.value.facts == {"reason": reason, "id": number}

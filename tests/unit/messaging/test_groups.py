@@ -49,7 +49,7 @@ def test_what_is_known_at_once_is_returned_at_once(database):
     assert Groups().of(Peer(os.getuid(), os.getgid(), 1, "me")) == groups_of(Peer(os.getuid(), os.getgid(), 1, "me"))
 
 
-def test_trap_a_user_database_that_does_not_answer_holds_the_loop_up_for_a_moment_once(database):
+def test_trap_a_user_database_that_hangs_holds_the_loop_up_for_a_moment_once(database):
     groups = Groups(database.find)
     began = time.monotonic()
     for _ in range(20):

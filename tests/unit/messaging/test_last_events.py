@@ -28,7 +28,7 @@ def test_it_is_bounded_by_keys_and_by_bytes():
     assert last.stats == (0, 0)
 
 
-def test_an_event_that_would_push_out_the_others_is_not_kept_nor_is_what_it_took_the_place_of():
+def test_an_event_too_large_for_the_cache_is_not_kept_nor_is_the_one_before_it():
     last = LastEvents(10, 80_000)
     last.put(b"small", b"x")
     last.put(b"big", b"x")

@@ -74,7 +74,7 @@ async def test_a_service_takes_no_more_at_once_than_its_limit(bench):
     assert "mill has 3 requests under way" in refused[0].message
 
 
-async def test_one_uid_cannot_take_all_requests_that_a_service_may_have_under_way_whatever_its_connections(bench):
+async def test_one_uid_cannot_take_all_requests_of_a_service_whatever_its_connections(bench):
     bench.dispatcher.access = EVERYBODY
     bench.add("mill", Mill())
     (endpoint,) = bench.dispatcher.endpoints()

@@ -229,7 +229,7 @@ async def test_a_fanout_reaches_the_service_here_and_those_elsewhere(client):
     assert await client.afanout("nothing", "list") == 0
 
 
-async def test_a_call_to_elsewhere_knows_the_request_it_is_made_in_and_ends_when_nobody_waits(client):
+async def test_a_call_to_elsewhere_knows_its_request_and_ends_when_nobody_waits(client):
     far = Far()
     client.router.fleet = Fleet(far)
     context = Context("shop", "wait", request_id="outer", deadline=SystemClock().monotonic() + 0.2)

@@ -34,7 +34,7 @@ def test_who_may_do_everything_uses_all_and_some_more():
     assert fill(root) == 48 * MIB + 32 * MIB
 
 
-def test_connections_of_one_user_share_an_account_which_is_forgotten_when_it_holds_nothing():
+def test_connections_of_a_user_share_an_account_that_is_forgotten_when_empty():
     accounts = MemoryAccounts()
     first, second = account(accounts, 1), account(accounts, 1)
     assert first is second

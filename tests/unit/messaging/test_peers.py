@@ -348,7 +348,7 @@ async def test_who_calls_a_peer_that_is_away_is_told_the_outcome_of_one_try():
 
 
 @pytest.mark.virtual_time
-async def test_thousands_who_wait_for_a_peer_have_it_tried_four_times_a_second_and_one_at_a_time():
+async def test_thousands_waiting_for_a_peer_have_it_tried_four_times_a_second_in_turn():
     other, loop = Away(), asyncio.get_running_loop()
     node2, fleet = await watched(other)
 
@@ -365,7 +365,7 @@ async def test_thousands_who_wait_for_a_peer_have_it_tried_four_times_a_second_a
 
 
 @pytest.mark.virtual_time
-async def test_the_wait_for_a_peer_that_does_not_even_refuse_is_bounded_by_less_than_a_second_and_by_the_callers_time():
+async def test_the_wait_for_a_silent_peer_is_bounded_and_within_the_callers_time():
     other, loop = Away(), asyncio.get_running_loop()
     node2, fleet = await watched(other)
     other.hang = True
@@ -379,7 +379,7 @@ async def test_the_wait_for_a_peer_that_does_not_even_refuse_is_bounded_by_less_
 
 
 @pytest.mark.virtual_time
-async def test_a_try_that_was_under_way_when_somebody_called_counts_only_if_it_reaches_the_peer():
+async def test_a_try_under_way_when_somebody_calls_counts_only_if_it_reaches_the_peer():
     other = Away()
     node2, fleet = await watched(other)
     other.hang = True
@@ -485,7 +485,7 @@ async def test_a_host_speaks_only_for_itself_and_not_of_the_link_to_it_and_withi
     other.stop()
 
 
-async def test_what_was_reported_grows_older_while_it_is_kept_here_and_brings_its_leases_along():
+async def test_what_was_reported_grows_older_while_kept_and_brings_its_leases_along():
     other, clock = Elsewhere("volume"), FakeClock()
     other.control.capabilities = [
         CapabilityReport(
@@ -560,7 +560,7 @@ class Refusing(Control):
 
 
 @pytest.mark.virtual_time
-async def test_a_host_is_followed_for_longer_than_a_call_may_take_and_one_that_tells_no_more_is_not_pestered():
+async def test_a_host_is_followed_longer_than_a_call_and_a_silent_one_is_not_pestered():
     other = Elsewhere()
     control = other.control = Refusing("volume")
     other.start(virtual_clock())

@@ -103,7 +103,7 @@ async def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(cap
     assert len([record for record in caplog.records if "key:eve has no role here" in record.message]) == 1
 
 
-async def test_trap_the_connections_of_a_key_that_loses_its_role_are_cut_and_those_of_others_are_not():
+async def test_trap_only_connections_of_a_key_that_loses_its_role_are_cut():
     async with Port() as port:
         transports = [port.transport_of(keys) for keys in (port.ann, port.eve)]
         lost = {"ann": [], "eve": []}
@@ -140,7 +140,7 @@ async def test_trap_one_key_gets_no_more_connections_than_are_free():
         await until(lambda: not port.door.sessions and not port.shares.memory.held)
 
 
-async def test_trap_who_sends_garbage_without_end_loses_the_connection_and_no_other_key_does():
+async def test_trap_who_sends_garbage_without_end_alone_loses_the_connection():
     async with Port() as port:
         port.handle = lambda client, data, peer: port.link.garbage(client) if data == b"?" else None
         with port.socket(port.ann) as ann, port.socket(port.eve) as eve:
@@ -285,7 +285,7 @@ class Relay(threading.Thread):
                 most -= len(data)
 
 
-async def test_trap_messages_that_never_come_whole_are_charged_and_cut_when_there_is_no_room():
+async def test_trap_messages_never_whole_are_charged_and_cut_when_there_is_no_room():
     async with Port(memory=40 * MIB) as port:
         relay = Relay(port.link.address, 8 * MIB)
         with ExitStack() as stack:
@@ -333,7 +333,7 @@ async def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
             assert set(port.garbage) == {"unread"}
 
 
-async def test_trap_questions_count_as_subscriptions_and_a_key_has_so_many_over_all_its_connections(monkeypatch):
+async def test_trap_questions_count_as_subscriptions_over_all_connections_of_a_key(monkeypatch):
     """ZeroMQ keeps the prefix of a question until its subscriber goes, and takes all out in one call when it does."""
     monkeypatch.setattr(xpub, "_ALL_PREFIXES_LIMIT", 150)
 

@@ -12,7 +12,7 @@ def attempts(policy=None, timeout=60.0):
     return Attempts(policy or Retry(), clock, timeout), clock
 
 
-def test_each_wait_is_about_twice_the_one_before_and_none_is_longer_than_the_longest():
+def test_each_wait_is_about_twice_the_one_before_up_to_the_longest():
     made, _ = attempts(Retry(attempts=10, backoff=1, longest=4), None)
     for most in (1, 2, 4, 4, 4):
         wait = made.after(Busy("full"))

@@ -133,7 +133,7 @@ def test_one_that_is_not_well_is_asked_only_when_there_is_no_better_one():
     assert ask(router(sick, well)) == "node2"
 
 
-def test_services_of_other_hosts_are_those_that_the_fleet_knows_and_of_the_rest_it_is_said_why_not():
+def test_services_of_other_hosts_are_those_of_the_fleet_and_the_rest_say_why_not():
     alone = Router("here", set().__contains__)
     assert (alone.services(), alone.reports()) == ([], [])
     assert (alone.is_peer("node2"), alone.missing("volume", "node2")) == (False, "")
@@ -150,14 +150,14 @@ def test_the_next_member_is_asked_when_the_work_was_surely_not_begun(error):
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("cut"), InvalidArguments("no"), NotPermitted("no")])
-def test_no_other_member_is_asked_when_the_work_may_have_begun_or_would_be_refused_there_too(error):
+def test_no_other_member_is_asked_when_work_may_have_begun_or_all_would_refuse(error):
     third = Other("node3", "volume")
     with pytest.raises(type(error)):
         ask(router(Other("node2", "volume", answers=[error]), third))
     assert not third.asked
 
 
-def test_members_that_are_away_disabled_or_draining_are_not_asked_and_named_when_nobody_is_left():
+def test_members_away_disabled_or_draining_are_not_asked_and_named_if_none_is_left():
     away, off, stops = Other("node2", "volume", up=False), Other("node3", "volume"), Other("node4", "volume")
     off.services["volume"] = ServiceStatus(topic="volume", host="node3", state=ServiceState.UP, enabled=False)
     stops.services["volume"] = ServiceStatus(topic="volume", host="node4", state=ServiceState.DRAINING)
@@ -170,7 +170,7 @@ def test_members_that_are_away_disabled_or_draining_are_not_asked_and_named_when
     assert not off.asked + stops.asked
 
 
-def test_a_host_that_is_nowhere_is_named_with_those_that_there_are_and_one_that_is_away_at_once():
+def test_an_unknown_host_is_named_with_the_known_ones_and_one_that_is_away_at_once():
     routes = router(Other("node2", "volume", up=False))
     with pytest.raises(TargetNotFound, match=r"no host 'node9' for volume\.create; there is: here, node2"):
         ask(routes, host="node9")
@@ -178,7 +178,7 @@ def test_a_host_that_is_nowhere_is_named_with_those_that_there_are_and_one_that_
         ask(routes, host="node2")
 
 
-def test_a_peer_that_is_away_is_tried_at_once_for_a_call_within_the_time_of_the_call():
+def test_a_peer_that_is_away_is_tried_at_once_for_a_call_within_its_time():
     other = Other("node2", "volume", up=False)
     other.back = True
     assert ask(router(other), host="node2", timeout=5.0) == "node2"
@@ -187,7 +187,7 @@ def test_a_peer_that_is_away_is_tried_at_once_for_a_call_within_the_time_of_the_
     assert asyncio.run(router(other).relay(context(Role.OPERATOR), "node2", Ask("volume", "create", {}))) == "node2"
 
 
-def test_of_a_request_for_no_host_those_that_are_away_are_tried_only_when_nobody_else_takes_it():
+def test_members_that_are_away_are_tried_only_when_nobody_else_takes_a_request():
     away, there = Other("node2", "volume", up=False), Other("node3", "volume")
     away.back = True
     assert [ask(router(away, there)) for _ in range(2)] == ["node3"] * 2
@@ -235,7 +235,7 @@ def test_a_relayed_call_needs_the_role_here_that_the_method_asks_for_there():
     assert len(other.asked) == 1
 
 
-def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_work():
+def test_a_stream_comes_from_the_host_named_or_from_a_member_that_takes_work():
     class Streaming(Other):
         def ask_stream(self, ask, credit):
             assert ask.host == self.host
@@ -251,7 +251,7 @@ def test_a_stream_comes_from_the_host_that_is_named_or_from_a_member_that_takes_
         routes.stream(Ask("volume", "list", {}), 1)
 
 
-def test_nothing_is_relayed_twice_for_the_host_in_the_middle_would_lend_its_own_rights():
+def test_nothing_is_relayed_twice_for_the_one_in_the_middle_would_lend_its_rights():
     other = Other("node2", "volume", role="viewer")
     routes = router(other)
     for method in ("relay", "relay_stream"):
@@ -263,7 +263,7 @@ def test_nothing_is_relayed_twice_for_the_host_in_the_middle_would_lend_its_own_
     assert not other.asked
 
 
-def test_of_a_relayed_request_that_is_secret_which_is_secret_on_the_other_host_and_all_until_that_is_known():
+def test_a_relayed_request_is_all_secret_until_the_other_host_says_what_is():
     other = Other("node2", "volume", answers=[Conflict("canary-1 and plain-1")])
     other.secret = ["key", "login"]
     routes, ctx = router(other), context(Role.OPERATOR)
@@ -296,7 +296,7 @@ def test_a_stream_is_relayed_to_whoever_has_the_role_with_few_items_on_their_way
         asyncio.run(routes.relay_stream(context(Role.VIEWER), "node2", Ask("volume", "watch", {})))
 
 
-def test_the_hosts_of_a_topic_are_those_that_serve_it_now_with_since_when_they_can_be_reached():
+def test_hosts_of_a_topic_are_those_that_serve_it_now_with_since_when():
     peers = [Other(f"node{number}", "volume") for number in range(2, 6)]
     for number, peer in enumerate(peers):
         peer.since = float(number)

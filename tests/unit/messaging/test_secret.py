@@ -191,7 +191,7 @@ def test_one_spelling_in_another_is_found_for_the_arguments_of_a_request() -> No
     assert encoded[10:-4] not in mask_values(f"no {encoded}", ("hunter2!/canary",))
 
 
-def test_of_a_request_with_more_secret_values_than_can_be_looked_for_no_text_is_shown():
+def test_no_text_is_shown_of_a_request_with_too_many_secret_values_to_look_for():
     secrets = values_of([f"value-{number}" for number in range(30_000)])
     assert secrets == (TOO_MANY,)
     error = hide_in_error(OstlerError("value-29999 is wrong", hint="use value-7", value="value-8", number=5), secrets)

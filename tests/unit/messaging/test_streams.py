@@ -260,7 +260,7 @@ def test_items_cross_whatever_the_order_of_credit_reads_and_turns(open_bench):
     crosses()
 
 
-async def test_items_for_nobody_a_second_end_and_a_reply_to_nobody_are_counted_and_dropped(bench):
+async def test_items_and_replies_for_nobody_and_a_second_end_are_counted_and_dropped(bench):
     core, woken = ClientCore(bench.clock), []
     pending, _ = core.stream(Ask("shop", "count", {}), 4, lambda: woken.append(1))
     core.request(Ask("shop", "sleep", {}), lambda value, error: woken.append(value))

@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_a_conflict_and_one_that_is_not_ours_an_error():
     BoundPort(port.address).unlink()
 
 
-def test_a_second_listener_takes_over_all_new_connections_and_only_one_that_is_told_to():
+def test_a_second_listener_takes_over_all_new_connections_only_when_told_to():
     first = BoundPort("tcp://127.0.0.1:0")
     second = BoundPort("", before=first)
     assert second.address == first.address

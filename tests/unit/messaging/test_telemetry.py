@@ -123,7 +123,7 @@ async def test_client_server_nested_call_and_cast_are_one_trace(world) -> None:
     assert server.attributes["ostler.request_id"]
 
 
-async def test_the_span_is_the_current_one_for_libraries_inside_the_method_and_not_outside(world) -> None:
+async def test_the_span_is_current_for_libraries_inside_the_method_and_not_outside(world) -> None:
     found = await world.client.call("outer", "span")
     assert found == format(world.spans()["outer/span", SpanKind.SERVER].context.span_id, "016x")
     assert not trace.get_current_span().get_span_context().is_valid

@@ -79,7 +79,7 @@ def test_a_client_sends_the_trace_along() -> None:
     assert decode_to_server(data).trace == ""
 
 
-def test_a_trace_that_was_chosen_in_one_request_is_not_that_of_another_served_in_its_midst() -> None:
+def test_a_trace_chosen_in_one_request_is_not_that_of_another_served_meanwhile() -> None:
     outer, inner = Context("lamp", "outer"), Context("lamp", "inner")
     inner.trace = GOOD
     with serving(outer), trace_context(OTHER):

@@ -240,7 +240,7 @@ async def test_a_socket_that_is_closed_to_a_user_is_not_permitted(folder):
         assert lines[0] == f"refused: the socket {folder}/rpc.sock may not be used by this user"
 
 
-async def test_events_of_an_unpermitted_peer_are_not_delivered_even_if_it_ignores_the_answer(folder):
+async def test_events_go_to_no_unpermitted_peer_even_if_it_ignores_the_answer(folder):
     access = Access(own_uid=-5)
     access._rules["admin"].uids.clear()
     async with Here(folder, access) as here:

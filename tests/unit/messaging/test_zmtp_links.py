@@ -403,7 +403,7 @@ async def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_dec
     served.link.close()
 
 
-async def test_a_user_whose_groups_are_not_known_yet_waits_unread_and_is_let_in_when_they_are(address, stranger):
+async def test_a_user_whose_groups_are_unknown_waits_unread_and_is_let_in_when_known(address, stranger):
     served, got, known = Served(address), [], []
     served.link.listener.admission = admission(lambda peer: bool(known), lambda peer: not known)
     link = linked(address, got)
@@ -484,9 +484,7 @@ async def test_one_user_gets_half_of_the_connections_for_events_as_well(address,
     link.close()
 
 
-async def test_what_waits_for_all_together_is_bounded_and_who_is_refused_is_told_which_request_it_was(
-    address, stranger
-):
+async def test_all_that_waits_is_bounded_and_who_is_refused_is_told_which_request(address, stranger):
     served, unkept = Served(address), []
     memory = served.link.listener.shares.memory
     memory.limit = 8_000_000

@@ -48,7 +48,7 @@ def some(text: str, zone: str, begin: float, count: int) -> list[str]:
     return found
 
 
-def test_a_task_of_a_certain_time_runs_in_the_first_pass_of_an_hour_that_comes_twice():
+def test_a_task_of_a_certain_time_runs_in_the_first_pass_of_a_repeated_hour():
     begin = at("Europe/Berlin", 2026, 10, 25, 1, 0)
     assert some("30 2 * * *", "Europe/Berlin", begin, 2) == ["25 02:30 +0200", "26 02:30 +0100"]
     second = at("Europe/Berlin", 2026, 10, 25, 2, 10, fold=1)

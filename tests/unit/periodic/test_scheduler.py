@@ -196,7 +196,7 @@ async def test_trap_a_task_that_raises_harms_nobody_is_seen_and_is_logged_once(b
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["sync", "other"])
-async def test_trap_a_task_that_raises_system_exit_harms_nobody_is_seen_and_is_logged_once(bench, caplog, kind, name):
+async def test_trap_a_task_that_raises_system_exit_harms_nobody_and_is_logged_once(bench, caplog, kind, name):
     await raises(bench, caplog, kind, name)
 
 
@@ -307,7 +307,7 @@ async def test_trap_one_neighbour_that_blocks_does_not_hold_up_other_services(be
     blocked.close()
 
 
-async def test_no_more_tasks_are_in_the_pool_than_it_has_threads_so_that_requests_find_room(bench):
+async def test_no_more_tasks_are_in_the_pool_than_threads_so_that_requests_find_room(bench):
     gate = threading.Event()
 
     def make(number):

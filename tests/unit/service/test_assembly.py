@@ -254,7 +254,7 @@ def test_a_plugin_that_is_required_must_be_there() -> None:
     assert "fancy" in found[0]
 
 
-def test_credentials_are_not_looked_for_offline_and_a_missing_file_is_told_all_the_same() -> None:
+def test_credentials_are_not_looked_for_offline_and_a_missing_file_is_still_told() -> None:
     class Keyed(Manager):
         class Options(ManagerOptions):
             key: Secret = Field(help="A key")

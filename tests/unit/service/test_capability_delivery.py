@@ -94,7 +94,7 @@ async def test_a_scheduler_that_was_away_is_told_everything_anew(one):
 
 
 @pytest.mark.parametrize(("error", "said"), [(NotPermitted("it may not"), 1), (Draining("it stops"), 0)])
-async def test_a_scheduler_that_does_not_take_reports_is_tried_again_and_that_is_said_once(one, caplog, error, said):
+async def test_a_scheduler_that_refuses_reports_is_tried_again_and_that_is_said_once(one, caplog, error, said):
     tries = []
 
     async def refuse(_):
@@ -127,7 +127,7 @@ async def test_a_host_that_listens_to_this_one_is_told_nothing_twice(one):
     assert one.client.got[1:] == [("node2", "volume", 1)]
 
 
-async def test_nothing_is_sent_before_it_is_known_whether_an_operator_has_disabled_the_service(one):
+async def test_nothing_is_sent_before_it_is_known_whether_the_service_is_disabled(one):
     one.state.enabled = None
     one.change()
     await asyncio.sleep(1)

@@ -128,9 +128,7 @@ async def test_trap_capabilities_that_cannot_be_kept_do_not_make_the_state_flap(
 
 
 @pytest.mark.parametrize("each", [1, 2], ids=["each time another text", "each second time"])
-async def test_trap_capabilities_that_raise_another_text_each_time_are_asked_for_with_pauses(
-    bench, manager, each
-) -> None:
+async def test_trap_capabilities_that_raise_other_texts_are_asked_for_with_pauses(bench, manager, each) -> None:
     class Odd(manager):
         asked = 0
 
@@ -223,7 +221,7 @@ async def test_a_driver_that_comes_back_is_asked_before_it_is_offered_again(benc
         assert trouble.begun.count("capabilities of desk") == asked + 1
 
 
-async def test_backends_that_are_slow_to_say_hide_no_other_and_their_answers_are_taken_when_they_come(
+async def test_slow_backends_hide_no_other_and_their_answers_count_when_they_come(
     bench, told, scheduler, trouble
 ) -> None:
     async with bench(THREE + SCHEDULER, scheduler=scheduler) as b:
@@ -294,7 +292,7 @@ async def test_one_odd_backend_of_a_table_is_left_out_by_name(bench, told, sched
         assert b.why().startswith("the capabilities of backend odd are not plain JSON")
 
 
-async def test_a_lease_is_over_with_the_first_answer_to_a_question_that_was_asked_after_it(
+async def test_a_lease_is_over_with_the_first_answer_to_a_question_asked_after_it(
     bench, told, scheduler, trouble
 ) -> None:
     async with bench(DRIVER + 'call_timeout = "1h"\n' + SCHEDULER, scheduler=scheduler) as b:

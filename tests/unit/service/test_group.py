@@ -82,7 +82,7 @@ async def test_a_service_that_may_fail_fails_alone_and_a_service_that_needs_it_s
         assert b.why("top") == "service top needs left, which did not start"
 
 
-async def test_a_required_service_that_fails_fails_the_start_and_the_others_are_taken_down(bench, trouble) -> None:
+async def test_a_required_service_that_fails_fails_the_start_and_others_are_taken_down(bench, trouble) -> None:
     trouble.hang("init_host left")
     trouble.errors["init_host right"] = OSError("no disk")
     async with bench(SIDE_BY_SIDE) as b:
@@ -102,7 +102,7 @@ async def test_a_defect_in_a_service_is_that_services_failure(bench, trouble, ca
     assert any(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
 
 
-async def test_a_hook_that_was_cancelled_from_within_is_a_failed_start_and_no_cancelled_one(bench, manager) -> None:
+async def test_a_hook_cancelled_from_within_is_a_failed_start_and_no_cancelled_one(bench, manager) -> None:
     class Cancelled(manager):
         async def init_host(self, service_id, added_to_cluster):
             raise asyncio.CancelledError
@@ -155,7 +155,7 @@ async def test_nothing_that_never_started_is_said_to_drain(bench) -> None:
         assert b.changes == ["top stopped", "middle stopped", "bottom stopped"]
 
 
-async def test_trap_a_required_service_without_its_tables_fails_alone_and_so_do_those_that_need_it(bench) -> None:
+async def test_trap_a_required_service_without_tables_fails_with_those_that_need_it(bench) -> None:
     config = SIDE_BY_SIDE + '[services.above]\nmanager = "lamp"\ndepends_on = ["right"]\n'
 
     async with bench(config) as b:

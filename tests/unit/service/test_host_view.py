@@ -57,7 +57,7 @@ def report(host, topic="lamp") -> CapabilityReport:
     return CapabilityReport(topic=topic, host=host, backends={"desk": {"free_bytes": 7}}, reported_at=1.0)
 
 
-async def test_what_another_daemon_says_and_the_link_to_it_go_before_the_record_of_its_services(bench) -> None:
+async def test_what_a_daemon_says_and_the_link_to_it_go_before_the_record_of_its_services(bench) -> None:
     async with bench(LAMP) as b:
         await b.runtime.start()
         others = ServiceRecords(b.store, virtual_clock(), "node2")
@@ -95,7 +95,7 @@ async def test_what_services_can_do_is_known_when_the_start_has_ended(bench) -> 
         ]
 
 
-async def test_what_a_service_offers_is_told_as_of_now_with_its_leases_and_before_it_is_kept(bench) -> None:
+async def test_what_a_service_offers_is_told_as_of_now_with_leases_before_it_is_kept(bench) -> None:
     async with bench(DESK) as b:
         await b.runtime.start()
         b.service().manager.capabilities_changed("desk", lease="l1", released=True)

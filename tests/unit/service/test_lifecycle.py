@@ -76,7 +76,7 @@ async def test_a_hook_that_raises_fails_the_start_and_names_itself(bench, troubl
         assert (row.state, row.up) == ("failed", False)
 
 
-async def test_a_hook_that_never_comes_back_fails_the_start_and_nothing_is_cleaned_up_beside_it(bench, trouble) -> None:
+async def test_a_hook_that_hangs_fails_the_start_and_nothing_is_cleaned_up_beside_it(bench, trouble) -> None:
     trouble.hang("init_host lamp")
     async with bench(OPTIONAL + 'start_timeout = "40s"\n') as b:
         await b.runtime.start()

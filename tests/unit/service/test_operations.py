@@ -219,7 +219,7 @@ async def test_the_end_of_the_daemon_leaves_what_is_under_way(bench, trouble) ->
         assert b.state() == "stopped"
 
 
-async def test_one_that_is_in_no_configuration_any_more_is_not_started_and_can_be_forgotten(bench) -> None:
+async def test_one_in_no_configuration_any_more_is_not_started_and_can_be_forgotten(bench) -> None:
     both = LAMP + '[services.door]\nmanager = "lamp"\n'
     async with bench(both) as b:
         await b.runtime.start()

@@ -71,9 +71,7 @@ async def test_heartbeats_go_on_as_draining_until_the_end(bench, trouble) -> Non
         assert (await b.row()).state == "stopped"
 
 
-async def test_a_service_that_has_failed_goes_on_saying_so_and_one_never_registered_says_nothing(
-    bench, trouble
-) -> None:
+async def test_a_failed_service_goes_on_saying_so_and_an_unregistered_one_says_nothing(bench, trouble) -> None:
     trouble.errors["init_host lamp"] = OSError("no disk")
     config = LAMP + 'required = false\n[services.late]\nmanager = "lamp"\ndepends_on = ["lamp"]\nrequired = false\n'
     async with bench(config) as b:

@@ -49,7 +49,7 @@ def test_each_change_of_a_service_is_told_once_with_why_and_since(events, hub):
     )  # fmt: skip
 
 
-def test_a_driver_that_fails_at_each_try_is_told_once_and_that_it_is_ready_after_that(events, hub):
+def test_a_driver_that_fails_at_each_try_is_told_once_and_then_that_it_is_ready(events, hub):
     events.driver("lamp", driver(DriverState.INITIALISING))
     events.driver("lamp", driver(DriverState.READY))
     assert hub.told == [], "that it came up as it should is told by its service"

@@ -51,7 +51,7 @@ async def test_who_asks_after_a_change_gets_what_was_read_after_it(table):
     assert table.reads == 2
 
 
-async def test_nobody_waits_for_the_table_to_be_read_again_while_nothing_is_known_to_have_changed(table):
+async def test_nobody_waits_for_the_table_while_nothing_is_known_to_have_changed(table):
     copy = copied(table)
     await copy.get()
     table.value = 5  # a heartbeat, that nobody can know of

@@ -40,7 +40,7 @@ def test_a_clock_that_is_set_back_makes_nothing_older():
     assert ages.now() == began
 
 
-def test_when_most_is_too_old_at_once_nothing_goes_for_a_day_then_the_tenth_part_and_that_is_told(caplog):
+def test_when_most_is_too_old_at_once_a_tenth_goes_after_a_day_and_that_is_told(caplog):
     clock = FakeClock()
     ages, before = Ages(clock), clock.wall() - DAY
     assert ages.most("lamps", 50, 100, before) == 50

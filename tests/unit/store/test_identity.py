@@ -98,7 +98,7 @@ def test_trap_a_database_removed_while_it_is_open_is_written_again(path, clock, 
     again.close()
 
 
-def test_trap_a_state_directory_removed_while_it_is_open_is_made_again_with_its_lock(path, clock):
+def test_trap_a_state_directory_removed_while_open_is_made_again_with_its_lock(path, clock):
     store = Store.open(path, clock=clock)
     shutil.rmtree(path.parent)
     store.kv("x").set("key", 1)

@@ -82,7 +82,7 @@ def test_migrations_of_plugins_can_be_given_to_open(path, clock, package):
     store.close()
 
 
-def test_trap_a_plugin_whose_tables_are_newer_or_whose_migration_fails_does_not_close_the_store(path, clock, package):
+def test_trap_newer_tables_or_a_failed_migration_of_a_plugin_do_not_close_the_store(path, clock, package):
     package.write("m0001_lamps", ONE)
     package.write("m0002_more", "def forward(database): pass")
     Store.open(path, clock=clock, migrations={"lamp": package.name}).close()

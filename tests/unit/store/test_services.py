@@ -200,7 +200,7 @@ def test_delete_removes_the_capabilities_too(volume, store, clock):
     assert store.read(lambda: CapabilityRow.select().count()) == 0
 
 
-def test_what_is_in_no_configuration_is_gone_and_is_there_again_with_its_next_report(volume, store, clock):
+def test_what_is_in_no_configuration_is_gone_and_back_with_its_next_report(volume, store, clock):
     volume.register("scheduler", "scheduler", "1.0")
     ServiceRecords(store, clock, "node2").register("volume", "volume", "1.2")
     ServiceRecords(store, clock, "node3").register("volume", "volume", "1.2")

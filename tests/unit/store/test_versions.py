@@ -79,7 +79,7 @@ def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state, see
     assert seen(records, grace=GRACE)["node2"] == (False, f"{state}, and does not count")
 
 
-def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock, seen):
+def test_a_disabled_one_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock, seen):
     records, other = fleet
     records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
     assert seen(records, grace=GRACE)["node2"] == (True, "disabled: old, and counts for 300 s more")
@@ -90,7 +90,7 @@ def test_one_that_is_disabled_counts_for_the_grace_time_and_at_once_when_it_is_e
     assert seen(records, grace=GRACE)["node2"] == (True, "up")
 
 
-def test_a_wall_clock_that_was_set_back_does_not_lengthen_the_grace_time_of_a_disabled_one(fleet, clock, seen):
+def test_a_wall_clock_set_back_does_not_lengthen_the_grace_time_of_a_disabled_one(fleet, clock, seen):
     records, other = fleet
     records.set_enabled("volume", "node2", enabled=False, reason="old", who="alice")
     clock.set_wall(clock.wall() - 3600)

@@ -413,7 +413,7 @@ def test_a_group_that_fails_for_another_reason_is_logged(table, caplog):
     assert "a group of 1 writes failed" in caplog.text
 
 
-async def test_writes_are_taken_by_turns_of_those_whose_they_are_and_nobody_fills_the_queue(path, store, clock):
+async def test_writers_take_turns_and_none_of_them_fills_the_queue(path, store, clock):
     whose = contextvars.ContextVar("whose", default=None)
     writer = Writer(
         lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=10, account=whose.get

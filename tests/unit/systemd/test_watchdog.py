@@ -32,7 +32,7 @@ def test_no_watchdog_is_meant_for_this_process(environ):
     assert watchdog_interval(environ, pid=7) is None
 
 
-def test_two_looks_fit_into_what_evidence_may_be_old_and_twice_that_into_the_interval():
+def test_two_looks_fit_into_the_age_of_evidence_and_twice_that_into_the_interval():
     assert 2 * ping_spacing(10) <= evidence_limit(10)
     assert ping_spacing(10) + evidence_limit(10) < 10
 
