@@ -3,4 +3,4 @@
 import pytest
 
 pytest.register_assert_rewrite("support")
-pytest_plugins = ["support.async_tests"]
+pytest_plugins = ["support.async_tests", "support.fixtures"]

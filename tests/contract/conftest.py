@@ -16,6 +16,7 @@ from ostler.messaging.transport import Limits, Transport
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, new_keys
 from ostler.messaging.zmq.zap import Door
+from support.async_tests import loop_fixture
 
 
 @dataclass
@@ -126,3 +127,14 @@ def world_of(make_transport):
             await stop(world)
 
     return open_world
+
+
+@loop_fixture
+async def world(parts):
+    """Return the world of `parts`, which a test file opens: a world, what it serves, and a client."""
+    yield parts[0]
+
+
+@loop_fixture
+async def client(parts):
+    yield parts[2]

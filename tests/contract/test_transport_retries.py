@@ -21,6 +21,7 @@ from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.messaging.rpc.retry import Retry
 from support.async_tests import loop_fixture
+from support.waiting import until
 
 AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["work", "awork"])
@@ -76,12 +77,6 @@ class Shop:
         return bytes(5000)
 
 
-async def until(true) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.002)
-
-
 @asynccontextmanager
 async def case(world_of, keeping=None, **options):
     """Open a world of the transport under test, with a shop; nothing may be under way at the end."""
@@ -101,18 +96,8 @@ async def parts(world_of):
 
 
 @loop_fixture
-async def world(parts):
-    yield parts[0]
-
-
-@loop_fixture
 async def shop(parts):
     yield parts[1]
-
-
-@loop_fixture
-async def client(parts):
-    yield parts[2]
 
 
 def drop(client) -> None:

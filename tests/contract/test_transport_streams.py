@@ -28,6 +28,7 @@ from ostler.errors import (
 from ostler.messaging import Context, current_context, exposed
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from support.async_tests import loop_fixture
+from support.waiting import until
 
 ON_LOOP_AND_IN_THREAD = pytest.mark.parametrize("method", ["count", "acount"])
 
@@ -149,12 +150,6 @@ class Source:
         yield 1
 
 
-async def until(true) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def into(found: list, stream, each=lambda: None) -> None:
     async for item in stream:
         found.append(item)
@@ -179,18 +174,8 @@ async def parts(world_of):
 
 
 @loop_fixture
-async def world(parts):
-    yield parts[0]
-
-
-@loop_fixture
 async def source(parts):
     yield parts[1]
-
-
-@loop_fixture
-async def client(parts):
-    yield parts[2]
 
 
 @ON_LOOP_AND_IN_THREAD

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from ostler.messaging import Context, exposed
 from ostler.messaging.envelope import Failure, Reply, decode_to_client, encode_message
 from ostler.messaging.rpc.core import Ask
 from ostler.messaging.transport import Limits
+from support.descriptors import open_descriptors
 
 
 class Shop:
@@ -46,10 +46,6 @@ class Shop:
     def _private(self, ctx: Context) -> str:
         self.runs += 1
         return "never"
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,9 @@ from ostler_volume.copying import sparse_copy
 from ostler_volume.errors import ImageNotResponding
 from ostler_volume.image_source import ImageSource, Place, Places, lies_elsewhere, mount_of, resolved
 from ostler_volume.images import open_guarded_image
+from support.waiting import wait_until
 
 LIMIT = 0.05
-
-
-@pytest.fixture
-def gate():
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 @pytest.fixture
@@ -32,13 +26,6 @@ def image(tmp_path):
     folder.mkdir()
     (folder / "a.raw").write_bytes(b"x" * 10_000)
     return folder / "a.raw"
-
-
-def until(look):
-    end = time.monotonic() + 10
-    while not look() and time.monotonic() < end:
-        time.sleep(0.001)
-    assert look()
 
 
 def test_steps_run_in_a_thread_of_their_own_and_results_and_errors_come_back():
@@ -104,7 +91,7 @@ def test_an_image_is_read_and_closed_in_the_thread_of_its_source(image, tmp_path
         assert target.read() == b"x" * 10_000
     assert threads
     assert all(name.startswith("image below /") for name in threads)
-    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
 
 
 def test_trap_an_image_that_hangs_while_copied_ends_the_copy_and_tells_meanwhile(image, tmp_path, gate, monkeypatch):

@@ -39,13 +39,6 @@ def pool():
     made.join(5)
 
 
-@pytest.fixture
-def gate():
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 def occupy(pool, gate, count):
     started = [threading.Event() for _ in range(count)]
     for begun in started:
@@ -221,11 +214,8 @@ def test_no_memory_for_another_thread_goes_on_with_those_there_are(pool, gate, c
     assert done.wait().result == "later"
 
 
-def test_run_waits_on_the_loop_and_returns_the_result(pool):
-    async def main():
-        return await pool.run(lambda: threading.current_thread().name, label="ask")
-
-    assert asyncio.run(main()) == "test-1"
+async def test_run_waits_on_the_loop_and_returns_the_result(pool):
+    assert await pool.run(lambda: threading.current_thread().name, label="ask") == "test-1"
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, StopIteration, asyncio.CancelledError])

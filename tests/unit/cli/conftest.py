@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from ostler.cli.entry import run_command
+from support.terminal import Terminal
 
 NOW = 1_800_000_000.0
 
@@ -58,13 +59,6 @@ class FakeClient:
     def events(self, pattern: str, **options: Any) -> Iterator[Any]:
         self.events_options = options
         return self.stream(pattern)
-
-
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
 
 
 def bare(text: str) -> str:

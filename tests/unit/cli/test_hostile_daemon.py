@@ -24,6 +24,7 @@ from ostler.cli.tree import VERBS, root_command
 from ostler.errors import Busy, ConfigurationError, OstlerError, Problem, WrongPattern
 from ostler.messaging.context import Progress
 from ostler.messaging.events.event import Event, Gap
+from support.terminal import Terminal
 
 EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\u200b\u200f\r\nFORGED LINE\x85\u2028\u2029\U000e0041[red]X"
 RAW = set("\x1b\x07\x9b\x7f\u202e\u2066\u200b\u200f\r\x85\u2028\u2029\U000e0041")
@@ -129,13 +130,6 @@ def all_verbs() -> list[tuple[str, ...]]:
 
 
 ALL = all_verbs()
-
-
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
 
 
 def shown(client: HostileClient, words: list[str], terminal: bool) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import pytest
 
 from ostler.cli import kit, session
 from ostler.errors import InvalidInput
+from support.terminal import Terminal
 
 
 class Lamp(msgspec.Struct):
@@ -22,13 +23,6 @@ class Lamp(msgspec.Struct):
 
 
 LAMPS = [Lamp("hall", True, 4.5), Lamp("a", False)]
-
-
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
 
 
 def shown(show: Callable[[], None], *, json: bool = False, terminal: bool = False, term: str = "xterm") -> str:

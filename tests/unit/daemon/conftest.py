@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -186,18 +185,8 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def _log_as_before():
-    """A daemon sets the log up for the whole process; each test gives it back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for logger in root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.setLevel(logging.NOTSET)
+def _log_as_before(log_as_before):
+    """A daemon sets the log up for the whole process."""
 
 
 @pytest.fixture

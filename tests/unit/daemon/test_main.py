@@ -52,16 +52,7 @@ def test_problems_are_written_one_a_line_as_a_compiler_would(capsys) -> None:
     assert lines[-1] == "ostler: 2 problems in the configuration; nothing was started"
 
 
-@pytest.fixture
-def _signals_as_before():
-    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.usefixtures("signals_as_before")
 def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tmp_path, capsys) -> None:
     paths = Paths.find(str(tmp_path), {})
     assert main.run_daemon(paths, ["log.level=7", "stor.x=1"], end=close_only) == 78
@@ -72,7 +63,7 @@ def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tm
     assert not paths.run.exists()
 
 
-@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.usefixtures("signals_as_before")
 def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypatch) -> None:
     seen = []
 
@@ -86,7 +77,7 @@ def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.usefixtures("signals_as_before")
 def test_trap_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog) -> None:
     async def exits():
         raise kind("enough")
@@ -108,7 +99,7 @@ def test_trap_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog
     assert f"a task or callback of a plugin raised {kind.__name__}: enough" in caplog.text
 
 
-@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.usefixtures("signals_as_before")
 def test_the_daemons_own_exit_and_ctrl_c_before_there_are_handlers_end_it(caplog) -> None:
     async def exits():
         raise SystemExit("the daemon itself")

@@ -7,16 +7,11 @@ import pytest
 
 from ostler.daemon.maintenance import Maintenance
 from ostler.errors import Busy
+from support.waiting import until
 
 
 def threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ostler-maintenance")]
-
-
-async def until(true):
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def test_three_thousand_who_ask_for_the_same_at_once_share_one_run():

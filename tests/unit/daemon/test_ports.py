@@ -13,6 +13,7 @@ from ostler.messaging.context import Context
 from ostler.messaging.event_links import EventLinks
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, new_keys
+from support.waiting import until
 
 
 class Echo:
@@ -61,12 +62,6 @@ class Bench:
         self.links.close()
         for transport in self.transports:
             await asyncio.to_thread(transport.close)
-
-
-async def until(seen):
-    async with asyncio.timeout(5):
-        while not seen():
-            await asyncio.sleep(0.005)
 
 
 async def test_what_listens_with_the_old_key_goes_with_its_last_connection(tmp_path, monkeypatch, caplog):

@@ -14,13 +14,7 @@ import pytest
 from ostler.daemon import process_exit
 from ostler.daemon.process_exit import AT_EXIT, WAITING, Outcome, ProcessEnd, children_left, close_loop, threads_left
 
-
-@pytest.fixture(autouse=True)
-def _signals_as_before():
-    before = {n: signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals_as_before")
 
 
 def ended(outcome: Outcome, **steps) -> list[int]:

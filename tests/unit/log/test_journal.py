@@ -12,6 +12,7 @@ import pytest
 from ostler.log import MESSAGE_IDS, adapter, detail, event, fields, journal_is_stderr
 from ostler.log.journal import SEND_SECONDS, JournalHandler, encode, field_name, fields_for
 from ostler.log.streams import StreamTarget
+from support.descriptors import open_descriptors
 
 
 class FakeJournal:
@@ -39,10 +40,6 @@ class FakeJournal:
                 file.seek(0)
                 data = file.read()
         return decode(data)
-
-
-def open_descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def decode(data):

@@ -13,6 +13,7 @@ from ostler.log import journal
 from ostler.log.formats import TextFormatter
 from ostler.log.handlers import SafeHandler
 from ostler.log.journal import fields_for
+from support.terminal import Terminal
 
 
 def ours():
@@ -81,11 +82,6 @@ def test_debug_does_not_print_queries_with_their_values():
     assert not logging.getLogger("peewee").isEnabledFor(logging.DEBUG)
     log.set_up("debug", levels={"peewee": "debug"}, stream=io.StringIO(), environ={})
     assert logging.getLogger("peewee").isEnabledFor(logging.DEBUG)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.mark.parametrize(

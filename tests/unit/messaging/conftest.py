@@ -8,51 +8,11 @@ import pytest
 from ostler.aio import Inbox, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.envelope import decode_to_client
 from ostler.types import Peer
 from support.async_tests import loop_fixture
+from support.links import FakeServerLink
 
 ROOT = Peer(0, 0, 1, "uid 0")
-
-
-class Wire:
-    """A server's link whose client is the test."""
-
-    address = "fake"
-    threads_send = False
-    core_is_ours = True
-
-    def __init__(self):
-        self.sent = []
-        self.gone = set()
-        self.closed = 0
-
-    def start(self, receive):
-        self.take = receive
-
-    def send(self, client, data):
-        if client in self.gone:
-            return False
-        self.sent.append((client, decode_to_client(data)))
-        return True
-
-    def congested(self, client):
-        return False
-
-    def memory(self, client):
-        return None
-
-    def garbage(self, client):
-        pass
-
-    def hold(self):
-        pass
-
-    def let_go(self):
-        pass
-
-    def close(self):
-        self.closed += 1
 
 
 class Bench:
@@ -60,7 +20,7 @@ class Bench:
 
     def __init__(self, **options):
         self.clock = FakeClock()
-        self.wire = Wire()
+        self.wire = FakeServerLink()
         self.inbox = Inbox(asyncio.get_running_loop())
         self.access = Access(own_uid=0)
         self.dispatcher = Dispatcher(self.access, self.clock, self.inbox, host="here")

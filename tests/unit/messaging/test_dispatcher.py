@@ -12,6 +12,7 @@ from ostler.messaging.context import Relayed
 from ostler.messaging.envelope import CAST, FANOUT, VERSION, Accepted, Failure, Reply, Request, encode_request
 from ostler.messaging.local import LocalServiceClient
 from ostler.types import Peer, Role
+from support.waiting import until
 
 
 class Shop:
@@ -260,12 +261,6 @@ class Works:
     async def relay(self, ctx: Context) -> None:
         ctx.relayed = Relayed("node2", "lamp.dim", Role.OPERATOR)
         await asyncio.sleep(3600)
-
-
-async def until(true):
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 ANN, BEN = Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")

@@ -10,6 +10,7 @@ from ostler.errors import Busy, NotPermitted
 from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq.curve import Network, new_keys
 from ostler.messaging.zmq.zap import REFUSED, Door
+from support.waiting import until
 
 
 class House:
@@ -47,12 +48,6 @@ class House:
             await self.leave(0)
         self.link.close()
         await asyncio.to_thread(self.transport.close)
-
-
-async def until(seen):
-    async with asyncio.timeout(5):
-        while not seen():
-            await asyncio.sleep(0.005)
 
 
 async def test_who_has_a_known_key_comes_in_under_its_name_and_nobody_else(caplog):

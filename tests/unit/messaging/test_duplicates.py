@@ -23,6 +23,7 @@ from ostler.messaging.envelope import (
 from ostler.messaging.rpc.duplicates import addressed
 from ostler.messaging.rpc.keeping import Keeping
 from ostler.types import Peer
+from support.waiting import until
 
 
 class Shop:
@@ -57,12 +58,6 @@ class Shop:
 
 def request(number, method="work", request_id="the-id", timeout=None):
     return encode_request(Request(VERSION, number, "shop", method, {}, timeout, request_id, RETRY))
-
-
-async def until(true):
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 def ends(bench, client="client"):

@@ -28,6 +28,7 @@ from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
 from ostler.types import ServiceStatus
 from support.async_tests import loop_fixture
+from support.waiting import until
 
 SOON = Retry(attempts=50, backoff=0.01, longest=0.02, on=(Draining, NotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -162,12 +163,6 @@ async def client(parts):
 @loop_fixture
 async def far(parts):
     yield parts[1]
-
-
-async def until(look):
-    async with asyncio.timeout(5):
-        while not look():
-            await asyncio.sleep(0.002)
 
 
 def in_thread(work):

@@ -11,27 +11,9 @@ from ostler.messaging.events.event import KEPT, LATE, TopicPatterns, one_event
 from ostler.messaging.events.journal import Journal, JournalLimits
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import LOCAL_PEER
+from support.links import FakePublisherLink
 
 pytestmark = pytest.mark.virtual_time
-
-
-class Wire:
-    """A link that keeps what is published."""
-
-    address = "fake"
-    subscribers = False
-
-    def __init__(self):
-        self.sent = []
-
-    def start(self, admit, answer):
-        self.answer = answer
-
-    def publish(self, data):
-        self.sent.append(data)
-
-    def close(self):
-        pass
 
 
 class Records:
@@ -89,7 +71,9 @@ class World:
     def __init__(self, records=None):
         self.records = records or Records()
         self.trouble = Trouble()
-        self.publisher = Publisher(Wire(), "h", virtual_clock(), Access(own_uid=LOCAL_PEER.uid), lambda call: call())
+        self.publisher = Publisher(
+            FakePublisherLink(), "h", virtual_clock(), Access(own_uid=LOCAL_PEER.uid), lambda call: call()
+        )
         self.publisher.start()
         self.journal = Journal(self.publisher, self.records, virtual_clock(), self.trouble, JournalLimits(100, 60.0))
         self.publisher.set_journal(self.journal, TopicPatterns(["volume"]).fits)

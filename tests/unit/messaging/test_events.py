@@ -8,29 +8,9 @@ from ostler.messaging import Access, Event, Gap, Publisher
 from ostler.messaging.envelope import Accepted, encode_message
 from ostler.messaging.events import Pattern, Subscription
 from ostler.types import Peer
+from support.links import FakePublisherLink
 
 ROOT, STRANGER = Peer(0, 0, 1, "uid 0"), Peer(4242, 4242, 1, "uid 4242")
-
-
-class Wire:
-    """A link that keeps what is published."""
-
-    address = "fake"
-
-    subscribers = False
-
-    def __init__(self):
-        self.sent = []
-        self.closed = 0
-
-    def start(self, admit, answer):
-        self.admit, self.answer = admit, answer
-
-    def publish(self, data):
-        self.sent.append(data)
-
-    def close(self):
-        self.closed += 1
 
 
 def standing(subscription):
@@ -42,7 +22,9 @@ def standing(subscription):
 
 @pytest.fixture
 def publisher():
-    publisher = Publisher(Wire(), "here", FakeClock(), Access(own_uid=0), lambda call: call(), max_message_size=1000)
+    publisher = Publisher(
+        FakePublisherLink(), "here", FakeClock(), Access(own_uid=0), lambda call: call(), max_message_size=1000
+    )
     publisher.start()
     return publisher
 
@@ -97,7 +79,7 @@ def test_a_gap_is_a_value_and_a_new_epoch_is_one_of_unknown_size(publisher):
     assert [item if isinstance(item, Gap) else item.number for item in found] == [1, Gap("volume", "here", 2, 3), 4, 5]
     clock = FakeClock()
     clock.advance(5)
-    anew = Publisher(Wire(), "here", clock, Access(), lambda call: call())
+    anew = Publisher(FakePublisherLink(), "here", clock, Access(), lambda call: call())
     anew.start()
     anew.publish("volume", "created")
     assert subscription.receive(anew.link.sent[0])[0] == Gap("volume", "here", 0, 0)

@@ -11,6 +11,7 @@ from ostler.errors import Busy
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.groups import PATIENCE, Groups, groups_of
 from ostler.types import Peer, Role
+from support.waiting import wait_until
 
 BOB, EVE = Peer(1000, 1000, 7, "uid 1000"), Peer(1001, 1001, 8, "uid 1001")
 
@@ -34,13 +35,6 @@ def database():
     made.answers.set()
 
 
-def until(look):
-    end = time.monotonic() + 5
-    while not look():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
 def test_what_is_known_at_once_is_returned_at_once(database):
     database.answers.set()
     groups = Groups(database.find)
@@ -59,7 +53,7 @@ def test_trap_a_user_database_that_hangs_holds_the_loop_up_for_a_moment_once(dat
     assert time.monotonic() - began < 8 * PATIENCE
     assert len(database.asked) <= 8, "no thread for each of them"
     database.answers.set()
-    until(lambda: groups.of(BOB) == frozenset({50, 1000}))
+    wait_until(lambda: groups.of(BOB) == frozenset({50, 1000}))
 
 
 def test_a_user_has_its_own_group_alone_until_the_others_are_known(database):
@@ -69,8 +63,8 @@ def test_a_user_has_its_own_group_alone_until_the_others_are_known(database):
     assert access.undecided(BOB)
     assert access.undecided(EVE)
     database.answers.set()
-    until(lambda: access.role_of(BOB) is Role.OPERATOR)
-    until(lambda: access.role_of(EVE) is Role.OPERATOR)
+    wait_until(lambda: access.role_of(BOB) is Role.OPERATOR)
+    wait_until(lambda: access.role_of(EVE) is Role.OPERATOR)
     assert not access.undecided(BOB)
     assert not access.undecided(Peer(key="K", name="key:node2"))
 
@@ -93,7 +87,7 @@ async def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(bench, da
     assert {answer.names[0] for answer in said} == {f"ostler.{Busy.__name__}"}
     assert "not known yet" in said[0].message
     database.answers.set()
-    until(lambda: bench.dispatcher.access.role_of(EVE) is Role.OPERATOR)
+    wait_until(lambda: bench.dispatcher.access.role_of(EVE) is Role.OPERATOR)
     bench.wire.take("client", encode_request(Request(VERSION, 9, "shop", "buy", {}, None, "r-2", 0)), EVE)
     async with asyncio.timeout(5):
         while type(bench.answers()[-1]) is Failure:
@@ -106,7 +100,7 @@ def test_one_user_with_many_groups_does_not_take_all_look_ups(database):
         groups.of(Peer(1000, gid, 1, "uid 1000"))
     assert database.asked == [1000, 1000]
     groups.of(EVE)
-    until(lambda: database.asked == [1000, 1000, 1001])
+    wait_until(lambda: database.asked == [1000, 1000, 1001])
 
 
 def test_groups_that_come_late_are_told_of_once(database):
@@ -115,7 +109,7 @@ def test_groups_that_come_late_are_told_of_once(database):
     assert groups.of(BOB) is None
     assert told == []
     database.answers.set()
-    until(lambda: told == ["ostler-groups-1000"])
+    wait_until(lambda: told == ["ostler-groups-1000"])
     assert groups.of(BOB) == frozenset({50, 1000})
     assert groups.of(EVE) == frozenset({50, 1001})
     assert len(told) == 1, "nobody had to do without those"

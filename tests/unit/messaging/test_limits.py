@@ -10,6 +10,7 @@ from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.in_flight import MAX_CONTROL
 from ostler.messaging.spin_backoff import SpinBackoff
 from ostler.types import LOCAL_PEER, Peer
+from support.waiting import until
 
 GREEDY, MODEST = Peer(0, 0, 10, "uid 0"), Peer(0, 0, 20, "uid 0")
 OTHER, THIRD = Peer(4001, 4001, 30, "uid 4001"), Peer(4002, 4002, 40, "uid 4002")
@@ -18,12 +19,6 @@ EVERYBODY = Access(own_uid=0, admin=["*"])
 
 def request(number, method):
     return encode_request(Request(VERSION, number, "mill", method, {}, None))
-
-
-async def settled(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class Mill:
@@ -53,10 +48,10 @@ async def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_cal
         assert {answer.names[0] for answer in busy} == {"ostler.Busy"}
         assert all(answer.facts["retry_after"] > 0 for answer in busy)
         mill.gate.set()
-        await settled(lambda: bench.answers("modest"))
+        await until(lambda: bench.answers("modest"))
         assert isinstance(bench.answers("modest")[0], Reply)
         assert mill.order.index(MODEST.pid) <= 2 * bench.pool.size + 1
-        await settled(lambda: bench.dispatcher.in_flight("mill") == 0)
+        await until(lambda: bench.dispatcher.in_flight("mill") == 0)
 
 
 async def test_a_service_takes_no_more_at_once_than_its_limit(bench):
@@ -118,7 +113,7 @@ async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_eac
         bench.send(encode_request(message), peer=OTHER)
     assert len(bench.answers()) == 2
     bench.send(encode_request(Request(VERSION, 1, "ostler", "echo", {}, None)), client="root", peer=GREEDY)
-    await settled(lambda: bench.answers("root"))
+    await until(lambda: bench.answers("root"))
     assert isinstance(bench.answers("root")[0], Reply)
 
 
@@ -160,7 +155,7 @@ async def test_casts_count_against_whoever_sent_them_over_whatever_connections(o
         assert bench.dispatcher.in_flight("mill") == 5
         for call in list(bench.dispatcher._under_way):
             bench.dispatcher.cancel(call)
-        await settled(lambda: bench.dispatcher.in_flight("mill") == 0)
+        await until(lambda: bench.dispatcher.in_flight("mill") == 0)
         assert not bench.server._casts
 
 

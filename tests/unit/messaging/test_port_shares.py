@@ -20,6 +20,7 @@ from ostler.messaging.zmq import ZmqTransport
 from ostler.messaging.zmq import events as xpub
 from ostler.messaging.zmq.curve import Network, new_keys
 from ostler.messaging.zmq.zap import Door
+from support.waiting import until
 
 MIB = 1024 * 1024
 
@@ -79,12 +80,6 @@ class Port:
         self.events.close()
         self.context.destroy(linger=0)
         await asyncio.to_thread(self.transport.close)
-
-
-async def until(seen, seconds=15.0):
-    async with asyncio.timeout(seconds):
-        while not seen():
-            await asyncio.sleep(0.005)
 
 
 async def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(caplog):

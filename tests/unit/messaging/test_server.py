@@ -16,6 +16,7 @@ from ostler.messaging.envelope import (
     encode_message,
     encode_request,
 )
+from support.waiting import until
 
 
 class Shop:
@@ -68,12 +69,6 @@ def request(number, method, flags=0, **options):
     )
 
 
-async def settled(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 async def test_what_ends_at_once_is_answered_at_once(bench):
     bench.add("shop", Shop())
     assert await bench.send_from_callback(request(1, "echo", arguments={"text": "a"})) == 1
@@ -104,7 +99,7 @@ async def test_nobody_is_sent_beats_when_nobody_waits(bench):
     bench.add("shop", Shop())
     bench.send(request(1, "sleep"))
     bench.send(encode_message(Cancel(VERSION, 1)))
-    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    await until(lambda: bench.dispatcher.in_flight("shop") == 0)
     assert bench.server._beat(bench.clock.monotonic() + 100) is None
     assert [type(answer) for answer in bench.answers()] == [Failure]
 
@@ -117,7 +112,7 @@ async def test_a_client_that_has_gone_is_found_out_by_a_beat_and_its_work_is_sto
     bench.wire.gone.add("client")
     bench.clock.advance(1)
     bench.server._beat(bench.clock.monotonic())
-    await settled(lambda: shop.cancelled == 1)
+    await until(lambda: shop.cancelled == 1)
     stats = bench.server.stats()
     assert (stats["garbage"], stats["clients"], stats["in_flight"], stats["vanished"]) == ({}, 1, 1, 1)
 
@@ -130,7 +125,7 @@ async def test_casts_of_a_client_that_has_gone_go_on(bench):
     bench.wire.gone.add("client")
     assert bench.server.stats()["in_flight"] == 0
     shop.go_on.set()
-    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    await until(lambda: bench.dispatcher.in_flight("shop") == 0)
     assert shop.runs == 1
     assert bench.server.stats()["vanished"] == 0
 
@@ -147,7 +142,7 @@ async def test_a_cancelled_thread_is_left_out_of_beats_but_still_counts(bench):
     assert bench.answers()[-1] == Beat(VERSION, [], 1.0)
     assert bench.dispatcher.in_flight("shop") == 1
     shop.go_on.set()
-    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    await until(lambda: bench.dispatcher.in_flight("shop") == 0)
     assert len(bench.answers()) == 2, "the late result is nobody's"
 
 
@@ -157,7 +152,7 @@ async def test_a_method_that_refuses_to_be_cancelled_does_not_hold_its_caller(be
     bench.clock.advance(5)
     bench.dispatcher._sweep(bench.clock.monotonic())
     assert [answer.names[0] for answer in bench.answers()] == ["ostler.DeadlineExceeded"]
-    await settled(lambda: bench.dispatcher.in_flight("shop") == 0)
+    await until(lambda: bench.dispatcher.in_flight("shop") == 0)
     assert len(bench.answers()) == 1
 
 
@@ -181,7 +176,7 @@ async def test_progress_is_thinned_and_its_last_word_comes_before_the_result(ben
     bench.add("shop", Shop())
     bench.send(request(1, "steps", PROGRESS))
     bench.send(request(2, "steps"))
-    await settled(lambda: len([a for a in bench.answers() if isinstance(a, Reply)]) == 2)
+    await until(lambda: len([a for a in bench.answers() if isinstance(a, Reply)]) == 2)
     mine = [answer for answer in bench.answers() if answer.id == 1]
     assert mine[0] == Advance(VERSION, 1, 0.0, 5.0, "")
     assert mine[-2] == Advance(VERSION, 1, 5.0, 5.0, "")
@@ -194,7 +189,7 @@ async def test_closing_stops_what_is_under_way(bench):
     bench.add("shop", shop)
     bench.send(request(1, "sleep"))
     bench.server.close()
-    await settled(lambda: shop.cancelled == 1)
+    await until(lambda: shop.cancelled == 1)
     bench.server.close()
 
 
@@ -205,8 +200,8 @@ async def test_the_end_of_a_cast_is_not_that_of_another_request_with_its_number(
     await asyncio.to_thread(shop.begun.wait, 5)
     bench.send(request(1, "sleep"))
     shop.go_on.set()
-    await settled(lambda: bench.dispatcher.in_flight("shop") == 1)
+    await until(lambda: bench.dispatcher.in_flight("shop") == 1)
     assert bench.server.stats()["in_flight"] == 1
     bench.send(encode_message(Cancel(VERSION, 1)))
-    await settled(lambda: shop.cancelled == 1)
+    await until(lambda: shop.cancelled == 1)
     assert [type(answer) for answer in bench.answers()] == [Accepted, Failure]

@@ -34,6 +34,7 @@ from ostler.messaging.policy import Policy
 from ostler.messaging.rpc import streams
 from ostler.messaging.rpc.core import Ask, ClientCore
 from ostler.types import Peer
+from support.waiting import until
 
 ROOT = Peer(0, 0, 1, "uid 0")
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -82,12 +83,6 @@ def count(bench, client="client"):
 
 def _decoded(message):
     return msgspec.msgpack.decode(message.items)
-
-
-async def until(true):
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def quiet(bench):

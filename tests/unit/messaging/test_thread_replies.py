@@ -31,6 +31,7 @@ from ostler.messaging.envelope import (
 from ostler.messaging.rpc.call import Call
 from ostler.types import Peer
 from support.async_tests import loop_fixture
+from support.waiting import until
 
 
 class Shop:
@@ -69,12 +70,6 @@ class Shop:
 
 def request(number, method, flags=0, timeout=None, credit=0, request_id=""):
     return encode_request(Request(VERSION, number, "shop", method, {}, timeout, request_id, flags=flags, credit=credit))
-
-
-async def settled(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 class Line:
@@ -175,11 +170,11 @@ async def test_it_is_counted_before_the_next_message_is_looked_at(bench, line):
 
 async def test_the_loop_counts_it_by_itself_soon_also_after_long_work(bench, line, shop):
     bench.send(request(1, "quick"))
-    await settled(lambda: not bench.dispatcher._under_way)
+    await until(lambda: not bench.dispatcher._under_way)
     bench.send(request(2, "held"))
-    await settled(lambda: bench.dispatcher.thread_replies._timer is None)
+    await until(lambda: bench.dispatcher.thread_replies._timer is None)
     shop.go_on.set()
-    await settled(lambda: not bench.dispatcher._under_way)
+    await until(lambda: not bench.dispatcher._under_way)
     assert line.by_threads == 2
     assert bench.dispatcher.in_flight("shop") == 0
 
@@ -202,7 +197,7 @@ async def test_trap_a_thread_and_the_loop_want_to_answer_at_once(bench, line, ho
 
     setattr(line, when, step_in)
     bench.send(request(1, "quick", timeout=30))
-    await settled(lambda: not bench.pool.in_flight() and not bench.dispatcher._under_way)
+    await until(lambda: not bench.pool.in_flight() and not bench.dispatcher._under_way)
     stats = bench.dispatcher.stats()["shop"]
     answers = bench.answers()
     if when == "between":
@@ -218,18 +213,18 @@ async def test_trap_a_thread_and_the_loop_want_to_answer_at_once(bench, line, ho
 
 async def test_progress_goes_out_before_the_reply(bench, line):
     bench.send(request(1, "steps", flags=PROGRESS))
-    await settled(lambda: len(bench.answers()) and type(bench.answers()[-1]) is Reply)
+    await until(lambda: len(bench.answers()) and type(bench.answers()[-1]) is Reply)
     assert {type(answer) for answer in bench.answers()[:-1]} == {Advance}
     assert line.by_threads == 0
     bench.send(request(2, "quick", flags=PROGRESS))
-    await settled(lambda: line.by_threads == 1)
+    await until(lambda: line.by_threads == 1)
 
 
 async def test_casts_streams_and_what_may_come_again_go_through_the_loop(bench, line, shop):
     bench.send(request(1, "quick", flags=CAST))
     bench.send(request(2, "items", flags=STREAM, credit=100))
     bench.send(request(3, "quick", flags=RETRY, request_id="r"))
-    await settled(lambda: sum(isinstance(answer, Reply) for answer in bench.answers()) == 2)
+    await until(lambda: sum(isinstance(answer, Reply) for answer in bench.answers()) == 2)
     bench.send(request(4, "quick", flags=RETRY, request_id="r"))
     kinds = [type(answer) for answer in bench.answers()]
     assert kinds.count(Accepted) == 1
@@ -241,7 +236,7 @@ async def test_casts_streams_and_what_may_come_again_go_through_the_loop(bench, 
 async def test_errors_and_results_that_cannot_be_sent_go_through_the_loop(bench, line):
     bench.send(request(1, "wrong"))
     bench.send(request(2, "unfit"))
-    await settled(lambda: len(bench.answers()) == 2)
+    await until(lambda: len(bench.answers()) == 2)
     assert {answer.names[0] for answer in bench.answers()} == {"ostler.CallCancelled", "ostler.EncodeFailed"}
     assert line.by_threads == 0
 
@@ -252,14 +247,14 @@ async def test_with_a_tracer_calls_end_on_the_loop(bench, line):
         begin=lambda call: nullcontext(), end=lambda call, error: ended.append(error), refused=None
     )
     bench.send(request(1, "quick"))
-    await settled(lambda: len(bench.answers()) == 1)
+    await until(lambda: len(bench.answers()) == 1)
     assert (ended, line.by_threads) == ([None], 0)
 
 
 async def test_the_time_that_is_counted_ends_with_the_reply(bench, line):
     line.between = lambda: bench.clock.advance(100)
     bench.send(request(1, "quick"))
-    await settled(lambda: line.by_threads == 1 and not bench.dispatcher._under_way)
+    await until(lambda: line.by_threads == 1 and not bench.dispatcher._under_way)
     (method,) = [m for m in bench.dispatcher.endpoints()[0].methods.values() if m.name == "quick"]
     assert method.stats.seconds < 1
 
@@ -268,5 +263,5 @@ async def test_a_transport_whose_sockets_are_the_loops_is_not_asked(bench):
     bench.add("shop", Shop())
     bench.wire.send_from_thread = None
     bench.send(request(1, "quick"))
-    await settled(lambda: len(bench.answers()) == 1)
+    await until(lambda: len(bench.answers()) == 1)
     assert bench.dispatcher.thread_replies._timer is None

@@ -20,6 +20,7 @@ from ostler.errors import Conflict, ConnectionLost, NotPermitted, NotRunning
 from ostler.messaging import Access, AsyncClient, Client, Context, Dispatcher, Endpoint, Publisher, RpcServer, exposed
 from ostler.messaging.transport import Limits
 from ostler.messaging.zmq import ZmqTransport
+from support.descriptors import open_descriptors
 
 SERVER = textwrap.dedent("""
     import asyncio, sys
@@ -96,10 +97,6 @@ class Here:
         self.server.close()
         self.publisher.close()
         await asyncio.to_thread(self.transport.close)
-
-
-def open_descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def address(folder):

@@ -25,6 +25,7 @@ from ostler.messaging.zmtp.loop import LoopUnixLink
 from ostler.messaging.zmtp.server import UnixServerLink
 from ostler.messaging.zmtp.talk import frame, hello
 from ostler.types import Peer
+from support.waiting import until
 
 
 @pytest.fixture
@@ -51,12 +52,6 @@ class Served:
 def exhaust(step):
     for _ in range(1000):
         step()
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_a_dealer_of_libzmq_is_understood_and_known_by_its_credentials(address):
