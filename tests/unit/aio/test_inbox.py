@@ -54,6 +54,7 @@ async def test_one_wake_up_serves_the_whole_batch():
 async def test_what_is_posted_while_the_batch_runs_is_not_lost():
     inbox, end = Inbox(asyncio.get_running_loop()), asyncio.Event()
     inbox.post(lambda: inbox.post(end.set))
+    # Passing is the assertion: what is lost is a TimeoutError.
     await asyncio.wait_for(end.wait(), 10)
 
 
@@ -93,6 +94,7 @@ async def test_nothing_is_lost_when_many_threads_post():
 
     for _ in range(4):
         threading.Thread(target=feed).start()
+    # Passing is the assertion: when one of them is lost, this is a TimeoutError.
     await asyncio.wait_for(end.wait(), 20)
 
 

@@ -215,6 +215,7 @@ def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
         "written = Path('tests/api/desk_lamp-1.0.json').read_text()\n"
         "assert as_text(interface_of('desk_lamp', DeskLampManager)) == written, written\n"
     )
+    # The assertions are in the program, whose exit code is checked.
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=new, check=True, timeout=30)
 
 

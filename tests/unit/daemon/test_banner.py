@@ -30,5 +30,6 @@ def test_without_a_root_none_is_named() -> None:
 def test_an_output_that_is_closed_is_nobodys_trouble() -> None:
     closed = io.StringIO()
     closed.close()
+    # Passing is the assertion: it does not raise.
     with redirect_stdout(closed):
         show(DAEMON)

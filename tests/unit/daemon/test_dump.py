@@ -22,19 +22,14 @@ def test_every_thread_is_there_by_name_with_where_it_stands() -> None:
     assert any("waiting_for_the_gate" in line for line in stack)
 
 
-def test_every_task_is_there_by_name_with_where_it_waits() -> None:
+async def test_every_task_is_there_by_name_with_where_it_waits() -> None:
     async def waits() -> None:
         await asyncio.Event().wait()
 
-    async def main() -> dict[str, list[str]]:
-        task = asyncio.create_task(waits(), name="report state")
-        await asyncio.sleep(0)
-        try:
-            return task_stacks()
-        finally:
-            task.cancel()
-
-    assert "waits" in asyncio.run(main())["report state"][0]
+    task = asyncio.create_task(waits(), name="report state")
+    await asyncio.sleep(0)
+    assert "waits" in task_stacks()["report state"][0]
+    task.cancel()
 
 
 def test_a_dump_for_people_is_indented() -> None:

@@ -17,6 +17,7 @@ assert raise_descriptor_limit() == hard
 
 def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
     # In a process of its own: the limit is the whole process's.
+    # The assertion is in the program, whose exit code is checked.
     subprocess.run([sys.executable, "-c", RAISE], check=True, timeout=60)
 
 
@@ -30,6 +31,7 @@ assert sys.getswitchinterval() <= 0.001
 
 
 def test_threads_that_compute_give_way_sooner() -> None:
+    # The assertion is in the program, whose exit code is checked.
     subprocess.run([sys.executable, "-c", SHORTEN], check=True, timeout=60)
 
 

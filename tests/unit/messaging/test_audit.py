@@ -156,16 +156,13 @@ def test_more_than_can_wait_goes_to_the_log(caplog) -> None:
     assert book.log.stats() == {"kept": 3, "to_log": 2, "waiting": 0}
 
 
-def test_the_first_of_its_kind_is_handed_over_at_once(book) -> None:
-    async def main():
-        running = asyncio.create_task(book.log.run())
-        book.log.record(call(admitted=False), NotPermitted("no"))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        running.cancel()
-        return len(book.rows)
-
-    assert asyncio.run(main()) == 1
+async def test_the_first_of_its_kind_is_handed_over_at_once(book) -> None:
+    running = asyncio.create_task(book.log.run())
+    book.log.record(call(admitted=False), NotPermitted("no"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    running.cancel()
+    assert len(book.rows) == 1
 
 
 def test_a_defect_costs_the_caller_nothing(book, caplog) -> None:

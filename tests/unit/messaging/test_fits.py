@@ -86,6 +86,7 @@ def some(draw, kind):
 def test_what_is_said_to_fit_can_be_read(data, reader, writer):
     one, other = Shapes(), Shapes()
     read, written = one.of(reader), other.of(writer)
+    # Passing is the assertion: what cannot be read raises.
     if not Fits(one.types, other.types, complete=True).misfits(read, written, "it"):
         msgspec.msgpack.decode(msgspec.msgpack.encode(some(data.draw, writer)), type=reader)
 

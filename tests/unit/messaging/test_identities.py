@@ -108,3 +108,4 @@ def test_one_of_an_earlier_version_says_nothing_that_could_be_doubted():
     b = Bench()
     b.linked = other("a")
     b.greet(other("", machine="", boot=""))
+    assert b.identities.disputed == set()

@@ -38,6 +38,7 @@ def listening(tmp_path):
 
 @pytest.mark.parametrize(("uid", "owner"), [(0, 0), (0, SOMEBODY), (SOMEBODY, SOMEBODY)])
 def test_root_and_the_owner_of_the_directory_may_listen(listening, uid, owner):
+    # Passing is the assertion: whoever else listens is refused with an error.
     connect(listening(uid, owner)).close()
 
 

@@ -150,6 +150,7 @@ def test_due_times_about_a_change_are_those_of_a_walk(data):
     zone = data.draw(st.sampled_from(sorted(CHANGES)))
     text = data.draw(st.sampled_from(TEXTS))
     begin = data.draw(st.sampled_from(CHANGES[zone])) - data.draw(st.integers(0, 2 * 86400))
+    # The assertion is in there.
     test_due_times_are_those_of_a_walk_over_each_minute.hypothesis.inner_test(text, zone, begin)
 
 

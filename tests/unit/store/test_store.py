@@ -103,22 +103,16 @@ def test_an_inner_write_that_fails_is_undone_alone(lamps):
     assert names(lamps) == ["outer"]
 
 
-def test_write_on_the_loops_thread_is_refused(lamps):
-    async def on_the_loop():
+async def test_write_on_the_loops_thread_is_refused(lamps):
+    with pytest.raises(StoreError, match=r"on the loop's thread.*await store\.awrite"):
         lamps.write(lambda: Lamp.create(name="a"))
 
-    with pytest.raises(StoreError, match=r"on the loop's thread.*await store\.awrite"):
-        asyncio.run(on_the_loop())
 
-
-def test_awrite_and_aread_work_on_the_loop(lamps):
-    async def on_the_loop():
-        await asyncio.gather(*(lamps.awrite(lambda n=n: Lamp.create(name=f"{n:02d}")) for n in range(20)))
-        with pytest.raises(peewee.IntegrityError):
-            await lamps.awrite(lambda: Lamp.create(name="07"))
-        return await lamps.aread(lambda: Lamp.select().count())
-
-    assert asyncio.run(on_the_loop()) == 20
+async def test_awrite_and_aread_work_on_the_loop(lamps):
+    await asyncio.gather(*(lamps.awrite(lambda n=n: Lamp.create(name=f"{n:02d}")) for n in range(20)))
+    with pytest.raises(peewee.IntegrityError):
+        await lamps.awrite(lambda: Lamp.create(name="07"))
+    assert await lamps.aread(lambda: Lamp.select().count()) == 20
 
 
 async def test_a_cancelled_awrite_is_still_written_and_harms_nobody(lamps):
