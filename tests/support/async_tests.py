@@ -2,6 +2,10 @@
 
 A test chooses its loop by a marker, which may stand for a whole file: `virtual_time(patience=…)` or `loop(factory=…)`;
 without one it gets an ordinary loop. Fixtures stay sync; one that needs the loop of the test is a `loop_fixture`.
+
+A test runs a loop by itself only where that is its subject: what comes after a loop has closed, how a loop ends or is
+started, a coroutine that runs from a callback (`test_eager.py`), sync and async use beside each other; and the examples
+of Hypothesis, which are functions.
 """
 
 from __future__ import annotations

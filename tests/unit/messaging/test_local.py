@@ -9,10 +9,11 @@ import pytest
 from ostler.aio import Inbox, WorkerPool
 from ostler.clock import SystemClock
 from ostler.errors import CallCancelled, Conflict, DeadlineExceeded, InvalidArguments, NotExposed, TargetNotFound
-from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, ServiceClient, exposed
+from ostler.messaging import Context, LocalServiceClient, ServiceClient, exposed
 from ostler.messaging.context import current_context, serving
 from ostler.types import LOCAL_PEER
 from support.async_tests import loop_fixture
+from support.local import dispatching
 
 
 class Lamp(msgspec.Struct):
@@ -63,15 +64,8 @@ async def inbox():
 
 @loop_fixture
 async def dispatcher(inbox, shop):
-    made = Dispatcher(Access(), SystemClock(), inbox, host="here")
-    pool = WorkerPool("shop", 2)
-    made.add_endpoint(Endpoint("shop", "here", shop, pool))
-    try:
+    async with dispatching("shop", shop, inbox) as made:
         yield made
-    finally:
-        made.close()
-        pool.close()
-        assert await asyncio.to_thread(pool.join, 5) == []
 
 
 @loop_fixture

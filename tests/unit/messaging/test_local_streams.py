@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import pytest
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import Inbox
 from ostler.clock import SystemClock
 from ostler.errors import (
     BadEnvelope,
@@ -18,8 +18,10 @@ from ostler.errors import (
     InvalidArguments,
     WrongPattern,
 )
-from ostler.messaging import Access, Context, Dispatcher, Endpoint, LocalServiceClient, exposed, serving
+from ostler.messaging import Context, LocalServiceClient, exposed, serving
 from support.async_tests import loop_fixture
+from support.local import dispatching
+from support.waiting import until
 
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 
@@ -92,19 +94,10 @@ async def inbox():
 @loop_fixture
 async def dispatcher(inbox, shop):
     """Serve the shop; after a test that passes no stream may be open."""
-    made = Dispatcher(Access(), SystemClock(), inbox, host="here")
-    pool = WorkerPool("shop", 2)
-    made.add_endpoint(Endpoint("shop", "here", shop, pool))
-    try:
+    async with dispatching("shop", shop, inbox) as made:
         yield made
-        async with asyncio.timeout(5):
-            while made.in_flight("shop"):
-                await asyncio.sleep(0.002)
+        await until(lambda: not made.in_flight("shop"))
         assert made.streams.open == 0
-    finally:
-        made.close()
-        pool.close()
-        assert await asyncio.to_thread(pool.join, 5) == []
 
 
 @loop_fixture
