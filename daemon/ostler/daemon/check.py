@@ -93,12 +93,3 @@ def log_warning(log_format: str, socket: str = SOCKET) -> str:
     if log_format != "journal" or os.path.exists(socket):  # noqa: PTH110 - a start imports no more than it needs
         return ""
     return f'[log] has format = "journal", and there is no journald here ({socket}): lines go to standard error'
-
-
-def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:
-    """Check a configuration without a daemon: plugins are imported, nothing is started, credentials are not read.
-
-    Raises:
-        ConfigurationError: With all problems.
-    """
-    return read_configuration(paths, overrides, offline=True).configuration

@@ -8,12 +8,11 @@ from ostler.log.fields import About, FieldAdapter, adapter, detail, extra, field
 from ostler.log.guard import LogGuard
 from ostler.log.hooks import install_hooks
 from ostler.log.journal import journal_is_stderr
-from ostler.log.limits import RateLimited
 from ostler.log.messages import MESSAGE_IDS, event
 from ostler.log.setup import FORMATS, LEVELS, flush, levels, log_status, protect, set_level, set_up
 
 __all__ = [
-    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "LogGuard", "RateLimited", "adapter", "detail",
+    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "LogGuard", "adapter", "detail",
     "event", "extra", "fields", "flush", "install_hooks", "journal_is_stderr", "levels", "log_status", "protect",
     "set_level", "set_up",
 ]  # fmt: skip

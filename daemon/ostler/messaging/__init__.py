@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.retry import Retry
     from ostler.messaging.rpc.server import RpcServer
     from ostler.messaging.service_client import ServiceClient
-    from ostler.messaging.target import Target
 
 _HOMES = {
     "access": ["Access"],
@@ -43,14 +42,13 @@ _HOMES = {
     "rpc.retry": ["Retry"],
     "rpc.server": ["RpcServer"],
     "service_client": ["ServiceClient"],
-    "target": ["Target"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
     "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi",
-    "RpcServer", "ServiceClient", "Target", "current_context", "exposed", "exposure_of", "remote", "serving",
+    "RpcServer", "ServiceClient", "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
 
 

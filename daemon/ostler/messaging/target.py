@@ -1,22 +1,8 @@
-"""Where a message goes."""
+"""Texts about topics, and which version of a topic is spoken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
-
-
-class Target(NamedTuple):
-    """A service, or all on a topic: topic, host (empty for the one here), fanout, RPC version spoken."""
-
-    topic: str
-    host: str = ""
-    fanout: bool = False
-    version: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.topic} on {self.host}" if self.host else self.topic
-        return f"all of {where}" if self.fanout else where
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import pluggy
 
 from ostler import fork, hookspecs
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ConfigurationError, PluginError, Problem, describe, is_expected, joined
+from ostler.errors import PluginError, Problem, describe, is_expected, joined
 from ostler.plugins import declared, discovery, hooks
 from ostler.plugins.discovery import Found
 from ostler.types import PluginState, PluginStatus
@@ -132,17 +132,6 @@ class PluginHost:
     def missing(self) -> dict[str, str]:
         """Return the required plugins that are missing or have not loaded: name to a sentence that says why."""
         return {name: fault for name in self._required if (fault := self._fault_of_required(name))}
-
-    def require(self) -> None:
-        """Raise if a required plugin has not loaded.
-
-        Raises:
-            ConfigurationError: With all of `problems`.
-        """
-        if problems := self.problems():
-            raise ConfigurationError(
-                problems, hint="install or repair the plugin, or take it out of `required` in [plugins]"
-            )
 
     def warnings(self) -> list[str]:
         """Return what an operator should know and nothing depends on: names in `[plugins]` that nobody has."""

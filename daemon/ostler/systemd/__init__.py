@@ -1,8 +1,8 @@
 """What a daemon and systemd say to each other.
 
 `notify` tells systemd how the daemon does, `watchdog` decides whether a ping is deserved, `fds` takes over the sockets
-that systemd has opened, `credentials` reads what it hands over in secret. Nothing here knows what a service is, and
-without systemd everything here does nothing, quietly. The names are imported when first used.
+that systemd has opened. Nothing here knows what a service is, and without systemd everything here does nothing,
+quietly. The names are imported when first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostler.systemd.credentials import credential
     from ostler.systemd.fds import listen_fds
     from ostler.systemd.notify import FakeNotifier, Notifier, SystemdNotifier
     from ostler.systemd.watchdog import Evidence, Finding, Missing, WatchdogGuard, watchdog_interval
@@ -24,14 +23,13 @@ _HOME = {
     "Notifier": "notify",
     "SystemdNotifier": "notify",
     "WatchdogGuard": "watchdog",
-    "credential": "credentials",
     "listen_fds": "fds",
     "watchdog_interval": "watchdog",
 }
 
 __all__ = [
-    "Evidence", "FakeNotifier", "Finding", "Missing", "Notifier", "SystemdNotifier", "WatchdogGuard", "credential",
-    "listen_fds", "watchdog_interval",
+    "Evidence", "FakeNotifier", "Finding", "Missing", "Notifier", "SystemdNotifier", "WatchdogGuard", "listen_fds",
+    "watchdog_interval",
 ]  # fmt: skip
 
 

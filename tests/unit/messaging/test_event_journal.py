@@ -2,13 +2,17 @@
 
 import asyncio
 
+from msgspec.msgpack import Decoder
+
 from ostler.errors import StoreUnavailable
 from ostler.messaging import Access, Publisher
 from ostler.messaging.events import Gap, Subscription
-from ostler.messaging.events.event import KEPT, LATE, TopicPatterns, one_event
+from ostler.messaging.events.event import KEPT, LATE, Event, TopicPatterns
 from ostler.messaging.events.journal import Journal, JournalLimits
 from ostler.testing.virtual_time import run_virtual, virtual_clock
 from ostler.types import LOCAL_PEER
+
+ONE_EVENT = Decoder(Event)
 
 
 class Wire:
@@ -99,7 +103,7 @@ class World:
         bodies = [
             data.partition(b"\0")[2] for data in self.publisher.link.sent if data.startswith(f"{topic}.h.x".encode())
         ]
-        events = [one_event.decode(body[2:]) for body in bodies]
+        events = [ONE_EVENT.decode(body[2:]) for body in bodies]
         return [(event.number, event.payload, event.kept) for event in events]
 
 

@@ -1,12 +1,6 @@
 import pytest
 
-from ostler.messaging.target import Target, did_you_mean, speaks
-
-
-def test_a_target_reads_as_people_say_it():
-    assert str(Target("volume")) == "volume"
-    assert str(Target("volume", "node1")) == "volume on node1"
-    assert str(Target("volume", fanout=True)) == "all of volume"
+from ostler.messaging.target import did_you_mean, speaks
 
 
 def test_the_nearest_word_is_offered_else_what_there_is():

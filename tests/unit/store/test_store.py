@@ -183,10 +183,9 @@ def test_a_sound_database_checks_clean(lamps):
     assert lamps.check() == []
 
 
-def test_check_and_backup_work_on_the_loop(lamps, tmp_path):
+def test_check_works_on_the_loop(lamps):
     async def on_the_loop():
         assert await lamps.acheck() == []
-        assert (await lamps.abackup(tmp_path / "one.db")).exists()
 
     asyncio.run(on_the_loop())
 
