@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from ostler.messaging.secret import SecretText
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
+    from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Store
     from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
@@ -123,6 +124,7 @@ _HOMES = {
     "messaging.secret": ["SecretText"],
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
+    "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],
     "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade"],
 }  # fmt: skip
@@ -142,8 +144,8 @@ __all__ = [
     "ServiceDisabled", "ServiceError", "ServiceState", "ServiceStatus", "Size", "Store", "StoreCorrupt", "StoreError",
     "StoreInUse", "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade",
     "ValidationContext", "WrongPattern", "capability_lifetime", "check_length", "current_trace", "describe", "exposed",
-    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic",
-    "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "nearest", "open_beneath", "parse_size",
+    "periodic", "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
 
 

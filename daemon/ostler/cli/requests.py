@@ -7,6 +7,7 @@ from typing import Any
 
 from ostler.cli import kit, session
 from ostler.errors import InvalidInput, NotFound, TargetNotFound
+from ostler.spelling import nearest
 from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, ArgumentDescription, Json, MethodDescription
 
 
@@ -107,10 +108,8 @@ def find_method(client: session.Calls, topic: str, method: str, host: str | None
     for each in methods:
         if each.method == method:
             return each
-    from difflib import get_close_matches
-
-    near = get_close_matches(method, [each.method for each in methods], n=1)
-    hint = f"did you mean {near[0]}?" if near else f"see `ostler describe {topic}`"
+    near = nearest(method, (each.method for each in methods))
+    hint = f"did you mean {near}?" if near else f"see `ostler describe {topic}`"
     raise NotFound(f"{topic} has no method {method}", hint=hint, topic=topic, method=method)
 
 

@@ -14,6 +14,7 @@ from ostler.config.layers import RawConfiguration, check_still_there
 from ostler.config.paths import Paths
 from ostler.log.journal import SOCKET
 from ostler.service.assembly import Assembly, assemble
+from ostler.spelling import nearest, suggest
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
@@ -75,10 +76,8 @@ def unused_pins(configuration: Configuration) -> list[str]:
         topic = pin.partition(".")[0]
         if topic in topics:
             continue
-        from ostler.messaging.target import did_you_mean
-
-        advice = did_you_mean(topic, topics)
-        if not configuration.network.peers or advice.startswith("did you mean"):
+        if not configuration.network.peers or nearest(topic, topics):
+            advice = suggest(topic, topics)
             found.append(f"messaging.rpc_pins has {pin}, and no service here has the topic {topic}; {advice}")
     return found
 

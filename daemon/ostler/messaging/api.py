@@ -14,10 +14,10 @@ import msgspec
 from ostler.errors import UnsupportedVersion
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask
 from ostler.messaging.rpc.wire_types import crashing
-from ostler.messaging.target import speaks
-from ostler.messaging.versions import AUTO, check_cap, judge, numbers
+from ostler.messaging.versions import AUTO, check_cap, judge
 from ostler.messaging.views import View, view_of
 from ostler.types import WORDS_OF_CALL, Upgrade
+from ostler.version_numbers import is_compatible, parse_version
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ class Line:
         self.pin = pin
         self.how = how
         self.spoken = f"{topic}.{namespace}" if namespace else topic
-        self.major = (numbers(version) or (1, 0))[0]
+        self.major = (parse_version(version) or (1, 0))[0]
 
     def otherwise(self, how: How) -> Line:
         """Return the same way, gone otherwise."""
@@ -74,7 +74,7 @@ class Line:
             check_cap(upgrade, version, self.spoken, self.how.host or "")
         except UnsupportedVersion:
             return False
-        return speaks(self.version, version)
+        return is_compatible(self.version, version)
 
     def check(self, method: str, needed: str) -> None:
         """Refuse what is above the cap; blocks, when somebody has to be asked for it.
@@ -150,7 +150,7 @@ class RpcApi:
         cls.stubs = {name: stub for name, stub in found.items() if isinstance(stub, Remote)}
         for name, stub in cls.stubs.items():
             for version in (stub.version, *stub.since.values()):
-                if numbers(version) is None or not speaks(cls.rpc_version, version):
+                if parse_version(version) is None or not is_compatible(cls.rpc_version, version):
                     raise TypeError(f"{cls.__name__}.{name} is of version {version}, the class of {cls.rpc_version}")
 
     def __init__(self, client: Any, *, topic: str = "", pin: str = AUTO) -> None:
@@ -290,7 +290,7 @@ class Remote(Generic[P, R]):
         if not self.since:
             return self.version
         versions = [self.version, *(version for name, version in self.since.items() if name in arguments)]
-        return max(versions, key=lambda version: numbers(version) or (0, 0))
+        return max(versions, key=lambda version: parse_version(version) or (0, 0))
 
     def kind(self, flags: int) -> Any:
         """Return what the result is decoded to; nothing and anything come as they are."""

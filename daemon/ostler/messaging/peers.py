@@ -21,8 +21,8 @@ from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
 from ostler.messaging.identities import HINT, mismatch
-from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
+from ostler.spelling import suggest
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
@@ -185,7 +185,7 @@ class PeerDaemon:
                 return description
         raise TargetNotFound(
             f"{topic} on {self.host} has no method {method!r}",
-            hint=did_you_mean(method, [each.method for each in found]),
+            hint=suggest(method, [each.method for each in found]),
         )
 
     def hurry(self) -> None:

@@ -23,6 +23,7 @@ from ostler import (
     TargetNotFound,
     ValidationContext,
     exposed,
+    nearest,
     periodic,
 )
 from ostler_volume.backend_methods import BackendMethods
@@ -101,10 +102,8 @@ class VolumeManager(BackendMethods):
         topic = options.scheduler
         if not topic or topic in others.services:
             return
-        import difflib  # not needed when all is well
-
-        if near := difflib.get_close_matches(topic, others.services, n=1, cutoff=0.7):
-            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near[0]}"?'
+        if near := nearest(topic, others.services):
+            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near}"?'
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)

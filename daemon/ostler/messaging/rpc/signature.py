@@ -28,8 +28,8 @@ from msgspec.msgpack import Decoder
 from ostler.bounds import shown
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
 from ostler.messaging.rpc.wire_types import type_name, unfit
-from ostler.messaging.target import did_you_mean
 from ostler.redaction import Value
+from ostler.spelling import suggest
 from ostler.types import WORDS_OF_CALL
 
 _MISSING = inspect.Parameter.empty
@@ -248,7 +248,7 @@ class Signature:
         if unknown:
             raise InvalidArguments(
                 f"{self.where} takes no argument {_listed(unknown)}",
-                hint=did_you_mean(_short(unknown[0]), known) or "it takes none",
+                hint=suggest(_short(unknown[0]), known) or "it takes none",
                 method=self.where, argument=_short(unknown[0]), expected=known, got=_first_of(given),
             )  # fmt: skip
         if missing:
@@ -375,7 +375,7 @@ def _secret_names(arguments: list[Argument], declared: Collection[str], where: s
         if name not in names:
             raise ContractError(
                 f"{where} keeps the argument {name!r} secret, and has none of that name",
-                hint=did_you_mean(name, names) or "take it out of `secret` of `@exposed`",
+                hint=suggest(name, names) or "take it out of `secret` of `@exposed`",
                 method=where,
                 argument=name,
             )

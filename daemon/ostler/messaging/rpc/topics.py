@@ -11,7 +11,7 @@ from ostler.messaging.envelope import Request
 from ostler.messaging.policy import Policy
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.refusals import not_started, starting, stopped
-from ostler.messaging.target import did_you_mean
+from ostler.spelling import suggest
 from ostler.types import MethodDescription
 
 _log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Topics:
                 raise copy(absent)
             raise TargetNotFound(
                 f"there is no service {topic!r} on {self.host}",
-                hint=did_you_mean(topic, self._endpoints),
+                hint=suggest(topic, self._endpoints),
                 topic=topic,
                 host=self.host,
             )
