@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, MessagingError, OstlerError
+from ostler.errors import CallCancelled, MessagingError
 from ostler.messaging.address import transport_to
 from ostler.messaging.context import current_context
 from ostler.messaging.elements import ANSWER_ELEMENTS
@@ -153,7 +153,7 @@ class AsyncClient:
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
         from ostler.messaging.events.async_stream import AsyncEventStream
-        from ostler.messaging.events.stream import subscription_to
+        from ostler.messaging.events.feed import subscription_to
 
         subscription, replay = subscription_to(patterns, since, self._timeout, last=last)
         stream = AsyncEventStream(
@@ -201,12 +201,7 @@ class AsyncClient:
         policy = retry or self._retry or Retry()
         attempts = Attempts(policy, self._clock, allowed(current_context(), ask.timeout, self._timeout))
         request_id = self._core.new_id()
-        while True:
-            try:
-                return await self._ask(ask._replace(timeout=attempts.left()), request_id)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            await asyncio.sleep(wait)
+        return await attempts.arun(lambda timeout: self._ask(ask._replace(timeout=timeout), request_id), asyncio.sleep)
 
     async def _ask(self, ask: Ask, request_id: str = "") -> Any:
         if self._process != os.getpid():

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning, OstlerError
+from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning
 from ostler.messaging.address import transport_to
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.events.stream import EventStream, subscription_to
+from ostler.messaging.events.feed import subscription_to
+from ostler.messaging.events.stream import EventStream
 from ostler.messaging.item_stream import ItemStream
 from ostler.messaging.outcome import Outcome
 from ostler.messaging.pausing import nothing, pause
@@ -259,12 +260,9 @@ class Client:
         context = current_context()
         attempts = Attempts(policy, self._clock, allowed(context, ask.timeout, self._timeout))
         request_id = self._core.new_id()
-        while True:
-            try:
-                return self._ask(ask._replace(timeout=attempts.left()), request_id)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            pause(wait, context)
+        return attempts.run(
+            lambda timeout: self._ask(ask._replace(timeout=timeout), request_id), lambda wait: pause(wait, context)
+        )
 
     def _ask(self, ask: Ask, request_id: str = "") -> Any:
         if self._process != os.getpid():

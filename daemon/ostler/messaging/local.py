@@ -185,25 +185,14 @@ class LocalServiceClient:
             return self._ask(ask)
         not_on_a_loop(ask, "`acall`, `acast` or `afanout`")
         attempts, repeat = self._attempts(ask, retry)
-        while True:
-            try:
-                return self._ask(ask._replace(timeout=attempts.left()), repeat)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            with waiting_for("the next try"):
-                pause(wait, current_context())
+        return attempts.run(lambda timeout: self._ask(ask._replace(timeout=timeout), repeat), _pause)
 
     async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """See `ServiceClient.aask`."""
         if retry is None:
             return await self._aask(ask)
         attempts, repeat = self._attempts(ask, retry)
-        while True:
-            try:
-                return await self._aask(ask._replace(timeout=attempts.left()), repeat)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            await asyncio.sleep(wait)
+        return await attempts.arun(lambda timeout: self._aask(ask._replace(timeout=timeout), repeat), asyncio.sleep)
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
         """See `ServiceClient.ask`; returns the stream."""
@@ -390,6 +379,11 @@ def not_on_a_loop(ask: Ask, instead: str) -> None:
     raise RuntimeError(
         f"{ask.topic}.{ask.method} was asked for on the loop's thread, which that would block; use {instead} there"
     )
+
+
+def _pause(wait: float) -> None:
+    with waiting_for("the next try"):
+        pause(wait, current_context())
 
 
 def _nothing() -> None:
