@@ -3,14 +3,14 @@
 Charged is whatever waits because of a peer: messages that have not come whole, arguments of requests under way, answers
 and items that it does not read, events that wait for it, its subscriptions and its connections.
 
-How much one account may hold follows from how much is left: no more than is free. So one alone gets half of the room,
-two that want all of it a third each, and there is always some for another (dynamic thresholds, by Choudhury and Hahne).
+How much one account may hold follows from how much is left; see `within_share`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from ostler.aio.shares import within_share
 from ostler.errors import Busy
 from ostler.types import Peer
 
@@ -49,7 +49,7 @@ class MemoryAccount:
         free = accounts.limit - accounts.held
         if self.privileged:
             return size <= free + _RESERVE
-        return self.held + size <= free
+        return within_share(self.held, size, free)
 
     def add(self, size: int) -> None:
         """Charge so many bytes; whether there is room is for `room` to tell."""
