@@ -150,7 +150,7 @@ def test_no_bytes_whatever_end_the_server(data):  # noqa: C901 - a fake with man
     async def test():
         inbox = Inbox(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(), FakeClock(), inbox, host="here")
-        dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), None))
+        dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), None))
         wire = Wire()
         server = RpcServer(wire, dispatcher, inbox)
         server.start()

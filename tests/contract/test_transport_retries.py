@@ -268,7 +268,7 @@ def test_a_busy_service_is_asked_again_when_it_said(world_of):
         class Full(Shop):
             pass
 
-        endpoint = world.dispatcher._endpoints["shop"]
+        endpoint = world.dispatcher.registry.endpoints_by_topic["shop"]
         real, refused = endpoint.method, []
 
         def method(name):

@@ -98,7 +98,7 @@ class Messages:
             self._events_link, host, clock, access, inbox.post, max_message_size=options.max_message_size
         )
         self.server = self._serve(rpc_link, options)
-        self.dispatcher.set_policy(policy_of(configuration))
+        self.dispatcher.registry.set_policy(policy_of(configuration))
         self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.shares.memory.held)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
         self._keep_refusals()
@@ -159,7 +159,7 @@ class Messages:
 
     def start(self, control: Any) -> None:
         """Open the control topic and begin to answer."""
-        self.dispatcher.add_endpoint(
+        self.dispatcher.registry.add_endpoint(
             Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
         )
         self.publisher.start()
@@ -233,7 +233,7 @@ class Messages:
         access.disputed = self.identities.disputed
         self.dispatcher.access = self.publisher.access = access
         self._foreign = foreign_key(configuration)
-        self.dispatcher.set_policy(policy_of(configuration))
+        self.dispatcher.registry.set_policy(policy_of(configuration))
         self.shares.memory.limit = configuration.messaging.max_memory
         if isinstance(self.transport, SocketModes):
             self.transport.set_socket_mode(socket_mode_of(configuration))

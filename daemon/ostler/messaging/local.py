@@ -71,7 +71,7 @@ class LocalServiceClient:
         self._topic = topic
         self._timeout = timeout
         self.upgrades = upgrades or Upgrades(dispatcher.clock)
-        self.router = router or Router(dispatcher.host, dispatcher.is_open)
+        self.router = router or Router(dispatcher.host, dispatcher.registry.is_open)
         self._numbers = itertools.count(1)
         self._local_streams: LocalStreams | None = None
 
@@ -259,7 +259,7 @@ class LocalServiceClient:
     async def _elsewhere(self, ask: Ask, repeat: Repeat | None) -> Any:
         if not ask.flags & FANOUT:
             return await self.router.ask(ask, repeat)
-        reached = int(await self._aask_here(ask)) if self._dispatcher.is_open(ask.topic) else 0
+        reached = int(await self._aask_here(ask)) if self._dispatcher.registry.is_open(ask.topic) else 0
         return reached + await self.router.fan_out(ask)
 
     async def _aask_here(self, ask: Ask, repeat: Repeat | None = None) -> Any:

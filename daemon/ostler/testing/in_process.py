@@ -248,7 +248,7 @@ class Host:
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_required(spec) for spec in self._assembly.specs]
         self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
-        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
+        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
         await self._runtime.start()
 
     def _listen(self) -> None:

@@ -34,7 +34,7 @@ class Bench:
             Access(keys={self.mine.public: "me"}, viewer=["key:me"]),
             SystemClock(), Inbox(asyncio.get_running_loop()), host="here",
         )  # fmt: skip
-        dispatcher.add_endpoint(Endpoint("echo", "here", Echo(), None))
+        dispatcher.registry.add_endpoint(Endpoint("echo", "here", Echo(), None))
 
         def serve(link):
             return RpcServer(link, dispatcher, Inbox(asyncio.get_running_loop()))

@@ -90,7 +90,7 @@ class Far:
         self.transport = MemoryTransport()
         self.dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=host)
         self.pool, self.shop = WorkerPool(f"shop on {host}", 2), Shop()
-        self.dispatcher.add_endpoint(Endpoint("shop", host, self.shop, self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", host, self.shop, self.pool))
         self.server = RpcServer(self.transport.serve_rpc(), self.dispatcher, inbox, beat_interval=0.05)
         self.server.start()
         self.client = AsyncClient(transport=self.transport, timeout=5)
@@ -423,7 +423,7 @@ def test_services_here_are_asked_again_too_and_through_a_typed_client():
         here = client._dispatcher
         shop, pool = Shop(), WorkerPool("lamp", 1)
         shop.gate.set()
-        here.add_endpoint(Endpoint("lamp", "here", shop, pool))
+        here.registry.add_endpoint(Endpoint("lamp", "here", shop, pool))
         view = view_of(client)
         ask = Ask("lamp", "buy", {"what": "bulb"})
         for call in (

@@ -26,7 +26,9 @@ def admitted(feed, last):
 
 
 def page(*numbers, more=False):
-    return JournalPage([JournalStart("volume", "h", numbers[0] - 1, numbers[-1], False)], list(map(event, numbers)), more)
+    return JournalPage(
+        [JournalStart("volume", "h", numbers[0] - 1, numbers[-1], False)], list(map(event, numbers)), more
+    )
 
 
 def numbers(feed):

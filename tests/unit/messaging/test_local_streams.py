@@ -83,7 +83,7 @@ def run(test):
         inbox = Inbox(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
         pool, shop = WorkerPool("shop", 2), Shop()
-        dispatcher.add_endpoint(Endpoint("shop", "here", shop, pool))
+        dispatcher.registry.add_endpoint(Endpoint("shop", "here", shop, pool))
         client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
         try:
             await test(client, shop, dispatcher)

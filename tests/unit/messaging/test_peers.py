@@ -90,7 +90,7 @@ class Elsewhere:
     def start(self, clock=None):
         inbox = Inbox(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(), clock or SystemClock(), inbox, host=self.control.host)
-        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self.control.host, self.control, None))
+        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self.control.host, self.control, None))
         self.server = RpcServer(self.transport.serve_rpc(), dispatcher, inbox)
         self.server.start()
 

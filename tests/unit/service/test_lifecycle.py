@@ -31,7 +31,7 @@ def test_the_hooks_run_in_the_order_of_the_design(bench, trouble, virtually) -> 
             assert b.state() == "up"
             hooks = [call for call in trouble.begun if call in STEPS]
             assert hooks == STEPS
-            assert b.dispatcher.topics() == ["lamp"]
+            assert b.dispatcher.registry.topics() == ["lamp"]
         assert trouble.begun[-2:] == ["cleanup_host lamp", "cleanup desk"]
         assert b.state() == "stopped"
 
@@ -53,7 +53,7 @@ def test_a_stop_at_any_step_of_the_start_undoes_what_was_done(bench, trouble, vi
             assert starting.cancelled()
             assert await b.runtime.stop(30) == []
             assert b.state() == "stopped"
-            assert b.dispatcher.topics() == []
+            assert b.dispatcher.registry.topics() == []
             calls = list(trouble.calls)
             if "cleanup_host lamp" in calls:
                 assert calls.index(f"end of {step}") < calls.index("cleanup_host lamp")
@@ -73,7 +73,7 @@ def test_a_hook_that_raises_fails_the_start_and_names_itself(bench, trouble, vir
                 await b.runtime.start()
             assert b.state() == "failed"
             assert str(error) in b.why()
-            assert b.dispatcher.topics() == []
+            assert b.dispatcher.registry.topics() == []
             assert ("cleanup_host lamp" in trouble.calls) is (step != "build lamp")
             await b.runtime.reporter.write(b.group)
             row = await b.row()

@@ -51,7 +51,7 @@ class DispatcherLimits(msgspec.Struct, frozen=True):
     max_streams_per_peer: int = 100
 
 
-class Dispatcher(Topics):
+class Dispatcher:
     """Brings requests to the methods they name. On the loop's thread only.
 
     Args:
@@ -73,7 +73,10 @@ class Dispatcher(Topics):
         limits: DispatcherLimits | None = None,
         turns: DeficitRoundRobin | None = None,
     ) -> None:
-        super().__init__(host)
+        self.host = host
+        self.registry = Topics(host)
+        """The open topics."""
+        self._endpoints = self.registry.endpoints_by_topic  # looked up with every request
         self._turns = turns
         self.access = access
         self.limits = limits or DispatcherLimits()
@@ -114,8 +117,8 @@ class Dispatcher(Topics):
         self.ends.tracer = tracer
 
     def set_draining(self, topic: str, why: str) -> None:
-        """See `Topics.set_draining`; streams of a topic that drains are ended."""
-        super().set_draining(topic, why)
+        """Do what `Topics.set_draining` does, and end the streams of a topic that drains."""
+        self.registry.set_draining(topic, why)
         if why and self.streams is not None:
             self.streams.drain(topic, why, self.cancel)
 
@@ -147,7 +150,7 @@ class Dispatcher(Topics):
     def _refusal(self, call: Call) -> OstlerError | None:
         if call.peer is LOCAL_PEER:
             return None
-        method = self.method_at(call.request.topic, call.request.method) or call.method
+        method = self.registry.method_at(call.request.topic, call.request.method) or call.method
         role = self.access.role_of(call.peer)
         if self.access.undecided(call.peer):
             return None  # it is judged when the groups of its user are known
@@ -176,19 +179,19 @@ class Dispatcher(Topics):
             self.streams.resume(client)
 
     def endpoints(self) -> list[Endpoint]:
-        """See `Topics.endpoints`; what their callers have been told is counted."""
+        """Return what is open, by topic; what their callers have been told is counted."""
         self.thread_replies.collect()
-        return super().endpoints()
+        return self.registry.endpoints()
 
     def in_flight(self, topic: str) -> int:
-        """See `Topics.in_flight`."""
+        """Return how many requests of a topic have not ended, threads whose caller has left included."""
         self.thread_replies.collect()
-        return super().in_flight(topic)
+        return self.registry.in_flight(topic)
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        """See `Topics.stats`."""
+        """Return the counters of each topic; see `Endpoint.stats`."""
         self.thread_replies.collect()
-        return super().stats()
+        return self.registry.stats()
 
     def under_way_since(self, moment: float) -> Iterator[Call]:
         """Yield the requests under way that came after a moment of the clock; see `InFlight.since`."""
@@ -247,7 +250,7 @@ class Dispatcher(Topics):
         if role is None:
             if self.access.undecided(call.peer):
                 raise undecided(call)
-            raise stranger(call, self.method_at(request.topic, request.method))
+            raise stranger(call, self.registry.method_at(request.topic, request.method))
         deadline = None
         if request.timeout is not None:
             if request.timeout <= 0:
@@ -267,7 +270,7 @@ class Dispatcher(Topics):
         if endpoint is None or request.host or request.version or endpoint.draining or request.flags & FANOUT:
             if self.relay is not None and self.relay(call):
                 request = call.request
-            endpoint = self._find(request)
+            endpoint = self.registry.find(request)
         return endpoint
 
     def _checked(self, trace: str) -> str:
