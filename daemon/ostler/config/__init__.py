@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ostler.config.changes import diff
     from ostler.config.configuration import Configuration, CoreConfiguration
-    from ostler.config.context import Faults, ValidationContext
     from ostler.config.layers import RawConfiguration, dotted, load, load_text
-    from ostler.config.options import Field, OptionsModel, Seconds, Secret, Size
+    from ostler.config.options import Faults, Field, OptionsModel, Seconds, Secret, Size, ValidationContext
     from ostler.config.paths import Paths
     from ostler.config.units import format_seconds, format_size, parse_seconds, parse_size
     from ostler.config.validation import validate, validate_core
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "configuration": ["Configuration", "CoreConfiguration"],
     "changes": ["diff"],
-    "context": ["Faults", "ValidationContext"],
     "layers": ["RawConfiguration", "dotted", "load", "load_text"],
-    "options": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
+    "options": ["Faults", "Field", "OptionsModel", "Seconds", "Secret", "Size", "ValidationContext"],
     "paths": ["Paths"],
     "units": ["format_seconds", "format_size", "parse_seconds", "parse_size"],
     "validation": ["validate", "validate_core"],

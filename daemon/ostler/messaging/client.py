@@ -18,7 +18,6 @@ from ostler.messaging.envelope import MAX_SIZE
 from ostler.messaging.events.feed import subscription_to
 from ostler.messaging.events.stream import EventStream
 from ostler.messaging.item_stream import ItemStream
-from ostler.messaging.outcome import Outcome
 from ostler.messaging.pausing import nothing, pause
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
@@ -416,6 +415,29 @@ class Client:
         self._waiting.clear()
         if link is not None:
             link.close()
+
+
+class Outcome:
+    """How one call of a blocking client ended; set on the thread that reads, asked by the one that waits."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    def settle(self, value: Any, error: Exception | None) -> None:
+        """Take note of the end."""
+        self.done, self._value, self._error = True, value, error
+
+    def result(self) -> Any:
+        """Return the result.
+
+        Raises:
+            Exception: What the call ended with instead.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 class _Stream:

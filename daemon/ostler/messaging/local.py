@@ -20,10 +20,9 @@ from ostler.messaging.events import Publisher
 from ostler.messaging.pausing import pause
 from ostler.messaging.routing import Repeat, Router
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed
+from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
-from ostler.messaging.rpc.results import decode_result
 from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.versions import Upgrades

@@ -19,8 +19,7 @@ from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespac
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
 from ostler.service.backends import Backends
-from ostler.service.hooks import HookFailed, HookTimeout, call_hook
-from ostler.service.problems import problem_lines
+from ostler.service.hooks import HookFailed, HookTimeout, call_hook, problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from ostler.service.problems import problem_lines
+from ostler.service.hooks import problem_lines
 
 
 def test_lines_are_bounded_and_can_be_sent():
