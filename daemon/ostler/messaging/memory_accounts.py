@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from ostler.aio.shares import within_share
+from ostler.config.units import format_size
 from ostler.errors import Busy
 from ostler.types import Peer
 
@@ -84,9 +85,9 @@ class MemoryAccount:
     def full(self, what: str) -> Busy:
         """Return the refusal of something for which there is no room, and count it."""
         self._accounts.refused += 1
+        mine, all_held, limit = map(format_size, (max(self.held, 0), self._accounts.held, self._accounts.limit))
         return Busy(
-            f"{what} was refused: {self.name} makes the daemon hold {_mib(self.held)}, all peers together "
-            f"{_mib(self._accounts.held)} of {_mib(self._accounts.limit)}",
+            f"{what} was refused: {self.name} makes the daemon hold {mine}, all peers together {all_held} of {limit}",
             hint="read the answers that wait, or raise `max_memory` in [messaging]",
             retry_after=1.0,
             limit="max_memory",
@@ -191,7 +192,3 @@ class MemoryAccounts:
             "refused": self.refused,
             "accounts": {account.name: account.held for account in largest if account.held},
         }
-
-
-def _mib(size: int) -> str:
-    return f"{max(size, 0) / 1048576:.1f} MiB"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ostler import format_seconds, format_size
 from ostler.cli import kit
 from ostler_scheduler.wire import Candidate, Explanation, Judgement
 
@@ -77,7 +78,7 @@ def _total(one: Judgement) -> str:
 def _size(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return ""
-    return kit.human_size(value)
+    return format_size(value)
 
 
 def _free(one: Candidate) -> str:
@@ -111,6 +112,6 @@ _CANDIDATE = [
     kit.Column("free", _free, right=True),
     kit.Column("promised", lambda one: _size(one.promised), right=True),
     kit.Column("features", _features),
-    kit.Column("reported", lambda one: f"{kit.human_duration(one.age)} ago", right=True),
+    kit.Column("reported", lambda one: f"{format_seconds(one.age, units=2)} ago", right=True),
     kit.Column("note", _note),
 ]

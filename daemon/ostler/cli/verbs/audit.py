@@ -10,7 +10,7 @@ import typer
 
 from ostler.cli import kit, session
 from ostler.cli.following import until_told
-from ostler.config.units import parse_seconds
+from ostler.config.units import format_seconds, parse_seconds
 from ostler.errors import InvalidInput, NotRunning
 from ostler.types import CONTROL_TOPIC, AuditEntry
 
@@ -129,6 +129,6 @@ COLUMNS = [
     kit.Column("method", lambda entry: f"{entry.topic}.{entry.method}"),
     kit.Column("arguments"),
     kit.Column("result", result_of),
-    kit.Column("took", lambda entry: kit.human_duration(entry.seconds), right=True),
+    kit.Column("took", lambda entry: format_seconds(entry.seconds, units=2), right=True),
     kit.Column("request", "request_id"),
 ]

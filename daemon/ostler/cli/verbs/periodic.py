@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
+from ostler.config.units import format_seconds
 from ostler.types import CONTROL_TOPIC, PeriodicStatus
 
 app = kit.app(help="List periodic tasks, run one now, pause and resume.")
@@ -32,7 +33,7 @@ COLUMNS = [
     kit.Column("spacing"),
     kit.Column("state", state_of),
     kit.Column("last run", lambda task: kit.human_time(task.last_run)),
-    kit.Column("took", lambda task: kit.human_duration(task.last_seconds) if task.runs else "-", right=True),
+    kit.Column("took", lambda task: format_seconds(task.last_seconds, units=2) if task.runs else "-", right=True),
     kit.Column("next run", lambda task: kit.human_age(task.next_run)),
     kit.Column("runs", right=True),
     kit.Column("errors", right=True),

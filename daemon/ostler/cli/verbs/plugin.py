@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, offline
+from ostler.config.units import format_seconds
 from ostler.errors import FAILED, NotFound, joined
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
@@ -19,7 +20,9 @@ COLUMNS = [
     kit.Column("version"),
     kit.Column("from", "distribution"),
     kit.Column("required"),
-    kit.Column("loaded in", lambda plugin: kit.human_duration(plugin.seconds) if plugin.seconds else "-", right=True),
+    kit.Column(
+        "loaded in", lambda plugin: format_seconds(plugin.seconds, units=2) if plugin.seconds else "-", right=True
+    ),
     kit.Column("hooks", lambda plugin: [hook.removeprefix("ostler_") for hook in plugin.hooks]),
     kit.Column("why"),
 ]
