@@ -7,8 +7,9 @@ that plugins bring) are public as well.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.aio import waiting_for
@@ -147,13 +148,7 @@ __all__ = [
     "feature", "format_seconds", "format_size", "hookimpl", "instrument", "nearest", "open_beneath", "parse_size",
     "periodic", "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    room = _HOME.get(name)
-    if room is None:
-        raise AttributeError(f"module 'ostler' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.{room}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -19,8 +19,9 @@ function. The names below are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.config.changes import diff
@@ -48,10 +49,4 @@ __all__ = [
     "parse_seconds", "parse_size",
     "validate", "validate_core",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'ostler.config' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.config.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

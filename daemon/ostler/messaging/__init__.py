@@ -7,10 +7,10 @@ imports neither asyncio nor the server.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Not when first used, as the others: the module has the name of its decorator, and would take its place here.
+from ostler.lazy_names import lazy_names
 from ostler.messaging.exposed import Exposure, exposed, exposure_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,4 @@ __all__ = [
     "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi",
     "RpcServer", "ServiceClient", "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'ostler.messaging' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.messaging.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -8,8 +8,9 @@ used: the command looks for entry points, and needs nothing else of this.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.plugins.discovery import Found, given, installed
@@ -26,10 +27,4 @@ _HOME = {
 }
 
 __all__ = ["Found", "Loaded", "PluginHost", "given", "installed", "resolve"]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ostler.plugins' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.plugins.{home}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

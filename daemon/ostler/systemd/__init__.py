@@ -7,8 +7,9 @@ quietly. The names are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.systemd.fds import listen_fds
@@ -31,10 +32,4 @@ __all__ = [
     "Evidence", "FakeNotifier", "Finding", "Missing", "Notifier", "SystemdNotifier", "WatchdogGuard", "listen_fds",
     "watchdog_interval",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ostler.systemd' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.systemd.{home}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
