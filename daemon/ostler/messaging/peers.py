@@ -123,11 +123,6 @@ class PeerDaemon:
         """Set at the end of the look that is under way, or else of the next one; then there is another one."""
         self.client = self._connect()
 
-    def take_over(self, other: PeerDaemon) -> None:
-        """Go on with what was known of it by another link; the ages of reports go on counting."""
-        self.services, self._reports = other.services, other._reports
-        self._heard_at, self._reported_at = other._heard_at, other._reported_at
-
     def has(self, topic: str) -> bool:
         """Return whether it runs a service on a topic, whatever its state."""
         return topic in self.services
@@ -474,15 +469,6 @@ class Fleet:
                     self._tasks.keep(partial(self._watch, peer), name=f"watch {host}"),
                     self._tasks.keep(partial(self._follow, peer), name=f"follow {host}"),
                 ]
-
-    def renew(self) -> None:
-        """Make all links anew with the next use: our own key has changed."""
-        before = dict(self.peers)
-        self.set({}, self.interval)
-        self.set({host: peer.address for host, peer in before.items()}, self.interval)
-        for host, peer in before.items():
-            # Who has which services has not changed: a request for one waits for the link, and is not refused.
-            self.peers[host].take_over(peer)
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""
