@@ -17,8 +17,8 @@ else:
 CONTROL_TOPIC = "ostler"
 """The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
 
-WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
-"""What the clients' `call`, `cast`, `fanout` and `stream` take themselves: no names for arguments of a method."""
+CALL_OPTIONS = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
+"""The names of the options of a call, which `client.on(…)` sets."""
 
 
 class ServiceState(StrEnum):

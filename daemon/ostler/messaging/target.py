@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ostler.types import CALL_OPTIONS
+
 
 class Target(NamedTuple):
     """A service, or all on a topic: topic, host (empty for the one here), fanout, RPC version spoken."""
@@ -30,6 +32,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if not words:
         return ""
     return f"there is: {', '.join(words)}" if len(words) <= 20 else ""
+
+
+def option_hint(names: Iterable[str]) -> str:
+    """Return a hint for who gave options of a call as arguments of the method; empty when there is none among them."""
+    found = [name for name in names if name in CALL_OPTIONS]
+    if not found:
+        return ""
+    typed = [f"--{name}" for name in found if name in ("host", "timeout")]
+    also = f", on a command line with {' and '.join(typed)}" if typed else ""
+    return f"options of a call are set with client.on({', '.join(f'{name}=…' for name in found)}){also}"
 
 
 def speaks(offered: str, asked: str) -> bool:

@@ -430,11 +430,11 @@ class VolumeManager(BackendMethods):
 
     def _ask_all(self, method: str, kind: Any, **arguments: Any) -> Any:
         # By a method of our own, which asks all at once on the loop: a thread could ask only one after the other.
-        return self.client.call(self.topic, method, host=self.host, type=kind, **arguments)
+        return self.client.on(host=self.host, type=kind).call(self.topic, method, **arguments)
 
     def _forward(self, host: str, method: str, kind: type[T], **arguments: Any) -> T:
         """Have the service on another host do what was asked for here."""
-        done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
+        done: T = self.client.on(host=host, type=kind).call(self.topic, method, on_host=host, **arguments)
         return done
 
     def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
@@ -472,8 +472,8 @@ class VolumeManager(BackendMethods):
             return VolumeListing(host=self.host, volumes=await self._listed(backend))
         arguments: dict[str, Any] = {"backend": backend}
         if on_host:
-            call = self.client.acall(
-                self.topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, **arguments
+            call = self.client.on(host=on_host, type=list[Volume]).acall(
+                self.topic, "list_volumes", on_host=on_host, **arguments
             )
             return VolumeListing(host=self.host, volumes=await call)
         here = await self._listed(backend)
@@ -520,8 +520,8 @@ class VolumeManager(BackendMethods):
             answers = await self._others.ask("get_volume", Volume, name=name)
             found: Volume = answers.found[the_one(name, answers)]
             return found
-        there: Volume = await self.client.acall(
-            self.topic, "get_volume", host=host, type=Volume, name=name, on_host=host
+        there: Volume = await self.client.on(host=host, type=Volume).acall(
+            self.topic, "get_volume", name=name, on_host=host
         )
         return there
 
@@ -653,8 +653,8 @@ class VolumeManager(BackendMethods):
                 host=self.host, snapshots=await self.store.aread(lambda: self._snapshots_here(volume))
             )
         if on_host:
-            call = self.client.acall(
-                self.topic, "list_snapshots", host=on_host, type=list[Snapshot], volume=volume, on_host=on_host
+            call = self.client.on(host=on_host, type=list[Snapshot]).acall(
+                self.topic, "list_snapshots", volume=volume, on_host=on_host
             )
             return SnapshotListing(host=self.host, snapshots=await call)
         here = await self.store.aread(self.records.snapshots)
