@@ -509,7 +509,7 @@ from ostler import Client, OstlerError
 
 def read(root, most):
     relayed = {"on_host": "node2", "topic": "volume", "method": "orders", "arguments": {}}
-    with Client(root=root) as client, client.stream("ostler", "relay_stream", type=int, **relayed) as orders:
+    with Client(root=root) as client, client.on(type=int).stream("ostler", "relay_stream", **relayed) as orders:
         for number in orders:
             if number >= most:
                 return

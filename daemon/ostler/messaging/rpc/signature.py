@@ -66,7 +66,7 @@ class Signature:
     `result` is the type of the result; of a method that yields (`streams`) that of an item.
 
     Raises:
-        ContractError: Something of it cannot go over the wire, or is no name for an argument.
+        ContractError: Something of it cannot go over the wire, or cannot be given by name.
     """
 
     def __init__(
