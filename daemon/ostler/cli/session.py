@@ -41,7 +41,7 @@ class Calls(Protocol):
         ...
 
 
-class Connection(Calls, Protocol):
+class ConnectedClient(Calls, Protocol):
     """The part of `ostler.Client` that verbs use; tests put a fake in its place."""
 
     def __enter__(self) -> Self:
@@ -59,12 +59,12 @@ class Connection(Calls, Protocol):
         ...
 
 
-Connect = Callable[["str | Remote | None", float, bool], Connection]
+Connect = Callable[["str | Remote | None", float, bool], ConnectedClient]
 """Makes a client from where the daemon is (a root, an address, None for the default places), the time-out of a call in
 seconds, and leniency."""
 
 
-def connect(where: str | Remote | None, timeout: float, lenient: bool) -> Connection:
+def connect(where: str | Remote | None, timeout: float, lenient: bool) -> ConnectedClient:
     """Return a client of the daemon below a root or at an address; nothing but the client is imported."""
     from ostler.messaging.client import Client
 
