@@ -127,7 +127,9 @@ def test_trap_a_connection_that_is_lost_while_a_request_that_may_come_again_is_s
     async def test(world, shop, client):
         heard = []
         call = asyncio.ensure_future(
-            client.call("shop", method, text="a", retry=AGAIN, on_progress=lambda progress: heard.append(progress.text))
+            client.on(retry=AGAIN, on_progress=lambda progress: heard.append(progress.text)).call(
+                "shop", method, text="a"
+            )
         )
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
@@ -174,7 +176,7 @@ def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going
 def test_who_cancels_cancels_a_request_that_may_come_again_too(world_of, method):
     @case(world_of)
     async def test(world, shop, client):
-        call = asyncio.ensure_future(client.call("shop", method, retry=AGAIN))
+        call = asyncio.ensure_future(client.on(retry=AGAIN).call("shop", method))
         await asyncio.to_thread(shop.begun.wait, 5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -198,7 +200,7 @@ def test_a_cast_that_comes_again_runs_once(world_of):
             assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
         await asyncio.to_thread(shop.begun.wait, 5)
         assert shop.runs == 1
-        assert await client.cast("shop", "awork", wait=False, retry=Retry()) is None
+        assert await client.on(retry=Retry()).cast("shop", "awork", wait=False) is None
         assert shop.runs == 2
 
 
@@ -278,17 +280,17 @@ def test_a_busy_service_is_asked_again_when_it_said(world_of):
             return real(name)
 
         endpoint.method = method
-        assert await client.call("shop", "full", retry=Retry(backoff=0.01)) == "done"
+        assert await client.on(retry=Retry(backoff=0.01)).call("shop", "full") == "done"
         refused.clear()
         sync = world.sync_client(retry=Retry(backoff=0.01))
         assert await asyncio.to_thread(sync.call, "shop", "full") == "done"
         refused.clear()
         with pytest.raises(Busy) as caught:
-            await client.call("shop", "full", retry=Retry(attempts=2, backoff=0.01))
+            await client.on(retry=Retry(attempts=2, backoff=0.01)).call("shop", "full")
         assert caught.value.attempts == 2
         refused.clear()
         with pytest.raises(Busy):
-            await client.call("shop", "full", retry=Retry(backoff=10), timeout=1)
+            await client.on(retry=Retry(backoff=10), timeout=1).call("shop", "full")
 
 
 def test_all_attempts_together_have_the_time_of_one_call(world_of):
@@ -296,7 +298,7 @@ def test_all_attempts_together_have_the_time_of_one_call(world_of):
     async def test(world, shop, client):
         began = asyncio.get_running_loop().time()
         with pytest.raises(DeadlineExceeded):
-            await client.call("shop", "awork", retry=AGAIN, timeout=0.2)
+            await client.on(retry=AGAIN, timeout=0.2).call("shop", "awork")
         assert asyncio.get_running_loop().time() - began < 2
         assert await asyncio.to_thread(shop.cancelled.wait, 5)
 

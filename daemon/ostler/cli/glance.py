@@ -32,7 +32,7 @@ def start(session: Session, wanted: bool) -> int:  # noqa: ARG001 - the kit know
         wanted: Whether something that is not well is a failure.
     """
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "status", type=DaemonStatus)
+        found = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     if kit.json_wanted():
         kit.emit(found)
     else:

@@ -8,7 +8,7 @@ A plugin's sub-command is a typer app, named in the entry-point group `ostler.co
     def list_lamps() -> None:
         '''List the lamps.'''
         with kit.client() as client:
-            kit.show_table(client.call("lamp", "list", type=list[Lamp]), ["name", "on", "brightness"])
+            kit.show_table(client.on(type=list[Lamp]).call("lamp", "list"), ["name", "on", "brightness"])
 
 `--root`, `--json` and `--timeout` belong to `ostler` itself; `client` and the `show_…` functions follow them. An error
 of Ostler or of the plugin is raised, not printed: the command shows it as one line with its hint, and its exit code.

@@ -172,8 +172,8 @@ class PeerDaemon:
             TargetNotFound: There is no such service or method.
             OstlerError: It could not be asked.
         """
-        found: list[MethodDescription] = await self.client.call(
-            CONTROL_TOPIC, "describe", topic=topic, type=list[MethodDescription], timeout=_PATIENCE
+        found: list[MethodDescription] = await self.client.on(type=list[MethodDescription], timeout=_PATIENCE).call(
+            CONTROL_TOPIC, "describe", topic=topic
         )
         for description in found:
             if description.method == method:
@@ -235,8 +235,8 @@ class PeerDaemon:
             return None
         said = msgspec.structs.asdict(self.mine)
         try:
-            found: HostIdentity = await self.client.call(
-                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            found: HostIdentity = await self.client.on(type=HostIdentity, timeout=_PATIENCE).call(
+                CONTROL_TOPIC, "hello", **said
             )
         except TargetNotFound:  # of an earlier version
             return None
@@ -264,7 +264,7 @@ class PeerDaemon:
         try:
             if not self.up:
                 self.identity = await self.introduce()
-            report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+            report = await self.client.on(type=HostReport, timeout=_PATIENCE).call(CONTROL_TOPIC, "host_report")
             if report.host != self.host:
                 raise Conflict(
                     f"{self.address.rpc} is {self.host} in [network.peers], and the daemon there is {report.host}",
@@ -289,7 +289,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It could not be asked.
         """
-        report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+        report = await self.client.on(type=HostReport, timeout=_PATIENCE).call(CONTROL_TOPIC, "host_report")
         if report.host == self.host and self.up and self._take(report):
             self.on_news(self)
 
@@ -299,7 +299,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It tells no more; what it is asked every few seconds goes on.
         """
-        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport, timeout=_NO_TIMEOUT) as reports:
+        async with self.client.on(type=HostReport, timeout=_NO_TIMEOUT).stream(CONTROL_TOPIC, "watch_host") as reports:
             async for report in reports:
                 if report.host == self.host and self.up and self._take(report):
                     self.on_news(self)
@@ -307,8 +307,8 @@ class PeerDaemon:
     async def catch_up(self, seconds: float) -> None:
         """Have it tell now what it offers, and what has just changed there; wait for so many seconds at most."""
         try:
-            report = await self.client.call(
-                CONTROL_TOPIC, "host_report", type=HostReport, timeout=seconds + _ON_ITS_WAY, flush=seconds
+            report = await self.client.on(type=HostReport, timeout=seconds + _ON_ITS_WAY).call(
+                CONTROL_TOPIC, "host_report", flush=seconds
             )
         except OstlerError as error:
             _log.debug("%s was asked for what has just changed: %s", self.host, error)

@@ -28,15 +28,8 @@ def explain(
     Nothing is given away.
     """
     with kit.client() as client:
-        said = client.call(
-            "scheduler",
-            "explain",
-            type=Explanation,
-            topic=topic,
-            size=size,
-            features=feature or [],
-            on_host=host,
-            exclude=exclude or [],
+        said = client.on(type=Explanation).call(
+            "scheduler", "explain", topic=topic, size=size, features=feature or [], on_host=host, exclude=exclude or []
         )
     if kit.json_wanted():
         kit.emit(said)
@@ -54,7 +47,7 @@ def candidates(
 ) -> None:
     """List the backends that have reported to the scheduler, with what they say of themselves."""
     with kit.client() as client:
-        listed = client.call("scheduler", "candidates", type=list[Candidate], topic=topic)
+        listed = client.on(type=list[Candidate]).call("scheduler", "candidates", topic=topic)
     kit.show_table(listed, _CANDIDATE, empty="no service has reported a backend yet")
 
 

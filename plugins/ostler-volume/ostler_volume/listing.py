@@ -46,8 +46,8 @@ class Listings:
         if on_host == self._host:
             return VolumeListing(host=self._host, volumes=await self._volumes_here(backend))
         if on_host:
-            call = self._client.acall(
-                self._topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, backend=backend
+            call = self._client.on(host=on_host, type=list[Volume]).acall(
+                self._topic, "list_volumes", on_host=on_host, backend=backend
             )
             return VolumeListing(host=self._host, volumes=await call)
         here = await self._volumes_here(backend)
@@ -91,8 +91,8 @@ class Listings:
             answers = await self._others.ask("get_volume", Volume, name=name)
             found: Volume = answers.found[the_one(name, answers)]
             return found
-        there: Volume = await self._client.acall(
-            self._topic, "get_volume", host=host, type=Volume, name=name, on_host=host
+        there: Volume = await self._client.on(host=host, type=Volume).acall(
+            self._topic, "get_volume", name=name, on_host=host
         )
         return there
 
@@ -113,8 +113,8 @@ class Listings:
             listed = await self._store.aread(lambda: self._snapshots_here(volume))
             return SnapshotListing(host=self._host, snapshots=listed)
         if on_host:
-            call = self._client.acall(
-                self._topic, "list_snapshots", host=on_host, type=list[Snapshot], volume=volume, on_host=on_host
+            call = self._client.on(host=on_host, type=list[Snapshot]).acall(
+                self._topic, "list_snapshots", volume=volume, on_host=on_host
             )
             return SnapshotListing(host=self._host, snapshots=await call)
         here = await self._store.aread(self._records.snapshots)

@@ -431,7 +431,7 @@ class VolumeManager(Manager):
 
     def _ask_all(self, method: str, kind: Any, **arguments: Any) -> Any:
         # By a method of our own, which asks all at once on the loop: a thread could ask only one after the other.
-        return self.client.call(self.topic, method, host=self.host, type=kind, **arguments)
+        return self.client.on(host=self.host, type=kind).call(self.topic, method, **arguments)
 
     def _on(self, host: str, here: Callable[[], T], method: str, kind: type[T], **arguments: Any) -> T:
         """Do what was asked for where it belongs: here, or by the service on another host."""
@@ -439,7 +439,7 @@ class VolumeManager(Manager):
 
     def _forward(self, host: str, method: str, kind: type[T], **arguments: Any) -> T:
         """Have the service on another host do what was asked for here."""
-        done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
+        done: T = self.client.on(host=host, type=kind).call(self.topic, method, on_host=host, **arguments)
         return done
 
     def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:

@@ -194,7 +194,7 @@ def test_a_stop_names_what_it_waits_for_and_the_pings_go_on(bench, trouble, virt
             await b.ready()
             gate = trouble.hang("work")
             async with b.client() as client:
-                working = asyncio.ensure_future(client.call("lamp", "work", timeout=100))
+                working = asyncio.ensure_future(client.on(timeout=100).call("lamp", "work"))
                 await asyncio.sleep(1)
                 b.daemon.on_signal(15)
                 await asyncio.sleep(1)
@@ -218,7 +218,7 @@ def test_trap_second_sigterm(bench, trouble, virtually) -> None:
         async with bench('fast_stop_timeout = "10min"\n' + LAMP + 'drain_timeout = "10min"\n') as b:
             await b.ready()
             async with b.client() as client:
-                working = asyncio.ensure_future(client.call("lamp", "work", timeout=1000))
+                working = asyncio.ensure_future(client.on(timeout=1000).call("lamp", "work"))
                 await asyncio.sleep(1)
                 b.daemon.on_signal(15)
                 await asyncio.sleep(1)

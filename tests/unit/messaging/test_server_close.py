@@ -38,8 +38,8 @@ def test_trap_what_a_server_cuts_off_when_it_closes_is_no_internal_error(method,
 
             async def listen():
                 if method == "glow":
-                    await client.call("lamp", "glow", timeout=60.0)
-                async for _ in client.stream("lamp", "watch", timeout=60.0):
+                    await client.on(timeout=60.0).call("lamp", "glow")
+                async for _ in client.on(timeout=60.0).stream("lamp", "watch"):
                     pass
 
             listener = asyncio.ensure_future(listen())

@@ -238,7 +238,7 @@ def test_a_service_that_is_starting_has_its_callers_come_again(bench, trouble, v
             with pytest.raises(Busy, match=r"lamp on .* is starting"):
                 await b.client.acall("lamp", "think", seconds=1)
             starting = asyncio.ensure_future(b.runtime.start())
-            asking = asyncio.ensure_future(b.client.acall("lamp", "think", seconds=1, retry=Retry(attempts=1000)))
+            asking = asyncio.ensure_future(b.client.on(retry=Retry(attempts=1000)).acall("lamp", "think", seconds=1))
             await asyncio.sleep(3)
             assert not asking.done()
             gate.set()
@@ -294,7 +294,7 @@ def test_long_work_in_all_threads_holds_up_no_check_and_is_said_when_requests_wa
         gate = trouble.hang("work")
         async with bench(LAMP + "workers = 1\n") as b:
             await b.runtime.start()
-            calls = [asyncio.ensure_future(b.client.acall("lamp", "work", timeout=HOUR)) for _ in range(2)]
+            calls = [asyncio.ensure_future(b.client.on(timeout=HOUR).acall("lamp", "work")) for _ in range(2)]
             await asyncio.sleep(30)
             assert b.state() == "up"
             assert asyncio.get_running_loop().time() - b.service().progressed <= 20

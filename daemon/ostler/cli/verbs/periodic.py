@@ -45,7 +45,7 @@ COLUMNS = [
 def list_tasks() -> None:
     """List tasks with their runs and errors."""
     with kit.client() as client:
-        tasks = client.call(CONTROL_TOPIC, "periodic_list", type=list[PeriodicStatus])
+        tasks = client.on(type=list[PeriodicStatus]).call(CONTROL_TOPIC, "periodic_list")
     kit.show_table(tasks, COLUMNS, empty="There are no periodic tasks.")
 
 
@@ -56,7 +56,7 @@ def run(service: Service, task: Task) -> None:
     Its regular runs stay where they are.
     """
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "periodic_run", type=PeriodicStatus, service=service, task=task)
+        found = client.on(type=PeriodicStatus).call(CONTROL_TOPIC, "periodic_run", service=service, task=task)
     _changed(found, "was started")
 
 
@@ -77,8 +77,8 @@ def resume(service: Service, task: Task) -> None:
 
 def _set_paused(service: str, task: str, *, paused: bool) -> None:
     with kit.client() as client:
-        found = client.call(
-            CONTROL_TOPIC, "periodic_pause", type=PeriodicStatus, service=service, task=task, paused=paused
+        found = client.on(type=PeriodicStatus).call(
+            CONTROL_TOPIC, "periodic_pause", service=service, task=task, paused=paused
         )
     _changed(found, "is paused" if found.paused else "runs again")
 

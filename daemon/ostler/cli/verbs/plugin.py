@@ -35,7 +35,7 @@ def list_plugins() -> None:
     With its state and why, version, hooks, and how long it took to load.
     """
     with kit.client() as client:
-        plugins = client.call(CONTROL_TOPIC, "plugin_list", type=list[PluginStatus])
+        plugins = client.on(type=list[PluginStatus]).call(CONTROL_TOPIC, "plugin_list")
     kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")
 
 

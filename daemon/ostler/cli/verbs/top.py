@@ -81,7 +81,7 @@ def top(
 
 def ask(client: Client) -> Traffic:
     """Return the counters of the daemon."""
-    found: Traffic = client.call(CONTROL_TOPIC, "traffic", type=Traffic)
+    found: Traffic = client.on(type=Traffic).call(CONTROL_TOPIC, "traffic")
     return found
 
 
