@@ -7,8 +7,9 @@ that plugins bring) are public as well.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.aio import waiting_for
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from ostler.messaging.secret import SecretText
     from ostler.messaging.tracing import current_trace, instrument, trace_context
     from ostler.periodic import periodic
+    from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Store
     from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
@@ -123,6 +125,7 @@ _HOMES = {
     "messaging.secret": ["SecretText"],
     "messaging.tracing": ["current_trace", "instrument", "trace_context"],
     "periodic": ["periodic"],
+    "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],
     "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade"],
 }  # fmt: skip
@@ -142,16 +145,10 @@ __all__ = [
     "ServiceDisabled", "ServiceError", "ServiceState", "ServiceStatus", "Size", "Store", "StoreCorrupt", "StoreError",
     "StoreInUse", "StoreUnavailable", "TargetNotFound", "UnsupportedVersion", "UntrustedOwner", "Upgrade",
     "ValidationContext", "WrongPattern", "capability_lifetime", "check_length", "current_trace", "describe", "exposed",
-    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "open_beneath", "parse_size", "periodic",
-    "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
+    "feature", "format_seconds", "format_size", "hookimpl", "instrument", "nearest", "open_beneath", "parse_size",
+    "periodic", "remote", "time_budget", "trace_context", "unavailable_reason", "waiting_for",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    room = _HOME.get(name)
-    if room is None:
-        raise AttributeError(f"module 'ostler' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.{room}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,8 +17,18 @@ else:
 CONTROL_TOPIC = "ostler"
 """The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
 
-WORDS_OF_CALL = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
-"""What the clients' `call`, `cast`, `fanout` and `stream` take themselves: no names for arguments of a method."""
+CALL_OPTIONS = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
+"""The names of the options of a call, which `client.on(…)` sets."""
+
+
+def option_hint(names: Iterable[str]) -> str:
+    """Return a hint for who gave options of a call as arguments of the method; empty when there is none among them."""
+    found = [name for name in names if name in CALL_OPTIONS]
+    if not found:
+        return ""
+    typed = [f"--{name}" for name in found if name in ("host", "timeout")]
+    also = f", on a command line with {' and '.join(typed)}" if typed else ""
+    return f"options of a call are set with client.on({', '.join(f'{name}=…' for name in found)}){also}"
 
 
 class ServiceState(StrEnum):

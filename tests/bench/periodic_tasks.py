@@ -34,7 +34,7 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         percent = use_of_processor(daemon.pid, seconds)
         closed = time.time()
         time.sleep(0.5)
-        begun = dict(reversed(client.call("ten", "started", type=list[tuple[int, float]])))
+        begun = dict(reversed(client.on(type=list[tuple[int, float]]).call("ten", "started")))
     late = [
         abs(begun.get(number, closed + 0.5) - moment)
         for number, moment in due.items()

@@ -101,7 +101,7 @@ class _Steps:
         self.access, self.peer = Access(), Peer(os.getuid(), 0, 1, "uid")
         dispatcher = Dispatcher(self.access, self.clock, Inbox(loop), host="here")
         self.endpoint = Endpoint("echo", "here", Echo(), WorkerPool("echo", 1))
-        dispatcher.add_endpoint(self.endpoint)
+        dispatcher.registry.add_endpoint(self.endpoint)
         self.link, self.loop = NoLink(), loop
         self.server = RpcServer(self.link, dispatcher, Inbox(loop))
         self.server.start()

@@ -57,7 +57,7 @@ def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
 def read(client: object, method: str, count: int) -> float:
     """Read a stream to its end; return the rate a second."""
     began, received = time.perf_counter(), 0
-    for item in client.stream("echo", method, count=count, type=bytes):
+    for item in client.on(type=bytes).stream("echo", method, count=count):
         received += len(item) == len(PAYLOAD)
     if received != count:
         raise RuntimeError(f"{received} of {count} items came")

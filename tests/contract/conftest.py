@@ -39,7 +39,7 @@ class World:
 
     def add(self, topic: str, target: object, **options) -> Endpoint:
         endpoint = Endpoint(topic, "here", target, self.pool, **options)
-        self.dispatcher.add_endpoint(endpoint)
+        self.dispatcher.registry.add_endpoint(endpoint)
         return endpoint
 
     def client(self, **options) -> AsyncClient:

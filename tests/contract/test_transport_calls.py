@@ -197,8 +197,8 @@ async def test_a_call_returns_a_typed_result(world_of):
         client = world.client()
         assert await client.call("shop", "echo", text="hello") == "hello"
         assert await client.call("shop", "echo_in_thread", text="hello") == "hello"
-        lamps = await client.call(
-            "shop", "types", type=list[Lamp],
+        lamps = await client.on(type=list[Lamp]).call(
+            "shop", "types",
             lamp=Lamp("a", on=True), size=Size(2), colour=Colour.BLUE, when=datetime.now(UTC), blob=b"\0\xff",
             many=[1, None],
         )  # fmt: skip
@@ -326,8 +326,8 @@ async def test_unknown_topics_and_hosts_are_errors_at_once(world_of):
         with pytest.raises(TargetNotFound, match="did you mean 'shop'"):
             await client.call("shap", "echo")
         with pytest.raises(TargetNotFound, match="this daemon is here, the request is for shop on there"):
-            await client.call("shop", "echo", host="there")
-        assert await client.call("shop", "echo", host="here", text="x") == "x"
+            await client.on(host="there").call("shop", "echo")
+        assert await client.on(host="here").call("shop", "echo", text="x") == "x"
 
 
 async def test_trap_10000_calls_to_a_missing_method(world_of):
@@ -374,7 +374,7 @@ async def test_a_deadline_is_kept(world_of, method):
         shop = Shop()
         world.add("shop", shop)
         with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
-            await world.client().call("shop", method, timeout=0.1)
+            await world.client().on(timeout=0.1).call("shop", method)
         assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
 
@@ -385,7 +385,7 @@ async def test_the_deadline_travels_and_nests(world_of):
         class Outer:
             @exposed()
             async def ask(self, ctx: Context) -> float:
-                return await world.local().acall("shop", "left", timeout=1000)
+                return await world.local().on(timeout=1000).acall("shop", "left")
 
             @exposed()
             def ask_from_thread(self, ctx: Context) -> float:
@@ -393,8 +393,8 @@ async def test_the_deadline_travels_and_nests(world_of):
 
         world.add("outer", Outer())
         client = world.client()
-        assert 2 < await client.call("outer", "ask", timeout=3) <= 3
-        assert 2 < await client.call("outer", "ask_from_thread", timeout=3) <= 3
+        assert 2 < await client.on(timeout=3).call("outer", "ask") <= 3
+        assert 2 < await client.on(timeout=3).call("outer", "ask_from_thread") <= 3
         assert 50 < await client.call("shop", "left") <= 60
 
 
@@ -406,9 +406,9 @@ async def test_trap_a_deadline_that_has_passed_before_work_begins(world_of):
         busy = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(4)]
         await asyncio.to_thread(shop.begun.wait, 5)
         with pytest.raises(DeadlineExceeded, match="had not begun"):
-            await client.call("shop", "count", timeout=0.05)
+            await client.on(timeout=0.05).call("shop", "count")
         with pytest.raises(DeadlineExceeded):
-            await client.call("shop", "count", timeout=0)
+            await client.on(timeout=0).call("shop", "count")
         shop.go_on.set()
         await asyncio.gather(*busy)
         assert await client.call("shop", "count") == 1
@@ -567,7 +567,7 @@ async def test_progress_reaches_the_caller_and_the_last_word_is_never_lost(world
     async with world_of() as world:
         world.add("shop", Shop())
         found = []
-        assert await world.client().call("shop", method, steps=200, on_progress=found.append) == "done"
+        assert await world.client().on(on_progress=found.append).call("shop", method, steps=200) == "done"
         assert found[-1][:2] == (200, 200)
         assert len(found) < 20, "the newest report wins, at most twenty a second"
 
@@ -581,7 +581,7 @@ async def test_a_progress_callback_that_raises_ends_the_call(world_of):
             raise LookupError("enough")
 
         with pytest.raises(LookupError, match="enough"):
-            await client.call("shop", "progress", steps=3, on_progress=stop)
+            await client.on(on_progress=stop).call("shop", "progress", steps=3)
         assert await client.call("shop", "echo", text="well") == "well"
 
 
@@ -715,7 +715,7 @@ async def test_trap_a_reply_that_cannot_be_encoded(world_of):
         client = world.client()
         for method in ("not_encodable", "not_encodable_on_loop"):
             with pytest.raises(EncodeFailed):
-                await client.call("shop", method, timeout=5)
+                await client.on(timeout=5).call("shop", method)
 
 
 async def test_an_argument_that_cannot_be_encoded_is_said_before_anything_is_sent(world_of):
@@ -729,7 +729,7 @@ async def test_a_result_of_another_type_than_the_client_expects_is_an_error(worl
     async with world_of() as world:
         world.add("shop", Shop())
         with pytest.raises(BadEnvelope, match="not what this client expects"):
-            await world.client().call("shop", "echo", text="x", type=int)
+            await world.client().on(type=int).call("shop", "echo", text="x")
 
 
 async def test_a_lenient_client_may_send_texts_for_everything(world_of):

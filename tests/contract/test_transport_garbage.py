@@ -65,8 +65,8 @@ async def test_trap_garbage_frames_truncated_and_random(world_of, caplog):
         for number in range(3000):
             rude.send(ODD[number] if number < len(ODD) else mutated(random_))
             if number % 100 == 0:
-                assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
-        assert await honest.call("shop", "echo", text="well", timeout=5) == "well"
+                assert await honest.on(timeout=5).call("shop", "echo", text="well") == "well"
+        assert await honest.on(timeout=5).call("shop", "echo", text="well") == "well"
         garbage = world.server.garbage
         assert {"empty", "msgpack", "shape", "version", "kind"} <= set(garbage)
         assert sum(garbage.values()) > 1000
@@ -114,7 +114,7 @@ def test_no_bytes_whatever_end_the_server(data):
     async def test():
         inbox = Inbox(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(), FakeClock(), inbox, host="here")
-        dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), None))
+        dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), None))
         wire = FakeServerLink()
         server = RpcServer(wire, dispatcher, inbox)
         server.start()

@@ -92,7 +92,7 @@ class Outer:
             case "client":
                 return [await self.client.call("inner", method)]
             case "stream":
-                return [item async for item in self.client.stream("inner", f"{method}s", credit=1)]
+                return [item async for item in self.client.on(credit=1).stream("inner", f"{method}s")]
             case "to_thread":
                 return [await asyncio.to_thread(self.local.call, "inner", method)]
             case _:
@@ -106,7 +106,7 @@ class Outer:
             case "sync_client":
                 return [self.sync.call("inner", method)]
             case _:
-                return list(self.sync.stream("inner", f"{method}s", credit=1))
+                return list(self.sync.on(credit=1).stream("inner", f"{method}s"))
 
 
 @loop_fixture
@@ -138,7 +138,7 @@ async def ask(world, way, inner, outer):
     method = "in_thread" if way in IN_THREAD else "on_loop"
 
     def ask_outer(what, **options):
-        return world.client().call("outer", method, way=way, method=what, **options)
+        return world.client().on(**options).call("outer", method, way=way, method=what)
 
     yield ask_outer
 
@@ -181,12 +181,12 @@ async def test_a_stream_inside_a_stream_ends_with_it(world_of):
 
         @exposed()
         def relay(self, ctx: Context) -> Iterator[int]:
-            with self.local.stream("source", "numbers", credit=4) as stream:
+            with self.local.on(credit=4).stream("source", "numbers") as stream:
                 yield from stream
 
         @exposed()
         async def arelay(self, ctx: Context) -> AsyncIterator[int]:
-            async with self.local.astream("source", "numbers", credit=4) as stream:
+            async with self.local.on(credit=4).astream("source", "numbers") as stream:
                 async for number in stream:
                     yield number
 
@@ -204,7 +204,7 @@ async def test_a_stream_inside_a_stream_ends_with_it(world_of):
         world.add("source", relay)
         for method in ("relay", "arelay"):
             relay.closed.clear()
-            async with world.client().stream("relay", method, credit=4) as stream:
+            async with world.client().on(credit=4).stream("relay", method) as stream:
                 assert [await anext(stream) for _ in range(20)] == list(range(20))
             assert await asyncio.to_thread(relay.closed.wait, 5)
         async with asyncio.timeout(5):

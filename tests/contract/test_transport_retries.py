@@ -125,7 +125,9 @@ async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_ser
     async with case(world_of, beat_interval=0.02) as (world, shop, client):
         heard = []
         call = asyncio.ensure_future(
-            client.call("shop", method, text="a", retry=AGAIN, on_progress=lambda progress: heard.append(progress.text))
+            client.on(retry=AGAIN, on_progress=lambda progress: heard.append(progress.text)).call(
+                "shop", method, text="a"
+            )
         )
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
@@ -168,7 +170,7 @@ async def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work
 
 @BOTH
 async def test_who_cancels_cancels_a_request_that_may_come_again_too(shop, client, method):
-    call = asyncio.ensure_future(client.call("shop", method, retry=AGAIN))
+    call = asyncio.ensure_future(client.on(retry=AGAIN).call("shop", method))
     await asyncio.to_thread(shop.begun.wait, 5)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -188,7 +190,7 @@ async def test_a_cast_that_comes_again_runs_once(shop, client):
         assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
     await asyncio.to_thread(shop.begun.wait, 5)
     assert shop.runs == 1
-    assert await client.cast("shop", "awork", wait=False, retry=Retry()) is None
+    assert await client.on(retry=Retry()).cast("shop", "awork", wait=False) is None
     assert shop.runs == 2
 
 
@@ -249,7 +251,7 @@ async def test_a_busy_service_is_asked_again_when_it_said(world, client):
     class Full(Shop):
         pass
 
-    endpoint = world.dispatcher._endpoints["shop"]
+    endpoint = world.dispatcher.registry.endpoints_by_topic["shop"]
     real, refused = endpoint.method, []
 
     def method(name):
@@ -259,23 +261,23 @@ async def test_a_busy_service_is_asked_again_when_it_said(world, client):
         return real(name)
 
     endpoint.method = method
-    assert await client.call("shop", "full", retry=Retry(backoff=0.01)) == "done"
+    assert await client.on(retry=Retry(backoff=0.01)).call("shop", "full") == "done"
     refused.clear()
     sync = world.sync_client(retry=Retry(backoff=0.01))
     assert await asyncio.to_thread(sync.call, "shop", "full") == "done"
     refused.clear()
     with pytest.raises(Busy) as caught:
-        await client.call("shop", "full", retry=Retry(attempts=2, backoff=0.01))
+        await client.on(retry=Retry(attempts=2, backoff=0.01)).call("shop", "full")
     assert caught.value.attempts == 2
     refused.clear()
     with pytest.raises(Busy):
-        await client.call("shop", "full", retry=Retry(backoff=10), timeout=1)
+        await client.on(retry=Retry(backoff=10), timeout=1).call("shop", "full")
 
 
 async def test_all_attempts_together_have_the_time_of_one_call(shop, client):
     began = asyncio.get_running_loop().time()
     with pytest.raises(DeadlineExceeded):
-        await client.call("shop", "awork", retry=AGAIN, timeout=0.2)
+        await client.on(retry=AGAIN, timeout=0.2).call("shop", "awork")
     assert asyncio.get_running_loop().time() - began < 2
     assert await asyncio.to_thread(shop.cancelled.wait, 5)
 

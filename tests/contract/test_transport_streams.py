@@ -181,7 +181,7 @@ async def source(parts):
 @ON_LOOP_AND_IN_THREAD
 @pytest.mark.parametrize(("items", "credit"), [(0, 8), (1, 1), (10, 1), (10, 3), (1000, 64), (5000, 1024)])
 async def test_all_items_come_in_their_order_and_then_the_end(world, source, client, method, items, credit):
-    async with client.stream("source", method, items=items, credit=credit, type=int) as stream:
+    async with client.on(credit=credit, type=int).stream("source", method, items=items) as stream:
         assert [item async for item in stream] == list(range(items))
     assert source.closed.is_set()
     assert not source.saw_cancel
@@ -194,7 +194,7 @@ async def test_the_sync_client_reads_a_stream_and_may_call_meanwhile(world, meth
 
     def work():
         found = []
-        with sync.stream("source", method, items=300, credit=16) as stream:
+        with sync.on(credit=16).stream("source", method, items=300) as stream:
             for item in stream:
                 found.append(item)
                 if item % 50 == 0:
@@ -205,10 +205,10 @@ async def test_the_sync_client_reads_a_stream_and_may_call_meanwhile(world, meth
 
 
 async def test_items_are_of_the_type_asked_for_and_as_they_were_when_yielded(client):
-    found = [lamp async for lamp in client.stream("source", "lamps", type=Lamp)]
+    found = [lamp async for lamp in client.on(type=Lamp).stream("source", "lamps")]
     assert found == [Lamp(f"l{number}") for number in range(5)]
     with pytest.raises(BadEnvelope, match=r"an item of source\.lamps is not what this client expects"):
-        [lamp async for lamp in client.stream("source", "lamps", type=int)]
+        [lamp async for lamp in client.on(type=int).stream("source", "lamps")]
 
 
 @ON_LOOP_AND_IN_THREAD
@@ -231,7 +231,7 @@ async def test_trap_an_item_that_cannot_be_encoded(client, method):
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
 async def test_trap_an_item_that_is_too_large(world_of, method):
     async with case(world_of, max_message_size=100000) as (_, _, client):
-        sizes = [len(item) async for item in client.stream("source", method, items=50, size=90_000, type=bytes)]
+        sizes = [len(item) async for item in client.on(type=bytes).stream("source", method, items=50, size=90_000)]
         assert sizes == [90_000] * 50
         with pytest.raises(MessageTooLarge, match=rf"item 0 of source\.{method} has 200005 bytes"):
             [item async for item in client.stream("source", method, items=1, size=200_000)]
@@ -249,7 +249,8 @@ async def test_trap_a_generator_that_raises_what_it_should_not(client, caplog, m
 
 @ON_LOOP_AND_IN_THREAD
 async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, source, client, method):
-    streams = [client.stream("source", method, items=10**9, credit=8) for _ in range(6)]  # the pool has 4 threads
+    eager = client.on(credit=8)
+    streams = [eager.stream("source", method, items=10**9) for _ in range(6)]  # the pool has 4 threads
     for stream in streams:
         assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
     await until(lambda: source.made == 6 * 8 and not world.pool.running())
@@ -260,7 +261,7 @@ async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, s
 
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
 async def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(world, source, client, method):
-    stream = client.stream("source", method, items=64, size=2**20, credit=64)
+    stream = client.on(credit=64).stream("source", method, items=64, size=2**20)
     assert len(await anext(stream)) == 2**20
     await until(lambda: source.made >= 4 and not world.pool.running())
     for _ in range(20):
@@ -271,7 +272,7 @@ async def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(worl
 
 @ON_LOOP_AND_IN_THREAD
 async def test_leaving_the_block_ends_the_generator(source, client, method):
-    async with client.stream("source", method, items=10**9, credit=4) as stream:
+    async with client.on(credit=4).stream("source", method, items=10**9) as stream:
         assert await anext(stream) == 0
     assert await asyncio.to_thread(source.closed.wait, 5)
     assert source.saw_cancel
@@ -282,7 +283,7 @@ async def test_a_break_ends_the_generator_in_the_sync_client_too(world, source, 
     sync = world.sync_client(timeout=5)
 
     def work():
-        for item in sync.stream("source", method, items=10**9, credit=4):
+        for item in sync.on(credit=4).stream("source", method, items=10**9):
             if item == 9:
                 break
         return sync.call("source", "plain")
@@ -293,7 +294,7 @@ async def test_a_break_ends_the_generator_in_the_sync_client_too(world, source, 
 
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
 async def test_what_is_ready_does_not_wait_for_what_is_not(source, client, method):
-    async with client.stream("source", method, before=3, credit=100) as stream:
+    async with client.on(credit=100).stream("source", method, before=3) as stream:
         assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
         assert not source.go_on.is_set()
         source.go_on.set()
@@ -319,7 +320,7 @@ async def test_a_cancelled_reader_cancels_the_generator(source, client, method):
 async def test_the_time_is_for_each_item_and_not_for_the_whole(source, client, method):
     found = []
     with pytest.raises(DeadlineExceeded) as caught:
-        await into(found, client.stream("source", method, before=2, timeout=0.2))
+        await into(found, client.on(timeout=0.2).stream("source", method, before=2))
     assert found == [0, 1]
     assert f"source.{method}" in str(caught.value)
     assert await asyncio.to_thread(source.closed.wait, 5)
@@ -340,7 +341,7 @@ async def test_draining_ends_the_streams_of_a_topic_and_says_why(world, source, 
 
 @ON_LOOP_AND_IN_THREAD
 async def test_draining_ends_a_stream_that_waits_for_its_reader(world, source, client, method):
-    stream = client.stream("source", method, items=10**9, credit=2)
+    stream = client.on(credit=2).stream("source", method, items=10**9)
     assert await anext(stream) == 0
     await until(lambda: source.made == 2 and not world.pool.running())
     world.dispatcher.set_draining("source", "the daemon stops")
@@ -352,7 +353,7 @@ async def test_draining_ends_a_stream_that_waits_for_its_reader(world, source, c
 @pytest.mark.parametrize("method", ["count", "acount", "slowly", "slowly_in_thread"])
 async def test_trap_a_reader_that_goes_away(world_of, method):
     async with case(world_of, beat_interval=0.05) as (_, source, client):
-        stream = client.stream("source", method, credit=1)
+        stream = client.on(credit=1).stream("source", method)
         assert await anext(stream) == 0
         client._link.close()
         client._link = None
@@ -395,7 +396,7 @@ async def test_what_is_refused_for_a_call_is_refused_for_a_stream(client):
         [item async for item in client.stream("source", "hidden")]
     for credit in (0, -1, 2**40, True, "7"):
         with pytest.raises(InvalidInput, match="must be a number from 1 to 65536"):
-            [item async for item in client.stream("source", "count", credit=credit)]
+            [item async for item in client.on(credit=credit).stream("source", "count")]
 
 
 @ON_LOOP_AND_IN_THREAD
@@ -403,7 +404,7 @@ async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world,
     world.dispatcher.limits = DispatcherLimits(max_streams=3, max_streams_per_peer=2)
     # Two connections of one uid.
     other = world.client()
-    streams = [each.stream("source", method, items=100, credit=1) for each in (client, other)]
+    streams = [each.on(credit=1).stream("source", method, items=100) for each in (client, other)]
     for stream in streams:
         assert await anext(stream) == 0
     for each in (client, other):
@@ -423,7 +424,7 @@ async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world,
 @ON_LOOP_AND_IN_THREAD
 async def test_many_streams_side_by_side_each_get_their_own_items(client, method):
     async def read(items):
-        return [item async for item in client.stream("source", method, items=items, credit=7)]
+        return [item async for item in client.on(credit=7).stream("source", method, items=items)]
 
     counts = range(0, 200, 10)
     found = await asyncio.gather(*(read(items) for items in counts))
@@ -432,7 +433,7 @@ async def test_many_streams_side_by_side_each_get_their_own_items(client, method
 
 @ON_LOOP_AND_IN_THREAD
 async def test_closing_the_client_ends_its_streams(source, client, method):
-    stream = client.stream("source", method, items=10**9, credit=2)
+    stream = client.on(credit=2).stream("source", method, items=10**9)
     assert await anext(stream) == 0
     await client.close()
     assert await asyncio.to_thread(source.closed.wait, 5)

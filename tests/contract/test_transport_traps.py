@@ -134,7 +134,7 @@ async def test_trap_a_deadline_that_had_passed_when_the_request_came(world_of, m
             answer = await answers.get()
         assert (type(answer), answer.names[0]) == (Failure, "ostler.DeadlineExceeded")
         with pytest.raises(DeadlineExceeded):
-            await world.client().call("shop", method, what="a", timeout=0)
+            await world.client().on(timeout=0).call("shop", method, what="a")
         assert await world.client().call("shop", method, what="a") == "a"
         assert shop.runs == 1
         raw.close()
@@ -223,8 +223,8 @@ async def test_trap_a_caller_that_does_not_read_holds_up_nobody(world_of):
             for number in range(400):
                 await asyncio.to_thread(rude.send, asked)
                 if number % 20 == 0:
-                    assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
-        assert await honest.call("shop", "sell", what="a", timeout=5) == "a"
+                    assert await honest.on(timeout=5).call("shop", "sell", what="a") == "a"
+        assert await honest.on(timeout=5).call("shop", "sell", what="a") == "a"
         rude.close()
 
 

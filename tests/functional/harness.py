@@ -230,10 +230,14 @@ class Daemon:
         """Let other users reach what lies below the root."""
         self.root.chmod(0o755)
 
-    def ask(self, topic: str, method: str, **arguments: Any) -> Any:
+    def ask(self, topic: str, method: str, /, **arguments: Any) -> Any:
         """Call a method from this process, which is ten times as fast as the command."""
+        return self.ask_for(None, topic, method, **arguments)
+
+    def ask_for(self, kind: Any, topic: str, method: str, /, **arguments: Any) -> Any:
+        """Call a method as `ask` does, and return its result as a type."""
         with Client(root=str(self.root), timeout=PATIENCE) as client:
-            return client.call(topic, method, **arguments)
+            return client.on(type=kind).call(topic, method, **arguments)
 
     def status(self) -> dict[str, Any]:
         """Return what `ostler status` shows."""

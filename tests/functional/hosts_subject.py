@@ -45,13 +45,13 @@ class TalkManager(Manager):
     def ask(self, ctx: Context, what: str, at: str = "", wait: float = 0.0, limit: float = 30.0) -> Said:
         """Ask a service on another host, from a thread: where it is, after some work."""
         if wait:
-            self.client.call(what, "work", host=at or None, seconds=wait, timeout=limit)
-        return self.client.call(what, "where", host=at or None, type=Said, timeout=limit)
+            self.client.on(host=at or None, timeout=limit).call(what, "work", seconds=wait)
+        return self.client.on(host=at or None, type=Said, timeout=limit).call(what, "where")
 
     @exposed(role="operator")
     async def aask(self, ctx: Context, what: str, at: str = "") -> Said:
         """Ask a service on another host, on the loop."""
-        return await self.client.acall(what, "where", host=at or None, type=Said)
+        return await self.client.on(host=at or None, type=Said).acall(what, "where")
 
     @exposed(role="operator")
     def tell_all(self, ctx: Context, what: str) -> int:
@@ -78,14 +78,14 @@ class TalkManager(Manager):
     @exposed(role="operator")
     async def fetch(self, ctx: Context, what: str, at: str, count: int, size: int) -> list[int]:
         """Fetch bytes from another host, many times at once; return how many came each time."""
-        calls = [self.client.acall(what, "fill", host=at, type=bytes, size=size) for _ in range(count)]
+        calls = [self.client.on(host=at, type=bytes).acall(what, "fill", size=size) for _ in range(count)]
         return [len(found) for found in await asyncio.gather(*calls)]
 
     @exposed(role="operator")
     async def count_to(self, ctx: Context, what: str, most: int) -> list[int]:
         """Read the numbers of a service on another host."""
         found: list[int] = []
-        async with self.client.astream(what, "numbers", type=int) as stream:
+        async with self.client.on(type=int).astream(what, "numbers") as stream:
             async for number in stream:
                 found.append(number)
                 if len(found) == most:
@@ -96,7 +96,7 @@ class TalkManager(Manager):
     def count_slowly(self, ctx: Context, what: str, at: str, most: int) -> list[int]:
         """Read the numbers of a service on another host from a thread."""
         found: list[int] = []
-        with self.client.stream(what, "numbers", host=at, type=int, credit=4) as stream:
+        with self.client.on(host=at, type=int, credit=4).stream(what, "numbers") as stream:
             for number in stream:
                 found.append(number)
                 if len(found) == most:
@@ -112,14 +112,14 @@ class TalkManager(Manager):
     def patiently(self, ctx: Context, what: str, at: str) -> Said:
         """Ask a service on another host, and again while that is away or starting."""
         retry = Retry(attempts=100, longest=0.5, on=(Busy, NotRunning, Draining, ConnectionLost))
-        return self.client.call(what, "where", host=at, type=Said, timeout=30, retry=retry)
+        return self.client.on(host=at, type=Said, timeout=30, retry=retry).call(what, "where")
 
     @exposed(role="operator")
     def went(self, ctx: Context, what: str, at: str = "", wait: float = 30.0) -> tuple[str, float, str]:
         """Return what became of a call to another host: the error's name, seconds, and its sentence."""
         began = time.monotonic()
         try:
-            self.client.call(what, "work", host=at or None, seconds=wait, timeout=60)
+            self.client.on(host=at or None, timeout=60).call(what, "work", seconds=wait)
         except OstlerError as error:
             return type(error).__name__, time.monotonic() - began, str(error)
         return "", time.monotonic() - began, ""

@@ -68,7 +68,7 @@ NEW = COMMON.format(
     async def elsewhere(self, ctx: Context, at: str, what: str) -> int:
         """Have the lamp of another host switched or dimmed."""
         from lamp_apis import NewLampApi
-        lamp = await getattr(NewLampApi(self.client).on(at), what).acall("desk")
+        lamp = await getattr(NewLampApi(self.client).on(host=at), what).acall("desk")
         return lamp.level
 
 class Admin:

@@ -102,7 +102,7 @@ def test_trap_malformed_frames_of_all_kinds_are_counted_and_others_are_answered(
                 socket_.send(b"")
                 socket_.send(msgspec.msgpack.encode([*REQUEST[:5], {"text": "x" * 70_000}]))
                 socket_.send_multipart([b"a", b"b", b"c"])
-                assert honest.call("echo", "echo_async", text="well", timeout=20)["text"] == "well"
+                assert honest.on(timeout=20).call("echo", "echo_async", text="well")["text"] == "well"
         found = wait_for(
             lambda: (all_ := garbage(daemon, "rpc")).get("frames") == 10 and all_, "what was sent last to be counted"
         )
@@ -118,7 +118,7 @@ def test_trap_a_frame_far_above_the_limit_costs_only_its_sender_the_connection(d
     with rude(daemon, zmq.DEALER, "rpc") as socket_, Client(root=str(daemon.root)) as honest:
         for _ in range(5):
             socket_.send(b"x" * 2**20)
-            assert honest.call("echo", "echo_async", text="well", timeout=20)["text"] == "well"
+            assert honest.on(timeout=20).call("echo", "echo_async", text="well")["text"] == "well"
     assert "Traceback" not in daemon.log
 
 
@@ -154,7 +154,7 @@ def test_what_does_not_speak_zeromq_is_dropped_and_others_go_on(daemon) -> None:
                     raw.sendall(data)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # it has had enough already
-        assert honest.call("echo", "echo_async", text="well", timeout=20)["text"] == "well"
+        assert honest.on(timeout=20).call("echo", "echo_async", text="well")["text"] == "well"
     assert "Traceback" not in daemon.log
     nothing_has_grown(daemon, before)
 
@@ -168,8 +168,8 @@ def test_thousands_of_connections_opened_and_dropped_leave_nothing(daemon) -> No
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
                 raw.connect(str(daemon.root / "run" / ("events.sock" if number % 2 else "rpc.sock")))
             if number % 1000 == 0:
-                assert honest.call("echo", "echo_async", text="well", timeout=20)["text"] == "well"
-        assert honest.call("echo", "echo_async", text="well", timeout=20)["text"] == "well"
+                assert honest.on(timeout=20).call("echo", "echo_async", text="well")["text"] == "well"
+        assert honest.on(timeout=20).call("echo", "echo_async", text="well")["text"] == "well"
     nothing_has_grown(daemon, before)
     assert "Traceback" not in daemon.log
 

@@ -89,14 +89,14 @@ def test_a_service_calls_one_on_another_host_by_its_name_or_wherever_it_is(hosts
     hosts.start(node1="talk", node2="talk volume", node3="volume")
     knows(hosts, "node1", "node2")
     knows(hosts, "node1", "node3")
-    ask = hosts["node1"].daemon.ask
+    ask, ask_for = hosts["node1"].daemon.ask, hosts["node1"].daemon.ask_for
     wait_for(lambda: working(hosts, "volume") == {"node2", "node3"}, "both members to be up")
-    said = ask("talk", "ask", type=Said, what="talk", at="node2")
+    said = ask_for(Said, "talk", "ask", what="talk", at="node2")
     assert (said.host, said.who) == ("node2", "key:node1")
     assert 0 < said.left <= 20, "what is left of the caller's deadline"
-    outer = ask("talk", "where", type=Said)
+    outer = ask_for(Said, "talk", "where")
     assert outer.host == "node1"
-    assert {ask("talk", "aask", type=Said, what="volume").host for _ in range(4)} == {"node2", "node3"}
+    assert {ask_for(Said, "talk", "aask", what="volume").host for _ in range(4)} == {"node2", "node3"}
     assert ask("talk", "tell_all", what="volume") == 2
     assert ask("talk", "tell_all", what="talk") == 2
     rows = {(row["topic"], row["host"]): row["up"] for row in hosts["node1"].daemon.json("service", "list")}
@@ -133,31 +133,31 @@ def test_programs_and_the_command_reach_the_same_hosts_as_managers(hosts: Hosts)
     daemon = hosts["node1"].daemon
     both = {"node2", "node3"}
     with Client(root=str(daemon.root), timeout=20) as client:
-        assert client.call("talk", "where", host="node2", type=Said).who == "key:node1"
-        assert {client.call("volume", "where", type=Said).host for _ in range(4)} == both
-        assert client.call("talk", "where", type=Said).host == "node1", "a topic that is here stays here"
+        assert client.on(host="node2", type=Said).call("talk", "where").who == "key:node1"
+        assert {client.on(type=Said).call("volume", "where").host for _ in range(4)} == both
+        assert client.on(type=Said).call("talk", "where").host == "node1", "a topic that is here stays here"
         client.cast("volume", "work", seconds=0.01)
-        client.cast("volume", "work", host="node3", seconds=0.01)
+        client.on(host="node3").cast("volume", "work", seconds=0.01)
         assert client.fanout("volume", "where") == 2
         assert client.fanout("talk", "where") == 2, "the one here is one of them"
-        with client.stream("volume", "numbers", type=int, credit=4) as numbers:
+        with client.on(type=int, credit=4).stream("volume", "numbers") as numbers:
             assert [next(numbers) for _ in range(50)] == list(range(50))
-        assert client.call("volume", "fill", host="node3", type=bytes, size=200_000) == bytes(200_000)
+        assert client.on(host="node3", type=bytes).call("volume", "fill", size=200_000) == bytes(200_000)
         retry = Retry(attempts=5, on=(ConnectionLost, Busy))
-        assert client.call("volume", "work", seconds=0.01, retry=retry) in both
+        assert client.on(retry=retry).call("volume", "work", seconds=0.01) in both
         with pytest.raises(Conflict, match="does not open with"):
             client.call("volume", "unlock", code="canary-7", name="desk")
         with pytest.raises(TargetNotFound, match=r"no host 'node9' for talk\.where; there is: node1, node2, node3"):
-            client.call("talk", "where", host="node9")
+            client.on(host="node9").call("talk", "where")
         with pytest.raises(TargetNotFound, match="there is no service 'none' on node1"):
             client.call("none", "where")
 
     async def the_same() -> None:
         async with AsyncClient(root=str(daemon.root), timeout=20) as client:
-            assert {(await client.call("volume", "where", type=Said)).host for _ in range(4)} == both
-            await client.cast("volume", "work", host="node2", seconds=0.01)
+            assert {(await client.on(type=Said).call("volume", "where")).host for _ in range(4)} == both
+            await client.on(host="node2").cast("volume", "work", seconds=0.01)
             assert await client.fanout("volume", "where") == 2
-            async with client.stream("volume", "numbers", type=int) as numbers:
+            async with client.on(type=int).stream("volume", "numbers") as numbers:
                 assert await anext(aiter(numbers)) == 0
 
     asyncio.run(the_same())
@@ -182,7 +182,7 @@ def test_a_cut_ends_what_is_relayed_and_a_repeat_goes_on_when_the_host_is_back(h
     retry = Retry(attempts=100, longest=0.3, on=(Busy, NotRunning, Draining, ConnectionLost))
     with Client(root=root, timeout=40) as one, Client(root=root, timeout=40) as other:
         lost = in_background(lambda: refusal(lambda: one.call("volume", "work", seconds=30)))
-        again = in_background(lambda: other.call("volume", "work", seconds=3, retry=retry))
+        again = in_background(lambda: other.on(retry=retry).call("volume", "work", seconds=3))
         wait_for(lambda: volume.ask("ostler", "dump")["messages"]["topics"]["volume"]["in_flight"] == 2, "both works")
         volume.running.kill()
         volume.wait_end()
@@ -269,11 +269,11 @@ def test_a_secret_that_is_relayed_is_written_nowhere(hosts: Hosts) -> None:
 def test_a_call_that_is_tried_again_lasts_over_a_restart_of_the_other_daemon(hosts: Hosts) -> None:
     hosts.start(node1="talk", node2="volume")
     knows(hosts, "node1", "node2")
-    before = hosts["node1"].daemon.ask("talk", "patiently", type=Said, what="volume", at="node2").pid
+    before = hosts["node1"].daemon.ask_for(Said, "talk", "patiently", what="volume", at="node2").pid
     hosts["node2"].daemon.running.kill()
     hosts["node2"].daemon.wait_end()
     knows(hosts, "node1", "node2", up=False)
-    asking = in_background(lambda: hosts["node1"].daemon.ask("talk", "patiently", type=Said, what="volume", at="node2"))
+    asking = in_background(lambda: hosts["node1"].daemon.ask_for(Said, "talk", "patiently", what="volume", at="node2"))
     hosts["node2"].start()
     assert asking().pid != before
 
@@ -307,10 +307,10 @@ def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once
     hosts.start(node1="talk", node2="volume", node3="volume")
     knows(hosts, "node1", "node2")
     knows(hosts, "node1", "node3")
-    ask = hosts["node1"].daemon.ask
+    ask, ask_for = hosts["node1"].daemon.ask, hosts["node1"].daemon.ask_for
     hosts["node2"].daemon.running.kill()
     knows(hosts, "node1", "node2", up=False)
-    assert {ask("talk", "ask", type=Said, what="volume").host for _ in range(4)} == {"node3"}
+    assert {ask_for(Said, "talk", "ask", what="volume").host for _ in range(4)} == {"node3"}
     began = time.monotonic()
     with pytest.raises(NotRunning, match="node2 cannot be reached for"):
         ask("talk", "ask", what="volume", at="node2")
@@ -323,7 +323,7 @@ def test_a_member_that_is_gone_is_passed_over_and_one_by_name_is_refused_at_once
     hosts["node2"].daemon.wait_end()
     hosts["node2"].start()
     knows(hosts, "node1", "node2")
-    assert ask("talk", "ask", type=Said, what="volume").host == "node2"
+    assert ask_for(Said, "talk", "ask", what="volume").host == "node2"
 
 
 def test_trap_a_server_on_another_host_that_dies_is_known_within_seconds(hosts: Hosts) -> None:
@@ -379,7 +379,7 @@ def test_trap_a_cable_that_is_pulled_is_known_within_seconds_and_found_again(hos
     wait_for(lambda: not in_flight(hosts, "node2"), "the work of a caller that has gone to be stopped")
     cables.plug("node2")
     knows(hosts, "node1", "node2")
-    assert hosts["node1"].daemon.ask("talk", "ask", type=Said, what="volume", at="node2").host == "node2"
+    assert hosts["node1"].daemon.ask_for(Said, "talk", "ask", what="volume", at="node2").host == "node2"
 
 
 @only_cables
@@ -443,7 +443,7 @@ def test_trap_a_key_that_is_not_known_gets_nothing_and_is_logged_once(hosts: Hos
     with wrong, pytest.raises(NotPermitted, match="does not hold the server's key"):
         wrong.call("talk", "where")
     with host.client(hosts.operator) as client:
-        assert client.call("talk", "where", type=Said).who == "key:operator"
+        assert client.on(type=Said).call("talk", "where").who == "key:operator"
         with pytest.raises(NotPermitted, match="needs the role admin, key:operator has operator"):
             client.call("ostler", "reload")
 
@@ -452,18 +452,18 @@ def test_trap_a_key_that_is_not_known_gets_nothing_and_is_logged_once(hosts: Hos
 def test_a_client_over_the_network_connects_anew_after_a_fork(hosts: Hosts) -> None:
     hosts.start(node1="talk")
     with hosts["node1"].client(hosts.operator) as client:
-        assert client.call("talk", "where", type=Said).who == "key:operator"
+        assert client.on(type=Said).call("talk", "where").who == "key:operator"
         child = os.fork()
         if not child:
             code = 1
             try:
                 with client:
-                    code = 0 if client.call("talk", "where", type=Said).who == "key:operator" else 2
+                    code = 0 if client.on(type=Said).call("talk", "where").who == "key:operator" else 2
             finally:
                 os._exit(code)
-        assert client.call("talk", "where", type=Said).who == "key:operator"
+        assert client.on(type=Said).call("talk", "where").who == "key:operator"
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert client.call("talk", "where", type=Said).who == "key:operator"
+        assert client.on(type=Said).call("talk", "where").who == "key:operator"
 
 
 @only_here
@@ -484,9 +484,9 @@ def test_a_key_that_is_taken_away_counts_at_once_on_a_connection_that_stands(hos
     hosts.configure("node1", "talk", known={"operator": hosts.operator, "friend": friend})
     host.daemon.command("reload")
     with host.client(hosts.operator) as stays, host.client(friend) as goes:
-        assert stays.call("talk", "where", type=Said).who == "key:operator"
-        assert goes.call("talk", "where", type=Said).who == "key:friend"
-        before = stays.call("talk", "where", type=Said).pid
+        assert stays.on(type=Said).call("talk", "where").who == "key:operator"
+        assert goes.on(type=Said).call("talk", "where").who == "key:friend"
+        before = stays.on(type=Said).call("talk", "where").pid
         hears, lost = stays.events("fanout"), goes.events("fanout")
         hosts.configure("node1", "talk")
         host.daemon.command("reload")
@@ -496,7 +496,7 @@ def test_a_key_that_is_taken_away_counts_at_once_on_a_connection_that_stands(hos
         assert hears.next(5).key == "fanout.talk.node1.where"
         with pytest.raises((NotPermitted, ConnectionLost), match=r"has no role|gives it no role|lost"):
             goes.call("talk", "where")
-        assert stays.call("talk", "where", type=Said).pid == before
+        assert stays.on(type=Said).call("talk", "where").pid == before
     with host.client(friend) as again, pytest.raises(NotPermitted, match="does not know the key"):
         again.call("talk", "where")
 
@@ -507,7 +507,7 @@ from ostler import Client, OstlerError
 
 def read(root, most):
     relayed = {"on_host": "node2", "topic": "volume", "method": "orders", "arguments": {}}
-    with Client(root=root) as client, client.stream("ostler", "relay_stream", type=int, **relayed) as orders:
+    with Client(root=root) as client, client.on(type=int).stream("ostler", "relay_stream", **relayed) as orders:
         for number in orders:
             if number >= most:
                 return
@@ -550,32 +550,22 @@ def test_a_relayed_stream_ends_on_both_hosts_when_its_caller_becomes_a_viewer(ho
 
 
 @only_here
-def test_a_new_key_of_the_daemon_is_for_new_connections_and_cuts_none(hosts: Hosts) -> None:
+def test_a_new_key_of_the_daemon_needs_a_restart_and_cuts_nobody_before_it(hosts: Hosts) -> None:
     hosts.start(node1="talk")
-    host = hosts["node1"]
-    with host.client(hosts.operator) as old:
-        assert old.call("talk", "where", type=Said).host == "node1"
-        stream = old.events("fanout")
-        exchange(hosts)
-        assert old.fanout("talk", "where") == 1
-        assert stream.next(5).key == "fanout.talk.node1.where"
-        exchange(hosts)  # those of the key before the last go: they would stay for ever
-        with pytest.raises(ConnectionLost):
-            stream.next(5)
-        with pytest.raises(NotPermitted, match="does not hold the server's key"):
-            old.call("talk", "where")
-
-
-def exchange(hosts: Hosts) -> None:
-    """Give a daemon a new key; see that it counts for new connections, all of them."""
     host, was = hosts["node1"], hosts["node1"].keys
-    host.keys = new_keys()
-    hosts.configure("node1", "talk")
-    host.daemon.command("reload")
-    host.daemon.wait_log(f"new connections are made with the public key {host.keys.public}")
-    for _ in range(10):
-        with host.client(hosts.operator) as fresh:
-            assert fresh.call("talk", "where", type=Said).host == "node1"
+    with host.client(hosts.operator) as old:
+        assert old.on(type=Said).call("talk", "where").host == "node1"
+        host.keys = new_keys()
+        hosts.configure("node1", "talk")
+        assert "needs a restart for network.secret_key" in host.daemon.command("reload").stdout
+        assert old.on(type=Said).call("talk", "where").host == "node1"
+    with Client(host.address, server_key=was.public, secret_key=hosts.operator.secret, timeout=20) as still:
+        assert still.on(type=Said).call("talk", "where").host == "node1"
+    assert was.secret not in host.daemon.log
+    host.daemon.stop()
+    host.start()
+    with host.client(hosts.operator) as fresh:
+        assert fresh.on(type=Said).call("talk", "where").host == "node1"
     gone = Client(host.address, server_key=was.public, secret_key=hosts.operator.secret, timeout=5)
     with gone, pytest.raises(NotPermitted, match="does not hold the server's key"):
         gone.call("talk", "where")
@@ -587,12 +577,12 @@ def test_garbage_on_a_port_disturbs_nobody(hosts: Hosts) -> None:
     host = hosts["node1"]
     port = int(host.address.rpartition(":")[2])
     with host.client(hosts.operator) as client:
-        assert client.call("talk", "where", type=Said).host == "node1"
+        assert client.on(type=Said).call("talk", "where").host == "node1"
         for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" + bytes(8) + b"\x7f\x03", bytes(100_000), b"\x16\x03\x01"):
             for target in (port, port + 1):
                 with socket.create_connection(("127.0.0.1", target)) as stranger:
                     stranger.sendall(data)
-        assert client.call("talk", "where", type=Said).host == "node1"
+        assert client.on(type=Said).call("talk", "where").host == "node1"
     assert "Traceback" not in host.daemon.log
 
 
@@ -606,11 +596,11 @@ def test_more_connections_than_are_allowed_are_refused_and_those_that_stand_go_o
     standing = [host.client(hosts.operator) for _ in range(5)]
     try:
         for client in standing:
-            assert client.call("talk", "where", type=Said).host == "node1"
+            assert client.on(type=Said).call("talk", "where").host == "node1"
         for _ in range(3):
             with host.client(hosts.operator) as client, pytest.raises(Busy, match="as many connections as it takes"):
                 client.call("talk", "where")
-        assert [client.call("talk", "where", type=Said).host for client in standing] == ["node1"] * 5
+        assert [client.on(type=Said).call("talk", "where").host for client in standing] == ["node1"] * 5
         standing.pop().close()
         wait_for(lambda: answers(hosts), "room for one more")
         assert host.daemon.wait_log("has 5 already").count("has 5 already, and 5 are free") == 1

@@ -84,6 +84,6 @@ def test_trap_a_daemon_that_is_killed_under_a_call(daemon) -> None:
         killer = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {daemon.running.pid}"])
         began = time.monotonic()
         with pytest.raises(ConnectionLost, match="may or may not have been done"):
-            client.call("echo", "sleep", seconds=60, timeout=100)
+            client.on(timeout=100).call("echo", "sleep", seconds=60)
         assert time.monotonic() - began < 5
         killer.wait()

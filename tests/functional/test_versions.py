@@ -102,7 +102,7 @@ def test_an_older_member_holds_callers_back_until_it_is_upgraded_or_stale(daemon
     wait_for(lambda: NewLampApi(one).upgrading().upgrading, "the daemon to look at its records again")
     with pytest.raises(UnsupportedVersion, match=r"behind speaks 1\.0; upgrade lamp on behind"):
         NewLampApi(client(new)).dim("desk")
-    assert NewLampApi(client(new)).on("newhost").dim("desk").level == 10
+    assert NewLampApi(client(new)).on(host="newhost").dim("desk").level == 10
     assert client(new).call("lamp", "ask") == "False"
 
     (row,) = [row for row in new.json("service", "versions") if row["topic"] == "lamp"]

@@ -110,7 +110,7 @@ class Hostile:
 def _call(transport: ZmqTransport) -> None:
     with Client(transport=transport) as client:
         try:
-            client.call("shop", "echo", timeout=_SECONDS, on_progress=lambda _progress: None)
+            client.on(timeout=_SECONDS, on_progress=lambda _progress: None).call("shop", "echo")
         except OstlerError:
             pass
 
@@ -118,7 +118,7 @@ def _call(transport: ZmqTransport) -> None:
 def _stream(transport: ZmqTransport) -> None:
     with Client(transport=transport) as client:
         try:
-            with client.stream("shop", "count", type=int, timeout=_SECONDS) as stream:
+            with client.on(type=int, timeout=_SECONDS).stream("shop", "count") as stream:
                 for item in stream:
                     if type(item) is not int:
                         raise Wrong(f"an item of another type came through: {item!r}")
@@ -128,7 +128,10 @@ def _stream(transport: ZmqTransport) -> None:
 
 async def _call_on_loop(transport: ZmqTransport) -> None:
     async with AsyncClient(transport=transport) as client:
-        calls = [client.call("shop", "echo", timeout=_SECONDS), client.call("shop", "echo", type=str, timeout=_SECONDS)]
+        calls = [
+            client.on(timeout=_SECONDS).call("shop", "echo"),
+            client.on(type=str, timeout=_SECONDS).call("shop", "echo"),
+        ]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, OstlerError):
                 raise Wrong(f"a call ended with {result!r}") from result

@@ -164,9 +164,9 @@ class World:
         self.server.keeping = Keeping(answers=50, size=20_000, grace=0.05)
         self.slow = Slow()
         self.pools = [WorkerPool("shop", 2), WorkerPool("slow", 2, queue_limit=50)]
-        self.dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), self.pools[0]))
-        self.dispatcher.add_endpoint(Endpoint("slow", "here", self.slow, self.pools[1]))
-        self.dispatcher._endpoints["slow"].max_in_flight = 150
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), self.pools[0]))
+        self.dispatcher.registry.add_endpoint(Endpoint("slow", "here", self.slow, self.pools[1]))
+        self.dispatcher.registry.endpoints_by_topic["slow"].max_in_flight = 150
         self.server.start()
         self.names: list[int] = list(range(CLIENTS))
         self.frames = self.fine = self.controls = self.readable = 0

@@ -65,8 +65,8 @@ class Protocol(RuleBasedStateMachine):
         self.dispatcher = Dispatcher(Access(own_uid=0), FakeClock(), inbox, host="here")
         self.wire, self.slow, self.pool = Books(), Slow(), WorkerPool("states", 1)
         self.server = RpcServer(self.wire, self.dispatcher, inbox, max_in_flight_per_peer=MOST_HERE)
-        self.dispatcher.add_endpoint(Endpoint("shop", "here", Shop(), self.pool))
-        self.dispatcher.add_endpoint(Endpoint("slow", "here", self.slow, self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("slow", "here", self.slow, self.pool))
         self.server.start()
 
     def send(self, client, *fields):

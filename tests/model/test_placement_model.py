@@ -152,7 +152,7 @@ class Placement(RuleBasedStateMachine):
         self.count += 1
         name, size = f"v{self.count}", gib * GIB
         try:
-            made = await entry.client.call("volume", "create_volume", name=name, size=size, timeout=120.0)
+            made = await entry.client.on(timeout=120.0).call("volume", "create_volume", name=name, size=size)
         except OstlerError as error:
             self.note(f"create {name} ({gib} GiB) at {entry.name}: {error!r}")
             return name, error
@@ -198,7 +198,7 @@ class Placement(RuleBasedStateMachine):
         usable = owner.running and self.said.get(owner.name) in (None, "disabled")
         asked = self.said.get(entry.name) in (None, "disabled") and self.reaches(entry, owner)
         try:
-            self.run(entry.client.call("volume", "delete_volume", name=f"{name}@{owner.name}", timeout=120.0))
+            self.run(entry.client.on(timeout=120.0).call("volume", "delete_volume", name=f"{name}@{owner.name}"))
         except OstlerError as error:
             works = usable and asked and disk.mode in ("well", "slow", "boastful")
             if works and not self.lost:
@@ -319,7 +319,9 @@ class Placement(RuleBasedStateMachine):
         self.note(f"{verb} {host.name} at {asked.name}")
         try:
             self.run(
-                asked.client.call("ostler", f"service_{verb}", topic="volume", on_host=host.name, timeout=60.0, **more)
+                asked.client.on(timeout=60.0).call(
+                    "ostler", f"service_{verb}", topic="volume", on_host=host.name, **more
+                )
             )
         except OstlerError:
             assert not self.reaches(asked, host), self.told(f"{verb} on {host.name} at {asked.name}")

@@ -16,7 +16,7 @@ async def dispatching(topic: str, target: object, inbox: Inbox) -> AsyncIterator
     """Serve one topic with two threads, which have ended at the end."""
     dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
     pool = WorkerPool(topic, 2)
-    dispatcher.add_endpoint(Endpoint(topic, "here", target, pool))
+    dispatcher.registry.add_endpoint(Endpoint(topic, "here", target, pool))
     try:
         yield dispatcher
     finally:

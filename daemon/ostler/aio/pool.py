@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from ostler import fork
-from ostler.aio.bell import Bell
 from ostler.aio.fair import FairQueue
 from ostler.aio.shares import Shares
 from ostler.bounds import text_of, type_name_of
@@ -39,6 +39,37 @@ _SATURATED = 0.8
 """The part of a core above which more threads only get in each other's way."""
 _MAX_WAITING = 1024
 """Threads of one pool that may be replaced while they wait; one cause of waiting gets half of them at most."""
+
+
+class Bell:
+    """Wakes one thread up, and lets go of the interpreter before it does.
+
+    The release of a lock keeps the interpreter: where both share a core, the thread that is woken up runs at once,
+    finds the interpreter taken, sleeps again and has to be woken up a second time. A system call lets go of it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    @classmethod
+    def make(cls) -> Bell | None:
+        """Return a bell, None when there is no descriptor for it."""
+        try:
+            return cls(os.eventfd(0, os.EFD_CLOEXEC))
+        except OSError:
+            return None
+
+    def ring(self) -> None:
+        """Wake up the thread that waits, or the next that will."""
+        os.eventfd_write(self._number, 1)
+
+    def wait(self) -> None:
+        """Wait until it rings."""
+        os.eventfd_read(self._number)
+
+    def __del__(self) -> None:
+        """Free the descriptor, once no thread uses it."""
+        os.close(self._number)
 
 
 class _Job(msgspec.Struct, frozen=True):

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 
+def within_share(used: int, amount: int, free: int) -> bool:
+    """Return whether an account may use more of something bounded: no account gets more than what is free.
+
+    So one alone gets half, two that both want all of it a third each, and there is always some for another (dynamic
+    thresholds, by Choudhury and Hahne, which switches use for their buffers). Nobody has to give up anything for
+    somebody else, and with a limit of one whoever comes first has it. Any thread.
+
+    Args:
+        used: What the account uses now.
+        amount: How much more it wants.
+        free: What no account uses.
+    """
+    return used + amount <= free
+
+
 class Shares:
     """Counts what each account uses of a limit, and says whether it may use more.
 
-    The rule is that of `FairQueue`: no account gets more than what is free, so that one alone gets half, and there is
-    always some for another. Nobody has to give up anything for somebody else. Not thread-safe.
+    The rule is that of `within_share`. Not thread-safe.
 
     Args:
         limit: The most that all accounts use together.
@@ -26,10 +40,7 @@ class Shares:
 
     def room(self, account: Hashable, amount: int = 1) -> bool:
         """Return whether an account may use so much more."""
-        used, free = self._used.get(account, 0), self.limit - self.total
-        if not used:
-            return amount <= free  # with a limit of one there is no half: whoever comes first has it
-        return used + amount <= free
+        return within_share(self._used.get(account, 0), amount, self.limit - self.total)
 
     def take(self, account: Hashable, amount: int = 1) -> None:
         """Count what an account uses from now on; the limit is for `room` to tell."""

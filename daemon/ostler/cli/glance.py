@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ostler.availability import absence_reason
 from ostler.cli import kit
 from ostler.cli.session import Session
+from ostler.config.units import format_size
 from ostler.errors import FAILED, WELL
 from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceState, ServiceStatus
 
@@ -31,7 +32,7 @@ def start(session: Session, wanted: bool) -> int:  # noqa: ARG001 - the kit know
         wanted: Whether something that is not well is a failure.
     """
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "status", type=DaemonStatus)
+        found = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     if kit.json_wanted():
         kit.emit(found)
     else:
@@ -47,7 +48,7 @@ def show(found: DaemonStatus) -> None:
     if found.log:
         kit.say(f"  logs to {kit.printable(found.log)}")
     if found.callers_memory > found.max_memory // _SHOWN_SHARE:
-        kit.say(f"  callers hold {kit.human_size(found.callers_memory)} of {kit.human_size(found.max_memory)}")
+        kit.say(f"  callers hold {format_size(found.callers_memory)} of {format_size(found.max_memory)}")
     if found.last_reload is not None:
         kit.say(
             f"  last reload {kit.human_elapsed(found.last_reload.at)} ago: {kit.printable(found.last_reload.summary)}"
@@ -88,7 +89,7 @@ def headline(found: DaemonStatus) -> str:
     why = f" ({found.why})" if found.why else ""
     return kit.printable(
         f"ostler {found.version} on {found.host}: {found.state} for {kit.human_elapsed(found.since)}{why}, "
-        f"pid {found.pid}, {kit.human_size(found.memory)}, {found.threads} threads"
+        f"pid {found.pid}, {format_size(found.memory)}, {found.threads} threads"
     )
 
 

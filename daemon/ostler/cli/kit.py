@@ -8,7 +8,7 @@ A plugin's sub-command is a typer app, named in the entry-point group `ostler.co
     def list_lamps() -> None:
         '''List the lamps.'''
         with kit.client() as client:
-            kit.show_table(client.call("lamp", "list", type=list[Lamp]), ["name", "on", "brightness"])
+            kit.show_table(client.on(type=list[Lamp]).call("lamp", "list"), ["name", "on", "brightness"])
 
 `--root`, `--json` and `--timeout` belong to `ostler` itself; `client` and the `show_…` functions follow them. An error
 of Ostler or of the plugin is raised, not printed: the command shows it as one line with its hint, and its exit code.
@@ -35,7 +35,7 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress import progress
-from ostler.cli.words import age_at, human_duration, human_size, human_time, printable, text_of
+from ostler.cli.words import age_at, human_time, printable, text_of
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from ostler.types import Json
 
 __all__ = [
-    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_duration", "human_elapsed",
-    "human_size", "human_time", "json_wanted", "on_terminal", "pairs", "printable", "progress", "say",
-    "show_fields", "show_table", "text_of", "to_json", "warn",
+    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_elapsed", "human_time",
+    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "text_of",
+    "to_json", "warn",
 ]  # fmt: skip
 
 

@@ -10,18 +10,18 @@ from ostler.cli.words import printable
 from ostler.errors import PluginError, describe, joined
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from ostler.plugins import Found
 
 GROUP = "ostler.commands"
 _LINE_LIMIT = 500
 """The most characters of what a distribution says of itself in `ostler --help`."""
 
 
-def installed() -> list[EntryPoint]:
+def installed() -> list[Found]:
     """Return the entry points of the group, sorted by name and then by what brings them."""
-    from importlib.metadata import entry_points
+    from ostler.plugins import discovery  # not needed for the verbs of Ostler itself
 
-    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, _owner(point)))
+    return discovery.installed(GROUP)
 
 
 class PluginVerbs:
@@ -32,13 +32,13 @@ class PluginVerbs:
         find: Finds the entry points; a test hands in its own.
     """
 
-    def __init__(self, taken: Collection[str], find: Callable[[], list[EntryPoint]] = installed) -> None:
+    def __init__(self, taken: Collection[str], find: Callable[[], list[Found]] = installed) -> None:
         self._taken = taken
         self._find = find
 
     @cached_property
-    def _points(self) -> dict[str, list[EntryPoint]]:
-        found: dict[str, list[EntryPoint]] = {}
+    def _points(self) -> dict[str, list[Found]]:
+        found: dict[str, list[Found]] = {}
         for point in self._find():
             if point.name not in self._taken:
                 found.setdefault(point.name, []).append(point)
@@ -88,13 +88,12 @@ class PluginVerbs:
         return app
 
 
-def _owner(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value.partition(":")[0]
+def _owner(point: Found) -> str:
+    return point.distribution or point.module
 
 
-def _summary(points: list[EntryPoint]) -> str:
+def _summary(points: list[Found]) -> str:
     if len(points) > 1:
         return f"brought by {joined(_owner(point) for point in points)}: uninstall one of them"
-    dist = points[0].dist
-    summary = dist.metadata["Summary"] if dist is not None and "Summary" in dist.metadata else ""
+    summary = points[0].summary
     return f"{summary} ({_owner(points[0])})" if summary else f"Brought by {_owner(points[0])}"

@@ -25,7 +25,7 @@ def progress(label: str) -> Iterator[OnProgress]:
     The bar appears with the first report, so that a quick call shows none and imports nothing.
 
         with kit.client() as client, kit.progress("copying") as on_progress:
-            client.call("volume", "create", on_progress=on_progress, name="a", size=size)
+            client.on(on_progress=on_progress).call("volume", "create", name="a", size=size)
 
     Args:
         label: What is being done; a report's own text takes its place.

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ostler.cli import kit, session
-from ostler.errors import InvalidInput, NotFound, TargetNotFound
-from ostler.types import CONTROL_TOPIC, WORDS_OF_CALL, ArgumentDescription, Json, MethodDescription
+from ostler.errors import NotFound, TargetNotFound
+from ostler.spelling import nearest
+from ostler.types import CONTROL_TOPIC, ArgumentDescription, Json, MethodDescription
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, Json]:
@@ -23,49 +24,44 @@ def arguments_of(words: Sequence[str]) -> dict[str, Json]:
         InvalidInput: A word is not `key=value`.
     """
     found = kit.pairs(words)
-    for name in found:
-        if name in WORDS_OF_CALL:
-            raise InvalidInput(f"{name} cannot be given as an argument", hint="see `ostler call --help` for options")
     typed = dict(word.split("=", 1) for word in words)
     return {key: value if isinstance(value, str | list | dict) else typed[key] for key, value in found.items()}
 
 
-def call(
-    client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json], **more: Any
-) -> Any:
+def call(client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]) -> Any:
     """Call a method; the daemon here brings it to another host, as far as whoever asks may have that.
 
     Args:
-        client: Asked.
+        client: Asked, with all other options.
         topic: The service.
         method: The method.
         host: The service's host, None for the one here, or one that has it.
         arguments: The method's arguments.
-        more: Further words of `Client.call`.
     """
     try:
-        return client.call(topic, method, host=host, **more, **arguments)
+        return client.on(host=host).call(topic, method, **arguments)
     except TargetNotFound as error:
-        return client.call(CONTROL_TOPIC, "relay", **_relayed(error, topic, method, host, arguments), **more)
+        relayed = _relayed(error, topic, method, host, arguments)
+        return client.call(CONTROL_TOPIC, "relay", **relayed)
 
 
 def cast(client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]) -> None:
     """Cast a method; see `call`."""
     try:
-        client.cast(topic, method, host=host, **arguments)
+        client.on(host=host).cast(topic, method, **arguments)
     except TargetNotFound as error:
         client.call(CONTROL_TOPIC, "relay", cast=True, **_relayed(error, topic, method, host, arguments))
 
 
 def stream(
-    client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json], **more: Any
+    client: session.Calls, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]
 ) -> Iterator[Any]:
     """Yield what a method yields; see `call`."""
     try:
-        yield from client.stream(topic, method, host=host, **more, **arguments)
+        yield from client.on(host=host).stream(topic, method, **arguments)
     except TargetNotFound as error:
         relayed = _relayed(error, topic, method, host, arguments)
-        yield from client.stream(CONTROL_TOPIC, "relay_stream", **relayed, **more)
+        yield from client.stream(CONTROL_TOPIC, "relay_stream", **relayed)
 
 
 def _relayed(
@@ -86,8 +82,9 @@ def describe(client: session.Calls, topic: str, host: str | None = None) -> list
         host: The service's host, None for the one here, or one that has it.
     """
     arguments: dict[str, Any] = {"topic": topic, **({"schema": True} if kit.json_wanted() else {})}
-    kind = list[MethodDescription]
-    found: list[MethodDescription] = call(client, CONTROL_TOPIC, "describe", host, arguments, type=kind)
+    found: list[MethodDescription] = call(
+        client.on(type=list[MethodDescription]), CONTROL_TOPIC, "describe", host, arguments
+    )
     return found
 
 
@@ -107,10 +104,8 @@ def find_method(client: session.Calls, topic: str, method: str, host: str | None
     for each in methods:
         if each.method == method:
             return each
-    from difflib import get_close_matches
-
-    near = get_close_matches(method, [each.method for each in methods], n=1)
-    hint = f"did you mean {near[0]}?" if near else f"see `ostler describe {topic}`"
+    near = nearest(method, (each.method for each in methods))
+    hint = f"did you mean {near}?" if near else f"see `ostler describe {topic}`"
     raise NotFound(f"{topic} has no method {method}", hint=hint, topic=topic, method=method)
 
 

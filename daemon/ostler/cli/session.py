@@ -8,29 +8,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ostler.cli.remote import Remote
     from ostler.config.paths import Paths
+    from ostler.messaging.call_options import CallKeywords
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call may take when neither `--timeout` nor the verb says otherwise."""
 
 
 class Calls(Protocol):
-    """The part of `ostler.Client` that verbs use; tests put a fake in its place."""
+    """The calls of `ostler.Client`, and of what its `on` returns."""
 
-    def __enter__(self) -> Self:
-        """Return the client itself."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None, /
-    ) -> None:
-        """Close the client; calls under way are cancelled on the server."""
+    def on(self, **options: Unpack[CallKeywords]) -> Calls:
+        """Return a view of the client that makes its calls with these options; see `ostler.Client.on`."""
         ...
 
     def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
@@ -45,17 +40,31 @@ class Calls(Protocol):
         """Return what a method yields, item by item; see `ostler.Client.stream`."""
         ...
 
+
+class ConnectedClient(Calls, Protocol):
+    """The part of `ostler.Client` that verbs use; tests put a fake in its place."""
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None, /
+    ) -> None:
+        """Close the client; calls under way are cancelled on the server."""
+        ...
+
     def events(self, pattern: str) -> Iterator[Any]:
         """Follow the events that fit a pattern; see `ostler.Client.events`."""
         ...
 
 
-Connect = Callable[["str | Remote | None", float, bool], Calls]
+Connect = Callable[["str | Remote | None", float, bool], ConnectedClient]
 """Makes a client from where the daemon is (a root, an address, None for the default places), the time-out of a call in
 seconds, and leniency."""
 
 
-def connect(where: str | Remote | None, timeout: float, lenient: bool) -> Calls:
+def connect(where: str | Remote | None, timeout: float, lenient: bool) -> ConnectedClient:
     """Return a client of the daemon below a root or at an address; nothing but the client is imported."""
     from ostler.messaging.client import Client
 

@@ -258,7 +258,7 @@ app = kit.app(help="Look after $name.")
 def list_items() -> None:
     """List the items."""
     with kit.client() as client:
-        kit.show_table(client.call("$name", "items", type=list[Item]), ["name", "on", "driver"], empty="No items.")
+        kit.show_table(client.on(type=list[Item]).call("$name", "items"), ["name", "on", "driver"], empty="No items.")
 
 
 @app.command()
@@ -268,7 +268,7 @@ def switch(
 ) -> None:
     """Switch an item on or off."""
     with kit.client() as client:
-        kit.show_fields(client.call("$name", "switch", type=Item, item=item, on=not off))
+        kit.show_fields(client.on(type=Item).call("$name", "switch", item=item, on=not off))
 ''',
     "tests/test_$name.py": '''\
 """Tests of the $name plugin: the service runs in this process, without a daemon or a socket."""

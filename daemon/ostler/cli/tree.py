@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import ostler
 from ostler.cli.plugin_verbs import PluginVerbs
 from ostler.errors import USAGE
+from ostler.spelling import nearest
 
 EVERYWHERE = "Every verb also takes --root DIR, --json and --trust-owner."
 
@@ -64,10 +65,8 @@ class RootGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that was typed, or say which one may have been meant."""
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            meant = f"; did you mean `ostler {near[0]}`?" if near else ""
+            near = nearest(args[0], self.list_commands(ctx))
+            meant = f"; did you mean `ostler {near}`?" if near else ""
             ctx.fail(f"there is no verb {args[0]}{meant}")
         return super().resolve_command(ctx, args)
 

@@ -1,4 +1,4 @@
-"""Sizes, times and values as people read them; imports nothing heavy."""
+"""Times and values as people read them; imports nothing heavy. Sizes and time spans: `ostler.config.units`."""
 
 from __future__ import annotations
 
@@ -6,46 +6,13 @@ import time
 from collections.abc import Mapping
 from enum import Enum
 
+from ostler.config.units import format_seconds
 from ostler.printable import printable as escaped
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _LONGEST = 1e11
 """Seconds beyond which a time is none: three thousand years. What a server says may be infinite, or no number."""
 _DEEPEST = 64
 """So many lists and tables within each other are shown; a terminal could not show more anyway."""
-
-
-def human_size(size: float) -> str:
-    """Return bytes with at most one decimal, in powers of 1024: `512B`, `10GiB`, `1.5GiB`."""
-    if not abs(size) < 2**80:
-        return "-"
-    if abs(size) < 1024:
-        return f"{size:.0f}B"
-    value = float(size)
-    for unit in _UNITS:
-        value /= 1024
-        if abs(value) < 1023.95 or unit == _UNITS[-1]:
-            return f"{value:.1f}".removesuffix(".0") + unit
-    raise AssertionError("the last unit takes everything")
-
-
-def human_duration(seconds: float) -> str:
-    """Return a time span in its two largest units: `200ms`, `45s`, `5min 3s`, `3d 4h`; `-` for one beyond all sense."""
-    if not abs(seconds) < _LONGEST:
-        return "-"
-    if seconds < 0:
-        return f"-{human_duration(-seconds)}"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
-    if seconds < 10:
-        return f"{seconds:.1f}".removesuffix(".0") + "s"
-    rest = round(seconds)
-    parts: list[tuple[int, str]] = []
-    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, factor)
-        if count or parts:
-            parts.append((count, unit))
-    return " ".join(f"{count}{unit}" for count, unit in parts[:2] if count)
 
 
 def age_at(moment: float, now: float) -> str:
@@ -58,7 +25,7 @@ def age_at(moment: float, now: float) -> str:
     if not moment:
         return "-"
     distance = now - moment
-    return human_duration(distance) if distance >= 0 else f"in {human_duration(-distance)}"
+    return format_seconds(distance, units=2) if distance >= 0 else f"in {format_seconds(-distance, units=2)}"
 
 
 def human_time(moment: float) -> str:

@@ -19,15 +19,15 @@ function. The names below are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.config.changes import diff
     from ostler.config.configuration import Configuration, CoreConfiguration
-    from ostler.config.context import Faults, ValidationContext
     from ostler.config.layers import RawConfiguration, dotted, load, load_text
-    from ostler.config.options import Field, OptionsModel, Seconds, Secret, Size
+    from ostler.config.options import Faults, Field, OptionsModel, Seconds, Secret, Size, ValidationContext
     from ostler.config.paths import Paths
     from ostler.config.units import format_seconds, format_size, parse_seconds, parse_size
     from ostler.config.validation import validate, validate_core
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "configuration": ["Configuration", "CoreConfiguration"],
     "changes": ["diff"],
-    "context": ["Faults", "ValidationContext"],
     "layers": ["RawConfiguration", "dotted", "load", "load_text"],
-    "options": ["Field", "OptionsModel", "Seconds", "Secret", "Size"],
+    "options": ["Faults", "Field", "OptionsModel", "Seconds", "Secret", "Size", "ValidationContext"],
     "paths": ["Paths"],
     "units": ["format_seconds", "format_size", "parse_seconds", "parse_size"],
     "validation": ["validate", "validate_core"],
@@ -50,10 +49,4 @@ __all__ = [
     "parse_seconds", "parse_size",
     "validate", "validate_core",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'ostler.config' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.config.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from ostler.config.configuration import Configuration, Tables, entries, own_options, shown_option
 from ostler.config.layers import dotted
-from ostler.config.options import OptionsModel, facts_of
+from ostler.config.options import OptionsModel, Secret, facts_of
+from ostler.redaction import SECRETS
 from ostler.types import Change, Json, OptionValue
 
 _ABSENT = object()
@@ -49,6 +50,30 @@ def running_values(
                 for place, value in entries((*path, name), shown_option(model, name))
             ]
     return values
+
+
+def note_secrets_in_use(started: Configuration) -> None:
+    """Keep redacting the secret values that the daemon runs with until a restart, although the files have new ones.
+
+    Args:
+        started: What the daemon was started with.
+    """
+    for model in started.tables.values():
+        for name, field in type(model).model_fields.items():
+            if facts_of(field).reload in _WITH_A_RESTART:
+                _note_secrets(getattr(model, name))
+
+
+def _note_secrets(value: object) -> None:
+    if isinstance(value, Secret):
+        SECRETS.add(value.get_secret_value())
+    elif isinstance(value, OptionsModel):
+        _note_secrets([getattr(value, name) for name in type(value).model_fields])
+    elif isinstance(value, Mapping):
+        _note_secrets(list(value.values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _note_secrets(item)
 
 
 def diff(old: Configuration, new: Configuration) -> list[Change]:

@@ -98,7 +98,9 @@ class NetworkSection(OptionsModel):
         help="Where to listen for subscribers on other hosts; by default the port after that of `rpc`",
         reload="daemon",
     )
-    secret_key: Secret | None = Field(None, help="This daemon's secret key, made with `ostler keys new`")
+    secret_key: Secret | None = Field(
+        None, help="This daemon's secret key, made with `ostler keys new`", reload="daemon"
+    )
     keys: dict[HostName, PublicKey | list[PublicKey]] = Field(
         {},
         help='Public keys that may connect, by name: `node2 = "…"`, or a list while a key is exchanged. '

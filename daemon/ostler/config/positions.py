@@ -63,12 +63,7 @@ def key_positions(text: str) -> dict[Path, Position]:
     Raises:
         OutOfBounds: There are too many keys, or one has too many parts.
     """
-    scanner = _Scanner(text)
-    try:
-        scanner.document()
-    except (_Lost, RecursionError):
-        pass  # tomli has said, or will say, what is wrong with such a text
-    return scanner.positions()
+    return _scanned(text).positions()
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -91,12 +86,16 @@ def layout(text: str) -> Layout:
     Raises:
         OutOfBounds: There are too many keys, or one has too many parts.
     """
+    return _scanned(text).layout()
+
+
+def _scanned(text: str) -> _Scanner:
     scanner = _Scanner(text)
     try:
         scanner.document()
     except (_Lost, RecursionError):
-        pass
-    return scanner.layout()
+        pass  # tomli has said, or will say, what is wrong with such a text
+    return scanner
 
 
 class _Scanner:

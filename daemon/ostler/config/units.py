@@ -11,6 +11,10 @@ SIZE_MAX = 2**63 - 1
 """The largest size, in bytes: what SQLite, msgpack and the kernel can hold."""
 SECONDS_MAX = 100 * 365.25 * 86400
 """The longest time span: a century, which is less than threads and the kernel can wait."""
+_SIZE_BEYOND, _SECONDS_BEYOND = 2.0**80, 1e11
+"""Beyond these no size and no time span makes sense. What a server says may be infinite, or no number."""
+_EXACT = 10_000
+"""So many of a unit are no longer short."""
 
 _BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 _DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
@@ -67,15 +71,23 @@ def _scaled(number: str, factor: int) -> int | None:
     return None if rest else -total if number.startswith("-") else total
 
 
-def format_size(size: int) -> str:
-    """Return bytes as people read them: in a unit that fits (`10GiB`, `500MB`), else with one decimal (`1.5GiB`)."""
-    if size < 1000:
-        return f"{size}B"
+def format_size(size: float) -> str:
+    """Return bytes as people read them: exactly where that is short (`10GiB`, `500MB`), else to a tenth (`1.5GiB`).
+
+    What is rounded has a decimal point; what has none can be read back. `-` stands for what is beyond all sense.
+    """
+    if not abs(size) < _SIZE_BEYOND:
+        return "-"
+    if size < 0:
+        return f"-{format_size(-size)}"
     for units in (_BINARY, _DECIMAL):
         for name, factor in reversed(units.items()):
-            if size >= factor and size % factor == 0:
-                return f"{size // factor}{name}"
-    name, factor = max((item for item in _BINARY.items() if item[1] <= max(size, 1024)), key=lambda item: item[1])
+            count, rest = divmod(size, factor)
+            if not rest and 0 < count < _EXACT:
+                return f"{count:.0f}{name}"
+    if size < 1024:
+        return f"{size:.0f}B"
+    name, factor = next(((name, factor) for name, factor in _BINARY.items() if size < 1023.95 * factor), ("EiB", 2**60))
     return f"{size / factor:.1f}{name}"
 
 
@@ -102,18 +114,26 @@ def parse_seconds(text: str) -> float:
     return total
 
 
-def format_seconds(seconds: float) -> str:
-    """Return seconds as people read them: `1h30min`, `5min`, `45s`, `2.5s`, `200ms`."""
+def format_seconds(seconds: float, units: int = 0) -> str:
+    """Return seconds as people read them: `1h 30min`, `5min`, `45s`, `2.5s`, `200ms`; `-` for what is beyond all sense.
+
+    Args:
+        seconds: The time span.
+        units: So many of the largest units are shown and the rest is rounded away; 0 for all of it, to be read back.
+    """
+    if not abs(seconds) < _SECONDS_BEYOND:
+        return "-"
     if seconds < 0:
-        return f"-{format_seconds(-seconds)}"
+        return f"-{format_seconds(-seconds, units)}"
+    if units:
+        seconds = round(seconds, 3 if seconds < 1 else 1) if seconds < 10 else round(seconds)
     if 0 < seconds < 1:
         return f"{seconds * 1000:.4g}ms"
     parts: list[str] = []
     rest = seconds
-    for unit, factor in (("w", 604800), ("d", 86400), ("h", 3600), ("min", 60)):
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
         count, rest = divmod(rest, factor)
-        if count:
-            parts.append(f"{count:.0f}{unit}")
-    if rest or not parts:
-        parts.append(f"{rest:.6g}s")
-    return "".join(parts)
+        if count or parts:
+            parts.append(f"{count:.0f}{unit}" if count else "")
+    parts.append(f"{rest:.6g}s" if rest or not parts else "")
+    return " ".join(part for part in parts[: units or None] if part)

@@ -22,6 +22,7 @@ from ostler.config.positions import Path
 from ostler.config.secrets import SecretReader
 from ostler.config.wording import sentences, unknown_key
 from ostler.errors import ConfigurationError, Problem, describe
+from ostler.spelling import nearest
 from ostler.types import CONTROL_TOPIC
 
 Sections = Mapping[tuple[str, ...], type[OptionsModel]]
@@ -220,11 +221,9 @@ class _Checker:
 
     def _misspelt(self, path: tuple[str, ...], model: type[OptionsModel], table: Mapping[str, Any]) -> None:
         """Note keys that look like a required one that is missing: that one decides what the others may be."""
-        from difflib import get_close_matches
-
         missing = [name for name, field in model.model_fields.items() if field.is_required() and name not in table]
         for key in table.keys() - model.model_fields.keys():
-            if get_close_matches(key, missing, n=1, cutoff=0.7):
+            if nearest(key, missing):
                 self._note((*path, key), unknown_key(key, missing, f" in [{dotted(path)}]"))
 
     def _cross_check(self, path: tuple[str, ...], options: OptionsModel | None) -> None:

@@ -12,6 +12,7 @@ from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, facts_of
 from ostler.config.positions import Path
 from ostler.config.units import SECONDS_MAX
+from ostler.spelling import nearest
 
 # Errors whose own words say more than the type that was expected: those that our validators or a plugin's raise.
 _OWN_WORDS = {"ostler_unit", "value_error", "assertion_error"}
@@ -68,11 +69,9 @@ def missing_key(model: type[OptionsModel], location: Path, table: tuple[str, ...
 
 def unknown_key(name: str, known: Iterable[str], where: str, what: str = "key") -> str:
     """Return the sentence for a key or table that nobody knows, with the nearest one that is known."""
-    from difflib import get_close_matches  # only needed when something is wrong
-
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6) or get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    advice = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(names) or 'none'}"
+    near = nearest(name, names)
+    advice = f'did you mean "{near}"?' if near else f"known here: {', '.join(names) or 'none'}"
     return f'unknown {what} "{name}"{where}; {advice}'
 
 

@@ -14,6 +14,7 @@ from ostler.config.layers import RawConfiguration, check_still_there
 from ostler.config.paths import Paths
 from ostler.log.journal import SOCKET
 from ostler.service.assembly import Assembly, assemble
+from ostler.spelling import nearest, suggest
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
@@ -75,10 +76,8 @@ def unused_pins(configuration: Configuration) -> list[str]:
         topic = pin.partition(".")[0]
         if topic in topics:
             continue
-        from ostler.messaging.target import did_you_mean
-
-        advice = did_you_mean(topic, topics)
-        if not configuration.network.peers or advice.startswith("did you mean"):
+        if not configuration.network.peers or nearest(topic, topics):
+            advice = suggest(topic, topics)
             found.append(f"messaging.rpc_pins has {pin}, and no service here has the topic {topic}; {advice}")
     return found
 
@@ -93,12 +92,3 @@ def log_warning(log_format: str, socket: str = SOCKET) -> str:
     if log_format != "journal" or os.path.exists(socket):  # noqa: PTH110 - a start imports no more than it needs
         return ""
     return f'[log] has format = "journal", and there is no journald here ({socket}): lines go to standard error'
-
-
-def check_configuration(paths: Paths, overrides: Sequence[str] = ()) -> Configuration:
-    """Check a configuration without a daemon: plugins are imported, nothing is started, credentials are not read.
-
-    Raises:
-        ConfigurationError: With all problems.
-    """
-    return read_configuration(paths, overrides, offline=True).configuration

@@ -321,10 +321,10 @@ class Control:
         router = self._messages().client.router
         if not ctx.peer.key and not router.here(Ask(topic, "describe", {})):
             return await router.describe(topic, schema=schema)
-        if self._dispatcher.is_described(topic, schema=schema):
-            return self._dispatcher.describe(topic, schema=schema)
+        if self._dispatcher.registry.is_described(topic, schema=schema):
+            return self._dispatcher.registry.describe(topic, schema=schema)
         return await self._maintenance.once(
-            f"describe {topic}", lambda: self._dispatcher.describe(topic, schema=schema), ctx.peer.account
+            f"describe {topic}", lambda: self._dispatcher.registry.describe(topic, schema=schema), ctx.peer.account
         )
 
     @exposed(role="viewer", changes=False)

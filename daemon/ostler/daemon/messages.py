@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ostler.daemon.ports import Ports
     from ostler.messaging.peers import OnPeer
     from ostler.messaging.relay import Relay
+    from ostler.messaging.zmq.curve import Network
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class Messages:
             clock,
         )
         access.disputed = self.identities.disputed
-        self._foreign = foreign_key(configuration)
+        self._network = network_of(configuration)
+        self._foreign = foreign_key(configuration, self._network)
         self.on_peer: OnPeer | None = None
         """Told what becomes of each peer; to be set before `reach_peers`."""
         self._store: Store | None = None
@@ -98,7 +100,7 @@ class Messages:
             self._events_link, host, clock, access, inbox.post, max_message_size=options.max_message_size
         )
         self.server = self._serve(rpc_link, options)
-        self.dispatcher.set_policy(policy_of(configuration))
+        self.dispatcher.registry.set_policy(policy_of(configuration))
         self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.shares.memory.held)
         self.dispatcher.on_fanout = self.publisher.tell_fanout
         self._keep_refusals()
@@ -139,7 +141,7 @@ class Messages:
     def _serve_events(self, configuration: Configuration) -> EventLink:
         """Take the addresses for events; those on the network, and those for calls there, if there are any."""
         here = self.transport.serve_events()
-        if not configuration.network.rpc:
+        if not configuration.network.rpc or self._network is None:
             return here
         from ostler.daemon.ports import Ports
         from ostler.messaging.event_links import EventLinks
@@ -148,6 +150,7 @@ class Messages:
         try:
             self.ports = Ports(
                 configuration,
+                self._network,
                 self.dispatcher.clock,
                 lambda link: self._serve(link, configuration.messaging),
                 self.shares,
@@ -159,14 +162,14 @@ class Messages:
 
     def start(self, control: Any) -> None:
         """Open the control topic and begin to answer."""
-        self.dispatcher.add_endpoint(
+        self.dispatcher.registry.add_endpoint(
             Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
         )
         self.publisher.start()
         self.server.start()
         self.sockets.start()
         if self.ports is not None:
-            self.ports.start(self._events_link)
+            self.ports.start()
 
     def keep_events(self, store: Store, topics: Iterable[str], configuration: Configuration) -> None:
         """Keep the events of journaled topics in the store.
@@ -189,11 +192,12 @@ class Messages:
         self._store = store
         if self.peers is not None:
             self.peers.apply(configuration)
-        elif configuration.network.peers:
+        elif configuration.network.peers and self._network is not None:
             from ostler.daemon.peers import PeerLinks
 
             self.peers = PeerLinks(
                 configuration,
+                self._network,
                 self.client.router,
                 store,
                 self.dispatcher.clock,
@@ -232,8 +236,8 @@ class Messages:
         access = access_of(configuration, self._decided)
         access.disputed = self.identities.disputed
         self.dispatcher.access = self.publisher.access = access
-        self._foreign = foreign_key(configuration)
-        self.dispatcher.set_policy(policy_of(configuration))
+        self._foreign = foreign_key(configuration, self._network)
+        self.dispatcher.registry.set_policy(policy_of(configuration))
         self.shares.memory.limit = configuration.messaging.max_memory
         if isinstance(self.transport, SocketModes):
             self.transport.set_socket_mode(socket_mode_of(configuration))
@@ -273,7 +277,7 @@ class Messages:
         self._inbox.post(self.judge_again)
 
     def _servers(self) -> list[RpcServer]:
-        return [self.server, *(self.ports.servers if self.ports is not None else ())]
+        return [self.server] if self.ports is None else [self.server, self.ports.server]
 
     @property
     def relay(self) -> Relay:
@@ -337,16 +341,22 @@ class Messages:
         self.transport.close()
 
 
-def foreign_key(configuration: Configuration) -> str:
+def network_of(configuration: Configuration) -> Network | None:
+    """Return the secret key and the times of connections between hosts; None without a key: then there are none."""
+    options = configuration.network
+    if options.secret_key is None:
+        return None
+    from ostler.messaging.zmq.curve import Network, keys_of
+
+    keys = keys_of(options.secret_key.get_secret_value())
+    return Network(keys, heartbeat=options.heartbeat, silence=options.silence)
+
+
+def foreign_key(configuration: Configuration, network: Network | None) -> str:
     """Return what is wrong with the keys under the name of this host, which is logged; empty when nothing is."""
     options, host = configuration.network, configuration.daemon.host
     known = options.keys_of(host)
-    if not known or options.secret_key is None:
-        return ""
-    from ostler.daemon.ports import secret_of
-    from ostler.messaging.zmq.curve import keys_of
-
-    if keys_of(secret_of(configuration)).public in known:
+    if not known or network is None or network.keys.public in known:
         return ""
     text = (
         f"[network.keys] has the key of another host under {host}, the name of this one: it speaks for no host. "

@@ -11,7 +11,6 @@ import zmq
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
-from ostler.daemon.ports import network_of, secret_of
 from ostler.errors import OstlerError, StoreError, describe
 from ostler.messaging.peers import Fleet, OnPeer, PeerAddress, PeerDaemon
 from ostler.messaging.routing import Router
@@ -24,6 +23,7 @@ from ostler.types import HostIdentity, ServiceStatus
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
     from ostler.messaging.identities import HostIdentities
+    from ostler.messaging.zmq.curve import Network
 
 _log = logging.getLogger(__name__)
 _REFRESH = 2.0
@@ -34,7 +34,8 @@ class PeerLinks:
     """Keeps a link to each peer of the configuration, and its services in the services table. On the loop.
 
     Args:
-        configuration: Where the peers are, and the keys.
+        configuration: Where the peers are, and their public keys.
+        network: Our own secret key, and the times of connections.
         router: Brings requests to them.
         store: The database.
         clock: The source of time.
@@ -46,6 +47,7 @@ class PeerLinks:
     def __init__(
         self,
         configuration: Configuration,
+        network: Network,
         router: Router,
         store: Store,
         clock: Clock,
@@ -56,6 +58,7 @@ class PeerLinks:
         # A context of its own: to look up the name of a host may take its time, which is not to hold up others.
         self._context = zmq.Context()
         self._configuration = configuration
+        self._network = network
         self._router = router
         self._observed = ObservedServices(store, clock)
         self._store = store
@@ -68,9 +71,8 @@ class PeerLinks:
         router.fleet = self.fleet
 
     def apply(self, configuration: Configuration) -> None:
-        """Take over where the peers are, and our own key."""
+        """Take over where the peers are, and their keys."""
         options = configuration.network
-        changed = options.peers and secret_of(configuration) != secret_of(self._configuration)
         self._configuration = configuration
         addresses = {
             host: PeerAddress(peer.rpc, tuple(options.keys_of(host)))
@@ -78,8 +80,6 @@ class PeerLinks:
             if host != self._router.host
         }
         self.fleet.set(addresses, options.poll_interval)
-        if changed:
-            self.fleet.renew()
 
     async def check(self, identities: HostIdentities, other: HostIdentity, key: str, host: str) -> None:
         """Take note of a daemon that says who it is; raises as `HostIdentities.greet`."""
@@ -130,7 +130,7 @@ class PeerLinks:
     def _transport(self, address: PeerAddress, key: str) -> Transport:
         messaging = self._configuration.messaging
         limits = Limits(max_message_size=messaging.max_message_size, queue=messaging.event_queue)
-        network = network_of(self._configuration)._replace(server=key)
+        network = self._network._replace(server=key)
         return ZmqTransport(address.rpc, limits=limits, network=network, context=self._context)
 
     def heard_from(self, host: str) -> None:

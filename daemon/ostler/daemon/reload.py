@@ -11,6 +11,7 @@ from ostler import log
 from ostler.aio import WorkerPool
 from ostler.bounds import WHY_LIMIT, text_of
 from ostler.config import diff
+from ostler.config.changes import note_secrets_in_use
 from ostler.daemon.steps import Steps
 from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, describe, is_a, joined
 from ostler.printable import printable
@@ -133,6 +134,7 @@ class Reloader:
             assembly = await self._validated()
             self._refuse_in_the_end()
             verdict = await self._apply(assembly)
+            note_secrets_in_use(daemon.started_with)
             SECRETS.commit()
         except ConfigurationError as error:
             self._finish(self._refusal(error))

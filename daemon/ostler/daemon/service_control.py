@@ -61,8 +61,8 @@ class ServiceControl:
     async def disable(self, ctx: Context, topic: str, on_host: str, reason: str, asked_by: str) -> ServiceStatus:
         """Have a service given no new work."""
         if self._is_elsewhere(on_host):
-            more = {"reason": reason, "asked_by": self._asker(ctx)}
-            return await self._there(ctx, on_host, "service_disable", topic, **more)
+            asked_by = self._asker(ctx)
+            return await self._there(ctx, on_host, "service_disable", topic, reason=reason, asked_by=asked_by)
         await self._set_enabled(topic, enabled=False, reason=reason, who=_who(ctx, asked_by))
         return await self.show(topic, "")
 
@@ -84,8 +84,7 @@ class ServiceControl:
     async def drain(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
         """Have a service take no new work; return what was still in flight after `wait` seconds."""
         if self._is_elsewhere(on_host):
-            more: dict[str, Json] = {"wait": wait, "asked_by": self._asker(ctx)}
-            return await self._relayed(ctx, on_host, "service_drain", topic, list[str], **more)
+            return await self._left_there(ctx, on_host, "service_drain", topic, wait)
         who = _who(ctx, asked_by)
         left = await self._runtime.operations.drain(topic, wait, f"drained by {who}")
         if not left:
@@ -102,8 +101,7 @@ class ServiceControl:
     async def stop(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
         """Drain a service and take it down; return what hangs."""
         if self._is_elsewhere(on_host):
-            more: dict[str, Json] = {"wait": wait, "asked_by": self._asker(ctx)}
-            return await self._relayed(ctx, on_host, "service_stop", topic, list[str], **more)
+            return await self._left_there(ctx, on_host, "service_stop", topic, wait)
         return await self._runtime.operations.stop(topic, wait, f"stopped by {_who(ctx, asked_by)}")
 
     async def start(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
@@ -119,8 +117,8 @@ class ServiceControl:
     async def restart(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> ServiceStatus:
         """Take a service down and start it again."""
         if self._is_elsewhere(on_host):
-            more: dict[str, Json] = {"wait": wait, "asked_by": self._asker(ctx)}
-            return await self._there(ctx, on_host, "service_restart", topic, **more)
+            asked_by = self._asker(ctx)
+            return await self._there(ctx, on_host, "service_restart", topic, wait=wait, asked_by=asked_by)
         try:
             await self._runtime.operations.restart(topic, wait, f"restarted by {_who(ctx, asked_by)}")
         finally:
@@ -157,6 +155,9 @@ class ServiceControl:
     async def _there(self, ctx: Context, host: str, method: str, topic: str, **more: Json) -> ServiceStatus:
         row = await self._relayed(ctx, host, method, topic, ServiceStatus, **more)
         return msgspec.structs.replace(row, here=False)
+
+    async def _left_there(self, ctx: Context, host: str, method: str, topic: str, wait: float) -> list[str]:
+        return await self._relayed(ctx, host, method, topic, list[str], wait=wait, asked_by=self._asker(ctx))
 
     async def _relayed(self, ctx: Context, host: str, method: str, topic: str, kind: type[T], **more: Json) -> T:
         """Have another host do something with a service of its own, and keep here what became of that service.

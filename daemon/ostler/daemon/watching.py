@@ -53,7 +53,7 @@ class Auditor:
 
     def __init__(self, store: Store, dispatcher: Dispatcher, clock: Clock, configuration: Configuration) -> None:
         self.records = AuditRecords(store)
-        self.log = AuditLog(clock, self._keep, dispatcher.method_at)
+        self.log = AuditLog(clock, self._keep, dispatcher.registry.method_at)
         self.begun = self.log.begun = BegunCalls(clock, dispatcher.under_way_since, self.log.entry_of_begun)
         self._begun_kept = store.kv(_BEGUN)
         self._store = store

@@ -5,10 +5,9 @@ in its own lane of threads (`lane`), with a state machine (`runner`) and a proxy
 knows where a driver comes from: that is the plugin host's.
 """
 
-from ostler.driver.base import Driver, DriverEnvironment, DriverOptions, feature, time_budget
+from ostler.driver.base import Driver, DriverEnvironment, DriverOptions, DriverSpec, feature, time_budget
 from ostler.driver.contract import check_contract, require_contract
 from ostler.driver.drivers import Drivers
-from ostler.driver.spec import DriverSpec
 
 __all__ = [
     "Driver", "DriverEnvironment", "DriverOptions", "DriverSpec", "Drivers", "check_contract", "feature",

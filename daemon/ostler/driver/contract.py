@@ -9,6 +9,7 @@ from typing import Any
 from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
 from ostler.driver.signature import Signature, misfits
 from ostler.errors import ContractError
+from ostler.spelling import nearest
 
 _MISSING = object()
 
@@ -192,12 +193,10 @@ def _mark(cls: type, name: str, mark: str) -> Any:
 
 
 def _meant(cls: type, base: type, name: str) -> str:
-    import difflib
-
     known = set(_public_names(base))
     others = [other for other in _public_names(cls) if other not in known]
-    near = difflib.get_close_matches(name, others, 1, 0.75)
-    return f" (is it meant by `{near[0]}`?)" if near else ""
+    near = nearest(name, others)
+    return f" (is it meant by `{near}`?)" if near else ""
 
 
 def _is_method(found: Any) -> bool:

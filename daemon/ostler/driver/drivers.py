@@ -11,11 +11,10 @@ from typing import Any
 from ostler.aio import Inbox
 from ostler.bounds import NAME_LIMIT, text_of
 from ostler.clock import Clock
-from ostler.driver.base import DriverOptions
+from ostler.driver.base import DriverOptions, DriverSpec
 from ostler.driver.lane import wake
 from ostler.driver.proxy import DriverProxy
 from ostler.driver.runner import RENEWAL_PATIENCE, DriverRunner
-from ostler.driver.spec import DriverSpec
 from ostler.errors import DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 

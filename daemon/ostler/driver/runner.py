@@ -16,10 +16,9 @@ from msgspec.structs import replace
 from ostler.aio import Inbox, WorkerPool, waiting_for
 from ostler.bounds import sendable
 from ostler.clock import Clock
-from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
+from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions, DriverSpec
 from ostler.driver.contract import require_contract
 from ostler.driver.lane import Call, Lane, LaneNames, at_time, wake
-from ostler.driver.spec import DriverSpec
 from ostler.errors import (
     DriverNotReady,
     DriverStuck,

@@ -6,14 +6,12 @@ about (`fields`, `adapter`), gives known messages an id (`event`), and keeps sec
 
 from ostler.log.fields import About, FieldAdapter, adapter, detail, extra, fields
 from ostler.log.guard import LogGuard
-from ostler.log.hooks import install_hooks
 from ostler.log.journal import journal_is_stderr
-from ostler.log.limits import RateLimited
 from ostler.log.messages import MESSAGE_IDS, event
-from ostler.log.setup import FORMATS, LEVELS, flush, levels, log_status, protect, set_level, set_up
+from ostler.log.setup import FORMATS, LEVELS, flush, install_hooks, levels, log_status, protect, set_level, set_up
 
 __all__ = [
-    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "LogGuard", "RateLimited", "adapter", "detail",
+    "FORMATS", "LEVELS", "MESSAGE_IDS", "About", "FieldAdapter", "LogGuard", "adapter", "detail",
     "event", "extra", "fields", "flush", "install_hooks", "journal_is_stderr", "levels", "log_status", "protect",
     "set_level", "set_up",
 ]  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from ostler.errors import InvalidInput
+from ostler.errors import InvalidInput, is_a
 from ostler.log import journal
 from ostler.log.fields import About
 from ostler.log.formats import JsonFormatter, TextFormatter
@@ -18,6 +19,7 @@ from ostler.log.handlers import Output, SafeHandler, SafeStreamHandler
 from ostler.log.streams import DescriptorTarget, target_of
 from ostler.log.writer import LogWriter
 
+_log = logging.getLogger(__name__)
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -211,3 +213,25 @@ def _installed(root: logging.Logger) -> SafeHandler | None:
 
 def _guarded_handler() -> SafeHandler | None:
     return OwnLogger.guard.handler if OwnLogger.guard is not None else None
+
+
+def install_hooks() -> None:
+    """Have the log told of errors that end a thread or are raised where nobody can take them, and of warnings.
+
+    For a process that is a daemon: the hooks are the process's own. On the main thread.
+    """
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _unraisable
+    logging.captureWarnings(True)
+
+
+def _thread_ended(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is None or is_a(found.exc_value, SystemExit):
+        return
+    name = found.thread.name if found.thread is not None else "unknown"
+    _log.error("the thread %s ended with an error", name, exc_info=found.exc_value)
+
+
+def _unraisable(found: sys.UnraisableHookArgs) -> None:
+    what = found.err_msg or "an error was raised where nobody can take it"
+    _log.error("%s: %r", what, found.object, exc_info=found.exc_value)

@@ -144,7 +144,8 @@ class Manager:
         options: The validated options, of the manager's own `Options`; a reload replaces them.
         drivers: The drivers by name, `self.drivers["local"]`; `ready()` has the names of those that can work.
         store: The database: `write`, `read`, `kv(namespace)`; for threads, with `awrite` and `aread` for the loop.
-        client: Calls other services (`call`, `cast`, `fanout`, `stream`, `acall` …) and publishes events (`publish`).
+        client: Calls other services (`call`, `cast`, `fanout`, `stream`, `acall` …), with options (`on`), and publishes
+            events (`publish`).
         clock: The source of time: `wall()`, `monotonic()`.
         log: A logger that adds the service to each line.
         extensions: Kind to name to class: what plugins brought of the kinds in `extension_kinds`.

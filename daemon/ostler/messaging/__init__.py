@@ -7,10 +7,10 @@ imports neither asyncio nor the server.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Not when first used, as the others: the module has the name of its decorator, and would take its place here.
+from ostler.lazy_names import lazy_names
 from ostler.messaging.exposed import Exposure, exposed, exposure_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.retry import Retry
     from ostler.messaging.rpc.server import RpcServer
     from ostler.messaging.service_client import ServiceClient
-    from ostler.messaging.target import Target
 
 _HOMES = {
     "access": ["Access"],
@@ -43,19 +42,12 @@ _HOMES = {
     "rpc.retry": ["Retry"],
     "rpc.server": ["RpcServer"],
     "service_client": ["ServiceClient"],
-    "target": ["Target"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Access", "AsyncClient", "Client", "Context", "Dispatcher", "Endpoint", "Event", "Exposure", "Gap",
     "LocalServiceClient", "Notification", "NotificationSink", "Notifier", "Progress", "Publisher", "Retry", "RpcApi",
-    "RpcServer", "ServiceClient", "Target", "current_context", "exposed", "exposure_of", "remote", "serving",
+    "RpcServer", "ServiceClient", "current_context", "exposed", "exposure_of", "remote", "serving",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'ostler.messaging' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.messaging.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -7,31 +7,24 @@ import inspect
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
 
 from ostler.errors import UnsupportedVersion
+from ostler.messaging.call_options import CallOptions, StubKeywords, check_fanout
+from ostler.messaging.envelope import FANOUT
 from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask
 from ostler.messaging.rpc.wire_types import crashing
-from ostler.messaging.target import speaks
-from ostler.messaging.versions import AUTO, check_cap, judge, numbers
+from ostler.messaging.versions import AUTO, check_cap, judge
 from ostler.messaging.views import View, view_of
-from ostler.types import WORDS_OF_CALL, Upgrade
+from ostler.types import Upgrade
+from ostler.version_numbers import is_compatible, parse_version
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 _YIELD = (AsyncIterator, Iterator)
-
-
-class How(msgspec.Struct, frozen=True):
-    """How calls are made: see `RpcApi.on`."""
-
-    host: str | None = None
-    timeout: float | None = None
-    on_progress: Any = None
-    retry: Any = None
 
 
 class Line:
@@ -43,22 +36,24 @@ class Line:
         namespace: The namespace, empty for the manager itself.
         version: The version that the API speaks.
         pin: `auto`, or the newest version that may be used.
-        how: How calls are made.
+        options: How calls are made.
     """
 
-    def __init__(self, view: View, topic: str, namespace: str, version: str, pin: str, how: How) -> None:
+    def __init__(self, view: View, topic: str, namespace: str, version: str, pin: str, options: CallOptions) -> None:
         self.view = view
         self.topic = topic
         self.namespace = namespace
         self.version = version
         self.pin = pin
-        self.how = how
+        self.options = options
         self.spoken = f"{topic}.{namespace}" if namespace else topic
-        self.major = (numbers(version) or (1, 0))[0]
+        self.major = (parse_version(version) or (1, 0))[0]
 
-    def otherwise(self, how: How) -> Line:
-        """Return the same way, gone otherwise."""
-        return Line(self.view, self.topic, self.namespace, self.version, self.pin, how)
+    def on(self, options: StubKeywords) -> Line:
+        """Return the same way with other options."""
+        changed = self.options.updated(options)
+        _check_untyped(changed)
+        return Line(self.view, self.topic, self.namespace, self.version, self.pin, changed)
 
     def upgrade(self) -> Upgrade:
         """Return how far the topic is in an upgrade; blocks."""
@@ -71,10 +66,10 @@ class Line:
     def may(self, version: str, upgrade: Upgrade) -> bool:
         """Return whether what needs a version may be sent."""
         try:
-            check_cap(upgrade, version, self.spoken, self.how.host or "")
+            check_cap(upgrade, version, self.spoken, self.options.host or "")
         except UnsupportedVersion:
             return False
-        return speaks(self.version, version)
+        return is_compatible(self.version, version)
 
     def check(self, method: str, needed: str) -> None:
         """Refuse what is above the cap; blocks, when somebody has to be asked for it.
@@ -83,18 +78,20 @@ class Line:
             UnsupportedVersion: Says who holds the services back.
         """
         if not self._surely(method, needed):
-            check_cap(self.upgrade(), needed, f"{self.spoken}.{method}", self.how.host or "")
+            check_cap(self.upgrade(), needed, f"{self.spoken}.{method}", self.options.host or "")
 
     async def acheck(self, method: str, needed: str) -> None:
         """Refuse what is above the cap; on the loop. See `check`."""
         if not self._surely(method, needed):
-            check_cap(await self.aupgrade(), needed, f"{self.spoken}.{method}", self.how.host or "")
+            check_cap(await self.aupgrade(), needed, f"{self.spoken}.{method}", self.options.host or "")
 
     def request(self, method: str, arguments: Mapping[str, Any], kind: Any, flags: int, needed: str) -> Ask:
         """Return a request."""
         name = f"{self.namespace}.{method}" if self.namespace else method
-        how = self.how
-        return Ask(self.topic, name, arguments, how.host, how.timeout, kind, how.on_progress, flags, needed)
+        options = self.options
+        if flags & FANOUT:
+            check_fanout(options, self.topic, name)
+        return Ask(self.topic, name, arguments, options.host, options.timeout, kind, options.on_progress, flags, needed)
 
     def _surely(self, method: str, needed: str) -> bool:
         """Return whether it may be sent without a question; the first of a major version is below every cap of that."""
@@ -105,6 +102,11 @@ class Line:
 
     def _pinned(self, found: Upgrade) -> Upgrade:
         return found if self.pin == AUTO else judge(found.topic, found.members, self.pin, self.major)
+
+
+def _check_untyped(options: CallOptions) -> None:
+    if options.type is not None:
+        raise TypeError("the option type is for untyped calls; results of an RpcApi have the types of its stubs")
 
 
 class RpcApi:
@@ -123,13 +125,14 @@ class RpcApi:
         volumes = VolumeApi(client)
         volume = volumes.get_volume(name="a")               # Client, or a manager's `self.client` in a thread
         volume = await volumes.get_volume.acall(name="a")   # AsyncClient, or `self.client` on the loop
-        volumes.on("node2").get_volume.cast(name="a")
+        volumes.on(host="node2", timeout=5).get_volume.cast(name="a")
 
     Arguments are those of the stubs, and results come back as their types. Each request carries the version that it
     needs, so that a service too old for it refuses it by name; what is above the cap is not even sent.
 
     Args:
-        client: What the calls go through: a `Client`, an `AsyncClient` or a manager's `self.client`.
+        client: What the calls go through: a `Client`, an `AsyncClient` or a manager's `self.client`, or a view of one
+            of these, whose options the calls then have.
         topic: The topic, where it is not that of the class.
         pin: The newest version that may be used. `auto` is what the daemon says: the pin in its configuration, or else
             the lowest version that the living services of the topic speak.
@@ -150,7 +153,7 @@ class RpcApi:
         cls.stubs = {name: stub for name, stub in found.items() if isinstance(stub, Remote)}
         for name, stub in cls.stubs.items():
             for version in (stub.version, *stub.since.values()):
-                if numbers(version) is None or not speaks(cls.rpc_version, version):
+                if parse_version(version) is None or not is_compatible(cls.rpc_version, version):
                     raise TypeError(f"{cls.__name__}.{name} is of version {version}, the class of {cls.rpc_version}")
 
     def __init__(self, client: Any, *, topic: str = "", pin: str = AUTO) -> None:
@@ -158,26 +161,26 @@ class RpcApi:
             raise TypeError(f"{type(self).__name__} names no topic")
         for stub in self.stubs.values():
             stub.facts  # noqa: B018 - worked out once, and here, where whoever made a mistake sees it
-        self._line = Line(view_of(client), topic or self.topic, self.namespace, self.rpc_version, pin, How())
+        _check_untyped(client.options)
+        self._line = Line(view_of(client), topic or self.topic, self.namespace, self.rpc_version, pin, client.options)
 
     @property
     def line(self) -> Line:
         """The way to the service."""
         return self._line
 
-    def on(
-        self, host: str | None = None, *, timeout: float | None = None, on_progress: Any = None, retry: Any = None
-    ) -> Self:
-        """Return the same calls, made in another way.
+    def on(self, **options: Unpack[StubKeywords]) -> Self:
+        """Return the same calls with other options; those that are not named stay as they are.
 
         Args:
-            host: The service's host; None for any.
-            timeout: Seconds to wait at most; see `Client.call`.
-            on_progress: Told how far a call is; see `Client.call`.
-            retry: When to send a request again; see `Client.call`.
+            options: `host`, `timeout`, `on_progress`, `retry` and `credit`, as of `Client.on`.
+
+        Raises:
+            TypeError: There is no such option; `type` is none here, the stubs say what the results are.
+            InvalidInput: An option cannot have this value.
         """
         other = copy.copy(self)
-        other._line = self._line.otherwise(How(host, timeout, on_progress, retry))  # noqa: SLF001 - one of our own
+        other._line = self._line.on(options)  # noqa: SLF001 - one of our own
         return other
 
     def can_send_version(self, version: str) -> bool:
@@ -254,7 +257,7 @@ class Remote(Generic[P, R]):
         signature = inspect.signature(self.stub)
         parameters = list(signature.parameters.values())[1:]
         for each in parameters:
-            if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) or each.name in WORDS_OF_CALL:
+            if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
                 raise TypeError(f"the stub {self.stub.__qualname__} has an argument that cannot be sent: {each}")
         result = hints.get("return", Any)
         for kind in hints.values():
@@ -290,7 +293,7 @@ class Remote(Generic[P, R]):
         if not self.since:
             return self.version
         versions = [self.version, *(version for name, version in self.since.items() if name in arguments)]
-        return max(versions, key=lambda version: numbers(version) or (0, 0))
+        return max(versions, key=lambda version: parse_version(version) or (0, 0))
 
     def kind(self, flags: int) -> Any:
         """Return what the result is decoded to; nothing and anything come as they are."""
@@ -332,7 +335,7 @@ class RemoteMethod(Generic[P, R]):
         self._line = line
         self._remote = remote
 
-    def __call__(self, *args: P.args, **arguments: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **arguments: P.kwargs) -> R:
         """Call it and wait for its result, or return its items when it yields; errors as of `Client.call`.
 
         Raises:
@@ -341,34 +344,36 @@ class RemoteMethod(Generic[P, R]):
         result: R = self._send(args, arguments, 0)
         return result
 
-    def cast(self, *args: P.args, **arguments: P.kwargs) -> None:
+    def cast(self, /, *args: P.args, **arguments: P.kwargs) -> None:
         """Have it run; see `Client.cast`."""
         self._send(args, arguments, FLAGS_OF_CAST)
 
-    def fanout(self, *args: P.args, **arguments: P.kwargs) -> int:
+    def fanout(self, /, *args: P.args, **arguments: P.kwargs) -> int:
         """Have every service on the topic run it; see `Client.fanout`."""
         return int(self._send(args, arguments, FLAGS_OF_FANOUT))
 
-    async def acall(self, *args: P.args, **arguments: P.kwargs) -> R:
+    async def acall(self, /, *args: P.args, **arguments: P.kwargs) -> R:
         """Call it and wait for its result, on the loop."""
         result: R = await self._asend(args, arguments, 0)
         return result
 
-    async def acast(self, *args: P.args, **arguments: P.kwargs) -> None:
+    async def acast(self, /, *args: P.args, **arguments: P.kwargs) -> None:
         """Have it run, on the loop; see `AsyncClient.cast`."""
         await self._asend(args, arguments, FLAGS_OF_CAST)
 
-    async def afanout(self, *args: P.args, **arguments: P.kwargs) -> int:
+    async def afanout(self, /, *args: P.args, **arguments: P.kwargs) -> int:
         """Have every service on the topic run it, on the loop; see `AsyncClient.fanout`."""
         return int(await self._asend(args, arguments, FLAGS_OF_FANOUT))
 
-    async def astream(self: RemoteMethod[P, Iterator[T]], *args: P.args, **arguments: P.kwargs) -> AsyncIterator[T]:
+    async def astream(self: RemoteMethod[P, Iterator[T]], /, *args: P.args, **arguments: P.kwargs) -> AsyncIterator[T]:
         """Return the items of a method that yields, on the loop; see `AsyncClient.stream`."""
         line, stub = self._line, self._remote
         given = stub.bind(args, arguments)
         needed = stub.needed(given)
         await line.acheck(stub.name, needed)
-        found: AsyncIterator[T] = line.view.astream(line.request(stub.name, given, stub.kind(0), 0, needed))
+        found: AsyncIterator[T] = line.view.astream(
+            line.request(stub.name, given, stub.kind(0), 0, needed), line.options.credit
+        )
         return found
 
     def _send(self, args: tuple[Any, ...], named: dict[str, Any], flags: int) -> Any:
@@ -378,12 +383,14 @@ class RemoteMethod(Generic[P, R]):
         line.check(stub.name, needed)
         ask = line.request(stub.name, arguments, stub.kind(flags), flags, needed)
         if stub.facts.streams and not flags:
-            return line.view.stream(ask)
-        return line.view.ask(ask, line.how.retry)
+            return line.view.stream(ask, line.options.credit)
+        return line.view.ask(ask, line.options.retry)
 
     async def _asend(self, args: tuple[Any, ...], named: dict[str, Any], flags: int) -> Any:
         line, stub = self._line, self._remote
         arguments = stub.bind(args, named)
         needed = stub.needed(arguments)
         await line.acheck(stub.name, needed)
-        return await line.view.aask(line.request(stub.name, arguments, stub.kind(flags), flags, needed), line.how.retry)
+        return await line.view.aask(
+            line.request(stub.name, arguments, stub.kind(flags), flags, needed), line.options.retry
+        )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, MessagingError, OstlerError
+from ostler.errors import CallCancelled, MessagingError
 from ostler.messaging.address import transport_to
+from ostler.messaging.call_methods import AsyncCallMethods
+from ostler.messaging.call_options import DEFAULT_OPTIONS
 from ostler.messaging.context import current_context
 from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
+from ostler.messaging.rpc.core import Ask, ClientCore, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.rpc.sweeper import Sweeper
@@ -32,7 +34,7 @@ if TYPE_CHECKING:  # what streams need is imported with the first of them: a dae
 _log = logging.getLogger(__name__)
 
 
-class AsyncClient:
+class AsyncClient(AsyncCallMethods):
     """Talks to a daemon, from a program with a loop; any number of calls side by side. For one loop.
 
     A call whose task is cancelled is cancelled on the server as well. The connection is made with the first call, and
@@ -48,7 +50,7 @@ class AsyncClient:
         max_message_size: The size limit of requests in bytes.
         max_elements: How many elements (each text, number, list and map is one) an answer, or a message with items, may
             have; one with more ends its call with `MessageTooLarge` and is not decoded.
-        retry: When calls and casts that name no other policy are sent again; None for never.
+        retry: When calls, casts and fanouts that name no other policy are sent again; None for never.
         server_key: The public key of a daemon at a `tcp://` address.
         secret_key: The client's own secret key, for such an address: the key itself, or the `Path` of its file.
         transport: What carries the messages, for tests; it is not closed.
@@ -77,6 +79,7 @@ class AsyncClient:
             self._clock,
             timeout=timeout, max_message_size=max_message_size, max_elements=max_elements, lenient=lenient,
         )  # fmt: skip
+        self.options = DEFAULT_OPTIONS
         self._retry = retry
         self._timeout = timeout
         self._process = os.getpid()
@@ -92,68 +95,12 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def call(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        on_progress: OnProgress | None = None,
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Call a method and wait for its result; arguments, result and errors as in `Client.call`."""
-        ask = Ask(topic, method, arguments, host, timeout, type, on_progress)
-        if retry is None and self._retry is None:
-            return await self._ask(ask)
-        return await self._ask_again(ask, retry)
-
-    def stream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> AsyncItemStream:
-        """Return what a method yields, for `async for`, best inside `async with`; see `Client.stream`."""
-        return self.ask_stream(Ask(topic, method, arguments, host, timeout, type), credit)
-
-    async def cast(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> None:
-        """Have a method run; see `Client.cast`."""
-        ask = Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST)
-        if retry is None and self._retry is None:
-            await self._ask(ask)
-        else:
-            await self._ask_again(ask, retry)
-
-    async def fanout(self, topic: str, method: str, /, *, timeout: float | None = None, **arguments: Any) -> int:
-        """Have every service on the topic run a method; see `Client.fanout`."""
-        return int(await self._ask(Ask(topic, method, arguments, None, timeout, flags=FLAGS_OF_FANOUT)))
-
     def events(
         self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
         from ostler.messaging.events.async_stream import AsyncEventStream
-        from ostler.messaging.events.stream import subscription_to
+        from ostler.messaging.events.feed import subscription_to
 
         subscription, replay = subscription_to(patterns, since, self._timeout, last=last)
         stream = AsyncEventStream(
@@ -164,18 +111,19 @@ class AsyncClient:
         return stream
 
     async def _ask_daemon(self, method: str, arguments: dict[str, Any], kind: Any) -> Any:
-        return await self.call(CONTROL_TOPIC, method, type=kind, **arguments)
+        return await self.ask(Ask(CONTROL_TOPIC, method, arguments, kind=kind))
 
-    async def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
-        """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
-        return await (self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry))
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Coroutine[Any, Any, Any]:
+        """See `AsyncCallMethods.ask`."""
+        # Not a coroutine itself: each call would pay for one more.
+        return self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry)
 
     async def attempt(self, ask: Ask, request_id: str) -> Any:
         """Send a request once that may come again under the same id: for who makes the attempts, at others too."""
         return await self._ask(ask, request_id)
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """Return the stream of a request that is put together already; see `ask` and `stream`."""
+        """See `AsyncCallMethods.ask_stream`."""
         from ostler.messaging.async_item_stream import AsyncItemStream
 
         return AsyncItemStream(_Stream(self, ask, credit))
@@ -201,12 +149,7 @@ class AsyncClient:
         policy = retry or self._retry or Retry()
         attempts = Attempts(policy, self._clock, allowed(current_context(), ask.timeout, self._timeout))
         request_id = self._core.new_id()
-        while True:
-            try:
-                return await self._ask(ask._replace(timeout=attempts.left()), request_id)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            await asyncio.sleep(wait)
+        return await attempts.arun(lambda timeout: self._ask(ask._replace(timeout=timeout), request_id), asyncio.sleep)
 
     async def _ask(self, ask: Ask, request_id: str = "") -> Any:
         if self._process != os.getpid():

@@ -10,16 +10,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning, OstlerError
+from ostler.errors import CallCancelled, ConnectionLost, MessagingError, NotRunning
 from ostler.messaging.address import transport_to
+from ostler.messaging.call_methods import SyncCallMethods
+from ostler.messaging.call_options import DEFAULT_OPTIONS
 from ostler.messaging.context import Context, current_context
 from ostler.messaging.elements import ANSWER_ELEMENTS
 from ostler.messaging.envelope import MAX_SIZE
-from ostler.messaging.events.stream import EventStream, subscription_to
+from ostler.messaging.events.feed import subscription_to
+from ostler.messaging.events.stream import EventStream
 from ostler.messaging.item_stream import ItemStream
-from ostler.messaging.outcome import Outcome
 from ostler.messaging.pausing import nothing, pause
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, ClientCore, OnProgress, Pending, allowed
+from ostler.messaging.rpc.core import Ask, ClientCore, Pending, allowed
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.messaging.rpc.retry import Attempts, Retry
 from ostler.messaging.transport import Link, Transport
@@ -33,7 +35,7 @@ _LOOK = 0.25
 _FOR_EVER = 3600.0
 
 
-class Client:
+class Client(SyncCallMethods):
     """Talks to a daemon, from a program without a loop.
 
     Calls from several threads go one after the other; for calls side by side, make a client for each thread. Ctrl-C and
@@ -53,7 +55,7 @@ class Client:
         max_message_size: The size limit of requests in bytes.
         max_elements: How many elements (each text, number, list and map is one) an answer, or a message with items, may
             have; one with more ends its call with `MessageTooLarge` and is not decoded.
-        retry: When calls and casts that name no other policy are sent again; None for never.
+        retry: When calls, casts and fanouts that name no other policy are sent again; None for never.
         server_key: The public key of a daemon at a `tcp://` address.
         secret_key: The client's own secret key, for such an address: the key itself, or the `Path` of its file.
         transport: What carries the messages, for tests; it is not closed.
@@ -82,6 +84,7 @@ class Client:
             self._clock,
             timeout=timeout, max_message_size=max_message_size, max_elements=max_elements, lenient=lenient,
         )  # fmt: skip
+        self.options = DEFAULT_OPTIONS
         self._retry = retry
         self._timeout = timeout
         self._lock = threading.RLock()
@@ -98,109 +101,6 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def call(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        on_progress: OnProgress | None = None,
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Call a method and wait for its result.
-
-        Args:
-            topic: The service's topic.
-            method: The exposed method.
-            host: The service's host; None for the one of the daemon, or one that has such a service.
-            timeout: Seconds to wait at most; None for what is left of the request being served, else the default.
-            type: The type the result is decoded to; None for plain values.
-            on_progress: Told how far the call is, on this thread. If it raises, the call is cancelled and raises that.
-            retry: When to send the request again, and after which errors; None for the client's own policy.
-            arguments: The method's arguments, by name.
-
-        Returns:
-            The result, as `type`.
-
-        Raises:
-            NotRunning: No daemon listens.
-            NotPermitted: The socket may not be used, or a role is missing.
-            ConnectionLost: The daemon died or fell silent; the work may or may not have been done.
-            DeadlineExceeded: No answer came in time.
-            MessagingError: The call did not go as asked; each kind has its class in `ostler.errors`.
-            OstlerError: What the method raised.
-        """
-        ask = Ask(topic, method, arguments, host, timeout, type, on_progress)
-        if retry is None and self._retry is None:
-            return self._ask(ask)
-        return self._ask_again(ask, retry)
-
-    def stream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> ItemStream:
-        """Return what a method yields, item by item; iterate it, best inside `with`.
-
-        Other calls may be made while it is open. Leaving the block, or the loop, ends the generator on the server.
-
-        Args:
-            topic: The service's topic.
-            method: The exposed method; one that yields.
-            host: The service's host; None for the one of the daemon, or one that has such a service.
-            timeout: Seconds to wait for each item at most; None for no limit but what is left of the request being
-                served. The beats of the server go on: that it has gone is known without a limit.
-            type: The type that each item is decoded to; None for plain values.
-            credit: The most items that are on their way or wait for this reader; the method makes no more meanwhile.
-            arguments: The method's arguments, by name.
-
-        Raises:
-            InvalidInput: The credit is out of range.
-            OstlerError: As `call`; when it is entered or iterated.
-        """
-        return ItemStream(_Stream(self, Ask(topic, method, arguments, host, timeout, type), credit))
-
-    def cast(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> None:
-        """Have a method run; return when the daemon has accepted it. It runs at most once.
-
-        Raises:
-            OstlerError: It was not accepted; see `call`.
-        """
-        ask = Ask(topic, method, arguments, host, timeout, flags=FLAGS_OF_CAST)
-        if retry is None and self._retry is None:
-            self._ask(ask)
-        else:
-            self._ask_again(ask, retry)
-
-    def fanout(self, topic: str, method: str, /, *, timeout: float | None = None, **arguments: Any) -> int:
-        """Have every service on the topic run a method; return how many accepted it.
-
-        Raises:
-            OstlerError: It could not be sent, or its arguments do not fit; see `call`.
-        """
-        return int(self._ask(Ask(topic, method, arguments, None, timeout, flags=FLAGS_OF_FANOUT)))
 
     def events(
         self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
@@ -229,14 +129,14 @@ class Client:
         return stream
 
     def _ask_daemon(self, method: str, arguments: dict[str, Any], kind: Any) -> Any:
-        return self.call(CONTROL_TOPIC, method, type=kind, **arguments)
+        return self.ask(Ask(CONTROL_TOPIC, method, arguments, kind=kind))
 
     def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
-        """Send a request that is put together already, and wait for its result: what an `RpcApi` is built on."""
+        """See `SyncCallMethods.ask`."""
         return self._ask(ask) if retry is None and self._retry is None else self._ask_again(ask, retry)
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """Return the stream of a request that is put together already; see `ask` and `stream`."""
+        """See `SyncCallMethods.ask_stream`."""
         return ItemStream(_Stream(self, ask, credit))
 
     def close(self) -> None:
@@ -259,12 +159,9 @@ class Client:
         context = current_context()
         attempts = Attempts(policy, self._clock, allowed(context, ask.timeout, self._timeout))
         request_id = self._core.new_id()
-        while True:
-            try:
-                return self._ask(ask._replace(timeout=attempts.left()), request_id)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            pause(wait, context)
+        return attempts.run(
+            lambda timeout: self._ask(ask._replace(timeout=timeout), request_id), lambda wait: pause(wait, context)
+        )
 
     def _ask(self, ask: Ask, request_id: str = "") -> Any:
         if self._process != os.getpid():
@@ -418,6 +315,29 @@ class Client:
         self._waiting.clear()
         if link is not None:
             link.close()
+
+
+class Outcome:
+    """How one call of a blocking client ended; set on the thread that reads, asked by the one that waits."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    def settle(self, value: Any, error: Exception | None) -> None:
+        """Take note of the end."""
+        self.done, self._value, self._error = True, value, error
+
+    def result(self) -> Any:
+        """Return the result.
+
+        Raises:
+            Exception: What the call ended with instead.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 class _Stream:

@@ -11,6 +11,7 @@ What cannot be decoded is a `BadEnvelope` with a one-word reason: `empty`, `larg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
@@ -20,6 +21,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from ostler.bounds import Fact
 from ostler.errors import BadEnvelope, EncodeFailed, MessageTooLarge, OstlerError, WireError, from_wire, to_wire
+from ostler.types import option_hint
 
 VERSION: Final = 1
 """The version of this format."""
@@ -175,6 +177,19 @@ def encode_value(value: object, what: str) -> bytes:
         ) from error
 
 
+def encode_arguments(arguments: Mapping[str, object], where: str) -> bytes:
+    """Return the arguments of `topic.method` as msgpack.
+
+    Raises:
+        EncodeFailed: One cannot go over the wire; says so of an option of a call that was given as an argument.
+    """
+    try:
+        return encode_value(arguments, f"an argument of {where}")
+    except EncodeFailed as error:
+        error.hint = option_hint(arguments) or error.hint
+        raise
+
+
 def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
     """Return a request as bytes; its `arguments` may be a plain dictionary here.
 
@@ -185,7 +200,10 @@ def encode_request(request: Request, limit: int = MAX_SIZE) -> bytes:
     try:
         data = _encoder.encode(request)
     except UNFIT:
-        data = encode_value(request, f"an argument of {request.topic}.{request.method}")
+        where = f"{request.topic}.{request.method}"
+        # The arguments first: they are what a caller may have got wrong.
+        encode_arguments(cast("Mapping[str, object]", request.arguments), where)
+        data = encode_value(request, f"an argument of {where}")
     return data if len(data) <= limit else check_size(data, limit, f"the request to {request.topic}.{request.method}")
 
 

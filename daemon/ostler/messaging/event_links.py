@@ -17,10 +17,9 @@ class EventLinks:
 
     def __init__(self, *links: EventLink) -> None:
         self.address = links[0].address
-        self._links = list(links)
+        self._links = links
         self._on_garbage: OnGarbage = ignore_garbage
         self._admission = EVERYBODY
-        self._begin: Callable[[EventLink], None] | None = None
 
     @property
     def on_garbage(self) -> OnGarbage:
@@ -49,29 +48,10 @@ class EventLinks:
         """See `EventLink.subscribers`."""
         return any(link.subscribers for link in self._links)
 
-    def add(self, link: EventLink) -> None:
-        """Publish to the subscribers of another end as well."""
-        link.on_garbage = self._on_garbage
-        link.admission = self._admission
-        self._links.append(link)
-        if self._begin is not None:
-            self._begin(link)
-
-    def remove(self, link: EventLink) -> None:
-        """Close an end and publish there no more."""
-        if link in self._links:
-            self._links.remove(link)
-        link.close()
-
     def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
         """See `EventLink.start`."""
-
-        def begin(link: EventLink) -> None:
-            link.start(admit, answer)
-
-        self._begin = begin
         for link in self._links:
-            begin(link)
+            link.start(admit, answer)
 
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ostler.messaging.fits import Fits, Types, lost_fields
-from ostler.messaging.versions import numbers
 from ostler.types import ROLE_ORDER, Role
+from ostler.version_numbers import parse_version
 
 OLD_CLIENTS = "old clients of the new service"
 NEW_CLIENTS = "new clients of an old service"
@@ -59,7 +59,10 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ApiReport]:
             fault = (
                 f"{name} is gone, and those who call it are not: keep it until the manager is of a new major version"
             )
-            kept = numbers(old["namespaces"][""]["rpc_version"]), numbers(new["namespaces"][""]["rpc_version"])
+            kept = (
+                parse_version(old["namespaces"][""]["rpc_version"]),
+                parse_version(new["namespaces"][""]["rpc_version"]),
+            )
             faults = [fault] if kept[0] and kept[1] and kept[0][0] == kept[1][0] else []
             reports.append(ApiReport(name, before["rpc_version"], "", "", [change], faults))
         else:
@@ -72,15 +75,15 @@ def _report(name: str, old: Any, new: Any, old_types: Types, new_types: Types) -
     changes = list(_methods(name, old, new, old_types, new_types))
     due = _due(released, changes)
     faults = []
-    if (numbers(offered) or (0, 0)) < (numbers(due) or (0, 0)):
+    if (parse_version(offered) or (0, 0)) < (parse_version(due) or (0, 0)):
         faults.append(f'{name} is of version {offered}, and its changes ask for {due}: set `rpc_version = "{due}"`')
-    if (numbers(offered) or (0, 0))[0] == (numbers(released) or (0, 0))[0]:
+    if (parse_version(offered) or (0, 0))[0] == (parse_version(released) or (0, 0))[0]:
         faults += _unmarked(name, old, new, released, due)
     return ApiReport(name, released, offered, due, changes, faults)
 
 
 def _due(released: str, changes: list[ApiChange]) -> str:
-    major, minor = numbers(released) or (1, 0)
+    major, minor = parse_version(released) or (1, 0)
     asked = {change.due for change in changes}
     if MAJOR in asked:
         return f"{major + 1}.0"
@@ -92,7 +95,7 @@ def _unmarked(name: str, old: Any, new: Any, released: str, due: str) -> Iterato
     for method, described in sorted(new["methods"].items()):
         if method in old["methods"]:
             continue
-        if (numbers(described["version"]) or (0, 0)) <= (numbers(released) or (0, 0)):
+        if (parse_version(described["version"]) or (0, 0)) <= (parse_version(released) or (0, 0)):
             yield (
                 f"{name}.{method} is new, and says that version {described['version']} brought it, which was released "
                 f'without it: mark it with `version="{due}"`'
@@ -119,7 +122,7 @@ def _method(where: str, old: Any, new: Any, old_types: Types, new_types: Types) 
         yield ApiChange(f"{where} needs only the role {new['role']}, no longer {old['role']}", (NEW_CLIENTS,), MINOR)
     if old["changes"] != new["changes"]:
         yield ApiChange(f"{where} {'changes' if new['changes'] else 'changes nothing'} by its own word", (), NONE)
-    if (numbers(new["version"]) or (0, 0)) > (numbers(old["version"]) or (0, 0)):
+    if (parse_version(new["version"]) or (0, 0)) > (parse_version(old["version"]) or (0, 0)):
         what = f"{where} says that version {new['version']} brought it, no longer {old['version']}"
         yield ApiChange(what, (NEW_CLIENTS,), MINOR)
     for name in sorted({*old["arguments"], *new["arguments"]}):

@@ -14,17 +14,18 @@ import msgspec
 
 from ostler.aio import Inbox, waiting_for
 from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
+from ostler.messaging.call_options import DEFAULT_OPTIONS
 from ostler.messaging.context import Progress, current_context
-from ostler.messaging.envelope import FANOUT, VERSION, Request, encode_value
+from ostler.messaging.envelope import FANOUT, VERSION, Request, encode_arguments, encode_value
 from ostler.messaging.events import Publisher
 from ostler.messaging.pausing import pause
 from ostler.messaging.routing import Repeat, Router
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, FLAGS_OF_FANOUT, Ask, allowed
+from ostler.messaging.rpc.core import Ask, allowed, decode_result
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
-from ostler.messaging.rpc.results import decode_result
 from ostler.messaging.rpc.retry import Attempts, Retry
+from ostler.messaging.service_client import ServiceClient
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.versions import Upgrades
 from ostler.types import LOCAL_PEER, Json
@@ -41,8 +42,8 @@ _GRACE = 1.0
 """Real seconds beyond a deadline after which a waiting thread helps itself: a loop that hangs must not hold it."""
 
 
-class LocalServiceClient:
-    """What a manager is handed to reach other services of this daemon; implements `ServiceClient`.
+class LocalServiceClient(ServiceClient):
+    """What a manager is handed to reach other services of this daemon.
 
     Args:
         dispatcher: Where the services are.
@@ -70,10 +71,16 @@ class LocalServiceClient:
         self._publisher = publisher
         self._topic = topic
         self._timeout = timeout
-        self.upgrades = upgrades or Upgrades(dispatcher.clock)
-        self.router = router or Router(dispatcher.host, dispatcher.is_open)
+        self.options = DEFAULT_OPTIONS
+        self._upgrades = upgrades or Upgrades(dispatcher.clock)
+        self.router = router or Router(dispatcher.host, dispatcher.registry.is_open)
         self._numbers = itertools.count(1)
         self._local_streams: LocalStreams | None = None
+
+    @property
+    def upgrades(self) -> Upgrades:
+        """See `ServiceClient.upgrades`."""
+        return self._upgrades
 
     def for_topic(self, topic: str) -> LocalServiceClient:
         """Return a client for another service of the same daemon."""
@@ -86,86 +93,6 @@ class LocalServiceClient:
             upgrades=self.upgrades,
             router=self.router,
         )
-
-    def call(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """See `ServiceClient.call`."""
-        return self.ask(Ask(topic, method, arguments, host, timeout, type), retry)
-
-    async def acall(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """See `ServiceClient.acall`."""
-        return await self.aask(Ask(topic, method, arguments, host, timeout, type), retry)
-
-    def cast(
-        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
-    ) -> None:
-        """See `ServiceClient.cast`."""
-        self.ask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST), retry)
-
-    async def acast(
-        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
-    ) -> None:
-        """See `ServiceClient.acast`."""
-        await self.aask(Ask(topic, method, arguments, host, flags=FLAGS_OF_CAST), retry)
-
-    def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
-        """See `ServiceClient.fanout`."""
-        return int(self._ask(Ask(topic, method, arguments, flags=FLAGS_OF_FANOUT)))
-
-    async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
-        """See `ServiceClient.afanout`."""
-        return int(await self._aask(Ask(topic, method, arguments, flags=FLAGS_OF_FANOUT)))
-
-    def stream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> ItemStream:
-        """See `ServiceClient.stream`."""
-        return self.ask_stream(Ask(topic, method, arguments, host, timeout, type), credit)
-
-    def astream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> AsyncItemStream:
-        """See `ServiceClient.astream`."""
-        return self.ask_astream(Ask(topic, method, arguments, host, timeout, type), credit)
 
     def _streams(self) -> LocalStreams:
         if self._local_streams is None:
@@ -185,28 +112,17 @@ class LocalServiceClient:
             return self._ask(ask)
         not_on_a_loop(ask, "`acall`, `acast` or `afanout`")
         attempts, repeat = self._attempts(ask, retry)
-        while True:
-            try:
-                return self._ask(ask._replace(timeout=attempts.left()), repeat)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            with waiting_for("the next try"):
-                pause(wait, current_context())
+        return attempts.run(lambda timeout: self._ask(ask._replace(timeout=timeout), repeat), _pause)
 
     async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """See `ServiceClient.aask`."""
         if retry is None:
             return await self._aask(ask)
         attempts, repeat = self._attempts(ask, retry)
-        while True:
-            try:
-                return await self._aask(ask._replace(timeout=attempts.left()), repeat)
-            except OstlerError as error:
-                wait = attempts.after(error)
-            await asyncio.sleep(wait)
+        return await attempts.arun(lambda timeout: self._aask(ask._replace(timeout=timeout), repeat), asyncio.sleep)
 
     def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `ServiceClient.ask`; returns the stream."""
+        """See `ServiceClient.ask_stream`."""
         if self.router.here(ask):
             return self._streams().stream(ask, credit)
         from ostler.messaging.elsewhere import stream_from_thread
@@ -214,7 +130,7 @@ class LocalServiceClient:
         return stream_from_thread(self.router, self._inbox, ask, credit)
 
     def ask_astream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """See `ServiceClient.ask`; returns the stream, for the loop."""
+        """See `ServiceClient.ask_astream`."""
         if self.router.here(ask):
             return self._streams().astream(ask, credit)
         return self.router.stream(ask, credit)
@@ -270,7 +186,7 @@ class LocalServiceClient:
     async def _elsewhere(self, ask: Ask, repeat: Repeat | None) -> Any:
         if not ask.flags & FANOUT:
             return await self.router.ask(ask, repeat)
-        reached = int(await self._aask_here(ask)) if self._dispatcher.is_open(ask.topic) else 0
+        reached = int(await self._aask_here(ask)) if self._dispatcher.registry.is_open(ask.topic) else 0
         return reached + await self.router.fan_out(ask)
 
     async def _aask_here(self, ask: Ask, repeat: Repeat | None = None) -> Any:
@@ -297,7 +213,7 @@ class LocalServiceClient:
         inside = context.request_id if context is not None and context.request_id else self._topic
         request_id = repeat.request_id if repeat is not None else f"{inside}.{number}"
         where = f"{ask.topic}.{ask.method}"
-        packed = encode_value(ask.arguments, f"an argument of {where}")
+        packed = encode_arguments(ask.arguments, where)
         request = Request(
             VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
             request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context),
@@ -390,6 +306,11 @@ def not_on_a_loop(ask: Ask, instead: str) -> None:
     raise RuntimeError(
         f"{ask.topic}.{ask.method} was asked for on the loop's thread, which that would block; use {instead} there"
     )
+
+
+def _pause(wait: float) -> None:
+    with waiting_for("the next try"):
+        pause(wait, current_context())
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from ostler.aio import Inbox, waiting_for
 from ostler.errors import CallCancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
 from ostler.messaging.async_item_stream import AsyncItemStream
 from ostler.messaging.context import Context, Progress, current_context
-from ostler.messaging.envelope import MAX_SIZE, STREAM, VERSION, Request, encode_array, encode_item, encode_value
+from ostler.messaging.envelope import MAX_SIZE, STREAM, VERSION, Request, encode_arguments, encode_array, encode_item
 from ostler.messaging.item_stream import ItemStream
 from ostler.messaging.local import not_on_a_loop
 from ostler.messaging.rpc.call import Call
@@ -63,7 +63,7 @@ class LocalStreams:
         number = next(self._numbers)
         request = Request(
             VERSION, number, ask.topic, ask.method,
-            msgspec.Raw(encode_value(ask.arguments, f"an argument of {where}")), allowed(context, ask.timeout, None),
+            msgspec.Raw(encode_arguments(ask.arguments, where)), allowed(context, ask.timeout, None),
             f"{inside}.s{number}", ask.flags | STREAM, ask.host or "", ask.version, outgoing_trace(context), credit,
         )  # fmt: skip
         call = _StreamCall(request, incoming)

@@ -3,14 +3,15 @@
 Charged is whatever waits because of a peer: messages that have not come whole, arguments of requests under way, answers
 and items that it does not read, events that wait for it, its subscriptions and its connections.
 
-How much one account may hold follows from how much is left: no more than is free. So one alone gets half of the room,
-two that want all of it a third each, and there is always some for another (dynamic thresholds, by Choudhury and Hahne).
+How much one account may hold follows from how much is left; see `within_share`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from ostler.aio.shares import within_share
+from ostler.config.units import format_size
 from ostler.errors import Busy
 from ostler.types import Peer
 
@@ -49,7 +50,7 @@ class MemoryAccount:
         free = accounts.limit - accounts.held
         if self.privileged:
             return size <= free + _RESERVE
-        return self.held + size <= free
+        return within_share(self.held, size, free)
 
     def add(self, size: int) -> None:
         """Charge so many bytes; whether there is room is for `room` to tell."""
@@ -84,9 +85,9 @@ class MemoryAccount:
     def full(self, what: str) -> Busy:
         """Return the refusal of something for which there is no room, and count it."""
         self._accounts.refused += 1
+        mine, all_held, limit = map(format_size, (max(self.held, 0), self._accounts.held, self._accounts.limit))
         return Busy(
-            f"{what} was refused: {self.name} makes the daemon hold {_mib(self.held)}, all peers together "
-            f"{_mib(self._accounts.held)} of {_mib(self._accounts.limit)}",
+            f"{what} was refused: {self.name} makes the daemon hold {mine}, all peers together {all_held} of {limit}",
             hint="read the answers that wait, or raise `max_memory` in [messaging]",
             retry_after=1.0,
             limit="max_memory",
@@ -191,7 +192,3 @@ class MemoryAccounts:
             "refused": self.refused,
             "accounts": {account.name: account.held for account in largest if account.held},
         }
-
-
-def _mib(size: int) -> str:
-    return f"{max(size, 0) / 1048576:.1f} MiB"

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _told = logging.getLogger("ostler.notification")
 
-PRIORITIES: Final = ("audit", "debug", "info", "warn", "error", "critical", "sample")
 SINK_KIND: Final = "notification_sink"
 """The kind under which plugins bring sinks, in `ostler_extensions`."""
 OWN_SINKS: Final = ("events", "log")
@@ -342,5 +341,5 @@ class Lane:
 
 
 __all__ = [
-    "OWN_SINKS", "PRIORITIES", "SINK_KIND", "Notification", "NotificationSink", "Notifications", "Notifier",
+    "OWN_SINKS", "SINK_KIND", "Notification", "NotificationSink", "Notifications", "Notifier",
 ]  # fmt: skip

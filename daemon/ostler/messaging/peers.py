@@ -21,8 +21,8 @@ from ostler.clock import Clock
 from ostler.errors import Conflict, MessagingError, NotPermitted, NotRunning, OstlerError, TargetNotFound, describe
 from ostler.messaging.async_client import AsyncClient
 from ostler.messaging.identities import HINT, mismatch
-from ostler.messaging.target import did_you_mean
 from ostler.messaging.transport import AsyncLink, OnLost, OnMessage, Transport
+from ostler.spelling import suggest
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
@@ -123,11 +123,6 @@ class PeerDaemon:
         """Set at the end of the look that is under way, or else of the next one; then there is another one."""
         self.client = self._connect()
 
-    def take_over(self, other: PeerDaemon) -> None:
-        """Go on with what was known of it by another link; the ages of reports go on counting."""
-        self.services, self._reports = other.services, other._reports
-        self._heard_at, self._reported_at = other._heard_at, other._reported_at
-
     def has(self, topic: str) -> bool:
         """Return whether it runs a service on a topic, whatever its state."""
         return topic in self.services
@@ -177,15 +172,15 @@ class PeerDaemon:
             TargetNotFound: There is no such service or method.
             OstlerError: It could not be asked.
         """
-        found: list[MethodDescription] = await self.client.call(
-            CONTROL_TOPIC, "describe", topic=topic, type=list[MethodDescription], timeout=_PATIENCE
+        found: list[MethodDescription] = await self.client.on(type=list[MethodDescription], timeout=_PATIENCE).call(
+            CONTROL_TOPIC, "describe", topic=topic
         )
         for description in found:
             if description.method == method:
                 return description
         raise TargetNotFound(
             f"{topic} on {self.host} has no method {method!r}",
-            hint=did_you_mean(method, [each.method for each in found]),
+            hint=suggest(method, [each.method for each in found]),
         )
 
     def hurry(self) -> None:
@@ -240,8 +235,8 @@ class PeerDaemon:
             return None
         said = msgspec.structs.asdict(self.mine)
         try:
-            found: HostIdentity = await self.client.call(
-                CONTROL_TOPIC, "hello", type=HostIdentity, timeout=_PATIENCE, **said
+            found: HostIdentity = await self.client.on(type=HostIdentity, timeout=_PATIENCE).call(
+                CONTROL_TOPIC, "hello", **said
             )
         except TargetNotFound:  # of an earlier version
             return None
@@ -269,7 +264,7 @@ class PeerDaemon:
         try:
             if not self.up:
                 self.identity = await self.introduce()
-            report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+            report = await self.client.on(type=HostReport, timeout=_PATIENCE).call(CONTROL_TOPIC, "host_report")
             if report.host != self.host:
                 raise Conflict(
                     f"{self.address.rpc} is {self.host} in [network.peers], and the daemon there is {report.host}",
@@ -294,7 +289,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It could not be asked.
         """
-        report = await self.client.call(CONTROL_TOPIC, "host_report", type=HostReport, timeout=_PATIENCE)
+        report = await self.client.on(type=HostReport, timeout=_PATIENCE).call(CONTROL_TOPIC, "host_report")
         if report.host == self.host and self.up and self._take(report):
             self.on_news(self)
 
@@ -304,7 +299,7 @@ class PeerDaemon:
         Raises:
             OstlerError: It tells no more; what it is asked every few seconds goes on.
         """
-        async with self.client.stream(CONTROL_TOPIC, "watch_host", type=HostReport, timeout=_NO_TIMEOUT) as reports:
+        async with self.client.on(type=HostReport, timeout=_NO_TIMEOUT).stream(CONTROL_TOPIC, "watch_host") as reports:
             async for report in reports:
                 if report.host == self.host and self.up and self._take(report):
                     self.on_news(self)
@@ -312,8 +307,8 @@ class PeerDaemon:
     async def catch_up(self, seconds: float) -> None:
         """Have it tell now what it offers, and what has just changed there; wait for so many seconds at most."""
         try:
-            report = await self.client.call(
-                CONTROL_TOPIC, "host_report", type=HostReport, timeout=seconds + _ON_ITS_WAY, flush=seconds
+            report = await self.client.on(type=HostReport, timeout=seconds + _ON_ITS_WAY).call(
+                CONTROL_TOPIC, "host_report", flush=seconds
             )
         except OstlerError as error:
             _log.debug("%s was asked for what has just changed: %s", self.host, error)
@@ -474,15 +469,6 @@ class Fleet:
                     self._tasks.keep(partial(self._watch, peer), name=f"watch {host}"),
                     self._tasks.keep(partial(self._follow, peer), name=f"follow {host}"),
                 ]
-
-    def renew(self) -> None:
-        """Make all links anew with the next use: our own key has changed."""
-        before = dict(self.peers)
-        self.set({}, self.interval)
-        self.set({host: peer.address for host, peer in before.items()}, self.interval)
-        for host, peer in before.items():
-            # Who has which services has not changed: a request for one waits for the link, and is not refused.
-            self.peers[host].take_over(peer)
 
     def members(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

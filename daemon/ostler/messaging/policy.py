@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ostler.messaging.target import did_you_mean
+from ostler.spelling import nearest, suggest
 from ostler.types import CONTROL_TOPIC, ROLE_ORDER, Role
 
 NOBODY = "nobody"
@@ -134,9 +134,9 @@ def _meant(rule: Rule, known: Mapping[str, list[str]]) -> str:
     if "*" in rule.topic and "*" in rule.method:
         return ""
     topics = [rule.topic] if rule.topic in known else list(known)
-    if rule.topic not in known and "*" not in rule.topic:
-        near = did_you_mean(rule.topic, known)
-        if "*" in rule.method or not near.startswith("did you mean"):
-            return f"; {near}" if near else ""
-    near = did_you_mean(rule.key, [f"{topic}.{method}" for topic in topics for method in known[topic]])
-    return f"; {near}" if near.startswith("did you mean") else ""
+    unknown_topic = rule.topic not in known and "*" not in rule.topic
+    if unknown_topic and ("*" in rule.method or not nearest(rule.topic, known)):
+        hint = suggest(rule.topic, known)
+        return f"; {hint}" if hint else ""
+    methods = [f"{topic}.{method}" for topic in topics for method in known[topic]]
+    return f"; {suggest(rule.key, methods)}" if nearest(rule.key, methods) else ""

@@ -73,7 +73,7 @@ class Relay:
         self._check_here(ctx, ask)
         hosts = await self._router.check_fan_out(ctx, ask)
         reached = 0
-        if self._dispatcher.is_open(ask.topic):
+        if self._dispatcher.registry.is_open(ask.topic):
             reached += int(await self._client.aask(ask._replace(host=self._router.host)))
         return reached + await self._router.fan_out(ask, hosts)
 
@@ -83,7 +83,7 @@ class Relay:
                 f"{ctx.peer.name} may not have {ask.topic}.{ask.method} relayed: only a caller here may, once",
                 hint="ask the other daemons directly",
             )
-        method = self._dispatcher.method_at(ask.topic, ask.method)
+        method = self._dispatcher.registry.method_at(ask.topic, ask.method)
         if method is not None and ROLE_ORDER[ctx.role] < method.rank:
             raise NotPermitted(
                 f"{method.where} needs the role {method.needs}, {ctx.peer.name} has {ctx.role}",

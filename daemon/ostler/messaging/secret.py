@@ -112,11 +112,12 @@ def _walk(info: inspect.Type, seen: set[Any]) -> Iterator[inspect.Type]:
         if inner in seen:
             return
         seen.add(inner)
-    for part in _parts(info):
+    for part in parts(info):
         yield from _walk(part, seen)
 
 
-def _parts(info: inspect.Type) -> Iterator[inspect.Type]:
+def parts(info: inspect.Type) -> Iterator[inspect.Type]:
+    """Return the types that a type is made of."""
     for name in ("type", "item_type", "key_type", "value_type"):
         part = getattr(info, name, None)
         if isinstance(part, inspect.Type):
@@ -161,4 +162,14 @@ def _find_in_mapping(info: inspect.Type, value: Mapping[Any, Any], into: list[An
             _find(field.type, value.get(field.encode_name), into)
 
 
-__all__ = ["MASK", "SHORTEST", "SecretText", "everything", "finder", "hide_in_error", "holds_secret", "values_of"]
+__all__ = [
+    "MASK",
+    "SHORTEST",
+    "SecretText",
+    "everything",
+    "finder",
+    "hide_in_error",
+    "holds_secret",
+    "parts",
+    "values_of",
+]

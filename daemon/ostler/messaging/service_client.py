@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+from ostler.messaging.call_methods import cast_for, fanout_for, request_for
 from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.types import Json
 
 if TYPE_CHECKING:
     from ostler.messaging.async_item_stream import AsyncItemStream
+    from ostler.messaging.call_options import CallKeywords, CallOptions
     from ostler.messaging.item_stream import ItemStream
     from ostler.messaging.rpc.core import Ask
     from ostler.messaging.rpc.retry import Retry
@@ -24,126 +26,94 @@ class ServiceClient(Protocol):
     the loop.
     """
 
+    options: CallOptions
+    """How its calls are made; `on` sets them."""
+
     @property
     def upgrades(self) -> Upgrades:
         """Which version of a topic's calls may be used; see `RpcApi`."""
         ...
 
-    def call(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Call a method and wait for its result. Any thread but the loop's.
+    def on(self, **options: Unpack[CallKeywords]) -> ServiceClient:
+        """Return a view of this client that makes its calls with other options; nothing is sent. Any thread.
+
+        Options that are not named are those of this one, so that `client.on(host="node2").on(timeout=5)` has both.
+
+        Args:
+            options: `host` (None for this one, or one that has such a service), `timeout`, `type`, `on_progress`,
+                `retry` and `credit`; see `CallOptions`. `on_progress` is called on the loop, and only for what is done
+                on another host. A further attempt of a retry may go to another member of the topic.
+
+        Raises:
+            TypeError: There is no such option.
+            InvalidInput: An option cannot have this value.
+        """
+        return ServiceClientView(self, self.options.updated(options))
+
+    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """Call a method and wait for its result; options are set with `on`. Any thread but the loop's.
 
         Args:
             topic: The service's topic.
             method: The exposed method.
-            host: The service's host; None for this one, or one that has such a service.
-            timeout: Seconds to wait at most; None for what is left of the current request, else the default.
-            type: The type the result is decoded to; None for plain values.
-            retry: When to send the request again, and after which errors; None for never. A further attempt may go to
-                another member of the topic.
             arguments: The method's arguments, by name.
 
         Returns:
-            The result, as `type`.
+            The result: plain values, or what `on(type=…)` says.
 
         Raises:
             RuntimeError: It was called on the loop's thread, which it would block.
             MessagingError: The call did not go as asked; each kind has its class in `ostler.errors`.
             OstlerError: What the method raised.
         """
-        ...
+        return self.ask(request_for(self.options, topic, method, arguments), self.options.retry)
 
-    async def acall(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        retry: Retry | None = None,
-        **arguments: Any,
-    ) -> Any:
+    async def acall(self, topic: str, method: str, /, **arguments: Any) -> Any:
         """Call a method and wait for its result, on the loop; see `call`."""
-        ...
+        return await self.aask(request_for(self.options, topic, method, arguments), self.options.retry)
 
-    def cast(
-        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
-    ) -> None:
+    def cast(self, topic: str, method: str, /, **arguments: Any) -> None:
         """Have a method run; return when the service has accepted it. Any thread but the loop's."""
-        ...
+        self.ask(cast_for(self.options, topic, method, arguments), self.options.retry)
 
-    async def acast(
-        self, topic: str, method: str, /, *, host: str | None = None, retry: Retry | None = None, **arguments: Any
-    ) -> None:
+    async def acast(self, topic: str, method: str, /, **arguments: Any) -> None:
         """Have a method run, on the loop; see `cast`."""
-        ...
+        await self.aask(cast_for(self.options, topic, method, arguments), self.options.retry)
 
     def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
-        """Have every service on the topic run a method; return how many accepted it. Any thread but the loop's."""
-        ...
+        """Have every service on the topic run a method; return how many accepted it. Any thread but the loop's.
+
+        Raises:
+            InvalidInput: The options name a host.
+            OstlerError: As `call`.
+        """
+        return int(self.ask(fanout_for(self.options, topic, method, arguments), self.options.retry))
 
     async def afanout(self, topic: str, method: str, /, **arguments: Any) -> int:
         """Have every service on the topic run a method, on the loop; see `fanout`."""
-        ...
+        return int(await self.aask(fanout_for(self.options, topic, method, arguments), self.options.retry))
 
-    def stream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> ItemStream:
+    def stream(self, topic: str, method: str, /, **arguments: Any) -> ItemStream:
         """Return what a method yields, item by item; iterate it, best inside `with`. Any thread but the loop's.
 
-        The method makes no more than `credit` items that the reader has not done with. Leaving the block, or the loop,
-        ends the generator: its `finally` blocks run.
+        The method makes no more than `on(credit=…)` items that the reader has not done with. Leaving the block, or the
+        loop, ends the generator: its `finally` blocks run. How long an item may take is set with `on(timeout=…)`;
+        without it there is no limit but what is left of the current request.
 
         Args:
             topic: The service's topic.
             method: The exposed method; one that yields.
-            host: The service's host; None for this one, or one that has such a service.
-            timeout: Seconds to wait for each item at most; None for no limit but what is left of the current request.
-            type: The type that each item is decoded to; None for plain values.
-            credit: The most items that wait for the reader.
             arguments: The method's arguments, by name.
 
         Raises:
             RuntimeError: It was entered or iterated on the loop's thread, which it would block.
             OstlerError: As `call`; when it is entered or iterated.
         """
-        ...
+        return self.ask_stream(request_for(self.options, topic, method, arguments), self.options.credit)
 
-    def astream(
-        self,
-        topic: str,
-        method: str,
-        /,
-        *,
-        host: str | None = None,
-        timeout: float | None = None,
-        type: Any = None,  # noqa: A002 - the word that msgspec uses for the same thing
-        credit: int = DEFAULT_CREDIT,
-        **arguments: Any,
-    ) -> AsyncItemStream:
+    def astream(self, topic: str, method: str, /, **arguments: Any) -> AsyncItemStream:
         """Return what a method yields, for `async for` on the loop, best inside `async with`; see `stream`."""
-        ...
+        return self.ask_astream(request_for(self.options, topic, method, arguments), self.options.credit)
 
     def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
         """Send a request that is put together already, and wait: for `RpcApi`. Any thread but the loop's."""
@@ -153,6 +123,54 @@ class ServiceClient(Protocol):
         """Send a request that is put together already, on the loop; see `ask`."""
         ...
 
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+        """Return the stream of a request that is put together already; see `ask`."""
+        ...
+
+    def ask_astream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
+        """Return the stream of a request that is put together already, for the loop; see `ask`."""
+        ...
+
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
         """Publish `topic.host.event` to whoever listens; by default the service's own topic. Any thread."""
         ...
+
+
+class ServiceClientView(ServiceClient):
+    """A manager's client with other options; made by `on`.
+
+    Args:
+        client: The client, or a view of it.
+        options: How its calls are made.
+    """
+
+    __slots__ = ("_client", "options")
+
+    def __init__(self, client: ServiceClient, options: CallOptions) -> None:
+        self._client: ServiceClient = client._client if isinstance(client, ServiceClientView) else client  # noqa: SLF001 - of the same class
+        self.options = options
+
+    @property
+    def upgrades(self) -> Upgrades:
+        """See `ServiceClient.upgrades`."""
+        return self._client.upgrades
+
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
+        """See `ServiceClient.ask`."""
+        return self._client.ask(ask, retry)
+
+    async def aask(self, ask: Ask, retry: Retry | None = None) -> Any:
+        """See `ServiceClient.aask`."""
+        return await self._client.aask(ask, retry)
+
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+        """See `ServiceClient.ask_stream`."""
+        return self._client.ask_stream(ask, credit)
+
+    def ask_astream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
+        """See `ServiceClient.ask_astream`."""
+        return self._client.ask_astream(ask, credit)
+
+    def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
+        """See `ServiceClient.publish`."""
+        self._client.publish(event, payload, topic=topic)

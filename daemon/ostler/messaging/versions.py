@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from ostler.clock import Clock
 from ostler.errors import OstlerError, UnsupportedVersion, joined
-from ostler.messaging.target import speaks
 from ostler.types import MemberVersion, Upgrade
+from ostler.version_numbers import is_compatible, parse_version
 
 AUTO = "auto"
 GRACE = 300.0
@@ -22,15 +22,6 @@ Read = Callable[[float], Members]
 ReadAsync = Callable[[Callable[[], Members]], Awaitable[Members]]
 
 
-def numbers(version: str) -> tuple[int, int] | None:
-    """Return `major.minor` as numbers, None for what is no version."""
-    major, _, minor = version.partition(".")
-    try:
-        return int(major), int(minor)
-    except ValueError:
-        return None
-
-
 def judge(topic: str, members: Iterable[MemberVersion], pin: str = AUTO, major: int | None = None) -> Upgrade:
     """Return how far a topic is in an upgrade.
 
@@ -41,16 +32,18 @@ def judge(topic: str, members: Iterable[MemberVersion], pin: str = AUTO, major: 
         major: The major version that is asked about; by default that of the newest member.
     """
     everybody = list(members)
-    counting = {member.host: found for member in everybody if member.counts and (found := numbers(member.version))}
+    counting = {
+        member.host: found for member in everybody if member.counts and (found := parse_version(member.version))
+    }
     wanted = major if major is not None else max(counting.values(), default=(0, 0))[0]
     same = [found for found in counting.values() if found[0] == wanted]
     newest, lowest = max(same, default=None), min(same, default=None)
-    pinned = numbers(pin)
+    pinned = parse_version(pin)
     cap = pinned or lowest
     holders = []
     if pinned and newest and pinned < newest:
         holders.append(MemberVersion(host="", version=pin, why="pinned by `rpc_pins` in [messaging]"))
-    for member in sorted(everybody, key=lambda each: (numbers(each.version) or (0, 0), each.host)):
+    for member in sorted(everybody, key=lambda each: (parse_version(each.version) or (0, 0), each.host)):
         found = counting.get(member.host)
         if found is None or found == newest:
             continue
@@ -83,10 +76,10 @@ def check_cap(upgrade: Upgrade, needed: str, where: str, host: str = "") -> None
     if host and not upgrade.pin:
         one = [member for member in upgrade.members if member.host == host]
         cap, holders = (one[0].version, one) if one else ("", [])
-    if not cap or speaks(cap, needed):
+    if not cap or is_compatible(cap, needed):
         return
     names = [f"{each.host} speaks {each.version}" if each.host else each.why for each in holders]
-    hosts = [each.host for each in holders if each.host and not speaks(each.version, needed)]
+    hosts = [each.host for each in holders if each.host and not is_compatible(each.version, needed)]
     what = f"upgrade {upgrade.topic} on {joined(hosts)}" if hosts and not upgrade.pin else "raise the pin"
     raise UnsupportedVersion(
         f"{where} needs version {needed} of {upgrade.topic}, and no more than {cap} may be used now"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ostler.clock import Clock, SystemClock
 from ostler.errors import MessagingError, NotPermitted, TargetNotFound, UnsupportedVersion
+from ostler.messaging.call_methods import AsyncCallMethods
 from ostler.messaging.rpc.core import Ask
 from ostler.messaging.versions import AUTO
 from ostler.types import CONTROL_TOPIC, Upgrade
@@ -25,11 +26,11 @@ class View(Protocol):
         """Send a request and wait for its result, on the loop."""
         ...
 
-    def stream(self, ask: Ask) -> Any:
+    def stream(self, ask: Ask, credit: int) -> Any:
         """Return the stream of a method that yields."""
         ...
 
-    def astream(self, ask: Ask) -> Any:
+    def astream(self, ask: Ask, credit: int) -> Any:
         """Return the stream of a method that yields, for the loop."""
         ...
 
@@ -64,13 +65,13 @@ class ServiceView:
         """See `View.aask`."""
         return await self._client.aask(ask, *_given(retry))
 
-    def stream(self, ask: Ask) -> Any:
+    def stream(self, ask: Ask, credit: int) -> Any:
         """See `View.stream`."""
-        return self._client.ask_stream(ask)
+        return self._client.ask_stream(ask, credit)
 
-    def astream(self, ask: Ask) -> Any:
+    def astream(self, ask: Ask, credit: int) -> Any:
         """See `View.astream`."""
-        return self._client.ask_astream(ask)
+        return self._client.ask_astream(ask, credit)
 
     def pin(self, topic: str) -> str:
         """See `View.pin`."""
@@ -145,11 +146,11 @@ class BlockingView(_Asking):
         """Refuse."""
         raise _wrong_way("blocks, and this is for the loop", "call it plainly, or use an AsyncClient")
 
-    def stream(self, ask: Ask) -> Any:
+    def stream(self, ask: Ask, credit: int) -> Any:
         """See `View.stream`."""
-        return self._client.ask_stream(ask)
+        return self._client.ask_stream(ask, credit)
 
-    def astream(self, ask: Ask) -> Any:
+    def astream(self, ask: Ask, credit: int) -> Any:
         """Refuse."""
         raise _wrong_way("blocks, and this is for the loop", "call it plainly, or use an AsyncClient")
 
@@ -187,13 +188,13 @@ class LoopView(_Asking):
         except UnsupportedVersion as error:
             raise self._refused(error) from None
 
-    def stream(self, ask: Ask) -> Any:
+    def stream(self, ask: Ask, credit: int) -> Any:
         """Refuse."""
         raise _wrong_way("is for the loop, and this blocks", "use `astream`, or a Client")
 
-    def astream(self, ask: Ask) -> Any:
+    def astream(self, ask: Ask, credit: int) -> Any:
         """See `View.astream`."""
-        return self._client.ask_stream(ask)
+        return self._client.ask_stream(ask, credit)
 
     def of(self, topic: str, major: int) -> Upgrade:
         """Refuse."""
@@ -211,7 +212,7 @@ class LoopView(_Asking):
 
 
 def view_of(client: Any, clock: Clock | None = None) -> View:
-    """Return the view of a client: of a `Client`, an `AsyncClient` or a manager's.
+    """Return the view of a client: of a `Client`, an `AsyncClient` or a manager's, or of what `on` of one returned.
 
     Args:
         client: The client.
@@ -219,7 +220,7 @@ def view_of(client: Any, clock: Clock | None = None) -> View:
     """
     if hasattr(client, "aask"):
         return ServiceView(client)
-    kind = LoopView if hasattr(client, "__aenter__") else BlockingView
+    kind = LoopView if isinstance(client, AsyncCallMethods) else BlockingView
     return kind(client, clock or SystemClock())
 
 

@@ -28,6 +28,7 @@ class Found(NamedTuple):
     load: Callable[[], Any]
     distribution: str = ""
     version: str = ""
+    summary: str = ""
 
     @property
     def module(self) -> str:
@@ -161,7 +162,7 @@ def _of(info: _Info, group: str, seen: dict[str, _Seen]) -> Iterator[Found]:
         return
     seen[key] = _Seen(info.place, version)
     for entry, value in entries:
-        yield Found(entry, value, partial(_load, value), name, version)
+        yield Found(entry, value, partial(_load, value), name, version, facts.get("summary", ""))
 
 
 def _entries(text: str, group: str) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pluggy
 
+from ostler.spelling import nearest
+
 _MARK = "ostler_impl"
 
 
@@ -52,7 +54,5 @@ def faults(host: pluggy.PluginManager, plugin: object, specs: Mapping[str, Any])
 
 
 def _meant(hook: str, specs: Mapping[str, Any]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(hook, specs, 1, 0.6)
-    return f", did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(specs))}"
+    near = nearest(hook, specs)
+    return f", did you mean {near}?" if near else f"; there are {', '.join(sorted(specs))}"

@@ -13,10 +13,12 @@ import pluggy
 
 from ostler import fork, hookspecs
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ConfigurationError, PluginError, Problem, describe, is_expected, joined
+from ostler.errors import PluginError, Problem, describe, is_expected, joined
 from ostler.plugins import declared, discovery, hooks
 from ostler.plugins.discovery import Found
+from ostler.spelling import nearest
 from ostler.types import PluginState, PluginStatus
+from ostler.version_numbers import is_compatible, parse_version
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -133,17 +135,6 @@ class PluginHost:
         """Return the required plugins that are missing or have not loaded: name to a sentence that says why."""
         return {name: fault for name in self._required if (fault := self._fault_of_required(name))}
 
-    def require(self) -> None:
-        """Raise if a required plugin has not loaded.
-
-        Raises:
-            ConfigurationError: With all of `problems`.
-        """
-        if problems := self.problems():
-            raise ConfigurationError(
-                problems, hint="install or repair the plugin, or take it out of `required` in [plugins]"
-            )
-
     def warnings(self) -> list[str]:
         """Return what an operator should know and nothing depends on: names in `[plugins]` that nobody has."""
         known = {record.found.name for record in self._records}
@@ -258,14 +249,12 @@ class PluginHost:
 
     def _check_version(self, record: _Record) -> None:
         record.api = wanted = getattr(record.plugin, "ostler_api", self._api_version)
-        try:
-            major, minor = _version(wanted)
-        except ValueError:
-            raise PluginError(f"its `ostler_api` is {wanted!r}, not a text like {self._api_version!r}") from None
-        ours = _version(self._api_version)
-        if major == ours[0] and minor <= ours[1]:
+        numbers = parse_version(wanted)
+        if numbers is None:
+            raise PluginError(f"its `ostler_api` is {wanted!r}, not a text like {self._api_version!r}")
+        if is_compatible(self._api_version, wanted):
             return
-        older = (major, minor) < ours
+        older = numbers < (parse_version(self._api_version) or numbers)
         raise PluginError(
             f"it is written for version {wanted} of the hooks, this Ostler has {self._api_version}",
             hint="install a newer version of the plugin" if older else "install a newer Ostler",
@@ -371,21 +360,11 @@ def _place(error: BaseException) -> str:
     return f" ({PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace is not None else ""
 
 
-def _version(text: Any) -> tuple[int, int]:
-    if not isinstance(text, str):
-        raise ValueError(text)  # noqa: TRY004 - both are said in one way
-    major, _, minor = text.partition(".")
-    return int(major), int(minor)
-
-
 def _origin(found: Found) -> str:
     return f"{found.distribution} {found.version} ({found.value})" if found.distribution else found.value
 
 
 def _meant(name: str, known: Collection[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f", did you mean {near[0]}?"
+    if near := nearest(name, known):
+        return f", did you mean {near}?"
     return f"; there are {joined(sorted(known))}" if known else ""

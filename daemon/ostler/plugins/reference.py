@@ -14,6 +14,7 @@ import msgspec
 
 from ostler import fork
 from ostler.errors import PluginError, describe, joined
+from ostler.spelling import nearest
 
 _log = logging.getLogger(__name__)
 _SHOWN = 12
@@ -265,10 +266,8 @@ def _bound(value: Any, base: type, environment: Any) -> Any:
 
 
 def _near(name: str, known: Any) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean {near[0]}?" if near else ""
+    near = nearest(name, known)
+    return f", did you mean {near}?" if near else ""
 
 
 def _path_of(value: Any) -> str:

@@ -6,8 +6,9 @@ writes heartbeats and capabilities, `runtime` puts these together for a host. Th
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.service.assembly import Assembly, assemble
@@ -31,10 +32,4 @@ _HOME = {
 __all__ = [
     "Assembly", "Host", "Runtime", "Service", "ServiceGroup", "ServiceSpec", "StartFailed", "Surroundings", "assemble",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ostler.service' has no attribute {name!r}")
-    return getattr(import_module(f"ostler.service.{home}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -20,6 +20,7 @@ from ostler.plugins import Found, Loaded, PluginHost, resolve
 from ostler.service.order import DependencyCycle, start_order
 from ostler.service.spec import ServiceSpec
 from ostler.service.validation import ServiceChecks
+from ostler.spelling import nearest
 
 Path = tuple[str, ...]
 
@@ -340,10 +341,8 @@ def _driver_options(configuration: Configuration, topic: str, name: str) -> Driv
 
 
 def _instead(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]}?" if near else "add it, or take it out of `depends_on`"
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else "add it, or take it out of `depends_on`"
 
 
 def _derives(cls: Any, base: type) -> bool:

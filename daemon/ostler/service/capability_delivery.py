@@ -144,7 +144,6 @@ class CapabilityDelivery:
 
     async def _send_one(self, one: _Scheduler, state: ServiceCapabilities) -> None:
         report = state.report(self._clock.monotonic(), self._clock.wall())
-        await self._client.acall(
-            one.topic, "update_capabilities", host=one.host, timeout=_TIMEOUT, report=report
-        )  # fmt: skip
+        client = self._client.on(host=one.host, timeout=_TIMEOUT)
+        await client.acall(one.topic, "update_capabilities", report=report)
         one.sent[state.topic] = report.sequence

@@ -1,4 +1,4 @@
-"""Calling a hook of a manager: in the pool or on the loop, within a time, with an error that names it."""
+"""Calling a hook of a manager, within a time and with an error that names it, and checking what it answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 from ostler import fork
 from ostler.aio import WorkerPool
-from ostler.bounds import text_of, type_name_of
+from ostler.bounds import WHY_LIMIT, shown, text_of, type_name_of
 from ostler.errors import ServiceError, describe, is_a
 from ostler.log.defects import Defects
+from ostler.redaction import SECRETS, redact
+
+_LINES_LIMIT = 20
+_WHOLE = 2**31
 
 
 class HookFailed(ServiceError):
@@ -75,3 +79,27 @@ async def _contain(hook: Callable[..., Any], *args: Any) -> Any:
         raise RuntimeError("it waited for something that was cancelled") from error
     fork.leave_if_child()
     return result
+
+
+def problem_lines(answer: object) -> list[str]:
+    """Return the lines of an answer of `Manager.problems`, those that can be shown.
+
+    Args:
+        answer: What the manager returned: sentences, or None for nothing.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if answer is None:
+        return []
+    if type(answer) is not list and type(answer) is not tuple:
+        raise TypeError(f"{shown(answer, 80)} is no list")
+    lines = [_line(line) for line in answer[:_LINES_LIMIT]]
+    if len(answer) > _LINES_LIMIT:
+        lines.append(f"... ({len(answer) - _LINES_LIMIT} more)")
+    return lines
+
+
+def _line(line: object) -> str:
+    text = SECRETS.cut(text_of(line, _WHOLE), WHY_LIMIT)
+    return redact(text)

@@ -19,8 +19,7 @@ from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespac
 from ostler.messaging import Endpoint
 from ostler.messaging.notify import Notifier
 from ostler.service.backends import Backends
-from ostler.service.hooks import HookFailed, HookTimeout, call_hook
-from ostler.service.problems import problem_lines
+from ostler.service.hooks import HookFailed, HookTimeout, call_hook, problem_lines
 from ostler.service.spec import ServiceSpec, Surroundings
 from ostler.service.states import StateKeeper
 from ostler.store import Registration
@@ -91,7 +90,7 @@ class Service:
         self._overdue_hooks: set[str] = set()
         self._draining_since = math.inf
         self._given_up: set[tuple[str, str]] = set()
-        around.host.dispatcher.expect(self.topic)
+        around.host.dispatcher.registry.expect(self.topic)
 
     @property
     def drivers(self) -> Drivers | None:
@@ -259,7 +258,7 @@ class Service:
             short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
-        self._around.host.dispatcher.add_endpoint(endpoint)
+        self._around.host.dispatcher.registry.add_endpoint(endpoint)
         self._note("endpoint", self._close_endpoint)
 
     def _note(self, what: str, undo: Callable[[float], Awaitable[list[str]]]) -> None:
@@ -536,7 +535,7 @@ class Service:
         until = loop.time() + timeout
         hung: list[str] = []
         started = bool(self._undo)
-        self._around.host.dispatcher.give_up(self.topic, failed)
+        self._around.host.dispatcher.registry.give_up(self.topic, failed)
         self._around.host.dispatcher.cancel_contexts(self.topic)
         if self._backends is not None:
             self._backends.end_take_over()
@@ -588,7 +587,7 @@ class Service:
         return []
 
     async def _close_endpoint(self, _timeout: float) -> list[str]:
-        self._around.host.dispatcher.remove_endpoint(self.topic)
+        self._around.host.dispatcher.registry.remove_endpoint(self.topic)
         return []
 
     async def _stop_pool(self, timeout: float) -> list[str]:

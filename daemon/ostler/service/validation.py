@@ -7,10 +7,9 @@ from typing import Any
 
 from ostler import fork
 from ostler.config.configuration import Tables
-from ostler.config.context import ValidationContext
 from ostler.config.core import CORE_SECTIONS, DaemonSection
 from ostler.config.layers import dotted
-from ostler.config.options import OptionsModel
+from ostler.config.options import OptionsModel, ValidationContext
 from ostler.errors import describe
 from ostler.manager import ManagerOptions
 from ostler.manager.base import reserved_names

@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, TypeVar
@@ -365,11 +364,6 @@ class Store:
         self._files.check()
         backup.copy(self.path, path)
         return path
-
-    async def abackup(self, path: Path) -> Path:
-        """Do what `backup` does, on the loop."""
-        work = partial(self.backup, path)
-        return await self._reader_threads.run(work, label="copy the database", client=self._account())
 
     def open_copy(self) -> BinaryIO:
         """Return a consistent copy of the database in a file without a name. Blocks; any thread.

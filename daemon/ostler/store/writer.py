@@ -183,10 +183,6 @@ class Writer:
         what, since = working
         return Working(what if isinstance(what, str) else what.name(), self._clock.monotonic() - since)
 
-    def on_this_thread(self) -> bool:
-        """Return whether the caller is the writer's thread."""
-        return threading.current_thread() is self._thread
-
     def write(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> T:
         """Run `fn` on the writer's thread and return its result after the commit. Blocks; any thread but a loop's.
 

@@ -11,8 +11,9 @@ The names below are imported when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
@@ -21,19 +22,13 @@ if TYPE_CHECKING:
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _HOMES = {
-    "FakeClock": "ostler.clock",
-    "Host": "ostler.testing.in_process",
-    "VirtualTimeLoop": "ostler.testing.virtual_time",
-    "check_rpc_api": "ostler.testing.rpc_api",
-    "check_rpc_client": "ostler.testing.rpc_api",
-    "host": "ostler.testing.in_process",
+    "FakeClock": "clock",
+    "Host": "testing.in_process",
+    "VirtualTimeLoop": "testing.virtual_time",
+    "check_rpc_api": "testing.rpc_api",
+    "check_rpc_client": "testing.rpc_api",
+    "host": "testing.in_process",
 }
 
 __all__ = ["FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ostler.testing' has no attribute {name!r}")
-    return getattr(import_module(home), name)
+__getattr__ = lazy_names(__name__, _HOMES, below="ostler")

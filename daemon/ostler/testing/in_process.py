@@ -28,11 +28,17 @@ from ostler.messaging import (
     Event,
     LocalServiceClient,
     Publisher,
+    Retry,
     RpcServer,
     exposed,
 )
+from ostler.messaging.call_methods import SyncCallMethods
+from ostler.messaging.call_options import DEFAULT_OPTIONS
+from ostler.messaging.item_stream import ItemStream
 from ostler.messaging.memory import MemoryTransport
 from ostler.messaging.notify import Notifications
+from ostler.messaging.rpc.core import Ask
+from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
 from ostler.plugins import Found, given
 from ostler.service import Host as HostParts
 from ostler.service import Runtime, Service
@@ -88,8 +94,10 @@ def host(
             running.stop()
 
 
-class Host:
+class Host(SyncCallMethods):
     """Services that run on a loop in a thread of their own; all methods are for the test's thread. Made by `host`.
+
+    It calls them as a client with the role admin: `call`, `cast`, `fanout`, `stream` and `on` are those of `Client`.
 
     Args:
         assembly: The validated configuration.
@@ -106,6 +114,8 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
         self._transport = MemoryTransport()
+        self.options = DEFAULT_OPTIONS
+        self._readers: list[Client] = []
         self._events: list[Event] = []
         self._changed = threading.Condition()
         self._failures: list[str] = []
@@ -117,10 +127,15 @@ class Host:
 
     # ---------------------------------------------------------------- what a test does
 
-    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
-        """Call an exposed method as a client with the role admin does; options as of `Client.call`."""
+    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
+        """See `SyncCallMethods.ask`."""
         with self.client() as client:
-            return client.call(topic, method, **arguments)
+            return client.ask(ask, retry)
+
+    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+        """See `SyncCallMethods.ask_stream`."""
+        self._readers.append(client := self.client())
+        return client.ask_stream(ask, credit)
 
     def client(self, uid: int | None = None) -> Client:
         """Return a client, to be closed by the test; of another user when `uid` is given."""
@@ -248,7 +263,7 @@ class Host:
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_required(spec) for spec in self._assembly.specs]
         self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
-        dispatcher.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
+        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
         await self._runtime.start()
 
     def _listen(self) -> None:
@@ -273,6 +288,8 @@ class Host:
         Raises:
             ServiceError: Something that should have lived for ever has ended.
         """
+        for client in self._readers:
+            client.close()
         try:
             hung = self.run(self._stop())
         finally:

@@ -10,7 +10,7 @@ from ostler.messaging.fits import Fits
 from ostler.messaging.interface import as_text, interface_of, read_interface
 from ostler.messaging.interface_changes import ApiChange, compare
 from ostler.messaging.rpc.shapes import Shapes
-from ostler.messaging.versions import numbers
+from ostler.version_numbers import parse_version
 
 if TYPE_CHECKING:
     from ostler.messaging.api import Remote, RpcApi
@@ -67,7 +67,7 @@ def check_rpc_client(api: type[RpcApi], manager: type) -> None:
     if space is None:
         raise AssertionError(f"{manager.__name__} has no namespace {api.namespace!r}")
     faults = []
-    if (numbers(api.rpc_version) or (0, 0)) > (numbers(space["rpc_version"]) or (0, 0)):
+    if (parse_version(api.rpc_version) or (0, 0)) > (parse_version(space["rpc_version"]) or (0, 0)):
         faults.append(f"{api.__name__} is of version {api.rpc_version}, {manager.__name__} of {space['rpc_version']}")
     for name, stub in sorted(api.stubs.items()):
         where = f"{api.__name__}.{name}"
@@ -108,7 +108,7 @@ def _differences(where: str, stub: Remote[..., Any], method: dict[str, Any], typ
 def _newest(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = {numbers(file.stem.rpartition("-")[2]): file for file in path.glob("*.json")}
+    found = {parse_version(file.stem.rpartition("-")[2]): file for file in path.glob("*.json")}
     versions = [version for version in found if version is not None]
     if not versions:
         raise InvalidInput(f"no file in {path} has a version in its name", hint="name it for instance lamp-1.0.json")

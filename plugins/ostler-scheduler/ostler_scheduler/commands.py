@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ostler import format_seconds, format_size
 from ostler.cli import kit
 from ostler_scheduler.wire import Candidate, Explanation, Judgement
 
@@ -27,15 +28,8 @@ def explain(
     Nothing is given away.
     """
     with kit.client() as client:
-        said = client.call(
-            "scheduler",
-            "explain",
-            type=Explanation,
-            topic=topic,
-            size=size,
-            features=feature or [],
-            on_host=host,
-            exclude=exclude or [],
+        said = client.on(type=Explanation).call(
+            "scheduler", "explain", topic=topic, size=size, features=feature or [], on_host=host, exclude=exclude or []
         )
     if kit.json_wanted():
         kit.emit(said)
@@ -53,7 +47,7 @@ def candidates(
 ) -> None:
     """List the backends that have reported to the scheduler, with what they say of themselves."""
     with kit.client() as client:
-        listed = client.call("scheduler", "candidates", type=list[Candidate], topic=topic)
+        listed = client.on(type=list[Candidate]).call("scheduler", "candidates", topic=topic)
     kit.show_table(listed, _CANDIDATE, empty="no service has reported a backend yet")
 
 
@@ -77,7 +71,7 @@ def _total(one: Judgement) -> str:
 def _size(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return ""
-    return kit.human_size(value)
+    return format_size(value)
 
 
 def _free(one: Candidate) -> str:
@@ -111,6 +105,6 @@ _CANDIDATE = [
     kit.Column("free", _free, right=True),
     kit.Column("promised", lambda one: _size(one.promised), right=True),
     kit.Column("features", _features),
-    kit.Column("reported", lambda one: f"{kit.human_duration(one.age)} ago", right=True),
+    kit.Column("reported", lambda one: f"{format_seconds(one.age, units=2)} ago", right=True),
     kit.Column("note", _note),
 ]

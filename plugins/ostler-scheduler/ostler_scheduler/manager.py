@@ -184,11 +184,11 @@ class SchedulerManager(Manager):
     def _sync(self, flush: float = 0.0) -> None:
         asked = self.clock.monotonic()
         try:
-            reports = self.client.call(
-                "ostler", "capabilities", type=list[CapabilityReport], timeout=_SYNC_TIMEOUT, flush=flush
+            reports = self.client.on(type=list[CapabilityReport], timeout=_SYNC_TIMEOUT).call(
+                "ostler", "capabilities", flush=flush
             )
             self._views.take(
-                self.client.call("ostler", "service_list", type=list[ServiceStatus], timeout=_SYNC_TIMEOUT)
+                self.client.on(type=list[ServiceStatus], timeout=_SYNC_TIMEOUT).call("ostler", "service_list")
             )
         except OstlerError as error:
             # Services report again by themselves, and this is tried again: no reason not to start.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ostler import ConfigurationError, describe
+from ostler import ConfigurationError, describe, nearest
 from ostler_scheduler.filters import Filter
 from ostler_scheduler.weighers import Weigher
 
@@ -53,10 +53,8 @@ def make_weighers(
 
 def unknown_part(kind: str, name: str, known: Mapping[str, Any]) -> str:
     """Return the sentence for a filter or weigher that no installed plugin brings."""
-    import difflib  # not needed when all is well
-
-    close = difflib.get_close_matches(name, known, n=1)
-    advice = f'did you mean "{close[0]}"?' if close else f"known {kind}s: {', '.join(sorted(known)) or 'none'}"
+    near = nearest(name, known)
+    advice = f'did you mean "{near}"?' if near else f"known {kind}s: {', '.join(sorted(known)) or 'none'}"
     return f'no plugin brings the {kind} "{name}"; {advice}'
 
 
@@ -64,12 +62,10 @@ def _check_known(kind: str, names: Iterable[str], known: Mapping[str, Any], wher
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
-    import difflib  # not needed when all is well
-
     said = []
     for name in unknown:
-        close = difflib.get_close_matches(name, known, n=1)
-        said.append(f'"{name}"' + (f' (did you mean "{close[0]}"?)' if close else ""))
+        near = nearest(name, known)
+        said.append(f'"{name}"' + (f' (did you mean "{near}"?)' if near else ""))
     raise ConfigurationError(
         f"{where}: no plugin brings the {kind} {', '.join(said)}",
         hint=f"known {kind}s: {', '.join(sorted(known)) or 'none'}",

@@ -74,14 +74,18 @@ class FakeClient:
         """Have the daemon see a service differently."""
         self.rows = [replace(row, **facts) if (row.topic, row.host) == (topic, host) else row for row in self.rows]
 
+    def on(self, **options):
+        assert list(options) == ["type", "timeout"]
+        return self
+
     def call(self, topic, method, /, **arguments):
         assert topic == "ostler"
         if self.error is not None:
             raise self.error
         if method == "service_list":
-            assert list(arguments) == ["type", "timeout"]
+            assert not arguments
             return list(self.rows)
-        assert (method, list(arguments)) == ("capabilities", ["type", "timeout", "flush"])
+        assert (method, list(arguments)) == ("capabilities", ["flush"])
         if arguments["flush"]:
             self.flushes += 1
         return list(self.flushed if arguments["flush"] and self.flushed else self.reports)

@@ -132,7 +132,7 @@ def test_a_report_is_stale_by_our_own_clock_since_it_came_in(kept):
     report(kept, 100.0, reported_at=9e9)  # the other host's clock is in the next centuries
     assert [one.gone for one in kept.known(280.0)] == ["", ""]
     stale = kept.known(281.0)[0]
-    assert (stale.gone, stale.age) == ("its last report is 3min1s old, and counts for 3min", 181.0)
+    assert (stale.gone, stale.age) == ("its last report is 3min 1s old, and counts for 3min", 181.0)
     report(kept, 281.0, reported_at=0.0)
     assert kept.known(281.0)[0].gone == ""
 

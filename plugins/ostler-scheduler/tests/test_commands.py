@@ -29,8 +29,12 @@ class FakeClient:
     def __exit__(self, *error):
         pass
 
+    def on(self, *, type):  # noqa: A002 - the option's name
+        self.type = type
+        return self
+
     def call(self, topic, method, /, **arguments):
-        self.asked = (topic, method, arguments)
+        self.asked = (topic, method, arguments, self.type)
         return self.answer
 
 
@@ -57,9 +61,8 @@ def test_explain_shows_the_chosen_one_first_and_the_dropped_ones_last(run):
         "node1  small      2GiB  -                    -  dropped by capacity: 10GiB asked for, 2GiB free",
     ]
     assert asked[:2] == ("scheduler", "explain")
-    assert asked[2] == {
-        "type": Explanation, "topic": "volume", "size": "10GiB", "features": [], "on_host": "", "exclude": [],
-    }  # fmt: skip
+    assert asked[2] == {"topic": "volume", "size": "10GiB", "features": [], "on_host": "", "exclude": []}
+    assert asked[3] is Explanation
 
 
 def test_explain_passes_on_features_host_and_what_is_excluded(run):
@@ -98,7 +101,7 @@ def test_candidates_are_listed_with_room_age_and_what_is_not_well(run):
         "volume  node2  odd           -      ?        0B  -                  0s ago  disabled",
         "volume  node3  old           -      -        0B  -                5min ago  its service is down",
     ]
-    assert asked == ("scheduler", "candidates", {"type": list[Candidate], "topic": "volume"})
+    assert asked == ("scheduler", "candidates", {"topic": "volume"}, list[Candidate])
 
 
 def test_no_candidates_in_a_pipe_are_a_bare_header(run):

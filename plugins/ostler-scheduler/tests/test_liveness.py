@@ -42,7 +42,7 @@ def test_a_host_that_reports_here_and_cannot_be_reached_from_here_is_not_chosen(
 
 def test_a_report_counts_for_three_intervals_of_its_own_service_and_for_no_less(judged):
     assert judged(row(capability_interval=20.0), age=59).gone == ""
-    assert judged(row(capability_interval=20.0), age=61).gone == "its last report is 1min1s old, and counts for 1min"
+    assert judged(row(capability_interval=20.0), age=61).gone == "its last report is 1min 1s old, and counts for 1min"
     assert judged(row(capability_interval=20.0), age=59, stale_after=6).gone == "", "it is well, whatever we want"
     assert judged(row(capability_interval=20.0), age=99, stale_after=100).gone == ""
     assert judged(row(), age=179).gone == "", "where the interval is not known, that of most"

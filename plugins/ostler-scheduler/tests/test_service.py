@@ -61,15 +61,15 @@ def start():
 
 
 def known(h):
-    return h.call("scheduler", "candidates", type=list[Candidate], topic="pool")
+    return h.on(type=list[Candidate]).call("scheduler", "candidates", topic="pool")
 
 
 def test_what_a_service_reports_can_be_selected_and_explained_over_the_wire(start):
     with start() as h:
         h.wait_for(lambda: len(known(h)) == 2, "the first report")
-        chosen = h.call("scheduler", "select", type=Selection, topic="pool", size="10GiB")
+        chosen = h.on(type=Selection).call("scheduler", "select", topic="pool", size="10GiB")
         assert (chosen.host, chosen.backend) == ("testhost", "big")
-        said = h.call("scheduler", "explain", type=Explanation, topic="pool", size="10GiB", features=[], exclude=[])
+        said = h.on(type=Explanation).call("scheduler", "explain", topic="pool", size="10GiB", features=[], exclude=[])
         assert [(one.backend, one.dropped_by, one.reason) for one in said.candidates] == [
             ("big", "", ""), ("loud", "quiet", "too loud"),
         ]  # fmt: skip
@@ -114,5 +114,5 @@ def test_a_reload_takes_over_filters_and_weighers(start):
     with start() as h:
         h.wait_for(lambda: len(known(h)) == 2, "the first report")
         h.reload(CONFIG.replace('"quiet", ', ""))
-        assert h.call("scheduler", "select", type=Selection, topic="pool", size="10GiB").backend == "loud"
+        assert h.on(type=Selection).call("scheduler", "select", topic="pool", size="10GiB").backend == "loud"
         assert h.states()["scheduler"] is ServiceState.UP

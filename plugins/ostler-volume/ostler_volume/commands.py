@@ -59,16 +59,14 @@ def create(
     where: dict[str, Any] = {"host": host} if host else {}
     on_host: dict[str, Any] = {"on_host": host} if host else {}
     with kit.client(_COPY) as client, kit.progress(f"creating {name}") as on_progress:
-        if path and not (source or snapshot) and not _is_in_place(client, context.obj, path, backend, where):
+        if path and not (source or snapshot) and not _is_in_place(client.on(**where), context.obj, path, backend):
             with open_own_image(path) as opened:
                 options: dict[str, Any] = {"size": size, "backend": backend, "on_progress": on_progress, **where}
                 _show_made(upload(client, context.obj, opened, name=name, **options))
             return
-        made = client.call(
+        made = client.on(type=Volume, on_progress=on_progress).call(
             context.obj,
             "create_volume",
-            type=Volume,
-            on_progress=on_progress,
             name=name,
             size=size,
             backend=backend,
@@ -88,7 +86,7 @@ def list_volumes(
 ) -> None:
     """List the volumes of all hosts, those of others as NAME@HOST; says which hosts could not be asked."""
     with kit.client() as client:
-        listed = client.call(context.obj, "volume_listing", type=VolumeListing, backend=backend, on_host=host)
+        listed = client.on(type=VolumeListing).call(context.obj, "volume_listing", backend=backend, on_host=host)
     _warn_of(listed.unreachable)
     columns: list[str | kit.Column] = [
         kit.Column("name", lambda one: _addressed(one.name, one.host, listed.host)),
@@ -101,7 +99,7 @@ def list_volumes(
 def show(context: typer.Context, name: _Name) -> None:
     """Show everything about a volume."""
     with kit.client() as client:
-        kit.show_fields(client.call(context.obj, "get_volume", type=Volume, name=name), names=_FIELDS)
+        kit.show_fields(client.on(type=Volume).call(context.obj, "get_volume", name=name), names=_FIELDS)
 
 
 @app.command()
@@ -112,7 +110,7 @@ def extend(
 ) -> None:
     """Make a volume larger."""
     with kit.client() as client:
-        done = client.call(context.obj, "extend_volume", type=Volume, name=name, size=size)
+        done = client.on(type=Volume).call(context.obj, "extend_volume", name=name, size=size)
     _show(done, f"volume {done.name} on {done.host} has {format_size(done.size)} now")
 
 
@@ -122,7 +120,7 @@ def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(me
     with kit.client() as client:
 
         def delete_one(name: str) -> str:
-            found = client.call(context.obj, "get_volume", type=Volume, name=name)
+            found = client.on(type=Volume).call(context.obj, "get_volume", name=name)
             client.call(context.obj, "delete_volume", name=found.name, on_host=found.host)
             return f"volume {found.name} on {found.host}"
 
@@ -133,8 +131,8 @@ def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(me
 def attach(context: typer.Context, name: _Name) -> None:
     """Make a volume a block device of the host that it is on, and print its path; with the host if that is another."""
     with kit.client() as client:
-        here = client.call("ostler", "status", type=_Here).host
-        done = client.call(context.obj, "attach_volume", type=Volume, name=name)
+        here = client.on(type=_Here).call("ostler", "status").host
+        done = client.on(type=Volume).call(context.obj, "attach_volume", name=name)
     _show(done, done.device if done.host == here else f"{done.device} on {done.host}")
 
 
@@ -142,7 +140,7 @@ def attach(context: typer.Context, name: _Name) -> None:
 def detach(context: typer.Context, name: _Name) -> None:
     """Take the block device of a volume away."""
     with kit.client() as client:
-        done = client.call(context.obj, "detach_volume", type=Volume, name=name)
+        done = client.on(type=Volume).call(context.obj, "detach_volume", name=name)
     _show(done, f"volume {done.name} on {done.host} is {done.state}")
 
 
@@ -155,7 +153,7 @@ def manage(
 ) -> None:
     """Take over a file without a record as a volume, with its snapshots."""
     with kit.client() as client:
-        done = client.call(context.obj, "manage_volume", type=Volume, name=name, backend=backend, on_host=host)
+        done = client.on(type=Volume).call(context.obj, "manage_volume", name=name, backend=backend, on_host=host)
     _show(done, f"volume {done.name} of {format_size(done.size)} on {done.backend} of {done.host} is managed")
 
 
@@ -181,7 +179,7 @@ def move_backend(
 ) -> None:
     """Have the records of a backend that was renamed follow it."""
     with kit.client() as client:
-        moved = client.call(context.obj, "move_backend", type=int, old=old, new=new, force=force, on_host=host)
+        moved = client.on(type=int).call(context.obj, "move_backend", old=old, new=new, force=force, on_host=host)
     if kit.json_wanted():
         kit.emit({"moved": moved})
     else:
@@ -207,8 +205,8 @@ def accept_backend(
 def create_snapshot(context: typer.Context, volume: _VolumeName, name: _SnapshotName) -> None:
     """Keep the content of a volume as it is now."""
     with kit.client(_COPY) as client, kit.progress(f"keeping {volume}") as on_progress:
-        made = client.call(
-            context.obj, "create_snapshot", type=Snapshot, on_progress=on_progress, volume=volume, name=name
+        made = client.on(type=Snapshot, on_progress=on_progress).call(
+            context.obj, "create_snapshot", volume=volume, name=name
         )
     _show(made, f"snapshot {made.volume}@{made.name} is made on {made.host}")
 
@@ -223,7 +221,7 @@ def list_snapshots(
 ) -> None:
     """List the snapshots of all hosts, those of others as VOLUME@HOST; says which hosts could not be asked."""
     with kit.client() as client:
-        listed = client.call(context.obj, "snapshot_listing", type=SnapshotListing, volume=volume, on_host=host)
+        listed = client.on(type=SnapshotListing).call(context.obj, "snapshot_listing", volume=volume, on_host=host)
     _warn_of(listed.unreachable)
     columns: list[str | kit.Column] = [
         kit.Column("volume", lambda one: _addressed(one.volume, one.host, listed.host)),
@@ -242,7 +240,7 @@ def delete_snapshot(
 ) -> None:
     """Delete snapshots of a volume. Each that can be deleted is."""
     with kit.client() as client:
-        found = client.call(context.obj, "get_volume", type=Volume, name=volume)
+        found = client.on(type=Volume).call(context.obj, "get_volume", name=volume)
 
         def delete_one(name: str) -> str:
             client.call(context.obj, "delete_snapshot", volume=found.name, name=name, on_host=found.host)
@@ -257,9 +255,9 @@ class _Here(msgspec.Struct):
     host: str = ""
 
 
-def _is_in_place(client: Any, topic: str, path: str, backend: str, where: dict[str, Any]) -> bool:
+def _is_in_place(client: Any, topic: str, path: str, backend: str) -> bool:
     """Return whether the daemon takes an image by its path; any other file is read here, and handed over."""
-    directories = client.call(topic, "image_directories", type=list[str], backend=backend, **where)
+    directories = client.on(type=list[str]).call(topic, "image_directories", backend=backend)
     return any(Path(path).is_relative_to(directory) for directory in directories)
 
 

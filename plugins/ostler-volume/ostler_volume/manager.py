@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from ostler import (
@@ -14,6 +15,7 @@ from ostler import (
     Field,
     InvalidInput,
     Json,
+    Manager,
     ManagerEnvironment,
     ManagerOptions,
     OstlerError,
@@ -23,16 +25,17 @@ from ostler import (
     TargetNotFound,
     ValidationContext,
     exposed,
+    nearest,
     periodic,
 )
-from ostler_volume.backend_methods import BackendMethods
 from ostler_volume.backends import BackendWork
 from ostler_volume.claims import Claims
 from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
 from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
 from ostler_volume.image_places import places_of
-from ostler_volume.other_hosts import Answers, OtherHosts, address_of, not_asked, the_one
+from ostler_volume.listing import Listings
+from ostler_volume.other_hosts import Answers, address_of, not_asked, the_one
 from ostler_volume.placement import Placement, Wish, not_taken
 from ostler_volume.reconcile import Reconciler
 from ostler_volume.records import Records
@@ -76,7 +79,7 @@ class VolumeOptions(ManagerOptions):
     )
 
 
-class VolumeManager(BackendMethods):
+class VolumeManager(Manager):
     """Owns the volumes of a host: their names, records and states, on several named backends.
 
     Names are those of all hosts together: a volume is found, used and deleted from every host that has such a service
@@ -101,10 +104,8 @@ class VolumeManager(BackendMethods):
         topic = options.scheduler
         if not topic or topic in others.services:
             return
-        import difflib  # not needed when all is well
-
-        if near := difflib.get_close_matches(topic, others.services, n=1, cutoff=0.7):
-            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near[0]}"?'
+        if near := nearest(topic, others.services):
+            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near}"?'
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
@@ -124,10 +125,10 @@ class VolumeManager(BackendMethods):
         )
         self.reconciler = Reconciler(self._shop)
         self._placement = Placement(self._shop, self.client)
-        self._others = OtherHosts(self.client, self.topic, self.host)
         self._volumes = VolumeWork(self._shop, self.reconciler, self._taken_elsewhere)
         self._snapshots = SnapshotWork(self._shop, self.reconciler)
         self._backends = BackendWork(self._shop, self.reconciler)
+        self._listings = Listings(self.client, self.topic, self.host, self.store, self.records, self._backends)
         self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> None:
@@ -430,11 +431,15 @@ class VolumeManager(BackendMethods):
 
     def _ask_all(self, method: str, kind: Any, **arguments: Any) -> Any:
         # By a method of our own, which asks all at once on the loop: a thread could ask only one after the other.
-        return self.client.call(self.topic, method, host=self.host, type=kind, **arguments)
+        return self.client.on(host=self.host, type=kind).call(self.topic, method, **arguments)
+
+    def _on(self, host: str, here: Callable[[], T], method: str, kind: type[T], **arguments: Any) -> T:
+        """Do what was asked for where it belongs: here, or by the service on another host."""
+        return here() if host in ("", self.host) else self._forward(host, method, kind, **arguments)
 
     def _forward(self, host: str, method: str, kind: type[T], **arguments: Any) -> T:
         """Have the service on another host do what was asked for here."""
-        done: T = self.client.call(self.topic, method, host=host, type=kind, on_host=host, **arguments)
+        done: T = self.client.on(host=host, type=kind).call(self.topic, method, on_host=host, **arguments)
         return done
 
     def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
@@ -449,8 +454,6 @@ class VolumeManager(BackendMethods):
                 self.capabilities_changed(lease=chosen.lease, released=True)
             raise
 
-    # Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
-
     @exposed(role="viewer", changes=False)
     async def list_volumes(self, ctx: Context, backend: str = "", on_host: str = "") -> list[Volume]:
         """Return the volumes of all hosts that can be asked, by name and host; see `volume_listing`.
@@ -460,42 +463,17 @@ class VolumeManager(BackendMethods):
             backend: Only those of backends of this name.
             on_host: Only those of this host.
         """
-        return (await self._volume_listing(backend, on_host)).volumes
+        return (await self._listings.volumes(backend, on_host)).volumes
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def volume_listing(self, ctx: Context, backend: str = "", on_host: str = "") -> VolumeListing:
         """Return what `list_volumes` returns, and which hosts could not be asked."""
-        return await self._volume_listing(backend, on_host)
-
-    async def _volume_listing(self, backend: str, on_host: str) -> VolumeListing:
-        if on_host == self.host:
-            return VolumeListing(host=self.host, volumes=await self._listed(backend))
-        arguments: dict[str, Any] = {"backend": backend}
-        if on_host:
-            call = self.client.acall(
-                self.topic, "list_volumes", host=on_host, type=list[Volume], on_host=on_host, **arguments
-            )
-            return VolumeListing(host=self.host, volumes=await call)
-        here = await self._listed(backend)
-        answers = await self._others.ask("list_volumes", list[Volume], **arguments)
-        found = [*here, *(one for listed in answers.found.values() for one in listed)]
-        return VolumeListing(
-            host=self.host,
-            volumes=sorted(found, key=lambda one: (one.name, one.host)),
-            unreachable=answers.unreachable,
-        )
-
-    async def _listed(self, backend: str) -> list[Volume]:
-        listed = await self.store.aread(lambda: self.records.volumes(backend))
-        return self._backends.annotated(listed)
+        return await self._listings.volumes(backend, on_host)
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
         """Return the volumes of a name on all hosts that can be asked: one at most, unless hosts were apart."""
-        answers = await self._others.ask("get_volume", Volume, name=name)
-        here = await self.store.aread(lambda: self.records.select_volumes(name=name))
-        here = self._backends.annotated(here)
-        return VolumeListing(host=self.host, volumes=[*here, *answers.found.values()], unreachable=answers.unreachable)
+        return await self._listings.named(name)
 
     @exposed(role="viewer", changes=False)
     async def get_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
@@ -510,20 +488,7 @@ class VolumeManager(BackendMethods):
             NotFound: There is none of that name on a host that could be asked.
             Conflict: Several other hosts have one of that name.
         """
-        name, host = address_of(name, on_host)
-        if host in ("", self.host):
-            try:
-                return self._backends.annotated([await self.store.aread(lambda: self.records.volume(name))])[0]
-            except VolumeNotFound:
-                if host:
-                    raise
-            answers = await self._others.ask("get_volume", Volume, name=name)
-            found: Volume = answers.found[the_one(name, answers)]
-            return found
-        there: Volume = await self.client.acall(
-            self.topic, "get_volume", host=host, type=Volume, name=name, on_host=host
-        )
-        return there
+        return await self._listings.volume(name, on_host)
 
     @exposed(role="operator")
     def extend_volume(self, ctx: Context, name: str, size: int | str, on_host: str = "") -> Volume:
@@ -543,9 +508,8 @@ class VolumeManager(BackendMethods):
         """
         wanted = size_of(size)
         name, host = self._locate(name, on_host)
-        if host != self.host:
-            return self._forward(host, "extend_volume", Volume, name=name, size=wanted)
-        return self._volumes.extend(ctx, name, wanted)
+        here = partial(self._volumes.extend, ctx, name, wanted)
+        return self._on(host, here, "extend_volume", Volume, name=name, size=wanted)
 
     @exposed(role="operator", short=True)
     def delete_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
@@ -561,10 +525,7 @@ class VolumeManager(BackendMethods):
             Conflict: It is in use, has snapshots, or its state forbids it.
         """
         name, host = self._locate(name, on_host)
-        if host != self.host:
-            self._forward(host, "delete_volume", type(None), name=name)
-            return
-        self._volumes.delete(ctx, name)
+        self._on(host, partial(self._volumes.delete, ctx, name), "delete_volume", type(None), name=name)
 
     @exposed(role="operator", short=True)
     def attach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
@@ -581,9 +542,7 @@ class VolumeManager(BackendMethods):
             NotSupported: The backend cannot, or the daemon has not the privileges.
         """
         name, host = self._locate(name, on_host)
-        if host != self.host:
-            return self._forward(host, "attach_volume", Volume, name=name)
-        return self._volumes.attach(ctx, name)
+        return self._on(host, partial(self._volumes.attach, ctx, name), "attach_volume", Volume, name=name)
 
     @exposed(role="operator", short=True)
     def detach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
@@ -599,9 +558,7 @@ class VolumeManager(BackendMethods):
             Conflict: It is not in use, or its device is mounted or open.
         """
         name, host = self._locate(name, on_host)
-        if host != self.host:
-            return self._forward(host, "detach_volume", Volume, name=name)
-        return self._volumes.detach(ctx, name)
+        return self._on(host, partial(self._volumes.detach, ctx, name), "detach_volume", Volume, name=name)
 
     @exposed(role="operator")
     def create_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> Snapshot:
@@ -621,9 +578,8 @@ class VolumeManager(BackendMethods):
         """
         name_of(name, "snapshot")
         volume, host = self._locate(volume, on_host)
-        if host != self.host:
-            return self._forward(host, "create_snapshot", Snapshot, volume=volume, name=name)
-        return self._snapshots.create(ctx, volume, name)
+        here = partial(self._snapshots.create, ctx, volume, name)
+        return self._on(host, here, "create_snapshot", Snapshot, volume=volume, name=name)
 
     @exposed(role="viewer", changes=False)
     async def list_snapshots(self, ctx: Context, volume: str = "", on_host: str = "") -> list[Snapshot]:
@@ -637,39 +593,12 @@ class VolumeManager(BackendMethods):
         Raises:
             NotFound: There is no such volume.
         """
-        return (await self._snapshot_listing(ctx, volume, on_host)).snapshots
+        return (await self._listings.snapshots(volume, on_host)).snapshots
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def snapshot_listing(self, ctx: Context, volume: str = "", on_host: str = "") -> SnapshotListing:
         """Return what `list_snapshots` returns, and which hosts could not be asked."""
-        return await self._snapshot_listing(ctx, volume, on_host)
-
-    async def _snapshot_listing(self, ctx: Context, volume: str, on_host: str) -> SnapshotListing:
-        if volume and on_host != self.host:
-            found = await self.get_volume(ctx, volume, on_host)
-            volume, on_host = found.name, found.host
-        if on_host == self.host:
-            return SnapshotListing(
-                host=self.host, snapshots=await self.store.aread(lambda: self._snapshots_here(volume))
-            )
-        if on_host:
-            call = self.client.acall(
-                self.topic, "list_snapshots", host=on_host, type=list[Snapshot], volume=volume, on_host=on_host
-            )
-            return SnapshotListing(host=self.host, snapshots=await call)
-        here = await self.store.aread(self.records.snapshots)
-        answers = await self._others.ask("list_snapshots", list[Snapshot])
-        found_all = [*here, *(one for listed in answers.found.values() for one in listed)]
-        return SnapshotListing(
-            host=self.host,
-            snapshots=sorted(found_all, key=lambda one: (one.volume, one.host, one.name)),
-            unreachable=answers.unreachable,
-        )
-
-    def _snapshots_here(self, volume: str) -> list[Snapshot]:
-        if volume:
-            self.records.volume(volume)
-        return self.records.snapshots(volume)
+        return await self._listings.snapshots(volume, on_host)
 
     @exposed(role="operator", short=True)
     def delete_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> None:
@@ -687,7 +616,78 @@ class VolumeManager(BackendMethods):
         """
         name_of(name, "snapshot")
         volume, host = self._locate(volume, on_host)
-        if host != self.host:
-            self._forward(host, "delete_snapshot", type(None), volume=volume, name=name)
-            return
-        self._snapshots.delete(ctx, volume, name)
+        here = partial(self._snapshots.delete, ctx, volume, name)
+        self._on(host, here, "delete_snapshot", type(None), volume=volume, name=name)
+
+    # ---------------------------------------------------------------- records and backends
+
+    @exposed(role="operator", version="1.1")
+    def manage_volume(self, ctx: Context, name: str, backend: str = "", on_host: str = "") -> Volume:
+        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
+
+        Args:
+            ctx: The request.
+            name: The name of the file, and of the volume.
+            backend: Where it is; empty to look on all that are ready.
+            on_host: The host that it is on; empty for the one that is asked.
+
+        Raises:
+            NotFound: There is no such file.
+            Conflict: There is a volume of that name already.
+            InvalidInput: Several backends have one; say which.
+            DriverNotReady: The backend is not ready.
+        """
+        here = partial(self._backends.manage, ctx, name, backend)
+        return self._on(on_host, here, "manage_volume", Volume, name=name, backend=backend)
+
+    @exposed(role="operator", version="1.1")
+    def forget_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
+        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
+
+        Args:
+            ctx: The request.
+            name: The volume, as for `get_volume`.
+            on_host: See `get_volume`.
+
+        Raises:
+            NotFound: There is none of that name.
+            Conflict: It is being worked on, or attached.
+        """
+        name, host = self._locate(name, on_host)
+        self._on(host, partial(self._backends.forget, ctx, name), "forget_volume", type(None), name=name)
+
+    @exposed(role="operator", version="1.1")
+    def move_backend(self, ctx: Context, old: str, new: str, force: bool = False, on_host: str = "") -> int:
+        """Have the records of a backend follow it to another name; return how many volumes there are.
+
+        Args:
+            ctx: The request.
+            old: The name in the records; a backend that is not in the configuration any more, or has failed.
+            new: The backend that has the files now.
+            force: Move the records also if it has not all of the files.
+            on_host: The host of both; empty for the one that is asked.
+
+        Raises:
+            InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
+            Conflict: The old one is ready, or the new one has not the files.
+            DriverNotReady: The new one is not ready.
+        """
+        here = partial(self._backends.move, old, new, force=force)
+        return self._on(on_host, here, "move_backend", int, old=old, new=new, force=force)
+
+    @exposed(role="operator", version="1.1")
+    def accept_backend(self, ctx: Context, name: str, on_host: str = "") -> None:
+        """Let a backend that is not the one it was take its directory as it is, at its next try.
+
+        Its records are compared with what is there then: a volume whose file is not there is in error.
+
+        Args:
+            ctx: The request.
+            name: The backend.
+            on_host: Its host; empty for the one that is asked.
+
+        Raises:
+            InvalidInput: It is not in the configuration.
+            Conflict: It is ready.
+        """
+        self._on(on_host, partial(self._backends.accept, name), "accept_backend", type(None), name=name)

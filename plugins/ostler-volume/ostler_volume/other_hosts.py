@@ -50,8 +50,8 @@ class OtherHosts:
         """
         hosts = await self._names()
         calls = (
-            self._client.acall(
-                self._topic, method, host=host, type=kind, timeout=_LOOK_TIMEOUT, on_host=host, **arguments
+            self._client.on(host=host, type=kind, timeout=_LOOK_TIMEOUT).acall(
+                self._topic, method, on_host=host, **arguments
             )
             for host in hosts
         )
@@ -68,7 +68,7 @@ class OtherHosts:
         return answers
 
     async def _names(self) -> list[str]:
-        rows = await self._client.acall("ostler", "service_list", type=list[_Row])
+        rows = await self._client.on(type=list[_Row]).acall("ostler", "service_list")
         return sorted({row.host for row in rows if row.topic == self._topic and row.host != self._host})
 
 

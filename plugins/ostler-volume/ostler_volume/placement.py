@@ -127,10 +127,9 @@ class Placement:
         where |= {"exclude": list(wish.exclude)} if wish.exclude else {}
         where |= {"refused": refused} if refused else {}
         try:
-            chosen: Selection = self._client.call(
-                scheduler, "select", type=Selection, timeout=SCHEDULER_TIMEOUT, topic=self._shop.topic, size=wish.size,
-                features=list(wish.features), **where,
-            )  # fmt: skip
+            chosen: Selection = self._client.on(type=Selection, timeout=SCHEDULER_TIMEOUT).call(
+                scheduler, "select", topic=self._shop.topic, size=wish.size, features=list(wish.features), **where
+            )
         except NO_SCHEDULER as error:
             return self._without(scheduler, wish, refused, error)
         if wish.host not in ("", chosen.host):  # content that lies on one host would not be found on the other
@@ -163,7 +162,7 @@ class Placement:
         """
         topic, host = self._shop.topic, self._shop.host
         try:
-            row = self._client.call("ostler", "service_show", type=_Row, topic=topic)
+            row = self._client.on(type=_Row).call("ostler", "service_show", topic=topic)
         except (TargetNotFound, NotFound):  # a service without a record is enabled
             return
         if not row.enabled:

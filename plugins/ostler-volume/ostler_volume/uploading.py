@@ -54,14 +54,15 @@ def upload(
         DriverError: The image became shorter meanwhile.
     """
     wanted = {"name": name, "length": image.size, "size": size, "backend": backend, "label": Path(image.path).name}
-    begun: Upload = client.call(
-        topic, "begin_upload", type=Upload, **wanted, **({"anywhere": True} if host is None else {"on_host": host})
+    begun: Upload = client.on(type=Upload).call(
+        topic, "begin_upload", **wanted, **{"anywhere": True} if host is None else {"on_host": host}
     )
-    call = partial(client.call, topic, host=begun.host or host)
+    there = client.on(host=begun.host or host)
+    call = partial(there.call, topic)
     try:
         with image.borrow() as source:
             _send(call, begun, source, image.size, on_progress)
-        made: Volume = call("finish_upload", type=Volume, upload=begun.id)
+        made: Volume = there.on(type=Volume).call(topic, "finish_upload", upload=begun.id)
     except BaseException:
         with suppress(OstlerError):
             call("cancel_upload", upload=begun.id)

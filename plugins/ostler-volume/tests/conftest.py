@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -47,14 +48,21 @@ class FakeClient:
 
     def __init__(self):
         self.answers, self.calls, self.looks, self.events, self.changes = {}, [], [], [], []
+        self.host = None
         self.answers["volume", "find_volume"] = VolumeListing(volumes=[])
         self.answers["volume", "snapshot_listing"] = SnapshotListing(snapshots=[])
         self.answers["ostler", "service_list"] = []
 
-    async def acall(self, topic, method, /, **more):
-        return self.call(topic, method, **more)
+    def on(self, **options):
+        view = copy.copy(self)
+        view.host = options.get("host", self.host)
+        return view
 
-    def call(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002 - as the real one
+    async def acall(self, topic, method, /, **arguments):
+        return self.call(topic, method, **arguments)
+
+    def call(self, topic, method, /, **arguments):
+        host = self.host
         (self.looks if method in LOOKS else self.calls).append((topic, method, host, arguments))
         answer = self.answers.get((topic, method))
         if answer is None:

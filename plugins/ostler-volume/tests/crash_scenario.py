@@ -65,6 +65,9 @@ class OneDriver(dict):
 
 
 class NoClient:
+    def on(self, **_):
+        return self
+
     def call(self, topic, method, /, **_):
         raise TargetNotFound(f"no service on {topic}")
 

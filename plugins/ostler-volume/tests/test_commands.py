@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ S = Snapshot(volume="a", name="s", size=10 * GIB, state="available", backend="lo
 class FakeClient:
     def __init__(self, *answers):
         self.answers, self.asked, self.timeout = list(answers), [], None
+        self.options, self.asked_with = {}, []
 
     def __enter__(self):
         return self
@@ -28,10 +30,14 @@ class FakeClient:
     def __exit__(self, *error):
         pass
 
+    def on(self, **options):
+        view = copy.copy(self)
+        view.options = {**self.options, **options}
+        return view
+
     def call(self, topic, method, /, **arguments):
-        arguments.pop("type", None)
-        self.progress = arguments.pop("on_progress", None)
         self.asked.append((topic, method, arguments))
+        self.asked_with.append(self.options)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -67,7 +73,7 @@ def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
         )
     ]
     assert client.timeout > 86400
-    assert client.progress is not None
+    assert client.asked_with[0]["on_progress"] is not None
 
 
 def test_create_from_an_image_in_an_image_directory_sends_its_absolute_path(run):
@@ -89,7 +95,7 @@ def test_create_from_any_other_file_hands_its_content_over(run, tmp_path):
         ("upload_piece", 0, 600),
         ("upload_piece", 600, 400),
     ]
-    assert finish == ("volume", "finish_upload", {"upload": "7", "host": None})
+    assert finish == ("volume", "finish_upload", {"upload": "7"})
 
 
 def test_an_upload_that_fails_is_given_up(run, tmp_path):
@@ -98,7 +104,7 @@ def test_an_upload_that_fails_is_given_up(run, tmp_path):
     client = FakeClient([], begun, NoCapacity("full"), None)
     with pytest.raises(NoCapacity):
         run(client, "create", "a", "--from", str(tmp_path / "image.raw"))
-    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7", "host": None})
+    assert client.asked[-1] == ("volume", "cancel_upload", {"upload": "7"})
 
 
 def test_holes_and_zeros_are_not_sent(run, tmp_path):
@@ -214,6 +220,6 @@ def test_a_volume_can_be_made_on_a_host_that_is_named_also_from_a_file(run, tmp_
     begun = Upload(id="7", name="b", size=512, backend="local", piece=512, note="slow", host="node2")
     client = FakeClient([], begun, None, B)
     shown = run(client, "create", "b", "--from", str(tmp_path / "image.raw"), "--host", "node2")
-    assert client.asked[0][2]["host"] == client.asked[1][2]["on_host"] == "node2"
-    assert [asked[2]["host"] for asked in client.asked[2:]] == ["node2", "node2"], "the pieces, and the end"
+    assert client.asked_with[0]["host"] == client.asked[1][2]["on_host"] == "node2"
+    assert [options["host"] for options in client.asked_with[2:]] == ["node2", "node2"], "the pieces, and the end"
     assert "ostler: slow" in shown.stderr

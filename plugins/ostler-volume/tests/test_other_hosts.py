@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -47,13 +48,18 @@ class Net:
 
 class NetClient:
     def __init__(self, net, here):
-        self.net, self.here, self.changes = net, here, []
+        self.net, self.here, self.host, self.changes = net, here, None, []
 
-    async def acall(self, topic, method, /, *, host=None, timeout=None, type=None, **arguments):  # noqa: A002
-        return await self.net.ask(self.here, topic, method, host, arguments)
+    def on(self, **options):
+        view = copy.copy(self)
+        view.host = options.get("host", self.host)
+        return view
 
-    def call(self, topic, method, /, **more):
-        return asyncio.run(self.acall(topic, method, **more))
+    async def acall(self, topic, method, /, **arguments):
+        return await self.net.ask(self.here, topic, method, self.host, arguments)
+
+    def call(self, topic, method, /, **arguments):
+        return asyncio.run(self.acall(topic, method, **arguments))
 
     def notify(self, *_):
         pass

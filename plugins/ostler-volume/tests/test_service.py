@@ -54,23 +54,23 @@ def start(tmp_path):
 
 
 def create(h, **arguments):
-    return h.call("volume", "create_volume", type=Volume, **arguments)
+    return h.on(type=Volume).call("volume", "create_volume", **arguments)
 
 
 def test_volumes_live_over_the_wire_and_over_a_restart(start, image):
     with start() as h:
         gold = create(h, name="gold", size="4MiB", image=str(image), backend="local")
         assert (gold.size, gold.state, gold.host) == (4 * MIB, "available", "testhost")
-        h.call("volume", "create_snapshot", type=Snapshot, volume="gold", name="v1")
-        h.call("volume", "extend_volume", type=Volume, name="gold", size=5 * MIB)
+        h.on(type=Snapshot).call("volume", "create_snapshot", volume="gold", name="v1")
+        h.on(type=Volume).call("volume", "extend_volume", name="gold", size=5 * MIB)
         assert h.events("volume.testhost.created")[0].payload["name"] == "gold"
     with start() as h:
         assert create(h, name="web", snapshot="v1").size == 4 * MIB
-        listed = h.call("volume", "list_volumes", type=list[Volume])
+        listed = h.on(type=list[Volume]).call("volume", "list_volumes")
         assert [(one.name, one.size, one.snapshots) for one in listed] == [("gold", 5 * MIB, 1), ("web", 4 * MIB, 0)]
         h.run_periodic("volume", "check")
         h.call("volume", "delete_volume", name="web")
-        assert [one.name for one in h.call("volume", "list_volumes", type=list[Volume])] == ["gold"]
+        assert [one.name for one in h.on(type=list[Volume]).call("volume", "list_volumes")] == ["gold"]
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,8 @@ def test_a_cancelled_copy_is_gone_when_its_caller_went_away(start, tmp_path, mon
 
     with start() as h:
         with pytest.raises((KeyboardInterrupt, CallCancelled)), h.client() as client:
-            client.call(
-                "volume",
-                "create_volume",
-                name="a",
-                size="64MiB",
-                image=str(source),
-                backend="local",
-                on_progress=interrupt,
+            client.on(on_progress=interrupt).call(
+                "volume", "create_volume", name="a", size="64MiB", image=str(source), backend="local"
             )
         assert told.is_set()
         h.wait_for(lambda: not h.call("volume", "list_volumes"), "the record to go")
@@ -140,11 +134,11 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
         copy = threading.Thread(target=lambda: create(h, **arguments))
         copy.start()
         assert began.wait(10)
-        assert [one.state for one in h.call("volume", "list_volumes", type=list[Volume])] == ["creating"]
-        assert h.call("volume", "get_volume", type=Volume, name="a").state == "creating"
+        assert [one.state for one in h.on(type=list[Volume]).call("volume", "list_volumes")] == ["creating"]
+        assert h.on(type=Volume).call("volume", "get_volume", name="a").state == "creating"
         go_on.set()
         copy.join(10)
-        assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
+        assert h.on(type=Volume).call("volume", "get_volume", name="a").state == "available"
 
 
 @pytest.mark.parametrize("second", ["{0}/local", "{0}/link", "{0}/local/../local/"])
@@ -196,26 +190,26 @@ def test_two_services_of_the_manager_share_neither_names_nor_volumes(start):
     with start(config) as h:
         create(h, name="a", size="1MiB")
         h.call("archive", "create_volume", name="a", size="2MiB")
-        assert h.call("volume", "get_volume", type=Volume, name="a").size == MIB
-        assert h.call("archive", "get_volume", type=Volume, name="a").size == 2 * MIB
+        assert h.on(type=Volume).call("volume", "get_volume", name="a").size == MIB
+        assert h.on(type=Volume).call("archive", "get_volume", name="a").size == 2 * MIB
         with pytest.raises(Conflict):
             create(h, name="a", size="1MiB")
         h.call("archive", "delete_volume", name="a")
         with pytest.raises(NotFound):
             h.call("archive", "get_volume", name="a")
-        assert h.call("volume", "get_volume", type=Volume, name="a").state == "available"
+        assert h.on(type=Volume).call("volume", "get_volume", name="a").state == "available"
 
 
 @pytest.mark.root
 def test_attach_and_detach_over_the_wire(root, start):
     with start() as h:
         create(h, name="a", size="1MiB", backend="local")
-        device = h.call("volume", "attach_volume", type=Volume, name="a").device
+        device = h.on(type=Volume).call("volume", "attach_volume", name="a").device
         try:
             with pytest.raises(Conflict, match="is in-use"):
                 h.call("volume", "delete_volume", name="a")
         finally:
-            assert h.call("volume", "detach_volume", type=Volume, name="a").state == "available"
+            assert h.on(type=Volume).call("volume", "detach_volume", name="a").state == "available"
         assert device.startswith("/dev/loop")
 
 
@@ -227,7 +221,7 @@ def test_a_backend_that_is_not_the_one_it_was_fails_and_comes_back_by_itself(sta
     with start(SOON) as h:
         h.wait_driver("volume", "second")
         h.wait_for(lambda: "not the backend it was" in str(h.service("volume").drivers.statuses()), "the refusal")
-        listed = h.call("volume", "list_volumes", type=list[Volume])
+        listed = h.on(type=list[Volume]).call("volume", "list_volumes")
         assert [one.state for one in listed] == ["available"]
         assert "not the backend it was" in listed[0].why
         for method in ("delete_volume", "attach_volume"):
@@ -246,11 +240,11 @@ def test_records_follow_a_backend_that_was_renamed_over_the_wire(start):
         create(h, name="a", size="1MiB", backend="local")
     with start(CONFIG.replace("drivers.local", "drivers.ssd")) as h:
         h.wait_driver("volume", "ssd")
-        assert "no backend local" in h.call("volume", "get_volume", type=Volume, name="a").why
+        assert "no backend local" in h.on(type=Volume).call("volume", "get_volume", name="a").why
         with pytest.raises(InvalidInput, match="no backend local"):
             h.call("volume", "delete_volume", name="a")
         assert h.call("volume", "move_backend", old="local", new="ssd") == 1
-        assert h.call("volume", "get_volume", type=Volume, name="a").backend == "ssd"
+        assert h.on(type=Volume).call("volume", "get_volume", name="a").backend == "ssd"
         h.call("volume", "forget_volume", name="a")
-        assert h.call("volume", "manage_volume", type=Volume, name="a").state == "available"
+        assert h.on(type=Volume).call("volume", "manage_volume", name="a").state == "available"
         h.call("volume", "delete_volume", name="a")

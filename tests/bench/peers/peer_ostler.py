@@ -40,10 +40,11 @@ async def _ask(root: str, method: str) -> None:
         with Client(root=root) as client:
             streams = [await aclient.events("echo.bench.tick") for _ in range(SUBSCRIBERS)]
             listeners = [asyncio.create_task(_listen(stream, tally)) for stream in streams]
+            call, acall = client.on(type=str).call, aclient.on(type=str).call
             await aconverse(
                 {
-                    "call": lambda count: each(lambda: client.call("echo", method, text=TEXT, type=str), count),
-                    "flight": lambda count: agather(lambda: aclient.call("echo", method, text=TEXT, type=str), count),
+                    "call": lambda count: each(lambda: call("echo", method, text=TEXT), count),
+                    "flight": lambda count: agather(lambda: acall("echo", method, text=TEXT), count),
                     "events": lambda count: tally.adeliveries(
                         lambda n: aclient.cast("echo", "publish_burst", count=n), count
                     ),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ostler.aio import WorkerPool
-from ostler.aio.bell import Bell
+from ostler.aio.pool import Bell
 from ostler.errors import Draining
 
 

@@ -1,6 +1,6 @@
 """Shares of something bounded."""
 
-from ostler.aio.shares import Shares
+from ostler.aio.shares import Shares, within_share
 
 
 def test_one_account_alone_gets_half_and_there_is_always_some_for_another():
@@ -30,3 +30,10 @@ def test_what_was_given_back_is_free_again():
     shares.give_back("a", 2)
     assert (shares.total, len(shares)) == (0, 0)
     assert shares.room("b")
+
+
+def test_no_account_may_use_more_than_what_is_free():
+    assert within_share(0, 1, 1)  # with a limit of one whoever comes first has it
+    assert within_share(5, 5, 10)
+    assert not within_share(5, 6, 10)
+    assert not within_share(0, 1, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import re
 import time
@@ -34,6 +35,9 @@ class FakeClient:
         self.opened: list[tuple[str | None, float]] = []
         self.closed = 0
         self.lenient = False
+        self.options: dict[str, Any] = {}
+        self.views: list[dict[str, Any]] = []
+        """The options of each view that was made, in order."""
 
     def connect(self, root: str | None, timeout: float, lenient: bool) -> FakeClient:
         self.opened.append((root, timeout))
@@ -46,7 +50,13 @@ class FakeClient:
     def __exit__(self, *error: object) -> None:
         self.closed += 1
 
-    def call(self, topic: str, method: str, /, *, type: Any = None, **arguments: Any) -> Any:  # noqa: A002 - the client's name for it
+    def on(self, **options: Any) -> FakeClient:
+        view = copy.copy(self)
+        view.options = {**self.options, **options}
+        self.views.append(view.options)
+        return view
+
+    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
         self.calls.append((topic, method, arguments))
         answer = self.answers[topic, method]
         if isinstance(answer, BaseException):

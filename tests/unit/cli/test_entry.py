@@ -175,6 +175,7 @@ def test_trap_a_name_that_stdout_cannot_show_ends_nothing(surroundings: dict[str
         "class Client:\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): pass\n"
+        "    def on(self, **k): return self\n"
         "    def call(self, *a, **k): return {'\\u706b\\u5c71': 'd\\u00e9bug'}\n"
         "sys.exit(entry.run_command(['log-level'], {}, connect=lambda *a: Client()))\n"
     )
@@ -208,6 +209,7 @@ def test_ctrl_c_in_another_process_prints_nothing(tmp_path: Any) -> None:
         "class Client:\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): print('closed')\n"
+        "    def on(self, **k): return self\n"
         "    def call(self, *a, **k): print('calling', flush=True); time.sleep(60)\n"
         "sys.exit(entry.run_command(['status'], {}, connect=lambda *a: Client()))\n"
     )

@@ -75,6 +75,7 @@ class HostileClient:
         self.error = error
         self.number = number
         self.asked = 0
+        self.options: dict[str, Any] = {}
 
     def connect(self, *_where: Any) -> HostileClient:
         return self
@@ -85,13 +86,18 @@ class HostileClient:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def call(self, _topic: str, _method: str, /, *, type: Any = None, on_progress: Any = None, **_: Any) -> Any:  # noqa: A002 - the client's
+    def on(self, **options: Any) -> HostileClient:
+        self.options |= options
+        return self
+
+    def call(self, _topic: str, _method: str, /, **_: Any) -> Any:
         self.asked += 1
+        kind, on_progress = self.options.get("type"), self.options.get("on_progress")
         if on_progress is not None:
             on_progress(Progress(self.number, self.number, EVIL))
         if self.error is not None:
             raise self.error
-        return hostile(type, self.number)
+        return hostile(kind, self.number)
 
     def cast(self, topic: str, method: str, /, **arguments: Any) -> None:
         self.call(topic, method)
@@ -100,9 +106,9 @@ class HostileClient:
         self.call(topic, method)
         return 1
 
-    def stream(self, topic: str, method: str, /, *, type: Any = None, **_: Any) -> Iterator[Any]:  # noqa: A002 - as above
+    def stream(self, topic: str, method: str, /, **_: Any) -> Iterator[Any]:
         yield EVIL
-        yield hostile(type, self.number)
+        yield hostile(self.options.get("type"), self.number)
 
     def events(self, *_patterns: str, **_options: Any) -> Iterator[Any]:
         self.asked += 1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from ostler.cli.plugin_verbs import GROUP, PluginVerbs, installed
 from ostler.errors import PluginError
+from ostler.plugins import Found
 
 SOUND = """
 from ostler.cli import kit
@@ -82,13 +82,17 @@ def test_trap_two_plugins_with_one_verb_are_both_named(ostler: Any, plugin: Any)
     assert "brought by lamp_a and lamp_b" in " ".join(ostler("--help").out.split())
 
 
+def _missing() -> Any:
+    raise ModuleNotFoundError("no such module")
+
+
 def test_a_plugin_cannot_take_a_verb_of_ostler() -> None:
-    point = EntryPoint("status", "nowhere:app", GROUP)
+    point = Found("status", "nowhere:app", _missing)
     assert PluginVerbs(["status"], lambda: [point]).names() == []
 
 
 def test_an_entry_point_without_a_distribution_is_named_by_its_module() -> None:
-    verbs = PluginVerbs([], lambda: [EntryPoint("lamp", "nowhere_at_all:app", GROUP)])
+    verbs = PluginVerbs([], lambda: [Found("lamp", "nowhere_at_all:app", _missing)])
     assert verbs.lines() == [("lamp", "Brought by nowhere_at_all")]
     with pytest.raises(PluginError, match="the verb lamp of nowhere_at_all"):
         verbs.load("lamp")

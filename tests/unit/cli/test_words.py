@@ -2,30 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ostler.cli.words import age_at, human_duration, human_size, human_time, printable, printed_width, text_of
+from ostler.cli.words import age_at, human_time, printable, printed_width, text_of
 from ostler.types import ServiceState
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0B"), (1023, "1023B"), (1024, "1KiB"), (1536, "1.5KiB"), (10 * 2**30, "10GiB"), (40_960_000, "39.1MiB"),
-        (2**20 - 1, "1MiB"), (2**63 - 1, "8EiB"), (-2048, "-2KiB"),
-    ],
-)  # fmt: skip
-def test_sizes_read_as_people_write_them(size: int, text: str) -> None:
-    assert human_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"), (0.2, "200ms"), (1, "1s"), (2.54, "2.5s"), (59.6, "1min"), (303, "5min 3s"), (3600, "1h"),
-        (9000, "2h 30min"), (86400 * 3 + 4 * 3600 + 59, "3d 4h"), (-30, "-30s"),
-    ],
-)  # fmt: skip
-def test_durations_have_their_two_largest_units(seconds: float, text: str) -> None:
-    assert human_duration(seconds) == text
 
 
 def test_ages_look_back_and_ahead_and_know_never() -> None:

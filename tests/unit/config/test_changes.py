@@ -1,5 +1,11 @@
+from time import monotonic
+
+import pytest
+
 from ostler.config import Field, OptionsModel, diff, load_text, validate
-from ostler.config.changes import running_values
+from ostler.config.changes import note_secrets_in_use, running_values
+from ostler.messaging.zmq.curve import new_keys
+from ostler.redaction import SECRETS
 
 BASE = """
 [services.lamp]
@@ -34,6 +40,25 @@ def test_secrets_are_compared_but_never_shown(lamp, tmp_path):
     old = lamp(text)
     file.write_text("two secret", encoding="utf-8")
     assert changes(old, lamp(text)) == [("services.lamp.token", "***", "***", "live")]
+
+
+def test_a_secret_in_use_is_redacted_although_the_file_has_another(tmp_path):
+    def network(secret):
+        file = tmp_path / "key"
+        file.write_text(secret, encoding="utf-8")
+        return validate(load_text(f"[network]\nsecret_key = {{file = '{file}'}}"), {}, {})
+
+    first, second = new_keys().secret, new_keys().secret
+    started = network(first)
+    SECRETS.begin()
+    network(second)
+    note_secrets_in_use(started)
+    SECRETS.commit()
+    day_later = monotonic() + 2 * 86400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ostler.redaction.values.monotonic", lambda: day_later)
+        SECRETS.commit()
+    assert SECRETS.redact(f"{first} {second}") == "*** ***"
 
 
 def test_tables_that_come_and_go_need_a_new_daemon(lamp):

@@ -57,6 +57,14 @@ def test_a_size_is_shown_exactly_or_to_a_tenth(size):
         (1536, "1.5KiB"),
         (10 * 2**30, "10GiB"),
         (5 * 10**8, "500MB"),
+        (1023, "1023B"),
+        (40_960_000, "39.1MiB"),
+        (2**20 - 1, "1.0MiB"),
+        (2**63 - 1, "8.0EiB"),
+        (-2048, "-2KiB"),
+        (10_000 * 2**30, "9.8TiB"),
+        (float("inf"), "-"),
+        (float("nan"), "-"),
     ],
 )
 def test_a_size_is_shown_in_a_unit_that_fits(size, text):
@@ -96,11 +104,13 @@ def test_what_is_no_time_span_is_refused(text):
         (0, "0s"),
         (30, "30s"),
         (300, "5min"),
-        (5400, "1h30min"),
+        (5400, "1h 30min"),
         (0.2, "200ms"),
         (2.5, "2.5s"),
         (-5, "-5s"),
         (86400, "1d"),
+        (30 * 86400, "30d"),
+        (float("inf"), "-"),
     ],
 )
 def test_seconds_are_shown_as_people_read_them(seconds, text):
@@ -110,3 +120,14 @@ def test_seconds_are_shown_as_people_read_them(seconds, text):
 @given(st.integers(0, 10**9))
 def test_whole_seconds_survive_being_shown(seconds):
     assert parse_seconds(format_seconds(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (0.2, "200ms"), (1, "1s"), (2.54, "2.5s"), (59.6, "1min"), (303, "5min 3s"), (3600, "1h"),
+        (9000, "2h 30min"), (86400 * 3 + 4 * 3600 + 59, "3d 4h"), (86400 * 3 + 59, "3d"), (-30, "-30s"),
+    ],
+)  # fmt: skip
+def test_a_time_span_can_be_shown_in_its_two_largest_units(seconds, text):
+    assert format_seconds(seconds, units=2) == text

@@ -1,7 +1,7 @@
 import pytest
 
 from ostler.config.paths import Paths
-from ostler.daemon.check import check_configuration, read_configuration
+from ostler.daemon.check import read_configuration
 from ostler.errors import ConfigurationError
 
 MODULE = """
@@ -30,12 +30,12 @@ def configure(paths, text, name="ostler.toml"):
 
 
 def test_without_any_file_there_are_the_defaults(paths) -> None:
-    assert check_configuration(paths).services == {}
+    assert read_configuration(paths, offline=True).configuration.services == {}
 
 
 def test_a_check_touches_neither_state_nor_sockets(paths) -> None:
     configure(paths, '[services.volume]\nmanager = "volume"\n')
-    check_configuration(paths)
+    read_configuration(paths, offline=True)
     assert not paths.state.exists()
     assert not paths.run.exists()
 
@@ -45,7 +45,7 @@ def test_problems_of_all_files_come_at_once_with_their_places(paths) -> None:
     configure(paths, "[log]\nlevel = 'loud'\n", "10-log.toml")
     configure(paths, "[store\n", "20-store.toml")
     with pytest.raises(ConfigurationError) as caught:
-        check_configuration(paths)
+        read_configuration(paths, offline=True)
     text = "\n".join(map(str, caught.value.problems))
     for place in ("ostler.toml:1:", "10-log.toml:2:", "20-store.toml:1:"):
         assert place in text
@@ -53,14 +53,14 @@ def test_problems_of_all_files_come_at_once_with_their_places(paths) -> None:
 
 def test_the_command_line_wins_over_the_files(paths) -> None:
     configure(paths, "[log]\nlevel = 'warning'\n")
-    assert check_configuration(paths, ['log.level="debug"']).log.level == "debug"
+    assert read_configuration(paths, ['log.level="debug"'], offline=True).configuration.log.level == "debug"
 
 
 def test_credentials_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(paths.root))
     (paths.root / "keyed_lamp.py").write_text(MODULE)
     configure(paths, '[services.lamp]\nmanager = "keyed_lamp:Lamp"\nkey = {credential = "key"}\n')
-    assert list(check_configuration(paths).services) == ["lamp"]
+    assert list(read_configuration(paths, offline=True).configuration.services) == ["lamp"]
     with pytest.raises(ConfigurationError, match='no credential "key"'):
         read_configuration(paths)
 

@@ -100,7 +100,7 @@ async def test_the_status_shows_the_daemon_at_one_glance(bench) -> None:
         await b.ready()
         await asyncio.sleep(1)
         async with b.client() as client:
-            status = await client.call("ostler", "status", type=DaemonStatus)
+            status = await client.on(type=DaemonStatus).call("ostler", "status")
         assert (status.host, str(status.state), status.not_well) == ("node1", "up", [])
         (lamp,) = status.services
         assert (lamp.topic, lamp.here, lamp.up, lamp.beat > 0) == ("lamp", True, True, True)
@@ -158,7 +158,7 @@ async def test_a_drain_waits_says_what_still_runs_and_can_be_asked_for_again(ben
     async with bench() as b:
         await b.ready()
         async with b.client() as client:
-            working = asyncio.ensure_future(client.call("lamp", "work", timeout=100))
+            working = asyncio.ensure_future(client.on(timeout=100).call("lamp", "work"))
             await asyncio.sleep(1)
             (left,) = await ask(b, "service_drain", topic="lamp", wait=3.0)
             assert left.startswith("lamp.work on lamp-")
@@ -185,7 +185,7 @@ async def test_the_database_is_checked_and_copied(bench, tmp_path) -> None:
         assert await ask(b, "db_check") == []
         (tmp_path / "restored").mkdir()
         async with b.client(None) as client:
-            pieces = [piece async for piece in client.stream("ostler", "db_backup", type=bytes)]
+            pieces = [piece async for piece in client.on(type=bytes).stream("ostler", "db_backup")]
         (tmp_path / "restored" / "ostler.db").write_bytes(b"".join(pieces))
         restored = Store.open(tmp_path / "restored" / "ostler.db")
         assert restored.check() == []

@@ -161,7 +161,7 @@ async def test_a_stop_names_what_it_waits_for_and_the_pings_go_on(bench, trouble
         await b.ready()
         gate = trouble.hang("work")
         async with b.client() as client:
-            working = asyncio.ensure_future(client.call("lamp", "work", timeout=100))
+            working = asyncio.ensure_future(client.on(timeout=100).call("lamp", "work"))
             await asyncio.sleep(1)
             b.daemon.on_signal(15)
             await asyncio.sleep(1)
@@ -182,7 +182,7 @@ async def test_trap_second_sigterm(bench, trouble) -> None:
     async with bench('fast_stop_timeout = "10min"\n' + LAMP + 'drain_timeout = "10min"\n') as b:
         await b.ready()
         async with b.client() as client:
-            working = asyncio.ensure_future(client.call("lamp", "work", timeout=1000))
+            working = asyncio.ensure_future(client.on(timeout=1000).call("lamp", "work"))
             await asyncio.sleep(1)
             b.daemon.on_signal(15)
             await asyncio.sleep(1)

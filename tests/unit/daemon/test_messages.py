@@ -126,7 +126,7 @@ async def test_a_reload_ends_the_streams_of_those_who_lose_their_role() -> None:
     transport = MemoryTransport()
     ann, ben = (transport.as_peer(Peer(uid, uid, 1, f"uid {uid}")) for uid in (4001, 4002))
     messages, _ = made(transport, '[access]\nviewer = ["4001", "4002"]\n')
-    messages.dispatcher.add_endpoint(Endpoint("lamp", messages.dispatcher.host, Lamp(), None))
+    messages.dispatcher.registry.add_endpoint(Endpoint("lamp", messages.dispatcher.host, Lamp(), None))
     async with AsyncClient(transport=ann) as anns, AsyncClient(transport=ben) as bens:
         hers, his = aiter(anns.stream("lamp", "watch")), aiter(bens.stream("lamp", "watch"))
         assert (await anext(hers), await anext(his)) == (1, 1)

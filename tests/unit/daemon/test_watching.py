@@ -26,9 +26,13 @@ class FakeStore:
         return None
 
 
-class Dispatcher:
+class Registry:
     def method_at(self, topic, name):
         return None
+
+
+class Dispatcher:
+    registry = Registry()
 
     def under_way_since(self, moment):
         return ()

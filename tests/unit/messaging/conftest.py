@@ -29,7 +29,7 @@ class Bench:
         self.server.start()
 
     def add(self, topic, target):
-        self.dispatcher.add_endpoint(Endpoint(topic, "here", target, self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint(topic, "here", target, self.pool))
 
     def send(self, data, client="client", peer=ROOT):
         self.wire.take(client, data, peer)

@@ -11,6 +11,7 @@ from ostler import AsyncClient, Client, InvalidInput, Manager, RpcApi, exposed, 
 from ostler.clock import FakeClock
 from ostler.errors import InvalidArguments, NotPermitted, TargetNotFound, UnsupportedVersion
 from ostler.messaging import Context
+from ostler.messaging.call_options import CallOptions
 from ostler.messaging.rpc.retry import Retry
 from ostler.messaging.views import view_of
 from ostler.store import Report, ServiceRecords
@@ -178,7 +179,7 @@ def test_casts_fanouts_and_streams_go_the_same_way(running, client):
 def test_a_retry_policy_goes_with_the_calls_of_one_way(running, client):
     lamps = LampApi(client).on(retry=Retry(attempts=2), timeout=5)
     assert lamps.switch(Lamp("desk")).lit
-    assert lamps.line.how.retry.attempts == 2
+    assert lamps.line.options.retry.attempts == 2
 
     async def test(lamps):
         assert (await lamps.on(retry=Retry(attempts=2)).switch.acall(Lamp("desk"))).lit
@@ -222,7 +223,7 @@ def test_an_older_member_on_another_host_holds_everybody_back_and_is_named(runni
     lamps = LampApi(client)  # what it was told before holds for some seconds
     with pytest.raises(UnsupportedVersion, match=r"no more than 1\.0 may be used now: old speaks 1\.0; upgrade"):
         lamps.dim("desk")
-    assert lamps.on("testhost").dim("desk") is None
+    assert lamps.on(host="testhost").dim("desk") is None
     found = lamps.upgrading()
     assert (found.upgrading, found.cap, found.newest) == (True, "1.0", "1.1")
     assert [(each.host, each.version, each.why) for each in found.pinned_by] == [("old", "1.0", "up")]
@@ -259,6 +260,8 @@ def test_an_api_may_be_on_another_topic(client):
 class Refusing:
     """A client whose daemon does not say what versions there are."""
 
+    options = CallOptions()
+
     def __init__(self, error):
         self.error = error
         self.asked = []
@@ -285,6 +288,7 @@ def test_what_the_daemon_said_is_kept_for_a_moment_and_until_it_proves_wrong():
     clock = FakeClock()
 
     class Daemon:
+        options = CallOptions()
         asked = 0
 
         def ask(self, ask):
@@ -338,7 +342,7 @@ def test_an_api_whose_stubs_cannot_be_right_is_refused_by_name():
         topic = "lamp"
 
         @remote()
-        def dim(self, host: str) -> None: ...
+        def dim(self, *host: str) -> None: ...
 
     class Mixed(RpcApi):
         topic = "lamp"
@@ -353,7 +357,7 @@ def test_an_api_whose_stubs_cannot_be_right_is_refused_by_name():
     client = Client(root="/nowhere")
     for kind, words in (
         (Unknown, "cannot be read"),
-        (Word, "cannot be sent: host"),
+        (Word, r"cannot be sent: \*host"),
         (Mixed, "msgspec cannot do"),
         (Nameless, "names no topic"),
     ):

@@ -255,7 +255,7 @@ def test_a_blocking_call_ends_by_name_within_its_time_whatever_the_server_sends(
     began = time.monotonic()
     with Server(tmp_path / "rpc.sock", FLOODS[kind]), Client(f"ipc://{tmp_path}/rpc.sock") as client:
         with pytest.raises((MessageTooLarge, BadEnvelope, DeadlineExceeded, ConnectionLost, Busy)):
-            client.call("lamp", "switch", timeout=2)
+            client.on(timeout=2).call("lamp", "switch")
         assert time.monotonic() - began < 3.5
 
 
@@ -264,7 +264,7 @@ def test_a_call_on_a_loop_ends_by_name_within_its_time_whatever_the_server_sends
     async def ask():
         async with AsyncClient(f"ipc://{tmp_path}/rpc.sock") as client:
             with pytest.raises((MessageTooLarge, BadEnvelope, DeadlineExceeded, ConnectionLost, Busy)):
-                await client.call("lamp", "switch", timeout=2)
+                await client.on(timeout=2).call("lamp", "switch")
 
     began = time.monotonic()
     with Server(tmp_path / "rpc.sock", FLOODS[kind]):

@@ -55,16 +55,16 @@ async def test_topics_are_opened_closed_and_described(bench):
     bench.add("shop", Shop())
     with pytest.raises(Conflict, match="open already"):
         bench.add("shop", Shop())
-    assert bench.dispatcher.topics() == ["shop"]
-    assert [each.method for each in bench.dispatcher.describe("shop")] == [
+    assert bench.dispatcher.registry.topics() == ["shop"]
+    assert [each.method for each in bench.dispatcher.registry.describe("shop")] == [
         "cancels_itself", "echo", "value_error", "work",
     ]  # fmt: skip
-    bench.dispatcher.remove_endpoint("shop")
-    bench.dispatcher.remove_endpoint("shop")
+    bench.dispatcher.registry.remove_endpoint("shop")
+    bench.dispatcher.registry.remove_endpoint("shop")
     bench.dispatcher.set_draining("shop", "gone")
     assert bench.dispatcher.in_flight("shop") == 0
     with pytest.raises(TargetNotFound):
-        bench.dispatcher.describe("shop")
+        bench.dispatcher.registry.describe("shop")
     bench.send(ask("echo"))
     assert names(bench) == ["TargetNotFound"]
 
@@ -165,7 +165,7 @@ async def test_an_endpoint_without_threads_needs_none():
         async def echo(self, ctx: Context) -> None: ...
 
     dispatcher = Dispatcher(Access(), FakeClock(), Inbox(asyncio.get_running_loop()), host="here")
-    dispatcher.add_endpoint(Endpoint("quick", "here", Quick(), None))
+    dispatcher.registry.add_endpoint(Endpoint("quick", "here", Quick(), None))
     assert dispatcher.stats()["quick"]["queued"] == 0
 
 
@@ -175,21 +175,21 @@ async def test_topics_that_start_failed_were_stopped_or_do_not_exist_differ(benc
         failure = bench.answers()[-1]
         return failure.names[0].partition(".")[2], failure.message, failure.facts
 
-    bench.dispatcher.expect("shop")
+    bench.dispatcher.registry.expect("shop")
     name, message, facts = said()
     assert (name, message, facts["retry_after"]) == ("Busy", f"shop on {bench.dispatcher.host} is starting", 1.0)
     with pytest.raises(Busy, match="is starting"):
-        bench.dispatcher.describe("shop")
-    bench.dispatcher.give_up("shop", "no disk")
+        bench.dispatcher.registry.describe("shop")
+    bench.dispatcher.registry.give_up("shop", "no disk")
     name, message, facts = said()
     assert (name, facts["state"]) == ("TargetNotFound", "failed")
     assert message == f"shop on {bench.dispatcher.host} could not be started: no disk"
     bench.add("shop", Shop())
     await bench.send_from_callback(ask("echo"))
     assert names(bench)[-1] == "Reply"
-    bench.dispatcher.remove_endpoint("shop")
+    bench.dispatcher.registry.remove_endpoint("shop")
     assert "there is no service 'shop'" in said()[1]
-    bench.dispatcher.give_up("shop", "")
+    bench.dispatcher.registry.give_up("shop", "")
     assert said()[:2] == ("Draining", f"shop on {bench.dispatcher.host} has been stopped")
 
 

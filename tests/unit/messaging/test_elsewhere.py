@@ -92,7 +92,7 @@ class Far:
         self.transport = MemoryTransport()
         self.dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=host)
         self.pool, self.shop = WorkerPool(f"shop on {host}", 2), Shop()
-        self.dispatcher.add_endpoint(Endpoint("shop", host, self.shop, self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", host, self.shop, self.pool))
         self.server = RpcServer(self.transport.serve_rpc(), self.dispatcher, inbox, beat_interval=0.05)
         self.server.start()
         self.client = AsyncClient(transport=self.transport, timeout=5)
@@ -175,9 +175,9 @@ def in_thread(work):
 @BOTH
 @pytest.mark.parametrize(("count", "credit"), [(0, 4), (5, 1), (300, 16), (3000, 1024)])
 async def test_items_come_from_another_host_in_order_on_threads_and_on_the_loop(client, method, count, credit):
-    words = {"items": count, "credit": credit, "type": int}
-    assert await in_thread(lambda: list(client.stream("shop", method, **words))) == list(range(count))
-    assert [item async for item in client.astream("shop", method, **words)] == list(range(count))
+    typed = client.on(credit=credit, type=int)
+    assert await in_thread(lambda: list(typed.stream("shop", method, items=count))) == list(range(count))
+    assert [item async for item in typed.astream("shop", method, items=count)] == list(range(count))
     ask = Ask("shop", method, {"items": 3}, "there")
     assert await in_thread(lambda: list(client.ask_stream(ask))) == [0, 1, 2]
     assert [item async for item in client.ask_astream(ask)] == [0, 1, 2], "as an `RpcApi` asks"
@@ -200,7 +200,7 @@ async def test_a_slow_reader_on_a_thread_holds_up_the_generator_there_and_nothin
     read, go_on = threading.Event(), threading.Event()
 
     def reader():
-        with client.stream("shop", method, items=1000, credit=8) as stream:
+        with client.on(credit=8).stream("shop", method, items=1000) as stream:
             first = next(stream)
             read.set()
             assert go_on.wait(5)
@@ -219,7 +219,7 @@ async def test_a_slow_reader_on_a_thread_holds_up_the_generator_there_and_nothin
 @BOTH
 async def test_a_reader_on_a_thread_that_leaves_ends_the_generator_there(client, far, method):
     def reader():
-        with client.stream("shop", method, items=10**9, credit=4) as stream:
+        with client.on(credit=4).stream("shop", method, items=10**9) as stream:
             return next(stream)
 
     assert await in_thread(reader) == 0
@@ -227,8 +227,8 @@ async def test_a_reader_on_a_thread_that_leaves_ends_the_generator_there(client,
 
 
 async def test_the_time_per_item_is_kept_there_and_that_of_the_request_goes_along(client, far):
-    def reader(**words):
-        return lambda: list(client.stream("shop", "never", **words))
+    def reader(**options):
+        return lambda: list(client.on(**options).stream("shop", "never"))
 
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
@@ -279,12 +279,12 @@ async def test_a_stream_ends_by_name_when_the_other_daemon_goes_away(client, far
 
 async def test_a_stream_that_cannot_be_asked_for_is_refused_as_a_call_is(client, far):
     with pytest.raises(TargetNotFound, match="no host 'nowhere'"):
-        await in_thread(lambda: list(client.stream("shop", "count", host="nowhere")))
+        await in_thread(lambda: list(client.on(host="nowhere").stream("shop", "count")))
     with pytest.raises(InvalidInput, match="credit"):
-        await in_thread(lambda: list(client.stream("shop", "count", credit=0)))
+        await in_thread(lambda: list(client.on(credit=0).stream("shop", "count")))
     far.up = False
     with pytest.raises(NotRunning, match="there cannot be reached"):
-        await in_thread(lambda: list(client.stream("shop", "count", host="there")))
+        await in_thread(lambda: list(client.on(host="there").stream("shop", "count")))
     with pytest.raises(RuntimeError, match="use `astream`"):
         list(client.stream("shop", "count"))
 
@@ -295,7 +295,7 @@ async def test_the_time_of_an_item_is_not_that_of_a_stream_which_is_read_inside_
 
     async def handed_on():
         with serving(context):
-            stream = client.astream("shop", "acount", items=6, credit=1)
+            stream = client.on(credit=1).astream("shop", "acount", items=6)
             async for item in stream:
                 yield item
 
@@ -312,32 +312,33 @@ async def test_the_time_of_an_item_is_not_that_of_a_stream_which_is_read_inside_
 
 def ways(client):
     """Return how a request is sent: on the loop, and on a thread."""
-    return client.acall, lambda *args, **words: in_thread(lambda: client.call(*args, **words))
+    return client.acall, lambda *args, **arguments: in_thread(lambda: client.call(*args, **arguments))
 
 
 async def test_a_request_that_was_refused_there_is_sent_again(client, far):
     far.shop.gate.set()
-    for call in ways(client):
+    for call in ways(client.on(retry=SOON)):
         far.dispatcher.set_draining("shop", "a moment")
         refused = far.dispatcher.stats()["shop"]["refused"]
-        asking = asyncio.ensure_future(call("shop", "buy", what="lamp", retry=SOON))
+        asking = asyncio.ensure_future(call("shop", "buy", what="lamp"))
         await until(lambda refused=refused: far.dispatcher.stats()["shop"]["refused"] > refused + 1)
         far.dispatcher.set_draining("shop", "")
         assert await asking == "lamp"
     far.dispatcher.set_draining("shop", "for long")
-    for call in ways(client):
+    for call in ways(client.on(retry=SOON._replace(attempts=3))):
         with pytest.raises(Draining) as caught:
-            await call("shop", "buy", what="lamp", retry=SOON._replace(attempts=3))
+            await call("shop", "buy", what="lamp")
         assert caught.value.attempts == 3
+    for call in ways(client.on(retry=Retry())):
         with pytest.raises(Draining) as caught:
-            await call("shop", "buy", what="lamp", retry=Retry())
+            await call("shop", "buy", what="lamp")
         assert "attempts" not in caught.value.facts, "not one of those after which it is tried again"
 
 
 async def test_a_cast_is_accepted_again_and_runs_once(client, far):
     for host in (None, "there"):
-        await client.acast("shop", "ready", host=host, retry=SOON)
-        await in_thread(lambda host=host: client.cast("shop", "ready", host=host, retry=SOON))
+        await client.on(host=host, retry=SOON).acast("shop", "ready")
+        await in_thread(lambda host=host: client.on(host=host, retry=SOON).cast("shop", "ready"))
     await until(lambda: len(far.shop.ids) == 4)
     assert len(set(far.shop.ids)) == 4
 
@@ -345,7 +346,7 @@ async def test_a_cast_is_accepted_again_and_runs_once(client, far):
 @pytest.mark.parametrize("way", [0, 1])
 async def test_a_repeat_after_a_lost_connection_finds_the_work_where_it_was_begun(way):
     async with world("near", "there") as (client, *fars):
-        asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=SOON))
+        asking = asyncio.ensure_future(ways(client.on(retry=SOON))[way]("shop", "buy", what="lamp"))
         await until(lambda: any(far.shop.ids for far in fars))
         (at,) = [far for far in fars if far.shop.ids]
         at.client._link.close()
@@ -360,7 +361,7 @@ async def test_a_repeat_after_a_lost_connection_finds_the_work_where_it_was_begu
 @pytest.mark.parametrize("way", [0, 1])
 async def test_a_repeat_goes_to_another_member_when_the_one_at_work_has_gone(way):
     async with world("near", "there") as (client, *fars):
-        asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=SOON))
+        asking = asyncio.ensure_future(ways(client.on(retry=SOON))[way]("shop", "buy", what="lamp"))
         await until(lambda: any(far.shop.ids for far in fars))
         (at,), (other,) = [far for far in fars if far.shop.ids], [far for far in fars if not far.shop.ids]
         other.shop.gate.set()
@@ -372,7 +373,7 @@ async def test_a_repeat_goes_to_another_member_when_the_one_at_work_has_gone(way
 @pytest.mark.parametrize("way", [0, 1])
 async def test_without_a_policy_that_names_it_a_lost_connection_is_told(way):
     async with world("near", "there") as (client, *fars):
-        asking = asyncio.ensure_future(ways(client)[way]("shop", "buy", what="lamp", retry=Retry()))
+        asking = asyncio.ensure_future(ways(client.on(retry=Retry()))[way]("shop", "buy", what="lamp"))
         await until(lambda: any(far.shop.ids for far in fars))
         for far in fars:
             far.shop.gate.set()
@@ -387,12 +388,12 @@ async def test_services_here_are_asked_again_too_and_through_a_typed_client(clie
     here = client._dispatcher
     shop, pool = Shop(), WorkerPool("lamp", 1)
     shop.gate.set()
-    here.add_endpoint(Endpoint("lamp", "here", shop, pool))
+    here.registry.add_endpoint(Endpoint("lamp", "here", shop, pool))
     view = view_of(client)
     ask = Ask("lamp", "buy", {"what": "bulb"})
     for call in (
-        lambda: client.acall("lamp", "buy", what="bulb", retry=SOON),
-        lambda: in_thread(lambda: client.call("lamp", "buy", what="bulb", retry=SOON)),
+        lambda: client.on(retry=SOON).acall("lamp", "buy", what="bulb"),
+        lambda: in_thread(lambda: client.on(retry=SOON).call("lamp", "buy", what="bulb")),
         lambda: view.aask(ask, SOON),
         lambda: in_thread(lambda: view.ask(ask, SOON)),
     ):
@@ -403,7 +404,7 @@ async def test_services_here_are_asked_again_too_and_through_a_typed_client(clie
         here.set_draining("lamp", "")
         assert await asking == "bulb"
     with pytest.raises(RuntimeError, match="use `acall`"):
-        client.call("lamp", "buy", what="bulb", retry=SOON)
+        client.on(retry=SOON).call("lamp", "buy", what="bulb")
     pool.close()
 
 
@@ -413,12 +414,8 @@ async def test_a_retry_ends_with_the_request_it_is_made_in(client, far):
 
     def inside():
         with serving(context):
-            client.call(
-                "shop",
-                "buy",
-                what="lamp",
-                timeout=1000,
-                retry=Retry(attempts=9, backoff=60, longest=60, on=(Draining,)),
+            client.on(timeout=1000, retry=Retry(attempts=9, backoff=60, longest=60, on=(Draining,))).call(
+                "shop", "buy", what="lamp"
             )
 
     asking = asyncio.ensure_future(in_thread(inside))

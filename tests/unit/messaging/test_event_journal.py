@@ -3,17 +3,21 @@
 import asyncio
 
 import pytest
+from msgspec.msgpack import Decoder
 
 from ostler.errors import StoreUnavailable
 from ostler.messaging import Access, Publisher
 from ostler.messaging.events import Gap, Subscription
-from ostler.messaging.events.event import KEPT, LATE, TopicPatterns, one_event
+from ostler.messaging.events.event import KEPT, LATE, Event, TopicPatterns
 from ostler.messaging.events.journal import Journal, JournalLimits
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import LOCAL_PEER
 from support.links import FakePublisherLink
 
 pytestmark = pytest.mark.virtual_time
+
+
+ONE_EVENT = Decoder(Event)
 
 
 class Records:
@@ -87,7 +91,7 @@ class World:
         bodies = [
             data.partition(b"\0")[2] for data in self.publisher.link.sent if data.startswith(f"{topic}.h.x".encode())
         ]
-        events = [one_event.decode(body[2:]) for body in bodies]
+        events = [ONE_EVENT.decode(body[2:]) for body in bodies]
         return [(event.number, event.payload, event.kept) for event in events]
 
 

@@ -8,8 +8,8 @@ from ostler.errors import InvalidInput
 from ostler.messaging.envelope import VERSION, Accepted, encode_message
 from ostler.messaging.events import Event, Gap, Head, JournalPage, Subscription
 from ostler.messaging.events.event import HEADS, KEPT, LAST_EVENT, LATE, JournalStart, JournalTopic, encoder
+from ostler.messaging.events.feed import subscription_to
 from ostler.messaging.events.replay import Refill, Replay
-from ostler.messaging.events.stream import subscription_to
 
 
 def event(number, topic="volume", name="x", epoch=1, kept=KEPT):

@@ -107,7 +107,7 @@ class Clerk:
 
 async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_each_account(bench):
     bench.dispatcher.access = EVERYBODY
-    bench.dispatcher.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
+    bench.dispatcher.registry.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
     for number in range(MAX_CONTROL + 2):
         message = Request(VERSION, number, "ostler", "rest", {}, None)
         bench.send(encode_request(message), peer=OTHER)

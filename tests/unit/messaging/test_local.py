@@ -77,8 +77,8 @@ async def client(dispatcher, inbox):
 async def test_values_are_converted_and_never_shared(client, shop):
     lamp = Lamp("a", ["x"])
     for found in (
-        await client.acall("shop", "keep", lamp=lamp, type=Lamp),
-        await asyncio.to_thread(client.call, "shop", "keep", lamp=lamp, type=Lamp),
+        await client.on(type=Lamp).acall("shop", "keep", lamp=lamp),
+        await asyncio.to_thread(client.on(type=Lamp).call, "shop", "keep", lamp=lamp),
     ):
         assert found == lamp
         assert found is not lamp
@@ -97,7 +97,7 @@ async def test_what_is_refused_on_the_wire_is_refused_here(client):
         with pytest.raises(error):
             await asyncio.to_thread(client.call, "shop", method, **arguments)
     with pytest.raises(TargetNotFound, match="this daemon is here"):
-        await client.acall("shop", "keep", host="there")
+        await client.on(host="there").acall("shop", "keep")
 
 
 async def test_a_thread_that_waits_for_another_service_is_replaced_in_its_own_pool(client, shop, dispatcher):
@@ -129,9 +129,9 @@ async def test_request_ids_say_where_a_call_came_from(client):
 
 async def test_deadlines_are_kept_on_threads_and_on_the_loop(client):
     with pytest.raises(DeadlineExceeded):
-        await client.acall("shop", "wait", timeout=0.05)
+        await client.on(timeout=0.05).acall("shop", "wait")
     with pytest.raises(DeadlineExceeded):
-        await asyncio.to_thread(client.call, "shop", "wait", timeout=0.05)
+        await asyncio.to_thread(client.on(timeout=0.05).call, "shop", "wait")
 
 
 async def test_a_cancelled_wait_stops_the_work(client, shop):
@@ -164,7 +164,7 @@ async def test_casts_and_fanouts_return_when_accepted(client):
 async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline(client):
     client._inbox = type("Deaf", (), {"post": lambda self, call: None})()
     with pytest.raises(DeadlineExceeded, match="loop hangs"):
-        await asyncio.to_thread(client.call, "shop", "wait", timeout=0.01)
+        await asyncio.to_thread(client.on(timeout=0.01).call, "shop", "wait")
 
 
 def test_cancelled_is_for_the_nested_call_as_well():
@@ -207,7 +207,7 @@ async def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads(c
     far = Far()
     client.router.fleet = Fleet(far)
     assert await client.acall("far", "list") == "far there"
-    assert await asyncio.to_thread(client.call, "shop", "list", host="there") == "shop there"
+    assert await asyncio.to_thread(client.on(host="there").call, "shop", "list") == "shop there"
     with pytest.raises(RuntimeError, match="use `acall`"):
         client.call("far", "list")
     assert await client.for_topic("x").acall("far", "list") == "far there"

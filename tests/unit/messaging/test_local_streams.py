@@ -105,26 +105,26 @@ async def client(dispatcher, inbox):
     yield LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
 
 
-async def items(client, method, **options):
+async def items(client, method, **arguments):
     """Read a stream in both ways; both see the same."""
-    on_loop = [item async for item in client.astream("shop", method, **options)]
-    assert await asyncio.to_thread(lambda: list(client.stream("shop", method, **options))) == on_loop
+    on_loop = [item async for item in client.astream("shop", method, **arguments)]
+    assert await asyncio.to_thread(lambda: list(client.stream("shop", method, **arguments))) == on_loop
     return on_loop
 
 
 @BOTH
 @pytest.mark.parametrize(("count", "credit"), [(0, 4), (5, 1), (1000, 16), (3000, 1024)])
 async def test_all_items_come_in_their_order(client, method, count, credit):
-    assert await items(client, method, items=count, credit=credit, type=int) == list(range(count))
+    assert await items(client.on(credit=credit, type=int), method, items=count) == list(range(count))
 
 
 async def test_items_are_converted_and_never_shared(client, shop):
-    (found,) = await items(client, "lamps", type=Lamp)
+    (found,) = await items(client.on(type=Lamp), "lamps")
     assert found == shop.lamp
     assert found is not shop.lamp
     assert await items(client, "lamps") == [{"name": "a"}]
     with pytest.raises(BadEnvelope):
-        await items(client, "lamps", type=int)
+        await items(client.on(type=int), "lamps")
 
 
 @BOTH
@@ -144,7 +144,7 @@ async def test_an_error_comes_after_the_items_and_is_never_the_very_object(clien
 
 @BOTH
 async def test_a_reader_that_is_slow_or_leaves_holds_up_nothing(client, shop, method):
-    stream = client.astream("shop", method, items=10**9, credit=8)
+    stream = client.on(credit=8).astream("shop", method, items=10**9)
     assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
     async with asyncio.timeout(5):
         while shop.made < 8:
@@ -155,7 +155,7 @@ async def test_a_reader_that_is_slow_or_leaves_holds_up_nothing(client, shop, me
     shop.closed.clear()
 
     def read():
-        for item in client.stream("shop", method, items=10**9, credit=8):
+        for item in client.on(credit=8).stream("shop", method, items=10**9):
             if item == 20:
                 break
 
@@ -168,7 +168,7 @@ async def test_a_stream_has_what_is_left_of_the_request_that_reads_it(client):
     with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
         await asyncio.to_thread(lambda: list(client.stream("shop", "never")))
     with serving(Context("outer", "method", deadline=clock.monotonic() + 0.1)), pytest.raises(DeadlineExceeded):
-        [item async for item in client.astream("shop", "never", timeout=50)]
+        [item async for item in client.on(timeout=50).astream("shop", "never")]
 
 
 async def test_a_stream_ends_with_the_request_that_reads_it(client, dispatcher):
@@ -207,4 +207,4 @@ async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_time(client):
     assert await items(client, "count")
     client._local_streams.inbox = type("Deaf", (), {"post": lambda self, call: None})()
     with pytest.raises(DeadlineExceeded, match="loop hangs"):
-        await asyncio.to_thread(lambda: list(client.stream("shop", "count", timeout=0.01)))
+        await asyncio.to_thread(lambda: list(client.on(timeout=0.01).stream("shop", "count")))

@@ -54,7 +54,7 @@ def test_a_refusal_says_who_holds_how_much_and_which_limit_it_is():
     error = mine.full("shop.sell")
     assert isinstance(error, Busy)
     assert error.message == (
-        "shop.sell was refused: uid 1 makes the daemon hold 5.0 MiB, all peers together 5.0 MiB of 10.0 MiB"
+        "shop.sell was refused: uid 1 makes the daemon hold 5MiB, all peers together 5MiB of 10MiB"
     )
     assert error.facts["limit"] == "max_memory"
     assert accounts.stats()["refused"] == 1

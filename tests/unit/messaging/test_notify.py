@@ -2,18 +2,22 @@ import logging
 import threading
 
 import pytest
+from msgspec.msgpack import Decoder
 
 from ostler.clock import FakeClock, SystemClock
+from ostler.config.core import NotificationsSection
 from ostler.errors import EncodeFailed, InvalidInput, NotFound
-from ostler.messaging import Access, Context, NotificationSink, Notifier, Publisher, serving
-from ostler.messaging.events.event import one_event
-from ostler.messaging.notify import PRIORITIES, Notifications
+from ostler.messaging import Access, Context, Event, NotificationSink, Notifier, Publisher, serving
+from ostler.messaging.notify import Notifications
 from support.links import FakePublisherLink
+
+ONE_EVENT = Decoder(Event)
+PRIORITIES = tuple(NotificationsSection.model_fields)
 
 
 class Wire(FakePublisherLink):
     def events(self):
-        return [one_event.decode(data.partition(b"\0")[2][2:]) for data in self.sent]
+        return [ONE_EVENT.decode(data.partition(b"\0")[2][2:]) for data in self.sent]
 
 
 class Sink(NotificationSink):

@@ -1,7 +1,7 @@
 import logging
 
 from ostler.clock import FakeClock
-from ostler.messaging.quiet import QuietLog
+from ostler.messaging.quiet import KEYS_LIMIT, QuietLog
 
 
 def test_one_line_a_minute_of_a_kind_with_the_number_of_those_left_out(caplog):
@@ -15,3 +15,25 @@ def test_one_line_a_minute_of_a_kind_with_the_number_of_those_left_out(caplog):
     assert [record.message for record in caplog.records] == [
         "bad a", "bad b", "bad a (and 4 more like it since the last line)",
     ]  # fmt: skip
+
+
+def test_a_line_is_left_out_until_the_interval_is_over(caplog):
+    clock = FakeClock()
+    quiet = QuietLog(logging.getLogger("test"), clock)
+    assert quiet.warning("a", "bad a")
+    clock.advance(59)
+    assert not quiet.warning("a", "bad a")
+    clock.advance(1)
+    assert quiet.warning("a", "bad a")
+    clock.advance(60)
+    assert quiet.warning("a", "bad a")
+    assert [record.message for record in caplog.records] == [
+        "bad a", "bad a (and 1 more like it since the last line)", "bad a",
+    ]  # fmt: skip
+
+
+def test_the_kinds_that_are_remembered_are_bounded():
+    quiet = QuietLog(logging.getLogger("test"), FakeClock())
+    for number in range(KEYS_LIMIT * 3):
+        quiet.warning(str(number), "x")
+    assert len(quiet._kinds) == KEYS_LIMIT

@@ -220,7 +220,7 @@ async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_r
     assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 2)
     assert lamp.switched == 1
     assert two.asked[0].host == "node2", "it is meant by name, and brings it to nobody else"
-    bench.dispatcher.remove_endpoint("lamp")
+    bench.dispatcher.registry.remove_endpoint("lamp")
     assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(VERSION, 1, 0) or two.asked[1:]
 
 
@@ -235,7 +235,7 @@ async def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(ben
         while lamp.switched < 2:
             await asyncio.sleep(0)
     assert two.asked == []
-    bench.dispatcher.remove_endpoint("lamp")
+    bench.dispatcher.registry.remove_endpoint("lamp")
     for host in ("node2", ""):
         assert name_of(await answer(bench, wire(host=host), peer=DAEMON)) == "TargetNotFound"
     assert two.asked == []

@@ -71,3 +71,36 @@ def test_a_daemon_that_is_not_back_is_told_as_the_loss_that_it_was():
 def test_a_policy_that_makes_no_sense_is_refused(policy):
     with pytest.raises(InvalidInput):
         attempts(policy)
+
+
+def test_a_request_is_sent_until_it_goes_well_with_what_is_left_of_its_time():
+    made, clock = attempts(Retry(backoff=1), 60.0)
+    told, answers = [], [Busy("full"), Busy("full"), "done"]
+
+    def send(timeout):
+        told.append(timeout)
+        if isinstance(found := answers.pop(0), Busy):
+            raise found
+        return found
+
+    assert made.run(send, clock.advance) == "done"
+    assert told[0] == 60.0
+    assert 57.0 <= told[2] < 59.0  # 1 s and 2 s, less up to a half at random
+    assert sorted(told, reverse=True) == told
+
+
+async def test_on_a_loop_it_is_sent_in_the_same_way():
+    made, clock = attempts(Retry(attempts=2, backoff=1), 60.0)
+    waits = []
+
+    async def send(timeout):
+        raise Busy("full")
+
+    async def pause(wait):
+        waits.append(wait)
+        clock.advance(wait)
+
+    with pytest.raises(Busy) as caught:
+        await made.arun(send, pause)
+    assert caught.value.attempts == 2
+    assert len(waits) == 1

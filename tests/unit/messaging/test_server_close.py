@@ -31,15 +31,15 @@ def test_trap_what_a_server_cuts_off_when_it_closes_is_no_internal_error(method,
     async def main():
         transport, clock, inbox = MemoryTransport(), virtual_clock(), Inbox(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(own_uid=transport.peer.uid), clock, inbox, host="node1")
-        dispatcher.add_endpoint(Endpoint("lamp", "node1", Lamp(), None))
+        dispatcher.registry.add_endpoint(Endpoint("lamp", "node1", Lamp(), None))
         server = RpcServer(transport.serve_rpc(), dispatcher, inbox)
         server.start()
         async with AsyncClient(transport=transport, clock=clock) as client:
 
             async def listen():
                 if method == "glow":
-                    await client.call("lamp", "glow", timeout=60.0)
-                async for _ in client.stream("lamp", "watch", timeout=60.0):
+                    await client.on(timeout=60.0).call("lamp", "glow")
+                async for _ in client.on(timeout=60.0).stream("lamp", "watch"):
                     pass
 
             listener = asyncio.ensure_future(listen())

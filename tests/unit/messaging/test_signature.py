@@ -5,7 +5,6 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
-import inspect
 import pathlib
 import typing
 import uuid
@@ -17,11 +16,11 @@ import msgspec
 import pytest
 
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments
-from ostler.messaging import AsyncClient, Client, Context, ServiceClient
+from ostler.messaging import Context
 from ostler.messaging.rpc.describing import describe_arguments, documented
 from ostler.messaging.rpc.signature import Signature
 from ostler.messaging.rpc.wire_types import type_name, unfit
-from ostler.types import WORDS_OF_CALL, DaemonStatus
+from ostler.types import CALL_OPTIONS, DaemonStatus
 
 
 class Colour(enum.Enum):
@@ -343,21 +342,35 @@ def test_a_default_that_does_not_fit_is_refused_at_load(kind, default, words):
     assert words in str(caught.value)
 
 
-def test_words_of_call_are_no_names_of_arguments():
-    for word in WORDS_OF_CALL:
-        names: dict = {}
-        exec(f"def method(ctx, {word}: str): ...", names)
-        with pytest.raises(ContractError, match=f"'{word}' is a word of `call` itself; rename it, for instance to"):
-            Signature(names["method"], "lamp.method")
+def test_no_name_is_reserved_for_an_argument():
+    def method(
+        ctx,
+        topic: str,
+        method: str,
+        host: str,
+        timeout: int,
+        type: str,  # noqa: A002
+        on_progress: bool,
+        *,
+        retry: int,
+        credit: int,
+        args: str,
+        kwargs: str,
+    ) -> str: ...
+
+    signature = Signature(method, "lamp.method")
+    given = {
+        each.name: {"timeout": 1, "retry": 2, "credit": 3, "on_progress": True}.get(each.name, "x")
+        for each in signature.arguments
+    }
+    assert signature.decode(msgspec.msgpack.encode(given)) == ((), given)
 
 
-def test_every_word_of_every_client_is_among_the_words_of_call():
-    taken = set()
-    for client in (Client, AsyncClient, ServiceClient):
-        for name in ("call", "acall", "cast", "acast", "fanout", "afanout", "stream", "astream"):
-            parameters = inspect.signature(getattr(client, name)).parameters if hasattr(client, name) else {}
-            taken |= {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY}
-    assert taken <= WORDS_OF_CALL
+@pytest.mark.parametrize("word", sorted(CALL_OPTIONS))
+def test_an_option_of_a_call_that_came_as_an_argument_is_told_to_be_one(word):
+    with pytest.raises(InvalidArguments, match=rf"takes no argument '{word}'; .*client\.on\({word}=…\)") as caught:
+        Signature(Manager().named, "lamp.named").decode(msgspec.msgpack.encode({word: "x"}))
+    assert ("on a command line" in str(caught.value)) is (word in ("host", "timeout"))
 
 
 def test_a_huge_or_secret_value_is_not_repeated():

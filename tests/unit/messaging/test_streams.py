@@ -373,7 +373,7 @@ async def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(be
     bench.dispatcher.judge_again()
     assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
     await until(lambda: shop.closed == 1)
-    bench.dispatcher.set_policy(Policy({"shop.*": "admin"}))
+    bench.dispatcher.registry.set_policy(Policy({"shop.*": "admin"}))
     bench.dispatcher.judge_again()
     assert "needs the role admin, uid 4002 has operator" in bench.answers(4002)[-1].message
     await until(lambda: shop.closed == 2)

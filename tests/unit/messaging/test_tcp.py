@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 
 from ostler.errors import Conflict, InvalidInput, MessagingError
@@ -42,28 +40,3 @@ def test_a_port_that_is_taken_is_a_conflict_and_one_that_is_not_ours_an_error():
     port.unlink()
     port.unlink()
     BoundPort(port.address).unlink()
-
-
-def test_a_second_listener_takes_over_all_new_connections_only_when_told_to():
-    first = BoundPort("tcp://127.0.0.1:0")
-    second = BoundPort("", before=first)
-    assert second.address == first.address
-    with pytest.raises(Conflict):
-        BoundPort(first.address)
-    old, new = (socket.socket(fileno=port.descriptor()) for port in (first, second))
-    with old, new:
-        where = ("127.0.0.1", parse(first.address).port)
-        for _ in range(20):
-            with socket.create_connection(where):
-                new.accept()[0].close()
-        with pytest.raises(BlockingIOError):
-            old.accept()
-        first.unlink()
-        old.close()
-        third = BoundPort("", before=second)
-        with socket.socket(fileno=third.descriptor()) as newest:
-            for _ in range(20):
-                with socket.create_connection(where):
-                    newest.accept()[0].close()
-        third.unlink()
-    second.unlink()

@@ -70,8 +70,8 @@ class World:
         self.pool = WorkerPool("world", 2)
         outer = Outer()
         outer.client = LocalServiceClient(self.dispatcher, inbox, topic="outer")
-        self.dispatcher.add_endpoint(Endpoint("outer", "here", outer, self.pool))
-        self.dispatcher.add_endpoint(Endpoint("inner", "here", Inner(), self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("outer", "here", outer, self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("inner", "here", Inner(), self.pool))
         self.server.start()
         self.client = AsyncClient(transport=self.transport)
         instrument(self.client, self.tracers)
@@ -147,7 +147,7 @@ async def test_requests_are_counted_and_made_up_names_are_no_series(world) -> No
     for number in range(5):
         with pytest.raises(TargetNotFound):
             await world.client.call("outer", f"made_up_{number}")
-    world.dispatcher.set_policy(Policy({"inner.work": "nobody"}))
+    world.dispatcher.registry.set_policy(Policy({"inner.work": "nobody"}))
     with pytest.raises(NotPermitted):
         await world.client.call("inner", "work")
     found = world.metrics()

@@ -4,8 +4,9 @@ import pytest
 
 from ostler.clock import FakeClock
 from ostler.errors import StoreUnavailable, UnsupportedVersion
-from ostler.messaging.versions import Upgrades, check_cap, judge, numbers
+from ostler.messaging.versions import Upgrades, check_cap, judge
 from ostler.types import MemberVersion
+from ostler.version_numbers import parse_version
 
 
 def member(host, version, counts=True, why="up"):
@@ -17,8 +18,8 @@ def facts(upgrade):
 
 
 def test_versions_are_numbers_and_nothing_else():
-    assert numbers("1.10") == (1, 10)
-    assert [numbers(text) for text in ("", "1", "1.", "a.b", "1.2.3")] == [None] * 5
+    assert parse_version("1.10") == (1, 10)
+    assert [parse_version(text) for text in ("", "1", "1.", "a.b", "1.2.3")] == [None] * 5
 
 
 @pytest.mark.parametrize(

@@ -62,14 +62,14 @@ async def test_a_policy_bites_at_once_and_for_connections_that_stand(bench, capl
     bench.send(request("switch"), peer=VIEWER)
     assert isinstance(await answered(bench), Failure)
     caplog.set_level(logging.INFO)
-    bench.dispatcher.set_policy(Policy({"lamp.switch": "viewer", "lamp.look": "nobody"}))
+    bench.dispatcher.registry.set_policy(Policy({"lamp.switch": "viewer", "lamp.look": "nobody"}))
     bench.send(request("switch", number=2), peer=VIEWER)
     assert isinstance(await answered(bench, 2), Reply)
     bench.send(request("look", number=3))
     refused = await answered(bench, 3)
     assert refused.names[0] == "ostler.NotPermitted"
     assert refused.message == "lamp.look is closed here to everybody"
-    bench.dispatcher.set_policy(Policy())
+    bench.dispatcher.registry.set_policy(Policy())
     bench.send(request("look", number=4), peer=VIEWER)
     assert isinstance(await answered(bench, 4), Reply)
     levels = {record.getMessage(): record.levelname for record in caplog.records if "[access" in record.getMessage()}
@@ -77,14 +77,14 @@ async def test_a_policy_bites_at_once_and_for_connections_that_stand(bench, capl
         "[access.methods] opens lamp.switch to the role viewer; its author asks for operator": "WARNING",
         "[access.methods] keeps lamp.look for nobody instead of viewer": "INFO",
     }
-    stats = bench.dispatcher.method_at("lamp", "look").stats
+    stats = bench.dispatcher.registry.method_at("lamp", "look").stats
     assert (stats.refused, stats.requests) == (1, 1)  # the counters outlive a policy
 
 
 async def test_a_service_that_opens_later_gets_the_roles_in_force(bench) -> None:
-    bench.dispatcher.set_policy(Policy({"lamp.*": "admin"}))
+    bench.dispatcher.registry.set_policy(Policy({"lamp.*": "admin"}))
     bench.add("lamp", Lamp())
-    assert {row.role for row in bench.dispatcher.describe("lamp")} == {"admin"}
+    assert {row.role for row in bench.dispatcher.registry.describe("lamp")} == {"admin"}
 
 
 @pytest.mark.parametrize("how", ["refuse", "raise"])

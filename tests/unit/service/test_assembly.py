@@ -279,7 +279,7 @@ def test_what_a_manager_could_not_offer_is_found_by_name_all_of_it() -> None:
         def newer(self, ctx: Context) -> None: ...
 
         @exposed()
-        def wordy(self, ctx: Context, host: str) -> None: ...
+        def wordy(self, ctx: Context, *words: str) -> None: ...
 
         @exposed()
         def untyped(self, ctx: Context, name) -> None: ...
@@ -294,7 +294,7 @@ def test_what_a_manager_could_not_offer_is_found_by_name_all_of_it() -> None:
     whole = str(caught.value)
     for words in (
         "lamp.newer is of version 1.1",
-        "'host' is a word of `call` itself",
+        "argument 'words' of lamp.wordy cannot be given by name",
         "argument 'name' of lamp.untyped has",
         "lamp.options cannot be offered: managers have an attribute of that name",
     ):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from types import SimpleNamespace
 
@@ -25,11 +26,16 @@ class FakeClient:
         self.got = []
         self.does = {}
 
-    async def acall(self, topic, method, /, *, host, timeout, report):
+    def on(self, *, host, timeout):
+        view = copy.copy(self)
+        view.host, view.timeout = host, timeout
+        return view
+
+    async def acall(self, topic, method, /, *, report):
         assert (topic, method) == ("scheduler", "update_capabilities")
-        async with asyncio.timeout(timeout):
-            await self.does.get(host, asyncio.sleep)(0)
-        self.got.append((host, report.topic, report.sequence))
+        async with asyncio.timeout(self.timeout):
+            await self.does.get(self.host, asyncio.sleep)(0)
+        self.got.append((self.host, report.topic, report.sequence))
 
 
 class Setting:

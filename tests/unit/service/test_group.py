@@ -127,7 +127,7 @@ async def test_work_that_outlives_the_stop_leaves_time_for_cleanup(bench, troubl
     trouble.hang("work")
     async with bench(SIDE_BY_SIDE.replace("required = false", 'drain_timeout = "10min"')) as b:
         await b.runtime.start()
-        working = asyncio.ensure_future(b.client.acall("left", "work", timeout=3600.0))
+        working = asyncio.ensure_future(b.client.on(timeout=3600.0).acall("left", "work"))
         await asyncio.sleep(1)
         (hung,) = await b.group.stop(20)
         assert hung.startswith("left.work on left-")

@@ -33,7 +33,7 @@ async def test_the_hooks_run_in_the_order_of_the_design(bench, trouble) -> None:
         assert b.state() == "up"
         hooks = [call for call in trouble.begun if call in STEPS]
         assert hooks == STEPS
-        assert b.dispatcher.topics() == ["lamp"]
+        assert b.dispatcher.registry.topics() == ["lamp"]
     assert trouble.begun[-2:] == ["cleanup_host lamp", "cleanup desk"]
     assert b.state() == "stopped"
 
@@ -52,7 +52,7 @@ async def test_a_stop_at_any_step_of_the_start_undoes_what_was_done(bench, troub
         assert starting.cancelled()
         assert await b.runtime.stop(30) == []
         assert b.state() == "stopped"
-        assert b.dispatcher.topics() == []
+        assert b.dispatcher.registry.topics() == []
         calls = list(trouble.calls)
         if "cleanup_host lamp" in calls:
             assert calls.index(f"end of {step}") < calls.index("cleanup_host lamp")
@@ -69,7 +69,7 @@ async def test_a_hook_that_raises_fails_the_start_and_names_itself(bench, troubl
             await b.runtime.start()
         assert b.state() == "failed"
         assert str(error) in b.why()
-        assert b.dispatcher.topics() == []
+        assert b.dispatcher.registry.topics() == []
         assert ("cleanup_host lamp" in trouble.calls) is (step != "build lamp")
         await b.runtime.reporter.write(b.group)
         row = await b.row()
@@ -199,7 +199,7 @@ async def test_a_service_that_is_starting_has_its_callers_come_again(bench, trou
         with pytest.raises(Busy, match=r"lamp on .* is starting"):
             await b.client.acall("lamp", "think", seconds=1)
         starting = asyncio.ensure_future(b.runtime.start())
-        asking = asyncio.ensure_future(b.client.acall("lamp", "think", seconds=1, retry=Retry(attempts=1000)))
+        asking = asyncio.ensure_future(b.client.on(retry=Retry(attempts=1000)).acall("lamp", "think", seconds=1))
         await asyncio.sleep(3)
         assert not asking.done()
         gate.set()
@@ -246,7 +246,7 @@ async def test_long_work_in_all_threads_holds_up_no_check_and_is_said_when_reque
     gate = trouble.hang("work")
     async with bench(LAMP + "workers = 1\n") as b:
         await b.runtime.start()
-        calls = [asyncio.ensure_future(b.client.acall("lamp", "work", timeout=HOUR)) for _ in range(2)]
+        calls = [asyncio.ensure_future(b.client.on(timeout=HOUR).acall("lamp", "work")) for _ in range(2)]
         await asyncio.sleep(30)
         assert b.state() == "up"
         assert asyncio.get_running_loop().time() - b.service().progressed <= 20

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 import ostler
-from ostler.config.core import CORE_SECTIONS
+from ostler.config.core import CORE_SECTIONS, NotificationsSection
 from ostler.driver import DriverOptions
 from ostler.manager import ManagerOptions
-from ostler.messaging.notify import PRIORITIES
 
 PACKAGE = Path(ostler.__file__).parent
 # Read by the table's name, before there are options: which class to load.
 # And by priority: who hears of which notifications. And the budget of a method, by its mark.
-BY_NAME = {"manager", "driver", "drivers", "capability_timeout", *PRIORITIES}
+BY_NAME = {"manager", "driver", "drivers", "capability_timeout", *NotificationsSection.model_fields}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from ostler.service.problems import problem_lines
+from ostler.service.hooks import problem_lines
 
 pytestmark = pytest.mark.virtual_time(patience=0.15)
 

@@ -57,7 +57,7 @@ async def test_heartbeats_never_wait_for_a_check_that_hangs(bench, trouble) -> N
 async def test_heartbeats_go_on_as_draining_until_the_end(bench, trouble) -> None:
     async with bench(LAMP + 'drain_timeout = "5min"\n') as b:
         await b.runtime.start()
-        working = asyncio.ensure_future(b.client.acall("lamp", "think", timeout=1000, seconds=100))
+        working = asyncio.ensure_future(b.client.on(timeout=1000).acall("lamp", "think", seconds=100))
         await asyncio.sleep(1)
         stopping = asyncio.ensure_future(b.runtime.stop(300))
         await asyncio.sleep(1)

@@ -124,7 +124,7 @@ async def test_a_request_that_outlives_the_drain_is_told_of_the_stop(bench, list
     config = '[services.l]\nmanager = "listener"\npoll = "1h"\ndrain_timeout = "2s"\n'
     async with bench(config, listener=listener) as b:
         await b.runtime.start()
-        working = asyncio.ensure_future(b.client.acall("l", "work", timeout=3600.0))
+        working = asyncio.ensure_future(b.client.on(timeout=3600.0).acall("l", "work"))
         while not listener.begun.is_set():
             await asyncio.sleep(0.1)
         await stopped(b)

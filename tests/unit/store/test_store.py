@@ -171,9 +171,8 @@ def test_a_sound_database_checks_clean(lamps):
     assert lamps.check() == []
 
 
-async def test_check_and_backup_work_on_the_loop(lamps, tmp_path):
+async def test_check_works_on_the_loop(lamps):
     assert await lamps.acheck() == []
-    assert (await lamps.abackup(tmp_path / "one.db")).exists()
 
 
 def test_trap_database_corrupt_at_start_is_said_with_the_way_out(lamps, path, clock):

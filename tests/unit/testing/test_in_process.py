@@ -124,7 +124,7 @@ def test_callers_have_the_role_of_their_user() -> None:
 def test_the_last_progress_reaches_the_caller() -> None:
     seen: list[Progress] = []
     with lamp() as h, h.client() as client:
-        assert client.call("lamp", "count", on_progress=seen.append) == 3
+        assert client.on(on_progress=seen.append).call("lamp", "count") == 3
     assert seen[-1] == Progress(3, 3, "number 3")  # those in between may have been left out
 
 

@@ -10,7 +10,7 @@ import typer
 
 from ostler.cli import kit, session
 from ostler.cli.following import until_told
-from ostler.config.units import parse_seconds
+from ostler.config.units import format_seconds, parse_seconds
 from ostler.errors import InvalidInput, NotRunning
 from ostler.types import CONTROL_TOPIC, AuditEntry
 
@@ -46,7 +46,7 @@ def read(wanted: dict[str, Any]) -> list[AuditEntry]:
     """Return the entries that fit, from the daemon, or from its database while it is down."""
     try:
         with kit.client() as client:
-            return client.call(CONTROL_TOPIC, "audit", type=list[AuditEntry], **wanted)  # type: ignore[no-any-return]
+            return client.on(type=list[AuditEntry]).call(CONTROL_TOPIC, "audit", **wanted)  # type: ignore[no-any-return]
     except NotRunning as error:
         if session.current().remote is not None:
             raise
@@ -73,7 +73,7 @@ def following(wanted: dict[str, Any]) -> Iterator[AuditEntry]:
     """Yield what there is and then what comes."""
     with kit.client() as client:
         while True:
-            entries = client.call(CONTROL_TOPIC, "audit", type=list[AuditEntry], **wanted)
+            entries = client.on(type=list[AuditEntry]).call(CONTROL_TOPIC, "audit", **wanted)
             yield from entries
             if entries:
                 wanted = {**wanted, "after": entries[-1].number}
@@ -129,6 +129,6 @@ COLUMNS = [
     kit.Column("method", lambda entry: f"{entry.topic}.{entry.method}"),
     kit.Column("arguments"),
     kit.Column("result", result_of),
-    kit.Column("took", lambda entry: kit.human_duration(entry.seconds), right=True),
+    kit.Column("took", lambda entry: format_seconds(entry.seconds, units=2), right=True),
     kit.Column("request", "request_id"),
 ]

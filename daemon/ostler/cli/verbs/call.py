@@ -45,13 +45,14 @@ def call(
     arguments: dict[str, Any] = requests.arguments_of(words or [])
     seconds = requests.seconds(timeout)
     with kit.client(lenient=True) as client:
+        with_timeout = client.on(timeout=seconds)
         try:
             with kit.progress(f"{topic}.{method}") as on_progress:
-                result = requests.call(client, topic, method, host, arguments, timeout=seconds, on_progress=on_progress)
+                result = requests.call(with_timeout.on(on_progress=on_progress), topic, method, host, arguments)
         except WrongPattern as error:
             if not error.facts.get("streams"):
                 raise
-            for item in requests.stream(client, topic, method, host, arguments, timeout=seconds):
+            for item in requests.stream(with_timeout, topic, method, host, arguments):
                 print(_line_of(item), flush=True)  # noqa: T201 - the command's output
             return
     kit.emit(result)

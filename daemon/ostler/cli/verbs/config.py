@@ -104,5 +104,5 @@ def differences(running: Iterable[OptionValue], files: Iterable[OptionValue]) ->
 
 def _running() -> list[OptionValue]:
     with kit.client() as client:
-        found: list[OptionValue] = client.call(CONTROL_TOPIC, "config", type=list[OptionValue])
+        found: list[OptionValue] = client.on(type=list[OptionValue]).call(CONTROL_TOPIC, "config")
     return found

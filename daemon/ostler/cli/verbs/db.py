@@ -24,7 +24,7 @@ def check() -> None:
     The exit code is 1 when something is wrong with it.
     """
     with kit.client(timeout=PATIENCE) as client:
-        problems = client.call(CONTROL_TOPIC, "db_check", type=list[str])
+        problems = client.on(type=list[str]).call(CONTROL_TOPIC, "db_check")
     if kit.json_wanted():
         kit.emit({"ok": not problems, "problems": problems})
     elif problems:
@@ -47,7 +47,7 @@ def backup(
 
     target = Path(path).absolute()
     with kit.client(timeout=PATIENCE) as client:
-        write_new(target, client.stream(CONTROL_TOPIC, "db_backup", type=bytes))
+        write_new(target, client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup"))
     if kit.json_wanted():
         kit.emit({"path": str(target)})
     else:

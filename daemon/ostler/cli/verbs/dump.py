@@ -15,7 +15,7 @@ app = kit.app(group=False)
 def dump() -> None:
     """Show what the daemon does right now: threads, tasks, queues, services, configuration; secrets are masked."""
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "dump", type=dict[str, Any])
+        found = client.on(type=dict[str, Any]).call(CONTROL_TOPIC, "dump")
     if kit.json_wanted():
         kit.emit(found)
         return

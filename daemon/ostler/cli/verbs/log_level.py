@@ -22,9 +22,9 @@ def log_level(
     """Show or set how much the daemon logs; what is set holds until the next reload."""
     with kit.client() as client:
         if level:
-            levels = client.call(CONTROL_TOPIC, "log_level", type=dict[str, str], level=level.lower(), logger=logger)
+            levels = client.on(type=dict[str, str]).call(CONTROL_TOPIC, "log_level", level=level.lower(), logger=logger)
         else:
-            levels = client.call(CONTROL_TOPIC, "log_levels", type=dict[str, str])
+            levels = client.on(type=dict[str, str]).call(CONTROL_TOPIC, "log_levels")
     if kit.json_wanted():
         kit.emit(levels)
     else:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
+from ostler.config.units import format_seconds
 from ostler.types import CONTROL_TOPIC, PeriodicStatus
 
 app = kit.app(help="List periodic tasks, run one now, pause and resume.")
@@ -32,7 +33,7 @@ COLUMNS = [
     kit.Column("spacing"),
     kit.Column("state", state_of),
     kit.Column("last run", lambda task: kit.human_time(task.last_run)),
-    kit.Column("took", lambda task: kit.human_duration(task.last_seconds) if task.runs else "-", right=True),
+    kit.Column("took", lambda task: format_seconds(task.last_seconds, units=2) if task.runs else "-", right=True),
     kit.Column("next run", lambda task: kit.human_age(task.next_run)),
     kit.Column("runs", right=True),
     kit.Column("errors", right=True),
@@ -44,7 +45,7 @@ COLUMNS = [
 def list_tasks() -> None:
     """List tasks with their runs and errors."""
     with kit.client() as client:
-        tasks = client.call(CONTROL_TOPIC, "periodic_list", type=list[PeriodicStatus])
+        tasks = client.on(type=list[PeriodicStatus]).call(CONTROL_TOPIC, "periodic_list")
     kit.show_table(tasks, COLUMNS, empty="There are no periodic tasks.")
 
 
@@ -55,7 +56,7 @@ def run(service: Service, task: Task) -> None:
     Its regular runs stay where they are.
     """
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "periodic_run", type=PeriodicStatus, service=service, task=task)
+        found = client.on(type=PeriodicStatus).call(CONTROL_TOPIC, "periodic_run", service=service, task=task)
     _changed(found, "was started")
 
 
@@ -76,8 +77,8 @@ def resume(service: Service, task: Task) -> None:
 
 def _set_paused(service: str, task: str, *, paused: bool) -> None:
     with kit.client() as client:
-        found = client.call(
-            CONTROL_TOPIC, "periodic_pause", type=PeriodicStatus, service=service, task=task, paused=paused
+        found = client.on(type=PeriodicStatus).call(
+            CONTROL_TOPIC, "periodic_pause", service=service, task=task, paused=paused
         )
     _changed(found, "is paused" if found.paused else "runs again")
 

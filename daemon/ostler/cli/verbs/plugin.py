@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, offline
+from ostler.config.units import format_seconds
 from ostler.errors import FAILED, NotFound, joined
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
@@ -19,7 +20,9 @@ COLUMNS = [
     kit.Column("version"),
     kit.Column("from", "distribution"),
     kit.Column("required"),
-    kit.Column("loaded in", lambda plugin: kit.human_duration(plugin.seconds) if plugin.seconds else "-", right=True),
+    kit.Column(
+        "loaded in", lambda plugin: format_seconds(plugin.seconds, units=2) if plugin.seconds else "-", right=True
+    ),
     kit.Column("hooks", lambda plugin: [hook.removeprefix("ostler_") for hook in plugin.hooks]),
     kit.Column("why"),
 ]
@@ -32,7 +35,7 @@ def list_plugins() -> None:
     With its state and why, version, hooks, and how long it took to load.
     """
     with kit.client() as client:
-        plugins = client.call(CONTROL_TOPIC, "plugin_list", type=list[PluginStatus])
+        plugins = client.on(type=list[PluginStatus]).call(CONTROL_TOPIC, "plugin_list")
     kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")
 
 

@@ -22,7 +22,7 @@ def reload() -> None:
     over and a service could not follow, the exit code is 1. It is the same as SIGHUP, except that it tells how it went.
     """
     with kit.client(timeout=PATIENCE) as client:
-        verdict = client.call(CONTROL_TOPIC, "reload", type=Verdict)
+        verdict = client.on(type=Verdict).call(CONTROL_TOPIC, "reload")
     if kit.json_wanted():
         kit.emit(verdict)
     else:

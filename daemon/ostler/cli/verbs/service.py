@@ -47,7 +47,7 @@ VERSIONS: list[str | kit.Column] = [
 def list_services() -> None:
     """List the services of all hosts."""
     with kit.client() as client:
-        rows = client.call(CONTROL_TOPIC, "service_list", type=list[ServiceStatus])
+        rows = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
     kit.show_table(rows, SERVICES, empty="There are no services.")
 
 
@@ -55,7 +55,7 @@ def list_services() -> None:
 def show(topic: Topic, host: Host = "") -> None:
     """Show one service with its drivers."""
     with kit.client() as client:
-        found = client.call(CONTROL_TOPIC, "service_show", type=ServiceStatus, topic=topic, **_on(host))
+        found = client.on(type=ServiceStatus).call(CONTROL_TOPIC, "service_show", topic=topic, **_on(host))
     _show(found)
 
 
@@ -70,7 +70,7 @@ def versions(
     """
     arguments: dict[str, Any] = {"topic": topic} if topic else {}
     with kit.client() as client:
-        rows = client.call(CONTROL_TOPIC, "service_versions", type=list[Upgrade], **arguments)
+        rows = client.on(type=list[Upgrade]).call(CONTROL_TOPIC, "service_versions", **arguments)
     kit.show_table(rows, VERSIONS, empty="There are no services.")
 
 
@@ -113,7 +113,7 @@ def forget(
     with kit.client() as client:
         found = [(topic, host)]
         if gone:
-            rows = client.call(CONTROL_TOPIC, "service_list", type=list[ServiceStatus])
+            rows = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
             found = [(row.topic, row.host) for row in rows if _is_gone(row, topic, host)]
         for each, where in found:
             client.call(CONTROL_TOPIC, "service_forget", topic=each, **_on(where))
@@ -179,7 +179,7 @@ def _ask(method: str, kind: type[T], topic: str, host: str, limit: float | None 
     """Have the daemon do something with a service; it passes on what is for another host."""
     arguments = {name: value for name, value in more.items() if value}
     with kit.client(timeout=limit) if limit is not None else kit.client() as client:
-        found: T = client.call(CONTROL_TOPIC, method, type=kind, topic=topic, **arguments, **_on(host))
+        found: T = client.on(type=kind).call(CONTROL_TOPIC, method, topic=topic, **arguments, **_on(host))
     return found
 
 
@@ -211,7 +211,7 @@ def _is_gone(row: ServiceStatus, topic: str, host: str) -> bool:
 
 
 def _on(host: str) -> dict[str, Any]:
-    # Not `host`: that one is the client's own, and would choose another daemon.
+    # An argument of the method, not the option `host` of the call: the daemon here keeps the records of all hosts.
     return {"on_host": host} if host else {}
 
 

@@ -11,6 +11,7 @@ import typer
 from ostler.cli import kit
 from ostler.cli.following import until_told
 from ostler.cli.output import console, on_terminal
+from ostler.config.units import format_size
 from ostler.messaging.rpc.stats import percentile
 from ostler.types import CONTROL_TOPIC, MethodTraffic, Traffic
 
@@ -80,7 +81,7 @@ def top(
 
 def ask(client: Client) -> Traffic:
     """Return the counters of the daemon."""
-    found: Traffic = client.call(CONTROL_TOPIC, "traffic", type=Traffic)
+    found: Traffic = client.on(type=Traffic).call(CONTROL_TOPIC, "traffic")
     return found
 
 
@@ -162,7 +163,7 @@ def headline(found: Picture) -> str:
     if found.garbage:
         parts.append(f"garbage {', '.join(f'{name} {count}' for name, count in sorted(found.garbage.items()))}")
     if found.memory_refused:
-        parts.append(f"{found.memory_refused} refused for want of memory, callers hold {kit.human_size(found.memory)}")
+        parts.append(f"{found.memory_refused} refused for want of memory, callers hold {format_size(found.memory)}")
     return kit.printable("; ".join(parts))
 
 

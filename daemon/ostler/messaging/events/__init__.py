@@ -6,9 +6,9 @@ clients'.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ostler.lazy_names import lazy_names
 from ostler.messaging.events.event import Event, Gap, Head, JournalPage, Pattern, Position, Seen
 
 if TYPE_CHECKING:
@@ -19,9 +19,5 @@ __all__ = ["Event", "Gap", "Head", "JournalPage", "Pattern", "Position", "Publis
 
 _HOMES = {"Publisher": "publisher", "Subscription": "subscription"}
 
-
-def __getattr__(name: str) -> Any:
-    # A client needs no publisher, a daemon no subscription, and neither what these import.
-    if name in _HOMES:
-        return getattr(import_module(f"ostler.messaging.events.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'ostler.messaging.events' has no attribute {name!r}")
+# A client needs no publisher, a daemon no subscription, and neither what these import.
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -163,4 +163,3 @@ def _any_of(texts: Iterable[str]) -> Callable[[str], object]:
 
 encoder = Encoder()
 event_decoder: Decoder[tuple[int, Event]] = Decoder(tuple[int, Event])
-one_event: Decoder[Event] = Decoder(Event)

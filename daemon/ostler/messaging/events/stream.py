@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.clock import Clock
-from ostler.errors import ConnectionLost, InvalidInput, OstlerError
+from ostler.errors import OstlerError
 from ostler.messaging.events.event import Event, Gap
+from ostler.messaging.events.feed import EventFeed
 from ostler.messaging.events.subscription import Subscription
 from ostler.messaging.rpc.losses import of_other_process
 from ostler.messaging.transport import Transport
 
 if TYPE_CHECKING:
-    from ostler.messaging.events.replay import Refill, Replay, Since
+    from ostler.messaging.events.replay import Replay
 
 Ask: TypeAlias = Callable[[str, dict[str, Any], Any], Any]
 """Calls a method of the daemon: its name, its arguments, the type of its result."""
 _FOR_EVER = 3600.0
-
-
-def subscription_to(
-    patterns: Iterable[str], since: Since | None, timeout: float | None = None, *, last: bool
-) -> tuple[Subscription, Replay | None]:
-    """Return a subscription, and what reads the journal before it; None for that when only live events are wanted.
-
-    Args:
-        patterns: Which events.
-        since: Where to begin in the journal; None for live events only.
-        timeout: Seconds that the daemon has to answer it, less than the ten that it always has; None for these.
-        last: Whether to begin with the last event of each key.
-
-    Raises:
-        InvalidInput: Both were asked for: last events and those since a number; or that is none.
-    """
-    if since is None:
-        return Subscription(patterns, last=last, timeout=timeout), None
-    if last:
-        raise InvalidInput("a subscription begins with last events or with those since a number, not with both")
-    from ostler.messaging.events.replay import Replay
-
-    subscription = Subscription(patterns, hold=True, timeout=timeout)
-    return subscription, Replay(subscription, since)
 
 
 class EventStream(Iterator[Event | Gap]):
@@ -65,14 +41,9 @@ class EventStream(Iterator[Event | Gap]):
         refetch: bool = False,
     ) -> None:
         self._clock = clock
-        self._subscription = subscription
+        self._feed = EventFeed(subscription, replay, refetch=refetch and ask is not None)
         self._told_closed = closed
         self._ask = ask
-        self._replay = replay
-        self._refetch = refetch
-        self._refill: Refill | None = None
-        self._ready: deque[Event | Gap] = deque()
-        self._found: deque[Event | Gap] = deque()
         self._open = True
         self._process = os.getpid()
         self._link = transport.subscribe(subscription.prefixes)
@@ -105,74 +76,50 @@ class EventStream(Iterator[Event | Gap]):
         if self._process != os.getpid():
             raise of_other_process()
         until = self._clock.monotonic() + timeout
-        while self._open and not self._ready:
+        while self._open:
+            if (item := self._feed.pop()) is not None:
+                return item
             if self._read_journal():
-                continue
-            if self._found:
-                self._sort(self._found.popleft())
                 continue
             left = until - self._clock.monotonic()
             self._take(max(0.0, left))
-            if left <= 0 and not self._found:
+            if left <= 0 and not self._feed.waiting:
                 break
-        return self._ready.popleft() if self._ready else None
+        return self._feed.pop()
 
     def close(self) -> None:
         """Unsubscribe. May be called twice."""
         if self._open:
             self._open = False
+            self._feed.ask_no_more()
             if self._process == os.getpid():
                 self._link.close()
             else:
                 self._link.abandon()
             self._told_closed(self)
 
-    def _sort(self, item: Event | Gap) -> None:
-        """Give an item to the user, or fetch first what a gap stands for."""
-        if self._refetch and isinstance(item, Gap) and item.kept:
-            from ostler.messaging.events.replay import Refill
-
-            self._refill = Refill(self._subscription, item)
-        else:
-            self._ready.append(item)
-
     def _read_journal(self) -> bool:
         """Read a page of the journal if that is due; return whether it was."""
-        if self._ask is None:
+        question = self._feed.question() if self._ask is not None else None
+        if self._ask is None or question is None:
             return False
-        if self._replay is not None:
-            if not self._replay.done:
-                self._ready.extend(self._replay.take(self._ask(*self._replay.ask())))
-            if self._replay.done:
-                self._replay = None
-                self._found.extend(self._subscription.release())
-            return True
-        if self._refill is not None:
-            self._fill(self._ask, self._refill)
-            return True
-        return False
-
-    def _fill(self, ask: Ask, refill: Refill) -> None:
         try:
-            self._ready.extend(refill.take(ask(*refill.ask())))
-        except OstlerError:  # the gap is no secret: it is seen, and can be asked for again
-            self._ready.extend(refill.rest())
-            self._refill = None
-            return
-        if refill.done:
-            self._refill = None
+            answer = self._ask(*question)
+        except OstlerError as error:
+            self._feed.fail(error)
+        else:
+            self._feed.answer(answer)
+        return True
 
     def _take(self, timeout: float) -> None:
         for data in self._link.receive(timeout):
-            self._found.extend(self._subscription.receive(data))
+            self._feed.receive(data)
 
     def _be_admitted(self) -> None:
-        until = self._clock.monotonic() + self._subscription.patience
-        while not self._subscription.admitted:
+        subscription = self._feed.subscription
+        until = self._clock.monotonic() + subscription.patience
+        while not subscription.admitted:
             left = until - self._clock.monotonic()
             if left <= 0:
-                raise ConnectionLost(
-                    f"the daemon did not answer a subscription within {self._subscription.patience:g} s",
-                    hint="see `systemctl status ostler` and the daemon's log",
-                )
+                raise self._feed.unanswered()
             self._take(left)

@@ -40,7 +40,6 @@ from ostler.messaging.envelope import (
 )
 from ostler.messaging.rpc.incoming import Incoming
 from ostler.messaging.rpc.losses import late, lost_call, of_other_process, silent, unusable
-from ostler.messaging.rpc.results import decode_result
 from ostler.messaging.rpc.watch import ClientTracer
 from ostler.messaging.tracing import outgoing_trace
 from ostler.messaging.transport import Data
@@ -413,3 +412,22 @@ def allowed(context: Context | None, timeout: float | None, default: float | Non
 
 FLAGS_OF_CAST = CAST
 FLAGS_OF_FANOUT = CAST | FANOUT
+
+
+def decode_result(result: msgspec.Raw | bytes, kind: Any, where: str) -> Any:
+    """Return the result as `kind`.
+
+    Raises:
+        BadEnvelope: It is of another type.
+    """
+    try:
+        if kind is None:
+            return msgspec.msgpack.decode(result)
+        return msgspec.msgpack.decode(result, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise BadEnvelope(
+            f"the result of {where} is not what this client expects: {error}",
+            hint="client and service may be of different versions",
+            reason="result",
+            method=where,
+        ) from error

@@ -51,7 +51,7 @@ class DispatcherLimits(msgspec.Struct, frozen=True):
     max_streams_per_peer: int = 100
 
 
-class Dispatcher(Topics):
+class Dispatcher:
     """Brings requests to the methods they name. On the loop's thread only.
 
     Args:
@@ -73,7 +73,10 @@ class Dispatcher(Topics):
         limits: DispatcherLimits | None = None,
         turns: DeficitRoundRobin | None = None,
     ) -> None:
-        super().__init__(host)
+        self.host = host
+        self.registry = Topics(host)
+        """The open topics."""
+        self._endpoints = self.registry.endpoints_by_topic  # looked up with every request
         self._turns = turns
         self.access = access
         self.limits = limits or DispatcherLimits()
@@ -88,7 +91,7 @@ class Dispatcher(Topics):
         """The open streams; None until there has been one."""
         self.clock = clock
         self.thread_replies = ThreadReplies(inbox, clock, self._replied)
-        self._inbox = inbox
+        self.inbox = inbox
         self._under_way = InFlight()
         self._in_threads = 0
         self._large = LargeResults()
@@ -114,8 +117,8 @@ class Dispatcher(Topics):
         self.ends.tracer = tracer
 
     def set_draining(self, topic: str, why: str) -> None:
-        """See `Topics.set_draining`; streams of a topic that drains are ended."""
-        super().set_draining(topic, why)
+        """Do what `Topics.set_draining` does, and end the streams of a topic that drains."""
+        self.registry.set_draining(topic, why)
         if why and self.streams is not None:
             self.streams.drain(topic, why, self.cancel)
 
@@ -147,7 +150,7 @@ class Dispatcher(Topics):
     def _refusal(self, call: Call) -> OstlerError | None:
         if call.peer is LOCAL_PEER:
             return None
-        method = self.method_at(call.request.topic, call.request.method) or call.method
+        method = self.registry.method_at(call.request.topic, call.request.method) or call.method
         role = self.access.role_of(call.peer)
         if self.access.undecided(call.peer):
             return None  # it is judged when the groups of its user are known
@@ -176,19 +179,19 @@ class Dispatcher(Topics):
             self.streams.resume(client)
 
     def endpoints(self) -> list[Endpoint]:
-        """See `Topics.endpoints`; what their callers have been told is counted."""
+        """Return what is open, by topic; what their callers have been told is counted."""
         self.thread_replies.collect()
-        return super().endpoints()
+        return self.registry.endpoints()
 
     def in_flight(self, topic: str) -> int:
-        """See `Topics.in_flight`."""
+        """Return how many requests of a topic have not ended, threads whose caller has left included."""
         self.thread_replies.collect()
-        return super().in_flight(topic)
+        return self.registry.in_flight(topic)
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        """See `Topics.stats`."""
+        """Return the counters of each topic; see `Endpoint.stats`."""
         self.thread_replies.collect()
-        return super().stats()
+        return self.registry.stats()
 
     def under_way_since(self, moment: float) -> Iterator[Call]:
         """Yield the requests under way that came after a moment of the clock; see `InFlight.since`."""
@@ -225,7 +228,7 @@ class Dispatcher(Topics):
             elif flags or not method.is_async:
                 self._begin_slowly(call, values, named)
             else:
-                self._begin_async(call, method.call(call.context, *values, **named))
+                self.begin_async(call, method.call(call.context, *values, **named))
         except OstlerError as error:
             self.refuse(call, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not take the server down
@@ -237,7 +240,7 @@ class Dispatcher(Topics):
             if call.request.flags or not call.method.is_async:
                 self._begin_slowly(call, values, named)
             else:
-                self._begin_async(call, call.method.call(call.context, *values, **named))
+                self.begin_async(call, call.method.call(call.context, *values, **named))
 
     def _admit(self, call: Call) -> Endpoint:
         """Make the context of a request, and find who is to serve it."""
@@ -247,7 +250,7 @@ class Dispatcher(Topics):
         if role is None:
             if self.access.undecided(call.peer):
                 raise undecided(call)
-            raise stranger(call, self.method_at(request.topic, request.method))
+            raise stranger(call, self.registry.method_at(request.topic, request.method))
         deadline = None
         if request.timeout is not None:
             if request.timeout <= 0:
@@ -267,7 +270,7 @@ class Dispatcher(Topics):
         if endpoint is None or request.host or request.version or endpoint.draining or request.flags & FANOUT:
             if self.relay is not None and self.relay(call):
                 request = call.request
-            endpoint = self._find(request)
+            endpoint = self.registry.find(request)
         return endpoint
 
     def _checked(self, trace: str) -> str:
@@ -318,17 +321,14 @@ class Dispatcher(Topics):
             self._accept(call)
             return
         self._accept(call)
-        self._begin_async(call, call.method.call(call.context, *values, **named))
+        self.begin_async(call, call.method.call(call.context, *values, **named))
 
     def _begin_stream(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        from ostler.messaging.rpc.streams import Desk, Streams, check_pattern
+        from ostler.messaging.rpc.streams import Streams, check_pattern
 
         check_pattern(call)
         if self.streams is None:
-            wanted = self._sweeper.wanted
-            turns = self._turns or DeficitRoundRobin()
-            desk = Desk(self._register, self._pool_ended, self._begin_async, wanted, self._inbox, self.clock, turns)
-            self.streams = Streams(desk)
+            self.streams = Streams(self, self._turns or DeficitRoundRobin())
         limits = self.limits
         self.streams.begin(
             call, call.method.call(call.context, *values, **named), limits.max_streams, limits.max_streams_per_peer
@@ -343,13 +343,14 @@ class Dispatcher(Topics):
         if call.request.flags & FANOUT and self.on_fanout is not None:
             self.on_fanout(call.request.topic, call.request.method, call.request.request_id)
 
-    def _begin_async(self, call: Call, work: Any) -> None:
+    def begin_async(self, call: Call, work: Any) -> None:
+        """Run a coroutine for a call, and answer with what it returns."""
         call.begun = True
         call.at_end = self._async_ended
         task = eager.start(work, self._loop or self._find_loop(), call, self._turns)
         if task is not None:
             call.task = task
-            self._register(call)
+            self.register(call)
 
     def _find_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
@@ -382,11 +383,11 @@ class Dispatcher(Topics):
             if expected and packed is not None and small and self.thread_replies.send(call, packed):
                 return
             if packed is None or small:
-                self._inbox.post(partial(self._pool_ended, call, packed, error))
+                self.inbox.post(partial(self.pool_ended, call, packed, error))
                 return
             # The thread waits until its large result is taken: the loop would have all memory full of them otherwise.
             taken = threading.Event()
-            self._inbox.post(partial(self._pool_ended_large, call, packed, taken))
+            self.inbox.post(partial(self._pool_ended_large, call, packed, taken))
             taken.wait(_TAKEN_WITHIN)
 
         pool = method.pool
@@ -394,9 +395,10 @@ class Dispatcher(Topics):
         expected = self.ends.tracer is None and self.thread_replies.expect(call)
         pool.submit(work, done, label=method.where, client=call.account, connection=call.client, later=expected)
         self.thread_replies.begun(pool, method.stats.usual, later=expected)
-        self._register(call)
+        self.register(call)
 
-    def _register(self, call: Call) -> None:
+    def register(self, call: Call) -> None:
+        """Count a call as under way, until it has ended."""
         call.endpoint.in_flight += 1
         call.method.stats.in_flight += 1
         self._in_threads += not call.method.is_async
@@ -404,6 +406,10 @@ class Dispatcher(Topics):
         call.registered()
         if call.context.deadline is not None:
             self._sweeper.wanted(call.context.deadline)
+
+    def sweep_by(self, deadline: float) -> None:
+        """See to it that deadlines are looked at then, a moment of the clock."""
+        self._sweeper.wanted(deadline)
 
     def _unregister(self, call: Call) -> None:
         call.endpoint.in_flight -= 1
@@ -430,7 +436,8 @@ class Dispatcher(Topics):
         if not call.over:
             self.ends.abandoned(call, error)
 
-    def _pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
+    def pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
+        """Answer a call whose work in a thread has ended, with its result or the error."""
         self._unregister(call)
         if error is not None:
             self.ends.fail(call, error)
@@ -441,7 +448,7 @@ class Dispatcher(Topics):
 
     def _pool_ended_large(self, call: Call, packed: bytes, taken: threading.Event) -> None:
         taken.set()
-        self._pool_ended(call, packed, None)
+        self.pool_ended(call, packed, None)
 
     def _replied(self, call: Call) -> None:
         """Take note that a thread has replied by itself."""

@@ -18,8 +18,9 @@ from ostler.messaging.policy import Change, Policy, rank_of
 from ostler.messaging.rpc.signature import Signature
 from ostler.messaging.rpc.stats import MethodStats
 from ostler.messaging.rpc.surface import check_brought, check_namespaces, rpc_version_of
-from ostler.messaging.target import did_you_mean, speaks
+from ostler.spelling import suggest
 from ostler.types import ROLE_ORDER, MethodDescription
+from ostler.version_numbers import is_compatible
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -128,7 +129,7 @@ class Endpoint:
             )
         raise TargetNotFound(
             f"{self.topic} has no method {name!r}",
-            hint=did_you_mean(name, self.methods) or f"see `ostler describe {self.topic}`",
+            hint=suggest(name, self.methods) or f"see `ostler describe {self.topic}`",
             **facts,
         )
 
@@ -140,7 +141,9 @@ class Endpoint:
         """
         namespace = method.rpartition(".")[0]
         offered = self.versions.get(namespace)
-        if offered is None or speaks(offered, asked):  # a namespace that is not there is said when the method is sought
+        if offered is None or is_compatible(
+            offered, asked
+        ):  # a namespace that is not there is said when the method is sought
             return
         what = f"{self.topic}.{namespace}" if namespace else self.topic
         raise UnsupportedVersion(

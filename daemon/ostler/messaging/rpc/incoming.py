@@ -20,6 +20,18 @@ _BYTES = 256 * 1024
 """So many bytes taken are told to the server at once; it makes no more items while too many are on their way."""
 
 
+def check_credit(credit: object, where: str) -> None:
+    """Refuse what is not a credit.
+
+    Raises:
+        InvalidInput: It is not a number from 1 to 65536.
+    """
+    if isinstance(credit, bool) or not isinstance(credit, int) or not 1 <= credit <= MOST_CREDIT:
+        raise InvalidInput(
+            f"the credit of {where} must be a number from 1 to {MOST_CREDIT}, not {credit!r}", method=where
+        )
+
+
 class Incoming:
     """The items of one stream that have come and are not read yet.
 
@@ -37,11 +49,7 @@ class Incoming:
     """
 
     def __init__(self, where: str, kind: Any, credit: int, wake: Callable[[], None]) -> None:
-        given: object = credit
-        if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MOST_CREDIT:
-            raise InvalidInput(
-                f"the credit of {where} must be a number from 1 to {MOST_CREDIT}, not {credit!r}", method=where
-            )
+        check_credit(credit, where)
         self.where = where
         self.credit = credit
         self.wake = wake

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from ostler.clock import Clock
 from ostler.errors import Busy, ConnectionLost, InvalidInput, NotRunning, OstlerError
+
+T = TypeVar("T")
 
 
 class Retry(NamedTuple):
@@ -89,6 +92,34 @@ class Attempts:
         if self._until is not None and self._clock.monotonic() + wait >= self._until:
             raise self._last(error)
         return wait
+
+    def run(self, send: Callable[[float | None], T], pause: Callable[[float], object]) -> T:
+        """Send until it goes well or there is no further attempt, and return what came of it. Blocks.
+
+        Args:
+            send: Sends the request once; is told the seconds that it may take, None for no limit.
+            pause: Waits for so many seconds.
+
+        Raises:
+            OstlerError: As `after`.
+        """
+        while True:
+            try:
+                return send(self.left())
+            except OstlerError as error:
+                wait = self.after(error)
+            pause(wait)
+
+    async def arun(
+        self, send: Callable[[float | None], Awaitable[T]], pause: Callable[[float], Awaitable[object]]
+    ) -> T:
+        """Do what `run` does, on a loop."""
+        while True:
+            try:
+                return await send(self.left())
+            except OstlerError as error:
+                wait = self.after(error)
+            await pause(wait)
 
     def _last(self, error: OstlerError) -> OstlerError:
         # "Nobody listens" would say that nothing was done, and an attempt before this one may have been.

@@ -28,21 +28,13 @@ from msgspec.msgpack import Decoder
 from ostler.bounds import shown
 from ostler.errors import BadEnvelope, ContractError, InvalidArguments, joined
 from ostler.messaging.rpc.wire_types import type_name, unfit
-from ostler.messaging.target import did_you_mean
 from ostler.redaction import Value
-from ostler.types import WORDS_OF_CALL
+from ostler.spelling import suggest
+from ostler.types import option_hint
 
 _MISSING = inspect.Parameter.empty
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-_OTHER_NAMES = {
-    "host": "on_host",
-    "timeout": "wait",
-    "type": "kind",
-    "on_progress": "progress",
-    "retry": "tries",
-    "credit": "amount",
-}
 _SHOWN = 10
 _LONGEST = 60
 """So many names, and so many characters of a text that a caller sent, are repeated in an error."""
@@ -75,7 +67,7 @@ class Signature:
     `result` is the type of the result; of a method that yields (`streams`) that of an item.
 
     Raises:
-        ContractError: Something of it cannot go over the wire, or is no name for an argument.
+        ContractError: Something of it cannot go over the wire, or cannot be given by name.
     """
 
     def __init__(
@@ -248,7 +240,7 @@ class Signature:
         if unknown:
             raise InvalidArguments(
                 f"{self.where} takes no argument {_listed(unknown)}",
-                hint=did_you_mean(_short(unknown[0]), known) or "it takes none",
+                hint=option_hint(unknown) or suggest(_short(unknown[0]), known) or "it takes none",
                 method=self.where, argument=_short(unknown[0]), expected=known, got=_first_of(given),
             )  # fmt: skip
         if missing:
@@ -352,13 +344,6 @@ def _read(method: Callable[..., Any], where: str) -> tuple[list[Argument], Any]:
 
 def _argument(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str) -> Argument:
     name = parameter.name
-    if name in WORDS_OF_CALL:
-        raise ContractError(
-            f"argument {name!r} of {where} cannot be given: {name!r} is a word of `call` itself",
-            hint=f"rename it, for instance to {_OTHER_NAMES.get(name, f'the_{name}')!r}",
-            method=where,
-            argument=name,
-        )
     if parameter.kind not in (_POSITIONAL, _KEYWORD):
         raise ContractError(
             f"argument {name!r} of {where} cannot be given by name", hint="name each argument", method=where
@@ -375,7 +360,7 @@ def _secret_names(arguments: list[Argument], declared: Collection[str], where: s
         if name not in names:
             raise ContractError(
                 f"{where} keeps the argument {name!r} secret, and has none of that name",
-                hint=did_you_mean(name, names) or "take it out of `secret` of `@exposed`",
+                hint=suggest(name, names) or "take it out of `secret` of `@exposed`",
                 method=where,
                 argument=name,
             )

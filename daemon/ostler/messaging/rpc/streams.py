@@ -15,9 +15,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Hashable
 from functools import partial
 from time import monotonic
-from typing import Any
-
-import msgspec
+from typing import Any, Protocol
 
 from ostler.aio import Inbox
 from ostler.aio.round_robin import FIRST, NORMAL, SLICE, DeficitRoundRobin
@@ -46,28 +44,41 @@ _AGAIN = 0.05
 """Seconds until a full pool is asked again to go on with a generator."""
 
 
-class Desk(msgspec.Struct, frozen=True):
-    """What a stream needs of the dispatcher: to register and end its call, run on the loop, have turns, be swept."""
+class StreamHost(Protocol):
+    """What runs streams: a dispatcher."""
 
-    register: Callable[[Call], None]
-    ended: Callable[[Call, bytes | None, BaseException | None], None]
-    begin_async: Callable[[Call, Coroutine[Any, Any, None]], None]
-    wanted: Callable[[float], None]
     inbox: Inbox
     clock: Clock
-    turns: DeficitRoundRobin
+
+    def register(self, call: Call) -> None:
+        """Count a call as under way, until it has ended."""
+        ...
+
+    def pool_ended(self, call: Call, packed: bytes | None, error: BaseException | None) -> None:
+        """Answer a call whose work in a thread has ended, with its result or the error."""
+        ...
+
+    def begin_async(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine for a call, and answer with what it returns."""
+        ...
+
+    def sweep_by(self, deadline: float) -> None:
+        """See to it that deadlines are looked at then, a moment of the clock."""
+        ...
 
 
 class Streams:
     """The open streams of a dispatcher. On the loop's thread only.
 
     Args:
-        desk: The dispatcher.
+        host: The dispatcher.
+        turns: Shares the loop's time among them, and other things of their callers.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, host: StreamHost, turns: DeficitRoundRobin) -> None:
         self.opened = 0
-        self._desk = desk
+        self._host = host
+        self._turns = turns
         self._open: dict[Call, Stream] = {}
         self._accounts: Counter[Hashable] = Counter()
 
@@ -88,7 +99,8 @@ class Streams:
         if len(self._open) >= most:
             raise _too_many("this daemon", most)
         on_loop = hasattr(generator, "__anext__")
-        stream: Stream = (LoopStream if on_loop else ThreadStream)(call, generator, self._desk, self._closed)
+        kind = LoopStream if on_loop else ThreadStream
+        stream: Stream = kind(call, generator, self._host, self._turns, self._closed)
         self._open[call] = stream
         self._accounts[account] += 1
         self.opened += 1
@@ -156,12 +168,20 @@ class Stream:
     was made where the generator runs.
     """
 
-    def __init__(self, call: Call, generator: Any, desk: Desk, closed: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        generator: Any,
+        host: StreamHost,
+        turns: DeficitRoundRobin,
+        closed: Callable[[Call], None],
+    ) -> None:
         self.call = call
         self.account: Hashable = call.peer.account
         self.rank = FIRST if call.context.role is Role.ADMIN else NORMAL
         self._generator = generator
-        self._desk = desk
+        self._host = host
+        self._turns = turns
         self._closed = closed
         self._granted = min(call.request.credit, _MOST_CREDIT)
         self._batch = max(1, min(MAX_BATCH, self._granted // 4))
@@ -222,7 +242,7 @@ class Stream:
 
     def _forget(self) -> None:
         """Let go of the stream, which has ended. On the loop."""
-        self._desk.turns.remove(self)
+        self._turns.remove(self)
         self._congested = False
         if self._retry is not None:
             self._retry.cancel()
@@ -277,8 +297,8 @@ class Stream:
         if timeout is None:
             self.call.context.deadline = None
         else:
-            self.call.context.deadline = deadline = self._desk.clock.monotonic() + timeout
-            self._desk.wanted(deadline)
+            self.call.context.deadline = deadline = self._host.clock.monotonic() + timeout
+            self._host.sweep_by(deadline)
 
 
 class LoopStream(Stream):
@@ -292,7 +312,7 @@ class LoopStream(Stream):
         self._waits: asyncio.Future[None] | None = None
         self._my_turn: asyncio.Future[None] | None = None
         self._until = 0.0
-        self._desk.begin_async(self.call, self._run())
+        self._host.begin_async(self.call, self._run())
 
     def grant(self, items: int) -> None:
         """See `Stream.grant`."""
@@ -333,14 +353,14 @@ class LoopStream(Stream):
     def run(self, until: float) -> bool:
         """Let the task make items for a while; see `Flow`."""
         if self._my_turn is not None and not self._my_turn.done():
-            self._desk.turns.charge(SLICE)
+            self._turns.charge(SLICE)
             self._my_turn.set_result(None)
         return False
 
     async def _turn(self) -> None:
         """Wait until it is this stream's turn to use the loop's time."""
         self._my_turn = asyncio.get_running_loop().create_future()
-        self._desk.turns.queue(self)
+        self._turns.queue(self)
         await self._my_turn
         self._my_turn = None
         self._until = monotonic() + SLICE
@@ -377,8 +397,8 @@ class ThreadStream(Stream):
         self._variables = contextvars.copy_context()
         self._variables.run(enter, self.call.context)
         self._run()
-        self._desk.register(self.call)
-        self.call.context.on_cancel(lambda: self._desk.inbox.post(self._go_on))
+        self._host.register(self.call)
+        self.call.context.on_cancel(lambda: self._host.inbox.post(self._go_on))
 
     def grant(self, items: int) -> None:
         """See `Stream.grant`."""
@@ -406,7 +426,7 @@ class ThreadStream(Stream):
                 ready.append(pack(next(generator)))
                 if not self._posted:
                     self._posted = True
-                    self._desk.inbox.post(self._due)
+                    self._host.inbox.post(self._due)
         except StopIteration:
             return True
         except BaseException:
@@ -417,7 +437,7 @@ class ThreadStream(Stream):
 
     def _due(self) -> None:
         self._posted = False  # before the rest: what is made from now on asks again
-        self._desk.turns.work(self)
+        self._turns.work(self)
 
     def run(self, _until: float) -> bool:
         """Send what the thread has made, which is bounded, and go on; see `Flow`."""
@@ -429,7 +449,7 @@ class ThreadStream(Stream):
 
     def _made_some(self, ended: bool | None, error: BaseException | None) -> None:
         """Take note that the generator stands. In the pool."""
-        self._desk.inbox.post(partial(self._stands, bool(ended), error))
+        self._host.inbox.post(partial(self._stands, bool(ended), error))
 
     def _stands(self, ended: bool, error: BaseException | None) -> None:
         self._running = False
@@ -437,7 +457,7 @@ class ThreadStream(Stream):
             self._flush()
             self._end(error)
         else:
-            self._desk.turns.work(self)
+            self._turns.work(self)
 
     def _go_on(self) -> None:
         """Have the pool make more items, or close the generator, if there is something to do."""
@@ -471,4 +491,4 @@ class ThreadStream(Stream):
         self._over = True
         self._forget()
         packed = None if error is not None or self.call.settled else self.call.pack(None)
-        self._desk.ended(self.call, packed, error)
+        self._host.pool_ended(self.call, packed, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from inspect import getdoc
 from types import MethodType
@@ -13,8 +12,7 @@ import msgspec
 from ostler.errors import ContractError
 from ostler.messaging.exposed import Exposure, exposure_of
 from ostler.messaging.rpc.signature import Signature
-
-_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
+from ostler.version_numbers import parse_version
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -37,12 +35,12 @@ def version_of(text: object, where: str) -> tuple[int, int]:
     Raises:
         ContractError: It is no such version.
     """
-    match = _VERSION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    numbers = parse_version(text)
+    if numbers is None:
         raise ContractError(
             f"the version of {where} is {text!r}, which is no version", hint='write it as "major.minor", such as "1.0"'
         )
-    return int(match[1]), int(match[2])
+    return numbers
 
 
 def check_brought(brought: str, offered: str, where: str) -> None:

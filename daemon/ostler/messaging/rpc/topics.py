@@ -11,7 +11,7 @@ from ostler.messaging.envelope import Request
 from ostler.messaging.policy import Policy
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.refusals import not_started, starting, stopped
-from ostler.messaging.target import did_you_mean
+from ostler.spelling import suggest
 from ostler.types import MethodDescription
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ class Topics:
     def __init__(self, host: str) -> None:
         self.host = host
         self._policy = Policy()
-        self._endpoints: dict[str, Endpoint] = {}
+        self.endpoints_by_topic: dict[str, Endpoint] = {}
+        """For looking up, by whoever holds this; changed here only."""
         self._absent: dict[str, OstlerError] = {}
         """What callers of a topic are told that this daemon has, and that is not open."""
 
@@ -45,9 +46,9 @@ class Topics:
         Raises:
             Conflict: The topic is open already.
         """
-        if endpoint.topic in self._endpoints:
+        if endpoint.topic in self.endpoints_by_topic:
             raise Conflict(f"the topic {endpoint.topic} is open already", topic=endpoint.topic)
-        self._endpoints[endpoint.topic] = endpoint
+        self.endpoints_by_topic[endpoint.topic] = endpoint
         self._absent.pop(endpoint.topic, None)
         self._apply(endpoint)
 
@@ -56,7 +57,7 @@ class Topics:
         if policy.rules == self._policy.rules:
             return
         self._policy = policy
-        for endpoint in self._endpoints.values():
+        for endpoint in self.endpoints_by_topic.values():
             self._apply(endpoint)
 
     def _apply(self, endpoint: Endpoint) -> None:
@@ -69,11 +70,11 @@ class Topics:
 
     def remove_endpoint(self, topic: str) -> None:
         """Close a topic; what is under way goes on, and its callers are answered."""
-        self._endpoints.pop(topic, None)
+        self.endpoints_by_topic.pop(topic, None)
 
     def set_draining(self, topic: str, why: str) -> None:
         """Refuse new requests for a topic from now on; with an empty `why`, take them again."""
-        if (endpoint := self._endpoints.get(topic)) is not None:
+        if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
             endpoint.draining = why
 
     def describe(self, topic: str, *, schema: bool = False) -> list[MethodDescription]:
@@ -86,36 +87,43 @@ class Topics:
 
     def is_described(self, topic: str, *, schema: bool) -> bool:
         """Return whether `describe` has nothing to make for a topic, or nothing to describe."""
-        endpoint = self._endpoints.get(topic)
+        endpoint = self.endpoints_by_topic.get(topic)
         return endpoint is None or endpoint.is_described(schema=schema)
 
     def endpoints(self) -> list[Endpoint]:
         """Return what is open, by topic."""
-        return [endpoint for _, endpoint in sorted(self._endpoints.items())]
+        return [endpoint for _, endpoint in sorted(self.endpoints_by_topic.items())]
 
     def method_at(self, topic: str, name: str) -> Method | None:
         """Return a method that is offered, None when there is none of that name."""
-        endpoint = self._endpoints.get(topic)
+        endpoint = self.endpoints_by_topic.get(topic)
         return endpoint.methods.get(name) if endpoint is not None else None
 
     def is_open(self, topic: str) -> bool:
         """Return whether a topic is open here. Any thread."""
-        return topic in self._endpoints
+        return topic in self.endpoints_by_topic
 
     def topics(self) -> list[str]:
         """Return the open topics, sorted."""
-        return sorted(self._endpoints)
+        return sorted(self.endpoints_by_topic)
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """Return the counters of each topic; see `Endpoint.stats`."""
-        return {topic: endpoint.stats() for topic, endpoint in sorted(self._endpoints.items())}
+        return {topic: endpoint.stats() for topic, endpoint in sorted(self.endpoints_by_topic.items())}
 
     def in_flight(self, topic: str) -> int:
         """Return how many requests of a topic have not ended, threads whose caller has left included."""
-        endpoint = self._endpoints.get(topic)
+        endpoint = self.endpoints_by_topic.get(topic)
         return endpoint.in_flight if endpoint is not None else 0
 
-    def _find(self, request: Request) -> Endpoint:
+    def find(self, request: Request) -> Endpoint:
+        """Return what is to serve a request.
+
+        Raises:
+            TargetNotFound: It is for another host, or there is no such topic here.
+            Draining: The topic takes no new work.
+            UnsupportedVersion: The topic does not understand it.
+        """
         if request.host and request.host != self.host:
             raise TargetNotFound(
                 f"this daemon is {self.host}, the request is for {request.topic} on {request.host}",
@@ -131,13 +139,13 @@ class Topics:
         return endpoint
 
     def _endpoint(self, topic: str) -> Endpoint:
-        found = self._endpoints.get(topic)
+        found = self.endpoints_by_topic.get(topic)
         if found is None:
             if (absent := self._absent.get(topic)) is not None:
                 raise copy(absent)
             raise TargetNotFound(
                 f"there is no service {topic!r} on {self.host}",
-                hint=did_you_mean(topic, self._endpoints),
+                hint=suggest(topic, self.endpoints_by_topic),
                 topic=topic,
                 host=self.host,
             )

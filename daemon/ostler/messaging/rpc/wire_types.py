@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from types import UnionType
 from typing import Any
@@ -91,6 +91,8 @@ def _unfit_part(info: looked.Type, seen: list[looked.Type]) -> str:
         return f"{type(info).__name__.removesuffix('Type')} says nothing of what is in it"
     if unhashable := _unhashable_in(info):
         return unhashable
+    from ostler.messaging.secret import parts  # most arguments are plain: a start does without it
+
     for part in parts(info):
         if wrong := _unfit_part(part, seen):
             return wrong
@@ -124,18 +126,6 @@ def _hashable(info: looked.Type) -> bool:
 def _mutable_name(info: looked.Type) -> str:
     cls = getattr(info, "cls", None)
     return f"not frozen, as {cls.__name__}" if cls is not None else "a list, set or map"
-
-
-def parts(info: looked.Type) -> Iterator[looked.Type]:
-    """Return the types that a type is made of."""
-    for name in ("type", "item_type", "key_type", "value_type"):
-        part = getattr(info, name, None)
-        if isinstance(part, looked.Type):
-            yield part
-    for name in ("types", "item_types"):
-        yield from getattr(info, name, ())
-    for field in getattr(info, "fields", ()):
-        yield field.type
 
 
 def type_name(kind: Any) -> str:

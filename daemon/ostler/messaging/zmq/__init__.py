@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from ostler.errors import OstlerError
     from ostler.messaging.shares import PeerShares
     from ostler.messaging.zmq.curve import Network
-    from ostler.messaging.zmq.events import XPubLink
     from ostler.messaging.zmq.listen import Listening
-    from ostler.messaging.zmq.server import RouterLink
     from ostler.messaging.zmq.zap import Door
     from ostler.messaging.zmtp.listener import Listener
     from ostler.types import Peer
@@ -108,7 +106,11 @@ class ZmqTransport:
             link.listener.on_refused = self._refused
             self._listeners.append(link.listener)
             return link
-        return self.serve_rpc_port()
+        from ostler.messaging.zmq.server import RouterLink
+
+        port = RouterLink(self._zmq(), self.rpc, self._listening())
+        self.rpc = port.address  # port 0 has become a real one
+        return port
 
     def serve_events(self) -> EventLink:
         """See `Transport.serve_events`; raises as `serve_rpc`."""
@@ -119,7 +121,11 @@ class ZmqTransport:
             link.listener.on_refused = self._refused
             self._listeners.append(link.listener)
             return link
-        return self.serve_events_port()
+        from ostler.messaging.zmq.events import XPubLink
+
+        port = XPubLink(self._zmq(), self.events, self._listening())
+        self.events = port.address
+        return port
 
     def set_socket_mode(self, mode: int) -> None:
         """Give the files of the unix sockets that we made another mode, as a reload does."""
@@ -134,33 +140,16 @@ class ZmqTransport:
     def _refused(self, peer: Peer, error: OstlerError) -> None:
         self.on_refused(peer, error)
 
-    def serve_rpc_port(self, before: RouterLink | None = None) -> RouterLink:
-        """Serve calls on a `tcp://` address; with `before`, that link keeps its connections, and new ones come here."""
-        from ostler.messaging.zmq.server import RouterLink
-
-        link = RouterLink(self._zmq(), self.rpc, self._listening(before))
-        self.rpc = link.address  # port 0 has become a real one
-        return link
-
-    def serve_events_port(self, before: XPubLink | None = None) -> XPubLink:
-        """Serve events on a `tcp://` address; `before` as in `serve_rpc_port`."""
-        from ostler.messaging.zmq.events import XPubLink
-
-        link = XPubLink(self._zmq(), self.events, self._listening(before))
-        self.events = link.address
-        return link
-
-    def _listening(self, before: RouterLink | XPubLink | None) -> Listening:
+    def _listening(self) -> Listening:
         from ostler.messaging.zmq.listen import Listening
 
         if self._door is not None:
             if self.shares is not None:
                 self._door.sessions.shares = self.shares
             self._door.open(self._zmq())
-        bound = before.entrance.bound if before is not None else None
         # The public key of the server is for its clients: with it, the socket would be one of theirs.
         network = self.network._replace(server="") if self.network is not None else None
-        return Listening(self.limits, network, self._door, before=bound)
+        return Listening(self.limits, network, self._door)
 
     def connect(self) -> Link:
         """See `Transport.connect`."""

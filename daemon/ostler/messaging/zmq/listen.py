@@ -29,7 +29,6 @@ class Listening(NamedTuple):
         limits: What it takes.
         network: The keys and times of a `tcp://` address.
         door: Decides who may connect; None to let everybody in who can.
-        before: The listener whose port is taken over.
         largest: Bytes of a message that costs its sender the connection; 0 for twice what `limits` say.
         receive_queue: Messages of one connection that ZeroMQ keeps for us; 0 for as many as `limits` say.
     """
@@ -37,7 +36,6 @@ class Listening(NamedTuple):
     limits: Limits
     network: Network | None = None
     door: Door | None = None
-    before: BoundPort | None = None
     largest: int = 0
     receive_queue: int = 0
 
@@ -68,7 +66,7 @@ class Entrance:
             socket.set(zmq.RCVHWM, min(how.receive_queue, how.limits.queue))
         if how.network is None:
             raise InvalidInput(f"{address} cannot be listened on without a key", hint="see `secret_key` in [network]")
-        self.bound = BoundPort(address, how.before)
+        self.bound = BoundPort(address)
         self.address, fd = self.bound.address, self.bound.descriptor()
         self.watch: Watch | None = None
         if how.door is not None:

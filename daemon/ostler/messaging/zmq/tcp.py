@@ -1,23 +1,18 @@
-"""Ports: bound by us, so that one that is taken is told at once, and a new key can take over from an old one."""
+"""Ports: bound by us, so that one that is taken is told at once."""
 
 from __future__ import annotations
 
 import errno
 import socket
-import struct
 from typing import Any, NamedTuple
 
 from ostler.errors import Conflict, InvalidInput, MessagingError, NotPermitted
 from ostler.messaging.zmtp.unix import BACKLOG
 
 SCHEME = "tcp://"
-_ATTACH_REUSEPORT_CBPF = 51
-"""`SO_ATTACH_REUSEPORT_CBPF`, which the module `socket` does not name."""
 NOT_YET = "not yet"
 """The reason of an error that ends by itself when the network comes up."""
 _COMES_LATER = {errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV, errno.ENXIO, errno.EAFNOSUPPORT}
-_RETURN = 0x06
-"""The only instruction of the filter: return a number, that of the socket which gets the connection."""
 
 
 class HostPort(NamedTuple):
@@ -49,14 +44,10 @@ def parse(address: str) -> HostPort:
 
 
 class BoundPort:
-    """A listening port, which a second listener can take over while the first keeps its connections.
-
-    A CURVE listener keeps the key it was bound with, and to unbind it would cut its connections. So a new key gets a
-    listener of its own on the same port, and the kernel is told to bring new connections there.
+    """A listening port.
 
     Args:
         address: Where to listen; port 0 for any free one.
-        before: The listener that has the port now, alone, and hands over new connections; None for the first.
 
     Raises:
         Conflict: Somebody listens there already.
@@ -65,11 +56,11 @@ class BoundPort:
         MessagingError: It cannot be used for another reason.
     """
 
-    def __init__(self, address: str, before: BoundPort | None = None) -> None:
+    def __init__(self, address: str) -> None:
         self.address: str
-        self._socket, where = _made(address, before.address if before is not None else address)
+        self._socket, where = _made(address)
         try:
-            self._bind(where, before)
+            self._bind(where)
         except OSError as error:
             self._socket.close()
             raise _bind_error(address, error) from error
@@ -84,31 +75,17 @@ class BoundPort:
         """Listen no more, as soon as ZeroMQ has closed its descriptor as well. May be called twice."""
         self._socket.close()
 
-    def _bind(self, where: Any, before: BoundPort | None) -> None:
+    def _bind(self, where: Any) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._socket.family == socket.AF_INET6:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if before is not None:
-            # Not before there is a second: two daemons must not share a port by mistake.
-            for each in (before._socket, self._socket):  # noqa: SLF001 - one of its own kind
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._socket.bind(where)
         self._socket.listen(BACKLOG)
         self._socket.setblocking(False)
-        if before is not None:
-            self._take_over()
-
-    def _take_over(self) -> None:
-        """Have the kernel bring all new connections of this port here: this is the second listener of two."""
-        import ctypes
-
-        instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
-        program = struct.pack("@HP", 1, ctypes.addressof(instruction))
-        self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, program)
 
 
-def _made(address: str, where: str) -> tuple[socket.socket, Any]:
-    wanted = parse(where)
+def _made(address: str) -> tuple[socket.socket, Any]:
+    wanted = parse(address)
     try:
         family, kind, protocol, _, found = socket.getaddrinfo(
             wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -125,7 +102,7 @@ def check_address(address: str) -> None:
         InvalidInput: It is no address on a network.
         MessagingError: It cannot be used; `reason` is `NOT_YET` when that may change by itself.
     """
-    trying, where = _made(address, address)
+    trying, where = _made(address)
     with trying:
         try:
             trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
