@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +28,28 @@ def pytest_configure() -> None:
     settings.register_profile("ci", derandomize=True)
     if os.environ.get("CI"):
         settings.load_profile("ci")
+    if sys.version_info < (3, 11, 8):
+        _parse_again_when_threads_meet()
+
+
+def _parse_again_when_threads_meet() -> None:
+    """Have `ast.parse` try again where CPython's count of its depth, one for all threads, was changed by another one.
+
+    pytest parses what it imports and what failed, and each traceback that a thread logs parses its lines: when the
+    collector of garbage lets both run at once, the run ended with INTERNALERROR (CPython's issue 106905).
+    """
+    parse = ast.parse
+
+    def parse_again(*args: Any, **options: Any) -> Any:
+        for _ in range(100):
+            try:
+                return parse(*args, **options)
+            except SystemError as error:
+                if "recursion depth mismatch" not in str(error):
+                    raise
+        return parse(*args, **options)
+
+    ast.parse = parse_again
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Whether a service may be chosen, and why not: the one judgement that everybody who chooses goes by.
+"""Whether a service may be chosen, and why not: the one rule that all code that chooses services uses.
 
 Three questions, each of which includes the one before it. All take a `ServiceStatus`, which is its observer's view.
 
@@ -11,24 +11,24 @@ from __future__ import annotations
 
 from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
 
-_ENDED = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
-_TAKES_WORK = (ServiceState.UP, ServiceState.DEGRADED)
-_OF_SERVICE = ("is_working", "threads")
+_ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
+_ACCEPTING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
+_SERVICE_PROBLEM_KEYS = ("is_working", "threads")
 """What of the evidence is about a whole service; the rest is about one of its drivers, or nothing to a choice."""
-_OF_DRIVER = ("working", "driver_ready")
+_DRIVER_PROBLEM_KEYS = ("working", "driver_ready")
 DEFAULT_DOWN_TIME = 60.0
 """Seconds without a report after which a service counts as down that does not say its own down time."""
 DEFAULT_CAPABILITY_INTERVAL = 60.0
 """Seconds between two reports of what a service can do that does not say its own interval."""
-LONG_AGO = 1e9
+INFINITE_AGE = 1e9
 """Seconds that stand for an age without an end: that of a report of an earlier boot."""
-_REPORTS_MISSED = 3
+_MAX_MISSED_REPORTS = 3
 """Capability reports of a service that may be missing before its last one counts no more."""
-_LEAST_LIFETIME = 5.0
+_MIN_LIFETIME = 5.0
 """Seconds for which a report counts at least: a machine that is busy for a moment harms no service that is well."""
 
 
-def down_time_of(service: ServiceStatus) -> float:
+def service_down_time(service: ServiceStatus) -> float:
     """Return the seconds without a sign of life after which a service is down, as it says itself."""
     return service.down_time or DEFAULT_DOWN_TIME
 
@@ -39,18 +39,18 @@ def capability_lifetime(capability_interval: float) -> float:
     Args:
         capability_interval: As the reporting service says; 0 when it does not.
     """
-    return max(_LEAST_LIFETIME, _REPORTS_MISSED * (capability_interval or DEFAULT_CAPABILITY_INTERVAL))
+    return max(_MIN_LIFETIME, _MAX_MISSED_REPORTS * (capability_interval or DEFAULT_CAPABILITY_INTERVAL))
 
 
 def absence_reason(service: ServiceStatus) -> str:
     """Return why a service is not there: its host cannot be reached, it has ended, or nothing is heard of it."""
     if service.link:
         return service.link
-    if service.state in _ENDED:
-        return _state_of(service)
-    if service.age > down_time_of(service):
-        since = "" if service.age >= LONG_AGO else f" for {service.age:.0f} s"
-        return f"{_name(service)} has not reported{since}, its down time is {down_time_of(service):g} s"
+    if service.state in _ENDED_STATES:
+        return _format_state(service)
+    if service.age > service_down_time(service):
+        since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
+        return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
     return ""
 
 
@@ -59,12 +59,12 @@ def refusal_reason(service: ServiceStatus) -> str:
     if reason := absence_reason(service):
         return reason
     if not service.addressable:
-        return f"{service.host} cannot be reached from here: it is not in [network.peers]"
-    if service.state not in _TAKES_WORK:
-        return _state_of(service)
+        return f"{service.host} is unreachable from here: it is not in [network.peers]"
+    if service.state not in _ACCEPTING_STATES:
+        return _format_state(service)
     if not service.enabled:
         by = f" by {service.disabled_by}" if service.disabled_by else ""
-        return f"{_name(service)} is disabled{by}{_colon(service.disabled_reason)}"
+        return f"{_format_service(service)} is disabled{by}{_with_colon(service.disabled_reason)}"
     return ""
 
 
@@ -78,34 +78,34 @@ def unavailable_reason(service: ServiceStatus, backend: str = "") -> str:
     """
     if reason := refusal_reason(service):
         return reason
-    for about in _OF_SERVICE:
+    for about in _SERVICE_PROBLEM_KEYS:
         if why := service.evidence.get(about):
-            return f"{_name(service)}: {why}"
+            return f"{_format_service(service)}: {why}"
     return _backend_reason(service, backend) if backend else ""
 
 
 def _backend_reason(service: ServiceStatus, backend: str) -> str:
     for driver in service.drivers:
-        if driver.name == backend and driver.state is not DriverState.READY and not _renewed(driver):
-            return f"driver {backend} of {_name(service)} is {driver.state}{_colon(driver.why)}"
-    for about in _OF_DRIVER:
+        if driver.name == backend and driver.state is not DriverState.READY and not _is_reinitialising(driver):
+            return f"driver {backend} of {_format_service(service)} is {driver.state}{_with_colon(driver.why)}"
+    for about in _DRIVER_PROBLEM_KEYS:
         if why := service.evidence.get(f"{about} {backend}"):
-            return f"{_name(service)}: {why}"
+            return f"{_format_service(service)}: {why}"
     return ""
 
 
-def _renewed(driver: DriverStatus) -> bool:
+def _is_reinitialising(driver: DriverStatus) -> bool:
     """Return whether a driver is being initialised with nothing against it: for a reload, and its callers wait."""
     return driver.state is DriverState.INITIALISING and driver.tries <= 1
 
 
-def _name(service: ServiceStatus) -> str:
+def _format_service(service: ServiceStatus) -> str:
     return f"{service.topic} on {service.host}"
 
 
-def _state_of(service: ServiceStatus) -> str:
-    return f"{_name(service)} is {service.state}{_colon(service.why)}"
+def _format_state(service: ServiceStatus) -> str:
+    return f"{_format_service(service)} is {service.state}{_with_colon(service.why)}"
 
 
-def _colon(why: str) -> str:
+def _with_colon(why: str) -> str:
     return f": {why}" if why else ""

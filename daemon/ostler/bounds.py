@@ -1,6 +1,6 @@
 """How long a text may be that somebody else is shown, and the one place that cuts what is longer.
 
-What people and programs give as input is refused at the door when it is too long (`errors.check_length`). What an
+What people and programs give as input is refused when it is too long (`errors.check_length`). What an
 error, a state or a log line says is cut, with the number of characters that are missing.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-Fact: TypeAlias = "bool | int | float | str | list[Fact] | dict[str, Fact] | None"
+DetailValue: TypeAlias = "bool | int | float | str | list[DetailValue] | dict[str, DetailValue] | None"
 
 NAME_LIMIT = 255
 """Characters of a name: a topic, a method, a host, an event, a request id."""
@@ -18,32 +18,32 @@ WHY_LIMIT = 2000
 """Characters of what a state or a line of the status says of an error."""
 MESSAGE_LIMIT = 16_000
 """Characters of the sentence of an error, and of a line of the log."""
-FACTS_LIMIT = 16_000
+DETAILS_LIMIT = 16_000
 """Characters of all facts of an error together, their names included."""
-FACT_LIMIT = 2000
+DETAIL_LIMIT = 2000
 """Characters of one text among them."""
-FACTS_COUNT = 500
+MAX_DETAIL_COUNT = 500
 """Values of all facts of an error, at whatever depth."""
-DEEPEST = 8
+MAX_DETAIL_DEPTH = 8
 """How many lists and dictionaries of a fact may lie in each other."""
 _LARGEST_INT = 2**63
 _NAME_OF_TYPE = type.__dict__["__name__"].__get__
 
 
-def cut(text: str, most: int = TEXT_LIMIT) -> str:
+def truncate(text: str, limit: int = TEXT_LIMIT) -> str:
     """Return a text, of a longer one the beginning and how many characters are missing.
 
     Args:
         text: The text.
-        most: The characters of it that are shown at most. A text that is looked through for secrets later is cut by
+        limit: The characters of it that are shown at most. A text that is looked through for secrets later is cut by
             `ostler.redaction.SECRETS.cut`, or the first half of one would be shown.
     """
-    if len(text) <= most:
+    if len(text) <= limit:
         return text
-    return f"{text[:most]}... ({len(text) - most} more characters)"
+    return f"{text[:limit]}... ({len(text) - limit} more characters)"
 
 
-def text_of(value: object, most: int = FACT_LIMIT) -> str:
+def safe_str(value: object, limit: int = DETAIL_LIMIT) -> str:
     """Return anything as a text that can go over the wire and is not too long, whatever its `__str__` does."""
     # By the type and not by `isinstance`, which asks `__class__`: of a plugin's value that may raise.
     kind = type(value)
@@ -52,31 +52,31 @@ def text_of(value: object, most: int = FACT_LIMIT) -> str:
             return f"({len(value)} bytes)"  # type: ignore[arg-type]
         text = str.__str__(str(value))  # a plain one, whatever a class derived from `str` makes of its methods
     except BaseException:  # noqa: BLE001 - of a plugin it can raise anything, SystemExit as well
-        return f"<{type_name_of(value)}>"
-    return sendable(cut(text, most))
+        return f"<{type_name(value)}>"
+    return escape_surrogates(truncate(text, limit))
 
 
-def shown(value: object, most: int = FACT_LIMIT) -> str:
+def safe_repr(value: object, limit: int = DETAIL_LIMIT) -> str:
     """Return anything as Python writes it, not too long, whatever its `__repr__` does."""
     try:
-        return text_of(repr(value), most)
+        return safe_str(repr(value), limit)
     except BaseException:  # noqa: BLE001 - of a plugin it can raise anything, SystemExit as well
-        return f"<{type_name_of(value)}>"
+        return f"<{type_name(value)}>"
 
 
-def type_name_of(value: object) -> str:
+def type_name(value: object) -> str:
     """Return the name of a value's class, whatever its metaclass and its `__class__` do."""
-    return sendable(cut(_NAME_OF_TYPE(type(value)), NAME_LIMIT))
+    return escape_surrogates(truncate(_NAME_OF_TYPE(type(value)), NAME_LIMIT))
 
 
-def without_numbers(text: str) -> str:
+def mask_numbers(text: str) -> str:
     """Return a text without its numbers and addresses: the same for errors that differ in nothing else."""
     import re  # only where something has failed
 
     return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", text)
 
 
-def sendable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Return a text with what UTF-8 cannot say written as escapes."""
     if text.isascii():
         return text
@@ -87,68 +87,70 @@ def sendable(text: str) -> str:
     return text
 
 
-def bounded_facts(facts: object) -> dict[str, Fact]:
+def bound_details(details: object) -> dict[str, DetailValue]:
     """Return the facts of an error as they may be shown: bounded in number, length and depth.
 
-    What cannot go over the wire is text; of what has no text either, the name of its type stands there.
+    What cannot be encoded is text; of what has no text either, the name of its type stands there.
 
     Args:
-        facts: A dictionary; whatever a plugin may have put in its place has no facts.
+        details: A dictionary; whatever a plugin may have put in its place has no facts.
     """
-    if not isinstance(facts, dict):
+    if not isinstance(details, dict):
         return {}
-    return _Bounds().mapping(facts, DEEPEST)
+    return _DetailBudget().mapping(details, MAX_DETAIL_DEPTH)
 
 
-class _Bounds:
+class _DetailBudget:
     """What is left of the limits while the facts of one error are gone through."""
 
     def __init__(self) -> None:
-        self.left = FACTS_LIMIT
-        self.count = FACTS_COUNT
+        self.characters_left = DETAILS_LIMIT
+        self.values_left = MAX_DETAIL_COUNT
 
-    def value(self, value: object, deepest: int) -> Fact:
-        self.count -= 1
+    def value(self, value: object, deepest: int) -> DetailValue:
+        self.values_left -= 1
         try:
             return self._value(value, deepest)
         except BaseException:  # noqa: BLE001 - a plugin's class: its length, its items or its `__class__` may raise
-            return f"<{type_name_of(value)}>"
+            return f"<{type_name(value)}>"
 
-    def _value(self, value: object, deepest: int) -> Fact:
+    def _value(self, value: object, deepest: int) -> DetailValue:
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):
-            return int(value) if -_LARGEST_INT <= value < 2 * _LARGEST_INT else self.text(_digits(value))
+            return int(value) if -_LARGEST_INT <= value < 2 * _LARGEST_INT else self.text(_bounded_int(value))
         if isinstance(value, dict | list | tuple | set | frozenset):
             if deepest == 0:
                 return "…"
             return self.mapping(value, deepest - 1) if isinstance(value, dict) else self.items(value, deepest - 1)
         return self.text(value)
 
-    def mapping(self, values: dict[object, object], deepest: int) -> dict[str, Fact]:
-        found: dict[str, Fact] = {}
+    def mapping(self, values: dict[object, object], deepest: int) -> dict[str, DetailValue]:
+        found: dict[str, DetailValue] = {}
         for name, value in values.items():
-            if self.count <= 0 or self.left <= 0:
+            if self.values_left <= 0 or self.characters_left <= 0:
                 found["…"] = f"({len(values) - len(found)} more)"
                 break
             found[self.text(name, NAME_LIMIT)] = self.value(value, deepest)
         return found
 
-    def items(self, values: list[object] | tuple[object, ...] | set[object] | frozenset[object], deepest: int) -> Fact:
-        found: list[Fact] = []
+    def items(
+        self, values: list[object] | tuple[object, ...] | set[object] | frozenset[object], deepest: int
+    ) -> DetailValue:
+        found: list[DetailValue] = []
         for value in values:
-            if self.count <= 0 or self.left <= 0:
+            if self.values_left <= 0 or self.characters_left <= 0:
                 found.append(f"… ({len(values) - len(found)} more)")
                 break
             found.append(self.value(value, deepest))
         return found
 
-    def text(self, value: object, most: int = FACT_LIMIT) -> str:
-        text = text_of(value, min(most, max(self.left, 0)))
-        self.left -= len(text)
+    def text(self, value: object, most: int = DETAIL_LIMIT) -> str:
+        text = safe_str(value, min(most, max(self.characters_left, 0)))
+        self.characters_left -= len(text)
         return text
 
 
-def _digits(value: int) -> str:
+def _bounded_int(value: int) -> str:
     # To write a huge number in digits takes time that grows with its square, and Python refuses to.
     return str(value) if value.bit_length() < 1000 else f"(a number of {value.bit_length()} bits)"

@@ -60,7 +60,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that stands still until a test moves it; the three clocks move together unless one is set apart.
+    """A clock that does not move until a test moves it; the three clocks move together unless one is set apart.
 
     Args:
         wall: Seconds since 1970 at the start.
@@ -105,7 +105,7 @@ class FakeClock:
         self._boot_id, self._boot = boot_id, 0.0
 
 
-def stamp(clock: Clock) -> BootStamp:
+def boot_stamp(clock: Clock) -> BootStamp:
     """Return this moment as it is written into records."""
     return BootStamp(clock.boot_id(), clock.boot(), clock.wall())
 

@@ -1,7 +1,7 @@
 """Every error that Ostler raises, and how errors travel by name.
 
 An error says what happened, to which plugin, service, driver or method, and what to do next. Its facts are attributes
-(`error.topic` is `error.facts["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are
+(`error.topic` is `error.details["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are
 those of the command.
 
     OstlerError
@@ -20,30 +20,30 @@ those of the command.
     │   ├── StoreCorrupt                  it is damaged
     │   └── SchemaTooNew                  it was written by a newer Ostler
     ├── MessagingError                    a call, cast, fanout or event
-    │   ├── NotRunning                 3  nobody listens at the address
-    │   ├── ConnectionLost                the server died or stopped beating while it worked
-    │   ├── TargetNotFound                no service on that topic, host or method
+    │   ├── DaemonNotRunning                 3  nothing listens at the address
+    │   ├── ConnectionLost                the server stopped or stopped responding during the call
+    │   ├── ServiceNotFound                no service on that topic, host or method
     │   ├── NotExposed                    the method exists but is not offered
-    │   ├── WrongPattern               2  a method that yields was called, or another one streamed
+    │   ├── WrongCallKind               2  a method that yields was called, or another one streamed
     │   ├── InvalidArguments           2  which argument, what was expected, what came
     │   ├── UnsupportedVersion            too old or too new, by name
     │   ├── NotPermitted               4  which role is missing
     │   ├── DeadlineExceeded              no answer in time
-    │   ├── CallCancelled                 the caller took it back
-    │   ├── Busy                          a queue is full; come again later
+    │   ├── Cancelled                 the caller cancelled it
+    │   ├── Busy                          a queue is full; try again later
     │   ├── Draining                      the service is being stopped
-    │   ├── ServiceDisabled               an operator has disabled it: it takes no new work that is placed by choice
-    │   ├── AlreadyDone                   a request that came again was done, and its answer is not kept any more
+    │   ├── ServiceDisabled               an operator has disabled it: it accepts no new work that is placed by choice
+    │   ├── ResultExpired                   a repeated request was completed; its answer is no longer stored
     │   ├── MessageTooLarge               above the size limit
-    │   ├── EncodeFailed                  a value that cannot go over the wire
-    │   ├── BadEnvelope                   bytes that are no message of ours
+    │   ├── EncodeError                  a value that cannot be encoded
+    │   ├── MalformedMessage                   bytes that are not a valid message
     │   ├── InternalError                 the method raised something it does not declare
     │   └── RemoteError                   an error this client does not know, with its name and text
     └── RequestError                      what was asked for cannot be done (for plugins to derive from)
         ├── InvalidInput               2  a value that can never be right
-        ├── NotFound                      no such thing
+        ├── NotFound                      the object does not exist
         │   └── DriverNotFound            a service has no such driver; a KeyError too
-        ├── Conflict                      it is there already, or its state forbids it
+        ├── Conflict                      it already exists, or its state does not allow it
         └── NoCapacity                    not enough room
 """
 
@@ -52,36 +52,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
 
-from ostler.bounds import MESSAGE_LIMIT, TEXT_LIMIT, WHY_LIMIT, Fact, bounded_facts, cut, text_of, type_name_of
+from ostler.bounds import (
+    MESSAGE_LIMIT,
+    TEXT_LIMIT,
+    WHY_LIMIT,
+    DetailValue,
+    bound_details,
+    safe_str,
+    truncate,
+    type_name,
+)
 from ostler.redaction import SECRETS, redact
 
 E = TypeVar("E")
 
-WELL = 0
-FAILED = 1
-USAGE = 2
-NOT_RUNNING = 3
-NOT_PERMITTED = 4
-CONFIGURATION = 78
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_NOT_RUNNING = 3
+EXIT_NOT_PERMITTED = 4
+EXIT_CONFIGURATION = 78
 
 
 class OstlerError(Exception):
     """The base of all errors of Ostler and of its plugins.
 
     Args:
-        message: One sentence: what happened, and to whom. No final full stop is needed.
+        message: One sentence: what happened, and to whom. No final full stop.
         hint: What to do next, as a sentence of its own.
-        facts: What the error is about, for programs; values that msgpack knows, anything else is kept as text. They are
-            bounded in number, length and depth; see `ostler.bounds`.
+        details: What the error is about, for programs; values that msgpack knows, anything else is kept as text. They
+            are bounded in number, length and depth; see `ostler.bounds`.
     """
 
-    exit_code: ClassVar[int] = FAILED
+    exit_code: ClassVar[int] = EXIT_FAILURE
 
-    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
+    def __init__(self, message: str, *, hint: str = "", **details: object) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.facts: dict[str, Fact] = bounded_facts(facts)
+        self.details: dict[str, DetailValue] = bound_details(details)
 
     def __getattr__(self, name: str) -> Any:
         """Return a fact: `error.retry_after`. What an error has of its own (`message`, `hint`, `args`) goes first.
@@ -89,22 +98,22 @@ class OstlerError(Exception):
         Raises:
             AttributeError: It has no such fact.
         """
-        # Not `self.facts`: an error that is being copied has none yet, and would ask itself for ever.
-        facts = self.__dict__.get("facts", {})
+        # Not `self.details`: an error that is being copied has none yet, and would recurse endlessly.
+        facts = self.__dict__.get("details", {})
         if name in facts:
             return facts[name]
-        if name in _EVERY_ERROR_HAS:  # a class of a plugin whose constructor does not call this one
-            return _EVERY_ERROR_HAS[name](self)
-        raise AttributeError(f"{type(self).__name__} has no attribute and no fact {name!r}")
+        if name in _ATTRIBUTE_DEFAULTS:  # a class of a plugin whose constructor does not call this one
+            return _ATTRIBUTE_DEFAULTS[name](self)
+        raise AttributeError(f"{type(self).__name__} has no attribute or detail {name!r}")
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
-_EVERY_ERROR_HAS: dict[str, Callable[[OstlerError], Any]] = {
-    "message": lambda error: " ".join(map(text_of, error.args)) or type_name_of(error),
+_ATTRIBUTE_DEFAULTS: dict[str, Callable[[OstlerError], Any]] = {
+    "message": lambda error: " ".join(map(safe_str, error.args)) or type_name(error),
     "hint": lambda _: "",
-    "facts": lambda _: {},
+    "details": lambda _: {},
 }
 
 
@@ -121,11 +130,11 @@ class Problem(NamedTuple):
 class ConfigurationError(OstlerError):
     """Raised when a configuration cannot be used; `problems` holds everything that is wrong with it."""
 
-    exit_code = CONFIGURATION
+    exit_code = EXIT_CONFIGURATION
 
-    def __init__(self, problems: Sequence[Problem] | str, *, hint: str = "", **facts: object) -> None:
+    def __init__(self, problems: Sequence[Problem] | str, *, hint: str = "", **details: object) -> None:
         listed = [Problem("", problems)] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(map(str, listed)), hint=hint, **facts)
+        super().__init__("\n".join(map(str, listed)), hint=hint, **details)
         self.problems = listed
 
 
@@ -185,17 +194,17 @@ class MessagingError(OstlerError):
     """Raised when a call, cast, fanout or event did not go as asked; the base of its kind."""
 
 
-class NotRunning(MessagingError):
-    """Raised when nobody listens at the address: the daemon is not running."""
+class DaemonNotRunning(MessagingError):
+    """Raised when nothing listens at the address: the daemon is not running."""
 
-    exit_code = NOT_RUNNING
+    exit_code = EXIT_NOT_RUNNING
 
 
 class ConnectionLost(MessagingError):
-    """Raised when the server died, or stopped beating, while the call was under way."""
+    """Raised when the server stopped, or stopped responding, while the call was in progress."""
 
 
-class TargetNotFound(MessagingError):
+class ServiceNotFound(MessagingError):
     """Raised when no service answers to the topic, host or method."""
 
 
@@ -203,16 +212,16 @@ class NotExposed(MessagingError):
     """Raised when a method exists on the manager but is not marked `@exposed`."""
 
 
-class WrongPattern(MessagingError):
+class WrongCallKind(MessagingError):
     """Raised when a method that yields is called or cast, and when one that does not is asked for a stream."""
 
-    exit_code = USAGE
+    exit_code = EXIT_USAGE
 
 
 class InvalidArguments(MessagingError):
     """Raised when arguments do not fit a method: which one, what was expected, what came."""
 
-    exit_code = USAGE
+    exit_code = EXIT_USAGE
 
 
 class UnsupportedVersion(MessagingError):
@@ -220,53 +229,53 @@ class UnsupportedVersion(MessagingError):
 
 
 class NotPermitted(MessagingError):
-    """Raised when the caller lacks the role that a method asks for; says which."""
+    """Raised when the caller lacks the role that a method requires; names it."""
 
-    exit_code = NOT_PERMITTED
+    exit_code = EXIT_NOT_PERMITTED
 
 
 class DeadlineExceeded(MessagingError):
     """Raised when a call was not answered before its deadline."""
 
 
-class CallCancelled(MessagingError):
-    """Raised in a method, and to its caller, when the caller took the call back."""
+class Cancelled(MessagingError):
+    """Raised in a method, and to its caller, when the caller cancelled the call."""
 
 
 class Busy(MessagingError):
-    """Raised when a queue is full; `facts["retry_after"]` says in how many seconds to come again."""
+    """Raised when a queue is full; `details["retry_after"]` is the number of seconds after which to try again."""
 
 
 class Draining(MessagingError):
-    """Raised when a service is being stopped and takes no new work."""
+    """Raised when a service is being stopped and accepts no new work."""
 
 
 class ServiceDisabled(MessagingError):
-    """Raised when an operator has disabled a service: it takes no new work that is placed there by choice."""
+    """Raised when an operator has disabled a service: it accepts no new work that is placed there by choice."""
 
 
-class AlreadyDone(MessagingError):
-    """Raised for a request that came again: it was done, but its answer is not kept any more."""
+class ResultExpired(MessagingError):
+    """Raised for a repeated request that was completed, but whose answer is no longer stored."""
 
 
 class MessageTooLarge(MessagingError):
     """Raised when a message is above the size limit."""
 
 
-class EncodeFailed(MessagingError):
-    """Raised when a value cannot go over the wire."""
+class EncodeError(MessagingError):
+    """Raised when a value cannot be encoded."""
 
 
-class BadEnvelope(MessagingError):
-    """Raised when bytes are no message of ours; `facts["reason"]` is one word that is counted."""
+class MalformedMessage(MessagingError):
+    """Raised when bytes are not a valid message; `details["reason"]` is a one-word reason that is counted."""
 
 
 class InternalError(MessagingError):
-    """Raised when a method failed with something that is no `OstlerError`; its traceback is in the server's log."""
+    """Raised when a method failed with something other than an `OstlerError`; its traceback is in the server's log."""
 
 
 class RemoteError(MessagingError):
-    """Raised for an error that this client has no class for; `facts["name"]` is its name on the server."""
+    """Raised for an error that this client has no class for; `details["name"]` is its name on the server."""
 
 
 class RequestError(OstlerError):
@@ -276,11 +285,11 @@ class RequestError(OstlerError):
 class InvalidInput(RequestError):
     """Raised when a value can never be right, whatever the state."""
 
-    exit_code = USAGE
+    exit_code = EXIT_USAGE
 
 
 class NotFound(RequestError):
-    """Raised when there is no such thing."""
+    """Raised when the requested object does not exist."""
 
 
 class DriverNotFound(NotFound, KeyError):
@@ -288,7 +297,7 @@ class DriverNotFound(NotFound, KeyError):
 
 
 class Conflict(RequestError):
-    """Raised when a thing is there already, or is in a state that forbids what was asked."""
+    """Raised when an object already exists, or its state does not allow the request."""
 
 
 class NoCapacity(RequestError):
@@ -301,27 +310,27 @@ class WireError(NamedTuple):
     names: tuple[str, ...]
     message: str
     hint: str
-    facts: dict[str, Fact]
+    details: dict[str, DetailValue]
 
 
-def plain(value: object, deepest: int = 64) -> Fact:
+def to_plain(value: object, max_depth: int = 64) -> DetailValue:
     """Return the value if msgpack knows it, lists and dictionaries element by element, anything else as text.
 
     Args:
         value: The value.
-        deepest: How many lists and dictionaries may lie in each other; what lies deeper is `…`. A caller's argument may
+        max_depth: How many lists and dictionaries may be nested; what lies deeper is `…`. A caller's argument may
             be a thousand deep, and an error about it must not fail for that.
     """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
         return str(value)
-    if deepest == 0 and isinstance(value, dict | list | tuple | set | frozenset):
+    if max_depth == 0 and isinstance(value, dict | list | tuple | set | frozenset):
         return "…"
     if isinstance(value, dict):
-        return {str(key): plain(item, deepest - 1) for key, item in value.items()}
+        return {str(key): to_plain(item, max_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, deepest - 1) for item in value]
+        return [to_plain(item, max_depth - 1) for item in value]
     return str(value)
 
 
@@ -333,53 +342,53 @@ def wire_name(kind: type[OstlerError]) -> str:
     """Return the name under which an error class travels: its top package and its class name."""
     # The slots, and not the attributes: a metaclass may have properties of these names, and they may raise.
     module = _DICT_OF(kind).get("__module__", "")
-    return f"{text_of(module).partition('.')[0]}.{text_of(_NAME_OF(kind))}"
+    return f"{safe_str(module).partition('.')[0]}.{safe_str(_NAME_OF(kind))}"
 
 
-def check_length(what: str, text: str, most: int = TEXT_LIMIT) -> str:
+def check_length(what: str, text: str, limit: int = TEXT_LIMIT) -> str:
     """Return a text that others will be shown.
 
     Args:
-        what: What it is, for the error: `the reason`.
+        what: What it is, for the error message: `the reason`.
         text: The text, as somebody gave it.
-        most: The most characters it may have.
+        limit: The most characters it may have.
 
     Raises:
         InvalidInput: It has more.
     """
-    if len(text) > most:
+    if len(text) > limit:
         raise InvalidInput(
-            f"{what} has {len(text)} characters, the limit is {most}",
-            hint="say it in fewer",
+            f"{what} has {len(text)} characters, the limit is {limit}",
+            hint="use fewer",
             size=len(text),
-            limit=most,
+            limit=limit,
         )
     return text
 
 
-def _shown(error: OstlerError) -> tuple[str, str, dict[str, Fact]]:
+def _bounded_parts(error: OstlerError) -> tuple[str, str, dict[str, DetailValue]]:
     """Return sentence, hint and facts in lengths that can be shown, whatever a plugin has set them to."""
-    message, hint = (text_of(text, MESSAGE_LIMIT) for text in (error.message, error.hint))
-    return message, hint, bounded_facts(error.facts)
+    message, hint = (safe_str(text, MESSAGE_LIMIT) for text in (error.message, error.hint))
+    return message, hint, bound_details(error.details)
 
 
 def to_wire(error: OstlerError) -> WireError:
     """Return the error as it travels: what is too long is cut."""
-    message, hint, facts = _shown(error)
+    message, hint, facts = _bounded_parts(error)
     if isinstance(error, RemoteError):  # passed on unchanged, so that a second hop does not lose the name
-        original = str(error.facts.get("name", wire_name(RemoteError)))
+        original = str(error.details.get("name", wire_name(RemoteError)))
         return WireError((original, wire_name(RemoteError)), message, hint, facts)
     names = tuple(wire_name(kind) for kind in type(error).__mro__ if issubclass(kind, OstlerError))
     return WireError(names, message, hint, facts)
 
 
-def shortest(error: OstlerError) -> OstlerError:
+def shortest_error(error: OstlerError) -> OstlerError:
     """Return an error of the same name with the beginning of its sentence alone, for a wire that takes little."""
     short = type(error).__new__(type(error))
     Exception.__init__(short, "")
-    name = error.facts.get("name") if isinstance(error, RemoteError) else None
-    short.message, short.hint = cut(text_of(error.message, MESSAGE_LIMIT), TEXT_LIMIT // 2), ""
-    short.facts = {} if name is None else {"name": name}
+    name = error.details.get("name") if isinstance(error, RemoteError) else None
+    short.message, short.hint = truncate(safe_str(error.message, MESSAGE_LIMIT), TEXT_LIMIT // 2), ""
+    short.details = {} if name is None else {"name": name}
     return short
 
 
@@ -387,49 +396,49 @@ def from_wire(wire: WireError) -> OstlerError:
     """Return the error that a peer sent, in the nearest class that this process has imported.
 
     The class is looked up by name among the subclasses of `OstlerError` that exist here; nothing is imported. An error
-    whose own name is unknown becomes the nearest known base and carries the original name in `facts["name"]`.
+    whose own name is unknown becomes the nearest known base and carries the original name in `details["name"]`.
     """
-    known = {wire_name(kind): kind for kind in _tree(OstlerError)}
+    known = {wire_name(kind): kind for kind in _subclasses(OstlerError)}
     for name in wire.names:
         kind = known.get(name)
         if kind is None or kind is OstlerError:
             continue
-        return _restore(kind, wire, original=wire.names[0])
-    return _restore(RemoteError, wire, original=wire.names[0] if wire.names else "unknown")
+        return _restore_error(kind, wire, original=wire.names[0])
+    return _restore_error(RemoteError, wire, original=wire.names[0] if wire.names else "unknown")
 
 
-def _restore(kind: type[OstlerError], wire: WireError, original: str) -> OstlerError:
+def _restore_error(kind: type[OstlerError], wire: WireError, original: str) -> OstlerError:
     # Subclasses may have constructors of their own; what travels is what every error has.
     error = kind.__new__(kind)
     Exception.__init__(error, wire.message)
-    error.message, error.hint, error.facts = wire.message, wire.hint, dict(wire.facts)
+    error.message, error.hint, error.details = wire.message, wire.hint, dict(wire.details)
     if isinstance(error, ConfigurationError):
         error.problems = [Problem("", line) for line in wire.message.splitlines()]
     if wire_name(kind) != original:
-        error.facts["name"] = original
+        error.details["name"] = original
     return error
 
 
-def _tree(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:
+def _subclasses(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:
     yield kind
     for child in kind.__subclasses__():
-        yield from _tree(child)
+        yield from _subclasses(child)
 
 
-_MARGIN = 4096
-_WHOLE = 2**31
+_REDACTION_MARGIN = 4096
+_NO_LIMIT = 2**31
 """Characters that no text of an error has: it is cut where no secret is cut in two."""
 
 
-def describe(error: BaseException) -> str:
-    """Return one line for any error, not too long: its sentence for ours, `Type: text` for others.
+def error_line(error: BaseException) -> str:
+    """Return one line for any error, not too long: its message for an `OstlerError`, `Type: text` for others.
 
     It can be sent and written as UTF-8. It never raises, whatever `__str__` or other parts of a plugin's class do.
     """
-    text = _cut_redacted(text_of(error, _WHOLE))
+    text = _redact_and_truncate(safe_str(error, _NO_LIMIT))
     if is_expected(error):
         return text
-    name = type_name_of(error)
+    name = type_name(error)
     return f"{name}: {text}" if text else name
 
 
@@ -439,16 +448,16 @@ def is_a(error: object, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
 
 
 def is_expected(error: object) -> TypeGuard[OstlerError]:
-    """Return whether this is one of our errors; unlike `isinstance` it does not ask `__class__`, which may raise."""
+    """Return whether this is an `OstlerError`; unlike `isinstance` it does not ask `__class__`, which may raise."""
     return issubclass(type(error), OstlerError)
 
 
-def _cut_redacted(text: str) -> str:
+def _redact_and_truncate(text: str) -> str:
     """Return a text without secrets, and then not too long: what is cut in two is not found any more."""
-    return cut(redact(SECRETS.cut(text, WHY_LIMIT + _MARGIN)), WHY_LIMIT)
+    return truncate(redact(SECRETS.redact_and_cut(text, WHY_LIMIT + _REDACTION_MARGIN)), WHY_LIMIT)
 
 
-def joined(parts: Iterable[object]) -> str:
+def join_words(parts: Iterable[object]) -> str:
     """Return parts as a list for a sentence: `a, b and c`."""
     texts = [str(part) for part in parts]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else "none"

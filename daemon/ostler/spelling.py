@@ -1,12 +1,12 @@
-"""Which known word somebody may have meant who wrote one that is not known."""
+"""Suggests known words for one that is not known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-_CUTOFF = 0.6
+_MIN_SIMILARITY = 0.6
 """How alike two words are at least, of 1."""
-_MOST = 20
+_MAX_LISTED_WORDS = 20
 """So many known words are listed where none is near."""
 
 
@@ -16,7 +16,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     words = sorted(known)
     for each in (word, word.lower()):
-        if near := get_close_matches(each, words, n=1, cutoff=_CUTOFF):
+        if near := get_close_matches(each, words, n=1, cutoff=_MIN_SIMILARITY):
             return near[0]
     return ""
 
@@ -26,4 +26,4 @@ def suggest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     if near := nearest(word, words):
         return f"did you mean {near!r}?"
-    return f"there is: {', '.join(words)}" if words and len(words) <= _MOST else ""
+    return f"available: {', '.join(words)}" if words and len(words) <= _MAX_LISTED_WORDS else ""

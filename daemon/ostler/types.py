@@ -1,4 +1,4 @@
-"""Ids, states and small frozen structs that every room shares; nothing here acts."""
+"""Ids, states and small frozen structs that all packages share; no behaviour here."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def option_hint(names: Iterable[str]) -> str:
         return ""
     typed = [f"--{name}" for name in found if name in ("host", "timeout")]
     also = f", on a command line with {' and '.join(typed)}" if typed else ""
-    return f"options of a call are set with client.on({', '.join(f'{name}=…' for name in found)}){also}"
+    return f"call options are set with client.on({', '.join(f'{name}=…' for name in found)}){also}"
 
 
 class ServiceState(StrEnum):
-    """What a service says of itself; `gone` is said of one that is in no configuration any more, nor its host."""
+    """The state that a service reports; `gone` is that of one that is no longer configured, or whose host is not."""
 
     STARTING = "starting"
     UP = "up"
@@ -70,7 +70,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    # That of the text, which is kept; the one of Enum works it out anew, for each request.
+    # That of the text, which is kept; the one of Enum computes it again, for each request.
     __hash__ = str.__hash__
 
 
@@ -78,7 +78,7 @@ ROLE_ORDER: Mapping[Role, int] = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A state with its why and since; `since` is wall time in seconds since 1970."""
+    """A state with its reason (`why`) and time (`since`); `since` is wall time in seconds since 1970."""
 
     state: str
     why: str = ""
@@ -154,15 +154,15 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The one view of a service: its own word (`state`), the observer's (`up`, `link`), and the operator's (`enabled`).
+    """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`).
 
     `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
     since the row was made. `namespaces` has the RPC version of each.
 
-    `evidence` is what is not well with it, by what it is about: `is_working`, `threads`, `driver local`,
+    `evidence` holds its problems by what they concern: `is_working`, `threads`, `driver local`,
     `working local`. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself
-    goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that
-    nobody sets, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
+    goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
+    never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
     `addressable` is on a host that the observer has no address of.
     """
 
@@ -228,7 +228,7 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     running_since: float = 0.0
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class OptionChange(msgspec.Struct, frozen=True, kw_only=True):
     """One option that a reload found changed, and what the change needs; secrets stand as `***`."""
 
     path: str
@@ -237,23 +237,23 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     needs: str
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what waits for a restart, and every problem.
+class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload came to: applied or refused, each change, what needs a restart, and every problem.
 
-    `pending` has a line for each driver that takes its new options over by itself when the work in it has ended.
+    `pending` has a line for each driver that applies its new options automatically when the work in it has completed.
     """
 
     ok: bool
     at: float
     summary: str
-    changes: list[Change] = []
+    changes: list[OptionChange] = []
     needs_restart: list[str] = []
     problems: list[str] = []
     pending: list[str] = []
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon at one glance; `not_well` has one line for everything that needs attention, empty when all is well.
+    """A summary of the daemon's state; `not_well` has one line for each problem, empty without problems.
 
     `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`. `log`
     says where the log is, how many lines were lost since when and why, and what others changed.
@@ -273,7 +273,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     services: list[ServiceStatus] = []
     plugins: list[PluginStatus] = []
     not_well: list[str] = []
-    last_reload: Verdict | None = None
+    last_reload: ReloadResult | None = None
     network: str = ""
     callers_memory: int = 0
     max_memory: int = 0
@@ -408,10 +408,10 @@ class TopicTraffic(msgspec.Struct, frozen=True, kw_only=True):
     methods: list[MethodTraffic] = []
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+class TrafficCounters(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted of all messages until `at`, seconds of the daemon's monotonic clock; two of these make rates.
 
-    `clients` counts connections with requests under way. `bad_traces` counts requests whose trace was none.
+    `clients` counts connections with requests in progress. `bad_traces` counts requests whose trace was none.
     `memory` is what callers make the daemon hold, in bytes, and `memory_refused` how often there was no room.
     """
 
@@ -440,7 +440,7 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
         enabled: Whether an operator has left the service enabled.
         up: Whether the service was up when this was read, for one that was kept.
         instance: Which run of the daemon reports; another one after each restart.
-        sequence: Grows with each report of an instance; one that is not above the last one known is no news.
+        sequence: Grows with each report of an instance; one that is not above the last one known is ignored.
         ages: Backend name to how many seconds before this report its facts were asked for: they say nothing of later.
         withheld: Backend name to why it is not offered now.
         leases: Ids of the leases of requests that it has begun or ended. True: what was taken is in the facts, or

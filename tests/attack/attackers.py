@@ -23,7 +23,7 @@ _CONNECTS_A_TURN = 32
 _RETRY_DELAY = 0.005
 
 
-class Connection:
+class AttackConnection:
     """One connection: what of it has been sent."""
 
     def __init__(self, connected: socket.socket, opening: Sequence[bytes], again: Sequence[bytes], first: int) -> None:
@@ -67,7 +67,7 @@ class Flood:
         self._opening = [b"".join(opening)] if sum(map(len, opening)) < _READ else opening
         self._again = attack.again()
         self._poll = select.epoll()
-        self._open: dict[int, Connection] = {}
+        self._open: dict[int, AttackConnection] = {}
         self._retry_at = 0.0
         self.counts = {"connected": 0, "most": 0, "refused": 0, "cut": 0, "sent": 0, "received": 0}
 
@@ -95,14 +95,14 @@ class Flood:
                 return
             self.counts["connected"] += 1
             number = connected.fileno()
-            self._open[number] = Connection(connected, self._opening, self._again, self.counts["connected"])
+            self._open[number] = AttackConnection(connected, self._opening, self._again, self.counts["connected"])
             self._poll.register(number, self._events(idle=False))
         self.counts["most"] = max(self.counts["most"], len(self._open))
 
     def _events(self, *, idle: bool) -> int:
         return (0 if idle else select.EPOLLOUT) | (select.EPOLLIN if self._attack.reads else select.EPOLLRDHUP)
 
-    def _serve(self, number: int, connection: Connection, event: int) -> None:
+    def _serve(self, number: int, connection: AttackConnection, event: int) -> None:
         try:
             if event & select.EPOLLIN:
                 received = len(connection.socket.recv(_READ))

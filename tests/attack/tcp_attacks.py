@@ -23,12 +23,12 @@ from typing import NamedTuple, Self
 import zmq
 
 from ostler import Client
-from ostler.messaging.envelope import VERSION, Request, encode_request
-from ostler.messaging.zmq.curve import Keys, new_keys
-from ostler.messaging.zmq.tcp import parse
+from ostler.messaging.tcp.bind import parse_tcp_address
+from ostler.messaging.tcp.curve import KeyPair, generate_keys
+from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Request, encode_request
 
-MOST_CONNECTIONS = 480
-WHO = ("stranger", "nobody", "eve")
+MAX_CONNECTIONS = 480
+ATTACKER_ROLES = ("stranger", "nobody", "eve")
 """Who attacks: a key that is not known, one without a role, a viewer."""
 LIMITS = {"root": 100.0, "admin": 100.0, "viewer": 250.0}
 """Milliseconds that are promised, as for unix sockets."""
@@ -37,7 +37,7 @@ MEMORY_LIMIT = 400.0
 MIB = 1024 * 1024
 
 
-class Target(NamedTuple):
+class TargetAddress(NamedTuple):
     """What is attacked.
 
     Attributes:
@@ -48,52 +48,52 @@ class Target(NamedTuple):
 
     address: str
     server: str
-    keys: Keys | None = None
+    keys: KeyPair | None = None
 
 
-def half_open(target: Target, seconds: float = 3.0) -> BaseProcess:
+def half_open(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Hold connections that never say anything."""
     return _started(_half_open, target, seconds)
 
 
-def connect_and_leave(target: Target, seconds: float = 3.0) -> BaseProcess:
+def connect_and_leave(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Connect and leave at once, without end."""
     return _started(_connect_and_leave, target, seconds)
 
 
-def large_before_handshake(target: Target, seconds: float = 3.0) -> BaseProcess:
+def large_before_handshake(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Announce a handshake of 31 MiB on many connections, and send most of it."""
     return _started(_large_before_handshake, target, seconds)
 
 
-def handshakes(target: Target, seconds: float = 3.0) -> BaseProcess:
+def handshakes(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Make whole handshakes without end, with the key given: an unknown one, one without a role, or a viewer's."""
     return _started(_handshakes, target, seconds)
 
 
-def garbage(target: Target, seconds: float = 3.0) -> BaseProcess:
+def garbage(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Send what is no message over many connections."""
     return _started(_garbage, target, seconds)
 
 
-def calls(target: Target, seconds: float = 3.0) -> BaseProcess:
+def calls(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Ask for descriptions with schemas over many connections, as fast as it goes, and read no answer."""
     return _started(_calls, target, seconds)
 
 
-def subscriptions(target: Target, seconds: float = 3.0) -> BaseProcess:
+def subscriptions(target: TargetAddress, seconds: float = 3.0) -> BaseProcess:
     """Subscribe, and ask for last events, over many connections without end."""
     return _started(_subscriptions, target, seconds)
 
 
-ATTACKS: dict[str, Callable[[Target, float], BaseProcess]] = {
+ATTACKS: dict[str, Callable[[TargetAddress, float], BaseProcess]] = {
     function.__name__: function
     for function in (half_open, connect_and_leave, large_before_handshake, handshakes, garbage, calls, subscriptions)
 }
 
 
-def _started(work: Callable[[Target, float], None], target: Target, seconds: float) -> BaseProcess:
-    host = parse(target.address).host
+def _started(work: Callable[[TargetAddress, float], None], target: TargetAddress, seconds: float) -> BaseProcess:
+    host = parse_tcp_address(target.address).host
     if host not in ("127.0.0.1", "::1"):
         raise ValueError(f"only this machine is attacked, and not {host}")
     process = multiprocessing.get_context("spawn").Process(target=work, args=(target, seconds), daemon=True)
@@ -101,25 +101,25 @@ def _started(work: Callable[[Target, float], None], target: Target, seconds: flo
     return process
 
 
-def _half_open(target: Target, seconds: float) -> None:
-    where, end, held = parse(target.address), time.monotonic() + seconds, []
+def _half_open(target: TargetAddress, seconds: float) -> None:
+    where, end, held = parse_tcp_address(target.address), time.monotonic() + seconds, []
     while time.monotonic() < end:
         with suppress(OSError):
             held.append(socket.create_connection(where, timeout=1))
-        if len(held) >= MOST_CONNECTIONS:
+        if len(held) >= MAX_CONNECTIONS:
             held.pop(0).close()
             time.sleep(0.001)
 
 
-def _connect_and_leave(target: Target, seconds: float) -> None:
-    where, end = parse(target.address), time.monotonic() + seconds
+def _connect_and_leave(target: TargetAddress, seconds: float) -> None:
+    where, end = parse_tcp_address(target.address), time.monotonic() + seconds
     while time.monotonic() < end:
         with suppress(OSError):
             socket.create_connection(where, timeout=1).close()
 
 
-def _large_before_handshake(target: Target, seconds: float) -> None:
-    where, end, held = parse(target.address), time.monotonic() + seconds, []
+def _large_before_handshake(target: TargetAddress, seconds: float) -> None:
+    where, end, held = parse_tcp_address(target.address), time.monotonic() + seconds, []
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
     while time.monotonic() < end:
         with suppress(OSError):
@@ -128,25 +128,27 @@ def _large_before_handshake(target: Target, seconds: float) -> None:
             made.sendall(greeting + b"\x06" + struct.pack(">Q", 31 * MIB))
             for _ in range(30):
                 made.sendall(bytes(MIB))
-        if len(held) >= MOST_CONNECTIONS:
+        if len(held) >= MAX_CONNECTIONS:
             held.pop(0).close()
 
 
-def _sockets(context: zmq.Context[zmq.Socket[bytes]], target: Target, kind: int, count: int) -> list[zmq.Socket[bytes]]:
+def _sockets(
+    context: zmq.Context[zmq.Socket[bytes]], target: TargetAddress, kind: int, count: int
+) -> list[zmq.Socket[bytes]]:
     return [_socket(context, target, kind) for _ in range(count)]
 
 
-def _socket(context: zmq.Context[zmq.Socket[bytes]], target: Target, kind: int) -> zmq.Socket[bytes]:
-    keys, made = target.keys or new_keys(), context.socket(kind)
+def _socket(context: zmq.Context[zmq.Socket[bytes]], target: TargetAddress, kind: int) -> zmq.Socket[bytes]:
+    keys, made = target.keys or generate_keys(), context.socket(kind)
     made.linger, made.sndhwm, made.rcvhwm, made.ipv6 = 0, 1000, 1, 1
     made.curve_publickey, made.curve_secretkey = keys.public.encode(), keys.secret.encode()
     made.curve_serverkey = target.server.encode()
-    at = parse(target.address)
+    at = parse_tcp_address(target.address)
     made.connect(target.address if kind == zmq.DEALER else f"tcp://{at.host}:{at.port + 1}")
     return made
 
 
-def _handshakes(target: Target, seconds: float) -> None:
+def _handshakes(target: TargetAddress, seconds: float) -> None:
     end = time.monotonic() + seconds
     with zmq.Context() as context:
         while time.monotonic() < end:
@@ -156,7 +158,9 @@ def _handshakes(target: Target, seconds: float) -> None:
             time.sleep(0.01)
 
 
-def _send_all(target: Target, seconds: float, kind: int, message: Callable[[int], bytes], count: int = 200) -> None:
+def _send_all(
+    target: TargetAddress, seconds: float, kind: int, message: Callable[[int], bytes], count: int = 200
+) -> None:
     end, number = time.monotonic() + seconds, 0
     with zmq.Context() as context:
         made = _sockets(context, target, kind, count)
@@ -168,20 +172,20 @@ def _send_all(target: Target, seconds: float, kind: int, message: Callable[[int]
         context.destroy(linger=0)
 
 
-def _garbage(target: Target, seconds: float) -> None:
+def _garbage(target: TargetAddress, seconds: float) -> None:
     _send_all(target, seconds, zmq.DEALER, lambda number: b"\xc1" * (number % 64))
 
 
-def _calls(target: Target, seconds: float) -> None:
+def _calls(target: TargetAddress, seconds: float) -> None:
     _send_all(target, seconds, zmq.DEALER, _describe)
 
 
 def _describe(number: int) -> bytes:
     arguments = {"topic": "ostler", "schema": True}
-    return encode_request(Request(VERSION, number, "ostler", "describe", arguments))  # type: ignore[arg-type]
+    return encode_request(Request(PROTOCOL_VERSION, number, "ostler", "describe", arguments))  # type: ignore[arg-type]
 
 
-def _subscriptions(target: Target, seconds: float) -> None:
+def _subscriptions(target: TargetAddress, seconds: float) -> None:
     _send_all(target, seconds, zmq.XSUB, lambda number: b"\1" + (b"!last %d" if number % 2 else b"p%d") % number)
 
 
@@ -193,7 +197,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _configure(root: Path, keys: dict[str, Keys]) -> str:
+def _configure(root: Path, keys: dict[str, KeyPair]) -> str:
     """Write the configuration of a daemon that knows some keys; return its address."""
     (root / "etc").mkdir()
     secret = root / "key"
@@ -255,7 +259,7 @@ class AttackedPort:
     """A daemon with ports, and honest users of it; a context manager."""
 
     def __init__(self) -> None:
-        self._keys = {name: new_keys() for name in ("server", "admin", "viewer", "eve", "nobody")}
+        self._keys = {name: generate_keys() for name in ("server", "admin", "viewer", "eve", "nobody")}
         self._folder = tempfile.TemporaryDirectory()
         root = Path(self._folder.name)
         self._address = _configure(root, self._keys)
@@ -275,7 +279,7 @@ class AttackedPort:
 
     def attack(self, name: str, who: str, seconds: float) -> PortFigures:
         """Attack it for so many seconds, as `nobody`, as `eve`, or with a key that is not known."""
-        target = Target(self._address, self._keys["server"].public, self._keys.get(who))
+        target = TargetAddress(self._address, self._keys["server"].public, self._keys.get(who))
         before = largest = self._memory()
         process = ATTACKS[name](target, seconds + 1.0)  # a process of its own takes some time to start
         with ThreadPoolExecutor() as pool:
@@ -314,7 +318,7 @@ def selection(only: list[str], *, quick: bool) -> list[tuple[str, str]]:
     return [
         (name, who)
         for name in ATTACKS
-        for who in (("eve",) if quick else WHO)
+        for who in (("eve",) if quick else ATTACKER_ROLES)
         if not only or any(part in f"port, {who}: {name}" for part in only)
     ]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import hostile_wire as wire
 import msgspec
 import pytest
-from attack_run import main, selection
 from attack_table import ATTACKS, NOBODY, VIEWER, VIEWERS
-from attackers import Connection, Flood
-from measure import Figures, misses, quantile
-from target import Size, repeated_lines
+from attacked_daemon import ProcessSize, repeated_lines
+from attackers import AttackConnection, Flood
+from measure_attack import Figures, misses, quantile
+from run_attacks import main, selection
 
-from ostler.messaging.envelope import Request, decode_to_server
-from ostler.messaging.zmtp.talk import Talk
+from ostler.messaging.unix.protocol import ZmtpConnection
+from ostler.messaging.wire.envelope import Request, decode_to_server
 
 SERVER = frozenset({b"DEALER", b"SUB"})
 MODEST = Figures("x", admin=[0.01] * 100, viewer=[0.01] * 100, service=[0.01] * 20, ping_gap=1.0, beat_gap=0.5)
@@ -25,10 +25,10 @@ ANY = ATTACKS["requests"]
 
 
 def heard(data: bytes, largest: int = 64 * 2**20) -> list[bytes]:
-    talk = Talk(SERVER, largest)
-    messages = talk.hear(data)
-    while talk.more:
-        messages += talk.hear(b"")
+    talk = ZmtpConnection(SERVER, largest)
+    messages = talk.receive_data(data)
+    while talk.has_more:
+        messages += talk.receive_data(b"")
     return messages
 
 
@@ -58,7 +58,7 @@ def test_what_is_sent_begins_with_a_conversation(name: str) -> None:
 
 def test_a_connection_sends_its_opening_once_and_the_rest_in_turn() -> None:
     ours, theirs = socket.socketpair()
-    connection = Connection(ours, [b"hello"], [b"a", b"b"], 1)
+    connection = AttackConnection(ours, [b"hello"], [b"a", b"b"], 1)
     with ours, theirs:
         for _ in range(4):
             connection.send()
@@ -106,8 +106,8 @@ def test_what_was_promised_and_kept_is_no_miss() -> None:
         ({"errors": ["admin echo: Busy"]}, "Busy"),
         ({"lines": {"refused #": 9}}, "refused #"),
         ({"ended": -6}, "ended with -6"),
-        ({"peak": Size(900, 0, 0)}, "peak"),
-        ({"after": Size(90, 0, 0)}, "afterwards"),
+        ({"peak": ProcessSize(900, 0, 0)}, "peak"),
+        ({"after": ProcessSize(90, 0, 0)}, "afterwards"),
         ({"admin": []}, "nothing was measured"),
     ],
 )

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 import tcp_attacks
-from attack_run import QUICK, row, selection
 from attack_table import ATTACKS
-from measure import misses, run_attack
-from target import Daemon, start_target
+from attacked_daemon import DaemonProcess, start_target
+from measure_attack import misses, run_attack
+from run_attacks import QUICK, row, selection
 
 pytestmark = [
     pytest.mark.root,
@@ -26,14 +26,14 @@ CASES = [pytest.param(name, who, id=f"{who}: {name}") for name, who in selection
 
 
 @pytest.fixture(scope="module")
-def bystander() -> Iterator[Daemon]:
+def bystander() -> Iterator[DaemonProcess]:
     daemon = start_target()
     yield daemon
     daemon.close()
 
 
 @pytest.mark.parametrize(("name", "who"), CASES)
-def test_honest_users_are_served_while(name: str, who: str, bystander: Daemon) -> None:
+def test_honest_users_are_served_while(name: str, who: str, bystander: DaemonProcess) -> None:
     figures = run_attack(name, who, QUICK, bystander)
     missed = misses(figures, ATTACKS[name], SLACK)
     assert not missed, f"{missed}\n{row(figures)}\n{figures.log[-2000:]}"

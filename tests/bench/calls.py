@@ -6,10 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
+from bare_echo import BareEcho
 from cores import Cores, warm_cores
-from echo import BareEcho
-from rows import AT_LEAST, Row, median, percentile
-from subject import BUNDLED, ECHO, DaemonUnderTest
+from measured_daemon import BUNDLED, ECHO, DaemonUnderTest
+from rows import AT_LEAST, FigureRow, median, percentile
 
 from ostler import AsyncClient, Client
 
@@ -17,7 +17,7 @@ _TEXT = "x" * 32
 WINDOW = 64
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Call async and sync methods, one at a time and 64 in flight, in turns with the yardstick; on both kinds."""
     rows = rows_of(figures_of(folder / "calls-idle", quick), "")
     with warm_cores() as how:
@@ -78,16 +78,16 @@ def note(figures: dict[str, list[float]], name: str, seconds: list[float]) -> No
     figures.setdefault(f"{name} p99", []).append(1e6 * percentile(seconds, 0.99))
 
 
-def rows_of(figure: dict[str, float], where: str, how: str = "") -> list[Row]:
+def rows_of(figure: dict[str, float], where: str, how: str = "") -> list[FigureRow]:
     """Return the rows of calls on one kind of cores."""
     fast = {"unit": "us", "yardstick": figure["bare p50"], "relative": True, "note": how}
     slow = {"unit": "us", "yardstick": figure["bare p99"], "relative": True, "note": how}
     rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, "relative": True, "note": how}
     one = f"one at a time{where}"
     return [
-        Row(name=f"call, async method, {one}, p50", value=figure["async p50"], limit=1.25, **fast),
-        Row(name=f"call, async method, {one}, p99", value=figure["async p99"], limit=2.0, **slow),
-        Row(name=f"call, sync method in the pool, {one}, p50", value=figure["sync p50"], limit=1.7, **fast),
-        Row(name=f"calls, async method, 64 in flight{where}", value=figure["async rate"], limit=0.40, **rate),
-        Row(name=f"calls, sync method, 64 in flight{where}", value=figure["sync rate"], limit=0.30, **rate),
+        FigureRow(name=f"call, async method, {one}, p50", value=figure["async p50"], limit=1.25, **fast),
+        FigureRow(name=f"call, async method, {one}, p99", value=figure["async p99"], limit=2.0, **slow),
+        FigureRow(name=f"call, sync method in the pool, {one}, p50", value=figure["sync p50"], limit=1.7, **fast),
+        FigureRow(name=f"calls, async method, 64 in flight{where}", value=figure["async rate"], limit=0.40, **rate),
+        FigureRow(name=f"calls, sync method, 64 in flight{where}", value=figure["sync rate"], limit=0.30, **rate),
     ]

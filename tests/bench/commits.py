@@ -8,12 +8,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rows import AT_LEAST, Row, median
+from rows import AT_LEAST, FigureRow, median
 
 CALLERS = 64
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Write for a while, in turns: each row with a commit of its own, and through the store with 64 callers."""
     rounds, seconds = (3, 0.3) if quick else (5, 1.0)
     bare, grouped = [], []
@@ -21,9 +21,9 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         bare.append(one_each(folder / f"bare{number}.db", seconds))
         grouped.append(asyncio.run(through_the_store(folder / f"store{number}" / "ostler.db", seconds)))
     return [
-        Row(
+        FigureRow(
             name="writes through the store, 64 callers, FULL", value=median(grouped), unit="commits/s",
-            yardstick=median(bare), limit=20, sense=AT_LEAST, relative=True, binding=False,
+            baseline=median(bare), limit=20, sense=AT_LEAST, relative=True, binding=False,
         )
     ]  # fmt: skip
 
@@ -73,6 +73,6 @@ def insert(name: str) -> None:
 
 def execute(statement: str, *values: object) -> None:
     """Run a statement on the database that this thread is writing."""
-    from ostler.store.current import current_session
+    from ostler.store.session import current_session
 
     current_session().database.execute_sql(statement, values)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from bare_pubsub import BarePubSub, Subscribers
 from cores import Cores, warm_cores
-from pubsub import BarePubSub, Subscribers
-from rows import AT_LEAST, Row, median
-from subject import BUNDLED, ECHO, DaemonUnderTest
+from measured_daemon import BUNDLED, ECHO, DaemonUnderTest
+from rows import AT_LEAST, FigureRow, median
 
 from ostler import Client
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Publish bursts from a manager and count what arrives, in turns with the yardstick, on both kinds of cores."""
     rows = _rows(folder / "events-idle", quick, "")
     with warm_cores() as how:
         return rows + _rows(folder / "events-warm", quick, ", warm cores", how)
 
 
-def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
+def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[FigureRow]:
     folder.mkdir()
     rounds, count = (3, 500) if quick else (9, 2000)
     bare_rates, rates, lost = [], [], 0
@@ -39,8 +39,8 @@ def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
                 lost += count * len(subscribers.sockets) - received
     name = f"events to 8 subscribers{where}" + (f" ({lost} lost)" if lost else "")
     return [
-        Row(
-            name=name, note=how, value=median(rates), unit="deliveries/s", yardstick=median(bare_rates),
+        FigureRow(
+            name=name, note=how, value=median(rates), unit="deliveries/s", baseline=median(bare_rates),
             limit=0.6, sense=AT_LEAST, relative=True,
         )
     ]  # fmt: skip

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rows import Row, median
-from subject import DaemonUnderTest
+from measured_daemon import DaemonUnderTest
+from rows import FigureRow, median
 
 from ostler import Client
-from ostler.messaging.zmq.curve import new_keys
+from ostler.messaging.tcp.curve import generate_keys
 
 _CONFIG = """
 [daemon]
@@ -37,7 +37,7 @@ _SCHEDULER = '[services.scheduler]\nmanager = "scheduler"\n'
 _PATIENCE = 30.0
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Start two hosts, change one some times, and ask the scheduler of the other until it goes by it."""
     one, two = _hosts(folder / "lag")
     said, drained, room, killed = [], [], [], []
@@ -61,11 +61,13 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         one.remove()
         two.remove()
     return [
-        Row(name="disabled or enabled, to a scheduler on another host", value=median(said), unit="s", limit=0.25),
-        Row(name="drained or resumed, to a scheduler on another host", value=median(drained), unit="s", limit=0.25),
-        Row(name="room taken or freed, to a scheduler on another host", value=median(room), unit="s", limit=0.25),
-        Row(name="the longest of these", value=max(said + drained + room), unit="s", limit=1.0),
-        Row(name="host killed, to a scheduler on another host", value=median(killed), unit="s", limit=1.0),
+        FigureRow(name="disabled or enabled, to a scheduler on another host", value=median(said), unit="s", limit=0.25),
+        FigureRow(
+            name="drained or resumed, to a scheduler on another host", value=median(drained), unit="s", limit=0.25
+        ),
+        FigureRow(name="room taken or freed, to a scheduler on another host", value=median(room), unit="s", limit=0.25),
+        FigureRow(name="the longest of these", value=max(said + drained + room), unit="s", limit=1.0),
+        FigureRow(name="host killed, to a scheduler on another host", value=median(killed), unit="s", limit=1.0),
     ]
 
 
@@ -92,7 +94,7 @@ def _make_and_delete(here: Client, there: Client) -> Iterator[float]:
 
 def _hosts(folder: Path) -> tuple[DaemonUnderTest, DaemonUnderTest]:
     folder.mkdir(parents=True)
-    names, ports, keys = ("node1", "node2"), _free_ports(), [new_keys(), new_keys()]
+    names, ports, keys = ("node1", "node2"), _free_ports(), [generate_keys(), generate_keys()]
     made = []
     for number, host in enumerate(names):
         other = 1 - number

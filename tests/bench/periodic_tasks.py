@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench_ten_thousand import SPACING, TASKS
-from rows import Row, percentile
-from subject import BUNDLED, DaemonUnderTest, use_of_processor
+from bench_many_tasks_manager import SPACING, TASKS
+from measured_daemon import BUNDLED, DaemonUnderTest, cpu_share
+from rows import FigureRow, percentile
 
 from ostler import Client
 
@@ -15,13 +15,13 @@ CONFIG = (
     BUNDLED
     + """
 [services.ten]
-manager = "bench_ten_thousand:PeriodicManager"
+manager = "bench_many_tasks_manager:PeriodicManager"
 """
 )
 _SETTLE = 3.0
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Ask when each task is due, wait, and see when each began."""
     seconds = 5.0 if quick else 20.0
     daemon = DaemonUnderTest(folder / "periodic", CONFIG)
@@ -31,7 +31,7 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         due = next_runs(client)
         time.sleep(1.0)  # listing them all is work that no task should be blamed for
         opened = time.time()
-        percent = use_of_processor(daemon.pid, seconds)
+        percent = cpu_share(daemon.pid, seconds)
         closed = time.time()
         time.sleep(0.5)
         begun = dict(reversed(client.on(type=list[tuple[int, float]]).call("ten", "started")))
@@ -46,8 +46,10 @@ def measure(folder: Path, quick: bool) -> list[Row]:
             f"only {len(late)} of {TASKS} tasks were due in {seconds:.0f} s, about {expected:.0f} expected"
         )
     return [
-        Row(name="10,000 periodic tasks, start off due, p99", value=1000 * percentile(late, 0.99), unit="ms", limit=20),
-        Row(name="10,000 periodic tasks, CPU", value=percent, unit="% of a core", limit=2),
+        FigureRow(
+            name="10,000 periodic tasks, start off due, p99", value=1000 * percentile(late, 0.99), unit="ms", limit=20
+        ),
+        FigureRow(name="10,000 periodic tasks, CPU", value=percent, unit="% of a core", limit=2),
     ]
 
 

@@ -12,7 +12,7 @@ AT_MOST, AT_LEAST = "<=", ">="
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class FigureRow:
     """One figure, what it is compared with, and what it may be.
 
     Args:
@@ -30,7 +30,7 @@ class Row:
     name: str
     value: float | None
     unit: str
-    yardstick: float | None = None
+    baseline: float | None = None
     limit: float | None = None
     sense: str = AT_MOST
     relative: bool = False
@@ -40,7 +40,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """The figure by its yardstick."""
-        return self.value / self.yardstick if self.value is not None and self.yardstick else None
+        return self.value / self.baseline if self.value is not None and self.baseline else None
 
     @property
     def budget(self) -> str:
@@ -77,7 +77,7 @@ class Row:
             "name": self.name,
             "value": rounded(self.value),
             "unit": self.unit,
-            "yardstick": rounded(self.yardstick),
+            "yardstick": rounded(self.baseline),
             "ratio": rounded(self.ratio),
             "budget": self.budget,
             "ok": self.ok,
@@ -97,11 +97,11 @@ def shown(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[FigureRow]) -> str:
     """Return rows as an aligned table with their verdicts."""
     lines = [["WHAT", "VALUE", "UNIT", "YARDSTICK", "RATIO", "BUDGET", "VERDICT"]]
     lines += [
-        [row.name, shown(row.value), row.unit, shown(row.yardstick), shown(row.ratio), row.budget or "-", row.verdict]
+        [row.name, shown(row.value), row.unit, shown(row.baseline), shown(row.ratio), row.budget or "-", row.verdict]
         for row in rows
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -115,7 +115,7 @@ def table(rows: Iterable[Row]) -> str:
     )
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
+def write(rows: Iterable[FigureRow], path: Path) -> None:
     """Write rows to a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n", encoding="utf-8")

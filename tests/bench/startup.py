@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from rows import Row, median
-from subject import BUNDLED, IMPORTS, DaemonUnderTest, command, seconds_of
+from measured_daemon import BUNDLED, IMPORTS, DaemonUnderTest, command, seconds_of
+from rows import FigureRow, median
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Start, ask and stop a daemon some times, each time beside the yardstick."""
     daemon = DaemonUnderTest(folder / "startup", BUNDLED)
     imports, ready, status = [], [], []
@@ -27,6 +27,6 @@ def measure(folder: Path, quick: bool) -> list[Row]:
         daemon.remove()
     yardstick = median(imports)
     return [
-        Row(name="exec to READY", value=median(ready), unit="s", yardstick=yardstick, limit=2.0, relative=True),
-        Row(name="ostler status, from exec", value=median(status), unit="s", yardstick=yardstick, limit=0.25),
+        FigureRow(name="exec to READY", value=median(ready), unit="s", baseline=yardstick, limit=2.0, relative=True),
+        FigureRow(name="ostler status, from exec", value=median(status), unit="s", baseline=yardstick, limit=0.25),
     ]

@@ -10,20 +10,20 @@ from typing import Self
 
 import zmq
 from cores import Cores, warm_cores
-from rows import AT_LEAST, Row, median
-from subject import BUNDLED, ECHO, DaemonUnderTest
+from measured_daemon import BUNDLED, ECHO, DaemonUnderTest
+from rows import AT_LEAST, FigureRow, median
 
 PAYLOAD = b"x" * 64
 
 
-def measure(folder: Path, quick: bool) -> list[Row]:
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Read streams of an `async def` and of a `def`, in turns with the yardstick, on both kinds of cores."""
     rows = _rows(folder / "streams-idle", quick, "")
     with warm_cores() as how:
         return rows + _rows(folder / "streams-warm", quick, ", warm cores", how)
 
 
-def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
+def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[FigureRow]:
     from ostler import Client
 
     folder.mkdir()
@@ -45,9 +45,9 @@ def _rows(folder: Path, quick: bool, where: str, how: str = "") -> list[Row]:
                 found.append(read(client, method, count))
     yardstick = median(bare_rates)
     return [
-        Row(
+        FigureRow(
             name=f"items of a stream, {kind}{where}", note=how, value=median(rates[method]), unit="items/s",
-            yardstick=yardstick,
+            baseline=yardstick,
             limit=0.5, sense=AT_LEAST, relative=True,
         )
         for kind, method in (("async method", "items_async"), ("sync method", "items_sync"))

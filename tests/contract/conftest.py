@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
-from ostler.messaging.memory import MemoryTransport
-from ostler.messaging.transport import Limits, Transport
-from ostler.messaging.zmq import ZmqTransport
-from ostler.messaging.zmq.curve import Network, new_keys
-from ostler.messaging.zmq.zap import Door
+from ostler.messaging.socket_transport import SocketTransport
+from ostler.messaging.tcp.authenticator import Authenticator
+from ostler.messaging.tcp.curve import CurveOptions, generate_keys
+from ostler.messaging.wire.transport import Transport, TransportLimits
+from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 
 
 @dataclass
-class World:
+class ServerUnderTest:
     """One daemon's messaging, without the daemon."""
 
     transport: Transport
     dispatcher: Dispatcher
     server: RpcServer
     publisher: Publisher
-    inbox: Inbox
+    inbox: LoopQueue
     pool: WorkerPool
     clients: list[AsyncClient] = field(default_factory=list)
     sync_clients: list[Client] = field(default_factory=list)
@@ -35,7 +35,7 @@ class World:
     @property
     def uid(self) -> int:
         """What a server knows a client of this transport by: on a network it has a key and no uid."""
-        return -1 if isinstance(self.transport, ZmqTransport) and self.transport.network else os.geteuid()
+        return -1 if isinstance(self.transport, SocketTransport) and self.transport.curve else os.geteuid()
 
     def add(self, topic: str, target: object, **options) -> Endpoint:
         endpoint = Endpoint(topic, "here", target, self.pool, **options)
@@ -56,31 +56,31 @@ class World:
         return LocalServiceClient(self.dispatcher, self.inbox, self.publisher, topic=topic, **options)
 
 
-KEYS = new_keys()
+KEYS = generate_keys()
 """The key pair of the server, and of its clients as well."""
 
 
 def access_on(transport: Transport, **members) -> Access:
     """Return who may do what: as ever, and on a network whoever has the key."""
-    if not isinstance(transport, ZmqTransport) or transport.network is None:
+    if not isinstance(transport, SocketTransport) or transport.curve is None:
         return Access(**members)
     return Access(keys={KEYS.public: "me"}, **{"admin": ["key:me"], **members})
 
 
-def serve(transport: Transport, *, access: Access | None = None, **options) -> World:
+def serve(transport: Transport, *, access: Access | None = None, **options) -> ServerUnderTest:
     clock = SystemClock()
-    inbox = Inbox(asyncio.get_running_loop())
+    inbox = LoopQueue(asyncio.get_running_loop())
     access = access or access_on(transport)
     dispatcher = Dispatcher(access, clock, inbox, host="here")
     server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
     publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
-    dispatcher.on_fanout = publisher.tell_fanout
+    dispatcher.on_fanout = publisher.publish_fanout
     server.start()
     publisher.start()
-    return World(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))
+    return ServerUnderTest(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))
 
 
-async def stop(world: World) -> None:
+async def stop(world: ServerUnderTest) -> None:
     for client in world.clients:
         await client.close()
     for client in world.sync_clients:
@@ -95,15 +95,17 @@ async def stop(world: World) -> None:
 
 @pytest.fixture(params=["memory", "zmq", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
-    def make(limits: Limits | None = None) -> Transport:
+    def make(limits: TransportLimits | None = None) -> Transport:
         if request.param == "memory":
             return MemoryTransport(limits=limits)
         if request.param == "tcp":
-            door = Door(SystemClock(), names={KEYS.public: "me"})
-            network = Network(KEYS, KEYS.public)
-            return ZmqTransport("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, network=network, door=door)
+            door = Authenticator(SystemClock(), key_names={KEYS.public: "me"})
+            network = CurveOptions(KEYS, KEYS.public)
+            return SocketTransport(
+                "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, curve=network, authenticator=door
+            )
         folder = tmp_path_factory.mktemp("run")
-        return ZmqTransport(f"ipc://{folder}/rpc.sock", f"ipc://{folder}/events.sock", limits=limits)
+        return SocketTransport(f"ipc://{folder}/rpc.sock", f"ipc://{folder}/events.sock", limits=limits)
 
     return make
 
@@ -119,7 +121,7 @@ def world_of(make_transport):
     """Open a world on the transport under test: `async with world_of() as world`."""
 
     @asynccontextmanager
-    async def open_world(limits: Limits | None = None, **options) -> AsyncIterator[World]:
+    async def open_world(limits: TransportLimits | None = None, **options) -> AsyncIterator[ServerUnderTest]:
         world = serve(make_transport(limits), **options)
         try:
             yield world

@@ -8,11 +8,11 @@ import pytest
 
 from ostler.clock import SystemClock
 from ostler.config import load_text, validate
-from ostler.daemon.keeping import EventKeeping, journal_page, journal_topics
-from ostler.errors import ConnectionLost, EncodeFailed, InvalidInput, NotRunning
+from ostler.daemon.connectivity.event_journal import LazyJournal, journal_page, journal_topics
+from ostler.errors import ConnectionLost, DaemonNotRunning, EncodeError, InvalidInput
 from ostler.messaging import Context, Event, Gap, exposed
-from ostler.messaging.events.event import JournalPage, JournalTopic, Position
-from ostler.messaging.transport import Limits
+from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
+from ostler.messaging.wire.transport import TransportLimits
 from ostler.store import Store
 
 
@@ -22,7 +22,7 @@ async def test_what_is_published_after_the_subscription_arrives_in_order(world_o
             world.publisher.publish("volume", "created", {"n": number})
         found = [await anext(stream) for _ in range(100)]
         assert [event.payload["n"] for event in found] == list(range(100))
-        assert [event.number for event in found] == list(range(1, 101))
+        assert [event.sequence for event in found] == list(range(1, 101))
         first = found[0]
         assert (first.topic, first.host, first.name, first.epoch) == (
             "volume", "here", "created", world.publisher.epoch,
@@ -86,7 +86,7 @@ async def test_trap_a_subscriber_that_joins_late_sees_what_comes_from_then_on(wo
         async with world.client().events("volume") as stream:
             world.publisher.publish("volume", "created", "after")
             event = await anext(stream)
-            assert (event.payload, event.number) == ("after", 2)
+            assert (event.payload, event.sequence) == ("after", 2)
 
 
 async def test_trap_a_gap_is_seen(world_of):
@@ -103,7 +103,7 @@ async def test_trap_a_gap_is_seen(world_of):
 
 
 async def test_trap_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_of):
-    async with world_of(limits=Limits(queue=100)) as world:
+    async with world_of(limits=TransportLimits(max_queued=100)) as world:
         slow = world.sync_client()
         stream = await asyncio.to_thread(slow.events, "volume")
         received = 0
@@ -132,9 +132,9 @@ async def test_trap_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_o
                 seen.append(await asyncio.to_thread(stream.next, 5))
                 assert seen[-1] is not None
             assert any(isinstance(item, Gap) for item in seen)
-            spans = [(item.first, item.last) if isinstance(item, Gap) else (item.number,) * 2 for item in seen]
+            spans = [(item.first, item.last) if isinstance(item, Gap) else (item.sequence,) * 2 for item in seen]
             assert [first for first, _ in spans] == [1, *(last + 1 for _, last in spans[:-1])], "nothing in silence"
-            assert seen[-1].number == 1001
+            assert seen[-1].sequence == 1001
 
 
 async def test_trap_a_subscriber_that_vanishes(world_of):
@@ -145,10 +145,10 @@ async def test_trap_a_subscriber_that_vanishes(world_of):
                 async with client.events("volume"):
                     pass
             world.publisher.publish("volume", "created")
-            assert (await anext(stays)).number == 1
-            assert world.publisher.link.subscribers
+            assert (await anext(stays)).sequence == 1
+            assert world.publisher.link.has_subscribers
         async with asyncio.timeout(5):
-            while world.publisher.link.subscribers:  # nothing is kept for those who have gone
+            while world.publisher.link.has_subscribers:  # nothing is kept for those who have gone
                 world.publisher.publish("volume", "created")
                 await asyncio.sleep(0.01)
 
@@ -160,14 +160,14 @@ async def test_a_publisher_that_goes_away_is_known(world_of):
         async with client.events("volume") as stream:
             world.publisher.publish("volume", "created")
             world.publisher.close()
-            assert (await anext(stream)).number == 1, "what came before the end is seen"
+            assert (await anext(stream)).sequence == 1, "what came before the end is seen"
             async with asyncio.timeout(2):
                 with pytest.raises(ConnectionLost):
                     await anext(stream)
-                assert (await asyncio.to_thread(next, blocking)).number == 1
+                assert (await asyncio.to_thread(next, blocking)).sequence == 1
                 with pytest.raises(ConnectionLost):
                     await asyncio.to_thread(blocking.next, 5)
-        with pytest.raises(NotRunning):
+        with pytest.raises(DaemonNotRunning):
             await client.events("volume")
         world.publisher.publish("volume", "dropped")
 
@@ -189,7 +189,7 @@ async def test_names_that_keys_cannot_have_are_refused(world_of, name):
             world.publisher.publish("volume", name)
         with pytest.raises(InvalidInput):
             world.publisher.publish(name, "created")
-        with pytest.raises(EncodeFailed, match=r"the payload of event volume\.here\.created"):
+        with pytest.raises(EncodeError, match=r"the payload of event volume\.here\.created"):
             world.publisher.publish("volume", "created", object())
 
 
@@ -202,7 +202,7 @@ async def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_
         async with world.client().events("volume", last=True) as stream:
             world.publisher.publish("volume", "a", 5)
             found = [await anext(stream) for _ in range(3)]
-            assert [(event.name, event.payload, event.number) for event in found] == [
+            assert [(event.name, event.payload, event.sequence) for event in found] == [
                 ("a", 2, 3), ("b", 3, 4), ("a", 5, 5),
             ]  # fmt: skip
         sync = world.sync_client()
@@ -211,7 +211,7 @@ async def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_
 
 
 async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.publisher._HEADS_EVERY", 0.05)
+    monkeypatch.setattr("ostler.messaging.events.event_publisher._WATERMARK_INTERVAL", 0.05)
 
     async with world_of() as world, world.client().events("volume.*.created", "lamp") as stream:
         world.publisher.publish("volume", "created")
@@ -221,25 +221,25 @@ async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_m
         world.publisher.publish("lamp", "on")  # the first of its topic, lost as well
         world.publisher.link.publish = real
         async with asyncio.timeout(5):
-            assert (await anext(stream)).number == 1
+            assert (await anext(stream)).sequence == 1
             gaps = {await anext(stream) for _ in range(2)}
         assert gaps == {Gap("volume", "here", 2, 3), Gap("lamp", "here", 1, 1)}
         world.publisher.publish("volume", "created")
-        assert (await anext(stream)).number == 4
+        assert (await anext(stream)).sequence == 4
 
 
 async def test_nobody_is_told_of_heads_when_nobody_listens(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.publisher._HEADS_EVERY", 0.01)
+    monkeypatch.setattr("ostler.messaging.events.event_publisher._WATERMARK_INTERVAL", 0.01)
 
     async with world_of() as world:
         world.publisher.publish("volume", "created")
-        assert world.publisher._teller is None
+        assert world.publisher._watermark_timer is None
         async with world.client().events("volume"):
             world.publisher.publish("volume", "created")
-            assert world.publisher._teller is not None
+            assert world.publisher._watermark_timer is not None
         for _ in range(200):
             await asyncio.sleep(0.01)
-            if world.publisher._teller is None:
+            if world.publisher._watermark_timer is None:
                 return
         raise AssertionError("the timer goes on without subscribers")
 
@@ -268,7 +268,7 @@ async def test_an_event_carries_the_request_that_it_happened_in(world_of):
 
 
 async def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.async_stream._WAITING", 10)
+    monkeypatch.setattr("ostler.messaging.events.async_event_stream._MAX_WAITING_EVENTS", 10)
 
     async with world_of() as world, world.client().events("volume") as stream:
         for number in range(50):
@@ -277,12 +277,12 @@ async def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(wor
         assert stream._feed.waiting == 10
         found = [await anext(stream) for _ in range(10)]
         world.publisher.publish("volume", "created", "last")
-        assert found[-1].number == 10
+        assert found[-1].sequence == 10
         assert await anext(stream) == Gap("volume", "here", 11, 50)
         assert (await anext(stream)).payload == "last"
 
 
-class Control:
+class FakeControlTopic:
     """What a daemon answers of its journal."""
 
     def __init__(self, store):
@@ -293,7 +293,7 @@ class Control:
         return await journal_topics(self._store, SystemClock(), "here")
 
     @exposed(role="viewer", changes=False)
-    async def events_since(self, ctx: Context, positions: list[Position], limit: int = 500) -> JournalPage:
+    async def events_since(self, ctx: Context, positions: list[JournalPosition], limit: int = 500) -> JournalPage:
         return await journal_page(self._store, SystemClock(), "here", positions, limit)
 
 
@@ -304,9 +304,9 @@ def journaling(tmp_path):
 
     @asynccontextmanager
     async def keep(world):
-        keeping = EventKeeping(world.publisher, store, SystemClock(), ["volume"])
+        keeping = LazyJournal(world.publisher, store, SystemClock(), ["volume"])
         keeping.apply(validate(load_text(""), {}, {}).events)
-        world.add("ostler", Control(store))
+        world.add("ostler", FakeControlTopic(store))
         try:
             yield keeping
         finally:
@@ -326,11 +326,11 @@ async def test_trap_replay_from_a_number_goes_on_live_without_a_seam(world_of, j
             seen, sent = [], 1200
             while len(seen) < 1498:
                 item = await anext(stream)
-                seen.append(item.number)
+                seen.append(item.sequence)
                 if len(seen) % 4 == 0 and sent < 1500:
                     sent += 1
                     world.publisher.publish("volume", "x", sent)
-                    while sent < 1500 and item.number >= 1200:
+                    while sent < 1500 and item.sequence >= 1200:
                         sent += 1
                         world.publisher.publish("volume", "x", sent)
             assert seen == list(range(3, 1501))
@@ -354,7 +354,7 @@ async def test_trap_a_gap_of_a_journaled_topic_can_be_fetched_again(world_of, jo
                 link.publish = (lambda data: None) if 3 < number < 8 else real
                 world.publisher.publish("volume", "x", number)
                 await asyncio.sleep(0.05)
-            assert [(await anext(fills)).number for _ in range(10)] == list(range(1, 11))
+            assert [(await anext(fills)).sequence for _ in range(10)] == list(range(1, 11))
             found = [await anext(shows) for _ in range(7)]
             assert found[3] == Gap("volume", "here", 4, 7, True)
         stream = await asyncio.to_thread(lambda: world.sync_client().events("volume", since=found[2]))

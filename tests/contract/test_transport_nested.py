@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from ostler.errors import CallCancelled, DeadlineExceeded
+from ostler.errors import Cancelled, DeadlineExceeded
 from ostler.messaging import Context, exposed
 from support.async_tests import loop_fixture
 
@@ -112,7 +112,7 @@ class Outer:
 @loop_fixture
 async def world(world_of):
     """Open a world of the transport under test; nothing may be under way in it at the end."""
-    async with world_of(beat_interval=0.05) as opened:
+    async with world_of(keepalive_interval=0.05) as opened:
         yield opened
         async with asyncio.timeout(5):
             while opened.dispatcher.in_flight("inner") or opened.dispatcher.in_flight("outer"):
@@ -168,7 +168,7 @@ async def test_trap_cancel_reaches_what_a_method_has_called(inner, outer, ask, w
     with pytest.raises(asyncio.CancelledError):
         await asked
     assert await asyncio.to_thread(outer.ended.wait, 5)
-    assert isinstance(outer.error, CallCancelled | asyncio.CancelledError)
+    assert isinstance(outer.error, Cancelled | asyncio.CancelledError)
     for _ in range(calls):
         assert await asyncio.to_thread(inner.stopped.acquire, timeout=5)
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from ostler import RpcApi, remote
-from ostler.errors import DeadlineExceeded, EncodeFailed, InvalidArguments, InvalidInput
+from ostler.errors import DeadlineExceeded, EncodeError, InvalidArguments, InvalidInput
 from ostler.messaging import Context, exposed
-from ostler.messaging.rpc.retry import Retry
+from ostler.messaging.clients.retry import Retry
 from support.async_tests import loop_fixture
 from support.waiting import until
 
@@ -147,11 +147,13 @@ async def test_an_option_that_is_given_as_an_argument_is_told_to_be_one(world):
         lambda **a: asyncio.to_thread(sync.call, "planner", "plain", **a),
         lambda **a: local.acall("planner", "plain", **a),
     ):
-        with pytest.raises(InvalidArguments, match=r"no argument 'timeout'; options .* with client\.on\(timeout=…\)"):
+        with pytest.raises(
+            InvalidArguments, match=r"no argument 'timeout'; call options .* with client\.on\(timeout=…\)"
+        ):
             await ask(timeout=5)
-        with pytest.raises(EncodeFailed, match=r"options of a call are set with client\.on\(retry=…\)"):
+        with pytest.raises(EncodeError, match=r"call options are set with client\.on\(retry=…\)"):
             await ask(retry=Retry(on=(ValueError,)))
-        with pytest.raises(EncodeFailed, match="use plain values"):
+        with pytest.raises(EncodeError, match="use plain values"):
             await ask(name=object())
 
 
@@ -170,7 +172,7 @@ async def test_views_have_one_connection_and_options_of_their_own(world):
 
 async def test_a_fanout_for_one_host_is_refused_by_every_client(world):
     client, sync, local = world.client(), world.sync_client(), world.local()
-    with pytest.raises(InvalidInput, match="goes to every host, and the option host says 'here'"):
+    with pytest.raises(InvalidInput, match="goes to every host, but the option host is 'here'"):
         await client.on(host="here").fanout("planner", "plain")
     with pytest.raises(InvalidInput, match="goes to every host"):
         sync.on(host="here").fanout("planner", "plain")

@@ -7,23 +7,23 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ostler.errors import (
-    AlreadyDone,
     Busy,
-    CallCancelled,
+    Cancelled,
     Conflict,
     ConnectionLost,
+    DaemonNotRunning,
     DeadlineExceeded,
     Draining,
-    NotRunning,
+    ResultExpired,
 )
 from ostler.messaging import Context, exposed
-from ostler.messaging.rpc.core import FLAGS_OF_CAST, Ask
-from ostler.messaging.rpc.keeping import Keeping
-from ostler.messaging.rpc.retry import Retry
+from ostler.messaging.clients.retry import Retry
+from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from support.async_tests import loop_fixture
 from support.waiting import until
 
-AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, NotRunning, ConnectionLost))
+AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, DaemonNotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["work", "awork"])
 
 
@@ -81,7 +81,7 @@ class Shop:
 async def case(world_of, keeping=None, **options):
     """Open a world of the transport under test, with a shop; nothing may be under way at the end."""
     async with world_of(**options) as world:
-        world.server.keeping = keeping or Keeping()
+        world.server.dedup_limits = keeping or DedupLimits()
         shop = Shop()
         world.add("shop", shop)
         yield world, shop, world.client(timeout=5)
@@ -108,12 +108,14 @@ def drop(client) -> None:
 
 @BOTH
 async def test_trap_the_same_request_twice(world, shop, client, method):
-    first, second = (asyncio.ensure_future(client._ask(Ask("shop", method, {"text": "a"}), "the-id")) for _ in range(2))
+    first, second = (
+        asyncio.ensure_future(client._ask(CallRequest("shop", method, {"text": "a"}), "the-id")) for _ in range(2)
+    )
     await asyncio.to_thread(shop.begun.wait, 5)
     shop.go_on.set()
     assert await second == "a1"
-    assert await client._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
-    assert await world.client()._ask(Ask("shop", method, {"text": "a"}), "the-id") == "a1"
+    assert await client._ask(CallRequest("shop", method, {"text": "a"}), "the-id") == "a1"
+    assert await world.client()._ask(CallRequest("shop", method, {"text": "a"}), "the-id") == "a1"
     assert shop.runs == 1
     stats = world.server.stats()["duplicates"]
     assert (stats["ids"], stats["under_way"], stats["joined"], stats["answered"]) == (1, 0, 1, 2)
@@ -122,7 +124,7 @@ async def test_trap_the_same_request_twice(world, shop, client, method):
 
 @BOTH
 async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_served(world_of, method):
-    async with case(world_of, beat_interval=0.02) as (world, shop, client):
+    async with case(world_of, keepalive_interval=0.02) as (world, shop, client):
         heard = []
         call = asyncio.ensure_future(
             client.on(retry=AGAIN, on_progress=lambda progress: heard.append(progress.text)).call(
@@ -131,7 +133,7 @@ async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_ser
         )
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
-        await until(lambda: world.server.duplicates.joined == 1)
+        await until(lambda: world.server.dedup_cache.repeats_attached == 1)
         shop.go_on.set()
         assert await call == "a1"
         assert heard == ["half"]
@@ -140,30 +142,30 @@ async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_ser
 
 @BOTH
 async def test_work_whose_caller_does_not_come_back_is_stopped_after_a_grace_time(world_of, method):
-    async with case(world_of, beat_interval=0.02, keeping=Keeping(grace=0.1)) as (world, shop, client):
-        call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
+    async with case(world_of, keepalive_interval=0.02, keeping=DedupLimits(orphan_grace=0.1)) as (world, shop, client):
+        call = asyncio.ensure_future(client._ask(CallRequest("shop", method, {}), "the-id"))
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
         with pytest.raises(ConnectionLost):
             await call
         assert not shop.cancelled.is_set()
         assert await asyncio.to_thread(shop.cancelled.wait, 5)
-        with pytest.raises(CallCancelled, match="did not come back within"):
-            await world.client()._ask(Ask("shop", method, {}), "the-id")
+        with pytest.raises(Cancelled, match="did not come back within"):
+            await world.client()._ask(CallRequest("shop", method, {}), "the-id")
         assert shop.runs == 1
 
 
 @BOTH
 async def test_a_repeat_after_the_connection_was_known_to_be_lost_finds_the_work_going_on(world_of, method):
-    async with case(world_of, beat_interval=0.02) as (world, shop, client):
-        call = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
+    async with case(world_of, keepalive_interval=0.02) as (world, shop, client):
+        call = asyncio.ensure_future(client._ask(CallRequest("shop", method, {}), "the-id"))
         await asyncio.to_thread(shop.begun.wait, 5)
         drop(client)
         with pytest.raises(ConnectionLost):
             await call
         await until(lambda: world.server.vanished == 1)
-        again = asyncio.ensure_future(client._ask(Ask("shop", method, {}), "the-id"))
-        await until(lambda: world.server.duplicates.joined == 1)
+        again = asyncio.ensure_future(client._ask(CallRequest("shop", method, {}), "the-id"))
+        await until(lambda: world.server.dedup_cache.repeats_attached == 1)
         shop.go_on.set()
         assert await again == "1"
 
@@ -181,13 +183,13 @@ async def test_who_cancels_cancels_a_request_that_may_come_again_too(shop, clien
 async def test_errors_of_the_method_are_kept_as_results_are(client):
     for _ in range(2):
         with pytest.raises(Conflict) as caught:
-            await client._ask(Ask("shop", "fail", {}), "the-id")
+            await client._ask(CallRequest("shop", "fail", {}), "the-id")
         assert caught.value.size == 1
 
 
 async def test_a_cast_that_comes_again_runs_once(shop, client):
     for _ in range(3):
-        assert await client._ask(Ask("shop", "work", {}, flags=FLAGS_OF_CAST), "the-id") == 1
+        assert await client._ask(CallRequest("shop", "work", {}, flags=CAST_FLAGS), "the-id") == 1
     await asyncio.to_thread(shop.begun.wait, 5)
     assert shop.runs == 1
     assert await client.on(retry=Retry()).cast("shop", "awork", wait=False) is None
@@ -197,54 +199,58 @@ async def test_a_cast_that_comes_again_runs_once(shop, client):
 async def test_refusals_are_not_kept(world, client):
     world.dispatcher.set_draining("shop", "for a test")
     with pytest.raises(Draining):
-        await client._ask(Ask("shop", "awork", {"wait": False}), "the-id")
+        await client._ask(CallRequest("shop", "awork", {"wait": False}), "the-id")
     world.dispatcher.set_draining("shop", "")
-    assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+    assert await client._ask(CallRequest("shop", "awork", {"wait": False}), "the-id") == "1"
 
 
 async def test_an_id_that_was_used_for_something_else_is_refused_by_name(shop, client):
-    assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+    assert await client._ask(CallRequest("shop", "awork", {"wait": False}), "the-id") == "1"
     for other in (
-        Ask("shop", "work", {"wait": False}),
-        Ask("shop", "awork", {"wait": False, "text": "b"}),
-        Ask("shop", "awork", {"wait": False}, flags=FLAGS_OF_CAST),
+        CallRequest("shop", "work", {"wait": False}),
+        CallRequest("shop", "awork", {"wait": False, "text": "b"}),
+        CallRequest("shop", "awork", {"wait": False}, flags=CAST_FLAGS),
     ):
-        with pytest.raises(Conflict, match="the request id the-id was used for another request before"):
+        with pytest.raises(Conflict, match="the request id the-id was already used for another request"):
             await client._ask(other, "the-id")
     assert shop.runs == 1
 
 
 async def test_what_is_kept_is_bounded_by_number_and_a_late_repeat_is_told(world_of):
-    async with case(world_of, keeping=Keeping(answers=4)) as (world, shop, client):  # one caller alone has half of them
+    async with case(world_of, keeping=DedupLimits(max_results=4)) as (
+        world,
+        shop,
+        client,
+    ):  # one caller alone has half of them
         for number in range(30):
-            await client._ask(Ask("shop", "awork", {"wait": False}), f"id-{number}")
+            await client._ask(CallRequest("shop", "awork", {"wait": False}), f"id-{number}")
         stats = world.server.stats()["duplicates"]
         assert (stats["ids"], stats["answers"]) == (20, 2)
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "id-29") == "30"
-        with pytest.raises(AlreadyDone, match=r"shop\.awork was done .* its answer is not kept any more"):
-            await client._ask(Ask("shop", "awork", {"wait": False}), "id-15")
+        assert await client._ask(CallRequest("shop", "awork", {"wait": False}), "id-29") == "30"
+        with pytest.raises(ResultExpired, match=r"shop\.awork was completed .* its answer is no longer stored"):
+            await client._ask(CallRequest("shop", "awork", {"wait": False}), "id-15")
         assert shop.runs == 30
 
 
 async def test_what_is_kept_is_bounded_by_bytes(world_of):
-    async with case(world_of, keeping=Keeping(size=44000)) as (world, _, client):
+    async with case(world_of, keeping=DedupLimits(max_bytes=44000)) as (world, _, client):
         for number in range(10):
-            await client._ask(Ask("shop", "big", {}), f"id-{number}")
+            await client._ask(CallRequest("shop", "big", {}), f"id-{number}")
         stats = world.server.stats()["duplicates"]
         assert stats["answers"] == 4
         assert stats["bytes"] <= 22_000
-        world.server.keeping = Keeping(size=6000)
-        await client._ask(Ask("shop", "big", {}), "too-large")
-        with pytest.raises(AlreadyDone):
-            await client._ask(Ask("shop", "big", {}), "too-large")
+        world.server.dedup_limits = DedupLimits(max_bytes=6000)
+        await client._ask(CallRequest("shop", "big", {}), "too-large")
+        with pytest.raises(ResultExpired):
+            await client._ask(CallRequest("shop", "big", {}), "too-large")
 
 
 async def test_what_is_kept_is_bounded_by_age(world_of):
-    async with case(world_of, keeping=Keeping(age=0.05)) as (world, _, client):
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "1"
+    async with case(world_of, keeping=DedupLimits(ttl=0.05)) as (world, _, client):
+        assert await client._ask(CallRequest("shop", "awork", {"wait": False}), "the-id") == "1"
         await until(lambda: world.server.stats()["duplicates"]["ids"] == 0)
         assert world.server.stats()["duplicates"]["bytes"] == 0
-        assert await client._ask(Ask("shop", "awork", {"wait": False}), "the-id") == "2"
+        assert await client._ask(CallRequest("shop", "awork", {"wait": False}), "the-id") == "2"
 
 
 async def test_a_busy_service_is_asked_again_when_it_said(world, client):
@@ -284,7 +290,7 @@ async def test_all_attempts_together_have_the_time_of_one_call(shop, client):
 
 @BOTH
 async def test_the_sync_client_finds_its_work_again(world_of, method):
-    async with case(world_of, beat_interval=0.02) as (world, shop, _):
+    async with case(world_of, keepalive_interval=0.02) as (world, shop, _):
         sync = world.sync_client(timeout=5, retry=AGAIN)
         call = asyncio.ensure_future(asyncio.to_thread(sync.call, "shop", method, text="s"))
         await asyncio.to_thread(shop.begun.wait, 5)
@@ -293,7 +299,7 @@ async def test_the_sync_client_finds_its_work_again(world_of, method):
         def receive(*_):
             raise lost
 
-        sync._link.receive = sync._link.receive_soon = receive
-        await until(lambda: world.server.duplicates.joined == 1)
+        sync._link.receive = sync._link.receive_briefly = receive
+        await until(lambda: world.server.dedup_cache.repeats_attached == 1)
         shop.go_on.set()
         assert await call == "s1"

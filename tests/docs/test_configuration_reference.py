@@ -12,13 +12,20 @@ from pkgutil import resolve_name
 import pytest
 
 from ostler.config import load_text, validate
-from ostler.config.reference import Section, core_sections, json_schema, render_markdown, render_toml, service_sections
+from ostler.config.option_reference import (
+    ReferenceSection,
+    core_sections,
+    json_schema,
+    render_markdown,
+    render_toml,
+    service_sections,
+)
 from ostler.driver import DriverOptions
 from ostler.manager import ManagerOptions
 
-HOUSE = Path(__file__).parents[2]
-SHIPPED_FILE = HOUSE / "conf" / "ostler.toml"
-PAGE = HOUSE / "docs" / "configuration.md"
+ROOT = Path(__file__).parents[2]
+SHIPPED_FILE = ROOT / "conf" / "ostler.toml"
+PAGE = ROOT / "docs" / "configuration.md"
 
 # What the shipped file sets, for the layout of the system's places.
 SHIPPED = {
@@ -49,7 +56,7 @@ def options_of(brought):
 def shipped_sections():
     managers, drivers, own = bundled()
     sections = core_sections() + service_sections(ManagerOptions, DriverOptions)
-    sections += [Section(path=(name,), model=model) for name, model in sorted(own.items())]
+    sections += [ReferenceSection(path=(name,), model=model) for name, model in sorted(own.items())]
     for path, values in SHIPPED.items():
         if len(path) == 2:
             model, base = options_of(managers[values["manager"]]), ManagerOptions
@@ -57,7 +64,7 @@ def shipped_sections():
         else:
             model, base = options_of(drivers[path[1], values["driver"]]), DriverOptions
             about = f"Its driver `{values['driver']}`, with the options of its own."
-        sections.append(Section(path=path, model=model, base=base, about=about, values=values))
+        sections.append(ReferenceSection(path=path, model=model, base=base, description=about, values=values))
     return sections
 
 

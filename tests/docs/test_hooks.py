@@ -12,7 +12,7 @@ from ostler import hookspecs
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hooks.md"
 HEAD = """# Hooks
 
-What a plugin can declare. This page is made from `ostler.hookspecs`; `OSTLER_REGENERATE=1 make test` writes it anew.
+What a plugin can declare. This page is generated from `ostler.hookspecs`; `OSTLER_REGENERATE=1 make test` updates it.
 
 """
 
@@ -38,4 +38,4 @@ def test_every_hook_is_documented() -> None:
 def test_the_page_is_what_the_declarations_say() -> None:
     if os.environ.get("OSTLER_REGENERATE"):
         PAGE.write_text(page(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew with OSTLER_REGENERATE=1"
+    assert PAGE.read_text(encoding="utf-8") == page(), "update it with OSTLER_REGENERATE=1"

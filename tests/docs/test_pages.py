@@ -12,14 +12,14 @@ import pytest
 
 from ostler import errors
 from ostler.config import load_text, validate
-from ostler.config.core import CORE_SECTIONS
-from ostler.messaging import envelope
+from ostler.config.core_sections import CORE_SECTIONS
 from ostler.messaging.events import event
+from ostler.messaging.wire import envelope
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "docs"))
 
-from pages import blocks  # noqa: E402
+from executable_pages import blocks  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
@@ -82,7 +82,7 @@ def test_files_and_tests_that_are_named_are_there() -> None:
 
 
 def test_rooms_that_are_named_are_there() -> None:
-    """`messaging/zmtp`, `rpc/eager.py`: below the package, or below `messaging`."""
+    """`messaging/zmtp`, `rpc/eager_start.py`: below the package, or below `messaging`."""
     package = ROOT / "daemon" / "ostler"
     places = (package, package / "messaging", ROOT)
     missing = [

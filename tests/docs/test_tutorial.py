@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "docs"))
 
-from pages import blocks, commands, matches  # noqa: E402
+from executable_pages import blocks, commands, matches  # noqa: E402
 
 END = "--- end of command"
 

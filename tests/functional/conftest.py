@@ -11,19 +11,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Daemon
+from daemon_process import DaemonProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @pytest.fixture
-def make_daemon() -> Iterator[Callable[..., Daemon]]:
+def make_daemon() -> Iterator[Callable[..., DaemonProcess]]:
     """Return a function that makes a daemon; it is not started yet."""
-    made: list[Daemon] = []
+    made: list[DaemonProcess] = []
 
-    def make(config: str = "", environ: Mapping[str, str] | None = None) -> Daemon:
-        made.append(Daemon(config, environ))
+    def make(config: str = "", environ: Mapping[str, str] | None = None) -> DaemonProcess:
+        made.append(DaemonProcess(config, environ))
         return made[-1]
 
     yield make

@@ -15,10 +15,10 @@ REQUEST, CANCEL, CREDIT = 1, 2, 3
 REPLY, FAILURE, ACCEPTED, PROGRESS, BEAT, ITEMS = 10, 11, 12, 13, 14, 15
 LAST_EVENT, HEADS = 20, 21
 LENIENT, CAST, FANOUT, WANTS_PROGRESS, STREAM, RETRY = 1, 2, 4, 8, 16, 32
-PATIENCE = 10_000
+RECEIVE_TIMEOUT_MS = 10_000
 
 
-class Failed(Exception):
+class ForeignCallError(Exception):
     """A failure: names, message, hint, facts."""
 
     def __init__(self, names: list[str], message: str, hint: str, facts: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Failed(Exception):
         self.names, self.message, self.hint, self.facts = names, message, hint, facts
 
 
-class Caller:
+class ForeignCaller:
     """The calls of one connection, one at a time."""
 
     def __init__(self, path: str) -> None:
@@ -47,14 +47,14 @@ class Caller:
 
     def receive(self) -> list[Any]:
         """Return the next message."""
-        assert self.socket.poll(PATIENCE), "no answer"
+        assert self.socket.poll(RECEIVE_TIMEOUT_MS), "no answer"
         frames = self.socket.recv_multipart()
         assert len(frames) == 1
         message = decode(frames[0])
         assert message[1] == VERSION
         return message
 
-    def ask(
+    def send_request(
         self, topic: str, method: str, arguments: dict[str, Any] | None = None, *, timeout: float | None = 10.0,
         request_id: str = "", flags: int = 0, host: str = "", version: str = "", trace: str = "", credit: int = 0,
     ) -> int:  # fmt: skip
@@ -66,7 +66,7 @@ class Caller:
         )  # fmt: skip
         return number
 
-    def answer(self, number: int) -> list[Any]:
+    def receive_reply(self, number: int) -> list[Any]:
         """Return the answer to a request; beats and progress are put aside."""
         while True:
             kind, _, *fields = self.receive()
@@ -76,19 +76,19 @@ class Caller:
                 self.progress.append(fields)
             elif kind == FAILURE:
                 assert fields[0] in (number, None)
-                raise Failed(*fields[1:])
+                raise ForeignCallError(*fields[1:])
             elif fields[0] == number:
                 return [kind, *fields]
 
     def call(self, topic: str, method: str, arguments: dict[str, Any] | None = None, **more: Any) -> Any:
         """Call a method; return its result."""
-        kind, _, result = self.answer(self.ask(topic, method, arguments, **more))
+        kind, _, result = self.receive_reply(self.send_request(topic, method, arguments, **more))
         assert kind == REPLY
         return result
 
     def cast(self, topic: str, method: str, arguments: dict[str, Any] | None = None, flags: int = 0) -> int:
         """Cast; return how many accepted it."""
-        kind, _, reached = self.answer(self.ask(topic, method, arguments, flags=CAST | flags))
+        kind, _, reached = self.receive_reply(self.send_request(topic, method, arguments, flags=CAST | flags))
         assert kind == ACCEPTED
         return int(reached)
 
@@ -96,9 +96,9 @@ class Caller:
         self, topic: str, method: str, arguments: dict[str, Any] | None = None, credit: int = 8
     ) -> Iterator[tuple[int, Any]]:
         """Yield the items of a stream with their numbers; give credit when half of it has been read."""
-        number = self.ask(topic, method, arguments, timeout=None, flags=STREAM, credit=credit)
+        number = self.send_request(topic, method, arguments, timeout=None, flags=STREAM, credit=credit)
         read = 0
-        while (answer := self.answer(number))[0] == ITEMS:
+        while (answer := self.receive_reply(number))[0] == ITEMS:
             _, _, first, items = answer
             for place, item in enumerate(items, first):
                 yield place, item
@@ -109,7 +109,7 @@ class Caller:
         assert answer == [REPLY, number, None]
 
 
-class Subscriber:
+class ForeignSubscriber:
     """Events of some prefixes."""
 
     def __init__(self, path: str, *prefixes: str, last: bool = False) -> None:
@@ -135,7 +135,7 @@ class Subscriber:
             elif kind == HEADS:
                 self.take_heads(fields[0])
             elif kind == FAILURE:
-                raise Failed(*fields[1:])
+                raise ForeignCallError(*fields[1:])
             else:
                 assert kind == ACCEPTED
                 return
@@ -146,7 +146,7 @@ class Subscriber:
 
     def receive(self) -> tuple[str, list[Any]]:
         """Return the key and the message of the next frame."""
-        assert self.socket.poll(PATIENCE), "no event"
+        assert self.socket.poll(RECEIVE_TIMEOUT_MS), "no event"
         key, _, body = self.socket.recv().partition(b"\0")
         message = decode(body)
         return key.decode(), message

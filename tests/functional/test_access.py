@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from harness import NOBODY, OSTLER, Daemon, as_nobody, cannot_become_nobody, wait_for
+from daemon_process import NOBODY, OSTLER, DaemonProcess, as_nobody, cannot_become_nobody, wait_for
 
-from ostler.cli.entry import run_command
-from ostler.cli.tree import root_command
+from ostler.cli.command_line import run_command
+from ostler.cli.command_tree import root_command
 
 VOLUME = """
 [services.volume]
@@ -46,13 +46,13 @@ def another_user() -> None:
         pytest.skip(why)
 
 
-def running(daemon: Daemon, access: str = "") -> Daemon:
-    daemon.let_others_pass()
+def running(daemon: DaemonProcess, access: str = "") -> DaemonProcess:
+    daemon.make_traversable()
     daemon.configure(VOLUME + access)
     return daemon.start()
 
 
-def nobody(daemon: Daemon, *arguments: str, check: int, group: int = NOBODY) -> str:
+def nobody(daemon: DaemonProcess, *arguments: str, check: int, group: int = NOBODY) -> str:
     return daemon.command(*arguments, check=check, before=as_nobody(group)).stderr
 
 
@@ -88,7 +88,7 @@ def test_an_operator_by_group_may_work_and_not_reload(make_daemon, another_user)
 
 
 @contextmanager
-def following(daemon: Daemon, before: list[str]) -> Iterator[Callable[[], str]]:
+def following(daemon: DaemonProcess, before: list[str]) -> Iterator[Callable[[], str]]:
     """Follow events as another user; yields what makes volumes until one is heard of, and returns that line."""
     follower = subprocess.Popen(
         [*before, OSTLER, "--root", str(daemon.root), "--json", "events", "volume"],
@@ -132,30 +132,30 @@ def test_as_long_as_nobody_else_has_a_role_the_sockets_are_closed_to_others(make
     modes = [stat.S_IMODE((daemon.root / "run" / name).stat().st_mode) for name in ("rpc.sock", "events.sock")]
     assert modes == [0o600, 0o600]
     said = nobody(daemon, "status", check=4)
-    assert "may not be used by this user" in said
+    assert "this user is not allowed to use the socket" in said
     assert "[access]" in said
     daemon.configure(VOLUME + f'[access]\nviewer = ["{NOBODY}"]\n')
     daemon.command("reload")
     nobody(daemon, "status", check=0)
     daemon.configure(VOLUME)
     daemon.command("reload")
-    assert "may not be used by this user" in nobody(daemon, "status", check=4)
+    assert "this user is not allowed to use the socket" in nobody(daemon, "status", check=4)
 
 
 @pytest.mark.root
 def test_a_socket_that_may_not_be_used_is_said_so(make_daemon, another_user) -> None:
     daemon = running(make_daemon(), '[messaging]\nsocket_mode = "0600"\n')
     said = nobody(daemon, "status", check=4)
-    assert "may not be used by this user" in said
+    assert "this user is not allowed to use the socket" in said
     assert "socket_mode" in said
-    assert "may not be used" in nobody(daemon, "events", check=4)
+    assert "is not allowed to use" in nobody(daemon, "events", check=4)
     daemon.command("status")
 
 
 @pytest.mark.root
 def test_a_folder_that_may_not_be_entered_is_no_dead_daemon(make_daemon, another_user) -> None:
     daemon = make_daemon(VOLUME).start()
-    assert "may not be used by this user" in nobody(daemon, "status", check=4)
+    assert "this user is not allowed to use the socket" in nobody(daemon, "status", check=4)
 
 
 # --------------------------------------------------------------------------------------------- nobody is there
@@ -186,7 +186,7 @@ def test_every_verb_says_how_to_start_a_daemon_that_is_not_running(tmp_path, cap
         assert out == ""
         socket = tmp_path / "run" / ("events.sock" if words == ["events"] else "rpc.sock")
         assert err.splitlines() == [
-            f"ostler: the daemon is not running: nobody listens on {socket}",
+            f"ostler: the daemon is not running: nothing listens on {socket}",
             f"hint: start it with `ostler --root {tmp_path} run`",
         ]
     assert [path.name for path in tmp_path.iterdir()] == ["etc"]

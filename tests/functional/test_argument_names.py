@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from harness import Daemon
+from daemon_process import DaemonProcess
 
 from ostler import AsyncClient, Client, InvalidArguments, RpcApi, remote
 
@@ -29,8 +29,8 @@ class PlannerApi(RpcApi):
 
 
 @pytest.fixture
-def daemon(make_daemon) -> Daemon:
-    made: Daemon = make_daemon(CONFIG).start()
+def daemon(make_daemon) -> DaemonProcess:
+    made: DaemonProcess = make_daemon(CONFIG).start()
     return made
 
 
@@ -43,7 +43,7 @@ def test_the_command_tells_options_from_arguments(daemon) -> None:
     assert "try: ostler call planner plan host=… timeout=… retry=… type=… topic=… method=…" in shown
     refused = daemon.command("call", "planner", "each", "host=a", "timeout=1", "credit=5", "retry=no", check=2).stderr
     assert "planner.each takes no argument 'credit' and 'retry'" in refused
-    assert "options of a call are set with client.on(credit=…, retry=…)" in refused
+    assert "call options are set with client.on(credit=…, retry=…)" in refused
     assert "on a command line with --timeout" in daemon.command("call", "ostler", "status", "timeout=1", check=2).stderr
 
 

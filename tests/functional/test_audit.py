@@ -10,18 +10,18 @@ import threading
 from typing import Any
 
 import pytest
-from harness import NOBODY, OSTLER, Daemon, as_nobody, cannot_become_nobody, wait_for
+from daemon_process import NOBODY, OSTLER, DaemonProcess, as_nobody, cannot_become_nobody, wait_for
 
 from ostler import Client
-from ostler.errors import InternalError, InvalidArguments, InvalidInput, NotPermitted, OstlerError, TargetNotFound
+from ostler.errors import InternalError, InvalidArguments, InvalidInput, NotPermitted, OstlerError, ServiceNotFound
 
 CONFIG = """
 [services.vault]
-manager = "watched:VaultManager"
+manager = "audited_managers:VaultManager"
 [services.vault.drivers.one]
-driver = "watched:LoggingDriver"
+driver = "audited_managers:LoggingDriver"
 [services.echo]
-manager = "watched:EchoManager"
+manager = "audited_managers:AuditedEchoManager"
 [log]
 level = "debug"
 format = "json"
@@ -31,17 +31,17 @@ format = "json"
 CANARY = "hunter2'canary\"x"
 
 
-def audit(daemon: Daemon, *options: str) -> list[dict[str, Any]]:
+def audit(daemon: DaemonProcess, *options: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = daemon.json("audit", *options)
     return found
 
 
 @pytest.fixture
-def vault(make_daemon) -> Daemon:
+def vault(make_daemon) -> DaemonProcess:
     return make_daemon(CONFIG).start()
 
 
-def client(daemon: Daemon, **options: Any) -> Client:
+def client(daemon: DaemonProcess, **options: Any) -> Client:
     return Client(root=daemon.root, **options)
 
 
@@ -49,7 +49,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     with client(vault) as c:
         c.call("vault", "look")
         c.call("echo", "say", text="hello")
-        with pytest.raises(TargetNotFound):
+        with pytest.raises(ServiceNotFound):
             c.call("echo", "nothing", text="x")
         with pytest.raises(InternalError):
             c.call("vault", "put", name="raise", password="long enough")
@@ -65,7 +65,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     assert said["seconds"] > 0
     assert said["request_id"]
     assert abs(said["at"] - stored["at"]) < 60
-    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("TargetNotFound", True, '{"text":"***"}')
+    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("ServiceNotFound", True, '{"text":"***"}')
     assert (stored["result"], stored["refused"]) == ("InternalError", False)
     assert stored["arguments"] == '{"name":"raise","password":"***"}'
     assert [row["method"] for row in audit(vault, "--failed")] == ["nothing", "put"]
@@ -114,7 +114,7 @@ def test_ten_thousand_refusals_are_one_entry(vault) -> None:
             with pytest.raises(InvalidArguments):
                 c.call("echo", "say", text=3)
         for number in range(300):
-            with pytest.raises(TargetNotFound):
+            with pytest.raises(ServiceNotFound):
                 c.call("echo", f"made_up_{number}")
     rows = audit(vault)
     said = [row for row in rows if row["method"] == "say"]
@@ -129,7 +129,7 @@ def test_trap_the_refusal_of_a_uid_without_a_role_is_kept(make_daemon) -> None:
     if why := cannot_become_nobody():
         pytest.skip(why)
     daemon = make_daemon(CONFIG + f'[access]\nviewer = ["{NOBODY - 1}"]\n')
-    daemon.let_others_pass()
+    daemon.make_traversable()
     daemon.start()
     for _ in range(3):
         daemon.command("call", "vault", "put", "name=a", f"password={CANARY}", check=4, before=as_nobody())
@@ -178,7 +178,7 @@ def test_a_database_that_is_away_loses_no_line(make_daemon) -> None:
         with client(vault) as c:
             c.call("echo", "say", text="while it was away")
         log = vault.wait_log("audit: {")
-        assert log.count("the audit log cannot be written") == 1
+        assert log.count("cannot write the audit log") == 1
         assert "while it was away" in log.split("audit: {")[1]
         other.execute("ROLLBACK")
         with client(vault) as c:
@@ -221,14 +221,14 @@ def test_trap_a_secret_argument_is_nowhere(vault) -> None:
                 try:
                     seen.append(repr(c.call("vault", method, **arguments)))
                 except OstlerError as error:
-                    seen.append(f"{error} {error.facts} {error!r}")
+                    seen.append(f"{error} {error.details} {error!r}")
             c.cast("vault", "put", name="refuse", password=CANARY)
             c.cast("vault", "put", name="raise", password=CANARY)
             seen.append(json.dumps(c.call("ostler", "dump")))
             with pytest.raises(InvalidInput, match=r"\*\*\* is too short"):
                 c.call("vault", "put", name="refuse", password=CANARY)
         reader.join(10)
-        vault.wait_log("which was cast, failed")
+        vault.wait_log("cast of vault.put failed")
     seen += [json.dumps(audit(vault)), vault.command("audit").stdout, vault.command("dump").stdout, repr(events)]
     vault.stop()
     with sqlite3.connect(vault.root / "state" / "ostler.db") as database:
@@ -247,7 +247,7 @@ def test_trap_a_secret_argument_is_nowhere(vault) -> None:
 def test_a_role_that_is_too_low_is_refused_and_kept(vault) -> None:
     vault.configure('[access.methods]\n"echo.say" = "nobody"\n', "conf.d/closed.toml")
     vault.command("reload")
-    with client(vault) as c, pytest.raises(NotPermitted, match="closed here to everybody"):
+    with client(vault) as c, pytest.raises(NotPermitted, match="closed to everyone on this host"):
         c.call("echo", "say", text="x")
     assert audit(vault, "--failed")[0]["result"] == "NotPermitted"
 
@@ -276,6 +276,6 @@ def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_onc
     rows = wait_for(lambda: [row for row in audit(vault) if row["result"] == "interrupted"], "their ends")
     assert [(row["topic"], row["method"]) for row in rows] == [("echo", "wait"), ("vault", "wait_with")]
     assert rows[1]["arguments"] == '{"password":"***","seconds":"60"}'
-    assert "the daemon ended while it was under way" in rows[0]["text"]
+    assert "the daemon ended while the request was in progress" in rows[0]["text"]
     assert [row["result"] for row in audit(vault, "--method", "echo.wait")] == ["done", "interrupted"]
-    assert "2 requests were under way when the daemon ended last" in vault.log
+    assert "2 requests were in progress when the daemon last ended" in vault.log

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 
 import pytest
-from harness import Daemon
+from daemon_process import DaemonProcess
 
-ECHO = '[services.echo]\nmanager = "subjects:EchoManager"\n'
+ECHO = '[services.echo]\nmanager = "faulty_managers:EchoManager"\n'
 PLACE = re.compile(r"^(?P<file>/\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.+)$")
 
 
-def refused(daemon: Daemon, tracebacks: int = 0) -> dict[str, str]:
+def refused(daemon: DaemonProcess, tracebacks: int = 0) -> dict[str, str]:
     """Refuse the configuration in `ostler check` and `ostler run`; return what was said of `file:line:column`."""
     before = daemon.files()
     checked = daemon.command("check", check=78, env=daemon.environ).stderr.splitlines()
@@ -23,7 +23,7 @@ def refused(daemon: Daemon, tracebacks: int = 0) -> dict[str, str]:
     assert daemon.files() == before
     assert daemon.notices.received == []
     assert [line for line in ran if PLACE.match(line)] == checked[:-1]
-    assert ran[-1] == f"{checked[-1]}; nothing was started".replace("one problem", "1 problem")
+    assert ran[-1] == f"{checked[-1]}; nothing was started"
     said = {}
     for line in checked[:-1]:
         found = PLACE.match(line)
@@ -36,10 +36,10 @@ def refused(daemon: Daemon, tracebacks: int = 0) -> dict[str, str]:
 
 def lamp(brings: str = "{}", *, extra: str = "") -> str:
     hook = f"@hookimpl\ndef ostler_managers():\n    return {brings}\n"
-    return f"from ostler import hookimpl\nimport subjects\n{extra}\n{hook}"
+    return f"from ostler import hookimpl\nimport faulty_managers\n{extra}\n{hook}"
 
 
-def plugins(daemon: Daemon) -> dict[str, dict]:
+def plugins(daemon: DaemonProcess) -> dict[str, dict]:
     return {row["name"]: row for row in daemon.json("plugin", "list")}
 
 
@@ -47,15 +47,15 @@ def plugins(daemon: Daemon) -> dict[str, dict]:
 
 
 def test_a_file_that_does_not_parse_is_refused_with_its_place(make_daemon) -> None:
-    said = refused(make_daemon('[services.echo]\nmanager = "subjects:EchoManager\n'))
-    assert list(said) == ["ostler.toml:2:32"]
-    assert said["ostler.toml:2:32"].startswith("this is no TOML: ")
+    said = refused(make_daemon('[services.echo]\nmanager = "faulty_managers:EchoManager\n'))
+    assert list(said) == ["ostler.toml:2:39"]
+    assert said["ostler.toml:2:39"].startswith("not valid TOML: ")
 
 
 def test_a_file_that_does_not_parse_hides_nothing_that_is_wrong_in_the_others(make_daemon) -> None:
     daemon = make_daemon('[daemon]\nhots = "x"\n')
     daemon.configure("[log\n", "conf.d/10-broken.toml")
-    daemon.configure('[services.echo]\nmanager = "subjects:EchoManager"\ngreting = 1\n', "conf.d/20-echo.toml")
+    daemon.configure('[services.echo]\nmanager = "faulty_managers:EchoManager"\ngreting = 1\n', "conf.d/20-echo.toml")
     assert list(refused(daemon)) == ["ostler.toml:2:1", "10-broken.toml:1:5", "20-echo.toml:3:1"]
 
 
@@ -67,9 +67,11 @@ def test_four_wrong_keys_in_three_files_are_all_said_with_what_was_meant(make_da
         'class Lamp(OptionsModel):\n    watts: int = Field(40, help="Power")\n'
         '@hookimpl\ndef ostler_config_sections():\n    return {"lamp": Lamp}\n',
     )
-    daemon.configure('[services.device]\nmanager = "subjects:DeviceManager"\ngretting = "hi"\n', "conf.d/10.toml")
     daemon.configure(
-        '[services.device.drivers.lucky]\ndriver = "subjects:ThirdTimeLucky"\ncount = "/x"\ncuont = "/y"\n',
+        '[services.device]\nmanager = "faulty_managers:DeviceManager"\ngretting = "hi"\n', "conf.d/10.toml"
+    )
+    daemon.configure(
+        '[services.device.drivers.lucky]\ndriver = "faulty_managers:ThirdTimeLucky"\ncount = "/x"\ncuont = "/y"\n',
         "conf.d/20.toml",
     )
     assert refused(daemon) == {
@@ -86,13 +88,13 @@ def test_everything_that_can_be_wrong_is_said_at_once(make_daemon) -> None:
         [plugins]
         required = ["volume", "volmue", "broken"]
         [services.echo]
-        manager = "subjects:EchoManger"
+        manager = "faulty_managers:EchoManger"
         [services.nowhere]
         manager = "no.such:Manager"
         [services.dark]
         manager = "lamp"
         [services.late]
-        manager = "subjects:EchoManager"
+        manager = "faulty_managers:EchoManager"
         depends_on = ["echo", "ehco", "nobody"]
         report_interval = "30s"
         down_time = "30s"
@@ -101,26 +103,30 @@ def test_everything_that_can_be_wrong_is_said_at_once(make_daemon) -> None:
     )
     daemon.install("broken", "import a_module_that_nobody_has\n")
     daemon.configure(
-        '[services.device]\nmanager = "subjects:DeviceManager"\n'
-        '[services.device.drivers.empty]\ndriver = "subjects:EmptyDriver"\n'
-        '[services.device.drivers.wrong]\ndriver = "subjects:WrongSignature"\n'
-        '[services.device.drivers.none]\ndriver = "subjects:NoDriver"\n'
-        '[services.device.drivers.lucky]\ndriver = "subjects:ThirdTimeLucky"\n',
+        '[services.device]\nmanager = "faulty_managers:DeviceManager"\n'
+        '[services.device.drivers.empty]\ndriver = "faulty_managers:EmptyDriver"\n'
+        '[services.device.drivers.wrong]\ndriver = "faulty_managers:WrongSignature"\n'
+        '[services.device.drivers.none]\ndriver = "faulty_managers:NoDriver"\n'
+        '[services.device.drivers.lucky]\ndriver = "faulty_managers:ThirdTimeLucky"\n',
         "conf.d/devices.toml",
     )
     expected = {
         "ostler.toml:3:31": ["the required plugin volmue is not installed, did you mean volume?"],
-        "ostler.toml:3:41": ["required plugin broken is failed", "a_module_that_nobody_has", "out of `required`"],
-        "ostler.toml:5:9": ["module subjects has no EchoManger, did you mean EchoManager?"],
-        "ostler.toml:7:9": ["there is no module no", "registered are scheduler, volume", "ostler plugin list"],
-        "ostler.toml:9:9": ["no plugin brings a manager named 'lamp'", "plugin broken failed"],
+        "ostler.toml:3:41": [
+            "required plugin broken is failed",
+            "a_module_that_nobody_has",
+            "remove it from `required`",
+        ],
+        "ostler.toml:5:9": ["module faulty_managers has no EchoManger, did you mean EchoManager?"],
+        "ostler.toml:7:9": ["module no not found", "available: scheduler, volume", "ostler plugin list"],
+        "ostler.toml:9:9": ["no plugin provides a manager named 'lamp'", "plugin broken failed"],
         "ostler.toml:12:31": ["service late needs ehco", "did you mean echo?"],
-        "ostler.toml:12:39": ["service late needs nobody", "add it, or take it out of `depends_on`"],
+        "ostler.toml:12:39": ["service late needs nobody", "add it, or remove it from `depends_on`"],
         "ostler.toml:14:9": ["down_time: must be above report_interval, which is 30 s", "set down_time to 90 s"],
         "ostler.toml:15:9": ['unknown key "wrokers"', 'did you mean "workers"?'],
         "devices.toml:4:1": ["EmptyDriver", "does not derive from DeviceDriver"],
         "devices.toml:6:1": ["WrongSignature", "minutes"],
-        "devices.toml:8:1": ["module subjects has no NoDriver"],
+        "devices.toml:8:1": ["module faulty_managers has no NoDriver"],
         "devices.toml:9:1": ['missing required key "count"'],
     }
     said = refused(daemon, tracebacks=1)  # of the plugin that is broken
@@ -149,17 +155,17 @@ def test_a_good_configuration_is_checked_without_starting_anything(make_daemon) 
 # --------------------------------------------------------------------------------------------------------- plugins
 
 
-def started(daemon: Daemon, tracebacks: int = 0) -> Daemon:
+def started(daemon: DaemonProcess, tracebacks: int = 0) -> DaemonProcess:
     """Install a plugin that works beside those that do not, and start: the rest must not be harmed."""
-    daemon.install("good", lamp('{"good": subjects.EchoManager}'))
+    daemon.install("good", lamp('{"good": faulty_managers.EchoManager}'))
     daemon.configure('[services.good]\nmanager = "good"\n')
     daemon.start()
-    assert daemon.ask("good", "echo", text="hello")["text"] == "hello"
+    assert daemon.call("good", "echo", text="hello")["text"] == "hello"
     assert daemon.wait_log("ready:").count("Traceback") == tracebacks, "of what is unexpected, once"
     return daemon
 
 
-def failed(daemon: Daemon, name: str) -> str:
+def failed(daemon: DaemonProcess, name: str) -> str:
     """Return why a plugin failed; that has to stand in the status and the log as well."""
     rows = plugins(daemon)
     assert rows["good"]["state"] == rows["volume"]["state"] == "loaded"
@@ -227,7 +233,7 @@ def test_trap_a_plugin_built_for_another_api_version(make_daemon) -> None:
     assert plugins(daemon)["dark"]["api"] == "99.0"
 
 
-BROKEN: dict[str, Callable[[Daemon], None]] = {
+BROKEN: dict[str, Callable[[DaemonProcess], None]] = {
     "fails to import": lambda daemon: daemon.install("dark", "import a_module_that_nobody_has\n"),
     "raises in a hook": lambda daemon: daemon.install("dark", lamp("1 / 0")),
     "is not there": lambda daemon: None,
@@ -243,7 +249,7 @@ def test_a_required_plugin_that_cannot_be_had_keeps_the_daemon_from_starting(mak
         daemon.configure('[plugins]\ndisabled = ["dark"]\n', "conf.d/off.toml")
     said = refused(daemon, tracebacks=int(kind in ("fails to import", "raises in a hook")))
     assert "required plugin dark" in said["ostler.toml:2:13"]
-    assert "take it out of `required`" in said["ostler.toml:2:13"]
+    assert "remove it from `required`" in said["ostler.toml:2:13"]
 
 
 def test_disabled_and_blocked_plugins_are_listed_and_left_alone(make_daemon) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import Daemon
+from daemon_process import DaemonProcess
 
 from ostler import AsyncClient, Client, ConnectionLost, Retry
 
-CONFIG = '[services.echo]\nmanager = "subjects:EchoManager"\n'
+CONFIG = '[services.echo]\nmanager = "faulty_managers:EchoManager"\n'
 
 
 @pytest.fixture
-def daemon(make_daemon) -> Daemon:
+def daemon(make_daemon) -> DaemonProcess:
     return make_daemon(CONFIG).start()
 
 
@@ -82,7 +82,7 @@ def test_what_was_open_at_the_fork_is_the_parents(daemon) -> None:
             for step in (lambda: next(items), lambda: events.next(timeout=1)):
                 with pytest.raises(ConnectionLost) as caught:
                     step()
-                said.append(caught.value.facts["reason"])
+                said.append(caught.value.details["reason"])
             stream.close()
             events.close()
             client.close()

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import Daemon, wait_for
+from daemon_process import DaemonProcess, wait_for
 
-CONFIG = '[services.forking]\nmanager = "fork_subjects:Forking"\n'
+CONFIG = '[services.forking]\nmanager = "forking_manager:ForkingManager"\n'
 BEFORE = ["unshare", "-fp", "--mount-proc"]
 
 pytestmark = pytest.mark.skipif(
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def inner(daemon: Daemon) -> int:
+def inner(daemon: DaemonProcess) -> int:
     """Return process 1 of the namespace, by its number outside."""
     children = Path(f"/proc/{daemon.running.pid}/task/{daemon.running.pid}/children")
     return int(wait_for(children.read_text, "the first process of the namespace").split()[0])
@@ -39,18 +39,18 @@ def below(pid: int) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def contained(make_daemon, tmp_path) -> Daemon:
+def contained(make_daemon, tmp_path) -> DaemonProcess:
     return make_daemon(CONFIG, {"HELD": str(tmp_path / "held")}).start(before=BEFORE)
 
 
 def test_trap_orphans_are_reaped_and_no_exit_code_is_taken_from_who_waits_for_it(contained) -> None:
     for _ in range(10):
-        assert contained.ask("forking", "orphan") == 7
+        assert contained.call("forking", "orphan") == 7
     first = inner(contained)
     wait_for(lambda: len(below(first)) == 1, "the orphans to be reaped")
     ((daemon, _),) = below(first)
     assert not [each for each in below(daemon) if each[1] == "Z"]
-    assert contained.ask("forking", "pool") == [1, 2, 3]
+    assert contained.call("forking", "pool") == [1, 2, 3]
     os.kill(first, signal.SIGTERM)
     assert contained.wait_end() == 0
 

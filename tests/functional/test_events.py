@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from harness import OSTLER, wait_for
+from daemon_process import OSTLER, wait_for
 
 from ostler import Client, ConfigurationError
 from ostler.messaging import Event, Gap
@@ -22,11 +22,11 @@ journal_count = {count}
 [messaging]
 event_queue = {queue}
 [services.kept]
-manager = "event_subjects:Teller"
+manager = "publishing_managers:PublishingManager"
 [services.plain]
-manager = "event_subjects:Teller"
+manager = "publishing_managers:PublishingManager"
 [services.asked]
-manager = "event_subjects:KeptTeller"
+manager = "publishing_managers:JournaledPublishingManager"
 """
 
 
@@ -63,7 +63,7 @@ def topics_of(client):
 
 
 def numbers(found):
-    return [item.number if isinstance(item, Event) else item for item in found]
+    return [item.sequence if isinstance(item, Event) else item for item in found]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -72,7 +72,7 @@ def test_trap_replay_from_a_number_over_a_restart(daemon, how):
         client.call("kept", "tell", count=700)
         client.call("asked", "tell_from_thread", count=5)
         with client.events("kept", since=1) as stream:
-            found = read(stream, lambda event: event.number == 700)
+            found = read(stream, lambda event: event.sequence == 700)
             assert numbers(found) == list(range(1, 701))
             assert [event.payload["n"] for event in found] == list(range(700))
             last = found[349]
@@ -91,7 +91,7 @@ def test_trap_replay_from_a_number_over_a_restart(daemon, how):
             assert numbers(found) == list(range(351, 751)), "numbers go on, none is missing, none comes twice"
             assert len({event.epoch for event in found}) == 2
         with client.events("asked", since=3) as stream:
-            assert numbers(read(stream, lambda event: event.number == 5)) == [3, 4, 5]
+            assert numbers(read(stream, lambda event: event.sequence == 5)) == [3, 4, 5]
         assert set(topics_of(client)) == {"kept", "asked"}
 
 
@@ -102,8 +102,8 @@ def test_trap_what_the_journal_no_longer_has_is_a_gap(make_daemon):
             client.call("kept", "tell", count=100)
         wait_for(lambda: topics_of(client).get("kept", [0] * 3)[2] > 150, "the journal to be trimmed")
         with client.events("kept", since=1) as stream:
-            found = read(stream, lambda event: event.number == 300)
-        first = found[1].number
+            found = read(stream, lambda event: event.sequence == 300)
+        first = found[1].sequence
         assert found[0] == Gap("kept", "h", 1, first - 1, True)
         assert numbers(found[1:]) == list(range(first, 301))
         assert 150 < first <= 201
@@ -123,7 +123,7 @@ def test_trap_a_slow_subscriber_is_told_and_can_fetch_again_what_it_missed(make_
             for _ in range(40):
                 assert isinstance(fast.next(timeout=5), Event), "the slow ones cost nobody else anything"
         other.call("plain", "tell", count=800, size=10_000)
-        assert numbers(read(slow, lambda event: event.number == 800, 20)) == list(range(1, 801))
+        assert numbers(read(slow, lambda event: event.sequence == 800, 20)) == list(range(1, 801))
         # Not journaled, and no event comes any more: it is told all the same, within seconds.
         found = [plain.next(timeout=5)]
         while isinstance(found[-1], Event):
@@ -143,7 +143,7 @@ def test_trap_a_subscriber_that_vanishes_harms_nobody(daemon):
         gone.wait()
         gone.stdout.close()
         client.call("kept", "tell", count=50)
-        assert numbers(read(stays, lambda event: event.number == 101)) == list(range(1, 102))
+        assert numbers(read(stays, lambda event: event.sequence == 101)) == list(range(1, 102))
 
 
 def test_trap_a_late_joiner_asks_for_the_last_event_of_each_key(daemon):
@@ -154,8 +154,8 @@ def test_trap_a_late_joiner_asks_for_the_last_event_of_each_key(daemon):
         wait_for(lambda: topics_of(client).get("kept", [0] * 4)[3] == 5, "the journal")
         with client.events("plain", "kept.*.on", last=True) as stream:
             client.call("plain", "tell", count=1, name="on")
-            found = read(stream, lambda event: event.topic == "plain" and event.number == 6)
-        assert {(event.key, event.number) for event in found} == {
+            found = read(stream, lambda event: event.topic == "plain" and event.sequence == 6)
+        assert {(event.key, event.sequence) for event in found} == {
             ("plain.h.on", 3), ("plain.h.off", 5), ("kept.h.on", 3), ("plain.h.on", 6)
         }  # fmt: skip
 
@@ -166,9 +166,9 @@ def test_the_command_replays_in_json(daemon):
     command = [OSTLER, "--root", str(daemon.root), "--json", "events", "--from", "2", "--count", "2"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["number"] for line in lines] == [2, 3]
+    assert [line["sequence"] for line in lines] == [2, 3]
     assert lines[0]["request_id"]
-    assert lines[0]["kept"] == 1
+    assert lines[0]["journaled"] == 1
 
 
 def test_a_topic_is_journaled_and_no_longer_by_reload(daemon):
@@ -187,19 +187,19 @@ def test_a_topic_is_journaled_and_no_longer_by_reload(daemon):
 def test_events_go_out_while_the_database_is_locked_and_are_kept_afterwards(daemon):
     with client_of(daemon) as client, client.events("kept") as stream:
         client.call("kept", "tell", count=2)
-        assert numbers(read(stream, lambda event: event.number == 2)) == [1, 2]
+        assert numbers(read(stream, lambda event: event.sequence == 2)) == [1, 2]
         other = sqlite3.connect(daemon.root / "state" / "ostler.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
         client.call("kept", "tell", count=3, begin=2)
-        found = read(stream, lambda event: event.number == 5)
+        found = read(stream, lambda event: event.sequence == 5)
         assert time.monotonic() - began < 8
-        assert [event.kept for event in found] == [2, 2, 2], "they went out before they were kept, and say so"
+        assert [event.journaled for event in found] == [2, 2, 2], "they went out before they were kept, and say so"
         other.execute("ROLLBACK")
         other.close()
-        wait_for(lambda: topics_of(client)["kept"][3] == 5, "the journal to catch up")
+        wait_for(lambda: topics_of(client)["journaled"][3] == 5, "the journal to catch up")
         with client.events("kept", since=1) as again:
-            assert [event.payload["n"] for event in read(again, lambda event: event.number == 5)] == list(range(5))
+            assert [event.payload["n"] for event in read(again, lambda event: event.sequence == 5)] == list(range(5))
 
 
 SINK = """
@@ -228,5 +228,5 @@ def test_a_plugin_brings_a_notification_sink(make_daemon):
         assert [line for line in path.read_text().splitlines() if "plain.h" in line] == ["info plain.h thing.happened"]
         assert "plain.thing.happened" in daemon.wait_log("error plain.thing.happened")
         daemon.configure(configured() + '[notifications]\ninfo = ["fiel"]\n')
-        with pytest.raises(ConfigurationError, match="there is no notification sink fiel; there are events, file, log"):
+        with pytest.raises(ConfigurationError, match="notification sink fiel not found; available: events, file, log"):
             client.call("ostler", "reload")

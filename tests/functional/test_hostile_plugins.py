@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from harness import Daemon, wait_for
+from daemon_process import DaemonProcess, wait_for
 
 from ostler import Client, OstlerError
 
-CONFIG = '[services.hostile]\nmanager = "hostile_subjects:Hostile"\n'
+CONFIG = '[services.hostile]\nmanager = "hostile_manager:HostileManager"\n'
 
 
 @pytest.fixture(scope="module")
 def hostile() -> Any:
-    daemon = Daemon(CONFIG).start()
+    daemon = DaemonProcess(CONFIG).start()
     yield daemon
     assert daemon.stop() == 0
     daemon.close()
@@ -40,7 +40,7 @@ def test_trap_errors_that_cannot_be_described_are_answered(hostile, method: str,
 @pytest.mark.parametrize("kind", ["asked", "nameless", "bare", "odd"])
 def test_trap_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile, kind: str) -> None:
     before = hostile.log.count("the thread Thread-")
-    hostile.ask("hostile", "elsewhere", kind=kind)
+    hostile.call("hostile", "elsewhere", kind=kind)
     wait_for(
         lambda: hostile.log.count("the thread Thread-") > before, "the end of the thread", more=lambda: hostile.log
     )
@@ -48,7 +48,7 @@ def test_trap_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile
 
 
 def test_trap_exits_in_tasks_and_callbacks_do_not_end_the_daemon(hostile) -> None:
-    hostile.ask("hostile", "exit")
+    hostile.call("hostile", "exit")
     hostile.wait_log("a task or callback of a plugin raised SystemExit: 3")
     hostile.wait_log("a task or callback of a plugin raised KeyboardInterrupt")
     assert hostile.status()["state"] == "up"
@@ -56,7 +56,7 @@ def test_trap_exits_in_tasks_and_callbacks_do_not_end_the_daemon(hostile) -> Non
 
 def test_trap_a_plugin_that_cancels_all_tasks_does_not_end_the_daemon(make_daemon) -> None:
     daemon = make_daemon(CONFIG + 'report_interval = "1s"\n').start()
-    daemon.ask("hostile", "cancel_all")
+    daemon.call("hostile", "cancel_all")
     wait_for(lambda: daemon.status()["not_well"], "the tasks that failed to be told", more=lambda: daemon.log)
     assert "the daemon stops" not in daemon.log
     assert daemon.status()["state"] == "up"

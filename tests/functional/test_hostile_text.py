@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from harness import OSTLER, Daemon
+from daemon_process import OSTLER, DaemonProcess
 
 from ostler import Client
 from ostler.errors import InternalError, OstlerError
-from ostler.messaging.zmtp.talk import Talk, frame, hello
+from ostler.messaging.unix.protocol import ZmtpConnection, encode_frame, greeting
 
 EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\r\nFORGED LINE\x85\u2028[red]X"
 RAW = set("\x07\x9b\x7f\u202e\u2066\x85\u2028")
@@ -48,11 +48,11 @@ class HostileServer:
                 threading.Thread(target=self._serve, args=(self._listening.accept()[0],), daemon=True).start()
 
     def _serve(self, connected: socket.socket) -> None:
-        talk = Talk(frozenset({b"DEALER"}), 2**20)
+        talk = ZmtpConnection(frozenset({b"DEALER"}), 2**20)
         with contextlib.suppress(OSError), connected:
-            connected.sendall(hello(b"ROUTER"))
+            connected.sendall(greeting(b"ROUTER"))
             while data := connected.recv(65536):
-                for message in talk.hear(data):
+                for message in talk.receive_data(data):
                     self._answer(connected, msgspec.msgpack.decode(message))
 
     def _answer(self, connected: socket.socket, request: list[Any]) -> None:
@@ -70,7 +70,7 @@ class HostileServer:
         ]
         result = [10, 1, number, {EVIL: [EVIL, {EVIL: EVIL}], "x": EVIL}]
         for each in ([13, 1, number, 1.0, 2.0, EVIL], error if self.fails else result):
-            connected.sendall(frame(msgspec.msgpack.encode(each)))
+            connected.sendall(encode_frame(msgspec.msgpack.encode(each)))
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
@@ -163,8 +163,8 @@ class LoudManager(Manager):
 
 @pytest.fixture
 def loud(make_daemon: Any) -> Any:
-    def make(kind: str) -> Daemon:
-        daemon: Daemon = make_daemon(
+    def make(kind: str) -> DaemonProcess:
+        daemon: DaemonProcess = make_daemon(
             f'[services.loud]\nmanager = "loud_module:LoudManager"\n[log]\nformat = "{kind}"\n'
         )
         daemon.install("loud", LOUD)

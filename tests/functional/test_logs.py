@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from harness import HERE, Daemon, wait_for
+from daemon_process import HERE, DaemonProcess, wait_for
 
 PLUGIN = """
 import logging.config
@@ -33,7 +33,7 @@ class Odd(Manager):
 ODD = '[services.odd]\nmanager = "odd:Odd"\n'
 
 
-def with_plugin(daemon: Daemon, source: str) -> Daemon:
+def with_plugin(daemon: DaemonProcess, source: str) -> DaemonProcess:
     daemon.plugins.mkdir()
     (daemon.plugins / "odd.py").write_text(source)
     daemon.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(daemon.plugins)])
@@ -53,7 +53,7 @@ def test_trap_standard_error_that_nobody_reads(make_daemon, unread) -> None:
     daemon = with_plugin(make_daemon(ODD), PLUGIN)
     pipe = f"/proc/{os.getpid()}/fd/{unread}"
     daemon.start(before=["sh", "-c", f'exec "$@" >{pipe} 2>&1', "sh"])
-    daemon.ask("odd", "talk", lines=15_000)
+    daemon.call("odd", "talk", lines=15_000)
     assert "lines lost" in daemon.status()["log"]
     wait_for(lambda: "the log has not been read for" in str(daemon.status()["not_well"]), "the status to say so")
     daemon.command("reload")
@@ -76,7 +76,7 @@ def test_trap_a_plugin_that_silences_logging(make_daemon) -> None:
     daemon.wait_log("a plugin or a library changed how this process logs")
     assert "logging.disable" in daemon.status()["log"]
     assert daemon.stop() == 0
-    assert "SIGTERM: stopping" in daemon.log
+    assert "SIGTERM received: stopping" in daemon.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

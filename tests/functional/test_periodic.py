@@ -6,44 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, wait_for
+from daemon_process import DaemonProcess, wait_for
 
 BUSY = """
 [daemon]
 stop_timeout = "1s"
 [services.busy]
-manager = "subjects:Busybody"
+manager = "faulty_managers:FaultyTasksManager"
 notes = "{root}/notes"
 drain_timeout = "0.2s"
 """
 BLOCKER = """
 [services.blocker]
-manager = "subjects:Blocker"
+manager = "faulty_managers:LoopBlockingManager"
 workers = 1
 drain_timeout = "0.2s"
 """
 
 
 @pytest.fixture
-def daemon(make_daemon) -> Daemon:
+def daemon(make_daemon) -> DaemonProcess:
     """A daemon with tasks of every kind, and a neighbour that blocks its only thread."""
-    made: Daemon = make_daemon(BUSY + BLOCKER)
+    made: DaemonProcess = make_daemon(BUSY + BLOCKER)
     (made.root / "notes").mkdir()
     return made.start()
 
 
-def task(daemon: Daemon, name: str, service: str = "busy") -> dict[str, Any]:
+def task(daemon: DaemonProcess, name: str, service: str = "busy") -> dict[str, Any]:
     """Return a task as `ostler periodic list` shows it."""
-    rows = daemon.ask("ostler", "periodic_list")
+    rows = daemon.call("ostler", "periodic_list")
     return next(row for row in rows if (row["service"], row["task"]) == (service, name))
 
 
-def notes(daemon: Daemon, name: str) -> list[float]:
+def notes(daemon: DaemonProcess, name: str) -> list[float]:
     path: Path = daemon.root / "notes" / name
     return [float(line) for line in path.read_text().split()] if path.exists() else []
 
 
-def others_go_on(daemon: Daemon) -> None:
+def others_go_on(daemon: DaemonProcess) -> None:
     """Wait until the tasks that do no harm have run ten times more."""
     for name in ("well", "well_on_the_loop"):
         before = task(daemon, name)["runs"]
@@ -51,7 +51,7 @@ def others_go_on(daemon: Daemon) -> None:
         assert task(daemon, name)["errors"] == 0
 
 
-def failing(daemon: Daemon, name: str, text: str) -> None:
+def failing(daemon: DaemonProcess, name: str, text: str) -> None:
     row = wait_for(lambda: (found := task(daemon, name))["errors"] >= 5 and found, f"{name} to run again and again")
     assert row["runs"] >= row["errors"] >= 5
     assert text in row["last_error"]
@@ -107,7 +107,7 @@ def test_trap_a_neighbour_that_blocks(daemon) -> None:
     wait_for(lambda: task(daemon, "block", "blocker")["running_since"] > 0, "the neighbour to block")
     others_go_on(daemon)
     assert task(daemon, "tick", "blocker")["runs"] == 0  # its own other task waits for its only thread
-    assert daemon.ask("blocker", "echo_async", text="on the loop")["text"] == "on the loop"
+    assert daemon.call("blocker", "echo_async", text="on the loop")["text"] == "on the loop"
     assert daemon.status()["state"] == "up"
 
 
@@ -146,6 +146,9 @@ def test_tasks_are_listed_run_paused_and_resumed(daemon) -> None:
 
 def test_tasks_that_cannot_be_run_are_refused_by_name(daemon) -> None:
     wait_for(lambda: task(daemon, "never_ends")["running_since"] > 0, "it to begin")
-    assert "has no periodic task wel" in daemon.command("periodic", "run", "busy", "wel", check=1).stderr
+    assert (
+        "periodic task wel of service busy not found"
+        in daemon.command("periodic", "run", "busy", "wel", check=1).stderr
+    )
     assert "periodic task" in daemon.command("periodic", "pause", "nobody", "well", check=1).stderr
     assert "running" in daemon.command("periodic", "run", "busy", "never_ends", check=1).stderr

@@ -6,13 +6,13 @@ import json
 import subprocess
 import threading
 
-from harness import OSTLER, wait_for
+from daemon_process import OSTLER, wait_for
 
 from ostler import Client, OstlerError
 
 CONFIG = """
 [services.echo]
-manager = "subjects:EchoManager"
+manager = "faulty_managers:EchoManager"
 """
 
 

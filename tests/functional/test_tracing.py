@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, wait_for
+from daemon_process import DaemonProcess, wait_for
 
 from ostler import Client, OstlerError, trace_context
 
@@ -16,11 +16,11 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 CONFIG = """
 [services.vault]
-manager = "watched:VaultManager"
+manager = "audited_managers:VaultManager"
 [services.vault.drivers.one]
-driver = "watched:LoggingDriver"
+driver = "audited_managers:LoggingDriver"
 [services.echo]
-manager = "watched:EchoManager"
+manager = "audited_managers:AuditedEchoManager"
 [log]
 format = "%s"
 """
@@ -47,11 +47,11 @@ if "run" in os.sys.orig_argv:
 '''
 
 
-def lines(daemon: Daemon) -> list[dict[str, Any]]:
+def lines(daemon: DaemonProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
 
 
-def walk(daemon: Daemon) -> dict[str, str]:
+def walk(daemon: DaemonProcess) -> dict[str, str]:
     with Client(root=daemon.root) as client, trace_context(PARENT):
         found: dict[str, str] = client.call("vault", "walk")
         client.call("vault", "walk_async")
@@ -116,7 +116,7 @@ def test_lines_for_people_carry_them_too(make_daemon) -> None:
 
 def test_a_trace_that_is_none_is_counted_and_refuses_nothing(make_daemon) -> None:
     daemon = make_daemon(CONFIG % "json").start()
-    from ostler.messaging.context import Context, serving
+    from ostler.messaging.wire.request_context import Context, serving
 
     context = Context("test", "test")
     context.trace = "00-rubbish"
@@ -130,7 +130,7 @@ def spans(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def traced(make_daemon, tmp_path) -> tuple[Daemon, Path]:
+def traced(make_daemon, tmp_path) -> tuple[DaemonProcess, Path]:
     (tmp_path / "sitecustomize.py").write_text(SPANS)
     daemon = make_daemon(CONFIG % "json" + "[telemetry]\notel = true\n", {"SPANS": str(tmp_path / "spans")})
     daemon.environ["PYTHONPATH"] += f":{tmp_path}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Daemon
+from daemon_process import DaemonProcess
 
 import ostler
 import ostler_scheduler
@@ -68,9 +68,9 @@ def test_trap_packages_replaced_right_after_ready(make_daemon, replace: Callable
     daemon.environ["PYTHONPATH"] = str(site)
     daemon.start()
     replace(site)
-    assert daemon.ask("odd", "late") == "as it was"
+    assert daemon.call("odd", "late") == "as it was"
     daemon.command("describe", "odd")
-    daemon.ask("odd", "put", text="a")
+    daemon.call("odd", "put", text="a")
     assert '"a"' in daemon.command("events", "--from", "1", "--count", "1").stdout
     daemon.command("reload")
     assert daemon.stop() == 0
@@ -85,7 +85,7 @@ def named(name: str) -> list[str]:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the host another name")
-def test_trap_a_host_that_gets_another_name(make_daemon: Callable[[str], Daemon]) -> None:
+def test_trap_a_host_that_gets_another_name(make_daemon: Callable[[str], DaemonProcess]) -> None:
     daemon = make_daemon(SCHEDULER_AND_VOLUME).start(before=named("alpha.example.org"))
     daemon.command("volume", "create", "old", "--size", "1MiB")
     daemon.command("service", "disable", "volume", "--reason", "the disk is dying")

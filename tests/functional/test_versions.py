@@ -7,12 +7,12 @@ import sqlite3
 import time
 
 import pytest
-from harness import wait_for
-from hosts import Hosts
+from daemon_process import wait_for
+from host_processes import HostProcesses
 from lamp_apis import NEW, NEWEST, OLD, LampAdminApi, NewLamp, NewLampApi, OldLamp, OldLampApi
 
 from ostler import Client, UnsupportedVersion
-from ostler.messaging.rpc.core import Ask
+from ostler.messaging.wire.request import CallRequest
 
 CONFIG = '[daemon]\nhost = "{host}"\n[services.lamp]\nmanager = "lamp"\n{more}'
 
@@ -72,27 +72,25 @@ def test_trap_a_client_of_an_older_and_of_a_newer_version(old, new, client):
     assert lamps.switch("desk", on=False) == NewLamp("desk", lit=False)
     assert (lamps.can_send_version("1.0"), lamps.can_send_version("1.1")) == (True, False)
     for work in (lambda: lamps.dim("desk"), lambda: lamps.switch("desk", level=5)):
-        with pytest.raises(
-            UnsupportedVersion, match=r"needs version 1\.1 of lamp, and no more than 1\.0 may be used now"
-        ):
+        with pytest.raises(UnsupportedVersion, match=r"needs version 1\.1 of lamp, but at most 1\.0 can be used now"):
             work()
 
 
 def test_what_comes_through_all_the_same_is_refused_by_the_service_itself(old, client):
     with pytest.raises(UnsupportedVersion) as caught:
-        client(old).ask(Ask("lamp", "dim", {"name": "desk"}, version="1.1"))
-    assert "lamp on oldhost speaks version 1.0, version 1.1 was asked for" in str(caught.value)
-    assert caught.value.facts["offered"] == "1.0"
+        client(old).send_request(CallRequest("lamp", "dim", {"name": "desk"}, version="1.1"))
+    assert "lamp on oldhost has version 1.0, version 1.1 was requested" in str(caught.value)
+    assert caught.value.details["offered"] == "1.0"
 
 
 def test_another_major_version_is_refused_by_name(daemon, client):
     newest = daemon(NEWEST, "2.0", "newest")
-    with pytest.raises(UnsupportedVersion, match=r"lamp on newest speaks version 2\.0, version 1.0 was asked for"):
+    with pytest.raises(UnsupportedVersion, match=r"lamp on newest has version 2\.0, version 1.0 was requested"):
         OldLampApi(client(newest)).switch("desk")
 
 
 def test_an_older_member_holds_callers_back_until_it_is_upgraded_or_stale(daemon, client):
-    new = daemon(NEW, "1.1", "newhost", '[messaging]\nrpc_grace = "5min"\n')
+    new = daemon(NEW, "1.1", "newhost", '[messaging]\nrpc_pin_grace = "5min"\n')
     add_member(new, "stale", "1.0", age=3600)
     assert NewLampApi(client(new)).dim("desk").level == 10
     assert client(new).call("lamp", "ask") == "True"
@@ -100,7 +98,7 @@ def test_an_older_member_holds_callers_back_until_it_is_upgraded_or_stale(daemon
     add_member(new, "behind", "1.0")
     one = client(new)
     wait_for(lambda: NewLampApi(one).upgrading().upgrading, "the daemon to look at its records again")
-    with pytest.raises(UnsupportedVersion, match=r"behind speaks 1\.0; upgrade lamp on behind"):
+    with pytest.raises(UnsupportedVersion, match=r"behind has 1\.0; upgrade lamp on behind"):
         NewLampApi(client(new)).dim("desk")
     assert NewLampApi(client(new)).on(host="newhost").dim("desk").level == 10
     assert client(new).call("lamp", "ask") == "False"
@@ -152,15 +150,15 @@ def test_what_a_release_of_the_plugin_offered_is_compared_with_the_next(make_dae
     one.command("plugin", "api", "lamp", "--output", str(file), env=one.environ)
     assert json.loads(file.read_text())["namespaces"][""]["rpc_version"] == "1.0"
     shown = other.command("plugin", "api", "lamp", "--against", str(file), env=other.environ).stdout
-    assert "lamp.dim is new: breaks new clients of an old service; a minor version is due" in shown
-    assert "lamp.admin is new" in shown
+    assert "lamp.dim was added: breaks new clients of an old service; requires a minor version" in shown
+    assert "lamp.admin was added" in shown
     back = other.command("plugin", "api", "lamp", "--output", str(tmp_path / "lamp-1.1.json"), env=other.environ).stdout
-    assert "The interface of lamp is in" in back
+    assert "The interface of lamp was written to" in back
     shown = one.command("plugin", "api", "lamp", "--against", str(tmp_path / "lamp-1.1.json"), env=one.environ, check=1)
-    assert "wrong: lamp is of version 1.0, and its changes ask for 2.0" in shown.stdout
+    assert "wrong: lamp has version 1.0, but its changes require 2.0" in shown.stdout
 
 
-class Fleet(Hosts):
+class VersionedHosts(HostProcesses):
     """Daemons that know each other, each with the lamp plugin in a version of its own."""
 
     def configure(self, name, topics, *, known=None, more=""):
@@ -170,21 +168,19 @@ class Fleet(Hosts):
 
 
 def test_a_service_uses_what_the_others_understand_and_more_when_they_are_upgraded(make_daemon):
-    fleet = Fleet(make_daemon)
+    fleet = VersionedHosts(make_daemon)
     fleet.start(ahead="new", behind="old")
     ahead, behind = fleet["ahead"].daemon, fleet["behind"].daemon
-    wait_for(lambda: ahead.ask("lamp", "ask") == "False", "ahead to hear of behind", more=lambda: ahead.log)
-    assert ahead.ask("lamp", "elsewhere", at="behind", what="switch") == 100
-    with pytest.raises(
-        UnsupportedVersion, match=r"lamp\.dim needs version 1\.1 of lamp, and no more than 1\.0 may be used"
-    ):
-        ahead.ask("lamp", "elsewhere", at="behind", what="dim")
-    assert ahead.ask("lamp", "elsewhere", at="ahead", what="dim") == 10
+    wait_for(lambda: ahead.call("lamp", "ask") == "False", "ahead to hear of behind", more=lambda: ahead.log)
+    assert ahead.call("lamp", "elsewhere", at="behind", what="switch") == 100
+    with pytest.raises(UnsupportedVersion, match=r"lamp\.dim needs version 1\.1 of lamp, but at most 1\.0 can be used"):
+        ahead.call("lamp", "elsewhere", at="behind", what="dim")
+    assert ahead.call("lamp", "elsewhere", at="ahead", what="dim") == 10
     assert [row["upgrading"] for row in ahead.json("service", "versions", "lamp")] == [True]
 
     behind.stop()
     (behind.plugins / "lamp_module.py").write_text(NEW, encoding="utf-8")
     fleet["behind"].start()
-    wait_for(lambda: ahead.ask("lamp", "ask") == "True", "ahead to hear of the upgrade", more=lambda: ahead.log)
-    assert ahead.ask("lamp", "elsewhere", at="behind", what="dim") == 10
+    wait_for(lambda: ahead.call("lamp", "ask") == "True", "ahead to hear of the upgrade", more=lambda: ahead.log)
+    assert ahead.call("lamp", "elsewhere", at="behind", what="dim") == 10
     assert [row["upgrading"] for row in ahead.json("service", "versions", "lamp")] == [False]

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from defect_watch import DefectFound, DefectWatch, same
+from fuzzed_service import IDS, Item, corpus, to_client
 from mutator import VALUES, Mutator, encode
-from subject import IDS, Item, corpus, to_client
-from watch import Watch, Wrong, same
 
 from ostler.clock import FakeClock
-from ostler.errors import BadEnvelope, ConnectionLost, OstlerError
-from ostler.messaging.envelope import CAST, decode_to_client
+from ostler.errors import ConnectionLost, MalformedMessage, OstlerError
+from ostler.messaging.clients.client_core import ClientCore, PendingCall
 from ostler.messaging.events.subscription import Subscription
-from ostler.messaging.rpc.core import Ask, ClientCore, Pending
+from ostler.messaging.wire.envelope import CAST, decode_to_client
+from ostler.messaging.wire.request import CallRequest
 
 Step = tuple[str, Any]
 KINDS = [None, None, int, str, Item, list[Item], dict[str, int] | None]
@@ -40,7 +41,7 @@ class ClientTarget:
 
     def run(self, steps: Iterator[Step]) -> int:
         """Send everything; return how many frames went by."""
-        with Watch() as watch:
+        with DefectWatch() as watch:
             side = ClientSide()
             frames = 0
             for what, given in steps:
@@ -61,7 +62,7 @@ class ClientSide:
         self.clock = FakeClock()
         self.settled: Counter[int] = Counter()
         self.asked = 0
-        self.streams: list[Pending] = []
+        self.streams: list[PendingCall] = []
         self.bad = 0
         self._new_core()
         self._subscribe()
@@ -78,50 +79,52 @@ class ClientSide:
         if self.asked and self.asked % IDS == 0:
             self._end_core()
         me = self.asked = self.asked + 1
-        ask = Ask("shop", "echo", {}, kind=KINDS[number % len(KINDS)], on_progress=_ignore if number % 3 else None)
+        ask = CallRequest(
+            "shop", "echo", {}, result_type=KINDS[number % len(KINDS)], on_progress=_ignore if number % 3 else None
+        )
 
         def settle(_value: Any, _error: Exception | None) -> None:
             self.settled[me] += 1
             if self.settled[me] > 1:
-                raise Wrong("a request was settled twice")
+                raise DefectFound("a request was settled twice")
 
         if number % 5 == 0:
-            pending, _ = self.core.stream(ask._replace(kind=int), 100, lambda: None)
+            pending, _ = self.core.start_stream(ask._replace(result_type=int), 100, lambda: None)
             self.settled[me] = 1  # its end is told to who reads
             self.streams.append(pending)
         elif number % 5 == 1:
-            self.core.request(ask._replace(flags=CAST), settle)
+            self.core.start_call(ask._replace(flags=CAST), settle)
         else:
-            self.core.request(ask, settle)
+            self.core.start_call(ask, settle)
         if number % 7 == 0:
             self._read()
 
     def _read(self) -> None:
         for pending in list(self.streams):
             try:
-                found = self.core.take(pending)[0]
+                found = self.core.pop_items(pending)[0]
             except OstlerError:
                 found = None
             if found is None:
                 self.streams.remove(pending)
             elif not all(type(item) is int for item in found):
-                raise Wrong(f"items of another type came through: {found!r}")
+                raise DefectFound(f"items of another type came through: {found!r}")
 
     def answer(self, data: bytes) -> None:
         """Hear from the server."""
         try:
             decode_to_client(data)
-        except BadEnvelope:
+        except MalformedMessage:
             self.bad += 1
         for out in self.core.receive(data):
             same("kind of what a client answers", out[1], 2)
         self.clock.advance(0.01)
-        self.core.sweep(self.clock.monotonic())
-        due = self.core.next_due()
+        self.core.check_deadlines(self.clock.monotonic())
+        due = self.core.next_check()
         if due is not None and not due > self.clock.monotonic() - 1e9:
-            raise Wrong(f"the next look is due at {due}")
-        if self.core.pending and due is not None and due - self.clock.monotonic() > 241:
-            raise Wrong(f"silence of the server would be noticed in {due - self.clock.monotonic()} s")
+            raise DefectFound(f"the next look is due at {due}")
+        if self.core.pending_calls and due is not None and due - self.clock.monotonic() > 241:
+            raise DefectFound(f"silence of the server would be noticed in {due - self.clock.monotonic()} s")
 
     def event(self, data: bytes) -> None:
         """Hear from the publisher."""
@@ -136,9 +139,9 @@ class ClientSide:
             self._subscribe()
 
     def _end_core(self) -> None:
-        same("garbage that a client counted", self.core.garbage, self.bad)
-        self.core.lost(ConnectionLost("it is over"))
-        same("calls without an end", self.core.pending, [])
+        same("garbage that a client counted", self.core.invalid_messages, self.bad)
+        self.core.fail_all(ConnectionLost("it is over"))
+        same("calls without an end", self.core.pending_calls, [])
         for _ in range(1000):
             self._read()
         same("streams without an end", self.streams, [])

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from defect_watch import DefectFound, DefectWatch, descriptors, same
+from fuzzed_service import corpus, to_client
 from mutator import Mutator, encode
-from subject import corpus, to_client
-from talk_target import BAD, FRAMES, STARTS
-from watch import Watch, Wrong, descriptors, same
+from zmtp_target import BAD, FRAMES, STARTS
 
 from ostler.errors import OstlerError
 from ostler.messaging import AsyncClient, Client
-from ostler.messaging.transport import Limits
-from ostler.messaging.zmq import ZmqTransport
-from ostler.messaging.zmtp.talk import frame, hello
+from ostler.messaging.socket_transport import SocketTransport
+from ostler.messaging.unix.protocol import encode_frame, greeting
+from ostler.messaging.wire.transport import TransportLimits
 
 Step = tuple[int, bytes, int]
 _SECONDS = 0.3
@@ -36,9 +36,9 @@ class HostileTarget:
         mutator = Mutator(seed, corpus("hostile", lambda made: to_client(made, 1 + made.number(3))))
         made = 0
         while made < frames:
-            start = hello(b"ROUTER") if mutator.dice.random() < 0.8 else mutator.bent(mutator.one_of(STARTS))
+            start = greeting(b"ROUTER") if mutator.dice.random() < 0.8 else mutator.bent(mutator.one_of(STARTS))
             count = 1 + mutator.number(40)
-            parts = [frame(mutator.any(to_client(mutator, 1 + mutator.number(3)))) for _ in range(count)]
+            parts = [encode_frame(mutator.any(to_client(mutator, 1 + mutator.number(3)))) for _ in range(count)]
             how = mutator.dice.random()
             if how < 0.2:
                 parts[mutator.number(count)] = mutator.one_of(FRAMES)
@@ -50,14 +50,14 @@ class HostileTarget:
     def run(self, steps: Iterator[Step]) -> int:
         """Call once on each connection; return how many frames went by."""
         before, frames = descriptors(), 0
-        with Watch() as watch, tempfile.TemporaryDirectory() as folder:
+        with DefectWatch() as watch, tempfile.TemporaryDirectory() as folder:
             address = f"ipc://{folder}/rpc.sock"
             with Hostile(Path(folder) / "rpc.sock") as server, asyncio.Runner() as runner:
                 watch.on_loop(runner.get_loop())
                 for kind, data, count in steps:
                     server.say = data
                     frames += count
-                    transport = ZmqTransport(address, address, limits=Limits())
+                    transport = SocketTransport(address, address, limits=TransportLimits())
                     if kind == 0:
                         _call(transport)
                     elif kind == 1:
@@ -107,7 +107,7 @@ class Hostile:
                     pass  # the client has gone
 
 
-def _call(transport: ZmqTransport) -> None:
+def _call(transport: SocketTransport) -> None:
     with Client(transport=transport) as client:
         try:
             client.on(timeout=_SECONDS, on_progress=lambda _progress: None).call("shop", "echo")
@@ -115,18 +115,18 @@ def _call(transport: ZmqTransport) -> None:
             pass
 
 
-def _stream(transport: ZmqTransport) -> None:
+def _stream(transport: SocketTransport) -> None:
     with Client(transport=transport) as client:
         try:
             with client.on(type=int, timeout=_SECONDS).stream("shop", "count") as stream:
                 for item in stream:
                     if type(item) is not int:
-                        raise Wrong(f"an item of another type came through: {item!r}")
+                        raise DefectFound(f"an item of another type came through: {item!r}")
         except OstlerError:
             pass
 
 
-async def _call_on_loop(transport: ZmqTransport) -> None:
+async def _call_on_loop(transport: SocketTransport) -> None:
     async with AsyncClient(transport=transport) as client:
         calls = [
             client.on(timeout=_SECONDS).call("shop", "echo"),
@@ -134,7 +134,7 @@ async def _call_on_loop(transport: ZmqTransport) -> None:
         ]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, OstlerError):
-                raise Wrong(f"a call ended with {result!r}") from result
+                raise DefectFound(f"a call ended with {result!r}") from result
 
 
 __all__ = ["HostileTarget", "encode"]

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client_target import event
+from defect_watch import DefectFound, DefectWatch, descriptors, same
+from fuzzed_service import corpus, to_server
 from mutator import Mutator, encode
-from server_target import LIMIT, World
-from subject import corpus, to_server
-from talk_target import BAD, FRAMES, STARTS
-from watch import Watch, Wrong, descriptors, same
+from server_target import LIMIT, ServerUnderFuzz
+from zmtp_target import BAD, FRAMES, STARTS
 
 from ostler.errors import MessagingError
-from ostler.messaging.transport import Data, Limits
-from ostler.messaging.zmtp.events import UnixEventLink
-from ostler.messaging.zmtp.loop import LoopUnixLink
-from ostler.messaging.zmtp.server import UnixServerLink
-from ostler.messaging.zmtp.talk import frame, hello
+from ostler.messaging.unix.async_link import AsyncUnixLink
+from ostler.messaging.unix.protocol import encode_frame, greeting
+from ostler.messaging.unix.publisher import UnixEventLink
+from ostler.messaging.unix.server import UnixServerLink
+from ostler.messaging.wire.transport import Data, TransportLimits
 
 Step = tuple[int, int, bytes, int]
 CONNECTIONS = 12
@@ -49,13 +49,13 @@ class LinkTarget:
             parts = []
             if number not in begun:
                 begun.add(number)
-                parts.append(hello(b"SUB" if server else b"DEALER"))
+                parts.append(greeting(b"SUB" if server else b"DEALER"))
                 if mutator.dice.random() < 0.15:
                     parts = [mutator.bent(mutator.one_of(STARTS))]
             count = 1 + mutator.number(30)
             for _ in range(count):
                 body = _subscription(mutator) if server else mutator.any(to_server(mutator))
-                parts.append(frame(body) if mutator.dice.random() < 0.97 else mutator.one_of(FRAMES))
+                parts.append(encode_frame(body) if mutator.dice.random() < 0.97 else mutator.one_of(FRAMES))
             how = mutator.dice.random()
             if how < 0.03:
                 parts.append(mutator.one_of(BAD))
@@ -76,7 +76,7 @@ class LinkTarget:
 
     async def _main(self, steps: Iterator[Step]) -> int:
         before = descriptors()
-        with Watch() as watch, tempfile.TemporaryDirectory() as folder:
+        with DefectWatch() as watch, tempfile.TemporaryDirectory() as folder:
             side = LinkSide(watch, Path(folder))
             try:
                 await side.send(steps)
@@ -91,26 +91,26 @@ class LinkTarget:
 class LinkSide:
     """Both servers on real sockets, and what connects to them."""
 
-    def __init__(self, watch: Watch, folder: Path) -> None:
+    def __init__(self, watch: DefectWatch, folder: Path) -> None:
         self._addresses = [f"ipc://{folder}/{name}.sock" for name in ("rpc", "events")]
-        limits = Limits(LIMIT, 100)
+        limits = TransportLimits(LIMIT, 100)
         self.server = UnixServerLink(self._addresses[0], limits)
-        self.world = World(watch, self.server)
+        self.world = ServerUnderFuzz(watch, self.server)
         self.events = UnixEventLink(self._addresses[1], limits)
         self.reasons: set[str] = set()
-        self.events.on_garbage = lambda peer, reason, what: self.reasons.add(reason)
+        self.events.on_invalid_message = lambda peer, reason, what: self.reasons.add(reason)
         self.events.start(lambda peer: True, lambda peer, question: [b"an answer"])
         self.frames = 0
         self._open: dict[int, socket.socket] = {}
         self._got: list[bytes] = []
-        self._honest = LoopUnixLink(self._addresses[0], Limits(), self._take, self._lost)
+        self._honest = AsyncUnixLink(self._addresses[0], TransportLimits(), self._take, self._on_lost)
         self._turns = 0
 
     def _take(self, data: Data) -> None:
         self._got.append(bytes(data))
 
-    def _lost(self, error: MessagingError) -> None:
-        raise Wrong(f"the honest client lost its connection: {error}")
+    def _on_lost(self, error: MessagingError) -> None:
+        raise DefectFound(f"the honest client lost its connection: {error}")
 
     async def send(self, steps: Iterator[Step]) -> None:
         """Send everything, and calls of the honest client in between."""
@@ -169,9 +169,9 @@ class LinkSide:
         same("clients of the server of calls", len(self.server.listener.clients), 1)
         same("clients of the server of events", len(self.events.listener.clients), 0)
         same("groups of subscribers", self.events._groups, {})
-        await self.world.quiet()
+        await self.world.settle()
         await self._call()
-        same("reasons that nobody knows", (set(self.world.server.garbage) | self.reasons) - _REASONS, set())
+        same("reasons that nobody knows", (set(self.world.server.invalid_messages) | self.reasons) - _REASONS, set())
 
     async def close(self) -> None:
         """Close everything."""

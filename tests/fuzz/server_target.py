@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from defect_watch import DefectFound, DefectWatch, same
+from fuzzed_service import BlockingService, FuzzedService, corpus, to_server
 from mutator import Mutator, encode
-from subject import Shop, Slow, corpus, to_server
-from watch import Watch, Wrong, same
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
-from ostler.errors import BadEnvelope
+from ostler.errors import MalformedMessage
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.envelope import (
+from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.wire.envelope import (
     Accepted,
     Failure,
     Reply,
@@ -24,10 +26,8 @@ from ostler.messaging.envelope import (
     decode_to_client,
     decode_to_server,
     encode_message,
-    peek,
+    peek_header,
 )
-from ostler.messaging.rpc.dispatcher import DispatcherLimits
-from ostler.messaging.rpc.keeping import Keeping
 from ostler.types import Peer
 
 LIMIT = 4096
@@ -41,12 +41,12 @@ PEERS = [Peer(0, 0, 1, "uid 0"), Peer(1000, 1000, 2, "uid 1000"), Peer(4000, 400
 Step = tuple[int, bytes]
 
 
-class Wire:
+class FakeServerLink:
     """The server's link; keeps the books of who was asked what and got which answers."""
 
     address = "fuzz"
-    threads_send = True
-    core_is_ours = True
+    can_send_from_thread = True
+    is_core_free = True
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -88,14 +88,14 @@ class Wire:
                 self.wrong = f"{place} had more answers than requests, at last {answer}"
         return True
 
-    def congested(self, client: object) -> bool:
+    def is_congested(self, client: object) -> bool:
         """See `ServerLink.congested`."""
         return False
 
-    def memory(self, client: object) -> None:
+    def memory_account(self, client: object) -> None:
         """See `ServerLink.memory`."""
 
-    def garbage(self, client: object) -> None:
+    def report_invalid(self, client: object) -> None:
         """See `ServerLink.garbage`."""
 
     def send_from_thread(self, client: Any, data: bytes, claim: Callable[[], bool]) -> bool:
@@ -103,10 +103,10 @@ class Wire:
         with self.lock:
             return client not in self.gone and claim() and self.take(client, data)
 
-    def hold(self) -> None:
+    def cork(self) -> None:
         """See `ServerLink.hold`."""
 
-    def let_go(self) -> None:
+    def uncork(self) -> None:
         """See `ServerLink.let_go`."""
 
     def close(self) -> None:
@@ -135,11 +135,11 @@ class ServerTarget:
         return asyncio.run(self._main(steps))
 
     async def _main(self, steps: Iterator[Step]) -> int:
-        with Watch() as watch:
-            world = World(watch)
+        with DefectWatch() as watch:
+            world = ServerUnderFuzz(watch)
             try:
                 await world.send(steps)
-                await world.quiet()
+                await world.settle()
                 world.check_books()
             finally:
                 await world.close()
@@ -147,24 +147,24 @@ class ServerTarget:
         return world.frames
 
 
-class World:
+class ServerUnderFuzz:
     """A dispatcher and a server, and what is known of them from outside."""
 
-    def __init__(self, watch: Watch, wire: Any = None) -> None:
+    def __init__(self, watch: DefectWatch, wire: Any = None) -> None:
         watch.on_loop(asyncio.get_running_loop())
         self.watch = watch
-        self.wire = wire or Wire()
-        self.inbox = Inbox(asyncio.get_running_loop())
+        self.wire = wire or FakeServerLink()
+        self.inbox = LoopQueue(asyncio.get_running_loop())
         self.clock = SystemClock()
         limits = DispatcherLimits(max_streams=60, max_streams_per_peer=20)
         self.dispatcher = Dispatcher(Access(viewer=["1000"]), self.clock, self.inbox, host="here", limits=limits)
         self.server = RpcServer(
             self.wire, self.dispatcher, self.inbox, max_message_size=LIMIT, max_in_flight_per_peer=40
         )
-        self.server.keeping = Keeping(answers=50, size=20_000, grace=0.05)
-        self.slow = Slow()
+        self.server.dedup_limits = DedupLimits(max_results=50, max_bytes=20_000, orphan_grace=0.05)
+        self.slow = BlockingService()
         self.pools = [WorkerPool("shop", 2), WorkerPool("slow", 2, queue_limit=50)]
-        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), self.pools[0]))
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", FuzzedService(), self.pools[0]))
         self.dispatcher.registry.add_endpoint(Endpoint("slow", "here", self.slow, self.pools[1]))
         self.dispatcher.registry.endpoints_by_topic["slow"].max_in_flight = 150
         self.server.start()
@@ -182,12 +182,12 @@ class World:
             more = await done
             self._turns += 1
             if self._turns % (_EVERY // _BATCH) == 0:
-                await self._be_honest()
+                await self._send_honest_requests()
             if self._turns % (_QUIET_EVERY // _BATCH) == 0:
-                await self.quiet()
-                self.slow.hold_back()
+                await self.settle()
+                self.slow.block_again()
             if self.wire.wrong:
-                raise Wrong(self.wire.wrong)
+                raise DefectFound(self.wire.wrong)
             self.watch.check()
 
     def _some(self, steps: Iterator[Step], done: asyncio.Future[bool]) -> None:
@@ -199,7 +199,7 @@ class World:
                     done.set_result(False)
                     return
                 self._one(*step)
-            self.dispatcher.await_quick()
+            self.dispatcher.spin_for_threads()
         except Exception as error:
             done.set_exception(error)
             return
@@ -209,22 +209,22 @@ class World:
         if client < 0:
             gone = self.names[-1 - client]
             self.wire.gone.add(gone)
-            self.server._forget(gone)
+            self.server._on_client_gone(gone)
             self.names[-1 - client] += CLIENTS
             return
         name = self.names[client]
         self.frames += 1
-        self._book(name, data)
+        self._count(name, data)
         self.server._receive(name, data, PEERS[client % 3])
 
-    def _book(self, name: int, data: bytes) -> None:
+    def _count(self, name: int, data: bytes) -> None:
         """Note what is to be answered."""
         try:
             if len(data) > LIMIT:
-                raise BadEnvelope("too large")
+                raise MalformedMessage("too large")
             message = decode_to_server(data)
-        except BadEnvelope:
-            head = peek(data)
+        except MalformedMessage:
+            head = peek_header(data)
             if len(head) > 2:
                 self.readable += 1
                 self.wire.asks(name, head[2])
@@ -235,7 +235,7 @@ class World:
         else:
             self.controls += 1
 
-    async def _be_honest(self) -> None:
+    async def _send_honest_requests(self) -> None:
         """Make a call that is answered at once, and one in the pool that is answered soon."""
         number, text, loop = self.frames, f"call {self.frames}", asyncio.get_running_loop()
         for method in ("echo", "quick"):
@@ -248,14 +248,18 @@ class World:
                 if number in self.wire.honest:
                     break
             else:
-                raise Wrong(f"an honest call of {method} had no answer")
+                raise DefectFound(f"an honest call of {method} had no answer")
             same("an honest answer", self.wire.honest.pop(number), encode(text))
 
-    async def quiet(self) -> None:
+    async def settle(self) -> None:
         """Let go what is held, give streams their credit, and see that all has ended."""
-        self.slow.let_go()
+        self.slow.release_all()
         for _ in range(4000):
-            if not self.dispatcher._under_way and not self.server._calls and not any(p.in_flight() for p in self.pools):
+            if (
+                not self.dispatcher._in_flight
+                and not self.server._calls
+                and not any(p.in_flight_numbers() for p in self.pools)
+            ):
                 break
             for client, calls in list(self.server._calls.items()):
                 for number, call in list(calls.items()):
@@ -266,41 +270,41 @@ class World:
 
     def _check_empty(self) -> None:
         dispatcher, server = self.dispatcher, self.server
-        same("requests under way", [call.where for call in dispatcher._under_way], [])
+        same("requests in progress", [call.full_name for call in dispatcher._in_flight], [])
         same("requests that clients wait for", server._calls, {})
-        same("beats that are due", server._beats_due, {})
-        same("reserved", (dispatcher._under_way._reserved, dispatcher._in_threads), (0, 0))
+        same("beats that are due", server._keepalives_due, {})
+        same("reserved", (dispatcher._in_flight._control_count, dispatcher._in_threads), (0, 0))
         for endpoint in dispatcher.endpoints():
             same(f"in flight at {endpoint.topic}", endpoint.in_flight, 0)
             same("in flight of methods", {m.stats.in_flight for m in endpoint.methods.values()}, {0})
         if dispatcher.streams is not None:
-            same("streams", (dispatcher.streams.open, dict(dispatcher.streams._accounts)), (0, {}))
-        if server.duplicates is not None:
-            stats = server.duplicates.stats()
+            same("streams", (dispatcher.streams.open_count, dict(dispatcher.streams._by_account)), (0, {}))
+        if server.dedup_cache is not None:
+            stats = server.dedup_cache.stats()
             same("repeats under way", stats["under_way"], 0)
             if stats["ids"] > 500 or stats["answers"] > 50 or stats["bytes"] > 20_000:
-                raise Wrong(f"more is kept for repeats than may be: {stats}")
-        threads = sum(pool.threads for pool in self.pools)
+                raise DefectFound(f"more is kept for repeats than may be: {stats}")
+        threads = sum(pool.thread_count for pool in self.pools)
         if threads > 4:
-            raise Wrong(f"{threads} threads")
+            raise DefectFound(f"{threads} threads")
 
     def check_books(self) -> None:
         """Check that everything was counted, and answered as often as it had to be."""
-        garbage, duplicates = self.server.garbage, self.server.duplicates
+        garbage, duplicates = self.server.invalid_messages, self.server.dedup_cache
         bad = sum(garbage.values()) - garbage["duplicate"]
         same("garbage counted", bad, self.frames - self.fine)
-        stray = sum(self.server.stray.values())
+        stray = sum(self.server.late_messages.values())
         if stray > self.controls + self.frames:
-            raise Wrong(f"{stray} strays of {self.controls}")
+            raise DefectFound(f"{stray} strays of {self.controls}")
         unknown = set(garbage) - {"empty", "large", "msgpack", "shape", "version", "kind", "duplicate"}
         same("reasons that nobody knows", unknown, set())
         if not self.wire.gone:
-            joined = duplicates.joined if duplicates is not None else 0
+            joined = duplicates.repeats_attached if duplicates is not None else 0
             same("requests without an answer", sum(self.wire.asked.values()), garbage["duplicate"] + joined)
 
     async def close(self) -> None:
         """End everything."""
-        self.slow.let_go()
+        self.slow.release_all()
         self.dispatcher.close()
         self.server.close()
         for pool in self.pools:

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "functional"))
 
-from harness import Daemon
+from daemon_process import DaemonProcess
 
 from ostler import AsyncClient, OstlerError
 
 CONFIG = """
 [services.echo]
-manager = "subjects:EchoManager"
+manager = "faulty_managers:EchoManager"
 """
 MARGIN = 4 * 2**20
 """Bytes of memory that the daemon may have more of at the end."""
@@ -109,7 +109,7 @@ async def _fails(call: Any) -> int:
 
 def soak(calls: int) -> tuple[Size, Size, Load, float]:
     """Make so many calls after a tenth of them; return sizes before and after, what was done, and the seconds."""
-    daemon = Daemon(CONFIG).start()
+    daemon = DaemonProcess(CONFIG).start()
     try:
         load = Load(str(daemon.root))
         asyncio.run(load.run(calls // 10))

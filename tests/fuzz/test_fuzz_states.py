@@ -4,25 +4,35 @@ import asyncio
 from collections import Counter
 
 import pytest
+from defect_watch import DefectWatch
+from fuzzed_service import BlockingService, FuzzedService
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mutator import encode
-from server_target import PEERS, Wire
-from subject import Shop, Slow
-from watch import Watch
+from server_target import PEERS, FakeServerLink
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.envelope import CAST, FANOUT, RETRY, STREAM, Accepted, Failure, Items, Reply, decode_to_client
+from ostler.messaging.wire.envelope import (
+    CAST,
+    FANOUT,
+    RETRY,
+    STREAM,
+    Accepted,
+    Failure,
+    Items,
+    Reply,
+    decode_to_client,
+)
 
 CLIENTS = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(0, 3)
 MOST_HERE = 6
 
 
-class Books(Wire):
+class RecordingLink(FakeServerLink):
     """A link that counts the ends of requests and the items of streams."""
 
     def __init__(self):
@@ -42,13 +52,13 @@ class Books(Wire):
         return True
 
 
-class Protocol(RuleBasedStateMachine):
-    """A server with two clients; `live` is what each waits for, `ends` how many ends each number must have had."""
+class ProtocolStateMachine(RuleBasedStateMachine):
+    """A server with two clients; `live` is what each waits for, `ends` how many ends each must have had."""
 
     def __init__(self):
         super().__init__()
         self.runner = asyncio.Runner()
-        self.watch = Watch().__enter__()
+        self.watch = DefectWatch().__enter__()
         self.live = {}
         self.ends = Counter()
         self.garbage = Counter()
@@ -61,11 +71,11 @@ class Protocol(RuleBasedStateMachine):
 
     async def _begin(self):
         self.watch.on_loop(asyncio.get_running_loop())
-        inbox = Inbox(asyncio.get_running_loop())
+        inbox = LoopQueue(asyncio.get_running_loop())
         self.dispatcher = Dispatcher(Access(own_uid=0), FakeClock(), inbox, host="here")
-        self.wire, self.slow, self.pool = Books(), Slow(), WorkerPool("states", 1)
+        self.wire, self.slow, self.pool = RecordingLink(), BlockingService(), WorkerPool("states", 1)
         self.server = RpcServer(self.wire, self.dispatcher, inbox, max_in_flight_per_peer=MOST_HERE)
-        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", Shop(), self.pool))
+        self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", FuzzedService(), self.pool))
         self.dispatcher.registry.add_endpoint(Endpoint("slow", "here", self.slow, self.pool))
         self.server.start()
 
@@ -82,7 +92,7 @@ class Protocol(RuleBasedStateMachine):
     async def settle(self):
         for _ in range(6):
             await asyncio.sleep(0)
-        while self.pool.in_flight():
+        while self.pool.in_flight_numbers():
             await asyncio.sleep(0.0002)
         for _ in range(6):
             await asyncio.sleep(0)
@@ -143,7 +153,7 @@ class Protocol(RuleBasedStateMachine):
         self.casts = 0
 
         async def end():
-            self.slow.let_go_of("cast")
+            self.slow.release_one("cast")
             await self.settle()
 
         self.runner.run(end())
@@ -204,7 +214,7 @@ class Protocol(RuleBasedStateMachine):
         self.names[client] += "'"
 
         async def end():
-            self.server._forget(name)
+            self.server._on_client_gone(name)
             await self.settle()
 
         self.runner.run(end())
@@ -219,8 +229,8 @@ class Protocol(RuleBasedStateMachine):
         self.casts = 0
 
         async def end():
-            self.slow.let_go()
-            self.slow.hold_back()
+            self.slow.release_all()
+            self.slow.block_again()
             await self.settle()
 
         self.runner.run(end())
@@ -241,11 +251,11 @@ class Protocol(RuleBasedStateMachine):
     def nothing_else_is_registered_and_all_is_counted(self):
         calls = self.server._calls
         assert {(name, number) for name, mine in calls.items() for number in mine} == set(self.live)
-        assert self.server._beats_due.keys() == calls.keys()
-        assert self.server.garbage == +self.garbage
-        assert self.server.stray == +self.stray
+        assert self.server._keepalives_due.keys() == calls.keys()
+        assert self.server.invalid_messages == +self.garbage
+        assert self.server.late_messages == +self.stray
         orphans = sum(place != "done" and place not in self.live for place in self.kept.values())
-        assert len(self.dispatcher._under_way) == len(self.live) + self.casts + orphans
+        assert len(self.dispatcher._in_flight) == len(self.live) + self.casts + orphans
 
     @invariant()
     def others_get_theirs(self):
@@ -263,7 +273,7 @@ class Protocol(RuleBasedStateMachine):
 
     def teardown(self):
         async def end():
-            self.slow.let_go()
+            self.slow.release_all()
             self.dispatcher.close()
             self.server.close()
             self.pool.close()
@@ -280,6 +290,6 @@ def here_names(machine):
     return set(machine.names.values())
 
 
-TestProtocol = Protocol.TestCase
+TestProtocol = ProtocolStateMachine.TestCase
 TestProtocol.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestProtocol = pytest.mark.timeout(400)(TestProtocol)  # a failure is made small first, which takes a while

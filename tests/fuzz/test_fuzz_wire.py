@@ -4,8 +4,8 @@ import gc
 import threading
 
 import pytest
-import run
-from watch import descriptors, memory
+import run_fuzz as run
+from defect_watch import descriptors, memory
 
 SEED = 4
 FRAMES = {"talk": 300_000, "server": 420_000, "client": 140_000, "link": 100_000, "hostile": 40_000}

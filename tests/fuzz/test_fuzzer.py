@@ -2,17 +2,17 @@
 
 import msgspec
 import pytest
-import run
+import run_fuzz as run
+from fuzzed_service import to_server
 from mutator import Mutator
-from subject import to_server
 
 from ostler.messaging import RpcServer
-from ostler.messaging.zmtp.talk import Talk
+from ostler.messaging.unix.protocol import ZmtpConnection
 
 
 @pytest.mark.parametrize("name", run.TARGETS)
 def test_a_round_follows_from_its_seed_alone(name):
-    first, again, other = (list(run.TARGETS[name]().steps(seed, 300)) for seed in ("1", "1", "2"))
+    first, again, other = (list(run.TARGETS[name]().step_tracker(seed, 300)) for seed in ("1", "1", "2"))
     assert first == again
     assert first != other
 
@@ -32,7 +32,9 @@ def _is_array(data):
         return False
 
 
-@pytest.mark.parametrize(("name", "part", "method"), [("server", RpcServer, "_control"), ("talk", Talk, "_take_ready")])
+@pytest.mark.parametrize(
+    ("name", "part", "method"), [("server", RpcServer, "_control"), ("talk", ZmtpConnection, "_take_ready")]
+)
 def test_a_defect_is_found_written_down_and_found_again(name, part, method, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "FAILED", tmp_path / "build" / "fuzz")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ostler import DriverError, InternalError, NoCapacity
 from ostler.aio import Worker
-from ostler_volume.driver import Found, Inventory, Room, VolumeDriver, VolumeDriverOptions
+from ostler_volume.driver import BackendObject, Inventory, Room, VolumeDriver, VolumeDriverOptions
 from ostler_volume.errors import AlreadyExists
 
 GIB = 2**30
@@ -93,7 +93,7 @@ class DiskDriver(VolumeDriver):
     def inventory(self):
         disk = self._disk
         disk.answer()
-        return Inventory({name: Found(size, 0) for name, size in disk.volumes.items()}, {}, frozenset(), {})
+        return Inventory({name: BackendObject(size, 0) for name, size in disk.volumes.items()}, {}, frozenset(), {})
 
     def room(self):
         disk = self._disk

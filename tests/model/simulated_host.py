@@ -9,21 +9,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import simulated_disks
-from simulated_network import Network
+from simulated_network import SimulatedNetwork
 
 from ostler import hookimpl
-from ostler.aio import Inbox, Worker
+from ostler.aio import LoopQueue, Worker
 from ostler.config import load_text
-from ostler.daemon.control import Control
-from ostler.daemon.messages import Messages
-from ostler.daemon.peers import PeerLinks
+from ostler.daemon.connectivity.messaging_stack import MessagingStack
+from ostler.daemon.connectivity.peer_links import PeerLinks
+from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.messaging import AsyncClient
-from ostler.messaging.memory import MemoryTransport
-from ostler.messaging.zmq.curve import new_keys
-from ostler.plugins import given
-from ostler.service import Host, Runtime
-from ostler.service.assembly import assemble
+from ostler.messaging.tcp.curve import generate_keys
+from ostler.plugins import in_memory_plugin
+from ostler.service import HostServices, Runtime
+from ostler.service.resolve import resolve_configuration
 from ostler.store import Store
+from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
 
 REPORT_INTERVAL = 2.0
@@ -35,38 +35,38 @@ _QUIET = 0.003
 """Real seconds for which nothing moves before time goes on, while a thread has been woken and may not have run yet."""
 
 
-class Loop(VirtualTimeLoop):
+class ModelLoop(VirtualTimeLoop):
     """A virtual loop that knows which threads wait for it, and need not be waited for."""
 
-    def _tokens(self):
+    def _work_in_progress(self):
         pools = {thread.pool for thread in threading.enumerate() if isinstance(thread, Worker)}
-        found = {(id(pool), number) for pool in pools for number in self._at_work(pool)}
+        found = {(id(pool), number) for pool in pools for number in self._running_work(pool)}
         for probe in self._probes:
             found.update(probe())
         return frozenset(found)
 
     @staticmethod
-    def _at_work(pool):
+    def _running_work(pool):
         numbers = pool.in_flight()
         waiting = len(pool._waiting) + simulated_disks.HELD[pool]
         return numbers if len(numbers) > waiting else frozenset()
 
-    def _settle(self):
-        events = super()._settle()
-        if events or not any(thread.pool._waiting for thread in threading.enumerate() if isinstance(thread, Worker)):
+    def _wait_for_work(self):
+        events = super()._wait_for_work()
+        if events or not any(thread.pool._replaced for thread in threading.enumerate() if isinstance(thread, Worker)):
             return events
-        if events := self._real.select(_QUIET):
+        if events := self._real_selector.select(_QUIET):
             return events
-        return super()._settle() if self._tokens() else []
+        return super()._wait_for_work() if self._work_in_progress() else []
 
 
-class Links(PeerLinks):
+class SimulatedPeerLinks(PeerLinks):
     """The links of a daemon to its peers, over the simulated network."""
 
-    network: Network
+    network: SimulatedNetwork
     hosts: dict
 
-    def _transport(self, address, key):
+    def _make_transport(self, address, key):
         target = self.hosts[address.rpc.removeprefix("tcp://").partition(":")[0]]
         return self.network.transport(
             self._router.host, target.name, target.transport, self.hosts[self._router.host].keys.public
@@ -84,10 +84,10 @@ class SimulatedHost:
         scheduler: Whether it has a scheduler.
     """
 
-    def __init__(self, name: str, folder: Path, hosts: dict, network: Network, *, scheduler: bool):
-        self.name, self.folder, self.hosts, self.network = name, folder, hosts, network
+    def __init__(self, name: str, folder: Path, hosts: dict, network: SimulatedNetwork, *, scheduler: bool):
+        self.name, self.directory, self.hosts, self.network = name, folder, hosts, network
         self.has_scheduler = scheduler
-        self.keys = new_keys()
+        self.keys = generate_keys()
         self.transport = MemoryTransport()
         self.running = False
         folder.mkdir()
@@ -98,7 +98,7 @@ class SimulatedHost:
 
     def _configuration(self) -> str:
         others = [host for host in self.hosts.values() if host is not self]
-        lines = [f'[daemon]\nhost = "{self.name}"', "[network]", f'secret_key = {{file = "{self.folder}/key"}}']
+        lines = [f'[daemon]\nhost = "{self.name}"', "[network]", f'secret_key = {{file = "{self.directory}/key"}}']
         lines += ["[network.keys]", *(f"{other.name} = '{other.keys.public}'" for other in others)]
         lines += [f'[network.peers.{other.name}]\nrpc = "tcp://{other.name}:7890"' for other in others]
         admins = ", ".join(f'"key:{other.name}"' for other in others)
@@ -109,7 +109,7 @@ class SimulatedHost:
             if disk.host == self.name:
                 lines += [f'[services.volume.drivers.{disk.name}]\ndriver = "disk"\ncall_timeout = {CALL_TIMEOUT}']
                 lines += [
-                    f"copy_budget = {CALL_TIMEOUT}\ncapability_timeout = 8\nretry_interval = 1\nretry_interval_max = 1"
+                    f"copy_budget = {CALL_TIMEOUT}\ncapability_timeout = 8\nretry_interval = 1\nmax_retry_interval = 1"
                 ]
         if self.has_scheduler:
             lines += [f'[services.scheduler]\nmanager = "scheduler"\nseed = 1\n{times}']
@@ -117,33 +117,38 @@ class SimulatedHost:
 
     async def start(self) -> None:
         loop, clock = asyncio.get_running_loop(), virtual_clock()
-        assembly = assemble(load_text(self._configuration()), {}, entry_points=_plugins())
-        options, inbox = assembly.configuration, Inbox(loop)
+        assembly = resolve_configuration(load_text(self._configuration()), {}, entry_points=_plugins())
+        options, inbox = assembly.configuration, LoopQueue(loop)
         self.store = store = Store.open(
-            self.folder / "ostler.db", clock=clock, synchronous="OFF", migrations=assembly.plugins.migrations()
+            self.directory / "ostler.db", clock=clock, synchronous="OFF", migrations=assembly.plugins.migrations()
         )
-        loop.watch(lambda: [("store", id(store))] if store.busy_with() or store.stats()["queued"] else [])
-        self.messages = messages = Messages(options, self.transport, clock, inbox)
+        loop.watch(lambda: [("store", id(store))] if store.current_job() or store.stats()["queued"] else [])
+        self.messages = messages = MessagingStack(options, self.transport, clock, inbox)
         self.runtime = runtime = Runtime(
             assembly.specs,
-            Host(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
+            HostServices(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
             on_end=lambda reason: None,
             on_change=lambda service: None,
         )
         daemon = SimpleNamespace(
-            host=self.name, runtime=runtime, messages=messages, auditor=None, took_over=lambda topic: None
+            host=self.name,
+            runtime=runtime,
+            messages=messages,
+            audit_service=None,
+            mark_service_restarted=lambda topic: None,
         )
-        messages.start(Control(daemon, messages.dispatcher))
+        messages.start(ControlEndpoint(daemon, messages.dispatcher))
         await runtime.mark_gone(options.network.peers)
-        Links.network, Links.hosts = self.network, self.hosts
-        messages.peers = Links(
-            options, messages.client.router, store, clock, messages.client.upgrades.forget, runtime.events.peer,
-            messages.identities.mine,
+        SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
+        messages.peer_links = SimulatedPeerLinks(
+            options, messages.client.router, store, clock, messages.client.upgrades.invalidate,
+            runtime.state_notifier.notify_peer,
+            messages.identities.own_identity,
         )  # fmt: skip
-        messages.dispatcher.relay = messages.relay.take
+        messages.dispatcher.relay = messages.relay.redirect
         self.client = AsyncClient(transport=self.transport, clock=clock)
         await runtime.start()
-        await messages.know_peers(1.0)
+        await messages.wait_for_peers(1.0)
         self.running = True
 
     async def stop(self) -> None:
@@ -159,21 +164,21 @@ class SimulatedHost:
         for other in self.hosts.values():
             for pair in ((self.name, other.name), (other.name, self.name)):
                 self.network.lose(pair, "the other end was killed")
-        while self.store.busy_with() or self.store.stats()["queued"]:
+        while self.store.current_job() or self.store.stats()["queued"]:
             await asyncio.sleep(0)
-        saved = self.folder / "saved"
+        saved = self.directory / "saved"
         saved.mkdir()
-        for file in self.folder.glob("ostler.db*"):
+        for file in self.directory.glob("ostler.db*"):
             if file.is_file():
                 shutil.copy(file, saved)
         disks = [disk for disk in simulated_disks.DISKS.values() if disk.host == self.name]
         kept = [dict(disk.volumes) for disk in disks]
         await self.stop()
-        for file in self.folder.glob("ostler.db*"):
+        for file in self.directory.glob("ostler.db*"):
             if file.is_file():
                 file.unlink()
         for file in saved.iterdir():
-            file.rename(self.folder / file.name)
+            file.rename(self.directory / file.name)
         saved.rmdir()
         for disk, volumes in zip(disks, kept, strict=True):
             disk.volumes = volumes
@@ -194,7 +199,7 @@ def _plugins():
     import ostler_volume.plugin
 
     return [
-        given("ostler-volume", ostler_volume.plugin),
-        given("ostler-scheduler", ostler_scheduler.plugin),
-        given("disks", _Plugin()),
+        in_memory_plugin("ostler-volume", ostler_volume.plugin),
+        in_memory_plugin("ostler-scheduler", ostler_scheduler.plugin),
+        in_memory_plugin("disks", _Plugin()),
     ]

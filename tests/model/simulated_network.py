@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from ostler.errors import ConnectionLost, NotRunning
-from ostler.messaging.memory import MemoryTransport
+from ostler.errors import ConnectionLost, DaemonNotRunning
+from ostler.testing.memory_transport import MemoryTransport
 from ostler.types import Peer
 
-SILENCE = 4.0
-"""Seconds after which a connection on which nothing comes is given up; the default of `silence` in [network]."""
+HEARTBEAT_TIMEOUT = 4.0
+"""Seconds after which a silent connection is given up; the default of `heartbeat_timeout` in [network]."""
 
 
-class Network:
+class SimulatedNetwork:
     """Who can connect to whom. `blocked` and `silent` hold pairs of the connecting host and the one that listens."""
 
     def __init__(self):
         self.blocked: set[tuple[str, str]] = set()
         self.silent: set[tuple[str, str]] = set()
-        self._connections: dict[tuple[str, str], set[Connection]] = defaultdict(set)
+        self._connections: dict[tuple[str, str], set[SimulatedConnection]] = defaultdict(set)
 
     def transport(self, source: str, target: str, listener: MemoryTransport, key: str) -> LinkTransport:
         peer = Peer(name=f"key:{source}", key=key)
@@ -35,13 +35,13 @@ class Network:
         for connection in list(self._connections[pair]):
             connection.lose(why)
 
-    def silence(self, pair: tuple[str, str]) -> None:
+    def heartbeat_timeout(self, pair: tuple[str, str]) -> None:
         """Deliver nothing any more; who is at the ends finds out after `SILENCE`."""
         self.silent.add(pair)
         for connection in list(self._connections[pair]):
-            connection.expire_unless_heard()
+            connection.expire_if_silent()
 
-    def mend(self, pair: tuple[str, str]) -> None:
+    def restore(self, pair: tuple[str, str]) -> None:
         self.blocked.discard(pair)
         self.silent.discard(pair)
         for connection in list(self._connections[pair]):
@@ -57,26 +57,26 @@ class Network:
 class LinkTransport:
     """The transport from one host to another; opens connections for calls only."""
 
-    shares = None
+    quotas = None
 
-    def __init__(self, network: Network, pair: tuple[str, str], transport: MemoryTransport):
-        self._network, self._pair, self._transport = network, pair, transport
+    def __init__(self, network: SimulatedNetwork, pair: tuple[str, str], transport: MemoryTransport):
+        self._curve, self._pair, self._transport = network, pair, transport
         self.peer, self.limits = transport.peer, transport.limits
 
     def connect_async(self, on_message, on_lost):
-        if self._pair in self._network.blocked:
-            raise NotRunning(f"{self._pair[1]} cannot be connected to", hint="mend the link")
-        return Connection(self._network, self._pair, self._transport, on_message, on_lost)
+        if self._pair in self._curve.blocked:
+            raise DaemonNotRunning(f"{self._pair[1]} cannot be connected to", hint="mend the link")
+        return SimulatedConnection(self._curve, self._pair, self._transport, on_message, on_lost)
 
     def close(self):
         pass
 
 
-class Connection:
+class SimulatedConnection:
     """One connection; what is sent while it is silent arrives when it is mended in time, and never otherwise."""
 
     def __init__(self, network, pair, transport, on_message, on_lost):
-        self._network, self._pair = network, pair
+        self._curve, self._pair = network, pair
         self._on_message, self._on_lost = on_message, on_lost
         self._waiting = []
         self._ended = False
@@ -84,11 +84,11 @@ class Connection:
         self._inner = transport.connect_async(self._received, self._end)
         network.add(pair, self)
         if pair in network.silent:
-            self.expire_unless_heard()
+            self.expire_if_silent()
 
     @property
     def _silent(self):
-        return self._pair in self._network.silent
+        return self._pair in self._curve.silent
 
     def send(self, data, longest=None):
         if self._ended:
@@ -115,9 +115,11 @@ class Connection:
             if not self._ended:
                 deliver(data)
 
-    def expire_unless_heard(self):
+    def expire_if_silent(self):
         if self._expiry is None and not self._ended:
-            self._expiry = asyncio.get_running_loop().call_later(SILENCE, self.lose, "nothing was heard on the link")
+            self._expiry = asyncio.get_running_loop().call_later(
+                HEARTBEAT_TIMEOUT, self.lose, "nothing was heard on the link"
+            )
 
     def lose(self, why):
         self._inner.close()
@@ -129,20 +131,20 @@ class Connection:
 
     def _finish(self):
         ended, self._ended = self._ended, True
-        self._network.remove(self._pair, self)
+        self._curve.remove(self._pair, self)
         self._waiting.clear()
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
         return ended
 
-    def alive(self):
+    def is_alive(self):
         return not self._ended
 
     def close(self):
         self._finish()
         self._inner.close()
 
-    def abandon(self):
+    def close_after_fork(self):
         self._finish()
-        self._inner.abandon()
+        self._inner.close_after_fork()

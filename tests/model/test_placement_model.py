@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from simulated_disks import DISKS, FILESYSTEMS, GIB, Disk, Filesystem
-from simulated_host import CALL_TIMEOUT, CAPABILITY_INTERVAL, REPORT_INTERVAL, Loop, SimulatedHost
-from simulated_network import SILENCE, Network
+from simulated_host import CALL_TIMEOUT, CAPABILITY_INTERVAL, REPORT_INTERVAL, ModelLoop, SimulatedHost
+from simulated_network import HEARTBEAT_TIMEOUT, SimulatedNetwork
 
 from ostler.errors import OstlerError
 
@@ -38,15 +38,15 @@ LAG = 1.0
 """Seconds after which a change is known on a live link."""
 
 
-class Placement(RuleBasedStateMachine):
+class PlacementStateMachine(RuleBasedStateMachine):
     """Hosts, links and disks, and beside them what the operator has said of each volume service."""
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner(loop_factory=lambda: Loop(patience=5.0))
+        self.runner = asyncio.Runner(loop_factory=lambda: ModelLoop(stall_timeout=5.0))
         self.loop = self.runner.get_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="ostler-model-"))
-        self.network = Network()
+        self.directory = Path(tempfile.mkdtemp(prefix="ostler-model-"))
+        self.network = SimulatedNetwork()
         self.hosts: dict[str, SimulatedHost] = {}
         self.said: dict[str, str] = {}
         """Of each host whose volume service does not take new work: `disabled`, `draining`, `stopped`."""
@@ -87,7 +87,7 @@ class Placement(RuleBasedStateMachine):
                         self.loop.call_later, seconds, call
                     )
                     DISKS[name, disk.name] = disk
-            SimulatedHost(name, self.folder / name, self.hosts, self.network, scheduler=number < schedulers)
+            SimulatedHost(name, self.directory / name, self.hosts, self.network, scheduler=number < schedulers)
 
         async def start():
             await asyncio.gather(*(host.start() for host in self.hosts.values()))
@@ -237,7 +237,7 @@ class Placement(RuleBasedStateMachine):
 
         async def all_of_it():
             creates = (self._create(entry, gib) for entry, gib in asked if entry.running)
-            return (await asyncio.gather(self._trouble(what, host, pair, after), *creates))[1:]
+            return (await asyncio.gather(self._outage(what, host, pair, after), *creates))[1:]
 
         for disk in disks:
             disk.set("slow", 0.2)
@@ -252,7 +252,7 @@ class Placement(RuleBasedStateMachine):
             if isinstance(result, OstlerError):
                 self._no_trace(name, result)
 
-    async def _trouble(self, what, host, pair, after):
+    async def _outage(self, what, host, pair, after):
         await asyncio.sleep(after)
         if what in ("cut", "silence"):
             getattr(self.network, what)(pair)
@@ -280,17 +280,17 @@ class Placement(RuleBasedStateMachine):
             if how == "cut":
                 self.network.cut(pair)
             elif how == "silence" and pair not in self.network.blocked:
-                self.network.silence(pair)
+                self.network.heartbeat_timeout(pair)
             else:
-                self.network.mend(pair)
+                self.network.restore(pair)
 
         self.run(change())
         # A mended link is tried again by itself: at the latest after 15 s, and at once when the other side calls.
         # The other side asks every `REPORT_INTERVAL` if it can.
         back = (pair[1], pair[0])
         asked = back not in self.network.blocked | self.network.silent and self.hosts[pair[1]].running
-        mended = 2 * REPORT_INTERVAL + SILENCE if asked else 16.0
-        self.lag = {"cut": LAG, "silence": SILENCE + LAG, "mend": mended + LAG}[how]
+        mended = 2 * REPORT_INTERVAL + HEARTBEAT_TIMEOUT if asked else 16.0
+        self.lag = {"cut": LAG, "silence": HEARTBEAT_TIMEOUT + LAG, "mend": mended + LAG}[how]
 
     @rule(
         by=NUMBER,
@@ -498,11 +498,11 @@ class Placement(RuleBasedStateMachine):
             self.run(end())
         finally:
             self.runner.close()
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
             gc.collect()
 
 
-TestPlacement = Placement.TestCase
+TestPlacement = PlacementStateMachine.TestCase
 TestPlacement.settings = settings(
     max_examples=EXAMPLES or 7,
     stateful_step_count=STEPS,

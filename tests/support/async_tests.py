@@ -1,6 +1,6 @@
 """Runs `async def test_…`: each on one fresh event loop that is closed as `asyncio.run` closes it.
 
-A test chooses its loop by a marker, which may stand for a whole file: `virtual_time(patience=…)` or `loop(factory=…)`;
+A test chooses its loop by a marker, perhaps for a whole file: `virtual_time(stall_timeout=…)` or `loop(factory=…)`;
 without one it gets an ordinary loop. Fixtures stay sync; one that needs the loop of the test is a `loop_fixture`.
 
 A test runs a loop by itself only where that is its subject: what comes after a loop has closed, how a loop ends or is
@@ -67,7 +67,7 @@ def loop_fixture(generator: Callable[..., AsyncIterator[Any]]) -> Any:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers that choose a loop."""
-    config.addinivalue_line("markers", "virtual_time(patience=0.5): run an async test on a loop in virtual time")
+    config.addinivalue_line("markers", "virtual_time(stall_timeout=0.5): run an async test on a loop in virtual time")
     config.addinivalue_line("markers", "loop(factory=…): run an async test on a loop that the factory makes")
 
 
@@ -75,7 +75,7 @@ def loop_factory_of(item: pytest.Item) -> Callable[[], asyncio.AbstractEventLoop
     """Return what makes the loop of a test: None for an ordinary one. The marker that stands closest counts."""
     for marker in item.iter_markers():
         if marker.name == "virtual_time":
-            return functools.partial(VirtualTimeLoop, **{"patience": 0.5, **marker.kwargs})
+            return functools.partial(VirtualTimeLoop, **{"stall_timeout": 0.5, **marker.kwargs})
         if marker.name == "loop":
             return marker.kwargs["factory"]
     return None

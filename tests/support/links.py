@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ostler.messaging.envelope import decode_to_client
+from ostler.messaging.wire.envelope import decode_to_client
 
 
 class FakeServerLink:
     """A server's link whose clients are the test: what is sent to them stands in `sent`, decoded."""
 
     address = "fake"
-    threads_send = False
-    core_is_ours = True
+    can_send_from_thread = False
+    is_core_free = True
 
     def __init__(self) -> None:
         self.sent: list[tuple[object, Any]] = []
@@ -28,19 +28,19 @@ class FakeServerLink:
         self.sent.append((client, decode_to_client(data)))
         return True
 
-    def congested(self, client):
+    def is_congested(self, client):
         return False
 
-    def memory(self, client):
+    def memory_account(self, client):
         return None
 
-    def garbage(self, client):
+    def report_invalid(self, client):
         pass
 
-    def hold(self):
+    def cork(self):
         pass
 
-    def let_go(self):
+    def uncork(self):
         pass
 
     def close(self):
@@ -51,7 +51,7 @@ class FakePublisherLink:
     """A publisher's link that keeps what is published, in `sent`."""
 
     address = "fake"
-    subscribers = False
+    has_subscribers = False
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

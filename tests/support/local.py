@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, Dispatcher, Endpoint
 
 
 @asynccontextmanager
-async def dispatching(topic: str, target: object, inbox: Inbox) -> AsyncIterator[Dispatcher]:
+async def dispatching(topic: str, target: object, inbox: LoopQueue) -> AsyncIterator[Dispatcher]:
     """Serve one topic with two threads, which have ended at the end."""
     dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
     pool = WorkerPool(topic, 2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from installation import HOME, InstallationFailed, debian_13, install, prepared
 from ostler_unit import Unit
-from realsystemd import Machine, booted, unavailable
+from systemd_container import SystemdContainer, booted, unavailable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,14 +37,14 @@ def other_root(possible: None) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def bare_machine(other_root: Path | None) -> Iterator[Machine]:
+def bare_machine(other_root: Path | None) -> Iterator[SystemdContainer]:
     """A booted systemd with nothing of ours in it."""
     with booted(root=other_root or Path("/")) as machine:
         yield machine
 
 
 @pytest.fixture(scope="session")
-def machine(other_root: Path | None) -> Iterator[Machine]:
+def machine(other_root: Path | None) -> Iterator[SystemdContainer]:
     """A booted systemd with Ostler installed, and with this machine's loop devices."""
     try:
         environment = prepared(other_root)
@@ -58,7 +58,7 @@ def machine(other_root: Path | None) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def unit(machine: Machine) -> Iterator[Unit]:
+def unit(machine: SystemdContainer) -> Iterator[Unit]:
     """The installed service, fresh."""
     unit = Unit(machine)
     unit.fresh()

@@ -46,7 +46,7 @@ def test_a_store_that_hangs_is_named_before_systemd_acts(unit):
     unit.trial()
     after = unit.machine.cursor()
     with unit.call_in_background("trial", "block_store", "seconds=60") as call:
-        unit.await_entry("the watchdog ping is withheld: the store", after=after)
+        unit.await_entry("withholding the watchdog ping: the store", after=after)
         back(unit, after)
         call.kill()
 
@@ -56,4 +56,4 @@ def test_work_that_takes_long_is_no_hang(unit):
     pid = unit.pid
     assert unit.ostler("call", "trial", "work", "seconds=3").returncode == 0
     assert unit.pid == pid
-    assert "withheld" not in unit.messages()
+    assert "withholding" not in unit.messages()

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from realsystemd import BootFailed, Machine
+from systemd_container import BootFailed, SystemdContainer
 
 TINY_DAEMON = """\
 import os, signal, socket
@@ -22,7 +22,7 @@ ExecStart=/usr/bin/python3 /opt/tiny.py
 """
 
 
-def install(machine: Machine, name: str, more: str = "") -> None:
+def install(machine: SystemdContainer, name: str, more: str = "") -> None:
     machine.write("/opt/tiny.py", TINY_DAEMON)
     machine.write(f"/run/systemd/system/{name}.service", UNIT + more)
     machine.systemctl("daemon-reload")
@@ -76,7 +76,7 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing_behind(tmp_path):
     folder = tmp_path / "failing"
     folder.mkdir()
     with pytest.raises(BootFailed, match="no-such-folder"):
-        Machine(folder, ["--bind=/no-such-folder"])
+        SystemdContainer(folder, ["--bind=/no-such-folder"])
     assert not folder.exists()
     assert leftovers() == []
 
@@ -84,7 +84,7 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing_behind(tmp_path):
 def test_a_machine_that_is_closed_leaves_nothing_behind(bare_machine, tmp_path):
     folder = tmp_path / "short-lived"
     folder.mkdir()
-    machine = Machine(folder)
+    machine = SystemdContainer(folder)
     try:
         assert machine.systemctl("is-system-running").stdout == "running\n"
     finally:

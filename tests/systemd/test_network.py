@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from installation import CONFIGURATION
 from ostler_unit import Unit
-from realsystemd import Machine
+from systemd_container import SystemdContainer
 
 SECRET = "/etc/ostler/secrets/network-key"
 CREDENTIAL = f"[Service]\nLoadCredential=network-key:{SECRET}\n"
@@ -16,11 +16,11 @@ OTHER = "/opt/node2"
 HERE, THERE = "tcp://127.0.0.1:7890", "tcp://127.0.0.1:7990"
 
 
-def public_key(machine: Machine, file: str) -> str:
+def public_key(machine: SystemdContainer, file: str) -> str:
     return machine.run("ostler", "keys", "show", file).stdout.splitlines()[0]
 
 
-def new_key(machine: Machine, file: str) -> str:
+def new_key(machine: SystemdContainer, file: str) -> str:
     machine.run("sh", "-c", f"install -d -m 700 $(dirname {file}) && umask 077 && ostler keys new --print > {file}")
     return public_key(machine, file)
 
@@ -68,7 +68,7 @@ def test_the_unit_listens_for_other_hosts_with_a_key_that_is_a_credential(two: U
 
 
 def test_the_unit_reaches_other_hosts_by_address_and_the_other_way_round(two: Unit) -> None:
-    two.await_entry(lambda entry: str(entry.get("MESSAGE")).startswith("node2 is there"))
+    two.await_entry(lambda entry: str(entry.get("MESSAGE")).startswith("connected to node2"))
     two.ostler("call", "volume", "create_volume", "--host", "node2", "name=there", "size=1MiB")
     assert "\nthere " in two.ostler("--root", OTHER, "volume", "list").stdout
     assert "\nthere@node2 " in two.ostler("volume", "list").stdout

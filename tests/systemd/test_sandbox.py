@@ -44,7 +44,7 @@ def test_a_local_user_is_known_by_uid_and_has_no_role_by_default(unit):
     unit.start()
     refused = unit.ostler("status", check=False, user="games")
     assert refused.returncode == 4
-    assert "may not be used by this user" in refused.stderr
+    assert "this user is not allowed to use the socket" in refused.stderr
     assert "[access]" in refused.stderr
     assert unit.ostler("status", user="ostler").returncode == 0
 

@@ -44,7 +44,7 @@ def test_trap_sigterm_with_work_that_hangs(unit):
         call.kill()
     assert taken < 15
     said = unit.messages()
-    assert "left behind at the stop" in said
+    assert "still running at the end of the stop" in said
     assert "work" in said
     assert "timed out. Killing" not in said, "systemd did not have to use force"
 
@@ -56,9 +56,9 @@ def test_trap_a_second_sigterm_is_fast(unit):
         unit.await_entry("work begins")
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        unit.await_entry("SIGTERM: stopping")
+        unit.await_entry("SIGTERM received: stopping")
         os.kill(pid, signal.SIGTERM)
-        unit.await_entry("left behind at the stop")
+        unit.await_entry("still running at the end of the stop")
         call.kill()
     assert time.monotonic() - began < 8
 

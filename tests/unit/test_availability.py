@@ -1,12 +1,6 @@
 import pytest
 
-from ostler.availability import (
-    LONG_AGO,
-    absence_reason,
-    capability_lifetime,
-    refusal_reason,
-    unavailable_reason,
-)
+from ostler.availability import INFINITE_AGE, absence_reason, capability_lifetime, refusal_reason, unavailable_reason
 from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
 
 
@@ -19,18 +13,18 @@ def driver(state, **facts):
 
 
 ABSENT = [
-    (row(link="node2 cannot be reached for 7 s: no cable"), "node2 cannot be reached for 7 s: no cable"),
+    (row(link="node2 has been unreachable for 7 s: no cable"), "node2 has been unreachable for 7 s: no cable"),
     (row(state=ServiceState.STOPPED), "volume on node2 is stopped"),
     (row(state=ServiceState.FAILED, why="no disk"), "volume on node2 is failed: no disk"),
     (row(age=9.0, down_time=8.0), "volume on node2 has not reported for 9 s, its down time is 8 s"),
     (row(age=61.0), "volume on node2 has not reported for 61 s, its down time is 60 s"),
-    (row(age=LONG_AGO), "volume on node2 has not reported, its down time is 60 s"),
+    (row(age=INFINITE_AGE), "volume on node2 has not reported, its down time is 60 s"),
 ]
 REFUSING = [
     (row(state=ServiceState.STARTING, why="init_host"), "volume on node2 is starting: init_host"),
     (row(state=ServiceState.DRAINING), "volume on node2 is draining"),
     (row(enabled=False), "volume on node2 is disabled"),
-    (row(addressable=False), "node2 cannot be reached from here: it is not in [network.peers]"),
+    (row(addressable=False), "node2 is unreachable from here: it is not in [network.peers]"),
     (
         row(enabled=False, disabled_by="alice", disabled_reason="a new disk"),
         "volume on node2 is disabled by alice: a new disk",
@@ -71,8 +65,8 @@ def test_one_that_is_well_may_be_chosen(service):
 
 
 def test_of_the_backends_of_a_service_those_that_are_well_may_be_chosen():
-    stuck = driver(DriverState.STUCK, why="create has not come back within its 60 s")
-    why = "driver local of volume on node2 is stuck: create has not come back within its 60 s"
+    stuck = driver(DriverState.STUCK, why="create did not return within its 60 s")
+    why = "driver local of volume on node2 is stuck: create did not return within its 60 s"
     assert unavailable_reason(row(drivers=[stuck]), "local") == why
     assert unavailable_reason(row(drivers=[stuck]), "other") == unavailable_reason(row(drivers=[stuck])) == ""
     for about in ("working local", "driver_ready local"):

@@ -7,13 +7,13 @@ import pickle
 import pytest
 
 from ostler.errors import (
-    AlreadyDone,
     Busy,
     Conflict,
     OstlerError,
     RemoteError,
-    WrongPattern,
-    describe,
+    ResultExpired,
+    WrongCallKind,
+    error_line,
     from_wire,
     is_a,
     is_expected,
@@ -23,10 +23,10 @@ from ostler.errors import (
 
 def test_facts_are_attributes():
     error = Busy("full", hint="wait", retry_after=1.5, limit=None)
-    assert error.retry_after == error.facts["retry_after"] == 1.5
+    assert error.retry_after == error.details["retry_after"] == 1.5
     assert error.limit is None
     assert getattr(error, "nothing", "missing") == "missing"
-    with pytest.raises(AttributeError, match="Busy has no attribute and no fact 'nothing'"):
+    with pytest.raises(AttributeError, match="Busy has no attribute or detail 'nothing'"):
         _ = error.nothing
 
 
@@ -35,14 +35,14 @@ def test_a_fact_that_is_nested_too_deeply_is_cut():
     for _ in range(5000):
         deep = [deep]
     error = Conflict("taken", given=deep, shallow=[[["end"]]])
-    assert error.facts["given"] != deep
-    assert "…" in str(error.facts["given"])
-    assert error.facts["shallow"] == [[["end"]]]
+    assert error.details["given"] != deep
+    assert "…" in str(error.details["given"])
+    assert error.details["shallow"] == [[["end"]]]
 
 
 def test_what_an_error_has_of_its_own_goes_before_a_fact_of_that_name():
     error = Conflict("it is there")
-    error.facts.update(message="other", hint="other", exit_code=99, args="other")
+    error.details.update(message="other", hint="other", exit_code=99, args="other")
     assert (error.message, error.hint, error.exit_code, error.args) == ("it is there", "", 1, ("it is there",))
 
 
@@ -51,11 +51,11 @@ def test_an_error_can_be_copied_and_pickled_and_asked_before_it_is_made():
     assert copy.copy(error).size == 3
     assert pickle.loads(pickle.dumps(error)).size == 3
     bare = Conflict.__new__(Conflict)
-    assert (bare.facts, bare.hint, bare.message) == ({}, "", "Conflict")
+    assert (bare.details, bare.hint, bare.message) == ({}, "", "Conflict")
     assert not hasattr(bare, "size")
 
 
-@pytest.mark.parametrize("kind", [AlreadyDone, WrongPattern, Busy])
+@pytest.mark.parametrize("kind", [ResultExpired, WrongCallKind, Busy])
 def test_facts_cross_the_wire_and_are_attributes_there(kind):
     found = from_wire(to_wire(kind("no", hint="do this", topic="lamp", tries=2)))
     assert type(found) is kind
@@ -90,18 +90,18 @@ class Hostile(Exception):
 
 
 def test_trap_describing_an_error_never_fails():
-    assert describe(Hostile()) == "Hostile: <Hostile>"
+    assert error_line(Hostile()) == "Hostile: <Hostile>"
     assert not is_expected(Hostile())
 
 
 def test_trap_a_file_name_that_is_no_utf_8_can_be_sent():
     for kind in (OstlerError, ValueError):
-        assert b"ln.txt is no image" in describe(kind("k\udcf6ln.txt is no image")).encode()
+        assert b"ln.txt is no image" in error_line(kind("k\udcf6ln.txt is no image")).encode()
 
 
 def test_trap_a_text_of_megabytes_is_cut():
     for kind in (OstlerError, ValueError):
-        assert len(describe(kind("x" * 8_000_000))) < 3000
+        assert len(error_line(kind("x" * 8_000_000))) < 3000
 
 
 class WithoutBase(OstlerError):
@@ -122,7 +122,7 @@ class Riddle(type):
 def test_trap_an_error_whose_constructor_does_not_call_ours_can_be_told():
     assert str(WithoutBase("the lamp", 3)) == "the lamp 3"
     assert to_wire(WithoutBase()).message == "WithoutBase"
-    assert WithoutBase().facts == {}
+    assert WithoutBase().details == {}
 
 
 def test_trap_an_error_whose_class_does_not_tell_its_name_travels():

@@ -40,7 +40,7 @@ def in_child(work: Callable[[], object]) -> tuple[int, str]:
     ],
 )
 def test_a_child_ends_with_the_code_that_python_would_give(error, code, said) -> None:
-    found, text = in_child(lambda: fork.leave(error))
+    found, text = in_child(lambda: fork.exit_child(error))
     assert found == code
     assert said in text
 
@@ -50,9 +50,9 @@ def test_a_child_whose_error_cannot_be_told_ends_all_the_same() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no")
 
-    assert in_child(lambda: fork.leave(Unprintable()))[0] == 1
+    assert in_child(lambda: fork.exit_child(Unprintable()))[0] == 1
 
 
 def test_outside_of_a_child_nobody_leaves() -> None:
     # Passing is the assertion: it returns, and this process is still there.
-    fork.leave_if_child(SystemExit(3))
+    fork.exit_if_child(SystemExit(3))

@@ -3,7 +3,7 @@ from ostler.spelling import nearest, suggest
 
 def test_the_nearest_word_is_offered_else_what_there_is():
     assert suggest("volum", ["volume", "scheduler"]) == "did you mean 'volume'?"
-    assert suggest("x", ["volume", "scheduler"]) == "there is: scheduler, volume"
+    assert suggest("x", ["volume", "scheduler"]) == "available: scheduler, volume"
     assert suggest("x", []) == ""
     assert suggest("x", [f"word{n}" for n in range(30)]) == ""
 

@@ -1,11 +1,12 @@
-"""Tasks and threads that have a name and an owner.
+"""Tasks, threads and queues that have a name and an owner.
 
-`tasks` owns coroutines, `inbox` brings results from threads to the loop in batches, `pool` is a bounded pool of named
-daemon threads. Nothing here knows what the work is about.
+`tasks` owns coroutines, `loop_queue` brings results from threads to the loop in batches, `worker_pool` is a bounded
+pool of named daemon threads, `round_robin`, `fair_queue` and `fair_quota` share time and space between accounts. Not
+here: anything that knows what the work is about.
 """
 
-from ostler.aio.inbox import Inbox
-from ostler.aio.pool import Running, Worker, WorkerPool, contained, waiting_for
+from ostler.aio.loop_queue import LoopQueue
 from ostler.aio.tasks import TaskOwner
+from ostler.aio.worker_pool import RunningJob, Worker, WorkerPool, as_exception, waiting_for
 
-__all__ = ["Inbox", "Running", "TaskOwner", "Worker", "WorkerPool", "contained", "waiting_for"]
+__all__ = ["LoopQueue", "RunningJob", "TaskOwner", "Worker", "WorkerPool", "as_exception", "waiting_for"]

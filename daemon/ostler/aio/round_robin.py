@@ -1,8 +1,8 @@
-"""Shares the loop's time among those who want it: deficit round robin by account, then by flow.
+"""Shares the loop's time: deficit round robin by account, then by flow.
 
-A *flow* is something that has work whenever its other side wants it to: a connection from which more has come than
-could be handled at once, a generator that makes items. An *account* is who is charged for it: a user, a key. Whatever
-flows bring, the loop gets back to its timers, signals and descriptors after `TURN` seconds.
+A *flow* is a source of work that its other side controls: a connection from which more has come than
+could be handled at once, a generator that makes items. An *account* is who is charged for it: a user, a key. However
+much work flows have, the loop gets back to its timers, signals and descriptors after `TURN` seconds.
 
 The scheme is that of Shreedhar and Varghese (1996), with measured seconds instead of bytes: what a piece of work costs
 is known only after it, so that an account may go into debt, and waits until its share has paid for it.
@@ -18,23 +18,23 @@ from collections.abc import Hashable
 from time import monotonic
 from typing import Protocol
 
-TURN = 0.002
+TURN_TIME = 0.002
 """Seconds of work in one turn of the loop."""
-SLICE = 0.0005
+SLICE_TIME = 0.0005
 """Seconds for which one flow works at once, and the share of an account in each round."""
-_GAP = 20e-6
+_SAME_TURN_GAP = 20e-6
 """Two flows that begin work within so many seconds of each other are taken to be in the same turn of the loop."""
 _MAX_DEBT = 1.0
 """Seconds; what a single piece of work costs above that is not remembered."""
 
-FIRST, NORMAL = 0, 1
+HIGH_RANK, NORMAL_RANK = 0, 1
 """Ranks: all of `FIRST` is served before any of `NORMAL`."""
 
 _log = logging.getLogger(__name__)
 
 
 class Flow(Protocol):
-    """Something that wants a share of the loop's time. On the loop's thread only."""
+    """Something that needs a share of the loop's time. On the loop's thread only."""
 
     account: Hashable
     """Who is charged."""
@@ -59,39 +59,39 @@ class _Account:
 class DeficitRoundRobin:
     """Has flows work in turns. On the loop's thread only.
 
-    A flow that has something to do calls `work`. When nobody waits it works at once, which costs two looks at the
-    clock; what is left after its slice, and everything else meanwhile, waits for its turn.
+    A flow that has something to do calls `run_or_queue`. When nobody waits it works at once, which costs two looks at
+    the clock; what is left after its slice, and everything else meanwhile, waits for its turn.
     """
 
     def __init__(self) -> None:
-        self.turns = 0
+        self.turn_count = 0
         """How many turns of the loop were used up."""
         self._loop = asyncio.get_running_loop()
-        self._ranks: tuple[dict[Hashable, _Account], ...] = ({}, {})
+        self._accounts_by_rank: tuple[dict[Hashable, _Account], ...] = ({}, {})
         self._waiting: set[Flow] = set()
-        self._spent = [0.0, 0.0]
-        self._ended = 0.0
-        self._extra = 0.0
-        self._scheduled = False
-        # A flow's work is no part of the request in whose midst it was queued.
+        self._spent_by_rank = [0.0, 0.0]
+        self._last_ended = 0.0
+        self._extra_charge = 0.0
+        self._is_scheduled = False
+        # A flow's work does not belong to the request during which it was queued.
         self._context = contextvars.copy_context()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def work(self, flow: Flow) -> bool:
+    def run_or_queue(self, flow: Flow) -> bool:
         """Have a flow work now, or when it is its turn; return whether it waits for that."""
         began = monotonic()
-        if not self.may_work(flow, began):
+        if not self.can_run(flow, began):
             return True
-        more = self._run(flow, began + SLICE)
+        more = self._run(flow, began + SLICE_TIME)
         ended = monotonic()
         if more:
-            self._queue(flow)
-        self.worked(flow, began, ended)
+            self._add_to_account(flow)
+        self.charge_run(flow, began, ended)
         return more
 
-    def may_work(self, flow: Flow, now: float) -> bool:
+    def can_run(self, flow: Flow, now: float) -> bool:
         """Return whether it is a flow's turn; if not, it is queued for one.
 
         For what has to work elsewhere than in `Flow.run`, such as a step of a task. It is told to `worked`.
@@ -103,36 +103,40 @@ class DeficitRoundRobin:
         if flow in self._waiting:
             return False
         rank = flow.rank
-        if now - self._ended > _GAP:
-            self._spent[FIRST] = self._spent[NORMAL] = 0.0
-        if self._ranks[rank] or self._spent[rank] > TURN or (rank and self._ranks[FIRST]):
-            self._queue(flow)
+        if now - self._last_ended > _SAME_TURN_GAP:
+            self._spent_by_rank[HIGH_RANK] = self._spent_by_rank[NORMAL_RANK] = 0.0
+        if (
+            self._accounts_by_rank[rank]
+            or self._spent_by_rank[rank] > TURN_TIME
+            or (rank and self._accounts_by_rank[HIGH_RANK])
+        ):
+            self._add_to_account(flow)
             return False
         return True
 
-    def worked(self, flow: Flow, began: float, ended: float) -> None:
+    def charge_run(self, flow: Flow, started_at: float, ended_at: float) -> None:
         """Charge a flow for work outside of a turn, from and until these moments."""
-        self._ended = ended
-        self._spent[flow.rank] += ended - began
-        account = self._ranks[flow.rank].get(flow.account)
+        self._last_ended = ended_at
+        self._spent_by_rank[flow.rank] += ended_at - started_at
+        account = self._accounts_by_rank[flow.rank].get(flow.account)
         if account is not None:
-            account.deficit = max(account.deficit - (ended - began), -_MAX_DEBT)
+            account.deficit = max(account.deficit - (ended_at - started_at), -_MAX_DEBT)
 
-    def queue(self, flow: Flow) -> None:
+    def enqueue(self, flow: Flow) -> None:
         """Have a flow work when it is its turn, and not before."""
         if flow not in self._waiting:
-            self._queue(flow)
+            self._add_to_account(flow)
 
-    def charge(self, seconds: float) -> None:
+    def charge_current(self, seconds: float) -> None:
         """Charge the flow that works now for what it has others do after it, such as a task that it wakes."""
-        self._extra += seconds
+        self._extra_charge += seconds
 
     def remove(self, flow: Flow) -> None:
         """Forget a flow that has nothing to do any more."""
         if flow not in self._waiting:
             return
         self._waiting.discard(flow)
-        accounts = self._ranks[flow.rank]
+        accounts = self._accounts_by_rank[flow.rank]
         account = accounts.get(flow.account)
         if account is not None and flow in account.flows:
             account.flows.remove(flow)
@@ -141,35 +145,35 @@ class DeficitRoundRobin:
 
     # ---------------------------------------------------------------- turns
 
-    def _queue(self, flow: Flow) -> None:
+    def _add_to_account(self, flow: Flow) -> None:
         self._waiting.add(flow)
-        accounts = self._ranks[flow.rank]
+        accounts = self._accounts_by_rank[flow.rank]
         account = accounts.get(flow.account)
         if account is None:
             account = accounts[flow.account] = _Account()
         account.flows.append(flow)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn, context=self._context)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run_turn, context=self._context)
 
-    def _turn(self) -> None:
-        self.turns += 1
-        until = monotonic() + TURN
-        for accounts in self._ranks:
-            while accounts and monotonic() + self._extra < until:
+    def _run_turn(self) -> None:
+        self.turn_count += 1
+        until = monotonic() + TURN_TIME
+        for accounts in self._accounts_by_rank:
+            while accounts and monotonic() + self._extra_charge < until:
                 self._serve(accounts)
-        self._extra = 0.0
-        self._spent[FIRST] = self._spent[NORMAL] = 0.0
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            self._loop.call_soon(self._turn, context=self._context)
+        self._extra_charge = 0.0
+        self._spent_by_rank[HIGH_RANK] = self._spent_by_rank[NORMAL_RANK] = 0.0
+        self._is_scheduled = bool(self._waiting)
+        if self._is_scheduled:
+            self._loop.call_soon(self._run_turn, context=self._context)
 
     def _serve(self, accounts: dict[Hashable, _Account]) -> None:
         """Have the account at the head use what it has, and put it behind the others."""
         key, account = next(iter(accounts.items()))
         if len(accounts) == 1:
-            account.deficit = max(account.deficit, 0.0)  # nobody waits for it to pay
-        account.deficit = min(account.deficit + SLICE, SLICE)
+            account.deficit = max(account.deficit, 0.0)  # no other account is waiting
+        account.deficit = min(account.deficit + SLICE_TIME, SLICE_TIME)
         if account.deficit > 0.0:
             self._serve_flow(account)
         if accounts.get(key) is account:
@@ -180,9 +184,9 @@ class DeficitRoundRobin:
     def _serve_flow(self, account: _Account) -> None:
         flow = account.flows.popleft()
         self._waiting.discard(flow)
-        began, before = monotonic(), self._extra
+        began, before = monotonic(), self._extra_charge
         more = self._run(flow, began + account.deficit)
-        used = monotonic() - began + self._extra - before
+        used = monotonic() - began + self._extra_charge - before
         account.deficit = max(account.deficit - used, -_MAX_DEBT)
         if more and flow not in self._waiting:
             self._waiting.add(flow)
@@ -191,6 +195,6 @@ class DeficitRoundRobin:
     def _run(self, flow: Flow, until: float) -> bool:
         try:
             return flow.run(until)
-        except Exception:  # noqa: BLE001 - a defect of one flow must not take the others' turns away
+        except Exception:  # noqa: BLE001 - a bug in one flow must not stop the others
             _log.exception("%r failed", flow)
             return False

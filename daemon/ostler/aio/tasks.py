@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler import fork
-from ostler.bounds import without_numbers
-from ostler.errors import describe, is_a
+from ostler.bounds import mask_numbers
+from ostler.errors import error_line, is_a
 
 _log = logging.getLogger(__name__)
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 60.0
-"""Seconds between a failure of an eternal task and its next round: at first, and at most."""
-_SETTLED = 60.0
-"""Seconds that an eternal task has to run before its earlier failures count as over."""
+_MIN_RESTART_DELAY = 0.1
+_MAX_RESTART_DELAY = 60.0
+"""Seconds between a failure of a permanent task and its next round: at first, and at most."""
+_STABLE_TIME = 60.0
+"""Seconds that a permanent task has to run before its earlier failures count as over."""
 
 
 @dataclass(slots=True)
-class Failures:
-    """What is known of the failures of one eternal task."""
+class TaskFailures:
+    """What is known of the failures of one permanent task."""
 
-    since: float
-    at: float
-    times: int = 0
-    text: str = ""
+    first_at: float
+    last_at: float
+    count: int = 0
+    description: str = ""
 
 
 class TaskOwner:
@@ -40,7 +40,7 @@ class TaskOwner:
 
     Args:
         name: Whose tasks these are, for messages.
-        on_end: Called on the loop with a reason when a task that should live for ever has ended.
+        on_end: Called on the loop with a reason when a task that should run indefinitely has ended.
     """
 
     def __init__(self, name: str, on_end: Callable[[str], None] | None = None) -> None:
@@ -48,11 +48,13 @@ class TaskOwner:
         self._on_end = on_end
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelled: set[asyncio.Task[Any]] = set()
-        self._failures: dict[str, Failures] = {}
+        self._failures: dict[str, TaskFailures] = {}
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str, forever: bool = False) -> asyncio.Task[Any]:
         """Start a task. On the loop's thread. A task that fails is logged; its result is None then."""
-        task = asyncio.get_running_loop().create_task(self._guard(work, name, forever), name=f"{self._name}: {name}")
+        task = asyncio.get_running_loop().create_task(
+            self._run_guarded(work, name, forever), name=f"{self._name}: {name}"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._cancelled.discard)
@@ -61,19 +63,19 @@ class TaskOwner:
         task.add_done_callback(lambda _: work.close())
         return task
 
-    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[Any]:
-        """Start an eternal task that survives any exception of one of its rounds. On the loop's thread.
+    def supervise(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[Any]:
+        """Start a permanent task that survives any exception of one of its rounds. On the loop's thread.
 
-        What it raises is logged, counted and told by `troubles`; after a pause, longer each time, it is run again. A
-        failure that repeats is logged once.
+        What it raises is logged, counted and reported by `troubles`; after a pause, longer each time, it is run again.
+        A failure that repeats is logged once.
 
         Args:
-            work: Makes the coroutine that runs for ever; it is called anew after each failure.
+            work: Creates the coroutine that runs indefinitely; it is called again after each failure.
             name: What the task does, for messages.
         """
-        return self.spawn(self._rounds(work, name), name=name, forever=True)
+        return self.spawn(self._run_supervised(work, name), name=name, forever=True)
 
-    async def _rounds(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    async def _run_supervised(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
@@ -82,60 +84,60 @@ class TaskOwner:
             except GeneratorExit:
                 raise
             except BaseException as error:
-                fork.leave_if_child(error)
+                fork.exit_if_child(error)
                 if is_a(error, asyncio.CancelledError) and self._is_cancelled():
-                    raise  # else it is that of something the round waited for, or somebody has cancelled all tasks
-                pause = self._failed(name, error, loop.time(), began)
+                    raise  # else it comes from something the round waited for, or some code has cancelled all tasks
+                pause = self._record_failure(name, error, loop.time(), began)
             else:
-                fork.leave_if_child()
+                fork.exit_if_child()
                 return
             await asyncio.sleep(pause)
 
-    def _failed(self, name: str, error: BaseException, now: float, began: float) -> float:
-        """Take note of a failed round; return how long to wait for the next."""
+    def _record_failure(self, name: str, error: BaseException, now: float, began: float) -> float:
+        """Record a failed round; return how long to wait for the next."""
         known = self._failures.get(name)
-        if known is None or now - began > _SETTLED:
-            known = self._failures[name] = Failures(since=time.time(), at=now)
-        known.times, known.at = known.times + 1, now
-        text = describe(error)
-        news, known.text = without_numbers(text) != without_numbers(known.text), text
+        if known is None or now - began > _STABLE_TIME:
+            known = self._failures[name] = TaskFailures(first_at=time.time(), last_at=now)
+        known.count, known.last_at = known.count + 1, now
+        text = error_line(error)
+        news, known.description = mask_numbers(text) != mask_numbers(known.description), text
         if news:
-            _log.error("task %s of %s failed, and goes on: %s", name, self._name, text, exc_info=error)
-        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(known.times - 1, 20))
+            _log.error("task %s of %s failed and will be retried: %s", name, self._name, text, exc_info=error)
+        return min(_MAX_RESTART_DELAY, _MIN_RESTART_DELAY * 2.0 ** min(known.count - 1, 20))
 
-    def troubles(self) -> list[str]:
-        """Return the eternal tasks that failed not long ago, a line each: how often, since when, and why."""
+    def problems(self) -> list[str]:
+        """Return the permanent tasks that failed not long ago, a line each: how often, since when, and why."""
         now = asyncio.get_running_loop().time()
         return [
-            f"task {name} of {self._name} failed {known.times} times since "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(known.since))}: {known.text}"
+            f"task {name} of {self._name} failed {known.count} times since "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(known.first_at))}: {known.description}"
             for name, known in self._failures.items()
-            if now - known.at <= _LONGEST_PAUSE + _SETTLED
+            if now - known.last_at <= _MAX_RESTART_DELAY + _STABLE_TIME
         ]
 
-    async def _guard(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
+    async def _run_guarded(self, work: Coroutine[Any, Any, Any], name: str, forever: bool) -> Any:
         try:
             result = await work
-            fork.leave_if_child()
+            fork.exit_if_child()
         except asyncio.CancelledError:
             if asyncio.current_task() not in self._cancelled:
-                self._ended(f"task {name} of {self._name} was cancelled by somebody else than its owner", forever)
+                self._on_task_end(f"task {name} of {self._name} was cancelled by code other than its owner", forever)
             raise
-        except GeneratorExit:  # the loop is gone and the interpreter tidies up
+        except GeneratorExit:  # the loop is gone and the interpreter shuts down
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit would stop the loop
-            fork.leave_if_child(error)
+            fork.exit_if_child(error)
             _log.error("task %s of %s failed", name, self._name, exc_info=error)
-            self._ended(f"task {name} of {self._name} failed: {describe(error)}", forever)
+            self._on_task_end(f"task {name} of {self._name} failed: {error_line(error)}", forever)
             return None
-        self._ended(f"task {name} of {self._name} ended, and should not have", forever)
+        self._on_task_end(f"task {name} of {self._name} ended unexpectedly", forever)
         return result
 
-    def _ended(self, reason: str, forever: bool) -> None:
+    def _on_task_end(self, reason: str, forever: bool) -> None:
         if forever and self._on_end is not None:
             self._on_end(reason)
 
-    def names(self) -> list[str]:
+    def running_names(self) -> list[str]:
         """Return the names of the tasks that are running."""
         return sorted(task.get_name() for task in self._tasks)
 
@@ -144,26 +146,26 @@ class TaskOwner:
 
         A task that calls this does not wait for itself.
         """
-        if others := self._others():
+        if others := self._other_tasks():
             await asyncio.wait(others, timeout=timeout)
-        return sorted(task.get_name() for task in self._others())
+        return sorted(task.get_name() for task in self._other_tasks())
 
     async def cancel(self, timeout: float = 5.0) -> list[str]:
         """Cancel all tasks and wait for them; return the names of those that did not end within `timeout` seconds.
 
         A task that calls this goes on.
         """
-        for task in self._others():
-            self.end(task)
+        for task in self._other_tasks():
+            self.cancel_task(task)
         return await self.wait(timeout)
 
-    def end(self, task: asyncio.Task[Any]) -> None:
-        """Cancel one task: an eternal one takes no notice of others who cancel it."""
+    def cancel_task(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one task: a permanent one ignores a cancellation by other code."""
         self._cancelled.add(task)
         task.cancel()
 
     def _is_cancelled(self) -> bool:
-        """Return whether the owner has asked the current task to end; what others have asked is forgotten."""
+        """Return whether the owner has cancelled the current task; cancellations by others are dropped."""
         task = asyncio.current_task()
         if task is None or task in self._cancelled:
             return True
@@ -171,6 +173,6 @@ class TaskOwner:
             task.uncancel()
         return False
 
-    def _others(self) -> list[asyncio.Task[Any]]:
+    def _other_tasks(self) -> list[asyncio.Task[Any]]:
         current = asyncio.current_task()
         return [task for task in self._tasks if task is not current]

@@ -1,7 +1,8 @@
-"""The command: `ostler run` is the daemon, every other verb talks to one.
+"""The command: `ostler run` is the daemon, every other command talks to one.
 
-`main` is the console script. What a verb needs is imported when that verb is typed: this package's own import costs
-nothing, and `ostler run` never sees typer or rich. `ostler.cli.kit` is public, for the sub-commands of plugins.
+`main` is the console script. The modules that a command needs are imported when that command runs: the import of this
+package costs nothing, and `ostler run` never imports typer or rich. `ostler.cli.kit` is public, for the commands of
+plugins. Not here: what the daemon does for a command (`ostler.daemon.control`).
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ def main() -> int:
 
     open_standard_descriptors()
     if os.getpid() == 1:
-        from ostler.cli.container import supervise
+        from ostler.cli.init_process import fork_and_supervise
 
-        supervise()
+        fork_and_supervise()
 
-    from ostler.cli.entry import run_command
+    from ostler.cli.command_line import run_command
 
     code = run_command(sys.argv[1:], os.environ)
-    if "ostler.plugins.reference" in sys.modules:
+    if "ostler.plugins.import_path" in sys.modules:
         # Code of plugins has been loaded, and may have left threads that would keep the command.
-        from ostler.daemon.process_exit import Outcome, ProcessEnd
+        from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 
-        ProcessEnd(Outcome(code, [])).run()
+        ProcessExit(ExitOutcome(code, [])).run()
     return code

@@ -1,8 +1,8 @@
-"""Public: what verbs, and the sub-commands of plugins, are made with.
+"""Public: the functions that the commands of Ostler and of plugins are built with.
 
-A plugin's sub-command is a typer app, named in the entry-point group `ostler.commands`:
+A plugin's command is a typer app, named in the entry-point group `ostler.commands`:
 
-    app = kit.app(help="Look after lamps")
+    app = kit.app(help="Manage lamps")
 
     @app.command("list")
     def list_lamps() -> None:
@@ -10,8 +10,9 @@ A plugin's sub-command is a typer app, named in the entry-point group `ostler.co
         with kit.client() as client:
             kit.show_table(client.on(type=list[Lamp]).call("lamp", "list"), ["name", "on", "brightness"])
 
-`--root`, `--json` and `--timeout` belong to `ostler` itself; `client` and the `show_…` functions follow them. An error
-of Ostler or of the plugin is raised, not printed: the command shows it as one line with its hint, and its exit code.
+`--root`, `--json` and `--timeout` belong to `ostler` itself; `client` and the `show_…` functions obey them. Raise
+errors of Ostler or of the plugin, do not print them: the command shows an error as one line with its hint, and exits
+with its exit code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from ostler.cli import session
+from ostler.cli import invocation
+from ostler.cli.formatting import format_age, human_time, printable, text_of
 from ostler.cli.output import (
     Column,
     emit,
@@ -34,14 +36,13 @@ from ostler.cli.output import (
     to_json,
     warn,
 )
-from ostler.cli.progress import progress
-from ostler.cli.words import age_at, human_time, printable, text_of
+from ostler.cli.progress_bar import progress
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
     import typer
 
-    from ostler.messaging.client import Client
+    from ostler.messaging.clients.sync_client import Client
     from ostler.types import Json
 
 __all__ = [
@@ -51,12 +52,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  # noqa: A002 - typer's own name for it
-    """Return a typer app that behaves as the verbs of `ostler` do: plain help, no completion options.
+def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  # noqa: A002 - typer's name
+    """Return a typer app that behaves as the commands of `ostler` do: plain help, no completion options.
 
     Args:
-        help: One line; shown above the sub-commands.
-        group: Whether its commands are sub-commands, also when there is only one; otherwise one command is the verb.
+        help: One line, shown above the sub-commands.
+        group: Whether its commands are sub-commands, even if there is only one; otherwise a single command is run
+            without a name of its own.
         options: Further arguments of `typer.Typer`.
     """
     import typer
@@ -71,31 +73,31 @@ def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  
         **options,
     )
     if group:
-        made.callback()(_nothing)  # typer would make a lone sub-command the verb itself
+        made.callback()(_no_op)  # typer would merge a single sub-command into its parent
     return made
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     pass
 
 
 def human_age(moment: float) -> str:
-    """Return how long a wall time is ago (`5min 3s`), or is to come (`in 30s`); `-` for 0, which means never.
+    """Return how long ago a wall time was (`5min 3s`), or how far ahead it is (`in 30s`); `-` for 0 (never).
 
     Args:
         moment: Seconds since 1970.
     """
-    return age_at(moment, session.current().now())
+    return format_age(moment, invocation.current_invocation().now())
 
 
 def human_elapsed(moment: float) -> str:
-    """Return how long something is so since a wall time (`5min 3s`); never below zero, `-` for 0, which means never.
+    """Return the time elapsed since a wall time (`5min 3s`), not below zero; `-` for 0 (never).
 
     Args:
         moment: Seconds since 1970.
     """
-    now = session.current().now()
-    return age_at(min(moment, now), now)
+    now = invocation.current_invocation().now()
+    return format_age(min(moment, now), now)
 
 
 @contextmanager
@@ -103,47 +105,47 @@ def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[C
     """Open a client of the daemon that `--root` or `--address` chose, and close it at the end of the block.
 
     Args:
-        timeout: Seconds that a call may take unless `--timeout` was given; 60 by default.
-        lenient: Whether texts may stand for numbers, booleans and structures; for arguments as they were typed.
+        timeout: Time-out of a call in seconds unless `--timeout` was given; 60 by default.
+        lenient: Whether texts are accepted for numbers, booleans and structures, for arguments as they were typed.
 
     Raises:
-        NotRunning: Nobody listens there.
-        NotPermitted: This user may not open the socket.
+        DaemonNotRunning: No daemon is listening there.
+        NotPermitted: This user must not open the socket.
     """
-    chosen = session.current()
+    chosen = invocation.current_invocation()
     seconds = chosen.timeout if chosen.timeout is not None else timeout
     where = chosen.remote or chosen.root
-    with chosen.connect(where, session.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
-        yield cast("Client", opened)  # in tests a fake that stands for it
+    with chosen.connect(where, invocation.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
+        yield cast("Client", opened)  # in tests a fake
 
 
 def confirm(question: str, *, yes: bool = False) -> None:
-    """Ask before something that cannot be taken back; returns when the answer is yes.
+    """Ask for confirmation of something that cannot be undone; returns if the answer is yes.
 
     Args:
-        question: Without a question mark: `delete volume a`.
-        yes: The value of the verb's `--yes`: whether the answer was given already.
+        question: The action, without a question mark: `delete volume a`.
+        yes: The value of the command's `--yes`: no question is asked.
 
     Raises:
-        InvalidInput: The answer was no, or nobody can be asked because stdin is not a terminal.
+        InvalidInput: The answer was no, or stdin is not a terminal.
     """
     if yes:
         return
     if not sys.stdin or not sys.stdin.isatty():
-        raise InvalidInput(f"not done without being asked: {question}", hint="say `--yes` where nobody can answer")
+        raise InvalidInput(f"confirmation needed, and stdin is not a terminal: {question}", hint="use `--yes`")
     print(f"{printable(question)}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise InvalidInput(f"not done: {question}")
+        raise InvalidInput(f"not confirmed: {question}")
 
 
 def pairs(arguments: Iterable[str]) -> dict[str, Json]:
-    """Return `key=value` arguments as a dictionary; a value that is JSON is decoded, any other is text.
+    """Return `key=value` arguments as a dictionary; a value that is valid JSON is decoded, any other is text.
 
     Args:
         arguments: For instance `["name=a", "size=10", 'tags=["x"]', "lit=true"]`.
 
     Raises:
-        InvalidInput: One is not `key=value`, or a key comes twice.
+        InvalidInput: An argument is not `key=value`, or a key is given twice.
     """
     import msgspec
 
@@ -151,7 +153,7 @@ def pairs(arguments: Iterable[str]) -> dict[str, Json]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or not key.isidentifier():
-            raise InvalidInput(f"{argument} is not key=value", hint="write for instance name=lamp size=10")
+            raise InvalidInput(f"{argument} is not key=value", hint="for example name=lamp size=10")
         if key in found:
             raise InvalidInput(f"{key} is given twice")
         try:

@@ -1,4 +1,4 @@
-"""How results are shown: tables on a terminal, aligned plain text in a pipe, JSON with `--json`."""
+"""Shows results: tables on a terminal, aligned plain text in a pipe, JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from ostler.cli import session
-from ostler.cli.streams import behind
-from ostler.cli.words import printable, printed_width, text_of
+from ostler.cli import invocation
+from ostler.cli.formatting import display_width, printable, text_of
+from ostler.cli.standard_streams import unwrap
 from ostler.errors import InvalidInput
-from ostler.printable import printable_json, shortened
+from ostler.printable import printable_json, truncate_with_length
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_GAP = "  "
-CELL_LIMIT = 32_768
-"""The most characters of one cell; laying out more takes a terminal table seconds. `--json` has all of it."""
-_DRAWN_ROWS = 2000
-"""The most rows that are laid out for a terminal; more are aligned as in a pipe, which is much faster."""
+_COLUMN_GAP = "  "
+MAX_CELL_LENGTH = 32_768
+"""The maximum number of characters of a cell; the layout of longer ones takes seconds. `--json` is not cut."""
+_MAX_RICH_ROWS = 2000
+"""The maximum number of rows of a terminal table; more are aligned as in a pipe, which is much faster."""
 _STYLES = {
     "up": "green", "ready": "green", "loaded": "green", "well": "green",
     "starting": "yellow", "initialising": "yellow", "degraded": "yellow", "draining": "yellow", "disabled": "yellow",
@@ -32,9 +32,9 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        title: What stands above it; shown in upper case.
-        value: Name of an attribute or key of a row, or a function of the row; the title when empty.
-        right: Whether it is aligned to the right, as numbers and sizes are.
+        title: Its title, shown in upper case.
+        value: Name of an attribute or key of a row, or a function of the row; if empty, the title.
+        right: Whether to align it to the right, as for numbers and sizes.
     """
 
     title: str
@@ -42,11 +42,11 @@ class Column(NamedTuple):
     right: bool = False
 
     def cell(self, row: object, index: int) -> str:
-        """Return this column's text for a row as it is shown: `printable`, and no longer than `CELL_LIMIT`."""
-        return shortened(self.of(row, index), CELL_LIMIT)
+        """Return this column's text for a row as shown: `printable`, and cut to `CELL_LIMIT`."""
+        return truncate_with_length(self.text(row, index), MAX_CELL_LENGTH)
 
-    def of(self, row: object, index: int) -> str:
-        """Return this column's text for a row; `index` counts for rows that are plain sequences."""
+    def text(self, row: object, index: int) -> str:
+        """Return this column's text for a row; `index` is its position in rows that are plain sequences."""
         if callable(self.value):
             return text_of(self.value(row))
         name = self.value or self.title
@@ -59,38 +59,38 @@ class Column(NamedTuple):
 
 def json_wanted() -> bool:
     """Return whether `--json` was given."""
-    return session.current().json
+    return invocation.current_invocation().json
 
 
 def on_terminal(stream: TextIO | None = None) -> bool:
-    """Return whether a stream (stdout by default) is a terminal that can do more than print lines."""
-    stream = behind(stream or sys.stdout)
-    term = session.current().environ.get("TERM", "")
+    """Return whether a stream (stdout by default) is a terminal that supports more than plain lines."""
+    stream = unwrap(stream or sys.stdout)
+    term = invocation.current_invocation().environ.get("TERM", "")
     try:
         return term not in ("", "dumb", "unknown") and stream.isatty()
-    except ValueError:  # closed already
+    except ValueError:  # closed
         return False
 
 
 def say(text: str = "") -> None:
-    """Print one line for people on stdout, `printable`; nothing with `--json`."""
+    """Print a line on stdout, `printable`; nothing with `--json`."""
     if not json_wanted():
         print(printable(text))  # noqa: T201 - the command's output
 
 
 def warn(text: str) -> None:
-    """Print one line for people on stderr, `printable`, in every mode."""
+    """Print a line on stderr, `printable`, also with `--json`."""
     print(printable(text), file=sys.stderr)  # noqa: T201 - the command's output
 
 
 def emit(value: object) -> None:
-    """Show any value: one JSON document with `--json`, else text.
+    """Show any value: as one JSON document with `--json`, else as text.
 
-    People see the fields of a struct or mapping, a table for a list of those, a line for each item of any other list,
-    and nothing for None.
+    Text is the fields of a struct or mapping, a table for a list of those, a line for each item of any other list, and
+    nothing for None.
 
     Args:
-        value: Anything msgspec can encode; what it cannot is shown as text.
+        value: Anything msgspec can encode; other values are shown as text.
     """
     if json_wanted():
         print(to_json(value))  # noqa: T201 - the command's output
@@ -117,42 +117,42 @@ def _field_names(value: Any) -> list[str]:
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    r"""Return a value as JSON text, in which what is not `printable` is escaped (`\u202e`).
+    r"""Return a value as JSON text, with characters that are not `printable` escaped (`\u202e`).
 
     Args:
-        value: Anything msgspec can encode; what it cannot becomes text.
-        indent: Spaces for each level, 0 for one line; by default 2 for a terminal and one line for a pipe.
+        value: Anything msgspec can encode; other values become text.
+        indent: Spaces of each level, 0 for one line; by default 2 on a terminal and one line in a pipe.
 
     Raises:
-        InvalidInput: Lists and tables lie too deep in each other.
+        InvalidInput: The value is nested too deeply.
     """
     import msgspec
 
     if indent is None:
         indent = 2 if on_terminal() else 0
     try:
-        text = _encoded(value)
+        text = _encode_json(value)
         return printable_json((msgspec.json.format(text, indent=indent) if indent else text).decode())
     except RecursionError:
-        raise InvalidInput("the value has lists and tables too deep in each other to be shown as JSON") from None
+        raise InvalidInput("the value is nested too deeply to be shown as JSON") from None
 
 
-def _encoded(value: object) -> bytes:
+def _encode_json(value: object) -> bytes:
     import msgspec
 
     try:
         return msgspec.json.encode(value, enc_hook=str)
-    except UnicodeEncodeError:  # half of a surrogate pair: a file name that is no UTF-8 has some
-        return msgspec.json.encode(_whole(msgspec.to_builtins(value, enc_hook=str)))
+    except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not valid UTF-8
+        return msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(value, enc_hook=str)))
 
 
-def _whole(value: object) -> object:
-    """Return a value in which halves of surrogate pairs are written as escapes."""
+def _escape_surrogates(value: object) -> object:
+    """Return a value in which lone surrogates are escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list) else value
+        return {_escape_surrogates(key): _escape_surrogates(item) for key, item in value.items()}
+    return [_escape_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
 def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: str = "") -> None:
@@ -161,7 +161,7 @@ def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: s
     Args:
         rows: Structs or other objects (columns are attributes), mappings (keys), or lists and tuples (positions).
         columns: Names of attributes or keys, or `Column` for another title, a function, or right alignment.
-        empty: What a terminal shows instead of a table without rows; a pipe gets the bare header.
+        empty: The text for a table without rows on a terminal; a pipe gets the header alone.
     """
     listed = list(rows)
     if json_wanted():
@@ -173,18 +173,18 @@ def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: s
         return
     titles = [printable(head.title.upper()) for head in heads]
     cells = [[head.cell(row, index) for index, head in enumerate(heads)] for row in listed]
-    if on_terminal() and len(cells) <= _DRAWN_ROWS:
+    if on_terminal() and len(cells) <= _MAX_RICH_ROWS:
         _rich_table(titles, cells, heads)
     else:
-        print("\n".join(aligned([titles, *cells], [head.right for head in heads])))  # noqa: T201 - the command's output
+        print("\n".join(align_rows([titles, *cells], [head.right for head in heads])))  # noqa: T201 - the command's output
 
 
 def show_fields(value: object, *, names: Sequence[str | Column] = ()) -> None:
-    """Show one thing as a list of names and values; with `--json` the thing itself as a JSON object.
+    """Show one object as a list of names and values; with `--json` as a JSON object.
 
     Args:
         value: A struct, a mapping or any object with attributes.
-        names: Which fields, in which order, as in `show_table`; by default all of a struct or mapping.
+        names: Which fields, in this order, as in `show_table`; by default all fields of a struct or mapping.
     """
     if json_wanted():
         print(to_json(value))  # noqa: T201 - the command's output
@@ -192,11 +192,11 @@ def show_fields(value: object, *, names: Sequence[str | Column] = ()) -> None:
     fields = [name if isinstance(name, Column) else Column(name) for name in names or _field_names(value)]
     if not fields:
         return
-    pairs = [[printable(field.title.replace("_", " "), CELL_LIMIT), field.cell(value, 0)] for field in fields]
-    if on_terminal() and len(pairs) <= _DRAWN_ROWS:
+    pairs = [[printable(field.title.replace("_", " "), MAX_CELL_LENGTH), field.cell(value, 0)] for field in fields]
+    if on_terminal() and len(pairs) <= _MAX_RICH_ROWS:
         _rich_fields(pairs)
     else:
-        print("\n".join(aligned(pairs, [False, False])))  # noqa: T201 - the command's output
+        print("\n".join(align_rows(pairs, [False, False])))  # noqa: T201 - the command's output
 
 
 def heading(text: str) -> None:
@@ -206,29 +206,29 @@ def heading(text: str) -> None:
     if on_terminal():
         from rich.text import Text
 
-        console().print(Text(printable(text), style="bold"))
+        rich_console().print(Text(printable(text), style="bold"))
     else:
         print(printable(text))  # noqa: T201 - the command's output
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Return rows as lines with aligned columns, without spaces at the end of a line."""
-    widths = [max(map(printed_width, column)) for column in zip(*rows, strict=True)]
+def align_rows(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Return rows as lines with aligned columns, without trailing spaces."""
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = []
         for cell, width, to_right in zip(row, widths, right, strict=True):
-            padding = " " * (width - printed_width(cell))
+            padding = " " * (width - display_width(cell))
             cells.append(padding + cell if to_right else cell + padding)
-        lines.append(_GAP.join(cells).rstrip())
+        lines.append(_COLUMN_GAP.join(cells).rstrip())
     return lines
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """Return a rich console; only for a terminal, and for texts that are `printable`: it writes around the escapes."""
+def rich_console(stream: TextIO | None = None) -> Console:
+    """Return a rich console; only for a terminal, and for texts that are `printable`: it bypasses `EscapingStream`."""
     from rich.console import Console
 
-    return Console(file=behind(stream or sys.stdout), highlight=False, emoji=False, markup=False, soft_wrap=False)
+    return Console(file=unwrap(stream or sys.stdout), highlight=False, emoji=False, markup=False, soft_wrap=False)
 
 
 def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Sequence[Column]) -> None:
@@ -240,7 +240,7 @@ def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Se
         table.add_column(Text(title), justify="right" if head.right else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console().print(table)
+    rich_console().print(table)
 
 
 def _rich_fields(pairs: Sequence[Sequence[str]]) -> None:
@@ -252,4 +252,4 @@ def _rich_fields(pairs: Sequence[Sequence[str]]) -> None:
     table.add_column(overflow="fold")
     for name, text in pairs:
         table.add_row(Text(name, style="bold"), Text(text, style=_STYLES.get(text, "")))
-    console().print(table)
+    rich_console().print(table)

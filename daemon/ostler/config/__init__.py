@@ -1,19 +1,18 @@
-"""Configuration: how options are declared, read from TOML in layers, checked all at once, compared and documented.
+"""Configuration: how options are declared, read from TOML in layers, validated together, compared and documented.
 
-    units, paths        sizes, times and places; import no pydantic, so that the command answers fast
-    options             `OptionsModel`, `Field` and the types of options; what plugin authors use
-    core                the sections of the daemon itself
-    positions           where each key of a TOML text stands
-    layers              the files merged, each value with its origin
-    validation          raw values to models, every problem at once; `secrets` reads what stands elsewhere,
-                        `wording` and `expectations` make plain sentences
-    configuration       what comes out: options with their origins
-    context             what a manager or driver may look at while its options are validated
-    edit                one value put into a text, for `ostler config set`
-    changes             what differs between two configurations, and what each change needs
-    reference           the shipped file, the reference page and the JSON Schema, from the same declarations
+    units, paths            sizes, times and locations; no pydantic, so that the command starts fast
+    options                 `OptionsModel`, `Field`, the types of options and the context of a validation; for plugins
+    core_sections, network_section      the sections of the daemon itself
+    toml_parser, toml_positions         one TOML text within bounds, and the position of each key
+    layers                  the files merged, each value with its origin
+    validation              raw values to models, all problems together; `secret_references` reads secrets,
+                            `validation_messages` and `type_descriptions` write the sentences
+    configuration           the result: options with their origins
+    toml_edit               one value put into a text, for `ostler config set`
+    configuration_diff      what differs between two configurations, and what each change needs
+    option_reference        the shipped file, the reference page and the JSON Schema, from the same declarations
 
-Nothing here starts, connects or logs. No module is named as a function below is: importing the module would hide the
+Nothing here starts, connects or logs. No module has the name of a function below: importing the module would hide the
 function. The names below are imported when first used.
 """
 
@@ -24,24 +23,24 @@ from typing import TYPE_CHECKING
 from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from ostler.config.changes import diff
     from ostler.config.configuration import Configuration, CoreConfiguration
+    from ostler.config.configuration_diff import diff
     from ostler.config.layers import RawConfiguration, dotted, load, load_text
     from ostler.config.options import Faults, Field, OptionsModel, Seconds, Secret, Size, ValidationContext
     from ostler.config.paths import Paths
     from ostler.config.units import format_seconds, format_size, parse_seconds, parse_size
     from ostler.config.validation import validate, validate_core
 
-_HOMES = {
+_EXPORTS = {
     "configuration": ["Configuration", "CoreConfiguration"],
-    "changes": ["diff"],
+    "configuration_diff": ["diff"],
     "layers": ["RawConfiguration", "dotted", "load", "load_text"],
     "options": ["Faults", "Field", "OptionsModel", "Seconds", "Secret", "Size", "ValidationContext"],
     "paths": ["Paths"],
     "units": ["format_seconds", "format_size", "parse_seconds", "parse_size"],
     "validation": ["validate", "validate_core"],
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_BY_NAME = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Configuration", "CoreConfiguration", "Faults", "Field", "OptionsModel", "Paths", "RawConfiguration", "Seconds",
@@ -49,4 +48,4 @@ __all__ = [
     "parse_seconds", "parse_size",
     "validate", "validate_core",
 ]  # fmt: skip
-__getattr__ = lazy_names(__name__, _HOME)
+__getattr__ = lazy_names(__name__, _MODULE_BY_NAME)

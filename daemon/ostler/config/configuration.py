@@ -1,4 +1,4 @@
-"""`Configuration`: everything validated, with the origin of each value."""
+"""`Configuration`: the validated configuration, with the origin of each value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pydantic
 
-from ostler.config.core import (
+from ostler.config.core_sections import (
     AccessSection,
     AuditSection,
     DaemonSection,
@@ -21,11 +21,11 @@ from ostler.config.core import (
     TelemetrySection,
 )
 from ostler.config.layers import RawConfiguration, dotted
-from ostler.config.network import NetworkSection
+from ostler.config.network_section import NetworkSection
 from ostler.config.options import OptionsModel
-from ostler.config.positions import Path
-from ostler.config.secrets import MASK, is_secret
-from ostler.errors import Problem, plain
+from ostler.config.secret_references import MASK, is_secret_option
+from ostler.config.toml_positions import KeyPath
+from ostler.errors import Problem, to_plain
 from ostler.types import Json, OptionValue
 
 Tables = Mapping[tuple[str, ...], OptionsModel]
@@ -35,8 +35,8 @@ Tables = Mapping[tuple[str, ...], OptionsModel]
 class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """The sections of the daemon itself.
 
-    In the first of the two steps, when only these are known, a section with mistakes has its defaults in their place,
-    and `problems` says what they were.
+    In the first of the two steps, when only these are known, invalid options have their defaults, and `problems` lists
+    the problems.
     """
 
     daemon: DaemonSection
@@ -61,7 +61,7 @@ class Configuration(CoreConfiguration, frozen=True, kw_only=True):
         drivers: Options of the drivers by (topic, name).
         sections: Options of the plugins' own sections by name.
         tables: All of these and the core sections, by path.
-        raw: What was read, for the origins.
+        raw: The merged files, for the origins.
     """
 
     services: dict[str, OptionsModel]
@@ -75,43 +75,43 @@ class Configuration(CoreConfiguration, frozen=True, kw_only=True):
         return [
             OptionValue(path=dotted(path), value=value, origin=self.raw.origin(path))
             for table, model in self.tables.items()
-            for name in own_options(self.tables, table, model)
-            for path, value in entries((*table, name), shown_option(model, name))
+            for name in own_option_names(self.tables, table, model)
+            for path, value in flatten_option((*table, name), masked_option(model, name))
         ]
 
 
-def own_options(tables: Tables, table: tuple[str, ...], model: OptionsModel) -> Iterator[str]:
-    """Yield the names of a table's options, without those that hold tables of their own (a service's drivers)."""
+def own_option_names(tables: Tables, table: tuple[str, ...], model: OptionsModel) -> Iterator[str]:
+    """Yield the names of a table's options, without those that contain separate tables (a service's drivers)."""
     deeper = {path[len(table)] for path in tables if len(path) > len(table) and path[: len(table)] == table}
     yield from (name for name in type(model).model_fields if name not in deeper)
 
 
-def shown_option(model: OptionsModel, name: str) -> Json:
-    """Return the value of an option as it may be shown: plain, and masked when it is a secret that is set."""
+def masked_option(model: OptionsModel, name: str) -> Json:
+    """Return the value of an option for display: as plain data, masked if it is a secret that is set."""
     value = getattr(model, name)
-    if is_secret(type(model), name):
+    if is_secret_option(type(model), name):
         return None if value is None else MASK
-    return shown_value(value)
+    return masked_value(value)
 
 
-def shown_value(value: Any) -> Json:
-    """Return any value of a configuration as it may be shown."""
+def masked_value(value: Any) -> Json:
+    """Return a value of a configuration for display."""
     if isinstance(value, pydantic.SecretStr):
         return MASK
     if isinstance(value, OptionsModel):
-        return {name: shown_option(value, name) for name in type(value).model_fields}
+        return {name: masked_option(value, name) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {str(key): shown_value(item) for key, item in value.items()}
+        return {str(key): masked_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [shown_value(item) for item in value]
-    return plain(value)
+        return [masked_value(item) for item in value]
+    return to_plain(value)
 
 
-def entries(path: Path, value: Json) -> Iterator[tuple[Path, Json]]:
-    """Yield an option as the values that it is shown as: one, or those of its table, each with its path."""
+def flatten_option(path: KeyPath, value: Json) -> Iterator[tuple[KeyPath, Json]]:
+    """Yield the values of an option for display, each with its path: one, or the entries of its table."""
     # The entries of a table may come from several files.
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from entries((*path, key), item)
+            yield from flatten_option((*path, key), item)
     else:
         yield path, value

@@ -1,7 +1,7 @@
-"""The layers of a configuration read and merged; each value remembers where it was written.
+"""Reads and merges the layers of a configuration, and records the origin of each value.
 
-Tables merge, anything else is replaced by the later layer. Whatever cannot be read is a problem with its place, and the
-other files are read all the same, so that everything is said at once.
+Tables are merged, other values are replaced by the later layer. A file that cannot be read is a problem with its
+location; the other files are read nevertheless, so that all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -15,57 +15,57 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ostler.config.parsing import MAX_FILES, MAX_SIZE, Unreadable, parse
 from ostler.config.paths import Paths
-from ostler.config.positions import Path, Position
+from ostler.config.toml_parser import MAX_FILE_SIZE, MAX_FILES, TomlError, parse_toml
+from ostler.config.toml_positions import KeyPath, TextPosition
 from ostler.errors import Problem
-from ostler.files import FileRefused, Trust, check_trusted, distrusted, read_regular
-from ostler.files.ownership import refusal
+from ostler.files import Trust, UnreadableFile, check_trusted, distrust_reason, read_regular
+from ostler.files.ownership import untrusted_owner_error
 
-OVERRIDE = "--set"
-"""The origin of values that the command line gave."""
-DEFAULT = "default"
-"""The origin of values that nothing gave."""
+OVERRIDE_ORIGIN = "--set"
+"""The origin of values from the command line."""
+DEFAULT_ORIGIN = "default"
+"""The origin of values that are not set."""
 
-Placer: TypeAlias = Callable[[Path], str]
+OriginOf: TypeAlias = Callable[[KeyPath], str]
 
 _NULL_DEVICE = os.makedev(1, 3)
 
 
 class RawConfiguration(msgspec.Struct, frozen=True):
-    """All layers merged, not yet checked against any model.
+    """The merged layers, not yet validated.
 
     Attributes:
         data: The merged tables.
         files: The files that were read, first to last.
-        problems: What could not be read or parsed.
-        origins: Where each value stands, by its path.
-        layers: The layers that were there.
-        blank: The files that held nothing at all.
+        problems: Errors of reading and parsing.
+        origins: The location of each value, by its path.
+        layers: The layers that existed.
+        empty_files: The files of size 0.
     """
 
     data: dict[str, Any] = {}
     files: list[str] = []
     problems: list[Problem] = []
-    origins: dict[Path, str] = {}
+    origins: dict[KeyPath, str] = {}
     layers: list[str] = []
-    blank: list[str] = []
+    empty_files: list[str] = []
 
     def origin(self, path: Sequence[str | int]) -> str:
-        """Return where a value comes from: `file:line:column`, `--set`, or `default` when nothing gives it."""
-        return self.origins.get(tuple(path), DEFAULT)
+        """Return the origin of a value: `file:line:column`, `--set`, or `default` if it is not set."""
+        return self.origins.get(tuple(path), DEFAULT_ORIGIN)
 
-    def place(self, path: Sequence[str | int]) -> str:
-        """Return the place to point at for a path: its own, else that of the nearest table around it, else none."""
+    def nearest_origin(self, path: Sequence[str | int]) -> str:
+        """Return the location of a path, else that of the nearest enclosing table, else an empty text."""
         for length in range(len(path), 0, -1):
             found = self.origins.get(tuple(path[:length]))
             if found is not None:
                 return found
         return self.files[-1] if self.files else ""
 
-    def problem(self, path: Sequence[str | int], what: str) -> Problem:
-        """Return a problem with the place of a path, for findings of callers."""
-        return Problem(self.place(path), what)
+    def problem_at(self, path: Sequence[str | int], what: str) -> Problem:
+        """Return a problem at the location of a path."""
+        return Problem(self.nearest_origin(path), what)
 
     def table(self, path: Sequence[str]) -> dict[str, Any]:
         """Return the table at a path; empty when there is none."""
@@ -74,18 +74,18 @@ class RawConfiguration(msgspec.Struct, frozen=True):
             node = node.get(name) if isinstance(node, dict) else None
         return node if isinstance(node, dict) else {}
 
-    def sorted(self, problems: Iterable[Problem]) -> list[Problem]:
-        """Return problems in the order of the files and of the lines in them, each once."""
+    def sort_problems(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems in the order of files and lines, without duplicates."""
         order = {name: number for number, name in enumerate(self.files)}
 
         def key(problem: Problem) -> tuple[int, str, int, int, str]:
-            name, line, column = _split_place(problem.where)
+            name, line, column = _split_origin(problem.where)
             return order.get(name, len(order)), name, line, column, problem.what
 
         return sorted(set(problems), key=key)
 
 
-def _split_place(where: str) -> tuple[str, int, int]:
+def _split_origin(where: str) -> tuple[str, int, int]:
     name, _, rest = where.rpartition(":")
     head, _, line = name.rpartition(":")
     if head and line.isdigit() and rest.isdigit():
@@ -94,7 +94,7 @@ def _split_place(where: str) -> tuple[str, int, int]:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Return a path as it would be written in TOML, items of lists with their number: `access.viewer[2]`."""
+    """Return a path as in TOML, items of lists with their index: `access.viewer[2]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -106,29 +106,29 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def load(
-    paths: Paths, *, overrides: Sequence[str] = (), given: Mapping[FilePath, bytes] | None = None
+    paths: Paths, *, overrides: Sequence[str] = (), replacements: Mapping[FilePath, bytes] | None = None
 ) -> RawConfiguration:
-    """Read every layer that is there, and merge them.
+    """Read and merge all layers that exist.
 
-    What belongs to somebody else is not read: a configuration names code that is run.
+    Files of other users are refused: a configuration names code that is run.
 
     Args:
-        paths: Whose configuration.
-        overrides: Values of the command line, each `dotted.key=VALUE`; the value is TOML, or else taken as text.
-        given: What files of directories are to hold, instead of what they hold now; they need not be there.
+        paths: The paths of the daemon.
+        overrides: Values of the command line, each `dotted.key=VALUE`; a value that is not TOML is taken as text.
+        replacements: Content of files of layers that replaces their current content; the files need not exist.
 
     Returns:
-        What was read; whatever else went wrong is in its `problems`.
+        The merged layers; other errors are in its `problems`.
 
     Raises:
-        UntrustedOwner: A file, or a directory that it lies in, belongs to, or can be written by, neither root nor the
-            user of this process, and `paths` does not say to go on.
+        UntrustedOwner: Users other than root and the user of this process own or can write a file or a directory that
+            contains it, and `paths.trust_owner` is false.
     """
     raw = RawConfiguration()
     trust = Trust.of_process(all=paths.trust_owner)
     check_trusted([*([paths.root] if paths.root else []), paths.config_file.parent], trust)
-    for name, content in list(_contents(paths, raw, trust, given or {})):
-        text = _decoded(content, FilePath(name), raw)
+    for name, content in list(_read_layers(paths, raw, trust, replacements or {})):
+        text = _decode(content, FilePath(name), raw)
         if text is not None:
             _merge_text(raw, name, text)
     for override in overrides:
@@ -136,63 +136,66 @@ def load(
     return raw
 
 
-def check_still_there(before: RawConfiguration, now: RawConfiguration) -> None:
-    """Note as problems of `now` what was read before and cannot have been taken away on purpose.
+def check_not_removed(before: RawConfiguration, now: RawConfiguration) -> None:
+    """Add problems to `now` for files that were read before and are unlikely to have been removed on purpose.
 
-    A layer that is gone is a file system that is not mounted or a file that is just being replaced, and a file without
-    a byte is one that is being written or found no room: to take either for an empty configuration would take roles
-    and services away. One file of a directory may go: that is how what it said is taken back.
+    A missing layer may be a file system that is not mounted or a file that is being replaced, and an empty file may be
+    one that is being written, or a full disk: treating them as an empty configuration would remove roles and services.
+    A single file of a directory may be removed: that is the way to undo its settings.
 
     Args:
-        before: What was read before.
-        now: What was read now.
+        before: The layers that were read before.
+        now: The layers that were read now.
     """
     for layer in before.layers:
         if layer not in now.layers:
             now.problems.append(
-                Problem(layer, "was there when the configuration was read before, and is gone; put it back, or restart")
+                Problem(
+                    layer,
+                    "existed when the configuration was last read, and is missing; restore it, or restart the daemon",
+                )
             )
-    for file in now.blank:
-        if file in before.files and file not in before.blank:
+    for file in now.empty_files:
+        if file in before.files and file not in before.empty_files:
             now.problems.append(
                 Problem(
-                    file, "held something when it was read before, and is empty; write a # into it if that is meant"
+                    file, "was not empty when it was last read, and is empty now; write a # into it if this is intended"
                 )
             )
 
 
 def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:
-    """Return what one TOML text says, as if it were the only file; for tests and for checks of a text."""
+    """Parse a TOML text as if it were the only file; for tests and for checks of a text."""
     raw = RawConfiguration(files=[name])
     _merge_text(raw, name, text)
     return raw
 
 
-def _contents(
-    paths: Paths, raw: RawConfiguration, trust: Trust, given: Mapping[FilePath, bytes]
+def _read_layers(
+    paths: Paths, raw: RawConfiguration, trust: Trust, replacements: Mapping[FilePath, bytes]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield what the files hold; at the end say all of them that are not to be believed."""
+    """Yield the content of the files; at the end raise an error with all files that are not trusted."""
     strange: list[Problem] = []
-    for layer in paths.config_dirs:
-        new = {file.name for file in given if file.parent == layer}
-        for file, directory in _files(paths, layer, raw, strange, trust, new):
-            content = given.get(file)
+    for layer in paths.config_layers:
+        new = {file.name for file in replacements if file.parent == layer}
+        for file, directory in _list_layer(paths, layer, raw, strange, trust, new):
+            content = replacements.get(file)
             if content is None:
-                content = _content(file, directory, raw, strange, trust)
+                content = _read_file(file, directory, raw, strange, trust)
             else:
                 raw.files.append(str(file))
             if content is not None:
                 if not content:
-                    raw.blank.append(str(file))
+                    raw.empty_files.append(str(file))
                 yield str(file), content
     if strange:
-        raise refusal(strange)
+        raise untrusted_owner_error(strange)
 
 
-def _files(
-    paths: Paths, layer: FilePath, raw: RawConfiguration, strange: list[Problem], trust: Trust, new: set[str]
+def _list_layer(
+    paths: Paths, layer: FilePath, raw: RawConfiguration, untrusted: list[Problem], trust: Trust, new: set[str]
 ) -> Iterator[tuple[FilePath, int | None]]:
-    """Yield the files of a layer, `new` ones included, each with the descriptor of the directory it is read from."""
+    """Yield the files of a layer, including `new` ones, each with the descriptor of its directory."""
     try:
         mode = layer.stat().st_mode
         raw.layers.append(str(layer))
@@ -202,52 +205,52 @@ def _files(
         directory = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         if layer.is_symlink():
-            raw.problems.append(Problem(str(layer), "is a symbolic link that leads nowhere"))
+            raw.problems.append(Problem(str(layer), "is a dangling symbolic link"))
         yield from ((layer / name, None) for name in sorted(new))
-        return  # no layer has to be there
+        return  # all layers are optional
     except OSError as error:
         raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
         return
     try:
-        # What is judged is what is read from, even if another directory has its name by now.
-        if why := distrusted(os.fstat(directory), trust):
-            strange.append(Problem(str(layer), why))
+        # Check the directory that is read, even if its name has been taken by another one meanwhile.
+        if why := distrust_reason(os.fstat(directory), trust):
+            untrusted.append(Problem(str(layer), why))
             return
-        # Hidden names are what editors and package tools leave lying about.
+        # Hidden files are leftovers of editors and package tools.
         try:
             listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
-        except OSError as error:  # no descriptor is left, or the disk fails
+        except OSError as error:  # out of descriptors, or the disk fails
             raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
             return
         names = sorted({name for name in listed if name.endswith(".toml") and not name.startswith(".")} | new)
         if len(names) > MAX_FILES:
-            raw.problems.append(Problem(str(layer), f"there are more than {MAX_FILES} files in this directory"))
+            raw.problems.append(Problem(str(layer), f"more than {MAX_FILES} files in this directory"))
         yield from ((layer / name, directory) for name in names[:MAX_FILES])
     finally:
         os.close(directory)
 
 
-def _content(
-    file: FilePath, directory: int | None, raw: RawConfiguration, strange: list[Problem], trust: Trust
+def _read_file(
+    file: FilePath, directory: int | None, raw: RawConfiguration, untrusted: list[Problem], trust: Trust
 ) -> bytes | None:
     raw.files.append(str(file))
     try:
-        found = read_regular(file if directory is None else file.name, MAX_SIZE, dir_fd=directory)
-    except FileRefused as error:
+        found = read_regular(file if directory is None else file.name, MAX_FILE_SIZE, dir_fd=directory)
+    except UnreadableFile as error:
         if error.status is not None and error.status.st_rdev == _NULL_DEVICE:
-            return b"#"  # a link to /dev/null masks a file, as in systemd's own folders
+            return b"#"  # a link to /dev/null masks a file, as in the directories of systemd
         raw.problems.append(Problem(str(file), error.strerror or "cannot be read"))
         return None
     except OSError as error:
         raw.problems.append(Problem(str(file), f"cannot be read: {error.strerror}"))
         return None
-    if why := distrusted(found.status, trust):
-        strange.append(Problem(str(file), why))
+    if why := distrust_reason(found.status, trust):
+        untrusted.append(Problem(str(file), why))
         return None
     return found.data
 
 
-def _decoded(content: bytes, file: FilePath, raw: RawConfiguration) -> str | None:
+def _decode(content: bytes, file: FilePath, raw: RawConfiguration) -> str | None:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -256,21 +259,21 @@ def _decoded(content: bytes, file: FilePath, raw: RawConfiguration) -> str | Non
         column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
         byte = content[error.start]
         raw.problems.append(
-            Problem(f"{file}:{line}:{column}", f"byte 0x{byte:02x} is no UTF-8; save the file as UTF-8")
+            Problem(f"{file}:{line}:{column}", f"byte 0x{byte:02x} is not valid UTF-8; save the file as UTF-8")
         )
         return None
 
 
 def _merge_text(raw: RawConfiguration, name: str, text: str) -> None:
     try:
-        data, positions = parse(text)
-    except Unreadable as error:
+        data, positions = parse_toml(text)
+    except TomlError as error:
         raw.problems.append(Problem(f"{name}:{error.line}:{error.column}" if error.line else name, error.what))
         return
-    _merge(raw, raw.data, data, (), lambda path: _place(name, positions, path))
+    _merge_tables(raw, raw.data, data, (), lambda path: _format_origin(name, positions, path))
 
 
-def _place(name: str, positions: dict[Path, Position], path: Path) -> str:
+def _format_origin(name: str, positions: dict[KeyPath, TextPosition], path: KeyPath) -> str:
     position = positions.get(path)
     return f"{name}:{position.line}:{position.column}" if position else name
 
@@ -278,73 +281,75 @@ def _place(name: str, positions: dict[Path, Position], path: Path) -> str:
 def _merge_override(raw: RawConfiguration, override: str) -> None:
     key, equals, value = override.partition("=")
     try:
-        names = key_names(key) if equals else []
-    except Unreadable:
+        names = split_key(key) if equals else []
+    except TomlError:
         names = []
     if not names:
-        what = f'"{override}" is no `table.key=VALUE`'
-        raw.problems.append(Problem(OVERRIDE, what))
+        what = f'"{override}" is not a valid override; write table.key=VALUE'
+        raw.problems.append(Problem(OVERRIDE_ORIGIN, what))
         return
-    nested: Any = value_of(value)
+    nested: Any = parse_value(value)
     for name in reversed(names):
         nested = {name: nested}
-    _merge(raw, raw.data, nested, (), lambda _path: OVERRIDE)
+    _merge_tables(raw, raw.data, nested, (), lambda _path: OVERRIDE_ORIGIN)
 
 
-def key_names(key: str) -> list[str]:
-    """Return the parts of a dotted key; empty when there is more than one line.
+def split_key(key: str) -> list[str]:
+    """Return the parts of a dotted key; empty if it has more than one line.
 
     Raises:
-        Unreadable: It is none.
+        Unreadable: The key is not valid.
     """
     if "\n" in key:
         return []
     names: list[str] = []
-    node: Any = parse(f"{key} = 0")[0]
+    node: Any = parse_toml(f"{key} = 0")[0]
     while isinstance(node, dict) and len(node) == 1:
         name, node = next(iter(node.items()))
         names.append(name)
     return names
 
 
-def value_of(value: str) -> Any:
-    """Return what a value on the command line means: TOML, or else text."""
+def parse_value(value: str) -> Any:
+    """Parse a value of the command line as TOML, or else return it as text."""
     try:
-        parsed = parse(f"value = {value}")[0]
-    except Unreadable:
+        parsed = parse_toml(f"value = {value}")[0]
+    except TomlError:
         return value
     return parsed["value"] if len(parsed) == 1 else value
 
 
-def _merge(raw: RawConfiguration, into: dict[str, Any], new: dict[str, Any], path: Path, place: Placer) -> None:
+def _merge_tables(
+    raw: RawConfiguration, into: dict[str, Any], new: dict[str, Any], path: KeyPath, origin_of: OriginOf
+) -> None:
     for key, value in new.items():
         here = (*path, key)
         old = into.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            _merge(raw, old, value, here, place)
+            _merge_tables(raw, old, value, here, origin_of)
             continue
         if key in into:
-            _forget(raw, here, old)
+            _remove_origins(raw, here, old)
         into[key] = {} if isinstance(value, dict) else value
-        raw.origins[here] = place(here)
+        raw.origins[here] = origin_of(here)
         if isinstance(value, dict):
-            _merge(raw, into[key], value, here, place)
+            _merge_tables(raw, into[key], value, here, origin_of)
         elif isinstance(value, list):
-            _note_items(raw, value, here, place)
+            _record_item_origins(raw, value, here, origin_of)
 
 
-def _note_items(raw: RawConfiguration, node: Any, path: Path, place: Placer) -> None:
+def _record_item_origins(raw: RawConfiguration, node: Any, path: KeyPath, origin_of: OriginOf) -> None:
     items: Iterable[tuple[str | int, Any]]
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         here = (*path, key)
-        raw.origins[here] = place(here)
-        _note_items(raw, value, here, place)
+        raw.origins[here] = origin_of(here)
+        _record_item_origins(raw, value, here, origin_of)
 
 
-def _forget(raw: RawConfiguration, path: Path, value: Any) -> None:
+def _remove_origins(raw: RawConfiguration, path: KeyPath, value: Any) -> None:
     raw.origins.pop(path, None)
     items: Iterable[tuple[str | int, Any]]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        _forget(raw, (*path, key), item)
+        _remove_origins(raw, (*path, key), item)

@@ -1,9 +1,9 @@
-"""How options are declared: once, with type, default, unit, help and what a change of them needs.
+"""Declares options: once, with type, default, unit, help and what a change needs.
 
     class LampOptions(ManagerOptions):
-        poll: Seconds = Field(30, gt=0, help="How often the lamps are asked for their state")
+        poll: Seconds = Field(30, gt=0, help="How often the state of the lamps is read")
 
-That one declaration feeds validation, the shipped file, the reference page, the JSON Schema and the tests.
+Validation, the shipped file, the reference page, the JSON Schema and the tests use this declaration.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pydantic_core import PydanticCustomError
 from ostler.config.units import SECONDS_MAX, SIZE_MAX, parse_seconds, parse_size
 from ostler.errors import InvalidInput
 
-Reload: TypeAlias = Literal["live", "driver", "service", "daemon"]
-"""What a change of an option needs: nothing, a new driver, a new service, or a new daemon."""
+ReloadScope: TypeAlias = Literal["live", "driver", "service", "daemon"]
+"""What a change of an option needs: nothing, or a restart of the driver, the service or the daemon."""
 
-_FACTS = "x-ostler"
+_METADATA_KEY = "x-ostler"
 COUNT_MAX = 2**31 - 1
-"""The most of anything that is counted: what libraries below take, and more than any machine holds."""
+"""The maximum of any count: the limit of the libraries used, and more than any machine has."""
 
 
 class OptionsModel(pydantic.BaseModel):
-    """The base of every table of options: frozen, and unknown keys are errors.
+    """The base class of all tables of options: frozen, and unknown keys are errors.
 
-    It is built when it is first used, so that the models of a plugin cost nothing until a configuration names them.
+    A model is built on first use, so that the models of a plugin cost nothing until a configuration uses them.
     """
 
     model_config = pydantic.ConfigDict(
@@ -41,37 +41,37 @@ class OptionsModel(pydantic.BaseModel):
         protected_namespaces=(),
     )
 
-    def cross_check(self) -> Iterable[tuple[str, str]]:
-        """Return what is wrong between options that are right one by one: (name of the option, sentence).
+    def validate_options(self) -> Iterable[tuple[str, str]]:
+        """Return faults in the combination of options that are each valid: (name of the option, sentence).
 
-        For a subclass to override; those of the classes above it are asked as well, so that none has to call them. The
-        sentence follows the option's path in the message, and is shown with its place.
+        Subclasses override it; the implementations of all base classes are called, so do not call `super`. The sentence
+        follows the option's path in the message, and is shown with its location.
         """
         return ()
 
 
 class Expects(msgspec.Struct, frozen=True):
-    """What a value must be, in words; for the items of a list: `list[Annotated[str, Expects("a colour")]]`."""
+    """A description of valid values; for the items of a list: `list[Annotated[str, Expects("a colour")]]`."""
 
     words: str
 
 
-class OptionFacts(msgspec.Struct, frozen=True):
-    """What `Field` said of an option beside its type and default."""
+class OptionMetadata(msgspec.Struct, frozen=True):
+    """The arguments of `Field` other than type and default."""
 
     unit: str
-    reload: Reload
+    reload: ReloadScope
     secret: bool
     shown: str
     expects: str
 
 
-def Field(  # noqa: N802  (it stands where pydantic's stands)
+def Field(  # noqa: N802  (it replaces pydantic's)
     default: Any = ...,
     *,
-    help: str,  # noqa: A002  (the word for it everywhere in the command)
+    help: str,  # noqa: A002  (the usual name)
     unit: str = "",
-    reload: Reload = "live",
+    reload: ReloadScope = "live",
     secret: bool = False,
     shown: str = "",
     expects: str = "",
@@ -80,34 +80,34 @@ def Field(  # noqa: N802  (it stands where pydantic's stands)
     """Declare an option.
 
     Args:
-        default: The default; without one the option is required. What depends on the machine or the environment is
-            given as `default_factory=...` instead, and is asked for when a configuration is read.
-        help: What it does, one or two sentences without a final full stop.
-        unit: The unit of the value, when neither the type nor the name says it.
+        default: The default; without one the option is required. For a default that depends on the machine or the
+            environment, give `default_factory=...`, which is called when a configuration is read.
+        help: What the option does, in one or two sentences without a final full stop.
+        unit: The unit of the value, if neither the type nor the name shows it.
         reload: What a change of it needs.
-        secret: Whether its value is masked wherever it is shown; the type `Secret` is masked by itself.
-        shown: The default in words, for one that is computed.
-        expects: What a value must be, in words, where type and constraints do not say it plainly ("a host name").
-        constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length` and the like, as pydantic knows them.
+        secret: Whether its value is masked wherever it is shown; the type `Secret` is always masked.
+        shown: The default in words, for a computed one.
+        expects: A description of valid values, if type and constraints do not make it clear ("a host name").
+        constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length` and the like, as in pydantic.
     """
     facts: dict[str, Any] = {"unit": unit, "reload": reload, "secret": secret, "shown": shown, "expects": expects}
     if "default_factory" not in constraints:
         constraints["default"] = default
-        # So that a default may be written as in a file: "10GiB", "/srv".
+        # A default may be written as in a file: "10GiB", "/srv".
         constraints.setdefault("validate_default", type(default) in (str, int, float))
-    return pydantic.Field(description=help, json_schema_extra={_FACTS: facts}, **constraints)
+    return pydantic.Field(description=help, json_schema_extra={_METADATA_KEY: facts}, **constraints)
 
 
-def facts_of(field: FieldInfo) -> OptionFacts:
-    """Return what `Field` said of an option; for a plain pydantic field the cautious answer."""
+def option_metadata(field: FieldInfo) -> OptionMetadata:
+    """Return the facts of an option from `Field`; cautious defaults for a plain pydantic field."""
     extra = field.json_schema_extra
-    known: Any = extra.get(_FACTS) if isinstance(extra, dict) else None
+    known: Any = extra.get(_METADATA_KEY) if isinstance(extra, dict) else None
     if not isinstance(known, dict):
-        return OptionFacts("", "daemon", False, "", "")
-    return OptionFacts(**known)
+        return OptionMetadata("", "daemon", False, "", "")
+    return OptionMetadata(**known)
 
 
-def _written(parse: Callable[[str], float], value: object) -> object:
+def _coerce_text(parse: Callable[[str], float], value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -116,26 +116,26 @@ def _written(parse: Callable[[str], float], value: object) -> object:
         raise PydanticCustomError("ostler_unit", "{text}", {"text": str(error)}) from None
 
 
-def read_seconds(value: object) -> object:
-    """Return seconds for a text such as `5min`, anything else as it is; the mark of `Seconds` among annotations."""
-    return _written(parse_seconds, value)
+def coerce_seconds(value: object) -> object:
+    """Return seconds for a text such as `5min`, anything else unchanged; identifies `Seconds` among annotations."""
+    return _coerce_text(parse_seconds, value)
 
 
-def read_size(value: object) -> object:
-    """Return bytes for a text such as `10GiB`, anything else as it is; the mark of `Size` among annotations."""
-    return _written(parse_size, value)
+def coerce_size(value: object) -> object:
+    """Return bytes for a text such as `10GiB`, anything else unchanged; identifies `Size` among annotations."""
+    return _coerce_text(parse_size, value)
 
 
 Seconds = Annotated[
     float,
-    pydantic.BeforeValidator(read_seconds, json_schema_input_type=float | str),
+    pydantic.BeforeValidator(coerce_seconds, json_schema_input_type=float | str),
     pydantic.Field(le=SECONDS_MAX),
 ]
 """A time span in seconds; written `30`, `"30s"`, `"5min"`, `"2h"`."""
 
 Size = Annotated[
     int,
-    pydantic.BeforeValidator(read_size, json_schema_input_type=int | str),
+    pydantic.BeforeValidator(coerce_size, json_schema_input_type=int | str),
     pydantic.Field(ge=0, le=SIZE_MAX),
 ]
 """A number of bytes; written `10737418240`, `"10GiB"`, `"500MB"`."""
@@ -145,13 +145,13 @@ Secret = pydantic.SecretStr
 
 
 Faults: TypeAlias = "Iterable[tuple[str | tuple[str | int, ...], str]]"
-"""What `validate` returns: the option, or the path below the table (`("filters", 2)`), and a sentence."""
+"""The result of `validate`: the option, or the path below the table (`("filters", 2)`), and a sentence."""
 
 
 class ValidationContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The rest of a configuration, for `Manager.validate` and `Driver.validate`. Nothing of it is running.
+    """The rest of a configuration, for `Manager.validate` and `Driver.validate`. None of it is running.
 
-    What has mistakes of its own is left out, and so are services that are not enabled.
+    Invalid tables and services that are not enabled are omitted.
 
     Args:
         host: The name of the host.
@@ -160,7 +160,7 @@ class ValidationContext(msgspec.Struct, frozen=True, kw_only=True):
         services: The options of the other services, by topic.
         drivers: The options of all other drivers, by topic and name; for a manager its own drivers are among them.
         sections: The options of the plugins' own sections, by name.
-        extensions: Kind to name to class, of the kinds that the manager asks for; empty for a driver.
+        extensions: Kind to name to class, of the kinds that the manager declares; empty for a driver.
     """
 
     host: str

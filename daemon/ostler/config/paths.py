@@ -1,4 +1,4 @@
-"""Where a daemon's configuration, state and sockets are; imports nothing heavy, the command uses it as well."""
+"""The paths of a daemon's configuration, state and sockets; imports nothing heavy, because the command uses it."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ import msgspec
 from ostler.errors import ConfigurationError
 
 SOCKET_PATH_MAX = 107
-"""Longest path of a unix socket in bytes; the kernel's `sun_path` has 108 with the final zero."""
+"""Maximum length of the path of a unix socket in bytes; the kernel's `sun_path` has 108 with the final zero."""
 
 _SYSTEM_STATE = Path("/var/lib/ostler")
 _SYSTEM_RUN = Path("/run/ostler")
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """The places of one daemon. Nothing is created or opened here.
+    """The paths of a daemon. Nothing is created or opened here.
 
     Attributes:
-        root: The folder given by `--root` or `OSTLER_ROOT`; None without one.
+        root: The directory given by `--root` or `OSTLER_ROOT`; None without one.
         config_file: The main configuration file.
-        config_dirs: The layers of the configuration, first to last: files, and folders of `*.toml` files.
-        state: The folder of the database and of what services keep.
-        run: The folder of the sockets.
-        trust_owner: Whether files are believed whoever they belong to (`--trust-owner`, `OSTLER_TRUST_OWNER`).
+        config_layers: The layers of the configuration, first to last: files, and directories of `*.toml` files.
+        state_dir: The directory of the database and of data of services.
+        runtime_dir: The directory of the sockets.
+        trust_owner: Whether files of other users are accepted (`--trust-owner`, `OSTLER_TRUST_OWNER`).
     """
 
     root: Path | None
     config_file: Path
-    config_dirs: tuple[Path, ...]
-    state: Path
-    run: Path
+    config_layers: tuple[Path, ...]
+    state_dir: Path
+    runtime_dir: Path
     trust_owner: bool = False
 
     @classmethod
     def find(cls, root: str | None, environ: Mapping[str, str], *, uid: int | None = None) -> Paths:
-        """Return the places of the daemon that is meant.
+        """Return the paths of the daemon.
 
-        A root (the argument, else `OSTLER_ROOT`) wins. Without one root, and a service of the system's systemd under
-        whatever user, get the system's places; any other user gets the XDG ones.
+        A root (the argument, else `OSTLER_ROOT`) has precedence. Without one, root and system services of systemd, of
+        any user, get the system's paths; any other user gets those of XDG.
 
         Args:
-            root: The value of `--root`, None or empty when it was not given.
+            root: The value of `--root`, None or empty if not given.
             environ: The environment.
             uid: The user, by default the effective one of this process.
 
@@ -55,20 +55,20 @@ class Paths(msgspec.Struct, frozen=True):
         uid = os.geteuid() if uid is None else uid
         chosen = root or environ.get("OSTLER_ROOT")
         if chosen:
-            paths = _below(Path(chosen).expanduser().absolute())
+            paths = _paths_below(Path(chosen).expanduser().absolute())
         elif uid == 0 or _in_system_unit(environ):
             paths = cls.system(environ)
         else:
-            paths = _of_user(environ, uid)
+            paths = _user_paths(environ, uid)
         if environ.get("OSTLER_TRUST_OWNER", "0") not in ("", "0"):
             paths = msgspec.structs.replace(paths, trust_owner=True)
-        return _checked(paths)
+        return _check_socket_path(paths)
 
     @classmethod
     def for_client(cls, root: str | None, environ: Mapping[str, str], *, uid: int | None = None) -> Paths:
-        """Return the places of the daemon that a command talks to.
+        """Return the paths of the daemon that a command talks to.
 
-        As `find`, but a user who runs no daemon of their own is led to the system's, when that one has a socket.
+        As `find`, except that a user without a daemon of their own gets the system's daemon if that has a socket.
         """
         paths = cls.find(root, environ, uid=uid)
         system = cls.system({})
@@ -78,7 +78,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @classmethod
     def system(cls, environ: Mapping[str, str]) -> Paths:
-        """Return the system's places; `$STATE_DIRECTORY` and `$RUNTIME_DIRECTORY` win where they are set."""
+        """Return the system's paths; `$STATE_DIRECTORY` and `$RUNTIME_DIRECTORY` override them."""
         config_file = Path("/etc/ostler/ostler.toml")
         layers = (
             Path("/usr/lib/ostler/conf.d"),
@@ -93,12 +93,12 @@ class Paths(msgspec.Struct, frozen=True):
     @property
     def rpc_socket(self) -> Path:
         """The unix socket of calls."""
-        return self.run / "rpc.sock"
+        return self.runtime_dir / "rpc.sock"
 
     @property
     def events_socket(self) -> Path:
         """The unix socket of events."""
-        return self.run / "events.sock"
+        return self.runtime_dir / "events.sock"
 
     @property
     def rpc_address(self) -> str:
@@ -113,48 +113,48 @@ class Paths(msgspec.Struct, frozen=True):
     @property
     def database(self) -> Path:
         """The database file."""
-        return self.state / "ostler.db"
+        return self.state_dir / "ostler.db"
 
 
-def _below(root: Path) -> Paths:
+def _paths_below(root: Path) -> Paths:
     config_file = root / "etc" / "ostler.toml"
     layers = (config_file, root / "etc" / "conf.d")
     return Paths(root, config_file, layers, root / "state", root / "run")
 
 
-def _of_user(environ: Mapping[str, str], uid: int) -> Paths:
-    home = _absolute(environ.get("HOME")) or _home_of(uid)
-    config = (_absolute(environ.get("XDG_CONFIG_HOME")) or home / ".config") / "ostler"
-    state = (_absolute(environ.get("XDG_STATE_HOME")) or home / ".local" / "state") / "ostler"
-    runtime = _absolute(environ.get("XDG_RUNTIME_DIR"))
+def _user_paths(environ: Mapping[str, str], uid: int) -> Paths:
+    home = _absolute_or_none(environ.get("HOME")) or _home_directory(uid)
+    config = (_absolute_or_none(environ.get("XDG_CONFIG_HOME")) or home / ".config") / "ostler"
+    state = (_absolute_or_none(environ.get("XDG_STATE_HOME")) or home / ".local" / "state") / "ostler"
+    runtime = _absolute_or_none(environ.get("XDG_RUNTIME_DIR"))
     config_file = config / "ostler.toml"
     return Paths(
         root=None,
         config_file=config_file,
-        config_dirs=(config_file, config / "conf.d"),
-        state=_unit_directory(environ, "STATE_DIRECTORY") or state,
-        run=_unit_directory(environ, "RUNTIME_DIRECTORY") or (runtime / "ostler" if runtime else state / "run"),
+        config_layers=(config_file, config / "conf.d"),
+        state_dir=_unit_directory(environ, "STATE_DIRECTORY") or state,
+        runtime_dir=_unit_directory(environ, "RUNTIME_DIRECTORY") or (runtime / "ostler" if runtime else state / "run"),
     )
 
 
-def _home_of(uid: int) -> Path:
+def _home_directory(uid: int) -> Path:
     try:
         return Path(pwd.getpwuid(uid).pw_dir)
     except KeyError:
         raise ConfigurationError(
-            f"user {uid} has no home folder, so that there is no place for configuration and state",
-            hint="name a folder with `--root DIR` or OSTLER_ROOT",
+            f"user {uid} has no home directory for configuration and state",
+            hint="set a directory with `--root DIR` or OSTLER_ROOT",
         ) from None
 
 
-def _absolute(text: str | None) -> Path | None:
+def _absolute_or_none(text: str | None) -> Path | None:
     # The XDG specification: paths that are not absolute are ignored.
     return Path(text) if text and text.startswith("/") else None
 
 
 def _unit_directory(environ: Mapping[str, str], name: str) -> Path | None:
-    # systemd lists several directories with colons; the unit names ours first.
-    return _absolute(environ.get(name, "").partition(":")[0])
+    # systemd separates several directories with colons; the unit names Ostler's first.
+    return _absolute_or_none(environ.get(name, "").partition(":")[0])
 
 
 def _in_system_unit(environ: Mapping[str, str]) -> bool:
@@ -165,12 +165,12 @@ def _in_system_unit(environ: Mapping[str, str]) -> bool:
     return run is not None and run.is_relative_to("/run") and not run.is_relative_to("/run/user")
 
 
-def _checked(paths: Paths) -> Paths:
+def _check_socket_path(paths: Paths) -> Paths:
     socket = paths.events_socket
     length = len(os.fsencode(socket))
     if length > SOCKET_PATH_MAX:
         raise ConfigurationError(
-            f"{socket} has {length} bytes, and the kernel allows {SOCKET_PATH_MAX} for the path of a socket",
+            f"the socket path {socket} is too long: {length} bytes, and the kernel allows {SOCKET_PATH_MAX}",
             hint="choose a root with a shorter path",
         )
     return paths

@@ -1,4 +1,4 @@
-"""Sizes and times as people write them; imports nothing heavy, the command uses it as well."""
+"""Parses and formats sizes and times; imports nothing heavy, because the command uses it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import re
 from ostler.errors import InvalidInput
 
 SIZE_MAX = 2**63 - 1
-"""The largest size, in bytes: what SQLite, msgpack and the kernel can hold."""
+"""The largest size in bytes: the limit of SQLite, msgpack and the kernel."""
 SECONDS_MAX = 100 * 365.25 * 86400
-"""The longest time span: a century, which is less than threads and the kernel can wait."""
+"""The longest time span in seconds: a century, which threads and the kernel can wait for."""
 _SIZE_BEYOND, _SECONDS_BEYOND = 2.0**80, 1e11
-"""Beyond these no size and no time span makes sense. What a server says may be infinite, or no number."""
+"""Limits of sizes and time spans that are shown. The value of a server may be infinite, or not a number."""
 _EXACT = 10_000
-"""So many of a unit are no longer short."""
+"""From this number on a value of a unit is rounded."""
 
-_BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
-_DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
-_SIZES = {name.lower(): factor for name, factor in {"B": 1, **_DECIMAL, **_BINARY}.items()} | {"": 1}
-_TIMES = {
+_BINARY_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
+_DECIMAL_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
+_SIZE_UNITS = {name.lower(): factor for name, factor in {"B": 1, **_DECIMAL_UNITS, **_BINARY_UNITS}.items()} | {"": 1}
+_TIME_UNITS = {
     "us": 1e-6, "ms": 1e-3,
     "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
     "m": 60.0, "min": 60.0, "minute": 60.0, "minutes": 60.0,
@@ -27,9 +27,9 @@ _TIMES = {
     "d": 86400.0, "day": 86400.0, "days": 86400.0,
     "w": 604800.0, "week": 604800.0, "weeks": 604800.0,
 }  # fmt: skip
-_LONGEST = 100
-_SIZE = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
-_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
+_MAX_TEXT_LENGTH = 100
+_SIZE_PATTERN = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_TIME_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
 _SIZE_HINT = 'write whole bytes (10737418240) or a number with a unit ("10GiB", "500MB")'
 _TIME_HINT = 'write seconds (30) or a number with a unit ("30s", "5min", "2h", "1h30min")'
 
@@ -41,29 +41,29 @@ def parse_size(text: str) -> int:
         text: The size; case and spaces around the unit do not matter.
 
     Raises:
-        InvalidInput: It is no size, is below zero, is no whole number of bytes, or is above 2^63 - 1.
+        InvalidInput: It is not a valid size, below zero, not a whole number of bytes, or above 2^63 - 1.
     """
-    text = _bounded(text)
-    match = _SIZE.fullmatch(text.strip())
-    factor = _SIZES.get(match[2].lower()) if match else None
+    text = _truncate(text)
+    match = _SIZE_PATTERN.fullmatch(text.strip())
+    factor = _SIZE_UNITS.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        raise InvalidInput(f'"{text}" is no size', hint=_SIZE_HINT, value=text)
-    size = _scaled(match[1], factor)
+        raise InvalidInput(f'"{text}" is not a valid size', hint=_SIZE_HINT, value=text)
+    size = _scale_number(match[1], factor)
     if size is None:
-        raise InvalidInput(f'"{text}" is no whole number of bytes', hint=_SIZE_HINT, value=text)
+        raise InvalidInput(f'"{text}" is not a whole number of bytes', hint=_SIZE_HINT, value=text)
     if not 0 <= size <= SIZE_MAX:
-        what = "below zero" if size < 0 else "more than any file can hold"
+        what = "below zero" if size < 0 else "too large"
         raise InvalidInput(f'"{text}" is {what}', hint=_SIZE_HINT, value=text)
     return size
 
 
-def _bounded(text: str) -> str:
-    """Return a text that can be shown, and read by Python: what is longer is neither a size nor a time span."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+def _truncate(text: str) -> str:
+    """Return a text cut to a length that can be shown and parsed; longer texts are not valid anyway."""
+    return text if len(text) <= _MAX_TEXT_LENGTH else f"{text[:_MAX_TEXT_LENGTH]}…"
 
 
-def _scaled(number: str, factor: int) -> int | None:
-    # In whole numbers: a float would lose bytes of a large size.
+def _scale_number(number: str, factor: int) -> int | None:
+    # Integer arithmetic: a float would lose bytes of a large size.
     whole, _, part = number.partition(".")
     if not part:
         return int(whole) * factor
@@ -72,22 +72,24 @@ def _scaled(number: str, factor: int) -> int | None:
 
 
 def format_size(size: float) -> str:
-    """Return bytes as people read them: exactly where that is short (`10GiB`, `500MB`), else to a tenth (`1.5GiB`).
+    """Format bytes: exactly if that is short (`10GiB`, `500MB`), else rounded to a tenth (`1.5GiB`).
 
-    What is rounded has a decimal point; what has none can be read back. `-` stands for what is beyond all sense.
+    A rounded text has a decimal point; a text without one can be parsed to the same value. `-` for invalid values.
     """
     if not abs(size) < _SIZE_BEYOND:
         return "-"
     if size < 0:
         return f"-{format_size(-size)}"
-    for units in (_BINARY, _DECIMAL):
+    for units in (_BINARY_UNITS, _DECIMAL_UNITS):
         for name, factor in reversed(units.items()):
             count, rest = divmod(size, factor)
             if not rest and 0 < count < _EXACT:
                 return f"{count:.0f}{name}"
     if size < 1024:
         return f"{size:.0f}B"
-    name, factor = next(((name, factor) for name, factor in _BINARY.items() if size < 1023.95 * factor), ("EiB", 2**60))
+    name, factor = next(
+        ((name, factor) for name, factor in _BINARY_UNITS.items() if size < 1023.95 * factor), ("EiB", 2**60)
+    )
     return f"{size / factor:.1f}{name}"
 
 
@@ -98,28 +100,28 @@ def parse_seconds(text: str) -> float:
         text: The time span; units are us, ms, s, min (or m), h, d and w, and their English words.
 
     Raises:
-        InvalidInput: It is no time span.
+        InvalidInput: It is not a valid time span.
     """
-    text = _bounded(text)
+    text = _truncate(text)
     stripped = text.strip().lower()
     total, at = 0.0, 0
-    while match := _TIME.match(stripped, at):
-        factor = _TIMES.get(match[2])
-        bare = not match[2] and (at > 0 or match.end() < len(stripped))  # "1h 30" might mean anything
+    while match := _TIME_PATTERN.match(stripped, at):
+        factor = _TIME_UNITS.get(match[2])
+        bare = not match[2] and (at > 0 or match.end() < len(stripped))  # "1h 30" is ambiguous
         if factor is None or bare:
             break
         total, at = total + float(match[1]) * factor, match.end()
     if not stripped or at < len(stripped) or not math.isfinite(total):
-        raise InvalidInput(f'"{text}" is no time span', hint=_TIME_HINT, value=text)
+        raise InvalidInput(f'"{text}" is not a valid time span', hint=_TIME_HINT, value=text)
     return total
 
 
 def format_seconds(seconds: float, units: int = 0) -> str:
-    """Return seconds as people read them: `1h 30min`, `5min`, `45s`, `2.5s`, `200ms`; `-` for what is beyond all sense.
+    """Format seconds: `1h 30min`, `5min`, `45s`, `2.5s`, `200ms`; `-` for invalid values.
 
     Args:
         seconds: The time span.
-        units: So many of the largest units are shown and the rest is rounded away; 0 for all of it, to be read back.
+        units: How many of the largest units to show, rounded; 0 for all of them, so that the text can be parsed again.
     """
     if not abs(seconds) < _SECONDS_BEYOND:
         return "-"

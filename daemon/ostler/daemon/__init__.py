@@ -1,7 +1,8 @@
-"""The composition root: builds every part, starts and stops them in order, answers signals, reloads, watches itself.
+"""The composition root: builds every part, starts and stops them in order, handles signals, reloads, watches itself.
 
-`main` is `ostler run`, `core` the daemon, `messages` its sockets, `control` what it answers to the command, `reload`
-SIGHUP, `watchdog` the evidence for systemd, `check` the reading of a configuration, `lastresort` the hard exit.
+`main` is `ostler run`, `daemon` the start and the stop, `load_configuration` reads the configuration, `reloader`
+handles SIGHUP, `watchdog` and `liveness_probes` decide about pings to systemd. Sub-packages: `process`, `startup`,
+`connectivity`, `control`. Not here: what any package below can do without the daemon.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person sees who starts a daemon by hand: where it listens, and what to type next."""
+"""The text shown when a daemon is started by hand: where it listens, and what to type next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ostler
 from ostler.printable import printable_lines
 
 if TYPE_CHECKING:
-    from ostler.daemon.core import Daemon
+    from ostler.daemon.daemon import Daemon
 
 
 def banner(daemon: Daemon, command: str) -> str:
@@ -24,21 +24,21 @@ def banner(daemon: Daemon, command: str) -> str:
     topics = [service.topic for service in daemon.services]
     facts = {
         "configuration": daemon.paths.config_file,
-        "state": daemon.paths.state,
+        "state": daemon.paths.state_dir,
         "calls": daemon.paths.rpc_address,
         "events": daemon.paths.events_address,
         "services": daemon.summary(),
     }
     lines = [f"Ostler {ostler.__version__} is ready on {daemon.host}.", ""]
     lines += [f"  {name:<14} {value}" for name, value in facts.items()]
-    lines += ["", "Type in another terminal:", f"  {ask} status"]
+    lines += ["", "In another terminal, type:", f"  {ask} status"]
     lines += [f"  {ask} describe {topic}" for topic in topics[:1]]
-    lines += [f"  {ask} --help", "", "Ctrl-C stops it.", ""]
+    lines += [f"  {ask} --help", "", "Press Ctrl-C to stop the daemon.", ""]
     return "\n".join(lines)
 
 
-def show(daemon: Daemon) -> None:
-    """Write the banner to standard output; one that is closed or full is nobody's trouble."""
+def print_banner(daemon: Daemon) -> None:
+    """Write the banner to standard output; errors of a closed or full output are ignored."""
     try:
         print(printable_lines(banner(daemon, sys.argv[0])), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
     except (OSError, ValueError):

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING, Any
 from ostler import fork, log
 from ostler.clock import SystemClock
 from ostler.config.paths import Paths
-from ostler.daemon.forked_child import ForkGuard
-from ostler.daemon.lastresort import FLUSH_SECONDS
-from ostler.daemon.limits import raise_descriptor_limit, shorten_thread_turns
-from ostler.daemon.process_exit import Outcome, ProcessEnd
-from ostler.daemon.signal_guard import SignalGuard
-from ostler.errors import CONFIGURATION, ConfigurationError, OstlerError, describe, is_a
+from ostler.daemon.process.fork_guard import ForkGuard
+from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
+from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
+from ostler.daemon.process.shutdown_watchdog import LOG_FLUSH_TIMEOUT
+from ostler.daemon.process.signal_guard import SignalGuard
+from ostler.errors import EXIT_CONFIGURATION, ConfigurationError, OstlerError, error_line, is_a
 from ostler.printable import printable
 
 if TYPE_CHECKING:
-    from ostler.daemon.core import Daemon
+    from ostler.daemon.daemon import Daemon
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
-def end_process(outcome: Outcome, loop: asyncio.AbstractEventLoop) -> None:
-    """End the process; see `ProcessEnd`."""
-    ProcessEnd(outcome).run(loop)
+def end_process(outcome: ExitOutcome, loop: asyncio.AbstractEventLoop) -> None:
+    """End the process; see `ProcessExit`."""
+    ProcessExit(outcome).run(loop)
 
 
 def run_daemon(
@@ -42,7 +42,7 @@ def run_daemon(
     overrides: Sequence[str] = (),
     log_level: str | None = None,
     *,
-    end: Callable[[Outcome, asyncio.AbstractEventLoop], None] = end_process,
+    end: Callable[[ExitOutcome, asyncio.AbstractEventLoop], None] = end_process,
 ) -> int:
     """Run a daemon until it is told to stop. On the main thread.
 
@@ -53,117 +53,119 @@ def run_daemon(
         end: Ends the process; a test hands in one that does not.
 
     Returns:
-        The exit code, if the process goes on: 0 after a stop that was asked for, 1 when it failed, 78 when the
+        The exit code, if the process continues: 0 after a stop that was asked for, 1 when it failed, 78 when the
         configuration cannot be used.
     """
     # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
     # asks for is done anyhow: the configuration has not been read yet.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # A blocked loop cannot say that it is: the SIGABRT of systemd's watchdog has the stacks of all threads written.
+    # A blocked loop cannot report itself: the SIGABRT of systemd's watchdog has the stacks of all threads written.
     faulthandler.enable(sys.__stderr__ or 2)
     raise_descriptor_limit()
-    shorten_thread_turns()
-    # What others may write is never inherited from whoever started this.
+    shorten_switch_interval()
+    # The umask is never inherited from the process that started this one.
     os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")
-    log_guard = log.protect()
-    log.install_hooks()
+    log_guard = log.start_guard()
+    log.install_excepthooks()
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']
     by_hand = not os.environ.keys() & {"NOTIFY_SOCKET", "INVOCATION_ID"}  # systemd sets these
     guard = ForkGuard(paths)
     guard.install()
     loop = asyncio.new_event_loop()
-    guard.watch_loop(loop)
+    guard.add_loop(loop)
     try:
-        outcome = _outcome(loop, _run(paths, list(overrides), guard, greet=by_hand))
-        fork.leave_if_child(sys.exc_info()[1])
+        outcome = _run_to_outcome(loop, _run(paths, list(overrides), guard, greet=by_hand))
+        fork.exit_if_child(sys.exc_info()[1])
         end(outcome, loop)
-        log.flush(FLUSH_SECONDS)
+        log.flush(LOG_FLUSH_TIMEOUT)
     finally:
         guard.remove()
-        log_guard.end()
+        log_guard.stop()
     return outcome.code
 
 
-def _outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Run the daemon; whatever happens, the process is to end as it does after every other stop."""
+def _run_to_outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, ExitOutcome]) -> ExitOutcome:
+    """Run the daemon; whatever happens, the process ends as it does after every other stop."""
     try:
-        return _to_the_end(loop, loop.create_task(daemon, name="daemon"))
+        return _run_until_stopped(loop, loop.create_task(daemon, name="daemon"))
     except KeyboardInterrupt:
-        return Outcome(130, [])
+        return ExitOutcome(130, [])
     except BaseException as error:  # noqa: BLE001 - SystemExit of a callback of a plugin, for example
-        fork.leave_if_child(error)
-        _log.critical("the daemon failed: %s", describe(error), exc_info=error)
-        return Outcome(1, [])
+        fork.exit_if_child(error)
+        _log.critical("the daemon failed: %s", error_line(error), exc_info=error)
+        return ExitOutcome(1, [])
 
 
-def _to_the_end(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Outcome]) -> Outcome:
-    """Run the loop until the daemon has ended, also when a task of a plugin raises what stops any loop."""
+def _run_until_stopped(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[ExitOutcome]) -> ExitOutcome:
+    """Run the loop until the daemon has ended, also when a task of a plugin raises an exception that stops a loop."""
     while True:
         try:
             return loop.run_until_complete(daemon)
         except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
-            fork.leave_if_child(error)
+            fork.exit_if_child(error)
             # Until the loop has its handlers, Ctrl-C is a KeyboardInterrupt; later only a plugin raises one.
             by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
             if daemon.done() or loop.is_closed() or (by_signal and is_a(error, KeyboardInterrupt)):
                 raise
             # A RuntimeError is asyncio's own, of a loop that was stopped (`loop.stop()`).
-            _log.error("a task or callback of a plugin raised %s; the daemon goes on", describe(error), exc_info=error)
+            _log.error(
+                "a task or callback of a plugin raised %s; the daemon continues", error_line(error), exc_info=error
+            )
 
 
-async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> Outcome:
-    early = _EarlySignals()
+async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> ExitOutcome:
+    early = _SignalBuffer()
     try:
-        daemon = _compose(paths, overrides, guard, early.keep)
+        daemon = _build_daemon(paths, overrides, guard, early.add)
     except ConfigurationError as error:
-        # Nothing runs that would have to be stopped, and standard error may be a pipe that nobody reads.
+        # Nothing is running that would have to be stopped, and standard error may be a pipe that nobody reads.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print_problems(error)
-        return Outcome(CONFIGURATION, [])
+        return ExitOutcome(EXIT_CONFIGURATION, [])
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
-        return Outcome(error.exit_code, [])
-    daemon.keep_lock = True
+        return ExitOutcome(error.exit_code, [])
+    daemon.should_keep_lock = True
     early.install(asyncio.get_running_loop())
-    daemon.tasks.keep(SignalGuard(_SIGNALS).run, name="keep the signals")
-    early.hand_over(daemon.on_signal, daemon.reloader.request, daemon.log_dump)
+    daemon.tasks.supervise(SignalGuard(_SIGNALS).run, name="signal guard")
+    early.forward_to(daemon.on_signal, daemon.reloader.on_sighup, daemon.log_dump)
     # What was imported and declared lives as long as the process: the collector need not look at it again and again.
     # It was off since the first line of the start.
     gc.freeze()
     gc.enable()
     if greet:
-        daemon.started.add_done_callback(lambda _started: _greet(daemon))
+        daemon.start_finished.add_done_callback(lambda _started: _print_banner(daemon))
     code = await daemon.run()
-    return Outcome(code, daemon.hung_at_end, daemon.stop_left)
+    return ExitOutcome(code, daemon.stuck_parts, daemon.stop_time_left)
 
 
-def _greet(daemon: Daemon) -> None:
-    from ostler.daemon.banner import show
+def _print_banner(daemon: Daemon) -> None:
+    from ostler.daemon.banner import print_banner
 
-    if not daemon.started.cancelled() and daemon.started.exception() is None:
-        # Standard output may be a pipe that nobody reads: that is not to hold up the loop.
-        threading.Thread(target=show, args=(daemon,), name="ostler-banner", daemon=True).start()
+    if not daemon.start_finished.cancelled() and daemon.start_finished.exception() is None:
+        # Standard output may be a pipe that nobody reads: that must not block the loop.
+        threading.Thread(target=print_banner, args=(daemon,), name="ostler-banner", daemon=True).start()
 
 
-def _compose(paths: Paths, overrides: list[str], guard: ForkGuard, keep: Callable[[int], None]) -> Daemon:
-    from ostler.daemon.check import read_configuration
-    from ostler.daemon.core import Daemon
-    from ostler.daemon.messages import zmq_transport
-    from ostler.daemon.places import take_places
-    from ostler.daemon.steps import LoadingMonitor, Steps
-    from ostler.messaging.context import about_request
+def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
+    from ostler.daemon.connectivity.messaging_stack import make_socket_transport
+    from ostler.daemon.daemon import Daemon
+    from ostler.daemon.load_configuration import load_configuration
+    from ostler.daemon.startup.directories import secure_directories
+    from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
+    from ostler.messaging.wire.request_context import request_log_fields
     from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
 
-    notifier, steps = SystemdNotifier(), Steps("starting")
-    # Here code of plugins runs for the first time, and may never come back.
-    with LoadingMonitor(steps, notifier, keep):
-        assembly = read_configuration(paths, overrides, step=steps)
-        take_places(paths)
+    notifier, steps = SystemdNotifier(), StepTracker("starting")
+    # Here code of plugins runs for the first time, and may never return.
+    with LoadingMonitor(steps, notifier, defer_signal):
+        assembly = load_configuration(paths, overrides, on_step=steps)
+        secure_directories(paths)
     options = assembly.configuration.log
-    log.set_up(level=options.level, format=options.format, levels=options.levels, about=about_request)
+    log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)
     for warning in assembly.warnings:
         _log.warning("%s", warning)
     fds = listen_fds(os.environ)
@@ -174,11 +176,11 @@ def _compose(paths: Paths, overrides: list[str], guard: ForkGuard, keep: Callabl
         assembly,
         clock=SystemClock(),
         notifier=notifier,
-        reload_from=lambda step, before: read_configuration(
-            paths, overrides, plugins=assembly.plugins, before=before, step=step
+        load_configuration=lambda step, before: load_configuration(
+            paths, overrides, plugins=assembly.plugins, previous=before, on_step=step
         ),
         watchdog_interval=watchdog_interval(os.environ),
-        make_transport=lambda: zmq_transport(paths, assembly.configuration, fds),
+        make_transport=lambda: make_socket_transport(paths, assembly.configuration, fds),
     )
 
 
@@ -186,29 +188,29 @@ def print_problems(error: ConfigurationError) -> None:
     """Write every problem of a configuration to standard error, one a line, as a compiler would."""
     count = len(error.problems)
     last = f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
-    with suppress(OSError, ValueError):  # a full disk, or nobody there: the exit code says it all the same
+    with suppress(OSError, ValueError):  # a full disk, or a closed output: the exit code reports it nevertheless
         for line in (*error.problems, *([f"hint: {error.hint}"] if error.hint else ()), last):
             print(printable(str(line)), file=sys.stderr)  # noqa: T201 - read by people, also before there is a log
 
 
-class _EarlySignals:
-    """Keeps signals that arrive before there is a daemon to take them, and hands them over."""
+class _SignalBuffer:
+    """Buffers signals that arrive before there is a daemon to handle them, and hands them over."""
 
     def __init__(self) -> None:
-        self._kept: list[int] = []
-        self._take: Callable[[int], None] = self._kept.append
+        self._pending: list[int] = []
+        self._handle: Callable[[int], None] = self._pending.append
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the loop take the daemon's signals from now on."""
+        """Register the daemon's signals with the loop."""
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self.keep, number)
+            loop.add_signal_handler(number, self.add, number)
 
-    def keep(self, number: int) -> None:
-        """Keep a signal, or give it to the daemon when there is one."""
-        self._take(number)
+    def add(self, number: int) -> None:
+        """Buffer a signal, or pass it to the daemon when there is one."""
+        self._handle(number)
 
-    def hand_over(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:
-        """Give every signal kept so far, and all later ones, to the daemon."""
+    def forward_to(self, stop: Callable[[int], None], reload: Callable[[], None], dump: Callable[[], None]) -> None:
+        """Pass every buffered signal, and all later ones, to the daemon."""
 
         def take(number: int) -> None:
             if number == signal.SIGHUP:
@@ -218,6 +220,6 @@ class _EarlySignals:
             else:
                 stop(number)
 
-        self._take = take
-        for number in self._kept:
+        self._handle = take
+        for number in self._pending:
             take(number)

@@ -1,4 +1,4 @@
-"""The watchdog: probes leave evidence, and systemd is pinged only when all of it is fresh (DESIGN 10)."""
+"""The watchdog: probes provide evidence, and systemd is pinged only when all of it is fresh."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ostler.clock import Clock
-from ostler.errors import describe
-from ostler.systemd import Evidence, WatchdogGuard
+from ostler.errors import error_line
+from ostler.systemd import LivenessSignal, WatchdogGuard
 
 _log = logging.getLogger(__name__)
-UNWATCHED_INTERVAL = 60.0
-"""Seconds; without a watchdog of systemd's the evidence is collected all the same, for `ostler status`."""
+DEFAULT_PROBE_INTERVAL = 60.0
+"""Seconds between pings; without systemd's watchdog the evidence is still collected, for `ostler status`."""
 
 
 class Watchdog:
     """Probes what must be alive, and pings when the guard finds all evidence fresh. On the loop.
 
-    That this runs at all is the evidence that the loop turns. Each probe proves one more thing: that the store's writer
-    answers, that the RPC socket answers, that a critical service makes progress.
+    That this runs at all is evidence that the loop is running. Each probe verifies one more thing: the store's writer
+    answers, the RPC socket answers, a critical service makes progress.
 
     Args:
         interval: Seconds after which systemd acts; None when it does not watch this process.
         ping: Sends the ping.
         clock: The source of time.
-        on_lost: Called with one line when evidence has gone missing since the last look.
-        on_back: Called when all evidence is there again.
+        on_lost: Called with one line when evidence became stale since the last check.
+        on_recovered: Called when all evidence is fresh again.
     """
 
     def __init__(
@@ -35,80 +35,79 @@ class Watchdog:
         ping: Callable[[], None],
         clock: Clock,
         on_lost: Callable[[str], None],
-        on_back: Callable[[], None] = lambda: None,
+        on_recovered: Callable[[], None] = lambda: None,
     ) -> None:
-        self._watched = interval is not None
+        self._is_watched = interval is not None
         self._ping = ping
         self._clock = clock
         self._on_lost = on_lost
-        self._on_back = on_back
-        self._guard = WatchdogGuard(interval or UNWATCHED_INTERVAL)
-        self._probes: dict[str, tuple[Callable[[], Awaitable[None]], Evidence]] = {}
-        self._why: dict[str, str] = {}
-        self._lines: list[str] = []
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._on_recovered = on_recovered
+        self._guard = WatchdogGuard(interval or DEFAULT_PROBE_INTERVAL)
+        self._probes: dict[str, tuple[Callable[[], Awaitable[None]], LivenessSignal]] = {}
+        self._last_errors: dict[str, str] = {}
+        self._stale_lines: list[str] = []
+        self._running_probes: dict[str, asyncio.Task[None]] = {}
 
-    def add(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
-        """Ask for evidence: a coroutine that returns when the thing works, and raises or hangs when it does not."""
-        self._probes[name] = (probe, self._guard.evidence(name, self._clock))
+    def add_probe(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
+        """Add a probe: a coroutine that returns when the thing works, and raises or hangs when it does not."""
+        self._probes[name] = (probe, self._guard.register_signal(name, self._clock))
 
-    def forget(self, name: str) -> None:
-        """Ask no more for this evidence, because the thing is being stopped."""
+    def remove_probe(self, name: str) -> None:
+        """Remove a probe, because the thing is being stopped."""
         self._probes.pop(name, None)
-        self._guard.forget(name)
+        self._guard.unregister(name)
 
-    def missing(self) -> list[str]:
-        """Return what there was no fresh evidence for at the last look, a line each."""
-        return self._lines
+    def stale_signals(self) -> list[str]:
+        """Return the probes without fresh evidence at the last check, a line each."""
+        return self._stale_lines
 
     async def run(self) -> None:
-        """Probe and ping for ever."""
+        """Probe and ping indefinitely."""
         while True:
             for name, (probe, evidence) in list(self._probes.items()):
-                running = self._running.get(name)
+                running = self._running_probes.get(name)
                 if running is None or running.done():
                     task = asyncio.get_running_loop().create_task(
                         self._probe(name, probe, evidence), name=f"watchdog: {name}"
                     )
-                    self._running[name] = task
-            self._judge()
-            await asyncio.sleep(self._guard.spacing)
+                    self._running_probes[name] = task
+            self._evaluate()
+            await asyncio.sleep(self._guard.ping_interval)
 
-    async def _probe(self, name: str, probe: Callable[[], Awaitable[None]], evidence: Evidence) -> None:
+    async def _probe(self, name: str, probe: Callable[[], Awaitable[None]], signal: LivenessSignal) -> None:
         try:
             await probe()
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - any failure is missing evidence
-            self._why[name] = describe(error)
+            self._last_errors[name] = error_line(error)
         else:
-            evidence.seen()
-            self._why.pop(name, None)
+            signal.touch()
+            self._last_errors.pop(name, None)
 
-    def _judge(self) -> None:
-        finding = self._guard.look()
-        self._lines = [
-            f"{missing}: {self._why[missing.name]}" if missing.name in self._why else str(missing)
-            for missing in finding.missing
+    def _evaluate(self) -> None:
+        finding = self._guard.poll()
+        self._stale_lines = [
+            f"{missing}: {self._last_errors[missing.name]}" if missing.name in self._last_errors else str(missing)
+            for missing in finding.stale
         ]
-        if finding.lost:
-            self._on_lost("; ".join(self._lines))
-        if finding.back:
-            _log.warning("there are signs of life again from %s", ", ".join(finding.back))
-            if finding.alive:
-                self._on_back()
-        if finding.alive and self._watched:
+        if finding.newly_stale:
+            self._on_lost("; ".join(self._stale_lines))
+        if finding.recovered:
+            _log.warning("%s: responding again", ", ".join(finding.recovered))
+            if finding.is_alive:
+                self._on_recovered()
+        if finding.is_alive and self._is_watched:
             self._ping()
 
     async def stop(self) -> None:
-        """Ask for no evidence any more, because everything is being stopped; pings go on for as long as `run` does.
+        """Remove all probes, because everything is being stopped; pings continue as long as `run` does.
 
-        That the loop turns is all there is to prove from here on: how long a stop may take is for systemd's
-        TimeoutStopSec to say.
+        From here on only a running loop is required: systemd's TimeoutStopSec limits how long a stop may take.
         """
         for name in list(self._probes):
-            self.forget(name)
-        tasks = [task for task in self._running.values() if not task.done()]
+            self.remove_probe(name)
+        tasks = [task for task in self._running_probes.values() if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

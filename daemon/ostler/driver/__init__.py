@@ -1,12 +1,12 @@
-"""What a driver is, what is demanded of one, and how drivers are run.
+"""What a driver is, what is required of one, and how drivers are run.
 
-`base` is what authors derive from, `contract` holds a class against its base, `drivers` runs a service's drivers: each
-in its own lane of threads (`lane`), with a state machine (`runner`) and a proxy for the manager (`proxy`). Nothing here
-knows where a driver comes from: that is the plugin host's.
+`driver` is the base class for authors, `contract` compares a class with its base, `drivers` runs the drivers of a
+service: each in threads of its own (`driver_executor`), with a state machine (`driver_runner`) and a proxy for the
+manager (`proxy`). Not here: where a driver comes from (`ostler.plugins`).
 """
 
-from ostler.driver.base import Driver, DriverEnvironment, DriverOptions, DriverSpec, feature, time_budget
 from ostler.driver.contract import check_contract, require_contract
+from ostler.driver.driver import Driver, DriverEnvironment, DriverOptions, DriverSpec, feature, time_budget
 from ostler.driver.drivers import Drivers
 
 __all__ = [

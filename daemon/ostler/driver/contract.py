@@ -1,4 +1,4 @@
-"""Holds a class against the base class that it has to fulfil: drivers, and managers and extensions just so."""
+"""Checks a class against the base class that is its contract: drivers, managers and extensions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from ostler.driver.base import BUDGET_MARK, FEATURE_MARK, Driver, DriverOptions
-from ostler.driver.signature import Signature, misfits
+from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions
+from ostler.driver.signature import Signature, incompatibilities
 from ostler.errors import ContractError
 from ostler.spelling import nearest
 
@@ -15,16 +15,16 @@ _MISSING = object()
 
 
 def require_contract(cls: Any, base: type, *, what: str, either: bool = False) -> None:
-    """Raise with every point in which `cls` does not fulfil `base`; see `check_contract`.
+    """Raise with every point in which `cls` violates `base`; see `check_contract`.
 
     Args:
-        cls: The class to look at.
-        base: What it has to fulfil.
-        what: Who it is, for the message: `driver local of volume`.
+        cls: The class to check.
+        base: The contract.
+        what: What it is, for the message: `driver local of volume`.
         either: See `check_contract`.
 
     Raises:
-        ContractError: At least one point is missed; `facts["points"]` has all of them.
+        ContractError: At least one point is violated; `facts["points"]` has all of them.
     """
     points = check_contract(cls, base, either=either)
     if not points:
@@ -32,52 +32,52 @@ def require_contract(cls: Any, base: type, *, what: str, either: bool = False) -
     name = getattr(cls, "__qualname__", repr(cls))
     raise ContractError(
         f"{what}: {getattr(cls, '__module__', '?')}:{name} does not fulfil {base.__name__}: {'; '.join(points)}",
-        hint="correct the class, or name another one in the configuration",
+        hint="fix the class, or choose another one in the configuration",
         what=what,
         points=points,
     )
 
 
 def check_contract(cls: Any, base: type, *, either: bool = False, constructed: bool = True) -> list[str]:
-    """Return every point in which `cls` does not fulfil `base`, each as a sentence; empty when it does.
+    """Return every point in which `cls` violates `base`, each as a sentence; empty when there is none.
 
-    Looked at are: whether it derives from `base`; abstract methods that are missing; whether each method of `base` that
+    Checked are: whether it derives from `base`; abstract methods that are missing; whether each method of `base` that
     it overrides accepts every call that `base` allows (names, kinds, order, defaults); `def` against `async def`; class
     attributes, as `Options` deriving from the base's `Options`; for drivers also the features, the options named by
     `@time_budget`, and a class that overrides nothing. Nothing of the class is called, no instance is made.
 
     Args:
-        cls: The class to look at; anything that is no class is a point of its own.
-        base: What it has to fulfil.
-        either: Whether a method may be `def` or `async def` whatever the base has, as a manager's hooks may.
+        cls: The class to check; a value that is not a class is a point of its own.
+        base: The contract.
+        either: Whether a method may be `def` or `async def` regardless of the base, as a manager's hooks may.
         constructed: Whether the class is called to make an instance; that of a singleton or of a factory's product
             may have any constructor.
     """
     if not isinstance(cls, type):
         return [f"it is {_article(type(cls).__name__)}, not a class"]
-    points = list(_ancestry(cls, base))
+    points = list(_check_ancestry(cls, base))
     for name in _public_names(base):
         points += _check_member(cls, base, name, either)
-    points += _abstract(cls, base)
+    points += _check_abstract(cls, base)
     if constructed:
-        points += _constructor(cls, base)
+        points += _check_constructor(cls, base)
     if issubclass(base, Driver):
-        points += _features(cls, base)
-        points += _budgets(cls)
+        points += _check_features(cls, base)
+        points += _check_budgets(cls)
     return points
 
 
-def _ancestry(cls: type, base: type) -> Iterator[str]:
+def _check_ancestry(cls: type, base: type) -> Iterator[str]:
     if not issubclass(cls, base):
         yield f"it does not derive from {base.__name__}"
     elif cls is base and base is not Driver:
         yield "it is the contract itself, not an implementation"
-    elif issubclass(base, Driver) and not _own_names(cls, base) and not getattr(base, "__abstractmethods__", ()):
+    elif issubclass(base, Driver) and not _added_names(cls, base) and not getattr(base, "__abstractmethods__", ()):
         yield f"it is an empty class: it overrides nothing of {base.__name__}"
 
 
-def _abstract(cls: type, base: type) -> Iterator[str]:
-    """Say what is still abstract that the class itself, or one between it and `base`, asks for."""
+def _check_abstract(cls: type, base: type) -> Iterator[str]:
+    """Yield the abstract methods that the class itself, or one between it and `base`, requires."""
     own: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset()) - getattr(
         base, "__abstractmethods__", frozenset()
     )
@@ -85,8 +85,8 @@ def _abstract(cls: type, base: type) -> Iterator[str]:
         yield f"`{name}` is abstract: it is a contract, not an implementation"
 
 
-def _own_names(cls: type, base: type) -> set[str]:
-    """Return the public names that classes below `base` have brought."""
+def _added_names(cls: type, base: type) -> set[str]:
+    """Return the public names that classes below `base` define."""
     own = [kind for kind in cls.__mro__ if kind not in base.__mro__]
     return {name for kind in own for name in vars(kind) if not name.startswith("_")}
 
@@ -102,7 +102,7 @@ def _check_member(cls: type, base: type, name: str, either: bool) -> list[str]:
     if getattr(wanted, "__isabstractmethod__", False) and (
         found is _MISSING or getattr(found, "__isabstractmethod__", False)
     ):
-        return [f"`{name}` is missing{_meant(cls, base, name)}"]
+        return [f"`{name}` is missing{_suggestion(cls, base, name)}"]
     if found is wanted or found is _MISSING:
         return []
     if not _is_method(wanted):
@@ -116,13 +116,13 @@ def _check_method(name: str, wanted: Any, found: Any, either: bool) -> list[str]
     points = []
     if not either and (is_async := _is_async(found)) is not _is_async(wanted):
         asked, got = ("def", "async def") if is_async else ("async def", "def")
-        points.append(f"`{name}` is `{got}`, it has to be `{asked}`")
+        points.append(f"`{name}` is `{got}`, it must be `{asked}`")
     try:
-        asked_for, offered = Signature.of(wanted), Signature.of(found)
+        asked_for, offered = Signature.from_method(wanted), Signature.from_method(found)
     except (TypeError, ValueError):  # written in C, without a signature: only a call can tell
         return points
-    if wrong := misfits(asked_for, offered):
-        points.append(f"`{name}{offered}` does not fit `{name}{asked_for}`: {', '.join(wrong)}")
+    if wrong := incompatibilities(asked_for, offered):
+        points.append(f"`{name}{offered}` is not compatible with `{name}{asked_for}`: {', '.join(wrong)}")
     return points
 
 
@@ -135,55 +135,61 @@ def _check_attribute(name: str, wanted: Any, found: Any) -> list[str]:
         return []
     if not isinstance(found, type(wanted)):
         got = _article(type(found).__name__)
-        return [f"`{name}` is {got}, it has to be {_article(type(wanted).__name__)}"]
+        return [f"`{name}` is {got}, it must be {_article(type(wanted).__name__)}"]
     return []
 
 
-def _constructor(cls: type, base: type) -> list[str]:
-    """Look whether the class can be built as its base is: with as many arguments, by position."""
+def _check_constructor(cls: type, base: type) -> list[str]:
+    """Check that the class accepts the same constructor arguments as its base, by position."""
     wanted, found = inspect.getattr_static(base, "__init__"), inspect.getattr_static(cls, "__init__")
     if found is wanted or not _is_method(found) or not _is_method(wanted):
         return []
-    needed = Signature.of(wanted).required_count()
-    if Signature.of(found).takes(needed):
+    needed = Signature.from_method(wanted).required_count()
+    if Signature.from_method(found).accepts(needed):
         return []
-    return [f"`__init__{Signature.of(found)}` does not fit `__init__{Signature.of(wanted)}`"]
+    return [
+        f"`__init__{Signature.from_method(found)}` is not compatible with `__init__{Signature.from_method(wanted)}`"
+    ]
 
 
-def _features(cls: type, base: type) -> list[str]:
+def _check_features(cls: type, base: type) -> list[str]:
     methods: dict[str, list[str]] = {}
     for name in _public_names(base):
-        if mark := _mark(base, name, FEATURE_MARK):
+        if mark := _find_mark(base, name, FEATURE_ATTRIBUTE):
             methods.setdefault(mark, []).append(name)
     listed: Any = getattr(cls, "features", frozenset())
     if not isinstance(listed, frozenset):
-        return []  # said already, by the check of attributes
+        return []  # reported by the check of attributes
     points = []
     for feature in sorted(map(str, listed - set(methods))):
-        known = f"; it knows {', '.join(sorted(methods))}" if methods else ""
-        points.append(f"it lists the feature {feature!r}, which {base.__name__} does not know{known}")
+        known = f"; available: {', '.join(sorted(methods))}" if methods else ""
+        points.append(f"it lists the feature {feature!r}, which {base.__name__} does not define{known}")
     for feature, names in methods.items():
         absent = (_MISSING, *(inspect.getattr_static(base, name) for name in names))
         there = {name for name in names if inspect.getattr_static(cls, name, _MISSING) not in absent}
         if feature in listed:
-            points += [f"it lists the feature {feature!r} without `{name}`" for name in names if name not in there]
+            points += [
+                f"it lists the feature {feature!r}, but does not implement `{name}`"
+                for name in names
+                if name not in there
+            ]
         elif there:
-            points.append(f"it has `{'`, `'.join(sorted(there))}` but does not list the feature {feature!r}")
+            points.append(f"it implements `{'`, `'.join(sorted(there))}`, but does not list the feature {feature!r}")
     return points
 
 
-def _budgets(cls: type) -> list[str]:
+def _check_budgets(cls: type) -> list[str]:
     options = getattr(cls, "Options", None)
     fields = {**DriverOptions.model_fields, **getattr(options, "model_fields", {})}
     points = []
     for name in _public_names(cls):
-        mark = _mark(cls, name, BUDGET_MARK)
+        mark = _find_mark(cls, name, BUDGET_ATTRIBUTE)
         if mark is not None and isinstance(mark[0], str) and mark[0] not in fields:
-            points.append(f"the time budget of `{name}` is the option {mark[0]!r}, which it does not have")
+            points.append(f"the time budget of `{name}` is the option {mark[0]!r}, which its options do not have")
     return points
 
 
-def _mark(cls: type, name: str, mark: str) -> Any:
+def _find_mark(cls: type, name: str, mark: str) -> Any:
     """Return what a decorator left on a method, of the nearest class that has it."""
     for kind in cls.__mro__:
         found = getattr(vars(kind).get(name), mark, None)
@@ -192,11 +198,11 @@ def _mark(cls: type, name: str, mark: str) -> Any:
     return None
 
 
-def _meant(cls: type, base: type, name: str) -> str:
+def _suggestion(cls: type, base: type, name: str) -> str:
     known = set(_public_names(base))
     others = [other for other in _public_names(cls) if other not in known]
     near = nearest(name, others)
-    return f" (is it meant by `{near}`?)" if near else ""
+    return f" (did you mean it by `{near}`?)" if near else ""
 
 
 def _is_method(found: Any) -> bool:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from ostler.aio import Inbox
-from ostler.bounds import NAME_LIMIT, text_of
+from ostler.aio import LoopQueue
+from ostler.bounds import NAME_LIMIT, safe_str
 from ostler.clock import Clock
-from ostler.driver.base import DriverOptions, DriverSpec
-from ostler.driver.lane import wake
+from ostler.driver.driver import DriverOptions, DriverSpec
+from ostler.driver.driver_executor import resolve_future
+from ostler.driver.driver_runner import RENEWAL_TIMEOUT, DriverRunner
 from ostler.driver.proxy import DriverProxy
-from ostler.driver.runner import RENEWAL_PATIENCE, DriverRunner
 from ostler.errors import DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 
@@ -25,26 +25,26 @@ class Drivers(Mapping[str, Any]):
     `drivers["local"].create("v1", size)` runs `create` in a thread of `local` and waits for it, from any thread but the
     loop's; there it is `await drivers.call("local", "create", "v1", size)`. Either way:
 
-    - `DriverNotReady` at once while the driver is initialising, waits for its next try, or has been stopped;
+    - `DriverNotReady` at once while the driver is initialising, waits for its next attempt, or has been stopped;
     - `DriverStuck` when the call outlives its time budget (`@time_budget`, else the option `call_timeout`). The call
-      goes on in its thread; until it comes back the driver is stuck and refuses further calls at once;
+      continues in its thread; until it returns the driver is stuck and refuses further calls at once;
     - `Busy` when no thread of the driver became free within the budget;
-    - any other error is the driver's own. SystemExit and its like arrive as `DriverError`.
+    - any other error is the driver's own. SystemExit and similar arrive as `DriverError`.
 
-    The budget starts anew with each `Context.progress` of the request that is being served. While a driver is
-    initialised anew for a reload, calls wait for it instead of failing. When one call outlives its budget, all that
-    wait for this driver get `DriverStuck` at once, but for those whose work goes on to report progress.
+    The budget starts again with each `Context.progress` of the request that is being served. While a driver is
+    initialised again for a reload, calls wait for it instead of failing. When one call outlives its budget, all that
+    wait for this driver get `DriverStuck` at once, except those whose work continues to report progress.
 
     A thread of a pool that waits for a driver is replaced in its pool (`ostler.aio.waiting_for`), so that a driver
-    which hangs, or works for hours, takes no thread from those who call others.
+    that hangs, or works for hours, takes no thread from callers of other drivers.
 
     Args:
-        specs: Name to what is run.
+        specs: Name to specification.
         loop: The daemon's loop.
         clock: The source of time.
-        on_change: Told each change of a driver's state, on the loop.
-        on_ready: Told each time a driver has become ready, on the loop; also when it comes back from stuck.
-        chance: For the jitter of retries.
+        on_change: Called with each change of a driver's state, on the loop.
+        on_ready: Called each time a driver has become ready, on the loop; also after it was stuck.
+        rng: For the jitter of retries.
     """
 
     def __init__(
@@ -55,18 +55,24 @@ class Drivers(Mapping[str, Any]):
         *,
         on_change: Callable[[str, DriverStatus], None] | None = None,
         on_ready: Callable[[str], None] | None = None,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._loop = loop
         self._on_change = on_change
         self._on_ready = on_ready
         self._waiters: list[asyncio.Future[None]] = []
-        self._started = False
-        inbox = Inbox(loop)
-        chance = chance or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._is_started = False
+        inbox = LoopQueue(loop)
+        rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._runners = {
             name: DriverRunner(
-                spec, loop, inbox, clock, chance, partial(self._changed, name), partial(self._became_ready, name)
+                spec,
+                loop,
+                inbox,
+                clock,
+                rng,
+                partial(self._status_changed, name),
+                partial(self._driver_became_ready, name),
             )
             for name, spec in specs.items()
         }
@@ -78,19 +84,19 @@ class Drivers(Mapping[str, Any]):
         try:
             return self._proxies[name]
         except KeyError:
-            raise self._no_driver(name) from None
+            raise self._not_found(name) from None
 
-    def _runner(self, name: str) -> DriverRunner:
+    def _get_runner(self, name: str) -> DriverRunner:
         try:
             return self._runners[name]
         except KeyError:
-            raise self._no_driver(name) from None
+            raise self._not_found(name) from None
 
-    def _no_driver(self, name: object) -> DriverNotFound:
-        """Return the error for a name that somebody gave: it may be anything."""
+    def _not_found(self, name: object) -> DriverNotFound:
+        """Return the error for an unknown name, which may be any value."""
         known = ", ".join(self._runners) or "none"
         return DriverNotFound(
-            f"there is no driver {text_of(name, NAME_LIMIT)}", hint=f"the drivers are: {known}", driver=text_of(name)
+            f"driver {safe_str(name, NAME_LIMIT)} not found", hint=f"available: {known}", driver=safe_str(name)
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -109,19 +115,19 @@ class Drivers(Mapping[str, Any]):
         Raises:
             DriverNotFound: There is no such driver.
         """
-        return self._runner(name).status()
+        return self._get_runner(name).status()
 
     def statuses(self) -> list[DriverStatus]:
         """Return the status of every driver, in the order of the configuration. Any thread."""
         return [runner.status() for runner in self._runners.values()]
 
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return a line for each ready driver whose calls all fail. Any thread."""
-        return [line for runner in self._runners.values() if (line := runner.trouble())]
+        return [line for runner in self._runners.values() if (line := runner.problem())]
 
-    def under_way(self) -> list[str]:
-        """Return the calls that have not come back, a line each, after a stop as well. Any thread."""
-        return [line for runner in self._runners.values() for line in runner.under_way()]
+    def calls_in_progress(self) -> list[str]:
+        """Return the calls that have not returned, a line each, after a stop as well. Any thread."""
+        return [line for runner in self._runners.values() for line in runner.calls_in_progress()]
 
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
@@ -129,35 +135,35 @@ class Drivers(Mapping[str, Any]):
         Raises:
             DriverNotFound: There is no such driver.
         """
-        return self._runner(name).spec.options
+        return self._get_runner(name).spec.options
 
-    def take_options(self, name: str, options: DriverOptions) -> None:
-        """Put other options in force without building the driver anew: `self.options` of the driver is another then.
+    def apply_options(self, name: str, options: DriverOptions) -> None:
+        """Apply other options without creating the driver again: replaces `self.options` of the driver.
 
         Raises:
             DriverNotFound: There is no such driver.
         """
-        self._runner(name).take_options(options)
+        self._get_runner(name).apply_options(options)
 
     async def start(self) -> None:
-        """Begin to initialise every driver, each in its own threads, and return at once."""
-        if self._started:
+        """Start initialising every driver, each in its own threads, and return at once."""
+        if self._is_started:
             return
-        self._started = True
+        self._is_started = True
         for runner in self._runners.values():
             runner.start()
 
-    async def wait(self, seconds: float, *, retries: bool = True) -> list[str]:
-        """Wait up to `seconds` for every driver to be ready; return the names of those that are not.
+    async def wait(self, timeout: float, *, retries: bool = True) -> list[str]:
+        """Wait up to `timeout` for every driver to be ready; return the names of those that are not.
 
-        Not waited for are those that no further try can help, as a class that breaks its contract.
+        Does not wait for those that a retry cannot help, such as a class that violates its contract.
 
         Args:
-            seconds: How long.
-            retries: Whether one whose first try has failed is waited for as well.
+            timeout: How long.
+            retries: Whether to wait for those whose first attempt has failed.
         """
-        until = self._loop.time() + seconds
-        while self._worth_waiting(retries) and (left := until - self._loop.time()) > 0:
+        until = self._loop.time() + timeout
+        while self._should_wait(retries) and (left := until - self._loop.time()) > 0:
             changed: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(changed)
             await asyncio.wait([changed], timeout=left)
@@ -171,49 +177,48 @@ class Drivers(Mapping[str, Any]):
         Raises:
             DriverNotFound: There is no such driver.
             AttributeError: It has no such method.
-            TypeError: That attribute is no method.
+            TypeError: That attribute is not a method.
             DriverError: See above.
         """
-        runner = self._runner(name)
+        runner = self._get_runner(name)
         if not callable(getattr(self._proxies[name], method)):
-            raise TypeError(f"{method!r} of {runner.names} is no method")
+            raise TypeError(f"{method!r} of {runner.label} is not a method")
         return await runner.call_async(method, arguments, named)
 
     async def reinitialise(
-        self, name: str, options: DriverOptions | None = None, *, patience: float = RENEWAL_PATIENCE
+        self, name: str, options: DriverOptions | None = None, *, timeout: float = RENEWAL_TIMEOUT
     ) -> DriverStatus:
-        """Tear a driver down and build it anew, with other options or the same, when none of its calls is under way.
+        """Clean up a driver and create it again, with other options or the same, when none of its calls is in progress.
 
-        The status is returned after the first try to initialise it. When its calls do not end within `patience`
-        seconds, `pending` of the status says for what the options wait; they are taken over by themselves then. New
-        calls wait no longer than a moment for that. Of the new options all but `workers` count: the threads stay.
+        The status is returned after the first attempt to initialise it. When its calls do not end within `timeout`
+        seconds, `pending` of the status says what the options wait for; they are applied automatically afterwards. New
+        calls are delayed only briefly. All new options except `workers` take effect: the threads stay.
 
         Args:
             name: The driver.
-            options: Its new options; others that wait already are forgotten. None for those it runs with.
-            patience: Seconds to wait for calls under way.
+            options: Its new options; they replace pending ones. None for the current ones.
+            timeout: Seconds to wait for calls in progress.
 
         Raises:
             DriverNotFound: There is no such driver.
             DriverNotReady: It has been stopped.
         """
-        return await self._runner(name).reinitialise(options, patience)
+        return await self._get_runner(name).reinitialise(options, timeout)
 
-    def withdraw_options(self, name: str) -> None:
-        """Forget new options that wait for the calls of a driver: those it runs with are wanted again. On the loop."""
-        self._runners[name].withdraw_options()
+    def discard_pending_options(self, name: str) -> None:
+        """Drop pending options of a driver: the current ones are wanted again. On the loop."""
+        self._runners[name].discard_pending_options()
 
     def cancel_calls(self) -> None:
-        """Tell the calls under way, by their contexts, that they are not wanted any more. Any thread."""
+        """Cancel the contexts of the calls in progress. Any thread."""
         for runner in self._runners.values():
             runner.cancel_calls()
 
     async def stop(self, deadline: float) -> list[str]:
-        """Tear every driver down within `deadline` seconds; return the names of those that hang.
+        """Stop every driver within `deadline` seconds; return the names of those that hang.
 
-        `cleanup` runs for every driver that was built, also when its `initialise` had failed. What hangs keeps its
-        daemon thread and holds nobody up; what is stuck already is not waited for. Safe before `start` and more than
-        once.
+        `cleanup` runs for every driver that was created, also when its `initialise` had failed. A hanging call keeps
+        its daemon thread and delays nothing else; stuck calls are not awaited. Safe before `start` and more than once.
         """
         until = self._loop.time() + deadline
         hung = await asyncio.gather(*(runner.stop(until) for runner in self._runners.values()))
@@ -225,28 +230,28 @@ class Drivers(Mapping[str, Any]):
         except RuntimeError:
             return runner.call(method, arguments, named)
         raise DriverError(
-            f"{method} of {runner.names} was called on the loop, which must not wait",
+            f"{method} of {runner.label} was called on the event loop, which must not block",
             hint=f'write `await drivers.call("{runner.spec.name}", "{method}", …)` in an `async def`',
             driver=runner.spec.name,
             method=method,
         )
 
-    def _worth_waiting(self, retries: bool) -> bool:
-        return any(self._may_become_ready(runner.status(), retries) for runner in self._runners.values())
+    def _should_wait(self, retries: bool) -> bool:
+        return any(self._can_become_ready(runner.status(), retries) for runner in self._runners.values())
 
     @staticmethod
-    def _may_become_ready(status: DriverStatus, retries: bool) -> bool:
+    def _can_become_ready(status: DriverStatus, retries: bool) -> bool:
         if status.state is DriverState.FAILED:
             return retries and status.retry_at > 0
         return status.state is not DriverState.READY
 
-    def _changed(self, name: str, status: DriverStatus) -> None:
+    def _status_changed(self, name: str, status: DriverStatus) -> None:
         waiters, self._waiters = self._waiters, []
         for future in waiters:
-            wake(future)
+            resolve_future(future)
         if self._on_change is not None:
             self._on_change(name, status)
 
-    def _became_ready(self, name: str) -> None:
+    def _driver_became_ready(self, name: str) -> None:
         if self._on_ready is not None:
             self._on_ready(name)

@@ -1,4 +1,4 @@
-"""What a manager holds in its hand: a driver whose methods run in the driver's own lane."""
+"""The manager's view of a driver: its methods run in the driver's own lane."""
 
 from __future__ import annotations
 
@@ -7,65 +7,65 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ostler.driver.runner import DriverRunner
+from ostler.driver.driver_runner import DriverRunner
 
-_PLAIN = (bool, int, float, str, bytes, type(None))
-_OWN = "_runner"
+_PLAIN_TYPES = (bool, int, float, str, bytes, type(None))
+_RUNNER_KEY = "_runner"
 
 
 class DriverProxy:
     """Stands for a driver: its methods can be called as on the driver itself, from any thread but the loop's.
 
     Attributes pass through when they are plain data that cannot change under the reader (text, numbers, tuples and
-    frozen sets of them) or the driver's options. What is private stays private.
+    frozen sets of them) or the driver's options. Private attributes are not accessible.
 
     Args:
-        runner: Who runs the driver.
-        call: What a method call becomes: `call(method, *arguments, **named)`.
+        runner: Runs the driver.
+        call: Executes a method call: `call(method, *arguments, **named)`.
     """
 
     def __init__(self, runner: DriverRunner, call: Callable[..., Any]) -> None:
-        self.__dict__[_OWN] = (runner, call)
+        self.__dict__[_RUNNER_KEY] = (runner, call)
 
     def __getattr__(self, name: str) -> Any:
-        runner, call = self.__dict__[_OWN]
+        runner, call = self.__dict__[_RUNNER_KEY]
         if name.startswith("_"):
-            raise AttributeError(f"{name} of {runner.names} is private")
+            raise AttributeError(f"{name} of {runner.label} is private")
         if name == "name":
             return runner.spec.name
         if name == "options":
             return runner.spec.options
         subject = runner.driver if runner.driver is not None else runner.spec.cls
-        if subject is None:  # the factory has not made it yet; a call says so better than a missing attribute
+        if subject is None:  # the factory has not created it yet; a call reports that better than a missing attribute
             return partial(call, name)
         found = inspect.getattr_static(subject, name, _MISSING)
         if found is _MISSING:
-            raise AttributeError(f"{runner.names} ({_kind(subject).__qualname__}) has no {name!r}")
+            raise AttributeError(f"{runner.label} ({_type_of(subject).__qualname__}) has no {name!r}")
         if isinstance(found, staticmethod | classmethod) or (callable(found) and not isinstance(found, type)):
             return self.__dict__.setdefault(name, partial(call, name))
         if _is_plain(found):
             return found
         raise AttributeError(
-            f"{name!r} of {runner.names} is a {type(found).__name__} and stays with the driver: only methods and plain "
-            "data pass; make it a method"
+            f"{name!r} of {runner.label} is a {type(found).__name__} and not accessible: only methods and plain data "
+            "are; make it a method"
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{name!r} cannot be set from outside of {self.__dict__[_OWN][0].names}")
+        raise AttributeError(f"{name!r} cannot be set from outside {self.__dict__[_RUNNER_KEY][0].label}")
 
     def __repr__(self) -> str:
-        runner, _ = self.__dict__[_OWN]
-        return f"<{runner.names}: {runner.state}>"
+        runner, _ = self.__dict__[_RUNNER_KEY]
+        return f"<{runner.label}: {runner.state}>"
 
 
 _MISSING = object()
 
 
-def _kind(subject: object) -> type:
+def _type_of(subject: object) -> type:
     return subject if isinstance(subject, type) else type(subject)
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple | frozenset):
         return all(_is_plain(item) for item in value)
-    return isinstance(value, _PLAIN)
+    return isinstance(value, _PLAIN_TYPES)

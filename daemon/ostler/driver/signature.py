@@ -17,13 +17,13 @@ class Signature:
     def __init__(self, parameters: list[Parameter]) -> None:
         self.positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self.keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-        self.takes_more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        self.takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.has_var_positional = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.has_var_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._text = str(inspect.Signature([p.replace(annotation=Parameter.empty) for p in parameters]))
 
     @classmethod
-    def of(cls, method: Any) -> Signature:
-        """Return the signature of what stands in a class body: a function, staticmethod, classmethod or other callable.
+    def from_method(cls, method: Any) -> Signature:
+        """Return the signature of what is in a class body: a function, staticmethod, classmethod or other callable.
 
         Raises:
             TypeError, ValueError: It has none that Python can tell.
@@ -42,73 +42,79 @@ class Signature:
         """Return how many arguments must come by position."""
         return sum(p.default is p.empty for p in self.positional)
 
-    def takes(self, count: int) -> bool:
+    def accepts(self, count: int) -> bool:
         """Return whether a call with `count` arguments by position, and nothing else, is accepted."""
-        enough = self.takes_more or count <= len(self.positional)
+        enough = self.has_var_positional or count <= len(self.positional)
         return (
             enough and self.required_count() <= count and all(p.default is not p.empty for p in self.keywords.values())
         )
 
 
-def misfits(wanted: Signature, offered: Signature) -> list[str]:
+def incompatibilities(wanted: Signature, offered: Signature) -> list[str]:
     """Return why `offered` does not accept every call that `wanted` allows; empty when it does."""
     points = [
-        point for index, parameter in enumerate(wanted.positional) if (point := _position(parameter, index, offered))
+        point
+        for index, parameter in enumerate(wanted.positional)
+        if (point := _check_positional(parameter, index, offered))
     ]
-    points += [point for parameter in wanted.keywords.values() if (point := _keyword(parameter, wanted, offered))]
-    points += [f"it asks for `{p.name}`, which callers do not give" for p in _further(wanted, offered)]
-    if wanted.takes_more and not offered.takes_more:
-        points.append("it does not take any number of arguments")
-    if wanted.takes_any and not offered.takes_any:
-        points.append("it does not take any keyword")
+    points += [point for parameter in wanted.keywords.values() if (point := _check_keyword(parameter, wanted, offered))]
+    points += [f"it requires `{p.name}`, which callers do not pass" for p in _extra_required(wanted, offered)]
+    if wanted.has_var_positional and not offered.has_var_positional:
+        points.append("it does not accept `*args`")
+    if wanted.has_var_keyword and not offered.has_var_keyword:
+        points.append("it does not accept `**kwargs`")
     return points
 
 
-def _position(parameter: Parameter, index: int, offered: Signature) -> str:
+def _check_positional(parameter: Parameter, index: int, offered: Signature) -> str:
     """Look at one parameter that callers may give by position, and by name unless it is positional-only."""
     if index >= len(offered.positional):
         only_by_name = parameter.name in offered.keywords
-        elsewhere = _is_elsewhere(parameter, offered)
+        elsewhere = _is_bound_positionally(parameter, offered)
         by_name = parameter.kind is Parameter.POSITIONAL_ONLY or (
-            offered.takes_any and not only_by_name and not elsewhere
+            offered.has_var_keyword and not only_by_name and not elsewhere
         )
-        if offered.takes_more and by_name:
+        if offered.has_var_positional and by_name:
             return ""
-        how = " by position" if only_by_name else " in its place" if elsewhere else ""
-        return f"it does not take `{parameter.name}`{how}"
+        how = " as a positional argument" if only_by_name else " at its position" if elsewhere else ""
+        return f"it does not accept `{parameter.name}`{how}"
     there = offered.positional[index]
     if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD:
         if there.name != parameter.name:
-            return f"`{there.name}` stands where `{parameter.name}` should"
+            return f"`{there.name}` is at the position of `{parameter.name}`"
         if there.kind is Parameter.POSITIONAL_ONLY:
-            return f"it does not take `{parameter.name}` by name"
-    return _default(parameter, there)
+            return f"it does not accept `{parameter.name}` as a keyword argument"
+    return _check_default(parameter, there)
 
 
-def _keyword(parameter: Parameter, wanted: Signature, offered: Signature) -> str:
+def _check_keyword(parameter: Parameter, wanted: Signature, offered: Signature) -> str:
     """Look at one parameter that callers give by name only."""
     # Where callers may give any number by position, one of those would land in a parameter behind the known ones.
-    behind = [] if wanted.takes_more else offered.positional[len(wanted.positional) :]
+    behind = [] if wanted.has_var_positional else offered.positional[len(wanted.positional) :]
     named = {p.name: p for p in behind if p.kind is p.POSITIONAL_OR_KEYWORD}
     there = offered.keywords.get(parameter.name) or named.get(parameter.name)
     if there is None:
-        taken = _is_elsewhere(parameter, offered)
-        return "" if offered.takes_any and not taken else f"it does not take `{parameter.name}` by name alone"
-    return _default(parameter, there)
+        taken = _is_bound_positionally(parameter, offered)
+        return (
+            ""
+            if offered.has_var_keyword and not taken
+            else f"it does not accept `{parameter.name}` as a keyword-only argument"
+        )
+    return _check_default(parameter, there)
 
 
-def _is_elsewhere(parameter: Parameter, offered: Signature) -> bool:
+def _is_bound_positionally(parameter: Parameter, offered: Signature) -> bool:
     """Return whether a keyword of this name would meet a parameter that has got its value by position."""
     return any(p.name == parameter.name and p.kind is p.POSITIONAL_OR_KEYWORD for p in offered.positional)
 
 
-def _default(parameter: Parameter, there: Parameter) -> str:
+def _check_default(parameter: Parameter, there: Parameter) -> str:
     if parameter.default is not Parameter.empty and there.default is Parameter.empty:
         return f"`{there.name}` needs a default"
     return ""
 
 
-def _further(wanted: Signature, offered: Signature) -> list[Parameter]:
+def _extra_required(wanted: Signature, offered: Signature) -> list[Parameter]:
     """Return the parameters that a caller would have to give and does not know of."""
     more = [*offered.positional[len(wanted.positional) :], *offered.keywords.values()]
     known = set(wanted.keywords)

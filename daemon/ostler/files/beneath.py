@@ -6,12 +6,12 @@ import errno
 import os
 from pathlib import Path
 
-_OPENAT2 = 437
+_SYS_OPENAT2 = 437
 """The number of the system call; the same on every architecture but alpha."""
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
-_MISSING = {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}
+_UNSUPPORTED_ERRORS = {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}
 """What a kernel without the call, or a sandbox that does not allow it, answers."""
-_TRIES = 16
+_MAX_TRIES = 16
 
 
 def open_directory(path: Path, *, follow: bool = False) -> int:
@@ -29,7 +29,7 @@ def open_directory(path: Path, *, follow: bool = False) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | links)
     except NotADirectoryError:
         if links and path.is_symlink():
-            raise OSError(errno.ELOOP, "is a symbolic link, and is not followed", str(path)) from None
+            raise OSError(errno.ELOOP, "is a symbolic link and is not followed", str(path)) from None
         raise
 
 
@@ -48,11 +48,11 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
         OSError: It cannot be opened; `ELOOP` or `ENOTDIR` for a symbolic link, `EXDEV` for a path that leads out.
     """
     flags |= os.O_CLOEXEC
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         descriptor, code = _openat2(directory, path, flags)
         if descriptor >= 0:
             return descriptor
-        if code in _MISSING:
+        if code in _UNSUPPORTED_ERRORS:
             return _open_by_component(directory, path, flags)
         if code != errno.EAGAIN:  # EAGAIN: something was renamed while the path was resolved
             raise OSError(code, os.strerror(code), path)
@@ -69,7 +69,7 @@ def _openat2(directory: int, path: str, flags: int) -> tuple[int, int]:
         return -1, errno.ENOSYS
     how = (ctypes.c_uint64 * 3)(flags, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
     name = ctypes.c_char_p(os.fsencode(path))
-    arguments = (ctypes.c_long(_OPENAT2), ctypes.c_int(directory), name, how, ctypes.c_size_t(ctypes.sizeof(how)))
+    arguments = (ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(directory), name, how, ctypes.c_size_t(ctypes.sizeof(how)))
     syscall.restype = ctypes.c_long
     descriptor = int(syscall(*arguments))
     return (descriptor, 0) if descriptor >= 0 else (-1, ctypes.get_errno())

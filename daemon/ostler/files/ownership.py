@@ -1,4 +1,4 @@
-"""Whose files are whose: what a command may believe that lies in a directory of somebody else."""
+"""Checks who owns files: which ones a command may trust in a directory of another user."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import msgspec
 
 from ostler.errors import Problem, UntrustedOwner
 
-OPTION = "--trust-owner"
-VARIABLE = "OSTLER_TRUST_OWNER"
+TRUST_OPTION = "--trust-owner"
+TRUST_VARIABLE = "OSTLER_TRUST_OWNER"
 
 
 class Trust(msgspec.Struct, frozen=True):
-    """Who is believed: root and whoever runs this, and their groups; with `all`, everybody."""
+    """Who is trusted: root and the user that runs this, and their groups; with `all`, everybody."""
 
     uid: int
     gid: int
@@ -26,16 +26,16 @@ class Trust(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_process(cls, *, all: bool = False) -> Trust:  # noqa: A002 - it is what it says
-        """Return whom this process believes."""
+        """Return whom this process trusts."""
         return cls(os.geteuid(), os.getegid(), all)
 
 
-def distrusted(status: os.stat_result, trust: Trust, *, shared: bool = False) -> str:
-    """Return why a file or directory is not to be believed, as the rest of a sentence; empty when it is.
+def distrust_reason(status: os.stat_result, trust: Trust, *, shared: bool = False) -> str:
+    """Return why a file or directory is not trusted, as the rest of a sentence; empty when it is.
 
     Args:
         status: What is known of it, best from a descriptor.
-        trust: Who is believed.
+        trust: Who is trusted.
         shared: Whether a directory will do in which everybody has but their own files (as /tmp).
     """
     if trust.all:
@@ -46,41 +46,41 @@ def distrusted(status: os.stat_result, trust: Trust, *, shared: bool = False) ->
     if shared and stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
         return ""
     if status.st_mode & 0o002:
-        return "can be written by everybody"
+        return "is writable by everyone"
     if status.st_mode & 0o020 and status.st_gid not in (0, trust.gid):
-        return f"can be written by the group {_group_name(status.st_gid)}"
+        return f"is writable by the group {_group_name(status.st_gid)}"
     return ""
 
 
 def check_trusted(paths: Iterable[Path], trust: Trust, *, shared: bool = False) -> None:
-    """Refuse files and directories that are not to be believed; what is not there is passed by. Any thread.
+    """Refuse files and directories that are not trusted; missing ones are skipped. Any thread.
 
     Args:
         paths: What to look at; symbolic links are followed.
-        trust: Who is believed.
+        trust: Who is trusted.
         shared: See `distrusted`.
 
     Raises:
-        UntrustedOwner: One of them belongs to somebody else, or can be written by them.
+        UntrustedOwner: One of them belongs to another user, or is writable by one.
     """
     problems = []
     for path in paths:
         try:
-            why = distrusted(path.stat(), trust, shared=shared)
+            why = distrust_reason(path.stat(), trust, shared=shared)
         except OSError:
-            continue  # whoever uses it says what is wrong
+            continue  # the code that uses it reports the error
         if why:
             problems.append(Problem(str(path), why))
     if problems:
-        raise refusal(problems)
+        raise untrusted_owner_error(problems)
 
 
-def refusal(problems: list[Problem]) -> UntrustedOwner:
-    """Return the error for what is not to be believed."""
+def untrusted_owner_error(problems: list[Problem]) -> UntrustedOwner:
+    """Return the error for files that are not trusted."""
     return UntrustedOwner(
         problems,
-        hint="whoever can write these files could have you run what they like; run this as their owner, change owner "
-        f"or mode, or go on with `{OPTION}` (or {VARIABLE}=1)",
+        hint="whoever can write these files can make you run any code; run this as their owner, change owner "
+        f"or mode, or continue with `{TRUST_OPTION}` (or {TRUST_VARIABLE}=1)",
     )
 
 

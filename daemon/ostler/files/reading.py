@@ -8,18 +8,18 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-_PIECE = 1024 * 1024
+_READ_SIZE = 1024 * 1024
 
 
-class FileRefused(OSError):
+class UnreadableFile(OSError):
     """Raised when a file is not one to be read: `strerror` says what it is, `status` has all that is known of it."""
 
-    def __init__(self, what: str, path: str | Path, status: os.stat_result | None = None) -> None:
-        super().__init__(errno.EINVAL, what, str(path))
+    def __init__(self, reason: str, path: str | Path, status: os.stat_result | None = None) -> None:
+        super().__init__(errno.EINVAL, reason, str(path))
         self.status = status
 
 
-class Content(NamedTuple):
+class FileContent(NamedTuple):
     """What a file holds, and its status when it was opened."""
 
     data: bytes
@@ -30,7 +30,7 @@ def open_regular(path: str | Path, *, dir_fd: int | None = None, follow: bool = 
     """Open a regular file for reading; return its descriptor and its status. Any thread; never waits for anybody.
 
     It is looked at before it is opened, by a descriptor that cannot come to mean another file: opening a pipe may wait
-    for ever, and opening a device may do something.
+    indefinitely, and opening a device may do something.
 
     Args:
         path: The file.
@@ -38,7 +38,7 @@ def open_regular(path: str | Path, *, dir_fd: int | None = None, follow: bool = 
         follow: Whether the last component may be a symbolic link.
 
     Raises:
-        FileRefused: It is not a regular file.
+        UnreadableFile: It is not a regular file.
         OSError: It cannot be opened.
     """
     links = 0 if follow else os.O_NOFOLLOW
@@ -46,7 +46,7 @@ def open_regular(path: str | Path, *, dir_fd: int | None = None, follow: bool = 
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise FileRefused(_kind(status.st_mode), path, status)
+            raise UnreadableFile(_file_kind(status.st_mode), path, status)
         try:
             return _reopen(handle, path, dir_fd, links), status
         except OSError as error:
@@ -64,22 +64,22 @@ def _reopen(handle: int, path: str | Path, dir_fd: int | None, links: int) -> in
         descriptor = os.open(path, flags | links, dir_fd=dir_fd)
     if not os.path.sameopenfile(handle, descriptor):
         os.close(descriptor)
-        raise FileRefused("was exchanged while it was opened", path)
+        raise UnreadableFile("was replaced while it was being opened", path)
     return descriptor
 
 
-def read_regular(path: str | Path, limit: int, *, dir_fd: int | None = None, follow: bool = True) -> Content:
+def read_regular(path: str | Path, limit: int, *, dir_fd: int | None = None, follow: bool = True) -> FileContent:
     """Return what a regular file holds, when that is no more than a limit; see `open_regular`.
 
     Raises:
-        FileRefused: It is not a regular file, or is larger than the limit.
+        UnreadableFile: It is not a regular file, or is larger than the limit.
         OSError: It cannot be read.
     """
     descriptor, status = open_regular(path, dir_fd=dir_fd, follow=follow)
     try:
         if status.st_size > limit:
-            raise _too_large(path, limit, status)
-        return Content(_read(descriptor, path, limit), status)
+            raise _too_large_error(path, limit, status)
+        return FileContent(_read(descriptor, path, limit), status)
     finally:
         os.close(descriptor)
 
@@ -88,7 +88,7 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
     """Return what a file holds that the caller named themselves, a pipe of their shell (`<(…)`) included.
 
     Raises:
-        FileRefused: There is more than the limit.
+        UnreadableFile: There is more than the limit.
         OSError: It cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
@@ -100,21 +100,21 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
 
 def _read(descriptor: int, path: str | Path, limit: int) -> bytes:
     parts, left = [], limit + 1
-    while left and (part := os.read(descriptor, min(left, _PIECE))):
+    while left and (part := os.read(descriptor, min(left, _READ_SIZE))):
         parts.append(part)
         left -= len(part)
     if not left:
-        raise _too_large(path, limit, None)
+        raise _too_large_error(path, limit, None)
     return b"".join(parts)
 
 
-def _too_large(path: str | Path, limit: int, status: os.stat_result | None) -> FileRefused:
+def _too_large_error(path: str | Path, limit: int, status: os.stat_result | None) -> UnreadableFile:
     sizes = ((2**20, "MiB"), (2**10, "KiB"))
     size = next((f"{limit // unit}{name}" for unit, name in sizes if not limit % unit), f"{limit} bytes")
-    return FileRefused(f"is larger than {size}", path, status)
+    return UnreadableFile(f"is larger than {size}", path, status)
 
 
-def _kind(mode: int) -> str:
+def _file_kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "is a directory"
     return "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"

@@ -9,75 +9,75 @@ from contextlib import suppress
 from pathlib import Path
 
 from ostler.files.beneath import open_directory
-from ostler.files.reading import FileRefused
+from ostler.files.reading import UnreadableFile
 
-_NAME_MAX = 200
-_AT_ONCE = 64 * 1024 * 1024
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_MAX_NAME_LENGTH = 200
+_COPY_CHUNK_SIZE = 64 * 1024 * 1024
+_NO_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 """What file systems without hard links answer."""
 
 
-def replace_file(path: Path, data: bytes, *, mode: int, most: int = 0o777, new: bool = False) -> None:
-    """Write a file beside its place, safe on the disk, and put it there. Any thread.
+def replace_file(path: Path, data: bytes, *, mode: int, max_mode: int = 0o777, is_new: bool = False) -> None:
+    """Write a temporary file, sync it to disk, and rename it into place. Any thread.
 
-    Nobody ever sees half of it. Its directory is held open, and neither the directory's nor the file's own name is
-    followed when it is a symbolic link.
+    No reader ever sees a partial file. Its directory is held open, and neither the directory's nor the file's own name
+    is followed when it is a symbolic link.
 
     Args:
         path: The file; its directory must be there.
         data: What it is to hold.
         mode: Its permissions, whatever the umask. A file that is replaced passes its own on, and its group, owner,
             access control list and extended attributes where that is allowed.
-        most: The most that it may have of those.
-        new: Whether it must not be there yet.
+        max_mode: The most that it may have of those.
+        is_new: Whether it must not be there yet.
 
     Raises:
         FileExistsError: It is there, and must not be.
-        FileRefused: What is there is not a regular file.
+        UnreadableFile: What is there is not a regular file.
         OSError: It cannot be written; what was there is unchanged.
     """
     directory = open_directory(path.parent)
-    fresh = f".{path.name[:_NAME_MAX]}.{os.urandom(8).hex()}.new"
+    fresh = f".{path.name[:_MAX_NAME_LENGTH]}.{os.urandom(8).hex()}.new"
     try:
-        before = _replaceable(directory, path)
-        if before is not None and new:
+        before = _check_replaceable(directory, path)
+        if before is not None and is_new:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         descriptor = os.open(
             fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory
         )
         try:
-            _fill(descriptor, data, before, mode, most)
-            if before is not None and most & 0o777 == 0o777:  # a list could grant more than `most`
+            _write_content(descriptor, data, before, mode, max_mode)
+            if before is not None and max_mode & 0o777 == 0o777:  # a list could grant more than `max_mode`
                 _copy_attributes(directory, path.name, fresh)
-            place(directory, fresh, directory, path.name, new=new)
+            publish_file(directory, fresh, directory, path.name, is_new=is_new)
         except BaseException:
             with suppress(OSError):
                 os.unlink(fresh, dir_fd=directory)
             raise
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the name of a file that nobody knows
+        error.filename, error.filename2 = str(path), None  # not the name of an unknown file
         raise
     finally:
         os.close(directory)
 
 
-def _replaceable(directory: int, path: Path) -> os.stat_result | None:
+def _check_replaceable(directory: int, path: Path) -> os.stat_result | None:
     try:
         found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
         what = "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is not a regular file"
-        raise FileRefused(f"{what}, and is not written through", path, found)
+        raise UnreadableFile(f"{what} and is not overwritten", path, found)
     return found
 
 
-def _fill(descriptor: int, data: bytes, before: os.stat_result | None, mode: int, most: int) -> None:
+def _write_content(descriptor: int, data: bytes, before: os.stat_result | None, mode: int, max_mode: int) -> None:
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(data)
         stream.flush()
         if before is not None:
-            mode = _take_owner(descriptor, before, before.st_mode & most)
+            mode = _copy_owner(descriptor, before, before.st_mode & max_mode)
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
 
@@ -95,7 +95,7 @@ def _copy_attributes(directory: int, old: str, new: str) -> None:
             os.setxattr(f"{here}/{new}", name, value, follow_symlinks=False)
 
 
-def _take_owner(descriptor: int, before: os.stat_result, mode: int) -> int:
+def _copy_owner(descriptor: int, before: os.stat_result, mode: int) -> int:
     """Give a file the owner and group of another as far as that is allowed; return the mode that is safe then."""
     for uid, gid in ((before.st_uid, before.st_gid), (-1, before.st_gid)):
         try:
@@ -106,30 +106,30 @@ def _take_owner(descriptor: int, before: os.stat_result, mode: int) -> int:
     return mode & ~0o070 | (mode & 0o007) << 3  # another group: it gets what everybody has
 
 
-def place(source: int, fresh: str, target: int, name: str, *, new: bool) -> None:
+def publish_file(source: int, temporary_name: str, target: int, name: str, *, is_new: bool) -> None:
     """Give a finished file its name and have the name safe on the disk.
 
     Args:
         source: The directory that it is in.
-        fresh: Its name there.
+        temporary_name: Its name there.
         target: The directory that it is to be in.
         name: Its name there.
-        new: Whether the name must not be taken.
+        is_new: Whether the name must not be taken.
 
     Raises:
         FileExistsError: The name is taken.
         OSError: It cannot be done, for instance between file systems.
     """
-    if new:
+    if is_new:
         try:
-            os.link(fresh, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-            os.unlink(fresh, dir_fd=source)
+            os.link(temporary_name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            os.unlink(temporary_name, dir_fd=source)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_LINK_ERRORS:
                 raise
-            new = False
-    if not new:
-        os.rename(fresh, name, src_dir_fd=source, dst_dir_fd=target)
+            is_new = False
+    if not is_new:
+        os.rename(temporary_name, name, src_dir_fd=source, dst_dir_fd=target)
     os.fsync(target)
 
 
@@ -154,7 +154,7 @@ def move_file(source: Path, target: Path, *, mode: int) -> None:
         os.fsync(descriptor)
         here, there = open_directory(source.parent, follow=True), open_directory(target.parent, follow=True)
         try:
-            place(here, source.name, there, target.name, new=True)
+            publish_file(here, source.name, there, target.name, is_new=True)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -167,20 +167,20 @@ def move_file(source: Path, target: Path, *, mode: int) -> None:
 
 
 def _copy_to(source: int, directory: int, name: str, mode: int) -> None:
-    fresh = f".{name[:_NAME_MAX]}.{os.urandom(8).hex()}.new"
+    fresh = f".{name[:_MAX_NAME_LENGTH]}.{os.urandom(8).hex()}.new"
     target = os.open(
         fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory
     )
     try:
         try:
             at = 0
-            while done := os.sendfile(target, source, at, _AT_ONCE):
+            while done := os.sendfile(target, source, at, _COPY_CHUNK_SIZE):
                 at += done
             os.fchmod(target, mode)
             os.fsync(target)
         finally:
             os.close(target)
-        place(directory, fresh, directory, name, new=True)
+        publish_file(directory, fresh, directory, name, is_new=True)
     except BaseException:
         with suppress(OSError):
             os.unlink(fresh, dir_fd=directory)
@@ -188,7 +188,7 @@ def _copy_to(source: int, directory: int, name: str, mode: int) -> None:
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file that is not there yet, where half a file is no harm; see `replace_file` for all others.
+    """Write a file that is not there yet, where a partial file does no harm; see `replace_file` for all others.
 
     Raises:
         FileExistsError: It is there, if only as a link.
@@ -226,7 +226,7 @@ def make_directory(path: Path, mode: int) -> bool:
     return True
 
 
-def tighten(path: Path, mode: int) -> int | None:
+def restrict_mode(path: Path, mode: int) -> int | None:
     """Take away the permissions that `mode` lacks from a file or directory that is ours. Any thread.
 
     Returns:

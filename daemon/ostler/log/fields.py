@@ -1,4 +1,4 @@
-"""What log lines are about: fields of the running request or service, and of one logger."""
+"""Fields of log lines: those of the running request or service, and of one logger."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ import msgspec
 
 from ostler.redaction import Value
 
-CARRIER = "ostler_fields"
+FIELDS_ATTRIBUTE = "ostler_fields"
 """The attribute of a log record that holds the fields an adapter gave it."""
 
-ABOUT = "ostler_about"
+REQUEST_ATTRIBUTE = "ostler_about"
 """The attribute of a log record that holds the request it was written in."""
 
-DETAIL = "ostler_detail"
+DETAIL_ATTRIBUTE = "ostler_detail"
 """The attribute of a log record that holds what it has of further lines."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", CARRIER, ABOUT, DETAIL}
-_NONE: Mapping[str, object] = MappingProxyType({})
-_current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NONE)
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    FIELDS_ATTRIBUTE,
+    REQUEST_ATTRIBUTE,
+    DETAIL_ATTRIBUTE,
+}
+_NO_FIELDS: Mapping[str, object] = MappingProxyType({})
+_current: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("ostler_log_fields", default=_NO_FIELDS)
 
 
-class About(msgspec.Struct, frozen=True):
-    """The request that a line was written in: fields that it gives each line, and texts that may not stand in any."""
+class LogFields(msgspec.Struct, frozen=True):
+    """The request that a line was written in: fields that it gives each line, and texts that must not appear in any."""
 
     fields: Mapping[str, object]
     secrets: Sequence[Value] = ()
@@ -47,7 +54,7 @@ def fields(**values: object) -> Iterator[None]:
 class FieldAdapter(logging.LoggerAdapter[logging.Logger]):
     """A logger whose lines all carry some fields; what a single call brings in `extra` is added.
 
-    Field names that `logging` keeps for itself (`name`, `args`) are no trouble here.
+    Field names that `logging` reserves (`name`, `args`) may be used here.
 
     Args:
         logger: Where the lines go.
@@ -61,8 +68,8 @@ class FieldAdapter(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the fields where the formatters find them."""
         given = dict(kwargs.get("extra") or {})
-        given.update(given.pop(CARRIER, {}))
-        return msg, {**kwargs, "extra": {CARRIER: {**self.fields, **given}}}
+        given.update(given.pop(FIELDS_ATTRIBUTE, {}))
+        return msg, {**kwargs, "extra": {FIELDS_ATTRIBUTE: {**self.fields, **given}}}
 
 
 def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **values: object) -> FieldAdapter:
@@ -76,7 +83,7 @@ def adapter(logger: logging.Logger | logging.LoggerAdapter[logging.Logger], **va
 
 def extra(**values: object) -> dict[str, object]:
     """Return what to pass as `extra` to a plain logger, so that its line carries fields of any names."""
-    return {CARRIER: values}
+    return {FIELDS_ATTRIBUTE: values}
 
 
 def detail(text: str) -> dict[str, object]:
@@ -84,19 +91,19 @@ def detail(text: str) -> dict[str, object]:
 
     A message itself is one line, and line breaks in it are shown as escapes.
     """
-    return {DETAIL: text}
+    return {DETAIL_ATTRIBUTE: text}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """Return all fields of a line: its request's, the context's, its adapter's, then those of its own `extra`."""
-    about: About | None = getattr(record, ABOUT, None)
-    found: dict[str, object] = {**(about.fields if about is not None else _NONE), **_current.get()}
-    found.update(getattr(record, CARRIER, {}))
-    found.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+    about: LogFields | None = getattr(record, REQUEST_ATTRIBUTE, None)
+    found: dict[str, object] = {**(about.fields if about is not None else _NO_FIELDS), **_current.get()}
+    found.update(getattr(record, FIELDS_ATTRIBUTE, {}))
+    found.update({name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES})
     return found
 
 
 def secrets_of(record: logging.LogRecord) -> Sequence[Value]:
-    """Return the texts that may not stand in a line, for they are secrets of the request it was written in."""
-    about: About | None = getattr(record, ABOUT, None)
+    """Return the texts that must not appear in a line: the secrets of the request it was written in."""
+    about: LogFields | None = getattr(record, REQUEST_ATTRIBUTE, None)
     return about.secrets if about is not None else ()

@@ -1,4 +1,4 @@
-"""The daemon's own lines come, whatever a plugin or a library does to `logging`, and that it did something is said."""
+"""Protects the daemon's log lines from what plugins and libraries do to `logging`, and reports such changes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, ClassVar, cast
 
 from ostler.log.handlers import SafeHandler
 
-_OWN = "ostler"
-_SAY_EVERY = 60.0
-"""Seconds between two warnings about somebody who changes it again and again."""
+_ROOT_NAME = "ostler"
+_WARNING_INTERVAL = 60.0
+"""Seconds between two warnings about repeated changes."""
 _log = logging.getLogger("ostler.log")
-_TRACE = BaseException.__dict__["__traceback__"].__get__
+_GET_TRACEBACK = BaseException.__dict__["__traceback__"].__get__
 
 
-class OwnLogger(logging.Logger):
-    """A logger of the daemon while a guard is on duty: others can add handlers to it, and take nothing from it.
+class GuardedLogger(logging.Logger):
+    """A logger of the daemon while a guard is active: other code can add handlers to it, and remove nothing.
 
     `dictConfig` disables all loggers that it does not know, `basicConfig(force=True)` takes the root's handlers,
     `logging.disable` and `setLevel` silence: none of it counts here. No lock of `logging` is taken either, which a
@@ -30,7 +30,7 @@ class OwnLogger(logging.Logger):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in `logging`
         """Return whether the levels that the operator chose let a line pass."""
-        guard = OwnLogger.guard
+        guard = GuardedLogger.guard
         return super().isEnabledFor(level) if guard is None else level >= guard.level_of(self.name)
 
     def _log(
@@ -46,16 +46,16 @@ class OwnLogger(logging.Logger):
         """Take an error's traceback from its slot: a class of a plugin may have a property in its place that raises."""
         if exc_info is not None and issubclass(type(exc_info), BaseException):
             error = cast("BaseException", exc_info)
-            exc_info = (type(error), error, _TRACE(error))
+            exc_info = (type(error), error, _GET_TRACEBACK(error))
         super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
 
     def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802 - its name in `logging`
         """Make a record, by the factory that a plugin may have set if that works."""
         try:
             return super().makeRecord(*args, **options)
-        except Exception as error:  # noqa: BLE001 - a factory of others that fails is not the trouble of who logs
-            if OwnLogger.guard is not None:
-                OwnLogger.guard.others_failed(error)
+        except Exception as error:  # noqa: BLE001 - a failing factory of other code must not fail the caller
+            if GuardedLogger.guard is not None:
+                GuardedLogger.guard.record_handler_failure(error)
             name, level, path, line, text, given, exc_info, function, extra, stack = args  # as `logging` calls it
             record = logging.LogRecord(name, level, path, line, text, given, exc_info, function, stack)
             record.__dict__.update(extra or {})
@@ -63,18 +63,18 @@ class OwnLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give a record to our handler, and to those of others unless they have been turned off."""
-        guard = OwnLogger.guard
+        guard = GuardedLogger.guard
         if guard is None:
             super().handle(record)
             return
         guard.handler.handle(record)
         try:
             if not self.disabled and record.levelno > self.manager.disable and self.filter(record):
-                self._to_others(record, guard.handler)
-        except Exception as error:  # noqa: BLE001 - a handler of others that fails is not the trouble of who logs
-            guard.others_failed(error)
+                self._call_other_handlers(record, guard.handler)
+        except Exception as error:  # noqa: BLE001 - a failing handler of other code must not fail the caller
+            guard.record_handler_failure(error)
 
-    def _to_others(self, record: logging.LogRecord, own: SafeHandler) -> None:
+    def _call_other_handlers(self, record: logging.LogRecord, own: SafeHandler) -> None:
         logger: logging.Logger | None = self
         while logger is not None:
             for handler in logger.handlers:
@@ -84,10 +84,10 @@ class OwnLogger(logging.Logger):
 
 
 class LogGuard:
-    """Keeps the daemon's loggers and the root's handler as they were set up, and says so when somebody changed them.
+    """Keeps the daemon's loggers and the root's handler as they were set up, and reports changes.
 
-    What was changed is seen by the thread of the writer within a second, and undone on a thread of its own: that needs
-    the lock of `logging`, which may be held by who hangs.
+    The thread of the writer notices a change within a second, and it is undone on a thread of its own: that needs
+    the lock of `logging`, which a hanging thread may hold.
 
     Args:
         handler: Our handler.
@@ -97,52 +97,52 @@ class LogGuard:
     def __init__(self, handler: SafeHandler, levels: Mapping[str, int]) -> None:
         self.handler = handler
         self._levels = dict(levels)
-        self._cache: dict[str, int] = {}
-        self._restoring: threading.Thread | None = None
-        self._times = 0
-        self._last = 0.0
-        self._said = 0.0
-        self._what = ""
-        self._failures = 0
-        self._failure = ""
+        self._level_cache: dict[str, int] = {}
+        self._restore_thread: threading.Thread | None = None
+        self._restore_count = 0
+        self._last_restore = 0.0
+        self._last_warning = 0.0
+        self._last_changes = ""
+        self._handler_failures = 0
+        self._last_failure = ""
 
-    def others_failed(self, error: Exception) -> None:
-        """Take note that a handler or a filter of others failed; it cannot be logged, for it would fail again."""
-        self._failures += 1
-        self._failure = type(error).__name__
+    def record_handler_failure(self, error: Exception) -> None:
+        """Record that a handler or a filter of others failed; it cannot be logged, for it would fail again."""
+        self._handler_failures += 1
+        self._last_failure = type(error).__name__
 
-    def begin(self) -> None:
-        """Take the daemon's loggers over."""
-        OwnLogger.guard = self
-        self._convert()
-        self.handler.writer.on_poll = self.look
+    def start(self) -> None:
+        """Take control of the daemon's loggers."""
+        GuardedLogger.guard = self
+        self._guard_loggers()
+        self.handler.writer.on_poll = self.check
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Leave all loggers to `logging` again."""
-        OwnLogger.guard = None
+        GuardedLogger.guard = None
         self.handler.writer.on_poll = None
-        for logger in own_loggers():
-            if isinstance(logger, OwnLogger):
+        for logger in daemon_loggers():
+            if isinstance(logger, GuardedLogger):
                 logger.__class__ = logging.Logger  # type: ignore[assignment]  # mypy allows no change of a class
 
-    def take(self, handler: SafeHandler, levels: Mapping[str, int]) -> None:
+    def configure(self, handler: SafeHandler, levels: Mapping[str, int]) -> None:
         """Take over a new set-up."""
         self.handler = handler
-        self.handler.writer.on_poll = self.look
+        self.handler.writer.on_poll = self.check
         self._levels = dict(levels)
-        self._cache = {}
-        self._convert()
+        self._level_cache = {}
+        self._guard_loggers()
 
-    def take_level(self, logger: str, level: int) -> None:
+    def set_level(self, logger: str, level: int) -> None:
         """Take over the level of one logger; NOTSET when it is to follow the one above it."""
         self._levels = {**self._levels, logger: level}
-        self._cache = {}
+        self._level_cache = {}
 
     def level_of(self, name: str) -> int:
         """Return the level that was chosen for a logger."""
-        level = self._cache.get(name)
+        level = self._level_cache.get(name)
         if level is None:
-            level = self._cache[name] = self._find_level(name)
+            level = self._level_cache[name] = self._find_level(name)
         return level
 
     def _find_level(self, name: str) -> int:
@@ -152,43 +152,48 @@ class LogGuard:
             name = name.rpartition(".")[0]
         return self._levels.get("", logging.INFO)
 
-    def look(self) -> None:
-        """Look whether somebody has changed something, and have it undone. Takes no lock."""
-        self._convert()
-        if self._restoring is not None and self._restoring.is_alive():
+    def check(self) -> None:
+        """Check for changes, and have them undone. Takes no lock."""
+        self._guard_loggers()
+        if self._restore_thread is not None and self._restore_thread.is_alive():
             return
-        if changes := self._changes():
-            self._restoring = threading.Thread(
+        if changes := self._find_changes():
+            self._restore_thread = threading.Thread(
                 target=self._restore, args=(changes,), name="ostler-log-guard", daemon=True
             )
-            self._restoring.start()
+            self._restore_thread.start()
 
-    def text(self) -> str:
+    def describe(self) -> str:
         """Return what others have changed, in words; empty when nothing."""
         parts = []
-        if self._times:
-            when = time.strftime("%H:%M:%S", time.localtime(self._last))
+        if self._restore_count:
+            when = time.strftime("%H:%M:%S", time.localtime(self._last_restore))
             parts.append(
-                f"a plugin or a library changed how this process logs {self._times} times, last at {when}: "
-                f"{self._what}; it was undone"
+                f"a plugin or a library changed how this process logs {self._restore_count} times, last at {when}: "
+                f"{self._last_changes}; it was undone"
             )
-        if self._failures:
-            parts.append(f"handlers of plugins or libraries failed {self._failures} times, last with {self._failure}")
+        if self._handler_failures:
+            parts.append(
+                f"handlers of plugins or libraries failed {self._handler_failures} times, last with "
+                f"{self._last_failure}"
+            )
         if disabled := logging.root.manager.disable:
             level = logging.getLevelName(disabled).lower()
-            parts.append(f"a plugin or a library turned off all lines of plugins up to level {level} (logging.disable)")
+            parts.append(
+                f"a plugin or a library turned off all log messages of plugins up to level {level} (logging.disable)"
+            )
         return "; ".join(parts)
 
-    def _changes(self) -> list[str]:
+    def _find_changes(self) -> list[str]:
         root = logging.root
         found = []
         if self.handler not in root.handlers:
-            found.append("our handler was taken from the root logger")
+            found.append("the daemon's handler was removed from the root logger")
         if any(map(writes_to_console, root.handlers)):
             found.append("a handler for standard error or output was added to the root logger")
         if root.level != self._levels.get("", root.level):
             found.append(f"the level of the root logger was set to {logging.getLevelName(root.level).lower()}")
-        own = list(own_loggers())
+        own = list(daemon_loggers())
         if any(logger.disabled for logger in own):
             found.append("loggers of the daemon were disabled")
         if any(logger.level != self._levels.get(logger.name, logging.NOTSET) for logger in own):
@@ -200,27 +205,31 @@ class LogGuard:
         if self.handler not in root.handlers:
             root.addHandler(self.handler)
         for handler in filter(writes_to_console, list(root.handlers)):
-            root.removeHandler(handler)  # it would hold up who logs, repeat each line, and show secrets
+            root.removeHandler(handler)  # it would block the caller, repeat each line, and show secrets
         root.setLevel(self._levels.get("", root.level))
-        for logger in own_loggers():
+        for logger in daemon_loggers():
             logger.disabled = False
             logger.setLevel(self._levels.get(logger.name, logging.NOTSET))
-        self._times, self._last, self._what = self._times + 1, time.time(), ", ".join(changes)
-        if time.monotonic() - self._said >= _SAY_EVERY or not self._said:
-            self._said = time.monotonic()
-            text = "a plugin or a library changed how this process logs: %s; it was undone, the log goes on to %s"
-            _log.warning(text, self._what, self.handler.where())
+        self._restore_count, self._last_restore, self._last_changes = (
+            self._restore_count + 1,
+            time.time(),
+            ", ".join(changes),
+        )
+        if time.monotonic() - self._last_warning >= _WARNING_INTERVAL or not self._last_warning:
+            self._last_warning = time.monotonic()
+            text = "a plugin or a library changed how this process logs: %s; it was undone, the log still goes to %s"
+            _log.warning(text, self._last_changes, self.handler.destination())
 
-    def _convert(self) -> None:
-        for logger in own_loggers():
+    def _guard_loggers(self) -> None:
+        for logger in daemon_loggers():
             if type(logger) is logging.Logger:
-                logger.__class__ = OwnLogger
+                logger.__class__ = GuardedLogger
 
 
-def own_loggers() -> Iterator[logging.Logger]:
+def daemon_loggers() -> Iterator[logging.Logger]:
     """Return the loggers of the daemon that exist by now."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and (name == _OWN or name.startswith(f"{_OWN}.")):
+        if isinstance(logger, logging.Logger) and (name == _ROOT_NAME or name.startswith(f"{_ROOT_NAME}.")):
             yield logger
 
 

@@ -1,4 +1,4 @@
-"""Handlers that never harm or hold up who logs: a line is formatted, redacted and queued, or counted as lost."""
+"""Handlers that never fail or block the caller: a line is formatted, redacted and queued, or counted as lost."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
-from ostler.errors import describe
-from ostler.log.fields import ABOUT, About
-from ostler.log.streams import DescriptorTarget, StreamTarget, target_of
-from ostler.log.writer import Line, LogWriter
+from ostler.errors import error_line
+from ostler.log.fields import REQUEST_ATTRIBUTE, LogFields
+from ostler.log.log_writer import LogLine, LogWriter
+from ostler.log.output_targets import DescriptorTarget, StreamTarget, make_target
 
 
-class Output(NamedTuple):
+class LogOutput(NamedTuple):
     """Where text goes.
 
     Args:
         target: Writes it.
-        to_journal: Whether journald reads it.
-        colours: Whether a terminal shows it.
+        is_journal: Whether journald reads it.
+        has_colours: Whether a terminal shows it.
     """
 
     target: DescriptorTarget | StreamTarget
-    to_journal: bool
-    colours: bool
+    is_journal: bool
+    has_colours: bool
 
 
 class SafeHandler(logging.Handler):
-    """The base of our handlers: queues a line for the writer, or counts it as lost; nothing ever reaches who logs.
+    """The base of our handlers: queues a line for the writer, or counts it as lost; never raises to the caller.
 
-    Lines are formatted and redacted by who logs, for only there is it known which request they belong to, and what
-    their arguments are may change later. Without a lock: a `__str__` that hangs holds up its own thread alone.
+    Lines are formatted and redacted on the caller's thread, for only there is it known which request they
+    belong to, and what their arguments are may change later. Without a lock: a `__str__` that hangs holds up its own
+    thread alone.
 
     Args:
         writer: Writes the lines; its own by default.
@@ -39,28 +40,28 @@ class SafeHandler(logging.Handler):
     def __init__(self, writer: LogWriter | None = None) -> None:
         super().__init__()
         self.writer = writer or LogWriter()
-        self.writer.prepare = self.prepare
-        self.output: Output | None = None
+        self.writer.make_line = self.make_line
+        self.output: LogOutput | None = None
         """Where text goes, for the next set-up."""
-        self.levelled: set[str] = set()
+        self.levelled_loggers: set[str] = set()
         """Loggers that were given levels when this handler was set up, for the next set-up to undo."""
-        self.about: Callable[[], About | None] | None = None
-        """Tells the request that the calling thread or task serves; asked for each line, wherever that comes from."""
+        self.get_log_fields: Callable[[], LogFields | None] | None = None
+        """Returns the request that the calling thread or task serves; called for each line."""
 
     def createLock(self) -> None:  # noqa: N802 - its name in `logging`
         """Have no lock: the writer's queue is safe on any thread, and a forked child cannot find it held."""
         self.lock = None
 
     @property
-    def lost(self) -> int:
+    def lost_count(self) -> int:
         """How many lines were lost since the start."""
         return self.writer.losses.total
 
-    def prepare(self, record: logging.LogRecord) -> Line:
+    def make_line(self, record: logging.LogRecord) -> LogLine:
         """Return what is to be written of a record."""
         raise NotImplementedError
 
-    def where(self) -> str:
+    def destination(self) -> str:
         """Return where lines go, for people."""
         raise NotImplementedError
 
@@ -78,24 +79,24 @@ class SafeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one line."""
         try:
-            if self.about is not None:
-                setattr(record, ABOUT, self.about())
-            line = self.prepare(record)
+            if self.get_log_fields is not None:
+                setattr(record, REQUEST_ATTRIBUTE, self.get_log_fields())
+            line = self.make_line(record)
         except BaseException as error:  # noqa: BLE001 - what a line is about may be a plugin's, and raise anything
             self._emit_bare(record, error)
         else:
-            self.writer.put(line)
+            self.writer.enqueue(line)
 
     def _emit_bare(self, record: logging.LogRecord, error: BaseException) -> None:
         """Queue a line in the place of one that cannot be formatted, or count that as lost."""
-        text = f"a line of {record.module}:{record.lineno} could not be formatted: {describe(error)}"
+        text = f"a line of {record.module}:{record.lineno} could not be formatted: {error_line(error)}"
         bare = logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, text, (), None)
         try:
-            line = self.prepare(bare)
+            line = self.make_line(bare)
         except BaseException:  # noqa: BLE001 - where could it be logged?
-            self.writer.lose("a line could not be formatted")
+            self.writer.count_lost("a line could not be formatted")
         else:
-            self.writer.put(line)
+            self.writer.enqueue(line)
 
     def close(self) -> None:
         """Leave the registry of `logging`; lines still come: libraries close the handlers of others."""
@@ -112,13 +113,13 @@ class SafeStreamHandler(SafeHandler):
 
     def __init__(self, stream: TextIO | DescriptorTarget | StreamTarget, writer: LogWriter | None = None) -> None:
         super().__init__(writer)
-        self.target = stream if isinstance(stream, DescriptorTarget | StreamTarget) else target_of(stream)
+        self.target = stream if isinstance(stream, DescriptorTarget | StreamTarget) else make_target(stream)
 
-    def prepare(self, record: logging.LogRecord) -> Line:
+    def make_line(self, record: logging.LogRecord) -> LogLine:
         """See `SafeHandler.prepare`."""
-        return Line(self.target, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+        return LogLine(self.target, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
 
-    def where(self) -> str:
+    def destination(self) -> str:
         """See `SafeHandler.where`."""
         return str(self.target)
 

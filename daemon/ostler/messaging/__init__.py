@@ -1,7 +1,8 @@
 """Messages: call, cast, fanout, publish and subscribe.
 
-`envelope` is the wire format and does no I/O, `transport` the seam, `zmq` and `memory` its two implementations; `rpc`
-and `events` know the seam alone. The names below are imported when first used: a command that needs the sync `Client`
+Packages in layers, checked by import-linter: `wire`, then `unix` and `access`, `tcp`, `socket_transport`, `interface`
+and `events`, `rpc` and `apicheck`, `clients`, `network` and `observers`. Not here: what the daemon builds of them
+(`ostler.daemon.connectivity`). The names below are imported when first used: a command that needs the sync `Client`
 imports neither asyncio nor the server.
 """
 
@@ -11,37 +12,37 @@ from typing import TYPE_CHECKING
 
 # Not when first used, as the others: the module has the name of its decorator, and would take its place here.
 from ostler.lazy_names import lazy_names
-from ostler.messaging.exposed import Exposure, exposed, exposure_of
+from ostler.messaging.interface.exposure import Exposure, exposed, exposure_of
 
 if TYPE_CHECKING:
-    from ostler.messaging.access import Access
-    from ostler.messaging.api import RpcApi, remote
-    from ostler.messaging.async_client import AsyncClient
-    from ostler.messaging.client import Client
-    from ostler.messaging.context import Context, Progress, current_context, serving
+    from ostler.messaging.access.roles import Access
+    from ostler.messaging.clients.api import RpcApi, remote
+    from ostler.messaging.clients.async_client import AsyncClient
+    from ostler.messaging.clients.local_client import LocalServiceClient
+    from ostler.messaging.clients.retry import Retry
+    from ostler.messaging.clients.service_client import ServiceClient
+    from ostler.messaging.clients.sync_client import Client
     from ostler.messaging.events import Event, Gap, Publisher
-    from ostler.messaging.local import LocalServiceClient
-    from ostler.messaging.notify import Notification, NotificationSink, Notifier
+    from ostler.messaging.events.notifications import Notification, NotificationSink, Notifier
     from ostler.messaging.rpc.dispatcher import Dispatcher
     from ostler.messaging.rpc.endpoint import Endpoint
-    from ostler.messaging.rpc.retry import Retry
-    from ostler.messaging.rpc.server import RpcServer
-    from ostler.messaging.service_client import ServiceClient
+    from ostler.messaging.rpc.rpc_server import RpcServer
+    from ostler.messaging.wire.request_context import Context, Progress, current_context, serving
 
 _HOMES = {
-    "access": ["Access"],
-    "api": ["RpcApi", "remote"],
-    "async_client": ["AsyncClient"],
-    "client": ["Client"],
-    "context": ["Context", "Progress", "current_context", "serving"],
+    "access.roles": ["Access"],
+    "clients.api": ["RpcApi", "remote"],
+    "clients.async_client": ["AsyncClient"],
+    "clients.sync_client": ["Client"],
+    "wire.request_context": ["Context", "Progress", "current_context", "serving"],
     "events": ["Event", "Gap", "Publisher"],
-    "local": ["LocalServiceClient"],
-    "notify": ["Notification", "NotificationSink", "Notifier"],
+    "clients.local_client": ["LocalServiceClient"],
+    "events.notifications": ["Notification", "NotificationSink", "Notifier"],
     "rpc.dispatcher": ["Dispatcher"],
     "rpc.endpoint": ["Endpoint"],
-    "rpc.retry": ["Retry"],
-    "rpc.server": ["RpcServer"],
-    "service_client": ["ServiceClient"],
+    "clients.retry": ["Retry"],
+    "rpc.rpc_server": ["RpcServer"],
+    "clients.service_client": ["ServiceClient"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,10 +1,21 @@
 """Redaction by value: the secrets that this process knows, and their removal from every text that leaves it.
 
-`values` has the secrets and the functions that take them out, `forms` the spellings of a secret that are looked for,
-`matcher` finds all of them in a text at once.
+`secret_values` has the secrets and the functions that remove them, `spellings` the spellings of a secret that are
+searched for, `matcher` finds all of them in a text in one pass, `escapes` undoes escapes. Not here: names of fields
+that look secret (`ostler.log.masking`).
 """
 
-from ostler.redaction.forms import MASK, SHORTEST, Value, forms_of
-from ostler.redaction.values import MOST_OF_REQUEST, SECRETS, TOO_MANY, SecretValues, redact
+from ostler.redaction.secret_values import MAX_VALUES_PER_REQUEST, SECRETS, TOO_MANY_MASK, SecretValues, redact
+from ostler.redaction.spellings import MASK, MIN_SECRET_LENGTH, Value, spellings_of
 
-__all__ = ["MASK", "MOST_OF_REQUEST", "SECRETS", "SHORTEST", "TOO_MANY", "SecretValues", "Value", "forms_of", "redact"]
+__all__ = [
+    "MASK",
+    "MAX_VALUES_PER_REQUEST",
+    "MIN_SECRET_LENGTH",
+    "SECRETS",
+    "TOO_MANY_MASK",
+    "SecretValues",
+    "Value",
+    "redact",
+    "spellings_of",
+]

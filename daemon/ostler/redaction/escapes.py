@@ -11,56 +11,56 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
-ROUNDS = 6
+MAX_ROUNDS = 6
 Span = tuple[int, int]
 _Decode = Callable[[re.Match[str]], str]
 
-_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
-_HTML = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos);")
-_CODED = re.compile(r"\\+(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})")
-_SHELL = re.compile(r"""'(?:\\+'|"'")'""")
-_BACKSLASHES = re.compile(r"\\+")
-_NAMED = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
-_BYTES = {f"%{high}{low}": chr(int(high + low, 16)) for high in "0123456789abcdefABCDEF"
+_PERCENT_PATTERN = re.compile(r"%[0-9A-Fa-f]{2}")
+_HTML_PATTERN = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos);")
+_BACKSLASH_CODE_PATTERN = re.compile(r"\\+(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})")
+_SHELL_PATTERN = re.compile(r"""'(?:\\+'|"'")'""")
+_BACKSLASHES_PATTERN = re.compile(r"\\+")
+_HTML_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
+_PERCENT_BYTES = {f"%{high}{low}": chr(int(high + low, 16)) for high in "0123456789abcdefABCDEF"
           for low in "0123456789abcdefABCDEF"}  # fmt: skip
-_LAST = 0x10FFFF
+_MAX_CODE_POINT = 0x10FFFF
 
 
-def _percent(match: re.Match[str]) -> str:
-    return _BYTES[match[0]]
+def _decode_percent(match: re.Match[str]) -> str:
+    return _PERCENT_BYTES[match[0]]
 
 
-def _html(match: re.Match[str]) -> str:
+def _decode_html(match: re.Match[str]) -> str:
     name = match[0]
     if name[1] != "#":
-        return _NAMED[name]
+        return _HTML_ENTITIES[name]
     code = int(name[3:-1], 16) if name[2] in "xX" else int(name[2:-1])
-    return chr(code) if code <= _LAST else name
+    return chr(code) if code <= _MAX_CODE_POINT else name
 
 
-def _coded(match: re.Match[str]) -> str:
+def _decode_backslash_code(match: re.Match[str]) -> str:
     code = int(match[0].lstrip("\\")[1:], 16)
-    return chr(code) if code <= _LAST else match[0]
+    return chr(code) if code <= _MAX_CODE_POINT else match[0]
 
 
-def _shell(_match: re.Match[str]) -> str:
+def _decode_shell(_match: re.Match[str]) -> str:
     return "'"
 
 
-def _dropped(_match: re.Match[str]) -> str:
+def _decode_backslashes(_match: re.Match[str]) -> str:
     return ""
 
 
-_KINDS: tuple[tuple[tuple[str, ...], re.Pattern[str], _Decode], ...] = (
-    (("%",), _PERCENT, _percent),
-    (("&",), _HTML, _html),
-    (("'\\", "'\"'\"'"), _SHELL, _shell),
-    (("\\x", "\\u", "\\U"), _CODED, _coded),
+_ESCAPE_KINDS: tuple[tuple[tuple[str, ...], re.Pattern[str], _Decode], ...] = (
+    (("%",), _PERCENT_PATTERN, _decode_percent),
+    (("&",), _HTML_PATTERN, _decode_html),
+    (("'\\", "'\"'\"'"), _SHELL_PATTERN, _decode_shell),
+    (("\\x", "\\u", "\\U"), _BACKSLASH_CODE_PATTERN, _decode_backslash_code),
 )
 """Of each kind: one of what a text has that has any of it, what is replaced, and by what."""
 
 
-class Step:
+class DecodeStep:
     """One kind of escapes undone in a text.
 
     Args:
@@ -77,10 +77,10 @@ class Step:
         self._decode = decode
         self._edits: tuple[list[int], list[int], list[Span]] | None = None
 
-    def before(self, span: Span) -> Span:
+    def original_span(self, span: Span) -> Span:
         """Return where in the text before it stood what stands at a span of the text after it."""
         if self._edits is None:  # only a text with a secret in it pays for this
-            self._edits = self._find()
+            self._edits = self._find_edits()
         starts, ends, sources = self._edits
         start, end = span
         at = bisect_right(starts, start) - 1
@@ -91,7 +91,7 @@ class Step:
             end = sources[at][1] + end - ends[at]
         return start, end
 
-    def _find(self) -> tuple[list[int], list[int], list[Span]]:
+    def _find_edits(self) -> tuple[list[int], list[int], list[Span]]:
         starts: list[int] = []
         ends: list[int] = []
         sources: list[Span] = []
@@ -105,14 +105,14 @@ class Step:
         return starts, ends, sources
 
 
-def decoded(text: str) -> Iterator[tuple[str, list[Step]]]:
+def decode_steps(text: str) -> Iterator[tuple[str, list[DecodeStep]]]:
     """Yield a text after each step that changed it, with the steps that led there: after each, a secret may show."""
-    steps: list[Step] = []
-    for _ in range(ROUNDS):
+    steps: list[DecodeStep] = []
+    for _ in range(MAX_ROUNDS):
         count = len(steps)
-        for marks, pattern, decode in _KINDS:
+        for marks, pattern, decode in _ESCAPE_KINDS:
             if any(mark in text for mark in marks) and (shorter := pattern.sub(decode, text)) != text:
-                steps.append(Step(text, pattern, decode))
+                steps.append(DecodeStep(text, pattern, decode))
                 text = shorter
                 yield text, steps
         if len(steps) > count:
@@ -120,7 +120,7 @@ def decoded(text: str) -> Iterator[tuple[str, list[Step]]]:
         # Only when nothing else is left: a backslash may be the beginning of what another round decodes.
         if "\\" not in text:
             return
-        steps.append(Step(text, _BACKSLASHES, _dropped))
+        steps.append(DecodeStep(text, _BACKSLASHES_PATTERN, _decode_backslashes))
         text = text.replace("\\", "")
         yield text, steps
 
@@ -130,4 +130,4 @@ def has_escapes(text: str) -> bool:
     return "\\" in text or "%" in text or "&" in text or "'\"'" in text
 
 
-__all__ = ["ROUNDS", "Span", "Step", "decoded", "has_escapes"]
+__all__ = ["MAX_ROUNDS", "DecodeStep", "Span", "decode_steps", "has_escapes"]

@@ -12,12 +12,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 
-from ostler.redaction.escapes import Span, decoded, has_escapes
-from ostler.redaction.forms import MASK, Value
+from ostler.redaction.escapes import Span, decode_steps, has_escapes
+from ostler.redaction.spellings import MASK, Value
 
-_LONG = 15
-_SHORT = 7
-_FEW = 8
+_LONG_WORD = 15
+_SHORT_WORD = 7
+_MAX_SINGLES = 8
 """So many short spellings are found faster one by one."""
 
 
@@ -31,54 +31,54 @@ class Matcher:
     def __init__(self) -> None:
         self._long: _Index = {}
         self._short: _Index = {}
-        self._one_by_one: dict[str, None] = {}
-        self._short_forms: dict[str, None] = {}
-        self._count: Counter[str] = Counter()
-        self._forms: dict[Value, tuple[str, ...]] = {}
+        self._unindexed: dict[str, None] = {}
+        self._short_spellings: dict[str, None] = {}
+        self._use_count: Counter[str] = Counter()
+        self._spellings_by_value: dict[Value, tuple[str, ...]] = {}
         self._singles: tuple[str, ...] = ()
 
-    def add_all(self, forms: Mapping[Value, tuple[str, ...]], *, indexed: bool = True) -> None:
+    def add_all(self, spellings: Mapping[Value, tuple[str, ...]], *, indexed: bool = True) -> None:
         """Look for the spellings of values from now on, until these are removed.
 
         Args:
-            forms: The values that are new, and the spellings of each.
+            spellings: The values that are new, and the spellings of each.
             indexed: Whether they are worth an index: without one, adding takes no time, and each text takes longer.
         """
-        for value, spelt in forms.items():
-            self._forms[value] = spelt
+        for value, spelt in spellings.items():
+            self._spellings_by_value[value] = spelt
             for form in spelt:
-                self._count[form] += 1
-                if self._count[form] == 1:
-                    self._index(form, indexed)
+                self._use_count[form] += 1
+                if self._use_count[form] == 1:
+                    self._add_to_index(form, indexed)
         self._set_singles()
 
     def remove(self, values: Iterable[Value]) -> None:
         """Forget values that were added, as far as no other has the same spellings."""
         for value in values:
-            for form in self._forms.pop(value, ()):
-                self._drop(form)
+            for form in self._spellings_by_value.pop(value, ()):
+                self._remove_from_index(form)
         self._set_singles()
 
     def values(self) -> KeysView[Value]:
         """Return the values that were added."""
-        return self._forms.keys()
+        return self._spellings_by_value.keys()
 
-    def spans(self, text: str) -> list[Span]:
+    def find_spans(self, text: str) -> list[Span]:
         """Return where spellings stand in a text, in their order, those that overlap or touch as one."""
-        if not self._count:
+        if not self._use_count:
             return []
-        found = self._found(text)
+        found = self._find_all(text)
         if has_escapes(text):
-            for shorter, steps in decoded(text):
-                for span in self._found(shorter):
+            for shorter, steps in decode_steps(text):
+                for span in self._find_all(shorter):
                     for step in reversed(steps):
-                        span = step.before(span)  # noqa: PLW2901 - through all of them
+                        span = step.original_span(span)  # noqa: PLW2901 - through all of them
                     found.append(span)
-        return merged(found) if found else found
+        return merge_spans(found) if found else found
 
-    def _found(self, text: str) -> list[Span]:
+    def _find_all(self, text: str) -> list[Span]:
         forms = self._candidates(text)
-        return [span for form in forms for span in _places(text, form)] if forms else []
+        return [span for form in forms for span in _occurrences(text, form)] if forms else []
 
     def _candidates(self, text: str) -> set[str]:
         """Return the spellings that may stand in a text."""
@@ -86,37 +86,37 @@ class Matcher:
         data = text.encode("utf-8", "surrogatepass")
         if self._long:
             _look_up(self._long, array("Q", data[: len(data) & -8]), found)
-        if len(self._short_forms) > _FEW:
+        if len(self._short_spellings) > _MAX_SINGLES:
             _look_up(self._short, array("I", data[: len(data) & -4]), found)
         return found
 
-    def _index(self, form: str, indexed: bool) -> None:
+    def _add_to_index(self, form: str, indexed: bool) -> None:
         data = form.encode("utf-8", "surrogatepass")
-        if len(data) < _SHORT or not indexed:
-            self._one_by_one[form] = None
+        if len(data) < _SHORT_WORD or not indexed:
+            self._unindexed[form] = None
             return
-        if len(data) < _LONG:
-            self._short_forms[form] = None
-        index = self._long if len(data) >= _LONG else self._short
-        for word in _words_of(data):
+        if len(data) < _LONG_WORD:
+            self._short_spellings[form] = None
+        index = self._long if len(data) >= _LONG_WORD else self._short
+        for word in _word_hashes(data):
             there = index.setdefault(word, form)
             if isinstance(there, set):
                 there.add(form)
             elif there is not form:
                 index[word] = {there, form}
 
-    def _drop(self, form: str) -> None:
-        self._count[form] -= 1
-        if self._count[form]:
+    def _remove_from_index(self, form: str) -> None:
+        self._use_count[form] -= 1
+        if self._use_count[form]:
             return
-        del self._count[form]
-        if form in self._one_by_one:
-            del self._one_by_one[form]
+        del self._use_count[form]
+        if form in self._unindexed:
+            del self._unindexed[form]
             return
-        self._short_forms.pop(form, None)
+        self._short_spellings.pop(form, None)
         data = form.encode("utf-8", "surrogatepass")
-        index = self._long if len(data) >= _LONG else self._short
-        for word in _words_of(data):
+        index = self._long if len(data) >= _LONG_WORD else self._short
+        for word in _word_hashes(data):
             there = index.get(word)
             if isinstance(there, set):
                 there.discard(form)
@@ -124,12 +124,12 @@ class Matcher:
                 index.pop(word, None)
 
     def _set_singles(self) -> None:
-        few = self._short_forms if len(self._short_forms) <= _FEW else ()
-        self._singles = (*self._one_by_one, *few)
+        few = self._short_spellings if len(self._short_spellings) <= _MAX_SINGLES else ()
+        self._singles = (*self._unindexed, *few)
 
 
-def _words_of(data: bytes) -> set[int]:
-    if len(data) >= _LONG:
+def _word_hashes(data: bytes) -> set[int]:
+    if len(data) >= _LONG_WORD:
         return set(array("Q", b"".join([data[at : at + 8] for at in range(8)])))
     return set(array("I", b"".join([data[at : at + 4] for at in range(4)])))
 
@@ -141,7 +141,7 @@ def _look_up(index: _Index, words: array[int], into: set[str]) -> None:
             into.update((there,) if isinstance(there, str) else there)
 
 
-def _places(text: str, form: str) -> Iterator[Span]:
+def _occurrences(text: str, form: str) -> Iterator[Span]:
     """Yield where a form stands in a text; what stands there overlapping itself is one place."""
     size = len(form)
     start = text.find(form)
@@ -154,7 +154,7 @@ def _places(text: str, form: str) -> Iterator[Span]:
         start = text.find(form, end)
 
 
-def merged(spans: list[Span]) -> list[Span]:
+def merge_spans(spans: list[Span]) -> list[Span]:
     """Return spans in their order, those that overlap or touch as one."""
     spans.sort()
     found: list[Span] = []
@@ -166,7 +166,7 @@ def merged(spans: list[Span]) -> list[Span]:
     return found
 
 
-def replaced(text: str, spans: Iterable[Span]) -> str:
+def mask_spans(text: str, spans: Iterable[Span]) -> str:
     """Return a text with the mask in place of each span."""
     parts: list[str] = []
     at = 0
@@ -176,4 +176,4 @@ def replaced(text: str, spans: Iterable[Span]) -> str:
     return "".join([*parts, text[at:]])
 
 
-__all__ = ["Matcher", "merged", "replaced"]
+__all__ = ["Matcher", "mask_spans", "merge_spans"]

@@ -1,7 +1,8 @@
-"""A service: one manager on one topic, and all of them together.
+"""Services: one manager on one topic each, and all of them together.
 
-`assembly` makes specs from a configuration, `lifecycle` is one service, `group` starts and stops all in order, `report`
-writes heartbeats and capabilities, `runtime` puts these together for a host. The names are imported when first used.
+`resolve` builds specs from a configuration, `lifecycle` is one service, `service_group` starts and stops all in order,
+`heartbeat_reporter` writes states, `runtime` puts these together for a host. Not here: sockets, signals, and the
+configuration files. The names are imported when first used.
 """
 
 from __future__ import annotations
@@ -11,25 +12,33 @@ from typing import TYPE_CHECKING
 from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from ostler.service.assembly import Assembly, assemble
-    from ostler.service.group import ServiceGroup, StartFailed
     from ostler.service.lifecycle import Service
+    from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
     from ostler.service.runtime import Runtime
-    from ostler.service.spec import Host, ServiceSpec, Surroundings
+    from ostler.service.service_group import ServiceGroup, StartFailed
+    from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 
-_HOME = {
-    "Assembly": "assembly",
-    "Host": "spec",
+_MODULE_BY_NAME = {
+    "ResolvedConfiguration": "resolve",
+    "HostServices": "service_spec",
     "Runtime": "runtime",
     "Service": "lifecycle",
-    "ServiceGroup": "group",
-    "ServiceSpec": "spec",
-    "StartFailed": "group",
-    "Surroundings": "spec",
-    "assemble": "assembly",
+    "ServiceGroup": "service_group",
+    "ServiceSpec": "service_spec",
+    "StartFailed": "service_group",
+    "ServiceContext": "service_spec",
+    "resolve_configuration": "resolve",
 }
 
 __all__ = [
-    "Assembly", "Host", "Runtime", "Service", "ServiceGroup", "ServiceSpec", "StartFailed", "Surroundings", "assemble",
+    "HostServices",
+    "ResolvedConfiguration",
+    "Runtime",
+    "Service",
+    "ServiceContext",
+    "ServiceGroup",
+    "ServiceSpec",
+    "StartFailed",
+    "resolve_configuration",
 ]  # fmt: skip
-__getattr__ = lazy_names(__name__, _HOME)
+__getattr__ = lazy_names(__name__, _MODULE_BY_NAME)

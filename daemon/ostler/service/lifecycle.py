@@ -9,169 +9,171 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ostler import log
-from ostler.aio import Running, TaskOwner, WorkerPool
-from ostler.bounds import WHY_LIMIT, cut, sendable
-from ostler.config.changes import in_force
+from ostler.aio import RunningJob, TaskOwner, WorkerPool
+from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
+from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import Conflict, OstlerError, StoreUnavailable, describe
-from ostler.log.defects import Defects
+from ostler.errors import Conflict, OstlerError, StoreUnavailable, error_line
+from ostler.log.defects import UnexpectedErrors
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
-from ostler.messaging.notify import Notifier
-from ostler.service.backends import Backends
-from ostler.service.hooks import HookFailed, HookTimeout, call_hook, problem_lines
-from ostler.service.spec import ServiceSpec, Surroundings
-from ostler.service.states import StateKeeper
+from ostler.messaging.events.notifications import Notifier
+from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, problem_lines
+from ostler.service.service_drivers import ServiceDrivers
+from ostler.service.service_spec import ServiceContext, ServiceSpec
+from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
 from ostler.types import DriverState, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
-_POLL = 0.02
-_POLL_MAX = 0.5
-"""Seconds between looks at what still runs, at first and later; threads end without telling the loop."""
-_MOST_RESETS = 3
-"""Runs of `reset` at once, of which all but one hang."""
-_TOLD = 5.0
-"""Seconds that a drain waits for a periodic run that is late already, once it has been told of the stop."""
-_SHORTEST = 0.5
-"""Seconds that every part of a stop gets at least, however little is left."""
-_DATABASE_RETRY = 2.0
-"""Seconds between two tries to register while the database cannot be written."""
-_DAY = 86400.0
-"""Seconds that a question about capabilities may take: an answer that comes late is taken all the same."""
-RUNNING = (ServiceState.UP, ServiceState.DEGRADED)
-_ENDED = (ServiceState.STOPPED, ServiceState.FAILED)
+_MIN_POLL_INTERVAL = 0.02
+_MAX_POLL_INTERVAL = 0.5
+"""Seconds between two polls of what is still running, at first and later; threads end without notifying the loop."""
+_MAX_CONCURRENT_RESETS = 3
+"""The most runs of `reset` at once, of which all but one hang."""
+_CANCEL_GRACE = 5.0
+"""Seconds that a drain waits for an overdue periodic run, once it has been cancelled."""
+_MIN_STOP_STEP_TIME = 0.5
+"""The least seconds for every part of a stop, however little time is left."""
+_DATABASE_RETRY_DELAY = 2.0
+"""Seconds between two attempts to register while the database cannot be written."""
+_CAPABILITY_TIMEOUT = 86400.0
+"""Seconds that a question about capabilities may take: a late answer is still used."""
+RUNNING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
+_ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED)
 
 
 class Service:
-    """One manager on one topic: builds it, opens its endpoint, runs its hooks, takes it down in the mirrored order.
+    """One manager on one topic: builds it, opens its endpoint, runs its hooks, takes it down in reverse order.
 
-    Whatever has been set up is noted with what undoes it, so that `stop` is right at every point of the start, and
-    before it. All methods are called on the loop. `excused` says that it did not start for want of its plugin's tables:
-    then the daemon goes on even if it is required, for no restart would help.
+    Everything that was set up is recorded with its undo function, so that `stop` is correct at every point of the
+    start, and before it. All methods are called on the loop. `lacks_tables` says that it did not start because its
+    plugin's tables are unusable: then the daemon continues even if it is required, because a restart would not help.
 
     Args:
-        spec: What the service is made from.
-        around: What all services share.
+        spec: The specification of the service.
+        context: The context that all services share.
         on_change: Called after its state has changed.
     """
 
-    def __init__(self, spec: ServiceSpec, around: Surroundings, on_change: Callable[[Service], None]) -> None:
+    def __init__(self, spec: ServiceSpec, context: ServiceContext, on_change: Callable[[Service], None]) -> None:
         self.spec = spec
         self.topic = spec.topic
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
         self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
         self.short_pool = WorkerPool(f"{spec.topic}-short", spec.options.workers, spec.options.queue_limit)
-        self.states = StateKeeper(around.host.clock, lambda: on_change(self))
+        self.state_tracker = StateTracker(context.host.clock, lambda: on_change(self))
         self.step = "waiting"
-        self.progress = ""
-        """How far the step is, in words of the manager."""
-        self.hurry = False
-        self.registered = False
-        self.excused = False
-        self.progressed = around.host.clock.monotonic()
-        self._around = around
+        self.progress_text = ""
+        """The progress of the step, as reported by the manager."""
+        self.should_skip_drain = False
+        self.is_registered = False
+        self.lacks_tables = False
+        self.last_progress = context.host.clock.monotonic()
+        self._context = context
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
-        self._backends: Backends | None = None
-        # Checks have threads of their own: they must not wait behind hours of work.
-        self._beside = WorkerPool(f"{spec.topic}-checks", 2)
+        self._service_drivers: ServiceDrivers | None = None
+        # Checks have threads of their own: they must not queue behind long work.
+        self._health_pool = WorkerPool(f"{spec.topic}-checks", 2)
         # A thread for each backend, so that none waits for another.
-        self._asked = WorkerPool(f"{spec.topic}-capabilities", max(1, len(spec.drivers)))
-        # Not beside the checks: those that hang here, and are left behind, would take their threads.
-        self._resets = WorkerPool(f"{spec.topic}-reset", _MOST_RESETS)
-        self._cleaning: WorkerPool | None = None
-        self._defects = Defects(_log, topic=self.topic, manager=spec.options.manager)
+        self._capability_pool = WorkerPool(f"{spec.topic}-capabilities", max(1, len(spec.drivers)))
+        # Not in the pool of the checks: calls that hang here would use up its threads.
+        self._reset_pool = WorkerPool(f"{spec.topic}-reset", _MAX_CONCURRENT_RESETS)
+        self._cleanup_pool: WorkerPool | None = None
+        self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
-        """What the manager said last of its own objects, a line each."""
-        self._undo: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
-        self._stopping: asyncio.Task[list[str]] | None = None
+        """The last reported problems of the manager's own objects, a line each."""
+        self._undo_stack: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
+        self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
         self._draining_since = math.inf
-        self._given_up: set[tuple[str, str]] = set()
-        around.host.dispatcher.registry.expect(self.topic)
+        self._abandoned_work: set[tuple[str, str]] = set()
+        context.host.dispatcher.registry.mark_starting(self.topic)
 
     @property
     def drivers(self) -> Drivers | None:
         """Its drivers; None before they were built."""
-        return self._backends.drivers if self._backends is not None else None
+        return self._service_drivers.drivers if self._service_drivers is not None else None
 
-    def pending(self) -> list[str]:
+    def pending_options(self) -> list[str]:
         """Return what new options of its drivers wait for, a line each."""
-        return self._backends.pending() if self._backends is not None else []
+        return self._service_drivers.pending_options() if self._service_drivers is not None else []
 
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""
         return self.drivers.options(name) if self.drivers is not None else self.spec.drivers[name][1]
 
     @property
-    def running(self) -> bool:
-        """Whether it does its work: up, or up and not quite well."""
-        return self.states.state in RUNNING
+    def is_running(self) -> bool:
+        """Whether it is working: up or degraded."""
+        return self.state_tracker.state in RUNNING_STATES
 
     @property
-    def draining(self) -> bool:
-        """Whether it takes no new work, and has not been taken down."""
-        return self.states.state is ServiceState.DRAINING
+    def is_draining(self) -> bool:
+        """Whether it refuses new work, and has not been stopped."""
+        return self.state_tracker.state is ServiceState.DRAINING
 
     @property
-    def ended(self) -> bool:
-        """Whether it has been taken down: stopped, or failed."""
-        return self.states.state in _ENDED
+    def has_ended(self) -> bool:
+        """Whether it has ended: stopped, or failed."""
+        return self.state_tracker.state in _ENDED_STATES
 
     # ---------------------------------------------------------------- start
 
     async def start(self) -> None:
-        """Run the whole start (DESIGN 5). When it fails the caller stops the service; nothing is undone here.
+        """Run the whole start. When it fails the caller stops the service; nothing is undone here.
 
         Raises:
             ServiceError: The manager could not be built, or one of its hooks failed.
             StoreError: The record could not be written, or its plugin's tables could not be brought up to date.
         """
-        self._refuse_without_tables()
-        self.states.enter(ServiceState.STARTING, "registering")
-        registration = await self._at("registering", self._register())
-        manager = await self._at("building its manager", self._build())
-        await self._at("waiting for its drivers", self._start_drivers())
-        self._note("cleanup_host", self._cleanup_host)
-        await self._hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
-        await self._at("handing over its drivers", self._hand_over_drivers())
-        await self._hook("pre_start_hook", manager.pre_start_hook)
+        self._check_tables()
+        self.state_tracker.enter(ServiceState.STARTING, "registering")
+        registration = await self._run_step("registering", self._register())
+        manager = await self._run_step("creating its manager", self._build_manager())
+        await self._run_step("waiting for its drivers", self._start_drivers())
+        self._on_stop("cleanup_host", self._cleanup_host)
+        await self._run_start_hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
+        await self._run_step("handing over its drivers", self._hand_over_drivers())
+        await self._run_start_hook("pre_start_hook", manager.pre_start_hook)
         self._open_endpoint(manager)
-        await self._hook("init_host_with_rpc", manager.init_host_with_rpc)
-        await self._hook("post_start_hook", manager.post_start_hook)
-        self._around.periodic.add(self.topic, manager, self.pool, self.options)
-        self._note("periodic tasks", self._stop_periodic)
+        await self._run_start_hook("init_host_with_rpc", manager.init_host_with_rpc)
+        await self._run_start_hook("post_start_hook", manager.post_start_hook)
+        self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
+        self._on_stop("periodic tasks", self._stop_periodic)
         self.step = ""
-        self.progressed = self._around.host.clock.monotonic()
-        self.states.enter(ServiceState.UP)
+        self.last_progress = self._context.host.clock.monotonic()
+        self.state_tracker.enter(ServiceState.UP)
 
-    def _refuse_without_tables(self) -> None:
-        """Raise when the tables of its plugin are not as it needs them: its own failure, not that of the daemon."""
+    def _check_tables(self) -> None:
+        """Raise when the tables of its plugin were not migrated: a failure of this service, not of the daemon."""
         for namespace in self.spec.namespaces:
-            if error := self._around.host.store.failed_migrations.get(namespace):
-                self.excused = True
+            if error := self._context.host.store.failed_migrations.get(namespace):
+                self.lacks_tables = True
                 raise error
 
-    def _is_in_progress(self) -> bool:
-        return bool(self.progress) and self.states.state is ServiceState.STARTING
+    def _has_progress_text(self) -> bool:
+        return bool(self.progress_text) and self.state_tracker.state is ServiceState.STARTING
 
-    def _report_progress(self, text: str) -> None:
-        """Take note of how far a hook of the start is. Any thread."""
-        self.progress = sendable(cut(text, WHY_LIMIT))
+    def _set_progress_text(self, text: str) -> None:
+        """Record the progress of a hook of the start. Any thread."""
+        self.progress_text = escape_surrogates(truncate(text, WHY_LIMIT))
 
-    async def _at(self, step: str, work: Awaitable[Any]) -> Any:
-        self.step, self.progress = step, ""
-        self.states.enter(ServiceState.STARTING, step)
+    async def _run_step(self, step: str, work: Awaitable[Any]) -> Any:
+        self.step, self.progress_text = step, ""
+        self.state_tracker.enter(ServiceState.STARTING, step)
         return await work
 
-    async def _hook(self, name: str, hook: Callable[..., Any], *args: Any) -> Any:
-        work = self._call(name, hook, *args, pool=self.pool, timeout=self.options.start_timeout)
-        return await self._at(name, work)
+    async def _run_start_hook(self, name: str, hook: Callable[..., Any], *args: Any) -> Any:
+        work = self._call_hook(name, hook, *args, pool=self.pool, timeout=self.options.start_timeout)
+        return await self._run_step(name, work)
 
-    async def _call(self, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float) -> Any:
-        """Call a hook, and take note when it does not come back: a stop then waits for it no longer."""
+    async def _call_hook(
+        self, name: str, hook: Callable[..., Any], *args: Any, pool: WorkerPool, timeout: float
+    ) -> Any:
+        """Call a hook, and record when it does not return: a stop then no longer waits for it."""
         label = f"{self.topic}.{name}"
         try:
             result = await call_hook(self.topic, name, hook, *args, pool=pool, timeout=timeout, defects=self._defects)
@@ -182,208 +184,215 @@ class Service:
         return result
 
     async def _register(self) -> Any:
-        records, spec = self._around.records, self.spec
-        self._note("threads", self._stop_pool)
+        records, spec = self._context.service_records, self.spec
+        self._on_stop("threads", self._stop_pool)
 
         def register() -> Any:
             registration = records.register(
                 self.topic, spec.options.manager, spec.manager.cls.rpc_version, namespace_versions(spec.manager.cls)
             )
-            # Noted here and not after the wait: a stop may cut that short, and the row has to say so all the same.
-            self.registered = True
+            # Recorded here and not after the wait: a stop may cancel the wait, and the row must still have it.
+            self.is_registered = True
             return registration
 
         while True:
             try:
-                return await self._around.host.store.awrite(register, label=f"register {self.topic}")
+                return await self._context.host.store.awrite(register, label=f"register {self.topic}")
             except StoreUnavailable as error:
-                if not self.spec.namespaces:  # the heartbeats insert its row as soon as that is possible
-                    self.registered = True
+                if not self.spec.namespaces:  # the heartbeat inserts its row as soon as possible
+                    self.is_registered = True
                     return Registration(0, added_to_cluster=False)
                 self.step = f"registering, waiting for the database: {error.message}"
-                self.states.enter(ServiceState.STARTING, self.step)
-            await asyncio.sleep(_DATABASE_RETRY)
+                self.state_tracker.enter(ServiceState.STARTING, self.step)
+            await asyncio.sleep(_DATABASE_RETRY_DELAY)
 
-    async def _build(self) -> Manager:
-        self._backends = Backends(
-            self.spec, self._around, self.states, lambda work, name: self._tasks.spawn(work, name=name)
+    async def _build_manager(self) -> Manager:
+        self._service_drivers = ServiceDrivers(
+            self.spec, self._context, self.state_tracker, lambda work, name: self._tasks.spawn(work, name=name)
         )
         environment = ManagerEnvironment(
             topic=self.topic,
-            host=self._around.host.name,
+            host=self._context.host.name,
             options=self.options,
-            drivers=self._backends.drivers,
-            store=self._around.host.store,
-            client=self._around.host.client.for_topic(self.topic),
-            clock=self._around.host.clock,
+            drivers=self._service_drivers.drivers,
+            store=self._context.host.store,
+            client=self._context.host.client.for_topic(self.topic),
+            clock=self._context.host.clock,
             log=self._log,
             extensions=self.spec.extensions,
             sections=self.spec.sections,
-            notifier=told.notifier(self.topic) if (told := self._around.host.notifications) else Notifier(),
-            report_progress=self._report_progress,
+            notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
+            report_progress=self._set_progress_text,
             report_change=self._report_change,
         )
         build = self.spec.manager.build
         timeout = self.options.start_timeout
-        self.manager = await self._call("__init__", build, environment, pool=self.pool, timeout=timeout)
+        self.manager = await self._call_hook("__init__", build, environment, pool=self.pool, timeout=timeout)
         assert self.manager is not None  # noqa: S101 - `build` returns a manager or raises
         return self.manager
 
     async def _start_drivers(self) -> None:
-        assert self._backends is not None  # noqa: S101 - built in the step before
-        self._note("drivers", self._backends.stop)
-        await self._backends.start(self.options.driver_wait)
+        assert self._service_drivers is not None  # noqa: S101 - built in the step before
+        self._on_stop("drivers", self._service_drivers.stop)
+        await self._service_drivers.start(self.options.driver_init_wait)
 
     async def _hand_over_drivers(self) -> None:
-        assert self._backends is not None  # noqa: S101 - built two steps before
+        assert self._service_drivers is not None  # noqa: S101 - built two steps before
         assert self.manager is not None  # noqa: S101 - likewise
         driver_ready = self.manager.driver_ready
 
         async def take_over(name: str) -> None:
             timeout = self.options.start_timeout
-            await self._call("driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
+            await self._call_hook("driver_ready", driver_ready, name, pool=self.pool, timeout=timeout)
 
-        await self._backends.begin_take_over(take_over)
+        await self._service_drivers.begin_handover(take_over)
 
     def _open_endpoint(self, manager: Manager) -> None:
         endpoint = Endpoint(
             self.topic,
-            self._around.host.name,
+            self._context.host.name,
             manager,
             self.pool,
             manager.rpc_version,
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
-            # The check of the configuration has looked at the types of this class, and that costs a start milliseconds.
+            # The check of the configuration has checked the types of this class; to repeat it would cost milliseconds.
             trusted=type(manager) is self.spec.manager.cls,
             short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
-        self._around.host.dispatcher.registry.add_endpoint(endpoint)
-        self._note("endpoint", self._close_endpoint)
+        self._context.host.dispatcher.registry.add_endpoint(endpoint)
+        self._on_stop("endpoint", self._close_endpoint)
 
-    def _note(self, what: str, undo: Callable[[float], Awaitable[list[str]]]) -> None:
-        self._undo.append((what, undo))
+    def _on_stop(self, what: str, undo: Callable[[float], Awaitable[list[str]]]) -> None:
+        self._undo_stack.append((what, undo))
 
     # ---------------------------------------------------------------- while it is up
 
     async def check_health(self) -> None:
-        """Ask the manager and its ready drivers whether they can work, and keep what they say."""
-        if self.manager is None or self._backends is None or not self.running:
+        """Ask the manager and its ready drivers whether they can work, and record the answers."""
+        if self.manager is None or self._service_drivers is None or not self.is_running:
             return
         timeout = max(1.0, self.options.down_time - self.options.report_interval)
         complaint = ""
         try:
-            if await self._ask("is_working", self.manager.is_working, timeout) is False:
-                complaint = "is_working says no"
+            if await self._call_check("is_working", self.manager.is_working, timeout) is False:
+                complaint = "is_working returned False"
         except HookFailed as error:
             complaint = error.message
             if not isinstance(error, HookTimeout):
-                self._progress()
+                self._mark_progress()
         else:
-            self._progress()
-        self.states.complain("is_working", complaint)
-        self.states.complain("threads", self._all_busy())
-        await self._ask_problems(timeout)
-        await self._backends.check(timeout)
+            self._mark_progress()
+        self.state_tracker.set_problem("is_working", complaint)
+        self.state_tracker.set_problem("threads", self._thread_exhaustion())
+        await self._update_problems(timeout)
+        await self._service_drivers.check(timeout)
 
-    async def _ask_problems(self, timeout: float) -> None:
-        """Ask the manager what is not well with its own objects, and keep that for the status."""
+    async def _update_problems(self, timeout: float) -> None:
+        """Ask the manager for problems with its own objects, and record them for the status."""
         assert self.manager is not None  # noqa: S101 - asked of services that are up
         if type(self.manager).problems is Manager.problems:
             return
         complaint = ""
         try:
-            self.problems = problem_lines(await self._ask("problems", self.manager.problems, timeout))
+            self.problems = problem_lines(await self._call_check("problems", self.manager.problems, timeout))
         except HookFailed as error:
             complaint = error.message
         except TypeError as error:
-            complaint = f"problems of service {self.topic} returned no sentences: {error}"
-        self.states.complain("problems", complaint)
+            complaint = f"problems of service {self.topic} did not return a list of texts: {error}"
+        self.state_tracker.set_problem("problems", complaint)
 
-    def _progress(self) -> None:
-        self.progressed = self._around.host.clock.monotonic()
+    def _mark_progress(self) -> None:
+        self.last_progress = self._context.host.clock.monotonic()
 
-    async def _ask(self, name: str, hook: Callable[..., Any], timeout: float) -> Any:
-        """Call a hook beside the service's work; one that has not come back from the last time is not asked again."""
+    async def _call_check(self, name: str, hook: Callable[..., Any], timeout: float) -> Any:
+        """Call a hook on a separate pool; one that has not returned from its last call is not called again."""
         label = f"{self.topic}.{name}"
-        for row in self._beside.running():
+        for row in self._health_pool.running_jobs():
             if row.label == label:
-                text = f"{name} of service {self.topic} has not come back for {row.seconds:.0f} s"
-                raise HookTimeout(text, hint="see `ostler dump` for where it hangs", service=self.topic, hook=name)
-        return await self._call(name, hook, pool=self._beside, timeout=timeout)
+                text = f"{name} of service {self.topic} has not returned for {row.seconds:.0f} s"
+                raise HookTimeout(text, hint="`ostler dump` shows where it hangs", service=self.topic, hook=name)
+        return await self._call_hook(name, hook, pool=self._health_pool, timeout=timeout)
 
-    def _all_busy(self) -> str:
+    def _thread_exhaustion(self) -> str:
         """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
         for pool in (self.pool, self.short_pool):
-            rows, queued = pool.running(waiting=False), pool.queued
+            rows, queued = pool.running_jobs(include_replaced=False), pool.queued_count
             if queued and len(rows) >= pool.size and rows[-1].seconds >= self.options.down_time:
-                return f"{queued} requests wait, and all {len(rows)} threads are busy, one with {rows[0].label}"
+                return f"{queued} requests are waiting and all {len(rows)} threads are busy, one with {rows[0].label}"
         return ""
 
-    def _pool_rows(self) -> list[Running]:
-        """Return what the threads of requests and hooks do, longest first."""
-        return sorted([*self.pool.running(), *self.short_pool.running()], key=lambda row: -row.seconds)
+    def _pool_rows(self) -> list[RunningJob]:
+        """Return the running jobs of requests and hooks, longest first."""
+        return sorted([*self.pool.running_jobs(), *self.short_pool.running_jobs()], key=lambda row: -row.seconds)
 
-    def _queued(self) -> int:
-        return self.pool.queued + self.short_pool.queued
+    def _queued_count(self) -> int:
+        return self.pool.queued_count + self.short_pool.queued_count
 
     async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
-        """Take over new options, as far as that goes without a restart, and run the manager's `reset`.
+        """Apply new options, as far as possible without a restart, and run the manager's `reset`.
 
         Args:
-            spec: The service as the new configuration wants it.
+            spec: The specification by the new configuration.
             timeout: Seconds that `reset` may take; never more than `start_timeout`.
 
         Returns:
-            What went wrong, a line each; the new options are in force all the same. Its drivers get theirs by
+            What went wrong, a line each; the new options are in effect nevertheless. Its drivers get theirs by
             `renew_drivers`.
         """
-        if type(spec.options) is not type(self.options):  # another manager: comes with the restart
+        if type(spec.options) is not type(self.options):  # another manager: applied with the restart
             return []
-        if self.states.state in _ENDED:  # it failed before, which its state says: this reload has done it no harm
+        if (
+            self.state_tracker.state in _ENDED_STATES
+        ):  # it had failed before, as its state says: not a problem of this reload
             return []
-        self.options = options = in_force(self.options, spec.options)
-        if self.manager is None or self._backends is None:
+        self.options = options = effective_options(self.options, spec.options)
+        if self.manager is None or self._service_drivers is None:
             return []
         self.manager.options = options
         self.manager.sections = {
-            name: in_force(self.manager.sections.get(name, section), section) for name, section in spec.sections.items()
+            name: effective_options(self.manager.sections.get(name, section), section)
+            for name, section in spec.sections.items()
         }
         problems = []
         try:
-            self._around.periodic.respace(self.topic, options)
+            self._context.periodic_scheduler.apply_options(self.topic, options)
             await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
-            problems.append(describe(error))
+            problems.append(error_line(error))
         return problems
 
-    async def renew_drivers(self, spec: ServiceSpec) -> list[str]:
-        """Bring new options to its drivers; return what went wrong, a line each. After `reset`."""
-        if self._backends is None or type(spec.options) is not type(self.options) or self.states.state in _ENDED:
+    async def apply_driver_options(self, spec: ServiceSpec) -> list[str]:
+        """Apply new options to its drivers; return what went wrong, a line each. After `reset`."""
+        if (
+            self._service_drivers is None
+            or type(spec.options) is not type(self.options)
+            or self.state_tracker.state in _ENDED_STATES
+        ):
             return []
-        return await self._backends.renew(spec)
+        return await self._service_drivers.apply_options(spec)
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
-        """Run `reset`, beside the service's work and beside one that still hangs: what that waits for may be gone."""
-        hanging = self._resets.running()
-        if len(hanging) >= _MOST_RESETS:
-            text = f"reset of service {self.topic} was not begun: {len(hanging)} earlier ones have not come back"
-            hint = "see `ostler dump` for where they hang; restart the daemon if they never come back"
+        """Run `reset` on a separate pool, even if an earlier one still hangs: its cause may be gone."""
+        hanging = self._reset_pool.running_jobs()
+        if len(hanging) >= _MAX_CONCURRENT_RESETS:
+            text = f"reset of service {self.topic} was not started: {len(hanging)} earlier ones have not returned"
+            hint = "`ostler dump` shows where they hang; restart the daemon if they never return"
             raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
-        await self._call("reset", manager.reset, pool=self._resets, timeout=timeout)
+        await self._call_hook("reset", manager.reset, pool=self._reset_pool, timeout=timeout)
 
     def capability_sources(self) -> list[str]:
-        """Return the backends that are asked one by one; `[""]` for a manager that answers for all of them at once."""
+        """Return the backends that are asked separately; `[""]` for a manager that answers for all of them at once."""
         if self.manager is not None and type(self.manager).capabilities is not Manager.capabilities:
             return [""]
-        return self._backends.taken_over() if self._backends is not None else []
+        return self._service_drivers.usable_drivers() if self._service_drivers is not None else []
 
-    def withheld(self) -> dict[str, str]:
+    def withheld_drivers(self) -> dict[str, str]:
         """Return the drivers that must not be offered to schedulers now, each with why."""
-        return self._backends.withheld() if self._backends is not None else {}
+        return self._service_drivers.withheld_drivers() if self._service_drivers is not None else {}
 
     async def capabilities(self, backend: str = "") -> Any:
-        """Return what the manager says of a backend, or of all; waits for as long as that takes.
+        """Return the manager's capabilities of a backend, or of all; waits as long as that takes.
 
         Raises:
             HookFailed: It raised.
@@ -393,30 +402,40 @@ class Service:
         label = f"{name} {backend}" if backend else name
         hook = getattr(self.manager, name)
         return await call_hook(
-            self.topic, label, hook, *arguments, pool=self._asked, timeout=_DAY, defects=self._defects
+            self.topic,
+            label,
+            hook,
+            *arguments,
+            pool=self._capability_pool,
+            timeout=_CAPABILITY_TIMEOUT,
+            defects=self._defects,
         )
 
     def _report_change(self, backend: str, lease: str, released: bool) -> None:
-        self._around.host.inbox.post(lambda: self._around.report_change(self.topic, backend, lease, released))
+        self._context.host.loop_queue.post(
+            lambda: self._context.on_capability_change(self.topic, backend, lease, released)
+        )
 
     def status(self) -> ServiceStatus:
-        """Return the service as an operator sees it, without what only the table knows (beat, enabled)."""
+        """Return the service as an operator sees it, without the fields that only the table has (beat, enabled)."""
         return ServiceStatus(
             topic=self.topic,
-            host=self._around.host.name,
+            host=self._context.host.name,
             manager=self.spec.options.manager,
-            state=self.states.state,
-            why=f"{self.states.why}, {self.progress}" if self._is_in_progress() else self.states.why,
-            since=self.states.since,
-            up=self.states.state not in _ENDED,
+            state=self.state_tracker.state,
+            why=f"{self.state_tracker.why}, {self.progress_text}"
+            if self._has_progress_text()
+            else self.state_tracker.why,
+            since=self.state_tracker.since,
+            up=self.state_tracker.state not in _ENDED_STATES,
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
-            in_flight=self._around.host.dispatcher.in_flight(self.topic),
-            queued=self._queued(),
+            in_flight=self._context.host.dispatcher.in_flight(self.topic),
+            queued=self._queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
-            evidence=self.states.complaints,
+            evidence=self.state_tracker.problems,
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
             capability_interval=self.options.capability_interval,
@@ -424,132 +443,132 @@ class Service:
 
     # ---------------------------------------------------------------- stop
 
-    async def drain(self, timeout: float, why: str = "the service is being stopped") -> list[str]:
-        """Refuse new work, switch periodic tasks off, and wait for what is in flight.
+    async def drain(self, timeout: float, why: str = "the service is stopping") -> list[str]:
+        """Refuse new work, switch periodic tasks off, and wait for work in progress.
 
         Args:
             timeout: Seconds to wait.
-            why: What callers are told.
+            why: The reason that callers get.
 
         Returns:
             What was still running at the end, a line each.
         """
-        if not self._undo or self.states.state in _ENDED:
+        if not self._undo_stack or self.state_tracker.state in _ENDED_STATES:
             return []
-        self.states.enter(ServiceState.DRAINING, why)
-        self._around.host.dispatcher.set_draining(self.topic, why)
-        self._around.periodic.remove(self.topic)
+        self.state_tracker.enter(ServiceState.DRAINING, why)
+        self._context.host.dispatcher.set_draining(self.topic, why)
+        self._context.periodic_scheduler.remove(self.topic)
         self._draining_since = asyncio.get_running_loop().time()
-        await self._until_nothing(lambda: self._awaited() if self.draining else [], timeout)
-        if self.draining:  # else it was resumed meanwhile
-            self._given_up = {(row.thread, row.label) for row in self._pool_rows()}
-        return self.unfinished()
+        await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
+        if self.is_draining:  # else it was resumed meanwhile
+            self._abandoned_work = {(row.thread, row.label) for row in self._pool_rows()}
+        return self.in_progress()
 
     def resume(self) -> None:
-        """Take work again after a drain. On the loop.
+        """Accept work again after a drain. On the loop.
 
         Raises:
             Conflict: It is not draining, or its manager was never up.
         """
-        # One whose start has failed drains too, at the step where it was, and is about to be taken down.
-        if not self.draining or self.manager is None or self.step or self._stopping is not None:
+        # A service whose start failed drains too, at its current step, and is about to be stopped.
+        if not self.is_draining or self.manager is None or self.step or self._stop_task is not None:
             raise Conflict(
-                f"service {self.topic} is {self.states.state}, and only one that is draining can be resumed",
-                hint=f"`ostler service start {self.topic}` starts one that has stopped or failed",
+                f"service {self.topic} is {self.state_tracker.state}; only a draining service can be resumed",
+                hint=f"`ostler service start {self.topic}` starts a stopped or failed service",
                 topic=self.topic,
             )
-        self._draining_since, self._given_up = math.inf, set()
-        self._around.host.dispatcher.set_draining(self.topic, "")
+        self._draining_since, self._abandoned_work = math.inf, set()
+        self._context.host.dispatcher.set_draining(self.topic, "")
         self._tasks.spawn(self._resume_periodic(self.manager), name=f"resume periodic tasks of {self.topic}")
-        self.states.enter(ServiceState.UP)
+        self.state_tracker.enter(ServiceState.UP)
 
     async def _resume_periodic(self, manager: Manager) -> None:
-        """Begin with the periodic tasks again, once those have ended that the drain found at work: none runs twice."""
-        periodic, pause = self._around.periodic, _POLL
-        while periodic.running(self.topic):
+        """Start the periodic tasks again, after the runs that the drain found have ended: none runs twice at once."""
+        periodic, pause = self._context.periodic_scheduler, _MIN_POLL_INTERVAL
+        while periodic.running_tasks(self.topic):
             await asyncio.sleep(pause)
-            pause = min(_POLL_MAX, pause * 1.2)
-        if self.running:
+            pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
+        if self.is_running:
             periodic.add(self.topic, manager, self.pool, self.options)
 
-    async def _until_nothing(self, look: Callable[[], list[str]], timeout: float) -> list[str]:
-        """Wait until a look finds nothing any more; return what it still finds after `timeout` or in a hurry."""
+    async def _wait_until_empty(self, list_work: Callable[[], list[str]], timeout: float) -> list[str]:
+        """Poll until `list_work` finds nothing; return what it still finds after `timeout` or on a second signal."""
         loop = asyncio.get_running_loop()
-        began, pause = loop.time(), _POLL
-        while left := look():
+        began, pause = loop.time(), _MIN_POLL_INTERVAL
+        while left := list_work():
             rest = began + timeout - loop.time()
-            if self.hurry or rest <= 0:
+            if self.should_skip_drain or rest <= 0:
                 return left
             await asyncio.sleep(min(pause, rest))
-            pause = min(_POLL_MAX, pause * 1.2)
+            pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
         return []
 
-    def _awaited(self) -> list[str]:
-        """Return what a drain waits for: all but what is stuck already, and runs that were told and do not listen."""
+    def _drain_waits_for(self) -> list[str]:
+        """Return what a drain waits for: not stuck calls, and not cancelled periodic runs that do not react."""
         stuck = set(self._overdue_hooks)
-        if asyncio.get_running_loop().time() - self._draining_since >= _TOLD:
-            stuck |= self._around.periodic.late(self.topic)
+        if asyncio.get_running_loop().time() - self._draining_since >= _CANCEL_GRACE:
+            stuck |= self._context.periodic_scheduler.late_tasks(self.topic)
         return [line for label, line in self._work_rows() if label not in stuck]
 
-    def unfinished(self) -> list[str]:
-        """Return what this service is working on, a line each."""
+    def in_progress(self) -> list[str]:
+        """Return the work in progress of this service, a line each."""
         return [line for _, line in self._work_rows()]
 
     def _work_rows(self) -> list[tuple[str, str]]:
-        """Return what this service is working on: the label of each, and a line."""
+        """Return the work in progress of this service: the label of each, and a line."""
         running = self._pool_rows()
-        waiting = self._queued()
-        others = self._around.host.dispatcher.in_flight(self.topic) - len(running) - waiting
-        resets = self._resets.running()
+        waiting = self._queued_count()
+        others = self._context.host.dispatcher.in_flight(self.topic) - len(running) - waiting
+        resets = self._reset_pool.running_jobs()
         rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
-        # What no thread shows: periodic tasks that are `async def`.
-        periodic = set(self._around.periodic.running(self.topic)) - {row.label for row in running}
+        # Not on a thread: periodic tasks that are `async def`.
+        periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
         rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
         if waiting:
-            rows.append(("", f"{waiting} requests of {self.topic} in its queue"))
+            rows.append(("", f"{waiting} requests of {self.topic} in the queue"))
         if others > 0:
-            rows.append(("", f"{others} requests of {self.topic} on the loop"))
+            rows.append(("", f"{others} requests of {self.topic} on the event loop"))
         return rows
 
     async def stop(self, timeout: float, failed: str = "", why: str = "") -> list[str]:
         """Undo what was set up, last first. Safe before, during and after the start, and twice.
 
-        Work in flight is not waited for: see `drain`.
+        Work in progress is not awaited: see `drain`.
 
         Args:
             timeout: Seconds for all of it; a part that hangs leaves time for those after it.
             failed: Why the service failed, when that is the reason for the stop.
-            why: Why it is stopped, when that is not the end of the daemon; shown with its state.
+            why: Why it is stopped, unless the daemon is stopping; shown with its state.
 
         Returns:
             What hung, a line each.
         """
-        if self._stopping is None:
-            # A task of its own: who waits for the stop may be cancelled, the stop itself goes to its end.
+        if self._stop_task is None:
+            # A task of its own: the waiter may be cancelled, the stop itself runs to its end.
             work = self._stop(timeout, failed, why)
-            self._stopping = asyncio.get_running_loop().create_task(work, name=f"stop {self.topic}")
-        return await asyncio.shield(self._stopping)
+            self._stop_task = asyncio.get_running_loop().create_task(work, name=f"stop {self.topic}")
+        return await asyncio.shield(self._stop_task)
 
     async def _stop(self, timeout: float, failed: str, why: str) -> list[str]:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         hung: list[str] = []
-        started = bool(self._undo)
-        self._around.host.dispatcher.registry.give_up(self.topic, failed)
-        self._around.host.dispatcher.cancel_contexts(self.topic)
-        if self._backends is not None:
-            self._backends.end_take_over()
-            self._backends.drivers.cancel_calls()
-        await self._tasks.cancel(_SHORTEST)
-        while self._undo:
-            what, undo = self._undo.pop()
+        started = bool(self._undo_stack)
+        self._context.host.dispatcher.registry.mark_unavailable(self.topic, failed)
+        self._context.host.dispatcher.cancel_contexts(self.topic)
+        if self._service_drivers is not None:
+            self._service_drivers.end_handover()
+            self._service_drivers.drivers.cancel_calls()
+        await self._tasks.cancel(_MIN_STOP_STEP_TIME)
+        while self._undo_stack:
+            what, undo = self._undo_stack.pop()
             self.step = f"stopping {what}"
             try:
-                hung += await undo(max(_SHORTEST, until - loop.time()))
-            except Exception as error:  # noqa: BLE001 - the rest has to be undone whatever this part does
-                self._log.error("stopping %s of service %s failed: %s", what, self.topic, describe(error))
+                hung += await undo(max(_MIN_STOP_STEP_TIME, until - loop.time()))
+            except Exception as error:  # noqa: BLE001 - the rest must be undone whatever this part does
+                self._log.error("stopping %s of service %s failed: %s", what, self.topic, error_line(error))
         self.step = ""
-        self.states.enter(
+        self.state_tracker.enter(
             ServiceState.FAILED if failed else ServiceState.STOPPED,
             failed or why or ("" if started else "never started"),
         )
@@ -557,13 +576,13 @@ class Service:
 
     async def _cleanup_host(self, timeout: float) -> list[str]:
         assert self.manager is not None  # noqa: S101 - noted after it was built
-        begun = [row.label for row in self.pool.running() if row.label in self._start_hooks()]
+        begun = [row.label for row in self.pool.running_jobs() if row.label in self._start_hooks()]
         if begun:
-            # It may still be setting up what would be taken down here. `_stop_pool` names it.
-            self._log.warning("cleanup_host is left out, because %s has not come back", begun[0])
+            # It may still be setting up what would be cleaned up here. `_stop_pool` reports it.
+            self._log.warning("skipping cleanup_host: %s has not returned", begun[0])
             return []
-        # A thread of its own: those of the service may all hang. Half of the time, for the drivers come after it.
-        pool = self._cleaning = WorkerPool(f"{self.topic}-cleanup", 1)
+        # A thread of its own: those of the service may all hang. Half of the time, as the drivers come after it.
+        pool = self._cleanup_pool = WorkerPool(f"{self.topic}-cleanup", 1)
         try:
             cleanup = self.manager.cleanup_host
             await call_hook(
@@ -583,39 +602,46 @@ class Service:
         return {f"{self.topic}.{name}" for name in names}
 
     async def _stop_periodic(self, _timeout: float) -> list[str]:
-        self._around.periodic.remove(self.topic)
+        self._context.periodic_scheduler.remove(self.topic)
         return []
 
     async def _close_endpoint(self, _timeout: float) -> list[str]:
-        self._around.host.dispatcher.registry.remove_endpoint(self.topic)
+        self._context.host.dispatcher.registry.remove_endpoint(self.topic)
         return []
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()
         self.short_pool.close()
-        self._beside.close()
-        self._asked.close()
-        self._resets.close()
-        await self._until_nothing(lambda: self._at_work(awaited=True), timeout)
-        return self._at_work()
+        self._health_pool.close()
+        self._capability_pool.close()
+        self._reset_pool.close()
+        await self._wait_until_empty(lambda: self._running_work(awaited=True), timeout)
+        return self._running_work()
 
-    def stuck(self) -> list[str]:
-        """Return what of a service that is up does not come back: drivers that are stuck, hooks, a line each."""
-        rows = [*self.pool.running(), *self._beside.running(), *self._resets.running()]
+    def stuck_work(self) -> list[str]:
+        """Return the stuck drivers and hanging hooks of a running service, a line each."""
+        rows = [*self.pool.running_jobs(), *self._health_pool.running_jobs(), *self._reset_pool.running_jobs()]
         hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows if row.label in self._overdue_hooks]
         drivers = self.drivers.statuses() if self.drivers is not None else []
         return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
 
-    def left_behind(self) -> list[str]:
-        """Return what of a service that has ended still hangs in its threads and those of its drivers, a line each."""
-        drivers = self.drivers.under_way() if self.drivers is not None else []
-        rows = self._cleaning.running() if self._cleaning is not None else []
-        return [*self._at_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
+    def leftover_work(self) -> list[str]:
+        """Return what still runs in the threads of an ended service and of its drivers, a line each."""
+        drivers = self.drivers.calls_in_progress() if self.drivers is not None else []
+        rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
+        return [*self._running_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
 
-    def _at_work(self, *, awaited: bool = False) -> list[str]:
-        """Return what the threads do; if `awaited`, without what has been waited for before, or is stuck already."""
-        rows = [*self._pool_rows(), *self._beside.running(), *self._asked.running(), *self._resets.running()]
+    def _running_work(self, *, awaited: bool = False) -> list[str]:
+        """Return the running jobs; if `awaited`, without those that are overdue or were given up already."""
+        rows = [
+            *self._pool_rows(),
+            *self._health_pool.running_jobs(),
+            *self._capability_pool.running_jobs(),
+            *self._reset_pool.running_jobs(),
+        ]
         if awaited:
             known = self._overdue_hooks
-            rows = [row for row in rows if row.label not in known and (row.thread, row.label) not in self._given_up]
+            rows = [
+                row for row in rows if row.label not in known and (row.thread, row.label) not in self._abandoned_work
+            ]
         return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]

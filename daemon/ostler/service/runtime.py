@@ -1,4 +1,4 @@
-"""The services of one host at work: records, reports, periodic tasks and the group itself, put together."""
+"""The running services of one host: records, reports, periodic tasks and the group itself."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
-from ostler.errors import StoreError, describe
-from ostler.periodic import PeriodicScheduler
-from ostler.service.capability_report import CapabilityReporter
-from ostler.service.group import ServiceGroup
+from ostler.errors import StoreError, error_line
+from ostler.periodic_tasks import PeriodicScheduler
+from ostler.service.capabilities.capability_reporter import CapabilityReporter
+from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
-from ostler.service.operations import ServiceOperations
-from ostler.service.report import Reporter, StoreOutage
-from ostler.service.spec import Host, ServiceSpec, Surroundings
-from ostler.service.state_events import StateEvents
+from ostler.service.service_group import ServiceGroup
+from ostler.service.service_operations import ServiceOperations
+from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
+from ostler.service.state_notifier import StateNotifier
+from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
 from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
-_KEEP_RUNS_EVERY = 30.0
-"""Seconds between two writes of how periodic tasks went; a crash forgets no more than that."""
-_FIRST_REPORTS = 2.0
-"""Seconds that the start waits for what the services can do: an array that is slow to say must not hold it up."""
-_LAST_WRITES = 2.0
-"""Seconds that a stop gives to the last records: a database that is locked must not hold it up."""
+_SAVE_RUNS_INTERVAL = 30.0
+"""Seconds between two writes of periodic runs; a crash loses no more than that."""
+_FIRST_REPORT_TIMEOUT = 2.0
+"""Seconds that the start waits for the first capabilities: a slow array must not delay it."""
+_LAST_WRITE_TIMEOUT = 2.0
+"""Seconds that a stop waits for the last records: a locked database must not delay it."""
 
 
 class Runtime:
-    """Runs services on what a host gives them; the daemon's and a test's host are built around one. On the loop.
+    """Runs services with what a host provides; used by the daemon and by hosts of tests. On the loop.
 
     Args:
-        specs: What the services are made from, enabled ones only.
-        host: What they are given.
-        on_end: Called with a reason when a task that should live for ever has ended.
+        specs: The specifications of the services, enabled ones only.
+        host: What the host provides.
+        on_end: Called with a reason when a permanent task has ended.
         on_change: Called after the state of a service has changed.
 
     Raises:
-        DependencyCycle: Services depend on each other in a circle.
+        DependencyCycle: Services depend on each other in a cycle.
     """
 
     def __init__(
         self,
         specs: Sequence[ServiceSpec],
-        host: Host,
+        host: HostServices,
         *,
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
@@ -55,39 +56,40 @@ class Runtime:
         self.host = name
         self.upgrades = client.upgrades
         self.store = store
-        self.records = ServiceRecords(store, clock, name)
-        self.capability_records = CapabilityRecords(store, clock, name)
-        self.runs = PeriodicRecords(store, name)
+        services_table = self.service_records = ServiceRecords(store, clock, name)
+        capabilities_table = self.capability_records = CapabilityRecords(store, clock, name)
+        self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
-        self.periodic = PeriodicScheduler(clock=clock, owner=self._tasks)
+        self.periodic_scheduler = PeriodicScheduler(clock=clock, owner=self._tasks)
         self._on_change = on_change
-        self._runs_outage = StoreOutage(store, "the table of periodic runs", clock)
-        self.events = StateEvents(host.notifications, name, clock)
-        around = Surroundings(
+        self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
+        self.state_notifier = StateNotifier(host.notifications, name, clock)
+        around = ServiceContext(
             host=host,
-            records=self.records,
-            periodic=self.periodic,
-            events=self.events,
-            report_change=self._report_change,
-            offer_changed=self._offer_changed,
+            service_records=services_table,
+            periodic_scheduler=self.periodic_scheduler,
+            state_notifier=self.state_notifier,
+            on_capability_change=self._on_capability_change,
+            on_offer_changed=self._on_offer_changed,
         )
-        self.group = ServiceGroup(specs, around, self._changed)
+        self.group = ServiceGroup(specs, around, self._on_service_change)
         self._specs = list(specs)
         self._start_timeout: float | None = None
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
-        self.view = HostView(
-            name, services, store, self.records, self.capability_records, client.router, clock, self._live_reports
+        self.host_view = HostView(
+            name, services, store, services_table, capabilities_table, client.router, clock, self._live_reports
         )
-        client.upgrades.read_from(self.view.members, store.aread)
-        self.reporter = Reporter(services, store, self.records, clock)
+        client.upgrades.set_source(self.host_view.members, store.aread)
+        self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
+        has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
-            services, store, self.capability_records, self.records, client, clock, name, self.view.tells
+            services, store, capabilities_table, services_table, client, clock, name, has_subscriber
         )
-        self.capability_reporter.on_report = self.view.changed
+        self.capability_reporter.on_report = self.host_view.on_change
 
     async def start(self, timeout: float | None = None) -> None:
-        """Start reporting, then all services; what is known of earlier periodic runs is taken up again.
+        """Start reporting, then all services; periodic tasks continue from their stored records.
 
         Args:
             timeout: Seconds that each service may take; no limit by default.
@@ -97,74 +99,77 @@ class Runtime:
         """
         self._start_timeout = timeout
         try:
-            self.periodic.restore(await self.store.aread(self.runs.list))
+            self.periodic_scheduler.restore(await self.store.aread(self.periodic_records.list))
         except StoreError as error:
             self._runs_outage.failed(error)
-        self._tasks.keep(self._keep_runs, name="keep periodic runs")
-        self._tasks.keep(self.reporter.run, name="report state")
-        self._tasks.keep(self.capability_reporter.run, name="report capabilities")
+        self._tasks.supervise(self._save_runs_periodically, name="store periodic runs")
+        self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
+        self._tasks.supervise(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
-        # Whoever is told that this host is ready may place work here: a scheduler knows by then what there is.
-        await self.capability_reporter.flush(_FIRST_REPORTS)
+        # After READY work may be placed here: by then a scheduler must know the capabilities.
+        await self.capability_reporter.flush(_FIRST_REPORT_TIMEOUT)
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
         await self.operations.close()
         hung = await self.group.stop(timeout)
         try:
-            async with asyncio.timeout(_LAST_WRITES):
-                await asyncio.gather(self.reporter.write(self.group), self._save_runs())
+            async with asyncio.timeout(_LAST_WRITE_TIMEOUT):
+                await asyncio.gather(self.heartbeat_reporter.write(self.group), self._save_runs())
         except TimeoutError:
-            hung.append("the last records of services and periodic tasks, which could not be written")
-        await self.reporter.stop()
+            hung.append("writing the last records of services and periodic tasks")
+        await self.heartbeat_reporter.stop()
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
 
     async def mark_gone(self, hosts: Collection[str]) -> None:
-        """Have the table say which services are gone: what is not one of these, or of a host that is no peer.
+        """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
         Args:
             hosts: The peers of this host.
         """
         topics = list(self.group.services)
         try:
-            await self.store.awrite(lambda: self.records.mark_gone(topics, hosts), label="services that are gone")
-            self.view.changed()
+            await self.store.awrite(lambda: self.service_records.mark_gone(topics, hosts), label="removed services")
+            self.host_view.on_change()
         except StoreError as error:
-            _log.debug("what is gone could not be marked in the services table: %s", describe(error))
-        self.upgrades.forget()
+            _log.debug("removed services could not be marked in the services table: %s", error_line(error))
+        self.upgrades.invalidate()
 
-    def troubles(self) -> list[str]:
-        """Return what is not well beside the states of the services, a line each.
+    def problems(self) -> list[str]:
+        """Return problems other than the states of the services, a line each.
 
-        Periodic tasks, eternal tasks, drivers whose calls all fail, and what the managers say of their own objects.
+        Periodic tasks, permanent tasks, drivers whose calls all fail, and problems of the managers' own objects.
         """
-        drivers = [service.drivers for service in self.group if service.running and service.drivers is not None]
-        failing = [line for of_one in drivers for line in of_one.troubles()]
+        drivers = [service.drivers for service in self.group if service.is_running and service.drivers is not None]
+        failing = [line for of_one in drivers for line in of_one.problems()]
         told = [
-            f"service {service.topic}: {line}" for service in self.group if service.running for line in service.problems
+            f"service {service.topic}: {line}"
+            for service in self.group
+            if service.is_running
+            for line in service.problems
         ]
-        return [*self._tasks.troubles(), *self.periodic.troubles(), *failing, *told]
+        return [*self._tasks.problems(), *self.periodic_scheduler.problems(), *failing, *told]
 
     async def reset(
         self,
         specs: Iterable[ServiceSpec],
-        go_on: Callable[[], bool] = lambda: True,
+        should_continue: Callable[[], bool] = lambda: True,
         *,
-        step: Callable[[str], object] = lambda _name: None,
+        on_step: Callable[[str], object] = lambda _name: None,
         timeout: float = math.inf,
     ) -> list[str]:
-        """Bring new options to all services, as far as that goes without a restart, and reset their managers.
+        """Apply new options to all services, as far as possible without a restart, and reset their managers.
 
-        The drivers of all of them take their options over side by side: one that works, or hangs, holds up no other.
-        One that has failed is started again: its reason may be gone. Whether that worked is in its state.
+        All drivers apply their options concurrently: a busy or hanging one delays no other. A failed service is started
+        again, as its cause may be gone; the result is in its state.
 
         Args:
-            specs: The services as the new configuration wants them. Those that are new come with the restart, and those
-                that are gone go with it.
-            go_on: Asked before each service; False when the daemon is being stopped.
-            step: Told what is begun, before something that may never come back.
+            specs: The specifications by the new configuration. New services are started, and removed ones stopped, by a
+                restart only.
+            should_continue: Called before each service; False when the daemon is stopping.
+            on_step: Called with each step before it starts, as it may never return.
             timeout: Seconds that the `reset` of one manager may take.
 
         Returns:
@@ -178,70 +183,74 @@ class Runtime:
                 service = self.group.services.get(spec.topic)
                 if service is None:
                     continue
-                if not go_on():
-                    problems.append(f"service {spec.topic} was not reset: the daemon is being stopped")
+                if not should_continue():
+                    problems.append(f"service {spec.topic} was not reset: the daemon is stopping")
                     continue
-                step(f"reset of service {spec.topic}")
+                on_step(f"reset of service {spec.topic}")
                 problems += await service.reset(spec, timeout)
                 # Its intervals may have changed.
-                self.reporter.poke(service)
-                self.capability_reporter.poke(spec.topic)
-                drivers.append(asyncio.ensure_future(service.renew_drivers(spec)))
-            step("new options of drivers")
+                self.heartbeat_reporter.trigger(service)
+                self.capability_reporter.trigger(spec.topic)
+                drivers.append(asyncio.ensure_future(service.apply_driver_options(spec)))
+            on_step("new options of drivers")
             for each in drivers:
                 problems += await each
         finally:
             for each in drivers:
                 each.cancel()
-        await self._start_failed(go_on, step)
-        step("")
-        self.view.changed()
+        await self._restart_failed_services(should_continue, on_step)
+        on_step("")
+        self.host_view.on_change()
         return problems
 
-    async def _start_failed(self, go_on: Callable[[], bool], step: Callable[[str], object]) -> None:
-        """Start again what has failed, each after what it needs."""
+    async def _restart_failed_services(
+        self, should_continue: Callable[[], bool], on_step: Callable[[str], object]
+    ) -> None:
+        """Start the failed services again, each after those it needs."""
         for service in list(self.group):
-            if service.states.state is ServiceState.FAILED and go_on():
-                step(f"start of service {service.topic}")
-                await self.operations.start_soon(service.topic)
+            if service.state_tracker.state is ServiceState.FAILED and should_continue():
+                on_step(f"start of service {service.topic}")
+                await self.operations.begin_start(service.topic)
 
-    def pending(self) -> list[str]:
-        """Return what a reload brought that waits for work under way, a line each."""
-        return [line for service in self.group for line in service.pending()]
+    def pending_options(self) -> list[str]:
+        """Return new options that wait for work in progress, a line each."""
+        return [line for service in self.group for line in service.pending_options()]
 
     async def rows(self) -> list[ServiceStatus]:
         """Return every service as this daemon sees it; see `HostView`."""
-        return await self.view.rows()
+        return await self.host_view.rows()
 
-    async def _keep_runs(self) -> None:
+    async def _save_runs_periodically(self) -> None:
         while True:
-            await asyncio.sleep(_KEEP_RUNS_EVERY)
+            await asyncio.sleep(_SAVE_RUNS_INTERVAL)
             await self._save_runs()
 
     async def _save_runs(self) -> None:
-        runs = self.periodic.changed_runs()
+        runs = self.periodic_scheduler.pop_changed_runs()
         if not runs:
             return
         try:
-            await self.store.awrite(lambda: self.runs.save(runs), label="periodic runs")
+            await self.store.awrite(lambda: self.periodic_records.save(runs), label="periodic runs")
         except StoreError as error:
             self._runs_outage.failed(error)
         else:
             self._runs_outage.worked()
 
-    def _changed(self, service: Service) -> None:
-        self.upgrades.forget()
-        self.view.changed()
-        self.reporter.poke(service)
-        self.events.service(service.topic, service.states.state, service.states.why, service.states.since)
-        self.capability_reporter.offer_changed(service.topic)
+    def _on_service_change(self, service: Service) -> None:
+        self.upgrades.invalidate()
+        self.host_view.on_change()
+        self.heartbeat_reporter.trigger(service)
+        self.state_notifier.notify_service(
+            service.topic, service.state_tracker.state, service.state_tracker.why, service.state_tracker.since
+        )
+        self.capability_reporter.on_offer_changed(service.topic)
         self._on_change(service)
 
     def _live_reports(self) -> list[CapabilityReport]:
-        return self.capability_reporter.live()
+        return self.capability_reporter.live_reports()
 
-    def _report_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
-        self.capability_reporter.changed(topic, backend, lease, released)
+    def _on_capability_change(self, topic: str, backend: str, lease: str, released: bool) -> None:
+        self.capability_reporter.on_change(topic, backend, lease, released)
 
-    def _offer_changed(self, topic: str) -> None:
-        self.capability_reporter.offer_changed(topic)
+    def _on_offer_changed(self, topic: str) -> None:
+        self.capability_reporter.on_offer_changed(topic)

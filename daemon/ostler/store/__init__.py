@@ -1,20 +1,31 @@
-"""The database: opened, migrated, written by one thread with shared commits, read beside it; and the core's records.
+"""The database: opened, migrated, written by one thread with shared commits, read concurrently; and the core's records.
 
-SQLite and peewee are known here, in the records of plugins, and nowhere else. Nothing here knows what a service is
-beyond its row.
+SQLite and peewee are used here and in the records of plugins, and nowhere else. Not here: anything that knows what a
+service is beyond its row.
 """
 
-from ostler.store.audit import AuditRecords
-from ostler.store.capabilities import CapabilityRecords
-from ostler.store.current import Database, Record
 from ostler.store.kv import KeyValue
 from ostler.store.outage import Outage
-from ostler.store.periodic_runs import PeriodicRecords, PeriodicRun
-from ostler.store.services import Registration, Report, ServiceRecords
+from ostler.store.records.audit_records import AuditRecords
+from ostler.store.records.capability_records import CapabilityRecords
+from ostler.store.records.periodic_records import PeriodicRecords, PeriodicRun
+from ostler.store.records.service_records import Registration, ServiceRecords, ServiceReport
+from ostler.store.session import Database, Record
 from ostler.store.store import Store
-from ostler.store.writer import Working
+from ostler.store.writer import CurrentJob
 
 __all__ = [
-    "AuditRecords", "CapabilityRecords", "Database", "KeyValue", "Outage", "PeriodicRecords", "PeriodicRun", "Record",
-    "Registration", "Report", "ServiceRecords", "Store", "Working",
+    "AuditRecords",
+    "CapabilityRecords",
+    "CurrentJob",
+    "Database",
+    "KeyValue",
+    "Outage",
+    "PeriodicRecords",
+    "PeriodicRun",
+    "Record",
+    "Registration",
+    "ServiceRecords",
+    "ServiceReport",
+    "Store",
 ]  # fmt: skip

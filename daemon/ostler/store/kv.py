@@ -1,4 +1,4 @@
-"""A small key-value store for those who need no table of their own."""
+"""A small key-value store for parts without a table of their own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class KeyValue:
-    """Keys and JSON values in a namespace of their own; what is set is committed when `set` returns.
+    """Keys and JSON values in a namespace; a value is committed when `set` returns.
 
     The methods block, so they are for threads; on the loop use `await store.awrite(lambda: kv.set(…))`. Inside
     `store.write` they are part of that write.
 
     Args:
-        store: Where the values are kept.
-        namespace: Whose values these are, for instance `driver/volume/local`.
+        store: Where the values are stored.
+        namespace: The owner of the values, for instance `driver/volume/local`.
     """
 
     def __init__(self, store: Store, namespace: str) -> None:
@@ -32,7 +32,7 @@ class KeyValue:
         """Return the value of `key`, or `default` when there is none."""
 
         def read() -> Json:
-            row = self._mine(KeyValueRow.select(KeyValueRow.value), key).tuples().first()
+            row = self._own_rows(KeyValueRow.select(KeyValueRow.value), key).tuples().first()
             return default if row is None else _decode(row[0])
 
         return self._store.read(read)
@@ -48,10 +48,10 @@ class KeyValue:
         self._store.write(lambda: KeyValueRow.replace(row).execute(), label=f"set {key} of {self.namespace}")
 
     def delete(self, key: str) -> bool:
-        """Remove `key`; return whether it was there."""
+        """Remove `key`; return whether it existed."""
 
         def remove() -> bool:
-            return bool(self._mine(KeyValueRow.delete(), key).execute())
+            return bool(self._own_rows(KeyValueRow.delete(), key).execute())
 
         return self._store.write(remove, label=f"delete {key} of {self.namespace}")
 
@@ -69,7 +69,7 @@ class KeyValue:
 
         return self._store.read(read)
 
-    def _mine(self, query: Any, key: str) -> Any:
+    def _own_rows(self, query: Any, key: str) -> Any:
         return query.where((KeyValueRow.namespace == self.namespace) & (KeyValueRow.key == key))
 
 
@@ -79,7 +79,7 @@ def _encode(namespace: str, key: str, value: Json) -> str:
     except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"the value of {key} of {namespace} is not plain JSON: {error}",
-            hint="use numbers, text, lists and dictionaries with text as keys",
+            hint="use numbers, strings, lists, and dictionaries with string keys",
             key=key,
         ) from error
 

@@ -1,14 +1,14 @@
-"""The tables of the core. They are made by `migrations/`, which stay as they were when these change."""
+"""The tables of the core. They are created by `migrations/`, which are never changed afterwards."""
 
 from __future__ import annotations
 
 import peewee
 
-from ostler.store.current import Record
+from ostler.store.session import Record
 
 
 class ServiceRow(Record):
-    """One service: what it says of itself, when it last did (by three clocks and a number), what the operator says."""
+    """One service: its own report, the time of that (by three clocks and a number), and the operator override."""
 
     id = peewee.AutoField()
     topic = peewee.TextField()
@@ -35,7 +35,7 @@ class ServiceRow(Record):
 
 
 class CapabilityRow(Record):
-    """What a service last said it can do; `number` grows with each report, `sequence` with those of one instance."""
+    """The last capabilities of a service; `number` grows with each report, `sequence` with those of one instance."""
 
     topic = peewee.TextField()
     host = peewee.TextField()
@@ -56,7 +56,7 @@ class CapabilityRow(Record):
 
 
 class PeriodicRow(Record):
-    """How the runs of one periodic task went."""
+    """The record of one periodic task's runs."""
 
     host = peewee.TextField()
     service = peewee.TextField()

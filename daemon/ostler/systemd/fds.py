@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 
 from ostler.errors import ServiceError
 
-FIRST = 3
+FIRST_FD = 3
 _VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
@@ -35,7 +35,7 @@ def listen_fds(environ: MutableMapping[str, str], pid: int | None = None) -> dic
         return {}
     descriptors: dict[str, int] = {}
     for number, name in enumerate(_names(names, int(count))):
-        descriptors[_unused(name, descriptors)] = _taken(FIRST + number, name)
+        descriptors[_unique_name(name, descriptors)] = _adopt_descriptor(FIRST_FD + number, name)
     return descriptors
 
 
@@ -44,7 +44,7 @@ def _names(text: str, count: int) -> list[str]:
     return [(given[number] if number < len(given) else "") or "unknown" for number in range(count)]
 
 
-def _unused(name: str, used: dict[str, int]) -> str:
+def _unique_name(name: str, used: dict[str, int]) -> str:
     candidate, number = name, 1
     while candidate in used:
         number += 1
@@ -52,12 +52,12 @@ def _unused(name: str, used: dict[str, int]) -> str:
     return candidate
 
 
-def _taken(descriptor: int, name: str) -> int:
+def _adopt_descriptor(descriptor: int, name: str) -> int:
     try:
         os.set_inheritable(descriptor, False)
     except OSError as error:
         raise ServiceError(
-            f"systemd promised the socket {name!r} as descriptor {descriptor}, which is not open ({error.strerror})",
+            f"systemd passed the socket {name!r} as descriptor {descriptor}, which is not open ({error.strerror})",
             hint="start the daemon through its socket unit, or unset LISTEN_FDS",
             descriptor=descriptor,
             name=name,

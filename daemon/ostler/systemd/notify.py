@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon does: ready, reloading, stopping, alive, and in words."""
+"""Notifies systemd of the daemon's state: ready, reloading, stopping, alive, and a status text."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ MAX_DATAGRAM = 4096
 """Bytes; systemd throws away a longer message whole, the READY=1 in it included."""
 
 _SEND_TIMEOUT = 0.5
-_SHORTENED = "…"
+_ELLIPSIS = "…"
 
 
-class Notifier(Protocol):
-    """A seam to whoever supervises the daemon. Any thread; never raises, and does nothing when nobody supervises."""
+class ServiceNotifier(Protocol):
+    """The interface to the daemon's supervisor. Any thread; never raises, and does nothing without one."""
 
     def send(self, **fields: object) -> None:
         """Send fields in one datagram, in the order given: `send(READY=1, STATUS="well")`."""
         ...
 
     def ready(self, status: str = "") -> None:
-        """Say that work is possible, after a start or after a reload."""
+        """Report that the daemon is ready, after a start or after a reload."""
         ...
 
     def status(self, text: str) -> None:
-        """Say in words what goes on; one line, shown by `systemctl status`."""
+        """Set the status text; one line, shown by `systemctl status`."""
         ...
 
     def reloading(self, monotonic_usec: int, status: str = "") -> None:
-        """Say that a reload begins; ended by `ready`.
+        """Report that a reload starts; ended by `ready`.
 
         Args:
             monotonic_usec: Now, in microseconds of CLOCK_MONOTONIC. `Type=notify-reload` waits for it, and only
                 believes one that was taken after the signal had been sent.
-            status: What goes on, in words.
+            status: The status text.
         """
         ...
 
     def stopping(self, status: str = "") -> None:
-        """Say that the daemon is on its way out."""
+        """Report that the daemon is stopping."""
         ...
 
     def extend_timeout(self, seconds: float, status: str = "") -> None:
-        """Ask for `seconds` more, counted from now, for the start, reload or stop under way."""
+        """Ask for `seconds` more, counted from now, for the current start, reload or stop."""
         ...
 
     def watchdog(self) -> None:
-        """Say that the daemon is alive. Only on evidence: see `WatchdogGuard`."""
+        """Send a watchdog ping. Only on evidence: see `WatchdogGuard`."""
         ...
 
 
-class _Phrases:
+class _NotifierBase:
     """What each phrase of the protocol consists of; what belongs together goes in one datagram."""
 
     def send(self, **fields: object) -> None:
@@ -65,7 +65,7 @@ class _Phrases:
 
     def ready(self, status: str = "") -> None:
         """See `Notifier.ready`."""
-        self.send(READY=1, **_worded(status))
+        self.send(READY=1, **_status_field(status))
 
     def status(self, text: str) -> None:
         """See `Notifier.status`."""
@@ -74,25 +74,25 @@ class _Phrases:
     def reloading(self, monotonic_usec: int, status: str = "") -> None:
         """See `Notifier.reloading`."""
         # In two datagrams, or without the time, a reload under notify-reload waits until it times out.
-        self.send(RELOADING=1, MONOTONIC_USEC=monotonic_usec, **_worded(status))
+        self.send(RELOADING=1, MONOTONIC_USEC=monotonic_usec, **_status_field(status))
 
     def stopping(self, status: str = "") -> None:
         """See `Notifier.stopping`."""
-        self.send(STOPPING=1, **_worded(status))
+        self.send(STOPPING=1, **_status_field(status))
 
     def extend_timeout(self, seconds: float, status: str = "") -> None:
         """See `Notifier.extend_timeout`."""
-        self.send(EXTEND_TIMEOUT_USEC=max(1, round(seconds * 1_000_000)), **_worded(status))
+        self.send(EXTEND_TIMEOUT_USEC=max(1, round(seconds * 1_000_000)), **_status_field(status))
 
     def watchdog(self) -> None:
         """See `Notifier.watchdog`."""
         self.send(WATCHDOG=1)
 
 
-class SystemdNotifier(_Phrases):
+class SystemdNotifier(_NotifierBase):
     """Notifies systemd through the socket that it named in `NOTIFY_SOCKET`; without one, does nothing.
 
-    The name is taken out of the environment, so that no child process speaks in the daemon's name.
+    The name is taken out of the environment, so that no child process can notify on the daemon's behalf.
 
     Args:
         environ: The environment of this process, where sdnotify looks; changed.
@@ -106,7 +106,7 @@ class SystemdNotifier(_Phrases):
 
     @property
     def connected(self) -> bool:
-        """Whether somebody listens: False when the daemon was not started by systemd."""
+        """Whether there is a supervisor: False when the daemon was not started by systemd."""
         return self._connection is not None
 
     def send(self, **fields: object) -> None:
@@ -114,7 +114,7 @@ class SystemdNotifier(_Phrases):
         if self._connection is None:
             return
         # sdnotify encodes as Latin-1 and drops what does not fit; these are the same bytes as UTF-8.
-        text = encode(fields).decode("latin-1")
+        text = encode_datagram(fields).decode("latin-1")
         try:
             self._connection.notify(text)
         except OSError as error:
@@ -134,20 +134,20 @@ class SystemdNotifier(_Phrases):
         connection = sdnotify.SystemdNotifier()
         address = environ.pop("NOTIFY_SOCKET")
         if connection.socket is None or connection.socket.fileno() < 0:
-            _log.warning("systemd cannot be told anything: its socket %s takes no connection", address)
+            _log.warning("cannot notify systemd: its socket %s does not accept connections", address)
             return
-        # A supervisor that reads no more must not hold up the loop for ever.
+        # A supervisor that stops reading must not block the loop.
         connection.socket.settimeout(_SEND_TIMEOUT)
         connection.debug = True  # errors are ours to report, not to be lost
         self._connection = connection
 
     def _failed(self, error: OSError) -> None:
-        if not self._failing:  # said once, and again after it has worked meanwhile
-            _log.warning("systemd could not be told how the daemon does: %s", error)
+        if not self._failing:  # logged once, and again only after it has worked meanwhile
+            _log.warning("could not notify systemd: %s", error)
         self._failing = True
 
 
-class FakeNotifier(_Phrases):
+class FakeNotifier(_NotifierBase):
     """Records what it is told: `datagrams` has one dictionary for each, oldest first."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class FakeNotifier(_Phrases):
 
     @property
     def statuses(self) -> list[str]:
-        """All that was said in words, oldest first."""
+        """All status texts, oldest first."""
         return [datagram["STATUS"] for datagram in self.datagrams if "STATUS" in datagram]
 
     def count(self, field: str) -> int:
@@ -167,7 +167,7 @@ class FakeNotifier(_Phrases):
         return sum(field in datagram for datagram in self.datagrams)
 
 
-def encode(fields: dict[str, object]) -> bytes:
+def encode_datagram(fields: dict[str, object]) -> bytes:
     """Return fields as one datagram that systemd accepts.
 
     A value is one line by the protocol, so line breaks in it become spaces; what a terminal is not to be shown, which
@@ -176,23 +176,23 @@ def encode(fields: dict[str, object]) -> bytes:
     """
     lines = {name: printable(" ".join(redact(str(value)).splitlines())) for name, value in fields.items()}
     if "STATUS" in lines:
-        others = len(_joined({**lines, "STATUS": ""}))
-        lines["STATUS"] = _cut(lines["STATUS"], MAX_DATAGRAM - others)
-    return _joined(lines)
+        others = len(_join_lines({**lines, "STATUS": ""}))
+        lines["STATUS"] = _truncate(lines["STATUS"], MAX_DATAGRAM - others)
+    return _join_lines(lines)
 
 
-def _joined(lines: dict[str, str]) -> bytes:
+def _join_lines(lines: dict[str, str]) -> bytes:
     return "\n".join(f"{name}={value}" for name, value in lines.items()).encode("utf-8", "replace")
 
 
-def _cut(text: str, room: int) -> str:
+def _truncate(text: str, room: int) -> str:
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= room:
         return text
-    kept = encoded[: max(0, room - len(_SHORTENED.encode()))]
-    return kept.decode("utf-8", "ignore") + _SHORTENED
+    kept = encoded[: max(0, room - len(_ELLIPSIS.encode()))]
+    return kept.decode("utf-8", "ignore") + _ELLIPSIS
 
 
-def _worded(status: str) -> dict[str, object]:
-    # An empty STATUS would wipe what was said before.
+def _status_field(status: str) -> dict[str, object]:
+    # An empty STATUS would clear the one before.
     return {"STATUS": status} if status else {}

@@ -1,4 +1,4 @@
-"""For tests of plugins: services in this process, without a daemon, a socket or a patch.
+"""For tests of plugins: runs services in this process, without a daemon, a socket or a patch.
 
     from ostler.testing import host
 
@@ -6,7 +6,7 @@
         with host(plugins=["ostler_lamp.plugin"], config=CONFIG) as h:
             assert h.call("lamp", "switch", lamp="desk", on=True).on
 
-The names below are imported when first used.
+The names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
     from ostler.testing.virtual_time import VirtualTimeLoop
 
-_HOMES = {
+_EXPORTS = {
     "FakeClock": "clock",
     "Host": "testing.in_process",
     "VirtualTimeLoop": "testing.virtual_time",
@@ -31,4 +31,4 @@ _HOMES = {
 }
 
 __all__ = ["FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
-__getattr__ = lazy_names(__name__, _HOMES, below="ostler")
+__getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")

@@ -1,4 +1,4 @@
-"""A host in a test's own process: the real services, store and dispatcher, without a daemon, sockets or patches."""
+"""A host in the process of a test: the real services, store and dispatcher, without a daemon, sockets or patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ostler.aio import Inbox
+from ostler.aio import LoopQueue
 from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
 from ostler.errors import NotFound, ServiceError
@@ -32,25 +32,25 @@ from ostler.messaging import (
     RpcServer,
     exposed,
 )
-from ostler.messaging.call_methods import SyncCallMethods
-from ostler.messaging.call_options import DEFAULT_OPTIONS
-from ostler.messaging.item_stream import ItemStream
-from ostler.messaging.memory import MemoryTransport
-from ostler.messaging.notify import Notifications
-from ostler.messaging.rpc.core import Ask
-from ostler.messaging.rpc.incoming import DEFAULT_CREDIT
-from ostler.plugins import Found, given
-from ostler.service import Host as HostParts
+from ostler.messaging.clients.call_methods import SyncCallMethods
+from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
+from ostler.messaging.clients.sync_item_stream import ItemStream
+from ostler.messaging.events.notifications import Notifications
+from ostler.messaging.wire.request import CallRequest
+from ostler.plugins import DiscoveredPlugin, in_memory_plugin
+from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
-from ostler.service.assembly import Assembly, assemble
-from ostler.service.spec import ServiceSpec
+from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
+from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
+from ostler.testing.memory_transport import MemoryTransport
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-PATIENCE = 20.0
-"""Real seconds that a test waits for something before it fails."""
+WAIT_TIMEOUT = 20.0
+"""Real seconds that a test waits for a condition before it fails."""
 
 
 @contextmanager
@@ -65,26 +65,27 @@ def host(
     name: str = "testhost",
     clock: Clock | None = None,
 ) -> Iterator[Host]:
-    """Run services for the length of a `with` block.
+    """Run services inside a `with` block.
 
     Args:
-        config: The configuration, as TOML; sections that are left out have their defaults.
+        config: The configuration, as TOML; missing sections have their defaults.
         plugins: Plugins to load: modules (or objects) with hooks, or the names of such modules. Nothing else is loaded.
-        managers: Managers by registered name, in place of a plugin.
-        drivers: Drivers by (manager's name, driver's name), in place of a plugin.
-        extensions: Extensions by (kind, name), in place of a plugin.
-        state: Where the database is; two hosts with one folder, one after the other, are a restart. A folder that is
-            removed at the end by default.
+        managers: Managers by registered name, instead of a plugin.
+        drivers: Drivers by (manager's name, driver's name), instead of a plugin.
+        extensions: Extensions by (kind, name), instead of a plugin.
+        state: The directory of the database; two hosts with the same directory, one after the other, simulate a
+            restart. By default a temporary directory.
         name: The name of the host.
         clock: The source of time.
 
     Raises:
-        ConfigurationError: The configuration or a plugin is wrong; with all problems.
-        ServiceError: A service did not start. In a test each is required, unless its configuration says otherwise.
+        ConfigurationError: The configuration or a plugin is invalid; with all problems.
+        ServiceError: A service did not start. In a test every service is required, unless its configuration says
+            otherwise.
     """
     inline = _inline_plugin(managers or {}, drivers or {}, extensions or {})
-    found = [*_entry_points(plugins), given("test", inline)]
-    assembly = assemble(load_text(config, "the test's configuration"), {}, entry_points=found)
+    found = [*_entry_points(plugins), in_memory_plugin("test", inline)]
+    assembly = resolve_configuration(load_text(config, "the test's configuration"), {}, entry_points=found)
     with tempfile.TemporaryDirectory(prefix="ostler-test-") as folder:
         running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock or SystemClock())
         running.start()
@@ -95,9 +96,9 @@ def host(
 
 
 class Host(SyncCallMethods):
-    """Services that run on a loop in a thread of their own; all methods are for the test's thread. Made by `host`.
+    """Services that run on a loop in a separate thread; call all methods on the test's thread. Created by `host`.
 
-    It calls them as a client with the role admin: `call`, `cast`, `fanout`, `stream` and `on` are those of `Client`.
+    It is a client with the role admin: `call`, `cast`, `fanout`, `stream` and `on` are those of `Client`.
 
     Args:
         assembly: The validated configuration.
@@ -106,7 +107,7 @@ class Host(SyncCallMethods):
         clock: The source of time.
     """
 
-    def __init__(self, assembly: Assembly, database: Path, name: str, clock: Clock) -> None:
+    def __init__(self, assembly: ResolvedConfiguration, database: Path, name: str, clock: Clock) -> None:
         self._assembly = assembly
         self._database = database
         self._name = name
@@ -117,7 +118,7 @@ class Host(SyncCallMethods):
         self.options = DEFAULT_OPTIONS
         self._readers: list[Client] = []
         self._events: list[Event] = []
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         self._failures: list[str] = []
         self._runtime: Runtime | None = None
         self._store: Store | None = None
@@ -125,109 +126,109 @@ class Host(SyncCallMethods):
         self._publisher: Publisher | None = None
         self._notifications: Notifications | None = None
 
-    # ---------------------------------------------------------------- what a test does
+    # ---------------------------------------------------------------- for tests
 
-    def ask(self, ask: Ask, retry: Retry | None = None) -> Any:
+    def send_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
         """See `SyncCallMethods.ask`."""
         with self.client() as client:
-            return client.ask(ask, retry)
+            return client.send_request(request, retry)
 
-    def ask_stream(self, ask: Ask, credit: int = DEFAULT_CREDIT) -> ItemStream:
+    def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
         """See `SyncCallMethods.ask_stream`."""
         self._readers.append(client := self.client())
-        return client.ask_stream(ask, credit)
+        return client.open_stream(request, credit)
 
     def client(self, uid: int | None = None) -> Client:
-        """Return a client, to be closed by the test; of another user when `uid` is given."""
+        """Return a client, which the test must close; with `uid` that of another user."""
         transport = self._transport
         if uid is not None:
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
-        return Client(transport=transport, timeout=PATIENCE)
+        return Client(transport=transport, timeout=WAIT_TIMEOUT)
 
     def manager(self, topic: str) -> Any:
         """Return the manager of a service."""
         return self.service(topic).manager
 
     def driver(self, topic: str, name: str) -> Any:
-        """Return a driver of a service, behind the proxy that the manager uses too."""
+        """Return a driver of a service, through the proxy that the manager uses as well."""
         drivers = self.service(topic).drivers
-        assert drivers is not None, f"service {topic} has not been built"  # noqa: S101 - a defect of the test
+        assert drivers is not None, f"service {topic} was not created"  # noqa: S101 - an error of the test
         return drivers[name]
 
     def service(self, topic: str) -> Service:
         """Return a service."""
-        return self._running().group.services[topic]
+        return self._started_runtime().group.services[topic]
 
     def status(self, topic: str) -> ServiceStatus:
         """Return a service as `ostler service show` does."""
-        rows = self.run(self._running().rows())
+        rows = self.run(self._started_runtime().rows())
         return next(row for row in rows if row.topic == topic)
 
     def run_periodic(self, topic: str, task: str) -> None:
         """Run a periodic task now, and wait until it has ended.
 
         Raises:
-            AssertionError: It raised.
+            AssertionError: The task raised an error.
         """
-        periodic = self._running().periodic
-        before = self._runs(topic, task)
-        self.run(_in_loop(lambda: periodic.run_now(topic, task)))
-        self.wait_for(lambda: self._runs(topic, task)[0] > before[0], f"{topic}.{task} to run")
-        runs, errors, error = self._runs(topic, task)
+        periodic = self._started_runtime().periodic_scheduler
+        before = self._run_counts(topic, task)
+        self.run(_call_on_loop(lambda: periodic.run_now(topic, task)))
+        self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
+        runs, errors, error = self._run_counts(topic, task)
         del runs
         if errors > before[1]:
             raise AssertionError(f"the periodic task {topic}.{task} failed: {error}")
 
-    def _runs(self, topic: str, task: str) -> tuple[int, int, str]:
-        for row in self.run(_in_loop(self._running().periodic.statuses)):
+    def _run_counts(self, topic: str, task: str) -> tuple[int, int, str]:
+        for row in self.run(_call_on_loop(self._started_runtime().periodic_scheduler.statuses)):
             if (row.service, row.task) == (topic, task):
                 return row.runs, row.errors, row.last_error
         raise AssertionError(f"service {topic} has no periodic task {task}")
 
     def events(self, pattern: str = "", count: int = 1) -> list[Event]:
-        """Return the events published so far that fit a pattern; waits until there are `count` of them."""
-        from ostler.messaging.events import Pattern
+        """Return the events published so far that match a pattern; waits until there are `count` of them."""
+        from ostler.messaging.events import EventPattern
 
-        fits = Pattern(pattern).fits
+        fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
 
     def wait_driver(self, topic: str, name: str, state: DriverState = DriverState.READY) -> None:
         """Wait until a driver has a state."""
         drivers = self.service(topic).drivers
-        assert drivers is not None, f"service {topic} has not been built"  # noqa: S101 - a defect of the test
+        assert drivers is not None, f"service {topic} was not created"  # noqa: S101 - an error of the test
         self.wait_for(lambda: drivers.status(name).state is state, f"driver {name} to be {state}")
 
-    def wait_for(self, look: Callable[[], object], what: str) -> None:
-        """Wait until `look` returns something true; looked at again whenever something happens.
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until `condition` returns a true value; it is called again after each event.
 
         Raises:
-            AssertionError: It did not within a moment.
+            AssertionError: It did not within the time limit.
         """
-        until = self._loop.time() + PATIENCE
-        while not look():
+        until = self._loop.time() + WAIT_TIMEOUT
+        while not condition():
             if self._loop.time() > until:
-                raise AssertionError(f"waited in vain for {what}")
-            with self._changed:
-                self._changed.wait(0.005)
+                raise AssertionError(f"timed out waiting for {what}")
+            with self._condition:
+                self._condition.wait(0.005)
 
     def reload(self, config: str) -> None:
-        """Take over another configuration, as `ostler reload` does.
+        """Load another configuration, as `ostler reload` does.
 
         Raises:
-            ConfigurationError: It is wrong; nothing has changed.
-            ServiceError: A manager's `reset` failed, or a driver could not be renewed.
+            ConfigurationError: It is invalid; nothing has changed.
+            ServiceError: A manager's `reset` failed, or a driver could not be initialised again.
         """
         raw = load_text(config, "the test's configuration")
-        self._assembly = assemble(raw, {}, plugins=self._assembly.plugins)
-        if problems := self.run(self._running().reset(self._assembly.specs)):
+        self._assembly = resolve_configuration(raw, {}, plugins=self._assembly.plugins)
+        if problems := self.run(self._started_runtime().reset(self._assembly.specs)):
             raise ServiceError("; ".join(problems))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and return its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE * 3)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_TIMEOUT * 3)
 
-    # ---------------------------------------------------------------- its life
+    # ---------------------------------------------------------------- start and stop
 
     def start(self) -> None:
         """Start everything; called by `host`.
@@ -243,30 +244,32 @@ class Host(SyncCallMethods):
             raise
 
     async def _start(self) -> None:
-        inbox = Inbox(self._loop)
+        inbox = LoopQueue(self._loop)
         access = Access(own_uid=self._transport.peer.uid)
         self._store = Store.open(
             self._database, clock=self._clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
         )
         for error in self._store.failed_migrations.values():
-            raise error  # in a daemon it is the trouble of that plugin's services; here it is what is tested
+            raise error  # a daemon would fail that plugin's services only; here it is what is tested
         dispatcher = Dispatcher(access, self._clock, inbox, host=self._name)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self._clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC)
         self._publisher.start()
         self._server.start()
-        self._listen()
+        self._subscribe_events()
         options = self._assembly.configuration
         told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
-        specs = [_required(spec) for spec in self._assembly.specs]
-        self._runtime = Runtime(specs, parts, on_end=self._failures.append, on_change=lambda _service: self._tell())
-        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _Control(self._runtime), None))
+        specs = [_as_required(spec) for spec in self._assembly.specs]
+        self._runtime = Runtime(
+            specs, parts, on_end=self._failures.append, on_change=lambda _service: self._notify_waiters()
+        )
+        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(self._runtime), None))
         await self._runtime.start()
 
-    def _listen(self) -> None:
+    def _subscribe_events(self) -> None:
         from ostler.messaging.events import Event as Kind
         from ostler.messaging.events import Subscription
 
@@ -274,19 +277,19 @@ class Host(SyncCallMethods):
 
         def take(data: Any) -> None:
             self._events.extend(event for event in subscription.receive(data) if isinstance(event, Kind))
-            self._tell()
+            self._notify_waiters()
 
         self._transport.subscribe_async(subscription.prefixes, take, lambda _lost: None)
 
-    def _tell(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _notify_waiters(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
 
     def stop(self) -> None:
         """Stop everything; called by `host`.
 
         Raises:
-            ServiceError: Something that should have lived for ever has ended.
+            ServiceError: A background task has ended.
         """
         for client in self._readers:
             client.close()
@@ -294,10 +297,10 @@ class Host(SyncCallMethods):
             hung = self.run(self._stop())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(PATIENCE)
+            self._thread.join(WAIT_TIMEOUT)
             self._loop.close()
         if hung:
-            _log.warning("left behind by the test: %s", "; ".join(hung))
+            _log.warning("still running after the test: %s", "; ".join(hung))
         if self._failures:
             raise ServiceError("; ".join(self._failures))
 
@@ -314,23 +317,23 @@ class Host(SyncCallMethods):
             self._store.close(1.0)
         return hung
 
-    def _running(self) -> Runtime:
-        assert self._runtime is not None, "the host has not started"  # noqa: S101 - a defect of the test
+    def _started_runtime(self) -> Runtime:
+        assert self._runtime is not None, "the host is not started"  # noqa: S101 - an error of the test
         return self._runtime
 
     @property
     def store(self) -> Store:
         """The database."""
-        assert self._store is not None, "the host has not started"  # noqa: S101 - a defect of the test
+        assert self._store is not None, "the host is not started"  # noqa: S101 - an error of the test
         return self._store
 
     def states(self) -> dict[str, ServiceState]:
         """Return the state of every service."""
-        return {service.topic: service.states.state for service in self._running().group}
+        return {service.topic: service.state_tracker.state for service in self._started_runtime().group}
 
 
-class _Control:
-    """As much of the daemon's own topic as plugins need: typed clients, and schedulers."""
+class _TestControlEndpoint:
+    """The methods of the daemon's own topic that plugins need: for typed clients and schedulers."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -341,13 +344,13 @@ class _Control:
         for row in await self._runtime.rows():
             if row.topic == topic and row.here:
                 return row
-        raise NotFound(f"there is no service {topic} here", topic=topic)
+        raise NotFound(f"service {topic} not found on this host", topic=topic)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
-        """Return which version of each topic's calls may be used now, and who holds it back."""
+        """Return the version of each topic that callers may use now, and what limits it."""
         upgrades = self._runtime.upgrades
-        return [await upgrades.aof(topic, major)] if topic else await upgrades.all()
+        return [await upgrades.aget_upgrade(topic, major)] if topic else await upgrades.list_upgrades()
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
@@ -356,22 +359,22 @@ class _Control:
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context) -> list[CapabilityReport]:
-        """Return what services last said they can do."""
-        return await self._runtime.view.capabilities()
+        """Return the last reported capabilities of the services."""
+        return await self._runtime.host_view.capabilities()
 
 
-async def _in_loop(work: Callable[[], T]) -> T:
+async def _call_on_loop(work: Callable[[], T]) -> T:
     return work()
 
 
-def _entry_points(plugins: Sequence[object]) -> Iterator[Found]:
+def _entry_points(plugins: Sequence[object]) -> Iterator[DiscoveredPlugin]:
     from importlib import import_module
 
     for plugin in plugins:
         if isinstance(plugin, str):
-            yield Found(plugin.partition(".")[0], plugin, lambda plugin=plugin: import_module(plugin))  # type: ignore[misc]
+            yield DiscoveredPlugin(plugin.partition(".")[0], plugin, lambda plugin=plugin: import_module(plugin))  # type: ignore[misc]
         else:
-            yield given(getattr(plugin, "__name__", type(plugin).__name__), plugin)
+            yield in_memory_plugin(getattr(plugin, "__name__", type(plugin).__name__), plugin)
 
 
 def _inline_plugin(
@@ -399,8 +402,8 @@ def _inline_plugin(
 __all__ = ["Host", "host"]
 
 
-def _required(spec: ServiceSpec) -> ServiceSpec:
-    """Return a service whose failure is the test's, unless the configuration says otherwise."""
+def _as_required(spec: ServiceSpec) -> ServiceSpec:
+    """Return a service that is required, unless the configuration says otherwise."""
     if "required" in spec.options.model_fields_set:
         return spec
     return msgspec.structs.replace(spec, options=spec.options.model_copy(update={"required": True}))

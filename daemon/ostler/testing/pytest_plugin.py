@@ -1,4 +1,4 @@
-"""Loaded by pytest wherever Ostler is installed: fixtures for tests of plugins. Imports nothing heavy."""
+"""Fixtures for tests of plugins; pytest loads them if Ostler is installed. Imports nothing heavy."""
 
 from __future__ import annotations
 

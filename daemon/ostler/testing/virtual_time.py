@@ -1,8 +1,8 @@
-"""A loop on which a day passes in a moment.
+"""An event loop with virtual time.
 
-`VirtualTimeLoop` is an ordinary selector loop, except that its time stands still while something can run and jumps to
-the next timer when nothing can. Work in a `WorkerPool` counts as something that runs; work that has not moved for a
-moment of real time counts as hung, and time goes on without it, so that time budgets can be tested.
+`VirtualTimeLoop` is an ordinary selector loop, except that its time stops while something can run and jumps to the next
+timer otherwise. Work in a `WorkerPool` counts as running; work that has made no progress for a moment of real time
+counts as hung, and time continues without it, so that time budgets can be tested.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ from typing import Any, TypeVar
 from ostler.aio import Worker
 
 T = TypeVar("T")
-_SLICE = 0.001
+_POLL_INTERVAL = 0.001
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop whose time jumps to the next timer as soon as nothing is left to do.
+    """A loop whose time jumps to the next timer as soon as it is idle.
 
     Args:
-        start: What `time()` says at first, in seconds.
-        patience: For how many real seconds work in a thread may run before it counts as hung and time goes on.
-        nudge: The same for work that has counted as hung before; it may have been woken by the last timer.
+        start: The initial value of `time()`, in seconds.
+        stall_timeout: Real seconds that work in a thread may run before it counts as hung and time continues.
+        stalled_recheck: The same for work that has counted as hung before; the last timer may have woken it.
     """
 
-    def __init__(self, start: float = 1000.0, patience: float = 0.5, nudge: float = 0.01) -> None:
+    def __init__(self, start: float = 1000.0, stall_timeout: float = 0.5, stalled_recheck: float = 0.01) -> None:
         self._now = start
-        self._patience = patience
-        self._nudge = nudge
-        self._hung: frozenset[Hashable] = frozenset()
+        self._stall_timeout = stall_timeout
+        self._stalled_recheck = stalled_recheck
+        self._stalled: frozenset[Hashable] = frozenset()
         self._probes: list[Callable[[], Iterable[Hashable]]] = []
-        self._real = selectors.DefaultSelector()
-        super().__init__(_Selector(self._real, self._pass_time))
+        self._real_selector = selectors.DefaultSelector()
+        super().__init__(_VirtualTimeSelector(self._real_selector, self._advance_time))
 
     def time(self) -> float:
-        """Return virtual seconds. Any thread."""
+        """Return the virtual time in seconds. Any thread."""
         return self._now
 
     def watch(self, probe: Callable[[], Iterable[Hashable]]) -> None:
-        """Have time stand still for other work too: `probe` returns one token for each piece of it under way."""
+        """Stop time for other work too: `probe` returns a token for each piece of work in progress."""
         self._probes.append(probe)
 
-    def _pass_time(self, timeout: float) -> list[Any]:
+    def _advance_time(self, timeout: float) -> list[Any]:
         """Wait for work in threads to end, then jump by `timeout`; return events that came instead."""
-        if events := self._settle():
+        if events := self._wait_for_work():
             return events
         self._now += timeout
         return []
 
-    def _settle(self) -> list[Any]:
+    def _wait_for_work(self) -> list[Any]:
         begun = time.monotonic()
-        while tokens := self._tokens():
-            patience = self._nudge if tokens <= self._hung else self._patience
+        while tokens := self._work_in_progress():
+            patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
             if time.monotonic() - begun >= patience:
-                self._hung = tokens
+                self._stalled = tokens
                 return []
-            if events := self._real.select(_SLICE):
+            if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
-        self._hung = frozenset()
-        # The last piece of work has woken the loop before it vanished from the tokens.
-        return self._real.select(0)
+        self._stalled = frozenset()
+        # The last piece of work wakes the loop before it disappears from the tokens.
+        return self._real_selector.select(0)
 
-    def _tokens(self) -> frozenset[Hashable]:
+    def _work_in_progress(self) -> frozenset[Hashable]:
         pools = {thread.pool for thread in threading.enumerate() if isinstance(thread, Worker)}
-        tokens: set[Hashable] = {(id(pool), number) for pool in pools for number in pool.in_flight()}
+        tokens: set[Hashable] = {(id(pool), number) for pool in pools for number in pool.in_flight_numbers()}
         for probe in self._probes:
             tokens.update(probe())
         return frozenset(tokens)
@@ -80,7 +80,7 @@ class VirtualClock:
     Args:
         loop: The loop whose time it shows.
         wall: Seconds since 1970 at this moment.
-        boot_id: The id of the boot it pretends to be in.
+        boot_id: The simulated boot id.
     """
 
     def __init__(self, loop: VirtualTimeLoop, wall: float = 1_800_000_000.0, boot_id: str = "virtual-boot") -> None:
@@ -101,17 +101,17 @@ class VirtualClock:
         return self._loop.time()
 
     def boot_id(self) -> str:
-        """Return the id it was made with."""
+        """Return the simulated boot id."""
         return self._boot_id
 
     def set_wall(self, wall: float) -> None:
-        """Set the wall clock alone, as an administrator or NTP would."""
+        """Set only the wall clock, as an administrator or NTP would."""
         self._wall_offset = wall - self._loop.time()
 
 
-def run_virtual(work: Coroutine[Any, Any, T], *, patience: float = 0.5) -> T:
-    """Run a coroutine to its end on a virtual loop of its own and return its result."""
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(patience=patience)) as runner:
+def run_virtual(work: Coroutine[Any, Any, T], *, stall_timeout: float = 0.5) -> T:
+    """Run a coroutine to completion on a new virtual loop and return its result."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(stall_timeout=stall_timeout)) as runner:
         return runner.run(work)
 
 
@@ -123,36 +123,36 @@ def virtual_clock() -> VirtualClock:
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualTimeLoop):
-        raise TypeError("this runs on an ordinary loop; start it with `run_virtual`")
+        raise TypeError("the running loop is not a virtual one; start it with `run_virtual`")
     return VirtualClock(loop)
 
 
-class _Selector(selectors.BaseSelector):
-    """The loop's selector: hands a wait for the next timer to `pass_time`, everything else to the real one."""
+class _VirtualTimeSelector(selectors.BaseSelector):
+    """The loop's selector: delegates a wait for the next timer to `pass_time`, everything else to the real one."""
 
     def __init__(self, real: selectors.BaseSelector, pass_time: Callable[[float], list[Any]]) -> None:
-        self._real = real
-        self._pass_time = pass_time
+        self._real_selector = real
+        self._advance_time = pass_time
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout <= 0:
-            return self._real.select(timeout)
-        return self._real.select(0) or self._pass_time(timeout)
+            return self._real_selector.select(timeout)
+        return self._real_selector.select(0) or self._advance_time(timeout)
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
+        return self._real_selector.register(fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
+        return self._real_selector.unregister(fileobj)
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.modify(fileobj, events, data)
+        return self._real_selector.modify(fileobj, events, data)
 
     def get_map(self) -> Any:
-        return self._real.get_map()
+        return self._real_selector.get_map()
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.get_key(fileobj)
+        return self._real_selector.get_key(fileobj)
 
     def close(self) -> None:
-        self._real.close()
+        self._real_selector.close()

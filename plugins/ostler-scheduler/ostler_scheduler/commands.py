@@ -8,24 +8,28 @@ import typer
 
 from ostler import format_seconds, format_size
 from ostler.cli import kit
-from ostler_scheduler.wire import Candidate, Explanation, Judgement
+from ostler_scheduler.api_types import Candidate, Explanation, Judgement
 
-app = kit.app(help="See how backends are chosen")
+app = kit.app(help="Show how backends are chosen")
 
-_Topic = Annotated[str, typer.Argument(help="Topic of the services that bring the backends, for instance volume")]
+_TopicArgument = Annotated[
+    str, typer.Argument(help="Topic of the services that provide the backends, for example volume")
+]
 
 
 @app.command()
 def explain(
-    topic: _Topic,
-    size: Annotated[str, typer.Option(help="Room that is needed, such as 10GiB; 0 when it does not matter")] = "0",
-    feature: Annotated[list[str] | None, typer.Option(help="A feature it must offer, or FACT=VALUE; repeat it")] = None,
-    host: Annotated[str, typer.Option(help="The only host that will do")] = "",
-    exclude: Annotated[list[str] | None, typer.Option(help="What will not do: HOST or HOST/BACKEND; repeat it")] = None,
+    topic: _TopicArgument,
+    size: Annotated[str, typer.Option(help="Space that is needed, such as 10GiB; 0 for any")] = "0",
+    feature: Annotated[
+        list[str] | None, typer.Option(help="A required feature, or FACT=VALUE; may be repeated")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Only this host")] = "",
+    exclude: Annotated[list[str] | None, typer.Option(help="Exclude HOST or HOST/BACKEND; may be repeated")] = None,
 ) -> None:
-    """Show which backend would be chosen and why: each candidate with its weights, or with the filter that dropped it.
+    """Show which backend would be chosen and why: each candidate with its weights, or the filter that dropped it.
 
-    Nothing is given away.
+    Nothing is promised.
     """
     with kit.client() as client:
         said = client.on(type=Explanation).call(
@@ -38,20 +42,20 @@ def explain(
     kit.say(f"{chosen.backend} on {chosen.host} is chosen: {said.why}" if chosen else kit.printable(said.why))
     if said.candidates:
         kit.say()
-        kit.show_table(sorted(said.candidates, key=_best_first), _JUDGEMENT)
+        kit.show_table(sorted(said.candidates, key=_rank), _JUDGEMENT_COLUMNS)
 
 
 @app.command()
 def candidates(
     topic: Annotated[str, typer.Argument(help="Only the backends of this topic")] = "",
 ) -> None:
-    """List the backends that have reported to the scheduler, with what they say of themselves."""
+    """List the backends that have reported to the scheduler, with their capabilities."""
     with kit.client() as client:
         listed = client.on(type=list[Candidate]).call("scheduler", "candidates", topic=topic)
-    kit.show_table(listed, _CANDIDATE, empty="no service has reported a backend yet")
+    kit.show_table(listed, _CANDIDATE_COLUMNS, empty="No service has reported a backend yet.")
 
 
-def _best_first(one: Judgement) -> tuple[bool, bool, float, str, str]:
+def _rank(one: Judgement) -> tuple[bool, bool, float, str, str]:
     return bool(one.dropped_by), not one.chosen, -one.total, one.host, one.backend
 
 
@@ -77,7 +81,7 @@ def _size(value: object) -> str:
 def _free(one: Candidate) -> str:
     try:
         return _size(max(0, one.free)) if one.free is not None else ""
-    except TypeError:  # a fact that is no number
+    except TypeError:  # a fact that is not a number
         return "?"
 
 
@@ -89,7 +93,7 @@ def _note(one: Candidate) -> str:
     return one.gone or ("" if one.enabled else "disabled")
 
 
-_JUDGEMENT = [
+_JUDGEMENT_COLUMNS = [
     kit.Column("host"),
     kit.Column("backend"),
     kit.Column("free", lambda one: _size(one.free), right=True),
@@ -97,7 +101,7 @@ _JUDGEMENT = [
     kit.Column("total", _total, right=True),
     kit.Column("verdict", _verdict),
 ]
-_CANDIDATE = [
+_CANDIDATE_COLUMNS = [
     kit.Column("topic"),
     kit.Column("host"),
     kit.Column("backend"),

@@ -1,7 +1,7 @@
-"""`Filter`: says which candidates cannot serve a request; and the filters that are brought along.
+"""`Filter`, the contract of filters, which drop candidates that cannot serve a request, and the built-in filters.
 
-A filter of your own is a class derived from `Filter`, brought by the hook `ostler_extensions` under
-`("scheduler.filter", NAME)` and named in the scheduler's option `filters`.
+To add a filter, derive a class from `Filter`, return it from the hook `ostler_extensions` under
+`("scheduler.filter", NAME)`, and name it in the scheduler's option `filters`.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from ostler import format_size
-from ostler_scheduler.wire import Candidate, Request
+from ostler_scheduler.api_types import Candidate, Request
 
 
 class Filter(ABC):
-    """Says which candidates cannot serve a request.
+    """Drops candidates that cannot serve a request.
 
-    One object is made for the life of the scheduler, without arguments. It is asked from several threads, for one
-    candidate at a time, and must answer quickly: no calls, no files.
+    One object is created without arguments for the lifetime of the scheduler. It is called on several threads, for one
+    candidate at a time, and must return quickly: no calls, no files.
     """
 
     @abstractmethod
     def why_not(self, candidate: Candidate, request: Request) -> str:
-        """Return why this candidate cannot serve the request, in words for an operator; empty text when it can.
+        """Return why this candidate cannot serve the request, as a text for operators; an empty text if it can.
 
-        An error drops this candidate alone, with the error as the reason.
+        An error drops only this candidate, with the error as the reason.
         """
 
 
@@ -36,12 +36,12 @@ class EnabledFilter(Filter):
 
 
 class HostFilter(Filter):
-    """Drops other hosts than the one asked for, and what the request excludes."""
+    """Drops hosts other than the requested one, and what the request excludes."""
 
     def why_not(self, candidate: Candidate, request: Request) -> str:
         """See `Filter.why_not`."""
         if request.host and candidate.host != request.host:
-            return f"only host {request.host} will do"
+            return f"the request needs host {request.host}"
         for excluded in (candidate.host, f"{candidate.host}/{candidate.backend}"):
             if excluded in request.exclude:
                 return f"{excluded} is excluded by the request"
@@ -49,10 +49,10 @@ class HostFilter(Filter):
 
 
 class CapabilitiesFilter(Filter):
-    """Drops backends that lack a feature asked for.
+    """Drops backends that lack a required feature.
 
-    A backend offers a feature when it lists it in `features`, or when a fact of that name is true; `fact=value` asks
-    for a fact of that value.
+    A backend offers a feature if it lists it in `features`, or if a fact of that name is true; `fact=value` requires a
+    fact of that value.
     """
 
     def why_not(self, candidate: Candidate, request: Request) -> str:
@@ -70,7 +70,7 @@ class CapabilitiesFilter(Filter):
 
 
 class CapacityFilter(Filter):
-    """Drops backends without enough room; what was promised since their last report counts as gone."""
+    """Drops backends without enough space; space promised since their last report counts as used."""
 
     def why_not(self, candidate: Candidate, request: Request) -> str:
         """See `Filter.why_not`."""
@@ -81,7 +81,7 @@ class CapacityFilter(Filter):
             return "does not report free_bytes"
         if request.size <= free:
             return ""
-        return f"{format_size(request.size)} asked for, {format_size(max(0, int(free)))} free{_since(candidate)}"
+        return f"{format_size(request.size)} requested, {format_size(max(0, int(free)))} free{_since(candidate)}"
 
 
 def _since(candidate: Candidate) -> str:

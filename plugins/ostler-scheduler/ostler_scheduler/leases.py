@@ -1,4 +1,4 @@
-"""Room that was promised: a lease for each request, until it is counted by its backend, given back, or runs out."""
+"""Leases of promised space: one for each request, until its backend counts the space, it is released, or it expires."""
 
 from __future__ import annotations
 
@@ -7,68 +7,68 @@ from collections.abc import Mapping
 
 import msgspec
 
-Place = tuple[str, str, str]
+BackendKey = tuple[str, str, str]
 """Topic, host and backend."""
 
 
-class _Lease(msgspec.Struct):
-    place: Place
+class _GrantedLease(msgspec.Struct):
+    backend_key: BackendKey
     size: int
     expires: float
 
 
 class Leases:
-    """The leases that a scheduler has granted. Not safe on several threads at once: its owner has a lock.
+    """The leases that a scheduler has granted. Not thread-safe: its owner has a lock.
 
     Args:
-        timeout: Seconds after which a lease ends of which nothing was heard.
+        timeout: Seconds after which an unused lease expires.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        # In the order in which they run out: all live equally long, and one that is prolonged goes to the end.
-        self._leases: dict[str, _Lease] = {}
-        self._promised: dict[Place, int] = {}
+        # In the order of their expiry: all have the same lifetime, and a renewed one moves to the end.
+        self._leases: dict[str, _GrantedLease] = {}
+        self._promised: dict[BackendKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def grant(self, place: Place, size: int, now: float) -> str:
-        """Promise so many bytes, and return the id of the lease."""
+    def grant(self, backend_key: BackendKey, size: int, now: float) -> str:
+        """Promise a number of bytes, and return the id of the lease."""
         lease = os.urandom(8).hex()
-        self._leases[lease] = _Lease(place, size, now + self.timeout)
-        self._promised[place] = self._promised.get(place, 0) + size
+        self._leases[lease] = _GrantedLease(backend_key, size, now + self.timeout)
+        self._promised[backend_key] = self._promised.get(backend_key, 0) + size
         return lease
 
-    def promised(self, place: Place) -> int:
-        """Return the bytes that are promised of a backend."""
-        return self._promised.get(place, 0)
+    def promised_bytes(self, backend_key: BackendKey) -> int:
+        """Return the promised bytes of a backend."""
+        return self._promised.get(backend_key, 0)
 
-    def end(self, lease: str) -> bool:
-        """End a lease; return whether it was there."""
+    def release(self, lease: str) -> bool:
+        """End a lease; return whether it existed."""
         found = self._leases.pop(lease, None)
         if found is None:
             return False
-        left = self._promised[found.place] - found.size
+        left = self._promised[found.backend_key] - found.size
         if left:
-            self._promised[found.place] = left
+            self._promised[found.backend_key] = left
         else:
-            del self._promised[found.place]
+            del self._promised[found.backend_key]
         return True
 
-    def told(self, leases: Mapping[str, bool], now: float) -> None:
-        """Take what a service reports: True for a lease that is over, False for one whose work is not measured yet."""
+    def apply_report(self, leases: Mapping[str, bool], now: float) -> None:
+        """Apply a service's report: True for a lease that has ended, False for one whose work is not measured yet."""
         for lease, over in leases.items():
             if over:
-                self.end(lease)
+                self.release(lease)
             elif (found := self._leases.pop(lease, None)) is not None:
                 found.expires = now + self.timeout
                 self._leases[lease] = found
 
     def expire(self, now: float) -> None:
-        """End those that have run out."""
+        """End the leases that have expired."""
         while self._leases:
             lease, first = next(iter(self._leases.items()))
             if first.expires > now:
                 return
-            self.end(lease)
+            self.release(lease)

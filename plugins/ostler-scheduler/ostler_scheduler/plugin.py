@@ -1,6 +1,6 @@
-"""What this distribution brings. Its filters and weighers come through the same hook as a stranger's.
+"""The hooks of this distribution. Its filters and weighers use the same hook as those of third parties.
 
-Import paths, so that a daemon that runs no scheduler imports nothing of it.
+They return import paths, so that a daemon without a scheduler does not import it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ ostler_api = "1.0"
 
 @hookimpl
 def ostler_managers() -> Mapping[str, str]:
-    """Bring the manager `scheduler`."""
+    """Return the manager `scheduler`."""
     return {"scheduler": "ostler_scheduler.manager:SchedulerManager"}
 
 
 @hookimpl
 def ostler_extensions() -> Mapping[tuple[str, str], str]:
-    """Bring the filters and weighers that are there without any other plugin."""
+    """Return the built-in filters and weighers."""
     filters, weighers = "ostler_scheduler.filters", "ostler_scheduler.weighers"
     return {
         ("scheduler.filter", "enabled"): f"{filters}:EnabledFilter",

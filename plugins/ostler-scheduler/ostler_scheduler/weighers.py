@@ -1,7 +1,7 @@
-"""`Weigher`: says which candidate is the better one; and the weighers that are brought along.
+"""`Weigher`, the contract of weighers, which rate candidates, and the built-in weighers.
 
-A weigher of your own is a class derived from `Weigher`, brought by the hook `ostler_extensions` under
-`("scheduler.weigher", NAME)` and named with its multiplier in the scheduler's option `weighers`.
+To add a weigher, derive a class from `Weigher`, return it from the hook `ostler_extensions` under
+`("scheduler.weigher", NAME)`, and name it with its multiplier in the scheduler's option `weighers`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeVar
 
-from ostler_scheduler.wire import Candidate, Request
+from ostler_scheduler.api_types import Candidate, Request
 
 K = TypeVar("K")
 
 
 class Weigher(ABC):
-    """Says how good a candidate is, in any unit it likes: the scheduler brings all answers to 0 to 1.
+    """Rates candidates, in any unit: the scheduler scales the weights to the range 0 to 1.
 
-    One object is made for the life of the scheduler, without arguments. It is asked from several threads, for one
-    candidate at a time, and must answer quickly: no calls, no files.
+    One object is created without arguments for the lifetime of the scheduler. It is called on several threads, for one
+    candidate at a time, and must return quickly: no calls, no files.
     """
 
     @abstractmethod
     def weigh(self, candidate: Candidate, request: Request) -> float:
-        """Return how good this candidate is, more is better; a finite number.
+        """Return the weight of this candidate, a finite number; more is better.
 
-        An error drops this candidate alone, with the error as the reason.
+        An error drops only this candidate, with the error as the reason.
         """
 
 
 class FreeSpaceWeigher(Weigher):
-    """Likes the most free room; with a negative multiplier it fills one backend before the next."""
+    """Prefers the most free space; with a negative multiplier it fills one backend before the next."""
 
     def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
@@ -41,7 +41,7 @@ class FreeSpaceWeigher(Weigher):
 
 
 class AllocatedWeigher(Weigher):
-    """Likes the least room in use."""
+    """Prefers the least space in use."""
 
     def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
@@ -49,22 +49,22 @@ class AllocatedWeigher(Weigher):
 
 
 class RandomWeigher(Weigher):
-    """Likes one at random; with a small multiplier it spreads what the others weigh about the same.
+    """Prefers a random candidate; with a small multiplier it distributes requests among nearly equal candidates.
 
     Args:
-        rng: The source of chance; a test hands in one with a seed.
+        rng: The random generator; tests pass one with a seed.
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:
-        self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load, not for security
 
     def weigh(self, candidate: Candidate, request: Request) -> float:
         """See `Weigher.weigh`."""
         return self._rng.random()
 
 
-def normalised(raw: Mapping[K, float]) -> dict[K, float]:
-    """Return answers of one weigher brought to 0 (the least) to 1 (the most); all 0 when they are all the same."""
+def normalise(raw: Mapping[K, float]) -> dict[K, float]:
+    """Return the weights of a weigher scaled to the range 0 (least) to 1 (most); all 0 if they are equal."""
     if not raw:
         return {}
     low, high = min(raw.values()), max(raw.values())

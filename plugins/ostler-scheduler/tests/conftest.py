@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from ostler import ManagerEnvironment, ServiceState, ServiceStatus
 from ostler.testing import FakeClock
 from ostler_scheduler import plugin as plugin_of_ours
+from ostler_scheduler.api_types import Candidate, Request
 from ostler_scheduler.filters import CapabilitiesFilter, CapacityFilter, EnabledFilter, HostFilter
 from ostler_scheduler.manager import SchedulerManager
-from ostler_scheduler.wire import Candidate, Request
 
 GIB = 2**30
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from ostler.cli import session
+from ostler.cli import invocation
+from ostler_scheduler.api_types import Candidate, Explanation, Judgement
 from ostler_scheduler.commands import app
-from ostler_scheduler.wire import Candidate, Explanation, Judgement
 
 GIB = 2**30
 JUDGED = [
@@ -42,7 +42,7 @@ class FakeClient:
 def run():
     def invoke(answer, *arguments, as_json=False):
         client = FakeClient(answer)
-        with session.using(session.Session(json=as_json, connect=lambda *_: client)):
+        with invocation.use_invocation(invocation.Invocation(json=as_json, connect=lambda *_: client)):
             result = CliRunner().invoke(app, list(arguments))
         assert result.exit_code == 0, result.output
         return result.stdout, client.asked

@@ -20,7 +20,7 @@ def test_a_disabled_service_is_dropped(candidate, request_for):
 def test_another_host_than_the_one_asked_for_is_dropped(candidate, request_for):
     assert HostFilter().why_not(candidate(), request_for()) == ""
     assert HostFilter().why_not(candidate(), request_for(host="node1")) == ""
-    assert HostFilter().why_not(candidate(), request_for(host="node2")) == "only host node2 will do"
+    assert HostFilter().why_not(candidate(), request_for(host="node2")) == "the request needs host node2"
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,26 @@ def test_a_backend_that_lists_no_features_offers_none(candidate, request_for):
 def test_room_is_judged_to_the_byte(candidate, request_for):
     assert CapacityFilter().why_not(candidate(free=10), request_for(10)) == ""
     one_less = candidate(free_bytes=10 * GIB - 1)
-    assert CapacityFilter().why_not(one_less, request_for(10)) == "10GiB asked for, 10.0GiB free"
+    assert CapacityFilter().why_not(one_less, request_for(10)) == "10GiB requested, 10.0GiB free"
 
 
 def test_what_was_promised_counts_as_gone(candidate, request_for):
     reason = CapacityFilter().why_not(candidate(free=20, promised=15 * GIB), request_for(10))
-    assert reason == "10GiB asked for, 5GiB free (15GiB promised since its report)"
+    assert reason == "10GiB requested, 5GiB free (15GiB promised since its report)"
 
 
 def test_the_reserve_is_not_given_away(candidate, request_for):
     assert (
-        CapacityFilter().why_not(candidate(free=12, reserved_bytes=3 * GIB), request_for(10)).startswith("10GiB asked")
+        CapacityFilter()
+        .why_not(candidate(free=12, reserved_bytes=3 * GIB), request_for(10))
+        .startswith("10GiB requested")
     )
 
 
 def test_a_backend_that_promises_more_than_it_has_is_judged_by_its_limit(candidate, request_for):
     sparse = candidate(free=1, promise_limit_bytes=100 * GIB, provisioned_bytes=85 * GIB)
     assert CapacityFilter().why_not(sparse, request_for(15)) == ""
-    assert CapacityFilter().why_not(sparse, request_for(16)) == "16GiB asked for, 15GiB free"
+    assert CapacityFilter().why_not(sparse, request_for(16)) == "16GiB requested, 15GiB free"
 
 
 def test_a_request_without_a_size_needs_no_room(candidate, request_for):
@@ -86,5 +88,5 @@ def test_a_request_without_a_size_needs_no_room(candidate, request_for):
 
 
 def test_room_that_is_no_number_is_an_error_that_names_the_fact(candidate, request_for):
-    with pytest.raises(TypeError, match="free_bytes should be a number and is 'plenty'"):
+    with pytest.raises(TypeError, match="free_bytes is not a number: 'plenty'"):
         CapacityFilter().why_not(candidate(free_bytes="plenty"), request_for(1))

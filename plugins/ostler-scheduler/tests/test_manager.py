@@ -15,15 +15,15 @@ from ostler import (
     CapabilityReport,
     ConfigurationError,
     Context,
+    DaemonNotRunning,
     InvalidInput,
     NoCapacity,
     NotPermitted,
-    NotRunning,
     ServiceDisabled,
 )
 from ostler.types import Peer
 from ostler_scheduler import Filter, Weigher
-from ostler_scheduler.wire import Explanation, Selection
+from ostler_scheduler.api_types import Explanation, Selection
 
 GIB = 2**30
 
@@ -201,7 +201,7 @@ def test_explain_says_why_nothing_is_left_instead_of_failing(make_manager, ctx, 
     report(manager, small=gib(2))
     assert "of 1 candidate capacity dropped 1" in manager.explain(ctx, "volume", "10GiB").why
     report(manager)
-    assert "node1 reported, with no driver ready" in manager.explain(ctx, "volume").why
+    assert "node1 reported, but no driver is ready" in manager.explain(ctx, "volume").why
 
 
 def test_what_is_said_goes_over_the_wire_and_back(make_manager, ctx, report):
@@ -234,7 +234,7 @@ def test_a_size_that_is_none_is_refused_by_name(make_manager, ctx, report, size)
 
 
 def test_an_empty_topic_is_refused(make_manager, ctx):
-    with pytest.raises(InvalidInput, match="a topic is needed"):
+    with pytest.raises(InvalidInput, match="the topic is empty"):
         make_manager().select(ctx, "")
 
 
@@ -250,11 +250,11 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
 
 
 def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
-    client.error = NotRunning("nobody listens")
+    client.error = DaemonNotRunning("nobody listens")
     manager = make_manager()
     with caplog.at_level(logging.WARNING):
         manager.init_host_with_rpc()
-    assert "cannot be read now: nobody listens" in caplog.text
+    assert "cannot read the capabilities stored by the daemon: nobody listens" in caplog.text
     report(manager, disk=gib(10))
     for _ in range(3):
         clock.advance(60)
@@ -262,8 +262,11 @@ def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager
     client.error = None
     with caplog.at_level(logging.INFO):
         manager.sync(ctx)
-    said = [record.getMessage() for record in caplog.records if "daemon keeps" in record.getMessage()]
-    assert [text.split(" keeps ")[1] for text in said] == ["cannot be read now: nobody listens", "can be read again"]
+    said = [record.getMessage() for record in caplog.records if "stored by the daemon" in record.getMessage()]
+    assert said == [
+        "cannot read the capabilities stored by the daemon: nobody listens",
+        "the capabilities stored by the daemon can be read again",
+    ]
 
 
 def test_a_report_that_was_missed_is_looked_for_before_a_request_is_refused(make_manager, ctx, client):
@@ -342,7 +345,7 @@ def test_a_look_that_failed_is_not_tried_again_by_each_who_waited_for_it(make_ma
         tries.append(method)
         asked.set()
         assert release.wait(20)
-        raise NotRunning("nobody listens")
+        raise DaemonNotRunning("nobody listens")
 
     client.call = fail
     works = [in_thread(lambda: manager.candidates(ctx))]
@@ -385,19 +388,19 @@ def test_an_unknown_filter_is_an_error_at_the_start_that_names_the_known_ones(ma
     with pytest.raises(ConfigurationError) as caught:
         make_manager(filters=["enabled", "capasity"])
     assert str(caught.value) == (
-        'services.scheduler.filters: no plugin brings the filter "capasity" (did you mean "capacity"?)'
-        "; known filters: capabilities, capacity, enabled, host"
+        'services.scheduler.filters: no installed plugin provides the filter "capasity" (did you mean "capacity"?)'
+        "; available: capabilities, capacity, enabled, host"
     )
 
 
 def test_an_unknown_weigher_is_an_error_at_the_start(make_manager):
-    with pytest.raises(ConfigurationError, match="known weighers: allocated, free_space, random"):
+    with pytest.raises(ConfigurationError, match="available: allocated, free_space, random"):
         make_manager(weighers={"nearest": 1.0})
 
 
 def test_what_is_forgotten_before_it_is_stale_is_a_wrong_configuration(make_manager):
     options = make_manager().Options(manager="scheduler", stale_after=100, forget_after=50)
-    assert [name for name, _ in options.cross_check()] == ["forget_after"]
+    assert [name for name, _ in options.validate_options()] == ["forget_after"]
 
 
 def test_a_strangers_filter_and_weigher_work_like_our_own(make_manager, ctx, report):
@@ -427,7 +430,7 @@ def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadl
     try:
         assert HangingFilter.entered.wait(10)
         late = Context("scheduler", "select", clock=clock, deadline=clock.monotonic() + 0.01)
-        with pytest.raises(Busy, match="another selection does not come to its end"):
+        with pytest.raises(Busy, match="another selection has not finished"):
             manager.select(late, "volume", 1)
         assert manager.candidates(ctx)[0].backend == "disk"
     finally:
@@ -461,15 +464,15 @@ def test_a_host_does_not_report_in_the_name_of_another(make_manager, clock):
     node2 = Context("scheduler", "update_capabilities", peer=Peer(name="key:node2", key="k" * 40), clock=clock)
     node2.host = "node2"
     deliver(manager, node2, host="node2", backends={"disk": gib(1)})
-    with pytest.raises(NotPermitted, match=r"key:node2 may not call .* in the name of the host node1") as caught:
+    with pytest.raises(NotPermitted, match=r"key:node2 must not call .* on behalf of host node1") as caught:
         deliver(manager, node2, host="node1", backends={"disk": gib(1)})
-    assert caught.value.facts["speaks_for"] == "node2"
+    assert caught.value.details["speaks_for"] == "node2"
     assert [each.host for each in manager.candidates(node2)] == ["node2"]
 
 
 def test_one_who_speaks_for_no_host_does_not_report_at_all(make_manager, clock):
     operator = Context("scheduler", "update_capabilities", peer=Peer(1000, 1000, 7, "uid 1000"), clock=clock)
-    with pytest.raises(NotPermitted, match="it speaks for no host"):
+    with pytest.raises(NotPermitted, match="it may act for no host"):
         deliver(make_manager(), operator, host="node1", backends={})
 
 
@@ -497,7 +500,7 @@ def test_what_refused_this_request_is_not_chosen_again_and_explain_says_so(make_
         manager.select(ctx, "volume", GIB, refused={**refused, "node1/slow": "stuck"})
     clock.advance(1000)
     assert not any(one.refused for one in manager.explain(ctx, "volume").candidates)
-    with pytest.raises(InvalidInput, match="101 backends"):
+    with pytest.raises(InvalidInput, match="too many entries in `refused`: 101"):
         manager.select(ctx, "volume", refused={f"n{number}": "" for number in range(101)})
 
 
@@ -518,16 +521,16 @@ def test_a_scheduler_that_is_disabled_chooses_nothing_and_says_who_disabled_it(
 def test_a_refusal_names_what_is_not_offered_and_why(make_manager, ctx, client):
     manager = make_manager()
     deliver(manager, ctx, host="node1", backends={"small": gib(1)}, withheld={"large": "the driver is stuck"})
-    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: it is not offered: the driver is stuck"):
+    with pytest.raises(NoCapacity, match="capacity dropped 1; node1/large: not offered: the driver is stuck"):
         manager.select(ctx, "volume", "10GiB")
     judged = {one.backend: (one.dropped_by, one.reason) for one in manager.explain(ctx, "volume").candidates}
-    assert judged == {"small": ("", ""), "large": ("unavailable", "it is not offered: the driver is stuck")}
+    assert judged == {"small": ("", ""), "large": ("unavailable", "not offered: the driver is stuck")}
     client.see("volume", "node1", link="node1 cannot be reached")
     manager.sync(ctx)
     judged = {one.backend: one.reason for one in manager.explain(ctx, "volume").candidates}
-    assert judged["large"] == "it is not offered: the driver is stuck; node1 cannot be reached"
+    assert judged["large"] == "not offered: the driver is stuck; node1 cannot be reached"
     client.see("volume", "node1", link="")
     manager.sync(ctx)
     deliver(manager, ctx, host="node1", backends={}, withheld={f"b{n}": "it failed" for n in range(7)})
-    named = ", ".join(f"node1/b{number}: it is not offered: it failed" for number in range(5))
-    assert manager.explain(ctx, "volume").why.endswith(f"with no driver ready; {named}, and 2 more")
+    named = ", ".join(f"node1/b{number}: not offered: it failed" for number in range(5))
+    assert manager.explain(ctx, "volume").why.endswith(f"but no driver is ready; {named}, and 2 more")

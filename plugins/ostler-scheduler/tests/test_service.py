@@ -9,7 +9,7 @@ import pytest
 from ostler import ConfigurationError, InvalidInput, Manager, NoCapacity, NotPermitted, ServiceState, hookimpl
 from ostler.testing import host
 from ostler_scheduler import Filter
-from ostler_scheduler.wire import Candidate, Explanation, Selection
+from ostler_scheduler.api_types import Candidate, Explanation, Selection
 
 GIB = 2**30
 CONFIG = """
@@ -80,7 +80,7 @@ def test_what_cannot_be_done_is_refused_by_name(start):
         h.wait_for(lambda: len(known(h)) == 2, "the first report")
         with pytest.raises(NoCapacity, match="quiet dropped 1") as caught:
             h.call("scheduler", "select", topic="pool", size="60GiB")
-        assert caught.value.facts["dropped"] == {"capacity": 1, "quiet": 1}
+        assert caught.value.details["dropped"] == {"capacity": 1, "quiet": 1}
         for size in ("ten", "-1", -1):
             with pytest.raises(InvalidInput):
                 h.call("scheduler", "select", topic="pool", size=size)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler_scheduler.weighers import AllocatedWeigher, FreeSpaceWeigher, RandomWeigher, Weigher, normalised
+from ostler_scheduler.weighers import AllocatedWeigher, FreeSpaceWeigher, RandomWeigher, Weigher, normalise
 
 GIB = 2**30
 
@@ -41,14 +41,14 @@ def test_random_is_the_same_again_with_the_same_seed(candidate, request_for, rng
 
 
 def test_weights_run_from_0_to_1():
-    assert normalised({"a": -10, "b": 0, "c": 10}) == {"a": 0.0, "b": 0.5, "c": 1.0}
-    assert normalised({"a": 3, "b": 3}) == {"a": 0.0, "b": 0.0}
-    assert normalised({}) == {}
+    assert normalise({"a": -10, "b": 0, "c": 10}) == {"a": 0.0, "b": 0.5, "c": 1.0}
+    assert normalise({"a": 3, "b": 3}) == {"a": 0.0, "b": 0.0}
+    assert normalise({}) == {}
 
 
 @given(st.dictionaries(st.integers(), st.floats(allow_nan=False, allow_infinity=False), max_size=6))
 def test_weights_are_finite_and_in_order_whatever_the_answers(raw):
-    weights = normalised(raw)
+    weights = normalise(raw)
     assert all(math.isfinite(weight) and 0 <= weight <= 1 for weight in weights.values())
     for one in raw:
         for other in raw:

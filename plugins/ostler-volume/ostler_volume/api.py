@@ -1,4 +1,4 @@
-"""`VolumeApi`: volumes from other programs and managers, with types."""
+"""`VolumeApi`: a typed client of volumes, for programs and other managers."""
 
 # A stub has a docstring and no body.
 # mypy: disable-error-code="empty-body"
@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from ostler import RpcApi, remote
-from ostler_volume.wire import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
+from ostler_volume.api_types import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
 
 
 class VolumeApi(RpcApi):
-    """The calls of `VolumeManager`; what each does, takes and raises stands there."""
+    """The calls of `VolumeManager`, whose docstrings describe arguments and errors."""
 
     topic = "volume"
     rpc_version = "1.1"
@@ -26,11 +26,11 @@ class VolumeApi(RpcApi):
         snapshot: str = "",
         on_host: str = "",
     ) -> Volume:
-        """Make a volume; of zeros, or from one of an image, a volume or a snapshot."""
+        """Create a volume: of zeros, or from an image, a volume or a snapshot."""
 
     @remote()
     def image_directories(self, backend: str = "") -> list[str]:
-        """Return the directories on this host that images may be taken from by their path."""
+        """Return the directories on this host from which images can be used by their path."""
 
     @remote()
     def begin_upload(
@@ -44,39 +44,39 @@ class VolumeApi(RpcApi):
         on_host: str = "",
         anywhere: bool = False,
     ) -> Upload:
-        """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it."""
+        """Begin a volume whose content the caller uploads; see `ostler_volume.upload_client`, which does all of it."""
 
     @remote()
     def upload_piece(self, upload: str, offset: int, data: bytes) -> None:
-        """Hand over a piece of the content; pieces may come in any order, and again. What never comes is zeros."""
+        """Upload a piece of the content, in any order, also repeatedly. Parts that are never uploaded are zeros."""
 
     @remote()
     def finish_upload(self, upload: str) -> Volume:
-        """Make the volume of what was handed over."""
+        """Complete the volume from the uploaded content."""
 
     @remote()
     def cancel_upload(self, upload: str) -> None:
-        """Give an upload up; nothing is left of it."""
+        """Cancel an upload and remove its content."""
 
     @remote()
     def list_volumes(self, backend: str = "", on_host: str = "") -> list[Volume]:
-        """Return the volumes of all hosts that can be asked, by name and host."""
+        """Return the volumes of all reachable hosts, by name and host."""
 
     @remote(version="1.1")
     def volume_listing(self, backend: str = "", on_host: str = "") -> VolumeListing:
-        """Return what `list_volumes` returns, and which hosts could not be asked."""
+        """Return the result of `list_volumes`, and the unreachable hosts."""
 
     @remote(version="1.1")
     def find_volume(self, name: str) -> VolumeListing:
-        """Return the volumes of a name on all hosts that can be asked."""
+        """Return the volumes of a name on all reachable hosts."""
 
     @remote()
     def get_volume(self, name: str, on_host: str = "") -> Volume:
-        """Return a volume, wherever it is; `name` may be `NAME@HOST`, here and below."""
+        """Return a volume on any host; `name` may be `NAME@HOST`, here and below."""
 
     @remote()
     def extend_volume(self, name: str, size: int | str, on_host: str = "") -> Volume:
-        """Make a volume larger; it must be available."""
+        """Extend a volume; it must be available."""
 
     @remote()
     def delete_volume(self, name: str, on_host: str = "") -> None:
@@ -84,23 +84,23 @@ class VolumeApi(RpcApi):
 
     @remote()
     def attach_volume(self, name: str, on_host: str = "") -> Volume:
-        """Make a volume a block device of its host; `device` of the result is its path there."""
+        """Attach a volume as a block device of its host; `device` of the result is its path there."""
 
     @remote()
     def detach_volume(self, name: str, on_host: str = "") -> Volume:
-        """Take the block device of a volume away."""
+        """Detach a volume: remove its block device."""
 
     @remote()
     def create_snapshot(self, volume: str, name: str, on_host: str = "") -> Snapshot:
-        """Keep the content of a volume as it is now; the volume must be available."""
+        """Create a snapshot of a volume; the volume must be available."""
 
     @remote()
     def list_snapshots(self, volume: str = "", on_host: str = "") -> list[Snapshot]:
-        """Return the snapshots of all hosts that can be asked, or those of a volume."""
+        """Return the snapshots of all reachable hosts, or those of a volume."""
 
     @remote(version="1.1")
     def snapshot_listing(self, volume: str = "", on_host: str = "") -> SnapshotListing:
-        """Return what `list_snapshots` returns, and which hosts could not be asked."""
+        """Return the result of `list_snapshots`, and the unreachable hosts."""
 
     @remote()
     def delete_snapshot(self, volume: str, name: str, on_host: str = "") -> None:
@@ -108,16 +108,16 @@ class VolumeApi(RpcApi):
 
     @remote(version="1.1")
     def manage_volume(self, name: str, backend: str = "", on_host: str = "") -> Volume:
-        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it."""
+        """Manage a file without a record: it becomes a volume, together with its snapshots."""
 
     @remote(version="1.1")
     def forget_volume(self, name: str, on_host: str = "") -> None:
-        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is."""
+        """Drop the records of a volume and its snapshots; the files on the backend do not change."""
 
     @remote(version="1.1")
     def move_backend(self, old: str, new: str, force: bool = False, on_host: str = "") -> int:
-        """Have the records of a backend follow it to another name; return how many volumes there are."""
+        """Move the records of a backend to another backend name; return the number of volumes."""
 
     @remote(version="1.1")
     def accept_backend(self, name: str, on_host: str = "") -> None:
-        """Let a backend that is not the one it was take its directory as it is, at its next try."""
+        """Accept the current directory of a backend whose identity does not match, at its next initialisation."""

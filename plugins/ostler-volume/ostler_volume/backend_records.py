@@ -1,7 +1,8 @@
-"""What the database has on backends: what they have promised on a shared file system, and whether volumes are there.
+"""The records of backends: their promises on shared file systems, and whether volumes are recorded on them.
 
-Two backends on one file system, of one service or of two, share what is free there. What one has promised and not yet
-written is taken from the other, in the same write that promises anew, so that two requests never get the same room.
+Two backends on one file system, of one service or of two, share its free space. What one has promised and not yet
+written is subtracted from the other, in the same write that adds a promise, so that two requests never get the same
+space.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, NamedTuple
 import peewee
 
 from ostler import Json, KeyValue, Store
-from ostler_volume.identity import KEY, RECORDS_KEY
+from ostler_volume.backend_identity import IDENTITY_KEY, RECORDS_KEY
 from ostler_volume.tables import BackendRow, SnapshotRow, VolumeRow
 
 
-class Seen(NamedTuple):
-    """A backend as it was measured: `unrecorded` are the sizes of files without a record."""
+class BackendMeasurement(NamedTuple):
+    """The measurement of a backend: `unrecorded` is the size of files without a record."""
 
     filesystem: str
     oversubscription: float
@@ -36,17 +37,17 @@ class BackendRecords:
     def __init__(self, store: Store, topic: str) -> None:
         self._store = store
         self._topic = topic
-        self._noted: dict[str, Seen] = {}
+        self._recorded: dict[str, BackendMeasurement] = {}
         self._filesystems: dict[str, str] = {}
 
-    def note(self, backend: str, seen: Seen) -> None:
-        """Write down how a backend was measured, if that has changed.
+    def record_measurement(self, backend: str, seen: BackendMeasurement) -> None:
+        """Record the measurement of a backend, if it has changed.
 
         Raises:
-            StoreError: It cannot be written.
+            StoreError: The database cannot be written.
         """
         self._filesystems[backend] = seen.filesystem
-        if self._noted.get(backend) == seen:
+        if self._recorded.get(backend) == seen:
             return
         key = {"topic": self._topic, "name": backend}
         self._store.write(
@@ -54,25 +55,25 @@ class BackendRecords:
                 BackendRow.insert(**key, **seen._asdict())
                 .on_conflict(
                     conflict_target=[BackendRow.topic, BackendRow.name],
-                    preserve=[getattr(BackendRow, field) for field in Seen._fields],
+                    preserve=[getattr(BackendRow, field) for field in BackendMeasurement._fields],
                 )
                 .execute()
             ),
             label=f"note backend {backend}",
         )
-        self._noted[backend] = seen
+        self._recorded[backend] = seen
 
-    def sharing(self, backend: str) -> list[str]:
-        """Return a backend, and the others of this service that are on its file system as far as they were measured."""
+    def on_same_filesystem(self, backend: str) -> list[str]:
+        """Return a backend, and the other backends of this service that were measured on its file system."""
         own = self._filesystems.get(backend)
         others = [name for name, found in self._filesystems.copy().items() if own and found == own and name != backend]
         return [backend, *others]
 
-    def keep_only(self, backends: Iterable[str]) -> None:
-        """Count all promises of backends that are not in the configuration as not yet written: nobody measures them.
+    def clear_unconfigured(self, backends: Iterable[str]) -> None:
+        """Count all promises of backends that are not in the configuration as unwritten, because nobody measures them.
 
         Raises:
-            StoreError: It cannot be written.
+            StoreError: The database cannot be written.
         """
         gone = (BackendRow.topic == self._topic) & BackendRow.name.not_in([*backends])
         gone &= (BackendRow.written > 0) | (BackendRow.unrecorded > 0)
@@ -80,50 +81,50 @@ class BackendRecords:
             self._store.write(lambda: BackendRow.update(written=0, unrecorded=0).where(gone).execute())
 
     def identity(self, backend: str) -> Json:
-        """Return what a driver of this name has remembered of itself, None for nothing."""
-        found: Json = self._driver_store(backend).get(KEY)
+        """Return the identity that a driver of this name has stored, None without one."""
+        found: Json = self._driver_store(backend).get(IDENTITY_KEY)
         return found
 
     def forget_identity(self, backend: str) -> None:
-        """Let the next start of a backend take its directory as it is then."""
-        self._driver_store(backend).delete(KEY)
+        """Accept any directory at the next start of a backend."""
+        self._driver_store(backend).delete(IDENTITY_KEY)
 
-    def is_marked(self, backend: str) -> bool:
-        """Return whether the driver of a backend has been told that volumes are recorded on it."""
+    def has_records_mark(self, backend: str) -> bool:
+        """Return whether the driver of a backend knows that volumes are recorded on it."""
         return bool(self._driver_store(backend).get(RECORDS_KEY))
 
     def _driver_store(self, backend: str) -> KeyValue:
         return self._store.kv(f"driver/{self._topic}/{backend}")
 
-    # From here on everything runs inside a read or a write.
+    # All methods below run inside a read or a write.
 
-    def mark(self, backend: str) -> None:
-        """Have the driver know, at its next start, whether volumes are recorded on its backend; inside a write."""
+    def update_records_mark(self, backend: str) -> None:
+        """Store for the next start of the driver whether volumes are recorded on its backend; inside a write."""
         used = self._volumes(self._topic, backend).exists()
         kept = self._driver_store(backend)
         if bool(kept.get(RECORDS_KEY)) != used:
             kept.set(RECORDS_KEY, used)
 
-    def retire(self, backend: str) -> None:
-        """Forget all that is known of a backend whose records have moved to another one; inside a write."""
+    def delete_backend(self, backend: str) -> None:
+        """Delete all data of a backend whose records were moved to another one; inside a write."""
         BackendRow.delete().where(BackendRow.topic == self._topic, BackendRow.name == backend).execute()
-        self._noted.pop(backend, None)
+        self._recorded.pop(backend, None)
         self._filesystems.pop(backend, None)
         kept = self._driver_store(backend)
-        for key in (KEY, RECORDS_KEY):
+        for key in (IDENTITY_KEY, RECORDS_KEY):
             kept.delete(key)
 
-    def freed(self, backend: str, size: int) -> None:
-        """Take note that a file was deleted: until the next measurement it counts as one that was written in full."""
+    def record_freed(self, backend: str, size: int) -> None:
+        """Record that a file was deleted: until the next measurement it counts as fully written."""
         rows = (BackendRow.topic == self._topic) & (BackendRow.name == backend)
         BackendRow.update(written=peewee.fn.MAX(0, BackendRow.written - size)).where(rows).execute()
-        self._noted.pop(backend, None)
+        self._recorded.pop(backend, None)
 
-    def claims(self, backend: str) -> int:
-        """Return what other backends have promised and not yet written on this one's file system, at its own measure.
+    def promised_by_others(self, backend: str) -> int:
+        """Return the unwritten promises of other backends on this one's file system, scaled to its oversubscription.
 
-        A backend that promises each byte once must be able to keep that, so the promises of others count in full for
-        it. One that is oversubscribed takes those of others for as oversubscribed as its own.
+        For a backend without oversubscription the promises of others count in full, because it has to fulfil its own.
+        An oversubscribed one divides those of others by its own factor.
         """
         own = self._row(backend)
         if own is None or not own.filesystem:

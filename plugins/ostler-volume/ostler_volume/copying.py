@@ -1,4 +1,4 @@
-"""Copies of files that keep their holes: by sharing blocks where the file system can, else piece by piece."""
+"""Copies files with their holes: by sharing blocks if the file system supports it, else piece by piece."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from functools import partial
 from typing import TypeAlias
 
 from ostler import DriverError
-from ostler_volume.image_source import reader_of
+from ostler_volume.image_thread import reader_for
 
 FICLONE = 0x40049409
-PIECE = 4 * 2**20
-"""How much is read at once: between two pieces progress is told and the copy can be cancelled."""
-GRAIN = 64 * 2**10
+PIECE_SIZE = 4 * 2**20
+"""Size of a read: between two pieces progress is reported and the copy can be cancelled."""
+ZERO_BLOCK_SIZE = 64 * 2**10
 """A run of zeros of this length, aligned, becomes a hole."""
-SYNC_EVERY = 256 * 2**20
-"""Data goes to the disk as it comes, so that the last sync is short and progress tells the truth."""
+SYNC_INTERVAL_BYTES = 256 * 2**20
+"""Data is synced during the copy, so that the final sync is short and the progress is accurate."""
 
 OnPiece: TypeAlias = Callable[[int, int], None]
 """Called with (bytes done, bytes to do) after each piece; it stops the copy by raising."""
 
-_CANNOT_SHARE = {
+_REFLINK_UNSUPPORTED = {
     errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES,
     errno.ETXTBSY, errno.EISDIR,
 }  # fmt: skip
 
 
 def reflink(source: int, target: int) -> bool:
-    """Let the target share all blocks of the source; return False, with the target unchanged, where that cannot be.
+    """Let the target share all blocks of the source; return False, with the target unchanged, if not supported.
 
     Args:
         source: Descriptor of a file that is open for reading.
@@ -42,7 +42,7 @@ def reflink(source: int, target: int) -> bool:
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError as error:
-        if error.errno in _CANNOT_SHARE:
+        if error.errno in _REFLINK_UNSUPPORTED:
             return False
         raise
     return True
@@ -51,8 +51,8 @@ def reflink(source: int, target: int) -> bool:
 def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int:
     """Copy the first `length` bytes of the source into an empty target; holes and zeros take up no room there.
 
-    The target has at least `length` bytes afterwards, and they read as those of the source. An image that is lent by
-    `Image.borrow` is read in the thread of its source; while that is waited for `on_piece` is called as well.
+    The target has at least `length` bytes afterwards, with the content of the source. An image from `Image.borrow` is
+    read in the thread of its source; `on_piece` is also called while waiting for it.
 
     Args:
         source: Descriptor of a file that is open for reading.
@@ -64,31 +64,31 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
         How many bytes were written.
 
     Raises:
-        DriverError: The source became shorter while it was read.
-        ImageNotResponding: The place of an image does not answer.
+        DriverError: The source was truncated while it was read.
+        ImageNotResponding: The file system of an image does not respond.
         OSError: Reading or writing failed.
     """
-    read = reader_of(source)
+    read = reader_for(source)
     os.ftruncate(target, max(length, os.fstat(target).st_size))
-    found = read(lambda: list(extents(source, length)), lambda: on_piece(0, length))
+    found = read(lambda: list(data_extents(source, length)), lambda: on_piece(0, length))
     total = sum(end - start for start, end in found)
     done = written = unsynced = 0
     on_piece(0, total)
     for start, end in found:
-        for at in range(start, end, PIECE):
-            piece = read(partial(read_piece, source, at, min(PIECE, end - at)), partial(on_piece, done, total))
+        for at in range(start, end, PIECE_SIZE):
+            piece = read(partial(read_piece, source, at, min(PIECE_SIZE, end - at)), partial(on_piece, done, total))
             new = _write_data(target, at, piece)
             done, written, unsynced = done + len(piece), written + new, unsynced + new
-            if unsynced >= SYNC_EVERY:
+            if unsynced >= SYNC_INTERVAL_BYTES:
                 os.fdatasync(target)
                 unsynced = 0
             on_piece(done, total)
     return written
 
 
-def extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
+def data_extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
     """Yield where a file has data, as start and end, up to a length."""
-    # A file system without SEEK_DATA calls the whole file data; the zeros in it are found when they are read.
+    # A file system without SEEK_DATA reports the whole file as data; zeros in it are found when they are read.
     end = 0
     while end < length:
         try:
@@ -114,7 +114,7 @@ def read_piece(descriptor: int, at: int, count: int) -> bytes:
         part = os.pread(descriptor, count, at)
         if not part:
             raise DriverError(
-                f"the source ended at byte {at} while it was copied", hint="something else is changing it", at=at
+                f"the source ended at byte {at} while it was copied", hint="another process is changing it", at=at
             )
         parts.append(part)
         at, count = at + len(part), count - len(part)
@@ -122,12 +122,12 @@ def read_piece(descriptor: int, at: int, count: int) -> bytes:
 
 
 def _write_data(descriptor: int, at: int, piece: bytes) -> int:
-    """Write what is not zero, in runs of grains; return how many bytes."""
+    """Write the non-zero parts, in runs of grains; return the number of bytes."""
     view = memoryview(piece)
     run_start: int | None = None
     written = 0
-    for offset in range(0, len(piece), GRAIN):
-        if _is_zero(view[offset : offset + GRAIN]):
+    for offset in range(0, len(piece), ZERO_BLOCK_SIZE):
+        if _is_zero_view(view[offset : offset + ZERO_BLOCK_SIZE]):
             if run_start is not None:
                 written += _write(descriptor, at + run_start, view[run_start:offset])
                 run_start = None
@@ -138,16 +138,16 @@ def _write_data(descriptor: int, at: int, piece: bytes) -> int:
     return written
 
 
-_ZEROS = bytes(GRAIN)
+_ZEROS = bytes(ZERO_BLOCK_SIZE)
 
 
 def is_zero(data: bytes) -> bool:
-    """Return whether there is nothing but zeros."""
+    """Return whether the data is all zeros."""
     return data.count(0) == len(data)
 
 
-def _is_zero(view: memoryview) -> bool:
-    # Looking at the ends first spares the comparison for nearly all data.
+def _is_zero_view(view: memoryview) -> bool:
+    # Checking the ends first avoids the comparison for nearly all data.
     return not view[0] and not view[-1] and bytes(view) == _ZEROS[: len(view)]
 
 

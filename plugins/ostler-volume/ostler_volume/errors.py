@@ -1,23 +1,23 @@
-"""What this plugin refuses, by name; the sentences are made where the facts are.
+"""The errors of this plugin.
 
 RequestError
 ├── InvalidInput
-│   ├── BadName              a name that no volume can have
-│   ├── BadSize              a size that can never be right
-│   ├── BadImage             an image that is missing, unreadable, no file, too large, or in another format
-│   └── UnknownBackend       no such backend in the configuration
+│   ├── BadName              an invalid name
+│   ├── BadSize              an invalid size
+│   ├── BadImage             an image that is missing, unreadable, not a file, too large, or in another format
+│   └── UnknownBackend       the backend is not in the configuration
 ├── NotFound
 │   ├── VolumeNotFound
 │   ├── SnapshotNotFound
-│   └── UploadNotFound       no such upload of this caller: it has ended, or was given up
+│   └── UploadNotFound       the caller has no such upload: it has ended, or timed out
 ├── Conflict
-│   ├── AlreadyExists        a volume, snapshot or file of that name is there
+│   ├── AlreadyExists        a volume, snapshot or file of that name exists
 │   ├── WrongState           the state forbids it
 │   ├── HasSnapshots         a volume with snapshots cannot be deleted
 │   └── DeviceBusy           the device is mounted or open
-├── ImageNotResponding       what an image lies on does not answer; the backend is well
-├── NotSupported             this backend cannot do that, or not on this machine
-└── NoCapacity               (of ostler) not enough room
+├── ImageNotResponding       the file system of an image does not respond; the backend itself works
+├── NotSupported             this backend, or this machine, does not support that
+└── NoCapacity               (of ostler) not enough space
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from ostler import Conflict, InvalidInput, NotFound, RequestError
 
 
 class BadName(InvalidInput):
-    """Raised when a name is one that no volume or snapshot can have."""
+    """Raised if a name is not valid for a volume or snapshot."""
 
 
 class BadSize(InvalidInput):
-    """Raised when a size is no size, not above zero, or not more than before."""
+    """Raised if a size is not valid, not above zero, or not larger than before."""
 
 
 class BadImage(InvalidInput):
-    """Raised when an image is missing, unreadable, no file, larger than the volume, or in a format other than raw."""
+    """Raised if an image is missing, unreadable, not a file, larger than the volume, or not raw."""
 
 
 class UnknownBackend(InvalidInput):
-    """Raised when a backend is not in the configuration of the service."""
+    """Raised if a backend is not in the configuration of the service."""
 
 
 class VolumeNotFound(NotFound):
-    """Raised when there is no volume of that name."""
+    """Raised if a volume was not found."""
 
 
 class SnapshotNotFound(NotFound):
-    """Raised when a volume has no snapshot of that name."""
+    """Raised if a snapshot was not found."""
 
 
 class UploadNotFound(NotFound):
-    """Raised when a caller has no such upload: it has ended, or nothing came for too long."""
+    """Raised if a caller has no such upload: it has ended, or timed out."""
 
 
 class AlreadyExists(Conflict):
-    """Raised when a volume, a snapshot or a file of that name is there already."""
+    """Raised if a volume, a snapshot or a file of that name already exists."""
 
 
 class WrongState(Conflict):
-    """Raised when the state of a volume or snapshot forbids what was asked; `facts["state"]` is that state."""
+    """Raised if the state of a volume or snapshot forbids the request; `facts["state"]` is that state."""
 
 
 class HasSnapshots(Conflict):
@@ -70,8 +70,8 @@ class DeviceBusy(Conflict):
 
 
 class ImageNotResponding(RequestError):
-    """Raised when what an image lies on does not answer in time: a share whose server is gone, for instance."""
+    """Raised if the file system of an image does not respond in time, such as a share whose server is gone."""
 
 
 class NotSupported(RequestError):
-    """Raised when a backend does not offer a feature, or this machine does not let it."""
+    """Raised if a backend does not offer a feature, or this machine does not allow it."""

@@ -1,4 +1,4 @@
-"""`file`: volumes as sparse files in a folder of any file system."""
+"""`file`: volumes as sparse files in a directory of any file system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from ostler import (
     ValidationContext,
     parse_size,
 )
-from ostler_volume import loop
+from ostler_volume import loop_device
+from ostler_volume.backend_identity import (
+    IDENTITY_KEY,
+    RECORDS_KEY,
+    BackendIdentity,
+    check_identity,
+    identity_from,
+    read_id,
+    write_id,
+)
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import (
     ATTACH,
@@ -33,16 +42,15 @@ from ostler_volume.driver import (
     VolumeDriverOptions,
 )
 from ostler_volume.errors import BadImage, BadSize, DeviceBusy, SnapshotNotFound, VolumeNotFound
-from ostler_volume.filesystem import WrittenBytes, filesystem_id, mount_point, regular_files
-from ostler_volume.folder import IMAGES, SNAPSHOTS, VOLUMES, Folder, told
-from ostler_volume.identity import KEY, RECORDS_KEY, Identity, check_identity, identity_from, read_id, write_id
-from ostler_volume.image_source import Places, lies_elsewhere, resolved
+from ostler_volume.filesystem import BlockCounter, filesystem_id, mount_point, regular_files
+from ostler_volume.image_thread import ImageMounts, is_mount_or_symlink, resolve_path
 from ostler_volume.images import Image, open_guarded_image
+from ostler_volume.volume_directory import IMAGES, SNAPSHOTS, VOLUMES, VolumeDirectory, translate_os_errors
 
-_WHOLE = 100
+_PERCENT = 100
 """Per cent."""
-_PART_OF_BUDGET = 0.8
-"""The part of a call's time budget that an image may take to be opened."""
+_BUDGET_FRACTION = 0.8
+"""The fraction of a call's time budget that opening an image may take."""
 
 
 class FileDriverOptions(VolumeDriverOptions):
@@ -50,44 +58,44 @@ class FileDriverOptions(VolumeDriverOptions):
 
     path: str = Field(
         pattern="^/",
-        help="Folder for the volumes, as an absolute path; made with mode 0700 when it is missing",
+        help="Directory of the volumes, as an absolute path; created with mode 0700 if it is missing",
         reload="driver",
     )
     mounted: bool | None = Field(
         None,
-        help="Whether the folder must be a mount point; without this option the file system that the folder was on at "
-        "its first use must be mounted",
+        help="Whether the directory must be a mount point; by default the file system on which it was at its first "
+        "use must be mounted",
         reload="driver",
     )
-    retry_interval_max: Seconds = Field(
-        30, gt=0, help="The longest wait between tries to initialise, for instance until a disk is mounted"
+    max_retry_interval: Seconds = Field(
+        30, gt=0, help="Maximum delay between attempts to initialise, for example until a disk is mounted"
     )
     reserve: str = Field(
         "5%",
         pattern=r"^[0-9]+([.][0-9]+)? ?(%|[kKMGTPE]?i?B)?$",
-        help='Room that always stays free: a size ("10GiB") or a part of the file system ("5%")',
+        help='Space that always stays free: a size ("10GiB") or a percentage of the file system ("5%")',
         reload="driver",
     )
     oversubscription: float = Field(
         1.0,
         ge=1,
         le=1000,
-        help="How many times the room may be promised; volumes are sparse and seldom full",
+        help="How many times the space may be promised; volumes are sparse and seldom full",
         reload="driver",
     )
-    image_folders: list[str] = Field(
+    image_directories: list[str] = Field(
         [],
-        help="Directories that images may be taken from, beside `images` below `path`; whoever may create a volume can "
-        "read all that the daemon can read there",
+        help="Directories of images, in addition to `images` below `path`; users who may create volumes can read all "
+        "files there that the daemon can read",
         reload="driver",
     )
 
 
 class FileDriver(VolumeDriver):
-    """Keeps each volume as a sparse file; clones and snapshots share blocks where the file system can (xfs, btrfs).
+    """Stores each volume as a sparse file; clones and snapshots share blocks on file systems that can (xfs, btrfs).
 
-    Snapshots are files of their own, so that they do not depend on the volume. Attaching makes a loop device, which
-    needs root or what the drop-in `attach.conf` gives.
+    Snapshots are separate files, and do not depend on the volume. Attaching creates a loop device, which needs root or
+    the privileges of the drop-in `attach.conf`.
     """
 
     Options = FileDriverOptions
@@ -95,93 +103,93 @@ class FileDriver(VolumeDriver):
 
     @classmethod
     def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
-        """Find other backends that would keep their volumes in the same folder; see `Driver.validate`."""
+        """Find other backends that use the same directory; see `Driver.validate`."""
         try:
-            if options.reserve.endswith("%") and not 0 <= float(options.reserve[:-1]) <= _WHOLE:
+            if options.reserve.endswith("%") and not 0 <= float(options.reserve[:-1]) <= _PERCENT:
                 yield "reserve", f"expected at most 100%, got {options.reserve[:20]}"
             elif not options.reserve.endswith("%"):
                 parse_size(options.reserve)
         except InvalidInput as error:
             yield "reserve", str(error)
-        mine = resolved(options.path)
+        mine = resolve_path(options.path)
         for (topic, name), found in others.drivers.items():
-            if isinstance(found, FileDriverOptions) and resolved(found.path) == mine:
-                yield "path", f"{mine} is the folder of driver {name} of service {topic} as well; give each its own"
+            if isinstance(found, FileDriverOptions) and resolve_path(found.path) == mine:
+                yield "path", f"{mine} is also the directory of driver {name} of service {topic}; each needs its own"
 
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
-        self.folder = Folder(Path(self.options.path))
+        self.directory = VolumeDirectory(Path(self.options.path))
         self.reflink: bool | None = None
-        self._places = Places()
+        self._image_mounts = ImageMounts()
         self._filesystem = ""
-        self._known: Identity | None = None
-        self._written = WrittenBytes(self.clock.monotonic)
-        self._counting = threading.Lock()
+        self._known_identity: BackendIdentity | None = None
+        self._block_counter = BlockCounter(self.clock.monotonic)
+        self._counter_lock = threading.Lock()
 
     def initialise(self) -> None:
-        """Make sure that the folder is the backend it was, lock it and probe it; needs no room where it was used."""
-        path = self.folder.path
-        self._known, has_records = self._remembered()
+        """Check the identity of the directory, lock it and probe it; a directory in use needs no space for that."""
+        path = self.directory.path
+        self._known_identity, has_records = self._load_identity()
         mounted = self.options.mounted
 
         def verify() -> None:
             check_identity(
-                path, self.name, self._known, has_records=has_records, mounted=mounted, volumes=path / VOLUMES
+                path, self.name, self._known_identity, has_records=has_records, mounted=mounted, volumes=path / VOLUMES
             )
 
-        self.folder.open(mounted=mounted is True, verify=verify)
-        with told(f"the folder {path} cannot be used"):
-            self._identify()
-            self.reflink = self.folder.can_reflink()
+        self.directory.open(mounted=mounted is True, verify=verify)
+        with translate_os_errors(f"cannot use the directory {path}"):
+            self._establish_identity()
+            self.reflink = self.directory.can_reflink()
             self._filesystem = filesystem_id(path)
 
-    def _remembered(self) -> tuple[Identity | None, bool]:
-        """Return what the database has on this backend, and whether volumes are recorded on it."""
-        return identity_from(self.kv.get(KEY)), bool(self.kv.get(RECORDS_KEY))
+    def _load_identity(self) -> tuple[BackendIdentity | None, bool]:
+        """Return the stored identity of this backend, and whether volumes are recorded on it."""
+        return identity_from(self.kv.get(IDENTITY_KEY)), bool(self.kv.get(RECORDS_KEY))
 
-    def _identify(self) -> None:
-        """Find the identity in the folder, or give it one, and remember it; what a full disk prevents is done later."""
-        path = self.folder.path
+    def _establish_identity(self) -> None:
+        """Read the identity in the directory, or create one, and store it; on a full disk this is done later."""
+        path = self.directory.path
         try:
             found = read_id(path) or write_id(path)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
             return
-        self.folder.identity = found
-        now = Identity(found, mount_point(path))
-        if now == self._known:
+        self.directory.identity = found
+        now = BackendIdentity(found, mount_point(path))
+        if now == self._known_identity:
             return
-        if self._known is not None and now.id != self._known.id:
-            self.log.warning("%s is another backend than before; no volume is recorded on it", path)
+        if self._known_identity is not None and now.id != self._known_identity.id:
+            self.log.warning("%s is not the previous backend; accepted, because no volume is recorded on it", path)
         try:
-            self.kv.set(KEY, now.to_json())
+            self.kv.set(IDENTITY_KEY, now.to_json())
         except StoreError as error:
-            self.log.warning("the identity of %s cannot be kept now, it is tried again: %s", path, error)
+            self.log.warning("cannot store the identity of %s; retrying: %s", path, error)
         else:
-            self._known = now
+            self._known_identity = now
 
     def is_working(self) -> bool:
-        """Return True while the folder is the one that was there at the start, and can be written."""
-        self.folder.check()
-        self.folder.check_writable()
-        with told(f"the folder {self.folder.path} cannot be used"):
-            if self._known is None or self._known.id != self.folder.identity:
-                self._identify()
+        """Return True while the directory is the one that was opened, and is writable."""
+        self.directory.check()
+        self.directory.check_writable()
+        with translate_os_errors(f"cannot use the directory {self.directory.path}"):
+            if self._known_identity is None or self._known_identity.id != self.directory.identity:
+                self._establish_identity()
         return True
 
     def is_present(self) -> bool:
         """See `VolumeDriver.is_present`."""
-        self.folder.check()
+        self.directory.check()
         return True
 
     def cleanup(self) -> None:
-        """Unlock the folder."""
-        self.folder.close()
+        """Unlock the directory."""
+        self.directory.close()
 
     def capabilities(self) -> dict[str, Any]:
-        """Return the room and the features; `attach` is one of them only where loop devices can be made."""
-        refused = loop.usable()
+        """Return the space and the features; `attach` is one of them only if loop devices can be created."""
+        refused = loop_device.unusable_reason()
         return {
             **super().capabilities(),
             "features": sorted(self.features - ({ATTACH} if refused else set())),
@@ -191,153 +199,157 @@ class FileDriver(VolumeDriver):
 
     def inventory(self) -> Inventory:
         """See `VolumeDriver.inventory`."""
-        self.folder.check()
-        with told(f"the folder {self.folder.path} cannot be read"):
-            volumes, unfinished = self.folder.listing(VOLUMES)
-            snapshots, unfinished_snapshots = self.folder.listing(SNAPSHOTS)
-            devices = loop.attached({name: self.folder.file(VOLUMES, name) for name in volumes})
-        self.folder.check()  # a disk that was taken away while we looked leaves an empty folder
+        self.directory.check()
+        with translate_os_errors(f"cannot read the directory {self.directory.path}"):
+            volumes, unfinished = self.directory.list_files(VOLUMES)
+            snapshots, unfinished_snapshots = self.directory.list_files(SNAPSHOTS)
+            devices = loop_device.attached_devices({name: self.directory.file(VOLUMES, name) for name in volumes})
+        self.directory.check()  # a disk that was removed meanwhile leaves an empty directory
         return Inventory(volumes, snapshots, frozenset(unfinished | unfinished_snapshots), devices)
 
     def room(self) -> Room:
         """See `VolumeDriver.room`."""
-        self.folder.check()
-        with told(f"the folder {self.folder.path} cannot be read"):
+        self.directory.check()
+        with translate_os_errors(f"cannot read the directory {self.directory.path}"):
             if self.reflink is None:
-                self.reflink = self.folder.can_reflink()
-            status = os.statvfs(self.folder.path)
+                self.reflink = self.directory.can_reflink()
+            status = os.statvfs(self.directory.path)
             total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
             allocated = self._allocated(total - status.f_bfree * status.f_frsize)
         reserved = reserve_bytes(self.options.reserve, total)
         factor = self.options.oversubscription
-        # What is promised beyond what is there is worth nothing on a disk that has nothing more to give.
+        # Promises beyond the existing space are worthless on a disk that is full.
         limit = max(0, int((free + allocated - reserved) * factor)) if free > reserved or factor <= 1 else 0
         return Room(total, free, allocated, reserved, limit, self._filesystem, factor)
 
     def _allocated(self, used: int) -> int:
-        """Return the bytes that are there for our files alone, each block once.
+        """Return the bytes that only our files use, each block once.
 
-        A block that several files share is given away several times and there once. So what `st_blocks` counts in each
-        of them must not raise the limit: the first write to it needs a new block.
+        A block that several files share is promised several times and exists once. So what `st_blocks` counts for each
+        of them must not raise the limit: the first write to a shared block needs a new one.
         """
-        sizes = {**self.folder.status(VOLUMES), **self.folder.status(SNAPSHOTS)}
+        sizes = {**self.directory.file_stats(VOLUMES), **self.directory.file_stats(SNAPSHOTS)}
         allocated = sum(found.st_blocks for found in sizes.values()) * 512
         if self.reflink is not False:
-            with self._counting:
-                exact = self._written.count(sizes, self._own_images())
+            with self._counter_lock:
+                exact = self._block_counter.count(sizes, self._own_images())
             allocated = allocated if exact is None else exact
         return min(allocated, used)
 
     def _own_images(self) -> Iterable[Path]:
-        """Return the images that may share blocks with volumes; what is mounted there is none of ours, and may hang."""
-        images = self.folder.path / IMAGES
-        return () if lies_elsewhere(images) else regular_files(images)
+        """Return the images that may share blocks with volumes; other file systems mounted there are skipped."""
+        images = self.directory.path / IMAGES
+        return () if is_mount_or_symlink(images) else regular_files(images)
 
     def create(self, ctx: Context, name: str, size: int) -> None:
         """See `VolumeDriver.create`."""
-        self._make(ctx, VOLUMES, name, lambda descriptor: os.ftruncate(descriptor, size))
+        self._create_file(ctx, VOLUMES, name, lambda descriptor: os.ftruncate(descriptor, size))
 
     def image_directories(self) -> list[str]:
         """See `VolumeDriver.image_directories`."""
-        return [str(self.folder.path / IMAGES), *self.options.image_folders]
+        return [str(self.directory.path / IMAGES), *self.options.image_directories]
 
     def open_image(self, image: str) -> Image:
         """See `VolumeDriver.open_image`."""
-        # Sooner than the time budget of this call ends: what hangs is where the image lies, and not this backend.
-        limit = min(self.options.image_timeout, _PART_OF_BUDGET * self.options.call_timeout)
-        return open_guarded_image(image, self.image_directories(), self._places, limit)
+        # Before the time budget of this call ends: the file system of the image hangs, not this backend.
+        limit = min(self.options.image_timeout, _BUDGET_FRACTION * self.options.call_timeout)
+        return open_guarded_image(image, self.image_directories(), self._image_mounts, limit)
 
     def create_from_image(self, ctx: Context, name: str, size: int, image: Image) -> None:
         """See `VolumeDriver.create_from_image`."""
         if image.size > size:
-            raise BadImage(f"the image {image.path} is larger than the volume {name}", hint="ask for a larger volume")
+            raise BadImage(f"the image {image.path} is larger than the volume {name}", hint="use a larger size")
         with image.borrow() as source:
-            self._make(ctx, VOLUMES, name, lambda target: self._fill(ctx, source, target, image.size, size))
+            self._create_file(
+                ctx, VOLUMES, name, lambda target: self._copy_content(ctx, source, target, image.size, size)
+            )
 
     def begin_upload(self, ctx: Context, name: str, size: int) -> None:
         """See `VolumeDriver.begin_upload`."""
-        self.folder.check()
-        with told(f"{name} cannot be made"):
-            self.folder.begin(VOLUMES, name, size)
+        self.directory.check()
+        with translate_os_errors(f"cannot create {name}"):
+            self.directory.begin(VOLUMES, name, size)
 
     def write_upload(self, name: str, offset: int, data: bytes) -> None:
         """See `VolumeDriver.write_upload`."""
-        self.folder.check()
-        with told(f"{name} cannot be written"):
-            self.folder.write(VOLUMES, name, offset, data)
+        self.directory.check()
+        with translate_os_errors(f"cannot write {name}"):
+            self.directory.write(VOLUMES, name, offset, data)
 
     def finish_upload(self, ctx: Context, name: str) -> None:
         """See `VolumeDriver.finish_upload`."""
-        self.folder.check()
+        self.directory.check()
         ctx.check()
-        with told(f"{name} cannot be made"):
-            self.folder.finish(VOLUMES, name)
+        with translate_os_errors(f"cannot create {name}"):
+            self.directory.finish(VOLUMES, name)
 
     def clone(self, ctx: Context, name: str, size: int, source: str) -> None:
         """See `VolumeDriver.clone`."""
-        self._copy(ctx, self.folder.file(VOLUMES, source), VOLUMES, name, size)
+        self._copy_file(ctx, self.directory.file(VOLUMES, source), VOLUMES, name, size)
 
     def create_snapshot(self, ctx: Context, volume: str, snapshot: str) -> None:
         """See `VolumeDriver.create_snapshot`."""
-        self._copy(ctx, self.folder.file(VOLUMES, volume), SNAPSHOTS, f"{volume}@{snapshot}", 0)
+        self._copy_file(ctx, self.directory.file(VOLUMES, volume), SNAPSHOTS, f"{volume}@{snapshot}", 0)
 
     def create_from_snapshot(self, ctx: Context, name: str, size: int, volume: str, snapshot: str) -> None:
         """See `VolumeDriver.create_from_snapshot`."""
-        self._copy(ctx, self.folder.file(SNAPSHOTS, f"{volume}@{snapshot}"), VOLUMES, name, size)
+        self._copy_file(ctx, self.directory.file(SNAPSHOTS, f"{volume}@{snapshot}"), VOLUMES, name, size)
 
     def extend(self, ctx: Context, name: str, size: int) -> None:
         """See `VolumeDriver.extend`."""
-        path = self.folder.file(VOLUMES, name)
-        with told(f"{name} cannot be extended"), path.open("r+b") as file:
+        path = self.directory.file(VOLUMES, name)
+        with translate_os_errors(f"cannot extend {name}"), path.open("r+b") as file:
             if size < os.fstat(file.fileno()).st_size:
-                raise BadSize(f"{name} would become smaller", hint="a volume can only be extended", name=name)
+                raise BadSize(f"{name} cannot become smaller", hint="a volume can only be extended", name=name)
             ctx.check()
             os.ftruncate(file.fileno(), size)
             os.fsync(file.fileno())
 
     def delete(self, name: str) -> None:
         """See `VolumeDriver.delete`."""
-        path = self.folder.file(VOLUMES, name)
-        if device := loop.attached({name: path}).get(name):
-            raise DeviceBusy(f"{device} is made of {name}", hint=f"detach it, or `losetup -d {device}`", name=name)
-        self._remove(VOLUMES, name)
+        path = self.directory.file(VOLUMES, name)
+        if device := loop_device.attached_devices({name: path}).get(name):
+            raise DeviceBusy(
+                f"{name} is in use by {device}", hint=f"detach it, or run `losetup -d {device}`", name=name
+            )
+        self._remove_file(VOLUMES, name)
 
     def discard(self, name: str) -> None:
         """See `VolumeDriver.discard`."""
-        self.folder.check()
-        with told(f"what is left of {name} cannot be cleared away"):
-            self.folder.discard(SNAPSHOTS if "@" in name else VOLUMES, name)
+        self.directory.check()
+        with translate_os_errors(f"cannot remove the unfinished file of {name}"):
+            self.directory.discard(SNAPSHOTS if "@" in name else VOLUMES, name)
 
     def delete_snapshot(self, volume: str, snapshot: str) -> None:
         """See `VolumeDriver.delete_snapshot`."""
-        self._remove(SNAPSHOTS, f"{volume}@{snapshot}")
+        self._remove_file(SNAPSHOTS, f"{volume}@{snapshot}")
 
     def check_attach(self) -> None:
         """See `VolumeDriver.check_attach`."""
-        loop.check_usable()
+        loop_device.check_usable()
 
     def attach(self, ctx: Context, name: str) -> str:
         """See `VolumeDriver.attach`."""
-        path = self.folder.file(VOLUMES, name)
+        path = self.directory.file(VOLUMES, name)
         if not path.exists():
             raise VolumeNotFound(f"the file of {name} is missing: {path}", name=name)
         ctx.check()
-        return loop.attached({name: path}).get(name) or loop.attach(path)
+        return loop_device.attached_devices({name: path}).get(name) or loop_device.attach(path)
 
     def detach(self, ctx: Context, name: str) -> None:
         """See `VolumeDriver.detach`."""
-        device = loop.attached({name: self.folder.file(VOLUMES, name)}).get(name)
+        device = loop_device.attached_devices({name: self.directory.file(VOLUMES, name)}).get(name)
         if device:
-            loop.detach(device, ctx.check)
+            loop_device.detach(device, ctx.check)
 
-    def _make(self, ctx: Context, kind: str, name: str, fill: Callable[[int], None], mode: int = 0o600) -> None:
-        self.folder.check()
+    def _create_file(self, ctx: Context, kind: str, name: str, fill: Callable[[int], None], mode: int = 0o600) -> None:
+        self.directory.check()
         ctx.check()
-        with told(f"{name} cannot be made"):
-            self.folder.make(kind, name, fill, mode=mode)
+        with translate_os_errors(f"cannot create {name}"):
+            self.directory.make(kind, name, fill, mode=mode)
 
-    def _copy(self, ctx: Context, source: Path, kind: str, name: str, size: int) -> None:
-        """Copy a file of ours; a `size` of 0 stands for as large as the source."""
+    def _copy_file(self, ctx: Context, source: Path, kind: str, name: str, size: int) -> None:
+        """Copy a file of this backend; a `size` of 0 means that of the source."""
         try:
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -346,29 +358,31 @@ class FileDriver(VolumeDriver):
         try:
             length = os.fstat(descriptor).st_size
             mode = 0o400 if kind == SNAPSHOTS else 0o600
-            self._make(ctx, kind, name, lambda to: self._fill(ctx, descriptor, to, length, size or length), mode)
+            self._create_file(
+                ctx, kind, name, lambda to: self._copy_content(ctx, descriptor, to, length, size or length), mode
+            )
         finally:
             os.close(descriptor)
 
-    def _fill(self, ctx: Context, source: int, target: int, length: int, size: int) -> None:
+    def _copy_content(self, ctx: Context, source: int, target: int, length: int, size: int) -> None:
         def on_piece(done: int, total: int) -> None:
             ctx.check()
             ctx.progress(done, total, "copying")
 
-        # A file system may share blocks with an image as well, when that lies on it.
+        # Blocks can also be shared with an image on the same file system.
         if reflink(source, target):
-            with self._counting:
-                self._written.forget_shared(os.fstat(source).st_ino)
+            with self._counter_lock:
+                self._block_counter.forget_shared(os.fstat(source).st_ino)
         else:
             sparse_copy(source, target, length, on_piece)
         os.ftruncate(target, size)
 
-    def _remove(self, kind: str, name: str) -> None:
-        self.folder.check()
-        with told(f"{name} cannot be deleted"):
-            self.folder.remove(kind, name)
-        with self._counting:
-            self._written.forget_shared()
+    def _remove_file(self, kind: str, name: str) -> None:
+        self.directory.check()
+        with translate_os_errors(f"cannot delete {name}"):
+            self.directory.remove(kind, name)
+        with self._counter_lock:
+            self._block_counter.forget_shared()
 
 
 def reserve_bytes(reserve: str, total: int) -> int:

@@ -1,32 +1,32 @@
-"""What volumes and snapshots there are, here and on other hosts.
+"""Lists volumes and snapshots, on this and other hosts.
 
-Reading is done on the store's threads, so that it is answered while long copies have every thread of the pool.
+Reads run on the store's threads, so that they are answered while long copies use all threads of the pool.
 """
 
 from __future__ import annotations
 
 from ostler import ServiceClient, Store
-from ostler_volume.backends import BackendWork
+from ostler_volume.api_types import Snapshot, SnapshotListing, Volume, VolumeListing
+from ostler_volume.backend_operations import BackendOperations
 from ostler_volume.errors import VolumeNotFound
-from ostler_volume.other_hosts import OtherHosts, address_of, the_one
+from ostler_volume.other_hosts import OtherHosts, only_host_with, parse_volume_address
 from ostler_volume.records import Records
-from ostler_volume.wire import Snapshot, SnapshotListing, Volume, VolumeListing
 
 
 class Listings:
-    """Finds volumes and snapshots, wherever they are. On the loop.
+    """Finds volumes and snapshots on all hosts. On the loop.
 
     Args:
         client: Calls the services of other hosts.
         topic: The topic of all of them.
         host: This host.
-        store: Where the records of this host are.
-        records: These records.
-        backends: Says which volumes have no backend any more.
+        store: The store of the records.
+        records: The records of this host.
+        backends: Marks volumes whose backend no longer exists.
     """
 
     def __init__(
-        self, client: ServiceClient, topic: str, host: str, store: Store, records: Records, backends: BackendWork
+        self, client: ServiceClient, topic: str, host: str, store: Store, records: Records, backends: BackendOperations
     ) -> None:
         self._client = client
         self._topic = topic
@@ -37,11 +37,11 @@ class Listings:
         self._others = OtherHosts(client, topic, host)
 
     async def volumes(self, backend: str, on_host: str) -> VolumeListing:
-        """Return the volumes of all hosts that can be asked, by name and host, and which hosts could not be asked.
+        """Return the volumes of all reachable hosts, by name and host, and the unreachable hosts.
 
         Args:
-            backend: Only those of backends of this name; empty for all.
-            on_host: Only those of this host; empty for all.
+            backend: Only those of backends with this name; empty for all.
+            on_host: Only those on this host; empty for all.
         """
         if on_host == self._host:
             return VolumeListing(host=self._host, volumes=await self._volumes_here(backend))
@@ -61,35 +61,35 @@ class Listings:
 
     async def _volumes_here(self, backend: str) -> list[Volume]:
         listed = await self._store.aread(lambda: self._records.volumes(backend))
-        return self._backends.annotated(listed)
+        return self._backends.annotate(listed)
 
     async def named(self, name: str) -> VolumeListing:
-        """Return the volumes of a name on all hosts that can be asked."""
+        """Return the volumes of a name on all reachable hosts."""
         answers = await self._others.ask("get_volume", Volume, name=name)
         here = await self._store.aread(lambda: self._records.select_volumes(name=name))
-        here = self._backends.annotated(here)
+        here = self._backends.annotate(here)
         return VolumeListing(host=self._host, volumes=[*here, *answers.found.values()], unreachable=answers.unreachable)
 
     async def volume(self, name: str, on_host: str) -> Volume:
-        """Return a volume, wherever it is.
+        """Return a volume on any host.
 
         Args:
             name: Its name, or `NAME@HOST`.
-            on_host: The only host that will do; empty for the one here, or else the one that has it.
+            on_host: Its host; empty for the local host, or else the one that has it.
 
         Raises:
-            NotFound: There is none of that name on a host that could be asked.
+            NotFound: No reachable host has a volume of that name.
             Conflict: Several other hosts have one of that name.
         """
-        name, host = address_of(name, on_host)
+        name, host = parse_volume_address(name, on_host)
         if host in ("", self._host):
             try:
-                return self._backends.annotated([await self._store.aread(lambda: self._records.volume(name))])[0]
+                return self._backends.annotate([await self._store.aread(lambda: self._records.volume(name))])[0]
             except VolumeNotFound:
                 if host:
                     raise
             answers = await self._others.ask("get_volume", Volume, name=name)
-            found: Volume = answers.found[the_one(name, answers)]
+            found: Volume = answers.found[only_host_with(name, answers)]
             return found
         there: Volume = await self._client.on(host=host, type=Volume).acall(
             self._topic, "get_volume", name=name, on_host=host
@@ -97,14 +97,14 @@ class Listings:
         return there
 
     async def snapshots(self, volume: str, on_host: str) -> SnapshotListing:
-        """Return the snapshots of all hosts that can be asked, or those of a volume; see `volumes`.
+        """Return the snapshots of all reachable hosts, or those of a volume; see `volumes`.
 
         Args:
             volume: Only those of this volume, as for `volume`; empty for all.
-            on_host: Only those of this host; empty for all.
+            on_host: Only those on this host; empty for all.
 
         Raises:
-            NotFound: There is no such volume.
+            NotFound: The volume was not found.
         """
         if volume and on_host != self._host:
             found = await self.volume(volume, on_host)

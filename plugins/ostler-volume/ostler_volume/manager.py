@@ -1,4 +1,4 @@
-"""`VolumeManager`: volumes on the backends of one host."""
+"""`VolumeManager`: the volumes on the backends of one host."""
 
 from __future__ import annotations
 
@@ -7,87 +7,71 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ostler import (
-    CallCancelled,
+    Cancelled,
     ConnectionLost,
     Context,
     DeadlineExceeded,
     DriverNotReady,
-    Field,
     InvalidInput,
     Json,
     Manager,
     ManagerEnvironment,
-    ManagerOptions,
     OstlerError,
-    Seconds,
-    Size,
+    ServiceNotFound,
     StoreError,
-    TargetNotFound,
     ValidationContext,
     exposed,
     nearest,
     periodic,
 )
-from ostler_volume.backends import BackendWork
-from ostler_volume.claims import Claims
-from ostler_volume.door import SECTOR, Origin, label_of, name_of, origin_of, size_of, split_snapshot
+from ostler_volume.api_types import (
+    SchedulerSelection,
+    Snapshot,
+    SnapshotListing,
+    Upload,
+    Volume,
+    VolumeListing,
+    with_note,
+)
+from ostler_volume.argument_validation import (
+    SECTOR_SIZE,
+    Origin,
+    clean_label,
+    parse_name,
+    parse_origin,
+    parse_volume_size,
+    split_snapshot_name,
+)
+from ostler_volume.backend_capacity import BackendCapacity
+from ostler_volume.backend_operations import BackendOperations
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
 from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
-from ostler_volume.image_places import places_of
+from ostler_volume.image_lookup import look_up_image
 from ostler_volume.listing import Listings
-from ostler_volume.other_hosts import Answers, address_of, not_asked, the_one
-from ostler_volume.placement import Placement, Wish, not_taken
-from ostler_volume.reconcile import Reconciler
+from ostler_volume.other_hosts import HostAnswers, describe_unreachable, only_host_with, parse_volume_address
+from ostler_volume.placement import Placement, PlacementRequest, mark_not_started
+from ostler_volume.reconciler import Reconciler
 from ostler_volume.records import Records
-from ostler_volume.room import Rooms
-from ostler_volume.snapshots import SnapshotWork
+from ostler_volume.snapshot_operations import SnapshotOperations
 from ostler_volume.uploads import Uploads
-from ostler_volume.volumes import Plan, VolumeWork, name_is_taken
-from ostler_volume.wire import Selection, Snapshot, SnapshotListing, Upload, Volume, VolumeListing, with_note
-from ostler_volume.workshop import Workshop
+from ostler_volume.volume_context import VolumeContext
+from ostler_volume.volume_locks import VolumeLocks
+from ostler_volume.volume_operations import VolumeOperations, VolumePlan, name_taken_error
+from ostler_volume.volume_options import VolumeOptions
 
 T = TypeVar("T")
-_MAYBE_BEGUN = (ConnectionLost, DeadlineExceeded, CallCancelled)
-"""Errors of a call to another host after which the work there may go on."""
-
-
-class VolumeOptions(ManagerOptions):
-    """The options of a volume service."""
-
-    check_interval: Seconds = Field(
-        60, gt=0, help="How often records are compared with what is on the backends", reload="live"
-    )
-    scheduler: str = Field(
-        "scheduler",
-        help="Topic of the service that chooses a backend for a volume that names none; empty: choose by room",
-        reload="live",
-    )
-    placement_attempts: int = Field(
-        3,
-        ge=1,
-        le=20,
-        help="How many backends are tried for a volume that names none, when those that were chosen refuse it",
-        reload="live",
-    )
-    state_reserve: Size = Field(
-        "32MiB",
-        help="Room that is kept for the database on the file system that it shares with a backend",
-        reload="live",
-    )
-    upload_timeout: Seconds = Field(
-        60, gt=0, help="After how long without a further piece an upload is given up", reload="live"
-    )
+_MAY_HAVE_STARTED = (ConnectionLost, DeadlineExceeded, Cancelled)
+"""Errors of a call to another host after which the work there may continue."""
 
 
 class VolumeManager(Manager):
     """Owns the volumes of a host: their names, records and states, on several named backends.
 
-    Names are those of all hosts together: a volume is found, used and deleted from every host that has such a service
-    and reaches the other. `NAME@HOST` says which one is meant, as `on_host` does; of a name alone the one here is meant
-    first.
+    Names are shared by all hosts: a volume can be found, used and deleted from every host that has such a service and
+    can reach the other. `NAME@HOST` or `on_host` selects the host; a name alone means the local volume first.
 
-    Names are 1 to 63 letters, digits, `.`, `_` and `-`, the first a letter or digit. Sizes are bytes, or text as people
-    write it (`10GiB`), rounded up to whole sectors of 512 bytes.
+    Names are 1 to 63 letters, digits, `.`, `_` and `-`, the first a letter or digit. Sizes are bytes, or text such as
+    `10GiB`, rounded up to whole sectors of 512 bytes.
     """
 
     Options = VolumeOptions
@@ -97,51 +81,53 @@ class VolumeManager(Manager):
 
     @classmethod
     def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
-        """Find a scheduler that no service here is, and that one may have been meant for; see `Manager.validate`.
+        """Find a misspelt name of the scheduler; see `Manager.validate`.
 
-        One that is just not here may be on another host, or come later.
+        A scheduler that is not on this host may be on another one, or be added later.
         """
         topic = options.scheduler
         if not topic or topic in others.services:
             return
         if near := nearest(topic, others.services):
-            yield "scheduler", f'no service here has the topic "{topic}"; did you mean "{near}"?'
+            yield "scheduler", f'no service on this host has the topic "{topic}"; did you mean "{near}"?'
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)
         self.records = Records(self.store, self.topic, self.host, self.clock.wall, self.capabilities_changed)
         unknown: dict[str, dict[str, int]] = {}
-        self._shop = Workshop(
+        self._context = VolumeContext(
             topic=self.topic,
             host=self.host,
             records=self.records,
             drivers=self.drivers,
-            claims=Claims(),
+            locks=VolumeLocks(),
             log=self.log,
-            tell=self.notifier.info,
-            changed=self.environment.report_change,
-            unknown=unknown,
-            rooms=Rooms(self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log),
+            notify=self.notifier.info,
+            report_change=self.environment.report_change,
+            unrecorded=unknown,
+            capacity=BackendCapacity(
+                self.records, self.store, lambda: int(self.options.state_reserve), unknown, self.log
+            ),
         )
-        self.reconciler = Reconciler(self._shop)
-        self._placement = Placement(self._shop, self.client)
-        self._volumes = VolumeWork(self._shop, self.reconciler, self._taken_elsewhere)
-        self._snapshots = SnapshotWork(self._shop, self.reconciler)
-        self._backends = BackendWork(self._shop, self.reconciler)
+        self.reconciler = Reconciler(self._context)
+        self._placement = Placement(self._context, self.client)
+        self._volumes = VolumeOperations(self._context, self.reconciler, self._other_host_with)
+        self._snapshots = SnapshotOperations(self._context, self.reconciler)
+        self._backends = BackendOperations(self._context, self.reconciler)
         self._listings = Listings(self.client, self.topic, self.host, self.store, self.records, self._backends)
-        self._uploads = Uploads(self._shop, self._volumes, self.reconciler, self.clock.monotonic)
+        self._uploads = Uploads(self._context, self._volumes, self.reconciler, self.clock.monotonic)
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> None:
-        """Take note of backends that are used, and of those that are not in the configuration any more."""
+        """Record which backends are used, and which are no longer in the configuration."""
         try:
-            self.records.mark_backends()
-            self.records.backends.keep_only(self.drivers)
-        except StoreError as error:  # no reason not to start: what gives room back must go on a full disk
-            self.log.warning("which backends are used cannot be noted now: %s", error)
+            self.records.update_record_marks()
+            self.records.backends.clear_unconfigured(self.drivers)
+        except StoreError as error:  # no reason not to start: deletions must work on a full disk
+            self.log.warning("cannot record which backends are used: %s", error)
 
     def driver_ready(self, name: str) -> None:
-        """Finish or undo what a crash left on a backend, and find out what is attached."""
-        self.reconciler.backend(name, self.environment.report_progress)
+        """Complete or undo unfinished work on a backend, and find attached volumes."""
+        self.reconciler.reconcile_backend(name, self.environment.report_progress)
 
     def is_working(self) -> bool:
         """Return True while a backend is ready."""
@@ -149,39 +135,39 @@ class VolumeManager(Manager):
             hint = f"add a table [services.{self.topic}.drivers.NAME]"
             raise DriverNotReady(f"the service {self.topic} has no backend", hint=hint)
         if not self.drivers.ready():
-            states = "; ".join(f"{one.name} is {one.state}" for one in self.drivers.statuses())
+            states = ", ".join(f"{one.name} is {one.state}" for one in self.drivers.statuses())
             raise DriverNotReady(f"no backend is ready: {states}")
         return True
 
     def problems(self) -> list[str]:
-        """Return how many volumes are in error and why, and which have no backend, and which files no record."""
+        """Return volumes in error with reasons, volumes without a backend, and files without a record."""
         return [*self._backends.problems(), *self.records.problems()]
 
     def backend_capabilities(self, name: str) -> Mapping[str, Json]:
-        """Return what a backend offers, has, and has promised."""
-        return self._shop.rooms.facts(name, self.drivers[name])
+        """Return the features, the space and the promises of a backend."""
+        return self._context.capacity.capabilities(name, self.drivers[name])
 
     @periodic(spacing="check_interval", jitter=0.1)
     def check(self, ctx: Context) -> None:
-        """Compare records with what is on the backends, so that a file that is gone is known before it is missed."""
+        """Compare records with the files on the backends, so that a missing file is detected early."""
         for name in self.drivers.ready():
             ctx.check()
             try:
-                self.reconciler.backend(name)
+                self.reconciler.reconcile_backend(name)
             except OstlerError as error:
-                self.log.warning("the backend %s cannot be checked: %s", name, error)
+                self.log.warning("cannot check the backend %s: %s", name, error)
 
     @periodic(spacing=10)
     def expire_uploads(self, ctx: Context) -> None:
-        """Give up uploads whose callers have left."""
+        """Cancel uploads whose callers are gone."""
         self._uploads.expire(self.options.upload_timeout)
 
     def cleanup_host(self) -> None:
-        """Give up uploads under way."""
+        """Cancel uploads in progress."""
         self._uploads.close()
 
     @exposed(role="operator")
-    def create_volume(  # noqa: PLR0913 - each is a word of its own
+    def create_volume(  # noqa: PLR0913 - all are options of the request
         self,
         ctx: Context,
         name: str,
@@ -195,45 +181,45 @@ class VolumeManager(Manager):
         by_choice: bool = False,
         lease: str = "",
     ) -> Volume:
-        """Make a volume; of zeros, or from one of an image, a volume or a snapshot.
+        """Create a volume: of zeros, or from an image, a volume or a snapshot.
 
-        When the backend that was chosen refuses and nothing was begun there, another one is tried, up to
-        `placement_attempts`; `note` of the result says so.
+        If a chosen backend refuses before it has begun, another one is tried, up to `placement_attempts`; `note` of the
+        result reports that.
 
         Args:
             ctx: The request. Long copies report progress in bytes and can be cancelled.
             name: Its name.
-            size: Bytes, or text as people write it; empty for as large as what it is made from.
-            backend: Where; empty to have the scheduler choose.
-            image: Absolute path of a raw image in one of the `image_directories` of the backend. Any other file is
-                handed over by whoever may read it, with `begin_upload`.
+            size: Bytes, or text such as `10GiB`; empty for the size of the origin.
+            backend: Its backend; empty to let the scheduler choose.
+            image: Absolute path of a raw image in one of the `image_directories` of the backend. Other files are
+                uploaded with `begin_upload` by a caller who can read them.
             source: A volume to clone; the clone is on the same host and backend.
-            snapshot: A snapshot to make it from, on the same host and backend: `VOLUME@NAME`, or NAME when one volume
-                has it.
-            on_host: The host it is to be on; empty for the one that is chosen, or for this one when a backend is named.
-            by_choice: Whether the backend was chosen, and not named by whoever asked: a service that is disabled
-                refuses it then.
-            lease: The id in the selection of a scheduler that was asked for the backend: its promise of room.
+            snapshot: A snapshot to copy, on the same host and backend: `VOLUME@NAME`, or NAME if only one volume has
+                it.
+            on_host: Its host; empty for the chosen one, or the local one if `backend` is given.
+            by_choice: Whether the backend was chosen automatically, and not by the user: a disabled service then
+                refuses it.
+            lease: The id of the scheduler's promise of space, from its selection.
 
         Raises:
-            InvalidInput: A name, size, image or backend that can never be right.
-            NotFound: The source or snapshot is not there.
+            InvalidInput: A name, size, image or backend is not valid.
+            NotFound: The source or snapshot was not found.
             Conflict: The name is taken, on this host or another, or the state of the source forbids it.
-            NoCapacity: There is not enough room.
+            NoCapacity: There is not enough space.
             DriverNotReady: The backend is not ready.
-            ServiceDisabled: An operator has disabled this service, and no other was to be had.
+            ServiceDisabled: An operator has disabled this service, and no other is available.
         """
-        source, on_host = address_of(source, on_host) if source else ("", on_host)
-        snapshot, on_host = self._full_name(snapshot, on_host)
-        origin = origin_of(image, source, snapshot)
-        wanted = size_of(size) if size != "" or not any(origin) else 0
-        plan = Plan(name_of(name), wanted, backend, origin, lease=lease)
+        source, on_host = parse_volume_address(source, on_host) if source else ("", on_host)
+        snapshot, on_host = self._full_snapshot_name(snapshot, on_host)
+        origin = parse_origin(image, source, snapshot)
+        wanted = parse_volume_size(size) if size != "" or not any(origin) else 0
+        plan = VolumePlan(parse_name(name), wanted, backend, origin, lease=lease)
         on_host = on_host or self._host_of_origin(origin)
         if on_host not in ("", self.host):
             more = {"backend": backend, "image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
             return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, lease=lease, **more)
-        with self._volumes.leased(plan):
-            note = self._check_new(plan.name)
+        with self._volumes.release_lease_on_error(plan):
+            note = self._check_name_is_free(plan.name)
             if by_choice:
                 self._placement.check_enabled()
             if backend or source or snapshot:
@@ -241,18 +227,20 @@ class VolumeManager(Manager):
         made, told = self._place(ctx, plan, on_host)
         return with_note(made, note, told)
 
-    def _place(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Volume, str]:
+    def _place(self, ctx: Context, plan: VolumePlan, on_host: str) -> tuple[Volume, str]:
         image = plan.origin.image
-        wish = Wish(plan.size, (), on_host)
-        if image:  # its size decides where it fits
-            places = places_of(self._shop, image)
-            wish = Wish(plan.size or -(-places.size // SECTOR) * SECTOR, (IMAGE,), self.host, places.exclude)
+        wish = PlacementRequest(plan.size, (), on_host)
+        if image:  # its size limits the choice
+            places = look_up_image(self._context, image)
+            wish = PlacementRequest(
+                plan.size or -(-places.size // SECTOR_SIZE) * SECTOR_SIZE, (IMAGE,), self.host, places.exclude
+            )
 
-        def make(chosen: Selection) -> Volume:
+        def make(chosen: SchedulerSelection) -> Volume:
             if chosen.host != self.host:
-                return self._pass_on(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
+                return self._forward_to_chosen(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
-            with self._volumes.leased(leased):
+            with self._volumes.release_lease_on_error(leased):
                 self._placement.check_enabled()
                 return self._volumes.create(ctx, leased)
 
@@ -261,19 +249,19 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", changes=False, short=True)
     def image_directories(self, ctx: Context, backend: str = "") -> list[str]:
-        """Return the directories on this host that images may be taken from by their path.
+        """Return the directories on this host from which images can be used by their path.
 
         Args:
             ctx: The request.
-            backend: Those of this backend; empty for all that are ready.
+            backend: The backend; empty for all that are ready.
         """
         chosen = [backend] if backend else self.drivers.ready()
-        drivers = [self._shop.backend(name) for name in chosen]
+        drivers = [self._context.ready_driver(name) for name in chosen]
         found = [path for driver in drivers if IMAGE in driver.features for path in driver.image_directories()]
         return list(dict.fromkeys(found))
 
     @exposed(role="operator")
-    def begin_upload(  # noqa: PLR0913 - each is a word of its own
+    def begin_upload(  # noqa: PLR0913 - all are options of the request
         self,
         ctx: Context,
         name: str,
@@ -287,226 +275,226 @@ class VolumeManager(Manager):
         by_choice: bool = False,
         lease: str = "",
     ) -> Upload:
-        """Begin a volume whose content the caller hands over; see `ostler_volume.uploading`, which does all of it.
+        """Begin a volume whose content the caller uploads; see `ostler_volume.upload_client`, which does all of it.
 
         Args:
             ctx: The request.
             name: The name of the volume.
-            length: Bytes of content.
-            size: Bytes, or text as people write it; empty for as large as the content.
-            backend: Where; empty to have the scheduler choose.
-            label: What the content is called, for its record.
-            on_host: The host it is to be on; empty for this one, or any.
-            anywhere: Whether the scheduler may choose another host, to which the caller then hands the content over.
+            length: Size of the content in bytes.
+            size: Bytes, or text such as `10GiB`; empty for the size of the content.
+            backend: Its backend; empty to let the scheduler choose.
+            label: The label of the content, for its record.
+            on_host: Its host; empty for this one, or any.
+            anywhere: Whether the scheduler may choose another host, to which the caller then uploads the content.
             by_choice: See `create_volume`.
             lease: See `create_volume`.
 
         Raises:
-            InvalidInput: A name, size or backend that can never be right.
+            InvalidInput: A name, size or backend is not valid.
             Conflict: The name is taken.
-            NoCapacity: There is not enough room.
+            NoCapacity: There is not enough space.
             DriverNotReady: The backend is not ready.
             Busy: There are too many uploads.
         """
-        wanted = size_of(size) if size != "" else size_of(length, "image")
-        plan = Plan(name_of(name), wanted, backend, Origin(upload=label_of(label)), length, lease=lease)
+        wanted = parse_volume_size(size) if size != "" else parse_volume_size(length, "image")
+        plan = VolumePlan(parse_name(name), wanted, backend, Origin(upload=clean_label(label)), length, lease=lease)
         if on_host not in ("", self.host):
             more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
             return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
-        with self._volumes.leased(plan):
-            note = self._check_new(plan.name)
+        with self._volumes.release_lease_on_error(plan):
+            note = self._check_name_is_free(plan.name)
             if by_choice:
                 self._placement.check_enabled()
             if backend:
                 return with_note(self._uploads.begin(ctx, plan), note)
-        # On another host all that is relayed comes by the key of this daemon; what a caller sends by a key of its own
-        # is not relayed, and would not find its upload there.
+        # Requests that this daemon relays reach another host with the daemon's key; those of callers with their own key
+        # are not relayed, and would not find the upload there.
         begun, told = self._place_upload(ctx, plan, "" if anywhere and not (on_host or ctx.peer.key) else self.host)
         return with_note(begun, note, told)
 
-    def _place_upload(self, ctx: Context, plan: Plan, on_host: str) -> tuple[Upload, str]:
-        def begin(chosen: Selection) -> Upload:
+    def _place_upload(self, ctx: Context, plan: VolumePlan, on_host: str) -> tuple[Upload, str]:
+        def begin(chosen: SchedulerSelection) -> Upload:
             if chosen.host != self.host:
                 wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
-                return self._pass_on(chosen, "begin_upload", Upload, **wanted)
+                return self._forward_to_chosen(chosen, "begin_upload", Upload, **wanted)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
-            with self._volumes.leased(leased):
+            with self._volumes.release_lease_on_error(leased):
                 self._placement.check_enabled()
                 return self._uploads.begin(ctx, leased)
 
-        wish, options = Wish(plan.size, (UPLOAD,), on_host), self.options
+        wish, options = PlacementRequest(plan.size, (UPLOAD,), on_host), self.options
         return self._placement.place(ctx, options.scheduler, wish, begin, attempts=options.placement_attempts)
 
     @exposed(role="operator", changes=False)
     def upload_piece(self, ctx: Context, upload: str, offset: int, data: bytes) -> None:
-        """Hand over a piece of the content; pieces may come in any order, and again. What never comes is zeros.
+        """Upload a piece of the content, in any order, also repeatedly. Parts that are never uploaded are zeros.
 
-        Audited are the begin and the end of an upload, not each piece.
+        The begin and the end of an upload are audited, not each piece.
 
         Raises:
-            NotFound: There is no such upload of this caller.
-            InvalidInput: It is not a piece of the content, or the content is in another format than raw.
+            NotFound: The caller has no such upload.
+            InvalidInput: It is not a piece of the content, or the content is not raw.
         """
         self._uploads.write(ctx, upload, offset, data)
 
     @exposed(role="operator")
     def finish_upload(self, ctx: Context, upload: str) -> Volume:
-        """Make the volume of what was handed over.
+        """Complete the volume from the uploaded content.
 
         Raises:
-            NotFound: There is no such upload of this caller.
+            NotFound: The caller has no such upload.
         """
         return self._uploads.finish(ctx, upload)
 
     @exposed(role="operator", short=True)
     def cancel_upload(self, ctx: Context, upload: str) -> None:
-        """Give an upload up; nothing is left of it.
+        """Cancel an upload and remove its content.
 
         Raises:
-            NotFound: There is no such upload of this caller.
+            NotFound: The caller has no such upload.
         """
         self._uploads.cancel(ctx, upload)
 
-    # ---------------------------------------------------------------- where things are
+    # ---------------------------------------------------------------- location of volumes
 
-    def _full_name(self, snapshot: str, on_host: str) -> tuple[str, str]:
-        """Return a snapshot as `VOLUME@NAME`, and its host where that had to be looked for."""
+    def _full_snapshot_name(self, snapshot: str, on_host: str) -> tuple[str, str]:
+        """Return a snapshot as `VOLUME@NAME`, and its host if it had to be searched for."""
         if not snapshot or "@" in snapshot or on_host not in ("", self.host):
             return snapshot, on_host
         found = [one for one in self.records.snapshots() if one.name == snapshot]
         if not found and not on_host:
-            listing: SnapshotListing = self._ask_all("snapshot_listing", SnapshotListing)
+            listing: SnapshotListing = self._call_own_method("snapshot_listing", SnapshotListing)
             found = [one for one in listing.snapshots if one.name == snapshot]
         if not found:
-            hint = "`ostler volume snapshot list` shows them"
-            raise SnapshotNotFound(f"there is no snapshot {snapshot}", hint=hint, name=snapshot)
+            hint = "`ostler volume snapshot list` shows all snapshots"
+            raise SnapshotNotFound(f"snapshot {snapshot} not found", hint=hint, name=snapshot)
         if len(found) > 1:
             listed = " or ".join(f"{one.volume}@{one.name} on {one.host}" for one in found)
-            raise InvalidInput(f"{snapshot} may be {listed}", hint="say which, as VOLUME@NAME")
+            raise InvalidInput(f"the snapshot name {snapshot} is ambiguous: {listed}", hint="give VOLUME@NAME")
         return f"{found[0].volume}@{snapshot}", found[0].host
 
     def _host_of_origin(self, origin: Origin) -> str:
-        """Return the host that a copy has to be made on, empty when that is open."""
+        """Return the host on which a copy must be created, empty for any."""
         if origin.snapshot:
-            return self._host_of(split_snapshot(origin.snapshot)[0])
+            return self._host_of(split_snapshot_name(origin.snapshot)[0])
         return self._host_of(origin.source) if origin.source else ""
 
-    def _check_new(self, name: str) -> str:
-        """Refuse a name that is taken; return which hosts could not be asked for it, empty when all were."""
+    def _check_name_is_free(self, name: str) -> str:
+        """Refuse a name that is taken; return a note about unreachable hosts, empty if all were reached."""
         try:
             self.records.volume(name)
         except VolumeNotFound:
-            answers = self._ask_for(name)
+            answers = self._find_on_other_hosts(name)
         else:
-            raise AlreadyExists(f"there is a volume {name} already", hint="take another name", name=name)
+            raise AlreadyExists(f"volume {name} already exists", hint="choose another name", name=name)
         for host in answers.found:
-            raise name_is_taken(name, host)
+            raise name_taken_error(name, host)
         if not answers.unreachable:
             return ""
-        return f"could not be asked whether they have a volume {name} as well: {not_asked(answers.unreachable)}"
+        return f"unreachable, and may also have a volume {name}: {describe_unreachable(answers.unreachable)}"
 
-    def _taken_elsewhere(self, name: str) -> str:
-        return next(iter(self._ask_for(name).found), "")
+    def _other_host_with(self, name: str) -> str:
+        return next(iter(self._find_on_other_hosts(name).found), "")
 
     def _host_of(self, name: str) -> str:
-        """Return the host that has a volume: this one, if it has one of that name."""
+        """Return the host of a volume; the local one has precedence."""
         try:
             self.records.volume(name)
         except VolumeNotFound:
-            return the_one(name, self._ask_for(name))
+            return only_host_with(name, self._find_on_other_hosts(name))
         return self.host
 
     def _locate(self, name: str, on_host: str) -> tuple[str, str]:
-        """Return name and host of the volume that is meant."""
-        name, host = address_of(name, on_host)
+        """Return name and host of a volume."""
+        name, host = parse_volume_address(name, on_host)
         return name, host or self._host_of(name)
 
-    def _ask_for(self, name: str) -> Answers:
-        """Ask the other hosts for a volume, from a thread of the pool."""
+    def _find_on_other_hosts(self, name: str) -> HostAnswers:
+        """Query the other hosts for a volume, from a thread of the pool."""
         try:
-            listing: VolumeListing = self._ask_all("find_volume", VolumeListing, name=name)
-        except TargetNotFound:  # this topic is not open yet, or not any more: nobody asks from outside
-            return Answers({}, {})
-        return Answers({one.host: one for one in listing.volumes if one.host != self.host}, listing.unreachable)
+            listing: VolumeListing = self._call_own_method("find_volume", VolumeListing, name=name)
+        except ServiceNotFound:  # this topic is not served yet, or no longer: no caller can have sent this
+            return HostAnswers({}, {})
+        return HostAnswers({one.host: one for one in listing.volumes if one.host != self.host}, listing.unreachable)
 
-    def _ask_all(self, method: str, kind: Any, **arguments: Any) -> Any:
-        # By a method of our own, which asks all at once on the loop: a thread could ask only one after the other.
+    def _call_own_method(self, method: str, kind: Any, **arguments: Any) -> Any:
+        # By a method of this service, which queries all hosts concurrently on the loop; a thread could not.
         return self.client.on(host=self.host, type=kind).call(self.topic, method, **arguments)
 
     def _on(self, host: str, here: Callable[[], T], method: str, kind: type[T], **arguments: Any) -> T:
-        """Do what was asked for where it belongs: here, or by the service on another host."""
+        """Run a request here, or forward it to the service on the host of the volume."""
         return here() if host in ("", self.host) else self._forward(host, method, kind, **arguments)
 
     def _forward(self, host: str, method: str, kind: type[T], **arguments: Any) -> T:
-        """Have the service on another host do what was asked for here."""
+        """Forward a request to the service on another host."""
         done: T = self.client.on(host=host, type=kind).call(self.topic, method, on_host=host, **arguments)
         return done
 
-    def _pass_on(self, chosen: Selection, method: str, kind: type[T], **wanted: Any) -> T:
-        """Have a volume made on the host that was chosen; its lease is given back when nothing was begun there."""
+    def _forward_to_chosen(self, chosen: SchedulerSelection, method: str, kind: type[T], **wanted: Any) -> T:
+        """Create a volume on the chosen host; its lease is released if nothing was begun there."""
         wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
         try:
-            with not_taken():
+            with mark_not_started():
                 return self._forward(chosen.host, method, kind, **wanted)
         except OstlerError as error:
-            # Where it may have begun, that host says what became of it, or the lease runs out.
-            if chosen.lease and not isinstance(error, _MAYBE_BEGUN):
+            # If it may have begun, that host reports the outcome, or the lease expires.
+            if chosen.lease and not isinstance(error, _MAY_HAVE_STARTED):
                 self.capabilities_changed(lease=chosen.lease, released=True)
             raise
 
     @exposed(role="viewer", changes=False)
     async def list_volumes(self, ctx: Context, backend: str = "", on_host: str = "") -> list[Volume]:
-        """Return the volumes of all hosts that can be asked, by name and host; see `volume_listing`.
+        """Return the volumes of all reachable hosts, by name and host; see `volume_listing`.
 
         Args:
             ctx: The request.
-            backend: Only those of backends of this name.
-            on_host: Only those of this host.
+            backend: Only those of backends with this name.
+            on_host: Only those on this host.
         """
         return (await self._listings.volumes(backend, on_host)).volumes
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def volume_listing(self, ctx: Context, backend: str = "", on_host: str = "") -> VolumeListing:
-        """Return what `list_volumes` returns, and which hosts could not be asked."""
+        """Return the result of `list_volumes`, and the unreachable hosts."""
         return await self._listings.volumes(backend, on_host)
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def find_volume(self, ctx: Context, name: str) -> VolumeListing:
-        """Return the volumes of a name on all hosts that can be asked: one at most, unless hosts were apart."""
+        """Return the volumes of a name on all reachable hosts: at most one, unless hosts were disconnected."""
         return await self._listings.named(name)
 
     @exposed(role="viewer", changes=False)
     async def get_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
-        """Return a volume, wherever it is.
+        """Return a volume on any host.
 
         Args:
             ctx: The request.
             name: Its name, or `NAME@HOST`.
-            on_host: The only host that will do; empty for the one here, or else the one that has it.
+            on_host: Its host; empty for the local host, or else the one that has it.
 
         Raises:
-            NotFound: There is none of that name on a host that could be asked.
+            NotFound: No reachable host has a volume of that name.
             Conflict: Several other hosts have one of that name.
         """
         return await self._listings.volume(name, on_host)
 
     @exposed(role="operator")
     def extend_volume(self, ctx: Context, name: str, size: int | str, on_host: str = "") -> Volume:
-        """Make a volume larger; it must be available.
+        """Extend a volume; it must be available.
 
         Args:
             ctx: The request.
             name: The volume, as for `get_volume`.
-            size: Its new size: bytes, or text as people write it.
+            size: Its new size: bytes, or text such as `10GiB`.
             on_host: See `get_volume`.
 
         Raises:
-            InvalidInput: The size can never be right, or is not more than now.
-            NotFound: There is none of that name.
+            InvalidInput: The size is not valid, or not larger than before.
+            NotFound: The volume was not found.
             Conflict: Its state forbids it.
-            NoCapacity: There is not enough room.
+            NoCapacity: There is not enough space.
         """
-        wanted = size_of(size)
+        wanted = parse_volume_size(size)
         name, host = self._locate(name, on_host)
         here = partial(self._volumes.extend, ctx, name, wanted)
         return self._on(host, here, "extend_volume", Volume, name=name, size=wanted)
@@ -521,7 +509,7 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            NotFound: There is none of that name.
+            NotFound: The volume was not found.
             Conflict: It is in use, has snapshots, or its state forbids it.
         """
         name, host = self._locate(name, on_host)
@@ -529,7 +517,7 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", short=True)
     def attach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
-        """Make a volume a block device of its host; `device` of the result is its path there.
+        """Attach a volume as a block device of its host; `device` of the result is its path there.
 
         Args:
             ctx: The request.
@@ -537,16 +525,16 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            NotFound: There is none of that name.
+            NotFound: The volume was not found.
             Conflict: It is in use, or its state forbids it.
-            NotSupported: The backend cannot, or the daemon has not the privileges.
+            NotSupported: The backend does not support it, or the daemon does not have the privileges.
         """
         name, host = self._locate(name, on_host)
         return self._on(host, partial(self._volumes.attach, ctx, name), "attach_volume", Volume, name=name)
 
     @exposed(role="operator", short=True)
     def detach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
-        """Take the block device of a volume away.
+        """Detach a volume: remove its block device.
 
         Args:
             ctx: The request.
@@ -554,7 +542,7 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            NotFound: There is none of that name.
+            NotFound: The volume was not found.
             Conflict: It is not in use, or its device is mounted or open.
         """
         name, host = self._locate(name, on_host)
@@ -562,7 +550,7 @@ class VolumeManager(Manager):
 
     @exposed(role="operator")
     def create_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> Snapshot:
-        """Keep the content of a volume as it is now; the volume must be available.
+        """Create a snapshot of a volume; the volume must be available.
 
         Args:
             ctx: The request.
@@ -571,19 +559,19 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            InvalidInput: A name that can never be right.
-            NotFound: There is no such volume.
+            InvalidInput: A name is not valid.
+            NotFound: The volume was not found.
             Conflict: It has a snapshot of that name, or its state forbids it.
-            NoCapacity: There is not enough room.
+            NoCapacity: There is not enough space.
         """
-        name_of(name, "snapshot")
+        parse_name(name, "snapshot")
         volume, host = self._locate(volume, on_host)
         here = partial(self._snapshots.create, ctx, volume, name)
         return self._on(host, here, "create_snapshot", Snapshot, volume=volume, name=name)
 
     @exposed(role="viewer", changes=False)
     async def list_snapshots(self, ctx: Context, volume: str = "", on_host: str = "") -> list[Snapshot]:
-        """Return the snapshots of all hosts that can be asked, or those of a volume; see `snapshot_listing`.
+        """Return the snapshots of all reachable hosts, or those of a volume; see `snapshot_listing`.
 
         Args:
             ctx: The request.
@@ -591,13 +579,13 @@ class VolumeManager(Manager):
             on_host: Only those of this host.
 
         Raises:
-            NotFound: There is no such volume.
+            NotFound: The volume was not found.
         """
         return (await self._listings.snapshots(volume, on_host)).snapshots
 
     @exposed(role="viewer", changes=False, version="1.1")
     async def snapshot_listing(self, ctx: Context, volume: str = "", on_host: str = "") -> SnapshotListing:
-        """Return what `list_snapshots` returns, and which hosts could not be asked."""
+        """Return the result of `list_snapshots`, and the unreachable hosts."""
         return await self._listings.snapshots(volume, on_host)
 
     @exposed(role="operator", short=True)
@@ -611,10 +599,10 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            NotFound: There is no such volume or snapshot.
+            NotFound: The volume or snapshot was not found.
             Conflict: It is being copied, or its state forbids it.
         """
-        name_of(name, "snapshot")
+        parse_name(name, "snapshot")
         volume, host = self._locate(volume, on_host)
         here = partial(self._snapshots.delete, ctx, volume, name)
         self._on(host, here, "delete_snapshot", type(None), volume=volume, name=name)
@@ -623,18 +611,18 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", version="1.1")
     def manage_volume(self, ctx: Context, name: str, backend: str = "", on_host: str = "") -> Volume:
-        """Take over a file without a record: it becomes a volume, with the snapshots that are there of it.
+        """Manage a file without a record: it becomes a volume, together with its snapshots.
 
         Args:
             ctx: The request.
             name: The name of the file, and of the volume.
-            backend: Where it is; empty to look on all that are ready.
-            on_host: The host that it is on; empty for the one that is asked.
+            backend: Its backend; empty to search all that are ready.
+            on_host: Its host; empty for the local one.
 
         Raises:
-            NotFound: There is no such file.
-            Conflict: There is a volume of that name already.
-            InvalidInput: Several backends have one; say which.
+            NotFound: The file was not found.
+            Conflict: A volume of that name exists.
+            InvalidInput: Several backends have such a file, and none was given.
             DriverNotReady: The backend is not ready.
         """
         here = partial(self._backends.manage, ctx, name, backend)
@@ -642,7 +630,7 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", version="1.1")
     def forget_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
-        """Drop the record of a volume and those of its snapshots; what is on the backend is left as it is.
+        """Drop the records of a volume and its snapshots; the files on the backend do not change.
 
         Args:
             ctx: The request.
@@ -650,7 +638,7 @@ class VolumeManager(Manager):
             on_host: See `get_volume`.
 
         Raises:
-            NotFound: There is none of that name.
+            NotFound: The volume was not found.
             Conflict: It is being worked on, or attached.
         """
         name, host = self._locate(name, on_host)
@@ -658,18 +646,18 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", version="1.1")
     def move_backend(self, ctx: Context, old: str, new: str, force: bool = False, on_host: str = "") -> int:
-        """Have the records of a backend follow it to another name; return how many volumes there are.
+        """Move the records of a backend to another backend name; return the number of volumes.
 
         Args:
             ctx: The request.
-            old: The name in the records; a backend that is not in the configuration any more, or has failed.
+            old: The name in the records, of a backend that is no longer in the configuration, or has failed.
             new: The backend that has the files now.
-            force: Move the records also if it has not all of the files.
-            on_host: The host of both; empty for the one that is asked.
+            force: Move the records even if files are missing on the new backend.
+            on_host: The host of both; empty for the local one.
 
         Raises:
             InvalidInput: Nothing is recorded on the old one, or the new one is not in the configuration.
-            Conflict: The old one is ready, or the new one has not the files.
+            Conflict: The old one is ready, or the new one does not have the files.
             DriverNotReady: The new one is not ready.
         """
         here = partial(self._backends.move, old, new, force=force)
@@ -677,14 +665,14 @@ class VolumeManager(Manager):
 
     @exposed(role="operator", version="1.1")
     def accept_backend(self, ctx: Context, name: str, on_host: str = "") -> None:
-        """Let a backend that is not the one it was take its directory as it is, at its next try.
+        """Accept the current directory of a backend whose identity does not match, at its next initialisation.
 
-        Its records are compared with what is there then: a volume whose file is not there is in error.
+        Its records are then compared with the files there: a volume whose file is missing is in error.
 
         Args:
             ctx: The request.
             name: The backend.
-            on_host: Its host; empty for the one that is asked.
+            on_host: Its host; empty for the local one.
 
         Raises:
             InvalidInput: It is not in the configuration.

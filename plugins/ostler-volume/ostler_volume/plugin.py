@@ -1,4 +1,4 @@
-"""What this plugin brings; it names import paths only, so that importing it is cheap."""
+"""The hooks of this plugin; they return import paths, so that importing it is cheap."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ostler_api = "1.0"
 
 @hookimpl
 def ostler_managers() -> Mapping[str, str]:
-    """Bring the manager of volumes."""
+    """Return the manager of volumes."""
     return {"volume": "ostler_volume.manager:VolumeManager"}
 
 
 @hookimpl
 def ostler_drivers() -> Mapping[tuple[str, str], str]:
-    """Bring the driver that keeps volumes as files in a folder."""
+    """Return the driver that stores volumes as files in a directory."""
     return {("volume", "file"): "ostler_volume.file_driver:FileDriver"}
 
 
 @hookimpl
 def ostler_migrations() -> Mapping[str, str]:
-    """Bring the tables."""
+    """Return the migrations of the tables."""
     return {"volume": "ostler_volume.migrations"}

@@ -1,4 +1,4 @@
-"""The tables as peewee sees them; they are made by `migrations/`, and used by `records` alone."""
+"""The peewee models of the tables, which `migrations/` creates; only `records` uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ostler import Record
 
 
 class VolumeRow(Record):
-    """A volume; `promised` is what its backend keeps room for, `fault` what it failed in or what was found wrong."""
+    """A volume; `promised` is the space its backend reserves for it, `fault` the kind of its error."""
 
     id = peewee.AutoField()
     topic = peewee.TextField()
@@ -24,7 +24,7 @@ class VolumeRow(Record):
     created = peewee.FloatField()
 
     class Meta:
-        """Where the table is."""
+        """The name of the table."""
 
         table_name = "volume_volumes"
 
@@ -43,26 +43,26 @@ class SnapshotRow(Record):
     created = peewee.FloatField()
 
     class Meta:
-        """Where the table is."""
+        """The name of the table."""
 
         table_name = "volume_snapshots"
 
 
 class AttachmentRow(Record):
-    """Where a volume is attached; there is one at most."""
+    """The attachment of a volume; at most one."""
 
     volume = peewee.ForeignKeyField(VolumeRow, primary_key=True, backref="attachment_rows")
     device = peewee.TextField()
     attached_at = peewee.FloatField()
 
     class Meta:
-        """Where the table is."""
+        """The name of the table."""
 
         table_name = "volume_attachments"
 
 
 class BackendRow(Record):
-    """A backend as it was seen last: its file system, the bytes that are written there, and files without a record."""
+    """The last measurement of a backend: its file system, the bytes written there, and files without a record."""
 
     id = peewee.AutoField()
     topic = peewee.TextField()
@@ -73,6 +73,6 @@ class BackendRow(Record):
     unrecorded = peewee.BigIntegerField(default=0)
 
     class Meta:
-        """Where the table is."""
+        """The name of the table."""
 
         table_name = "volume_backends"

@@ -1,7 +1,7 @@
-"""Volumes whose content their callers hand over: what a caller may read, the caller reads, and not the daemon.
+"""Uploads: volumes whose content is read by their callers, with their rights, and not by the daemon.
 
-A volume that is uploaded is `creating` from the first moment, with its name and room taken, and a partial on its
-backend; so a crash leaves what any other creation leaves, and the next start clears it. Until it ends its name is held.
+A volume that is uploaded is `creating` from the beginning, with its name and space taken, and a partial on its backend;
+so a crash leaves the same as for any other creation, and the next start removes it. Its name is held until it ends.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from ostler import Busy, CallCancelled, Context, InvalidInput, OstlerError, waiting_for
+from ostler import Busy, Cancelled, Context, InvalidInput, OstlerError, waiting_for
+from ostler_volume.api_types import Upload, Volume
 from ostler_volume.errors import UploadNotFound
-from ostler_volume.images import HEAD, check_format
-from ostler_volume.reconcile import Reconciler
-from ostler_volume.volumes import Plan, VolumeWork
-from ostler_volume.wire import Upload, Volume
-from ostler_volume.workshop import Workshop
+from ostler_volume.images import HEADER_SIZE, check_format
+from ostler_volume.reconciler import Reconciler
+from ostler_volume.volume_context import VolumeContext
+from ostler_volume.volume_operations import VolumeOperations, VolumePlan
 
-PIECE = 1024 * 1024
-"""Bytes of one piece."""
-MOST_OF_CALLER = 4
-MOST = 16
-"""Uploads at once."""
-LONGEST = 86400.0
-"""Seconds that an upload may take, whatever comes meanwhile."""
-_QUICK = 0.02
+MAX_PIECE_SIZE = 1024 * 1024
+"""Maximum size of a piece in bytes."""
+MAX_UPLOADS_PER_CALLER = 4
+MAX_UPLOADS = 16
+"""Maximum number of concurrent uploads."""
+MAX_UPLOAD_SECONDS = 86400.0
+"""Maximum duration of an upload in seconds."""
+_SHORT_WAIT = 0.02
 """Seconds after which a wait for its lock is no longer quick."""
 
 
-class _Owner(NamedTuple):
+class _UploadOwner(NamedTuple):
     uid: int
     key: str
 
 
-class _Running:
-    """An upload that has begun. Its lock is held while a piece is written, and while it ends."""
+class _RunningUpload:
+    """An upload in progress. Its lock is held while a piece is written, and while it ends."""
 
-    def __init__(self, plan: Plan, owner: _Owner, now: float) -> None:
+    def __init__(self, plan: VolumePlan, owner: _UploadOwner, now: float) -> None:
         self.id = os.urandom(16).hex()
         self.plan, self.owner = plan, owner
-        self.began = self.touched = now
+        self.started_at = self.last_activity = now
         self.driver: Any = None
-        self.held = ExitStack()
+        self.locks = ExitStack()
         self.lock = threading.Lock()
-        self.ended = False
+        self.is_ended = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock inside the block; a backend that hangs in a piece takes no thread from others meanwhile."""
-        if not self.lock.acquire(timeout=_QUICK):
+        """Hold the lock inside the block; a backend that hangs in a piece does not block threads of others."""
+        if not self.lock.acquire(timeout=_SHORT_WAIT):
             with waiting_for(f"upload {self.id}"):
                 self.lock.acquire()
         try:
@@ -61,157 +61,165 @@ class _Running:
 
 
 class Uploads:
-    """The uploads of one service. Everything blocks; any thread but the loop's.
+    """The uploads of one service. All methods block; do not call them on the loop's thread.
 
     Args:
-        workshop: Records, drivers and claims.
-        volumes: What writes down that a volume is being made, and is made.
-        reconciler: What clears up after one that failed.
-        now: Tells the monotonic time.
+        context: Records, drivers and claims.
+        volumes: Records the begin and the end of a creation.
+        reconciler: Cleans up after failures.
+        now: Returns the monotonic time.
     """
 
     def __init__(
-        self, workshop: Workshop, volumes: VolumeWork, reconciler: Reconciler, now: Callable[[], float]
+        self, context: VolumeContext, volumes: VolumeOperations, reconciler: Reconciler, now: Callable[[], float]
     ) -> None:
-        self._shop = workshop
+        self._context = context
         self._volumes = volumes
         self._reconciler = reconciler
         self._now = now
         self._lock = threading.Lock()
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningUpload] = {}
 
-    def begin(self, ctx: Context, plan: Plan) -> Upload:
-        """Begin a volume whose content will come in pieces.
+    def begin(self, ctx: Context, plan: VolumePlan) -> Upload:
+        """Begin a volume whose content will be uploaded in pieces.
 
         Raises:
-            Busy: This caller, or all together, have as many uploads as they may.
+            Busy: The limit of uploads of this caller, or of all callers, is reached.
             RequestError: The volume was refused, and nothing has changed.
         """
-        running = self._add(plan, _owner(ctx))
-        # Held until it can be used: it must not be given up while it begins.
+        running = self._add(plan, _owner_of(ctx))
+        # Held until it can be used: it must not be cancelled while it begins.
         with running.locked():
             try:
-                running.held.enter_context(self._shop.claims.hold(ctx, plan.name))
+                running.locks.enter_context(self._context.locks.lock_shared(ctx, plan.name))
                 running.driver, made = self._volumes.begin(plan)
                 running.plan = made
-                with self._volumes.undone(plan.name, running.driver):
+                with self._volumes.undo_on_error(plan.name, running.driver):
                     running.driver.begin_upload(ctx, plan.name, made.size)
             except BaseException:
                 self._drop(running)
                 raise
-            running.touched = self._now()
+            running.last_activity = self._now()
         return Upload(
-            id=running.id, name=made.name, size=made.size, backend=made.backend, piece=PIECE, host=self._shop.host
+            id=running.id,
+            name=made.name,
+            size=made.size,
+            backend=made.backend,
+            piece=MAX_PIECE_SIZE,
+            host=self._context.host,
         )
 
-    def write(self, ctx: Context, number: str, offset: int, data: bytes) -> None:
+    def write(self, ctx: Context, upload_id: str, offset: int, data: bytes) -> None:
         """Write a piece of the content.
 
         Raises:
-            UploadNotFound: This caller has no such upload.
-            InvalidInput: The piece is too large, or lies outside of what was announced.
-            BadImage: The content is in another format than raw.
+            UploadNotFound: The caller has no such upload.
+            InvalidInput: The piece is too large, or outside of the announced length.
+            BadImage: The content is not raw.
         """
-        running = self._find(ctx, number)
+        running = self._find(ctx, upload_id)
         with running.locked():
-            _check_running(running)
+            _check_not_ended(running)
             length = running.plan.length
-            if len(data) > PIECE or offset < 0 or offset + len(data) > length:
+            if len(data) > MAX_PIECE_SIZE or offset < 0 or offset + len(data) > length:
                 raise InvalidInput(
-                    f"{len(data)} bytes at {offset} are not a piece of {length} bytes", hint=f"at most {PIECE} at once"
+                    f"invalid piece: {len(data)} bytes at {offset} of {length}",
+                    hint=f"a piece has at most {MAX_PIECE_SIZE} bytes",
                 )
             if offset == 0:
-                check_format(data[:HEAD], running.plan.origin.upload)
+                check_format(data[:HEADER_SIZE], running.plan.origin.upload)
             running.driver.write_upload(running.plan.name, offset, data)
-            running.touched = self._now()
+            running.last_activity = self._now()
 
-    def finish(self, ctx: Context, number: str) -> Volume:
-        """Make the volume of what was handed over; what was not is zeros.
+    def finish(self, ctx: Context, upload_id: str) -> Volume:
+        """Complete the volume from the uploaded content; missing parts are zeros.
 
         Raises:
-            UploadNotFound: This caller has no such upload.
+            UploadNotFound: The caller has no such upload.
         """
-        running = self._find(ctx, number)
+        running = self._find(ctx, upload_id)
         with running.locked():
-            _check_running(running)
+            _check_not_ended(running)
             name = running.plan.name
             try:
-                with self._volumes.undone(name, running.driver):
+                with self._volumes.undo_on_error(name, running.driver):
                     running.driver.finish_upload(ctx, name)
                 return self._volumes.finish(name)
             finally:
                 self._drop(running)
 
-    def cancel(self, ctx: Context, number: str) -> None:
-        """Give an upload up; nothing is left of it.
+    def cancel(self, ctx: Context, upload_id: str) -> None:
+        """Cancel an upload and remove its content.
 
         Raises:
-            UploadNotFound: This caller has no such upload.
+            UploadNotFound: The caller has no such upload.
         """
-        self._give_up(self._find(ctx, number), "its caller gave it up")
+        self._abort(self._find(ctx, upload_id), "cancelled by its caller")
 
     def expire(self, idle: float) -> None:
-        """Give up those of whom nothing has come for so many seconds: their callers have left."""
+        """Cancel uploads without data for this many seconds: their callers are gone."""
         now = self._now()
         for each in self._all():
-            # One that a piece is just written of is not idle, however long that takes.
-            if not each.lock.locked() and (now - each.touched > idle or now - each.began > LONGEST):
-                self._give_up(each, "nothing came for too long")
+            # An upload is not idle while a piece is being written, however long that takes.
+            if not each.lock.locked() and (
+                now - each.last_activity > idle or now - each.started_at > MAX_UPLOAD_SECONDS
+            ):
+                self._abort(each, "no data received in time")
 
     def close(self) -> None:
-        """Give all of them up."""
+        """Cancel all uploads."""
         for each in self._all():
-            self._give_up(each, "the service stops")
+            self._abort(each, "the service is stopping")
 
-    def _all(self) -> list[_Running]:
+    def _all(self) -> list[_RunningUpload]:
         with self._lock:
             return list(self._running.values())
 
-    def _give_up(self, running: _Running, why: str) -> None:
+    def _abort(self, running: _RunningUpload, why: str) -> None:
         with running.locked():
-            if running.ended:
+            if running.is_ended:
                 return
             name = running.plan.name
             try:
-                error = CallCancelled(f"the upload of {name} has ended: {why}")
+                error = Cancelled(f"the upload of {name} has ended: {why}")
                 self._reconciler.recover(name, running.driver, error)
             except OstlerError as failure:
-                self._shop.log.warning("the upload of %s cannot be cleared up: %s", name, failure)
+                self._context.log.warning("cannot clean up the upload of %s: %s", name, failure)
             finally:
                 self._drop(running)
 
-    def _add(self, plan: Plan, owner: _Owner) -> _Running:
+    def _add(self, plan: VolumePlan, owner: _UploadOwner) -> _RunningUpload:
         with self._lock:
             mine = sum(each.owner == owner for each in self._running.values())
-            if mine >= MOST_OF_CALLER or len(self._running) >= MOST:
-                whose = f"you have {mine}" if mine >= MOST_OF_CALLER else f"there are {MOST}"
-                raise Busy(f"{whose} uploads already", hint="wait until one has ended", retry_after=5.0)
-            running = _Running(plan, owner, self._now())
+            if mine >= MAX_UPLOADS_PER_CALLER or len(self._running) >= MAX_UPLOADS:
+                whose = f"{mine} of this caller" if mine >= MAX_UPLOADS_PER_CALLER else f"{MAX_UPLOADS} of all callers"
+                raise Busy(f"too many uploads: {whose}", hint="retry when one has ended", retry_after=5.0)
+            running = _RunningUpload(plan, owner, self._now())
             self._running[running.id] = running
         return running
 
-    def _drop(self, running: _Running) -> None:
-        running.ended = True
+    def _drop(self, running: _RunningUpload) -> None:
+        running.is_ended = True
         with self._lock:
             self._running.pop(running.id, None)
-        running.held.close()
+        running.locks.close()
 
-    def _find(self, ctx: Context, number: str) -> _Running:
+    def _find(self, ctx: Context, upload_id: str) -> _RunningUpload:
         with self._lock:
-            found = self._running.get(number)
-        if found is None or found.owner != _owner(ctx):
-            raise _unknown()
+            found = self._running.get(upload_id)
+        if found is None or found.owner != _owner_of(ctx):
+            raise _upload_not_found()
         return found
 
 
-def _check_running(running: _Running) -> None:
-    if running.ended:
-        raise _unknown()
+def _check_not_ended(running: _RunningUpload) -> None:
+    if running.is_ended:
+        raise _upload_not_found()
 
 
-def _unknown() -> UploadNotFound:
-    return UploadNotFound("there is no such upload", hint="it has ended, or nothing came for too long: begin again")
+def _upload_not_found() -> UploadNotFound:
+    return UploadNotFound("upload not found", hint="it has ended, or received no data in time; start again")
 
 
-def _owner(ctx: Context) -> _Owner:
-    return _Owner(ctx.peer.uid, ctx.peer.key)
+def _owner_of(ctx: Context) -> _UploadOwner:
+    return _UploadOwner(ctx.peer.uid, ctx.peer.key)

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Notifier, Store, TargetNotFound
+from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Notifier, ServiceNotFound, Store
 from ostler.testing import FakeClock
 from ostler.types import DriverStatus
+from ostler_volume.api_types import SnapshotListing, VolumeListing
 from ostler_volume.file_driver import FileDriver, FileDriverOptions
-from ostler_volume.manager import VolumeManager, VolumeOptions
-from ostler_volume.wire import SnapshotListing, VolumeListing
+from ostler_volume.manager import VolumeManager
+from ostler_volume.volume_options import VolumeOptions
 
 MIB = 2**20
 
@@ -66,7 +67,7 @@ class FakeClient:
         (self.looks if method in LOOKS else self.calls).append((topic, method, host, arguments))
         answer = self.answers.get((topic, method))
         if answer is None:
-            raise TargetNotFound(f"no service on the topic {topic}")
+            raise ServiceNotFound(f"no service on the topic {topic}")
         if callable(answer):
             answer = answer(host, arguments)
         if isinstance(answer, Exception):
@@ -96,7 +97,7 @@ class FakeKeyValue(dict):
 def file_driver(path, name="local", kv=None, **options):
     log = logging.LoggerAdapter(logging.getLogger("ostler.volume"), {})
     chosen = FileDriverOptions(
-        driver="file", path=str(path), **{"reserve": "0B", "image_folders": [str(path.parent)], **options}
+        driver="file", path=str(path), **{"reserve": "0B", "image_directories": [str(path.parent)], **options}
     )
     environment = DriverEnvironment(
         name=name,

@@ -13,12 +13,13 @@ import sys
 import traceback
 from pathlib import Path
 
-from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, Store, TargetNotFound
+from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, ServiceNotFound, Store
 from ostler.testing import FakeClock
 from ostler.types import DriverStatus
-from ostler_volume import loop
+from ostler_volume import loop_device
 from ostler_volume.file_driver import FileDriver, FileDriverOptions
-from ostler_volume.manager import VolumeManager, VolumeOptions
+from ostler_volume.manager import VolumeManager
+from ostler_volume.volume_options import VolumeOptions
 
 KIB = 2**10
 SIZE = 256 * KIB
@@ -69,25 +70,27 @@ class NoClient:
         return self
 
     def call(self, topic, method, /, **_):
-        raise TargetNotFound(f"no service on {topic}")
+        raise ServiceNotFound(f"no service on {topic}")
 
     def publish(self, *_, **__):
         pass
 
 
-class House:
+class CrashSubject:
     """A service on a folder; `step` is called at every step of store and driver."""
 
     def __init__(self, root, step=lambda _name: None):
-        self.root, self.folder = root, root / "volumes"
+        self.root, self.directory = root, root / "volumes"
         self.store = Store.open(root / "state" / "ostler.db")
         self.store.migrate("volume", "ostler_volume.migrations")
-        options = FileDriverOptions(driver="file", path=str(self.folder), reserve="0B", image_folders=[str(root)])
+        options = FileDriverOptions(
+            driver="file", path=str(self.directory), reserve="0B", image_directories=[str(root)]
+        )
         given = {"topic": "volume", "host": "node1", "clock": FakeClock(), "log": LOG}
         self.driver = FileDriver(
             DriverEnvironment(name="local", options=options, kv=self.store.kv("driver/volume/local"), **given)
         )
-        self.driver.folder._seam = step
+        self.driver.directory._on_step = step
         self.driver.initialise()
         self.manager = VolumeManager(
             ManagerEnvironment(
@@ -147,11 +150,11 @@ def check(house, operation, finished):
     assert {name: one.size for name, one in snapshots.items()} == {k: v.size for k, v in inventory.snapshots.items()}
     assert {name: one.device for name, one in volumes.items() if one.device} == inventory.devices
     assert inventory.partials == frozenset()
-    assert house.manager._shop.unknown["local"] == {}
+    assert house.manager._context.unrecorded["local"] == {}
     assert all(one.promised == one.size for one in volumes.values())
     wanted = {"gold": CONTENT, "spare": CONTENT, "new": CONTENT if operation in FILLED else b""}
     for name in volumes:
-        data = (house.folder / "volumes" / name).read_bytes()
+        data = (house.directory / "volumes" / name).read_bytes()
         assert data == wanted[name] + bytes(len(data) - len(wanted[name])), name
     if finished:
         done = {
@@ -166,7 +169,7 @@ def check(house, operation, finished):
 
 def recover(root, operation, finished):
     """Start again on what was left, check it, and see that work goes on."""
-    house = House(root)
+    house = CrashSubject(root)
     try:
         check(house, operation, finished)
         for volume in house.manager.records.volumes():
@@ -176,7 +179,7 @@ def recover(root, operation, finished):
         house.manager.delete_volume(house.ctx, "after")
     finally:
         for device in house.driver.inventory().devices.values():
-            loop.detach(device, lambda: None)
+            loop_device.detach(device, lambda: None)
         house.close()
 
 
@@ -202,20 +205,20 @@ def forked(work):
 
 
 def _prepare(template):
-    house = House(template)
+    house = CrashSubject(template)
     house.prepare()
     house.close()
 
 
-def _die(name):
+def _exit_at(name):
     sys.stdout.write(f"{name}, ")
     sys.stdout.flush()
     os._exit(17)
 
 
 def _work(root, operation, number):
-    steps = Steps(number, _die)
-    house = House(root, steps)
+    steps = Steps(number, _exit_at)
+    house = CrashSubject(root, steps)
     steps.on = True
     OPERATIONS[operation](house)
     steps.on = False
@@ -226,7 +229,7 @@ def main(folder):
     template = folder / "template"
     assert forked(lambda: _prepare(template)) == 0
     for operation in OPERATIONS:
-        if operation.startswith("attach") and loop.usable():
+        if operation.startswith("attach") and loop_device.unusable_reason():
             continue
         for number in range(1, 100):
             root = copy_of(template, folder / "root")

@@ -12,7 +12,7 @@ def test_the_version_says_what_changed_since_the_last_release():
     check_rpc_api(VolumeManager, Path(__file__).parent / "api")
 
 
-def test_the_typed_client_says_what_the_manager_says():
+def test_the_typed_client_matches_the_manager():
     # It asserts by itself: an AssertionError names each difference.
     check_rpc_client(VolumeApi, VolumeManager)
 

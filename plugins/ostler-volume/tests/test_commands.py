@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ostler import Conflict, NoCapacity, NotFound
-from ostler.cli import session
-from ostler_volume.commands import _Here, app
-from ostler_volume.wire import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
+from ostler.cli import invocation
+from ostler_volume.api_types import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
+from ostler_volume.commands import _DaemonHost, app
 
 GIB = 2**30
 A = Volume(name="a", size=10 * GIB, state="available", backend="local", host="node1", snapshots=1, created=1e9)
@@ -51,7 +51,7 @@ def run():
             client.timeout = timeout
             return client
 
-        with session.using(session.Session(json=as_json, connect=connect)):
+        with invocation.use_invocation(invocation.Invocation(json=as_json, connect=connect)):
             result = CliRunner().invoke(app, list(arguments))
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -64,7 +64,7 @@ def run():
 def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
     client = FakeClient(A)
     shown = run(client, "create", "a", "--size", "10GiB", "--backend", "local").stdout
-    assert shown == "volume a of 10GiB is made on local of node1\n"
+    assert shown == "created volume a (10GiB) on backend local of node1\n"
     assert client.asked == [
         (
             "volume",
@@ -87,7 +87,7 @@ def test_create_from_any_other_file_hands_its_content_over(run, tmp_path):
     (tmp_path / "image.raw").write_bytes(b"x" * 1000)
     begun = Upload(id="7", name="a", size=1024, backend="local", piece=600)
     client = FakeClient(["/srv/other"], begun, None, None, A)
-    assert "is made on local" in run(client, "create", "a", "--from", str(tmp_path / "image.raw")).stdout
+    assert "on backend local" in run(client, "create", "a", "--from", str(tmp_path / "image.raw")).stdout
     begin, *pieces, finish = client.asked[1:]
     wanted = {"name": "a", "length": 1000, "size": "", "backend": "", "label": "image.raw", "anywhere": True}
     assert begin == ("volume", "begin_upload", wanted)
@@ -141,12 +141,12 @@ def test_volumes_are_listed_in_columns(run):
 
 
 def test_lists_say_which_hosts_could_not_be_asked_and_are_still_lists_as_json(run):
-    away = {"node3": "node3 cannot be reached for 7 s"}
+    away = {"node3": "node3 has been unreachable for 7 s"}
     for words, listing in (
         (["list"], VolumeListing(volumes=[A], unreachable=away)),
         (["snapshot", "list"], SnapshotListing(snapshots=[S], unreachable=away)),
     ):
-        assert "node3 could not be asked: node3 cannot be reached for 7 s" in run(FakeClient(listing), *words).stderr
+        assert "cannot query host node3: node3 has been unreachable for 7 s" in run(FakeClient(listing), *words).stderr
         assert len(json.loads(run(FakeClient(listing), *words, as_json=True).stdout)) == 1
 
 
@@ -159,19 +159,21 @@ def test_a_volume_is_shown_with_all_that_is_known(run):
 
 def test_extend_says_the_new_size(run):
     client = FakeClient(A)
-    assert run(client, "extend", "a", "10GiB").stdout == "volume a on node1 has 10GiB now\n"
+    assert run(client, "extend", "a", "10GiB").stdout == "extended volume a on node1 to 10GiB\n"
     assert client.asked == [("volume", "extend_volume", {"name": "a", "size": "10GiB"})]
 
 
 def test_attach_prints_the_device_alone_for_scripts(run):
-    assert run(FakeClient(_Here("node2"), B), "attach", "b").stdout == "/dev/loop7\n"
-    assert run(FakeClient(_Here("node1"), B), "attach", "b").stdout == "/dev/loop7 on node2\n", "no device of this host"
-    assert run(FakeClient(A), "detach", "a").stdout == "volume a on node1 is available\n"
+    assert run(FakeClient(_DaemonHost("node2"), B), "attach", "b").stdout == "/dev/loop7\n"
+    assert run(FakeClient(_DaemonHost("node1"), B), "attach", "b").stdout == "/dev/loop7 on node2\n", (
+        "no device of this host"
+    )
+    assert run(FakeClient(A), "detach", "a").stdout == "detached volume a on node1\n"
 
 
 def test_delete_takes_several_and_goes_on_after_a_refusal(run):
     client = FakeClient(A, None, B, None)
-    said = "volume a on node1 is deleted\nvolume b on node2 is deleted\n"
+    said = "deleted volume a on node1\ndeleted volume b on node2\n"
     assert run(client, "delete", "a", "b@node2").stdout == said
     assert client.asked[3] == ("volume", "delete_volume", {"name": "b", "on_host": "node2"})
     client = FakeClient(A, Conflict("a is in-use"), NotFound("no b"), A, None)
@@ -188,11 +190,11 @@ def test_delete_as_json_says_what_is_gone(run):
 
 def test_snapshots_are_made_listed_and_deleted(run):
     client = FakeClient(S, SnapshotListing(snapshots=[S], host="node1"), A, None)
-    assert run(client, "snapshot", "create", "a", "s").stdout == "snapshot a@s is made on node1\n"
+    assert run(client, "snapshot", "create", "a", "s").stdout == "created snapshot a@s on node1\n"
     listed = run(client, "snapshot", "list", "a").stdout.splitlines()
     assert listed[0].split() == ["VOLUME", "NAME", "SIZE", "STATE", "HOST", "CREATED", "WHY"]
     assert listed[1].split()[:4] == ["a", "s", "10GiB", "available"]
-    assert run(client, "snapshot", "delete", "a", "s").stdout == "snapshot a@s on node1 is deleted\n"
+    assert run(client, "snapshot", "delete", "a", "s").stdout == "deleted snapshot a@s on node1\n"
     asked = ["create_snapshot", "snapshot_listing", "get_volume", "delete_snapshot"]
     assert [each[1] for each in client.asked] == asked
     assert client.asked[3][2] == {"volume": "a", "name": "s", "on_host": "node1"}
@@ -206,10 +208,10 @@ def test_another_service_of_the_same_manager_can_be_chosen(run):
 
 
 def test_what_was_not_as_usual_is_said_beside_the_answer(run):
-    made = msgspec.structs.replace(A, note="node1/fast was chosen first and refused: full")
+    made = msgspec.structs.replace(A, note="node1/fast was chosen before and refused: full")
     shown = run(FakeClient(made), "create", "a", "--size", "10GiB")
-    assert shown.stdout == "volume a of 10GiB is made on local of node1\n"
-    assert "ostler: node1/fast was chosen first and refused: full" in shown.stderr
+    assert shown.stdout == "created volume a (10GiB) on backend local of node1\n"
+    assert "ostler: node1/fast was chosen before and refused: full" in shown.stderr
 
 
 def test_a_volume_can_be_made_on_a_host_that_is_named_also_from_a_file(run, tmp_path):

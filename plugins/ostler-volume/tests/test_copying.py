@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ostler import DriverError
 from ostler_volume import copying
-from ostler_volume.copying import GRAIN, PIECE, reflink, sparse_copy
+from ostler_volume.copying import PIECE_SIZE, ZERO_BLOCK_SIZE, reflink, sparse_copy
 
 
 def copied(source, target, length=None, on_piece=lambda _done, _total: None):
@@ -25,7 +25,10 @@ KINDS = st.sampled_from(["data", "zeros", "hole", "mixed"])
 
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.tuples(KINDS, st.integers(1, 3 * GRAIN)), max_size=8), tail=st.integers(0, GRAIN))
+@given(
+    parts=st.lists(st.tuples(KINDS, st.integers(1, 3 * ZERO_BLOCK_SIZE)), max_size=8),
+    tail=st.integers(0, ZERO_BLOCK_SIZE),
+)
 def test_a_copy_equals_its_source_whatever_it_is_made_of(tmp_path, parts, tail):
     source, target = tmp_path / "source", tmp_path / "target"
     with source.open("wb") as file:
@@ -45,28 +48,28 @@ def test_a_copy_equals_its_source_whatever_it_is_made_of(tmp_path, parts, tail):
 def test_holes_and_zeros_take_up_no_room(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     with source.open("wb") as file:
-        file.write(b"x" * GRAIN + b"\0" * 16 * GRAIN + b"y")
+        file.write(b"x" * ZERO_BLOCK_SIZE + b"\0" * 16 * ZERO_BLOCK_SIZE + b"y")
         file.truncate(64 * 2**20)
-    assert copied(source, target) <= 2 * GRAIN
+    assert copied(source, target) <= 2 * ZERO_BLOCK_SIZE
     assert target.stat().st_size == 64 * 2**20
-    assert blocks(target) <= 3 * GRAIN
+    assert blocks(target) <= 3 * ZERO_BLOCK_SIZE
 
 
 def test_progress_counts_data_and_not_holes(tmp_path):
     source, told = tmp_path / "source", []
     with source.open("wb") as file:
         file.seek(256 * 2**20)
-        file.write(b"x" * (2 * PIECE + 4096))
+        file.write(b"x" * (2 * PIECE_SIZE + 4096))
     copied(source, tmp_path / "target", on_piece=lambda done, total: told.append((done, total)))
     assert told[0][0] == 0
-    assert told[-1][0] == told[-1][1] <= 3 * PIECE
+    assert told[-1][0] == told[-1][1] <= 3 * PIECE_SIZE
     assert len(told) >= 4
     assert told == sorted(told)
 
 
 def test_a_copy_stops_when_the_callback_raises(tmp_path):
     source = tmp_path / "source"
-    source.write_bytes(b"x" * 2 * PIECE)
+    source.write_bytes(b"x" * 2 * PIECE_SIZE)
 
     def stop(done, _total):
         if done:
@@ -78,11 +81,11 @@ def test_a_copy_stops_when_the_callback_raises(tmp_path):
 
 def test_a_source_that_shrinks_is_an_error_and_no_short_copy(tmp_path):
     source = tmp_path / "source"
-    source.write_bytes(b"x" * 3 * PIECE)
+    source.write_bytes(b"x" * 3 * PIECE_SIZE)
 
     def shrink(done, _total):
-        if done == PIECE:
-            os.truncate(source, PIECE)
+        if done == PIECE_SIZE:
+            os.truncate(source, PIECE_SIZE)
 
     with pytest.raises(DriverError, match="ended at byte"):
         copied(source, tmp_path / "target", on_piece=shrink)
@@ -90,9 +93,9 @@ def test_a_source_that_shrinks_is_an_error_and_no_short_copy(tmp_path):
 
 def test_data_goes_to_the_disk_as_it_comes(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(copying, "SYNC_EVERY", PIECE)
+    monkeypatch.setattr(copying, "SYNC_INTERVAL_BYTES", PIECE_SIZE)
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    (tmp_path / "source").write_bytes(b"x" * 3 * PIECE)
+    (tmp_path / "source").write_bytes(b"x" * 3 * PIECE_SIZE)
     copied(tmp_path / "source", tmp_path / "target")
     assert len(synced) == 3
 

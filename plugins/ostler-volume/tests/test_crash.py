@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ostler_volume import loop
+from ostler_volume import loop_device
 
 PROGRAM = Path(__file__).with_name("crash_scenario.py")
 
@@ -43,7 +43,7 @@ def test_trap_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenar
     for number in range(1, 100):
         root = scenario.copy_of(template, tmp_path / "root")
         steps = scenario.Steps(number, die)
-        house = scenario.House(root, steps)
+        house = scenario.CrashSubject(root, steps)
         steps.on = True
         try:
             scenario.OPERATIONS[operation](house)
@@ -65,4 +65,4 @@ def test_trap_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
     assert "WRONG" not in done.stdout, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) > 60
-    assert any(line.startswith("after a commit, attach") for line in lines) or loop.usable()
+    assert any(line.startswith("after a commit, attach") for line in lines) or loop_device.unusable_reason()

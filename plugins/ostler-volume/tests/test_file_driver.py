@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ostler import CallCancelled, Context, DriverError, InvalidInput, NoCapacity
+from ostler import Cancelled, Context, DriverError, InvalidInput, NoCapacity
 from ostler_volume import file_driver
 from ostler_volume.driver import CLONE, IMAGE, SNAPSHOT
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
@@ -77,7 +77,7 @@ def test_a_copy_that_is_cancelled_leaves_nothing(driver, files, tmp_path, monkey
     source = tmp_path / "image"
     source.write_bytes(os.urandom(12 * MIB))
     ctx = Context("volume", "create", on_progress=lambda how_far: how_far.done and ctx.cancel())
-    with pytest.raises(CallCancelled):
+    with pytest.raises(Cancelled):
         driver.create_from_image(ctx, "a", 16 * MIB, open_own_image(str(source)))
     assert ctx.last_progress > 0
     assert files() == []
@@ -178,7 +178,7 @@ def test_clones_are_equal_on_any_file_system_and_share_where_it_can(mounted, kit
 
 
 def test_images_come_by_default_from_the_store_of_the_backend_and_nowhere_else(folder, kit, image, ctx):
-    driver = kit.file_driver(folder, image_folders=[])
+    driver = kit.file_driver(folder, image_directories=[])
     assert driver.image_directories() == [str(folder / "images")]
     with pytest.raises(BadImage, match="is not in an image directory"):
         driver.open_image(str(image))

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from ostler.testing import FakeClock
-from ostler_volume.filesystem import WrittenBytes, filesystem_id, mapped, mount_point, regular_files
+from ostler_volume.filesystem import BlockCounter, filesystem_id, mount_point, read_block_map, regular_files
 
 MIB = 2**20
 
@@ -51,7 +51,7 @@ def test_images_are_found_below_directories_but_not_on_what_is_mounted_there(tmp
 def test_shared_blocks_are_counted_once_and_only_when_they_are_the_files_alone(mounted, kind, tmp_path):
     place = mounted(kind)
     clock = FakeClock()
-    written = WrittenBytes(clock.monotonic)
+    written = BlockCounter(clock.monotonic)
     a, b = filled(place / "a", 8 * MIB), filled(place / "b", 4 * MIB)
     assert written.count(seen(a, b), []) == 12 * MIB
     for name in ("c", "d"):
@@ -75,7 +75,7 @@ def test_a_file_that_shares_with_a_stranger_has_nothing_there_for_itself(mounted
     place = mounted("xfs")
     a = filled(place / "a", 8 * MIB)
     subprocess.run(["cp", "--reflink=always", str(a), str(place / "stranger")], check=True)
-    assert WrittenBytes().count(seen(a), []) == 0
+    assert BlockCounter().count(seen(a), []) == 0
 
 
 def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
@@ -84,10 +84,10 @@ def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
 
     def spy(path):
         calls.append(path)
-        return mapped(path)
+        return read_block_map(path)
 
-    monkeypatch.setattr("ostler_volume.filesystem.mapped", spy)
-    written = WrittenBytes()
+    monkeypatch.setattr("ostler_volume.filesystem.read_block_map", spy)
+    written = BlockCounter()
     files = seen(a)
     first = written.count(files, [])
     if first is None:
@@ -99,12 +99,12 @@ def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
 
 def test_a_file_system_that_cannot_map_its_files_is_told(tmp_path, monkeypatch):
     a = filled(tmp_path / "a", MIB)
-    monkeypatch.setattr("ostler_volume.filesystem.mapped", lambda _path: None)
-    assert WrittenBytes().count(seen(a), []) is None
+    monkeypatch.setattr("ostler_volume.filesystem.read_block_map", lambda _path: None)
+    assert BlockCounter().count(seen(a), []) is None
 
 
 def test_a_file_that_went_meanwhile_counts_nothing(tmp_path):
     a = filled(tmp_path / "a", MIB)
     files = seen(a)
     a.unlink()
-    assert WrittenBytes().count(files, []) == 0
+    assert BlockCounter().count(files, []) == 0

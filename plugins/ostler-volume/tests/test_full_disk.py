@@ -96,7 +96,7 @@ def test_a_directory_without_its_lock_and_identity_is_used_on_a_full_disk(mounte
     (volumes / "a").write_bytes(os.urandom(4 * MIB))
     fill(place)
     driver = kit.file_driver(place / "v")
-    with pytest.raises(Exception, match="another backend or daemon uses"):
+    with pytest.raises(Exception, match="is in use by another backend or daemon"):
         kit.file_driver(place / "v")
     manager = kit.manager(store, kit.FakeDrivers(local=driver))
     manager.manage_volume(ctx, "a")
@@ -104,5 +104,5 @@ def test_a_directory_without_its_lock_and_identity_is_used_on_a_full_disk(mounte
     for path in place.glob("filler*"):
         path.unlink()
     assert driver.is_working()
-    assert driver.folder.identity
+    assert driver.directory.identity
     driver.cleanup()

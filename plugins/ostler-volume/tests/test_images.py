@@ -26,7 +26,7 @@ def test_a_raw_image_is_opened_with_its_size(image):
     with open_image(str(image), [str(image.parent)]) as opened:
         assert opened.size == 3 * 2**20
         assert content(opened, 5) == b"begin"
-    with pytest.raises(BadImage, match="not open any more"):
+    with pytest.raises(BadImage, match="is closed"):
         content(opened, 5)
 
 
@@ -53,7 +53,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, opening):
         ("missing", "No such file"),
         ("folder", "is a directory"),
         ("pipe", "is not a regular file"),
-        ("disk", "is in the format qcow2"),
+        ("disk", "has the unsupported format qcow2"),
     ):
         directories = [] if opening == "by its caller" else [[str(tmp_path)]]
         open_it = open_image if directories else open_own_image
@@ -83,7 +83,7 @@ def test_an_image_that_the_daemon_may_not_read_is_refused():
 def test_another_format_is_named_instead_of_copied(tmp_path, magic, name):
     (tmp_path / "a").write_bytes(magic + bytes(100))
     said = refusal(tmp_path / "a")
-    assert f"is in the format {name}" in said
+    assert f"has the unsupported format {name}" in said
     assert "qemu-img convert" in said
 
 
@@ -104,7 +104,7 @@ def test_no_link_and_no_path_leads_out_of_an_image_directory(image, tmp_path, pa
     (allowed / "deeper").mkdir(parents=True)
     (allowed / "link").symlink_to(image)
     (allowed / "folder").symlink_to(tmp_path)
-    assert "cannot be read" in refusal(allowed / path, allowed)
+    assert "cannot read" in refusal(allowed / path, allowed)
 
 
 def test_an_image_directory_may_itself_be_named_through_a_link(image, tmp_path):
@@ -121,7 +121,7 @@ def test_a_second_name_of_a_file_of_somebody_else_is_no_image(image, tmp_path):
     theirs.mkdir()
     os.chown(theirs, 60_001, 60_001)
     (theirs / "image").hardlink_to(image)
-    assert "another name of a file that is not of the owner" in refusal(theirs / "image")
+    assert "a hard link to a file of another user" in refusal(theirs / "image")
 
 
 def test_a_file_that_is_exchanged_for_a_link_again_and_again_is_never_followed(tmp_path):

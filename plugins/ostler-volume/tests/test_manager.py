@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ostler import (
-    CallCancelled,
+    Cancelled,
     Conflict,
     Context,
     DriverError,
@@ -71,7 +71,7 @@ def test_a_snapshot_can_be_named_alone_when_one_volume_has_it(manager, ctx, noth
     manager.create_snapshot(ctx, "b", "weekly")
     with nothing_left(InvalidInput, "a@daily on node1 or b@daily on node1", "VOLUME@NAME"):
         manager.create_volume(ctx, "c", snapshot="daily")
-    with nothing_left(NotFound, "no snapshot yearly"):
+    with nothing_left(NotFound, "snapshot yearly not found"):
         manager.create_volume(ctx, "c", snapshot="yearly")
     assert manager.create_volume(ctx, "c", snapshot="weekly").source == "snapshot:b@weekly"
 
@@ -121,18 +121,18 @@ def test_a_bad_image_is_refused_at_the_door(manager, ctx, nothing_left, image, t
         manager.create_volume(ctx, "a", "1MiB", image=str(tmp_path))
     with nothing_left(BadImage, "absolute"):
         manager.create_volume(ctx, "a", "1MiB", image="image.raw")
-    with nothing_left(BadImage, "3MiB", "more than 1MiB"):
+    with nothing_left(BadImage, "3MiB", "larger than 1MiB"):
         manager.create_volume(ctx, "a", "1MiB", image=str(image))
 
 
 def test_a_bad_source_is_refused_at_the_door(manager, ctx, nothing_left, image):
     manager.create_volume(ctx, "gold", "4MiB")
     manager.create_snapshot(ctx, "gold", "v1")
-    with nothing_left(NotFound, "no volume nobody"):
+    with nothing_left(NotFound, "volume nobody not found"):
         manager.create_volume(ctx, "a", "4MiB", source="nobody")
-    with nothing_left(NotFound, "no snapshot v2"):
+    with nothing_left(NotFound, "snapshot gold@v2 not found"):
         manager.create_volume(ctx, "a", "4MiB", snapshot="gold@v2")
-    with nothing_left(BadSize, "more than 1MiB"):
+    with nothing_left(BadSize, "larger than 1MiB"):
         manager.create_volume(ctx, "a", "1MiB", source="gold")
     with nothing_left(InvalidInput, "one origin"):
         manager.create_volume(ctx, "a", "4MiB", source="gold", image=str(image))
@@ -143,13 +143,13 @@ def test_a_bad_source_is_refused_at_the_door(manager, ctx, nothing_left, image):
 def test_a_name_that_is_taken_is_refused_before_anything_else(manager, ctx, nothing_left, client):
     manager.create_volume(ctx, "a", "1MiB")
     client.calls.clear()
-    with nothing_left(AlreadyExists, "there is a volume a already"):
+    with nothing_left(AlreadyExists, "volume a already exists"):
         manager.create_volume(ctx, "a", "1MiB")
     assert client.calls == []  # and no room was asked of the scheduler for it
 
 
 def test_a_backend_that_is_unknown_or_not_ready_is_refused_by_name(manager, ctx, drivers, nothing_left):
-    with nothing_left(UnknownBackend, "no backend tape", "local"):
+    with nothing_left(UnknownBackend, "backend tape not found", "local"):
         manager.create_volume(ctx, "a", "1MiB", backend="tape")
     drivers.states["local"], drivers.whys["local"] = DriverState.FAILED, "the disk is gone"
     with nothing_left(DriverNotReady, "local is failed", "the disk is gone"):
@@ -200,11 +200,11 @@ def test_delete_refuses_snapshots_and_volumes_in_use(manager, ctx, nothing_left,
 def test_attach_without_the_privileges_is_refused_by_name_with_the_drop_in(
     manager, ctx, nothing_left, tmp_path, monkeypatch
 ):
-    from ostler_volume import loop
+    from ostler_volume import loop_device
 
-    monkeypatch.setattr(loop, "_CONTROL", tmp_path / "loop-control")
+    monkeypatch.setattr(loop_device, "_LOOP_CONTROL", tmp_path / "loop-control")
     manager.create_volume(ctx, "a", "1MiB")
-    with nothing_left(Exception, "cannot be attached here", "ostler.service.d/attach.conf"):
+    with nothing_left(Exception, "cannot attach volumes on this host", "ostler.service.d/attach.conf"):
         manager.attach_volume(ctx, "a")
     facts = manager.capabilities()["local"]
     assert "attach" not in facts["features"]
@@ -227,7 +227,7 @@ def test_a_long_copy_shows_progress_and_cancel_leaves_no_file_and_no_record(mana
             ctx.cancel()
 
     ctx = Context("volume", "create_volume", on_progress=on_progress)
-    with nothing_left(CallCancelled):
+    with nothing_left(Cancelled):
         manager.create_volume(ctx, "a", "20MiB", image=str(source))
     assert [how_far.total for how_far in told] == [20 * MIB] * len(told)
     assert told[-1].text == "copying"
@@ -245,7 +245,7 @@ def test_a_cancel_whose_clean_up_fails_is_an_error_with_why_and_finished_later(
         raise DriverError("the disk does not answer")
 
     driver.discard = broken
-    with pytest.raises(CallCancelled):
+    with pytest.raises(Cancelled):
         manager.create_volume(ctx, "a", "8MiB", image=str(source))
     volume = manager.records.volume("a")
     assert (volume.state, volume.fault) == ("error", "creating")
@@ -300,7 +300,7 @@ def test_a_delete_that_the_driver_refuses_changes_nothing(manager, driver, ctx, 
     manager.create_volume(ctx, "a", "1MiB")
 
     def refuse(_name):
-        raise Conflict("/dev/loop9 is made of a")
+        raise Conflict("a is in use by /dev/loop9")
 
     driver.delete = refuse
     with pytest.raises(Conflict):
@@ -456,7 +456,7 @@ def test_a_scheduler_that_is_misspelt_is_found_before_the_start():
     options = VolumeManager.Options(manager="volume", scheduler="schedulr")
     others = ValidationContext(host="node1", topic="volume", services={"scheduler": options})
     assert list(VolumeManager.validate(options, others)) == [
-        ("scheduler", 'no service here has the topic "schedulr"; did you mean "scheduler"?')
+        ("scheduler", 'no service on this host has the topic "schedulr"; did you mean "scheduler"?')
     ]
     for name in ("scheduler", "", "elsewhere"):
         assert list(VolumeManager.validate(options.model_copy(update={"scheduler": name}), others)) == []
@@ -488,10 +488,10 @@ def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
     image.write_bytes(b"x" * MIB)
     monkeypatch.setattr(driver, "options", driver.options.model_copy(update={"image_timeout": 0.05}))
     monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))
-    with nothing_left(ImageNotResponding, f"reading the image {image} has not come back"):
+    with nothing_left(ImageNotResponding, f"reading the image {image} hangs"):
         manager.create_volume(ctx, "b", backend="local", image=str(image))
     manager.create_volume(ctx, "c", MIB, backend="local")
-    with nothing_left(ImageNotResponding, "where the image lies, has not come back"):
+    with nothing_left(ImageNotResponding, "access to"):
         manager.create_volume(ctx, "d", backend="local", image=str(image))
     gate.set()
     manager.delete_volume(ctx, "c")

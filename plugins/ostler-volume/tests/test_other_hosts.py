@@ -10,33 +10,33 @@ from types import SimpleNamespace
 
 import pytest
 
-from ostler import Conflict, Context, InvalidInput, NotRunning, Store, TargetNotFound
+from ostler import Conflict, Context, DaemonNotRunning, InvalidInput, ServiceNotFound, Store
 from ostler.testing import FakeClock
+from ostler_volume.api_types import SchedulerSelection, Volume
 from ostler_volume.errors import AlreadyExists, BadName, SnapshotNotFound, VolumeNotFound
-from ostler_volume.other_hosts import Answers, address_of, the_one
-from ostler_volume.wire import Selection, Volume
+from ostler_volume.other_hosts import HostAnswers, only_host_with, parse_volume_address
 
 MIB = 2**20
 
 
-class Net:
+class FakeNetwork:
     """The managers of several hosts, of which some may be away; `log` has who asked whom for what."""
 
     def __init__(self):
-        self.managers, self.away, self.log = {}, set(), []
+        self.managers, self.unreachable, self.log = {}, set(), []
         self.chosen = None
 
     async def ask(self, here, topic, method, host, arguments):
         if topic == "ostler":
             if method != "service_list":
-                raise TargetNotFound("nothing is disabled")
+                raise ServiceNotFound("nothing is disabled")
             return [SimpleNamespace(topic="volume", host=name) for name in self.managers]
         if topic == "scheduler":
             if self.chosen is None:
-                raise TargetNotFound("no scheduler")
+                raise ServiceNotFound("no scheduler")
             return self.chosen
-        if host in self.away:
-            raise NotRunning(f"{host} cannot be reached for 7 s")
+        if host in self.unreachable:
+            raise DaemonNotRunning(f"{host} has been unreachable for 7 s")
         if host != here:
             self.log.append((here, host, method))
         ctx = Context("volume", method, clock=FakeClock())
@@ -46,7 +46,7 @@ class Net:
         return await asyncio.to_thread(work, ctx, **arguments)
 
 
-class NetClient:
+class FakeNetworkClient:
     def __init__(self, net, here):
         self.net, self.here, self.host, self.changes = net, here, None, []
 
@@ -67,7 +67,7 @@ class NetClient:
 
 @pytest.fixture
 def net(kit, tmp_path):
-    made = Net()
+    made = FakeNetwork()
     with ExitStack() as stack:
         for host in ("node1", "node2", "node3"):
             store = Store.open(tmp_path / host / "state" / "ostler.db", synchronous="NORMAL")
@@ -76,7 +76,7 @@ def net(kit, tmp_path):
             driver = kit.file_driver(tmp_path / host / "volumes")
             stack.callback(driver.cleanup)
             drivers = kit.FakeDrivers(local=driver)
-            made.managers[host] = kit.manager(store, drivers, NetClient(made, host), host=host)
+            made.managers[host] = kit.manager(store, drivers, FakeNetworkClient(made, host), host=host)
         yield made
 
 
@@ -94,7 +94,7 @@ def listing(manager, ctx, **more):
 
 
 def test_a_volume_placed_on_another_host_is_seen_used_and_deleted_where_asked_for(net, one, ctx):
-    net.chosen = Selection(host="node2", backend="local")
+    net.chosen = SchedulerSelection(host="node2", backend="local")
     assert one.create_volume(ctx, "data", "1MiB").host == "node2"
     assert get(one, ctx, "data").host == "node2"
     assert [(each.name, each.host) for each in listing(one, ctx).volumes] == [("data", "node2")]
@@ -109,17 +109,17 @@ def test_a_volume_placed_on_another_host_is_seen_used_and_deleted_where_asked_fo
     for name in ("data", "copy", "back", "again"):
         one.delete_volume(ctx, name)
     assert listing(one, ctx).volumes == []
-    with pytest.raises(VolumeNotFound, match="there is no volume data"):
+    with pytest.raises(VolumeNotFound, match="volume data not found"):
         one.delete_volume(ctx, "data")
 
 
 def test_a_name_is_taken_on_all_hosts_together(net, one, ctx):
     net.managers["node2"].create_volume(ctx, "data", "1MiB", backend="local")
-    with pytest.raises(AlreadyExists, match="there is a volume data on node2 already"):
+    with pytest.raises(AlreadyExists, match="volume data already exists on node2"):
         one.create_volume(ctx, "data", "1MiB", backend="local")
     with pytest.raises(AlreadyExists, match="on node2"):
         one.begin_upload(ctx, "data", 512, backend="local")
-    net.chosen = Selection(host="node3", backend="local")
+    net.chosen = SchedulerSelection(host="node3", backend="local")
     with pytest.raises(AlreadyExists, match="on node2"):
         one.create_volume(ctx, "data", "1MiB")
 
@@ -140,21 +140,23 @@ def test_trap_of_two_hosts_that_take_a_name_at_once_never_do_both_get_it(net, on
 
 def test_what_happens_with_names_while_a_host_is_away_is_said(net, one, ctx):
     net.managers["node2"].create_volume(ctx, "data", "1MiB", backend="local")
-    net.away.add("node2")
+    net.unreachable.add("node2")
     made = one.create_volume(ctx, "data", "1MiB", backend="local")
-    assert "could not be asked whether they have a volume data as well: node2 (node2 cannot be reached" in made.note
+    assert "unreachable, and may also have a volume data: node2 (node2 has been unreachable" in made.note
     shown = listing(one, ctx)
     assert [each.host for each in shown.volumes] == ["node1"]
-    assert shown.unreachable == {"node2": "node2 cannot be reached for 7 s"}
-    with pytest.raises(VolumeNotFound, match=r"no volume web; not asked: node2 \(node2 cannot be reached"):
+    assert shown.unreachable == {"node2": "node2 has been unreachable for 7 s"}
+    with pytest.raises(
+        VolumeNotFound, match=r"volume web not found; unreachable hosts: node2 \(node2 has been unreachable"
+    ):
         one.extend_volume(ctx, "web", "2MiB")
-    with pytest.raises(VolumeNotFound, match="not asked: node2"):
+    with pytest.raises(VolumeNotFound, match="unreachable hosts: node2"):
         get(one, ctx, "web")
-    net.away.clear()
+    net.unreachable.clear()
     assert get(one, ctx, "data").host == "node1", "a name alone means the one here"
     assert get(one, ctx, "data@node2").host == "node2"
     third = net.managers["node3"]
-    with pytest.raises(Conflict, match="there is a volume data on node1 and on node2"):
+    with pytest.raises(Conflict, match="several hosts have a volume data: node1, node2"):
         get(third, ctx, "data")
     with pytest.raises(Conflict):
         third.delete_volume(ctx, "data")
@@ -165,7 +167,7 @@ def test_what_happens_with_names_while_a_host_is_away_is_said(net, one, ctx):
 def test_what_is_here_is_used_without_asking_anybody(net, one, ctx):
     one.create_volume(ctx, "data", "1MiB", backend="local")
     net.log.clear()
-    net.away.update(("node2", "node3"))
+    net.unreachable.update(("node2", "node3"))
     one.extend_volume(ctx, "data", "2MiB")
     get(one, ctx, "data")
     one.delete_volume(ctx, "data")
@@ -188,30 +190,35 @@ def test_hosts_that_are_named_are_the_only_ones(net, one, ctx):
     assert asyncio.run(one.list_snapshots(ctx, on_host="node2")) == []
     with pytest.raises(VolumeNotFound):
         get(one, ctx, "data", on_host="node2")
-    with pytest.raises(SnapshotNotFound, match="no snapshot none"):
+    with pytest.raises(SnapshotNotFound, match="snapshot none not found"):
         one.create_volume(ctx, "copy", snapshot="none")
 
 
 def test_a_volume_is_written_with_or_without_its_host():
-    assert address_of("a") == ("a", "")
-    assert address_of("a", "node1") == address_of("a@node1") == address_of("a@node1", "node1") == ("a", "node1")
+    assert parse_volume_address("a") == ("a", "")
+    assert (
+        parse_volume_address("a", "node1")
+        == parse_volume_address("a@node1")
+        == parse_volume_address("a@node1", "node1")
+        == ("a", "node1")
+    )
     for text, host in (("a@", ""), ("a@node1", "node2")):
         with pytest.raises(InvalidInput):
-            address_of(text, host)
+            parse_volume_address(text, host)
     for text in ("", "@node1", "a/b@node1"):
         with pytest.raises(BadName):
-            address_of(text)
+            parse_volume_address(text)
 
 
 def test_of_those_that_were_found_there_must_be_one():
     volume = Volume(name="a", size=1, state="available", backend="local")
-    assert the_one("a", Answers({"node2": volume}, {"node3": "away"})) == "node2"
-    with pytest.raises(VolumeNotFound, match="there is no volume a;"):
-        the_one("a", Answers({}, {}))
+    assert only_host_with("a", HostAnswers({"node2": volume}, {"node3": "away"})) == "node2"
+    with pytest.raises(VolumeNotFound, match="volume a not found;"):
+        only_host_with("a", HostAnswers({}, {}))
 
 
 def test_content_handed_over_may_go_to_another_host_when_its_caller_can_follow(net, one, ctx):
-    net.chosen = Selection(host="node2", backend="local")
+    net.chosen = SchedulerSelection(host="node2", backend="local")
     begun = one.begin_upload(ctx, "data", 512, anywhere=True)
     assert begun.host == "node2"
     two = net.managers["node2"]

@@ -8,6 +8,7 @@ from ostler import (
     Busy,
     ConnectionLost,
     Context,
+    DaemonNotRunning,
     DeadlineExceeded,
     Draining,
     DriverError,
@@ -17,15 +18,14 @@ from ostler import (
     InvalidInput,
     NoCapacity,
     NotPermitted,
-    NotRunning,
     OstlerError,
     ServiceDisabled,
-    TargetNotFound,
+    ServiceNotFound,
 )
 from ostler.testing import FakeClock
+from ostler_volume.api_types import SchedulerSelection, Volume
 from ostler_volume.errors import AlreadyExists, BadImage
-from ostler_volume.placement import Wish
-from ostler_volume.wire import Selection, Volume
+from ostler_volume.placement import PlacementRequest
 
 GIB = 2**30
 
@@ -39,20 +39,20 @@ def two(store, drivers, kit, tmp_path, client):
 
 
 def test_the_scheduler_is_asked_and_followed(two, client, ctx):
-    client.answers["scheduler", "select"] = Selection(host="node1", backend="local")
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node1", backend="local")
     assert two.create_volume(ctx, "a", "1GiB").backend == "local"
     assert client.calls == [("scheduler", "select", None, {"topic": "volume", "size": GIB, "features": []})]
 
 
 def test_for_an_image_the_backend_must_be_here_and_take_images(two, client, ctx, image):
-    client.answers["scheduler", "select"] = Selection(host="node1", backend="big")
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node1", backend="big")
     two.create_volume(ctx, "a", "1GiB", image=str(image))
     assert client.calls[0][3] == {"topic": "volume", "size": GIB, "features": ["image"], "on_host": "node1"}
 
 
 def test_a_volume_for_another_host_is_passed_on(two, client, ctx, files):
     there = Volume(name="a", size=GIB, state="available", backend="far", host="node2")
-    client.answers["scheduler", "select"] = Selection(host="node2", backend="far", lease="l1")
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node2", backend="far", lease="l1")
     client.answers["volume", "create_volume"] = there
     assert two.create_volume(ctx, "a", "1GiB") == there
     assert client.calls[1][:3] == ("volume", "create_volume", "node2")
@@ -64,8 +64,8 @@ def test_a_volume_for_another_host_is_passed_on(two, client, ctx, files):
 @pytest.mark.parametrize(
     "error",
     [
-        TargetNotFound("there is no service 'scheduler'"),
-        NotRunning("node2 cannot be reached for 7 s"),
+        ServiceNotFound("service 'scheduler' not found on node1"),
+        DaemonNotRunning("node2 has been unreachable for 7 s"),
         Busy("scheduler on node1 is starting"),
         Draining("scheduler is being stopped"),
         ServiceDisabled("scheduler on node1 is disabled: upgrade"),
@@ -78,7 +78,7 @@ def test_without_a_scheduler_the_backend_with_most_room_is_taken_and_that_is_tol
     made = two.create_volume(ctx, "a", "1GiB")
     assert made.backend == "big"
     assert error.message in made.note
-    assert "the backend of node1 with the most room" in made.note
+    assert "the backend of node1 with the most space" in made.note
     assert two.records.volume("a").note == "", "it is said once, with the answer"
 
 
@@ -125,7 +125,7 @@ def test_every_backend_is_named_with_why_it_does_not_do(two, drivers, ctx):
     drivers.states["tape"] = "failed"
     drivers["big"].features = frozenset()
     with pytest.raises(NoCapacity) as caught:
-        two._placement.place(ctx, "", Wish(2**62, ("image",)), None)
+        two._placement.place(ctx, "", PlacementRequest(2**62, ("image",)), None)
     for words in ("big: does not offer image", "local: ", "can still be promised", "tape: the backend tape is failed"):
         assert words in caught.value.message
 
@@ -145,7 +145,7 @@ def choices(client):
             if not left:
                 return NoCapacity("no backend of volume: of 2 candidates refused dropped 2")
             host, _, backend = left.pop(0).rpartition("/")
-            return Selection(host=host, backend=backend)
+            return SchedulerSelection(host=host, backend=backend)
 
         client.answers["scheduler", "select"] = select
         return told
@@ -160,14 +160,14 @@ def test_the_next_candidate_is_tried_when_the_first_refuses_and_that_is_told(two
     ctx._on_progress = heard.append
     made = two.create_volume(ctx, "a", "1GiB")
     assert made.backend == "big"
-    assert "node1/local was chosen first and refused: the backend local is stuck" in made.note
-    assert "local on node1 refused, another backend is tried" in heard[0].text
+    assert "node1/local was chosen before and refused: the backend local is stuck" in made.note
+    assert "local on node1 refused, trying another backend" in heard[0].text
     assert told == [{}, {"node1/local": "the backend local is stuck: a call has outlived its budget"}]
 
 
 def test_room_that_is_gone_since_the_choice_is_a_refusal(two, ctx, choices):
     choices("node1/local", "node1/big")
-    rooms = two._shop.rooms
+    rooms = two._context.capacity
     limit_of = rooms.limit
     rooms.limit = lambda backend, driver: 0 if backend == "local" else limit_of(backend, driver)
     made = two.create_volume(ctx, "a", "1GiB")
@@ -175,7 +175,8 @@ def test_room_that_is_gone_since_the_choice_is_a_refusal(two, ctx, choices):
     assert "node1/local" in made.note
 
 
-@pytest.mark.parametrize("error", [NotRunning("away"), Draining("stopping"), Busy("full"), TargetNotFound("no host"),
+@pytest.mark.parametrize("error", [DaemonNotRunning("away"), Draining("stopping"), Busy("full"),
+ServiceNotFound("no host"),
                                    NotPermitted("no role"), ServiceDisabled("disabled: disk")])  # fmt: skip
 def test_a_host_that_has_surely_not_begun_is_passed_over_with_all_its_backends(two, client, ctx, choices, error):
     told = choices("node2/far", "node1/big")
@@ -187,7 +188,7 @@ def test_a_host_that_has_surely_not_begun_is_passed_over_with_all_its_backends(t
 def test_a_refusal_on_another_host_that_says_nothing_was_begun_is_passed_over(two, client, ctx, choices):
     choices("node2/far", "node1/big")
     client.answers["volume", "create_volume"] = NoCapacity("full", undone=True)
-    assert "node2/far was chosen first and refused: full" in two.create_volume(ctx, "a", "1GiB").note
+    assert "node2/far was chosen before and refused: full" in two.create_volume(ctx, "a", "1GiB").note
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("cut"), DeadlineExceeded("late"), DriverStuck("hangs"),
@@ -226,8 +227,10 @@ def test_work_that_failed_is_done_elsewhere_only_when_nothing_is_left_of_it(
 
 def test_no_more_are_tried_than_the_option_says(store, drivers, kit, client, ctx, choices):
     told = choices("n2/a", "n3/b", "n4/c", "n5/d")
-    client.answers["volume", "create_volume"] = NotRunning("away")
-    with pytest.raises(NoCapacity, match="2 backends were chosen and refused, no other is tried: n2: away; n3: away"):
+    client.answers["volume", "create_volume"] = DaemonNotRunning("away")
+    with pytest.raises(
+        NoCapacity, match="2 chosen backends refused, the limit of attempts is reached: n2: away; n3: away"
+    ):
         kit.manager(store, drivers, client, placement_attempts=2).create_volume(ctx, "a", "1GiB")
     assert len(told) == 2
 
@@ -235,7 +238,9 @@ def test_no_more_are_tried_than_the_option_says(store, drivers, kit, client, ctx
 def test_the_only_one_that_refuses_gives_its_own_error_and_that_no_other_would_do(two, drivers, ctx, choices):
     choices("node1/local")
     drivers.states["local"] = "failed"
-    with pytest.raises(DriverNotReady, match=r"the backend local is failed; no other will do: no backend of volume"):
+    with pytest.raises(
+        DriverNotReady, match=r"the backend local is failed; no other is suitable: no backend of volume"
+    ):
         two.create_volume(ctx, "a", "1GiB")
 
 
@@ -246,7 +251,7 @@ def test_without_a_scheduler_too_the_next_best_is_tried(two, drivers, ctx, monke
     monkeypatch.setattr(drivers["big"], "create", full)
     made = two.create_volume(ctx, "a", "1GiB")
     assert made.backend == "local"
-    assert "node1/big was chosen first and refused: the disk is full" in made.note
+    assert "node1/big was chosen before and refused: the disk is full" in made.note
 
 
 def test_a_driver_that_cannot_say_its_room_harms_its_own_backend_alone(two, drivers, ctx, choices, monkeypatch):
@@ -255,7 +260,7 @@ def test_a_driver_that_cannot_say_its_room_harms_its_own_backend_alone(two, driv
 
     monkeypatch.setattr(drivers["local"], "room", odd)
     choices("node1/local", "node1/big")
-    assert "local cannot say what room it has: ValueError: much" in two.create_volume(ctx, "a", "1GiB").note
+    assert "cannot read the free space of backend local: ValueError: much" in two.create_volume(ctx, "a", "1GiB").note
     two.options = two.options.model_copy(update={"scheduler": ""})
     assert two.create_volume(ctx, "b", "1GiB").backend == "big"
 
@@ -303,15 +308,15 @@ def test_a_scheduler_that_has_not_heard_of_the_disabling_is_told_by_the_refusal(
 
 
 def test_trap_a_scheduler_without_the_filter_for_hosts_gets_no_image_lost(two, client, ctx, image):
-    client.answers["scheduler", "select"] = Selection(host="node2", backend="far")
-    with pytest.raises(NoCapacity, match=r"scheduler chose node2, and only node1 will do"):
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node2", backend="far")
+    with pytest.raises(NoCapacity, match=r"scheduler chose host node2 instead of node1"):
         two.create_volume(ctx, "a", image=str(image))
 
 
 def test_the_size_of_an_image_is_measured_before_the_choice(two, client, ctx, image):
     with image.open("ab") as file:
         file.write(b"x")
-    client.answers["scheduler", "select"] = Selection(host="node1", backend="big")
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node1", backend="big")
     two.create_volume(ctx, "a", image=str(image))
     assert client.calls[0][3]["size"] == image.stat().st_size + 511
     two.begin_upload(ctx, "b", 1000)
@@ -321,15 +326,15 @@ def test_the_size_of_an_image_is_measured_before_the_choice(two, client, ctx, im
 def test_a_backend_that_cannot_take_the_image_or_does_not_answer_is_excluded(
     two, drivers, client, ctx, image, tmp_path, monkeypatch
 ):
-    drivers["big"].options.image_folders.clear()
-    client.answers["scheduler", "select"] = Selection(host="node1", backend="local")
+    drivers["big"].options.image_directories.clear()
+    client.answers["scheduler", "select"] = SchedulerSelection(host="node1", backend="local")
     two.create_volume(ctx, "a", image=str(image))
     assert client.calls[0][3]["exclude"] == ["node1/big"]
     two.options = two.options.model_copy(update={"scheduler": ""})
     assert two.create_volume(ctx, "b", image=str(image)).backend == "local"
     with pytest.raises(BadImage, match="not in an image directory"):
         two.create_volume(ctx, "c", image="/etc/passwd")
-    drivers["big"].options.image_folders.append(str(tmp_path))
+    drivers["big"].options.image_directories.append(str(tmp_path))
 
     def stuck(*_):
         raise DriverStuck("big hangs")
@@ -348,7 +353,7 @@ def leased(client, host="node1", backend="local"):
     def select(host_asked, arguments):
         if arguments.get("refused"):
             return NoCapacity("no other")
-        return Selection(host=host, backend=backend, lease="l1")
+        return SchedulerSelection(host=host, backend=backend, lease="l1")
 
     client.answers["scheduler", "select"] = select
 
@@ -392,8 +397,8 @@ def test_a_lease_for_another_host_is_returned_only_if_nothing_can_have_begun_the
     with pytest.raises(ConnectionLost):
         two.create_volume(ctx, "a", "1GiB")
     assert client.changes == []
-    client.answers["volume", "create_volume"] = NotRunning("node2 cannot be reached")
-    with pytest.raises(NotRunning):
+    client.answers["volume", "create_volume"] = DaemonNotRunning("node2 cannot be reached")
+    with pytest.raises(DaemonNotRunning):
         two.create_volume(ctx, "a", "1GiB")
     assert client.changes == [("", "l1", True)]
 

@@ -7,12 +7,12 @@ import pytest
 
 from ostler import NoCapacity
 from ostler.testing import FakeClock
-from ostler_volume.door import Origin
+from ostler_volume.argument_validation import Origin
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
+from ostler_volume.reconcile_plan import RepairAction
 from ostler_volume.records import Records
-from ostler_volume.repair import Judgement
-from ostler_volume.states import SNAPSHOT_MOVES, VOLUME_MOVES, SnapshotState, VolumeState
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
+from ostler_volume.volume_states import SNAPSHOT_TRANSITIONS, VOLUME_TRANSITIONS, SnapshotState, VolumeState
 
 V, S = VolumeState, SnapshotState
 LIMIT = 1000
@@ -47,7 +47,7 @@ def test_a_volume_is_written_down_before_it_is_made(records, clock):
     assert (volume.state, volume.size, volume.promised, volume.source) == ("creating", 100, 100, "image:/i")
     assert (volume.host, volume.created, volume.since) == ("node1", clock.wall(), clock.wall())
     clock.advance(5)
-    made = records.settle("a", V.AVAILABLE)
+    made = records.end_transition("a", V.AVAILABLE)
     assert (made.since, made.created) == (clock.wall(), clock.wall() - 5)
     assert records.volumes() == [made]
 
@@ -78,7 +78,7 @@ def test_room_is_promised_once_even_when_many_race_for_it(records):
         try:
             results.append(records.add_volume(f"v{number}", "local", 300, Origin(), LIMIT).state)
         except NoCapacity as error:
-            results.append(error.facts["left"])
+            results.append(error.details["left"])
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -93,12 +93,12 @@ def test_room_is_promised_once_even_when_many_race_for_it(records):
 @pytest.mark.parametrize(("before", "to"), list(itertools.product(V, V)))
 def test_a_move_is_one_of_the_table_or_refused_by_the_names_of_both_states(records, add, before, to):
     add(state=before)
-    if to in VOLUME_MOVES[before]:
-        assert records.settle("a", to).state == to
+    if to in VOLUME_TRANSITIONS[before]:
+        assert records.end_transition("a", to).state == to
     else:
         with pytest.raises(WrongState, match=f"is {before}") as caught:
-            records.settle("a", to)
-        assert caught.value.facts["state"] == before
+            records.end_transition("a", to)
+        assert caught.value.details["state"] == before
         assert records.volume("a").state == before
 
 
@@ -107,7 +107,7 @@ def test_a_snapshot_moves_by_its_table_as_well(records, add, before, to):
     add()
     records.add_snapshot("a", "s", LIMIT)
     records.store.write(lambda: SnapshotRow.update(state=before).execute())
-    if to in SNAPSHOT_MOVES[before]:
+    if to in SNAPSHOT_TRANSITIONS[before]:
         assert records.move_snapshot("a", "s", to).state == to
     else:
         with pytest.raises(WrongState, match=f"is {before}"):
@@ -119,7 +119,7 @@ def test_a_snapshot_moves_by_its_table_as_well(records, add, before, to):
     [
         (V.IN_USE, V.DELETING, ["is in-use", "cannot be deleted", "detach it first"]),
         (V.IN_USE, V.ATTACHING, ["is in-use", "cannot be attached"]),
-        (V.AVAILABLE, V.DETACHING, ["is available", "cannot be detached", "attached nowhere"]),
+        (V.AVAILABLE, V.DETACHING, ["is available", "cannot be detached", "not attached"]),
         (V.CREATING, V.EXTENDING, ["is creating", "cannot be extended", "wait"]),
         (V.ERROR, V.ATTACHING, ["is error", "cannot be attached"]),
     ],
@@ -127,7 +127,7 @@ def test_a_snapshot_moves_by_its_table_as_well(records, add, before, to):
 def test_a_refusal_says_state_and_advice(records, add, state, to, words):
     add(state=state)
     with pytest.raises(WrongState) as caught:
-        records.begin("a", to)
+        records.begin_transition("a", to)
     for word in words:
         assert word in str(caught.value)
 
@@ -137,21 +137,21 @@ def test_what_is_being_copied_does_not_change(records, add):
     add("copy", origin=Origin(source="gold"), state=V.CREATING)
     for to in (V.ATTACHING, V.EXTENDING, V.DELETING):
         with pytest.raises(WrongState, match="being copied to copy"):
-            records.begin("gold", to, size=200, limit=LIMIT)
-    records.settle("copy", V.AVAILABLE)
-    records.begin("gold", V.ATTACHING)
+            records.begin_transition("gold", to, size=200, limit=LIMIT)
+    records.end_transition("copy", V.AVAILABLE)
+    records.begin_transition("gold", V.ATTACHING)
 
 
 def test_what_is_being_kept_as_a_snapshot_does_not_change(records, add):
     add()
     records.add_snapshot("a", "s", LIMIT)
-    with pytest.raises(WrongState, match="being kept as snapshot s"):
-        records.begin("a", V.ATTACHING)
+    with pytest.raises(WrongState, match="being copied to snapshot s"):
+        records.begin_transition("a", V.ATTACHING)
     records.move_snapshot("a", "s", S.AVAILABLE)
     with pytest.raises(HasSnapshots, match="has 1 snapshot,"):
-        records.begin("a", V.DELETING)
-    records.remove_snapshot("a", "s")
-    records.begin("a", V.DELETING)
+        records.begin_transition("a", V.DELETING)
+    records.delete_snapshot("a", "s")
+    records.begin_transition("a", V.DELETING)
 
 
 def test_a_snapshot_that_is_being_copied_is_not_deleted(records, add):
@@ -178,12 +178,12 @@ def test_only_an_available_volume_is_copied_or_kept(records, add, state):
 def test_extending_promises_the_new_size_at_once_and_gives_back_what_was_not_done(records, add):
     add(size=100)
     with pytest.raises(NoCapacity):
-        records.begin("a", V.EXTENDING, size=1001, limit=LIMIT)
-    with pytest.raises(BadSize, match="is not more"):
-        records.begin("a", V.EXTENDING, size=100, limit=LIMIT)
-    records.begin("a", V.EXTENDING, size=700, limit=LIMIT)
+        records.begin_transition("a", V.EXTENDING, size=1001, limit=LIMIT)
+    with pytest.raises(BadSize, match="is not larger"):
+        records.begin_transition("a", V.EXTENDING, size=100, limit=LIMIT)
+    records.begin_transition("a", V.EXTENDING, size=700, limit=LIMIT)
     assert records.provisioned("local") == 700
-    assert records.settle("a", V.AVAILABLE, size=100).promised == 100
+    assert records.end_transition("a", V.AVAILABLE, size=100).promised == 100
     assert records.provisioned("local") == 100
 
 
@@ -197,17 +197,17 @@ def test_snapshots_are_promised_their_whole_size(records, add):
 
 def test_a_device_is_there_while_the_volume_is_in_use(records, add):
     add()
-    records.begin("a", V.ATTACHING)
-    assert records.settle("a", V.IN_USE, device="/dev/loop7").device == "/dev/loop7"
-    assert records.begin("a", V.DETACHING).device == "/dev/loop7"
-    assert records.settle("a", V.AVAILABLE).device == ""
+    records.begin_transition("a", V.ATTACHING)
+    assert records.end_transition("a", V.IN_USE, device="/dev/loop7").device == "/dev/loop7"
+    assert records.begin_transition("a", V.DETACHING).device == "/dev/loop7"
+    assert records.end_transition("a", V.AVAILABLE).device == ""
 
 
 def test_removing_a_volume_removes_its_attachment(records, add):
     add()
-    records.settle("a", V.IN_USE, device="/dev/loop7")
-    records.remove("a")
-    records.remove("a")
+    records.end_transition("a", V.IN_USE, device="/dev/loop7")
+    records.delete_volume("a")
+    records.delete_volume("a")
     assert records.volumes() == []
     assert records.store.read(lambda: AttachmentRow.select().count()) == 0
 
@@ -228,20 +228,20 @@ def test_what_is_not_there_is_said_by_name(records, add):
     for ask in (
         lambda: records.volume("b"),
         lambda: records.snapshot("b", "s"),
-        lambda: records.begin("b", V.DELETING),
+        lambda: records.begin_transition("b", V.DELETING),
         lambda: records.add_snapshot("b", "s", LIMIT),
         lambda: records.add_volume("c", "local", 1, Origin(source="b"), LIMIT),
     ):
-        with pytest.raises(VolumeNotFound, match="no volume b"):
+        with pytest.raises(VolumeNotFound, match="volume b not found"):
             ask()
     for ask in (
         lambda: records.snapshot("a", "s"),
         lambda: records.move_snapshot("a", "s", S.DELETING),
         lambda: records.add_volume("c", "local", 1, Origin(snapshot="a@s"), LIMIT),
     ):
-        with pytest.raises(SnapshotNotFound, match="no snapshot s"):
+        with pytest.raises(SnapshotNotFound, match="snapshot a@s not found"):
             ask()
-    records.remove_snapshot("a", "s")
+    records.delete_snapshot("a", "s")
 
 
 def test_two_services_do_not_see_each_others_volumes(store, records, add, clock):
@@ -250,7 +250,7 @@ def test_two_services_do_not_see_each_others_volumes(store, records, add, clock)
     other.add_volume("a", "local", 1, Origin(), LIMIT)
     assert (records.volume("a").size, other.volume("a").size) == (100, 1)
     assert other.provisioned("local") == 1
-    other.remove("a")
+    other.delete_volume("a")
     assert records.volume("a").size == 100
 
 
@@ -268,19 +268,19 @@ def test_the_tables_are_what_the_migrations_made(store):
 def test_many_are_set_at_once_and_all_or_none_of_them(records, add):
     for name in ("a", "b", "c"):
         add(name, state=V.IN_USE)
-    found = {name: Judgement("settle", V.AVAILABLE) for name in ("a", "b")}
-    found["c"] = Judgement("settle", V.IN_USE, device="/dev/loop3", size=200)
-    records.settle_all(found)
+    found = {name: RepairAction("settle", V.AVAILABLE) for name in ("a", "b")}
+    found["c"] = RepairAction("settle", V.IN_USE, device="/dev/loop3", size=200)
+    records.end_transitions(found)
     volumes = records.volumes()
     assert [(one.state, one.device, one.size) for one in volumes] == [
         ("available", "", 100), ("available", "", 100), ("in-use", "/dev/loop3", 200)
     ]  # fmt: skip
-    records.settle_all({"c": Judgement("settle", V.AVAILABLE)})
+    records.end_transitions({"c": RepairAction("settle", V.AVAILABLE)})
     assert records.volume("c").device == ""
     force(records, "b", V.CREATING)
     with pytest.raises(WrongState, match="volume b is creating"):
-        records.settle_all({name: Judgement("settle", V.IN_USE) for name in ("a", "b")})
+        records.end_transitions({name: RepairAction("settle", V.IN_USE) for name in ("a", "b")})
     assert records.volume("a").state == "available"
     with pytest.raises(VolumeNotFound):
-        records.settle_all({name: Judgement("settle", V.IN_USE) for name in ("a", "z")})
+        records.end_transitions({name: RepairAction("settle", V.IN_USE) for name in ("a", "z")})
     assert records.volume("a").state == "available"

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ostler import (
-    CallCancelled,
+    Cancelled,
     ConfigurationError,
     Conflict,
     DriverError,
@@ -20,8 +20,8 @@ from ostler import (
 )
 from ostler.testing import host
 from ostler_volume import file_driver
+from ostler_volume.api_types import Snapshot, Volume
 from ostler_volume.errors import BadName, BadSize, VolumeNotFound
-from ostler_volume.wire import Snapshot, Volume
 
 MIB = 2**20
 CONFIG = """
@@ -32,17 +32,17 @@ manager = "volume"
 driver = "file"
 path = "{0}/local"
 reserve = "0B"
-image_folders = ["{0}"]
+image_directories = ["{0}"]
 retry_interval = 0.05
 
 [services.volume.drivers.second]
 driver = "file"
 path = "{0}/second"
 reserve = "0B"
-image_folders = ["{0}"]
+image_directories = ["{0}"]
 retry_interval = 0.05
 """
-SOON = CONFIG.replace('manager = "volume"', 'manager = "volume"\ndriver_wait = 0')
+SOON = CONFIG.replace('manager = "volume"', 'manager = "volume"\ndriver_init_wait = 0')
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_cancelled_copy_is_gone_when_its_caller_went_away(start, tmp_path, mon
         raise KeyboardInterrupt
 
     with start() as h:
-        with pytest.raises((KeyboardInterrupt, CallCancelled)), h.client() as client:
+        with pytest.raises((KeyboardInterrupt, Cancelled)), h.client() as client:
             client.on(on_progress=interrupt).call(
                 "volume", "create_volume", name="a", size="64MiB", image=str(source), backend="local"
             )
@@ -148,7 +148,7 @@ def test_two_backends_on_one_folder_are_a_mistake_of_the_configuration(start, tm
         pytest.fail("it has started")
     lines = [str(problem) for problem in caught.value.problems]
     assert len(lines) == 2
-    assert f"drivers.local.path: {tmp_path}/local is the folder of driver second of service volume as well" in lines[0]
+    assert f"drivers.local.path: {tmp_path}/local is also the directory of driver second of service volume" in lines[0]
 
 
 def test_two_backends_whose_folders_become_one_are_refused_and_the_other_works(start, tmp_path):
@@ -163,7 +163,7 @@ def test_two_backends_whose_folders_become_one_are_refused_and_the_other_works(s
         status = {one.name: one for one in h.service("volume").drivers.statuses()}
         ready = next(name for name, one in status.items() if one.state is DriverState.READY)
         other = ({"local", "second"} - {ready}).pop()
-        assert "another backend or daemon uses" in status[other].why
+        assert "is in use by another backend or daemon" in status[other].why
         with pytest.raises(DriverNotReady, match="another backend"):
             create(h, name="a", size="1MiB", backend=other)
         assert create(h, name="a", size="1MiB").backend == ready
@@ -240,8 +240,10 @@ def test_records_follow_a_backend_that_was_renamed_over_the_wire(start):
         create(h, name="a", size="1MiB", backend="local")
     with start(CONFIG.replace("drivers.local", "drivers.ssd")) as h:
         h.wait_driver("volume", "ssd")
-        assert "no backend local" in h.on(type=Volume).call("volume", "get_volume", name="a").why
-        with pytest.raises(InvalidInput, match="no backend local"):
+        assert (
+            "backend local is not in the configuration" in h.on(type=Volume).call("volume", "get_volume", name="a").why
+        )
+        with pytest.raises(InvalidInput, match="backend local not found"):
             h.call("volume", "delete_volume", name="a")
         assert h.call("volume", "move_backend", old="local", new="ssd") == 1
         assert h.on(type=Volume).call("volume", "get_volume", name="a").backend == "ssd"

@@ -9,7 +9,7 @@ import pytest
 from ostler import Busy, Context, InvalidInput, NoCapacity
 from ostler.types import Peer
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize, UploadNotFound
-from ostler_volume.uploads import MOST_OF_CALLER, PIECE
+from ostler_volume.uploads import MAX_PIECE_SIZE, MAX_UPLOADS_PER_CALLER
 
 MIB = 2**20
 
@@ -26,11 +26,11 @@ def other():
 
 def test_a_volume_is_made_of_what_was_handed_over(manager, caller, folder, client):
     begun = manager.begin_upload(caller, "a", 2 * MIB + 10, label="disk.raw\x1b")
-    assert (begun.name, begun.size, begun.backend, begun.piece) == ("a", 2 * MIB + 512, "local", PIECE)
+    assert (begun.name, begun.size, begun.backend, begun.piece) == ("a", 2 * MIB + 512, "local", MAX_PIECE_SIZE)
     assert manager.records.volume("a").state == "creating"
     data = os.urandom(2 * MIB + 10)
-    for at in range(0, len(data), PIECE):
-        manager.upload_piece(caller, begun.id, at, data[at : at + PIECE])
+    for at in range(0, len(data), MAX_PIECE_SIZE):
+        manager.upload_piece(caller, begun.id, at, data[at : at + MAX_PIECE_SIZE])
     made = manager.finish_upload(caller, begun.id)
     assert (made.state, made.source) == ("available", "upload:disk.raw?")
     assert (folder / "volumes" / "a").read_bytes() == data + bytes(502)
@@ -77,9 +77,9 @@ def test_an_upload_whose_caller_has_left_is_given_up_after_a_while(manager, call
 
 
 def test_uploads_are_bounded_by_caller(manager, caller, other):
-    for number in range(MOST_OF_CALLER):
+    for number in range(MAX_UPLOADS_PER_CALLER):
         manager.begin_upload(caller, f"v{number}", 512)
-    with pytest.raises(Busy, match="you have 4 uploads already"):
+    with pytest.raises(Busy, match="too many uploads: 4 of this caller"):
         manager.begin_upload(caller, "more", 512)
     manager.begin_upload(other, "theirs", 512)
 
@@ -100,10 +100,10 @@ def test_an_upload_that_is_refused_leaves_nothing_and_holds_no_name(manager, cal
 
 def test_a_piece_that_is_none_is_refused(manager, caller):
     begun = manager.begin_upload(caller, "a", 3 * MIB)
-    for offset, data in ((-1, b"x"), (3 * MIB, b"x"), (3 * MIB - 1, b"xx"), (0, bytes(PIECE + 1))):
-        with pytest.raises(InvalidInput, match="not a piece"):
+    for offset, data in ((-1, b"x"), (3 * MIB, b"x"), (3 * MIB - 1, b"xx"), (0, bytes(MAX_PIECE_SIZE + 1))):
+        with pytest.raises(InvalidInput, match="invalid piece"):
             manager.upload_piece(caller, begun.id, offset, data)
-    with pytest.raises(BadImage, match="is in the format qcow2"):
+    with pytest.raises(BadImage, match="has the unsupported format qcow2"):
         manager.upload_piece(caller, begun.id, 0, b"QFI\xfb" + bytes(100))
 
 

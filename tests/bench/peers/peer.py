@@ -25,7 +25,7 @@ _PATIENCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class MeasuredPeer:
     """What the runner has to know of a peer.
 
     Args:
@@ -173,7 +173,7 @@ async def aconverse(verbs: dict[str, Callable[[int], Any]]) -> None:
         print(json.dumps(await answer if inspect.isawaitable(answer) else answer), flush=True)
 
 
-def main(peers: Iterable[Peer]) -> None:
+def main(peers: Iterable[MeasuredPeer]) -> None:
     """Be one end of one of these peers."""
     end, name, folder, address = sys.argv[1:]
     # So it is told that the runner has gone; the context managers of a server are to end what it has started.

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from peer import SUBSCRIBERS, TEXT, Peer, Tally, aconverse, aeach, agather, await_the_end, main, ready
+from peer import SUBSCRIBERS, TEXT, MeasuredPeer, Tally, aconverse, aeach, agather, await_the_end, main, ready
 
 _NAME, _PATH = "org.ostler.Bench", "/org/ostler/Bench"
 
@@ -68,7 +68,7 @@ async def _interface(address: str):
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="D-Bus, dbus-fast", distribution="dbus-fast", serve=_serve, ask=_ask, program="dbus-daemon", events=100,
         settings="unix socket; private dbus-daemon; events: signals, 100 at once, as more break the connection",
     )

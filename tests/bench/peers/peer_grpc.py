@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from peer import TEXT, Peer, aconverse, agather, await_the_end, each, main, ready
+from peer import TEXT, MeasuredPeer, aconverse, agather, await_the_end, each, main, ready
 
 
 def _generated():
@@ -60,11 +60,11 @@ async def _converse(address: str) -> None:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="gRPC, tcp", distribution="grpcio", serve=_serve, ask=_ask, program="free port",
         settings="tcp without TLS; asyncio server; no pub/sub",
     ),
-    Peer(
+    MeasuredPeer(
         name="gRPC, unix", distribution="grpcio", serve=_serve, ask=_ask,
         settings="unix socket; asyncio server; no pub/sub",
     ),

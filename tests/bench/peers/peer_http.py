@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from peer import TEXT, Peer, aconverse, aeach, agather, await_the_end, main, ready
+from peer import TEXT, MeasuredPeer, aconverse, aeach, agather, await_the_end, main, ready
 
 
 def _serve(folder: Path, address: str) -> None:
@@ -46,7 +46,7 @@ async def _converse(folder: Path) -> None:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="HTTP, aiohttp", distribution="aiohttp", serve=_serve, ask=_ask,
         settings="unix socket; JSON, connections kept; no pub/sub",
     )

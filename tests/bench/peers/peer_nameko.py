@@ -9,7 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from peer import BURST, SUBSCRIBERS, TEXT, WINDOW, Peer, Tally, converse, each, main, ready, wait_for_the_end
+from peer import BURST, SUBSCRIBERS, TEXT, WINDOW, MeasuredPeer, Tally, converse, each, main, ready, wait_for_the_end
 
 
 def _config(address: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def _in_flight(method, count: int) -> float:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="nameko", distribution="nameko", serve=_serve, ask=_ask, program="rabbitmq", events=BURST,
         settings="tcp; confirmed publishing, ack, durable queues, persistent messages; events: broadcast, not reliable",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from peer import BURST, SUBSCRIBERS, TEXT, Peer, Tally, aconverse, aeach, agather, await_the_end, main, ready
+from peer import BURST, SUBSCRIBERS, TEXT, MeasuredPeer, Tally, aconverse, aeach, agather, await_the_end, main, ready
 
 _PAYLOAD = TEXT.encode()
 
@@ -66,7 +66,7 @@ async def _converse(address: str) -> None:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="nats-py", distribution="nats-py", serve=_serve, ask=_ask, program="nats-server", events=BURST,
         settings="tcp; at most once, no ack, no persistence; bytes, not typed",
     )

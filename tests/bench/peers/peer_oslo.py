@@ -5,7 +5,20 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from peer import BURST, SUBSCRIBERS, TEXT, WINDOW, Peer, Tally, converse, each, main, ready, threads, wait_for_the_end
+from peer import (
+    BURST,
+    SUBSCRIBERS,
+    TEXT,
+    WINDOW,
+    MeasuredPeer,
+    Tally,
+    converse,
+    each,
+    main,
+    ready,
+    threads,
+    wait_for_the_end,
+)
 
 
 class _Echo:
@@ -72,7 +85,7 @@ def _ask(folder: Path, address: str) -> None:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="oslo.messaging", distribution="oslo.messaging", serve=_serve, ask=_ask, program="rabbitmq", events=BURST,
         settings="tcp; confirmed publishing, manual ack, queues not durable; threads; events: fanout casts",
     )

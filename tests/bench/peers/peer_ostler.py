@@ -6,7 +6,19 @@ import asyncio
 import sys
 from pathlib import Path
 
-from peer import BURST, SUBSCRIBERS, TEXT, Peer, Tally, aconverse, agather, each, main, ready, wait_for_the_end
+from peer import (
+    BURST,
+    SUBSCRIBERS,
+    TEXT,
+    MeasuredPeer,
+    Tally,
+    aconverse,
+    agather,
+    each,
+    main,
+    ready,
+    wait_for_the_end,
+)
 
 _ROOT = "ostler"
 _DAEMON = """
@@ -18,7 +30,7 @@ host = "bench"
 def _serve(folder: Path, address: str) -> None:
     # The daemon under test stands with the other benchmarks.
     sys.path.append(str(Path(__file__).parents[1]))
-    from subject import ECHO, DaemonUnderTest
+    from fuzzed_service import ECHO, DaemonUnderTest
 
     with DaemonUnderTest(folder / _ROOT, _DAEMON + ECHO.format(topic="echo")):
         ready()
@@ -61,11 +73,11 @@ async def _listen(stream, tally: Tally) -> None:
 
 _HOW = "unix socket; typed, authorised, counted; no broker"
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="Ostler", distribution="ostler", serve=_serve, ask=_asker("echo_async"), events=BURST, own=True,
         settings=f"async method; {_HOW}",
     ),
-    Peer(
+    MeasuredPeer(
         name="Ostler, sync method", distribution="ostler", serve=_serve, ask=_asker("echo_sync"), own=True,
         settings=f"method in the pool of threads; {_HOW}",
     ),

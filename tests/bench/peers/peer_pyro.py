@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from peer import TEXT, WINDOW, Peer, converse, each, main, ready, threads, wait_for_the_end
+from peer import TEXT, WINDOW, MeasuredPeer, converse, each, main, ready, threads, wait_for_the_end
 
 
 def _serve(folder: Path, address: str) -> None:
@@ -46,7 +46,7 @@ def _ask(folder: Path, address: str) -> None:
 
 
 PEERS = [
-    Peer(
+    MeasuredPeer(
         name="Pyro5", distribution="Pyro5", serve=_serve, ask=_ask,
         settings="tcp; serpent; server with threads, 64 callers in threads; no pub/sub",
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from realsystemd import Machine
+from systemd_container import SystemdContainer
 
 REPOSITORY = Path(__file__).parents[3]
 CACHE = REPOSITORY / "build" / "systemd"
@@ -83,7 +83,7 @@ def debian_13() -> Path:
     return root
 
 
-def install(machine: Machine, configuration: str = CONFIGURATION) -> None:
+def install(machine: SystemdContainer, configuration: str = CONFIGURATION) -> None:
     """Put units, user, folders and a configuration where a package would; /opt/ostler is there already."""
     machine.path("/usr/bin/ostler").symlink_to(f"{HOME}/bin/ostler")
     machine.write("/usr/lib/systemd/system/ostler.service", (UNITS / "ostler.service").read_text())

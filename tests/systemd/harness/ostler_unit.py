@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from installation import CONFIGURATION, UNITS
-from realsystemd import Machine
+from systemd_container import SystemdContainer
 
 NAME = "ostler.service"
 _DROP_INS = "/etc/systemd/system/ostler.service.d"
@@ -55,7 +55,7 @@ class Unit:
         machine: Where it is installed.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: SystemdContainer) -> None:
         self.machine = machine
         self.began = ""
 

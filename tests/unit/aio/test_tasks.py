@@ -11,11 +11,11 @@ async def test_a_task_runs_under_its_owners_name_and_is_let_go_when_it_has_ended
     owner = TaskOwner("lamp")
 
     async def work():
-        return owner.names()
+        return owner.running_names()
 
     assert await owner.spawn(work(), name="look") == ["lamp: look"]
     await asyncio.sleep(0)
-    assert owner.names() == []
+    assert owner.running_names() == []
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
@@ -42,7 +42,7 @@ async def cancels_itself():
 
 
 @pytest.mark.parametrize(
-    ("work", "reason"), [(ends, "ended, and should not"), (fails, "SystemExit: enough"), (cancels_itself, "cancelled")]
+    ("work", "reason"), [(ends, "ended unexpectedly"), (fails, "SystemExit: enough"), (cancels_itself, "cancelled")]
 )
 async def test_trap_an_eternal_task_that_ends_is_reported_with_its_reason(work, reason):
     reasons = []
@@ -118,7 +118,7 @@ async def test_wait_returns_at_its_timeout_with_what_is_left():
     await owner.cancel()
 
 
-@pytest.mark.virtual_time(patience=0.15)
+@pytest.mark.virtual_time(stall_timeout=0.15)
 async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_failure_once(caplog):
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
@@ -127,11 +127,11 @@ async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_failure_o
         rounds.append(1)
         raise SystemExit("enough")
 
-    owner.keep(work, name="beat")
+    owner.supervise(work, name="beat")
     await asyncio.sleep(200)
     assert not ends_for_good
     assert 8 < len(rounds) < 20
-    [line] = owner.troubles()
+    [line] = owner.problems()
     assert f"task beat of daemon failed {len(rounds)} times since" in line
     assert "SystemExit: enough" in line
     await owner.cancel()
@@ -139,7 +139,7 @@ async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_failure_o
     assert caplog.text.count("Traceback") == 1
 
 
-@pytest.mark.virtual_time(patience=0.15)
+@pytest.mark.virtual_time(stall_timeout=0.15)
 async def test_a_failure_long_ago_is_no_trouble_any_more():
     owner, rounds = TaskOwner("daemon"), []
 
@@ -149,15 +149,15 @@ async def test_a_failure_long_ago_is_no_trouble_any_more():
             raise ValueError("once")
         await asyncio.sleep(1000)
 
-    owner.keep(work, name="beat")
+    owner.supervise(work, name="beat")
     await asyncio.sleep(1)
-    assert len(owner.troubles()) == 1
+    assert len(owner.problems()) == 1
     await asyncio.sleep(200)
-    assert owner.troubles() == []
+    assert owner.problems() == []
     await owner.cancel()
 
 
-@pytest.mark.virtual_time(patience=0.15)
+@pytest.mark.virtual_time(stall_timeout=0.15)
 async def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_goes_on():
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
@@ -168,16 +168,16 @@ async def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_g
         lost.cancel()
         await lost
 
-    owner.keep(work, name="beat")
+    owner.supervise(work, name="beat")
     await asyncio.sleep(10)
     assert len(rounds) > 3
     assert not ends_for_good
-    assert "CancelledError" in owner.troubles()[0]
+    assert "CancelledError" in owner.problems()[0]
     await owner.cancel()
-    assert owner.names() == []
+    assert owner.running_names() == []
 
 
-@pytest.mark.virtual_time(patience=0.15)
+@pytest.mark.virtual_time(stall_timeout=0.15)
 async def test_trap_an_eternal_task_goes_on_when_a_plugin_cancels_all_tasks():
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
@@ -186,14 +186,14 @@ async def test_trap_an_eternal_task_goes_on_when_a_plugin_cancels_all_tasks():
         rounds.append(1)
         await asyncio.sleep(3600)
 
-    task = owner.keep(work, name="beat")
-    other = owner.keep(work, name="tick")
+    task = owner.supervise(work, name="beat")
+    other = owner.supervise(work, name="tick")
     await asyncio.sleep(1)
     task.cancel()
     await asyncio.sleep(1)
     assert len(rounds) == 3
     assert not ends_for_good
-    owner.end(other)
+    owner.cancel_task(other)
     await asyncio.sleep(1)
-    assert owner.names() == ["daemon: beat"]
+    assert owner.running_names() == ["daemon: beat"]
     assert await owner.cancel() == []

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from ostler.cli.entry import run_command
+from ostler.cli.command_line import run_command
 from support.terminal import Terminal
 
 NOW = 1_800_000_000.0
 
 
-class Outcome(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
@@ -76,19 +76,19 @@ def bare(text: str) -> str:
     return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\n"))
 
 
-class Command:
+class CommandRunner:
     """Runs the command in this process."""
 
     def __init__(self, client: FakeClient) -> None:
         self.client = client
         self.environ: dict[str, str] = {}
 
-    def __call__(self, *argv: str, terminal: bool = False) -> Outcome:
+    def __call__(self, *argv: str, terminal: bool = False) -> CommandResult:
         out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
         environ = {"TERM": "xterm", **self.environ} if terminal else self.environ
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run_command(argv, environ, connect=self.client.connect, now=lambda: NOW)
-        return Outcome(code, bare(out.getvalue()), bare(err.getvalue()))
+        return CommandResult(code, bare(out.getvalue()), bare(err.getvalue()))
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def client() -> FakeClient:
 
 
 @pytest.fixture
-def ostler(client: FakeClient) -> Command:
-    return Command(client)
+def ostler(client: FakeClient) -> CommandRunner:
+    return CommandRunner(client)
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from ostler.cli.entry import run_command
-from ostler.cli.tree import VERBS, root_command
-from ostler.errors import Busy, ConfigurationError, OstlerError, Problem, WrongPattern
-from ostler.messaging.context import Progress
+from ostler.cli.command_line import run_command
+from ostler.cli.command_tree import COMMANDS, root_command
+from ostler.errors import Busy, ConfigurationError, OstlerError, Problem, WrongCallKind
 from ostler.messaging.events.event import Event, Gap
+from ostler.messaging.wire.request_context import Progress
 from support.terminal import Terminal
 
 EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\u200b\u200f\r\nFORGED LINE\x85\u2028\u2029\U000e0041[red]X"
@@ -186,7 +186,7 @@ def test_with_json_it_is_valid_and_escaped(words: tuple[str, ...], places: Any) 
 ERRORS = [
     Busy(EVIL, hint=f"{EVIL}\n{EVIL}", retry_after=float("nan"), name=EVIL, **{EVIL: EVIL}),
     ConfigurationError([Problem("", EVIL), *(Problem("", line) for line in EVIL.splitlines())], hint=EVIL),
-    WrongPattern(EVIL, streams=True),
+    WrongCallKind(EVIL, streams=True),
 ]
 
 
@@ -201,7 +201,7 @@ def test_no_verb_shows_the_error_of_a_hostile_daemon_as_it_is(
 
 
 def test_all_verbs_are_tried_and_those_of_a_daemon_ask_it(places: Any) -> None:
-    assert {words[0] for words in ALL} >= set(VERBS) - {"run"}
+    assert {words[0] for words in ALL} >= set(COMMANDS) - {"run"}
     asking = set()
     for words in ALL:
         client = HostileClient()

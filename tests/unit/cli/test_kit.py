@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import typer
 
-from ostler.cli import kit, session
+from ostler.cli import invocation, kit
 from ostler.errors import InvalidInput
-from ostler.messaging.context import Progress
+from ostler.messaging.wire.request_context import Progress
 
 
 class Keyboard(io.StringIO):
@@ -31,9 +31,13 @@ def test_words_that_are_no_pairs_are_refused(words: list[str]) -> None:
 
 
 def test_the_client_follows_the_global_options(client: Any) -> None:
-    with session.using(session.Session(root="/a", connect=client.connect)), kit.client(), kit.client(timeout=5):
+    with (
+        invocation.use_invocation(invocation.Invocation(root="/a", connect=client.connect)),
+        kit.client(),
+        kit.client(timeout=5),
+    ):
         pass
-    with session.using(session.Session(timeout=7, connect=client.connect)), kit.client(timeout=5):
+    with invocation.use_invocation(invocation.Invocation(timeout=7, connect=client.connect)), kit.client(timeout=5):
         pass
     assert client.opened == [("/a", 60.0), ("/a", 5), (None, 7)]
     assert client.closed == 3
@@ -42,7 +46,7 @@ def test_the_client_follows_the_global_options(client: Any) -> None:
 def test_confirm_asks_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", Keyboard("y\nno\n"))
     kit.confirm("delete a")
-    with pytest.raises(InvalidInput, match="not done: delete a"):
+    with pytest.raises(InvalidInput, match="not confirmed: delete a"):
         kit.confirm("delete a")
     assert capsys.readouterr().err == "delete a? [y/N] " * 2
 
@@ -55,7 +59,7 @@ def test_confirm_refuses_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPat
 
 
 def test_progress_is_silent_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    with session.using(session.Session()), kit.progress("copying") as on_progress:
+    with invocation.use_invocation(invocation.Invocation()), kit.progress("copying") as on_progress:
         on_progress(Progress(1, 2, ""))
     assert capsys.readouterr() == ("", "")
 
@@ -65,7 +69,7 @@ def test_progress_is_a_bar_on_a_terminal_and_only_when_there_is_something_to_sho
 ) -> None:
     screen = Keyboard()
     monkeypatch.setattr(sys, "stderr", screen)
-    with session.using(session.Session(environ={"TERM": "xterm"})):
+    with invocation.use_invocation(invocation.Invocation(environ={"TERM": "xterm"})):
         with kit.progress("copying") as on_progress:
             pass
         assert screen.getvalue() == ""

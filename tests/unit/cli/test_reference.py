@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostler import errors
+from ostler.cli.command_tree import COMMANDS
 from ostler.cli.reference import EXIT_CODES, render
-from ostler.cli.tree import VERBS
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
@@ -15,7 +15,7 @@ def test_the_page_is_what_the_verbs_declare() -> None:
 
 def test_every_verb_and_every_exit_code_is_on_the_page() -> None:
     page = render()
-    for name in VERBS:
+    for name in COMMANDS:
         assert f"### ostler {name}\n" in page
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.OstlerError)]
     for kind in kinds:

@@ -22,7 +22,7 @@ class LampOptions(OptionsModel):
     colours: list[str] = Field(["red"], help="Colours")
     drivers: dict[str, dict[str, Any]] = Field({}, help="Drivers", reload="daemon")
 
-    def cross_check(self):
+    def validate_options(self):
         if self.timeout is not None and self.timeout < self.poll:
             yield "timeout", f"must not be below `poll`, which is {self.poll:g} s"
 

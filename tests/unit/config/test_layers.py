@@ -5,14 +5,14 @@ import msgspec
 import pytest
 
 from ostler.config import Paths, dotted, load, load_text
-from ostler.config.parsing import MAX_FILES
+from ostler.config.toml_parser import MAX_FILES
 from ostler.errors import Problem, UntrustedOwner
 
 
 def test_nothing_has_to_be_there(tmp_path):
     raw = load(Paths.find(str(tmp_path), {}))
     assert (raw.data, raw.problems, raw.files) == ({}, [], [])
-    assert raw.place(("daemon",)) == ""
+    assert raw.nearest_origin(("daemon",)) == ""
 
 
 def test_tables_merge_and_anything_else_is_replaced_by_the_later_layer(write, paths):
@@ -30,7 +30,7 @@ def test_tables_merge_and_anything_else_is_replaced_by_the_later_layer(write, pa
     assert raw.origin(("a", "b", "y")) == f"{etc}/ostler.toml:5:1"
     assert raw.origin(("a", "b", "z")) == f"{etc}/conf.d/10.toml:4:3"
     assert raw.origin(("a", "nothing")) == "default"
-    assert raw.place(("a", "b", "nothing")) == f"{etc}/ostler.toml:4:1"
+    assert raw.nearest_origin(("a", "b", "nothing")) == f"{etc}/ostler.toml:4:1"
     assert [name.rpartition("/")[2] for name in raw.files] == ["ostler.toml", "10.toml", "20.toml"]
 
 
@@ -60,13 +60,13 @@ def test_every_file_that_does_not_parse_is_reported_and_the_rest_is_read(write, 
         f"{etc}/conf.d/1.toml:2:6",
         f"{etc}/conf.d/3.toml:1:3",
     ]
-    assert raw.problems[0].what == "this is no TOML: invalid value"
+    assert raw.problems[0].what == "not valid TOML: invalid value"
 
 
 def test_a_file_that_is_no_utf8_is_reported_with_its_place(write, paths):
     raw = write({"ostler.toml": 'a = "ä"\nb = "ä'.encode() + b'\xff"\n'})
     where = f"{paths.config_file}:2:7"
-    assert raw.problems == [Problem(where, "byte 0xff is no UTF-8; save the file as UTF-8")]
+    assert raw.problems == [Problem(where, "byte 0xff is not valid UTF-8; save the file as UTF-8")]
 
 
 def test_a_byte_order_mark_is_no_mistake(write):
@@ -137,7 +137,7 @@ def test_an_override_wins_and_says_where_it_comes_from(write):
 def test_an_override_that_is_none_is_a_problem(write, override):
     raw = write({}, [override])
     if raw.problems:
-        assert raw.problems == [Problem("--set", f'"{override}" is no `table.key=VALUE`')]
+        assert raw.problems == [Problem("--set", f'"{override}" is not a valid override; write table.key=VALUE')]
     else:
         assert raw.data == {"a": "1\n.b=2"}
 
@@ -153,7 +153,7 @@ def test_problems_are_sorted_by_file_line_and_column_and_said_once():
         Problem("a.toml:1:1", "x"),
         Problem("", "elsewhere"),
     ]
-    assert raw.sorted([*reversed(wanted), wanted[0]]) == wanted
+    assert raw.sort_problems([*reversed(wanted), wanted[0]]) == wanted
 
 
 def test_a_path_is_shown_as_toml_writes_it():
@@ -167,7 +167,7 @@ def test_too_large_a_file_and_too_full_a_directory_are_refused_in_words(write, p
     for number in range(MAX_FILES):
         (etc / "conf.d" / f"2-{number:04}.toml").touch()
     assert [str(problem) for problem in write({}).problems] == [
-        f"{etc}/conf.d: there are more than 500 files in this directory",
+        f"{etc}/conf.d: more than 500 files in this directory",
         f"{etc}/conf.d/1.toml: is larger than 1MiB",
     ]
 
@@ -175,10 +175,10 @@ def test_too_large_a_file_and_too_full_a_directory_are_refused_in_words(write, p
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a" + ".a" * 30_000 + " = 1", ":1:65: this is nested too deeply"),
-        ("x = " + "[" * 5_000 + "]" * 5_000, ":1:37: this is nested too deeply"),
-        ("\nx = 0x" + "f" * 100_000, ":2:1: this number is too long"),
-        ("x = " + "9" * 100_000, ":1:5: this number is too long"),
+        ("a" + ".a" * 30_000 + " = 1", ":1:65: nested too deeply"),
+        ("x = " + "[" * 5_000 + "]" * 5_000, ":1:37: nested too deeply"),
+        ("\nx = 0x" + "f" * 100_000, ":2:1: number too long"),
+        ("x = " + "9" * 100_000, ":1:5: number too long"),
     ],
 )
 def test_a_text_beyond_all_bounds_is_a_problem_with_its_place_within_a_second(write, paths, text, what):
@@ -190,7 +190,7 @@ def test_a_text_beyond_all_bounds_is_a_problem_with_its_place_within_a_second(wr
 
 def test_a_key_of_the_command_line_is_bounded_as_well(write):
     (problem,) = write({}, overrides=["a" + ".a" * 30_000 + "=1"]).problems
-    assert "is no `table.key=VALUE`" in problem.what
+    assert "is not a valid override" in problem.what
 
 
 def test_what_later_files_replace_again_and_again_costs_no_more_than_its_size(write):
@@ -217,5 +217,5 @@ def test_a_configuration_of_somebody_else_is_not_read(write, paths, theirs):
 def test_a_configuration_that_others_can_write_is_not_read(write, paths):
     write({"ostler.toml": ""})
     paths.config_file.chmod(0o666)
-    with pytest.raises(UntrustedOwner, match=r"ostler\.toml: can be written by everybody"):
+    with pytest.raises(UntrustedOwner, match=r"ostler\.toml: is writable by everyone"):
         load(paths)

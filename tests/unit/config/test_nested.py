@@ -3,7 +3,7 @@
 import pytest
 
 from ostler.config import Field, OptionsModel, Secret, load_text, validate
-from ostler.config.reference import Section, json_schema
+from ostler.config.option_reference import ReferenceSection, json_schema
 from ostler.errors import ConfigurationError
 
 
@@ -14,7 +14,7 @@ class Account(OptionsModel):
     number: int = Field(1, help="", ge=0, le=9)
     token: Secret | None = Field(None, help="")
 
-    def cross_check(self):
+    def validate_options(self):
         if self.number == 7:
             yield "number", "must not be seven"
         if self.name == "broken":
@@ -68,8 +68,8 @@ PLACES = ["2:8: nest.one", "4:4: nest.many[1]", "5:12: nest.deep.a[0]", "7:3: ne
     [
         ("number = 10", ".number: expected a whole number from 0 to 9, got 10"),
         ("number = 7", ".number: must not be seven"),
-        ("token = 'plain'", ".token: a secret does not stand in the configuration itself; write"),
-        ("token = {file = '/proc/nothing/here'}", ".token: the secret's file /proc/nothing/here is not there"),
+        ("token = 'plain'", ".token: a secret must not be written in the configuration; write"),
+        ("token = {file = '/proc/nothing/here'}", ".token: secret file /proc/nothing/here not found"),
     ],
 )
 def test_a_problem_of_a_nested_model_is_shown_at_its_own_place(value, what):
@@ -91,7 +91,7 @@ def test_of_a_value_that_may_be_one_of_two_models_the_nearer_one_is_told():
 def test_a_table_where_text_would_do_as_well_is_judged_as_a_table():
     assert problems("[nest]\nloose = {number = 10, q = 1}\n") == [
         "ostler.toml:2:10: nest.loose.number: expected a whole number from 0 to 9, got 10",
-        'ostler.toml:2:23: unknown key "q" in [nest.loose]; known here: name, number, token',
+        'ostler.toml:2:23: unknown key "q" in [nest.loose]; available: name, number, token',
     ]
     assert problems("[nest]\nloose = 1\n") == ["ostler.toml:2:1: nest.loose: expected text or a table, got 1"]
 
@@ -113,7 +113,7 @@ def test_secrets_are_read_and_masked_however_deep_they_are(tmp_path, offline):
 
 def test_trap_a_check_that_raises_is_a_problem_of_its_own():
     assert problems("[nest]\none = {name = 'broken'}\n") == [
-        "ostler.toml:2:1: nest.one: the cross_check of Account failed: KeyError: 'a defect'"
+        "ostler.toml:2:1: nest.one: the validate_options of Account failed: KeyError: 'a defect'"
     ]
 
 
@@ -123,7 +123,7 @@ def test_models_of_one_name_stay_two_in_the_schema():
     class Other(OptionsModel):
         one: same_name | None = Field(None, help="")  # type: ignore[valid-type]
 
-    schema = json_schema([Section(path=("nest",), model=Nest), Section(path=("other",), model=Other)])
+    schema = json_schema([ReferenceSection(path=("nest",), model=Nest), ReferenceSection(path=("other",), model=Other)])
     names = {
         section: schema["properties"][section]["properties"]["one"]["anyOf"][0]["$ref"] for section in ("nest", "other")
     }

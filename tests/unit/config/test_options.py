@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from ostler.config import Field, OptionsModel, Seconds, Secret, Size, load_text, validate
-from ostler.config.options import facts_of
+from ostler.config.options import option_metadata
 
 
 class Colour(StrEnum):
@@ -18,8 +18,8 @@ class Colour(StrEnum):
 class Options(OptionsModel):
     wait: Seconds = Field("5min", help="A wait")
     room: Size = Field("1GiB", help="Room", reload="service")
-    folder: Path = Field(Path("/srv"), help="A folder")
-    text_folder: Path = Field("/srv", help="A folder, its default as text")
+    directory: Path = Field(Path("/srv"), help="A directory")
+    text_directory: Path = Field("/srv", help="A directory, its default as text")
     colour: Colour = Field(Colour.RED, help="A colour")
     address: IPv4Address | None = Field(None, help="An address")
     names: tuple[str, ...] = Field(("a",), help="Names")
@@ -34,13 +34,13 @@ def read(text):
 def test_defaults_may_be_written_as_in_a_file():
     for options in (Options(), read("")):
         assert (options.wait, options.room) == (300.0, 2**30)
-        assert options.folder == options.text_folder == Path("/srv")
+        assert options.directory == options.text_directory == Path("/srv")
         assert (options.colour, options.names, options.host) == (Colour.RED, ("a",), "asked")
 
 
 def test_values_of_a_file_become_what_the_option_says():
-    options = read('wait = "2h"\nroom = 5\nfolder = "/x"\ncolour = "red"\naddress = "10.0.0.1"\nnames = ["b", "c"]')
-    assert (options.wait, options.room, options.folder) == (7200.0, 5, Path("/x"))
+    options = read('wait = "2h"\nroom = 5\ndirectory = "/x"\ncolour = "red"\naddress = "10.0.0.1"\nnames = ["b", "c"]')
+    assert (options.wait, options.room, options.directory) == (7200.0, 5, Path("/x"))
     assert (options.colour, options.address, options.names) == (Colour.RED, IPv4Address("10.0.0.1"), ("b", "c"))
 
 
@@ -56,20 +56,20 @@ def test_options_cannot_be_changed_and_defaults_are_not_shared():
 
 
 def test_a_test_of_a_plugin_builds_options_by_name():
-    options = Options(wait="30s", folder="/y", token="open")
-    assert (options.wait, options.folder) == (30.0, Path("/y"))
+    options = Options(wait="30s", directory="/y", token="open")
+    assert (options.wait, options.directory) == (30.0, Path("/y"))
     assert "open" not in repr(options)
 
 
 def test_what_was_declared_can_be_asked_for():
-    facts = facts_of(Options.model_fields["room"])
+    facts = option_metadata(Options.model_fields["room"])
     assert (facts.reload, facts.secret, facts.unit) == ("service", False, "")
-    assert facts_of(Options.model_fields["token"]).unit == "letters"
+    assert option_metadata(Options.model_fields["token"]).unit == "letters"
 
     class Plain(OptionsModel):
         one: int = 1
 
-    assert facts_of(Plain.model_fields["one"]).reload == "daemon"
+    assert option_metadata(Plain.model_fields["one"]).reload == "daemon"
 
 
 def test_a_model_is_not_built_before_it_is_used():
@@ -82,7 +82,8 @@ def test_a_model_is_not_built_before_it_is_used():
 
 def test_functions_are_not_hidden_by_modules_of_their_names():
     program = (
-        "import ostler.config.layers, ostler.config.validation, ostler.config.changes, ostler.config.configuration\n"
+        "import ostler.config.layers, ostler.config.validation, ostler.config.configuration_diff, "
+        "ostler.config.configuration\n"
         "from ostler.config import *\n"
         "assert callable(load) and callable(validate) and callable(diff)\n"
     )

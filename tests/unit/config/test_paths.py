@@ -11,8 +11,12 @@ from ostler.errors import ConfigurationError
 def test_a_root_keeps_everything_below_one_folder():
     paths = Paths.find("/srv/o", {"STATE_DIRECTORY": "/var/lib/ostler"}, uid=0)
     assert paths.config_file == Path("/srv/o/etc/ostler.toml")
-    assert paths.config_dirs == (Path("/srv/o/etc/ostler.toml"), Path("/srv/o/etc/conf.d"))
-    assert (paths.state, paths.run, paths.root) == (Path("/srv/o/state"), Path("/srv/o/run"), Path("/srv/o"))
+    assert paths.config_layers == (Path("/srv/o/etc/ostler.toml"), Path("/srv/o/etc/conf.d"))
+    assert (paths.state_dir, paths.runtime_dir, paths.root) == (
+        Path("/srv/o/state"),
+        Path("/srv/o/run"),
+        Path("/srv/o"),
+    )
     assert paths.rpc_address == "ipc:///srv/o/run/rpc.sock"
     assert paths.events_address == "ipc:///srv/o/run/events.sock"
     assert paths.database == Path("/srv/o/state/ostler.db")
@@ -27,32 +31,32 @@ def test_a_root_may_come_from_the_environment_and_the_argument_wins(tmp_path, mo
 
 def test_root_gets_the_places_of_the_system():
     paths = Paths.find(None, {}, uid=0)
-    assert [str(layer) for layer in paths.config_dirs] == [
+    assert [str(layer) for layer in paths.config_layers] == [
         "/usr/lib/ostler/conf.d",
         "/etc/ostler/ostler.toml",
         "/etc/ostler/conf.d",
         "/run/ostler/conf.d",
     ]
-    assert (paths.state, paths.run) == (Path("/var/lib/ostler"), Path("/run/ostler"))
+    assert (paths.state_dir, paths.runtime_dir) == (Path("/var/lib/ostler"), Path("/run/ostler"))
 
 
 def test_directories_that_systemd_made_win():
     environ = {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "RUNTIME_DIRECTORY": "/run/a"}
     paths = Paths.find(None, environ, uid=0)
-    assert (paths.state, paths.run) == (Path("/var/lib/a"), Path("/run/a"))
+    assert (paths.state_dir, paths.runtime_dir) == (Path("/var/lib/a"), Path("/run/a"))
 
 
 def test_a_service_under_a_user_of_its_own_reads_the_configuration_of_the_system():
     environ = {"STATE_DIRECTORY": "/var/lib/ostler", "RUNTIME_DIRECTORY": "/run/ostler"}
     assert Paths.find(None, environ, uid=64321).config_file == Path("/etc/ostler/ostler.toml")
-    assert Paths.find(None, {"RUNTIME_DIRECTORY": "/run/ostler"}, uid=64321).run == Path("/run/ostler")
+    assert Paths.find(None, {"RUNTIME_DIRECTORY": "/run/ostler"}, uid=64321).runtime_dir == Path("/run/ostler")
 
 
 def test_a_unit_of_a_users_own_systemd_is_no_system_service():
     environ = {"HOME": "/home/a", "RUNTIME_DIRECTORY": "/run/user/7/ostler"}
     paths = Paths.find(None, environ, uid=7)
     assert paths.config_file == Path("/home/a/.config/ostler/ostler.toml")
-    assert paths.run == Path("/run/user/7/ostler")
+    assert paths.runtime_dir == Path("/run/user/7/ostler")
 
 
 def test_a_user_gets_the_xdg_places():
@@ -63,20 +67,20 @@ def test_a_user_gets_the_xdg_places():
         "XDG_RUNTIME_DIR": "/run/user/7",
     }
     paths = Paths.find(None, environ, uid=7)
-    assert (paths.config_file, paths.state, paths.run) == (
+    assert (paths.config_file, paths.state_dir, paths.runtime_dir) == (
         Path("/c/ostler/ostler.toml"),
         Path("/s/ostler"),
         Path("/run/user/7/ostler"),
     )
     relative = Paths.find(None, {"HOME": "/home/a", "XDG_STATE_HOME": "s"}, uid=7)
-    assert (relative.state, relative.run) == (
+    assert (relative.state_dir, relative.runtime_dir) == (
         Path("/home/a/.local/state/ostler"),
         Path("/home/a/.local/state/ostler/run"),
     )
 
 
 def test_trap_started_in_an_empty_environment():
-    assert Paths.find(None, {}, uid=0).state == Path("/var/lib/ostler")
+    assert Paths.find(None, {}, uid=0).state_dir == Path("/var/lib/ostler")
     with pytest.raises(ConfigurationError, match="--root"):
         Paths.find(None, {}, uid=2**31 - 7)  # a user that is in no list has no home
 
@@ -91,7 +95,7 @@ def test_a_user_without_a_daemon_is_led_to_the_systems(tmp_path):
     # The machine of a developer may run the system's daemon; then, and only then, is it meant.
     led = Paths.for_client(None, {"HOME": str(tmp_path)}, uid=7)
     assert led in (own, Paths.system({}))
-    own.run.mkdir(parents=True)
+    own.runtime_dir.mkdir(parents=True)
     own.rpc_socket.touch()
     assert Paths.for_client(None, {"HOME": str(tmp_path)}, uid=7) == own
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ostler.config import OptionsModel, load_text, validate, validate_core
-from ostler.config.core import CORE_SECTIONS, host_name
+from ostler.config.core_sections import CORE_SECTIONS, default_host_name
 from ostler.config.units import _TIME_HINT
 from ostler.errors import ConfigurationError, Problem
 
@@ -31,7 +31,7 @@ def test_a_good_configuration_is_handed_out_by_section(lamp):
 
 def test_without_any_file_everything_has_its_default():
     configuration = validate(load_text(""), {}, {})
-    assert configuration.daemon.host == host_name()
+    assert configuration.daemon.host == default_host_name()
     assert configuration.messaging.max_message_size == 16 * 2**20
     assert configuration.access.admin == []
 
@@ -55,7 +55,7 @@ path = 5
 """) == [
         'ostler.toml:3:1: daemon.host: expected a host name of letters, digits, - and _, without dots, got "a.b"',
         'ostler.toml:4:1: unknown key "hots" in [daemon]; did you mean "host"?',
-        f'ostler.toml:5:1: daemon.stop_timeout: "ten" is no time span; {_TIME_HINT}',
+        f'ostler.toml:5:1: daemon.stop_timeout: "ten" is not a valid time span; {_TIME_HINT}',
         'ostler.toml:7:1: plugins.required: expected a list, each item text, got "x"',
         'ostler.toml:9:1: log.level: expected one of "debug", "info", "warning", "error", "critical", got "loud"',
         'ostler.toml:10:1: missing required key "manager" in [services.lamp]: Name of the manager',
@@ -112,10 +112,10 @@ def test_a_long_text_is_cut_in_a_message(problems):
 
 def test_unknown_keys_list_what_is_known_when_nothing_is_near(problems):
     assert problems("[store]\nzzz = 1\n") == [
-        'ostler.toml:2:1: unknown key "zzz" in [store]; known here: backups, busy_timeout, synchronous'
+        'ostler.toml:2:1: unknown key "zzz" in [store]; available: backups, busy_timeout, synchronous'
     ]
     sections = sorted([*CORE_SECTIONS, "services"])
-    known = f"at the top level; known here: {', '.join(sections)}"
+    known = f"at the top level; available: {', '.join(sections)}"
     assert problems("zzz = 1\n[qqq]\n") == [
         f'ostler.toml:1:1: unknown key "zzz" {known}',
         f'ostler.toml:2:1: unknown table "qqq" {known}',
@@ -139,15 +139,15 @@ def test_names_of_services_and_drivers_are_checked(problems):
         '[services.lamp]\nmanager="x"\n[services."a.b"]\n[services.ostler]\n[services.lamp.drivers."a b"]\n'
     )
     assert found == [
-        'ostler.toml:3:1: "a.b" is no name for a topic; use letters, digits, - and _',
-        'ostler.toml:4:1: the topic "ostler" is the daemon\'s own; give the service another',
-        'ostler.toml:5:1: "a b" is no name for a driver; use letters, digits, - and _',
+        'ostler.toml:3:1: "a.b" is not a valid name of a topic; use letters, digits, - and _',
+        'ostler.toml:4:1: the topic "ostler" is reserved for the daemon; choose another name',
+        'ostler.toml:5:1: "a b" is not a valid name of a driver; use letters, digits, - and _',
     ]
 
 
 def test_a_plugin_cannot_be_required_and_kept_out(problems):
     assert problems('[plugins]\nrequired = ["a", "b"]\nblocked = ["b"]\n') == [
-        'ostler.toml:3:1: plugins.blocked: "b" is required as well; take it out of one of the two lists'
+        'ostler.toml:3:1: plugins.blocked: "b" is also in `required`; remove it from one of the two lists'
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_mistake_on_the_command_line_is_said_with_its_origin(write):
 
 def test_findings_of_the_caller_are_reported_together_with_the_rest(problems):
     text = "[services.lamp]\nmanager = 'nobody'\nworkers = 0\n"
-    mine = load_text(text).problem(("services", "lamp", "manager"), 'no plugin brings a manager "nobody"')
+    mine = load_text(text).problem_at(("services", "lamp", "manager"), 'no plugin brings a manager "nobody"')
     assert [line.split(": ")[0] for line in problems(text, problems=[mine])] == ["ostler.toml:2:1", "ostler.toml:3:1"]
 
 
@@ -231,7 +231,7 @@ def test_a_wrong_default_of_a_plugin_is_reported_and_no_crash():
     class Wrong(OptionsModel):
         size: Size = Field("ten", help="")
 
-    with pytest.raises(ConfigurationError, match=r'wrong\.size: "ten" is no size'):
+    with pytest.raises(ConfigurationError, match=r'wrong\.size: "ten" is not a valid size'):
         validate(load_text(""), {("wrong",): Wrong}, {})
 
 
@@ -262,4 +262,4 @@ def test_problems_of_callers_without_a_place_come_last(problems):
 def test_problems_beyond_what_anybody_reads_are_not_told(problems):
     found = problems("".join(f"k{number} = 1\n" for number in range(3_000)))
     assert len(found) == 501
-    assert "and more: only the first 500 problems are told" in found
+    assert "and more: only the first 500 problems are shown" in found

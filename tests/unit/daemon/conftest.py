@@ -11,15 +11,15 @@ import pytest
 
 from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, Secret, exposed, hookimpl
 from ostler.config import load
-from ostler.config.layers import check_still_there
+from ostler.config.layers import check_not_removed
 from ostler.config.paths import Paths
-from ostler.daemon.core import Daemon
-from ostler.daemon.lastresort import LastResort
+from ostler.daemon.daemon import Daemon
+from ostler.daemon.process.shutdown_watchdog import ShutdownWatchdog
 from ostler.messaging import AsyncClient
-from ostler.messaging.memory import MemoryTransport
-from ostler.plugins import given
-from ostler.service import assemble
+from ostler.plugins import in_memory_plugin
+from ostler.service import resolve_configuration
 from ostler.systemd import FakeNotifier
+from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import virtual_clock
 from ostler.types import Peer
 
@@ -128,13 +128,15 @@ class Bench:
     def make(self) -> Daemon:
         self.daemon = Daemon(
             self.paths,
-            assemble(load(self.paths, overrides=self._overrides), {}, entry_points=[given("lamps", self._plugin)]),
+            resolve_configuration(
+                load(self.paths, overrides=self._overrides), {}, entry_points=[in_memory_plugin("lamps", self._plugin)]
+            ),
             clock=virtual_clock(),
             notifier=self.notifier,
-            reload_from=self._read,
+            load_configuration=self._read,
             watchdog_interval=self._watchdog,
             make_transport=lambda: self.transport,
-            last_resort=LastResort(list, self.left.append),
+            shutdown_watchdog=ShutdownWatchdog(list, self.left.append),
         )
         asyncio.get_running_loop().watch(self._writing)
         return self.daemon
@@ -147,19 +149,19 @@ class Bench:
         if self.read_error is not None:
             raise self.read_error
         raw = load(self.paths, overrides=self._overrides)
-        check_still_there(before, raw)
-        return assemble(raw, {}, plugins=self.daemon.plugins)
+        check_not_removed(before, raw)
+        return resolve_configuration(raw, {}, plugins=self.daemon.plugins)
 
     def _writing(self):
         store = self.daemon.store
-        return ["store"] if store is not None and (store.busy_with() or store.stats()["queued"]) else []
+        return ["store"] if store is not None and (store.current_job() or store.stats()["queued"]) else []
 
     def start(self) -> None:
         self.running = asyncio.get_running_loop().create_task(self.make().run())
 
     async def ready(self) -> Bench:
         self.start()
-        await asyncio.shield(self.daemon.started)
+        await asyncio.shield(self.daemon.start_finished)
         return self
 
     async def end(self, number: int = 15) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ostler.config.paths import Paths
-from ostler.daemon.banner import banner, show
+from ostler.daemon.banner import banner, print_banner
 
 DAEMON = SimpleNamespace(
     paths=Paths.find("/srv/here", {}),
@@ -23,7 +23,9 @@ def test_it_says_where_the_daemon_listens_and_what_to_type_next() -> None:
 
 
 def test_without_a_root_none_is_named() -> None:
-    paths = Paths(root=None, config_file=Path("/etc/o.toml"), config_dirs=(), state=Path("/s"), run=Path("/r"))
+    paths = Paths(
+        root=None, config_file=Path("/etc/o.toml"), config_layers=(), state_dir=Path("/s"), runtime_dir=Path("/r")
+    )
     assert "--root" not in banner(SimpleNamespace(**{**vars(DAEMON), "paths": paths}), "ostler")
 
 
@@ -32,4 +34,4 @@ def test_an_output_that_is_closed_is_nobodys_trouble() -> None:
     closed.close()
     # Passing is the assertion: it does not raise.
     with redirect_stdout(closed):
-        show(DAEMON)
+        print_banner(DAEMON)

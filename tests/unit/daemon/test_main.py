@@ -10,7 +10,7 @@ import pytest
 
 from ostler.config.paths import Paths
 from ostler.daemon import main
-from ostler.daemon.process_exit import Outcome
+from ostler.daemon.process.process_exit import ExitOutcome
 from ostler.errors import ConfigurationError, Problem
 
 
@@ -28,13 +28,13 @@ def hooks_of_this_process(monkeypatch):
 
 
 async def test_signals_that_come_early_are_kept_and_handed_over_in_their_order() -> None:
-    early, got = main._EarlySignals(), []
+    early, got = main._SignalBuffer(), []
     early.install(asyncio.get_running_loop())
     for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM):
         os.kill(os.getpid(), number)
         await asyncio.sleep(0)
     await asyncio.sleep(0.05)
-    early.hand_over(
+    early.forward_to(
         lambda number: got.append(("stop", number)), lambda: got.append("reload"), lambda: got.append("dump")
     )
     assert got == ["reload", "dump", ("stop", signal.SIGTERM)]
@@ -59,8 +59,8 @@ def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tm
     err = capsys.readouterr().err
     assert "--set: log.level" in err
     assert "did you mean" in err
-    assert not paths.state.exists()
-    assert not paths.run.exists()
+    assert not paths.state_dir.exists()
+    assert not paths.runtime_dir.exists()
 
 
 @pytest.mark.usefixtures("signals_as_before")
@@ -69,7 +69,7 @@ def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypa
 
     async def run(paths, overrides, guard, *, greet):
         seen.append(overrides)
-        return Outcome(3, [])
+        return ExitOutcome(3, [])
 
     monkeypatch.setattr(main, "_run", run)
     assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug", end=close_only) == 3
@@ -89,11 +89,11 @@ def test_trap_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog
         await asyncio.wait([task])
         task.exception()
         await asyncio.sleep(0.01)
-        return Outcome(0, [])
+        return ExitOutcome(0, [])
 
     loop = asyncio.new_event_loop()
     try:
-        assert main._outcome(loop, daemon()).code == 0
+        assert main._run_to_outcome(loop, daemon()).code == 0
     finally:
         loop.close()
     assert f"a task or callback of a plugin raised {kind.__name__}: enough" in caplog.text
@@ -111,8 +111,8 @@ def test_the_daemons_own_exit_and_ctrl_c_before_there_are_handlers_end_it(caplog
     loop = asyncio.new_event_loop()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert main._outcome(loop, exits()).code == 1
-        assert main._outcome(loop, interrupted()).code == 130
+        assert main._run_to_outcome(loop, exits()).code == 1
+        assert main._run_to_outcome(loop, interrupted()).code == 130
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -125,11 +125,11 @@ def test_trap_a_plugin_that_stops_the_loop_does_not_end_the_daemon(caplog) -> No
     async def daemon():
         asyncio.get_running_loop().stop()
         await asyncio.sleep(0.01)
-        return Outcome(0, [])
+        return ExitOutcome(0, [])
 
     loop = asyncio.new_event_loop()
     try:
-        assert main._outcome(loop, daemon()).code == 0
+        assert main._run_to_outcome(loop, daemon()).code == 0
     finally:
         loop.close()
     assert "Event loop stopped" in caplog.text

@@ -17,7 +17,7 @@ class Bench:
         self.error: Exception | None = None
         self.hang = False
         self.watchdog = Watchdog(interval, self._ping, virtual_clock(), self.lost.append)
-        self.watchdog.add("the store", self._probe)
+        self.watchdog.add_probe("the store", self._probe)
         self.task = asyncio.get_running_loop().create_task(self.watchdog.run())
 
     def _ping(self) -> None:
@@ -52,7 +52,7 @@ async def test_a_probe_that_hangs_withholds_the_ping_and_is_named_once() -> None
     assert bench.pings == before
     assert len(bench.lost) == 1
     assert "the store" in bench.lost[0]
-    assert bench.watchdog.missing()
+    assert bench.watchdog.stale_signals()
     await bench.end()
 
 
@@ -60,20 +60,20 @@ async def test_a_probe_that_raises_says_why_and_pings_come_back_with_it() -> Non
     bench = Bench(10.0)
     bench.error = StoreUnavailable("the disk is gone")
     await asyncio.sleep(30)
-    assert "the disk is gone" in bench.watchdog.missing()[0]
+    assert "the disk is gone" in bench.watchdog.stale_signals()[0]
     before, bench.error = bench.pings, None
     await asyncio.sleep(30)
     assert bench.pings > before
-    assert bench.watchdog.missing() == []
+    assert bench.watchdog.stale_signals() == []
     await bench.end()
 
 
 async def test_what_is_forgotten_is_asked_for_no_more() -> None:
     bench = Bench(10.0)
     bench.hang = True
-    bench.watchdog.forget("the store")
+    bench.watchdog.remove_probe("the store")
     await asyncio.sleep(60)
-    assert bench.watchdog.missing() == []
+    assert bench.watchdog.stale_signals() == []
     assert bench.pings > 0
     await bench.end()
 
@@ -83,7 +83,7 @@ async def test_without_a_watchdog_of_systemd_evidence_is_collected_and_nobody_is
     bench.hang = True
     await asyncio.sleep(120)
     assert bench.pings == 0
-    assert bench.watchdog.missing()
+    assert bench.watchdog.stale_signals()
     await bench.end()
 
 

@@ -146,7 +146,7 @@ class Bench:
             virtual_clock(),
             on_change=self._told,
             on_ready=self.readies.append,
-            chance=random.Random(1),
+            rng=random.Random(1),
         )
 
     def _told(self, name, status):

@@ -76,8 +76,8 @@ def test_trap_a_driver_with_a_wrong_signature():
         def glow(self, lamp, seconds): ...
 
     assert points(Wrong) == [
-        "`glow(lamp, seconds)` does not fit `glow(lamp, *, seconds=1.0)`: `seconds` needs a default",
-        "`switch(lamp)` does not fit `switch(lamp, on)`: it does not take `on`",
+        "`glow(lamp, seconds)` is not compatible with `glow(lamp, *, seconds=1.0)`: `seconds` needs a default",
+        "`switch(lamp)` is not compatible with `switch(lamp, on)`: it does not accept `on`",
     ]
 
 
@@ -88,8 +88,8 @@ def test_the_hooks_of_driver_itself_are_looked_at_too():
         def cleanup(self, *, force): ...
 
     said = points(Wrong)
-    assert any("`initialise(options)` does not fit `initialise()`" in point for point in said)
-    assert any("it asks for `force`" in point for point in said)
+    assert any("`initialise(options)` is not compatible with `initialise()`" in point for point in said)
+    assert any("it requires `force`" in point for point in said)
 
 
 def test_a_misspelt_abstract_method_is_guessed():
@@ -98,14 +98,14 @@ def test_a_misspelt_abstract_method_is_guessed():
 
         def lamps(self): ...
 
-    assert points(Misspelt) == ["`switch` is missing (is it meant by `swich`?)"]
+    assert points(Misspelt) == ["`switch` is missing (did you mean it by `swich`?)"]
 
 
 def test_async_where_sync_is_asked_is_a_point():
     class Wrong(Good):
         async def switch(self, lamp, on): ...
 
-    assert points(Wrong) == ["`switch` is `async def`, it has to be `def`"]
+    assert points(Wrong) == ["`switch` is `async def`, it must be `def`"]
 
 
 def test_what_is_no_method_is_a_point():
@@ -135,7 +135,7 @@ def test_features_are_a_frozenset():
     class Wrong(Good):
         features = ["dim"]
 
-    assert points(Wrong) == ["`features` is a list, it has to be a frozenset"]
+    assert points(Wrong) == ["`features` is a list, it must be a frozenset"]
 
 
 def test_a_feature_without_its_methods_is_a_point():
@@ -144,7 +144,7 @@ def test_a_feature_without_its_methods_is_a_point():
 
         def dim(self, lamp, level): ...
 
-    assert points(Wrong) == ["it lists the feature 'dim' without `undim`"]
+    assert points(Wrong) == ["it lists the feature 'dim', but does not implement `undim`"]
 
 
 def test_methods_without_their_feature_are_a_point():
@@ -153,14 +153,14 @@ def test_methods_without_their_feature_are_a_point():
 
         def undim(self, lamp): ...
 
-    assert points(Wrong) == ["it has `dim`, `undim` but does not list the feature 'dim'"]
+    assert points(Wrong) == ["it implements `dim`, `undim`, but does not list the feature 'dim'"]
 
 
 def test_a_feature_that_nobody_knows_is_a_point():
     class Wrong(Good):
         features = frozenset({"fly"})
 
-    assert points(Wrong) == ["it lists the feature 'fly', which LampDriver does not know; it knows dim"]
+    assert points(Wrong) == ["it lists the feature 'fly', which LampDriver does not define; available: dim"]
 
 
 def test_a_feature_with_its_methods_fits():
@@ -190,7 +190,7 @@ def test_a_time_budget_names_an_option_that_is_there():
         @time_budget("patience")
         def switch(self, lamp, on): ...
 
-    assert points(Wrong) == ["the time budget of `switch` is the option 'patience', which it does not have"]
+    assert points(Wrong) == ["the time budget of `switch` is the option 'patience', which its options do not have"]
     assert points(Right) == []
 
 
@@ -201,7 +201,7 @@ def test_a_constructor_that_cannot_take_the_environment_is_a_point():
     class Right(Good):
         def __init__(self, env, extra=None): ...
 
-    assert points(Wrong) == ["`__init__()` does not fit `__init__(environment)`"]
+    assert points(Wrong) == ["`__init__()` is not compatible with `__init__(environment)`"]
     assert points(Right) == []
 
 
@@ -261,9 +261,9 @@ def test_hooks_of_a_manager_may_be_async_but_have_to_fit():
         async def init_host(self, service_id): ...
 
     assert points(Right, Base, either=True) == []
-    assert points(Right, Base) == ["`init_host` is `async def`, it has to be `def`"]
+    assert points(Right, Base) == ["`init_host` is `async def`, it must be `def`"]
     assert points(Wrong, Base, either=True) == [
-        "`init_host(service_id)` does not fit `init_host(service_id, added)`: it does not take `added`"
+        "`init_host(service_id)` is not compatible with `init_host(service_id, added)`: it does not accept `added`"
     ]
 
 
@@ -276,7 +276,7 @@ def test_extensions_are_checked_just_so():
         def passes(self, backend): ...
 
     assert points(Wrong, Filter) == [
-        "`passes(backend)` does not fit `passes(backend, request)`: it does not take `request`"
+        "`passes(backend)` is not compatible with `passes(backend, request)`: it does not accept `request`"
     ]
 
 
@@ -288,5 +288,5 @@ def test_require_contract_raises_with_every_point_and_the_name():
         require_contract(Empty, LampDriver, what="driver hall of light")
     assert "driver hall of light: " in caught.value.message
     assert "Empty does not fulfil LampDriver: `lamps` is missing; `switch` is missing; it lists" in caught.value.message
-    assert len(caught.value.facts["points"]) == 3
+    assert len(caught.value.details["points"]) == 3
     require_contract(Good, LampDriver, what="driver hall of light")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler.driver.signature import Signature, misfits
+from ostler.driver.signature import Signature, incompatibilities
 
 
 def of(function):
@@ -28,41 +28,41 @@ def of(function):
     ],
 )
 def test_what_accepts_every_call_fits(offered):
-    assert misfits(of(lambda lamp, on: 0), of(offered)) == []
+    assert incompatibilities(of(lambda lamp, on: 0), of(offered)) == []
 
 
 @pytest.mark.parametrize(
     ("wanted", "offered", "said"),
     [
-        (lambda a, b: 0, lambda a: 0, "it does not take `b`"),
-        (lambda a, b: 0, lambda b, a: 0, "`b` stands where `a` should"),
-        (lambda a, b: 0, lambda a, c: 0, "`c` stands where `b` should"),
-        (lambda a, b: 0, lambda a, b, c: 0, "it asks for `c`, which callers do not give"),
-        (lambda a, b: 0, lambda a, b, *, c: 0, "it asks for `c`, which callers do not give"),
-        (lambda a, b: 0, lambda a, *, b: 0, "it does not take `b` by position"),
-        (lambda a: 0, lambda a, /: 0, "it does not take `a` by name"),
+        (lambda a, b: 0, lambda a: 0, "it does not accept `b`"),
+        (lambda a, b: 0, lambda b, a: 0, "`b` is at the position of `a`"),
+        (lambda a, b: 0, lambda a, c: 0, "`c` is at the position of `b`"),
+        (lambda a, b: 0, lambda a, b, c: 0, "it requires `c`, which callers do not pass"),
+        (lambda a, b: 0, lambda a, b, *, c: 0, "it requires `c`, which callers do not pass"),
+        (lambda a, b: 0, lambda a, *, b: 0, "it does not accept `b` as a positional argument"),
+        (lambda a: 0, lambda a, /: 0, "it does not accept `a` as a keyword argument"),
         (lambda a=1: 0, lambda a: 0, "`a` needs a default"),
-        (lambda *, k: 0, lambda: 0, "it does not take `k` by name alone"),
+        (lambda *, k: 0, lambda: 0, "it does not accept `k` as a keyword-only argument"),
         (lambda *, k=1: 0, lambda *, k: 0, "`k` needs a default"),
-        (lambda *args: 0, lambda: 0, "it does not take any number of arguments"),
-        (lambda **kwargs: 0, lambda: 0, "it does not take any keyword"),
-        (lambda a: 0, lambda *args: 0, "it does not take `a`"),
-        (lambda b, /, a: 0, lambda a, *args, **kwargs: 0, "it does not take `a` in its place"),
-        (lambda a, *, b: 0, lambda a, b, /, **kwargs: 0, "it asks for `b`, which callers do not give"),
-        (lambda a: 0, lambda **kwargs: 0, "it does not take `a`"),
+        (lambda *args: 0, lambda: 0, "it does not accept `*args`"),
+        (lambda **kwargs: 0, lambda: 0, "it does not accept `**kwargs`"),
+        (lambda a: 0, lambda *args: 0, "it does not accept `a`"),
+        (lambda b, /, a: 0, lambda a, *args, **kwargs: 0, "it does not accept `a` at its position"),
+        (lambda a, *, b: 0, lambda a, b, /, **kwargs: 0, "it requires `b`, which callers do not pass"),
+        (lambda a: 0, lambda **kwargs: 0, "it does not accept `a`"),
     ],
 )
 def test_each_misfit_is_said(wanted, offered, said):
-    assert said in misfits(of(wanted), of(offered))
+    assert said in incompatibilities(of(wanted), of(offered))
 
 
 def test_positional_only_names_do_not_matter():
-    assert misfits(of(lambda a, b, /: 0), of(lambda x, y: 0)) == []
-    assert misfits(of(lambda a, b, /: 0), of(lambda *args: 0)) == []
+    assert incompatibilities(of(lambda a, b, /: 0), of(lambda x, y: 0)) == []
+    assert incompatibilities(of(lambda a, b, /: 0), of(lambda *args: 0)) == []
 
 
 def test_a_keyword_may_be_taken_by_position_as_well():
-    assert misfits(of(lambda a, *, k: 0), of(lambda a, k: 0)) == []
+    assert incompatibilities(of(lambda a, *, k: 0), of(lambda a, k: 0)) == []
 
 
 class Body:
@@ -77,13 +77,13 @@ class Body:
 
 @pytest.mark.parametrize("name", ["plain", "of_class", "free"])
 def test_self_and_cls_are_not_seen_by_callers(name):
-    assert str(Signature.of(inspect.getattr_static(Body, name))) == "(a)"
+    assert str(Signature.from_method(inspect.getattr_static(Body, name))) == "(a)"
 
 
 def test_annotations_are_left_out_of_the_text():
     def method(self, a: int, *, b: str = "x") -> None: ...
 
-    assert str(Signature.of(method)) == "(a, *, b='x')"
+    assert str(Signature.from_method(method)) == "(a, *, b='x')"
 
 
 KINDS = [
@@ -128,7 +128,7 @@ def made(listed):
 
 @given(parameters(), parameters())
 def test_without_a_misfit_every_call_that_is_allowed_is_accepted(wanted, offered):
-    if misfits(Signature(wanted), Signature(offered)):
+    if incompatibilities(Signature(wanted), Signature(offered)):
         return
     known = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for count in range(5):
@@ -140,4 +140,4 @@ def test_without_a_misfit_every_call_that_is_allowed_is_accepted(wanted, offered
 
 @given(parameters())
 def test_a_signature_fits_itself(listed):
-    assert misfits(Signature(listed), Signature(listed)) == []
+    assert incompatibilities(Signature(listed), Signature(listed)) == []

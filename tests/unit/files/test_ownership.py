@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ostler.errors import ConfigurationError, UntrustedOwner
-from ostler.files import Trust, check_trusted, distrusted, user_name
+from ostler.files import Trust, check_trusted, distrust_reason, user_name
 
 ROOT, ALICE = Trust(0, 0), Trust(60_001, 60_002)
 
@@ -17,28 +17,28 @@ def status(uid=0, gid=0, mode=0o100644):
 
 @pytest.mark.parametrize("trust", [ROOT, ALICE])
 def test_root_and_whoever_runs_this_are_believed(trust):
-    assert not distrusted(status(), trust)
-    assert not distrusted(status(uid=trust.uid, gid=5), trust)
-    assert not distrusted(status(uid=trust.uid, gid=trust.gid, mode=0o100664), trust)
+    assert not distrust_reason(status(), trust)
+    assert not distrust_reason(status(uid=trust.uid, gid=5), trust)
+    assert not distrust_reason(status(uid=trust.uid, gid=trust.gid, mode=0o100664), trust)
 
 
 def test_somebody_else_is_not_believed_and_named():
-    assert distrusted(status(uid=60_003), ROOT) == "belongs to uid 60003, not to root"
-    assert distrusted(status(uid=60_003), ALICE) == "belongs to uid 60003, neither to root nor to uid 60001"
-    assert distrusted(status(uid=60_001), ROOT) != ""
+    assert distrust_reason(status(uid=60_003), ROOT) == "belongs to uid 60003, not to root"
+    assert distrust_reason(status(uid=60_003), ALICE) == "belongs to uid 60003, neither to root nor to uid 60001"
+    assert distrust_reason(status(uid=60_001), ROOT) != ""
 
 
 def test_what_others_can_write_is_not_believed():
-    assert distrusted(status(mode=0o100666), ROOT) == "can be written by everybody"
-    assert distrusted(status(gid=60_009, mode=0o100664), ROOT) == "can be written by the group gid 60009"
-    assert distrusted(status(uid=60_001, gid=60_009, mode=0o100664), ALICE) != ""
+    assert distrust_reason(status(mode=0o100666), ROOT) == "is writable by everyone"
+    assert distrust_reason(status(gid=60_009, mode=0o100664), ROOT) == "is writable by the group gid 60009"
+    assert distrust_reason(status(uid=60_001, gid=60_009, mode=0o100664), ALICE) != ""
     sticky = status(mode=stat.S_IFDIR | 0o1777)
-    assert distrusted(sticky, ROOT)
-    assert not distrusted(sticky, ROOT, shared=True)
+    assert distrust_reason(sticky, ROOT)
+    assert not distrust_reason(sticky, ROOT, shared=True)
 
 
 def test_all_are_believed_when_that_was_said():
-    assert not distrusted(status(uid=60_003, mode=0o100777), Trust(0, 0, all=True))
+    assert not distrust_reason(status(uid=60_003, mode=0o100777), Trust(0, 0, all=True))
 
 
 def test_a_refusal_names_paths_owners_and_the_way_on(tmp_path):
@@ -47,7 +47,7 @@ def test_a_refusal_names_paths_owners_and_the_way_on(tmp_path):
     with pytest.raises(UntrustedOwner) as caught:
         check_trusted([tmp_path / "missing", tmp_path, tmp_path / "open"], Trust.of_process())
     assert isinstance(caught.value, ConfigurationError)
-    assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/open: can be written by everybody"]
+    assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/open: is writable by everyone"]
     assert "--trust-owner" in caught.value.hint
     check_trusted([tmp_path / "open"], Trust.of_process(all=True))
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ostler.files import FileRefused, open_regular, read_bounded, read_regular
+from ostler.files import UnreadableFile, open_regular, read_bounded, read_regular
 
 
 def test_a_regular_file_is_read_with_its_status(tmp_path):
@@ -19,9 +19,9 @@ def test_a_regular_file_is_read_with_its_status(tmp_path):
 def test_what_is_larger_than_its_limit_is_refused_unread(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(40 * 2**30)
-    with pytest.raises(FileRefused, match="is larger than 1MiB"):
+    with pytest.raises(UnreadableFile, match="is larger than 1MiB"):
         read_regular(tmp_path / "sparse", 2**20)
-    with pytest.raises(FileRefused, match="is larger than 3 bytes"):
+    with pytest.raises(UnreadableFile, match="is larger than 3 bytes"):
         read_bounded(tmp_path / "sparse", 3)
 
 
@@ -30,10 +30,10 @@ def test_pipes_directories_sockets_and_devices_are_refused_without_being_opened(
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "socket"))
     for path, what in (("pipe", "is not a regular file"), ("socket", "is not a regular file"), (".", "is a directory")):
-        with pytest.raises(FileRefused, match=what) as caught:
+        with pytest.raises(UnreadableFile, match=what) as caught:
             open_regular(tmp_path / path)
         assert caught.value.status is not None
-    with pytest.raises(FileRefused, match="is not a regular file"):
+    with pytest.raises(UnreadableFile, match="is not a regular file"):
         open_regular("/dev/zero")
 
 
@@ -41,7 +41,7 @@ def test_a_link_is_followed_only_when_it_may_be(tmp_path):
     (tmp_path / "file").write_bytes(b"text")
     (tmp_path / "link").symlink_to("file")
     assert read_regular(tmp_path / "link", 100).data == b"text"
-    with pytest.raises(FileRefused, match="is a symbolic link"):
+    with pytest.raises(UnreadableFile, match="is a symbolic link"):
         read_regular(tmp_path / "link", 100, follow=False)
 
 

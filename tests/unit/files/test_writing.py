@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from ostler.files import FileRefused, create_file, make_directory, move_file, replace_file, tighten, writing
+from ostler.files import UnreadableFile, create_file, make_directory, move_file, replace_file, restrict_mode, writing
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     (tmp_path / "link").symlink_to("victim")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "folder").symlink_to("elsewhere")
-    with pytest.raises(FileRefused, match="is a symbolic link, and is not written through"):
+    with pytest.raises(UnreadableFile, match="is a symbolic link and is not overwritten"):
         replace_file(tmp_path / "link", b"x", mode=0o600)
     with pytest.raises(OSError, match="is a symbolic link"):
         replace_file(tmp_path / "folder" / "file", b"x", mode=0o600)
@@ -55,9 +55,9 @@ def test_nothing_is_written_through_a_link(tmp_path):
 
 
 def test_a_name_that_is_taken_stays_as_it_is_when_the_file_must_be_new(tmp_path):
-    replace_file(tmp_path / "file", b"one", mode=0o600, new=True)
+    replace_file(tmp_path / "file", b"one", mode=0o600, is_new=True)
     with pytest.raises(FileExistsError) as caught:
-        replace_file(tmp_path / "file", b"two", mode=0o600, new=True)
+        replace_file(tmp_path / "file", b"two", mode=0o600, is_new=True)
     assert caught.value.filename == str(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"one"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -75,12 +75,12 @@ def test_directories_have_the_mode_that_was_asked_for(tmp_path, open_umask):
 def test_what_is_too_open_is_tightened_and_a_link_is_not_followed(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "file").chmod(0o666)
-    assert tighten(tmp_path / "file", 0o640) == 0o666
+    assert restrict_mode(tmp_path / "file", 0o640) == 0o666
     assert mode(tmp_path / "file") == 0o640
-    assert tighten(tmp_path / "file", 0o640) is None
+    assert restrict_mode(tmp_path / "file", 0o640) is None
     (tmp_path / "link").symlink_to("file")
     with pytest.raises(OSError, match="link"):
-        tighten(tmp_path / "link", 0o600)
+        restrict_mode(tmp_path / "link", 0o600)
 
 
 def test_a_file_is_moved_to_a_name_that_is_free_and_never_over_another(tmp_path):
@@ -98,15 +98,15 @@ def test_a_file_is_moved_to_a_name_that_is_free_and_never_over_another(tmp_path)
 
 
 def test_between_file_systems_it_is_copied(tmp_path, monkeypatch):
-    real, tried = writing.place, []
+    real, tried = writing.publish_file, []
 
-    def place(source, fresh, target, name, *, new):
+    def place(source, fresh, target, name, *, is_new):
         tried.append(name)
         if len(tried) == 1:
             raise OSError(errno.EXDEV, "another file system")
-        real(source, fresh, target, name, new=new)
+        real(source, fresh, target, name, is_new=is_new)
 
-    monkeypatch.setattr(writing, "place", place)
+    monkeypatch.setattr(writing, "publish_file", place)
     (tmp_path / "folder").mkdir()
     (tmp_path / "made").write_bytes(b"x" * 100_000)
     move_file(tmp_path / "made", tmp_path / "folder" / "there", mode=0o600)
@@ -126,5 +126,5 @@ def test_a_replaced_file_passes_its_extended_attributes_on(tmp_path):
     replace_file(file, b"new", mode=0o644)
     assert os.getxattr(file, "user.note") == b"kept"
     os.setxattr(file, "user.note", b"kept")
-    replace_file(file, b"secret", mode=0o600, most=0o600)
+    replace_file(file, b"secret", mode=0o600, max_mode=0o600)
     assert not os.listxattr(file)

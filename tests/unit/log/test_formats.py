@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from ostler.errors import NotFound
-from ostler.log import MESSAGE_IDS, detail, event, fields
-from ostler.log.formats import JsonFormatter, TextFormatter, message_of, priority
+from ostler.log import MESSAGE_IDS, detail, fields, message_id
+from ostler.log.formats import JsonFormatter, TextFormatter, format_message, syslog_priority
 
 
 def raised(error):
@@ -65,8 +65,8 @@ def test_arguments_that_do_not_fit_are_shown_and_harm_nobody(record):
         def __str__(self):
             raise RuntimeError
 
-    assert message_of(record("%d lamps", "three")) == "%d lamps (its arguments do not fit)"
-    assert message_of(record("a %s", Rude())) == "a %s (its arguments do not fit)"
+    assert format_message(record("%d lamps", "three")) == "%d lamps (its arguments do not match)"
+    assert format_message(record("a %s", Rude())) == "a %s (its arguments do not match)"
 
 
 def test_levels_are_coloured_on_demand_only(record):
@@ -82,7 +82,7 @@ def test_every_line_carries_its_priority_where_systemd_reads_it(record):
 def test_json_is_one_object_on_a_line(record):
     with fields(request_id="r1"):
         line = JsonFormatter().format(
-            record("ä\nb", level=logging.WARNING, odd={1, 2}.__class__, **event("service-up"))
+            record("ä\nb", level=logging.WARNING, odd={1, 2}.__class__, **message_id("service-up"))
         )
     assert "\n" not in line
     found = json.loads(line)
@@ -98,7 +98,7 @@ def test_json_carries_the_traceback_of_an_unexpected_error(record):
 
 @pytest.mark.parametrize(("level", "number"), [(50, 2), (40, 3), (30, 4), (20, 6), (10, 7), (5, 7), (35, 4)])
 def test_levels_have_syslogs_numbers(level, number):
-    assert priority(level) == number
+    assert syslog_priority(level) == number
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ostler import log
-from ostler.log.guard import OwnLogger
+from ostler.log.guard import GuardedLogger
 
 
 @pytest.fixture
@@ -19,19 +19,19 @@ def stream():
 def guard(stream):
     logging.getLogger("ostler.guarded")
     log.set_up(stream=stream, environ={})
-    made = log.protect()
+    made = log.start_guard()
     yield made
     logging.disable(logging.NOTSET)
-    made.end()
+    made.stop()
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
             logger.disabled = False
 
 
 def restored(guard):
-    guard.look()
-    if guard._restoring is not None:
-        guard._restoring.join(10)
+    guard.check()
+    if guard._restore_thread is not None:
+        guard._restore_thread.join(10)
 
 
 def silence_all_but_root():
@@ -76,7 +76,7 @@ def test_what_was_changed_is_undone_and_said(guard, stream):
     silence_all_but_root()
     restored(guard)
     logging.getLogger("a.plugin").info("of a plugin")
-    assert "a plugin or a library changed how this process logs: our handler was taken" in stream.getvalue()
+    assert "a plugin or a library changed how this process logs: the daemon's handler was removed" in stream.getvalue()
     assert stream.getvalue().count("of a plugin") == 1
     assert "changed how this process logs 1 times" in log.log_status()[0]
     silence_all_but_root()
@@ -109,7 +109,7 @@ def test_the_lock_of_logging_may_be_held_by_who_hangs(guard, stream):
     thread.start()
     held.wait(30)
     logging.getLogger().handlers.clear()
-    guard.look()
+    guard.check()
     logger.warning("not held up")
     assert "not held up" in stream.getvalue()
     done.set()
@@ -151,7 +151,7 @@ def test_a_look_at_other_loggers_that_fails_is_told_until_one_succeeds(guard, mo
     monkeypatch.setattr(writer, "on_poll", fails)
     monkeypatch.setattr(writer, "_next_poll", 0.0)
     writer._poll()
-    assert "cannot be seen: RuntimeError" in " ".join(log.log_status()[1])
+    assert "cannot check whether plugins change how this process logs: RuntimeError" in " ".join(log.log_status()[1])
     monkeypatch.setattr(writer, "on_poll", lambda: None)
     monkeypatch.setattr(writer, "_next_poll", 0.0)
     writer._poll()
@@ -161,9 +161,9 @@ def test_a_look_at_other_loggers_that_fails_is_told_until_one_succeeds(guard, mo
 def test_the_end_leaves_all_loggers_to_logging(stream):
     logger = logging.getLogger("ostler.guarded")
     log.set_up(stream=stream, environ={})
-    made = log.protect()
-    assert isinstance(logger, OwnLogger)
-    made.end()
+    made = log.start_guard()
+    assert isinstance(logger, GuardedLogger)
+    made.stop()
     assert type(logger) is logging.Logger
 
 
@@ -180,7 +180,7 @@ def test_trap_a_record_factory_that_fails_takes_no_line_from_the_daemon(guard, s
         logging.setLogRecordFactory(before)
     log.flush(5)
     assert "still here [service=lamp]" in stream.getvalue()
-    assert "LookupError" in guard.text()
+    assert "LookupError" in guard.describe()
 
 
 def test_trap_an_error_that_raises_when_it_is_asked_for_its_traceback_is_logged(guard, stream):

@@ -24,7 +24,7 @@ def test_trap_no_space_on_the_log(record):
         handler.handle(record("lost"))
     stream.full = False
     handler.handle(record("two"))
-    assert handler.lost == 3
+    assert handler.lost_count == 3
     one, lost, two = stream.getvalue().splitlines()
     assert (one, two) == ("one", "two")
     assert lost.startswith("3 lines of the log could not be written, from 2")
@@ -36,7 +36,7 @@ def test_a_closed_stream_harms_nobody(record):
     handler = SafeStreamHandler(stream)
     stream.close()
     handler.handle(record())
-    assert handler.lost == 1
+    assert handler.lost_count == 1
 
 
 def test_a_reader_that_went_away_harms_nobody(record):
@@ -46,7 +46,7 @@ def test_a_reader_that_went_away_harms_nobody(record):
 
     handler = SafeStreamHandler(Gone())
     handler.handle(record())
-    assert handler.lost == 1
+    assert handler.lost_count == 1
 
 
 def test_a_formatter_that_fails_harms_nobody(record, capsys):
@@ -57,7 +57,7 @@ def test_a_formatter_that_fails_harms_nobody(record, capsys):
     handler = SafeStreamHandler(io.StringIO())
     handler.setFormatter(Broken())
     handler.handle(record())
-    assert handler.lost == 1
+    assert handler.lost_count == 1
     assert capsys.readouterr().err == ""
 
 
@@ -66,4 +66,4 @@ def test_a_real_full_device_harms_nobody(record):
         handler = SafeStreamHandler(stream)
         handler.handle(record())
         handler.writer.flush(10)
-        assert handler.lost == 1
+        assert handler.lost_count == 1

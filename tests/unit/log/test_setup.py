@@ -9,10 +9,10 @@ import pytest
 
 from ostler import log
 from ostler.errors import InvalidInput
-from ostler.log import journal
+from ostler.log import journald
 from ostler.log.formats import TextFormatter
 from ostler.log.handlers import SafeHandler
-from ostler.log.journal import fields_for
+from ostler.log.journald import journal_fields
 from support.terminal import Terminal
 
 
@@ -52,11 +52,11 @@ def test_a_second_set_up_replaces_the_first_and_leaves_others_alone():
 @pytest.mark.parametrize("wrong", [{"level": "loud"}, {"levels": {"a": "loud"}}, {"format": "xml"}])
 def test_what_is_not_known_changes_nothing(wrong):
     log.set_up("warning", stream=io.StringIO(), environ={})
-    before, levels = ours(), log.levels()
-    with pytest.raises(InvalidInput, match=r"there is no log (level 'loud'|format 'xml').*choose one of"):
+    before, levels = ours(), log.effective_levels()
+    with pytest.raises(InvalidInput, match=r"log (level 'loud'|format 'xml') not found; choose one of"):
         log.set_up(**wrong)
     assert ours() == before
-    assert log.levels() == levels
+    assert log.effective_levels() == levels
 
 
 def test_levels_can_be_changed_and_seen_while_it_runs():
@@ -74,7 +74,7 @@ def test_a_level_set_while_it_runs_ends_with_the_next_set_up():
     log.set_up(stream=io.StringIO(), environ={})
     log.set_level("debug", "ostler.x")
     log.set_up(stream=io.StringIO(), environ={})
-    assert "ostler.x" not in log.levels()
+    assert "ostler.x" not in log.effective_levels()
 
 
 def test_debug_does_not_print_queries_with_their_values():
@@ -101,14 +101,14 @@ def test_colours_are_for_terminals_that_want_them(environ, coloured):
 
 
 def test_auto_takes_the_journal_when_stderr_goes_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "SOCKET", str(tmp_path))
+    monkeypatch.setattr(journald, "JOURNALD_SOCKET", str(tmp_path))
     with (tmp_path / "stream").open("w") as stream:
         status = os.fstat(stream.fileno())
         environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
         assert log.set_up(stream=stream, environ=environ) == "journal"
-        assert isinstance(ours()[0], journal.JournalHandler)
+        assert isinstance(ours()[0], journald.JournalHandler)
         # Without its socket (a container) text it is, with the priorities that systemd reads.
-        monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "away"))
+        monkeypatch.setattr(journald, "JOURNALD_SOCKET", str(tmp_path / "away"))
         assert log.set_up(stream=stream, environ=environ) == "text"
         logging.getLogger("ostler.x").error("hello")
         assert log.flush(10)
@@ -129,7 +129,7 @@ def test_it_is_light_and_works_in_an_empty_environment():
 
 def test_every_line_says_which_request_it_is_of_and_holds_none_of_its_secrets():
     stream = io.StringIO()
-    about = log.About({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
+    about = log.LogFields({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
     log.set_up(format="json", stream=stream, about=lambda: about)
     log.set_up(format="json", stream=stream, level="debug")  # a reload keeps it
     logger = logging.getLogger("any.library")
@@ -148,7 +148,7 @@ def test_every_line_says_which_request_it_is_of_and_holds_none_of_its_secrets():
 
 def test_text_and_journal_carry_the_request_as_well():
     record = logging.makeLogRecord({"name": "x", "msg": "hunter2", "levelno": 20, "levelname": "INFO"})
-    record.ostler_about = log.About({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
+    record.ostler_about = log.LogFields({"request_id": "r-1", "trace_id": "abc"}, ("hunter2",))
     assert TextFormatter(times=False).format(record) == "INFO     x: *** [request_id=r-1 trace_id=abc]"
-    sent = fields_for(record, "ostler")
+    sent = journal_fields(record, "ostler")
     assert (sent["MESSAGE"], sent["OSTLER_REQUEST_ID"], sent["OSTLER_TRACE_ID"]) == ("***", "r-1", "abc")

@@ -1,7 +1,7 @@
 import logging
 import sys
 
-from ostler.log.tracebacks import traceback_text
+from ostler.log.tracebacks import format_traceback
 
 
 def caught(work):
@@ -14,7 +14,7 @@ def caught(work):
 
 def text(work):
     _, error, trace = caught(work)
-    return traceback_text(error, trace, lambda text: text[:1000])
+    return format_traceback(error, trace, lambda text: text[:1000])
 
 
 def with_cause():
@@ -43,7 +43,7 @@ def hidden():
 def test_it_is_what_python_writes():
     for work in (with_cause, while_handling, hidden):
         info = caught(work)
-        assert traceback_text(info[1], info[2], str) == logging.Formatter().formatException(info)
+        assert format_traceback(info[1], info[2], str) == logging.Formatter().formatException(info)
 
 
 class Hostile(Exception):

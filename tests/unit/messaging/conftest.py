@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ostler.aio import Inbox, WorkerPool
+from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
 from ostler.types import Peer
@@ -21,7 +21,7 @@ class Bench:
     def __init__(self, **options):
         self.clock = FakeClock()
         self.wire = FakeServerLink()
-        self.inbox = Inbox(asyncio.get_running_loop())
+        self.inbox = LoopQueue(asyncio.get_running_loop())
         self.access = Access(own_uid=0)
         self.dispatcher = Dispatcher(self.access, self.clock, self.inbox, host="here")
         self.server = RpcServer(self.wire, self.dispatcher, self.inbox, **options)

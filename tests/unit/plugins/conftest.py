@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from ostler.plugins import Found, PluginHost, given
+from ostler.plugins import DiscoveredPlugin, PluginHost, in_memory_plugin
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def load():
     """Discover the plugins that are given by name and return the host."""
 
     def load_them(plugins, **options):
-        entry_points = [each if isinstance(each, Found) else given(*each) for each in plugins]
+        entry_points = [each if isinstance(each, DiscoveredPlugin) else in_memory_plugin(*each) for each in plugins]
         host = PluginHost(entry_points, **options)
         host.discover()
         return host
@@ -58,7 +58,7 @@ def state():
     """Return the record of a plugin by name, as `(state, why)`."""
 
     def of(host, name):
-        (record,) = [record for record in host.records() if record.name == name]
+        (record,) = [record for record in host.statuses() if record.name == name]
         return str(record.state), record.why
 
     return of

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from ostler.plugins import given, installed
+from ostler.plugins import in_memory_plugin, installed_plugins
 from ostler.plugins.discovery import version_on_disk
 
 GROUP = "group.of.this.test"
@@ -36,19 +36,19 @@ def test_entry_points_of_the_group_are_found_sorted_by_name(tmp_path, on_path):
     distribution(tmp_path, "others", "2", f"[console_scripts]\nx = y:z\n\n[{GROUP}.commands]\nlamp = y:app\n")
     distribution(tmp_path, "nothing", "3", None)
     on_path(tmp_path)
-    found = installed(GROUP)
+    found = installed_plugins(GROUP)
     assert [(each.name, each.value, each.module, each.distribution, each.version) for each in found] == [
         ("ant", "lamp.ant:plugin", "lamp.ant", "lamp-things", "1.5"),
         ("zebra", "lamp.zebra", "lamp.zebra", "lamp-things", "1.5"),
     ]
-    assert [each.name for each in installed(f"{GROUP}.commands")] == ["lamp"]
+    assert [each.name for each in installed_plugins(f"{GROUP}.commands")] == ["lamp"]
 
 
 def test_a_distribution_that_is_on_the_path_twice_counts_once(tmp_path, on_path):
     for folder, version in (("first", "1"), ("second", "2")):
         distribution(tmp_path / folder, "lamp", version, f"[{GROUP}]\nlamp = lamp.plugin\n")
     on_path(tmp_path / "first", tmp_path / "second")
-    assert [each.version for each in installed(GROUP)] == ["1"]
+    assert [each.version for each in installed_plugins(GROUP)] == ["1"]
 
 
 def test_a_damaged_installation_keeps_nobody_else_from_being_found(tmp_path, on_path, caplog):
@@ -56,7 +56,7 @@ def test_a_damaged_installation_keeps_nobody_else_from_being_found(tmp_path, on_
     (tmp_path / "broken-1.dist-info" / "METADATA").unlink()
     distribution(tmp_path, "lamp", "1", f"[{GROUP}]\nlamp = lamp.plugin\n")
     on_path(tmp_path)
-    assert [each.distribution for each in installed(GROUP)] == ["lamp"]
+    assert [each.distribution for each in installed_plugins(GROUP)] == ["lamp"]
     assert "cannot be read" in caplog.text
 
 
@@ -64,7 +64,7 @@ def test_the_module_is_imported_only_when_it_is_loaded(tmp_path, on_path):
     distribution(tmp_path, "lamp", "1", f"[{GROUP}]\nlamp = lamp_of_this_test:plugin\n")
     (tmp_path / "lamp_of_this_test.py").write_text("plugin = 'the plugin'\n")
     on_path(tmp_path)
-    (found,) = installed(GROUP)
+    (found,) = installed_plugins(GROUP)
     assert "lamp_of_this_test" not in sys.modules
     assert found.load() == "the plugin"
     del sys.modules["lamp_of_this_test"]
@@ -75,7 +75,7 @@ def test_extras_comments_and_dotted_names_are_read_as_packaging_writes_them(tmp_
     distribution(tmp_path, "lamp", "1", text)
     (tmp_path / "lamp_of_this_test.py").write_text("class Lamps:\n    red = 'a red lamp'\n")
     on_path(tmp_path)
-    (found,) = installed(GROUP)
+    (found,) = installed_plugins(GROUP)
     assert (found.name, found.module, found.load()) == ("lamp", "lamp_of_this_test", "a red lamp")
     del sys.modules["lamp_of_this_test"]
 
@@ -87,7 +87,7 @@ def test_installations_that_are_linked_into_the_path_are_found(tmp_path, on_path
     (info / "entry_points.txt").write_text(f"[{GROUP}]\nlamp = lamp.plugin\n")
     (tmp_path / "old.egg-info").write_text("a file, as very old tools wrote it")
     on_path(tmp_path, tmp_path / "there is no such folder")
-    assert [(each.distribution, each.version) for each in installed(GROUP)] == [("lamp", "1")]
+    assert [(each.distribution, each.version) for each in installed_plugins(GROUP)] == [("lamp", "1")]
 
 
 def test_archives_on_the_path_are_looked_into(tmp_path, on_path):
@@ -95,7 +95,7 @@ def test_archives_on_the_path_are_looked_into(tmp_path, on_path):
         archive.writestr("lamp-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: lamp\nVersion: 1\n")
         archive.writestr("lamp-1.dist-info/entry_points.txt", f"[{GROUP}]\nlamp = lamp.plugin\n")
     on_path(tmp_path / "lamp.zip")
-    assert [(each.name, each.version) for each in installed(GROUP)] == [("lamp", "1")]
+    assert [(each.name, each.version) for each in installed_plugins(GROUP)] == [("lamp", "1")]
 
 
 def test_distributions_of_other_finders_are_found(tmp_path, monkeypatch):
@@ -109,11 +109,11 @@ def test_distributions_of_other_finders_are_found(tmp_path, monkeypatch):
             yield importlib.metadata.PathDistribution(tmp_path / "lamp-1.dist-info")
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
-    assert [(each.name, each.version) for each in installed(GROUP)] == [("lamp", "1")]
+    assert [(each.name, each.version) for each in installed_plugins(GROUP)] == [("lamp", "1")]
 
 
 def test_a_plugin_that_is_there_can_be_given():
-    found = given("lamp", sys)
+    found = in_memory_plugin("lamp", sys)
     assert (found.name, found.value, found.load()) == ("lamp", "sys", sys)
 
 
@@ -125,8 +125,8 @@ def test_what_an_interrupted_installation_has_left_does_not_win(tmp_path, on_pat
     listdir = os.listdir
     for reverse in (False, True):  # the order of a directory is chance
         monkeypatch.setattr(os, "listdir", lambda path, turn=reverse: sorted(listdir(path), reverse=turn))
-        assert [(each.value, each.version) for each in installed(GROUP)] == [("lamp_new", "1.10")]
-    assert "lamp is there twice: 1.10 is used; 1.9 is left over" in caplog.text
+        assert [(each.value, each.version) for each in installed_plugins(GROUP)] == [("lamp_new", "1.10")]
+    assert "lamp is installed twice: using 1.10; 1.9 is left over" in caplog.text
 
 
 def test_the_version_on_disk_is_that_of_a_new_process(tmp_path, on_path):

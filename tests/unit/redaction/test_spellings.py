@@ -166,8 +166,8 @@ def test_of_secrets_that_overlap_every_character_is_hidden(known, text):
 def test_secrets_that_contain_or_overlap_each_other_go_together():
     values = holding("hunter2-canary", "canary-second", "nary-s")
     assert values.redact("hunter2-canary-second") == "***"
-    assert SecretValues().redact("an-argument-of-it", also=["an-argument", "argument-of"]) == "***-it"
-    assert holding("an-argument").redact("an-argument-of-it", also=["argument-of"]) == "***-it"
+    assert SecretValues().redact("an-argument-of-it", extra_values=["an-argument", "argument-of"]) == "***-it"
+    assert holding("an-argument").redact("an-argument-of-it", extra_values=["argument-of"]) == "***-it"
 
 
 @pytest.mark.parametrize("encode", [str, raw, "base64", "hex", "repr of bytes"])
@@ -197,25 +197,25 @@ def test_an_argument_of_bytes_is_found_in_its_spellings():
         repr(data), str(data), data.hex(), base64.b64encode(b"u" + data).decode(), data.decode("latin-1"),
         URL.quote(data), json.dumps(data.decode("latin-1")), data.decode("utf-8", "backslashreplace"),
     ):  # fmt: skip
-        assert "***" in SecretValues().redact(f"x {spelt} y", also=[data]), spelt
+        assert "***" in SecretValues().redact(f"x {spelt} y", extra_values=[data]), spelt
 
 
 def test_the_spellings_of_a_large_secret_take_bounded_memory():
-    from ostler.redaction import forms_of
+    from ostler.redaction import spellings_of
 
     for secret in ("0a'\\\"/é" * 10_000, "\n".join(f"{number:020d}-line-of-it" for number in range(2000))):
-        assert sum(map(len, forms_of(secret))) <= 6 * len(secret)
+        assert sum(map(len, spellings_of(secret))) <= 6 * len(secret)
         assert holding(secret).redact(f"x {secret} y") == "x *** y"
-    assert sum(map(len, forms_of("\0" * 40))) <= 128 * 1024
+    assert sum(map(len, spellings_of("\0" * 40))) <= 128 * 1024
 
 
 def test_of_a_large_argument_only_itself_is_looked_for_and_it_is_not_kept():
     large = "0a'\\\"/é" * 100_000
     values = SecretValues()
-    assert values.redact(f"x {large} {raw(large).hex()} y", also=[large]) == f"x *** {raw(large).hex()} y"
-    values.enter([large])
+    assert values.redact(f"x {large} {raw(large).hex()} y", extra_values=[large]) == f"x *** {raw(large).hex()} y"
+    values.add_arguments([large])
     assert values.redact(f"x {large} y") == "x *** y"
-    values.leave([large])
+    values.remove_arguments([large])
     assert values.redact(f"x {large} y") == f"x {large} y"
 
 

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, Seconds, exposed, hookimpl, periodic
-from ostler.aio import Inbox
+from ostler.aio import LoopQueue
 from ostler.config import load_text
 from ostler.messaging import Access, Dispatcher, LocalServiceClient
-from ostler.plugins import given
-from ostler.service import Host, Runtime
-from ostler.service.assembly import assemble
+from ostler.plugins import in_memory_plugin
+from ostler.service import HostServices, Runtime
+from ostler.service.resolve import resolve_configuration
 from ostler.store import Store
 from ostler.testing.virtual_time import virtual_clock
 
@@ -58,7 +58,7 @@ class Bench:
     """A runtime and what a test looks at."""
 
     def __init__(self, runtime, dispatcher, client, assembly, take_in) -> None:
-        self.runtime, self.dispatcher, self.client, self.assembly = runtime, dispatcher, client, assembly
+        self.runtime, self.dispatcher, self.client, self.resolved = runtime, dispatcher, client, assembly
         self.group, self.store = runtime.group, runtime.store
         self.ended: list[str] = []
         self.changes: list[str] = []
@@ -68,17 +68,17 @@ class Bench:
         return self.group.services[topic]
 
     def state(self, topic="lamp"):
-        return str(self.service(topic).states.state)
+        return str(self.service(topic).state_tracker.state)
 
     def why(self, topic="lamp"):
-        return self.service(topic).states.why
+        return self.service(topic).state_tracker.why
 
     async def row(self, topic="lamp"):
-        return await self.store.aread(lambda: self.runtime.records.get(topic))
+        return await self.store.aread(lambda: self.runtime.service_records.get(topic))
 
     async def reset(self, config):
-        self.assembly = self._take_in(config)
-        return await self.runtime.reset(self.assembly.specs)
+        self.resolved = self._take_in(config)
+        return await self.runtime.reset(self.resolved.specs)
 
 
 def make_manager(trouble: Trouble) -> type[Manager]:  # noqa: C901 - a class with many hooks, no branches
@@ -183,21 +183,23 @@ def bench(tmp_path, manager):
         plugins = None
 
         def take_in(text):
-            return assemble(load_text(text), {}, plugins=plugins, entry_points=[given("test", plugin)])
+            return resolve_configuration(
+                load_text(text), {}, plugins=plugins, entry_points=[in_memory_plugin("test", plugin)]
+            )
 
         assembly = take_in(config)
         plugins = assembly.plugins
         store = Store.open(tmp_path / "ostler.db", clock=clock, synchronous="NORMAL", busy_timeout=0.2)
-        loop.watch(lambda: ["store"] if store.busy_with() or store.stats()["queued"] else [])
-        inbox = Inbox(loop)
+        loop.watch(lambda: ["store"] if store.current_job() or store.stats()["queued"] else [])
+        inbox = LoopQueue(loop)
         dispatcher = Dispatcher(Access(own_uid=0), clock, inbox, host="node1")
         client = LocalServiceClient(dispatcher, inbox, None, topic="ostler")
         ended, changes = [], []
         runtime = Runtime(
             assembly.specs,
-            Host("node1", clock, inbox, store, dispatcher, client),
+            HostServices("node1", clock, inbox, store, dispatcher, client),
             on_end=ended.append,
-            on_change=lambda service: changes.append(f"{service.topic} {service.states.state}"),
+            on_change=lambda service: changes.append(f"{service.topic} {service.state_tracker.state}"),
         )
         made = Bench(runtime, dispatcher, client, assembly, take_in)
         made.ended, made.changes = ended, changes

@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 
-from ostler.errors import Busy, Draining, TargetNotFound
-from ostler.messaging.rpc.retry import Retry
+from ostler.errors import Busy, Draining, ServiceNotFound
+from ostler.messaging.clients.retry import Retry
 from ostler.service import StartFailed
 
-pytestmark = pytest.mark.virtual_time(patience=0.15)
+pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 
 
 HOUR = 3600.0
@@ -71,7 +71,7 @@ async def test_a_hook_that_raises_fails_the_start_and_names_itself(bench, troubl
         assert str(error) in b.why()
         assert b.dispatcher.registry.topics() == []
         assert ("cleanup_host lamp" in trouble.calls) is (step != "build lamp")
-        await b.runtime.reporter.write(b.group)
+        await b.runtime.heartbeat_reporter.write(b.group)
         row = await b.row()
         assert (row.state, row.up) == ("failed", False)
 
@@ -81,7 +81,7 @@ async def test_a_hook_that_hangs_fails_the_start_and_nothing_is_cleaned_up_besid
     async with bench(OPTIONAL + 'start_timeout = "40s"\n') as b:
         await b.runtime.start()
         assert b.state() == "failed"
-        assert "did not come back within 40 s" in b.why()
+        assert "did not return within 40 s" in b.why()
         assert "cleanup_host lamp" not in trouble.calls
         hung = await b.runtime.stop(10)
         assert len(hung) == 1
@@ -125,7 +125,7 @@ async def test_cleanup_host_that_hangs_is_named_and_leaves_time_for_the_drivers(
         before = loop.time()
         hung = await b.service().stop(20)
         assert loop.time() - before <= 21
-        assert hung == ["cleanup_host of service lamp did not come back within 10 s"]
+        assert hung == ["cleanup_host of service lamp did not return within 10 s"]
         assert "cleanup desk" in trouble.calls
 
 
@@ -145,13 +145,13 @@ async def test_a_draining_service_refuses_new_work_and_waits_for_what_is_in_flig
         await asyncio.sleep(1)
         draining = asyncio.ensure_future(b.service().drain(60, "maintenance"))
         await asyncio.sleep(1)
-        assert b.service().unfinished() == ["1 requests of lamp on the loop"]
+        assert b.service().in_progress() == ["1 requests of lamp on the event loop"]
         with pytest.raises(Draining, match="maintenance"):
             await b.client.acall("lamp", "think", seconds=1)
         assert await thinking == "thought"
         assert await draining == []
         assert b.state() == "draining"
-        assert b.runtime.periodic.statuses() == []
+        assert b.runtime.periodic_scheduler.statuses() == []
 
 
 async def test_a_drain_ends_at_its_time_and_says_what_still_runs(bench, trouble) -> None:
@@ -175,7 +175,7 @@ async def test_who_is_in_a_hurry_waits_for_nothing(bench, trouble) -> None:
         await asyncio.sleep(1)
         draining = asyncio.ensure_future(b.service().drain(HOUR, "maintenance"))
         await asyncio.sleep(1)
-        b.group.hurry()
+        b.group.skip_drain()
         before = asyncio.get_running_loop().time()
         assert len(await draining) == 1
         assert asyncio.get_running_loop().time() - before < 1
@@ -189,7 +189,7 @@ async def test_a_service_that_failed_is_not_drained_into_another_state(bench, tr
         await b.runtime.start()
         assert await b.service().drain(5, "maintenance") == []
         assert b.state() == "failed"
-        with pytest.raises(TargetNotFound, match=r"lamp on .* could not be started: .*no disk"):
+        with pytest.raises(ServiceNotFound, match=r"lamp on .* could not be started: .*no disk"):
             await b.client.acall("lamp", "work")
 
 
@@ -221,7 +221,7 @@ async def test_health_is_asked_with_each_report_and_a_complaint_degrades(bench, 
         del trouble.errors["is_working"]
         trouble.answers["is_working"] = False
         await asyncio.sleep(15)
-        assert b.why() == "is_working says no"
+        assert b.why() == "is_working returned False"
         trouble.answers.clear()
         await asyncio.sleep(15)
         assert b.state() == "up"
@@ -234,12 +234,12 @@ async def test_a_check_that_hangs_is_no_progress_and_is_not_asked_again(bench, t
         gate, before = trouble.hang("is_working"), trouble.calls.count("is_working")
         await asyncio.sleep(300)
         assert trouble.calls.count("is_working") == before + 1
-        assert "has not come back" in b.why()
-        assert asyncio.get_running_loop().time() - b.service().progressed > 200
+        assert "has not returned" in b.why()
+        assert asyncio.get_running_loop().time() - b.service().last_progress > 200
         gate.set()
         await asyncio.sleep(30)
         assert b.state() == "up"
-        assert asyncio.get_running_loop().time() - b.service().progressed <= 20
+        assert asyncio.get_running_loop().time() - b.service().last_progress <= 20
 
 
 async def test_long_work_in_all_threads_holds_up_no_check_and_is_said_when_requests_wait(bench, trouble) -> None:
@@ -249,7 +249,7 @@ async def test_long_work_in_all_threads_holds_up_no_check_and_is_said_when_reque
         calls = [asyncio.ensure_future(b.client.on(timeout=HOUR).acall("lamp", "work")) for _ in range(2)]
         await asyncio.sleep(30)
         assert b.state() == "up"
-        assert asyncio.get_running_loop().time() - b.service().progressed <= 20
+        assert asyncio.get_running_loop().time() - b.service().last_progress <= 20
         gate.set()
         await asyncio.gather(*calls)
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-pytestmark = pytest.mark.virtual_time(patience=0.15)
+pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 
 
 LAMP = '[services.lamp]\nmanager = "lamp"\npoll = 60\n'
@@ -21,11 +21,11 @@ async def test_periodic_runs_are_kept_over_a_restart(bench) -> None:
     async with bench(LAMP) as b:
         await b.runtime.start()
         await asyncio.sleep(290)  # not at a moment at which a run begins
-        (before,) = b.runtime.periodic.statuses()
+        (before,) = b.runtime.periodic_scheduler.statuses()
         assert before.runs >= 4
     async with bench(LAMP) as b:
         await b.runtime.start()
-        (after,) = b.runtime.periodic.statuses()
+        (after,) = b.runtime.periodic_scheduler.statuses()
         assert (after.runs, after.last_run) == (before.runs, before.last_run)
 
 
@@ -33,7 +33,7 @@ async def test_periodic_runs_survive_a_crash_but_for_the_last_moments(bench) -> 
     async with bench(LAMP) as b:
         await b.runtime.start()
         await asyncio.sleep(300)
-        (kept,) = await b.store.aread(b.runtime.runs.list)
+        (kept,) = await b.store.aread(b.runtime.periodic_records.list)
         assert kept.runs >= 4
 
 
@@ -42,10 +42,10 @@ async def test_a_reset_takes_services_one_by_one_and_ends_with_the_daemon(bench,
 
     async with bench(config) as b:
         await b.runtime.start()
-        specs = b.assembly.specs
+        specs = b.resolved.specs
         answers = iter([True, False])
-        problems = await b.runtime.reset(specs, go_on=lambda: next(answers))
-        assert problems == [f"service {specs[1].topic} was not reset: the daemon is being stopped"]
+        problems = await b.runtime.reset(specs, should_continue=lambda: next(answers))
+        assert problems == [f"service {specs[1].topic} was not reset: the daemon is stopping"]
         assert trouble.calls.count("end of reset lamp") == 1
         assert "reset other" not in trouble.calls
 
@@ -72,9 +72,9 @@ async def test_trap_reports_of_state_go_on_after_a_round_that_failed_and_status_
     async with bench(LAMP) as b:
         await b.runtime.start()
         options, b.group.services["lamp"].options = b.service().options, None  # a defect
-        b.runtime.reporter.poke(b.service())
+        b.runtime.heartbeat_reporter.trigger(b.service())
         await asyncio.sleep(1)
         b.group.services["lamp"].options = options
         await asyncio.sleep(5)
         assert b.ended == []
-        assert any("task report state of services failed" in line for line in b.runtime.troubles())
+        assert any("task report state of services failed" in line for line in b.runtime.problems())

@@ -20,8 +20,8 @@ def test_it_is_said_once_and_once_when_it_is_back(outage, clock, caplog):
     assert outage.worked()
     assert not outage.worked()
     assert [record.message for record in caplog.records] == [
-        "the services table failed; this is said once, and once more when it works again: it is locked",
-        "the services table works again after 50 s and 6 failed tries",
+        "the services table failed; further failures are not logged until it works again: it is locked",
+        "the services table works again after 50 s and 6 failed attempts",
     ]
 
 
@@ -29,9 +29,9 @@ def test_it_can_be_asked_why_and_since_when(outage, clock):
     outage.failed(ValueError("broken"))
     clock.advance(5)
     outage.failed(StoreUnavailable("it is full"))
-    assert (outage.active, outage.why, outage.since) == (True, "it is full", clock.wall() - 5)
+    assert (outage.is_active, outage.why, outage.since) == (True, "it is full", clock.wall() - 5)
     outage.worked()
-    assert (outage.active, outage.why) == (False, "")
+    assert (outage.is_active, outage.why) == (False, "")
 
 
 def test_each_outage_is_said_anew(outage, caplog):

@@ -57,7 +57,7 @@ def test_a_broken_constraint_keeps_its_own_error(lamps):
 
 
 def test_a_read_cannot_write(lamps):
-    with pytest.raises(StoreError, match="a function that writes"):
+    with pytest.raises(StoreError, match=r"the function passed to store\.read writes"):
         lamps.read(lambda: Lamp.create(name="a"))
     with pytest.raises(StoreError, match=r"inside store\.read"):
         lamps.read(lambda: lamps.write(lambda: Lamp.create(name="a")))
@@ -104,7 +104,7 @@ def test_an_inner_write_that_fails_is_undone_alone(lamps):
 
 
 async def test_write_on_the_loops_thread_is_refused(lamps):
-    with pytest.raises(StoreError, match=r"on the loop's thread.*await store\.awrite"):
+    with pytest.raises(StoreError, match=r"on the event loop's thread.*await store\.awrite"):
         lamps.write(lambda: Lamp.create(name="a"))
 
 
@@ -154,17 +154,17 @@ async def test_writes_that_wait_are_finished_by_close(lamps, path, clock):
 
 def test_evidence_is_the_moment_of_the_last_commit(store, clock):
     clock.advance(5)
-    assert store.evidence() == clock.monotonic() - 5
+    assert store.last_commit_time() == clock.monotonic() - 5
     first = store.ping()
-    assert store.evidence() == clock.monotonic()
+    assert store.last_commit_time() == clock.monotonic()
     assert asyncio.run(store.aping()) == first + 1
 
 
 def test_a_read_is_no_evidence(store, clock):
-    before = store.evidence()
+    before = store.last_commit_time()
     clock.advance(5)
     store.read(lambda: None)
-    assert store.evidence() == before
+    assert store.last_commit_time() == before
 
 
 def test_a_sound_database_checks_clean(lamps):

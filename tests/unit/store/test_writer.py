@@ -14,9 +14,9 @@ import pytest
 from ostler.clock import SystemClock
 from ostler.errors import Busy, StoreError, StoreUnavailable
 from ostler.store import Store
-from ostler.store.current import current_session
-from ostler.store.database import connect
-from ostler.store.failures import translate
+from ostler.store.session import current_session
+from ostler.store.sqlite_errors import translate_error
+from ostler.store.sqlite_files.sqlite_connection import connect
 from ostler.store.writer import Writer
 
 
@@ -58,14 +58,14 @@ class Gate:
     """Holds the writer inside a job until it is opened."""
 
     def __init__(self, store):
-        self.inside = threading.Event()
+        self.parent_context = threading.Event()
         self._open = threading.Event()
         # What becomes of this job does not matter: it shares the fate of its group.
         (self._thread,), _ = in_threads(lambda: store.write(self._job, label="the gate"))
-        assert self.inside.wait(10)
+        assert self.parent_context.wait(10)
 
     def _job(self):
-        self.inside.set()
+        self.parent_context.set()
         assert self._open.wait(30)
 
     def open(self):
@@ -162,9 +162,9 @@ def test_urgent_jobs_go_first(table):
 
 
 def test_what_the_writer_is_busy_with_can_be_seen(table):
-    assert table.busy_with() is None
+    assert table.current_job() is None
     gate = Gate(table)
-    busy = table.busy_with()
+    busy = table.current_job()
     assert busy.label == "the gate"
     assert busy.seconds >= 0
     gate.open()
@@ -179,24 +179,24 @@ def test_a_job_without_a_label_is_named_after_its_function(table):
 
     threads, _ = in_threads(lambda: table.write(fetch_everything))
     inside.wait(10)
-    assert "fetch_everything" in table.busy_with().label
+    assert "fetch_everything" in table.current_job().label
     leave.set()
     threads[0].join()
 
 
 def test_a_long_job_is_named_in_the_log(table, clock, caplog):
     table.write(lambda: clock.advance(3), label="the elephant")
-    assert "the write the elephant held up all others for 3.0 s" in caplog.text
+    assert "the write the elephant blocked all others for 3.0 s" in caplog.text
 
 
 async def test_a_full_queue_refuses_but_not_the_heartbeats(path, store, clock):
-    writer = Writer(lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=2)
+    writer = Writer(lambda: connect(path), lambda error: translate_error(error, path), clock, object(), queue_limit=2)
 
     waiting = [asyncio.ensure_future(writer.awrite(lambda: None)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(Busy, match="2 writes wait") as caught:
+    with pytest.raises(Busy, match="2 writes are waiting") as caught:
         await writer.awrite(lambda: None)
-    assert caught.value.facts["retry_after"] == 1.0
+    assert caught.value.details["retry_after"] == 1.0
     urgent = asyncio.ensure_future(writer.awrite(lambda: "beat", urgent=True))
     await asyncio.sleep(0)
     writer.start()
@@ -241,12 +241,12 @@ def test_trap_database_locked_for_a_minute(table, path, caplog):
         for _ in range(3):
             with pytest.raises(StoreUnavailable, match=r"is locked by another program.*let it finish"):
                 table.write(lambda: insert(1))
-        assert table.outage.active
+        assert table.outage.is_active
         assert rows(table) == []  # reading goes on
         stranger.execute("ROLLBACK")
     table.write(lambda: insert(2))
     assert rows(table) == [2]
-    assert not table.outage.active
+    assert not table.outage.is_active
     said = [record.message for record in caplog.records if record.name == "ostler.store.writer"]
     assert [text.split(";")[0].split(" after")[0] for text in said] == [
         "writing to the database failed",
@@ -285,7 +285,7 @@ def test_trap_disk_full_and_then_not(table):
     for thread in threads:
         thread.join()
     assert isinstance(results[1], StoreUnavailable)
-    assert "no space is left" in str(results[1])
+    assert "no space left" in str(results[1])
     # What was acknowledged is there, what was refused is not.
     kept = [n for n, result in ((2, results[0]), (3, results[2])) if not isinstance(result, Exception)]
     assert rows(table) == [1, *kept]
@@ -298,7 +298,7 @@ def test_trap_database_read_only_for_a_while(store, path, clock):
     """The file system turns read-only under the daemon, and back."""
     state = {"read_only": False}
     writer = Writer(
-        lambda: connect(path, read_only=state["read_only"]), lambda error: translate(error, path), clock, object()
+        lambda: connect(path, read_only=state["read_only"]), lambda error: translate_error(error, path), clock, object()
     )
     writer.start()
     state["read_only"] = True
@@ -321,7 +321,7 @@ def test_a_connection_that_cannot_be_made_fails_the_callers_and_is_tried_again(p
             raise StoreUnavailable("the disk is away")
         return connect(path)
 
-    writer = Writer(unsteady, lambda error: translate(error, path), clock, object())
+    writer = Writer(unsteady, lambda error: translate_error(error, path), clock, object())
     writer.start()
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="away"):
@@ -364,7 +364,7 @@ KILLED = """
 import sys, threading
 from pathlib import Path
 from ostler.store import Store
-from ostler.store.current import current_session
+from ostler.store.session import current_session
 store = Store.open(Path(sys.argv[1]))
 lock = threading.Lock()
 def work(start):
@@ -403,7 +403,7 @@ def test_trap_kill_9_loses_nothing_that_was_acknowledged(path, clock):
 def test_peewee_errors_of_a_job_are_translated_only_when_they_are_about_the_file(table):
     with pytest.raises(peewee.OperationalError, match="no such table"):
         table.write(lambda: execute("INSERT INTO nowhere VALUES (1)"))
-    assert not table.outage.active
+    assert not table.outage.is_active
 
 
 def test_a_group_that_fails_for_another_reason_is_logged(table, caplog):
@@ -416,14 +416,19 @@ def test_a_group_that_fails_for_another_reason_is_logged(table, caplog):
 async def test_writers_take_turns_and_none_of_them_fills_the_queue(path, store, clock):
     whose = contextvars.ContextVar("whose", default=None)
     writer = Writer(
-        lambda: connect(path), lambda error: translate(error, path), clock, object(), queue_limit=10, account=whose.get
+        lambda: connect(path),
+        lambda error: translate_error(error, path),
+        clock,
+        object(),
+        queue_limit=10,
+        account=whose.get,
     )
     order = []
 
     whose.set("greedy")
     greedy = [asyncio.ensure_future(writer.awrite(lambda: order.append("greedy"))) for _ in range(5)]
     await asyncio.sleep(0)
-    with pytest.raises(Busy, match="this caller has its share"):
+    with pytest.raises(Busy, match="this caller has reached its share"):
         await writer.awrite(lambda: None)
     whose.set("modest")
     modest = asyncio.ensure_future(writer.awrite(lambda: order.append("modest")))

@@ -15,7 +15,7 @@ def opened(monkeypatch):
     """Two descriptors in a row, with FIRST set to the first of them."""
     low = os.open("/dev/null", os.O_RDONLY)
     pair = [os.dup2(low, number) for number in (200, 201)]
-    monkeypatch.setattr(fds, "FIRST", 200)
+    monkeypatch.setattr(fds, "FIRST_FD", 200)
     yield pair
     for descriptor in (low, *pair):
         os.close(descriptor)

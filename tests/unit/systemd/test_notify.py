@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ostler.systemd import FakeNotifier, Notifier, SystemdNotifier
-from ostler.systemd.notify import MAX_DATAGRAM, encode
+from ostler.systemd import FakeNotifier, ServiceNotifier, SystemdNotifier
+from ostler.systemd.notify import MAX_DATAGRAM, encode_datagram
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_status_that_is_too_long_is_cut_and_ready_still_arrives(supervisor, no
 
 @pytest.mark.parametrize("length", range(MAX_DATAGRAM - 20, MAX_DATAGRAM + 20))
 def test_no_length_of_status_exceeds_a_datagram(length):
-    assert len(encode({"READY": 1, "STATUS": "x" * length})) <= MAX_DATAGRAM
+    assert len(encode_datagram({"READY": 1, "STATUS": "x" * length})) <= MAX_DATAGRAM
 
 
 def test_text_that_is_no_valid_unicode_is_sent_all_the_same(supervisor, notifier):
@@ -122,7 +122,7 @@ def test_a_supervisor_that_went_away_is_said_once(supervisor, notifier, caplog):
 
 def test_the_fake_records_what_the_real_one_sends():
     fake = FakeNotifier()
-    notifier: Notifier = fake
+    notifier: ServiceNotifier = fake
     notifier.status("starting")
     notifier.ready("up")
     notifier.reloading(5)

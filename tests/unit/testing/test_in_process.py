@@ -177,15 +177,15 @@ def test_a_clock_that_stands_still_holds_up_no_stop() -> None:
         calling = threading.Thread(target=lambda: h.client().cast("lamp", "hang"), name="caller")
         calling.start()
         calling.join()
-        h.wait_for(lambda: h.service("lamp").unfinished(), "the work to begin")
+        h.wait_for(lambda: h.service("lamp").in_progress(), "the work to begin")
         done = h.manager("lamp").done
     # Passing is the assertion: the host has stopped before the time limit of the test.
     done.set()
 
 
 def test_waiting_in_vain_is_a_failed_test(monkeypatch) -> None:
-    monkeypatch.setattr("ostler.testing.in_process.PATIENCE", 0.05)
-    with lamp() as h, pytest.raises(AssertionError, match="waited in vain for a miracle"):
+    monkeypatch.setattr("ostler.testing.in_process.WAIT_TIMEOUT", 0.05)
+    with lamp() as h, pytest.raises(AssertionError, match="timed out waiting for a miracle"):
         h.wait_for(lambda: False, "a miracle")
 
 

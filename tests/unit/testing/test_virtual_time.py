@@ -68,7 +68,7 @@ def test_hung_work_does_not_stop_time(pool):
         gate.set()
         assert await hung
 
-    run_virtual(main(), patience=0.05)
+    run_virtual(main(), stall_timeout=0.05)
 
 
 def test_work_that_is_watched_holds_time_up():

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ostler.errors import ConnectionLost, InvalidInput, OstlerError
 from ostler.messaging.events.event import Event, Gap
 from ostler.messaging.events.subscription import Subscription
-from ostler.messaging.transport import Data
+from ostler.messaging.wire.transport import Data
 
 if TYPE_CHECKING:
-    from ostler.messaging.events.replay import Refill, Replay, Since
+    from ostler.messaging.events.replay import GapFill, Replay, Since
 
 
-def subscription_to(
+def make_subscription(
     patterns: Iterable[str], since: Since | None, timeout: float | None = None, *, last: bool
 ) -> tuple[Subscription, Replay | None]:
     """Return a subscription, and what reads the journal before it; None for that when only live events are wanted.
@@ -32,7 +32,7 @@ def subscription_to(
     if since is None:
         return Subscription(patterns, last=last, timeout=timeout), None
     if last:
-        raise InvalidInput("a subscription begins with last events or with those since a number, not with both")
+        raise InvalidInput("a subscription starts with last events or with events since a number, not with both")
     from ostler.messaging.events.replay import Replay
 
     subscription = Subscription(patterns, hold=True, timeout=timeout)
@@ -43,7 +43,7 @@ class EventFeed:
     """The items of one subscription in their order: what the journal has first, then what comes live.
 
     Whoever drives it hands over what comes (`receive`), gives its reader what `pop` returns, and when that is None asks
-    the daemon what `question` says, and answers with `answer` or `fail`. One thread at a time.
+    the daemon what `next_request` says, and answers with `apply_reply` or `apply_error`. One thread at a time.
 
     Args:
         subscription: What was subscribed to.
@@ -54,15 +54,15 @@ class EventFeed:
     def __init__(self, subscription: Subscription, replay: Replay | None = None, *, refetch: bool = False) -> None:
         self.subscription = subscription
         self._replay = replay
-        self._refill: Refill | None = None
-        self._refetch = refetch
+        self._gap_fill: GapFill | None = None
+        self._should_refetch = refetch
         self._ready: deque[Event | Gap] = deque()
-        self._found: deque[Event | Gap] = deque()
+        self._received: deque[Event | Gap] = deque()
 
     @property
-    def waiting(self) -> int:
+    def waiting_count(self) -> int:
         """How many live items wait for the reader."""
-        return len(self._found) + self.subscription.held
+        return len(self._received) + self.subscription.held_count
 
     def receive(self, data: Data) -> None:
         """Take what came from a publisher.
@@ -70,66 +70,66 @@ class EventFeed:
         Raises:
             OstlerError: The subscription was refused.
         """
-        self._found.extend(self.subscription.receive(data))
+        self._received.extend(self.subscription.receive(data))
 
     def pop(self) -> Event | Gap | None:
         """Return the next item; None when there is none, or when the journal has to be asked first."""
-        while not self._ready and self._found and self._replay is None and self._refill is None:
-            self._sort(self._found.popleft())
+        while not self._ready and self._received and self._replay is None and self._gap_fill is None:
+            self._deliver_or_refetch(self._received.popleft())
         return self._ready.popleft() if self._ready else None
 
-    def question(self) -> tuple[str, dict[str, Any], Any] | None:
+    def next_request(self) -> tuple[str, dict[str, Any], Any] | None:
         """Return what to ask the daemon: a method of the topic `ostler`, its arguments, its type; None for nothing."""
-        self._go_on()
-        source = self._replay or self._refill
-        return None if source is None else source.ask()
+        self._finish_sources()
+        source = self._replay or self._gap_fill
+        return None if source is None else source.next_request()
 
-    def answer(self, answer: Any) -> None:
+    def apply_reply(self, reply: Any) -> None:
         """Take the answer to the last `question`."""
-        source = self._replay or self._refill
+        source = self._replay or self._gap_fill
         if source is not None:
-            self._ready.extend(source.take(answer))
-            self._go_on()
+            self._ready.extend(source.apply_reply(reply))
+            self._finish_sources()
 
-    def fail(self, error: OstlerError) -> None:
-        """Take note that the last `question` got no answer.
+    def apply_error(self, error: OstlerError) -> None:
+        """Record that the last `question` got no answer.
 
         Raises:
             OstlerError: The same; the reader has to know, for it began with what the journal has.
         """
         if self._replay is not None:
             raise error
-        if self._refill is not None:  # the gap is no secret: it is seen, and can be asked for again
-            self._ready.extend(self._refill.rest())
-            self._refill = None
+        if self._gap_fill is not None:  # the gap itself is shown, and can be requested again
+            self._ready.extend(self._gap_fill.remaining_gap())
+            self._gap_fill = None
 
-    def ask_no_more(self) -> None:
+    def stop_requests(self) -> None:
         """Give the reader what is there already, gaps as they are: nobody can be asked any more."""
-        if self._refill is not None:
-            self._ready.extend(self._refill.rest())
-        self._replay = self._refill = None
-        self._refetch = False
+        if self._gap_fill is not None:
+            self._ready.extend(self._gap_fill.remaining_gap())
+        self._replay = self._gap_fill = None
+        self._should_refetch = False
 
-    def unanswered(self) -> ConnectionLost:
+    def unanswered_error(self) -> ConnectionLost:
         """Return the error of a subscription that the daemon has not answered in time."""
         return ConnectionLost(
-            f"the daemon did not answer a subscription within {self.subscription.patience:g} s",
+            f"the daemon did not answer a subscription within {self.subscription.admission_timeout:g} s",
             hint="see `systemctl status ostler` and the daemon's log",
         )
 
-    def _sort(self, item: Event | Gap) -> None:
+    def _deliver_or_refetch(self, item: Event | Gap) -> None:
         """Give an item to the reader, or fetch first what a gap stands for."""
-        if self._refetch and isinstance(item, Gap) and item.kept:
-            from ostler.messaging.events.replay import Refill
+        if self._should_refetch and isinstance(item, Gap) and item.journaled:
+            from ostler.messaging.events.replay import GapFill
 
-            self._refill = Refill(self.subscription, item)
+            self._gap_fill = GapFill(self.subscription, item)
         else:
             self._ready.append(item)
 
-    def _go_on(self) -> None:
-        """Let go of what has read the journal to the end of what was wanted."""
-        if self._replay is not None and self._replay.done:
+    def _finish_sources(self) -> None:
+        """Drop the reader of the journal once it has read everything that was wanted."""
+        if self._replay is not None and self._replay.is_done:
             self._replay = None
-            self._found.extend(self.subscription.release())
-        if self._refill is not None and self._refill.done:
-            self._refill = None
+            self._received.extend(self.subscription.release_held())
+        if self._gap_fill is not None and self._gap_fill.is_done:
+            self._gap_fill = None

@@ -1,4 +1,4 @@
-"""Journaled topics: an event is committed to the store before it goes out, and goes out even if that cannot be."""
+"""Journaled topics: an event is committed to the store before it is published, and published even if that fails."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ostler.clock import Clock
-from ostler.errors import OstlerError, describe, is_expected
-from ostler.messaging.events.event import KEPT, LATE, encoder
-from ostler.messaging.events.publisher import Publisher, Route, body_of
-from ostler.messaging.quiet import QuietLog
+from ostler.errors import OstlerError, error_line, is_expected
+from ostler.log.rate_limit import RateLimitedLog
+from ostler.messaging.events.event import JOURNALED, JOURNALED_LATE, encoder
+from ostler.messaging.events.event_publisher import EventTemplate, Publisher, encode_body
 
 if TYPE_CHECKING:
-    from ostler.messaging.events.publisher import Topic
+    from ostler.messaging.events.event_publisher import TopicState
 
 _log = logging.getLogger(__name__)
-_KEPT, _LATE = encoder.encode(KEPT), encoder.encode(LATE)
-_BATCH = 1000
-_PATIENCE = 2.0
+_JOURNALED, _JOURNALED_LATE = encoder.encode(JOURNALED), encoder.encode(JOURNALED_LATE)
+_BATCH_SIZE = 1000
+_WRITE_TIMEOUT = 2.0
 """Seconds that an event waits for the store before it goes out without it."""
-_AGAIN = 1.0
+_RETRY_DELAY = 1.0
 """Seconds between two tries to write while the store cannot be written."""
-_LATE_COUNT = 10_000
-_LATE_SIZE = 16 * 1024 * 1024
+_MAX_LATE_EVENTS = 10_000
+_MAX_LATE_BYTES = 16 * 1024 * 1024
 """What is kept in memory while the store cannot be written; more than that is missing in the journal."""
-_TRIM_EVERY = 3600.0
-_LAST_WRITES = 2.0
-_START = 2
+_TRIM_INTERVAL = 3600.0
+_CLOSE_TIMEOUT = 2.0
+_HEADER_SIZE = 2
 """Bytes of a message before the event itself: an array of two, and the version."""
 
 
-class Row(NamedTuple):
+class JournalRow(NamedTuple):
     """One event for the journal; `data` is the event as msgpack."""
 
     topic: str
     epoch: int
-    number: int
+    sequence: int
     at: float
     data: bytes
 
 
-class EventRecords(Protocol):
+class JournalStore(Protocol):
     """The store as the journal knows it; each method fails with an `OstlerError`."""
 
-    async def numbers(self) -> tuple[dict[str, int], int]:
+    async def last_sequences(self) -> tuple[dict[str, int], int]:
         """Return the last number of each topic, and the highest epoch there was."""
         ...
 
-    async def append(self, rows: Sequence[Row]) -> None:
+    async def append(self, rows: Sequence[JournalRow]) -> None:
         """Write events, in one commit; those that are there already are written again."""
         ...
 
@@ -60,42 +60,42 @@ class EventRecords(Protocol):
         ...
 
 
-class Trouble(Protocol):
-    """Says once that something does not go, and once that it does again."""
+class OutageReporter(Protocol):
+    """Reports once that something fails, and once that it works again."""
 
     def failed(self, error: BaseException) -> object:
-        """Take note that it failed."""
+        """Record that it failed."""
         ...
 
     def worked(self) -> object:
-        """Take note that it works."""
+        """Record that it works."""
         ...
 
 
 class JournalLimits(NamedTuple):
     """How many events of each topic are kept, and for how many seconds."""
 
-    events: int = 10_000
-    age: float = 7 * 86400.0
+    max_events: int = 10_000
+    max_age: float = 7 * 86400.0
 
 
-class Entry:
+class JournalEntry:
     """One event on its way through the journal."""
 
-    __slots__ = ("body", "live", "number", "route", "row")
+    __slots__ = ("body", "is_sent", "row", "sequence", "template")
 
-    def __init__(self, route: Route, number: int, at: float, body: bytes) -> None:
-        self.route = route
-        self.number = number
+    def __init__(self, template: EventTemplate, sequence: int, at: float, body: bytes) -> None:
+        self.template = template
+        self.sequence = sequence
         self.body = body
-        self.live = False
-        self.row = Row(route.topic.name, route.topic.epoch, number, at, body[_START:])
+        self.is_sent = False
+        self.row = JournalRow(template.topic.name, template.topic.epoch, sequence, at, body[_HEADER_SIZE:])
 
 
 class Journal:
     """Keeps the events of journaled topics, and sends them when they are kept, in the order of their numbers.
 
-    While one commit is under way the next events gather, so that there is one write at a time and the store's commits
+    While one commit is in progress the next events gather, so that there is one write at a time and the store's commits
     are shared. When the store takes too long or fails, events go out without waiting (`Event.kept` says so), stay in
     memory up to a limit and are written when that goes again. Beyond the limit the oldest are missing in the journal,
     which whoever reads it sees as a `Gap`.
@@ -107,235 +107,239 @@ class Journal:
 
     Args:
         publisher: What sends the events.
-        records: The store.
+        store: The store.
         clock: The source of time.
-        trouble: Says that the journal cannot be written.
+        outage: Says that the journal cannot be written.
         limits: How much is kept.
     """
 
     def __init__(
-        self, publisher: Publisher, records: EventRecords, clock: Clock, trouble: Trouble, limits: JournalLimits
+        self, publisher: Publisher, store: JournalStore, clock: Clock, outage: OutageReporter, limits: JournalLimits
     ) -> None:
         self.limits = limits
-        self.lost = 0
-        self.kept = 0
+        self.lost_count = 0
+        self.journaled_count = 0
         self._publisher = publisher
-        self._records = records
+        self._store = store
         self._clock = clock
-        self._trouble = trouble
-        self._quiet = QuietLog(_log, clock)
-        self._last: dict[str, int] | None = None
+        self._outage = outage
+        self._rate_limited_log = RateLimitedLog(_log, clock)
+        self._last_sequences: dict[str, int] | None = None
         self._epoch = 0
-        self._unnumbered: list[tuple[Route, bytes, float, bytes]] = []
-        self._held: list[Entry] = []
-        self._writing: list[Entry] = []
-        self._late: deque[Entry] = deque()
-        self._late_size = 0
-        self._overdue = False
-        self._retiring: list[Topic] = []
+        self._unnumbered: list[tuple[EventTemplate, bytes, float, bytes]] = []
+        self._pending: list[JournalEntry] = []
+        self._in_write: list[JournalEntry] = []
+        self._late: deque[JournalEntry] = deque()
+        self._late_bytes = 0
+        self._is_overdue = False
+        self._stopping_topics: list[TopicState] = []
         self._closed = False
-        self._since_trim = 0
-        self._trim_at = clock.monotonic() + _TRIM_EVERY
-        self._worker: asyncio.Task[None] | None = None
-        self._hourly: asyncio.TimerHandle | None = None
+        self._added_since_trim = 0
+        self._trim_at = clock.monotonic() + _TRIM_INTERVAL
+        self._worker_task: asyncio.Task[None] | None = None
+        self._trim_timer: asyncio.TimerHandle | None = None
 
     def stats(self) -> dict[str, int]:
         """Return the counters: events kept, events that wait for the store, events that are missing in it."""
-        waiting = len(self._unnumbered) + len(self._held) + len(self._writing) + len(self._late)
-        return {"kept": self.kept, "waiting": waiting, "lost": self.lost}
+        waiting = len(self._unnumbered) + len(self._pending) + len(self._in_write) + len(self._late)
+        return {"kept": self.journaled_count, "waiting": waiting, "lost": self.lost_count}
 
-    def take(self, route: Route, packed: bytes, at: float, tail: bytes) -> None:
-        """Number an event, keep it, and send it. Never waits."""
-        if self._last is None:
-            self._unnumbered.append((route, packed, at, tail))
+    def append(self, template: EventTemplate, packed: bytes, at: float, tail: bytes) -> None:
+        """Number an event, store it, and send it. Never waits."""
+        if self._last_sequences is None:
+            self._unnumbered.append((template, packed, at, tail))
         else:
-            self._number(self._last, route, packed, at, tail)
-        self._wake()
+            self._assign_sequence(self._last_sequences, template, packed, at, tail)
+        self._start_worker()
 
-    def limit(self, events: int, age: float) -> None:
+    def set_limits(self, events: int, age: float) -> None:
         """Take other limits, as a reload does."""
         self.limits = JournalLimits(events, age)
 
-    def retire(self, topic: Topic) -> None:
-        """Keep no more events of a topic: from now on, or when those that wait have gone out."""
-        if self._worker is None:
-            topic.journaled = False
+    def stop_journaling(self, topic: TopicState) -> None:
+        """Stop storing events of a topic: from now on, or when those that wait have gone out."""
+        if self._worker_task is None:
+            topic.is_journaled = False
         else:
-            self._retiring.append(topic)
+            self._stopping_topics.append(topic)
 
     async def close(self) -> None:
         """Write what waits, for a moment; what cannot be written goes out all the same."""
         self._closed = True
-        if self._hourly is not None:
-            self._hourly.cancel()
-        if (worker := self._worker) is not None:
-            await asyncio.wait([worker], timeout=_LAST_WRITES)
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
+        if (worker := self._worker_task) is not None:
+            await asyncio.wait([worker], timeout=_CLOSE_TIMEOUT)
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
-        self._send_without_numbers()
-        self._let_go()
+        self._send_unnumbered()
+        self._send_pending()
         if self._late:
-            _log.warning("the journal is missing the last %d events: the store could not be written", len(self._late))
+            _log.warning("the event journal lacks the last %d events: the store could not be written", len(self._late))
 
     # ---------------------------------------------------------------- numbers
 
-    def _number(self, last: dict[str, int], route: Route, packed: bytes, at: float, tail: bytes) -> None:
-        topic = route.topic
+    def _assign_sequence(
+        self, last: dict[str, int], template: EventTemplate, packed: bytes, at: float, tail: bytes
+    ) -> None:
+        topic = template.topic
         if topic.epoch != self._epoch:  # its first event in this run
-            self._begin(topic, last)
-        number = topic.number = topic.number + 1
-        entry = Entry(route, number, at, body_of(route, packed, number, at, tail, _KEPT))
-        if self._overdue:
+            self._start_topic(topic, last)
+        number = topic.last_sequence = topic.last_sequence + 1
+        entry = JournalEntry(template, number, at, encode_body(template, packed, number, at, tail, _JOURNALED))
+        if self._is_overdue:
             self._send_late(entry)
         else:
-            self._held.append(entry)
+            self._pending.append(entry)
 
-    def _begin(self, topic: Topic, last: dict[str, int]) -> None:
-        topic.number = last.get(topic.name, 0)
+    def _start_topic(self, topic: TopicState, last: dict[str, int]) -> None:
+        topic.last_sequence = last.get(topic.name, 0)
         topic.epoch = self._epoch
-        topic.kept = KEPT
+        topic.journal_state = JOURNALED
 
-    def _send_without_numbers(self) -> None:
+    def _send_unnumbered(self) -> None:
         """Send what was held for want of its number as events of a plain topic."""
         for waiting in self._unnumbered:
-            self._publisher.send_plain(*waiting)
+            self._publisher.send_unjournaled(*waiting)
         self._unnumbered.clear()
 
     # ---------------------------------------------------------------- the store
 
-    def _wake(self) -> None:
-        if self._worker is None and not self._closed:
-            # Not in the name of whose request published the first event: the journal is the daemon's own work.
-            self._worker = asyncio.get_running_loop().create_task(
-                self._work(), name="journal of events", context=contextvars.Context()
+    def _start_worker(self) -> None:
+        if self._worker_task is None and not self._closed:
+            # Not in the context of the request that published the first event: the journal is the daemon's own work.
+            self._worker_task = asyncio.get_running_loop().create_task(
+                self._run_worker(), name="event journal", context=contextvars.Context()
             )
-            self._worker.add_done_callback(self._worker_ended)
+            self._worker_task.add_done_callback(self._on_worker_done)
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         try:
-            await self._try()
-            while self._unnumbered or self._held or self._late:
-                await self._try()
+            await self._write_or_retry()
+            while self._unnumbered or self._pending or self._late:
+                await self._write_or_retry()
         finally:
-            # Here, and not when somebody is told of the end: what comes in between would wait for nobody.
-            self._worker = None
-            for topic in self._retiring:
-                topic.journaled = self._publisher.journaled(topic.name)
-            self._retiring.clear()
+            # Here, and not in the done callback: an event that comes in between would not be written.
+            self._worker_task = None
+            for topic in self._stopping_topics:
+                topic.is_journaled = self._publisher.is_journaled(topic.name)
+            self._stopping_topics.clear()
 
-    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
-        """Say why, and go on when somebody has cancelled all tasks that there are."""
+    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
+        """Log why, and restart when code has cancelled all tasks."""
         if not worker.cancelled() and (error := worker.exception()) is not None and not is_expected(error):
-            _log.error("the journal of events failed: %s", describe(error), exc_info=error)
-        if not self._closed and (self._unnumbered or self._held or self._late):
-            self._wake()
+            _log.error("the event journal failed: %s", error_line(error), exc_info=error)
+        if not self._closed and (self._unnumbered or self._pending or self._late):
+            self._start_worker()
 
-    async def _try(self) -> None:
-        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._let_go)
+    async def _write_or_retry(self) -> None:
+        timer = asyncio.get_running_loop().call_later(_WRITE_TIMEOUT, self._send_pending)
         try:
-            if self._last is None:
-                await self._load()
-            written = await self._write()
+            if self._last_sequences is None:
+                await self._load_sequences()
+            written = await self._write_batch()
             await self._trim_if_due(written)
         except asyncio.CancelledError:
             if not self._closed:
-                self._take_back()
+                self._requeue_failed()
             raise
         except Exception as error:
-            self._trouble.failed(error)
+            self._outage.failed(error)
             if not is_expected(error):
-                _log.exception("the journal of events failed")
-            self._take_back()
-            self._let_go()
+                _log.exception("the event journal failed")
+            self._requeue_failed()
+            self._send_pending()
             if self._closed:
                 raise
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_DELAY)
         finally:
             timer.cancel()
 
-    def _take_back(self) -> None:
+    def _requeue_failed(self) -> None:
         """Keep for later what could not be written, before all that came after it."""
-        self._writing, failed = [], self._writing
+        self._in_write, failed = [], self._in_write
         for entry in failed:
-            self._send(entry, _LATE)
+            self._send(entry, _JOURNALED_LATE)
         self._late.extendleft(reversed(failed))
-        self._late_size += sum(len(entry.body) for entry in failed)
+        self._late_bytes += sum(len(entry.body) for entry in failed)
 
-    async def _load(self) -> None:
-        self._last, epoch = await self._records.numbers()
+    async def _load_sequences(self) -> None:
+        self._last_sequences, epoch = await self._store.last_sequences()
         self._epoch = max(self._publisher.epoch, epoch) + 1
         for waiting in self._unnumbered:
-            self._number(self._last, *waiting)
+            self._assign_sequence(self._last_sequences, *waiting)
         self._unnumbered.clear()
-        self._hourly = asyncio.get_running_loop().call_later(_TRIM_EVERY, self._trim_hourly)
+        self._trim_timer = asyncio.get_running_loop().call_later(_TRIM_INTERVAL, self._on_trim_timer)
 
-    async def _write(self) -> int:
-        batch = [self._late.popleft() for _ in range(min(len(self._late), _BATCH))]
-        self._late_size -= sum(len(entry.body) for entry in batch)
+    async def _write_batch(self) -> int:
+        batch = [self._late.popleft() for _ in range(min(len(self._late), _BATCH_SIZE))]
+        self._late_bytes -= sum(len(entry.body) for entry in batch)
         if not self._late:
-            room = _BATCH - len(batch)
-            batch += self._held[:room]
-            del self._held[:room]
+            room = _BATCH_SIZE - len(batch)
+            batch += self._pending[:room]
+            del self._pending[:room]
         if not batch:
             return 0
-        self._writing = batch
-        await self._records.append([entry.row for entry in batch])
-        self._writing = []
-        self.kept += len(batch)
+        self._in_write = batch
+        await self._store.append([entry.row for entry in batch])
+        self._in_write = []
+        self.journaled_count += len(batch)
         for entry in batch:
-            self._send(entry, _KEPT)
+            self._send(entry, _JOURNALED)
         if not self._late:
-            self._overdue = False
-            self._trouble.worked()
+            self._is_overdue = False
+            self._outage.worked()
         return len(batch)
 
     async def _trim_if_due(self, added: int) -> None:
         """Trim now and then: when a tenth of what is kept has been added, or an hour has gone."""
-        self._since_trim += added
+        self._added_since_trim += added
         now = self._clock.monotonic()
-        if self._since_trim < max(100, self.limits.events // 10) and now < self._trim_at:
+        if self._added_since_trim < max(100, self.limits.max_events // 10) and now < self._trim_at:
             return
-        self._since_trim, self._trim_at = 0, now + _TRIM_EVERY
+        self._added_since_trim, self._trim_at = 0, now + _TRIM_INTERVAL
         try:
-            await self._records.trim(self.limits.events, self.limits.age)
+            await self._store.trim(self.limits.max_events, self.limits.max_age)
         except OstlerError as error:
-            _log.debug("the journal of events was not trimmed: %s", describe(error))
+            _log.debug("the event journal was not trimmed: %s", error_line(error))
 
-    def _trim_hourly(self) -> None:
+    def _on_trim_timer(self) -> None:
         """Trim by age, also where nothing is published any more."""
-        self._hourly = asyncio.get_running_loop().call_later(_TRIM_EVERY, self._trim_hourly)
+        self._trim_timer = asyncio.get_running_loop().call_later(_TRIM_INTERVAL, self._on_trim_timer)
         self._trim_at = 0.0
-        self._wake()
+        self._start_worker()
 
     # ---------------------------------------------------------------- live
 
-    def _let_go(self) -> None:
+    def _send_pending(self) -> None:
         """Send all that waits: the store has taken too long, or failed."""
-        if self._last is None:
-            self._send_without_numbers()
+        if self._last_sequences is None:
+            self._send_unnumbered()
             return
-        if not (self._writing or self._held or self._late):
+        if not (self._in_write or self._pending or self._late):
             return
-        if not self._overdue:
-            self._overdue = True
-            self._quiet.warning("overdue", "the store keeps events waiting; they go out before they are kept")
-        for entry in self._writing:
-            self._send(entry, _LATE)
-        held, self._held = self._held, []
+        if not self._is_overdue:
+            self._is_overdue = True
+            self._rate_limited_log.warning("overdue", "the store is slow; events are published before they are stored")
+        for entry in self._in_write:
+            self._send(entry, _JOURNALED_LATE)
+        held, self._pending = self._pending, []
         for entry in held:
             self._send_late(entry)
 
-    def _send_late(self, entry: Entry) -> None:
-        self._send(entry, _LATE)
+    def _send_late(self, entry: JournalEntry) -> None:
+        self._send(entry, _JOURNALED_LATE)
         self._late.append(entry)
-        self._late_size += len(entry.body)
-        while len(self._late) > _LATE_COUNT or self._late_size > _LATE_SIZE:
+        self._late_bytes += len(entry.body)
+        while len(self._late) > _MAX_LATE_EVENTS or self._late_bytes > _MAX_LATE_BYTES:
             gone = self._late.popleft()
-            self._late_size -= len(gone.body)
-            self.lost += 1
-            self._quiet.warning("lost", f"event {gone.number} of {gone.row.topic} will be missing in the journal")
+            self._late_bytes -= len(gone.body)
+            self.lost_count += 1
+            self._rate_limited_log.warning(
+                "lost", f"event {gone.sequence} of {gone.row.topic} will be missing from the journal"
+            )
 
-    def _send(self, entry: Entry, kept: bytes) -> None:
-        if not entry.live:
-            entry.live = True
-            self._publisher.send_body(entry.route, entry.number, entry.body[:-1] + kept)
+    def _send(self, entry: JournalEntry, kept: bytes) -> None:
+        if not entry.is_sent:
+            entry.is_sent = True
+            self._publisher.send_encoded(entry.template, entry.sequence, entry.body[:-1] + kept)

@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ostler.errors import InvalidInput
 from ostler.messaging.events.event import (
-    KEPT,
+    JOURNALED,
     Event,
     Gap,
-    Head,
     JournalPage,
+    JournalPosition,
     JournalStart,
     JournalTopic,
-    Position,
-    Seen,
+    StreamItem,
+    Watermark,
 )
 
 if TYPE_CHECKING:
     from ostler.messaging.events.subscription import Subscription
 
 Since: TypeAlias = int | Event | Iterable[Event]
-PAGE = 500
+PAGE_SIZE = 500
 """Events asked for at once."""
 
 
 class Replay:
-    """Brings a subscription from some numbers to the end of the journal; the live events follow without a seam.
+    """Brings a subscription from some numbers to the end of the journal; live events follow without gap or overlap.
 
-    The subscription stands already, and what comes live is held back. Whoever drives this asks the daemon what `ask`
-    says, hands the answer to `take`, and gives its user what that returns, until `done`.
+    The subscription is established already, and live events are held back. The driver of this asks the daemon what
+    `next_request` returns, hands the answer to `apply_reply`, and gives its user what that returns, until `is_done`.
 
     Args:
         subscription: What is to be brought up to date.
@@ -43,71 +43,73 @@ class Replay:
 
     def __init__(self, subscription: Subscription, since: Since) -> None:
         self._subscription = subscription
-        self._positions: dict[str, Position] | None = None
-        self._seen: list[Event] = []
-        self._begun: set[str] = set()
-        self._first = 0
+        self._positions: dict[str, JournalPosition] | None = None
+        self._last_seen: list[Event] = []
+        self._started_topics: set[str] = set()
+        self._first_sequence = 0
         if isinstance(since, int):
             if since < 1:
-                raise InvalidInput(f"events are numbered from 1, there is none with the number {since}")
-            self._first = since
+                raise InvalidInput(f"events are numbered from 1, {since} is not a valid number")
+            self._first_sequence = since
         else:
-            self._seen = [since] if isinstance(since, Event) else list(since)
-            kept = [event for event in self._seen if event.kept]
-            self._positions = {event.topic: Position(event.topic, event.number, event.epoch) for event in kept}
+            self._last_seen = [since] if isinstance(since, Event) else list(since)
+            kept = [event for event in self._last_seen if event.journaled]
+            self._positions = {event.topic: JournalPosition(event.topic, event.sequence, event.epoch) for event in kept}
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the end of the journal is reached."""
-        return self._positions is not None and not self._positions and not self._seen
+        return self._positions is not None and not self._positions and not self._last_seen
 
-    def ask(self) -> tuple[str, dict[str, Any], Any]:
+    def next_request(self) -> tuple[str, dict[str, Any], Any]:
         """Return what to ask the daemon next: a method of the topic `ostler`, its arguments, the type of its result."""
         if self._positions is None:
             return "event_topics", {}, list[JournalTopic]
-        return "events_since", {"positions": list(self._positions.values()), "limit": PAGE}, JournalPage
+        return "events_since", {"positions": list(self._positions.values()), "limit": PAGE_SIZE}, JournalPage
 
-    def take(self, answer: Any) -> list[Seen]:
+    def apply_reply(self, reply: Any) -> list[StreamItem]:
         """Take the answer; return the events and gaps to be seen next."""
         if self._positions is None:
-            names = [found.topic for found in answer if self._subscription.covers(found.topic)]
-            self._positions = {name: Position(name, self._first - 1) for name in names}
+            names = [found.topic for found in reply if self._subscription.covers(found.topic)]
+            self._positions = {name: JournalPosition(name, self._first_sequence - 1) for name in names}
             return []
-        page: JournalPage = answer
-        found = self._plain()
+        page: JournalPage = reply
+        found = self._unjournaled_gaps()
         for start in page.starts:
-            found += self._begin(self._positions, start)
+            found += self._start_topic(self._positions, start)
         for event in page.events:
-            found += self._subscription.step(event)
-            self._positions[event.topic] = Position(event.topic, event.number)
+            found += self._subscription.apply_event(event)
+            self._positions[event.topic] = JournalPosition(event.topic, event.sequence)
         if not page.more:
             # What the journal does not have at its end is a gap, too.
             for start in page.starts:
-                found += self._subscription.go_to(Head(start.topic, start.host, start.last, 0, KEPT))
+                found += self._subscription.apply_watermark(
+                    Watermark(start.topic, start.host, start.last, 0, JOURNALED)
+                )
             self._positions = {}
         return found
 
-    def _plain(self) -> list[Seen]:
+    def _unjournaled_gaps(self) -> list[StreamItem]:
         """Say what was missed of topics that are not journaled: the heads tell how much."""
-        seen, self._seen = self._seen, []
-        return [gap for event in seen if not event.kept for gap in self._subscription.resume(event)]
+        seen, self._last_seen = self._last_seen, []
+        return [gap for event in seen if not event.journaled for gap in self._subscription.resume(event)]
 
-    def _begin(self, positions: dict[str, Position], start: JournalStart) -> list[Seen]:
+    def _start_topic(self, positions: dict[str, JournalPosition], start: JournalStart) -> list[StreamItem]:
         """Put the subscription where reading of a topic begins, at the first page."""
-        if start.topic in self._begun:
+        if start.topic in self._started_topics:
             return []
-        self._begun.add(start.topic)
+        self._started_topics.add(start.topic)
         asked = positions[start.topic]
-        live = self._subscription.places.get((start.topic, start.host))
+        live = self._subscription.cursors.get((start.topic, start.host))
         # The publisher is beyond it in the same run: the event has gone out, and only the store is late.
-        late = start.anew and live is not None and live.number >= asked.after and asked.epoch in (0, live.epoch)
+        late = start.anew and live is not None and live.sequence >= asked.after and asked.epoch in (0, live.epoch)
         after = asked.after if late else start.after
-        positions[start.topic] = Position(start.topic, after)
-        self._subscription.go_back(start.topic, start.host, after)
+        positions[start.topic] = JournalPosition(start.topic, after)
+        self._subscription.rewind(start.topic, start.host, after)
         return [Gap(start.topic, start.host, 0, 0)] if start.anew and not late else []
 
 
-class Refill:
+class GapFill:
     """Fetches the events of a gap from the journal; driven as `Replay` is. What is not there stays a gap.
 
     Args:
@@ -118,30 +120,38 @@ class Refill:
     def __init__(self, subscription: Subscription, gap: Gap) -> None:
         self._subscription = subscription
         self._gap = gap
-        self._number = gap.first - 1
-        self.done = False
+        self._last_sequence = gap.first - 1
+        self.is_done = False
 
-    def ask(self) -> tuple[str, dict[str, Any], Any]:
+    def next_request(self) -> tuple[str, dict[str, Any], Any]:
         """See `Replay.ask`."""
-        limit = min(PAGE, self._gap.last - self._number)
-        return "events_since", {"positions": [Position(self._gap.topic, self._number)], "limit": limit}, JournalPage
+        limit = min(PAGE_SIZE, self._gap.last - self._last_sequence)
+        return (
+            "events_since",
+            {"positions": [JournalPosition(self._gap.topic, self._last_sequence)], "limit": limit},
+            JournalPage,
+        )
 
-    def take(self, page: JournalPage) -> list[Seen]:
+    def apply_reply(self, page: JournalPage) -> list[StreamItem]:
         """See `Replay.take`."""
-        found: list[Seen] = []
+        found: list[StreamItem] = []
         for event in page.events:
-            if event.number > self._gap.last:
+            if event.sequence > self._gap.last:
                 break
-            found += self._missing(event.number - 1)
-            self._number = event.number
-            if self._subscription.wants(event):
+            found += self._gap_until(event.sequence - 1)
+            self._last_sequence = event.sequence
+            if self._subscription.matches(event):
                 found.append(event)
-        self.done = not page.more or not page.events or page.events[-1].number >= self._gap.last
-        return found + self._missing(self._gap.last) if self.done else found
+        self.is_done = not page.more or not page.events or page.events[-1].sequence >= self._gap.last
+        return found + self._gap_until(self._gap.last) if self.is_done else found
 
-    def rest(self) -> list[Seen]:
+    def remaining_gap(self) -> list[StreamItem]:
         """Return the gap as far as it is not filled, when the journal cannot be asked."""
-        return [self._gap._replace(first=self._number + 1)]
+        return [self._gap._replace(first=self._last_sequence + 1)]
 
-    def _missing(self, last: int) -> list[Seen]:
-        return [self._gap._replace(first=self._number + 1, last=last, kept=False)] if last > self._number else []
+    def _gap_until(self, last: int) -> list[StreamItem]:
+        return (
+            [self._gap._replace(first=self._last_sequence + 1, last=last, journaled=False)]
+            if last > self._last_sequence
+            else []
+        )

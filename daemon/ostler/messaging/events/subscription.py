@@ -8,44 +8,44 @@ from collections.abc import Iterable
 import msgspec
 from msgspec.msgpack import Decoder
 
-from ostler.errors import BadEnvelope, InvalidInput, MessageTooLarge
-from ostler.messaging.elements import ANSWER_ELEMENTS, check_elements
-from ostler.messaging.envelope import VERSION, Failure, decode_to_client, error_of
+from ostler.errors import InvalidInput, MalformedMessage, MessageTooLarge
 from ostler.messaging.events.event import (
-    END_OF_KEY,
-    HEAD_KEY,
-    HEADS,
-    KEPT,
-    LAST_EVENT,
+    JOURNALED,
+    KEY_TERMINATOR,
+    LAST_VALUE,
+    WATERMARK_KEY,
+    WATERMARKS,
     Event,
+    EventPattern,
     Gap,
-    Head,
-    Pattern,
-    Seen,
+    StreamItem,
+    Watermark,
     event_decoder,
 )
-from ostler.messaging.transport import CONTROL_PREFIX, Data
+from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS, check_elements
+from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Failure, decode_to_client, error_from_failure
+from ostler.messaging.wire.transport import CONTROL_PREFIX, Data
 
-_QUESTION_LIMIT = 500
+_MAX_QUESTION_SIZE = 500
 """Bytes of a question; a publisher takes no longer subscription."""
-_UNREADABLE = (BadEnvelope, MessageTooLarge, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-ADMISSION = 10.0
+_DECODE_ERRORS = (MalformedMessage, MessageTooLarge, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+ADMISSION_TIMEOUT = 10.0
 """Seconds that a daemon has to answer a subscription."""
-MOST_EARLY = 128 * 1024 * 1024
+MAX_EARLY_BYTES = 128 * 1024 * 1024
 """Bytes that may come before the answer to a subscription: the last events of all keys do."""
-_heads: Decoder[tuple[int, int, list[Head]]] = Decoder(tuple[int, int, list[Head]])
-_last: Decoder[tuple[int, int, Event]] = Decoder(tuple[int, int, Event])
+_watermarks_decoder: Decoder[tuple[int, int, list[Watermark]]] = Decoder(tuple[int, int, list[Watermark]])
+_last_value_decoder: Decoder[tuple[int, int, Event]] = Decoder(tuple[int, int, Event])
 
 
-class Place:
+class Cursor:
     """How far a subscriber is with one topic of one host."""
 
-    __slots__ = ("epoch", "kept", "number")
+    __slots__ = ("epoch", "journaled", "sequence")
 
-    def __init__(self, number: int, epoch: int, kept: int) -> None:
-        self.number = number
+    def __init__(self, sequence: int, epoch: int, journaled: int) -> None:
+        self.sequence = sequence
         self.epoch = epoch
-        self.kept = kept
+        self.journaled = journaled
 
 
 class Subscription:
@@ -54,7 +54,7 @@ class Subscription:
     Args:
         patterns: What is wanted; an event that fits one of them is.
         last: Whether the last event of each key is wanted first.
-        hold: Whether to hold back what comes live until `release`: something else is to be seen first.
+        hold: Whether to hold back what comes live until `release_held`: something else is to be seen first.
         timeout: Seconds that the daemon has to answer, `ADMISSION` at most; None for these.
 
     Raises:
@@ -64,28 +64,28 @@ class Subscription:
     def __init__(
         self, patterns: Iterable[str], *, last: bool = False, hold: bool = False, timeout: float | None = None
     ) -> None:
-        self.patience = ADMISSION if timeout is None else min(ADMISSION, timeout)
-        self._patterns = [Pattern(text) for text in patterns] or [Pattern("")]
+        self.admission_timeout = ADMISSION_TIMEOUT if timeout is None else min(ADMISSION_TIMEOUT, timeout)
+        self._patterns = [EventPattern(text) for text in patterns] or [EventPattern("")]
         prefixes = list(dict.fromkeys(pattern.prefix for pattern in self._patterns))
         self._question = CONTROL_PREFIX + os.urandom(8).hex().encode()
         wanted = b"?" + (b"l" if last else b"") + b"\n" + b"\n".join(prefixes)
-        if len(wanted) <= _QUESTION_LIMIT - len(self._question):
+        if len(wanted) <= _MAX_QUESTION_SIZE - len(self._question):
             self._question += wanted
         elif last:
             raise InvalidInput(
                 f"{len(prefixes)} patterns are too many to ask for their last events",
-                hint="make a subscription for each few of them",
+                hint="split them over several subscriptions",
             )
         self._prefixes = prefixes
-        self.places: dict[tuple[str, str], Place] = {}
-        self._hold = hold
-        self._held: list[Event | Head] = []
-        self._last: list[Event] = []
-        self._heads: list[Head] = []
-        self._told_heads = False
-        self._early = 0
-        self.admitted = False
-        self.garbage = 0
+        self.cursors: dict[tuple[str, str], Cursor] = {}
+        self._is_holding = hold
+        self._held: list[Event | Watermark] = []
+        self._last_values: list[Event] = []
+        self._watermarks: list[Watermark] = []
+        self._has_watermarks = False
+        self._early_bytes = 0
+        self.is_admitted = False
+        self.invalid_messages = 0
 
     @property
     def prefixes(self) -> list[bytes]:
@@ -96,160 +96,164 @@ class Subscription:
         """Return whether events of a topic may be wanted."""
         return f"{topic}.".encode().startswith(tuple(self._prefixes))
 
-    def wants(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         """Return whether an event fits one of the patterns."""
-        return any(pattern.fits(event) for pattern in self._patterns)
+        return any(pattern.matches(event) for pattern in self._patterns)
 
-    def receive(self, data: Data) -> list[Seen]:
+    def receive(self, data: Data) -> list[StreamItem]:
         """Take a message; return what the subscriber is to see of it.
 
         Raises:
-            NotPermitted: The peer may not subscribe.
+            NotPermitted: The peer is not allowed to subscribe.
             MessageTooLarge: The publisher sends and sends, and does not answer the subscription.
         """
-        if not self.admitted:
+        if not self.is_admitted:
             self._count_early(len(data))
-        key, _, body = bytes(data).partition(END_OF_KEY)
+        key, _, body = bytes(data).partition(KEY_TERMINATOR)
         try:
-            if len(body) > ANSWER_ELEMENTS:
-                check_elements(body, ANSWER_ELEMENTS, "an event")
+            if len(body) > MAX_REPLY_ELEMENTS:
+                check_elements(body, MAX_REPLY_ELEMENTS, "an event")
             if key.startswith(CONTROL_PREFIX):
-                return self._take_answer(key, body)
-            if key.endswith(HEAD_KEY):
-                return self._take_heads(body)
+                return self._handle_answer(key, body)
+            if key.endswith(WATERMARK_KEY):
+                return self._handle_watermarks(body)
             version, event = event_decoder.decode(body)
-        except _UNREADABLE:
-            self.garbage += 1
+        except _DECODE_ERRORS:
+            self.invalid_messages += 1
             return []
-        if version != VERSION:
-            self.garbage += 1
+        if version != PROTOCOL_VERSION:
+            self.invalid_messages += 1
             return []
-        if self.admitted and not self._hold:
-            return self.step(event)
+        if self.is_admitted and not self._is_holding:
+            return self.apply_event(event)
         self._held.append(event)  # last events come first, and they come with the answer
         return []
 
     def _count_early(self, size: int) -> None:
-        self._early += size
-        if self._early > MOST_EARLY:
+        self._early_bytes += size
+        if self._early_bytes > MAX_EARLY_BYTES:
             raise MessageTooLarge(
-                f"the publisher sent more than {MOST_EARLY} bytes before it had answered the subscription",
-                hint="subscribe to less at once", size=self._early, limit=MOST_EARLY,
+                f"the publisher sent more than {MAX_EARLY_BYTES} bytes before it had answered the subscription",
+                hint="subscribe to less at once", size=self._early_bytes, limit=MAX_EARLY_BYTES,
             )  # fmt: skip
 
     @property
-    def held(self) -> int:
+    def held_count(self) -> int:
         """How many messages are held back."""
         return len(self._held)
 
-    def release(self) -> list[Seen]:
+    def release_held(self) -> list[StreamItem]:
         """Hold nothing back any more; return what was."""
-        self._hold = False
+        self._is_holding = False
         held, self._held = self._held, []
-        return [seen for item in held for seen in (self.step(item) if isinstance(item, Event) else self.go_to(item))]
+        return [
+            seen
+            for item in held
+            for seen in (self.apply_event(item) if isinstance(item, Event) else self.apply_watermark(item))
+        ]
 
-    def step(self, event: Event) -> list[Seen]:
+    def apply_event(self, event: Event) -> list[StreamItem]:
         """Take the next event, live or from the journal; return what the subscriber is to see of it."""
         source = (event.topic, event.host)
-        place = self.places.get(source)
+        place = self.cursors.get(source)
         if place is None:
-            found = self._first(Head(*source, event.number - 1, event.epoch, event.kept))
-            self.places[source].number = event.number
-            return [*found, event] if self.wants(event) else found
+            found = self._start_topic(Watermark(*source, event.sequence - 1, event.epoch, event.journaled))
+            self.cursors[source].sequence = event.sequence
+            return [*found, event] if self.matches(event) else found
         found = []
-        if place.epoch == event.epoch or (place.kept and event.kept):
-            if event.number <= place.number:
-                return []  # it was seen already, before the seam between the journal and what is live
-            if event.number > place.number + 1:
-                found.append(Gap(*source, place.number + 1, event.number - 1, event.kept != 0))
+        if place.epoch == event.epoch or (place.journaled and event.journaled):
+            if event.sequence <= place.sequence:
+                return []  # it was seen already, where the journal and the live events overlap
+            if event.sequence > place.sequence + 1:
+                found.append(Gap(*source, place.sequence + 1, event.sequence - 1, event.journaled != 0))
         else:
             found.append(Gap(*source, 0, 0))
-        place.number, place.epoch, place.kept = event.number, event.epoch, event.kept
-        if self.wants(event):
+        place.sequence, place.epoch, place.journaled = event.sequence, event.epoch, event.journaled
+        if self.matches(event):
             found.append(event)
         return found
 
-    def go_to(self, head: Head) -> list[Seen]:
+    def apply_watermark(self, head: Watermark) -> list[StreamItem]:
         """Take it that everything up to a number has gone out; return the gap if that has not been seen."""
         source = (head.topic, head.host)
-        place = self.places.get(source)
+        place = self.cursors.get(source)
         if place is None:
-            return self._first(head)
-        if place.epoch != head.epoch and not (place.kept and head.kept):
+            return self._start_topic(head)
+        if place.epoch != head.epoch and not (place.journaled and head.journaled):
             gap = Gap(*source, 0, 0)
-        elif head.number > place.number:
-            gap = Gap(*source, place.number + 1, head.number, head.kept != 0)
+        elif head.sequence > place.sequence:
+            gap = Gap(*source, place.sequence + 1, head.sequence, head.journaled != 0)
         else:
             return []
-        place.number, place.epoch, place.kept = head.number, head.epoch, head.kept
+        place.sequence, place.epoch, place.journaled = head.sequence, head.epoch, head.journaled
         return [gap]
 
-    def _first(self, head: Head) -> list[Seen]:
+    def _start_topic(self, head: Watermark) -> list[StreamItem]:
         """Begin with a topic of which nothing was known: after the subscription stood, or it would have had a head."""
-        self.places[head.topic, head.host] = Place(head.number, head.epoch, head.kept)
-        began = self._told_heads and not head.kept and head.number > 0
-        return [Gap(head.topic, head.host, 1, head.number)] if began else []
+        self.cursors[head.topic, head.host] = Cursor(head.sequence, head.epoch, head.journaled)
+        began = self._has_watermarks and not head.journaled and head.sequence > 0
+        return [Gap(head.topic, head.host, 1, head.sequence)] if began else []
 
-    def go_back(self, topic: str, host: str, number: int) -> None:
+    def rewind(self, topic: str, host: str, number: int) -> None:
         """Take it that a journaled topic has been seen up to a number, whatever came live."""
-        self.places[topic, host] = Place(number, 0, KEPT)
+        self.cursors[topic, host] = Cursor(number, 0, JOURNALED)
 
-    def resume(self, event: Event) -> list[Seen]:
+    def resume(self, event: Event) -> list[StreamItem]:
         """Take it that this event of a plain topic was the last one seen; return the gap from it to what is live."""
-        now = self.places.get((event.topic, event.host))
-        self.places[event.topic, event.host] = Place(event.number, event.epoch, event.kept)
+        now = self.cursors.get((event.topic, event.host))
+        self.cursors[event.topic, event.host] = Cursor(event.sequence, event.epoch, event.journaled)
         if now is None:
             return []
-        return self.go_to(Head(event.topic, event.host, now.number, now.epoch, now.kept))
+        return self.apply_watermark(Watermark(event.topic, event.host, now.sequence, now.epoch, now.journaled))
 
-    def _take_heads(self, body: bytes) -> list[Seen]:
-        kind, version, heads = _heads.decode(body)
-        if kind != HEADS or version != VERSION:
-            self.garbage += 1
+    def _handle_watermarks(self, body: bytes) -> list[StreamItem]:
+        kind, version, heads = _watermarks_decoder.decode(body)
+        if kind != WATERMARKS or version != PROTOCOL_VERSION:
+            self.invalid_messages += 1
             return []
         heads = [head for head in heads if self.covers(head.topic)]
-        if not self.admitted:
-            self._heads += heads
-        elif self._hold:
+        if not self.is_admitted:
+            self._watermarks += heads
+        elif self._is_holding:
             self._held += heads
         else:
-            return [gap for head in heads for gap in self.go_to(head)]
+            return [gap for head in heads for gap in self.apply_watermark(head)]
         return []
 
-    def _take_answer(self, key: bytes, body: bytes) -> list[Seen]:
+    def _handle_answer(self, key: bytes, body: bytes) -> list[StreamItem]:
         if key != self._question:  # whoever subscribes to all sees the answers to others too
             return []
-        kind = _kind_of(body)
-        if kind == HEADS:
-            self._told_heads = True
-            return self._take_heads(body)
-        if kind == LAST_EVENT:
-            self._last.append(_last.decode(body)[2])
+        kind = _message_kind(body)
+        if kind == WATERMARKS:
+            self._has_watermarks = True
+            return self._handle_watermarks(body)
+        if kind == LAST_VALUE:
+            self._last_values.append(_last_value_decoder.decode(body)[2])
             return []
         answer = decode_to_client(body)
         if isinstance(answer, Failure):
-            raise error_of(answer)
-        self.admitted = True
-        return self._begin()
+            raise error_from_failure(answer)
+        self.is_admitted = True
+        return self._start()
 
-    def _begin(self) -> list[Seen]:
+    def _start(self) -> list[StreamItem]:
         """Begin with what the answer brought: last events that did not come live, and where each topic stands."""
         first: dict[tuple[str, str], int] = {}
         for item in self._held:
             if isinstance(item, Event):
-                first.setdefault((item.topic, item.host), item.number)
-        last, self._last = self._last, []
-        heads, self._heads = self._heads, []
+                first.setdefault((item.topic, item.host), item.sequence)
+        last, self._last_values = self._last_values, []
+        heads, self._watermarks = self._watermarks, []
         for head in heads:
-            number = first.get((head.topic, head.host), head.number + 1) - 1
-            self.places[head.topic, head.host] = Place(number, head.epoch, head.kept)
-        found: list[Seen] = [
+            number = first.get((head.topic, head.host), head.sequence + 1) - 1
+            self.cursors[head.topic, head.host] = Cursor(number, head.epoch, head.journaled)
+        found: list[StreamItem] = [
             event
             for event in last
-            if self.wants(event) and event.number < first.get((event.topic, event.host), event.number + 1)
+            if self.matches(event) and event.sequence < first.get((event.topic, event.host), event.sequence + 1)
         ]
-        return found if self._hold else found + self.release()
+        return found if self._is_holding else found + self.release_held()
 
 
-def _kind_of(body: bytes) -> int:
+def _message_kind(body: bytes) -> int:
     return body[1] if len(body) > 1 and body[0] == 0x93 else 0  # [20 or 21, version, value]: an array of three

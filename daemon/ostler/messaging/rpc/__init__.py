@@ -1,5 +1,6 @@
-"""Calls, casts and fanouts: what stands behind a topic, and what a client keeps of the calls it has made.
+"""The server side of calls, casts, fanouts and streams.
 
-`signature` and `endpoint` know the methods, `dispatcher` decides, `call` is one request under way, `server` joins them
-to a transport; `core` is the client without I/O. Nothing here knows which transport carries the messages.
+`rpc_server` joins a transport to the `dispatcher`, which decides; `topic_registry` and `endpoint` know what can be
+called, `call` is one request in progress, `dedup` recognises retries, `server_streams` sends items, `completion`
+counts and reports ends. Not here: which transport carries the messages, and clients (`clients`).
 """

@@ -1,4 +1,4 @@
-"""One request under way on the server."""
+"""One request in progress on the server."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-from ostler.errors import CallCancelled, OstlerError
-from ostler.messaging.context import Context, Progress, enter
-from ostler.messaging.envelope import STREAM, Request
+from ostler.errors import Cancelled, OstlerError
+from ostler.messaging.wire.envelope import STREAM, Request
+from ostler.messaging.wire.request_context import Context, Progress, set_current_context
 from ostler.redaction import Value
 from ostler.types import LOCAL_PEER, Peer, Role
 
@@ -30,56 +30,56 @@ class Call:
 
     # What most requests never change stands in the class: one is made for each request.
     arrived_at = 0.0
-    admitted = False
-    settled = False
-    begun = False
-    traced = False
-    over = False
+    is_admitted = False
+    is_answered = False
+    is_started = False
+    is_traced = False
+    is_recorded = False
     """Whether its end was counted and told to those who look on."""
     ended_at: float | None = None
     """When a thread replied; None for what the loop answers: it ends when the loop says so."""
-    answer_lock: threading.Lock | None = None
+    reply_lock: threading.Lock | None = None
     """Taken, and never given back, by the one who answers; None for what only the loop answers."""
     task: asyncio.Task[object] | None = None
     parent: Context | None = None
     """The request that this one was made in, for one from within the daemon."""
     secrets: tuple[Value, ...] = ()
     """The spellings of its secret arguments, while they are looked for in whatever leaves."""
-    asked = ""
+    requested_method = ""
     """`topic.method` that was asked for, of a request that is relayed to other hosts; empty for any other."""
     client: object = None
     """The connection that it came on; None within the daemon."""
     context: Context
     endpoint: Endpoint
     method: Method
-    at_end: Callable[[Call, Any, BaseException | None], None]
-    """Told by the work of an `async def` how it ended."""
+    on_done: Callable[[Call, Any, BaseException | None], None]
+    """Called with the end of the work of an `async def`."""
 
     def __init__(self, request: Request, peer: Peer) -> None:
         self.request = request
         self.peer = peer
 
-    def claim(self) -> bool:
+    def claim_reply(self) -> bool:
         """Return True to the first who asks, who is then the one to answer. Any thread.
 
         The loop (a deadline, a cancel, a caller that has gone) and the thread that has the result may come at once.
         """
-        if self.settled or (self.answer_lock is not None and not self.answer_lock.acquire(blocking=False)):
+        if self.is_answered or (self.reply_lock is not None and not self.reply_lock.acquire(blocking=False)):
             return False
-        self.settled = True
+        self.is_answered = True
         return True
 
-    def enter(self) -> None:
+    def enter_context(self) -> None:
         """See `eager.Owner`."""
-        enter(self.context)
+        set_current_context(self.context)
 
     def task_name(self) -> str:
         """See `eager.Owner`."""
-        return self.where
+        return self.full_name
 
-    def work_ended(self, result: Any, error: BaseException | None) -> None:
+    def on_work_done(self, result: Any, error: BaseException | None) -> None:
         """See `eager.Owner`."""
-        self.at_end(self, result, error)
+        self.on_done(self, result, error)
 
     @property
     def origin(self) -> Peer:
@@ -94,7 +94,7 @@ class Call:
         """Whose share of what is bounded it uses; see `Peer.account`.
 
         Work that the daemon does within a caller's request is that caller's, but not of the same share: the request
-        could not end otherwise when its caller has as much under way as it may.
+        could not end otherwise when its caller has as much in progress as it may.
         """
         peer = self.peer
         if peer is not LOCAL_PEER:
@@ -109,10 +109,10 @@ class Call:
         return not served_first and not self.request.flags & STREAM
 
     @property
-    def where(self) -> str:
+    def full_name(self) -> str:
         """`topic.method`, for messages."""
-        if self.asked:
-            return self.asked
+        if self.requested_method:
+            return self.requested_method
         return f"{self.request.topic}.{self.request.method}"
 
     def relay(self, request: Request, *, is_cast: bool) -> None:
@@ -128,7 +128,7 @@ class Call:
         """Return the result as it goes to the caller. Any thread.
 
         Raises:
-            EncodeFailed: It cannot go over the wire.
+            EncodeError: It cannot be encoded.
             MessageTooLarge: It is too large.
         """
         raise NotImplementedError
@@ -137,20 +137,20 @@ class Call:
         """Return an item of a stream as it goes to the caller; raises as `pack`. Any thread."""
         raise NotImplementedError
 
-    def items(self, first: int, items: list[bytes]) -> None:
+    def send_items(self, first: int, items: list[bytes]) -> None:
         """Give the caller the next items of a stream; `first` is the number of the first. On the loop."""
         raise NotImplementedError
 
-    def reply(self, packed: bytes) -> None:
+    def send_reply(self, packed: bytes) -> None:
         """Give the caller the result. On the loop, once."""
         raise NotImplementedError
 
     @property
-    def replies_from_threads(self) -> bool:
+    def can_reply_from_thread(self) -> bool:
         """Whether `reply_from_thread` is worth a try."""
         return False
 
-    def reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:
+    def send_reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:
         """Give the caller the result, if nothing is to go out before it. Any thread but the loop's.
 
         Args:
@@ -162,26 +162,26 @@ class Call:
         """
         raise NotImplementedError
 
-    def fail(self, error: OstlerError) -> None:
+    def send_error(self, error: OstlerError) -> None:
         """Give the caller an error. On the loop, once."""
         raise NotImplementedError
 
-    def accepted(self, reached: int) -> None:
+    def send_accepted(self, reached: int) -> None:
         """Tell the caller of a cast that it was accepted. On the loop, once."""
         raise NotImplementedError
 
-    def advance(self, progress: Progress) -> None:
+    def send_progress(self, progress: Progress) -> None:
         """Tell the caller how far the work is. Any thread."""
         raise NotImplementedError
 
-    def registered(self) -> None:
-        """Take note that the work did not end at once. On the loop."""
+    def on_registered(self) -> None:
+        """Record that the work did not end at once. On the loop."""
 
-    def ended(self) -> None:
-        """Take note that the work has ended. On the loop; only after `registered`."""
+    def on_ended(self) -> None:
+        """Record that the work has ended. On the loop; only after `registered`."""
 
     @property
-    def congested(self) -> bool:
+    def is_congested(self) -> bool:
         """Whether so much waits for the caller that no item of a stream should be made for it now. Any thread."""
         return False
 
@@ -193,16 +193,16 @@ class Call:
         if self.task is not None:
             self.task.cancel()
 
-    def check_room(self) -> None:
+    def check_memory(self) -> None:
         """Raise if there is no room for what the caller would be answered. Any thread; called before the work begins.
 
         Raises:
             Busy: So much waits for this caller already.
         """
 
-    def check_wanted(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raise if nobody wants the work any more. Any thread; called just before it begins."""
         if self.context.cancelled:
-            raise CallCancelled(f"{self.where} was taken back before it had begun", request_id=self.request.request_id)
+            raise Cancelled(f"{self.full_name} was cancelled before it had started", request_id=self.request.request_id)
         self.context.check()
-        self.begun = True
+        self.is_started = True

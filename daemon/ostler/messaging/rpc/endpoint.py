@@ -1,4 +1,4 @@
-"""What a topic offers: the exposed methods of an object, checked and counted."""
+"""The exposed methods of a topic's object, checked and counted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from ostler.aio import WorkerPool
-from ostler.errors import ContractError, NotExposed, TargetNotFound, UnsupportedVersion
-from ostler.messaging.exposed import Exposure, exposure_of
-from ostler.messaging.policy import Change, Policy, rank_of
-from ostler.messaging.rpc.signature import Signature
-from ostler.messaging.rpc.stats import MethodStats
-from ostler.messaging.rpc.surface import check_brought, check_namespaces, rpc_version_of
+from ostler.errors import ContractError, NotExposed, ServiceNotFound, UnsupportedVersion
+from ostler.messaging.access.policy import Policy, RoleOverride, role_rank
+from ostler.messaging.interface.exposure import Exposure, exposure_of
+from ostler.messaging.interface.introspection import check_method_version, check_namespaces, rpc_version_of
+from ostler.messaging.interface.method_signature import MethodSignature
+from ostler.messaging.rpc.method_stats import MethodStats
 from ostler.spelling import suggest
 from ostler.types import ROLE_ORDER, MethodDescription
 from ostler.version_numbers import is_compatible
@@ -27,15 +27,15 @@ class Method(msgspec.Struct, frozen=True):
     """One exposed method, ready to be called."""
 
     name: str
-    where: str
-    call: Callable[..., Any]
+    full_name: str
+    function: Callable[..., Any]
     exposure: Exposure
-    signature: Signature
+    signature: MethodSignature
     is_async: bool
-    rank: int
+    role_rank: int
     doc: str
     stats: MethodStats
-    needs: str = ""
+    required_role: str = ""
     """The role in force, or `nobody`."""
     pool: WorkerPool | None = None
     """The threads in which it runs, when it is a `def`."""
@@ -55,7 +55,7 @@ class Endpoint:
         short_pool: The threads of those `def` methods that say they are short; those of the others by default.
 
     Raises:
-        ContractError: A method's signature cannot go over the wire, it is newer than what it belongs to, or names
+        ContractError: A method's signature cannot be encoded, it is newer than what it belongs to, or names
             clash; says which and why.
     """
 
@@ -77,9 +77,9 @@ class Endpoint:
         self.pool = pool
         self.short_pool = short_pool
         self.version = version
-        self.draining = ""
+        self.draining_reason = ""
         self.max_in_flight = maxsize
-        """Requests under way at once, those that wait for a thread included; one more is refused."""
+        """Requests in progress at once, those that wait for a thread included; one more is refused."""
         self.in_flight = 0
         self.requests = 0
         self.replies = 0
@@ -91,10 +91,10 @@ class Endpoint:
             "": version,
             **{name: rpc_version_of(each, f"{topic}.{name}") for name, each in self.namespaces.items()},
         }
-        self.methods = {method.name: method for method in self._collect(trusted)}
-        self._described: dict[bool, tuple[Mapping[str, Method], list[MethodDescription]]] = {}
+        self.methods = {method.name: method for method in self._collect_methods(trusted)}
+        self._descriptions: dict[bool, tuple[Mapping[str, Method], list[MethodDescription]]] = {}
 
-    def apply(self, policy: Policy) -> list[Change]:
+    def apply_policy(self, policy: Policy) -> list[RoleOverride]:
         """Put the roles of a policy into force, for calls that come from now on; return what differs from `@exposed`.
 
         Nothing is asked of the policy when a call comes.
@@ -103,19 +103,19 @@ class Endpoint:
         applied = {}
         for name, method in self.methods.items():
             asked = method.exposure.role
-            needs = policy.role(self.topic, name, asked)
-            applied[name] = msgspec.structs.replace(method, rank=rank_of(needs), needs=needs)
+            needs = policy.required_role(self.topic, name, asked)
+            applied[name] = msgspec.structs.replace(method, role_rank=role_rank(needs), required_role=needs)
             if needs != asked:
-                changes.append(Change(method.where, str(asked), needs))
+                changes.append(RoleOverride(method.full_name, str(asked), needs))
         self.methods = applied
         return changes
 
-    def method(self, name: str) -> Method:
+    def get_method(self, name: str) -> Method:
         """Return an exposed method.
 
         Raises:
-            NotExposed: There is such a method, but it is not offered.
-            TargetNotFound: There is none.
+            NotExposed: The method exists, but is not exposed.
+            ServiceNotFound: There is none.
         """
         found = self.methods.get(name)
         if found is not None:
@@ -125,15 +125,17 @@ class Endpoint:
         target = self.namespaces.get(namespace) if namespace else self.target
         if not plain.startswith("_") and inspect.isroutine(inspect.getattr_static(target, plain, None)):
             raise NotExposed(
-                f"{self.topic}.{name} is not offered to callers", hint="its author marks it with `@exposed`", **facts
+                f"{self.topic}.{name} is not exposed to callers",
+                hint="mark the method with `@exposed` in the plugin",
+                **facts,
             )
-        raise TargetNotFound(
+        raise ServiceNotFound(
             f"{self.topic} has no method {name!r}",
             hint=suggest(name, self.methods) or f"see `ostler describe {self.topic}`",
             **facts,
         )
 
-    def check_version(self, asked: str, method: str = "") -> None:
+    def check_version(self, wanted: str, method: str = "") -> None:
         """Refuse a version that this service, or the namespace of the method, does not speak.
 
         Raises:
@@ -142,19 +144,19 @@ class Endpoint:
         namespace = method.rpartition(".")[0]
         offered = self.versions.get(namespace)
         if offered is None or is_compatible(
-            offered, asked
+            offered, wanted
         ):  # a namespace that is not there is said when the method is sought
             return
         what = f"{self.topic}.{namespace}" if namespace else self.topic
         raise UnsupportedVersion(
-            f"{what} on {self.host} speaks version {offered}, version {asked} was asked for",
+            f"{what} on {self.host} has version {offered}, version {wanted} was requested",
             hint="upgrade the older of the two, or pin the version with `rpc_pins` in [messaging]",
-            topic=self.topic, host=self.host, offered=offered, asked=asked, namespace=namespace,
+            topic=self.topic, host=self.host, offered=offered, asked=wanted, namespace=namespace,
         )  # fmt: skip
 
-    def is_described(self, *, schema: bool) -> bool:
+    def is_description_cached(self, *, schema: bool) -> bool:
         """Return whether `describe` has nothing to make, which takes some milliseconds for schemas."""
-        kept = self._described.get(schema)
+        kept = self._descriptions.get(schema)
         return kept is not None and kept[0] is self.methods
 
     def describe(self, *, schema: bool = False) -> list[MethodDescription]:
@@ -163,18 +165,18 @@ class Endpoint:
         What is made is kept until another policy is applied. Any thread.
         """
         methods = self.methods
-        kept = self._described.get(schema)
+        kept = self._descriptions.get(schema)
         if kept is None or kept[0] is not methods:
-            kept = self._described[schema] = (methods, self._describe(methods, schema=schema))
+            kept = self._descriptions[schema] = (methods, self._describe(methods, schema=schema))
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
-        from ostler.messaging.rpc.describing import describe_method
+        from ostler.messaging.interface.method_description import describe_method
 
         found = [
             describe_method(
                 self.topic, each.name, each.exposure, each.signature, each.doc,
-                version=self.versions[each.name.rpartition(".")[0]], schema=schema, role=each.needs,
+                version=self.versions[each.name.rpartition(".")[0]], schema=schema, role=each.required_role,
             )
             for each in methods.values()
         ]  # fmt: skip
@@ -188,10 +190,10 @@ class Endpoint:
             "errors": dict(self.errors),
             "refused": self.refused,
             "in_flight": self.in_flight,
-            "queued": sum(pool.queued for pool in (self.pool, self.short_pool) if pool is not None),
+            "queued": sum(pool.queued_count for pool in (self.pool, self.short_pool) if pool is not None),
         }
 
-    def _collect(self, trusted: bool) -> Iterator[Method]:
+    def _collect_methods(self, trusted: bool) -> Iterator[Method]:
         for prefix, target in (("", self.target), *self.namespaces.items()):
             for attribute in dir(type(target)):
                 exposure = exposure_of(getattr(type(target), attribute, None))
@@ -200,26 +202,26 @@ class Endpoint:
                 name = f"{prefix}.{attribute}" if prefix else attribute
                 if attribute in getattr(target, "__dict__", {}):
                     raise ContractError(
-                        f"{self.topic}.{name} cannot be offered: the object has an attribute of its own of that name",
-                        hint=f"rename the method; {attribute!r} is what managers are given",
+                        f"{self.topic}.{name} cannot be exposed: the object has an instance attribute of that name",
+                        hint=f"rename the method; managers receive {attribute!r} as an attribute",
                         method=f"{self.topic}.{name}",
                     )
-                check_brought(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
+                check_method_version(exposure.version, self.versions[prefix], f"{self.topic}.{name}")
                 pool = self.short_pool if exposure.short and self.short_pool is not None else self.pool
-                yield _method(self.topic, name, getattr(target, attribute), exposure, pool, trusted)
+                yield _make_method(self.topic, name, getattr(target, attribute), exposure, pool, trusted)
 
 
-def _method(
+def _make_method(
     topic: str, name: str, bound: Callable[..., Any], exposure: Exposure, pool: WorkerPool | None, trusted: bool
 ) -> Method:
     where = f"{topic}.{name}"
     is_async = inspect.iscoroutinefunction(bound)
     if pool is None and not is_async and not inspect.isasyncgenfunction(bound):
-        raise ContractError(f"{where} is a `def`, and {topic} has no threads", hint="make it `async def`", method=where)
+        raise ContractError(f"{where} is a `def`, but {topic} has no threads", hint="make it `async def`", method=where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
     if trusted or not isinstance(bound, MethodType):
-        signature = Signature(bound, where, exposure.secret, trusted=trusted)
+        signature = MethodSignature(bound, where, exposure.secret, trusted=trusted)
     else:
-        signature = Signature.checked(bound, where, exposure.secret)
+        signature = MethodSignature.checked(bound, where, exposure.secret)
     return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)

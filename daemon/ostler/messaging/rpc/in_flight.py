@@ -1,4 +1,4 @@
-"""The requests that are under way, and how many of them each account has."""
+"""The requests that are in progress, and how many of them each account has."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
-from ostler.messaging.rpc.refusals import caller_has_share, too_many, too_many_here
+from ostler.messaging.rpc.errors import caller_limit_error, daemon_limit_error, service_limit_error
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
     from ostler.messaging.rpc.endpoint import Endpoint
 
-MAX_CONTROL = 1000
-"""Requests to the topic `ostler` that one account may have under way; all other limits do not count for it."""
-OWN = "local"
+MAX_CONTROL_REQUESTS = 1000
+"""Requests to the topic `ostler` that one account may have in progress; all other limits do not count for it."""
+LOCAL_ACCOUNT = "local"
 """The account of the daemon itself, which may use all of a limit."""
 
 
 class InFlight:
-    """The requests under way of a dispatcher. On the loop's thread only.
+    """The requests in progress of a dispatcher. On the loop's thread only.
 
-    No account may have more requests under way than there is room left, in the daemon and in each service, so that
+    No account may have more requests in progress than there is room left, in the daemon and in each service, so that
     there is always some for another; see `FairQueue`. The topic `ostler` has a limit of its own.
     """
 
     def __init__(self) -> None:
         self._calls: dict[Call, Hashable] = {}
-        self._reserved = 0
-        self._accounts: Counter[Hashable] = Counter()
-        self._here: dict[str, Counter[Hashable]] = {}
+        self._control_count = 0
+        self._by_account: Counter[Hashable] = Counter()
+        self._by_topic: dict[str, Counter[Hashable]] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -46,16 +46,16 @@ class InFlight:
             yield call
 
     def add(self, call: Call) -> None:
-        """Take note of a request that did not end at once."""
+        """Record a request that did not end at once."""
         account, topic = call.account, call.endpoint.topic
         self._calls[call] = account
         if topic == CONTROL_TOPIC:
-            self._reserved += 1
+            self._control_count += 1
         else:
-            self._accounts[account] += 1
-        here = self._here.get(topic)
+            self._by_account[account] += 1
+        here = self._by_topic.get(topic)
         if here is None:
-            here = self._here[topic] = Counter()
+            here = self._by_topic[topic] = Counter()
         here[account] += 1
 
     def remove(self, call: Call) -> None:
@@ -64,52 +64,55 @@ class InFlight:
             return
         account, topic = self._calls.pop(call), call.endpoint.topic
         if topic == CONTROL_TOPIC:
-            self._reserved -= 1
+            self._control_count -= 1
         else:
-            _less(self._accounts, account)
-        _less(self._here[topic], account)
-        if not self._here[topic]:
-            del self._here[topic]
+            _decrement(self._by_account, account)
+        _decrement(self._by_topic[topic], account)
+        if not self._by_topic[topic]:
+            del self._by_topic[topic]
 
-    def check(self, call: Call, endpoint: Endpoint, limit: int) -> None:
+    def check_limits(self, call: Call, endpoint: Endpoint, limit: int) -> None:
         """Refuse a request for which there is no room.
 
         Args:
             call: The request.
             endpoint: Who is to serve it.
-            limit: The most requests under way in the daemon.
+            limit: The most requests in progress in the daemon.
 
         Raises:
             Busy: The daemon, the service or the account has as many as it may.
         """
         if endpoint.topic == CONTROL_TOPIC:
-            if endpoint.in_flight >= MAX_CONTROL and self._here[CONTROL_TOPIC][call.account] >= MAX_CONTROL:
-                raise caller_has_share(call, "the topic ostler", MAX_CONTROL)
+            if (
+                endpoint.in_flight >= MAX_CONTROL_REQUESTS
+                and self._by_topic[CONTROL_TOPIC][call.account] >= MAX_CONTROL_REQUESTS
+            ):
+                raise caller_limit_error(call, "the topic ostler", MAX_CONTROL_REQUESTS)
             return
-        count = len(self._calls) - self._reserved
+        count = len(self._calls) - self._control_count
         # As long as half of the room is free, nobody can have more than what is free: it need not be looked up.
         if count * 2 >= limit:
             if count >= limit:
-                raise too_many(limit)
-            if not _fits(self._accounts, call.account, limit - count):
-                raise caller_has_share(call, "this daemon", limit)
+                raise daemon_limit_error(limit)
+            if not _has_room(self._by_account, call.account, limit - count):
+                raise caller_limit_error(call, "this daemon", limit)
         if endpoint.in_flight * 2 >= endpoint.max_in_flight:
-            self._check_service(call, endpoint)
+            self._check_service_limit(call, endpoint)
 
-    def _check_service(self, call: Call, endpoint: Endpoint) -> None:
+    def _check_service_limit(self, call: Call, endpoint: Endpoint) -> None:
         limit = endpoint.max_in_flight
         if endpoint.in_flight >= limit:
-            raise too_many_here(endpoint.topic, limit)
-        if not _fits(self._here.get(endpoint.topic, Counter()), call.account, limit - endpoint.in_flight):
-            raise caller_has_share(call, endpoint.topic, limit)
+            raise service_limit_error(endpoint.topic, limit)
+        if not _has_room(self._by_topic.get(endpoint.topic, Counter()), call.account, limit - endpoint.in_flight):
+            raise caller_limit_error(call, endpoint.topic, limit)
 
 
-def _fits(counts: Counter[Hashable], account: Hashable, free: int) -> bool:
+def _has_room(counts: Counter[Hashable], account: Hashable, free: int) -> bool:
     mine = counts[account]
-    return account == OWN or not mine or mine < free
+    return account == LOCAL_ACCOUNT or not mine or mine < free
 
 
-def _less(counts: Counter[Hashable], account: Hashable) -> None:
+def _decrement(counts: Counter[Hashable], account: Hashable) -> None:
     counts[account] -= 1
     if not counts[account]:
         del counts[account]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
 
-LARGE = 1024 * 1024
+LARGE_RESULT_SIZE = 1024 * 1024
 """Bytes of a large result."""
-_PATIENCE = 1.0
+_LOCK_TIMEOUT = 1.0
 """Seconds that a thread waits for those before it; what a plugin's own type does while it is encoded may take long."""
-_PAUSE_FACTOR, _LONGEST_PAUSE = 2.0, 0.05
+_PAUSE_FACTOR, _MAX_PAUSE = 2.0, 0.05
 """The pause after a result is so many times as long as its encoding, and so many seconds at most."""
 
 
@@ -35,20 +35,20 @@ class LargeResults:
         self._sleep = sleep
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._not_before = 0.0
+        self._next_start_at = 0.0
 
     def pack(self, call: Call, result: object) -> bytes:
         """Return the result of a call as bytes. Any thread of a pool; raises what `Call.pack` does."""
         stats = call.method.stats
-        packed = self._pack_paced(call, result) if stats.large_results else call.pack(result)
-        stats.large_results = len(packed) > LARGE
+        packed = self._pack_paced(call, result) if stats.has_large_results else call.pack(result)
+        stats.has_large_results = len(packed) > LARGE_RESULT_SIZE
         return packed
 
     def _pack_paced(self, call: Call, result: object) -> bytes:
-        if not self._lock.acquire(timeout=_PATIENCE):
+        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
             return call.pack(result)
         try:
-            pause = self._not_before - self._monotonic()
+            pause = self._next_start_at - self._monotonic()
             if pause > 0.0:
                 self._sleep(pause)
             began = self._monotonic()
@@ -56,6 +56,6 @@ class LargeResults:
                 return call.pack(result)
             finally:
                 ended = self._monotonic()
-                self._not_before = ended + min((ended - began) * _PAUSE_FACTOR, _LONGEST_PAUSE)
+                self._next_start_at = ended + min((ended - began) * _PAUSE_FACTOR, _MAX_PAUSE)
         finally:
             self._lock.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler.store.current import Database
+from ostler.store.session import Database
 
 TABLES = (
     """CREATE TABLE event_topics (
@@ -12,7 +12,7 @@ TABLES = (
         last INTEGER NOT NULL DEFAULT 0,
         UNIQUE (host, topic)
     )""",
-    # Numbers go on over restarts, and each run is an epoch of its own: so a number that was given out by a run whose
+    # Numbers continue over restarts, and each run is an epoch of its own: so a number that was given out by a run whose
     # last writes are lost (a restored copy, a full disk) is told from the same number given again later.
     """CREATE TABLE event_epochs (
         topic_id INTEGER NOT NULL REFERENCES event_topics (id),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler.store.current import Database
+from ostler.store.session import Database
 
 TABLE = """CREATE TABLE audit (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

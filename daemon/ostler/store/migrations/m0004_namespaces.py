@@ -1,8 +1,8 @@
-"""The versions of the namespaces of a service, beside that of its manager."""
+"""The versions of the namespaces of a service, alongside that of its manager."""
 
 from __future__ import annotations
 
-from ostler.store.current import Database
+from ostler.store.session import Database
 
 
 def forward(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ostler.store.current import Database
+from ostler.store.session import Database
 
 
 def forward(database: Database) -> None:

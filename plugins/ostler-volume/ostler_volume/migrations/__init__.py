@@ -1,1 +1,1 @@
-"""The migrations of the volume tables, in order; each goes forward only and never changes once it was released."""
+"""The migrations of the volume tables, in order; each is forward only and must not change after its release."""

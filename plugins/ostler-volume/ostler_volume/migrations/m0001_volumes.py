@@ -21,7 +21,7 @@ TABLES = (
         UNIQUE (topic, name)
     )""",
     "CREATE INDEX volume_volumes_backend ON volume_volumes (topic, backend)",
-    # What is being copied is asked for at each change of its source.
+    # Queried at each change of a volume or snapshot: the copies in progress of it.
     "CREATE INDEX volume_volumes_copies ON volume_volumes (topic, source) WHERE state = 'creating'",
     """CREATE TABLE volume_snapshots (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,6 +44,6 @@ TABLES = (
 
 
 def forward(database: Database) -> None:
-    """Make the tables."""
+    """Create the tables."""
     for statement in TABLES:
         database.execute_sql(statement)

@@ -1,4 +1,4 @@
-"""What is known of each backend beside its volumes: which file system it is on, and how much of it is written."""
+"""The data of each backend other than its volumes: its file system, and how much is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ostler import Database
 
 
 def forward(database: Database) -> None:
-    """Make the table."""
+    """Create the table."""
     database.execute_sql(
         """CREATE TABLE volume_backends (
             id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,0 +1,124 @@
+"""Runs a command line and returns its exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ostler.cli import error_output, invocation, standard_streams
+from ostler.cli.global_options import GlobalOptions, split_global_options
+from ostler.cli.invocation import Invocation
+from ostler.errors import EXIT_FAILURE, EXIT_OK, DaemonNotRunning
+
+if TYPE_CHECKING:
+    from ostler.cli.remote_daemon import RemoteDaemon
+
+
+def run_command(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    connect: invocation.ClientFactory = invocation.open_client,
+    now: Callable[[], float] = time.time,
+) -> int:
+    """Run the command and return its exit code; every error becomes a line on stderr.
+
+    Args:
+        argv: The arguments after `ostler`.
+        environ: The environment.
+        connect: Creates clients; tests pass a fake.
+        now: Returns the wall time.
+    """
+    standard_streams.prepare_standard_streams()
+    arguments = split_global_options(argv)
+    try:
+        code = _run_session(arguments, Invocation(environ=environ, connect=connect, now=now))
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `ostler … | head`
+        error_output.redirect_to_devnull(sys.stdout)
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return error_output.EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where errors become output
+        return error_output.report_error(error, json=arguments.json, environ=environ)
+    return code
+
+
+def _run_session(arguments: GlobalOptions, bare: Invocation) -> int:
+    remote = _find_remote_daemon(arguments, bare.environ)
+    chosen = replace(
+        bare,
+        root=None if remote is not None else arguments.root or bare.environ.get("OSTLER_ROOT") or None,
+        remote=remote,
+        json=arguments.json,
+        timeout=_parse_timeout(arguments.timeout),
+        trust_owner=arguments.trust_owner,
+    )
+    with invocation.use_invocation(chosen):
+        try:
+            if arguments.rest[:1] == ["run"]:  # its output is the log, which has its own stream
+                return _run_words(chosen, arguments.rest)
+            with standard_streams.escape_standard_streams(json=chosen.json):
+                return _run_words(chosen, arguments.rest)
+        except DaemonNotRunning as error:
+            # The client knows only an address; a plain `ostler run` would start another daemon. Remote daemons have
+            # their own hint.
+            if chosen.root is not None and "`ostler run`" in error.hint:
+                error.hint = f"start it with `ostler --root {chosen.root} run`"
+            raise
+
+
+def _run_words(chosen: Invocation, words: list[str]) -> int:
+    code = _run_fast_path(chosen, words)
+    return _run_typer(words) if code is None else code
+
+
+def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) -> RemoteDaemon | None:
+    if not arguments.remote and not environ.get("OSTLER_ADDRESS"):
+        return None
+    from ostler.cli.remote_daemon import find_remote_daemon
+
+    return find_remote_daemon(arguments.remote, environ, has_root=bool(arguments.root))
+
+
+def _run_fast_path(chosen: Invocation, words: list[str]) -> int | None:
+    # Two commands must start fast; typer handles them only for help and usage errors.
+    if words[:1] == ["run"]:
+        from ostler.cli import fast_run
+
+        options = fast_run.parse_run_options(words[1:])
+        return None if options is None else fast_run.run_foreground(chosen, options)
+    if words[:1] == ["status"]:
+        from ostler.cli import fast_status
+
+        check = fast_status.parse_check_flag(words[1:])
+        return None if check is None else fast_status.run_status(chosen, check)
+    return None
+
+
+def _run_typer(words: list[str]) -> int:
+    from typer import Abort, Exit
+
+    from ostler.cli.command_tree import root_command
+
+    command = root_command()
+    try:
+        # Not `command.main`, which handles errors by itself, with other output and exit codes.
+        with command.make_context("ostler", words) as context:
+            command.invoke(context)
+    except Exit as leave:
+        return leave.exit_code
+    except Abort:
+        return EXIT_FAILURE
+    return EXIT_OK
+
+
+def _parse_timeout(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from ostler.config.units import parse_seconds
+
+    return parse_seconds(text)

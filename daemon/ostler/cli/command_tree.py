@@ -1,0 +1,148 @@
+"""The table of commands, from which only the one that is run is imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+import ostler
+from ostler.cli.plugin_commands import PluginCommands
+from ostler.errors import EXIT_USAGE
+from ostler.spelling import nearest
+
+COMMON_OPTIONS_HELP = "Every command also accepts --root DIR, --json and --trust-owner."
+
+
+class Command(NamedTuple):
+    """A command: the module in `ostler.cli.commands` that has its typer `app`, and its line in `ostler --help`."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("run", "Run the daemon in the foreground until it is stopped"),
+    "status": Command("status", "Show the daemon, services, drivers and problems"),
+    "check": Command("check", "Check the configuration without a daemon"),
+    "reload": Command("reload", "Reload the configuration of the daemon"),
+    "config": Command("config", "Show the configuration with the origin of each value"),
+    "service": Command("service", "List, show, enable, disable, drain and forget services"),
+    "plugin": Command("plugin", "List and check plugins, or create a new one"),
+    "call": Command("call", "Call a method of a service and show its result"),
+    "cast": Command("cast", "Send a request to a service without waiting for the result"),
+    "describe": Command("describe", "Show the methods of a service and their arguments"),
+    "events": Command("events", "Follow events, one line each"),
+    "periodic": Command("periodic", "List, run, pause and resume periodic tasks"),
+    "top": Command("top", "Show calls per method, live"),
+    "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
+    "log-level": Command("log_level", "Show or set the log level of the daemon"),
+    "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+    "keys": Command("keys", "Create and show the keys of hosts and clients"),
+    "db": Command("db", "Check, back up or restore the daemon's database"),
+}
+
+
+class RootGroup(TyperGroup):
+    """The command `ostler`, whose sub-commands are imported when they are run."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._plugin_commands = PluginCommands(COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, those of plugins last."""
+        return [*COMMANDS, *self._plugin_commands.names()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command and return it; None if there is no such command."""
+        verb = COMMANDS.get(cmd_name)
+        app = import_module(f"ostler.cli.commands.{verb.module}").app if verb else self._plugin_commands.load(cmd_name)
+        return None if app is None else _normalise_command(typer.main.get_command(app))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that was typed, or suggest a similar one."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            near = nearest(args[0], self.list_commands(ctx))
+            meant = f"; did you mean `ostler {near}`?" if near else ""
+            ctx.fail(f"unknown command {args[0]}{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with their lines from the table, without importing any."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.help) for name, verb in COMMANDS.items()])
+        brought = self._plugin_commands.help_lines()
+        if brought:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(brought)
+
+
+def _normalise_command(command: Any) -> Any:
+    # An app that a plugin made with a bare `typer.Typer()` then behaves as Ostler's own commands do.
+    command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
+    command.rich_markup_mode = None
+    command.epilog = command.epilog or COMMON_OPTIONS_HELP
+    for child in getattr(command, "commands", {}).values():
+        _normalise_command(child)
+    return command
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ostler {ostler.__version__}")  # noqa: T201 - the command's output
+        raise typer.Exit
+
+
+def _root_callback(  # noqa: PLR0913, PLR0917 - `arguments.take_apart` has the values: this is for help and errors
+    context: typer.Context,
+    root: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="The daemon below this directory (or OSTLER_ROOT): DIR/etc, DIR/state, DIR/run"
+        ),
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Show results and errors as JSON")] = False,
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="Time-out of a call: 30, 5min, 2h")] = "",
+    address: Annotated[
+        str, typer.Option(metavar="ADDR", help="The daemon at tcp://HOST:PORT (or OSTLER_ADDRESS)")
+    ] = "",
+    server_key: Annotated[
+        str, typer.Option(metavar="KEY|FILE", help="The public key of that daemon (or OSTLER_SERVER_KEY)")
+    ] = "",
+    secret_key: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Your own secret key (or OSTLER_SECRET_KEY); see `ostler keys new`"),
+    ] = "",
+    trust_owner: Annotated[
+        bool,
+        typer.Option("--trust-owner", help="Accept files that other users own or can write (or OSTLER_TRUST_OWNER=1)"),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    del root, json, timeout, address, server_key, secret_key, trust_owner, version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(EXIT_USAGE)
+
+
+def root_command() -> Any:
+    """Return the command `ostler` with all its sub-commands."""
+    app = typer.Typer(
+        cls=RootGroup,
+        add_completion=False,
+        rich_markup_mode=None,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Ostler manages the resources of this host: `ostler run` is the daemon, every other command talks to it.",
+        epilog=(
+            "--root, --json and --trust-owner are also accepted after the command. Exit codes: 0 success, 1 failure, "
+            "2 usage, 3 not running, 4 not permitted, 78 configuration, 130 interrupted."
+        ),
+    )
+    app.callback()(_root_callback)
+    return typer.main.get_command(app)

@@ -1,0 +1,112 @@
+"""`ostler config`: the values of the configuration and their origins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit, without_daemon
+from ostler.errors import EXIT_FAILURE
+from ostler.types import CONTROL_TOPIC, Json, OptionValue
+
+app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
+
+COLUMNS = [
+    kit.Column("option", "path"),
+    kit.Column("value", lambda option: format_option_value(option.value)),
+    kit.Column("from", "origin"),
+]
+
+
+@app.command()
+def cat(
+    running: Annotated[
+        bool, typer.Option("--running", help="Show the values of the running daemon instead of those of the files")
+    ] = False,
+    no_defaults: Annotated[bool, typer.Option("--no-defaults", help="Omit options that have their default")] = False,
+) -> None:
+    """Show each value with its file, line, column.
+
+    Options that are set in no file have the origin `default`; secrets are masked.
+    """
+    values = _running_values() if running else without_daemon.resolve_configuration().configuration.values()
+    kit.show_table([value for value in values if not (no_defaults and value.origin == "default")], COLUMNS)
+
+
+@app.command()
+def diff(
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
+) -> None:
+    """Show the differences between the files and the running daemon.
+
+    `ostler reload` applies the values of the files. Secrets are masked, and so never differ.
+    """
+    found = list(difference_rows(_running_values(), without_daemon.resolve_configuration().configuration.values()))
+    kit.show_table(found, ["option", "running", "files", "from"], empty="No differences.")
+    if check and found:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command("set")
+def set_value(
+    key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value, as in the file", show_default=False)],
+) -> None:
+    """Write a value to conf.d/90-set.toml.
+
+    It is refused if the configuration would be invalid with it, or if a file that is read later sets the same option.
+    The rest of the file, its comments and its owner do not change. `ostler reload` applies the value.
+    """
+    from ostler.cli import config_set
+
+    done = config_set.set_option(key, value)
+    if kit.json_wanted():
+        kit.emit(done._asdict())
+        return
+    kit.say(
+        kit.printable(
+            f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
+        )
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema, for editors.
+
+    It includes the sections of configured services and drivers, and those of plugins.
+    """
+    print(kit.to_json(without_daemon.configuration_schema()))  # noqa: T201 - the command's output
+
+
+def format_option_value(value: Json) -> str:
+    """Return a value as it is written in the file."""
+    return value if value == "***" and isinstance(value, str) else kit.to_json(value, indent=0)
+
+
+def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[dict[str, str]]:
+    """Return a row for every option that differs between the daemon and the files.
+
+    Args:
+        running: The values of the daemon.
+        files: The values of the files.
+    """
+    before = {option.path: option for option in running}
+    after = {option.path: option for option in files}
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old is None or new is None or old.value != new.value:
+            yield {
+                "option": path,
+                "running": format_option_value(old.value) if old else "",
+                "files": format_option_value(new.value) if new else "",
+                "from": new.origin if new else "",
+            }
+
+
+def _running_values() -> list[OptionValue]:
+    with kit.client() as client:
+        found: list[OptionValue] = client.on(type=list[OptionValue]).call(CONTROL_TOPIC, "config")
+    return found

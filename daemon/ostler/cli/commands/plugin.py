@@ -1,0 +1,125 @@
+"""`ostler plugin`: which plugins were found, which were loaded, and why the others were not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit, without_daemon
+from ostler.config.units import format_seconds
+from ostler.errors import EXIT_FAILURE, NotFound, join_words
+from ostler.types import CONTROL_TOPIC, PluginStatus
+
+app = kit.app(help="List and check plugins, show their API, create a new one.")
+
+COLUMNS = [
+    kit.Column("plugin", "name"),
+    kit.Column("state"),
+    kit.Column("version"),
+    kit.Column("from", "distribution"),
+    kit.Column("required"),
+    kit.Column(
+        "loaded in", lambda plugin: format_seconds(plugin.seconds, units=2) if plugin.seconds else "-", right=True
+    ),
+    kit.Column("hooks", lambda plugin: [hook.removeprefix("ostler_") for hook in plugin.hooks]),
+    kit.Column("why"),
+]
+
+
+@app.command("list")
+def list_plugins() -> None:
+    """List every plugin that the daemon found.
+
+    Shows its state with the reason, version, hooks, and how long it took to load.
+    """
+    with kit.client() as client:
+        plugins = client.on(type=list[PluginStatus]).call(CONTROL_TOPIC, "plugin_list")
+    kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PLUGIN]...", help="The plugins; by default all that are installed")
+    ] = None,
+) -> None:
+    """Check plugins without a daemon.
+
+    Imports each plugin, and checks its hooks, managers with their exposed methods, drivers and extensions against their
+    contracts. The exit code is 1 if one has a fault.
+    """
+    from ostler.cli.plugin_check import check_plugins
+
+    with without_daemon.suppress_logging():
+        found = check_plugins(without_daemon.discover_plugins())
+    known = [finding.plugin for finding in found]
+    for name in names or []:
+        if name not in known:
+            raise NotFound(f"plugin {name} not found", hint=f"installed: {join_words(known) or 'none'}", plugin=name)
+    chosen = [finding for finding in found if not names or finding.plugin in names]
+    if kit.json_wanted():
+        kit.emit(chosen)
+    for finding in chosen:
+        kit.heading(kit.printable(f"{finding.plugin} {finding.version} {finding.state}".replace("  ", " ")))
+        for line in finding.provides:
+            kit.say(f"  {kit.printable(line)}")
+        for line in finding.faults:
+            kit.say(f"  wrong: {kit.printable(line)}")
+    if any(finding.faults for finding in chosen):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command()
+def api(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="A manager or plugin; not needed when there is only one")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it to this file instead of stdout", show_default=False),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Show the changes since this file was written", show_default=False),
+    ] = None,
+) -> None:
+    """Show a manager's RPC interface, or what changed in it.
+
+    Needs no daemon. Store a file with each release, and compare the next one with it in a test; see `check_rpc_api` of
+    `ostler.testing`. With --against the exit code is 1 if the version does not reflect the changes.
+    """
+    from ostler.cli.plugin_api import find_interface, report_changes, write_interface
+
+    with without_daemon.suppress_logging():
+        interface = find_interface(without_daemon.discover_plugins(), name)
+    if against is not None:
+        faults = report_changes(interface, against)
+        if faults:
+            raise typer.Exit(EXIT_FAILURE)
+    if output is not None or against is None:
+        write_interface(interface, output)
+
+
+@app.command()
+def new(
+    name: Annotated[
+        str, typer.Argument(help="Name of the plugin, its manager and its topic: lamp", show_default=False)
+    ],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Create its directory in this one")] = Path(),
+) -> None:
+    """Create a new plugin.
+
+    Writes a package that works as it is: a manager, a driver contract with a driver, a command, and tests.
+    """
+    from ostler.cli.scaffold import write_plugin
+
+    files = write_plugin(name, into)
+    if kit.json_wanted():
+        kit.emit({"files": files})
+        return
+    for file in files:
+        kit.say(str(file))
+    kit.say()
+    kit.say(f"Next: cd {files[0].parent} && pip install --editable '.[dev]' && pytest")

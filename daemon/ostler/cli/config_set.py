@@ -1,0 +1,161 @@
+"""`ostler config set`: writes a value to a file of its own, never to one of an administrator or a package."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ostler.cli import invocation, without_daemon
+from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
+
+if TYPE_CHECKING:
+    from ostler.config.layers import RawConfiguration
+
+SET_FILE_NAME = "90-set.toml"
+_HEADER = b"# Written by `ostler config set`; values here override those of earlier files.\n"
+_BOM = b"\xef\xbb\xbf"
+_LOCK_TIMEOUT = 60.0
+_LOCK_RETRY_DELAY = 0.02
+
+
+class ValueOverridden(OstlerError):
+    """Raised if a value would have no effect, because a file that is read later sets the same option."""
+
+
+class SetResult(NamedTuple):
+    """The result: the option, its value, its file, and the origin of the value that is in effect now."""
+
+    option: str
+    value: Any
+    file: str
+    origin: str
+
+
+def set_option(key: str, text: str) -> SetResult:
+    """Check a value together with the rest of the configuration, and write it to `conf.d/90-set.toml`.
+
+    A lock is held from reading the file until it is replaced, so that concurrent writers lose nothing. The file is
+    replaced atomically.
+
+    Args:
+        key: The option, `table.key`.
+        text: Its value as TOML; anything else is taken as text.
+
+    Raises:
+        Busy: Another process holds the lock.
+        ConfigurationError: The configuration would be invalid with the value; nothing was written.
+        InvalidInput: The key is not valid, or the value cannot be inserted into the file.
+        Overridden: A file that is read later sets the option; nothing was written.
+        OSError: The file cannot be written.
+    """
+    from ostler.config.layers import parse_value
+
+    path, value = _parse_key(key), parse_value(text)
+    directory = invocation.current_invocation().paths().config_file.parent
+    file = directory / "conf.d" / SET_FILE_NAME
+    with _lock_directory(directory):
+        content = _edit_file(file, path, value)
+        try:
+            raw = without_daemon.resolve_configuration(given={file: content}).configuration.raw
+        except ConfigurationError as error:
+            error.hint = f"nothing was written. {error.hint}".rstrip()
+            raise
+        _check_effective(raw, path, value, file)
+        _replace_file(file, content)
+    return SetResult(key, value, str(file), raw.origin(path))
+
+
+def _parse_key(key: str) -> tuple[str, ...]:
+    from ostler.config.layers import split_key
+    from ostler.config.toml_parser import TomlError
+
+    try:
+        names = split_key(key)
+    except TomlError:
+        names = []
+    if len(names) < 2:
+        raise InvalidInput(
+            f"{key} is not a valid option", hint="write table.key, such as log.level; see `ostler config cat`"
+        )
+    return tuple(names)
+
+
+@contextmanager
+def _lock_directory(directory: Path) -> Iterator[None]:
+    """Hold the lock of a configuration directory; the directory itself is locked, so that no lock file is left."""
+    from ostler.files import make_directory
+
+    make_directory(directory, 0o755)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise Busy(f"{directory} is locked by another `ostler config set`", hint="`lsof` shows the process")
+            time.sleep(_LOCK_RETRY_DELAY)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _edit_file(file: Path, path: tuple[str, ...], value: Any) -> bytes:
+    from ostler.config.toml_edit import EditError, set_value
+    from ostler.config.toml_parser import TomlError
+
+    before = _read_file(file)
+    try:
+        text = before.removeprefix(_BOM).decode()
+        edited = set_value(text, path, value)
+    except (EditError, TomlError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot edit {file}: {error}", hint="edit the file by hand") from None
+    return (_BOM if before.startswith(_BOM) else b"") + edited.encode()
+
+
+def _read_file(file: Path) -> bytes:
+    from ostler.config.toml_parser import MAX_FILE_SIZE
+    from ostler.files import read_regular
+
+    try:
+        return read_regular(file, MAX_FILE_SIZE, follow=False).data or _HEADER
+    except FileNotFoundError:
+        return _HEADER
+
+
+def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, file: Path) -> None:
+    from ostler.config.layers import dotted
+
+    for leaf in _leaf_paths(path, value):
+        origin = raw.origin(leaf)
+        if not origin.startswith(f"{file}:"):
+            raise ValueOverridden(
+                f"{dotted(leaf)} is set at {origin}, which is read after {file} and overrides it; nothing was written",
+                hint="change it there, or remove it there and set it again",
+            )
+
+
+def _leaf_paths(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaf_paths((*path, name), item)
+    else:
+        yield path
+
+
+def _replace_file(file: Path, content: bytes) -> None:
+    from ostler.files import make_directory, replace_file
+
+    make_directory(file.parent, 0o755)
+    replace_file(file, content, mode=0o644)

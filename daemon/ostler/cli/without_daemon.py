@@ -1,0 +1,71 @@
+"""Data that commands read without a daemon: files, and the installed plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ostler.cli import invocation
+from ostler.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ostler.plugins import PluginHost
+    from ostler.service.resolve import ResolvedConfiguration
+
+
+@contextmanager
+def suppress_logging() -> Iterator[None]:
+    """Do not print what the daemon would log, such as tracebacks of plugins; the returned records have the reasons."""
+    import logging
+
+    logger, handler = logging.getLogger("ostler"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def resolve_configuration(
+    overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None
+) -> ResolvedConfiguration:
+    """Return the configuration files, checked with their plugins, services and drivers; credentials are not read.
+
+    Args:
+        overrides: Values that override the files, each `table.key=VALUE`.
+        given: New content of files, to be checked instead of their current content.
+
+    Raises:
+        ConfigurationError: With all problems.
+    """
+    from ostler.daemon.load_configuration import load_configuration
+
+    with suppress_logging():
+        return load_configuration(invocation.current_invocation().paths(), overrides, offline=True, given=given)
+
+
+def discover_plugins() -> PluginHost:
+    """Return the installed plugins, loaded as `[plugins]` allows; invalid options there count as defaults."""
+    from ostler.config import load, validate_core
+    from ostler.service.resolve import discover_plugins
+
+    with suppress_logging():
+        return discover_plugins(validate_core(load(invocation.current_invocation().paths())))
+
+
+def configuration_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration: of what is configured, or else of what the plugins provide."""
+    from ostler.config.option_reference import ReferenceSection, core_sections, json_schema, service_sections
+    from ostler.driver import DriverOptions
+    from ostler.manager import ManagerOptions
+
+    sections = [*core_sections(), *service_sections(ManagerOptions, DriverOptions)]
+    known = {section.path for section in sections}
+    try:
+        models = {path: type(model) for path, model in resolve_configuration().configuration.tables.items()}
+    except ConfigurationError:  # an editor needs the schema most while the file is invalid
+        models = {(name,): model for name, model in discover_plugins().config_sections().items()}
+    sections += [ReferenceSection(path=path, model=model) for path, model in models.items() if path not in known]
+    return json_schema(sections)

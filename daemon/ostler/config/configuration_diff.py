@@ -1,0 +1,129 @@
+"""The changes between two configurations, what each needs, and which are effective without a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from ostler.config.configuration import Configuration, Tables, flatten_option, masked_option, own_option_names
+from ostler.config.layers import dotted
+from ostler.config.options import OptionsModel, Secret, option_metadata
+from ostler.redaction import SECRETS
+from ostler.types import Json, OptionChange, OptionValue
+
+_MISSING = object()
+_RESTART_LEVELS = ("service", "daemon")
+O = TypeVar("O", bound=OptionsModel)  # noqa: E741 - the name of a type
+
+
+def effective_options(running: O, requested: O) -> O:
+    """Return the new options that take effect without a restart, with the running values of all others.
+
+    A reload reports which options wait for a restart. No part of them must be visible before it.
+    """
+    if type(requested) is not type(running):  # another manager or driver: only a restart changes it
+        return running
+    fields = type(requested).model_fields
+    kept = {
+        name: getattr(running, name)
+        for name, field in fields.items()
+        if option_metadata(field).reload in _RESTART_LEVELS
+    }
+    return requested.model_copy(update=kept)
+
+
+def effective_values(
+    started: Configuration, latest: Configuration, actual: Mapping[tuple[str, ...], OptionsModel]
+) -> list[OptionValue]:
+    """Return every option with the value that is in effect and its origin, secrets masked.
+
+    Args:
+        started: The configuration at the start of the daemon.
+        latest: The configuration that was read last.
+        actual: Tables whose running values are known.
+    """
+    values = []
+    for path, before in started.tables.items():
+        wanted = latest.tables.get(path)
+        model = actual.get(path) or effective_options(before, wanted or before)
+        for name in own_option_names(started.tables, path, model):
+            new = wanted is not None and getattr(wanted, name, _MISSING) == getattr(model, name)
+            raw = latest.raw if new else started.raw
+            values += [
+                OptionValue(path=dotted(place), value=value, origin=raw.origin(place))
+                for place, value in flatten_option((*path, name), masked_option(model, name))
+            ]
+    return values
+
+
+def note_secrets_in_use(started: Configuration) -> None:
+    """Continue to redact the secrets that the daemon uses until a restart, although the files have new ones.
+
+    Args:
+        started: The configuration at the start of the daemon.
+    """
+    for model in started.tables.values():
+        for name, field in type(model).model_fields.items():
+            if option_metadata(field).reload in _RESTART_LEVELS:
+                _note_secrets(getattr(model, name))
+
+
+def _note_secrets(value: object) -> None:
+    if isinstance(value, Secret):
+        SECRETS.add(value.get_secret_value())
+    elif isinstance(value, OptionsModel):
+        _note_secrets([getattr(value, name) for name in type(value).model_fields])
+    elif isinstance(value, Mapping):
+        _note_secrets(list(value.values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _note_secrets(item)
+
+
+def diff(old: Configuration, new: Configuration) -> list[OptionChange]:
+    """Return every option that differs, with what its change needs, secrets masked.
+
+    A table that was added or removed (a service, a driver, a plugin's section) is one change, and needs a restart.
+
+    Args:
+        old: The current configuration.
+        new: The new configuration.
+    """
+    changes = [*_option_changes(old.tables, new.tables), *_table_changes(old.tables, new.tables)]
+    return sorted(changes, key=lambda change: change.path)
+
+
+def _table_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
+    both = old.keys() & new.keys()
+    for path in (old.keys() | new.keys()) - both:
+        if any(path[:length] in (old.keys() ^ new.keys()) for length in range(1, len(path))):
+            continue  # covered by the change of the table around it
+        yield OptionChange(
+            path=dotted(path), old=_masked_table(old.get(path)), new=_masked_table(new.get(path)), needs="daemon"
+        )
+
+
+def _masked_table(model: OptionsModel | None) -> Json:
+    return None if model is None else {name: masked_option(model, name) for name in type(model).model_fields}
+
+
+def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
+    for path in new:
+        if path not in old:
+            continue
+        before, after = old[path], new[path]
+        names = {
+            **dict.fromkeys(own_option_names(new, path, after)),
+            **dict.fromkeys(own_option_names(old, path, before)),
+        }
+        for name in names:
+            if getattr(before, name, _MISSING) != getattr(after, name, _MISSING):
+                yield _option_change((*path, name), before, after)
+
+
+def _option_change(path: tuple[str, ...], before: OptionsModel, after: OptionsModel) -> OptionChange:
+    name = path[-1]
+    field = type(after).model_fields.get(name) or type(before).model_fields[name]
+    old = masked_option(before, name) if name in type(before).model_fields else None
+    new = masked_option(after, name) if name in type(after).model_fields else None
+    return OptionChange(path=dotted(path), old=old, new=new, needs=option_metadata(field).reload)

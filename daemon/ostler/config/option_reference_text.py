@@ -1,0 +1,76 @@
+"""The introductions of the shipped configuration file and of the reference page; the rest is generated."""
+
+from __future__ import annotations
+
+SHIPPED_FILE_HEADER = """
+# The configuration of Ostler. Lines that start with `#name = ` show an option with its default: remove the `#` to
+# change it. `ostler check` validates the configuration without starting anything; `ostler reload` applies changes;
+# `ostler config cat` shows each value with its origin.
+#
+# Prefer a file of your own in conf.d/*.toml, next to this one, to editing this file: tables are merged, and later
+# files override earlier ones.
+#
+# Time spans are written 30, "30s", "5min" or "1h30min", sizes 4096, "500MB" or "10GiB". `ostler reload` applies a
+# change, unless the option says that it needs a restart; the reload lists the changes that wait for one.
+"""
+
+PAGE_HEADER = """
+# Configuration
+
+This page and `conf/ostler.toml` are generated from the declarations of the options; a test fails if they are out of
+date.
+
+## Files
+
+Later layers override earlier ones. Tables are merged; any other value, including a list, is replaced.
+
+- root, and system services of systemd: `/usr/lib/ostler/conf.d/*.toml`, `/etc/ostler/ostler.toml`,
+  `/etc/ostler/conf.d/*.toml`, `/run/ostler/conf.d/*.toml`
+- any other user: `$XDG_CONFIG_HOME/ostler/ostler.toml`, `$XDG_CONFIG_HOME/ostler/conf.d/*.toml` (`~/.config` if the
+  variable is not set)
+- with `--root DIR` or `OSTLER_ROOT`: `DIR/etc/ostler.toml`, `DIR/etc/conf.d/*.toml`
+
+Files of a directory are read in the order of their names. Only names that end in `.toml` and do not begin with a dot
+are read, so that leftovers of editors and package tools (`x.toml~`, `.x.toml.swp`, `#x.toml#`, `x.toml.rpmsave`,
+`x.toml.dpkg-dist`, `x.toml.bak`) are ignored. A link to `/dev/null` is an empty file. All layers are optional. The last
+layer is `ostler run --set services.volume.workers=4`: a value that is not TOML is taken as text.
+
+## Values
+
+- *Time spans* are seconds, or text with units: `30`, `"30s"`, `"5min"`, `"2h"`, `"1h30min"`. Units are us, ms, s, min
+  (or m), h, d and w.
+- *Sizes* are bytes, or text with a unit: `4096`, `"500MB"` (powers of 1000), `"10GiB"` (powers of 1024).
+- *Secrets* are never written in a configuration file. `{credential = "name"}` is the file of that name in
+  `$CREDENTIALS_DIRECTORY`, where systemd's `LoadCredential=` puts it; `{file = "/path"}` is the content of a file. One
+  trailing newline is dropped. They are always shown as `***`.
+- Names of services (topics) and drivers consist of letters, digits, `-` and `_`. The topic `ostler` is reserved for the
+  daemon.
+
+## Errors
+
+All problems are reported at once, each with file, line and column, as compilers do; the exit code is 78. Unknown keys
+are errors. `ostler check` does the same without starting anything, and does not read credentials. A reload of an
+invalid configuration changes nothing.
+
+At a reload it is an error if `ostler.toml` or a directory that existed before is missing, which may not be mounted or
+be being replaced, or if a file that was not empty has 0 bytes, which may be being written, or the disk is full. To undo
+the settings of a file in a directory, remove it, or leave only a `#` in it.
+
+## Setting one value
+
+`ostler config set TABLE.KEY VALUE` writes only to the file `conf.d/90-set.toml`, under a lock, and replaces the file
+atomically; comments, mode, owner, group and access control list are preserved. It is refused if the configuration would
+be invalid with the value, if a file that is read later (`conf.d/95-x.toml`, `/run/ostler/conf.d`) sets the same option,
+or if `conf.d` or the file is a symbolic link: set the value in the tool that manages the link.
+
+## Changes
+
+| a change needs | |
+| --- | --- |
+| no restart | `ostler reload` (or SIGHUP) applies the new value while everything keeps running |
+| a restart of the driver | the driver is cleaned up and initialised again |
+| a restart of the service | the service is stopped and started again |
+| a restart of the daemon | `systemctl restart ostler` |
+
+A reload lists the changes that wait for a restart.
+"""

@@ -1,0 +1,50 @@
+"""Access and the operator's overrides of methods, from the configuration."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ostler.messaging import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ostler.config.configuration import Configuration
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ostler.messaging.access.policy import Policy
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+
+
+_log = logging.getLogger(__name__)
+
+
+def make_access(configuration: Configuration, on_groups_known: Callable[[], None] | None = None) -> Access:
+    """Return the access rules; names without a user or group on this machine are logged.
+
+    Args:
+        configuration: Whose `[access]` and `[network.keys]` these are.
+        on_groups_known: Called, on any thread, when the groups of a peer have become known.
+    """
+    options = configuration.access
+    access = Access(
+        viewer=options.viewer,
+        operator=options.operator,
+        admin=options.admin,
+        keys=configuration.network.names_by_key(),
+        on_groups_found=on_groups_known,
+    )
+    access.own_host = configuration.daemon.host
+    for name in access.unknown_names:
+        what = "[network.keys] has no such key" if name.startswith("key:") else "no such user or group on this machine"
+        _log.warning("[access] names %s: %s", name, what)
+    return access
+
+
+def make_policy(configuration: Configuration) -> Policy:
+    """Return who may call which method."""
+    return Policy(configuration.access.methods)

@@ -1,0 +1,482 @@
+"""The daemon's sockets: listening, answering, and the self check."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ostler.clock import Clock
+from ostler.daemon.connectivity.access_policy import make_policy
+from ostler.types import CONTROL_TOPIC
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration
+    from ostler.messaging import Dispatcher
+    from ostler.messaging.rpc.observers import RequestTracer
+    from ostler.store import Store
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ostler.aio import LoopQueue
+from ostler.aio.round_robin import DeficitRoundRobin
+from ostler.clock import shared_boot_id
+from ostler.config.paths import Paths
+from ostler.daemon.connectivity.access_policy import make_access
+from ostler.daemon.connectivity.event_journal import LazyJournal
+from ostler.daemon.connectivity.socket_monitor import SocketMonitor
+from ostler.daemon.process.process_limits import (
+    ConnectionLimits,
+    connection_limits,
+    descriptor_limit,
+    set_mmap_threshold,
+    trim_heap,
+)
+from ostler.errors import OstlerError
+from ostler.messaging import Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.events.notifications import Notifications
+from ostler.messaging.network.peer_identities import PeerIdentities
+from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.wire.memory_accounts import MemoryAccounts
+from ostler.messaging.wire.peer_quotas import PeerQuotas
+from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
+from ostler.store.records.host_identity import machine_id
+from ostler.types import HostIdentity, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ostler.config.configuration import Configuration
+    from ostler.config.core_sections import MessagingSection
+    from ostler.daemon.connectivity.network_listener import NetworkListener
+    from ostler.daemon.connectivity.peer_links import PeerLinks
+    from ostler.messaging.network.peers import OnPeerStateChange
+    from ostler.messaging.network.relay import Relay
+    from ostler.messaging.tcp.curve import CurveOptions
+    from ostler.store import Store
+
+_log = logging.getLogger(__name__)
+_TRIM_DELAY = 0.5
+
+
+class MessagingStack:
+    """The RPC server, the publisher and the dispatcher of one daemon, on one transport. On the loop.
+
+    Args:
+        configuration: The configuration to start with.
+        transport: What carries the messages.
+        clock: The source of time.
+        loop_queue: Passes work from threads to the loop.
+    """
+
+    def __init__(self, configuration: Configuration, transport: Transport, clock: Clock, loop_queue: LoopQueue) -> None:
+        options, host = configuration.messaging, configuration.daemon.host
+        self._loop_queue = loop_queue
+        access = make_access(configuration, self._on_groups_known)
+        self.transport = transport
+        self.quotas = transport.quotas = PeerQuotas(
+            DeficitRoundRobin(), MemoryAccounts(options.max_memory, set_mmap_threshold, schedule_heap_trim)
+        )
+        self.dispatcher = Dispatcher(
+            access, clock, loop_queue, host=host, limits=dispatcher_limits(options), turns=self.quotas.scheduler
+        )
+        self.network_listener: NetworkListener | None = None
+        self.peer_links: PeerLinks | None = None
+        self.identities = PeerIdentities(
+            HostIdentity(
+                name=host,
+                machine=machine_id() if configuration.network.secret_key is not None else "",
+                boot=shared_boot_id(clock),
+                instance=os.urandom(6).hex(),
+            ),
+            clock,
+        )
+        access.disputed_keys = self.identities.disputed_keys
+        self._curve = curve_options(configuration)
+        self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
+        self.on_peer_state_change: OnPeerStateChange | None = None
+        """Called with each change of a peer; to be set before `reach_peers`."""
+        self._store: Store | None = None
+        rpc_link = transport.serve_rpc()
+        try:
+            self._events_link = self._bind_events(configuration)
+        except BaseException:
+            rpc_link.close()
+            raise
+        self.publisher = Publisher(
+            self._events_link, host, clock, access, loop_queue.post, max_message_size=options.max_message_size
+        )
+        self.server = self._make_server(rpc_link, options)
+        self.dispatcher.registry.set_policy(make_policy(configuration))
+        self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
+        self.dispatcher.on_fanout = self.publisher.publish_fanout
+        self._audit_refusals()
+        self.client = LocalServiceClient(
+            self.dispatcher, loop_queue, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
+        )
+        self.client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        self.socket_monitor = SocketMonitor(transport, clock)
+        self._event_journal: LazyJournal | None = None
+        self._relay: Relay | None = None
+        self.notifications = Notifications(self.publisher, clock, configuration.sections)
+
+    def _audit_refusals(self) -> None:
+        """Audit connections that are refused before their first request."""
+
+        def keep(peer: Peer, error: OstlerError, what: str = "connect") -> None:
+            if self.dispatcher.audit is not None:
+                self.dispatcher.audit.record_refusal(peer, CONTROL_TOPIC, what, error)
+
+        self.transport.on_refused = keep
+        self.publisher.on_refused = partial(keep, what="subscribe")
+        if self.network_listener is not None:
+            self.network_listener.set_on_refused(keep)
+
+    def _make_server(self, link: ServerLink, options: MessagingSection) -> RpcServer:
+        server = RpcServer(
+            link,
+            self.dispatcher,
+            self._loop_queue,
+            keepalive_interval=options.keepalive_interval,
+            max_message_size=options.max_message_size,
+            max_in_flight_per_peer=options.max_in_flight_per_peer,
+        )
+        server.dedup_limits = dedup_limits(options)
+        server.max_elements = options.max_elements
+        return server
+
+    def _bind_events(self, configuration: Configuration) -> EventLink:
+        """Bind the addresses for events, and those of the network for events and calls, if there are any."""
+        here = self.transport.serve_events()
+        if not configuration.network.rpc or self._curve is None:
+            return here
+        from ostler.daemon.connectivity.network_listener import NetworkListener
+        from ostler.messaging.events.composite_event_link import CompositeEventLink
+
+        set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
+        try:
+            self.network_listener = NetworkListener(
+                configuration,
+                self._curve,
+                self.dispatcher.clock,
+                lambda link: self._make_server(link, configuration.messaging),
+                self.quotas,
+            )
+        except BaseException:
+            here.close()
+            raise
+        return CompositeEventLink(here, self.network_listener.events_link)
+
+    def start(self, control: Any) -> None:
+        """Open the control topic and start answering."""
+        self.dispatcher.registry.add_endpoint(
+            Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
+        )
+        self.publisher.start()
+        self.server.start()
+        self.socket_monitor.start()
+        if self.network_listener is not None:
+            self.network_listener.start()
+
+    def enable_journal(self, store: Store, topics: Iterable[str], configuration: Configuration) -> None:
+        """Store the events of journaled topics.
+
+        Args:
+            store: The database.
+            topics: The topics whose managers request it.
+            configuration: The topics that an operator requests, and how much is stored.
+        """
+        self._event_journal = LazyJournal(self.publisher, store, self.dispatcher.clock, topics)
+        self._event_journal.apply(configuration.events)
+
+    def connect_peers(self, store: Store, configuration: Configuration) -> None:
+        """Keep links to other daemons, if there are any in the configuration, now or after a reload.
+
+        Args:
+            store: The database, which keeps what services they have.
+            configuration: Where they are.
+        """
+        self._store = store
+        if self.peer_links is not None:
+            self.peer_links.apply(configuration)
+        elif configuration.network.peers and self._curve is not None:
+            from ostler.daemon.connectivity.peer_links import PeerLinks
+
+            self.peer_links = PeerLinks(
+                configuration,
+                self._curve,
+                self.client.router,
+                store,
+                self.dispatcher.clock,
+                self.client.upgrades.invalidate,
+                self.on_peer_state_change,
+                self.identities.own_identity,
+            )
+            self.dispatcher.relay = self.relay.redirect
+
+    async def wait_for_peers(self, timeout: float) -> None:
+        """Wait until each peer is known to be reachable or not, and its services are known, for `timeout` at most."""
+        if self.peer_links is not None:
+            await self.peer_links.peers.wait_first_polls(timeout)
+
+    def on_peer_call(self, host: str) -> None:
+        """Record that the daemon of a host has called; ignores callers that are not hosts."""
+        if self.peer_links is not None and host:
+            self.peer_links.on_peer_call(host)
+
+    async def exchange_identity(self, peer: Peer, identity: HostIdentity) -> HostIdentity:
+        """Record the identity of another daemon, and return the identity of this one.
+
+        Raises:
+            Conflict: It is not the host that its key belongs to, or another daemon is.
+        """
+        if peer.key:
+            host = self.dispatcher.access.keys.get(peer.key, "")
+            if self.peer_links is not None:
+                await self.peer_links.check_identity(self.identities, identity, peer.key, host)
+            else:
+                await self.identities.check_peer(identity, peer.key, host, None, _no_identity)
+        return self.identities.own_identity
+
+    def apply(self, configuration: Configuration) -> None:
+        """Apply what a reload may change: permissions, limits, keys and peers."""
+        access = make_access(configuration, self._on_groups_known)
+        access.disputed_keys = self.identities.disputed_keys
+        self.dispatcher.access = self.publisher.access = access
+        self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
+        self.dispatcher.registry.set_policy(make_policy(configuration))
+        self.quotas.memory_accounts.limit = configuration.messaging.max_memory
+        if isinstance(self.transport, SupportsSocketMode):
+            self.transport.set_socket_mode(socket_mode(configuration))
+        self.dispatcher.limits = dispatcher_limits(configuration.messaging)
+        self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_pin_grace)
+        for server in self._list_servers():
+            server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
+            server.dedup_limits = dedup_limits(configuration.messaging)
+            server.max_elements = configuration.messaging.max_elements
+        if self.network_listener is not None:
+            self.network_listener.apply(configuration)
+        self.disconnect_unauthorised()
+        if self._store is not None:
+            self.connect_peers(self._store, configuration)
+        if self._event_journal is not None:
+            self._event_journal.apply(configuration.events)
+
+    def disconnect_unauthorised(self) -> None:
+        """Check again, whenever roles may have changed, everything that was allowed before and is still in progress.
+
+        Requests in progress (streams, relayed requests, queued requests) end with the reason; then peers without a role
+        lose their connections, for calls and for events. A peer whose groups are being looked up keeps them until the
+        groups are known.
+        """
+        access = self.dispatcher.access
+
+        def allowed(peer: Peer) -> bool:
+            return access.role_of(peer) is not None or access.is_pending(peer)
+
+        self.dispatcher.cancel_unauthorised()
+        self._events_link.disconnect_unless(allowed)
+        for server in self._list_servers():
+            server.link.disconnect_unless(allowed)
+
+    def _on_groups_known(self) -> None:
+        """Schedule another check after a group look-up; runs on the look-up's thread."""
+        self._loop_queue.post(self.disconnect_unauthorised)
+
+    def _list_servers(self) -> list[RpcServer]:
+        return [self.server] if self.network_listener is None else [self.server, self.network_listener.server]
+
+    @property
+    def relay(self) -> Relay:
+        """Forwards requests of local callers to other hosts."""
+        if self._relay is None:
+            from ostler.messaging.network.relay import Relay
+
+            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+        return self._relay
+
+    async def self_check(self) -> None:
+        """Call this daemon over a new connection: evidence that a client can connect and is answered.
+
+        Raises:
+            MessagingError: It failed.
+        """
+        await self.socket_monitor.self_check()
+
+    @property
+    def network_address(self) -> str:
+        """The address for calls of other hosts; empty without one."""
+        return self.network_listener.address if self.network_listener is not None else ""
+
+    def problems(self) -> list[str]:
+        """Return a line for removed sockets, for each unreachable peer, and for each peer that is not watched."""
+        lines = [*self.socket_monitor.problems(), *self.identities.problems()]
+        if self._foreign_key_problem:
+            lines.append(self._foreign_key_problem)
+        if self.peer_links is None:
+            return lines
+        fleet = self.peer_links.peers
+        return [
+            *lines,
+            *(peer.unreachable_error().message for peer in fleet.peers.values() if not peer.up),
+            *fleet.problems(),
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of the sockets and of every topic."""
+        found = {
+            "memory": self.quotas.memory_accounts.stats(),
+            "rpc": self.server.stats(),
+            "events": self.publisher.stats(),
+            "notifications": self.notifications.stats(),
+            "topics": self.dispatcher.stats(),
+        }
+        if self.network_listener is not None:
+            found["network"] = self.network_listener.stats()
+        if self.peer_links is not None:
+            found["peers"] = self.peer_links.stats()
+        return found
+
+    async def close(self) -> None:
+        """Stop answering, and remove the sockets."""
+        self.socket_monitor.close()
+        if self.peer_links is not None:
+            await self.peer_links.close()
+        if self.network_listener is not None:
+            self.network_listener.close()
+        self.server.close()
+        self.notifications.close()
+        if self._event_journal is not None:
+            await self._event_journal.close()
+        self.publisher.close()
+        self.transport.close()
+
+
+def curve_options(configuration: Configuration) -> CurveOptions | None:
+    """Return the secret key and the timeouts of connections between hosts; None without a key."""
+    options = configuration.network
+    if options.secret_key is None:
+        return None
+    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret
+
+    keys = keys_from_secret(options.secret_key.get_secret_value())
+    return CurveOptions(keys, heartbeat_interval=options.heartbeat, heartbeat_timeout=options.heartbeat_timeout)
+
+
+def foreign_key_problem(configuration: Configuration, curve: CurveOptions | None) -> str:
+    """Return what is wrong with the keys under the name of this host, and log it; empty when nothing is."""
+    options, host = configuration.network, configuration.daemon.host
+    known = options.public_keys(host)
+    if not known or curve is None or curve.key_pair.public in known:
+        return ""
+    text = (
+        f"[network.keys] has the key of another host under {host}, the name of this host: that key is ignored. "
+        "If another host has that name, choose another name for it"
+    )
+    _log.warning("%s", text)
+    return text
+
+
+async def _no_identity() -> HostIdentity | None:
+    return None
+
+
+def schedule_heap_trim() -> None:
+    """Schedule the return of freed memory to the system, after the objects released just now have been freed."""
+    asyncio.get_running_loop().call_later(_TRIM_DELAY, trim_heap)
+
+
+def socket_mode(configuration: Configuration) -> int:
+    """Return the mode of the socket files: as configured, or as `[access]` requires."""
+    mode = configuration.messaging.socket_mode
+    if mode != "auto":
+        return int(mode, 8)
+    access = configuration.access
+    named = (*access.viewer, *access.operator, *access.admin)
+    return 0o666 if any(not name.startswith("key:") for name in named) else 0o600
+
+
+def dispatcher_limits(options: MessagingSection) -> DispatcherLimits:
+    """Return the limits above which requests are refused as busy."""
+    return DispatcherLimits(
+        max_in_flight=options.max_in_flight,
+        max_streams=options.max_streams,
+        max_streams_per_peer=options.max_streams_per_peer,
+    )
+
+
+def dedup_limits(options: MessagingSection) -> DedupLimits:
+    """Return how many results are retained for retried requests."""
+    return DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace)
+
+
+def configured_connection_limits(configuration: Configuration) -> ConnectionLimits:
+    """Return how many connections to allow with the descriptor limit of this process."""
+    network = configuration.network
+    return connection_limits(
+        configuration.messaging.max_connections,
+        descriptor_limit(),
+        network=bool(network.rpc),
+        peers=len(network.peers),
+    )
+
+
+def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[str, int]) -> Transport:
+    """Return the transport over this daemon's unix sockets.
+
+    Args:
+        paths: Where the sockets are.
+        configuration: Their mode and limits.
+        fds: Sockets that systemd handed over, by name: `rpc`, `events`.
+    """
+    from ostler.messaging.socket_transport import SocketTransport
+
+    options = configuration.messaging
+    connections = configured_connection_limits(configuration)
+    if connections.unix < options.max_connections:
+        _log.warning(
+            "open files are limited to %d (LimitNOFILE, `ulimit -n`): allowing %d connections on each unix socket "
+            "and %d from the network, instead of the %d of `max_connections`",
+            descriptor_limit(), connections.unix, connections.network, options.max_connections,
+        )  # fmt: skip
+    limits = TransportLimits(
+        max_message_size=options.max_message_size,
+        max_queued=options.event_queue,
+        socket_mode=socket_mode(configuration),
+        max_connections=connections.unix,
+    )
+    return SocketTransport(
+        paths.rpc_address,
+        paths.events_address,
+        limits=limits,
+        rpc_fd=fds.get("rpc"),
+        events_fd=fds.get("events"),
+    )
+
+
+def make_tracer(
+    configuration: Configuration, clock: Clock, callers_memory: Callable[[], int] | None = None
+) -> RequestTracer | None:
+    """Return the tracer for spans and metrics of requests; None when it is off, or OpenTelemetry is not installed.
+
+    Args:
+        configuration: Whether it is on.
+        clock: The source of time.
+        callers_memory: Returns the bytes that the daemon holds for callers; also a metric, if given.
+    """
+    if not configuration.telemetry.otel:
+        return None
+    try:
+        from ostler.messaging.observers.opentelemetry import OtelTracer
+    except ImportError as error:
+        _log.warning(
+            "[telemetry] otel is on, but OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error
+        )
+        return None
+    tracer = OtelTracer(clock)
+    if callers_memory is not None:
+        tracer.add_memory_gauge(callers_memory)
+    return tracer

@@ -1,0 +1,5 @@
+"""The topic `ostler`: the methods that operators call, and the status and metrics that they return.
+
+`control_endpoint` has the methods, `service_control` those for services. Not here: the start, stop and reload that
+they ask for, and how results are shown (`ostler.cli`).
+"""

@@ -1,0 +1,497 @@
+"""The RPC methods of the daemon on the topic `ostler`, which the command calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from ostler import log
+from ostler.bounds import NAME_LIMIT
+from ostler.daemon.connectivity.event_journal import journal_page, journal_topics
+from ostler.daemon.control.maintenance_pool import MaintenancePool
+from ostler.errors import Draining, InvalidInput, NotFound, check_length
+from ostler.messaging import Context, exposed
+from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
+from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
+from ostler.types import (
+    AuditEntry,
+    CapabilityReport,
+    DaemonStatus,
+    HostIdentity,
+    HostReport,
+    Json,
+    MethodDescription,
+    OptionValue,
+    PeriodicStatus,
+    PluginStatus,
+    ReloadResult,
+    ServiceStatus,
+    TrafficCounters,
+    Upgrade,
+)
+
+if TYPE_CHECKING:
+    from ostler.daemon.connectivity.messaging_stack import MessagingStack
+    from ostler.daemon.control.service_control import ServiceControl
+    from ostler.daemon.daemon import Daemon
+    from ostler.messaging import Dispatcher
+    from ostler.service import Runtime
+    from ostler.store import Store
+
+_BACKUP_CHUNK_SIZE = 128 * 1024
+"""Bytes of a backup in one item."""
+_MAX_DRAIN_WAIT = 7 * 86400.0
+"""The most seconds that a caller may ask a drain to wait."""
+_MAX_FLUSH_WAIT = 1.0
+"""The most seconds that a caller may wait for reports of recent changes."""
+
+
+class ControlEndpoint:
+    """The daemon's own endpoint. All methods run on the loop; long work runs on the store's threads.
+
+    Args:
+        daemon: The daemon.
+        dispatcher: Knows what can be called.
+    """
+
+    rpc_version = "1.0"
+
+    def __init__(self, daemon: Daemon, dispatcher: Dispatcher) -> None:
+        self._daemon = daemon
+        self._dispatcher = dispatcher
+        self._maintenance_pool = MaintenancePool()
+
+    def _runtime(self) -> Runtime:
+        if self._daemon.runtime is None:
+            raise Draining("the services are not created yet", hint="`ostler status` shows what the daemon waits for")
+        return self._daemon.runtime
+
+    def _service_control(self) -> ServiceControl:
+        from ostler.daemon.control.service_control import ServiceControl
+
+        return ServiceControl(self._daemon, self._runtime())
+
+    def _store(self) -> Store:
+        return self._runtime().store
+
+    @exposed(role="viewer", changes=False)
+    async def status(self, ctx: Context) -> DaemonStatus:
+        """Return a summary of the daemon: itself, services, drivers, plugins, and problems."""
+        return await self._daemon.status()
+
+    @exposed(role="viewer", changes=False)
+    async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
+        """Return the report of this host for other daemons: its services, and what they offer.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait for changes on this host that are not reported yet; 1 at most.
+        """
+        self._on_peer_call(ctx)
+        runtime = self._runtime()
+        if flush > 0:
+            await runtime.capability_reporter.flush(min(flush, _MAX_FLUSH_WAIT))
+        return await runtime.host_view.report()
+
+    @exposed(role="viewer", changes=False)
+    async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
+        """Yield the report of this host for other daemons: now, and as soon as something has changed."""
+        self._on_peer_call(ctx)
+        async with aclosing(self._runtime().host_view.watch(ctx.host)) as reports:
+            async for report in reports:
+                yield report
+
+    def _on_peer_call(self, ctx: Context) -> None:
+        if self._daemon.messaging is not None:
+            self._daemon.messaging.on_peer_call(ctx.host)
+
+    @exposed(role="viewer", changes=False)
+    async def echo(self, ctx: Context, text: str = "") -> str:
+        """Return the text; proves that requests are answered."""
+        return text
+
+    @exposed(role="viewer", changes=False)
+    async def hello(
+        self, ctx: Context, name: str, machine: str = "", boot: str = "", instance: str = ""
+    ) -> HostIdentity:
+        """Record the calling daemon, and return the identity of this one; each link between hosts begins with it.
+
+        Args:
+            ctx: The request.
+            name: The `host` of the daemon that calls.
+            machine: The id of its machine, for Ostler alone.
+            boot: The id of its boot.
+            instance: Another one for each start.
+
+        Raises:
+            Conflict: It is not the host that its key belongs to, or two daemons claim to be that host.
+        """
+        _check_name_lengths(name=name, machine=machine, boot=boot, instance=instance)
+        messages = self._daemon.messaging
+        assert messages is not None  # noqa: S101 - it brought this request
+        return await messages.exchange_identity(
+            ctx.peer, HostIdentity(name=name, machine=machine, boot=boot, instance=instance)
+        )
+
+    @exposed(role="admin")
+    async def reload(self, ctx: Context) -> ReloadResult:
+        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
+        return await self._daemon.reloader.reload(ctx.peer.name)
+
+    @exposed(role="viewer", changes=False)
+    async def service_list(self, ctx: Context) -> list[ServiceStatus]:
+        """Return every service in the services table, those of other hosts included."""
+        return await self._runtime().rows()
+
+    @exposed(role="viewer", changes=False)
+    async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Return one service."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().show(topic, on_host)
+
+    @exposed(role="operator")
+    async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Let schedulers choose a service again; asked by an administrator, one that drains takes calls again too.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            on_host: The host that executes it; empty for this one. The same holds for all operations here.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().enable(ctx, topic, on_host)
+
+    @exposed(role="operator")
+    async def service_disable(
+        self, ctx: Context, topic: str, reason: str, on_host: str = "", asked_by: str = ""
+    ) -> ServiceStatus:
+        """Keep schedulers from choosing a service; it continues its work, and answers calls.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            reason: Why; shown wherever the service is.
+            on_host: See `service_enable`.
+            asked_by: Who asked the host that forwards the request. The same holds for all operations here.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        if not reason.strip():
+            raise InvalidInput("a service cannot be disabled without a reason", hint="give one with `--reason`")
+        check_length("the reason", reason)
+        return await self._service_control().disable(ctx, topic, on_host, reason, asked_by)
+
+    @exposed(role="admin")
+    async def service_drain(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Have a service take no new work, and wait for work in progress; returns what was still running.
+
+        `service_resume` undoes it.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().drain(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_resume(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Have a service that drains take work again."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().resume(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_stop(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> list[str]:
+        """Drain and stop a service, the others continue; returns what hangs. It starts again with the daemon."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().stop(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+
+    @exposed(role="admin")
+    async def service_start(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
+        """Start a service that has stopped or failed, with the configuration in effect."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().start(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_restart(
+        self, ctx: Context, topic: str, wait: float = 0.0, on_host: str = "", asked_by: str = ""
+    ) -> ServiceStatus:
+        """Drain and stop a service, and start it again with the configuration in effect."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control().restart(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+
+    @exposed(role="operator")
+    async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
+        """Remove the record of a service that was removed: from its host's configuration, or together with its host.
+
+        Raises:
+            NotFound: There is no such record.
+            Conflict: The service exists; its next report would create the record again, enabled.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        await self._service_control().forget(ctx, topic, on_host)
+
+    @exposed(role="viewer", changes=False)
+    async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
+        """Return which version of each topic's calls may be used now, and which members hold it back.
+
+        Args:
+            ctx: The request.
+            topic: One topic, or `topic.namespace`; all when it is empty.
+            major: The major version; by default that of the newest service.
+        """
+        _check_name_lengths(topic=topic)
+        upgrades = self._runtime().upgrades
+        return [await upgrades.aget_upgrade(topic, major)] if topic else await upgrades.list_upgrades()
+
+    @exposed(role="viewer", changes=False)
+    async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
+        """Return every plugin that was found, with its state and why."""
+        return self._daemon.plugins.statuses()
+
+    @exposed(role="viewer", changes=False)
+    async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:
+        """Return every periodic task."""
+        return self._runtime().periodic_scheduler.statuses()
+
+    @exposed(role="operator")
+    async def periodic_run(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
+        """Run a periodic task now."""
+        _check_name_lengths(service=service, task=task)
+        self._runtime().periodic_scheduler.run_now(service, task)
+        return self._periodic_status(service, task)
+
+    @exposed(role="operator")
+    async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
+        """Keep a periodic task from running, or let it run again."""
+        _check_name_lengths(service=service, task=task)
+        self._runtime().periodic_scheduler.pause(service, task, paused)
+        return self._periodic_status(service, task)
+
+    def _periodic_status(self, service: str, task: str) -> PeriodicStatus:
+        for row in self._runtime().periodic_scheduler.statuses():
+            if (row.service, row.task) == (service, task):
+                return row
+        raise NotFound(f"periodic task {task} of service {service} not found", hint="see `ostler periodic list`")
+
+    @exposed(role="operator", changes=False)
+    async def config(self, ctx: Context) -> list[OptionValue]:
+        """Return every option with the value in effect, and where it comes from; secrets are masked."""
+        return self._daemon.effective_values()
+
+    @exposed(role="operator", changes=False)
+    async def log_levels(self, ctx: Context) -> dict[str, str]:
+        """Return the levels of loggers that are in effect."""
+        return log.effective_levels()
+
+    @exposed(role="admin")
+    async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
+        """Set the level of a logger until the next reload (all of Ostler without a name); return what is in effect."""
+        _check_name_lengths(level=level, logger=logger)
+        return log.set_level(level, logger) if level else log.effective_levels()
+
+    @exposed(role="operator", changes=False)
+    async def dump(self, ctx: Context) -> dict[str, Any]:
+        """Return threads, tasks, queues, services and the masked configuration."""
+        return self._daemon.dump()
+
+    @exposed(role="operator", changes=False)
+    async def db_check(self, ctx: Context) -> list[str]:
+        """Check the whole database and return what is wrong with it; an empty list when nothing is."""
+        check = self._store().check
+        return await self._maintenance_pool.run_shared("check the database", check, ctx.peer.account)
+
+    @exposed(role="admin")
+    async def db_backup(self, ctx: Context) -> AsyncIterator[bytes]:
+        """Yield a consistent copy of the database in pieces; the caller writes it, with its own rights."""
+        work = self._store().open_copy
+        with await self._maintenance_pool.run("back up the database", work, ctx.peer.account) as copy:
+            while piece := copy.read(_BACKUP_CHUNK_SIZE):  # written a moment ago: it comes from memory
+                yield piece
+
+    @exposed(role="viewer", changes=False)
+    async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:
+        """Return the methods that can be called on a topic.
+
+        Args:
+            ctx: The request.
+            topic: The topic; `ostler` is the daemon itself.
+            schema: Whether the JSON Schemas of arguments and results are wanted too.
+        """
+        _check_name_lengths(topic=topic)
+        router = self._messaging_stack().client.router
+        if not ctx.peer.key and not router.is_local(CallRequest(topic, "describe", {})):
+            return await router.describe(topic, schema=schema)
+        if self._dispatcher.registry.is_description_cached(topic, schema=schema):
+            return self._dispatcher.registry.describe(topic, schema=schema)
+        return await self._maintenance_pool.run_shared(
+            f"describe {topic}", lambda: self._dispatcher.registry.describe(topic, schema=schema), ctx.peer.account
+        )
+
+    @exposed(role="viewer", changes=False)
+    async def event_topics(self, ctx: Context) -> list[JournalTopic]:
+        """Return the topics whose events are kept, each with its lowest and highest number."""
+        return await journal_topics(self._store(), self._daemon.clock, self._daemon.host)
+
+    @exposed(role="viewer", changes=False)
+    async def events_since(self, ctx: Context, positions: list[JournalPosition], limit: int = 500) -> JournalPage:
+        """Return the events of journaled topics after some numbers, oldest first.
+
+        Args:
+            ctx: The request.
+            positions: For each topic the number after which to begin, with the epoch of the event that had it.
+            limit: The most events at once, 1000 at most.
+        """
+        for position in positions:
+            _check_name_lengths(topic=position.topic)
+        return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
+
+    @exposed(role="viewer", changes=False)
+    async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
+        """Return what services offer: those of this daemon as of now, those of peers as their daemons told it last.
+
+        Args:
+            ctx: The request.
+            flush: Seconds to wait at most for what has changed and is not reported yet, here and on peers; 1 at most.
+        """
+        runtime = self._runtime()
+        if flush > 0:
+            await self._flush(runtime, min(flush, _MAX_FLUSH_WAIT))
+        return await runtime.host_view.capabilities()
+
+    async def _flush(self, runtime: Runtime, seconds: float) -> None:
+        messages = self._daemon.messaging
+        peers = messages.peer_links if messages is not None else None
+        others = [peers.peers.flush_reports(seconds)] if peers is not None else []
+        own = [runtime.capability_reporter.flush(seconds), runtime.heartbeat_reporter.wait_for_checks(seconds)]
+        await asyncio.gather(*own, *others)
+
+    @exposed(role="admin", changes=False)
+    async def audit(
+        self,
+        ctx: Context,
+        who: str = "",
+        method: str = "",
+        since: float = 0.0,
+        failed: bool = False,
+        limit: int = 100,
+        after: int = 0,
+    ) -> list[AuditEntry]:
+        """Return who did what, the newest entries that fit, oldest first."""
+        auditor = self._daemon.audit_service
+        if auditor is None:
+            raise Draining("the database is not open yet", hint="`ostler status` shows what the daemon waits for")
+
+        _check_name_lengths(who=who, method=method)
+
+        def read() -> list[AuditEntry]:
+            return auditor.records.list(who=who, method=method, since=since, failed=failed, limit=limit, after=after)
+
+        return await auditor.read_flushed(read)
+
+    @exposed(role="viewer", changes=False)
+    async def traffic(self, ctx: Context) -> TrafficCounters:
+        """Return what was counted of every method since its service began; two answers make a rate."""
+        from ostler.daemon.control.traffic_metrics import collect_traffic
+
+        return collect_traffic(self._daemon)
+
+    # Until the other host has answered it is not known which arguments are secret: all are treated as such.
+    @exposed(role="viewer", secret=["arguments"])
+    async def relay(  # noqa: PLR0913 - each is a word of its own
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        cast: bool = False,
+        *,
+        fanout: bool = False,
+        lenient: bool = True,
+        version: str = "",
+        repeatable: bool = False,
+    ) -> Json:
+        """Call a method on another host; the caller needs the role for that method on this host as well.
+
+        Requests for other hosts over the daemon's socket become requests to this method.
+
+        Args:
+            ctx: The request.
+            on_host: The host; empty for any host that has the service and accepts the request.
+            topic: The service there.
+            method: Its method.
+            arguments: The method's arguments.
+            cast: Whether to return when the service there has accepted it.
+            fanout: Whether all members run it, including the one on this host; returns how many accepted it.
+            lenient: Whether strings are accepted for numbers, booleans and structures.
+            version: The version that the service must implement; empty for any.
+            repeatable: Whether the request may be retried under its id.
+        """
+        _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
+        ask = CallRequest(topic, method, arguments or {}, flags=CAST_FLAGS if cast else 0, version=version)
+        if fanout:
+            return await self._messaging_stack().relay.fan_out(ctx, ask, lenient=lenient)
+        result: Json = await self._messaging_stack().relay.send_request(
+            ctx, on_host, ask, lenient=lenient, is_retryable=repeatable
+        )
+        return result
+
+    @exposed(role="viewer", secret=["arguments"])
+    async def relay_stream(
+        self,
+        ctx: Context,
+        on_host: str,
+        topic: str,
+        method: str,
+        arguments: dict[str, Json] | None = None,
+        *,
+        lenient: bool = True,
+        version: str = "",
+    ) -> AsyncIterator[Json]:
+        """Yield what a method on another host yields; see `relay`.
+
+        Args:
+            ctx: The request.
+            on_host: The host; empty for any host that has the service and accepts the request.
+            topic: The service there.
+            method: Its method.
+            arguments: The method's arguments.
+            lenient: Whether strings are accepted for numbers, booleans and structures.
+            version: The version that the service must implement; empty for any.
+        """
+        _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
+        ask = CallRequest(topic, method, arguments or {}, version=version)
+        router = self._messaging_stack().client.router
+        async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
+            async for item in stream:
+                yield item
+
+    def _messaging_stack(self) -> MessagingStack:
+        messages = self._daemon.messaging
+        assert messages is not None  # noqa: S101 - it brought this request
+        return messages
+
+    @exposed(role="viewer", changes=False)
+    async def wait_ready(self, ctx: Context) -> DaemonStatus:
+        """Return when the start has finished; for scripts that start a daemon without systemd."""
+        await asyncio.shield(self._daemon.start_finished)
+        return await self._daemon.status()
+
+
+def _wait_seconds(wait: float) -> float:
+    """Return the seconds to wait, 0 for the service's `drain_timeout`.
+
+    Raises:
+        InvalidInput: They are not valid.
+    """
+    if not 0.0 <= wait <= _MAX_DRAIN_WAIT:
+        raise InvalidInput(f"`wait` is {wait:g}; it must be a number of seconds from 0 to {_MAX_DRAIN_WAIT:g}")
+    return wait
+
+
+def _check_name_lengths(**names: str) -> None:
+    """Refuse names that are too long: they appear in errors, in the log, and in what others see."""
+    for argument, name in names.items():
+        check_length(f"`{argument}`", name, NAME_LIMIT)

@@ -1,0 +1,207 @@
+"""Operations on services, of this host or of another: the subcommands of `ostler service`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from ostler.bounds import NAME_LIMIT
+from ostler.errors import Conflict, DaemonNotRunning, NotFound, check_length
+from ostler.messaging.wire.request import CallRequest
+from ostler.types import CONTROL_TOPIC, Json, Role, ServiceState, ServiceStatus
+
+if TYPE_CHECKING:
+    from ostler.daemon.connectivity.peer_links import PeerLinks
+    from ostler.daemon.daemon import Daemon
+    from ostler.messaging import Context
+    from ostler.service import Runtime
+
+T = TypeVar("T")
+
+
+class ServiceControl:
+    """Executes the operator's requests for a service. On the loop.
+
+    A request for a service of another host is executed by that host: it is called on its topic `ostler`, as this host
+    and with the roles that this host has there, and its answer is recorded here at once. An unreachable host is an
+    error: nothing is written here that the host itself does not know.
+
+    Args:
+        daemon: The owner of the services.
+        runtime: Its running services.
+    """
+
+    def __init__(self, daemon: Daemon, runtime: Runtime) -> None:
+        self._daemon = daemon
+        self._runtime = runtime
+
+    async def show(self, topic: str, on_host: str) -> ServiceStatus:
+        """Return one service of the table.
+
+        Raises:
+            NotFound: There is no such service.
+        """
+        wanted = on_host or self._daemon.host
+        for row in await self._runtime.rows():
+            if (row.topic, row.host) == (topic, wanted):
+                return row
+        raise NotFound(f"service {topic} not found on {wanted}", hint="see `ostler service list`", topic=topic)
+
+    async def enable(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
+        """Have a service take new work again, after it was disabled; for an administrator after a drain as well."""
+        if self._is_remote(on_host):
+            return await self._call_remote(ctx, on_host, "service_enable", topic)
+        await self._set_enabled(topic, enabled=True, who=ctx.peer.name)
+        service = self._runtime.group.services.get(topic)
+        if service is not None and service.is_draining and ctx.role is Role.ADMIN:  # draining is for administrators
+            self._runtime.operations.resume(topic)
+        return await self.show(topic, "")
+
+    async def disable(self, ctx: Context, topic: str, on_host: str, reason: str, asked_by: str) -> ServiceStatus:
+        """Keep schedulers from giving new work to a service."""
+        if self._is_remote(on_host):
+            asked_by = self._requester(ctx)
+            return await self._call_remote(ctx, on_host, "service_disable", topic, reason=reason, asked_by=asked_by)
+        await self._set_enabled(topic, enabled=False, reason=reason, who=_requester_name(ctx, asked_by))
+        return await self.show(topic, "")
+
+    async def _set_enabled(self, topic: str, *, enabled: bool, reason: str = "", who: str = "") -> None:
+        host, records = self._daemon.host, self._runtime.service_records
+        row = await self.show(topic, "")
+        if row.state is ServiceState.GONE:
+            raise NotFound(
+                f"service {topic} on {host} is gone: {row.why}", hint=_FORGET_HINT.format(topic), topic=topic
+            )
+        await self._runtime.store.awrite(
+            lambda: records.set_enabled(topic, host, enabled=enabled, reason=reason, requester=who),
+            label="service enable" if enabled else "service disable",
+        )
+        if row.enabled is not enabled:
+            self._runtime.state_notifier.notify_operator(topic, "enabled" if enabled else "disabled", who, reason)
+        self._runtime.upgrades.invalidate()
+        self._runtime.host_view.on_change()
+        self._runtime.capability_reporter.trigger(topic)
+
+    async def drain(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
+        """Have a service take no new work; return what was still in flight after `wait` seconds."""
+        if self._is_remote(on_host):
+            return await self._remote_in_progress(ctx, on_host, "service_drain", topic, wait)
+        who = _requester_name(ctx, asked_by)
+        left = await self._runtime.operations.drain(topic, wait, f"drained by {who}")
+        if not left:
+            self._runtime.state_notifier.notify_operator(topic, "drained", who)
+        return left
+
+    async def resume(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
+        """Have a service that drains take work again."""
+        if self._is_remote(on_host):
+            return await self._call_remote(ctx, on_host, "service_resume", topic)
+        self._runtime.operations.resume(topic)
+        return await self.show(topic, "")
+
+    async def stop(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
+        """Drain a service and take it down; return what hangs."""
+        if self._is_remote(on_host):
+            return await self._remote_in_progress(ctx, on_host, "service_stop", topic, wait)
+        return await self._runtime.operations.stop(topic, wait, f"stopped by {_requester_name(ctx, asked_by)}")
+
+    async def start(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
+        """Start a service that has stopped or failed."""
+        if self._is_remote(on_host):
+            return await self._call_remote(ctx, on_host, "service_start", topic)
+        try:
+            await self._runtime.operations.start(topic)
+        finally:
+            self._daemon.mark_service_restarted(topic)
+        return await self.show(topic, "")
+
+    async def restart(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> ServiceStatus:
+        """Take a service down and start it again."""
+        if self._is_remote(on_host):
+            asked_by = self._requester(ctx)
+            return await self._call_remote(ctx, on_host, "service_restart", topic, wait=wait, asked_by=asked_by)
+        try:
+            await self._runtime.operations.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
+        finally:
+            self._daemon.mark_service_restarted(topic)
+        return await self.show(topic, "")
+
+    async def forget(self, ctx: Context, topic: str, on_host: str) -> None:
+        """Remove the record of a service that was removed.
+
+        Raises:
+            NotFound: There is no such record.
+            Conflict: The service exists; its next report would create the record again, enabled.
+        """
+        found = await self.show(topic, on_host)
+        if found.host == self._daemon.host:
+            self._runtime.operations.forget(topic)
+        elif (peers := self._peer_links()) is not None and peers.has_service(found.host, topic):
+            raise Conflict(
+                f"host {found.host} is up and has a service {topic}",
+                hint="first remove it from the configuration of that host, or the host from [network.peers] here",
+                topic=topic, host=found.host,
+            )  # fmt: skip
+        records = self._runtime.service_records
+        await self._runtime.store.awrite(lambda: records.delete(topic, found.host), label="service forget")
+        self._runtime.upgrades.invalidate()
+        self._runtime.host_view.on_change()
+        self._runtime.state_notifier.notify_operator(
+            topic, "forgotten", ctx.peer.name, f"its record of {found.host} was removed"
+        )
+
+    # ---------------------------------------------------------------- other hosts
+
+    def _is_remote(self, on_host: str) -> bool:
+        return on_host not in ("", self._daemon.host)
+
+    async def _call_remote(self, ctx: Context, host: str, method: str, topic: str, **more: Json) -> ServiceStatus:
+        row = await self._relay(ctx, host, method, topic, ServiceStatus, **more)
+        return msgspec.structs.replace(row, here=False)
+
+    async def _remote_in_progress(self, ctx: Context, host: str, method: str, topic: str, wait: float) -> list[str]:
+        return await self._relay(ctx, host, method, topic, list[str], wait=wait, asked_by=self._requester(ctx))
+
+    async def _relay(self, ctx: Context, host: str, method: str, topic: str, kind: type[T], **more: Json) -> T:
+        """Have another host operate on a service of its own, and record the new state of that service here.
+
+        Raises:
+            ServiceNotFound: There is no such host.
+            DaemonNotRunning: It is unreachable; says since when.
+            NotPermitted: The caller lacks the role here, or this host lacks it there.
+            OstlerError: The error of that host.
+        """
+        messages = self._daemon.messaging
+        assert messages is not None  # noqa: S101 - it brought this request
+        arguments = {name: value for name, value in more.items() if value}
+        ask = CallRequest(CONTROL_TOPIC, method, {"topic": topic, **arguments})
+        try:
+            result = await messages.client.router.relay(ctx, host, ask)
+        except DaemonNotRunning as error:
+            raise DaemonNotRunning(
+                f"{method.removeprefix('service_')} of {topic} on {host} failed: {error.message}",
+                hint=error.hint, **error.details,
+            ) from None  # fmt: skip
+        finally:
+            if (peers := self._peer_links()) is not None:
+                await peers.refresh(host)
+            self._runtime.upgrades.invalidate()
+        return msgspec.convert(result, kind)
+
+    def _peer_links(self) -> PeerLinks | None:
+        return self._daemon.messaging.peer_links if self._daemon.messaging is not None else None
+
+    def _requester(self, ctx: Context) -> str:
+        return f"{ctx.peer.name} on {self._daemon.host}"
+
+
+_FORGET_HINT = "`ostler service forget {}` removes its record"
+
+
+def _requester_name(ctx: Context, asked_by: str) -> str:
+    """Return who asks; for a request that a host forwards, also the original caller as reported by that host."""
+    if not ctx.peer.key or not asked_by:
+        return ctx.peer.name
+    check_length("`asked_by`", asked_by, NAME_LIMIT)
+    return f"{asked_by}, by {ctx.peer.name}"

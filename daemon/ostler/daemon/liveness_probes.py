@@ -1,0 +1,66 @@
+"""The watchdog's probes: the store writes, the RPC socket answers, and critical services make progress."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ostler.clock import Clock
+from ostler.errors import ServiceError, StoreError
+
+if TYPE_CHECKING:
+    from ostler.daemon.connectivity.messaging_stack import MessagingStack
+    from ostler.daemon.watchdog import Watchdog
+    from ostler.service import Runtime, Service
+    from ostler.store import Store
+
+_log = logging.getLogger(__name__)
+_RETRY_DELAY = 2.0
+
+
+def register_probes(watchdog: Watchdog, store: Store, messages: MessagingStack, runtime: Runtime, clock: Clock) -> None:
+    """Register a probe for everything that must be alive."""
+    watchdog.add_probe("the store", partial(probe_store, store))
+    watchdog.add_probe("the RPC socket", messages.self_check)
+    for service in runtime.group:
+        watchdog.add_probe(f"service {service.topic}", partial(_probe_current_service, runtime, service.topic, clock))
+
+
+async def _probe_current_service(runtime: Runtime, topic: str, clock: Clock) -> None:
+    await probe_service(runtime.group.services[topic], clock)  # an operator may have started it again
+
+
+async def probe_store(store: Store) -> None:
+    """Return when the store's writer has answered."""
+    try:
+        await store.aping()
+    except StoreError as error:
+        # The writer thread answered: a full disk or a locked file is not cured by a restart.
+        _log.debug("the store answered the watchdog with an error: %s", error)
+
+
+async def retry_store(store: Store) -> None:
+    """Try again every few seconds while the database cannot be written, so that the daemon recovers automatically."""
+    while True:
+        await asyncio.sleep(_RETRY_DELAY)
+        if store.outage.is_active:
+            await probe_store(store)
+
+
+async def probe_service(service: Service, clock: Clock) -> None:
+    """Return when a critical service makes progress, or when it is not critical or not running.
+
+    A service that an operator has drained, or that has failed and is not required, says so in its state: a restart of
+    the whole daemon is not the answer.
+
+    Raises:
+        ServiceError: Its checks have not returned for too long.
+    """
+    if not service.options.critical or not service.is_running:
+        return
+    allowed = service.options.report_interval + service.options.down_time
+    idle = clock.monotonic() - service.last_progress
+    if idle > allowed:
+        raise ServiceError(f"its checks have not returned for {idle:.0f} s", service=service.topic)

@@ -1,0 +1,272 @@
+"""SIGHUP and `ostler reload`: validate everything first, then apply, reset the managers, and return a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ostler import log
+from ostler.aio import WorkerPool
+from ostler.bounds import WHY_LIMIT, safe_str
+from ostler.config import diff
+from ostler.config.configuration_diff import note_secrets_in_use
+from ostler.daemon.startup.step_tracker import StepTracker
+from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, error_line, is_a, join_words
+from ostler.printable import printable
+from ostler.redaction import SECRETS
+from ostler.types import CONTROL_TOPIC, OptionChange, ReloadResult
+
+if TYPE_CHECKING:
+    from ostler.config.layers import RawConfiguration
+    from ostler.daemon.daemon import Daemon
+    from ostler.service.resolve import ResolvedConfiguration
+
+_log = logging.getLogger(__name__)
+_SIGHUP = "SIGHUP"
+_STUCK_READ_TIMEOUT = 10.0
+"""Seconds of reading after which the next reload request no longer waits for it."""
+_MAX_STUCK_THREADS = 4
+"""The most threads left running by reloads that hang."""
+_STATUS_INTERVAL = 1.0
+_RESTART_SCOPES = ("service", "daemon")
+"""What cannot be changed in a running daemon, and is reported as needing a restart."""
+
+
+class Reloader:
+    """Applies a new configuration, or refuses it as a whole.
+
+    Several requests while one reload runs share the next one. A request during the start is carried out after it.
+
+    Args:
+        daemon: The daemon that is reloaded.
+        load_configuration: Reads and validates the whole configuration, in a thread; gets a function to call with each
+            step, and the configuration that was read before.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        load_configuration: Callable[[Callable[[str], object], RawConfiguration], ResolvedConfiguration],
+    ) -> None:
+        self._daemon = daemon
+        self._load_configuration = load_configuration
+        self._lock = asyncio.Lock()
+        self._queued_reload: asyncio.Task[ReloadResult] | None = None
+        self._tasks: set[asyncio.Task[ReloadResult]] = set()
+        self._is_for_signal = False
+        self._step_tracker = StepTracker("reloading")
+        self._current_read: tuple[float, asyncio.Future[None]] | None = None
+        self._pools: list[WorkerPool] = []
+        self.last_result: ReloadResult | None = None
+
+    def on_sighup(self) -> None:
+        """Request a reload for SIGHUP. On the loop; the verdict goes to the log and to systemd's STATUS."""
+        self._join_queued_reload(_SIGHUP)
+
+    async def reload(self, requester: str) -> ReloadResult:
+        """Reload and return the verdict. On the loop.
+
+        Args:
+            requester: Who asked, for the log.
+
+        Raises:
+            ConfigurationError: The new configuration is refused; nothing has changed.
+            Draining: The daemon is being stopped, or its start has failed; nothing has changed.
+        """
+        return await asyncio.shield(self._join_queued_reload(requester))
+
+    def _join_queued_reload(self, requester: str) -> asyncio.Task[ReloadResult]:
+        """Return the next reload, which has not started reading."""
+        if self._queued_reload is None:
+            self._queued_reload = asyncio.get_running_loop().create_task(
+                self._run_queued_reload(requester), name=f"reload for {requester}"
+            )
+            # The loop itself keeps no reference to a task, and the caller may have gone by its end.
+            self._tasks.add(self._queued_reload)
+            self._queued_reload.add_done_callback(self._on_reload_done)
+        return self._queued_reload
+
+    def _on_reload_done(self, task: asyncio.Task[ReloadResult]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: it is in the log with the verdict, and there may be no waiter
+
+    async def stop(self) -> None:
+        """Stop waiting for reloads in progress. On the loop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run_queued_reload(self, requester: str) -> ReloadResult:
+        hurried = None
+        try:
+            await asyncio.shield(self._daemon.start_finished)
+            hurried = self._cut_off_stuck_read()
+            await self._lock.acquire()
+        finally:
+            self._queued_reload = None  # a later request may follow a change of a file that was already read
+            if hurried is not None:
+                hurried.cancel()
+        try:
+            self._raise_if_stopping()
+            return await self._reload(requester)
+        finally:
+            self._lock.release()
+
+    def _cut_off_stuck_read(self) -> asyncio.TimerHandle | None:
+        """Schedule giving up the read in progress: the cause of its hang may be gone, and the next reload waits."""
+        if self._current_read is None:
+            return None
+        since, given_up = self._current_read
+        loop = asyncio.get_running_loop()
+        return loop.call_at(max(loop.time(), since + _STUCK_READ_TIMEOUT), _set_done, given_up)
+
+    def _raise_if_stopping(self) -> None:
+        # A `reset` after `cleanup_host` would set up again what was just taken down.
+        if self._daemon.is_stopping:
+            raise Draining("the daemon is stopping", hint="the next start uses the new configuration")
+
+    async def _reload(self, requester: str) -> ReloadResult:
+        daemon = self._daemon
+        _log.info("reload for %s", requester)
+        self._is_for_signal = requester == _SIGHUP
+        # One datagram with both: under Type=notify-reload a reload hangs otherwise.
+        daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
+        teller = asyncio.get_running_loop().create_task(
+            self._report_progress(), name="report the progress of the reload to systemd"
+        )
+        try:
+            SECRETS.begin_update()
+            assembly = await self._load_on_thread()
+            self._raise_if_stopping()
+            verdict = await self._apply(assembly)
+            note_secrets_in_use(daemon.start_configuration)
+            SECRETS.commit_update()
+        except ConfigurationError as error:
+            self._finish(self._refused_result(error))
+            raise
+        except BaseException as error:
+            # Any error: systemd waits for the end of this reload.
+            level = logging.DEBUG if is_a(error, (OstlerError, asyncio.CancelledError)) else logging.ERROR
+            _log.log(level, "the reload failed", exc_info=error)
+            self._finish(self._make_result(ok=False, summary=f"reload failed: {error_line(error)}"))
+            raise
+        finally:
+            teller.cancel()
+        return self._finish(verdict)
+
+    async def _report_progress(self) -> None:
+        while not self._daemon.is_stopping:
+            await asyncio.sleep(_STATUS_INTERVAL)
+            self._step_tracker.report(self._daemon.notifier)
+
+    async def _load_on_thread(self) -> ResolvedConfiguration:
+        """Read and validate on a thread; one that hangs is abandoned, and the next reload uses another thread.
+
+        Raises:
+            ServiceError: It did not return in time, or too many threads of earlier reloads hang.
+        """
+        self._check_stuck_threads()
+        loop = asyncio.get_running_loop()
+        steps = self._step_tracker = StepTracker("reloading")
+        pool = WorkerPool("ostler-reload", 1)
+        self._pools.append(pool)
+        limit = self._daemon.resolved.configuration.daemon.reload_timeout
+        given_up: asyncio.Future[None] = loop.create_future()
+        self._current_read = loop.time(), given_up
+        before = self._daemon.resolved.configuration.raw
+        reading = asyncio.ensure_future(
+            pool.run(lambda: self._load_configuration(steps, before), label="read the configuration")
+        )
+        try:
+            waited: tuple[asyncio.Future[Any], ...] = (reading, given_up)
+            await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise ServiceError(
+                f"{steps.current_step} has not returned for {loop.time() - self._current_read[0]:.0f} s; "
+                "nothing has changed",
+                hint="`ostler dump` shows where it hangs; fix the cause, then reload again",
+            )
+        finally:
+            self._current_read = None
+            reading.cancel()
+            pool.close()
+
+    def _check_stuck_threads(self) -> None:
+        self._pools = [pool for pool in self._pools if pool.running_jobs()]
+        if len(self._pools) >= _MAX_STUCK_THREADS:
+            raise ServiceError(
+                f"{len(self._pools)} earlier reloads still hang while reading the configuration; nothing has changed",
+                hint="`ostler dump` shows where they hang; restart the daemon if they never return",
+            )
+
+    def _make_result(self, *, ok: bool, summary: str, problems: Sequence[str] = ()) -> ReloadResult:
+        return ReloadResult(ok=ok, at=self._daemon.clock.wall(), summary=summary, problems=list(problems))
+
+    def _refused_result(self, error: ConfigurationError) -> ReloadResult:
+        count = len(error.problems)
+        summary = f"reload refused, nothing has changed: {count} problem{'s' if count > 1 else ''}"
+        return self._make_result(
+            ok=False, summary=summary, problems=[safe_str(problem, WHY_LIMIT) for problem in error.problems]
+        )
+
+    def _finish(self, result: ReloadResult) -> ReloadResult:
+        self.last_result = result
+        if self._is_for_signal and self._daemon.audit_service is not None:  # a request has its own audit entry
+            error = "" if result.ok else "ConfigurationError"
+            text = "; ".join([result.summary, *result.problems])
+            self._daemon.audit_service.log.record_action(_SIGHUP, CONTROL_TOPIC, "reload", error, text)
+        level = logging.INFO if result.ok else logging.ERROR
+        extra = log.message_id("reload") | log.detail("\n".join(map(printable, result.problems)))
+        _log.log(level, "%s", result.summary, extra=extra)
+        if not self._daemon.is_stopping:
+            self._daemon.notifier.ready(result.summary)
+        return result
+
+    async def _apply(self, resolved: ResolvedConfiguration) -> ReloadResult:
+        daemon, new = self._daemon, resolved.configuration
+        changes = diff(daemon.resolved.configuration, new)
+        gone = [file for file in daemon.resolved.configuration.raw.files if file not in new.raw.files]
+        # Compared with the configuration at the start: a change that needs a restart is pending over several reloads.
+        waiting = [change for change in diff(daemon.start_configuration, new) if change.needs in _RESTART_SCOPES]
+        daemon.apply_configuration(resolved)
+        problems = await daemon.reset_services(resolved, self._step_tracker)
+        pending = daemon.runtime.pending_options() if daemon.runtime is not None else []
+        return ReloadResult(
+            ok=not problems,
+            at=daemon.clock.wall(),
+            summary=_summary(changes, waiting, problems, gone, pending),
+            changes=changes,
+            needs_restart=[change.path for change in waiting],
+            problems=problems,
+            pending=pending,
+        )
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _summary(
+    changes: Sequence[OptionChange],
+    waiting: Sequence[OptionChange],
+    problems: Sequence[str],
+    gone: Sequence[str],
+    pending: Sequence[str],
+) -> str:
+    live = [change.path for change in changes if change.needs not in _RESTART_SCOPES]
+    parts = [f"changed {join_words(live)}" if live else "nothing to change live"]
+    if waiting:
+        parts.append(f"needs a restart for {join_words(change.path for change in waiting)}")
+    if gone:
+        parts.append(f"files removed: {join_words(gone)}")
+    if pending:
+        what = "drivers apply" if len(pending) > 1 else "driver applies"
+        parts.append(f"{len(pending)} {what} new options after the work in progress")
+    if problems:
+        parts.append(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    return f"reloaded{' with problems' if problems else ''}: {'; '.join(parts)}"

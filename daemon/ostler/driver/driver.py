@@ -1,0 +1,177 @@
+"""`Driver`: one implementation of what a manager needs done."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from ostler.clock import Clock
+from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
+from ostler.store import KeyValue  # not only for the type checker: `pydoc` reads the fields' types
+from ostler.types import Json
+
+F = TypeVar("F", bound=Callable[..., Any])
+BUDGET_ATTRIBUTE = "__ostler_budget__"
+FEATURE_ATTRIBUTE = "__ostler_feature__"
+
+
+class DriverOptions(OptionsModel):
+    """The options that every driver has; a driver's own are fields of a subclass, named `Options` in the driver."""
+
+    driver: str = Field(
+        help="Registered name of the driver, or its import path `package.module:Name`", reload="service"
+    )
+    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="service")
+    init_timeout: Seconds = Field(
+        60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="service"
+    )
+    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call to the driver", reload="service")
+    capability_timeout: Seconds = Field(
+        300,
+        gt=0,
+        help="Time budget of `capabilities`: statistics of an array may take minutes; no other backend waits for it",
+        reload="service",
+    )
+    retry_interval: Seconds = Field(
+        5, gt=0, help="Wait before the second attempt to initialise; doubled for each further one", reload="service"
+    )
+    max_retry_interval: Seconds = Field(
+        300, gt=0, help="The longest wait between attempts to initialise", reload="service"
+    )
+
+
+class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver gets: its name, its validated options, and the few things it may need."""
+
+    name: str
+    topic: str
+    host: str
+    options: Any
+    clock: Clock
+    log: logging.LoggerAdapter[logging.Logger]
+    kv: KeyValue
+    """A small key-value store of this driver's own; drivers have no other access to the database."""
+
+
+def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable[[F], F]:
+    """Set the time budget of a driver's method, where the option `call_timeout` does not fit.
+
+    Reporting progress through the `Context` of the request starts the budget again, so that a copy of ten hours is not
+    stuck as long as it moves.
+
+    Args:
+        budget: Seconds, the name of an option of the driver that holds seconds, or None for no limit.
+        is_long: Whether its calls usually take long: then they leave some of the driver's threads to short methods.
+            False for short methods, and for those that end work or free space, such as a deletion.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, BUDGET_ATTRIBUTE, (budget, is_long))
+        return method
+
+    return mark
+
+
+class Driver(ABC):
+    """One implementation (a shell, a device, a file system) of what a manager needs done.
+
+    A manager's package derives an abstract class from this with the methods its drivers must have; drivers derive from
+    that. All methods run on threads of this driver's own, each within a time budget: one that does not return makes
+    this driver `stuck`, and nobody else.
+
+    Attributes:
+        name: The driver's name in the configuration.
+        options: The validated options, of the driver's own `Options`; a reload replaces those that are live.
+        log: A logger that adds service and driver to each line.
+        clock: The source of time: `wall()`, `monotonic()`.
+        kv: A small key-value store of this driver's own: `get`, `set`, `delete`, `items`.
+        environment: All of this as it was at the start, with `topic` and `host` of the service.
+    """
+
+    Options: ClassVar[type[DriverOptions]] = DriverOptions
+    features: ClassVar[frozenset[str]] = frozenset()
+    """The optional features that this driver supports, as declared with `@feature` on its contract."""
+
+    @classmethod
+    def validate(cls, options: Any, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
+        """Check options that are individually valid against the rest of the configuration; return the mistakes.
+
+        Called by `ostler check`, at the start and at a reload, before anything is started or changed, on any thread; it
+        must be quick and must not access a device.
+
+        Args:
+            options: The options of the driver, validated.
+            others: The other services and drivers of the configuration.
+
+        Returns:
+            The option, or its path below the driver's table, and a sentence, for each mistake.
+        """
+        return ()
+
+    def __init__(self, environment: DriverEnvironment) -> None:
+        self.environment = environment
+        self.name = environment.name
+        self.options: Any = environment.options
+        self.log = environment.log
+        self.clock = environment.clock
+        self.kv = environment.kv
+
+    def initialise(self) -> None:
+        """Get ready to work: check tools and devices, open what is needed.
+
+        Retried with growing waits as long as it raises. Budget: the option `init_timeout`.
+        """
+
+    def is_working(self) -> bool:
+        """Return whether the driver can work now; raise an error that says why it cannot. Asked with each report."""
+        return True
+
+    @time_budget("capability_timeout", is_long=False)
+    def capabilities(self) -> Mapping[str, Json]:
+        """Return what this backend can do and how much space it has; sent to schedulers.
+
+        Budget: the option `capability_timeout`. No other backend waits for it, and its last answer stays valid
+            meanwhile.
+        """
+        return {}
+
+    def cleanup(self) -> None:
+        """Release all resources; called once at the end, also after an `initialise` that failed."""
+
+
+def feature(name: str) -> Callable[[F], F]:
+    """Mark a method of a driver contract as part of an optional feature.
+
+    A driver that lists the feature in `features` must override every method of it, and one that overrides such a method
+    must list the feature; both are checked when the driver is loaded.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, FEATURE_ATTRIBUTE, name)
+        return method
+
+    return mark
+
+
+class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One driver to be run.
+
+    Args:
+        name: Its name in the configuration, `[services.TOPIC.drivers.NAME]`.
+        cls: Its class, checked when it was loaded; None, or a base of it, when `build` is a factory that does not say.
+        options: Its validated options.
+        environment: What it gets.
+        build: Makes the driver, on a thread of its lane; by default `cls(environment)`.
+        contract: The contract for a driver whose class differs from `cls`.
+    """
+
+    name: str
+    cls: type[Driver] | None
+    options: DriverOptions
+    environment: DriverEnvironment
+    build: Callable[[DriverEnvironment], Driver] | None = None
+    contract: type[Driver] = Driver

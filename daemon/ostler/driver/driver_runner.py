@@ -1,0 +1,462 @@
+"""The state machine of one driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from ostler.aio import LoopQueue, WorkerPool, waiting_for
+from ostler.bounds import escape_surrogates
+from ostler.clock import Clock
+from ostler.driver.contract import require_contract
+from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
+from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
+from ostler.errors import DriverNotReady, DriverStuck, FeatureNotSupported, PluginError, error_line, is_a
+from ostler.log.defects import UnexpectedErrors
+from ostler.redaction import redact
+from ostler.types import DriverState, DriverStatus
+
+_log = logging.getLogger(__name__)
+_INITIALISE_METHOD = "initialise"
+_HELD_POLL_INTERVAL = 0.25
+_RETRY_JITTER = 0.25
+RENEWAL_TIMEOUT = 10.0
+"""Seconds that new options wait in the foreground for calls in progress; then they are applied in the background."""
+_HOLD_TIMES = (1.0, 5.0, 30.0)
+"""Seconds for which new calls are held at the first, second and each further attempt to find the driver idle."""
+
+
+class DriverRunner:
+    """Runs one driver: initialises it until that succeeds, accepts calls while it is ready, cleans it up.
+
+        initialising ──► ready ◄──► stuck     a call outlived its budget; it came back
+          ▲  │  ▲                     ▲
+          │  │  └─────────────────────┘       `initialise` outlived `init_timeout`; it came back
+          │  ▼
+        failed                                tried again at `retry_at`; any state ──► stopped
+
+    States change on any thread, under one lock shared with the lane. Changes are told on the loop, in their order.
+
+    Args:
+        spec: The specification of the driver.
+        loop: The loop for timers.
+        loop_queue: Passes work to that loop.
+        clock: The source of time.
+        rng: For the jitter of the waits between attempts.
+        on_change: Called with every new status, on the loop.
+        on_ready: Called each time the driver has become ready, on the loop.
+    """
+
+    def __init__(
+        self,
+        spec: DriverSpec,
+        loop: asyncio.AbstractEventLoop,
+        loop_queue: LoopQueue,
+        clock: Clock,
+        rng: random.Random,
+        on_change: Callable[[DriverStatus], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.label = DriverLabel(spec.name, spec.environment.topic)
+        self._defects = UnexpectedErrors(_log, topic=self.label.topic, driver=self.label.driver)
+        self.driver: Driver | None = None
+        self._loop = loop
+        self._loop_queue = loop_queue
+        self._clock = clock
+        self._rng = rng
+        self._on_change = on_change
+        self._on_ready = on_ready
+        self._lock = threading.Condition()
+        self._executor = DriverExecutor(self.label, spec.options.workers, loop, loop_queue, clock, self._lock, self)
+        self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_at = 0.0
+        self._tries = 0
+        self._attempt_number = 0
+        self._call_count = 0
+        self._stuck_call = "", clock.wall()
+        self._is_held = False
+        self._pending_options: DriverOptions | None = None
+        self._renewal_task: asyncio.Task[None] | None = None
+        self._claimed = asyncio.Event()
+        self._is_stopping = False
+        self._cleanup_pool: WorkerPool | None = None
+        self._release_waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def state(self) -> DriverState:
+        """The state now. Any thread."""
+        return self._state
+
+    def status(self) -> DriverStatus:
+        """Return the driver as an operator sees it; `calls` counts those started since the start. Any thread."""
+        with self._lock:
+            kind = type(self.driver) if self.driver is not None else self.spec.cls
+            return DriverStatus(
+                name=self.spec.name,
+                driver=self.spec.options.driver or (kind.__qualname__ if kind else ""),
+                state=self._state,
+                why=self._why,
+                since=self._since,
+                retry_at=self._retry_at,
+                tries=self._tries,
+                calls=self._call_count,
+                pending=self._pending_text(),
+            )
+
+    def _pending_text(self) -> str:
+        """Return what new options wait for, empty when there are none; with the lock held."""
+        if self._pending_options is None or self._is_stopping or self._state is DriverState.INITIALISING:
+            return ""
+        return (
+            "applies new options as soon as no call is in progress: "
+            f"{', '.join(self._executor.active_lines()) or 'now'}"
+        )
+
+    def problem(self) -> str:
+        """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
+        return self._executor.failure_streak.problem(self.label) if self._state is DriverState.READY else ""
+
+    def calls_in_progress(self) -> list[str]:
+        """Return the calls that have not returned, a line each. Any thread."""
+        rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
+        cleaning = [f"cleanup (for {row.seconds:.0f} s)" for row in rows]
+        return [f"{line} of {self.label}" for line in [*self._executor.active_lines(), *cleaning]]
+
+    def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a method and wait for it on this thread, which is not the loop's; see `Drivers`."""
+        while (call := self._submit_unless_held(method, arguments, named)) is None:
+            with waiting_for(self.label), self._lock:
+                while self._is_held:
+                    self._lock.wait(_HELD_POLL_INTERVAL)
+        return self._executor.wait(call)
+
+    async def call_async(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a method and wait for it on the loop; see `Drivers.call`."""
+        while (call := self._submit_unless_held(method, arguments, named)) is None:
+            await self._release_future()
+        return await self._executor.wait_async(call)
+
+    def start(self) -> None:
+        """Initialise, retrying with growing waits until it succeeds. On the loop."""
+        self._retry_timer = None
+        if self._is_stopping:
+            return
+        with self._lock:
+            self._tries += 1
+            self._attempt_number += 1
+            self._retry_at = 0.0
+            self._set_state(
+                DriverState.INITIALISING, f"attempt {self._tries}, after: {self._why}" if self._tries > 1 else ""
+            )
+        attempt = self._attempt_number
+        try:
+            call = self._executor.submit(
+                _INITIALISE_METHOD,
+                self._run_initialise,
+                self.spec.options.init_timeout,
+                lambda _, error: self._loop_queue.post(lambda: self._on_initialise_end(attempt, error)),
+            )
+        except Exception as error:  # noqa: BLE001 - no thread for it is a failed try like any other
+            self._on_initialise_end(attempt, error)
+        else:
+            self._executor.watch(call)
+
+    async def reinitialise(self, options: DriverOptions | None, timeout: float) -> DriverStatus:
+        """Clean up and create again; see `Drivers.reinitialise`."""
+        with self._lock:
+            if self._is_stopping:
+                what = f"{self.label} cannot apply new options, it is {self._state}"
+                raise DriverNotReady(what, driver=self.spec.name)
+            self._pending_options = options or self.spec.options
+        if self._renewal_task is None or self._renewal_task.done():
+            self._claimed.clear()
+            self._renewal_task = self._loop.create_task(self._rebuild_when_idle(), name=f"new options of {self.label}")
+        renewal = self._renewal_task
+        claimed = self._loop.create_task(self._claimed.wait(), name=f"wait for {self.label}")
+        await asyncio.wait([renewal, claimed], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if claimed.done():
+            await asyncio.wait([renewal])
+        claimed.cancel()
+        if renewal.done():
+            renewal.result()
+        return self.status()
+
+    def discard_pending_options(self) -> None:
+        """Drop pending options: the current ones are wanted again."""
+        with self._lock:
+            self._pending_options = None
+
+    def apply_options(self, options: DriverOptions) -> None:
+        """Apply other options; a driver that is being created right now may still get the previous ones."""
+        with self._lock:
+            environment = replace(self.spec.environment, options=options)
+            self.spec = replace(self.spec, options=options, environment=environment)
+            if self.driver is not None:
+                self.driver.options = options
+
+    async def stop(self, deadline: float) -> bool:
+        """Stop before `deadline` of the loop's time; return whether something hangs. On the loop."""
+        with self._lock:
+            self._is_stopping = True
+            self._release_held_calls()
+        self._cancel_retry()
+        if self._renewal_task is not None and not self._claimed.is_set():
+            self._renewal_task.cancel()
+        # Half of the time for calls in progress, none for stuck ones. `cleanup` runs despite a hanging call, because
+        # releasing is better than not; but not despite a hanging `initialise`, which may still be acquiring.
+        await self._executor.wait_idle_or_overdue((deadline - self._loop.time()) / 2)
+        if self._executor.is_running(_INITIALISE_METHOD):
+            await self._executor.wait_idle_or_overdue(deadline - self._loop.time())
+        cleaned, why = True, ""
+        if not self._executor.is_running(_INITIALISE_METHOD):
+            cleaned, why = await self._take_down(max(0.05, deadline - self._loop.time()))
+        hung = self._executor.active_lines() + ([] if cleaned else ["cleanup"])
+        self._executor.fail_remaining()
+        self._executor.close()
+        with self._lock:
+            self._set_state(
+                DriverState.STUCK if hung else DriverState.STOPPED, ", ".join(hung) + " hung" if hung else why
+            )
+        return bool(hung)
+
+    def cancel_calls(self) -> None:
+        """Cancel the contexts of the calls in progress. Any thread."""
+        self._executor.cancel_contexts()
+
+    def on_timeout(self, call: DriverCall) -> None:
+        """See `lane.Listener`; the lock is held."""
+        if self._state is DriverState.STUCK:
+            return
+        self._stuck_call = call.label, call.started_wall
+        why = f"{call.label} did not return within its {call.budget:g} s"
+        _log.error("%s is stuck: %s", self.label, why)
+        self._set_state(DriverState.STUCK, why)
+        self._release_held_calls()
+
+    def on_late_return(self, call: DriverCall, error: BaseException | None) -> None:
+        """See `lane.Listener`; the lock is held."""
+        outcome = f", with {error_line(error)}" if error is not None else ""
+        _log.warning("%s: %s returned late%s", self.label, call.label, outcome)
+        over = self._executor.overdue_calls()
+        # The end of an `initialise` is handled by `_tried`.
+        if self._state is DriverState.STUCK and not over and call.label != _INITIALISE_METHOD and not self._is_stopping:
+            self._set_state(DriverState.READY, "")
+
+    def _submit_unless_held(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall | None:
+        with self._lock:
+            return None if self._is_held else self._submit(method, arguments, named)
+
+    def _submit(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall:
+        # The lock is held from the check of the state to the entry in the lane: the lane is never seen idle in between.
+        self._raise_unless_ready(method)
+        function = getattr(self.driver, method)
+        if feature := getattr(function, FEATURE_ATTRIBUTE, ""):  # the contract's: not overridden
+            raise FeatureNotSupported(
+                f"{self.label} does not support {feature}",
+                hint="its `features` list what it supports; use another driver",
+                driver=self.spec.name, feature=feature, method=method,
+            )  # fmt: skip
+        budget, is_long = self._budget(method)
+        call = self._executor.submit(method, lambda: function(*arguments, **named), budget, is_long=is_long)
+        self._call_count += 1
+        return call
+
+    def _raise_unless_ready(self, method: str) -> None:
+        if self._state is DriverState.READY and not self._is_stopping:
+            return
+        facts = {"driver": self.spec.name, "topic": self.label.topic, "method": method, "state": str(self._state)}
+        if self._state is DriverState.STUCK and not self._is_stopping:
+            label, since = self._stuck_call
+            raise DriverStuck(
+                f"{self.label} is stuck: {self._why}, since {format_time(since)}",
+                hint="calls are refused until it returns; if it never does, restart the daemon",
+                **{**facts, "method": label or method, "since": since},
+            )
+        if self._is_stopping:
+            raise DriverNotReady(f"{self.label} has been stopped", **facts)
+        what = "is still initialising" if self._state is DriverState.INITIALISING else "is not ready"
+        after = f", next attempt in {max(0.0, self._retry_at - self._clock.wall()):.0f} s" if self._retry_at else ""
+        why = f": {self._why}" if self._why else ""
+        raise DriverNotReady(f"{self.label} {what}{after}{why}", hint="see `ostler status`", **facts)
+
+    def _budget(self, method: str) -> tuple[float, bool]:
+        """Return the seconds that a method may take, and whether it usually takes long."""
+        for kind in type(self.driver).__mro__:
+            mark = getattr(vars(kind).get(method), BUDGET_ATTRIBUTE, None)
+            if mark is not None:
+                budget = getattr(self.spec.options, mark[0]) if isinstance(mark[0], str) else mark[0]
+                return (math.inf if budget is None else float(budget)), mark[1]
+        return float(self.spec.options.call_timeout), False
+
+    def _run_initialise(self) -> None:
+        if self._is_stopping:  # it waited for a thread, and is not needed any longer
+            return
+        if self.driver is None:
+            self.driver = self._build_driver()
+        self.driver.initialise()
+
+    def _build_driver(self) -> Driver:
+        spec = self.spec
+        if spec.build is None and spec.cls is None:
+            raise PluginError(f"{self.label} has neither a class nor a factory", driver=spec.name)
+        driver = (spec.build or spec.cls)(spec.environment)  # type: ignore[misc]  # one of them is there, see above
+        if type(driver) is not spec.cls:  # a factory's product: its class is only known now
+            require_contract(type(driver), spec.contract, what=str(self.label))
+        return driver
+
+    def _on_initialise_end(self, attempt: int, error: BaseException | None) -> None:
+        """Handle the end of an attempt. On the loop."""
+        with self._lock:
+            if attempt != self._attempt_number or self._is_stopping:
+                return
+            if error is None:
+                self._tries = 0
+                self._defects.clear(f"initialise of {self.label}")
+                _log.info("%s is ready", self.label)
+                self._set_state(DriverState.READY, "")
+            elif is_a(error, PluginError):  # the class itself is wrong: a retry cannot help
+                _log.error("%s cannot be used: %s", self.label, error_line(error))
+                self._set_state(DriverState.FAILED, error_line(error))
+            else:
+                self._defects.log_error(f"initialise of {self.label}", error)
+                self._schedule_retry(error_line(error))
+            self._release_held_calls()
+
+    def _schedule_retry(self, why: str) -> None:
+        options = self.spec.options
+        wait = min(options.max_retry_interval, options.retry_interval * 2.0 ** min(self._tries - 1, 60))
+        wait *= 1.0 - _RETRY_JITTER * self._rng.random()
+        self._retry_at = self._clock.wall() + wait
+        self._set_state(DriverState.FAILED, why)
+        _log.warning("%s could not be initialised, next attempt in %.3g s: %s", self.label, wait, why)
+        self._retry_timer = self._loop.call_later(wait, self.start)
+
+    def _cancel_retry(self) -> None:
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+
+    async def _rebuild_when_idle(self) -> None:
+        """Wait until nothing is in progress, and create the driver again, until it runs with the wanted options.
+
+        New calls are held only briefly, and not again before the calls found in progress have ended: a copy of hours
+        must not delay other calls, and calls that always overlap must not postpone the options indefinitely.
+        """
+        try:
+            tries = 0
+            while self._pending_options is not None and not self._is_stopping:
+                if await self._claim_within(_HOLD_TIMES[min(tries, len(_HOLD_TIMES) - 1)]):
+                    await self._rebuild(self.spec.options.init_timeout)
+                    self._claimed.clear()
+                    tries = 0
+                else:
+                    tries += 1
+                    await self._executor.wait_current_calls()
+        finally:
+            with self._lock:
+                self._release_held_calls()
+
+    async def _claim_within(self, seconds: float) -> bool:
+        """Take the driver out of service when nothing is in progress within `seconds`.
+
+        New calls are held for that time, unless a call has been running for longer already and may continue for hours.
+        """
+        with self._lock:
+            self._is_held = self._state is DriverState.READY and self._executor.longest_runtime() < seconds
+        until = self._loop.time() + seconds
+        while not self._try_claim():
+            unwanted = self._is_stopping or self._pending_options is None
+            if unwanted or not await self._executor.wait_idle(until - self._loop.time()):
+                with self._lock:
+                    self._release_held_calls()
+                return False
+        return True
+
+    def _try_claim(self) -> bool:
+        """Take an idle driver out of service; return False if something is in progress."""
+        with self._lock:
+            if not self._executor.is_idle() or self._is_stopping or self._pending_options is None:
+                return False
+            self._attempt_number += 1  # ignore the end of an attempt that is still being posted here
+            # Hold calls again: a stuck call that returned meanwhile has released the others.
+            self._is_held = True
+            self._set_state(DriverState.INITIALISING, "applying new options")
+        self._claimed.set()
+        self._cancel_retry()
+        return True
+
+    async def _rebuild(self, timeout: float) -> None:
+        cleaned, why = await self._take_down(timeout)
+        with self._lock:
+            wanted, self._pending_options = self._pending_options, None
+            if not cleaned:
+                self._stuck_call = "cleanup", self._clock.wall() - timeout
+                self._set_state(DriverState.STUCK, f"cleanup did not return within its {timeout:g} s")
+                return
+        if why:
+            _log.warning("%s applies its new options although its %s", self.label, why)
+        if wanted is not None:
+            self.apply_options(wanted)
+        self._tries = 0
+        first = self._release_future()
+        self.start()
+        if not self._is_stopping:
+            await first
+
+    async def _take_down(self, timeout: float) -> tuple[bool, str]:
+        """Run `cleanup` in its own thread, as the lane's may all hang; return whether it has ended, and its error."""
+        driver, self.driver = self.driver, None
+        if driver is None:
+            return True, ""
+        pool = self._cleanup_pool = WorkerPool(f"{self.label.topic}.{self.label.driver}-cleanup", 1)
+        try:
+            work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))
+            done, _ = await asyncio.wait([work], timeout=timeout)
+            if not done:
+                work.cancel()
+                return False, ""
+            error = work.exception()
+        finally:
+            pool.close()
+        if error is None:
+            return True, ""
+        self._defects.log_error(f"cleanup of {self.label}", error)
+        _log.warning("cleanup of %s failed: %s", self.label, error_line(error))
+        return True, f"cleanup failed: {error_line(error)}"
+
+    def _set_state(self, state: DriverState, why: str) -> None:
+        """Change the state, with the lock held, and notify on the loop."""
+        if state is not self._state:
+            self._since = self._clock.wall()
+        if state is not DriverState.FAILED:
+            self._retry_at = 0.0
+        self._state, self._why = state, escape_surrogates(redact(why))
+        status = self.status()
+        self._loop_queue.post(lambda: self._on_change(status))
+        if state is DriverState.READY:
+            self._loop_queue.post(self._on_ready)
+
+    def _release_future(self) -> asyncio.Future[None]:
+        """Return a future that is resolved when held callers continue. On the loop."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        with self._lock:
+            self._release_waiters.append(future)
+        return future
+
+    def _release_held_calls(self) -> None:
+        """Let held callers continue, with the lock held."""
+        self._is_held = False
+        self._lock.notify_all()
+        waiters, self._release_waiters = self._release_waiters, []
+        for future in waiters:
+            self._loop_queue.post(partial(resolve_future, future))

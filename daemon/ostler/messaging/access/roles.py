@@ -1,0 +1,157 @@
+"""Access control: maps the user or key behind a connection to a role."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from ostler.messaging.access.user_groups import GroupLookup
+from ostler.messaging.wire.transport import Admission
+from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
+
+_CACHE_LIMIT = 4096
+
+
+class Access:
+    """Maps peers to roles as configured in `[access]`; a peer that is not listed has no role.
+
+    Root and the daemon's own user are admin. Names are looked up when this is made, the groups of a user when it is
+    first seen; a reload makes a new one, so that changes in the user database are seen then. As long as that does
+    not answer, a user has only the group of its process. Not thread-safe.
+
+    Args:
+        viewer: Who may look: user names, uids, `@group`, `*` for every local user, and `key:NAME` for a key.
+        operator: Who may also do the daily work.
+        admin: Who may do all.
+        own_uid: The daemon's own uid; None for that of this process.
+        groups_of: Returns the gids of a peer's user, on any thread; a test brings its own.
+        keys: The public keys of peers on a network, with their names; others are not even let in.
+        on_groups_found: Called on another thread when the groups of a peer that was `is_pending` are known.
+    """
+
+    def __init__(
+        self,
+        *,
+        viewer: Iterable[str] = (),
+        operator: Iterable[str] = (),
+        admin: Iterable[str] = (),
+        own_uid: int | None = None,
+        groups_of: Callable[[Peer], frozenset[int]] | None = None,
+        keys: Mapping[str, str] | None = None,
+        on_groups_found: Callable[[], None] | None = None,
+    ) -> None:
+        self._group_lookup = GroupLookup(groups_of, on_groups_found)
+        self.keys = dict(keys or {})
+        self.own_host = ""
+        """The name of this host."""
+        self.disputed_keys: Collection[str] = ()
+        """Keys that act for no host, because two hosts use them."""
+        own = os.geteuid() if own_uid is None else own_uid
+        self._members_by_role = {
+            role: _RoleMembers(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)
+        }
+        self._members_by_role[Role.ADMIN].uids.update({0, own})
+        self._roles_by_key: dict[str, Role | None] = {}
+        self._roles_by_user: dict[tuple[int, int], Role | None] = {}
+
+    @property
+    def unknown_names(self) -> list[str]:
+        """The names in `[access]` that no user or group of this machine has; they give nobody anything."""
+        wrong = {name for rule in self._members_by_role.values() for name in rule.unknown_names}
+        nobodys = {f"key:{name}" for rule in self._members_by_role.values() for name in rule.keys} - {
+            f"key:{name}" for name in self.keys.values()
+        }
+        return sorted(wrong | nobodys)
+
+    def role_of(self, peer: Peer) -> Role | None:
+        """Return the highest role of a peer, None for one that may do nothing."""
+        if peer is LOCAL_PEER:
+            return Role.ADMIN
+        if peer.key:
+            return self._role_of_key(peer.key)
+        if peer.uid < 0:
+            return None
+        key = (peer.uid, peer.gid)
+        if key not in self._roles_by_user:
+            if len(self._roles_by_user) >= _CACHE_LIMIT:
+                self._roles_by_user.clear()
+            groups = (
+                self._group_lookup.get_groups(peer)
+                if any(rule.gids for rule in self._members_by_role.values())
+                else frozenset()
+            )
+            if groups is None:
+                return self._highest_role(peer, frozenset({peer.gid}))
+            self._roles_by_user[key] = self._highest_role(peer, groups)
+        return self._roles_by_user[key]
+
+    def host_of(self, peer: Peer) -> str:
+        """Return the host for which a peer on the network acts: the name of its key; empty for all others.
+
+        No peer acts for this host itself, whatever is listed under its name.
+        """
+        name = self.keys.get(peer.key, "") if peer.key and peer.key not in self.disputed_keys else ""
+        return "" if name == self.own_host else name
+
+    def is_pending(self, peer: Peer) -> bool:
+        """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""
+        return peer is not LOCAL_PEER and not peer.key and self._group_lookup.is_pending(peer)
+
+    @staticmethod
+    def admission(current_access: Callable[[], Access]) -> Admission:
+        """Return who may connect, by the access rules in force at the time, which `current_access` returns."""
+        return Admission(
+            lambda peer: current_access().role_of(peer) is not None,
+            lambda peer: current_access().is_pending(peer),
+            lambda peer: current_access().role_of(peer) is Role.ADMIN,
+        )
+
+    def _role_of_key(self, key: str) -> Role | None:
+        name = self.keys.get(key)
+        if name is None:
+            return None
+        if name not in self._roles_by_key:
+            held = [role for role, rule in self._members_by_role.items() if name in rule.keys]
+            self._roles_by_key[name] = max(held, key=ROLE_ORDER.__getitem__, default=None)
+        return self._roles_by_key[name]
+
+    def _highest_role(self, peer: Peer, groups: frozenset[int]) -> Role | None:
+        held = [role for role, rule in self._members_by_role.items() if rule.matches(peer, groups)]
+        return max(held, key=ROLE_ORDER.__getitem__, default=None)
+
+
+class _RoleMembers:
+    """The list of one role, with its names looked up."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.is_everybody = False
+        self.uids: set[int] = set()
+        self.gids: set[int] = set()
+        self.keys: set[str | None] = set()
+        self.unknown_names: list[str] = []
+        for name in names:
+            if not self._add_name(name):
+                self.unknown_names.append(name)
+
+    def _add_name(self, name: str) -> bool:
+        import grp
+        import pwd
+
+        try:
+            if name == "*":
+                self.is_everybody = True
+            elif name.startswith("key:"):
+                self.keys.add(name.removeprefix("key:"))
+            elif name.isdecimal():
+                self.uids.add(int(name))
+            elif name.startswith("@"):
+                group = name[1:]
+                self.gids.add(int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
+            else:
+                self.uids.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            return False
+        return True
+
+    def matches(self, peer: Peer, groups: frozenset[int]) -> bool:
+        return self.is_everybody or peer.uid in self.uids or not self.gids.isdisjoint(groups)

@@ -1,0 +1,216 @@
+"""Streams between managers of one daemon: directly through the dispatcher, with credit and endings as on the wire."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ostler.aio import LoopQueue, waiting_for
+from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
+from ostler.messaging.clients.async_item_stream import AsyncItemStream
+from ostler.messaging.clients.client_core import effective_timeout
+from ostler.messaging.clients.local_client import raise_if_on_loop
+from ostler.messaging.clients.stream_buffer import StreamBuffer
+from ostler.messaging.clients.sync_item_stream import ItemStream
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.wire.envelope import (
+    MAX_MESSAGE_SIZE,
+    PROTOCOL_VERSION,
+    STREAM,
+    Request,
+    encode_arguments,
+    encode_array,
+    encode_item,
+)
+from ostler.messaging.wire.request import CallRequest
+from ostler.messaging.wire.request_context import Context, Progress, current_context
+from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.types import LOCAL_PEER
+
+_FIRST_WAIT = 0.02
+"""Real seconds after which a thread that waits for an item is replaced in its pool."""
+_RECHECK_INTERVAL = 0.25
+_DEADLINE_GRACE = 1.0
+"""Real seconds beyond its time after which a waiting thread gives up: a loop that hangs must not block it."""
+
+
+class LocalStreams:
+    """Opens streams within this daemon.
+
+    Args:
+        dispatcher: Where the services are.
+        inbox: Brings requests from threads to the loop.
+        topic: The topic of the service that reads them.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, inbox: LoopQueue, topic: str) -> None:
+        self.dispatcher = dispatcher
+        self.inbox = inbox
+        self._topic = topic
+        self._numbers = itertools.count(1)
+
+    def stream(self, request: CallRequest, credit: int) -> ItemStream:
+        """See `ServiceClient.stream`."""
+        return ItemStream(_SyncLocalStream(self, request, credit))
+
+    def astream(self, request: CallRequest, credit: int) -> AsyncItemStream:
+        """See `ServiceClient.astream`."""
+        return AsyncItemStream(_AsyncLocalStream(self, request, credit))
+
+    def make_call(self, call_request: CallRequest, credit: int, on_ready: Callable[[], None]) -> _LocalStreamCall:
+        """Return a request for a stream, ready to be dispatched."""
+        where = f"{call_request.topic}.{call_request.method}"
+        incoming = StreamBuffer(where, call_request.result_type, credit, on_ready)
+        context = current_context()
+        inside = context.request_id if context is not None and context.request_id else self._topic
+        number = next(self._numbers)
+        request = Request(
+            PROTOCOL_VERSION, number, call_request.topic, call_request.method,
+            msgspec.Raw(encode_arguments(call_request.arguments, where)), effective_timeout(context,
+            call_request.timeout, None),
+            f"{inside}.s{number}", call_request.flags | STREAM, call_request.host or "", call_request.version,
+            outgoing_trace(context), credit,
+        )  # fmt: skip
+        call = _LocalStreamCall(request, incoming)
+        call.parent = context
+        return call
+
+    def add_credit(self, call: _LocalStreamCall, credit: int) -> None:
+        """Give a stream credit. On the loop."""
+        if self.dispatcher.streams is not None:
+            self.dispatcher.streams.add_credit(call, credit)
+
+    def close_stream(self, call: _LocalStreamCall) -> None:
+        """Tell a stream that nobody reads on. On the loop."""
+        if not call.is_recorded:
+            self.dispatcher.cancel(call, Cancelled(f"{call.full_name} has no reader any more"))
+
+
+class _LocalStreamCall(Call):
+    """A request for a stream from within the daemon. Its lock guards what the loop puts in and a thread takes out."""
+
+    def __init__(self, request: Request, buffer: StreamBuffer) -> None:
+        super().__init__(request, LOCAL_PEER)
+        self.buffer = buffer
+        self.changed = threading.Condition()
+        self.is_recorded = False
+
+    def pack(self, _result: object) -> bytes:
+        """See `Call.pack`; the end of a stream has no value."""
+        return b""
+
+    def pack_item(self, item: object, number: int) -> bytes:
+        """See `Call.pack_item`."""
+        return encode_item(item, number, MAX_MESSAGE_SIZE, self.full_name)
+
+    def send_items(self, first: int, items: list[bytes]) -> None:
+        """See `Call.items`."""
+        with self.changed:
+            try:
+                self.buffer.feed(first, encode_array(items))
+            except OstlerError as error:  # of another type than the reader asked for
+                self.buffer.end(None, error)
+
+    def send_reply(self, _packed: bytes) -> None:
+        """See `Call.reply`."""
+        self._end(None)
+
+    def send_error(self, error: OstlerError) -> None:
+        """See `Call.fail`."""
+        self._end(from_wire(to_wire(error)))
+
+    def send_accepted(self, _reached: int) -> None:
+        """See `Call.accepted`; a stream is not cast."""
+        self._end(None)
+
+    def send_progress(self, _progress: Progress) -> None:
+        """Ignore progress: no caller in this daemon listens to it."""
+
+    def _end(self, error: OstlerError | None) -> None:
+        self.is_recorded = True
+        with self.changed:
+            self.buffer.end(None, error)
+
+
+class _AsyncLocalStream:
+    """A stream that is read on the loop; see `AsyncStreamSource`."""
+
+    def __init__(self, streams: LocalStreams, request: CallRequest, credit: int) -> None:
+        self._streams = streams
+        self._request = request
+        self._credit = credit
+
+    def open(self, wake: Callable[[], None]) -> _LocalStreamCall:
+        call = self._streams.make_call(self._request, self._credit, wake)
+        self._streams.dispatcher.dispatch(call)
+        return call
+
+    def take(self, call: _LocalStreamCall) -> list[Any] | None:
+        found = call.buffer.pop()
+        if credit := call.buffer.credit_due():
+            self._streams.add_credit(call, credit)
+        return found
+
+    def close(self, call: _LocalStreamCall) -> None:
+        call.buffer.discard()
+        self._streams.close_stream(call)
+
+
+class _SyncLocalStream:
+    """A stream that is read on a thread of a pool; see `Source`."""
+
+    def __init__(self, streams: LocalStreams, request: CallRequest, credit: int) -> None:
+        self._streams = streams
+        self._request = request
+        self._credit = credit
+
+    def open(self) -> _LocalStreamCall:
+        raise_if_on_loop(self._request, "`astream`")
+        streams = self._streams
+        call = streams.make_call(self._request, self._credit, _noop)
+        call.buffer.on_ready = call.changed.notify
+        streams.inbox.post(partial(streams.dispatcher.dispatch, call))
+        return call
+
+    def take(self, call: _LocalStreamCall) -> list[Any] | None:
+        context, began = current_context(), self._now()
+        with call.changed:
+            while True:
+                found = call.buffer.pop()
+                if credit := call.buffer.credit_due():
+                    self._streams.inbox.post(partial(self._streams.add_credit, call, credit))
+                if found is None or found:
+                    return found
+                self._raise_if_overdue(call, context, began)
+                if not call.changed.wait(_FIRST_WAIT):
+                    with waiting_for(call.full_name):
+                        call.changed.wait(_RECHECK_INTERVAL)
+
+    def close(self, call: _LocalStreamCall) -> None:
+        with call.changed:
+            call.buffer.discard()
+        self._streams.inbox.post(partial(self._streams.close_stream, call))
+
+    def _raise_if_overdue(self, call: _LocalStreamCall, context: Context | None, began: float) -> None:
+        if context is not None:
+            context.check()
+        timeout = call.request.timeout
+        if timeout is not None and self._now() > began + timeout + _DEADLINE_GRACE:
+            raise DeadlineExceeded(
+                f"no item of {call.full_name} in time, not even a timeout error: the daemon's event loop is blocked",
+                hint="see `ostler dump`",
+                method=call.full_name,
+            )
+
+    def _now(self) -> float:
+        return self._streams.dispatcher.clock.monotonic()
+
+
+def _noop() -> None:
+    """Do nothing; the default of a callback."""

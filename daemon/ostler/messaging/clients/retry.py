@@ -1,0 +1,131 @@
+"""When a request that failed is sent again, and how long that waits. No I/O."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from ostler.clock import Clock
+from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, OstlerError
+
+T = TypeVar("T")
+
+
+class Retry(NamedTuple):
+    """A policy: how often a request is sent in all, how long to wait in between, and after which errors.
+
+    All attempts have one request id, and together the time of one call. A server that has had the request already
+    answers with what the first attempt came to, or is coming to, and does not run it again; that ends when it is
+    restarted, or `dedup_ttl` is over.
+
+    By default only errors are tried again after which the work was not begun for sure. With `ConnectionLost` in `on` a
+    request is tried again over a restart of the daemon too, which may run it twice: for methods that may.
+
+    Args:
+        attempts: How often it is sent at most, the first time included.
+        backoff: Seconds before the second attempt; doubled each time, less up to a half at random.
+        max_backoff: The longest such wait in seconds. A `retry_after` that the server names is waited for in any case.
+        on: The classes of errors after which it is sent again.
+    """
+
+    attempts: int = 5
+    backoff: float = 0.2
+    max_backoff: float = 10.0
+    on: tuple[type[OstlerError], ...] = (Busy, DaemonNotRunning)
+
+    def check(self) -> None:
+        """Refuse a policy that makes no sense.
+
+        Raises:
+            InvalidInput: Says what is wrong with it.
+        """
+        if self.attempts < 1 or self.backoff < 0 or self.max_backoff < 0:
+            raise InvalidInput(
+                f"{self} is not a valid policy: it needs at least one attempt, and waits must not be negative"
+            )
+        kinds: tuple[object, ...] = self.on
+        if not all(isinstance(kind, type) and issubclass(kind, OstlerError) for kind in kinds):
+            raise InvalidInput("`on` of a `Retry` must contain classes of `ostler.errors`")
+
+
+_MAX_RETRY_AFTER = 300.0
+"""Seconds that a server can have its callers wait at most before they try again."""
+
+
+class RetryAttempts:
+    """The attempts of one request.
+
+    Args:
+        policy: When to try again.
+        clock: The source of time.
+        timeout: Seconds that all attempts may take together; None for no limit.
+    """
+
+    def __init__(self, policy: Retry, clock: Clock, timeout: float | None) -> None:
+        policy.check()
+        self._policy = policy
+        self._clock = clock
+        self._deadline = None if timeout is None else clock.monotonic() + timeout
+        self._count = 0
+        self._lost: ConnectionLost | None = None
+
+    def remaining_time(self) -> float | None:
+        """Return the seconds that the next attempt may take, None for no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
+
+    def delay_after(self, error: OstlerError) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Raises:
+            OstlerError: There is none; the error that says most about what became of the request.
+        """
+        self._count += 1
+        if isinstance(error, ConnectionLost):
+            self._lost = error
+        policy = self._policy
+        if self._count >= policy.attempts or not isinstance(error, policy.on or ()):
+            raise self._final_error(error)
+        wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
+        asked = error.details.get("retry_after")
+        if isinstance(asked, int | float):
+            # As long as the server asks, up to a limit: a hostile or broken one may ask for centuries.
+            wait = max(wait, min(float(asked), _MAX_RETRY_AFTER))
+        if self._deadline is not None and self._clock.monotonic() + wait >= self._deadline:
+            raise self._final_error(error)
+        return wait
+
+    def run(self, send: Callable[[float | None], T], pause: Callable[[float], object]) -> T:
+        """Send until it goes well or there is no further attempt, and return what came of it. Blocks.
+
+        Args:
+            send: Sends the request once; is told the seconds that it may take, None for no limit.
+            pause: Waits for so many seconds.
+
+        Raises:
+            OstlerError: As `after`.
+        """
+        while True:
+            try:
+                return send(self.remaining_time())
+            except OstlerError as error:
+                wait = self.delay_after(error)
+            pause(wait)
+
+    async def arun(
+        self, send: Callable[[float | None], Awaitable[T]], pause: Callable[[float], Awaitable[object]]
+    ) -> T:
+        """Do what `run` does, on a loop."""
+        while True:
+            try:
+                return await send(self.remaining_time())
+            except OstlerError as error:
+                wait = self.delay_after(error)
+            await pause(wait)
+
+    def _final_error(self, error: OstlerError) -> OstlerError:
+        # `DaemonNotRunning` would say that nothing was done, but an earlier attempt may have been executed.
+        told = self._lost if self._lost is not None and isinstance(error, DaemonNotRunning) else error
+        if self._count > 1:
+            told.details["attempts"] = self._count
+        return told

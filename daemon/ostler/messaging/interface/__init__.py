@@ -1,0 +1,4 @@
+"""What a manager offers: exposed methods, their signatures and types, their description and versions.
+
+Nothing here runs a method.
+"""

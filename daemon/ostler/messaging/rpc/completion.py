@@ -1,0 +1,155 @@
+"""Completes requests: answered, failed or abandoned, each counted, audited and traced once."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from contextlib import nullcontext
+
+from ostler import fork
+from ostler.bounds import MESSAGE_LIMIT, safe_str, type_name
+from ostler.clock import Clock
+from ostler.errors import Cancelled, Draining, InternalError, OstlerError, is_a, is_expected, to_wire
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.observers import AuditObserver, RequestTracer
+from ostler.messaging.wire.envelope import CAST, FANOUT
+from ostler.messaging.wire.request_context import serving
+from ostler.redaction import SECRETS, Value
+
+_log = logging.getLogger(__name__)
+_MAX_TEXT_LENGTH = MESSAGE_LIMIT - 100
+_NO_LIMIT = 2**31
+"""Characters that no text has: it is cut where no secret is cut in two."""
+"""Where a sentence is cut, so that it need not be cut again on its way out."""
+
+
+class CallCompletion:
+    """Ends requests. On the loop's thread only.
+
+    Args:
+        clock: The source of time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.audit: AuditObserver | None = None
+        self.tracer: RequestTracer | None = None
+        self.clock = clock
+
+    def resolve(self, call: Call, packed: bytes) -> None:
+        """Give the caller the result; the answer has been claimed for it."""
+        call.endpoint.replies += 1
+        call.send_reply(packed)
+        self.record(call, None)
+
+    def fail(self, call: Call, raised: BaseException) -> None:
+        """Send the error to the caller, or log it when nobody waits for the answer."""
+        if is_a(raised, asyncio.CancelledError) and call.is_answered:
+            return
+        if is_a(raised, asyncio.CancelledError) and call.context.cancelled:
+            # The daemon cancelled it on shutdown: this is not a fault of the method, and needs no traceback.
+            raised = Draining(f"the daemon stopped before {call.full_name} had completed", topic=call.request.topic)
+        error = self._reported_error(call, raised)
+        if call.claim_reply():
+            call.endpoint.errors[type_name(error)] += 1
+            call.send_error(error)
+            self.record(call, error)
+        elif call.request.flags & (CAST | FANOUT):
+            call.endpoint.errors[type_name(error)] += 1
+            self.record(call, error)
+            if is_expected(raised):
+                with serving(call.context):
+                    _log.warning("cast of %s failed: %s", call.full_name, error, extra=_log_fields(call))
+
+    def record_abandoned(self, call: Call, error: BaseException | None) -> None:
+        """Count the end of work that nobody waits for: it was cast, or its caller has gone."""
+        if error is None or is_expected(error):
+            found = error
+        elif is_a(error, asyncio.CancelledError):
+            found = Cancelled(f"the caller of {call.full_name} has disconnected", request_id=call.request.request_id)
+        else:  # its traceback is in the log
+            found = InternalError(f"{call.full_name} failed with {type_name(error)}", method=call.full_name)
+        self.record(call, None if found is None else redact_error(call, found))
+
+    def _reported_error(self, call: Call, raised: BaseException) -> OstlerError:
+        """Return the error for the caller; the request is answered whatever a plugin's error class does."""
+        try:
+            error = redact_error(call, raised if is_expected(raised) else self.log_internal_error(call, raised))
+            if type(error).__module__ != OstlerError.__module__:
+                to_wire(error)
+        except BaseException as wrong:  # noqa: BLE001 - a property of it, `__reduce__`, a metaclass
+            fork.exit_if_child(wrong)
+            return redact_error(call, self.log_internal_error(call, wrong))
+        return error
+
+    def log_internal_error(self, call: Call, raised: BaseException) -> InternalError:
+        """Log the traceback and return an error for the caller."""
+        # The line belongs to the request: it carries its trace, and none of its secrets.
+        with serving(call.context) if hasattr(call, "context") else nullcontext():
+            _log.error(
+                "%s failed (request %s of %s)", call.full_name, call.request.request_id, call.peer.name,
+                exc_info=raised, extra=_log_fields(call),
+            )  # fmt: skip
+        secrets = call.context.secrets if hasattr(call, "context") else ()
+        text = f"{type_name(raised)}: {said}" if (said := _redacted_text(raised, secrets)) else type_name(raised)
+        return InternalError(
+            f"{call.full_name} failed with {text}",
+            hint=f"its traceback is in the daemon's log, request {call.request.request_id}",
+            topic=call.request.topic, method=call.request.method, request_id=call.request.request_id,
+        )  # fmt: skip
+
+    def record(self, call: Call, error: OstlerError | None) -> None:
+        """Count the end of a request, once: of a call with its answer, of a cast with its work."""
+        call.is_recorded = True
+        if call.secrets:
+            SECRETS.remove_arguments(call.secrets)
+            call.secrets = ()
+        if call.is_admitted:
+            stats = call.method.stats
+            ended_at = self.clock.monotonic() if call.ended_at is None else call.ended_at
+            stats.record_latency(ended_at - call.arrived_at)
+            stats.errors += error is not None
+        if self.audit is not None and (error is not None or call.method.exposure.changes):
+            self.audit.record(call, error)
+        if self.tracer is not None:
+            if call.is_traced:
+                self.tracer.end(call, error)
+            elif error is not None:
+                self.tracer.refused(call, error)
+
+
+def redact_error(call: Call, error: OstlerError) -> OstlerError:
+    """Return the error without the secrets of the request, and no longer than it may be."""
+    secrets = call.context.secrets if hasattr(call, "context") else ()
+    error = _shorten(error, secrets)
+    if not secrets and not SECRETS.has_values:
+        return error
+    from ostler.messaging.access.secret_arguments import redact_in_error
+
+    return redact_in_error(error, secrets)
+
+
+def _shorten(error: OstlerError, secrets: tuple[Value, ...]) -> OstlerError:
+    """Return an error whose texts are not too long: going through them would hold up the loop."""
+    texts: tuple[object, ...] = (error.message, error.hint)
+    if all(isinstance(text, str) and len(text) <= MESSAGE_LIMIT for text in texts):
+        return error
+    short = copy.copy(error)
+    # A plugin may have put anything in their place.
+    short.message, short.hint = (
+        SECRETS.redact_and_cut(text, _MAX_TEXT_LENGTH, extra_values=secrets)
+        if isinstance(text, str)
+        else safe_str(text)
+        for text in texts
+    )
+    short.args = (short.message,)
+    return short
+
+
+def _redacted_text(raised: BaseException, secrets: tuple[Value, ...]) -> str:
+    return SECRETS.redact_and_cut(safe_str(raised, _NO_LIMIT), MESSAGE_LIMIT // 2, extra_values=secrets)
+
+
+def _log_fields(call: Call) -> dict[str, object]:
+    request = call.request
+    return {"request_id": request.request_id, "topic": request.topic, "method": request.method, "uid": call.peer.uid}

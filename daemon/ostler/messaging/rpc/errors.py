@@ -1,0 +1,132 @@
+"""The errors with which requests are refused."""
+
+from __future__ import annotations
+
+from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, ServiceNotFound
+from ostler.messaging.access.policy import NOBODY
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.endpoint import Method
+from ostler.messaging.wire.envelope import STREAM
+from ostler.messaging.wire.request_context import Relayed
+
+_ROLE_HINT = "an administrator grants {} in [access]"
+
+
+def no_role_error(call: Call, method: Method | None) -> NotPermitted:
+    """Return the refusal of a peer without a role; it names the role it lacks, where the method is known."""
+    topic, name, who = call.request.topic, call.request.method, call.peer.name
+    needs = method.required_role if method is not None else ""
+    what = f"{topic}.{name} needs the role {needs}, {who} has no role here" if needs else f"{who} has no role here"
+    hint = _ROLE_HINT.format(needs or "roles")
+    return NotPermitted(what, hint=hint, uid=call.peer.uid, topic=topic, method=name, needs=needs)
+
+
+def role_too_low_error(call: Call, method: Method) -> NotPermitted:
+    """Return the refusal of a peer whose role is not sufficient."""
+    role, needs = call.context.role, method.required_role
+    if needs == NOBODY:
+        what, hint = (
+            f"{method.full_name} is closed to everyone on this host",
+            "an administrator has closed it in [access.methods]",
+        )
+    else:
+        what, hint = f"{method.full_name} needs the role {needs}, {call.peer.name} has {role}", _ROLE_HINT.format(needs)
+    return NotPermitted(what, hint=hint, method=method.full_name, needs=needs, has=str(role))
+
+
+def relay_not_permitted_error(call: Call, relayed: Relayed) -> NotPermitted:
+    """Return the error of a relayed request whose caller has lost the required role."""
+    who, has = call.peer.name, call.context.role
+    return NotPermitted(
+        f"{relayed.full_name} on {relayed.host} needs the role {relayed.role}, {who} has {has} here",
+        hint="an administrator of this host grants it in [access]", needs=str(relayed.role), has=str(has),
+    )  # fmt: skip
+
+
+def groups_pending_error(call: Call) -> Busy:
+    """Return the refusal of a peer that lacks a role which its groups may give it, once they are known."""
+    return Busy(
+        f"{call.full_name} was refused: the groups of {call.peer.name} are not known yet, the user database is slow",
+        hint="try again in a second; an administrator can list the user itself in [access]",
+        retry_after=1.0,
+        method=call.full_name,
+        uid=call.peer.uid,
+    )
+
+
+def deadline_error(call: Call) -> DeadlineExceeded:
+    """Return the error of a request whose deadline has passed."""
+    begun = "did not complete" if call.is_started else "did not start"
+    if call.is_started and call.request.flags & STREAM:
+        begun = "yielded no item"
+    return DeadlineExceeded(
+        f"{call.full_name} {begun} within {call.request.timeout:g} s",
+        hint="increase the timeout, or use `ostler dump` to see what it is waiting for",
+        topic=call.request.topic,
+        method=call.request.method,
+        timeout=call.request.timeout,
+    )
+
+
+def service_starting_error(topic: str, host: str) -> Busy:
+    """Return the refusal of a service that is starting."""
+    return Busy(
+        f"{topic} on {host} is starting",
+        hint="try again in a second; `ostler status` shows what it is waiting for",
+        retry_after=1.0,
+        topic=topic,
+        host=host,
+        state="starting",
+    )
+
+
+def service_not_started_error(topic: str, host: str, why: str) -> ServiceNotFound:
+    """Return the refusal of a service that could not be started."""
+    return ServiceNotFound(
+        f"{topic} on {host} could not be started: {why}",
+        hint=f"fix that, then `ostler service start {topic}`; `ostler service show {topic}` shows more",
+        topic=topic,
+        host=host,
+        state="failed",
+    )
+
+
+def service_stopped_error(topic: str, host: str) -> Draining:
+    """Return the refusal of a service that has been stopped, by an operator or with its daemon."""
+    return Draining(
+        f"{topic} on {host} has been stopped",
+        hint=f"`ostler service start {topic}` starts it again if the daemon is still running",
+        topic=topic, host=host, state="stopped",
+    )  # fmt: skip
+
+
+def daemon_limit_error(limit: int) -> Busy:
+    """Return the refusal of a daemon that has reached its limit of requests in progress."""
+    return Busy(
+        f"this daemon has {limit} requests in progress and accepts no more",
+        hint="try again in a second",
+        retry_after=1.0,
+        limit=limit,
+    )
+
+
+def caller_limit_error(call: Call, where: str, limit: int) -> Busy:
+    """Return the refusal of a caller that has used its share of the requests in progress."""
+    return Busy(
+        f"{call.peer.name} has used its share of the {limit} requests that {where} runs at a time",
+        hint="wait for some of them to complete",
+        retry_after=1.0,
+        method=call.full_name,
+        limit=limit,
+    )
+
+
+def service_limit_error(topic: str, limit: int) -> Busy:
+    """Return the refusal of a service that has reached its limit of requests in progress."""
+    return Busy(
+        f"{topic} has {limit} requests in progress and accepts no more",
+        hint="try again in a second, or raise its `max_in_flight`",
+        retry_after=1.0,
+        topic=topic,
+        limit=limit,
+    )

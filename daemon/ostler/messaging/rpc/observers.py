@@ -1,0 +1,59 @@
+"""The observers of the dispatcher: the audit log and the tracer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from ostler.errors import OstlerError
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.call import Call
+    from ostler.types import Peer
+
+
+class AuditObserver(Protocol):
+    """Records who did what. On the loop's thread; must not block and must not raise."""
+
+    def record(self, call: Call, error: OstlerError | None) -> None:
+        """Record a request that was refused, or one that changes something and has completed.
+
+        A call has ended when its caller was answered, a cast when its work was done.
+
+        Args:
+            call: The request. `call.context` and `call.method` are there only when it was not refused before them
+                (`call.admitted` says so).
+            error: What it ended with; None when it was done.
+        """
+        ...
+
+    def record_refusal(self, peer: Peer, topic: str, method: str, error: OstlerError) -> None:
+        """Record that a peer was refused before there was a request: a connection, or a subscription to events.
+
+        Args:
+            peer: Who; of a key that is not known, its name is where it came from.
+            topic: What it is filed under.
+            method: What was wanted: `connect`, `subscribe`.
+            error: Why not.
+        """
+        ...
+
+
+class RequestTracer(Protocol):
+    """Follows requests through this process. On the loop's thread; must not block and must not raise."""
+
+    def begin(self, call: Call) -> AbstractContextManager[None]:
+        """Record that a request is about to be run; may put another `trace` into its context.
+
+        Returns:
+            What the work is begun inside of: context variables that are set there go along with it.
+        """
+        ...
+
+    def end(self, call: Call, error: OstlerError | None) -> None:
+        """Record that it has ended, as `Audit.record` counts ends; only after `begin`."""
+        ...
+
+    def refused(self, call: Call, error: OstlerError) -> None:
+        """Record that a request was refused before it was to be run; see `Audit.record` for what it has."""
+        ...

@@ -1,0 +1,161 @@
+"""Which topics are open here, and who may call what on them."""
+
+from __future__ import annotations
+
+import logging
+from copy import copy
+from typing import Any
+
+from ostler.errors import Conflict, Draining, OstlerError, ServiceNotFound
+from ostler.messaging.access.policy import Policy
+from ostler.messaging.rpc.endpoint import Endpoint, Method
+from ostler.messaging.rpc.errors import service_not_started_error, service_starting_error, service_stopped_error
+from ostler.messaging.wire.envelope import Request
+from ostler.spelling import suggest
+from ostler.types import MethodDescription
+
+_log = logging.getLogger(__name__)
+
+
+class TopicRegistry:
+    """The open topics of a daemon. On the loop's thread only, where nothing else is said.
+
+    Args:
+        host: The host that this daemon is.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._policy = Policy()
+        self.endpoints_by_topic: dict[str, Endpoint] = {}
+        """For looking up, by whoever holds this; changed here only."""
+        self._unavailable: dict[str, OstlerError] = {}
+        """What callers of a topic are told that this daemon has, and that is not open."""
+
+    def mark_starting(self, topic: str) -> None:
+        """Record that a topic is to be opened: until it is, its callers are told to come again."""
+        self._unavailable[topic] = service_starting_error(topic, self.host)
+
+    def mark_unavailable(self, topic: str, reason: str) -> None:
+        """Record that a topic is not opened any more; with an empty `reason` because all has been stopped."""
+        self._unavailable[topic] = (
+            service_not_started_error(topic, self.host, reason) if reason else service_stopped_error(topic, self.host)
+        )
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Open a topic.
+
+        Raises:
+            Conflict: The topic is already open.
+        """
+        if endpoint.topic in self.endpoints_by_topic:
+            raise Conflict(f"the topic {endpoint.topic} is already open", topic=endpoint.topic)
+        self.endpoints_by_topic[endpoint.topic] = endpoint
+        self._unavailable.pop(endpoint.topic, None)
+        self._apply_policy(endpoint)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Apply other roles to every call from now on, also over existing connections."""
+        if policy.rules == self._policy.rules:
+            return
+        self._policy = policy
+        for endpoint in self.endpoints_by_topic.values():
+            self._apply_policy(endpoint)
+
+    def _apply_policy(self, endpoint: Endpoint) -> None:
+        for change in endpoint.apply_policy(self._policy):
+            if change.is_relaxed:
+                text = "[access.methods] opens %s to the role %s; its author requires %s"
+                _log.warning(text, change.full_name, change.required_role, change.declared_role)
+            else:
+                _log.info(
+                    "[access.methods] restricts %s to %s instead of %s",
+                    change.full_name,
+                    change.required_role,
+                    change.declared_role,
+                )
+
+    def remove_endpoint(self, topic: str) -> None:
+        """Close a topic; what is in progress goes on, and its callers are answered."""
+        self.endpoints_by_topic.pop(topic, None)
+
+    def set_draining(self, topic: str, reason: str) -> None:
+        """Refuse new requests for a topic from now on; with an empty `reason`, take them again."""
+        if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
+            endpoint.draining_reason = reason
+
+    def describe(self, topic: str, *, schema: bool = False) -> list[MethodDescription]:
+        """Return what a topic offers, with JSON Schemas if they are wanted.
+
+        Raises:
+            ServiceNotFound: The topic does not exist here.
+        """
+        return self._get_endpoint(topic).describe(schema=schema)
+
+    def is_description_cached(self, topic: str, *, schema: bool) -> bool:
+        """Return whether `describe` has nothing to make for a topic, or nothing to describe."""
+        endpoint = self.endpoints_by_topic.get(topic)
+        return endpoint is None or endpoint.is_description_cached(schema=schema)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return what is open, by topic."""
+        return [endpoint for _, endpoint in sorted(self.endpoints_by_topic.items())]
+
+    def find_method(self, topic: str, name: str) -> Method | None:
+        """Return a method that is offered, None when there is none of that name."""
+        endpoint = self.endpoints_by_topic.get(topic)
+        return endpoint.methods.get(name) if endpoint is not None else None
+
+    def is_open(self, topic: str) -> bool:
+        """Return whether a topic is open here. Any thread."""
+        return topic in self.endpoints_by_topic
+
+    def topics(self) -> list[str]:
+        """Return the open topics, sorted."""
+        return sorted(self.endpoints_by_topic)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Return the counters of each topic; see `Endpoint.stats`."""
+        return {topic: endpoint.stats() for topic, endpoint in sorted(self.endpoints_by_topic.items())}
+
+    def in_flight(self, topic: str) -> int:
+        """Return how many requests of a topic have not ended, threads whose caller has left included."""
+        endpoint = self.endpoints_by_topic.get(topic)
+        return endpoint.in_flight if endpoint is not None else 0
+
+    def find(self, request: Request) -> Endpoint:
+        """Return what is to serve a request.
+
+        Raises:
+            ServiceNotFound: It is for another host, or there is no such topic here.
+            Draining: The topic accepts no new work.
+            UnsupportedVersion: The topic does not support it.
+        """
+        if request.host and request.host != self.host:
+            raise ServiceNotFound(
+                f"this daemon is {self.host}, the request is for {request.topic} on {request.host}",
+                hint="call the daemon on that host",
+                topic=request.topic, host=request.host, here=self.host,
+            )  # fmt: skip
+        endpoint = self._get_endpoint(request.topic)
+        if endpoint.draining_reason:
+            raise Draining(
+                f"{request.topic} accepts no new work: {endpoint.draining_reason}",
+                topic=request.topic,
+                why=endpoint.draining_reason,
+            )
+        endpoint.check_version(request.version, request.method)
+        return endpoint
+
+    def _get_endpoint(self, topic: str) -> Endpoint:
+        found = self.endpoints_by_topic.get(topic)
+        if found is None:
+            if (absent := self._unavailable.get(topic)) is not None:
+                raise copy(absent)
+            raise ServiceNotFound(
+                f"service {topic!r} not found on {self.host}",
+                hint=suggest(topic, self.endpoints_by_topic),
+                topic=topic,
+                host=self.host,
+            )
+        return found

@@ -1,0 +1,204 @@
+"""The transport over ZeroMQ sockets: ROUTER and DEALER for calls, XPUB and SUB for events.
+
+On unix sockets we speak its protocol ourselves (`ostler.messaging.unix`), and libzmq is not even loaded. On a network
+(`tcp://`) libzmq speaks, and nobody talks without CURVE (`curve`); `zap` decides who may connect. A server's sockets
+are driven from their descriptor by the loop: it is edge-triggered and means "look at the events", so everything is read
+until nothing is left, and looked at again after each send. `server`, `events` and `loop` need asyncio, `blocking` does
+not: the command imports only that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ostler.messaging.wire.transport import (
+    AsyncLink,
+    EventLink,
+    OnLost,
+    OnMessage,
+    OnRefused,
+    ServerLink,
+    SyncLink,
+    TransportLimits,
+    ignore_refused,
+)
+
+if TYPE_CHECKING:
+    import zmq
+
+    from ostler.errors import OstlerError
+    from ostler.messaging.tcp.authenticator import Authenticator
+    from ostler.messaging.tcp.curve import CurveOptions
+    from ostler.messaging.tcp.server_socket import ListenOptions
+    from ostler.messaging.unix.listener import UnixListener
+    from ostler.messaging.wire.peer_quotas import PeerQuotas
+    from ostler.types import Peer
+
+
+class SocketTransport:
+    """Opens links over ZeroMQ.
+
+    Args:
+        rpc: The address for calls, `ipc:///run/ostler/rpc.sock` or `tcp://node1:7890`.
+        events: The address for events.
+        limits: What the sockets take.
+        rpc_fd: A listening socket for calls that was handed over (socket activation); None to make one.
+        events_fd: The same for events.
+        curve: The keys and times of `tcp://` addresses, which cannot do without.
+        authenticator: Decides who may connect to our own sockets; None to let in who can.
+        context: The ZeroMQ context to use, which somebody else ends; None for one of our own.
+    """
+
+    def __init__(
+        self,
+        rpc: str,
+        events: str = "",
+        *,
+        limits: TransportLimits | None = None,
+        rpc_fd: int | None = None,
+        events_fd: int | None = None,
+        curve: CurveOptions | None = None,
+        authenticator: Authenticator | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.rpc = rpc
+        self.events = events
+        self.limits = limits or TransportLimits()
+        self.curve = curve
+        self.on_refused: OnRefused = ignore_refused
+        self.quotas: PeerQuotas | None = None
+        self._listeners: list[UnixListener[Any]] = []
+        self._rpc_fd = rpc_fd
+        self._events_fd = events_fd
+        self._authenticator = authenticator
+        self._given_context = context
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._context_pid = 0
+        self._inherited_contexts: list[zmq.Context[zmq.Socket[bytes]]] = []
+
+    def _get_context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        import zmq
+
+        if self._context is not None and self._context_pid != os.getpid():
+            # Its threads are the parent's, and to end it would wait for them: it is kept and left alone.
+            self._inherited_contexts.append(self._context)
+            self._context = None
+        if self._context is None:
+            self._context, self._context_pid = self._given_context or zmq.Context(), os.getpid()
+        return self._context
+
+    def serve_rpc(self) -> ServerLink:
+        """See `Transport.serve_rpc`.
+
+        Raises:
+            Conflict: Another daemon listens there.
+            NotPermitted: The directory of the socket is not writable, or the port must not be used.
+            InvalidInput: The address cannot be used.
+        """
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.unix.server import UnixServerLink
+
+            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, quotas=self.quotas)
+            link.listener.on_refused = self._on_refused
+            self._listeners.append(link.listener)
+            return link
+        from ostler.messaging.tcp.server import TcpServerLink
+
+        port = TcpServerLink(self._get_context(), self.rpc, self._listen_options())
+        self.rpc = port.address  # port 0 has become a real one
+        return port
+
+    def serve_events(self) -> EventLink:
+        """See `Transport.serve_events`; raises as `serve_rpc`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.unix.publisher import UnixEventLink
+
+            link = UnixEventLink(self.events, self.limits, self._events_fd, quotas=self.quotas)
+            link.listener.on_refused = self._on_refused
+            self._listeners.append(link.listener)
+            return link
+        from ostler.messaging.tcp.publisher import TcpEventLink
+
+        port = TcpEventLink(self._get_context(), self.events, self._listen_options())
+        self.events = port.address
+        return port
+
+    def set_socket_mode(self, mode: int) -> None:
+        """Give the files of the unix sockets that we made another mode, as a reload does."""
+        self.limits = msgspec.structs.replace(self.limits, socket_mode=mode)
+        for listener in self._listeners:
+            listener.set_mode(mode)
+
+    def restore_sockets(self, *, unreachable: bool = False) -> list[str]:
+        """See `SupportsSocketRestore.restore_sockets`."""
+        return [each.address for each in self._listeners if each.restore(unreachable=unreachable)]
+
+    def _on_refused(self, peer: Peer, error: OstlerError) -> None:
+        self.on_refused(peer, error)
+
+    def _listen_options(self) -> ListenOptions:
+        from ostler.messaging.tcp.server_socket import ListenOptions
+
+        if self._authenticator is not None:
+            if self.quotas is not None:
+                self._authenticator.sessions.quotas = self.quotas
+            self._authenticator.start(self._get_context())
+        # The public key of the server is for its clients: with it, the socket would be one of theirs.
+        network = self.curve._replace(server_key="") if self.curve is not None else None
+        return ListenOptions(self.limits, network, self._authenticator)
+
+    def connect(self) -> SyncLink:
+        """See `Transport.connect`."""
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.unix.sync_link import SyncUnixLink
+
+            return SyncUnixLink(self.rpc, self.limits)
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_dealer
+
+        return SyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve))
+
+    def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """See `Transport.connect_async`."""
+        if self.rpc.startswith("ipc:"):
+            from ostler.messaging.unix.async_link import AsyncUnixLink
+
+            return AsyncUnixLink(self.rpc, self.limits, on_message, on_lost)
+        from ostler.messaging.tcp.async_link import AsyncTcpLink
+        from ostler.messaging.tcp.sync_link import open_dealer
+
+        return AsyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve), on_message, on_lost)
+
+    def subscribe(self, prefixes: Iterable[bytes]) -> SyncLink:
+        """See `Transport.subscribe`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.unix.sync_link import SyncUnixLink
+
+            return SyncUnixLink(self.events, self.limits, prefixes)
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_subscriber
+
+        return SyncTcpLink(open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve))
+
+    def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """See `Transport.subscribe_async`."""
+        if self.events.startswith("ipc:"):
+            from ostler.messaging.unix.async_link import AsyncUnixLink
+
+            return AsyncUnixLink(self.events, self.limits, on_message, on_lost, prefixes)
+        from ostler.messaging.tcp.async_link import AsyncTcpLink
+        from ostler.messaging.tcp.sync_link import open_subscriber
+
+        return AsyncTcpLink(
+            open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve), on_message, on_lost
+        )
+
+    def close(self) -> None:
+        """See `Transport.close`; waits for what was sent last, for as long as the sockets linger."""
+        context, self._context = self._context, None
+        if self._authenticator is not None:
+            self._authenticator.close()
+        if context is not None and context is not self._given_context and self._context_pid == os.getpid():
+            context.term()

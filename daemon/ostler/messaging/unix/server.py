@@ -1,0 +1,204 @@
+"""The server's end of calls on a unix socket: what ZeroMQ calls a ROUTER."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ostler.clock import Clock
+from ostler.messaging.unix.listener import ClientConnection, UnixListener
+from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
+from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
+from ostler.messaging.unix.spin_wait import SpinWait
+from ostler.messaging.wire.transport import (
+    ALLOW_ALL,
+    ClientId,
+    OnClientMessage,
+    OnInvalidMessage,
+    OnUnbuffered,
+    TransportLimits,
+    ignore_batch,
+    ignore_gone,
+    ignore_invalid_message,
+    ignore_unbuffered,
+)
+from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.messaging.wire.peer_quotas import PeerQuotas
+
+_log = logging.getLogger(__name__)
+_ROLE = SocketRole(greeting(b"ROUTER"), frozenset({b"DEALER", b"REQ"}))
+_HEAD_SIZE = 256
+"""Bytes of a message that say which request it is about."""
+_SMALL_MESSAGE_SIZE = 4096
+"""Bytes of a message that always finds room: it may be the one that says that there is none."""
+
+
+class UnixServerLink:
+    """The server's end of all its clients. On the loop's thread.
+
+    Args:
+        address: An `ipc://` address.
+        limits: What the socket takes.
+        fd: A listening socket that was handed over; None to make one.
+        clock: The source of time.
+        quotas: What its connections share with those of the daemon's other sockets.
+
+    Raises:
+        OstlerError: The address cannot be taken; see `BoundUnixSocket`.
+    """
+
+    can_send_from_thread = True
+
+    def __init__(
+        self,
+        address: str,
+        limits: TransportLimits,
+        fd: int | None = None,
+        clock: Clock | None = None,
+        quotas: PeerQuotas | None = None,
+    ) -> None:
+        self.address = address
+        self.dropped_count = 0
+        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
+        self.on_batch: Callable[[], None] = ignore_batch
+        self.on_gone: Callable[[ClientId], None] = ignore_gone
+        self.admission = ALLOW_ALL
+        self.on_drained: Callable[[ClientId], None] = ignore_gone
+        self.on_unbuffered: OnUnbuffered = ignore_unbuffered
+        self.can_spin: Callable[[], bool] = lambda: True
+        self.listener: UnixListener[ClientConnection] = UnixListener(
+            address, limits, fd, _ROLE, ClientConnection, clock, quotas
+        )
+        self._loop = asyncio.get_running_loop()
+        self._corked: dict[ClientConnection, None] | None = None
+        self._on_message: OnClientMessage = _ignore_message
+        self._spin_wait = SpinWait(lambda: self.can_spin() and not self.listener.closed)
+
+    def start(self, on_message: OnClientMessage) -> None:
+        """See `ServerLink.start`."""
+        self._on_message = on_message
+        listener = self.listener
+        listener.on_messages = self._on_messages
+        listener.admission = self.admission
+        listener.on_gone = lambda client: self.on_gone(client.connection_id)
+        listener.on_drained = lambda client: self.on_drained(client.connection_id)
+        listener.on_no_room = lambda client, head: self.on_unbuffered(client.connection_id, head, client.peer)
+        listener.on_invalid_message = self.on_invalid_message
+        listener.start()
+
+    def send(self, client: ClientId, data: bytes) -> bool:
+        """See `ServerLink.send`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        if found is None:
+            return False
+        channel = found.channel
+        if (channel.buffered_bytes or len(data) > CONGESTION_LIMIT) and not self._can_buffer(found, len(data)):
+            self.dropped_count += 1
+            if (
+                len(data) > _SMALL_MESSAGE_SIZE
+            ):  # a small one may be what says that there is no room, and has none itself
+                self.on_unbuffered(client, data[:_HEAD_SIZE], found.peer)
+            return True
+        if self._corked is not None and found not in self._corked:
+            self._corked[found] = None
+            channel.cork()
+        try:
+            if len(data) >= LARGE_MESSAGE_SIZE:
+                channel.write_large(encode_frame_header(len(data)), data)
+            else:
+                channel.write(encode_frame(data))
+        except MemoryError:
+            self._loop.call_soon(found.disconnect)  # its answer is lost: it is to know that at once
+            return True
+        if len(data) > CONGESTION_LIMIT:
+            channel.uncork()  # so that what it takes is known before more is made for it
+        return True
+
+    def _can_buffer(self, client: ClientConnection, size: int) -> bool:
+        """Return whether something may wait for a client that does not read at the moment."""
+        if client.channel.is_blocked:
+            return False
+        return size <= _SMALL_MESSAGE_SIZE or client.memory.has_room(size)
+
+    def is_congested(self, client: ClientId) -> bool:
+        """See `ServerLink.congested`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        return found is not None and (found.channel.buffered_bytes > CONGESTION_LIMIT or not found.memory.has_room(0))
+
+    def memory_account(self, client: ClientId) -> MemoryAccount | None:
+        """See `ServerLink.memory`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        return found.memory if found is not None else None
+
+    def report_invalid(self, client: ClientId) -> None:
+        """See `ServerLink.garbage`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
+        if found is not None:
+            self.listener.count_invalid(found)
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `ServerLink.disconnect_unless`."""
+        self.listener.disconnect_unless(allowed)
+
+    @property
+    def is_core_free(self) -> bool:
+        """See `ServerLink.core_is_ours`."""
+        return self._spin_wait.backoff.should_wait()
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """See `ServerLink.send_from_thread`."""
+        found = self.listener.clients.get(client)  # type: ignore[call-overload]  # as above
+        if found is None or (found.channel.buffered_bytes and not found.memory.has_room(len(data))):
+            return False
+        began = monotonic()
+        sent: bool = found.channel.write_from_thread(encode_frame(data), claim)
+        self._spin_wait.record_send(monotonic() - began)
+        return sent
+
+    def cork(self) -> None:
+        """See `ServerLink.hold`."""
+        self._corked = {}
+
+    def uncork(self) -> None:
+        """See `ServerLink.let_go`."""
+        held, self._corked = self._corked, None
+        for client in held or ():
+            client.channel.uncork()
+        if held:
+            self._spin_wait.start()
+
+    def close(self) -> None:
+        """See `ServerLink.close`."""
+        self.listener.close()
+
+    def _on_messages(self, client: ClientConnection, messages: list[bytes], until: float) -> int:
+        """Hand over what a client sent, until this moment; what it is sent meanwhile goes out together.
+
+        Returns how many were handed over.
+        """
+        number, peer, channel = client.connection_id, client.peer, client.channel
+        count = 0
+        channel.cork()
+        try:
+            for message in messages:
+                count += 1
+                self._on_message(number, message, peer)
+                if monotonic() >= until or channel.buffered_bytes > CONGESTION_LIMIT or client.closed:
+                    break
+            self.on_batch()
+        except Exception:  # noqa: BLE001 - a bug in the daemon must not stop the server
+            _log.exception("a message could not be handled")
+        finally:
+            channel.uncork()
+        self._spin_wait.start()
+        return count
+
+
+def _ignore_message(_client: ClientId, _data: object, _peer: object) -> None:
+    """Do nothing; the default until the server has started."""

@@ -1,0 +1,251 @@
+"""The request that a method serves: the caller, the deadline, and progress reports."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, truncate
+from ostler.clock import Clock, SystemClock
+from ostler.errors import Cancelled, DeadlineExceeded, NotPermitted
+from ostler.redaction import SECRETS, Value
+from ostler.types import LOCAL_PEER, Peer, Role
+
+if TYPE_CHECKING:
+    from ostler.log import LogFields
+
+
+_callbacks_lock = threading.Lock()
+"""Held for the moment in which a list of those to be told is replaced; one for all, as it is never waited for long."""
+
+
+class Relayed(msgspec.Struct, frozen=True):
+    """What is called on another host for the caller of a request, the role it needs, whether it changes anything."""
+
+    host: str
+    full_name: str
+    role: Role
+    changes: bool = True
+
+
+class Progress(NamedTuple):
+    """How far a call is: `done` of `total` in a unit of the method's choice (bytes, steps), `total` 0 when unknown."""
+
+    done: float
+    total: float
+    text: str
+
+
+class Context:
+    """The request that an exposed method or periodic task serves.
+
+    Args:
+        topic: The topic the request came on.
+        method: The method's name.
+        request_id: The id that every log line of this request carries.
+        peer: Who asks.
+        role: The highest role of who asks.
+        deadline: Moment of the monotonic clock after which the result is not needed; None for no limit.
+        clock: The source of time.
+        on_progress: Receives each progress report, on the thread that made it.
+
+    `host` is the host in whose name the caller may report something: of another daemon that whose name its key has in
+    `[network.keys]`; this host for the daemon itself and for local callers with the role admin; empty for everybody
+    else. `check_host` refuses those who say they are another.
+
+    `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
+    `relayed` is there in a request that is passed on to another host: its caller has to keep the role for as long as it
+    lasts. `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the
+    request that this one was made in, when both are served by this daemon.
+    """
+
+    __slots__ = (
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method", "parent",
+        "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        topic: str,
+        method: str,
+        *,
+        request_id: str = "",
+        peer: Peer = LOCAL_PEER,
+        role: Role = Role.ADMIN,
+        deadline: float | None = None,
+        clock: Clock | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.method = method
+        self.request_id = request_id
+        self.peer = peer
+        self.role = role
+        self.deadline = deadline
+        self.host = ""
+        self.trace = ""
+        self.secrets: tuple[Value, ...] = ()
+        self.parent: Context | None = None
+        self.relayed: Relayed | None = None
+        self.last_progress = 0.0
+        self._clock = clock or SystemClock()
+        self._on_progress = on_progress
+        self._on_cancel: list[Callable[[], None]] | None = None
+        self._cancelled = False
+
+    def inherit(self, parent: Context) -> None:
+        """Record the request that this one was made in; what that keeps secret, this one does as well."""
+        self.parent = parent
+        self.secrets = parent.secrets
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller cancelled the request, or its service is being stopped.
+
+        Any thread; a long `def` method looks at it between steps.
+        """
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Mark the request as cancelled and call the registered callbacks. Any thread."""
+        self._cancelled = True
+        for told in self._on_cancel or ():
+            told()
+
+    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the request is cancelled, at once if it already was; return a function that undoes this.
+
+        It is called on the thread that cancels, must not block and must not raise. Any thread.
+        """
+        # A method may make calls on several threads at once (`asyncio.to_thread`, threads of a pool).
+        with _callbacks_lock:
+            self._on_cancel = [*(self._on_cancel or ()), callback]
+        if self._cancelled:
+            callback()
+
+        def forget() -> None:
+            with _callbacks_lock:
+                self._on_cancel = [other for other in self._on_cancel or () if other is not callback]
+
+        return forget
+
+    def check_host(self, host: str) -> None:
+        """Refuse a caller that acts for another host than its own; for methods by which hosts report on themselves.
+
+        Any thread. A context that was created by hand, as in a test or a periodic task, may act for every host.
+
+        Args:
+            host: The host that the caller claims to act for.
+
+        Raises:
+            NotPermitted: It is not the host whose key the caller has.
+        """
+        if host == self.host or (self.peer is LOCAL_PEER and not self.host):
+            return
+        where, mine = f"{self.topic}.{self.method}", f"only for {self.host}" if self.host else "for no host"
+        raise NotPermitted(
+            f"{self.peer.name} must not call {where} on behalf of host {truncate(host, NAME_LIMIT)}, it may act {mine}",
+            hint="a peer acts for the host that its key belongs to: list the key in [network.keys] under the host's "
+            "name (`host` in its [daemon])",
+            host=host, speaks_for=self.host, method=where,
+        )  # fmt: skip
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline (0 when it has passed), None when there is none. Any thread."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - self._clock.monotonic())
+
+    def check(self) -> None:
+        """Raise if the request was cancelled or its deadline has passed; for loops of long methods. Any thread.
+
+        Raises:
+            Cancelled: The caller cancelled the request.
+            DeadlineExceeded: The deadline has passed.
+        """
+        if self._cancelled:
+            raise Cancelled(f"{self.topic}.{self.method} was cancelled by its caller", request_id=self.request_id)
+        if self.deadline is not None and self._clock.monotonic() >= self.deadline:
+            raise DeadlineExceeded(f"the deadline of {self.topic}.{self.method} has passed", request_id=self.request_id)
+
+    def progress(self, done: float, total: float = 0, text: str = "") -> None:
+        """Report progress to the caller, and that the work is not stuck. Any thread.
+
+        Args:
+            done: How much is done, in bytes, steps or whatever the method counts.
+            total: How much there is, 0 when that is not known.
+            text: What is being done now; what is longer than 1,000 characters is cut.
+
+        Raises:
+            TypeError: An argument is of another type. Raised here, where the mistake is, and not where it is sent.
+        """
+        if isinstance(text, str):
+            text = truncate(SECRETS.redact(text, arguments=False, extra_values=self.secrets), TEXT_LIMIT)
+        _check_progress(done, total, text)
+        self.last_progress = self._clock.monotonic()
+        if self._on_progress is not None:
+            self._on_progress(Progress(done, total, text))
+
+
+def _check_progress(done: object, total: object, text: object) -> None:
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or not isinstance(text, str):
+        raise TypeError(f"progress takes two numbers and a text, got {done!r}, {total!r}, {text!r}")
+    try:
+        float(done), float(total), text.encode()
+    except (OverflowError, UnicodeError) as error:
+        raise TypeError(f"this progress cannot be encoded: {error}") from None
+
+
+_current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ostler_context", default=None)
+
+
+def current_context() -> Context | None:
+    """Return the request that this thread or task is serving, None outside of one."""
+    return _current.get()
+
+
+def current_account() -> Hashable:
+    """Return the account behind the request that this thread or task is serving; None for the daemon's own.
+
+    See `Peer.account`. What is shared by all callers is shared by this.
+    """
+    context = _current.get()
+    if context is None:
+        return None
+    peer, parent = context.peer, context.parent
+    while peer is LOCAL_PEER and parent is not None:
+        peer, parent = parent.peer, parent.parent
+    return None if peer is LOCAL_PEER else peer.account
+
+
+def request_log_fields() -> LogFields | None:
+    """Return what every log line of this thread or task has to say of the request that is served here."""
+    context = _current.get()
+    if context is None:
+        return None
+    fields = {"request_id": context.request_id}
+    if context.trace:
+        fields["trace_id"] = context.trace[3:35]
+    from ostler.log import LogFields
+
+    return LogFields(fields, context.secrets)
+
+
+def set_current_context(context: Context) -> None:
+    """Make `context` the current one for good; for work that has a copy of the context variables to itself."""
+    _current.set(context)
+
+
+@contextmanager
+def serving(context: Context) -> Iterator[Context]:
+    """Make `context` the current one inside the block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

@@ -1,0 +1,330 @@
+"""The interface between messages and the three transports: unix sockets, ports (`zmq`), and `memory`.
+
+A transport moves bytes and knows who sent them; it does not know what they mean. One suite in `tests/contract` tests
+what it must guarantee; a new transport has to pass it:
+
+- a message arrives whole or not at all, and those of one sender in their order;
+- the transport identifies each client, and no client can claim to be another;
+- a lost link is reported once and soon, after everything that had arrived before;
+- what a receiver does not read is dropped above a limit, and the sender never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from ostler.errors import MessagingError, OstlerError
+from ostler.types import Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.messaging.wire.peer_quotas import PeerQuotas
+
+ClientId: TypeAlias = Hashable
+"""Identifies one connection of one client; never reused while the server runs."""
+
+Data: TypeAlias = bytes | memoryview
+OnClientMessage: TypeAlias = Callable[[ClientId, Data, Peer], None]
+OnMessage: TypeAlias = Callable[[Data], None]
+OnLost: TypeAlias = Callable[[MessagingError], None]
+"""Called with `ConnectionLost`, or with `DaemonNotRunning` when the server stopped before it had accepted anything."""
+
+CONTROL_PREFIX = b"!"
+"""Subscriptions that begin with this are questions: whoever makes one gets one answer under that very key."""
+
+
+OnInvalidMessage: TypeAlias = Callable[[Peer, str, str], None]
+"""Called for an invalid message with its sender, a one-word reason that is counted, and a description."""
+OnRefused: TypeAlias = Callable[[Peer, OstlerError], None]
+"""Called for a peer that was not admitted, with the reason."""
+
+
+OnUnbuffered: TypeAlias = Callable[[ClientId, bytes, Peer], None]
+"""Called for a message from or to a client for which there was no memory, with its first bytes."""
+
+
+def ignore_batch() -> None:
+    """Do nothing; the default of a callback."""
+
+
+def ignore_gone(_client: ClientId) -> None:
+    """Do nothing; the default of a callback."""
+
+
+def ignore_invalid_message(_peer: Peer, _reason: str, _what: str) -> None:
+    """Do nothing; the default of a callback."""
+
+
+def ignore_unbuffered(_client: ClientId, _head: bytes, _peer: Peer) -> None:
+    """Do nothing; the default of a callback."""
+
+
+def ignore_refused(_peer: Peer, _error: OstlerError) -> None:
+    """Do nothing; the default of a callback."""
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """Decides who may connect, and who is served before others. Called on the loop's thread.
+
+    Attributes:
+        is_authorised: Returns whether a peer has a role here; one that has none is told so, and is not let in.
+        is_pending: Returns whether a peer without a role may turn out to have one.
+        is_admin: Returns whether a peer is an administrator.
+    """
+
+    is_authorised: Callable[[Peer], bool]
+    is_pending: Callable[[Peer], bool]
+    is_admin: Callable[[Peer], bool]
+
+
+ALLOW_ALL = Admission(lambda _peer: True, lambda _peer: False, lambda _peer: False)
+"""The default until another one is set."""
+
+
+class TransportLimits(msgspec.Struct, frozen=True):
+    """What a transport may take.
+
+    Bytes of one message, messages that wait for one receiver, mode of unix sockets, clients connected at once.
+    """
+
+    max_message_size: int = 16 * 1024 * 1024
+    max_queued: int = 10_000
+    socket_mode: int = 0o666
+    max_connections: int = 1000
+
+
+class ServerLink(Protocol):
+    """The server's end of all its clients. Used on the loop's thread only."""
+
+    address: str
+    on_invalid_message: OnInvalidMessage
+    can_spin: Callable[[], bool]
+    """Asked whether the loop may stay awake for a moment after a message, in the hope of another."""
+    on_batch: Callable[[], None]
+    """Called after each batch of messages has been handed over."""
+    on_gone: Callable[[ClientId], None]
+    """Called when a client has disconnected, if the transport notices that; others find out when they send."""
+    admission: Admission
+    on_drained: Callable[[ClientId], None]
+    """Called when everything that waited to be sent to a client has been sent."""
+    on_unbuffered: OnUnbuffered
+
+    can_send_from_thread: bool
+    """Whether `send_from_thread` ever says True."""
+
+    @property
+    def is_core_free(self) -> bool:
+        """Whether the loop may wait awake for a moment; False for a while after others wanted to run on its core."""
+        ...
+
+    def start(self, on_message: OnClientMessage) -> None:
+        """Begin to hand over messages; `on_message` must not raise."""
+        ...
+
+    def send(self, client: ClientId, data: bytes) -> bool:
+        """Send to one client; return False when it has gone. To one that does not read, the message is dropped."""
+        ...
+
+    def is_congested(self, client: ClientId) -> bool:
+        """Return whether so much waits for a client that nothing more should be made for it. Any thread."""
+        ...
+
+    def memory_account(self, client: ClientId) -> MemoryAccount | None:
+        """Return who is charged for what a client makes the daemon hold; None for nobody, or one that has gone."""
+        ...
+
+    def report_invalid(self, client: ClientId) -> None:
+        """Count a message that could not be decoded: a client that sends too many of them loses its connection."""
+        ...
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of peers that are not allowed any more, after what was sent to them."""
+        ...
+
+    def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
+        """Send to one client at once, if nothing has to go out to it before. Any thread but the loop's.
+
+        Args:
+            client: To whom.
+            data: What.
+            claim: Asked when nothing can come between any more, whether to send it; must not block.
+
+        Returns:
+            Whether it was sent, or need not be because the client has gone meanwhile. If not, `claim` was not asked or
+            refused. A transport for which `threads_send` is false always says False.
+        """
+        ...
+
+    def cork(self) -> None:
+        """Keep what is sent from now on until `let_go`, if that saves something."""
+        ...
+
+    def uncork(self) -> None:
+        """Send what was held."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and release the address. May be called twice."""
+        ...
+
+
+class EventLink(Protocol):
+    """The publisher's end of all its subscribers. Used on the loop's thread only.
+
+    A subscription that begins with `CONTROL_PREFIX` is answered with what `answer(peer, subscription)` returns, under
+    that key, after all subscriptions that the same subscriber made before it; others count only when `admit(peer)` says
+    so. All of the answer goes out before what is published next.
+    """
+
+    address: str
+    on_invalid_message: OnInvalidMessage
+    admission: Admission
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody has subscribed to anything; may be wrong for who was refused."""
+        ...
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+        """Begin to take subscriptions."""
+        ...
+
+    def publish(self, data: bytes) -> None:
+        """Send to everybody who subscribed to what the message begins with; dropped for those who do not read."""
+        ...
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """End the connections of subscribers that are not allowed any more."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and release the address. May be called twice."""
+        ...
+
+
+class SyncLink(Protocol):
+    """A client's end, blocking. Used on one thread at a time."""
+
+    def receive_briefly(self) -> list[bytes]:
+        """Return what comes within a moment (10 ms), and nothing as soon as it is known that the server has gone."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Return False when it is known by now that the server has gone; nothing is read for that."""
+        ...
+
+    def send(self, data: bytes, timeout: float | None = None) -> None:
+        """Send to the server.
+
+        Args:
+            data: The message.
+            timeout: Seconds that it may take, also when the server takes it bit by bit; None for no limit to that.
+
+        Raises:
+            ConnectionLost: The server has gone.
+            Busy: It does not take what is sent.
+        """
+        ...
+
+    def receive(self, timeout: float) -> list[bytes]:
+        """Wait up to `timeout` seconds and return what has come; empty when nothing has.
+
+        Raises:
+            ConnectionLost: The server has gone, and everything that it had sent has been returned before.
+            DaemonNotRunning: The same, for a server that had not taken anything.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close; what was sent goes out. May be called twice."""
+        ...
+
+    def close_after_fork(self) -> None:
+        """Release the connection in a process that was forked: nothing is sent, and the parent's goes on."""
+        ...
+
+
+class AsyncLink(Protocol):
+    """A client's end on a loop; what comes goes to the callbacks given when it was opened."""
+
+    def send(self, data: bytes) -> None:
+        """Send to the server; raises as `SyncLink.send`."""
+        ...
+
+    def close(self) -> None:
+        """Close without a call of `on_lost`. May be called twice."""
+        ...
+
+    def close_after_fork(self) -> None:
+        """Release the connection in a process that was forked: nothing is sent, and the parent's goes on."""
+        ...
+
+
+@runtime_checkable
+class SupportsSocketMode(Protocol):
+    """A transport whose addresses are files."""
+
+    def set_socket_mode(self, mode: int) -> None:
+        """Give the files of the sockets another mode."""
+        ...
+
+
+@runtime_checkable
+class SupportsSocketRestore(Protocol):
+    """A transport whose addresses are files, which somebody may remove."""
+
+    def restore_sockets(self, *, unreachable: bool = False) -> list[str]:
+        """Bind again what was removed or replaced; return the addresses.
+
+        Args:
+            unreachable: Whether it is known that nobody can connect, whatever the files look like.
+
+        Raises:
+            Conflict: Another process listens there now.
+            OstlerError: A socket cannot be bound.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Opens links. Clients' links may be opened on any thread, servers' on the loop's.
+
+    Opening a client's link raises `DaemonNotRunning` when nothing listens and `NotPermitted` when the user is not
+    allowed to use the socket.
+    """
+
+    on_refused: OnRefused
+    """Called for each client that was not admitted, if the transport limits clients."""
+    quotas: PeerQuotas | None
+    """What the connections of servers' ends share, set before there are any; None for shares of each end's own."""
+
+    def serve_rpc(self) -> ServerLink:
+        """Take the address for calls."""
+        ...
+
+    def serve_events(self) -> EventLink:
+        """Take the address for events."""
+        ...
+
+    def connect(self) -> SyncLink:
+        """Open a link for calls."""
+        ...
+
+    def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link for calls on the running loop."""
+        ...
+
+    def subscribe(self, prefixes: Iterable[bytes]) -> SyncLink:
+        """Open a link that receives events that begin with one of the prefixes; nothing is sent on it."""
+        ...
+
+    def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link that receives events on the running loop; nothing is sent on it."""
+        ...
+
+    def close(self) -> None:
+        """Release what links share; every link has been closed before."""
+        ...

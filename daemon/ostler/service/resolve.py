@@ -1,0 +1,358 @@
+"""From a configuration and its plugins to services that can be started: everything is checked, nothing started."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ostler.config.configuration import Configuration, CoreConfiguration
+from ostler.config.layers import RawConfiguration
+from ostler.config.options import OptionsModel
+from ostler.config.validation import validate, validate_core
+from ostler.driver import Driver, DriverOptions, check_contract
+from ostler.errors import PluginError, Problem, join_words
+from ostler.manager import Manager, ManagerOptions
+from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND, NotificationSink
+from ostler.plugins import DiscoveredPlugin, PluginHost, ResolvedObject, resolve_object
+from ostler.service.service_checks import ServiceChecks
+from ostler.service.service_spec import ServiceSpec
+from ostler.service.start_order import DependencyCycle, start_order
+from ostler.spelling import nearest
+
+OptionPath = tuple[str, ...]
+
+
+class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated configuration, ready to run.
+
+    Args:
+        configuration: All options, validated.
+        plugins: The plugins that were found, with their records.
+        specs: The enabled services.
+        warnings: Problems that do not prevent the start.
+        sinks: The notification sinks that the configuration names and plugins provide.
+    """
+
+    configuration: Configuration
+    plugins: PluginHost
+    specs: list[ServiceSpec]
+    warnings: list[str]
+    sinks: Mapping[str, Any] = {}
+
+
+def discover_plugins(
+    core: CoreConfiguration,
+    entry_points: list[DiscoveredPlugin] | None = None,
+    on_step: Callable[[str], object] | None = None,
+) -> PluginHost:
+    """Return the plugins that the configuration allows, loaded; `on_step` is called with each step."""
+    section = core.plugins
+    plugins = PluginHost(entry_points, required=section.required, disabled=section.disabled, blocked=section.blocked)
+    if on_step is not None:
+        plugins.on_step = on_step
+    plugins.discover()
+    return plugins
+
+
+def resolve_configuration(
+    raw: RawConfiguration,
+    environ: Mapping[str, str],
+    *,
+    plugins: PluginHost | None = None,
+    entry_points: list[DiscoveredPlugin] | None = None,
+    offline: bool = False,
+    on_step: Callable[[str], object] = lambda _name: None,
+) -> ResolvedConfiguration:
+    """Resolve and validate a configuration, or raise with all of its problems at once.
+
+    Imports managers and drivers on the calling thread, and runs none of their code besides.
+
+    Args:
+        raw: What was read.
+        environ: The environment, for credentials.
+        plugins: Plugins that were discovered before (a reload does not load plugins again).
+        entry_points: What to discover plugins from; by default what is installed.
+        offline: Do not look for credentials, which exist only inside the unit.
+        on_step: Called with each step before it starts, as it may never return.
+
+    Raises:
+        ConfigurationError: With all problems, in the order of the files and lines.
+    """
+    plugins = plugins or discover_plugins(validate_core(raw), entry_points, on_step)
+    resolver = _Resolver(raw, plugins, on_step)
+    resolver.resolve_all()
+    on_step("checking options and reading secrets")
+    configuration = validate(
+        raw,
+        resolver.models,
+        environ,
+        partial=resolver.partial_paths,
+        problems=[*_missing_plugins(raw, plugins), *resolver.problems],
+        offline=offline,
+        extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
+    )
+    specs = [resolver.service_spec(topic, configuration) for topic in resolver.managers]
+    return ResolvedConfiguration(
+        configuration=configuration,
+        plugins=plugins,
+        specs=[spec for spec in specs if spec.options.enabled],
+        warnings=plugins.warnings(),
+        sinks=resolver.sinks,
+    )
+
+
+def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Problem]:
+    required = raw.table(("plugins",)).get("required")
+    for name, fault in plugins.missing_required().items():
+        at = [required.index(name)] if isinstance(required, list) and name in required else []
+        advice = "install or fix it, or remove it from `required`"
+        yield raw.problem_at(("plugins", "required", *at), f"{fault}; {advice}")
+
+
+def contract_problems(loaded: ResolvedObject, contract: type, *, either: bool = False) -> list[str]:
+    """Return the points in which a resolved reference violates a contract; see `check_contract`.
+
+    A factory without a return annotation can only be checked when it has been called: its product is checked then.
+    A class that is the contract itself is valid when nothing in it is abstract.
+    """
+    is_class = loaded.kind == "class"
+    if loaded.cls is contract and not (is_class and inspect.isabstract(contract)):
+        return []
+    return check_contract(loaded.cls, contract, either=either, constructed=is_class)
+
+
+class _Resolver:
+    """Resolves the managers and drivers that a configuration names, and records what is wrong with them."""
+
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost, on_step: Callable[[str], object]) -> None:
+        self._raw = raw
+        self._on_step = on_step
+        self._plugins = plugins
+        self._forbidden = plugins.blocked_packages()
+        self.models: dict[OptionPath, type[OptionsModel]] = {
+            (name,): model for name, model in plugins.config_sections().items()
+        }
+        self.partial_paths: set[OptionPath] = set()
+        self.problems: list[Problem] = []
+        self.managers: dict[str, ResolvedObject] = {}
+        self.drivers: dict[str, dict[str, ResolvedObject]] = {}
+        self.extensions: dict[str, dict[str, dict[str, Any]]] = {}
+        self.sinks: dict[str, Any] = {}
+
+    def resolve_all(self) -> None:
+        """Resolve every service of the configuration, and the notification sinks."""
+        self._resolve_sinks()
+        for topic, table in self._raw.table(("services",)).items():
+            if isinstance(table, dict):
+                self._resolve_service(topic, table)
+        self._check_order()
+
+    def service_spec(self, topic: str, configuration: Configuration) -> ServiceSpec:
+        """Return one service, with its validated options."""
+        options = configuration.services[topic]
+        assert isinstance(options, ManagerOptions)  # noqa: S101 - held by the check of the manager's `Options`
+        return ServiceSpec(
+            topic=topic,
+            manager=self.managers[topic],
+            options=options,
+            drivers={
+                name: (loaded, _driver_options(configuration, topic, name))
+                for name, loaded in self.drivers.get(topic, {}).items()
+            },
+            extensions=self.extensions.get(topic, {}),
+            sections=configuration.sections,
+            namespaces=self._namespaces(topic),
+        )
+
+    def _namespaces(self, topic: str) -> list[str]:
+        loaded = [self.managers[topic], *self.drivers.get(topic, {}).values()]
+        found = [namespace for each in loaded for namespace in self._plugins.namespaces_of(each.cls)]
+        return list(dict.fromkeys(found))
+
+    # ---------------------------------------------------------------- one service
+
+    def _resolve_service(self, topic: str, table: dict[str, Any]) -> None:
+        path = ("services", topic)
+        loaded = self._resolve_manager(path, table)
+        self.models[path] = loaded.cls.Options if loaded is not None else ManagerOptions
+        if loaded is None:
+            self.partial_paths.add(path)
+        else:
+            self.managers[topic] = loaded
+            self.extensions[topic] = self._resolve_extensions(path, loaded.cls)
+        drivers = table.get("drivers")
+        for name, driver in drivers.items() if isinstance(drivers, dict) else ():
+            if isinstance(driver, dict):
+                self._resolve_driver((*path, "drivers", name), driver, table.get("manager"), loaded)
+
+    def _resolve_manager(self, path: OptionPath, table: dict[str, Any]) -> ResolvedObject | None:
+        reference = table.get("manager")
+        if not isinstance(reference, str):
+            return None  # missing or not a string: reported by the check of the options
+        self._on_step(f"importing manager {reference} of service {path[1]}")
+        try:
+            loaded = resolve_object(reference, Manager, registered=self._plugins.managers(), forbidden=self._forbidden)
+        except PluginError as error:
+            self._add_problem((*path, "manager"), f"{error}{self._failed_plugins_hint()}")
+            return None
+        faults = [] if loaded.cls is Manager else contract_problems(loaded, Manager, either=True)
+        if not faults and not _is_subclass(getattr(loaded.cls, "Options", None), ManagerOptions):
+            faults = ["its `Options` class does not derive from ManagerOptions"]
+        faults += _abstract_problems(loaded)
+        for fault in faults:
+            self._add_problem((*path, "manager"), f"manager {reference} violates the manager contract: {fault}")
+        return None if faults else loaded
+
+    def _resolve_driver(
+        self, path: OptionPath, table: dict[str, Any], manager: object, owner: ResolvedObject | None
+    ) -> None:
+        self.models[path] = DriverOptions
+        self.partial_paths.add(path)
+        reference = table.get("driver")
+        if not isinstance(reference, str) or owner is None:
+            return
+        contract = owner.cls.driver_type
+        if contract is None:
+            self._add_problem(path, f"manager {manager} does not support drivers; remove this table")
+            return
+        registered = {name: value for (of, name), value in self._plugins.drivers().items() if of == manager}
+        loaded = self._load_driver(path, reference, contract, registered)
+        if loaded is not None:
+            self.models[path] = loaded.cls.Options
+            self.partial_paths.discard(path)
+            self.drivers.setdefault(path[1], {})[path[3]] = loaded
+
+    def _load_driver(
+        self, path: OptionPath, reference: str, contract: type[Driver], registered: Mapping[str, Any]
+    ) -> ResolvedObject | None:
+        self._on_step(f"importing driver {reference} of service {path[1]}")
+        try:
+            loaded = resolve_object(reference, contract, registered=registered, forbidden=self._forbidden)
+            faults = contract_problems(loaded, contract) or _abstract_problems(loaded)
+        except PluginError as error:
+            faults = self._driver_problems(reference, contract, registered)
+            if not faults:
+                self._add_problem((*path, "driver"), f"{error}{self._failed_plugins_hint()}")
+            loaded = None
+        if loaded is not None and not faults and not _is_subclass(loaded.cls.Options, DriverOptions):
+            faults = ["its `Options` class does not derive from DriverOptions"]
+        for fault in faults:
+            self._add_problem(
+                (*path, "driver"), f"driver {reference} violates the contract {contract.__name__}: {fault}"
+            )
+        return None if faults else loaded
+
+    def _driver_problems(self, reference: str, contract: type[Driver], registered: Mapping[str, Any]) -> list[str]:
+        """Return what a class lacks that is not a driver of this kind; empty when it is not a class."""
+        try:
+            loaded = resolve_object(reference, object, registered=registered, forbidden=self._forbidden)
+        except PluginError:
+            return []
+        return check_contract(loaded.cls, contract) if loaded.kind == "class" else []
+
+    def _resolve_extensions(self, path: OptionPath, manager: type[Manager]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {kind: {} for kind in manager.extension_kinds}
+        for (kind, name), value in self._plugins.extensions().items():
+            if kind not in found:
+                continue
+            self._on_step(f"importing {kind} {name}")
+            try:
+                loaded = resolve_object(value, manager.extension_kinds[kind], forbidden=self._forbidden)
+                _raise_if_abstract(loaded)
+            except PluginError as error:
+                owner = self._plugins.owner("ostler_extensions", (kind, name))
+                self._add_problem((*path, "manager"), f"{kind} {name} of plugin {owner} cannot be used: {error}")
+                continue
+            found[kind][name] = loaded.value
+        return found
+
+    # ---------------------------------------------------------------- all of them
+
+    def _resolve_sinks(self) -> None:
+        """Resolve the named sinks; a sink that no plugin provides is an error."""
+        brought = {name: value for (kind, name), value in self._plugins.extensions().items() if kind == SINK_KIND}
+        for priority, names in self._raw.table(("notifications",)).items():
+            for number, name in enumerate(names if isinstance(names, list) else []):
+                if not isinstance(name, str) or name in BUILTIN_SINKS or name in self.sinks:
+                    continue
+                path = ("notifications", priority, number)
+                if name not in brought:
+                    known = ", ".join(sorted([*BUILTIN_SINKS, *brought]))
+                    self._add_problem(
+                        path, f"notification sink {name} not found; available: {known}{self._failed_plugins_hint()}"
+                    )
+                    continue
+                self._on_step(f"importing notification sink {name}")
+                try:
+                    loaded = resolve_object(brought[name], NotificationSink, forbidden=self._forbidden)
+                    _raise_if_abstract(loaded)
+                    self.sinks[name] = _sink_factory(loaded)
+                except PluginError as error:
+                    owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
+                    self._add_problem(path, f"notification sink {name} of plugin {owner} cannot be used: {error}")
+
+    def _check_order(self) -> None:
+        services = self._raw.table(("services",))
+        needs = {
+            topic: [needed for needed in table.get("depends_on", []) if isinstance(needed, str)]
+            for topic, table in services.items()
+            if isinstance(table, dict) and isinstance(table.get("depends_on", []), list)
+        }
+        for topic, needed in needs.items():
+            for number, name in enumerate(needed):
+                if name not in services:
+                    what = (
+                        f"service {topic} needs {name}, but there is no [services.{name}]; "
+                        f"{_suggestion(name, services)}"
+                    )
+                    self._add_problem(("services", topic, "depends_on", number), what)
+        try:
+            start_order(needs)
+        except DependencyCycle as error:
+            first = str(error.details["cycle"][0]) if isinstance(error.details["cycle"], list) else ""
+            self._add_problem(("services", first, "depends_on"), str(error))
+
+    def _failed_plugins_hint(self) -> str:
+        failed = [
+            f"plugin {row.name} {row.state}: {row.why}" for row in self._plugins.statuses() if row.state == "failed"
+        ]
+        return f" ({'; '.join(failed)})" if failed else ""
+
+    def _add_problem(self, path: tuple[str | int, ...], what: str) -> None:
+        self.problems.append(self._raw.problem_at(path, what))
+
+
+def _sink_factory(loaded: ResolvedObject) -> Any:
+    """Return the factory of a sink, called without arguments."""
+    if loaded.kind == "object":
+        return lambda: loaded.value
+    return loaded.value.build if loaded.kind == "module" else loaded.value
+
+
+def _abstract_problems(loaded: ResolvedObject) -> list[str]:
+    """Return a fault for a class that cannot be instantiated because abstract methods are left."""
+    missing = sorted(getattr(loaded.cls, "__abstractmethods__", ())) if loaded.kind == "class" else []
+    return [f"it is abstract, it does not implement {join_words(f'`{name}`' for name in missing)}"] if missing else []
+
+
+def _raise_if_abstract(loaded: ResolvedObject) -> None:
+    if faults := _abstract_problems(loaded):
+        raise PluginError(faults[0])
+
+
+def _driver_options(configuration: Configuration, topic: str, name: str) -> DriverOptions:
+    options = configuration.drivers[topic, name]
+    assert isinstance(options, DriverOptions)  # noqa: S101 - held by the check of the driver's `Options`
+    return options
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else "add it, or remove it from `depends_on`"
+
+
+def _is_subclass(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)

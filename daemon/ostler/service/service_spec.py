@@ -1,0 +1,96 @@
+"""The specification of a service, and what its host provides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from ostler.clock import Clock
+from ostler.config.options import OptionsModel, option_metadata
+from ostler.manager import ManagerOptions
+
+if TYPE_CHECKING:
+    from ostler.aio import LoopQueue
+    from ostler.driver import DriverOptions
+    from ostler.messaging import Dispatcher, LocalServiceClient
+    from ostler.messaging.events.notifications import Notifications
+    from ostler.periodic_tasks import PeriodicScheduler
+    from ostler.plugins import ResolvedObject
+    from ostler.service.state_notifier import StateNotifier
+    from ostler.store import ServiceRecords, Store
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The specification of one service, checked against its contracts.
+
+    Args:
+        topic: The topic it listens on.
+        manager: The loaded manager; `build` creates or returns the instance.
+        options: Validated options of the service.
+        drivers: Driver name to the driver as loaded and its validated options.
+        extensions: Kind to name to class, of the kinds that the manager declares.
+        sections: The plugins' own sections of the configuration.
+        namespaces: The table namespaces that it requires: those of the plugins of its manager and drivers.
+    """
+
+    topic: str
+    manager: ResolvedObject
+    options: ManagerOptions
+    drivers: Mapping[str, tuple[ResolvedObject, DriverOptions]] = {}
+    extensions: Mapping[str, Mapping[str, Any]] = {}
+    sections: Mapping[str, Any] = {}
+    namespaces: Sequence[str] = ()
+
+
+class HostServices(NamedTuple):
+    """What a host provides to its services.
+
+    Args:
+        name: The host's name.
+        clock: The source of time.
+        loop_queue: Passes work from threads to the loop.
+        store: The database, with the plugins' tables migrated.
+        dispatcher: Opens RPC endpoints.
+        client: For managers to call other services.
+        notifications: Takes the managers' notifications; None without sinks.
+    """
+
+    name: str
+    clock: Clock
+    loop_queue: LoopQueue
+    store: Store
+    dispatcher: Dispatcher
+    client: LocalServiceClient
+    notifications: Notifications | None = None
+
+
+class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all services of a host share; passed to each as an argument.
+
+    Args:
+        host: What the host provides.
+        service_records: The services table.
+        periodic_scheduler: The scheduler of periodic tasks.
+        state_notifier: Sends notifications of state changes.
+        on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
+            changed.
+        on_offer_changed: Called on the loop with the topic, when the drivers that may be offered to schedulers have
+            changed.
+    """
+
+    host: HostServices
+    service_records: ServiceRecords
+    periodic_scheduler: PeriodicScheduler
+    state_notifier: StateNotifier
+    on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
+    on_offer_changed: Callable[[str], None] = lambda _: None
+
+
+def required_reload_scopes(one: OptionsModel, other: OptionsModel) -> set[str]:
+    """Return what a change between two sets of options restarts: `live` (nothing), `driver`, `service`, `daemon`."""
+    fields = type(one).model_fields
+    return {
+        option_metadata(field).reload for name, field in fields.items() if getattr(one, name) != getattr(other, name)
+    }

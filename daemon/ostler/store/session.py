@@ -1,0 +1,97 @@
+"""Which database the running code uses: that of the session of its thread, and no other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import msgspec
+import peewee
+
+from ostler.errors import StoreError
+
+
+class Database(peewee.SqliteDatabase):
+    """One SQLite connection with peewee's query building; the argument of `forward(database)` of a migration.
+
+    Inside `store.read`, `store.write` and migrations the store owns the transaction: `with database.atomic():` makes a
+    savepoint in it, and only the store commits.
+    """
+
+
+class StoreSession(msgspec.Struct, frozen=True):
+    """A thread's current use of a store; `owner` distinguishes two stores of one process."""
+
+    owner: object
+    database: Database
+    is_writing: bool
+
+
+class _Local(threading.local):
+    session: StoreSession | None = None
+
+
+_local = _Local()
+
+
+def current_session() -> StoreSession | None:
+    """Return the session that this thread is in, None outside of `store.read` and `store.write`."""
+    return _local.session
+
+
+@contextmanager
+def open_session(owner: object, database: Database, *, is_writing: bool) -> Iterator[None]:
+    """Make `database` the one that records use on this thread, inside the block."""
+    before = _local.session
+    _local.session = StoreSession(owner, database, is_writing)
+    try:
+        yield
+    finally:
+        _local.session = before
+
+
+class _NoDatabase(peewee.SqliteDatabase):
+    """The database outside of a session: queries can be built, but not run."""
+
+    def __init__(self) -> None:
+        super().__init__(None, autoconnect=False)
+
+    def _raise_no_session(self, *_: Any, **__: Any) -> NoReturn:
+        raise StoreError(
+            "a record was used outside of store.read and store.write",
+            hint="use it in a function passed to `store.read` or `store.write`; finish queries there (list(…))",
+        )
+
+    connect = connection = cursor = execute = execute_sql = begin = commit = rollback = _raise_no_session
+    atomic = transaction = savepoint = manual_commit = _raise_no_session
+
+
+class _CurrentDatabase(peewee.DatabaseProxy):
+    """The proxy behind `Record`: what `obj` is depends on the thread that asks."""
+
+    _no_database = _NoDatabase()
+
+    def initialize(self, obj: Any) -> None:
+        """Do nothing: there is no global database."""
+
+    @property
+    def obj(self) -> peewee.SqliteDatabase:
+        here = _local.session
+        return self._no_database if here is None else here.database
+
+
+class Record(peewee.Model):
+    """The base of all tables; its database is the store that this thread is reading from or writing to now.
+
+    A plugin derives its tables from this, with `class Meta: table_name = "NAMESPACE_things"`, creates them in its
+    migrations, and uses them in functions that it passes to `store.read` and `store.write`. Outside of those every
+    query raises an error.
+    """
+
+    class Meta:
+        """Where the table is."""
+
+        database = _CurrentDatabase()
+        legacy_table_names = False

@@ -1,0 +1,552 @@
+"""Each verb against a daemon that is a script of answers: what it asks, what it shows, how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ostler.cli.commands.config import difference_rows
+from ostler.cli.commands.periodic import format_state
+from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
+from ostler.messaging.events import Event, Gap
+from ostler.types import (
+    ArgumentDescription,
+    DriverState,
+    DriverStatus,
+    MemberVersion,
+    MethodDescription,
+    OptionChange,
+    OptionValue,
+    PeriodicStatus,
+    PluginState,
+    PluginStatus,
+    ReloadResult,
+    Role,
+    ServiceState,
+    ServiceStatus,
+    Upgrade,
+)
+
+NOW = 1_800_000_000.0
+
+CREATE = MethodDescription(
+    topic="volume", method="create", role=Role.OPERATOR, version="1.1", changes=True, result="Volume",
+    doc="Create a volume.\n\nIt is sparse.\n\nArgs:\n    name: Its name.", topic_version="1.3", secret=["size"],
+    arguments=[
+        ArgumentDescription(name="name", type="str", required=True, doc="Its name."),
+        ArgumentDescription(name="size", type="int", required=False, default="1"),
+    ],
+)  # fmt: skip
+VOLUME = ServiceStatus(
+    topic="volume", host="node1", manager="volume", state=ServiceState.UP, since=NOW - 60, up=True, last_report=NOW,
+    drivers=[DriverStatus(name="a", driver="file", state=DriverState.STUCK, why="copy", since=NOW - 5)],
+)  # fmt: skip
+
+
+@pytest.fixture
+def answer(client: Any) -> Any:
+    def add(method: str, value: Any, topic: str = "ostler") -> None:
+        client.answers[topic, method] = value
+
+    return add
+
+
+# ---------------------------------------------------------------- reload
+
+
+def test_reload_shows_the_verdict(ostler: Any, client: Any, answer: Any) -> None:
+    change = OptionChange(path="log.level", old="info", new="debug", needs="live")
+    verdict = ReloadResult(
+        ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=["services.x"]
+    )
+    answer("reload", verdict)
+    assert ostler("reload") == (
+        0,
+        (
+            "applied one change\n\nOPTION     OLD   NEW    NEEDS\nlog.level  info  debug  live\n\n"
+            "These changes take effect after a restart (`systemctl restart ostler`):\n  services.x\n"
+        ),
+        "",
+    )
+    assert client.opened == [(None, 300.0)]
+    assert json.loads(ostler("reload", "--json").out)["needs_restart"] == ["services.x"]
+
+
+def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answer: Any) -> None:
+    problems = [Problem("", "a.toml:1:1: x"), Problem("", "b.toml:2:2: y")]
+    answer("reload", ConfigurationError(problems, hint="nothing was changed"))
+    assert ostler("reload") == (
+        78,
+        "",
+        "  a.toml:1:1: x\n  b.toml:2:2: y\nostler: 2 problems in the configuration\nhint: nothing was changed\n",
+    )
+
+
+def test_a_reload_that_a_service_could_not_follow_ends_with_1(ostler: Any, answer: Any) -> None:
+    answer(
+        "reload", ReloadResult(ok=False, at=NOW, summary="applied, with one failure", problems=["volume: reset failed"])
+    )
+    assert ostler("reload") == (1, "applied, with one failure\n", "volume: reset failed\n")
+
+
+def test_a_reload_says_which_drivers_take_their_options_later(ostler: Any, answer: Any) -> None:
+    line = "driver a of volume applies new options as soon as no call is in progress: clone (for 12 s)"
+    answer("reload", ReloadResult(ok=True, at=NOW, summary="reloaded", pending=[line]))
+    assert ostler("reload") == (0, f"reloaded\n  {line}\n", "")
+
+
+# ---------------------------------------------------------------- service
+
+
+def test_services_are_listed(ostler: Any, answer: Any) -> None:
+    answer("service_list", [VOLUME])
+    assert ostler("service", "list").out == (
+        "TOPIC   HOST   STATE  SEEN  ENABLED  FOR   IN FLIGHT  WHY\n"
+        "volume  node1  up     up    enabled  1min          0  -\n"
+    )  # fmt: skip
+
+
+def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_show", VOLUME)
+    out = ostler("service", "show", "volume").out
+    assert "last report  2027-01-15 08:00:00\n" in out
+    assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert "available    yes\n" in out
+    assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
+    assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"
+
+
+def test_a_service_that_is_not_to_be_chosen_is_shown_with_why(ostler: Any, answer: Any) -> None:
+    answer(
+        "service_show", ServiceStatus(topic="volume", host="node2", link="node2 has been unreachable for 7 s: no cable")
+    )
+    out = ostler("service", "show", "volume", "--host", "node2").out
+    assert "available    no: node2 has been unreachable for 7 s: no cable\n" in out
+
+
+def test_a_service_whose_host_cannot_be_reached_says_so_in_the_list(ostler: Any, answer: Any) -> None:
+    answer("service_list", [replace(VOLUME, up=False, link="node2 cannot be reached")])
+    assert ostler("service", "list").out.splitlines()[1].endswith("node2 cannot be reached")
+
+
+def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, client: Any, answer: Any) -> None:
+    off = ServiceStatus(topic="volume", host="node1", enabled=False, disabled_reason="new disks", disabled_by="uid 0")
+    answer("service_disable", off)
+    answer("service_enable", VOLUME)
+    assert ostler("service", "disable", "volume", "--reason", "new disks").out == (
+        "volume on node1 is disabled by uid 0: new disks\n"
+    )
+    assert ostler("service", "enable", "volume").out == "volume on node1 is enabled\n"
+    assert ostler("service", "disable", "volume").code == 2
+    assert client.calls[0] == ("ostler", "service_disable", {"topic": "volume", "reason": "new disks"})
+
+
+def test_a_record_is_forgotten(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_forget", None)
+    assert ostler("service", "forget", "volume", "--host", "old").out == "the record of volume on old was removed\n"
+    assert client.calls == [("ostler", "service_forget", {"topic": "volume", "on_host": "old"})]
+
+
+def test_all_records_that_are_gone_are_forgotten_at_once(ostler: Any, client: Any, answer: Any) -> None:
+    rows = [
+        ServiceStatus(topic="volume", host="old", state=ServiceState.GONE),
+        ServiceStatus(topic="lamp", host="node1", state=ServiceState.GONE),
+        ServiceStatus(topic="volume", host="node1", state=ServiceState.UP),
+    ]
+    answer("service_list", rows)
+    answer("service_forget", None)
+    removed = ["the record of volume on old was removed", "the record of lamp on node1 was removed"]
+    assert ostler("service", "forget", "--gone").out.splitlines() == removed
+    assert ostler("service", "forget", "--gone", "--host", "old").out.splitlines() == removed[:1]
+    assert ostler("service", "forget", "--gone", "--host", "node9").out == "No services are gone.\n"
+    assert [call[2] for call in client.calls if call[1] == "service_forget"] == [
+        {"topic": "volume", "on_host": "old"},
+        {"topic": "lamp", "on_host": "node1"},
+        {"topic": "volume", "on_host": "old"},
+    ]
+    code, _, err = ostler("service", "forget")
+    assert (code, "no service given" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "method", "more"),
+    [("resume", "service_resume", {}), ("start", "service_start", {}), ("restart", "service_restart", {"wait": 5.0})],
+)
+def test_a_service_is_brought_back_on_its_host(
+    ostler: Any, client: Any, answer: Any, verb: str, method: str, more: dict[str, float]
+) -> None:
+    answer(method, ServiceStatus(topic="volume", host="node2", state=ServiceState.UP))
+    options = [word for name, value in more.items() for word in (f"--{name}", str(value))]
+    assert ostler("service", verb, "volume", "--host", "node2", *options).out == "volume on node2 is up\n"
+    assert client.calls == [("ostler", method, {"topic": "volume", "on_host": "node2", **more})]
+
+
+def test_a_stop_says_what_has_not_come_back(ostler: Any, answer: Any) -> None:
+    answer("service_stop", [])
+    assert ostler("service", "stop", "volume").out == "volume is stopped, and nothing is left running.\n"
+    answer("service_stop", ["volume.create on volume-1 for 30 s"])
+    code, out, _ = ostler("service", "stop", "volume")
+    assert (code, out) == (1, "volume is stopped; still running:\n  volume.create on volume-1 for 30 s\n")
+
+
+def test_enable_says_when_a_service_takes_no_calls_all_the_same(ostler: Any, answer: Any) -> None:
+    answer("service_enable", ServiceStatus(topic="volume", host="node1", state=ServiceState.DRAINING))
+    assert ostler("service", "enable", "volume").out == (
+        "volume on node1 is enabled\n  it refuses calls because it is draining: `ostler service resume volume`\n"
+    )
+
+
+def test_a_drain_says_what_is_left_and_fails_then(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_drain", [])
+    assert ostler("service", "drain", "volume") == (
+        0,
+        "volume refuses new work, and nothing is in flight.\n",
+        "",
+    )
+    answer("service_drain", ["volume.create for 30s"])
+    code, out, _ = ostler("service", "drain", "volume")
+    assert (code, out) == (1, "volume refuses new work; still in flight:\n  volume.create for 30s\n")
+    code, out, _ = ostler("service", "drain", "volume", "--json")
+    assert (code, json.loads(out)["still_running"]) == (1, ["volume.create for 30s"])
+    assert client.opened[-1] == (None, 600.0)
+    ostler("service", "drain", "volume", "--wait", "5")
+    assert client.calls[-1][2] == {"topic": "volume", "wait": 5.0}
+    assert client.opened[-1] == (None, 65.0)
+
+
+def test_a_service_of_another_host_is_named_to_this_daemon(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_show", VOLUME)
+    ostler("service", "show", "volume", "--host", "node2")
+    assert client.calls[-1][2] == {"topic": "volume", "on_host": "node2"}
+
+
+# ---------------------------------------------------------------- plugin
+
+
+def test_plugins_are_listed_with_their_state_and_why(ostler: Any, answer: Any) -> None:
+    answer(
+        "plugin_list",
+        [
+            PluginStatus(name="a", state=PluginState.LOADED, version="1.0", distribution="ostler-a",
+                         hooks=["ostler_managers", "ostler_drivers"], seconds=0.0123, required=True),
+            PluginStatus(name="b", state=PluginState.FAILED, why="no module c"),
+        ],
+    )  # fmt: skip
+    assert ostler("plugin", "list").out == (
+        "PLUGIN  STATE   VERSION  FROM      REQUIRED  LOADED IN  HOOKS              WHY\n"
+        "a       loaded  1.0      ostler-a  yes            12ms  managers, drivers  -\n"
+        "b       failed  -        -         no                -  -                  no module c\n"
+    )
+
+
+# ---------------------------------------------------------------- call, cast, describe
+
+
+def test_a_call_passes_arguments_and_shows_the_result(ostler: Any, client: Any, answer: Any) -> None:
+    answer("list", [{"name": "a", "size": 1}, {"name": "b", "size": 2}], topic="volume")
+    code, out, err = ostler("call", "volume", "list", "owner=x", "--host", "node2", "--timeout", "5min")
+    assert (code, out, err) == (0, "NAME  SIZE\na     1\nb     2\n", "")
+    assert client.calls == [("volume", "list", {"owner": "x"})]
+    options = client.views[-1]
+    assert options.pop("on_progress") is not None
+    assert options == {"host": "node2", "timeout": 300.0}
+
+
+def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
+    client.answers["volume", "watch"] = WrongCallKind("volume.watch yields", streams=True)
+    asked = []
+
+    def stream(topic, method, **arguments):
+        asked.append((topic, method, arguments))
+        yield from ("a\nb", {"name": "a", "size": 5}, 7, None)
+
+    client.stream = stream
+    assert ostler("call", "volume", "watch", "owner=x", "--timeout", "5") == (
+        0, 'a\\nb\n{"name":"a","size":5}\n7\n-\n', ""
+    )  # fmt: skip
+    assert asked == [("volume", "watch", {"owner": "x"})]
+    assert client.views[-1] == {"host": None, "timeout": 5.0}
+    assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'
+
+
+def elsewhere(topic, method, /, **arguments):
+    raise ServiceNotFound("this daemon is node1", here="node1")
+
+
+def test_what_is_on_another_host_goes_by_way_of_the_daemon_here(ostler, client, monkeypatch):
+    relayed = {"on_host": "node2", "topic": "volume", "method": "watch", "arguments": {"owner": "x"}}
+    client.answers["volume", "watch"] = ServiceNotFound("this daemon is node1", here="node1")
+    client.answers["ostler", "relay"] = WrongCallKind("volume.watch yields", streams=True)
+    asked = []
+
+    def stream(topic, method, /, **arguments):
+        asked.append((topic, method, arguments))
+        if topic == "volume":
+            elsewhere(topic, method)
+        yield 1
+
+    client.stream = stream
+    assert ostler("call", "volume", "watch", "owner=x", "--host", "node2").out == "1\n"
+    assert asked[1] == ("ostler", "relay_stream", relayed)
+    monkeypatch.setattr(client, "cast", elsewhere)
+    client.answers["ostler", "relay"] = None
+    assert ostler("cast", "volume", "watch", "owner=x", "--host", "node2").code == 0
+    assert client.calls[-1] == ("ostler", "relay", {"cast": True, **relayed})
+    assert "this daemon is node1" in ostler("cast", "volume", "watch", "--host", "node1").err
+
+
+def test_call_of_what_is_asked_for_wrongly_otherwise_is_an_error(ostler, client):
+    client.answers["volume", "list"] = WrongCallKind("volume.list does not yield", streams=False)
+    assert ostler("call", "volume", "list").code == 2
+
+
+def test_what_was_typed_is_for_the_service_to_convert(ostler: Any, client: Any, answer: Any) -> None:
+    answer("create", None, topic="volume")
+    words = ["name=10", "size=10", "on=true", 'tags=["x"]', 'text="a b"', "none=null", "options={}"]
+    assert ostler("call", "volume", "create", *words).code == 0
+    assert client.lenient
+    assert client.calls[-1][2] == {
+        "name": "10", "size": "10", "on": "true", "tags": ["x"], "text": "a b", "none": "null", "options": {},
+    }  # fmt: skip
+    answer("describe", [CREATE])
+    ostler("describe", "volume")
+    assert not client.lenient
+
+
+@pytest.mark.parametrize("word", ["nonsense", "=a", "a b=c"])
+def test_words_that_cannot_be_arguments_are_refused(ostler: Any, client: Any, word: str) -> None:
+    assert ostler("call", "volume", "create", word).code == 2
+    assert client.calls == []
+
+
+def test_arguments_may_have_the_names_of_options(ostler: Any, client: Any, answer: Any) -> None:
+    answer("plan", None, topic="volume")
+    words = ["host=a", "timeout=3", "retry=no", "type=x", "topic=t", "method=m"]
+    assert ostler("call", "volume", "plan", *words, "--host", "node2", "--timeout", "5").code == 0
+    named = {"host": "a", "timeout": "3", "retry": "no", "type": "x", "topic": "t", "method": "m"}
+    assert client.calls[-1] == ("volume", "plan", named)
+    assert (client.views[-1]["host"], client.views[-1]["timeout"]) == ("node2", 5.0)
+    assert ostler("cast", "volume", "plan", *words).code == 0
+    assert client.casts == [("volume", "plan", named)]
+
+
+def test_the_help_of_a_method_is_the_daemons_description(ostler: Any, answer: Any) -> None:
+    answer("describe", [CREATE])
+    assert ostler("call", "volume", "create", "--help") == (
+        0,
+        (
+            "volume.create(name: str, size: int = 1) -> Volume\n"
+            "  role operator; since version 1.1 (volume is 1.3)\n  Create a volume.\n\n  It is sparse.\n\n"
+            "ARGUMENT  TYPE  DEFAULT   DESCRIPTION\n"
+            "name      str   required  Its name.\n"
+            "size      int   1         secret, never shown\n\n"
+            "  usage: ostler call volume create name=… [size=…]\n"
+        ),
+        "",
+    )
+    assert "Usage: ostler call" in ostler("call", "--help").out
+    code, _, err = ostler("call", "volume", "craete", "--help")
+    assert (code, err) == (1, "ostler: method volume.craete not found\nhint: did you mean create?\n")
+
+
+def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:
+    answer("describe", [CREATE])
+    assert ostler("describe", "volume").out == (
+        "METHOD                                      ROLE      VERSION  DESCRIPTION\n"
+        "create(name: str, size: int = 1) -> Volume  operator  1.1      Create a volume.\n"
+    )
+    assert "It is sparse." in ostler("describe", "volume", "create").out
+    assert json.loads(ostler("describe", "volume", "create", "--json").out)["method"] == "create"
+
+
+def test_what_holds_an_upgrade_back_is_shown_by_topic(ostler: Any, client: Any, answer: Any) -> None:
+    old = MemberVersion(host="node2", version="1.0", why="down, counted for another 20 s")
+    pinned = MemberVersion(host="", version="1.0", why="pinned by `rpc_pins` in [messaging]")
+    rows = [
+        Upgrade(topic="lamp", upgrading=True, cap="1.0", newest="1.1", pinned_by=[old]),
+        Upgrade(topic="other", cap="1.0", newest="1.0"),
+        Upgrade(topic="volume", upgrading=True, cap="1.0", newest="1.1", pin="1.0", pinned_by=[pinned]),
+    ]
+    answer("service_versions", rows)
+    assert ostler("service", "versions").out == (
+        "TOPIC   USABLE  NEWEST  PIN   UPGRADING  LIMITED BY\n"
+        "lamp    1.0     1.1     auto  yes        node2 1.0 (down, counted for another 20 s)\n"
+        "other   1.0     1.0     auto  no         -\n"
+        "volume  1.0     1.1     1.0   yes        1.0 (pinned by `rpc_pins` in [messaging])\n"
+    )
+    answer("service_versions", rows[:1])
+    assert json.loads(ostler("service", "versions", "lamp", "--json").out)[0]["pinned_by"][0]["host"] == "node2"
+    assert client.calls[-1][2]["topic"] == "lamp"
+
+
+def test_a_cast_says_that_it_was_accepted(ostler: Any, client: Any) -> None:
+    assert ostler("cast", "volume", "scan", "deep=yes") == (0, "volume has accepted scan\n", "")
+    assert client.casts == [("volume", "scan", {"deep": "yes"})]
+    assert json.loads(ostler("cast", "volume", "scan", "--json").out)["accepted"] is True
+
+
+# ---------------------------------------------------------------- events
+
+
+def stream(pattern: str) -> Iterator[Event | Gap]:
+    yield Event("volume", "node1", "created", {"name": "a\x1b"}, 7, 1, NOW)
+    yield Gap("volume", "node1", 8, 9)
+    yield Gap("volume", "node1", 0, 0)
+    yield Event("volume", "node1", "deleted", {}, 10, 1, NOW)
+
+
+def test_events_are_lines_and_gaps_are_seen(ostler: Any, client: Any) -> None:
+    client.stream = stream
+    assert ostler("events", "volume") == (
+        0,
+        (
+            '2027-01-15 08:00:00 volume.node1.created #7 {"name":"a\\u001b"}\n'
+            "-- missed: events 8 to 9 of volume on node1\n"
+            "-- missed: an unknown number of events of volume on node1\n"
+            "2027-01-15 08:00:00 volume.node1.deleted #10 {}\n"
+        ),
+        "",
+    )
+
+
+def test_events_as_json_are_one_object_a_line(ostler: Any, client: Any) -> None:
+    client.stream = stream
+    first, second = map(json.loads, ostler("--json", "events", "--count", "2").out.splitlines())
+    assert (first["topic"], first["sequence"], first["payload"]) == ("volume", 7, {"name": "a\x1b"})
+    assert second == {"gap": {"topic": "volume", "host": "node1", "first": 8, "last": 9, "journaled": False}}
+
+
+def test_events_begin_where_they_are_asked_to(ostler: Any, client: Any) -> None:
+    client.stream = lambda pattern: iter([])
+    for words, since, last in [([], None, False), (["--from", "7"], 7, False), (["--last"], None, True)]:
+        assert ostler("events", *words).code == 0
+        assert client.events_options == {"since": since, "last": last, "refetch": True}
+
+
+def test_events_end_cleanly_on_ctrl_c(ostler: Any, client: Any) -> None:
+    def interrupted(pattern: str) -> Iterator[Any]:
+        yield Event("volume", "node1", "created", {}, 7, 1, NOW)
+        raise KeyboardInterrupt
+
+    client.stream = interrupted
+    code, out, err = ostler("events")
+    assert (code, len(out.splitlines()), err) == (0, 1, "")
+    assert client.closed == 1
+
+
+# ---------------------------------------------------------------- periodic
+
+TASK = PeriodicStatus(
+    service="volume", task="refresh", spacing="30 s", runs=3, errors=1, last_run=NOW - 10, last_seconds=0.25,
+    next_run=NOW + 20,
+)  # fmt: skip
+
+
+def test_periodic_tasks_are_listed(ostler: Any, answer: Any) -> None:
+    answer("periodic_list", [TASK])
+    assert ostler("periodic", "list").out == (
+        "SERVICE  TASK     SPACING  STATE    LAST RUN              TOOK  NEXT RUN  RUNS  ERRORS  LAST ERROR\n"
+        "volume   refresh  30 s     waiting  2027-01-15 07:59:50  250ms  in 20s       3       1  -\n"
+    )
+
+
+def test_a_task_is_run_paused_and_resumed(ostler: Any, client: Any, answer: Any) -> None:
+    answer("periodic_run", TASK)
+    answer("periodic_pause", lambda service, task, paused: PeriodicStatus(
+        service=service, task=task, spacing="30 s", paused=paused))  # fmt: skip
+    assert ostler("periodic", "run", "volume", "refresh").out == "volume refresh started\n"
+    assert ostler("periodic", "pause", "volume", "refresh").out == "volume refresh paused\n"
+    assert ostler("periodic", "resume", "volume", "refresh").out == "volume refresh resumed\n"
+    assert json.loads(ostler("periodic", "pause", "volume", "refresh", "--json").out)["paused"] is True
+
+
+def test_a_task_has_one_state() -> None:
+    def of(**facts: Any) -> str:
+        return format_state(PeriodicStatus(service="s", task="t", spacing="1 s", **facts))
+
+    assert of(enabled=False, paused=True) == "disabled"
+    assert of(paused=True, last_error="x") == "paused"
+    assert of(last_error="x") == "failing"
+    assert of() == "waiting"
+
+
+# ---------------------------------------------------------------- log-level, dump, db
+
+
+def test_the_log_level_is_shown_and_set(ostler: Any, client: Any, answer: Any) -> None:
+    answer("log_levels", {"": "info"})
+    assert ostler("log-level").out == "LOGGER        LEVEL\n(all others)  info\n"
+    client.calls.clear()
+    answer("log_level", {"ostler": "debug", "ostler.store": "info"})
+    assert (
+        ostler("log-level", "DEBUG", "ostler").out == "LOGGER        LEVEL\nostler        debug\nostler.store  info\n"
+    )
+    assert client.calls == [("ostler", "log_level", {"level": "debug", "logger": "ostler"})]
+    assert json.loads(ostler("log-level", "--json").out) == {"": "info"}, "to look is no change"
+
+
+def test_a_dump_is_readable_and_json(ostler: Any, answer: Any) -> None:
+    found = {"threads": {"main": ["a:1 x", "b:2 y"]}, "queues": [{"name": "q", "length": 0}], "tasks": {}}
+    answer("dump", found)
+    assert ostler("dump").out == (
+        "threads:\n  main:\n    - a:1 x\n    - b:2 y\nqueues:\n  - name: q\n    length: 0\ntasks: -\n"
+    )
+    assert json.loads(ostler("dump", "--json").out) == found
+
+
+def test_the_database_is_checked(ostler: Any, answer: Any) -> None:
+    answer("db_check", [])
+    assert ostler("db", "check") == (0, "The database is intact.\n", "")
+    answer("db_check", ["page 3 is lost"])
+    assert ostler("db", "check") == (1, "page 3 is lost\n", "")
+    code, out, _ = ostler("db", "check", "--json")
+    assert (code, json.loads(out)) == (1, {"ok": False, "problems": ["page 3 is lost"]})
+
+
+def test_a_backup_is_written_where_the_user_is(
+    ostler: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client.stream = lambda topic, method, **_: iter([b"one ", b"two"])
+    assert ostler("db", "backup", "copy.db").out == f"The database was copied to {tmp_path}/copy.db\n"
+    assert (tmp_path / "copy.db").read_bytes() == b"one two"
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+    other = f"{tmp_path}/x/copy.db"
+    assert json.loads(ostler("db", "backup", other, "--json").out) == {"path": other}
+    assert ostler("db", "backup", "copy.db").code == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+# ---------------------------------------------------------------- config
+
+RUNNING = [
+    OptionValue(path="daemon.host", value="node1", origin="/etc/ostler/ostler.toml:2:1"),
+    OptionValue(path="log.level", value="info", origin="default"),
+    OptionValue(path="old.key", value=1, origin="/etc/ostler/ostler.toml:9:1"),
+]
+FILES = [
+    OptionValue(path="daemon.host", value="node1", origin="/etc/ostler/ostler.toml:3:1"),
+    OptionValue(path="log.level", value="debug", origin="/etc/ostler/conf.d/a.toml:1:1"),
+]
+
+
+def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: Any) -> None:
+    answer("config", RUNNING)
+    assert ostler("config", "cat", "--running", "--no-defaults").out == (
+        "OPTION       VALUE    FROM\n"
+        'daemon.host  "node1"  /etc/ostler/ostler.toml:2:1\n'
+        "old.key      1        /etc/ostler/ostler.toml:9:1\n"
+    )
+    assert 'log.level    "info"   default' in ostler("config", "cat", "--running").out
+
+
+def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
+    assert list(difference_rows(RUNNING, FILES)) == [
+        {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
+        {"option": "old.key", "running": "1", "files": "", "from": ""},
+    ]

@@ -1,0 +1,49 @@
+from ostler.messaging.events.composite_event_link import CompositeEventLink
+
+
+class End:
+    """One publisher's end."""
+
+    def __init__(self, address):
+        self.address = address
+        self.on_invalid_message = None
+        self.has_subscribers = False
+        self.sent = []
+        self.started = 0
+        self.closed = 0
+
+    def start(self, admit, answer):
+        self.started += 1
+
+    def publish(self, data):
+        self.sent.append(data)
+
+    def disconnect_unless(self, allowed):
+        self.allowed = allowed
+
+    def close(self):
+        self.closed += 1
+
+
+def test_events_go_to_all_ends():
+    here, there = End("here"), End("there")
+    links = CompositeEventLink(here, there)
+    links.on_invalid_message = told = print
+    links.start(None, None)
+    links.publish(b"1")
+    assert links.address == "here"
+    assert [here.sent, there.sent] == [[b"1"], [b"1"]]
+    assert {end.on_invalid_message for end in (here, there)} == {told}
+    assert [here.started, there.started] == [1, 1]
+    assert not links.has_subscribers
+    there.has_subscribers = True
+    assert links.has_subscribers
+
+
+def test_peers_are_cut_and_closed_at_all_ends():
+    here, there = End("here"), End("there")
+    links = CompositeEventLink(here, there)
+    links.disconnect_unless(bool)
+    assert (here.allowed, there.allowed) == (bool, bool)
+    links.close()
+    assert (here.closed, there.closed) == (1, 1)
