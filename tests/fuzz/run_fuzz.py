@@ -52,7 +52,7 @@ def run_round(name: str, seed: int, number: int, frames: int = 0) -> int:
         AssertionError: Something gave way; says how to have it again.
     """
     target = TARGETS[name]()
-    steps = Recorder(target.step_tracker(f"{seed}/{name}/{number}", frames or target.frames_a_round))
+    steps = Recorder(target.steps(f"{seed}/{name}/{number}", frames or target.frames_a_round))
     try:
         return int(target.run(steps))
     except Exception as error:

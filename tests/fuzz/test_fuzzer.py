@@ -12,7 +12,7 @@ from ostler.messaging.unix.protocol import ZmtpConnection
 
 @pytest.mark.parametrize("name", run.TARGETS)
 def test_a_round_follows_from_its_seed_alone(name):
-    first, again, other = (list(run.TARGETS[name]().step_tracker(seed, 300)) for seed in ("1", "1", "2"))
+    first, again, other = (list(run.TARGETS[name]().steps(seed, 300)) for seed in ("1", "1", "2"))
     assert first == again
     assert first != other
 

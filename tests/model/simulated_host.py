@@ -67,7 +67,7 @@ class SimulatedPeerLinks(PeerLinks):
     hosts: dict
 
     def _make_transport(self, address, key):
-        target = self.hosts[address.rpc.removeprefix("tcp://").partition(":")[0]]
+        target = self.hosts[address.rpc_address.removeprefix("tcp://").partition(":")[0]]
         return self.network.transport(
             self._router.host, target.name, target.transport, self.hosts[self._router.host].keys.public
         )
@@ -141,7 +141,7 @@ class SimulatedHost:
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(
-            options, messages.client.router, store, clock, messages.client.upgrades.invalidate,
+            options, messages._curve, messages.client.router, store, clock, messages.client.upgrades.invalidate,
             runtime.state_notifier.notify_peer,
             messages.identities.own_identity,
         )  # fmt: skip
