@@ -359,10 +359,10 @@ async def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
         world.add("shop", Shop(), version="1.4")
         client = world.client()
         for version in ("1.0", "1.4", ""):
-            assert await client._ask(CallRequest("shop", "echo", {}, version=version)) == ""
+            assert await client._send_once(CallRequest("shop", "echo", {}, version=version)) == ""
         for version in ("1.5", "2.0", "0.9", "nonsense"):
             with pytest.raises(UnsupportedVersion, match=r"has version 1\.4"):
-                await client._ask(CallRequest("shop", "echo", {}, version=version))
+                await client._send_once(CallRequest("shop", "echo", {}, version=version))
 
 
 # ---------------------------------------------------------------- deadlines and cancel
@@ -536,10 +536,10 @@ async def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(worl
         task = asyncio.ensure_future(client.call("shop", "await_"))
         await asyncio.to_thread(shop.begun.wait, 5)
         clock.advance(3.9)
-        client._sweep(clock.monotonic())
+        client._check_deadlines(clock.monotonic())
         assert not task.done()
         clock.advance(0.2)
-        client._sweep(clock.monotonic())
+        client._check_deadlines(clock.monotonic())
         with pytest.raises(ConnectionLost, match=r"no response from shop\.await_ for 4 s"):
             await task
 
@@ -552,8 +552,8 @@ async def test_beats_keep_a_long_call_alive(world_of):
         task = asyncio.ensure_future(client.call("shop", "wait"))
         await asyncio.to_thread(shop.begun.wait, 5)
         pending = client._core.pending_calls[0]
-        begun = pending.seen
-        while pending.seen <= begun:
+        begun = pending.last_seen_at
+        while pending.last_seen_at <= begun:
             await asyncio.sleep(0.01)
         shop.go_on.set()
         assert await task == "done"

@@ -274,7 +274,7 @@ async def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(wor
         for number in range(50):
             world.publisher.publish("volume", "created", number)
         await asyncio.sleep(0.2)
-        assert stream._feed.waiting == 10
+        assert stream._feed.waiting_count == 10
         found = [await anext(stream) for _ in range(10)]
         world.publisher.publish("volume", "created", "last")
         assert found[-1].sequence == 10

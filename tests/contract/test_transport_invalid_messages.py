@@ -67,7 +67,7 @@ async def test_trap_garbage_frames_truncated_and_random(world_of, caplog):
             if number % 100 == 0:
                 assert await honest.on(timeout=5).call("shop", "echo", text="well") == "well"
         assert await honest.on(timeout=5).call("shop", "echo", text="well") == "well"
-        garbage = world.server.garbage
+        garbage = world.server.invalid_messages
         assert {"empty", "msgpack", "shape", "version", "kind"} <= set(garbage)
         assert sum(garbage.values()) > 1000
         for answer in answers:
@@ -97,7 +97,7 @@ async def test_messages_of_the_wrong_state_are_ignored(world_of):
         client._receive(encode_message([13, 1, 999, 1.0, 2.0, ""]))
         client._receive(encode_message([11, 1, None, [], "to nobody", "", {}]))
         client._receive(b"garbage")
-        assert client._core.garbage == 1
+        assert client._core.invalid_messages == 1
         assert await client.call("shop", "echo", text="b") == "b"
 
 

@@ -208,5 +208,5 @@ async def test_a_stream_inside_a_stream_ends_with_it(world_of):
                 assert [await anext(stream) for _ in range(20)] == list(range(20))
             assert await asyncio.to_thread(relay.closed.wait, 5)
         async with asyncio.timeout(5):
-            while world.dispatcher.streams.open:
+            while world.dispatcher.streams.open_count:
                 await asyncio.sleep(0.002)

@@ -164,7 +164,7 @@ async def case(world_of, **options):
         world.add("source", source)
         yield world, source, world.client(timeout=5)
         await until(lambda: world.dispatcher.in_flight("source") == 0)
-        assert world.dispatcher.streams is None or world.dispatcher.streams.open == 0
+        assert world.dispatcher.streams is None or world.dispatcher.streams.open_count == 0
 
 
 @loop_fixture
@@ -253,7 +253,7 @@ async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, s
     streams = [eager.stream("source", method, items=10**9) for _ in range(6)]  # the pool has 4 threads
     for stream in streams:
         assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
-    await until(lambda: source.made == 6 * 8 and not world.pool.running())
+    await until(lambda: source.made == 6 * 8 and not world.pool.running_jobs())
     assert [item async for item in client.stream("source", "count", items=100)] == list(range(100))
     for stream in streams:
         stream.close()
@@ -263,7 +263,7 @@ async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, s
 async def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(world, source, client, method):
     stream = client.on(credit=64).stream("source", method, items=64, size=2**20)
     assert len(await anext(stream)) == 2**20
-    await until(lambda: source.made >= 4 and not world.pool.running())
+    await until(lambda: source.made >= 4 and not world.pool.running_jobs())
     for _ in range(20):
         await asyncio.sleep(0.001)
     assert source.made <= 6
@@ -343,7 +343,7 @@ async def test_draining_ends_the_streams_of_a_topic_and_says_why(world, source, 
 async def test_draining_ends_a_stream_that_waits_for_its_reader(world, source, client, method):
     stream = client.on(credit=2).stream("source", method, items=10**9)
     assert await anext(stream) == 0
-    await until(lambda: source.made == 2 and not world.pool.running())
+    await until(lambda: source.made == 2 and not world.pool.running_jobs())
     world.dispatcher.set_draining("source", "the daemon stops")
     assert await asyncio.to_thread(source.closed.wait, 5)
     with pytest.raises(Draining):
@@ -374,9 +374,9 @@ async def test_trap_a_server_that_dies_in_a_stream(world, client, method):
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
 async def test_trap_a_server_that_falls_silent_in_a_stream(world, client, method):
     found = []
-    client._core._interval = 0.02
+    client._core._keepalive_interval = 0.02
     with pytest.raises(ConnectionLost, match="no response"):
-        await into(found, client.stream("source", method), world.server._beats.cancel)
+        await into(found, client.stream("source", method), world.server._keepalive_timer.cancel)
     assert found == [0]
 
 
@@ -415,7 +415,7 @@ async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world,
     with pytest.raises(Busy, match="this daemon has 2 open streams"):
         [item async for item in other.stream("source", method)]
     streams[0].close()
-    await until(lambda: world.dispatcher.streams.open == 1)
+    await until(lambda: world.dispatcher.streams.open_count == 1)
     assert [item async for item in client.stream("source", method)] == list(range(10))
     for stream in streams:
         stream.close()
