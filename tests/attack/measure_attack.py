@@ -149,7 +149,7 @@ def _attacked(
     seconds: float,
 ) -> Figures:
     admin, viewer, beside = (
-        ScriptProcess("probe.py", uid, asked.root, role)
+        ScriptProcess("honest_client.py", uid, asked.root, role)
         for uid, asked, role in (
             (ADMIN_UID, daemon, "admin"),
             (VIEWER_UID, daemon, "viewer"),
@@ -160,7 +160,7 @@ def _attacked(
     for each in scripts:
         each.wait_up()
     if attack.events[0]:
-        scripts.append(ScriptProcess("publisher.py", OPERATOR_UID, daemon.root, *attack.events).wait_up())
+        scripts.append(ScriptProcess("publish_events.py", OPERATOR_UID, daemon.root, *attack.events).wait_up())
     hostile = start_attackers(attack.name, who, daemon)
     scripts += hostile
     watch.start()

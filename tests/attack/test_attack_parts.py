@@ -143,6 +143,6 @@ def test_attacks_can_be_listed_without_root(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_command_says_what_it_takes() -> None:
-    script = Path(__file__).with_name("attack_run.py")
+    script = Path(__file__).with_name("run_attacks.py")
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     assert "--quick" in done.stdout

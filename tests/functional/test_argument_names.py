@@ -40,7 +40,7 @@ def test_the_command_tells_options_from_arguments(daemon) -> None:
     assert daemon.command("call", "planner", "each", "host=a", "timeout=1").stdout == '["a",1.0]\n'
     daemon.command("cast", "planner", "plan", *WORDS)
     shown = daemon.command("call", "planner", "plan", "--help").stdout
-    assert "try: ostler call planner plan host=… timeout=… retry=… type=… topic=… method=…" in shown
+    assert "usage: ostler call planner plan host=… timeout=… retry=… type=… topic=… method=…" in shown
     refused = daemon.command("call", "planner", "each", "host=a", "timeout=1", "credit=5", "retry=no", check=2).stderr
     assert "planner.each takes no argument 'credit' and 'retry'" in refused
     assert "call options are set with client.on(credit=…, retry=…)" in refused

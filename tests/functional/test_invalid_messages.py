@@ -110,7 +110,7 @@ def test_trap_malformed_frames_of_all_kinds_are_counted_and_others_are_answered(
     assert found["empty"] >= 10
     assert found["large"] >= 10
     assert sum(found.values()) > 1000
-    logged_quietly(daemon, "sent what is no request")
+    logged_quietly(daemon, "sent an invalid request")
     nothing_has_grown(daemon, before)
 
 
@@ -139,7 +139,7 @@ def test_garbage_on_the_events_socket_is_counted_and_events_go_on(daemon) -> Non
         with Client(root=str(daemon.root)) as other:
             other.fanout("echo", "echo")
         assert next(iter(events)).topic
-    logged_quietly(daemon, "sent what is no subscription")
+    logged_quietly(daemon, "sent an invalid subscription")
 
 
 def test_what_does_not_speak_zeromq_is_dropped_and_others_go_on(daemon) -> None:
