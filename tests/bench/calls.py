@@ -80,9 +80,9 @@ def note(figures: dict[str, list[float]], name: str, seconds: list[float]) -> No
 
 def rows_of(figure: dict[str, float], where: str, how: str = "") -> list[FigureRow]:
     """Return the rows of calls on one kind of cores."""
-    fast = {"unit": "us", "yardstick": figure["bare p50"], "relative": True, "note": how}
-    slow = {"unit": "us", "yardstick": figure["bare p99"], "relative": True, "note": how}
-    rate = {"unit": "calls/s", "yardstick": figure["bare rate"], "sense": AT_LEAST, "relative": True, "note": how}
+    fast = {"unit": "us", "baseline": figure["bare p50"], "relative": True, "note": how}
+    slow = {"unit": "us", "baseline": figure["bare p99"], "relative": True, "note": how}
+    rate = {"unit": "calls/s", "baseline": figure["bare rate"], "sense": AT_LEAST, "relative": True, "note": how}
     one = f"one at a time{where}"
     return [
         FigureRow(name=f"call, async method, {one}, p50", value=figure["async p50"], limit=1.25, **fast),

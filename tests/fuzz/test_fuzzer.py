@@ -33,7 +33,7 @@ def _is_array(data):
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "method"), [("server", RpcServer, "_control"), ("talk", ZmtpConnection, "_take_ready")]
+    ("name", "part", "method"), [("server", RpcServer, "_handle_control"), ("talk", ZmtpConnection, "_handle_ready")]
 )
 def test_a_defect_is_found_written_down_and_found_again(name, part, method, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "FAILED", tmp_path / "build" / "fuzz")

@@ -47,7 +47,7 @@ class ModelLoop(VirtualTimeLoop):
 
     @staticmethod
     def _running_work(pool):
-        numbers = pool.in_flight()
+        numbers = pool.in_flight_numbers()
         waiting = len(pool._waiting) + simulated_disks.HELD[pool]
         return numbers if len(numbers) > waiting else frozenset()
 
