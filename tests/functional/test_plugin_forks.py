@@ -49,7 +49,7 @@ def test_children_of_hooks_tasks_and_terminals_end_and_the_daemon_goes_on(forkin
     assert ask(forking, "task") == 3
     assert ask(forking, "terminals") == 6
     assert ask(forking, "awaits") == 1
-    forking.wait_log("the event loop belongs to the daemon")
+    forking.wait_log("a forked process must not await on the daemon's event loop")
     assert ask(forking, "pool") == [1, 2, 3]
 
 

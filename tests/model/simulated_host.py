@@ -48,7 +48,7 @@ class ModelLoop(VirtualTimeLoop):
     @staticmethod
     def _running_work(pool):
         numbers = pool.in_flight_numbers()
-        waiting = len(pool._waiting) + simulated_disks.HELD[pool]
+        waiting = len(pool._replaced) + simulated_disks.HELD[pool]
         return numbers if len(numbers) > waiting else frozenset()
 
     def _wait_for_work(self):
@@ -133,7 +133,7 @@ class SimulatedHost:
         daemon = SimpleNamespace(
             host=self.name,
             runtime=runtime,
-            messages=messages,
+            messaging=messages,
             audit_service=None,
             mark_service_restarted=lambda topic: None,
         )

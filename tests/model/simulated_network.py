@@ -60,13 +60,13 @@ class LinkTransport:
     quotas = None
 
     def __init__(self, network: SimulatedNetwork, pair: tuple[str, str], transport: MemoryTransport):
-        self._curve, self._pair, self._transport = network, pair, transport
+        self._network, self._pair, self._transport = network, pair, transport
         self.peer, self.limits = transport.peer, transport.limits
 
     def connect_async(self, on_message, on_lost):
-        if self._pair in self._curve.blocked:
+        if self._pair in self._network.blocked:
             raise DaemonNotRunning(f"{self._pair[1]} cannot be connected to", hint="mend the link")
-        return SimulatedConnection(self._curve, self._pair, self._transport, on_message, on_lost)
+        return SimulatedConnection(self._network, self._pair, self._transport, on_message, on_lost)
 
     def close(self):
         pass
@@ -76,7 +76,7 @@ class SimulatedConnection:
     """One connection; what is sent while it is silent arrives when it is mended in time, and never otherwise."""
 
     def __init__(self, network, pair, transport, on_message, on_lost):
-        self._curve, self._pair = network, pair
+        self._network, self._pair = network, pair
         self._on_message, self._on_lost = on_message, on_lost
         self._waiting = []
         self._ended = False
@@ -88,7 +88,7 @@ class SimulatedConnection:
 
     @property
     def _silent(self):
-        return self._pair in self._curve.silent
+        return self._pair in self._network.silent
 
     def send(self, data, longest=None):
         if self._ended:
@@ -131,7 +131,7 @@ class SimulatedConnection:
 
     def _finish(self):
         ended, self._ended = self._ended, True
-        self._curve.remove(self._pair, self)
+        self._network.remove(self._pair, self)
         self._waiting.clear()
         if self._expiry is not None:
             self._expiry.cancel()
