@@ -230,7 +230,7 @@ def test_a_change_of_one_backend_is_told_of_all_on_its_file_system(manager, clai
     claims(seen(), seen())
     manager.records.backends.record_measurement("c", seen("8:2"))
     told = []
-    monkeypatch.setattr(manager.records, "_tell", told.append)
+    monkeypatch.setattr(manager.records, "_on_capacity_change", told.append)
     manager.records.delete_volume("x")
     assert sorted(told) == ["a", "b"]
 
