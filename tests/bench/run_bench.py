@@ -24,7 +24,7 @@ PARTS = {
     "idle": "memory and CPU of an idle daemon",
     "periodic_tasks": "10,000 periodic tasks",
     "calls": "calls beside a bare echo",
-    "rooms": "one call, room by room",
+    "call_breakdown": "one call, step by step",
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
@@ -62,7 +62,7 @@ def measured(part: str, folder: Path, quick: bool) -> list[FigureRow]:
     # The disk is to be that of the working tree; sockets need a short path, and stand in the temporary folder.
     disk = Path(tempfile.mkdtemp(prefix="bench-", dir=_made(OUTPUT.parent))) if part == "commits" else folder
     try:
-        return importlib.import_module(part).update_unsent(disk, quick)
+        return importlib.import_module(part).measure(disk, quick)
     except Exception as error:
         print(f" failed: {error}", file=sys.stderr, flush=True)
         if not isinstance(error, RuntimeError):
