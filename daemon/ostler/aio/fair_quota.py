@@ -23,7 +23,7 @@ def is_within_share(used: int, amount: int, free: int) -> bool:
 class FairQuota:
     """Counts what each account uses of a limit, and says whether it may use more.
 
-    The rule is that of `within_share`. Not thread-safe.
+    The rule is that of `is_within_share`. Not thread-safe.
 
     Args:
         limit: The most that all accounts use together.

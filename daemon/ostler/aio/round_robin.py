@@ -2,7 +2,7 @@
 
 A *flow* is a source of work that its other side controls: a connection from which more has come than
 could be handled at once, a generator that makes items. An *account* is who is charged for it: a user, a key. However
-much work flows have, the loop gets back to its timers, signals and descriptors after `TURN` seconds.
+much work flows have, the loop gets back to its timers, signals and descriptors after `TURN_TIME` seconds.
 
 The scheme is that of Shreedhar and Varghese (1996), with measured seconds instead of bytes: what a piece of work costs
 is known only after it, so that an account may go into debt, and waits until its share has paid for it.
@@ -28,7 +28,7 @@ _MAX_DEBT = 1.0
 """Seconds; what a single piece of work costs above that is not remembered."""
 
 HIGH_RANK, NORMAL_RANK = 0, 1
-"""Ranks: all of `FIRST` is served before any of `NORMAL`."""
+"""Ranks: all of `HIGH_RANK` is served before any of `NORMAL_RANK`."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Flow(Protocol):
     account: Hashable
     """Who is charged."""
     rank: int
-    """`FIRST` or `NORMAL`."""
+    """`HIGH_RANK` or `NORMAL_RANK`."""
 
     def run(self, until: float) -> bool:
         """Work until this moment of `time.monotonic`, or a little longer; return whether there is more to do."""

@@ -96,7 +96,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _root_callback(  # noqa: PLR0913, PLR0917 - `arguments.take_apart` has the values: this is for help and errors
+def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_options` has the values: this is for help and errors
     context: typer.Context,
     root: Annotated[
         str,

@@ -35,7 +35,7 @@ def install_lazy_imports(lazy_modules: dict[str, str] | None = None) -> None:
     """Make modules lazy that are not imported yet, for the rest of the process. Call it before other threads start.
 
     Args:
-        lazy_modules: Their names, and the module that must exist for each; by default `RARELY_USED`.
+        lazy_modules: Their names, and the module that must exist for each; by default `LAZY_MODULES`.
     """
     sys.meta_path.insert(0, _LazyFinder(LAZY_MODULES if lazy_modules is None else lazy_modules))
 

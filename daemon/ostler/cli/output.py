@@ -42,7 +42,7 @@ class Column(NamedTuple):
     right: bool = False
 
     def cell(self, row: object, index: int) -> str:
-        """Return this column's text for a row as shown: `printable`, and cut to `CELL_LIMIT`."""
+        """Return this column's text for a row as shown: `printable`, and cut to `MAX_CELL_LENGTH`."""
         return truncate_with_length(self.text(row, index), MAX_CELL_LENGTH)
 
     def text(self, row: object, index: int) -> str:

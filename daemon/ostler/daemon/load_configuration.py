@@ -42,7 +42,7 @@ def load_configuration(
         offline: Do not look for credentials, which exist only inside the unit.
         environ: The environment, for credentials.
         given: New content of files, used instead of their content on disk; see `load`.
-        previous: The configuration that the running daemon has read before; see `check_still_there`.
+        previous: The configuration that the running daemon has read before; see `check_not_removed`.
         on_step: Called with each step before it starts, as it may never return.
 
     Raises:

@@ -234,7 +234,7 @@ class DriverRunner:
         self._executor.cancel_contexts()
 
     def on_timeout(self, call: DriverCall) -> None:
-        """See `lane.Listener`; the lock is held."""
+        """See `TimeoutListener`; the lock is held."""
         if self._state is DriverState.STUCK:
             return
         self._stuck_call = call.label, call.started_wall
@@ -244,11 +244,11 @@ class DriverRunner:
         self._release_held_calls()
 
     def on_late_return(self, call: DriverCall, error: BaseException | None) -> None:
-        """See `lane.Listener`; the lock is held."""
+        """See `TimeoutListener`; the lock is held."""
         outcome = f", with {error_line(error)}" if error is not None else ""
         _log.warning("%s: %s returned late%s", self.label, call.label, outcome)
         over = self._executor.overdue_calls()
-        # The end of an `initialise` is handled by `_tried`.
+        # The end of an `initialise` is handled by `_on_initialise_end`.
         if self._state is DriverState.STUCK and not over and call.label != _INITIALISE_METHOD and not self._is_stopping:
             self._set_state(DriverState.READY, "")
 

@@ -118,7 +118,7 @@ def _extra_required(wanted: Signature, offered: Signature) -> list[Parameter]:
     """Return the parameters that a caller would have to give and does not know of."""
     more = [*offered.positional[len(wanted.positional) :], *offered.keywords.values()]
     known = set(wanted.keywords)
-    # One of the positional names that stands among the keywords has been reported by `_position`.
+    # One of the positional names that stands among the keywords has been reported by `_check_positional`.
     known |= {p.name for p in wanted.positional if p.kind is p.POSITIONAL_OR_KEYWORD} & set(offered.keywords)
     # A positional-only one does not get the keyword of its name.
     return [p for p in more if p.default is p.empty and (p.kind is p.POSITIONAL_ONLY or p.name not in known)]

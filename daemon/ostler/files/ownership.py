@@ -58,7 +58,7 @@ def check_trusted(paths: Iterable[Path], trust: Trust, *, shared: bool = False) 
     Args:
         paths: What to look at; symbolic links are followed.
         trust: Who is trusted.
-        shared: See `distrusted`.
+        shared: See `distrust_reason`.
 
     Raises:
         UntrustedOwner: One of them belongs to another user, or is writable by one.

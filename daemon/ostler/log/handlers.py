@@ -116,7 +116,7 @@ class SafeStreamHandler(SafeHandler):
         self.target = stream if isinstance(stream, DescriptorTarget | StreamTarget) else make_target(stream)
 
     def make_line(self, record: logging.LogRecord) -> LogLine:
-        """See `SafeHandler.prepare`."""
+        """See `SafeHandler.make_line`."""
         return LogLine(self.target, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
 
     def destination(self) -> str:

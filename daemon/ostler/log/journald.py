@@ -102,7 +102,7 @@ class JournalTarget:
         self._fallback_count = 0
 
     def send(self, line: LogLine) -> None:
-        """Send one line; see `Target`."""
+        """Send one line; see `LogTarget`."""
         if time.monotonic() < self._retry_at:
             self._write_fallback(line, self._failure)
             return
@@ -120,7 +120,7 @@ class JournalTarget:
             self._failure = ""
 
     def problem(self) -> str:
-        """See `Target`."""
+        """See `LogTarget`."""
         if not self._failure:
             return ""
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._failed_since))
@@ -188,7 +188,7 @@ class JournalHandler(SafeHandler):
         self.fallback = fallback
 
     def make_line(self, record: logging.LogRecord) -> LogLine:
-        """See `SafeHandler.prepare`."""
+        """See `SafeHandler.make_line`."""
         values = journal_fields(record, self.target.identifier)
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         text = f"{when} {record.levelname:<8} {values['OSTLER_LOGGER']}: {values['MESSAGE']}\n" if self.fallback else ""

@@ -30,7 +30,7 @@ class DescriptorTarget:
         weakref.finalize(self, os.close, self._descriptor).atexit = False
 
     def send(self, line: LogLine) -> None:
-        """Write one line whole; see `Target`."""
+        """Write one line whole; see `LogTarget`."""
         self.write(line.data)
 
     def write(self, data: bytes) -> None:
@@ -54,7 +54,7 @@ class DescriptorTarget:
                 raise
 
     def problem(self) -> str:
-        """See `Target`."""
+        """See `LogTarget`."""
         return "the log is discarded: standard error was closed when the daemon started" if self.closed else ""
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class StreamTarget:
         self._stream = stream
 
     def send(self, line: LogLine) -> None:
-        """Write one line; see `Target`."""
+        """Write one line; see `LogTarget`."""
         self.write(line.data)
 
     def write(self, data: bytes) -> None:
@@ -89,7 +89,7 @@ class StreamTarget:
         self._stream.flush()
 
     def problem(self) -> str:
-        """See `Target`."""
+        """See `LogTarget`."""
         return ""
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ _BATCH_THRESHOLD = 500
 _BATCH_DELAY = 0.009
 _EARLY_START = 0.018
 """With many tasks the wake-ups cost the most. So a task may start this early, together with one that is due now; and
-with more than `_MANY` tasks the timer waits `_LATE` seconds for more of them."""
+with more than `_BATCH_THRESHOLD` tasks the timer waits `_BATCH_DELAY` seconds for more of them."""
 
 OnRun = Callable[[str, str, float, float, str], None]
 

@@ -55,8 +55,10 @@ _MAX_EXPANSION = 6
 
 
 TOO_MANY_MASK: Value = "(not shown: the request has more secret values than can be searched for)"
-"""Stands, alone or as the last, for more secret values than `MOST_OF_REQUEST`: to look for tens of thousands in each
-text would hold up the loop. What belongs to their request is not shown at all then."""
+"""Stands, alone or as the last, for more secret values than `MAX_VALUES_PER_REQUEST`.
+
+Looking for tens of thousands in each text would block the loop; what belongs to their request is not shown at all then.
+"""
 MAX_VALUES_PER_REQUEST = 2000
 
 

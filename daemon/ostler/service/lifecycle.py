@@ -338,7 +338,7 @@ class Service:
 
         Returns:
             What went wrong, a line each; the new options are in effect nevertheless. Its drivers get theirs by
-            `renew_drivers`.
+            `apply_driver_options`.
         """
         if type(spec.options) is not type(self.options):  # another manager: applied with the restart
             return []

@@ -134,7 +134,7 @@ class Host(SyncCallMethods):
             return client.send_request(request, retry)
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `SyncCallMethods.ask_stream`."""
+        """See `SyncCallMethods.open_stream`."""
         self._readers.append(client := self.client())
         return client.open_stream(request, credit)
 

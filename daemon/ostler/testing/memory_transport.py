@@ -143,7 +143,7 @@ class _MemoryLink:
             host.detach_client(self.client_id)
 
     def close_after_fork(self) -> None:
-        """See `SyncLink.abandon`."""
+        """See `SyncLink.close_after_fork`."""
         self.server = None
 
 
@@ -166,7 +166,7 @@ class _SyncMemoryLink(_MemoryLink):
         self._inbox.put(None)
 
     def receive_briefly(self) -> list[bytes]:
-        """See `SyncLink.receive_soon`."""
+        """See `SyncLink.receive_briefly`."""
         return [] if self._is_lost else self.receive(0.01)
 
     def receive(self, timeout: float) -> list[bytes]:
@@ -261,7 +261,7 @@ class MemoryServerLink:
         return True
 
     def is_congested(self, client: ClientId) -> bool:
-        """See `ServerLink.congested`; what waits here is bounded by the number of messages."""
+        """See `ServerLink.is_congested`; what waits here is bounded by the number of messages."""
         return False
 
     def memory_account(self, client: ClientId) -> None:
@@ -285,7 +285,7 @@ class MemoryServerLink:
         """See `ServerLink.hold`; it would save nothing here."""
 
     def uncork(self) -> None:
-        """See `ServerLink.let_go`."""
+        """See `ServerLink.uncork`."""
 
     def close(self) -> None:
         """See `ServerLink.close`."""

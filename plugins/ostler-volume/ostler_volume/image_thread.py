@@ -173,7 +173,7 @@ class _ImageTask:
 
 
 class ImageDescriptor(int):
-    """A descriptor of an image that is used only in the thread of its source; see `reader_of`."""
+    """A descriptor of an image that is used only in the thread of its source; see `reader_for`."""
 
     image_thread: ImageThread
     path: str

@@ -38,7 +38,7 @@ class Image:
         size: Its size in bytes.
         path: Its path, for messages.
 
-    `image_thread` is the thread that accesses it, if others must not; see `image_source`.
+    `image_thread` is the thread that accesses it, if others must not; see `image_thread`.
     """
 
     image_thread: ImageThread | None = None
@@ -159,7 +159,7 @@ def check_format(head: bytes, image: str) -> None:
     """Raise if an image is not raw.
 
     Args:
-        head: Its first bytes, `HEAD` of them.
+        head: Its first bytes, `HEADER_SIZE` of them.
         image: Its path or name, for messages.
 
     Raises:

@@ -1,7 +1,7 @@
 """Chooses the backend of a new volume created without one: by the scheduler, or by this manager without a scheduler.
 
 A chosen backend may refuse. If it has not begun, or has undone everything, the next candidate is tried: see `undone`
-and `not_taken`.
+and `mark_not_started`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class VolumeLocks:
             self.release_exclusive(mine, list(mine))
 
     def release_exclusive(self, locked: set[str], names: Iterable[str]) -> None:
-        """Release some of the names that `all_alone` yielded."""
+        """Release some of the names that `lock_all_exclusive` yielded."""
         with self._condition:
             self._exclusive.difference_update(names)
             locked.difference_update(names)

@@ -1,6 +1,6 @@
 """The states of volumes and snapshots, and the tables of their transitions.
 
-A state that ends in -ing means work in progress. After a crash `reconcile` compares the record with the files and
+A state that ends in -ing means work in progress. After a crash `reconciler` compares the record with the files and
 changes its state, so every such state has transitions to the previous state, to the target, and to `error`.
 """
 

@@ -98,7 +98,7 @@ class MessagingStack:
         self._curve = curve_options(configuration)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self.on_peer_state_change: OnPeerStateChange | None = None
-        """Called with each change of a peer; to be set before `reach_peers`."""
+        """Called with each change of a peer; to be set before `connect_peers`."""
         self._store: Store | None = None
         rpc_link = transport.serve_rpc()
         try:

@@ -37,7 +37,7 @@ def has_secret(kind: Any) -> bool:
 def searchable_values(values: Iterable[Any]) -> tuple[Value, ...]:
     """Return secret arguments as they are looked for in texts, as text or bytes; those too short are left out.
 
-    Of more than `MOST_OF_REQUEST` only `TOO_MANY` is returned.
+    Of more than `MAX_VALUES_PER_REQUEST` only `TOO_MANY_MASK` is returned.
     """
     found: dict[Value, None] = {}
     for value in values:

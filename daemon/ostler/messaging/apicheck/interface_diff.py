@@ -43,7 +43,7 @@ class ApiReport(NamedTuple):
 
 
 def compare_interfaces(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ApiReport]:
-    """Return what changed between two interfaces, as `interface_of` makes them; a report for each namespace.
+    """Return what changed between two interfaces, as `build_interface` makes them; a report for each namespace.
 
     Args:
         old: That of the last release.

@@ -126,7 +126,7 @@ class AsyncClient(AsyncCallMethods):
         return await self._send_once(request, request_id)
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """See `AsyncCallMethods.ask_stream`."""
+        """See `AsyncCallMethods.open_stream`."""
         from ostler.messaging.clients.async_item_stream import AsyncItemStream
 
         return AsyncItemStream(_AsyncClientStream(self, request, credit))

@@ -148,7 +148,7 @@ class ClientView(SyncCallMethods):
         return self._client.send_request(request, retry)
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `Client.ask_stream`."""
+        """See `Client.open_stream`."""
         return self._client.open_stream(request, credit)
 
 
@@ -211,5 +211,5 @@ class AsyncClientView(AsyncCallMethods):
         return self._client.send_request(request, retry)
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """See `AsyncClient.ask_stream`."""
+        """See `AsyncClient.open_stream`."""
         return self._client.open_stream(request, credit)

@@ -314,12 +314,12 @@ class ClientCore:
             pending.on_result(None, lost_call_error(pending.full_name, error))
 
     def next_check_of(self, pending: PendingCall) -> float:
-        """Return the moment at which `sweep` has to look at a call."""
+        """Return the moment at which `check_deadlines` has to look at a call."""
         silence = pending.last_seen_at + MAX_MISSED_KEEPALIVES * self._keepalive_interval
         return silence if pending.deadline is None else min(silence, pending.deadline)
 
     def next_check(self) -> float | None:
-        """Return the moment at which `sweep` has something to do, None when nobody waits."""
+        """Return the moment at which `check_deadlines` has something to do, None when nobody waits."""
         return min(map(self.next_check_of, self._pending_calls.values()), default=None)
 
     def check_deadlines(self, now: float) -> list[bytes]:

@@ -116,7 +116,7 @@ class LocalServiceClient(ServiceClient):
         return attempts.run(lambda timeout: self._send(request._replace(timeout=timeout), repeat), _pause)
 
     async def asend_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
-        """See `ServiceClient.aask`."""
+        """See `ServiceClient.asend_request`."""
         if retry is None:
             return await self._asend(request)
         attempts, repeat = self._make_attempts(request, retry)
@@ -125,7 +125,7 @@ class LocalServiceClient(ServiceClient):
         )
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `ServiceClient.ask_stream`."""
+        """See `ServiceClient.open_stream`."""
         if self.router.is_local(request):
             return self._streams().stream(request, credit)
         from ostler.messaging.network.thread_bridge import stream_from_thread
@@ -133,7 +133,7 @@ class LocalServiceClient(ServiceClient):
         return stream_from_thread(self.router, self._inbox, request, credit)
 
     def open_astream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """See `ServiceClient.ask_astream`."""
+        """See `ServiceClient.open_astream`."""
         if self.router.is_local(request):
             return self._streams().astream(request, credit)
         return self.router.open_stream(request, credit)

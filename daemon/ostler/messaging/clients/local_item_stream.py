@@ -163,7 +163,7 @@ class _AsyncLocalStream:
 
 
 class _SyncLocalStream:
-    """A stream that is read on a thread of a pool; see `Source`."""
+    """A stream that is read on a thread of a pool; see `StreamSource`."""
 
     def __init__(self, streams: LocalStreams, request: CallRequest, credit: int) -> None:
         self._streams = streams

@@ -160,15 +160,15 @@ class ServiceClientView(ServiceClient):
         return self._client.send_request(request, retry)
 
     async def asend_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
-        """See `ServiceClient.aask`."""
+        """See `ServiceClient.asend_request`."""
         return await self._client.asend_request(request, retry)
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `ServiceClient.ask_stream`."""
+        """See `ServiceClient.open_stream`."""
         return self._client.open_stream(request, credit)
 
     def open_astream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
-        """See `ServiceClient.ask_astream`."""
+        """See `ServiceClient.open_astream`."""
         return self._client.open_astream(request, credit)
 
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:

@@ -139,7 +139,7 @@ class Client(SyncCallMethods):
         )
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
-        """See `SyncCallMethods.ask_stream`."""
+        """See `SyncCallMethods.open_stream`."""
         return ItemStream(_SyncClientStream(self, request, credit))
 
     def close(self) -> None:
@@ -345,7 +345,7 @@ class Outcome:
 
 
 class _SyncClientStream:
-    """One stream of a client; see `Source`."""
+    """One stream of a client; see `StreamSource`."""
 
     def __init__(self, client: Client, request: CallRequest, credit: int) -> None:
         self._request = request

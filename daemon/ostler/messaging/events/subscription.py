@@ -55,7 +55,7 @@ class Subscription:
         patterns: What is wanted; an event that fits one of them is.
         last: Whether the last event of each key is wanted first.
         hold: Whether to hold back what comes live until `release_held`: something else is to be seen first.
-        timeout: Seconds that the daemon has to answer, `ADMISSION` at most; None for these.
+        timeout: Seconds that the daemon has to answer, `ADMISSION_TIMEOUT` at most; None for these.
 
     Raises:
         InvalidInput: The patterns are too many, or too long, for one question for last events.

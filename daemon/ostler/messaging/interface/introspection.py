@@ -114,7 +114,7 @@ def list_exposed(name: str, manager: type) -> list[ExposedMethod]:
 
 
 def find_contract_violations(name: str, manager: type, reserved: Collection[str] = ()) -> list[str]:
-    """Return everything for which a manager class could not be offered; arguments as of `survey`.
+    """Return everything for which a manager class could not be offered; arguments as of `list_exposed`.
 
     Args:
         name: The manager's name, for messages.

@@ -153,7 +153,7 @@ class Router:
             host: The other host; empty for a member that takes the request, as `request` chooses it.
             request: What is asked there.
             lenient: Whether texts may stand for numbers, booleans and structures.
-            retry_state: What other attempts have been at; see `repeat_of`.
+            retry_state: What other attempts have been at; see `retry_state_of`.
 
         Raises:
             NotPermitted: The caller lacks the role.

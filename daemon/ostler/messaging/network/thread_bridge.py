@@ -66,7 +66,7 @@ def stream_from_thread(router: Router, loop_queue: LoopQueue, request: CallReque
 
 
 class _RemoteStreamSource:
-    """A stream of another host that is read on a thread; see `Source`.
+    """A stream of another host that is read on a thread; see `StreamSource`.
 
     Nothing is read ahead: what the loop takes from the link is what the reader asks for, so that the credit that the
     other host has is that of this reader.

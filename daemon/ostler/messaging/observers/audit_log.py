@@ -51,7 +51,7 @@ class _PendingEntry:
 
 
 class AuditLog:
-    """Keeps refused calls and those that change something; implements `Audit`. On the loop.
+    """Keeps refused calls and those that change something; implements `AuditObserver`. On the loop.
 
     Nothing waits for the store. When it cannot be written, or does not keep up, the lines go to the log instead.
 
@@ -88,7 +88,7 @@ class AuditLog:
     # ---------------------------------------------------------------- what comes in
 
     def record(self, call: Call, error: OstlerError | None) -> None:
-        """See `Audit.record`."""
+        """See `AuditObserver.record`."""
         if self.in_flight is not None:
             self.in_flight.on_call_done(call)
         if call.is_admitted and not _has_changes(call):
@@ -143,7 +143,7 @@ class AuditLog:
             self._add_entry(key, now, self._make_entry(call, peer, error, refused))
 
     def record_refusal(self, peer: Peer, topic: str, method: str, error: OstlerError) -> None:
-        """See `Audit.refused`."""
+        """See `AuditObserver.refused`."""
         now, wall, refusal = self._clock.monotonic(), self._clock.wall(), type(error).__name__
         # By where it came from and not by its key: of those, whoever knocks has as many as it likes.
         key: tuple[object, ...] = (peer.uid, peer.name, refusal, topic, method)

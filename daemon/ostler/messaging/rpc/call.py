@@ -70,15 +70,15 @@ class Call:
         return True
 
     def enter_context(self) -> None:
-        """See `eager.Owner`."""
+        """See `eager_start.WorkOwner`."""
         set_current_context(self.context)
 
     def task_name(self) -> str:
-        """See `eager.Owner`."""
+        """See `eager_start.WorkOwner`."""
         return self.full_name
 
     def on_work_done(self, result: Any, error: BaseException | None) -> None:
-        """See `eager.Owner`."""
+        """See `eager_start.WorkOwner`."""
         self.on_done(self, result, error)
 
     @property
@@ -104,7 +104,7 @@ class Call:
 
     @property
     def takes_turns(self) -> bool:
-        """See `eager.Owner`; a stream takes its turns item by item."""
+        """See `eager_start.WorkOwner`; a stream takes its turns item by item."""
         served_first = self.peer is LOCAL_PEER or self.context.role is Role.ADMIN
         return not served_first and not self.request.flags & STREAM
 
@@ -147,7 +147,7 @@ class Call:
 
     @property
     def can_reply_from_thread(self) -> bool:
-        """Whether `reply_from_thread` is worth a try."""
+        """Whether `send_reply_from_thread` is worth a try."""
         return False
 
     def send_reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:

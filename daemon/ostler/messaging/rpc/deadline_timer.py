@@ -34,7 +34,7 @@ class DeadlineTimer:
         self._context = contextvars.copy_context()
 
     def schedule(self, at: float) -> None:
-        """See to it that `sweep` is called at this moment of the monotonic clock, or before."""
+        """See to it that `callback` is called at this moment of the monotonic clock, or before."""
         if self._due_at is None or at < self._due_at:
             self._arm(at)
 

@@ -210,7 +210,7 @@ class Dispatcher:
         return not self._in_threads
 
     def spin_for_threads(self, may_wait: bool = True) -> None:
-        """See `ThreadReplies.end_of_batch`."""
+        """See `ThreadReplies.on_batch_end`."""
         self.thread_replies.on_batch_end(may_wait)
 
     # ---------------------------------------------------------------- the way in

@@ -37,7 +37,7 @@ class MethodStats:
         self.buckets: dict[int, int] = {}
 
     def record_run(self, seconds: float) -> None:
-        """Record how long a `def` ran in its thread; `usual` is about the least of late. On that thread."""
+        """Record how long a `def` ran in its thread; `typical_seconds` is about the least of late. On that thread."""
         self.typical_seconds = (
             seconds if seconds < self.typical_seconds else self.typical_seconds + (seconds - self.typical_seconds) / 16
         )

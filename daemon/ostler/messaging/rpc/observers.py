@@ -22,7 +22,7 @@ class AuditObserver(Protocol):
 
         Args:
             call: The request. `call.context` and `call.method` are there only when it was not refused before them
-                (`call.admitted` says so).
+                (`call.is_admitted` says so).
             error: What it ended with; None when it was done.
         """
         ...
@@ -51,9 +51,9 @@ class RequestTracer(Protocol):
         ...
 
     def end(self, call: Call, error: OstlerError | None) -> None:
-        """Record that it has ended, as `Audit.record` counts ends; only after `begin`."""
+        """Record that it has ended, as `AuditObserver.record` counts ends; only after `begin`."""
         ...
 
     def refused(self, call: Call, error: OstlerError) -> None:
-        """Record that a request was refused before it was to be run; see `Audit.record` for what it has."""
+        """Record that a request was refused before it was to be run; see `AuditObserver.record` for what it has."""
         ...

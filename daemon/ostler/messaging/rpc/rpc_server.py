@@ -377,11 +377,11 @@ class WireCall(Call):
 
     @property
     def can_reply_from_thread(self) -> bool:
-        """See `Call.replies_from_threads`."""
+        """See `Call.can_reply_from_thread`."""
         return self.server.link.can_send_from_thread
 
     def send_reply_from_thread(self, packed: bytes, claim: Callable[[], bool]) -> bool:
-        """See `Call.reply_from_thread`."""
+        """See `Call.send_reply_from_thread`."""
         if self._progress is not None:
             return False  # what is left of it goes out before the reply, and the loop knows what that is
         return self.server.link.send_from_thread(self.client, packed, claim)
@@ -437,12 +437,12 @@ class WireCall(Call):
         self.server.remove_call(self)
 
     def check_memory(self) -> None:
-        """See `Call.check_room`."""
+        """See `Call.check_memory`."""
         memory = self.server.link.memory_account(self.client)
         if memory is not None and not memory.has_room(0):
             raise memory.no_room_error(self.full_name)
 
     @property
     def is_congested(self) -> bool:
-        """See `Call.congested`."""
+        """See `Call.is_congested`."""
         return self.server.link.is_congested(self.client)

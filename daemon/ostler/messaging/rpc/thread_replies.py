@@ -50,7 +50,7 @@ class ThreadReplies:
         Args:
             pool: Where it waits.
             typical_seconds: Seconds that such a job usually takes.
-            wakes_later: Whether the pool waits for `end_of_batch` to wake a thread up.
+            wakes_later: Whether the pool waits for `on_batch_end` to wake a thread up.
         """
         self._should_spin = self._should_spin or typical_seconds < _SPIN_TIMEOUT
         if wakes_later:
@@ -98,7 +98,7 @@ class ThreadReplies:
         """
         if not call.send_reply_from_thread(packed, lambda: self._claim_reply(call)):
             return False
-        # The reply is out: nobody waits for what is left. A timer that has not run yet will run after `_claim`.
+        # The reply is out: nobody waits for what is left. A timer that has not run yet will run after `_claim_reply`.
         if self._timer is None:
             self._inbox.post(self.collect)
         else:

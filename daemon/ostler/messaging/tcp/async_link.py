@@ -49,7 +49,7 @@ class AsyncTcpLink:
         self._socket.close()
 
     def close_after_fork(self) -> None:
-        """See `AsyncLink.abandon`; the sockets of ZeroMQ know by themselves that they are the parent's."""
+        """See `AsyncLink.close_after_fork`; the sockets of ZeroMQ know by themselves that they are the parent's."""
         self._closed = True
 
     def _receive_one(self) -> None:

@@ -107,7 +107,7 @@ def check_address(address: str) -> None:
 
     Raises:
         InvalidInput: It is not a valid network address.
-        MessagingError: It cannot be used; `reason` is `NOT_YET` when that may change by itself.
+        MessagingError: It cannot be used; `reason` is `ADDRESS_NOT_READY` when that may change by itself.
     """
     trying, where = _make_socket(address)
     with trying:

@@ -129,7 +129,7 @@ class TcpServerLink:
         return True
 
     def is_congested(self, client: ClientId) -> bool:
-        """See `ServerLink.congested`; as of when it was looked at last."""
+        """See `ServerLink.is_congested`; as of when it was looked at last."""
         session = self._sessions_by_client.get(client)
         if session is None:
             return False
@@ -164,7 +164,7 @@ class TcpServerLink:
         """See `ServerLink.hold`; libzmq does so by itself."""
 
     def uncork(self) -> None:
-        """See `ServerLink.let_go`."""
+        """See `ServerLink.uncork`."""
 
     def close(self) -> None:
         """See `ServerLink.close`."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ostler.messaging.tcp.socket_options import Socket
 
 _BATCH_SIZE = 256
-"""So many messages are taken in one turn of the loop, and for no longer than `TURN`; the rest comes in between."""
+"""So many messages are taken in one turn of the loop, and for no longer than `TURN_TIME`; the rest comes in between."""
 
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)

@@ -84,7 +84,7 @@ def open_subscriber(
     prefixes: Iterable[bytes],
     curve: CurveOptions | None = None,
 ) -> ClientSocket:
-    """Open a socket that receives events that begin with one of the prefixes; raises as `dealer`."""
+    """Open a socket that receives events that begin with one of the prefixes; raises as `open_dealer`."""
     _check_address(address, curve)
     socket = context.socket(zmq.SUB)
     for prefix in prefixes:
@@ -200,7 +200,7 @@ class SyncTcpLink:
         return self._lost is None
 
     def receive_briefly(self) -> list[bytes]:
-        """See `SyncLink.receive_soon`."""
+        """See `SyncLink.receive_briefly`."""
         if self._lost is None:
             try:
                 # Waiting for one socket takes half the time of waiting for two. What the monitor has to say comes
@@ -239,7 +239,7 @@ class SyncTcpLink:
             self._socket.close()
 
     def close_after_fork(self) -> None:
-        """See `SyncLink.abandon`; the sockets of ZeroMQ know by themselves that they are the parent's."""
+        """See `SyncLink.close_after_fork`; the sockets of ZeroMQ know by themselves that they are the parent's."""
         self._closed = True
 
     def _read(self) -> list[bytes]:

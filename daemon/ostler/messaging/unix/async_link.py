@@ -27,7 +27,7 @@ _CONNECT_RETRY_DELAY = 0.005
 class AsyncUnixLink:
     """A client's end on the running loop.
 
-    When the kernel keeps no more connections for the daemon, it waits in line, for `CONNECT_PATIENCE` seconds at most;
+    When the kernel keeps no more connections for the daemon, it waits in line, for `CONNECT_TIMEOUT` seconds at most;
     what is sent meanwhile waits as well.
 
     Args:
@@ -104,7 +104,7 @@ class AsyncUnixLink:
             self._on_lost(error)
 
     def close_after_fork(self) -> None:
-        """See `AsyncLink.abandon`."""
+        """See `AsyncLink.close_after_fork`."""
         self._closed = True
         if self._stream is not None:
             self._stream.close_after_fork()

@@ -83,8 +83,8 @@ class ZmtpConnection:
     Args:
         peer_types: The kinds of sockets that the other side may be.
         max_message_size: Bytes of the largest message; more ends the conversation.
-        reserve: Asked for room for a message of more than `LARGE` bytes before it is kept. Without room the message is
-            skipped, and its first bytes are in `refused_heads`; None where there always is room.
+        reserve: Asked for room for a message of more than `LARGE_MESSAGE_SIZE` bytes before it is kept. Without room
+            the message is skipped, and its first bytes are in `refused_heads`; None where there always is room.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ZmtpConnection:
         self._is_greeted = False
         self._is_skipping = False
         self.has_more = False
-        """Whether there may be whole messages in what was heard, beyond those that `hear` was to return."""
+        """Whether there may be whole messages in what was heard, beyond those that `receive_data` was to return."""
         self.is_ready = False
         self.oversize_bytes = 0
         """Bytes of the message that ended the conversation because it is above the limit."""

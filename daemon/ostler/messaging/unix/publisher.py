@@ -99,7 +99,7 @@ class Subscriber(ClientConnection):
 
     @property
     def is_congested(self) -> bool:
-        """See `Client.congested`."""
+        """See `Client.is_congested`."""
         return bool(self._queue) or self.channel.buffered_bytes > _MAX_BUFFERED_ANSWERS
 
     def on_drained(self) -> None:

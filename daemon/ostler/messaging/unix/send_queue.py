@@ -36,7 +36,7 @@ class SendQueue:
         return self.unsent_bytes > 0
 
     def append(self, data: bytes | memoryview) -> None:
-        """Put a piece behind what waits; one of the size `LARGE` may not change any more."""
+        """Put a piece behind what waits; one of the size `LARGE_PIECE_SIZE` may not change any more."""
         if len(data) >= LARGE_PIECE_SIZE:
             self._close_tail()
             self._pieces.append(memoryview(data))

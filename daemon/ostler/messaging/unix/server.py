@@ -127,7 +127,7 @@ class UnixServerLink:
         return size <= _SMALL_MESSAGE_SIZE or client.memory.has_room(size)
 
     def is_congested(self, client: ClientId) -> bool:
-        """See `ServerLink.congested`."""
+        """See `ServerLink.is_congested`."""
         found = self.listener.clients.get(client)  # type: ignore[call-overload]  # whatever it is, we gave it away
         return found is not None and (found.channel.buffered_bytes > CONGESTION_LIMIT or not found.memory.has_room(0))
 
@@ -148,7 +148,7 @@ class UnixServerLink:
 
     @property
     def is_core_free(self) -> bool:
-        """See `ServerLink.core_is_ours`."""
+        """See `ServerLink.is_core_free`."""
         return self._spin_wait.backoff.should_wait()
 
     def send_from_thread(self, client: ClientId, data: bytes, claim: Callable[[], bool]) -> bool:
@@ -166,7 +166,7 @@ class UnixServerLink:
         self._corked = {}
 
     def uncork(self) -> None:
-        """See `ServerLink.let_go`."""
+        """See `ServerLink.uncork`."""
         held, self._corked = self._corked, None
         for client in held or ():
             client.channel.uncork()

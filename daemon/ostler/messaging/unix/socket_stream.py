@@ -193,7 +193,7 @@ class SocketStream:
             self._corked.append(data)
 
     def cork(self) -> None:
-        """Keep what is written until `let_go`: one message to the kernel costs as much as forty."""
+        """Keep what is written until `uncork`: one message to the kernel costs as much as forty."""
         if self._corked is None:
             self._corked = []
 
@@ -234,7 +234,7 @@ class SocketStream:
         self._socket.close()
 
     def read(self) -> bytes | None:
-        """Return what has come, up to `CHUNK` bytes; None for nothing yet, empty bytes at the end."""
+        """Return what has come, up to `CHUNK_SIZE` bytes; None for nothing yet, empty bytes at the end."""
         try:
             size = self._socket.recv_into(self._receive_buffer)
         except (BlockingIOError, InterruptedError):

@@ -24,7 +24,7 @@ from ostler.messaging.wire.transport import TransportLimits
 
 _CHUNK_SIZE = 64 * 1024
 _BRIEF_RECEIVE_TIMEOUT = struct.pack("ll", 0, 10_000)
-"""The time of `receive_soon` as the kernel has it: 10 ms."""
+"""The time of `receive_briefly` as the kernel has it: 10 ms."""
 _STALL_TIMEOUT = 2.0
 """Seconds without progress after which a server does not take what is sent."""
 _MAX_SEND_TIME = 60.0
@@ -86,7 +86,7 @@ class SyncUnixLink:
             self._early_deadline = None if timeout is None else time.monotonic() + timeout
 
     def receive_briefly(self) -> list[bytes]:
-        """See `SyncLink.receive_soon`."""
+        """See `SyncLink.receive_briefly`."""
         return self._read(0) if self._lost is None else []
 
     def receive(self, timeout: float) -> list[bytes]:
@@ -105,7 +105,7 @@ class SyncUnixLink:
             self._socket.close()
 
     def close_after_fork(self) -> None:
-        """See `SyncLink.abandon`."""
+        """See `SyncLink.close_after_fork`."""
         self.close()
 
     def _raise_if_lost(self) -> list[bytes]:

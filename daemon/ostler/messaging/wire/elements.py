@@ -26,7 +26,7 @@ _VARIABLE_WIDTH: Final = 0
 
 
 def _make_widths() -> tuple[int, ...]:
-    """Return how many bytes an element takes, by its first byte; `_VARIABLE` where more bytes say it."""
+    """Return how many bytes an element takes, by its first byte; `_VARIABLE_WIDTH` where more bytes say it."""
     widths = [1] * 256  # 0xc1, which is never used, is taken as one too: the decoder refuses it
     for first in range(0xA0, 0xC0):
         widths[first] = 1 + (first & 31)

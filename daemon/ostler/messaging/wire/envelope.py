@@ -248,12 +248,12 @@ def encode_item(item: object, item_number: int, limit: int, full_name: str) -> b
 
 
 def encode_array(items: list[bytes]) -> bytes:
-    """Return items that are encoded already as one array; `MAX_BATCH` at most."""
+    """Return items that are encoded already as one array; `MAX_BATCH_ITEMS` at most."""
     return _ARRAY_HEADER.pack(0xDC, len(items)) + b"".join(items)
 
 
 def encode_items(message_id: int, first: int, items: list[bytes]) -> bytes:
-    """Return a message with items that are encoded already; `MAX_BATCH` at most."""
+    """Return a message with items that are encoded already; `MAX_BATCH_ITEMS` at most."""
     return _ITEMS_HEADER.pack(0x95, 15, PROTOCOL_VERSION, 0xCF, message_id, 0xCF, first, 0xDC, len(items)) + b"".join(
         items
     )

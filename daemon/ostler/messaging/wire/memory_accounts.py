@@ -3,7 +3,7 @@
 Charged is whatever waits because of a peer: messages that have not come whole, arguments of requests in progress,
 answers and items that it does not read, events that wait for it, its subscriptions and its connections.
 
-How much one account may hold follows from how much is left; see `within_share`.
+How much one account may hold follows from how much is left; see `is_within_share`.
 """
 
 from __future__ import annotations

@@ -154,12 +154,12 @@ class ServerLink(Protocol):
 
         Returns:
             Whether it was sent, or need not be because the client has gone meanwhile. If not, `claim` was not asked or
-            refused. A transport for which `threads_send` is false always says False.
+            refused. A transport for which `can_send_from_thread` is false always says False.
         """
         ...
 
     def cork(self) -> None:
-        """Keep what is sent from now on until `let_go`, if that saves something."""
+        """Keep what is sent from now on until `uncork`, if that saves something."""
         ...
 
     def uncork(self) -> None:
