@@ -33,6 +33,7 @@ those of the command.
     │   ├── Busy                          a queue is full; try again later
     │   ├── Draining                      the service is being stopped
     │   ├── ServiceDisabled               an operator has disabled it: it accepts no new work that is placed by choice
+    │   ├── OperationInterrupted           the daemon ended while it ran, and it is not continued
     │   ├── ResultExpired                   a repeated request was completed; its answer is no longer stored
     │   ├── MessageTooLarge               above the size limit
     │   ├── EncodeError                  a value that cannot be encoded
@@ -252,6 +253,10 @@ class Draining(MessagingError):
 
 class ServiceDisabled(MessagingError):
     """Raised when an operator has disabled a service: it accepts no new work that is placed there by choice."""
+
+
+class OperationInterrupted(MessagingError):
+    """Raised for an operation that was running when the daemon ended, and is not continued."""
 
 
 class ResultExpired(MessagingError):

@@ -17,7 +17,7 @@ else:
 CONTROL_TOPIC = "ostler"
 """The topic on which the daemon itself answers: status, reload, dump and the rest of the command."""
 
-CALL_OPTIONS = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit"})
+CALL_OPTIONS = frozenset({"host", "timeout", "type", "on_progress", "retry", "credit", "time_limit", "request_id"})
 """The names of the options of a call, which `client.on(…)` sets."""
 
 
@@ -226,6 +226,66 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     next_run: float = 0.0
     running_since: float = 0.0
+
+
+class OperationState(StrEnum):
+    """The state of an operation: `waiting` until its next attempt is due; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the operation has ended."""
+        return self in _FINAL_STATES
+
+
+_FINAL_STATES = (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED)
+
+
+class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation as a caller sees it; times are wall time in seconds since 1970, 0 for none.
+
+    Attributes:
+        id: The id of the request that submitted it.
+        requester: Who submitted it.
+        attempts: How often it was begun.
+        interruptions: How many of these attempts ended because the daemon did.
+        done: How much is done, of `total`, in a unit of the method's choice; `text` says what is being done.
+        steps: The names of the recorded steps, in their order.
+        next_attempt_at: When a waiting operation is begun again.
+        expires_at: When it must have ended; 0 for no limit.
+        is_hidden: Whether arguments and result are left out, because the caller may not see them.
+        arguments: The arguments.
+        result: What the method returned; None before that.
+        error: The error that it ended with: `name`, `message`, `hint` and `details`.
+    """
+
+    id: str
+    topic: str
+    host: str
+    method: str
+    state: OperationState
+    why: str = ""
+    since: float = 0.0
+    submitted_at: float = 0.0
+    requester: str = ""
+    attempts: int = 0
+    interruptions: int = 0
+    done: float = 0.0
+    total: float = 0.0
+    text: str = ""
+    steps: list[str] = []
+    next_attempt_at: float = 0.0
+    expires_at: float = 0.0
+    is_hidden: bool = False
+    arguments: Json = None
+    result: Json = None
+    error: dict[str, Any] | None = None
 
 
 class OptionChange(msgspec.Struct, frozen=True, kw_only=True):

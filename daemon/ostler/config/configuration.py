@@ -16,6 +16,7 @@ from ostler.config.core_sections import (
     LogSection,
     MessagingSection,
     NotificationsSection,
+    OperationsSection,
     PluginsSection,
     StoreSection,
     TelemetrySection,
@@ -48,6 +49,7 @@ class CoreConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     messaging: MessagingSection
     notifications: NotificationsSection
     network: NetworkSection
+    operations: OperationsSection
     store: StoreSection
     telemetry: TelemetrySection
     problems: list[Problem] = []

@@ -109,6 +109,23 @@ class AuditSection(OptionsModel):
     age: Seconds = Field("90d", ge=3600, help="Maximum age of an entry")
 
 
+class OperationsSection(OptionsModel):
+    """`[operations]`: the limits of operations, which `ostler operation list` shows."""
+
+    max_queued: int = Field(
+        10_000,
+        ge=1,
+        le=COUNT_MAX,
+        help="Operations of one service that may wait; one more is refused as busy. One caller may use as much as is "
+        "left free, so a single caller gets half",
+        reload="service",
+    )
+    count: int = Field(
+        10_000, ge=1, le=COUNT_MAX, help="Maximum number of ended operations; the oldest are removed first"
+    )
+    age: Seconds = Field("30d", ge=60, help="Maximum age of an ended operation")
+
+
 class TelemetrySection(OptionsModel):
     """`[telemetry]`: the export to tracing systems."""
 
@@ -296,6 +313,7 @@ CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {
     "messaging": MessagingSection,
     "notifications": NotificationsSection,
     "network": NetworkSection,
+    "operations": OperationsSection,
     "store": StoreSection,
     "telemetry": TelemetrySection,
 }

@@ -16,6 +16,7 @@ from ostler import fork, log
 from ostler.aio import LoopQueue, TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.config.configuration_diff import effective_values
+from ostler.config.core_sections import OperationsSection
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.paths import Paths
@@ -35,6 +36,7 @@ from ostler.daemon.watchdog import Watchdog
 from ostler.errors import Draining, ServiceError, error_line, is_expected
 from ostler.messaging.wire.request_context import current_account
 from ostler.messaging.wire.transport import Transport
+from ostler.operations import OperationLimits
 from ostler.service import HostServices, Runtime, Service
 from ostler.service.resolve import ResolvedConfiguration
 from ostler.service.state_tracker import StateTracker
@@ -58,6 +60,10 @@ _PEER_WAIT_TIMEOUT = 1.0
 _DURATION_PATTERN = re.compile(r" for \d+ s")
 _STOP_GRACE = 5.0
 """Seconds beyond the stop's own time after which the last resort ends the process."""
+
+
+def _operation_limits(options: OperationsSection) -> OperationLimits:
+    return OperationLimits(options.max_queued, options.count, options.age)
 
 
 class Daemon:
@@ -219,6 +225,7 @@ class Daemon:
             ),
             on_end=self.fail,
             on_change=self._on_service_change,
+            operation_limits=_operation_limits(options.operations),
         )
         self._on_stop("services", self._stop_services)
         journaled = {spec.topic for spec in self.resolved.specs if spec.manager.cls.journal_events}
@@ -516,6 +523,8 @@ class Daemon:
             self.messaging.notifications.configure(chosen, resolved.sinks)
         if self.audit_service is not None:
             self.audit_service.configure(resolved.configuration)
+        if self.runtime is not None:
+            self.runtime.stored_operations.limits = _operation_limits(resolved.configuration.operations)
         for warning in policy_warnings(resolved):
             _log.warning("%s", warning)
 

@@ -49,6 +49,9 @@ class ManagerOptions(OptionsModel):
         help="Requests in progress, including those that wait for a thread; one more is refused as busy",
         reload="service",
     )
+    max_operations: int = Field(
+        4, ge=1, le=1024, help="Operations that run at once; further ones wait in the queue", reload="live"
+    )
     report_interval: Seconds = Field(
         10, gt=0, help="How often the service reports its state (the heartbeat)", reload="live"
     )

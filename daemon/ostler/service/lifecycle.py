@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ostler import log
@@ -143,6 +144,7 @@ class Service:
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
         self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
         self._on_stop("periodic tasks", self._stop_periodic)
+        self._context.operations.start_topic(self.topic)
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
         self.state_tracker.enter(ServiceState.UP)
@@ -260,6 +262,8 @@ class Service:
             short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
+        self._context.operations.add_topic(self.topic, self.options.max_operations, partial(getattr, manager))
+        self._on_stop("operations", self._stop_operations)
         self._context.host.dispatcher.registry.add_endpoint(endpoint)
         self._on_stop("endpoint", self._close_endpoint)
 
@@ -356,6 +360,7 @@ class Service:
         }
         problems = []
         try:
+            self._context.operations.set_max_running(self.topic, options.max_operations)
             self._context.periodic_scheduler.apply_options(self.topic, options)
             await self._reset_manager(self.manager, min(timeout, options.start_timeout))
         except OstlerError as error:
@@ -457,6 +462,7 @@ class Service:
             return []
         self.state_tracker.enter(ServiceState.DRAINING, why)
         self._context.host.dispatcher.set_draining(self.topic, why)
+        self._context.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
@@ -479,6 +485,7 @@ class Service:
             )
         self._draining_since, self._abandoned_work = math.inf, set()
         self._context.host.dispatcher.set_draining(self.topic, "")
+        self._context.operations.resume_topic(self.topic)
         self._tasks.spawn(self._resume_periodic(self.manager), name=f"resume periodic tasks of {self.topic}")
         self.state_tracker.enter(ServiceState.UP)
 
@@ -554,6 +561,7 @@ class Service:
         until = loop.time() + timeout
         hung: list[str] = []
         started = bool(self._undo_stack)
+        self._context.operations.stop_topic(self.topic)
         self._context.host.dispatcher.registry.mark_unavailable(self.topic, failed)
         self._context.host.dispatcher.cancel_contexts(self.topic)
         if self._service_drivers is not None:
@@ -603,6 +611,10 @@ class Service:
 
     async def _stop_periodic(self, _timeout: float) -> list[str]:
         self._context.periodic_scheduler.remove(self.topic)
+        return []
+
+    async def _stop_operations(self, _timeout: float) -> list[str]:
+        self._context.operations.remove_topic(self.topic)
         return []
 
     async def _close_endpoint(self, _timeout: float) -> list[str]:

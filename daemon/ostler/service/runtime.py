@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
+from ostler.operations import DEFAULT_LIMITS, OperationLimits, Operations, operation_event
 from ostler.periodic_tasks import PeriodicScheduler
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
@@ -19,7 +21,7 @@ from ostler.service.service_operations import ServiceOperations
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 from ostler.service.state_notifier import StateNotifier
 from ostler.service.store_outage import StoreOutage
-from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
+from ostler.store import CapabilityRecords, OperationRecords, PeriodicRecords, ServiceRecords
 from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Runtime:
         host: What the host provides.
         on_end: Called with a reason when a permanent task has ended.
         on_change: Called after the state of a service has changed.
+        operation_limits: How many operations may wait, and how many ended ones are kept.
 
     Raises:
         DependencyCycle: Services depend on each other in a cycle.
@@ -51,8 +54,9 @@ class Runtime:
         *,
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
+        operation_limits: OperationLimits = DEFAULT_LIMITS,
     ) -> None:
-        name, clock, _, store, _, client, _ = host
+        name, clock, loop_queue, store, dispatcher, client, _ = host
         self.host = name
         self.upgrades = client.upgrades
         self.store = store
@@ -64,11 +68,18 @@ class Runtime:
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
         self.state_notifier = StateNotifier(host.notifications, name, clock)
+        self.stored_operations = Operations(
+            store, OperationRecords(clock, name, os.urandom(8).hex()), dispatcher, clock, loop_queue,
+            lambda status: client.publish(f"operation.{status.state}", operation_event(status)),
+            operation_limits, on_end,
+        )  # fmt: skip
+        dispatcher.set_operations(self.stored_operations)
         around = ServiceContext(
             host=host,
             service_records=services_table,
             periodic_scheduler=self.periodic_scheduler,
             state_notifier=self.state_notifier,
+            operations=self.stored_operations,
             on_capability_change=self._on_capability_change,
             on_offer_changed=self._on_offer_changed,
         )
@@ -104,6 +115,7 @@ class Runtime:
             self._runs_outage.failed(error)
         self._tasks.supervise(self._save_runs_periodically, name="store periodic runs")
         self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
+        self.stored_operations.start()
         self._tasks.supervise(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
         # After READY work may be placed here: by then a scheduler must know the capabilities.
@@ -113,6 +125,7 @@ class Runtime:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
         await self.operations.close()
         hung = await self.group.stop(timeout)
+        await self.stored_operations.close()
         try:
             async with asyncio.timeout(_LAST_WRITE_TIMEOUT):
                 await asyncio.gather(self.heartbeat_reporter.write(self.group), self._save_runs())
@@ -150,7 +163,13 @@ class Runtime:
             if service.is_running
             for line in service.problems
         ]
-        return [*self._tasks.problems(), *self.periodic_scheduler.problems(), *failing, *told]
+        return [
+            *self._tasks.problems(),
+            *self.stored_operations.problems(),
+            *self.periodic_scheduler.problems(),
+            *failing,
+            *told,
+        ]
 
     async def reset(
         self,

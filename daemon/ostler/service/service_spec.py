@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ostler.driver import DriverOptions
     from ostler.messaging import Dispatcher, LocalServiceClient
     from ostler.messaging.events.notifications import Notifications
+    from ostler.operations import Operations
     from ostler.periodic_tasks import PeriodicScheduler
     from ostler.plugins import ResolvedObject
     from ostler.service.state_notifier import StateNotifier
@@ -74,6 +75,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
         service_records: The services table.
         periodic_scheduler: The scheduler of periodic tasks.
         state_notifier: Sends notifications of state changes.
+        operations: Runs the operations of the services.
         on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
             changed.
         on_offer_changed: Called on the loop with the topic, when the drivers that may be offered to schedulers have
@@ -84,6 +86,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     service_records: ServiceRecords
     periodic_scheduler: PeriodicScheduler
     state_notifier: StateNotifier
+    operations: Operations
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None
 

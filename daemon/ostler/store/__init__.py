@@ -8,6 +8,15 @@ from ostler.store.kv import KeyValue
 from ostler.store.outage import Outage
 from ostler.store.records.audit_records import AuditRecords
 from ostler.store.records.capability_records import CapabilityRecords
+from ostler.store.records.operation_records import (
+    NewOperation,
+    OperationOutcome,
+    OperationRecord,
+    OperationRecords,
+    PendingOperation,
+    Requester,
+    requester_of,
+)
 from ostler.store.records.periodic_records import PeriodicRecords, PeriodicRun
 from ostler.store.records.service_records import Registration, ServiceRecords, ServiceReport
 from ostler.store.session import Database, Record
@@ -20,12 +29,19 @@ __all__ = [
     "CurrentJob",
     "Database",
     "KeyValue",
+    "NewOperation",
+    "OperationOutcome",
+    "OperationRecord",
+    "OperationRecords",
     "Outage",
+    "PendingOperation",
     "PeriodicRecords",
     "PeriodicRun",
     "Record",
     "Registration",
+    "Requester",
     "ServiceRecords",
     "ServiceReport",
     "Store",
+    "requester_of",
 ]  # fmt: skip

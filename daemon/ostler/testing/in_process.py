@@ -38,6 +38,7 @@ from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.wire.request import CallRequest
+from ostler.operations import OperationControl
 from ostler.plugins import DiscoveredPlugin, in_memory_plugin
 from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
@@ -263,10 +264,16 @@ class Host(SyncCallMethods):
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_as_required(spec) for spec in self._assembly.specs]
-        self._runtime = Runtime(
+        runtime = self._runtime = Runtime(
             specs, parts, on_end=self._failures.append, on_change=lambda _service: self._notify_waiters()
         )
-        dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(self._runtime), None))
+        operations = OperationControl(lambda: runtime.stored_operations, dispatcher.registry)
+        dispatcher.registry.add_endpoint(
+            Endpoint(
+                CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime), None,
+                namespaces={"operation": operations},
+            )
+        )  # fmt: skip
         await self._runtime.start()
 
     def _subscribe_events(self) -> None:

@@ -173,7 +173,15 @@ class MessagingStack:
     def start(self, control: Any) -> None:
         """Open the control topic and start answering."""
         self.dispatcher.registry.add_endpoint(
-            Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
+            Endpoint(
+                CONTROL_TOPIC,
+                self.dispatcher.host,
+                control,
+                None,
+                control.rpc_version,
+                control.namespaces,
+                trusted=True,
+            )
         )
         self.publisher.start()
         self.server.start()

@@ -14,7 +14,9 @@ from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.errors import Draining, InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
+from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
+from ostler.operations import OperationControl
 from ostler.types import (
     AuditEntry,
     CapabilityReport,
@@ -62,6 +64,9 @@ class ControlEndpoint:
         self._daemon = daemon
         self._dispatcher = dispatcher
         self._maintenance_pool = MaintenancePool()
+        self.namespaces = {
+            "operation": OperationControl(lambda: self._runtime().stored_operations, dispatcher.registry)
+        }
 
     def _runtime(self) -> Runtime:
         if self._daemon.runtime is None:
@@ -412,6 +417,8 @@ class ControlEndpoint:
         lenient: bool = True,
         version: str = "",
         repeatable: bool = False,
+        submit: bool = False,
+        time_limit: float | None = None,
     ) -> Json:
         """Call a method on another host; the caller needs the role for that method on this host as well.
 
@@ -428,9 +435,12 @@ class ControlEndpoint:
             lenient: Whether strings are accepted for numbers, booleans and structures.
             version: The version that the service must implement; empty for any.
             repeatable: Whether the request may be retried under its id.
+            submit: Whether it is stored as an operation there; returns its status.
+            time_limit: Seconds in which that operation must end.
         """
         _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
-        ask = CallRequest(topic, method, arguments or {}, flags=CAST_FLAGS if cast else 0, version=version)
+        flags = CAST_FLAGS if cast else SUBMIT if submit else 0
+        ask = CallRequest(topic, method, arguments or {}, flags=flags, version=version, time_limit=time_limit)
         if fanout:
             return await self._messaging_stack().relay.fan_out(ctx, ask, lenient=lenient)
         result: Json = await self._messaging_stack().relay.send_request(

@@ -153,7 +153,7 @@ class AsyncClient(AsyncCallMethods):
         attempts = RetryAttempts(
             policy, self._clock, effective_timeout(current_context(), request.timeout, self._timeout)
         )
-        request_id = self._core.new_id()
+        request_id = request.request_id or self._core.new_id()
         return await attempts.arun(
             lambda timeout: self._send_once(request._replace(timeout=timeout), request_id), asyncio.sleep
         )

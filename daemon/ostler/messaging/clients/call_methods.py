@@ -10,8 +10,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ostler.messaging.clients.call_options import CallKeywords, CallOptions, check_fanout
+from ostler.messaging.clients.operation import SUBMIT_RETRY, AsyncOperation, Operation, unknown_operation
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
+from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, FANOUT_FLAGS, CallRequest
+from ostler.types import OperationStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.clients.async_item_stream import AsyncItemStream
@@ -37,6 +40,14 @@ def fanout_for(options: CallOptions, topic: str, method: str, arguments: dict[st
     """
     check_fanout(options, topic, method)
     return CallRequest(topic, method, arguments, None, options.timeout, flags=FANOUT_FLAGS)
+
+
+def submit_for(options: CallOptions, topic: str, method: str, arguments: dict[str, Any]) -> CallRequest:
+    """Return the request that submits an operation."""
+    return CallRequest(
+        topic, method, arguments, options.host, options.timeout, OperationStatus, flags=SUBMIT,
+        time_limit=options.time_limit, request_id=options.request_id,
+    )  # fmt: skip
 
 
 class SyncCallMethods:
@@ -128,6 +139,34 @@ class SyncCallMethods:
         """
         return int(self.send_request(fanout_for(self.options, topic, method, arguments), self.options.retry))
 
+    def submit(self, topic: str, method: str, /, **arguments: Any) -> Operation:
+        """Have a request stored as an operation; return it as soon as it is on disk.
+
+        It runs whatever becomes of this program, and survives the daemon. To submit the same request again under the
+        same id (`on(request_id=…)`) returns the same operation; so this is tried again by itself when the connection is
+        lost. `on(time_limit=…)` sets the seconds in which it must end.
+
+        Args:
+            topic: The service's topic.
+            method: The exposed method; one that is not declared durable runs once, and fails if the daemon ends.
+            arguments: The method's arguments, by name.
+
+        Raises:
+            Conflict: The id belongs to another operation.
+            OstlerError: It was not accepted; see `call`.
+        """
+        request = submit_for(self.options, topic, method, arguments)
+        status = self.send_request(request, self.options.retry or SUBMIT_RETRY)
+        return Operation(self, status, self.options.type)
+
+    def operation(self, operation_id: str, /) -> Operation:
+        """Return the handle of an operation that was submitted before; nothing is sent. `on(host=…)` says where it is.
+
+        Args:
+            operation_id: Its id.
+        """
+        return Operation(self, unknown_operation(operation_id, self.options.host), self.options.type)
+
 
 class ClientView(SyncCallMethods):
     """A `Client` with other options; made by `on`.
@@ -190,6 +229,20 @@ class AsyncCallMethods:
     async def fanout(self, topic: str, method: str, /, **arguments: Any) -> int:
         """Have every service on the topic run a method; see `Client.fanout`."""
         return int(await self.send_request(fanout_for(self.options, topic, method, arguments), self.options.retry))
+
+    async def submit(self, topic: str, method: str, /, **arguments: Any) -> AsyncOperation:
+        """Have a request stored as an operation; see `Client.submit`."""
+        request = submit_for(self.options, topic, method, arguments)
+        status = await self.send_request(request, self.options.retry or SUBMIT_RETRY)
+        return AsyncOperation(self, status, self.options.type)
+
+    def operation(self, operation_id: str, /) -> AsyncOperation:
+        """Return the handle of an operation that was submitted before; nothing is sent. `on(host=…)` says where it is.
+
+        Args:
+            operation_id: Its id.
+        """
+        return AsyncOperation(self, unknown_operation(operation_id, self.options.host), self.options.type)
 
 
 class AsyncClientView(AsyncCallMethods):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
+from ostler.bounds import NAME_LIMIT
 from ostler.errors import InvalidInput
 from ostler.messaging.clients.retry import Retry
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT, check_credit
@@ -24,6 +25,8 @@ class StubKeywords(TypedDict, total=False):
     on_progress: ProgressCallback | None
     retry: Retry | None
     credit: int
+    time_limit: float | None
+    request_id: str
 
 
 class CallKeywords(StubKeywords, total=False):
@@ -47,6 +50,8 @@ class CallOptions(msgspec.Struct, frozen=True):
             stream is not retried.
         credit: The most items of a stream that are on their way or wait for the reader; the method makes no more
             meanwhile.
+        time_limit: Seconds in which a submitted operation must end; None for no limit.
+        request_id: The id of a submitted operation; empty to have the client choose one.
 
     Raises:
         InvalidInput: A value is not one that the option can have.
@@ -58,6 +63,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     on_progress: ProgressCallback | None = None
     retry: Retry | None = None
     credit: int = DEFAULT_CREDIT
+    time_limit: float | None = None
+    request_id: str = ""
 
     def __post_init__(self) -> None:
         # Programs without type checks get an error as well. The usual cases come first: this runs for each `on`.
@@ -77,6 +84,16 @@ class CallOptions(msgspec.Struct, frozen=True):
             retry.check()
         if self.credit is not DEFAULT_CREDIT:
             check_credit(self.credit, "a stream")
+        if self.time_limit is not None or self.request_id != "":
+            self._check_operation()
+
+    def _check_operation(self) -> None:
+        time_limit: object = self.time_limit
+        if time_limit is not None and not _is_time(time_limit):
+            raise _refused("time_limit", "a number of seconds, 0 or more", time_limit)
+        request_id: object = self.request_id
+        if not isinstance(request_id, str) or len(request_id) > NAME_LIMIT:
+            raise _refused("request_id", f"a text of at most {NAME_LIMIT} characters", request_id)
 
     def updated(self, given: Mapping[str, Any]) -> CallOptions:
         """Return these options with some of them changed.

@@ -174,7 +174,7 @@ class ClientCore:
             DeadlineExceeded: Its deadline has passed.
         """
         # This runs for each call: attributes are read once, and the usual case comes first.
-        topic, method, arguments, host, timeout, _, on_progress, flags, version = call_request
+        topic, method, arguments, host, timeout, _, on_progress, flags, version, _, _ = call_request
         number = next(self._numbers)
         context = current_context()
         inside, trace = self._prefix, outgoing_trace(context)
@@ -245,7 +245,7 @@ class ClientCore:
         request = Request(
             PROTOCOL_VERSION, number, call_request.topic, call_request.method, cast("msgspec.Raw",
             call_request.arguments), timeout,
-            request_id, flags, call_request.host or "", call_request.version, trace, credit,
+            request_id, flags, call_request.host or "", call_request.version, trace, credit, call_request.time_limit,
         )  # fmt: skip
         data = self._encode(request, on_result)
         pending = self._pending_calls[number] = PendingCall(

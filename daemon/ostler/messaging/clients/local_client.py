@@ -145,7 +145,7 @@ class LocalServiceClient(ServiceClient):
         )
         # Another host keeps its answer under this id: nobody else, and no other run of this daemon, may come to it.
         inside = context.request_id if context is not None and context.request_id else self._topic
-        return attempts, RetryState(f"{inside}.{os.urandom(16).hex()}-{next(self._numbers)}")
+        return attempts, RetryState(request.request_id or f"{inside}.{os.urandom(16).hex()}-{next(self._numbers)}")
 
     # ---------------------------------------------------------------- from a thread
 
@@ -226,7 +226,7 @@ class LocalServiceClient(ServiceClient):
         packed = encode_arguments(ask.arguments, where)
         request = Request(
             PROTOCOL_VERSION, number, ask.topic, ask.method, msgspec.Raw(packed), timeout,
-            request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context),
+            request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context), 0, ask.time_limit,
         )  # fmt: skip
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
         call = LocalCall(request, arrived, until)

@@ -161,7 +161,7 @@ class Client(SyncCallMethods):
         policy = retry or self._retry or Retry()
         context = current_context()
         attempts = RetryAttempts(policy, self._clock, effective_timeout(context, request.timeout, self._timeout))
-        request_id = self._core.new_id()
+        request_id = request.request_id or self._core.new_id()
         return attempts.run(
             lambda timeout: self._send_once(request._replace(timeout=timeout), request_id),
             lambda wait: interruptible_sleep(wait, context),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ostler.errors import NotPermitted
-from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, RETRY, STREAM, Request, encode_value
+from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, RETRY, STREAM, SUBMIT, Request, encode_value
 from ostler.messaging.wire.request import FANOUT_FLAGS, CallRequest
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER
 
@@ -105,7 +105,7 @@ def _make_relay_request(request: Request) -> Request:
     if not flags & STREAM:
         arguments |= {
             "cast": bool(flags & CAST and not flags & FANOUT), "fanout": bool(flags & FANOUT),
-            "repeatable": bool(flags & RETRY),
+            "repeatable": bool(flags & RETRY), "submit": bool(flags & SUBMIT), "time_limit": request.time_limit,
         }  # fmt: skip
     method = "relay_stream" if flags & STREAM else "relay"
     packed = msgspec.Raw(encode_value(arguments, f"an argument of {request.topic}.{request.method}"))

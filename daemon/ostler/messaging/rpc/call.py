@@ -14,6 +14,7 @@ from ostler.redaction import Value
 from ostler.types import LOCAL_PEER, Peer, Role
 
 if TYPE_CHECKING:
+    from ostler.messaging.rpc.durable_calls import AttemptedOperation
     from ostler.messaging.rpc.endpoint import Endpoint, Method
 
 
@@ -45,6 +46,10 @@ class Call:
     """The request that this one was made in, for one from within the daemon."""
     secrets: tuple[Value, ...] = ()
     """The spellings of its secret arguments, while they are looked for in whatever leaves."""
+    operation: AttemptedOperation | None = None
+    """The operation that this is an attempt of; None for what comes from a caller."""
+    is_caller_gone = False
+    """Whether its connection was lost, and not the request cancelled."""
     requested_method = ""
     """`topic.method` that was asked for, of a request that is relayed to other hosts; empty for any other."""
     client: object = None

@@ -15,12 +15,21 @@ from ostler import fork
 from ostler.aio import LoopQueue
 from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock
-from ostler.errors import Busy, Cancelled, DeadlineExceeded, Draining, OstlerError, ServiceNotFound
+from ostler.errors import (
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    FeatureNotSupported,
+    OstlerError,
+    ServiceNotFound,
+)
 from ostler.messaging.access.roles import Access
 from ostler.messaging.rpc import eager_start
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.completion import CallCompletion, redact_error
 from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.durable_calls import DurableCalls, check_operation_kind
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
     deadline_error,
@@ -34,7 +43,7 @@ from ostler.messaging.rpc.large_results import LARGE_RESULT_SIZE, LargeResults
 from ostler.messaging.rpc.observers import AuditObserver, RequestTracer
 from ostler.messaging.rpc.thread_replies import ThreadReplies
 from ostler.messaging.rpc.topic_registry import TopicRegistry
-from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, STREAM
+from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, STREAM, SUBMIT
 from ostler.messaging.wire.request_context import Context, set_current_context
 from ostler.messaging.wire.trace_context import is_valid_traceparent
 from ostler.messaging.wire.transport import Admission
@@ -98,6 +107,7 @@ class Dispatcher:
         self.clock = clock
         self.thread_replies = ThreadReplies(inbox, clock, self._on_thread_reply)
         self.inbox = inbox
+        self._operations: DurableCalls | None = None
         self._in_flight = InFlight()
         self._in_threads = 0
         self._large_results = LargeResults()
@@ -233,7 +243,7 @@ class Dispatcher:
                     call.secrets = ()
             if self.completion.tracer is not None:
                 self._start_traced(self.completion.tracer, call, values, named)
-            elif flags or not method.is_async:
+            elif flags or not method.starts_at_once:
                 self._start_other(call, values, named)
             else:
                 self.begin_async(call, method.function(call.context, *values, **named))
@@ -245,7 +255,7 @@ class Dispatcher:
     def _start_traced(self, tracer: RequestTracer, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
         call.is_traced = True
         with tracer.begin(call):
-            if call.request.flags or not call.method.is_async:
+            if call.request.flags or not call.method.starts_at_once:
                 self._start_other(call, values, named)
             else:
                 self.begin_async(call, call.method.function(call.context, *values, **named))
@@ -318,6 +328,12 @@ class Dispatcher:
 
     def _start_other(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Begin what is not a plain call of a method on the loop."""
+        if call.request.flags & SUBMIT or call.method.exposure.durable is not None:
+            if call.operation is None:
+                self._start_operation(call)
+                return
+            call.context.operation = call.operation
+            call.method = call.operation.method_to_run(call.method)
         if call.request.flags & STREAM or call.method.signature.is_streaming:
             self._start_stream(call, values, named)
             return
@@ -326,9 +342,9 @@ class Dispatcher:
             call.context.deadline = None
         if not call.method.is_async:
             self._start_in_pool(call, values, named)
-            self._send_accepted(call)
+            self.send_accepted(call)
             return
-        self._send_accepted(call)
+        self.send_accepted(call)
         self.begin_async(call, call.method.function(call.context, *values, **named))
 
     def _start_stream(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -342,7 +358,27 @@ class Dispatcher:
             call, call.method.function(call.context, *values, **named), limits.max_streams, limits.max_streams_per_peer
         )
 
-    def _send_accepted(self, call: Call) -> None:
+    def _start_operation(self, call: Call) -> None:
+        """Have a request stored as an operation; a plain call then waits for its end.
+
+        Raises:
+            WrongCallKind: The method yields.
+            NotSupported: Nothing stores operations here.
+        """
+        check_operation_kind(call)
+        if self._operations is None:
+            raise FeatureNotSupported(
+                f"{call.full_name} cannot be submitted: operations are not available on this topic",
+                method=call.full_name,
+            )
+        self.begin_async(call, self._operations.accept(call))
+
+    def set_operations(self, operations: DurableCalls) -> None:
+        """Have operations stored from now on. A step of the start: they need the services, which need this."""
+        self._operations = operations
+
+    def send_accepted(self, call: Call) -> None:
+        """Tell the caller of a cast or fanout that it was accepted; nothing for any other request."""
         if not call.request.flags & (CAST | FANOUT):
             return
         call.is_answered = True

@@ -39,6 +39,8 @@ class Method(msgspec.Struct, frozen=True):
     """The role in force, or `nobody`."""
     pool: WorkerPool | None = None
     """The threads in which it runs, when it is a `def`."""
+    starts_at_once: bool = False
+    """Whether a plain call of it is a coroutine on the loop: it is no `def`, and not durable."""
 
 
 class Endpoint:
@@ -218,10 +220,33 @@ def _make_method(
     is_async = inspect.iscoroutinefunction(bound)
     if pool is None and not is_async and not inspect.isasyncgenfunction(bound):
         raise ContractError(f"{where} is a `def`, but {topic} has no threads", hint="make it `async def`", method=where)
+    _check_durable(bound, exposure, where)
     doc = inspect.getdoc(bound) or ""
     rank = ROLE_ORDER[exposure.role]
     if trusted or not isinstance(bound, MethodType):
         signature = MethodSignature(bound, where, exposure.secret, trusted=trusted)
     else:
         signature = MethodSignature.checked(bound, where, exposure.secret)
-    return Method(name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool)
+    if exposure.durable is not None and signature.secrets:
+        raise ContractError(
+            f"{where} is durable and has the secret argument {min(signature.secrets)}, which is not stored",
+            hint="take the secret from a file or a credential, or make the method a plain one", method=where,
+        )  # fmt: skip
+    return Method(
+        name, where, bound, exposure, signature, is_async, rank, doc, MethodStats(), str(exposure.role), pool,
+        is_async and exposure.durable is None,
+    )  # fmt: skip
+
+
+def _check_durable(bound: Callable[..., Any], exposure: Exposure, where: str) -> None:
+    """Refuse a durable method that yields, or whose `clean_up` does not exist."""
+    if exposure.durable is None:
+        return
+    if inspect.isgeneratorfunction(bound) or inspect.isasyncgenfunction(bound):
+        raise ContractError(f"{where} is durable and yields", hint="return one result", method=where)
+    clean_up = exposure.durable.clean_up
+    if clean_up and not inspect.isroutine(getattr(getattr(bound, "__self__", None), clean_up, None)):
+        raise ContractError(
+            f"{where} names {clean_up!r} to clean up after it, which is no method of its manager",
+            hint="`clean_up` is the name of a method with the same arguments", method=where,
+        )  # fmt: skip

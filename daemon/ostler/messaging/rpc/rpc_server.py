@@ -410,6 +410,7 @@ class WireCall(Call):
 
     def on_client_gone(self) -> None:
         """Record that the caller has disconnected: nothing is sent, and the work is cancelled. On the loop."""
+        self.is_caller_gone = True
         self.claim_reply()
         self.stop()
 

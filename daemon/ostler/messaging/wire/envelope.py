@@ -41,6 +41,8 @@ STREAM: Final = 16
 """Flag: the caller takes a stream; `credit` says how many items at first."""
 RETRY: Final = 32
 """Flag: the caller may send this request again under the same `request_id`; its answer is stored for that."""
+SUBMIT: Final = 64
+"""Flag: store the request as an operation, and answer with its status as soon as it is stored."""
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Name = Annotated[str, Meta(max_length=255)]
@@ -55,7 +57,8 @@ class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
     `id` is chosen by the client, once per connection; `request_id` goes into logs and stays the same over a retry.
     `arguments` is a map. `timeout` is in seconds from now, None for no deadline. An empty `host` is the one here,
     or one that has the topic. `trace` is a W3C `traceparent`, empty when nobody traces. `credit` is the number of items
-    that a caller of a stream takes at first.
+    that a caller of a stream takes at first. `time_limit` is the seconds in which a submitted operation must end, None
+    for no limit; `timeout` is then that of its acceptance.
     """
 
     v: _ProtocolVersion
@@ -70,6 +73,7 @@ class Request(msgspec.Struct, array_like=True, tag=1, gc=False):
     version: _Name = ""
     trace: _Name = ""
     credit: _Count = 0
+    time_limit: _Seconds | None = None
 
 
 class Cancel(msgspec.Struct, array_like=True, tag=2, gc=False):

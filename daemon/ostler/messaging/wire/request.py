@@ -13,7 +13,11 @@ from ostler.messaging.wire.request_context import Progress
 
 
 class CallRequest(NamedTuple):
-    """What a caller wants: `result_type` is the type that the result is decoded to, None for plain values."""
+    """What a caller wants: `result_type` is the type that the result is decoded to, None for plain values.
+
+    `time_limit` is the seconds in which a submitted operation must end. `request_id` is the id of a request that may be
+    sent again; empty to have the client choose one.
+    """
 
     topic: str
     method: str
@@ -24,6 +28,8 @@ class CallRequest(NamedTuple):
     on_progress: ProgressCallback | None = None
     flags: int = 0
     version: str = ""
+    time_limit: float | None = None
+    request_id: str = ""
 
 
 CAST_FLAGS = CAST

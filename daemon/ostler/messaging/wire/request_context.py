@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -41,6 +41,31 @@ class Progress(NamedTuple):
     text: str
 
 
+T = TypeVar("T")
+
+
+class RunningOperation(Protocol):
+    """The operation that a request is an attempt of. Any thread, except where a method is a coroutine."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        ...
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier attempt was cut off by the end of the daemon."""
+        ...
+
+    def step(self, context: Context, name: str, function: Callable[[], T], result_type: Any) -> T:
+        """Return the recorded result of a step, or run it and record that."""
+        ...
+
+    async def astep(self, context: Context, name: str, function: Callable[[], Awaitable[T]], result_type: Any) -> T:
+        """Do what `step` does, on the loop."""
+        ...
+
+
 class Context:
     """The request that an exposed method or periodic task serves.
 
@@ -61,12 +86,13 @@ class Context:
     `trace` is the W3C `traceparent` that the request came with, or that a tracer gave it; empty when nobody traces.
     `relayed` is there in a request that is passed on to another host: its caller has to keep the role for as long as it
     lasts. `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the
-    request that this one was made in, when both are served by this daemon.
+    request that this one was made in, when both are served by this daemon. `operation` is the operation that the
+    request is an attempt of; None for a request that is none.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method", "parent",
-        "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method",
+        "operation", "parent", "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +117,7 @@ class Context:
         self.trace = ""
         self.secrets: tuple[Value, ...] = ()
         self.parent: Context | None = None
+        self.operation: RunningOperation | None = None
         self.relayed: Relayed | None = None
         self.last_progress = 0.0
         self._clock = clock or SystemClock()
@@ -172,6 +199,36 @@ class Context:
             raise Cancelled(f"{self.topic}.{self.method} was cancelled by its caller", request_id=self.request_id)
         if self.deadline is not None and self._clock.monotonic() >= self.deadline:
             raise DeadlineExceeded(f"the deadline of {self.topic}.{self.method} has passed", request_id=self.request_id)
+
+    def step(self, name: str, function: Callable[..., T], /, *args: Any, type: Any = None) -> T:  # noqa: A002 - as in `client.on(type=…)`
+        """Run a part of a durable method once: record its result, and return the recorded one when it is repeated.
+
+        When the daemon ends in the midst of an operation that is resumed, the method runs again, and the steps that
+        were recorded before are not. The result is on disk when this returns. Between the end of `function` and the
+        commit the daemon may be killed, so the function must be one that may run twice. In a request that is no
+        operation the function is called, and nothing is recorded. Blocks; in `async def` methods use `astep`.
+
+        Args:
+            name: The name of the step; each in a method has another.
+            function: What to do.
+            args: Its arguments.
+            type: The type that a recorded result is decoded to; plain values by default.
+
+        Raises:
+            Cancelled: The operation was cancelled, or continues elsewhere.
+            StoreError: The result could not be recorded.
+            EncodeError: The result cannot be stored.
+            Exception: What the function raised; nothing is recorded then.
+        """
+        if self.operation is None:
+            return function(*args)
+        return self.operation.step(self, name, lambda: function(*args), type)
+
+    async def astep(self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, type: Any = None) -> T:  # noqa: A002 - as in `client.on(type=…)`
+        """Do what `step` does, in an `async def` method; the function is one too."""
+        if self.operation is None:
+            return await function(*args)
+        return await self.operation.astep(self, name, lambda: function(*args), type)
 
     def progress(self, done: float, total: float = 0, text: str = "") -> None:
         """Report progress to the caller, and that the work is not stuck. Any thread.

@@ -1,0 +1,13 @@
+"""Operations: requests that are stored before they are accepted, survive the daemon, and can be watched and cancelled.
+
+`Operations` accepts, runs and ends them; `OperationQueue` has those of one topic; `OperationCall` is one attempt;
+`OperationControl` has the methods that list, watch and cancel them. Not here: the table
+(`ostler.store.records.operation_records`) and the client's handle (`ostler.messaging.clients`).
+"""
+
+from ostler.operations.operation_control import OperationControl
+from ostler.operations.operation_queue import OperationQueue
+from ostler.operations.operation_status import operation_event
+from ostler.operations.operations import DEFAULT_LIMITS, OperationLimits, Operations
+
+__all__ = ["DEFAULT_LIMITS", "OperationControl", "OperationLimits", "OperationQueue", "Operations", "operation_event"]

@@ -1,0 +1,75 @@
+"""An operation as callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ostler.errors import to_wire
+from ostler.messaging.wire.request_context import Progress
+from ostler.operations.outcomes import decode_error
+from ostler.store import OperationRecord, requester_of
+from ostler.types import OperationStatus
+
+
+def status_of(
+    record: OperationRecord, steps: Iterable[str] = (), progress: Progress | None = None, *, show_values: bool
+) -> OperationStatus:
+    """Return the status of an operation.
+
+    Args:
+        record: The operation.
+        steps: The names of its recorded steps.
+        progress: How far it is; what was stored last by default.
+        show_values: Whether the arguments, the result and the text of progress are for whoever asked.
+    """
+    done, total, text = progress or Progress(record.done, record.total, record.text)
+    return OperationStatus(
+        id=record.id,
+        topic=record.topic,
+        host=record.host,
+        method=record.method,
+        state=record.state,
+        why=record.why,
+        since=record.since,
+        submitted_at=record.submitted_at,
+        requester=requester_of(record).peer.name,
+        attempts=record.attempts,
+        interruptions=record.interruptions,
+        done=done,
+        total=total,
+        text=text,
+        steps=list(steps),
+        next_attempt_at=record.next_attempt_at,
+        expires_at=0.0 if record.time_limit is None else record.submitted_at + record.time_limit,
+        is_hidden=not show_values,
+        arguments=_decode(record.arguments) if show_values else None,
+        result=_decode(record.result) if show_values and record.result is not None else None,
+        error=None if record.error is None else _error_facts(record.error, show_values=show_values),
+    )
+
+
+def operation_event(status: OperationStatus) -> dict[str, Any]:
+    """Return the payload of the event of a new state: what every viewer may see."""
+    return {
+        "id": status.id, "topic": status.topic, "method": status.method, "state": str(status.state),
+        "why": status.why, "attempts": status.attempts, "requester": status.requester,
+    }  # fmt: skip
+
+
+def _error_facts(packed: bytes, *, show_values: bool) -> dict[str, Any]:
+    error = decode_error(packed)
+    wire = to_wire(error)
+    facts: dict[str, Any] = {
+        "name": wire.names[0],
+        "names": list(wire.names),
+        "message": error.message,
+        "hint": error.hint,
+    }
+    return {**facts, "details": error.details} if show_values else facts
+
+
+def _decode(packed: bytes) -> Any:
+    return msgspec.msgpack.decode(packed)

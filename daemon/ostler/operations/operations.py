@@ -1,0 +1,678 @@
+"""Accepts operations, runs them, ends them, and tells whoever waits or watches."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from ostler.aio import LoopQueue, TaskOwner
+from ostler.clock import Clock
+from ostler.errors import Busy, Conflict, Draining, NotFound, OstlerError, StoreError
+from ostler.messaging.interface.exposure import Durable
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, RETRY, SUBMIT
+from ostler.messaging.wire.request_context import Progress
+from ostler.operations import outcomes
+from ostler.operations.operation_call import AttemptState, OperationCall
+from ostler.operations.operation_queue import OperationQueue
+from ostler.operations.operation_status import status_of
+from ostler.store import (
+    NewOperation,
+    OperationRecord,
+    OperationRecords,
+    PendingOperation,
+    Requester,
+    Store,
+    requester_of,
+)
+from ostler.types import OperationState, OperationStatus
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+_RETRY_DELAY = 1.0
+"""Seconds until what the database did not take is tried again."""
+_LEASE_INTERVAL = 15.0
+"""Seconds between two renewals of the leases; progress is stored with them."""
+_PRUNE_INTERVAL = 60.0
+_RECOVERY_BATCH = 200
+"""Operations of an earlier run that are taken over in one write, so that others do not wait long for it."""
+_PROGRESS_INTERVAL = 0.2
+"""Seconds between two reports of progress to those who watch."""
+_MAX_ID_PREFIX = 200
+_LAST_WRITE_TIMEOUT = 2.0
+"""Seconds that a stop waits for the ends of the last attempts to be stored: a locked database must not delay it."""
+CleanUp = Callable[[str], Callable[..., Any]]
+"""Returns a method of a manager by its name."""
+Publish = Callable[[OperationStatus], None]
+
+
+class OperationLimits(msgspec.Struct, frozen=True):
+    """How many operations may wait, and how many that have ended are kept for how many seconds."""
+
+    max_queued: int = 10_000
+    max_ended: int = 10_000
+    max_age: float = 30 * 86400.0
+
+
+DEFAULT_LIMITS = OperationLimits()
+
+
+class Operations:
+    """The operations of one daemon. On the loop.
+
+    A request becomes an operation in one commit, and its end is another one: what was accepted is not lost, and what
+    has ended is not run again. The state in the table is changed by compare-and-set alone.
+
+    Args:
+        store: Where they are stored.
+        records: The table.
+        dispatcher: Runs their methods.
+        clock: The source of time.
+        loop_queue: Brings reports of progress from threads to the loop.
+        publish: Called with each change of a state.
+        limits: What is kept.
+        on_end: Called with a reason when a permanent task has ended.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        records: OperationRecords,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        loop_queue: LoopQueue,
+        publish: Publish,
+        limits: OperationLimits,
+        on_end: Callable[[str], None] | None = None,
+    ) -> None:
+        self.limits = limits
+        self.records = records
+        self._store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._loop_queue = loop_queue
+        self._publish = publish
+        self._tasks = TaskOwner("operations", on_end=on_end)
+        self._queues: dict[str, OperationQueue] = {}
+        self._clean_ups: dict[str, CleanUp] = {}
+        self._timers: dict[str, DeadlineTimer] = {}
+        self._numbers = itertools.count(1)
+        self._waiters: dict[str, list[asyncio.Future[OperationRecord]]] = defaultdict(list)
+        self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._callers: dict[str, list[Call]] = defaultdict(list)
+        self._fresh_progress: dict[str, OperationCall] = {}
+        self._is_progress_posted = False
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    def start(self) -> None:
+        """Begin to renew leases and to remove what has ended long ago."""
+        self._tasks.supervise(self._renew_leases, name="renew the leases of operations")
+        self._tasks.supervise(self._prune_periodically, name="prune operations")
+
+    async def close(self) -> None:
+        """End everything; what runs is continued by the next start. After the services have stopped."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._ending:  # what they came to is stored, if the database takes it
+            await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
+        await self._tasks.cancel()
+
+    def problems(self) -> list[str]:
+        """Return the problems of its permanent tasks, a line each."""
+        return self._tasks.problems()
+
+    # ---------------------------------------------------------------- topics
+
+    def add_topic(self, topic: str, max_running: int, clean_up: CleanUp) -> None:
+        """Accept operations of a topic from now on; none is begun before `start_topic`.
+
+        Args:
+            topic: The topic.
+            max_running: How many may run at once.
+            clean_up: Returns the manager's method of a name.
+        """
+        self._queues[topic] = queue = OperationQueue(topic, max_running, self.limits.max_queued)
+        self._clean_ups[topic] = clean_up
+        self._timers[topic] = DeadlineTimer(self._clock, partial(self._start_due, queue))
+
+    def start_topic(self, topic: str) -> None:
+        """Begin the operations of a topic: those that an earlier run of the daemon has left, and new ones."""
+        queue = self._queues[topic]
+        queue.is_open, queue.is_stopping = True, False
+        self._tasks.spawn(self._load(queue), name=f"load the operations of {topic}")
+
+    def drain_topic(self, topic: str) -> None:
+        """Begin no more operations of a topic, and ask those that are to be handed over to stop."""
+        queue = self._queues.get(topic)
+        if queue is None:
+            return
+        queue.is_open = False
+        for call in list(queue.running.values()):
+            if call.policy.on_drain == "hand over":
+                call.hand_over()
+
+    def resume_topic(self, topic: str) -> None:
+        """Begin operations of a topic again, after a drain."""
+        if (queue := self._queues.get(topic)) is not None:
+            queue.is_open = True
+            self._fill(queue)
+
+    def stop_topic(self, topic: str) -> None:
+        """Ask the running operations of a topic to stop, and have the next start continue them."""
+        if (queue := self._queues.get(topic)) is not None:
+            queue.is_open, queue.is_stopping = False, True
+            for call in list(queue.running.values()):
+                call.hand_over()
+
+    def remove_topic(self, topic: str) -> None:
+        """Accept no operations of a topic any more; the ends of attempts that still run are stored all the same."""
+        if self._queues.pop(topic, None) is not None:
+            del self._clean_ups[topic]
+            self._timers.pop(topic).cancel()
+
+    def set_max_running(self, topic: str, max_running: int) -> None:
+        """Change how many operations of a topic may run at once."""
+        if (queue := self._queues.get(topic)) is not None:
+            queue.max_running = max_running
+            self._fill(queue)
+
+    # ---------------------------------------------------------------- accepting
+
+    async def accept(self, call: Call) -> object:
+        """See `DurableCalls.accept`.
+
+        Raises:
+            Busy: Too many operations wait.
+            Conflict: The id belongs to another operation.
+            StoreUnavailable: The database cannot be written now; nothing was accepted.
+            OstlerError: Of a plain call, what the operation ended with.
+        """
+        queue = self._queues.get(call.request.topic)
+        if queue is None:
+            raise Draining(f"{call.request.topic} accepts no operations now", topic=call.request.topic)
+        record = await self._store_new(call, queue)
+        if call.request.flags & SUBMIT:
+            return status_of(record, show_values=True)
+        if call.request.flags & (CAST | FANOUT):
+            self._dispatcher.send_accepted(call)
+            return None
+        return await self._wait(call, record)
+
+    async def _store_new(self, call: Call, queue: OperationQueue) -> OperationRecord:
+        new = _new_operation(call)
+        account = new.requester.account
+        may_begin = queue.is_idle
+        if not may_begin and not queue.has_room(account):
+            raise Busy(
+                f"{len(queue)} operations of {queue.topic} are waiting",
+                hint="retry in a second, or see `ostler operation list`", retry_after=1.0,
+            )  # fmt: skip
+        if may_begin:
+            queue.reserve(new.id)
+        stored = False
+        try:
+            record, stored = await self._store.awrite(partial(self._insert, new, may_begin), label="submit operation")
+        finally:
+            if may_begin and not stored:
+                queue.release(new.id)
+        if not stored:
+            _check_same(record, new)
+            return record
+        self._announce(record)
+        if may_begin:
+            self._run(queue, record, {})
+        else:
+            queue.put(record.id, account)
+            self._fill(queue)
+        return record
+
+    def _insert(self, new: NewOperation, may_begin: bool) -> tuple[OperationRecord, bool]:
+        record, is_new = self.records.insert(new)
+        if is_new and may_begin:
+            return self.records.claim(record.id) or record, True
+        return record, is_new
+
+    async def _wait(self, call: Call, record: OperationRecord) -> object:
+        """Wait for the end of an operation; a caller that cancels its call cancels the operation."""
+        self._callers[record.id].append(call)
+        try:
+            ended = await self._wait_for_end(record)
+        except asyncio.CancelledError:
+            # Whoever lost its connection, or is told that the service stops, has not cancelled anything.
+            if not call.is_caller_gone and self._queues.get(record.topic) is not None:
+                queue = self._queues[record.topic]
+                if not queue.is_stopping:
+                    self._tasks.spawn(self._cancel_quietly(record.id, call.peer.name), name=f"cancel {record.id}")
+            raise
+        finally:
+            self._callers[record.id].remove(call)
+            if not self._callers[record.id]:
+                del self._callers[record.id]
+        if ended.error is not None:
+            raise outcomes.decode_error(ended.error)
+        return None if ended.result is None else msgspec.Raw(ended.result)
+
+    async def _wait_for_end(self, record: OperationRecord) -> OperationRecord:
+        if record.state.is_final:
+            return record
+        future: asyncio.Future[OperationRecord] = asyncio.get_running_loop().create_future()
+        self._waiters[record.id].append(future)
+        try:
+            if not self._is_known(record):  # it may have ended between the read and now
+                found = await self.find(record.id)
+                if found.state.is_final:
+                    return found
+            return await future
+        finally:
+            self._waiters[record.id].remove(future)
+            if not self._waiters[record.id]:
+                del self._waiters[record.id]
+
+    def _is_known(self, record: OperationRecord) -> bool:
+        queue = self._queues.get(record.topic)
+        return queue is not None and record.id in queue.running
+
+    # ---------------------------------------------------------------- running
+
+    def _fill(self, queue: OperationQueue) -> None:
+        """Begin as many operations as may run."""
+        while queue.has_free_slot and queue.has_waiting:
+            operation_id = queue.pop()
+            self._tasks.spawn(self._begin(queue, operation_id), name=f"begin operation {operation_id}")
+
+    def _start_due(self, queue: OperationQueue, now: float) -> float | None:
+        due = queue.enqueue_due(now)
+        self._fill(queue)
+        return due
+
+    async def _begin(self, queue: OperationQueue, operation_id: str) -> None:
+        """Claim an operation and run it; one that ended meanwhile, or is claimed elsewhere, is skipped."""
+
+        def claim() -> tuple[OperationRecord, dict[str, bytes]] | None:
+            record = self.records.claim(operation_id)
+            return None if record is None else (record, self.records.steps(record))
+
+        try:
+            claimed = await self._store.awrite(claim, label="begin operation")
+        except StoreError as error:
+            _log.debug("operation %s was not begun, and will be: %s", operation_id, error)
+            queue.release(operation_id)
+            self._put_later(queue, operation_id, None, _RETRY_DELAY)
+            return
+        if claimed is None:
+            queue.release(operation_id)
+            self._fill(queue)
+            return
+        self._announce(claimed[0])
+        self._run(queue, *claimed)
+
+    def _run(
+        self,
+        queue: OperationQueue,
+        record: OperationRecord,
+        steps: dict[str, bytes],
+        clean_up: Callable[..., Any] | None = None,
+    ) -> None:
+        time_left = self.records.time_left(record)
+        call = OperationCall(
+            next(self._numbers), requester_of(record), AttemptState(record, steps, self, clean_up),
+            None if time_left is None or clean_up is not None else max(0.0, time_left),
+            self._policy(record) or outcomes.NOT_DURABLE, partial(self._on_attempt_end, queue), self._on_progress,
+        )  # fmt: skip
+        call.is_clean_up = clean_up is not None
+        queue.start(record.id, call)
+        if queue.is_stopping:
+            call.is_handed_over = True
+        self._dispatcher.dispatch(call)
+
+    def _on_attempt_end(self, queue: OperationQueue, call: OperationCall) -> None:
+        task = self._tasks.spawn(self._end_attempt(queue, call), name=f"end operation {call.record.id}")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end_attempt(self, queue: OperationQueue, call: OperationCall) -> None:
+        decision = outcomes.decide_after_attempt(call, is_stopping=queue.is_stopping, now=self._clock.wall())
+        record = None
+        if decision is not None:
+            record = await self._write_until_done(
+                partial(
+                    self.records.end_attempt, call.record.id, decision.outcome, drop_steps=decision.drop_steps,
+                    progress=call.progress,
+                ),
+                "end operation",
+            )  # fmt: skip
+        queue.end(call.record.id)
+        self._fresh_progress.pop(call.record.id, None)
+        if record is not None:
+            self._announce(record)
+            if record.state is OperationState.WAITING:
+                self._put_later(queue, record.id, record.account, record.next_attempt_at - self._clock.wall())
+            elif record.state is OperationState.QUEUED and not queue.is_stopping:
+                queue.put(record.id, record.account)
+        self._fill(queue)
+
+    def _put_later(self, queue: OperationQueue, operation_id: str, account: str | None, delay: float) -> None:
+        at = self._clock.monotonic() + max(0.0, delay)
+        queue.put_later(operation_id, account, at)
+        if queue.topic in self._timers:
+            self._timers[queue.topic].schedule(at)
+
+    async def _write_until_done(self, change: Callable[[], T], label: str) -> T:
+        """Write what must not be lost, as soon as the database takes it: the disk may be full for hours."""
+        while True:
+            try:
+                return await self._store.awrite(change, label=label)
+            except StoreError as error:
+                _log.debug("%s will be retried: %s", label, error)
+            await asyncio.sleep(_RETRY_DELAY)
+
+    def _policy(self, record: OperationRecord) -> Durable | None:
+        """Return how a method is retried; None when there is no such method."""
+        method = self._dispatcher.registry.find_method(record.topic, record.method)
+        if method is None:
+            return None
+        return method.exposure.durable or outcomes.NOT_DURABLE
+
+    def save_step(self, record: OperationRecord, position: int, name: str, result: bytes) -> bool:
+        """See `StepStore.save_step`."""
+        return self._store.write(
+            partial(self.records.save_step, record, position, name, result), label="step of an operation"
+        )
+
+    async def asave_step(self, record: OperationRecord, position: int, name: str, result: bytes) -> bool:
+        """See `StepStore.asave_step`."""
+        save = partial(self.records.save_step, record, position, name, result)
+        return await self._store.awrite(save, label="step of an operation")
+
+    # ---------------------------------------------------------------- what an earlier run has left
+
+    async def _load(self, queue: OperationQueue) -> None:
+        pending = await self._write_until_done(partial(self.records.pending, queue.topic), "load operations")
+        left = [row for row in pending if row.state == OperationState.RUNNING and row.id not in queue.running]
+        for first in range(0, len(left), _RECOVERY_BATCH):
+            batch = left[first : first + _RECOVERY_BATCH]
+            recovered = await self._write_until_done(partial(self._recover, batch), "recover operations")
+            for record, steps, must_clean_up in recovered:
+                self._announce(record)
+                if must_clean_up:
+                    self._begin_clean_up(queue, record, steps)
+                elif record.state is OperationState.QUEUED:
+                    queue.put(record.id, record.account)
+        now = self._clock.wall()
+        for row in pending:
+            if row.state == OperationState.QUEUED:
+                queue.put(row.id, row.account)
+            elif row.state == OperationState.WAITING:
+                self._put_later(queue, row.id, row.account, min(row.next_attempt_at - now, self._max_wait(queue, row)))
+        self._fill(queue)
+
+    def _max_wait(self, queue: OperationQueue, row: PendingOperation) -> float:
+        """Return the longest wait for an attempt: the wall clock may have been set back meanwhile."""
+        method = self._dispatcher.registry.find_method(queue.topic, row.method)
+        policy = (method.exposure.durable if method is not None else None) or outcomes.NOT_DURABLE
+        return policy.max_backoff
+
+    def _recover(self, rows: list[PendingOperation]) -> list[tuple[OperationRecord, dict[str, bytes], bool]]:
+        """Take over operations that were running, and decide what becomes of each. Inside a write."""
+        recovered = []
+        for row in rows:
+            record = self.records.take_over(row.id, row.owner)
+            if record is None:
+                continue
+            decision = outcomes.decide_after_restart(record, self._policy(record))
+            if decision.must_clean_up:
+                recovered.append((record, self.records.steps(record), True))
+                continue
+            ended = self.records.end_attempt(record.id, decision.outcome, drop_steps=decision.drop_steps)
+            if ended is not None:
+                recovered.append((ended, {}, False))
+        return recovered
+
+    def _begin_clean_up(self, queue: OperationQueue, record: OperationRecord, steps: dict[str, bytes]) -> None:
+        policy = self._policy(record)
+        assert policy is not None  # noqa: S101 - a method without one has nothing to clean up with
+        queue.reserve(record.id)
+        self._run(queue, record, steps, self._clean_ups[queue.topic](policy.clean_up))
+
+    # ---------------------------------------------------------------- asking and telling
+
+    async def find(self, operation_id: str) -> OperationRecord:
+        """Return an operation by its id, or by the beginning of one.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several that begin so.
+        """
+
+        def read() -> tuple[OperationRecord | None, list[str]]:
+            found = self.records.find(operation_id)
+            if found is not None or not operation_id:
+                return found, []
+            ids = self.records.find_by_prefix(operation_id)
+            return (self.records.find(ids[0]) if len(ids) == 1 else None), ids
+
+        record, ids = await self._store.aread(read)
+        if len(ids) > 1:
+            raise Conflict(f"several operations begin with {operation_id}", hint="give more of the id")
+        if record is None:
+            raise NotFound(f"operation {operation_id} not found", hint="see `ostler operation list`")
+        return record
+
+    async def status(self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]) -> OperationStatus:
+        """Return the status of an operation.
+
+        Args:
+            operation_id: The operation; see `find`.
+            show_values: Whether the arguments and the result of this one are shown.
+        """
+        record = await self.find(operation_id)
+        steps = await self._store.aread(lambda: list(self.records.steps(record)))
+        return status_of(record, steps, self._progress(record), show_values=show_values(record))
+
+    async def select(
+        self,
+        *,
+        topic: str,
+        states: Sequence[OperationState],
+        account: str,
+        limit: int,
+        show_values: Callable[[OperationRecord], bool],
+    ) -> list[OperationStatus]:
+        """Return the newest operations that fit, oldest first; see `OperationRecords.select`."""
+        records = await self._store.aread(
+            lambda: self.records.select(topic=topic, states=states, account=account, limit=limit)
+        )
+        return [status_of(row, (), self._progress(row), show_values=show_values(row)) for row in records]
+
+    async def watch(
+        self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]
+    ) -> AsyncGenerator[OperationStatus, None]:
+        """Yield the status of an operation: now, and after each change, until it has ended."""
+        record = await self.find(operation_id)
+        changed = asyncio.Event()
+        self._watchers[record.id].add(changed)
+        try:
+            last: OperationStatus | None = None
+            while True:
+                changed.clear()
+                status = await self.status(record.id, show_values=show_values)
+                if status != last:
+                    yield status
+                if status.state.is_final:
+                    return
+                last = status
+                await changed.wait()
+                await asyncio.sleep(_PROGRESS_INTERVAL if self._is_running(record.id) else 0)
+        finally:
+            self._watchers[record.id].discard(changed)
+            if not self._watchers[record.id]:
+                del self._watchers[record.id]
+
+    async def cancel(self, operation_id: str, who: str) -> OperationRecord:
+        """Cancel an operation: one that has not begun ends at once, one that runs is asked to stop.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: It has ended.
+        """
+        record = await self.find(operation_id)
+
+        def change() -> OperationRecord | None:
+            outcome = outcomes.cancelled(record.id, who)
+            return self.records.end_unstarted(record.id, outcome) or self.records.request_cancel(record.id, who)
+
+        changed = await self._store.awrite(change, label="cancel operation")
+        if changed is None:
+            raise Conflict(f"operation {record.id} has ended: {record.state}", topic=record.topic)
+        call = self._running_call(record)
+        if call is not None:
+            call.cancelled_by = who
+            call.stop()
+        self._announce(changed)
+        return changed
+
+    async def _cancel_quietly(self, operation_id: str, who: str) -> None:
+        try:
+            await self.cancel(operation_id, who)
+        except OstlerError as error:
+            _log.debug("operation %s was not cancelled with its call: %s", operation_id, error)
+
+    async def retry(self, operation_id: str, who: str) -> OperationRecord:
+        """Queue an operation again that has failed or was cancelled; recorded steps are not repeated.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: It has not failed; or there is no such service now.
+        """
+        record = await self.find(operation_id)
+        queue = self._queues.get(record.topic)
+        if queue is None:
+            raise Conflict(f"no service {record.topic} is running here", hint="see `ostler service list`")
+        changed = await self._store.awrite(
+            lambda: self.records.requeue(record.id, f"retried by {who}"), label="retry operation"
+        )
+        if changed is None:
+            raise Conflict(
+                f"operation {record.id} is {record.state}; only a failed or cancelled one can be retried",
+                topic=record.topic,
+            )
+        self._announce(changed)
+        queue.put(changed.id, changed.account)
+        self._fill(queue)
+        return changed
+
+    async def prune(self, count: int | None = None, max_age: float | None = None) -> int:
+        """Remove ended operations above a number, or older than an age in seconds; return how many were removed."""
+        most = self.limits.max_ended if count is None else count
+        age = self.limits.max_age if max_age is None else max_age
+        ages = self._store.retention_clock
+        removed = 0
+        while True:
+            batch = await self._store.awrite(
+                lambda: self.records.prune(most, ages.now() - age, None if count is not None else ages),
+                label="prune operations",
+            )
+            removed += batch
+            if not batch:
+                return removed
+
+    def _progress(self, record: OperationRecord) -> Progress | None:
+        call = self._running_call(record)
+        return None if call is None else call.progress
+
+    def _running_call(self, record: OperationRecord) -> OperationCall | None:
+        queue = self._queues.get(record.topic)
+        return None if queue is None else queue.running.get(record.id)
+
+    def _is_running(self, operation_id: str) -> bool:
+        return any(operation_id in queue.running for queue in self._queues.values())
+
+    def _announce(self, record: OperationRecord) -> None:
+        """Tell everybody that an operation has another state, which is on disk."""
+        for changed in self._watchers.get(record.id, ()):
+            changed.set()
+        if record.state.is_final:
+            for future in self._waiters.get(record.id, ()):
+                if not future.done():
+                    future.set_result(record)
+        self._publish(status_of(record, show_values=False))
+
+    def _on_progress(self, call: OperationCall) -> None:
+        """Record that a method has reported progress. Any thread."""
+        self._fresh_progress[call.record.id] = call
+        if not self._is_progress_posted:
+            self._is_progress_posted = True
+            self._loop_queue.post(self._report_progress)
+
+    def _report_progress(self) -> None:
+        # The flag first: what is reported from here on posts again.
+        self._is_progress_posted = False
+        for operation_id, call in list(self._fresh_progress.items()):
+            for caller in self._callers.get(operation_id, ()):
+                if caller.request.flags & PROGRESS:
+                    caller.send_progress(call.progress)
+            for changed in self._watchers.get(operation_id, ()):
+                changed.set()
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(_LEASE_INTERVAL)
+            if not any(queue.running for queue in self._queues.values()):
+                continue
+            fresh, self._fresh_progress = self._fresh_progress, {}
+            rows = [(key, *call.progress) for key, call in fresh.items()]
+            try:
+                await self._store.awrite(partial(self.records.renew_leases, rows), label="leases", urgent=True)
+            except StoreError as error:  # the store reports it; what runs goes on
+                _log.debug("the leases of operations were not renewed: %s", error)
+
+    async def _prune_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(_PRUNE_INTERVAL)
+            try:
+                await self.prune()
+            except StoreError as error:
+                _log.debug("ended operations were not removed: %s", error)
+
+
+def _new_operation(call: Call) -> NewOperation:
+    """Return what is stored of a request.
+
+    The id is that of the request, when its caller may send it again under that id. Others are unique for as long as
+    their connection lasts only, and get one that is unique for ever.
+    """
+    request, context = call.request, call.context
+    is_unique = request.flags & (SUBMIT | RETRY) and request.request_id
+    return NewOperation(
+        id=request.request_id if is_unique else f"{request.request_id[:_MAX_ID_PREFIX]}-{os.urandom(8).hex()}",
+        topic=request.topic,
+        method=request.method,
+        arguments=bytes(request.arguments),
+        flags=request.flags & LENIENT,
+        requester=Requester(call.origin, context.role),
+        trace=context.trace,
+        time_limit=request.time_limit if request.flags & (SUBMIT | CAST | FANOUT) else request.timeout,
+    )
+
+
+def _check_same(record: OperationRecord, new: NewOperation) -> None:
+    """Refuse an id that belongs to another operation, or to somebody else's.
+
+    Raises:
+        Conflict: It does.
+    """
+    ours = (record.account, record.topic, record.method, record.arguments)
+    if ours != (new.requester.account, new.topic, new.method, new.arguments):
+        raise Conflict(
+            f"the id {new.id} belongs to another operation", hint="use a new id for each request", request_id=new.id
+        )

@@ -1,0 +1,160 @@
+"""Decides what becomes of an operation: after an attempt has ended, and after the daemon has."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from ostler.bounds import WHY_LIMIT, truncate
+from ostler.errors import (
+    Busy,
+    Cancelled,
+    ConnectionLost,
+    DaemonNotRunning,
+    Draining,
+    DriverNotReady,
+    OperationInterrupted,
+    OstlerError,
+    StoreUnavailable,
+    WireError,
+    error_line,
+    from_wire,
+    is_a,
+    to_wire,
+)
+from ostler.messaging.interface.exposure import Durable
+from ostler.store import OperationOutcome
+from ostler.types import OperationState
+
+if TYPE_CHECKING:
+    from ostler.operations.operation_call import OperationCall
+    from ostler.store import OperationRecord
+
+NOT_DURABLE = Durable()
+"""How an operation on a method that is not declared durable is run: once."""
+MAX_INTERRUPTIONS = 5
+"""How often the daemon may end in the midst of an operation until that is considered the cause."""
+_RETRIED_ERRORS: tuple[type[OstlerError], ...] = (
+    Busy,
+    ConnectionLost,
+    DaemonNotRunning,
+    Draining,
+    DriverNotReady,
+    StoreUnavailable,
+)
+_NOT_READY_ERRORS: tuple[type[OstlerError], ...] = (Busy, Draining, DriverNotReady, StoreUnavailable)
+"""Errors that a service may have for a while after its start."""
+_ATTEMPTS_AFTER_RESTART = 10
+"""Attempts that an interrupted operation has at least while its service is not ready yet."""
+_JITTER = 0.1
+_encode = msgspec.msgpack.Encoder().encode
+_StoredError = tuple[tuple[str, ...], str, str, dict[str, Any]]
+_decode_error = msgspec.msgpack.Decoder(_StoredError).decode
+
+
+class Decision(NamedTuple):
+    """What becomes of an operation: its new state, whether its steps go, and whether `clean_up` is to be run first."""
+
+    outcome: OperationOutcome
+    drop_steps: bool = False
+    must_clean_up: bool = False
+
+
+def encode_error(error: OstlerError) -> bytes:
+    """Return an error as it is stored."""
+    return _encode(to_wire(error))
+
+
+def decode_error(packed: bytes) -> OstlerError:
+    """Return a stored error."""
+    return from_wire(WireError(*_decode_error(packed)))
+
+
+def failed(error: OstlerError) -> OperationOutcome:
+    """Return the end of an operation with an error."""
+    return OperationOutcome(OperationState.FAILED, error_line(error), error=encode_error(error))
+
+
+def cancelled(operation_id: str, who: str) -> OperationOutcome:
+    """Return the end of an operation that somebody cancelled."""
+    error = Cancelled(f"operation {operation_id} was cancelled by {who}", request_id=operation_id)
+    return OperationOutcome(OperationState.CANCELLED, f"cancelled by {who}", error=encode_error(error))
+
+
+def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) -> Decision | None:
+    """Return what becomes of an operation whose attempt has ended.
+
+    Args:
+        call: The attempt.
+        is_stopping: Whether its service stops.
+        now: Wall time in seconds.
+
+    Returns:
+        The decision; None to leave the record as it is, so that the next start decides.
+    """
+    record, error, policy = call.record, call.error, call.policy
+    if call.is_clean_up:
+        return Decision(failed(interrupted_error(record, _clean_up_text(error))))
+    if error is None:
+        return Decision(OperationOutcome(OperationState.SUCCEEDED, result=call.result))
+    if call.cancelled_by:
+        return Decision(cancelled(record.id, call.cancelled_by))
+    if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
+        return _decide_interrupted(record, policy, "its service stopped while it ran")
+    limit, kinds = policy.attempts, _RETRIED_ERRORS
+    if record.interruptions and limit < _ATTEMPTS_AFTER_RESTART and policy.on_restart in ("resume", "retry"):
+        limit, kinds = _ATTEMPTS_AFTER_RESTART, _NOT_READY_ERRORS if policy.attempts == 1 else _RETRIED_ERRORS
+    used = record.attempts - record.interruptions
+    if used < limit and is_a(error, kinds):
+        delay = min(policy.max_backoff, policy.backoff * 2.0 ** min(used - 1, 30))
+        delay *= 1 + random.uniform(-_JITTER, _JITTER)  # noqa: S311 - no secret: so that many do not come back at once
+        why = truncate(f"attempt {used} of {limit} failed: {error_line(error)}", WHY_LIMIT)
+        return Decision(OperationOutcome(OperationState.WAITING, why, next_attempt_at=now + delay))
+    return Decision(failed(error))
+
+
+def decide_after_restart(record: OperationRecord, policy: Durable | None) -> Decision:
+    """Return what becomes of an operation that was running when the daemon ended.
+
+    Args:
+        record: The operation, which has been taken over.
+        policy: How its method is retried; None when there is no such method any more.
+    """
+    if policy is None:
+        return Decision(failed(interrupted_error(record, f"{record.topic} has no method {record.method} now")))
+    if record.cancelled_by and not policy.clean_up:
+        return Decision(cancelled(record.id, record.cancelled_by))
+    if record.interruptions >= MAX_INTERRUPTIONS:
+        text = f"the daemon ended {record.interruptions} times in the midst of it, so it is not tried again"
+        return Decision(failed(interrupted_error(record, text)))
+    decision = _decide_interrupted(record, policy, "the daemon ended while it ran")
+    return decision or Decision(failed(interrupted_error(record, "")), must_clean_up=True)
+
+
+def _decide_interrupted(record: OperationRecord, policy: Durable, why: str) -> Decision | None:
+    if policy.on_restart == "clean up":
+        return None
+    if policy.on_restart == "fail":
+        return Decision(failed(interrupted_error(record, "")))
+    return Decision(OperationOutcome(OperationState.QUEUED, why), drop_steps=policy.on_restart == "retry")
+
+
+def interrupted_error(record: OperationRecord, what: str) -> OperationInterrupted:
+    """Return the error of an operation that is not continued.
+
+    Args:
+        record: The operation.
+        what: What was done about it, or why it is not continued.
+    """
+    more = f": {what}" if what else ""
+    return OperationInterrupted(
+        f"the daemon ended while operation {record.id} ({record.topic}.{record.method}) ran{more}",
+        hint=f"look whether it was done; `ostler operation retry {record.id}` runs it again",
+        topic=record.topic, method=record.method, request_id=record.id,
+    )  # fmt: skip
+
+
+def _clean_up_text(error: OstlerError | None) -> str:
+    return "what it had begun was undone" if error is None else f"undoing it failed: {error_line(error)}"
