@@ -33,6 +33,8 @@ COMMANDS: dict[str, Command] = {
     "plugin": Command("plugin", "List and check plugins, or create a new one"),
     "call": Command("call", "Call a method of a service and show its result"),
     "cast": Command("cast", "Send a request to a service without waiting for the result"),
+    "submit": Command("submit", "Submit an operation, which survives the daemon"),
+    "operation": Command("operation", "List, show, watch, cancel and retry operations"),
     "describe": Command("describe", "Show the methods of a service and their arguments"),
     "events": Command("events", "Follow events, one line each"),
     "periodic": Command("periodic", "List, run, pause and resume periodic tasks"),

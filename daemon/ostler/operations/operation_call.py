@@ -8,11 +8,19 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from ostler.errors import Cancelled, OstlerError
+from ostler.errors import Cancelled, MessageTooLarge, OstlerError
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
-from ostler.messaging.wire.envelope import LENIENT, PROGRESS, PROTOCOL_VERSION, SUBMIT, Request, encode_value
+from ostler.messaging.wire.envelope import (
+    LENIENT,
+    MAX_MESSAGE_SIZE,
+    PROGRESS,
+    PROTOCOL_VERSION,
+    SUBMIT,
+    Request,
+    encode_value,
+)
 from ostler.messaging.wire.request_context import Context, Progress
 from ostler.store import OperationRecord, Requester
 from ostler.types import LOCAL_PEER
@@ -168,7 +176,13 @@ class OperationCall(Call):
 
     def pack(self, result: object) -> bytes:
         """See `Call.pack`."""
-        return encode_value(result, f"the result of {self.full_name}")
+        packed = encode_value(result, f"the result of {self.full_name}")
+        if len(packed) > MAX_MESSAGE_SIZE:
+            raise MessageTooLarge(
+                f"the result of {self.full_name} has {len(packed)} bytes, the limit is {MAX_MESSAGE_SIZE}",
+                hint="store what is large elsewhere, and return where it is", size=len(packed), limit=MAX_MESSAGE_SIZE,
+            )  # fmt: skip
+        return packed
 
     def send_reply(self, packed: bytes) -> None:
         """See `Call.send_reply`."""

@@ -46,7 +46,7 @@ class OperationControl:
         mine: bool = False,
         limit: int = 100,
     ) -> list[OperationStatus]:
-        """Return the newest operations that fit, oldest first.
+        """Return the newest operations that fit, oldest first; without arguments and results.
 
         Args:
             ctx: The request.
@@ -57,9 +57,8 @@ class OperationControl:
         """
         check_length("`topic`", topic, NAME_LIMIT)
         return await self._operations().select(
-            topic=topic, states=states or (), account=str(ctx.peer.account) if mine else "", limit=limit,
-            show_values=lambda record: self._may_see(ctx, record),
-        )  # fmt: skip
+            topic=topic, states=states or (), account=str(ctx.peer.account) if mine else "", limit=limit
+        )
 
     @exposed(role="viewer", changes=False)
     async def show(self, ctx: Context, operation: str) -> OperationStatus:
@@ -134,15 +133,15 @@ class OperationControl:
         return await self.show(ctx, record.id)
 
     @exposed(role="admin")
-    async def prune(self, ctx: Context, count: int = 0, age: float = 0.0) -> int:
+    async def prune(self, ctx: Context, keep: int = 0, age: float = 0.0) -> int:
         """Remove ended operations; return how many. Operations that have not ended are never removed.
 
         Args:
             ctx: The request.
-            count: How many of the ended ones are kept.
+            keep: How many of the newest ended ones are kept.
             age: Only those that ended more than so many seconds ago.
         """
-        return await self._operations().prune(count, age)
+        return await self._operations().prune(keep, age)
 
     async def _permitted(self, ctx: Context, operation: str) -> OperationRecord:
         """Return an operation that the caller may cancel and retry."""

@@ -15,7 +15,7 @@ import msgspec
 
 from ostler.aio import LoopQueue, TaskOwner
 from ostler.clock import Clock
-from ostler.errors import Busy, Conflict, Draining, NotFound, OstlerError, StoreError
+from ostler.errors import Busy, Conflict, FeatureNotSupported, NotFound, OstlerError, StoreError
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.deadline_timer import DeadlineTimer
@@ -113,6 +113,8 @@ class Operations:
         self._fresh_progress: dict[str, OperationCall] = {}
         self._is_progress_posted = False
         self._ending: set[asyncio.Task[Any]] = set()
+        self._attempts: dict[str, OperationCall] = {}
+        """What runs, of all topics; a thread that hangs may outlive the queue of its topic."""
 
     def start(self) -> None:
         """Begin to renew leases and to remove what has ended long ago."""
@@ -199,13 +201,16 @@ class Operations:
         """
         queue = self._queues.get(call.request.topic)
         if queue is None:
-            raise Draining(f"{call.request.topic} accepts no operations now", topic=call.request.topic)
+            raise FeatureNotSupported(
+                f"{call.full_name} cannot be submitted: {call.request.topic} has no operations", method=call.full_name
+            )
         record = await self._store_new(call, queue)
         if call.request.flags & SUBMIT:
             return status_of(record, show_values=True)
         if call.request.flags & (CAST | FANOUT):
             self._dispatcher.send_accepted(call)
             return None
+        call.is_audited = False  # the attempt is, with its end
         return await self._wait(call, record)
 
     async def _store_new(self, call: Call, queue: OperationQueue) -> OperationRecord:
@@ -268,7 +273,7 @@ class Operations:
         future: asyncio.Future[OperationRecord] = asyncio.get_running_loop().create_future()
         self._waiters[record.id].append(future)
         try:
-            if not self._is_known(record):  # it may have ended between the read and now
+            if record.id not in self._attempts:  # it may have ended between the read and now
                 found = await self.find(record.id)
                 if found.state.is_final:
                     return found
@@ -277,10 +282,6 @@ class Operations:
             self._waiters[record.id].remove(future)
             if not self._waiters[record.id]:
                 del self._waiters[record.id]
-
-    def _is_known(self, record: OperationRecord) -> bool:
-        queue = self._queues.get(record.topic)
-        return queue is not None and record.id in queue.running
 
     # ---------------------------------------------------------------- running
 
@@ -331,6 +332,7 @@ class Operations:
         )  # fmt: skip
         call.is_clean_up = clean_up is not None
         queue.start(record.id, call)
+        self._attempts[record.id] = call
         if queue.is_stopping:
             call.is_handed_over = True
         self._dispatcher.dispatch(call)
@@ -352,13 +354,15 @@ class Operations:
                 "end operation",
             )  # fmt: skip
         queue.end(call.record.id)
+        self._attempts.pop(call.record.id, None)
         self._fresh_progress.pop(call.record.id, None)
         if record is not None:
             self._announce(record)
-            if record.state is OperationState.WAITING:
-                self._put_later(queue, record.id, record.account, record.next_attempt_at - self._clock.wall())
-            elif record.state is OperationState.QUEUED and not queue.is_stopping:
-                queue.put(record.id, record.account)
+        queue = self._queues.get(queue.topic, queue)  # its service may have been started again meanwhile
+        if record is not None and record.state is OperationState.WAITING:
+            self._put_later(queue, record.id, record.account, record.next_attempt_at - self._clock.wall())
+        elif record is not None and record.state is OperationState.QUEUED and not queue.is_stopping:
+            queue.put(record.id, record.account)
         self._fill(queue)
 
     def _put_later(self, queue: OperationQueue, operation_id: str, account: str | None, delay: float) -> None:
@@ -398,7 +402,7 @@ class Operations:
 
     async def _load(self, queue: OperationQueue) -> None:
         pending = await self._write_until_done(partial(self.records.pending, queue.topic), "load operations")
-        left = [row for row in pending if row.state == OperationState.RUNNING and row.id not in queue.running]
+        left = [row for row in pending if row.state == OperationState.RUNNING and row.id not in self._attempts]
         for first in range(0, len(left), _RECOVERY_BATCH):
             batch = left[first : first + _RECOVERY_BATCH]
             recovered = await self._write_until_done(partial(self._recover, batch), "recover operations")
@@ -480,19 +484,13 @@ class Operations:
         return status_of(record, steps, self._progress(record), show_values=show_values(record))
 
     async def select(
-        self,
-        *,
-        topic: str,
-        states: Sequence[OperationState],
-        account: str,
-        limit: int,
-        show_values: Callable[[OperationRecord], bool],
+        self, *, topic: str, states: Sequence[OperationState], account: str, limit: int
     ) -> list[OperationStatus]:
         """Return the newest operations that fit, oldest first; see `OperationRecords.select`."""
         records = await self._store.aread(
             lambda: self.records.select(topic=topic, states=states, account=account, limit=limit)
         )
-        return [status_of(row, (), self._progress(row), show_values=show_values(row)) for row in records]
+        return [status_of(row, (), self._progress(row), show_values=False) for row in records]
 
     async def watch(
         self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]
@@ -512,7 +510,7 @@ class Operations:
                     return
                 last = status
                 await changed.wait()
-                await asyncio.sleep(_PROGRESS_INTERVAL if self._is_running(record.id) else 0)
+                await asyncio.sleep(_PROGRESS_INTERVAL if record.id in self._attempts else 0)
         finally:
             self._watchers[record.id].discard(changed)
             if not self._watchers[record.id]:
@@ -528,13 +526,15 @@ class Operations:
         record = await self.find(operation_id)
 
         def change() -> OperationRecord | None:
-            outcome = outcomes.cancelled(record.id, who)
+            outcome, owner = outcomes.cancelled(record.id, who), record.owner
+            if record.id not in self._attempts and self.records.take_over(record.id, owner) is not None:
+                return self.records.end_attempt(record.id, outcome)  # of a service that is not there any more
             return self.records.end_unstarted(record.id, outcome) or self.records.request_cancel(record.id, who)
 
         changed = await self._store.awrite(change, label="cancel operation")
         if changed is None:
             raise Conflict(f"operation {record.id} has ended: {record.state}", topic=record.topic)
-        call = self._running_call(record)
+        call = self._attempts.get(record.id)
         if call is not None:
             call.cancelled_by = who
             call.stop()
@@ -571,31 +571,20 @@ class Operations:
         self._fill(queue)
         return changed
 
-    async def prune(self, count: int | None = None, max_age: float | None = None) -> int:
-        """Remove ended operations above a number, or older than an age in seconds; return how many were removed."""
-        most = self.limits.max_ended if count is None else count
-        age = self.limits.max_age if max_age is None else max_age
-        ages = self._store.retention_clock
+    async def prune(self, keep: int, age: float) -> int:
+        """Remove operations that ended more than `age` seconds ago, except the newest `keep`; return how many."""
+        before = self._clock.wall() - age
+        return await self._remove(partial(self.records.prune, keep, before))
+
+    async def _remove(self, remove_batch: Callable[[], int]) -> int:
         removed = 0
-        while True:
-            batch = await self._store.awrite(
-                lambda: self.records.prune(most, ages.now() - age, None if count is not None else ages),
-                label="prune operations",
-            )
+        while batch := await self._store.awrite(remove_batch, label="prune operations"):
             removed += batch
-            if not batch:
-                return removed
+        return removed
 
     def _progress(self, record: OperationRecord) -> Progress | None:
-        call = self._running_call(record)
+        call = self._attempts.get(record.id)
         return None if call is None else call.progress
-
-    def _running_call(self, record: OperationRecord) -> OperationCall | None:
-        queue = self._queues.get(record.topic)
-        return None if queue is None else queue.running.get(record.id)
-
-    def _is_running(self, operation_id: str) -> bool:
-        return any(operation_id in queue.running for queue in self._queues.values())
 
     def _announce(self, record: OperationRecord) -> None:
         """Tell everybody that an operation has another state, which is on disk."""
@@ -627,7 +616,7 @@ class Operations:
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(_LEASE_INTERVAL)
-            if not any(queue.running for queue in self._queues.values()):
+            if not self._attempts:
                 continue
             fresh, self._fresh_progress = self._fresh_progress, {}
             rows = [(key, *call.progress) for key, call in fresh.items()]
@@ -639,8 +628,9 @@ class Operations:
     async def _prune_periodically(self) -> None:
         while True:
             await asyncio.sleep(_PRUNE_INTERVAL)
+            ages, limits = self._store.retention_clock, self.limits
             try:
-                await self.prune()
+                await self._remove(partial(self.records.trim, limits.max_ended, ages.now() - limits.max_age, ages))
             except StoreError as error:
                 _log.debug("ended operations were not removed: %s", error)
 

@@ -106,6 +106,17 @@ class Operation(OperationView):
         self.status = self._client.call(CONTROL_TOPIC, "operation.show", operation=self.id)
         return self.status
 
+    def inspect(self) -> OperationStatus:
+        """Ask for the status with arguments and result, and return it.
+
+        Raises:
+            NotPermitted: The caller lacks the role operator.
+            OstlerError: It could not be asked for.
+        """
+        if self.refresh().is_hidden:
+            self.status = self._client.call(CONTROL_TOPIC, "operation.inspect", operation=self.id)
+        return self.status
+
     def watch(self, timeout: float | None = None) -> Iterator[OperationStatus]:
         """Yield the status: now, and after each change, until the operation has ended.
 
@@ -187,6 +198,12 @@ class AsyncOperation(OperationView):
     async def refresh(self) -> OperationStatus:
         """Ask for the status, and return it; see `Operation.refresh`."""
         self.status = await self._client.call(CONTROL_TOPIC, "operation.show", operation=self.id)
+        return self.status
+
+    async def inspect(self) -> OperationStatus:
+        """Ask for the status with arguments and result, and return it; see `Operation.inspect`."""
+        if (await self.refresh()).is_hidden:
+            self.status = await self._client.call(CONTROL_TOPIC, "operation.inspect", operation=self.id)
         return self.status
 
     async def watch(self, timeout: float | None = None) -> AsyncIterator[OperationStatus]:

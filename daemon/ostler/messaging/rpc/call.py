@@ -48,6 +48,8 @@ class Call:
     """The spellings of its secret arguments, while they are looked for in whatever leaves."""
     operation: AttemptedOperation | None = None
     """The operation that this is an attempt of; None for what comes from a caller."""
+    is_audited = True
+    """Whether its end goes to the audit log: of a call that waits for an operation, the end of that does."""
     is_caller_gone = False
     """Whether its connection was lost, and not the request cancelled."""
     requested_method = ""

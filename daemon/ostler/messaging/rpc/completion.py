@@ -109,7 +109,7 @@ class CallCompletion:
             ended_at = self.clock.monotonic() if call.ended_at is None else call.ended_at
             stats.record_latency(ended_at - call.arrived_at)
             stats.errors += error is not None
-        if self.audit is not None and (error is not None or call.method.exposure.changes):
+        if self.audit is not None and call.is_audited and (error is not None or call.method.exposure.changes):
             self.audit.record(call, error)
         if self.tracer is not None:
             if call.is_traced:

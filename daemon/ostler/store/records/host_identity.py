@@ -106,7 +106,10 @@ def _log_change(before: RecordOwner, now: RecordOwner, is_same: bool) -> None:
     if before.name in ("", now.name):
         return
     if is_same:
-        text = "this host was renamed from %s to %s: its services, journal and periodic tasks were renamed with it"
+        text = (
+            "this host was renamed from %s to %s: its services, journal, operations and periodic tasks were renamed "
+            "with it"
+        )
         _log.warning(text, before.name, now.name)
     else:
         text = "the services of %s stay in the table as those of another host; `ostler service forget` removes them"
@@ -131,3 +134,4 @@ def _rename_journal(run: Any, before: str, after: str) -> None:
         run(f"DELETE FROM {table} WHERE topic_id IN ({taken})", (after, before))  # noqa: S608 - our own words
     run(f"DELETE FROM event_topics WHERE id IN ({taken})", (after, before))  # noqa: S608 - our own words
     run("UPDATE event_topics SET host = ? WHERE host = ?", (after, before))
+    run("UPDATE operations SET host = ? WHERE host = ?", (after, before))

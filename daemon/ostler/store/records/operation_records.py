@@ -112,6 +112,8 @@ class OperationOutcome(NamedTuple):
 
 
 _COLUMNS = ", ".join(OperationRecord.__struct_fields__)
+_LIST_COLUMNS = _COLUMNS.replace("arguments", "x''").replace("result", "NULL")
+"""Those of a list, which shows no values: arguments and results may have megabytes."""
 _decode_requester = msgspec.msgpack.Decoder(Requester).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -229,8 +231,9 @@ class OperationRecords:
         """Record who cancels an operation that is running; None when it is not running."""
         return _optional_record(
             _connection().execute(
-                f"UPDATE operations SET cancelled_by = ? WHERE id = ? AND state = 'running' RETURNING {_COLUMNS}",
-                (who, operation_id),
+                "UPDATE operations SET cancelled_by = ?, why = ? WHERE id = ? AND state = 'running'"
+                f" RETURNING {_COLUMNS}",
+                (who, f"asked to stop by {who}", operation_id),
             )
         )
 
@@ -282,8 +285,8 @@ class OperationRecords:
             [(done, total, text, operation_id, self._owner) for operation_id, done, total, text in progress],
         )
 
-    def prune(self, count: int, before: float, ages: RetentionClock | None = None) -> int:
-        """Remove ended operations: those that ended before a moment, and of the others all but the newest `count`.
+    def trim(self, count: int, before: float, ages: RetentionClock) -> int:
+        """Remove ended operations that ended before a moment, and of the others all but the newest `count`.
 
         Operations that have not ended are never removed. At most 1,000 go at once.
 
@@ -295,21 +298,34 @@ class OperationRecords:
         Returns:
             How many were removed.
         """
-        database = _connection()
-        (total,) = database.execute(f"SELECT count(*) FROM operations WHERE {_ENDED}").fetchone()
-        (due,) = database.execute(
-            f"SELECT count(*) FROM operations WHERE {_ENDED} AND since < ?",
-            (before,),
-        ).fetchone()
-        expired = due if ages is None else ages.removal_limit("operations", due, total, before)
-        most = min(_TRIM_BATCH_SIZE, max(expired, total - count))
+        total, due = self._count_ended(before)
+        expired = ages.removal_limit("operations", due, total, before)
+        return self._remove_oldest(max(expired, total - count))
+
+    def prune(self, keep: int, before: float) -> int:
+        """Remove operations that ended before a moment, except the newest `keep`; as `trim`, for an operator."""
+        total, due = self._count_ended(before)
+        return self._remove_oldest(min(due, total - keep))
+
+    def _count_ended(self, before: float) -> tuple[int, int]:
+        row = _connection().execute(
+            f"SELECT count(*), count(CASE WHEN since < ? THEN 1 END) FROM operations WHERE {_ENDED}", (before,)
+        )
+        total, due = row.fetchone()
+        return int(total), int(due)
+
+    def _remove_oldest(self, most: int) -> int:
         if most <= 0:
             return 0
-        return database.execute(
-            "DELETE FROM operations WHERE number IN"
-            f" (SELECT number FROM operations WHERE {_ENDED} ORDER BY since LIMIT ?)",
-            (most,),
-        ).rowcount
+        return (
+            _connection()
+            .execute(
+                "DELETE FROM operations WHERE number IN"
+                f" (SELECT number FROM operations WHERE {_ENDED} ORDER BY since LIMIT ?)",
+                (min(most, _TRIM_BATCH_SIZE),),
+            )
+            .rowcount
+        )
 
     def _lease(self) -> tuple[str, float, float]:
         return self._clock.boot_id(), self._clock.boot() + self._lease_time, self._clock.wall() + self._lease_time
@@ -336,7 +352,7 @@ class OperationRecords:
     def select(
         self, *, topic: str = "", states: Sequence[OperationState] = (), account: str = "", limit: int = 100
     ) -> list[OperationRecord]:
-        """Return the newest operations that fit, oldest first.
+        """Return the newest operations that fit, oldest first; without their arguments and results.
 
         Args:
             topic: Only those of this topic.
@@ -350,7 +366,7 @@ class OperationRecords:
         if states:
             where.append(f"state IN ({', '.join('?' * len(states))})")
             values += [str(state) for state in states]
-        query = f"SELECT {_COLUMNS} FROM operations"
+        query = f"SELECT {_LIST_COLUMNS} FROM operations"
         if where:
             query += f" WHERE {' AND '.join(where)}"
         values.append(max(0, min(limit, MAX_LISTED_OPERATIONS)))

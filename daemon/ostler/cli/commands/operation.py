@@ -1,0 +1,128 @@
+"""`ostler operation`: operations, which survive the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit
+from ostler.cli.follow import until_interrupted
+from ostler.cli.method_calls import parse_timeout
+from ostler.cli.operation_output import COLUMNS, format_progress, show_operation
+from ostler.messaging.clients.operation import Operation
+from ostler.types import CONTROL_TOPIC, OperationState, OperationStatus
+
+app = kit.app(help="List, show, watch, cancel and retry operations.")
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The operation, or the beginning of its id", show_default=False)
+]
+HostOption = Annotated[str | None, typer.Option(help="The host of the operation", show_default=False)]
+
+
+@app.command("list")
+def list_operations(
+    service: Annotated[str, typer.Option(help="Only operations of this service", show_default=False)] = "",
+    state: Annotated[
+        list[OperationState] | None,
+        typer.Option(help="Only operations in this state; may be repeated", show_default=False),
+    ] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only operations that this user submitted")] = False,
+    limit: Annotated[int, typer.Option(help="Maximum number of operations, the newest")] = 50,
+    host: HostOption = None,
+) -> None:
+    """List operations, the newest last."""
+    with kit.client() as client:
+        found = client.on(type=list[OperationStatus], host=host).call(
+            CONTROL_TOPIC, "operation.list", topic=service, states=state or [], mine=mine, limit=limit
+        )
+    kit.show_table(found, COLUMNS, empty="There are no operations.")
+
+
+@app.command()
+def show(operation: IdArgument, host: HostOption = None) -> None:
+    """Show an operation with its arguments, steps and result."""
+    with _open(operation, host) as opened:
+        show_operation(opened.inspect())
+
+
+@app.command()
+def watch(operation: IdArgument, host: HostOption = None) -> None:
+    """Follow an operation, a line for each change, until it has ended.
+
+    When the daemon restarts, this waits for it and goes on. Exits with the error of the operation if it has failed.
+    """
+    ended = False
+    with _open(operation, host) as opened, until_interrupted():
+        for status in opened.watch():
+            _show_change(status)
+        ended = True
+    if ended:
+        opened.final_result(None)
+
+
+def _show_change(status: OperationStatus) -> None:
+    if kit.json_wanted():
+        print(kit.to_json(status, indent=0), flush=True)  # noqa: T201 - the command's output
+        return
+    parts = [kit.human_time(status.since), str(status.state), format_progress(status), status.why]
+    print(kit.printable("  ".join(part for part in parts if part)), flush=True)  # noqa: T201 - the command's output
+
+
+@app.command()
+def cancel(operation: IdArgument, host: HostOption = None) -> None:
+    """Cancel an operation; one that runs is asked to stop."""
+    with _open(operation, host) as opened:
+        status = opened.cancel()
+    _say(status, f"operation {status.id}: {_cancel_text(status)}")
+
+
+def _cancel_text(status: OperationStatus) -> str:
+    return "asked to stop" if status.state is OperationState.RUNNING else str(status.state)
+
+
+@app.command()
+def retry(operation: IdArgument, host: HostOption = None) -> None:
+    """Queue an operation again that has failed or was cancelled; recorded steps are not repeated."""
+    with _open(operation, host) as opened:
+        status = opened.retry()
+    _say(status, f"operation {status.id}: {status.state}")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(help="How many of the newest ended operations to keep")] = 0,
+    older: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only those that ended longer ago: 2h, 7d", show_default=False)
+    ] = None,
+    host: HostOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
+) -> None:
+    """Remove ended operations; operations that have not ended are never removed."""
+    kit.confirm("remove ended operations", yes=yes)
+    age = parse_timeout(older) or 0.0
+    with kit.client() as client:
+        removed = client.on(type=int, host=host).call(CONTROL_TOPIC, "operation.prune", keep=keep, age=age)
+    if kit.json_wanted():
+        kit.emit({"removed": removed})
+    else:
+        kit.say(f"{removed} operations removed")
+
+
+@contextmanager
+def _open(operation: str, host: str | None) -> Iterator[Operation]:
+    """Yield an operation by its id, or the beginning of it."""
+    with kit.client() as client:
+        opened = client.on(host=host).operation(operation)
+        opened.refresh()
+        yield opened
+
+
+def _say(status: OperationStatus, text: str) -> None:
+    if kit.json_wanted():
+        kit.emit(status)
+    else:
+        kit.say(text)

@@ -1,0 +1,99 @@
+"""How operations are shown: a table, one in full, and one that is being watched."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ostler.cli import kit
+from ostler.messaging.wire.request_context import Progress
+from ostler.types import OperationState, OperationStatus
+
+if TYPE_CHECKING:
+    from ostler.messaging.clients.operation import Operation
+
+
+_MAX_COUNT = 1000
+"""Totals below this are counts of steps; others are bytes, of which the share says more."""
+
+
+def format_progress(status: OperationStatus) -> str:
+    """Return how far an operation is: `3 of 8`, `37 %`, or its text; empty when it has not reported."""
+    if not status.total:
+        return status.text or (f"{status.done:g}" if status.done else "")
+    share = (
+        f"{status.done:g} of {status.total:g}" if status.total < 1000 else f"{100 * status.done / status.total:.0f} %"
+    )
+    return f"{share}, {status.text}" if status.text else share
+
+
+COLUMNS = [
+    kit.Column("id"),
+    kit.Column("service", "topic"),
+    kit.Column("method"),
+    kit.Column("state"),
+    kit.Column("since", lambda status: kit.human_elapsed(status.since)),
+    kit.Column("by", "requester"),
+    kit.Column("attempts", right=True),
+    kit.Column("progress", format_progress),
+    kit.Column("why"),
+]
+
+_FIELDS: list[str | kit.Column] = [
+    "id", "topic", "host", "method",
+    kit.Column("arguments", lambda status: "(hidden)" if status.is_hidden else kit.to_json(status.arguments, indent=0)),
+    "state", "why",
+    kit.Column("since", lambda status: kit.human_time(status.since)),
+    kit.Column("submitted", lambda status: kit.human_time(status.submitted_at)),
+    kit.Column("by", "requester"),
+    "attempts", "interruptions",
+    kit.Column("progress", format_progress),
+    kit.Column("steps", lambda status: ", ".join(status.steps)),
+    kit.Column("next attempt", lambda status: kit.human_age(status.next_attempt_at)),
+    kit.Column("expires", lambda status: kit.human_time(status.expires_at)),
+]  # fmt: skip
+
+
+def show_operation(status: OperationStatus) -> None:
+    """Show one operation in full, with its result or error."""
+    if kit.json_wanted():
+        kit.emit(status)
+        return
+    kit.show_fields(status, names=_FIELDS)
+    if status.error is not None:
+        kit.say(f"error: {status.error['message']}")
+        if status.error["hint"]:
+            kit.say(f"hint: {status.error['hint']}")
+    elif status.state is OperationState.SUCCEEDED and not status.is_hidden:
+        kit.say("result:")
+        kit.emit(status.result)
+
+
+def wait_for_end(operation: Operation, timeout: float | None = None) -> Any:
+    """Watch an operation to its end, with a progress bar on a terminal, and return its result.
+
+    Ctrl-C asks on a terminal whether the operation is to be cancelled; elsewhere it goes on.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the operation goes on, or was cancelled.
+        DeadlineExceeded: It has not ended in time.
+        OstlerError: What it ended with.
+    """
+    try:
+        label = f"{operation.status.topic}.{operation.status.method}"
+        with kit.progress(label) as on_progress:
+            for status in operation.watch(timeout):
+                on_progress(Progress(status.done, status.total, status.text or f"{label}: {status.state}"))
+        return operation.result(timeout)
+    except KeyboardInterrupt:
+        _ask_to_cancel(operation)
+        raise
+
+
+def _ask_to_cancel(operation: Operation) -> None:
+    if sys.stdin and sys.stdin.isatty() and kit.on_terminal(sys.stderr) and not kit.json_wanted():
+        print(f"\nCancel operation {operation.id} too? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            operation.cancel()
+            return
+    kit.warn(f"operation {operation.id} goes on; `ostler operation watch {operation.id}` shows it")
