@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         NotExposed,
         NotFound,
         NotPermitted,
+        OperationInterrupted,
         OstlerError,
         PluginError,
         RemoteError,
@@ -91,12 +92,26 @@ if TYPE_CHECKING:
         remote,
     )
     from ostler.messaging.access.secret_arguments import SecretText
+    from ostler.messaging.clients.async_operation import AsyncOperation
+    from ostler.messaging.clients.operation import Operation
+    from ostler.messaging.interface.exposure import Durable
     from ostler.messaging.observers.opentelemetry import instrument
     from ostler.messaging.wire.trace_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Store
-    from ostler.types import CapabilityReport, DriverState, Json, Peer, Role, ServiceState, ServiceStatus, Upgrade
+    from ostler.types import (
+        CapabilityReport,
+        DriverState,
+        Json,
+        OperationState,
+        OperationStatus,
+        Peer,
+        Role,
+        ServiceState,
+        ServiceStatus,
+        Upgrade,
+    )
 
 _EXPORTS = {
     "aio": ["waiting_for"],
@@ -112,9 +127,9 @@ _EXPORTS = {
         "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
         "DriverStuck", "EncodeError", "FeatureNotSupported", "InternalError", "InvalidArguments", "InvalidInput",
         "MessageTooLarge", "MessagingError", "NoCapacity", "NotExposed", "NotFound", "NotPermitted", "DaemonNotRunning",
-        "OstlerError", "PluginError", "RemoteError", "RequestError", "SchemaTooNew", "ServiceDisabled", "ServiceError",
-        "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable", "ServiceNotFound", "UnsupportedVersion",
-        "UntrustedOwner", "WrongCallKind", "check_length", "error_line",
+        "OperationInterrupted", "OstlerError", "PluginError", "RemoteError", "RequestError", "SchemaTooNew",
+        "ServiceDisabled", "ServiceError", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
+        "ServiceNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongCallKind", "check_length", "error_line",
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
@@ -124,18 +139,25 @@ _EXPORTS = {
         "RpcApi", "ServiceClient", "exposed", "remote",
     ],
     "messaging.access.secret_arguments": ["SecretText"],
+    "messaging.clients.async_operation": ["AsyncOperation"],
+    "messaging.clients.operation": ["Operation"],
+    "messaging.interface.exposure": ["Durable"],
     "messaging.observers.opentelemetry": ["instrument"],
     "messaging.wire.trace_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],
-    "types": ["CapabilityReport", "DriverState", "Json", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade"],
+    "types": [
+        "CapabilityReport", "DriverState", "Json", "OperationState", "OperationStatus", "Peer", "Role", "ServiceState",
+        "ServiceStatus", "Upgrade",
+    ],
 }  # fmt: skip
 _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
+    "AsyncOperation",
     "Busy",
     "Cancelled",
     "CapabilityReport",
@@ -159,6 +181,7 @@ __all__ = [
     "DriverState",
     "DriverStuck",
     "Drivers",
+    "Durable",
     "EncodeError",
     "Event",
     "FeatureNotSupported",
@@ -182,6 +205,10 @@ __all__ = [
     "Notification",
     "NotificationSink",
     "Notifier",
+    "Operation",
+    "OperationInterrupted",
+    "OperationState",
+    "OperationStatus",
     "OptionsModel",
     "OstlerError",
     "Peer",

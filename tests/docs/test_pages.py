@@ -112,7 +112,7 @@ def test_tables_of_limits_and_errors_hold_options_and_errors_that_exist() -> Non
     named = {
         name for line in limits.splitlines() if line.count("|") == 4 for name in TICKED.findall(line.split("|")[2])
     }
-    assert named - {"credit", "[messaging]"} - options == set()
+    assert named - {"credit", "[messaging]", "[operations]"} - options == set()
     messaging = [name for name in options if name.startswith(("max_", "event_queue", "retry_"))]
     assert {name for name in messaging if name not in text} == set()
 
@@ -143,7 +143,7 @@ def test_the_table_of_messages_has_every_kind_with_its_fields_in_their_order() -
 def test_the_table_of_flags_has_every_flag() -> None:
     text = (DOCS / "wire.md").read_text(encoding="utf-8")
     flags = {int(number): name for number, name in re.findall(r"^\| (\d+) \| (\w+)[^|]*\| ", text, re.MULTILINE)}
-    names = ("LENIENT", "CAST", "FANOUT", "PROGRESS", "STREAM", "RETRY")
+    names = ("LENIENT", "CAST", "FANOUT", "PROGRESS", "STREAM", "RETRY", "SUBMIT")
     assert flags == {0: "call", **{getattr(envelope, name): name.lower() for name in names}}
 
 

@@ -322,6 +322,7 @@ class Deaf:
     """A control that answers nobody."""
 
     rpc_version = "1.0"
+    namespaces: dict[str, object] = {}
 
     @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:

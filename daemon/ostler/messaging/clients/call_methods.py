@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ostler.messaging.clients.call_options import CallKeywords, CallOptions, check_fanout
-from ostler.messaging.clients.operation import SUBMIT_RETRY, AsyncOperation, Operation, unknown_operation
+from ostler.messaging.clients.operation import SUBMIT_RETRY, Operation, unknown_operation
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, FANOUT_FLAGS, CallRequest
@@ -18,6 +18,7 @@ from ostler.types import OperationStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.clients.async_item_stream import AsyncItemStream
+    from ostler.messaging.clients.async_operation import AsyncOperation
     from ostler.messaging.clients.retry import Retry
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
@@ -234,6 +235,8 @@ class AsyncCallMethods:
         """Have a request stored as an operation; see `Client.submit`."""
         request = submit_for(self.options, topic, method, arguments)
         status = await self.send_request(request, self.options.retry or SUBMIT_RETRY)
+        from ostler.messaging.clients.async_operation import AsyncOperation  # asyncio, for whoever submits on a loop
+
         return AsyncOperation(self, status, self.options.type)
 
     def operation(self, operation_id: str, /) -> AsyncOperation:
@@ -242,6 +245,8 @@ class AsyncCallMethods:
         Args:
             operation_id: Its id.
         """
+        from ostler.messaging.clients.async_operation import AsyncOperation  # asyncio, for whoever submits on a loop
+
         return AsyncOperation(self, unknown_operation(operation_id, self.options.host), self.options.type)
 
 

@@ -1,11 +1,10 @@
-"""A submitted operation as its caller sees it: its status, its changes, its result; for threads and for a loop."""
+"""A submitted operation as its caller sees it: its status, its changes, its result. Imports no asyncio."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import msgspec
 
@@ -22,14 +21,31 @@ from ostler.messaging.clients.retry import Retry
 from ostler.types import CONTROL_TOPIC, OperationState, OperationStatus
 
 if TYPE_CHECKING:
-    from ostler.messaging.clients.call_methods import AsyncCallMethods, SyncCallMethods
+    from ostler.messaging.clients.call_options import CallKeywords
+    from ostler.messaging.clients.sync_item_stream import ItemStream
 
 SUBMIT_RETRY = Retry(attempts=10, on=(Busy, DaemonNotRunning, ConnectionLost))
 """A submitted request is known by its id, over restarts too: to send it again is safe after any of these."""
-_AWAY_ERRORS = (ConnectionLost, DaemonNotRunning, Draining)
+AWAY_ERRORS = (ConnectionLost, DaemonNotRunning, Draining)
 """Errors of a daemon that is being restarted."""
-_FIRST_PAUSE, _MAX_PAUSE = 0.1, 2.0
+FIRST_PAUSE, MAX_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reach a daemon that is away: at first and at most."""
+
+
+class SyncCalls(Protocol):
+    """The part of a client that an `Operation` uses."""
+
+    def on(self, **options: Unpack[CallKeywords]) -> SyncCalls:
+        """See `Client.on`."""
+        ...
+
+    def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """See `Client.call`."""
+        ...
+
+    def stream(self, topic: str, method: str, /, **arguments: Any) -> ItemStream:
+        """See `Client.stream`."""
+        ...
 
 
 def unknown_operation(operation_id: str, host: str | None) -> OperationStatus:
@@ -92,7 +108,7 @@ class Operation(OperationView):
         result_type: The type that the result is decoded to; None for plain values.
     """
 
-    def __init__(self, client: SyncCallMethods, status: OperationStatus, result_type: Any = None) -> None:
+    def __init__(self, client: SyncCalls, status: OperationStatus, result_type: Any = None) -> None:
         super().__init__(status)
         self._client = client.on(type=OperationStatus, host=status.host or None)
         self._result_type = result_type
@@ -130,19 +146,22 @@ class Operation(OperationView):
             OstlerError: It cannot be watched.
         """
         ends = None if timeout is None else monotonic() + timeout
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while not self.status.state.is_final:
             try:
-                with self._client.on(timeout=_time_left(ends, self)).stream(
+                with self._client.on(timeout=time_left(ends, self)).stream(
                     CONTROL_TOPIC, "operation.watch", operation=self.id
                 ) as stream:
                     for status in stream:
-                        self.status, pause = status, _FIRST_PAUSE
+                        self.status, pause = status, FIRST_PAUSE
                         yield status
-            except _AWAY_ERRORS:
+            except DeadlineExceeded:
+                if ends is None:
+                    raise
+            except AWAY_ERRORS:
                 sleep(pause)
-                pause = min(_MAX_PAUSE, pause * 2)
-            _time_left(ends, self)
+                pause = min(MAX_PAUSE, pause * 2)
+            time_left(ends, self)
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, and return the result.
@@ -181,68 +200,7 @@ class Operation(OperationView):
         return self.status
 
 
-class AsyncOperation(OperationView):
-    """A submitted operation, for a loop; see `Operation`.
-
-    Args:
-        client: Reaches the daemon.
-        status: What is known of it.
-        result_type: The type that the result is decoded to; None for plain values.
-    """
-
-    def __init__(self, client: AsyncCallMethods, status: OperationStatus, result_type: Any = None) -> None:
-        super().__init__(status)
-        self._client = client.on(type=OperationStatus, host=status.host or None)
-        self._result_type = result_type
-
-    async def refresh(self) -> OperationStatus:
-        """Ask for the status, and return it; see `Operation.refresh`."""
-        self.status = await self._client.call(CONTROL_TOPIC, "operation.show", operation=self.id)
-        return self.status
-
-    async def inspect(self) -> OperationStatus:
-        """Ask for the status with arguments and result, and return it; see `Operation.inspect`."""
-        if (await self.refresh()).is_hidden:
-            self.status = await self._client.call(CONTROL_TOPIC, "operation.inspect", operation=self.id)
-        return self.status
-
-    async def watch(self, timeout: float | None = None) -> AsyncIterator[OperationStatus]:
-        """Yield the status: now, and after each change, until the end; see `Operation.watch`."""
-        ends = None if timeout is None else monotonic() + timeout
-        pause = _FIRST_PAUSE
-        while not self.status.state.is_final:
-            try:
-                async with self._client.on(timeout=_time_left(ends, self)).stream(
-                    CONTROL_TOPIC, "operation.watch", operation=self.id
-                ) as stream:
-                    async for status in stream:
-                        self.status, pause = status, _FIRST_PAUSE
-                        yield status
-            except _AWAY_ERRORS:
-                await asyncio.sleep(pause)
-                pause = min(_MAX_PAUSE, pause * 2)
-            _time_left(ends, self)
-
-    async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end, and return the result; see `Operation.result`."""
-        async for _ in self.watch(timeout):
-            pass
-        if self.status.is_hidden:
-            self.status = await self._client.call(CONTROL_TOPIC, "operation.inspect", operation=self.id)
-        return self.final_result(self._result_type)
-
-    async def cancel(self) -> OperationStatus:
-        """Cancel it; see `Operation.cancel`."""
-        self.status = await self._client.call(CONTROL_TOPIC, "operation.cancel", operation=self.id)
-        return self.status
-
-    async def retry(self) -> OperationStatus:
-        """Queue it again; see `Operation.retry`."""
-        self.status = await self._client.call(CONTROL_TOPIC, "operation.retry", operation=self.id)
-        return self.status
-
-
-def _time_left(ends: float | None, operation: OperationView) -> float | None:
+def time_left(ends: float | None, operation: OperationView) -> float | None:
     """Return the seconds that are left to wait, None for no limit.
 
     Raises:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from ostler.messaging.clients.call_methods import cast_for, fanout_for, request_for
+from ostler.messaging.clients.call_methods import cast_for, fanout_for, request_for, submit_for
+from ostler.messaging.clients.operation import SUBMIT_RETRY, Operation, unknown_operation
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.types import Json
 
 if TYPE_CHECKING:
     from ostler.messaging.clients.async_item_stream import AsyncItemStream
+    from ostler.messaging.clients.async_operation import AsyncOperation
     from ostler.messaging.clients.call_options import CallKeywords, CallOptions
     from ostler.messaging.clients.retry import Retry
     from ostler.messaging.clients.sync_item_stream import ItemStream
@@ -115,6 +117,40 @@ class ServiceClient(Protocol):
         """Return what a method yields, for `async for` on the loop, best inside `async with`; see `stream`."""
         return self.open_astream(request_for(self.options, topic, method, arguments), self.options.credit)
 
+    def submit(self, topic: str, method: str, /, **arguments: Any) -> Operation:
+        """Have a request stored as an operation; return it as soon as it is on disk. Any thread but the loop's.
+
+        See `Client.submit`. An operation that submits others gives them ids of its own,
+        `on(request_id=f"{ctx.request_id}.copy")`, so that it does not submit them twice when it is resumed.
+
+        Raises:
+            RuntimeError: It was called on the loop's thread, which it would block.
+            OstlerError: It was not accepted; see `call`.
+        """
+        status = self.send_request(
+            submit_for(self.options, topic, method, arguments), self.options.retry or SUBMIT_RETRY
+        )
+        return Operation(self, status, self.options.type)
+
+    async def asubmit(self, topic: str, method: str, /, **arguments: Any) -> AsyncOperation:
+        """Have a request stored as an operation, on the loop; see `submit`."""
+        status = await self.asend_request(
+            submit_for(self.options, topic, method, arguments), self.options.retry or SUBMIT_RETRY
+        )
+        from ostler.messaging.clients.async_operation import AsyncOperation  # asyncio, for whoever submits on a loop
+
+        return AsyncOperation(ServiceCalls(self), status, self.options.type)
+
+    def operation(self, operation_id: str, /) -> Operation:
+        """Return the handle of an operation that was submitted before, for a thread; nothing is sent."""
+        return Operation(self, unknown_operation(operation_id, self.options.host), self.options.type)
+
+    def aoperation(self, operation_id: str, /) -> AsyncOperation:
+        """Return the handle of an operation that was submitted before, for the loop; nothing is sent."""
+        from ostler.messaging.clients.async_operation import AsyncOperation  # asyncio, for whoever submits on a loop
+
+        return AsyncOperation(ServiceCalls(self), unknown_operation(operation_id, self.options.host), self.options.type)
+
     def send_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
         """Send a request that is put together already, and wait: for `RpcApi`. Any thread but the loop's."""
         ...
@@ -134,6 +170,29 @@ class ServiceClient(Protocol):
     def publish(self, event: str, payload: Json = None, *, topic: str | None = None) -> None:
         """Publish `topic.host.event` to whoever listens; by default the service's own topic. Any thread."""
         ...
+
+
+class ServiceCalls:
+    """The calls of a manager's client on the loop, under the names that `AsyncOperation` knows them by.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
+
+    def on(self, **options: Unpack[CallKeywords]) -> ServiceCalls:
+        """See `ServiceClient.on`."""
+        return ServiceCalls(self._client.on(**options))
+
+    async def call(self, topic: str, method: str, /, **arguments: Any) -> Any:
+        """See `ServiceClient.acall`."""
+        return await self._client.acall(topic, method, **arguments)
+
+    def stream(self, topic: str, method: str, /, **arguments: Any) -> AsyncItemStream:
+        """See `ServiceClient.astream`."""
+        return self._client.astream(topic, method, **arguments)
 
 
 class ServiceClientView(ServiceClient):

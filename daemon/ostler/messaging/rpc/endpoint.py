@@ -247,6 +247,6 @@ def _check_durable(bound: Callable[..., Any], exposure: Exposure, where: str) ->
     clean_up = exposure.durable.clean_up
     if clean_up and not inspect.isroutine(getattr(getattr(bound, "__self__", None), clean_up, None)):
         raise ContractError(
-            f"{where} names {clean_up!r} to clean up after it, which is no method of its manager",
+            f"{where} names {clean_up!r} to clean up after it, which its manager does not have as a method",
             hint="`clean_up` is the name of a method with the same arguments", method=where,
         )  # fmt: skip

@@ -21,6 +21,7 @@ class Control:
     """Answers the self-call, or does not."""
 
     rpc_version = "1.0"
+    namespaces: dict[str, object] = {}
 
     def __init__(self) -> None:
         self.deaf = False

@@ -28,6 +28,7 @@ def on_a_loop(test):
 
 class Control:
     rpc_version = "1.0"
+    namespaces: dict[str, object] = {}
 
     @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:

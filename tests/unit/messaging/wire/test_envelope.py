@@ -43,9 +43,9 @@ def pack(*fields):
 
 def test_a_request_is_an_array_with_its_fields_in_order():
     data = encode_request(
-        Request(PROTOCOL_VERSION, 7, "lamp", "switch", {"on": True}, 1.5, "a-7", CAST, "node1", "1.2", "00-a", 5)
+        Request(PROTOCOL_VERSION, 7, "lamp", "switch", {"on": True}, 1.5, "a-7", CAST, "node1", "1.2", "00-a", 5, 60.0)
     )
-    fields = [1, 1, 7, "lamp", "switch", {"on": True}, 1.5, "a-7", CAST, "node1", "1.2", "00-a", 5]
+    fields = [1, 1, 7, "lamp", "switch", {"on": True}, 1.5, "a-7", CAST, "node1", "1.2", "00-a", 5, 60.0]
     assert msgspec.msgpack.decode(data) == fields
     request = decode_to_server(data)
     assert bytes(request.arguments) == msgspec.msgpack.encode({"on": True})

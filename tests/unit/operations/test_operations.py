@@ -1,0 +1,525 @@
+"""Operations on a real store and dispatcher; another run of the daemon is another `Operations` on the same store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ostler.aio import LoopQueue
+from ostler.clock import FakeClock, SystemClock
+from ostler.errors import (
+    Cancelled,
+    Conflict,
+    ContractError,
+    DeadlineExceeded,
+    DriverNotReady,
+    FeatureNotSupported,
+    InvalidInput,
+    NotFound,
+    OperationInterrupted,
+    WrongCallKind,
+)
+from ostler.messaging import Context, Endpoint, LocalServiceClient, exposed
+from ostler.messaging.interface.exposure import Durable
+from ostler.messaging.wire.envelope import CAST, SUBMIT
+from ostler.messaging.wire.request import CallRequest
+from ostler.operations import DEFAULT_LIMITS, OperationControl, Operations
+from ostler.store import OperationRecords, Store
+from ostler.types import CONTROL_TOPIC, OperationState
+from support.async_tests import loop_fixture
+from support.local import dispatching
+from support.waiting import until
+
+QUEUED, RUNNING, WAITING = OperationState.QUEUED, OperationState.RUNNING, OperationState.WAITING
+SUCCEEDED, FAILED, CANCELLED = OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED
+
+
+class Lamps:
+    """Methods that record each act, and can be held."""
+
+    def __init__(self):
+        self.acts = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.failures = []
+
+    def act(self, what):
+        self.acts.append(what)
+        return what
+
+    @exposed(durable=Durable(on_restart="resume"))
+    def paint(self, ctx: Context, lamp: str) -> str:
+        ctx.step("sand", self.act, f"sand {lamp}")
+        ctx.progress(1, 2, "sanded")
+        while not self.hold.wait(0.005):
+            ctx.check()
+        return str(ctx.step("paint", self.act, f"paint {lamp}"))
+
+    @exposed(durable=Durable(on_restart="retry"))
+    async def polish(self, ctx: Context, lamp: str) -> str:
+        async def act() -> str:
+            return str(self.act(f"polish {lamp}"))
+
+        done = await ctx.astep("polish", act)
+        while not self.hold.is_set():
+            await asyncio.sleep(0.005)
+        return done
+
+    @exposed(durable=Durable(on_restart="clean up", clean_up="unbuild"))
+    def build(self, ctx: Context, lamp: str) -> str:
+        self.act(f"build {lamp}")
+        while not self.hold.wait(0.005):
+            ctx.check()
+        return lamp
+
+    def unbuild(self, ctx: Context, lamp: str) -> None:
+        self.act(f"unbuild {lamp}")
+
+    @exposed(durable=Durable(attempts=3, backoff=5.0))
+    async def flaky(self, ctx: Context) -> int:
+        assert ctx.operation is not None
+        self.act(f"attempt {ctx.operation.attempt}")
+        if self.failures:
+            raise self.failures.pop()
+        return ctx.operation.attempt
+
+    @exposed()
+    def plain(self, ctx: Context, lamp: str) -> str:
+        self.act(f"plain {lamp}")
+        while not self.hold.wait(0.005):
+            ctx.check()
+        return lamp
+
+    @exposed()
+    async def count(self, ctx: Context):
+        yield 1
+
+    @exposed(secret=["key"])
+    async def unlock(self, ctx: Context, key: str) -> None: ...
+
+
+class Run:
+    """One run of the daemon."""
+
+    def __init__(self, store, dispatcher, inbox, clock, lamps, name, topic="lamp"):
+        self.events = []
+        self.topic = topic
+        self.lamps = lamps
+        self.operations = Operations(
+            store, OperationRecords(clock, "here", name), dispatcher, clock, inbox, self.events.append, DEFAULT_LIMITS
+        )
+        dispatcher.set_operations(self.operations)
+        control = OperationControl(lambda: self.operations, dispatcher.registry)
+        dispatcher.registry.add_endpoint(
+            Endpoint(CONTROL_TOPIC, "here", object(), None, namespaces={"operation": control})
+        )
+        self.client = LocalServiceClient(dispatcher, inbox, topic="tests", timeout=10)
+
+    def open(self, max_running=2):
+        self.operations.add_topic(self.topic, max_running, lambda name: getattr(self.lamps, name))
+        self.operations.start_topic(self.topic)
+        return self
+
+    async def submit(self, method, *, request_id="", **arguments):
+        return await self.client.on(request_id=request_id).asubmit(self.topic, method, **arguments)
+
+    async def state(self, operation_id):
+        return (await self.operations.find(operation_id)).state
+
+
+@pytest.fixture
+def clock():
+    return SystemClock()
+
+
+@pytest.fixture
+def lamps():
+    return Lamps()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    opened = Store.open(tmp_path / "state" / "ostler.db", clock=clock, synchronous="NORMAL")
+    yield opened
+    opened.close()
+
+
+@loop_fixture
+async def inbox():
+    yield LoopQueue(asyncio.get_running_loop())
+
+
+@asynccontextmanager
+async def running(store, inbox, clock, lamps, name, **options):
+    """A run of the daemon, which stops at the end: what runs is left to the next one."""
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, name).open(**options)
+        try:
+            yield run
+        finally:
+            run.operations.stop_topic("lamp")
+            lamps.hold.set()
+            await until(lambda: not dispatcher.in_flight("lamp"))
+            await run.operations.close()
+
+
+@loop_fixture
+async def run(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run-1") as made:
+        yield made
+
+
+# ---------------------------------------------------------------- accepting
+
+
+async def test_a_submitted_request_is_stored_before_it_is_accepted(run, store, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("paint", lamp="desk")
+    record = store.read(lambda: run.operations.records.find(operation.id))
+    assert (record.topic, record.method, record.state) == ("lamp", "paint", RUNNING)
+    lamps.hold.set()
+    assert await operation.result() == "paint desk"
+    assert lamps.acts == ["sand desk", "paint desk"]
+
+
+async def test_a_plain_call_of_a_durable_method_is_the_same_work(run, lamps):
+    assert await run.client.acall("lamp", "paint", lamp="desk") == "paint desk"
+    (record,) = await run.operations.select(topic="lamp", states=(), account="", limit=10)
+    assert (record.method, record.state, record.attempts) == ("paint", SUCCEEDED, 1)
+
+
+async def test_a_cast_of_a_durable_method_is_stored_when_it_is_accepted(run, lamps):
+    lamps.hold.clear()
+    await run.client.acast("lamp", "paint", lamp="desk")
+    (record,) = await run.operations.select(topic="", states=(), account="", limit=10)
+    assert record.state is RUNNING
+
+
+async def test_the_same_id_is_the_same_operation_and_runs_once(run, lamps):
+    first = await run.submit("paint", request_id="mine", lamp="desk")
+    assert await first.result() == "paint desk"
+    again = await run.submit("paint", request_id="mine", lamp="desk")
+    assert (again.id, again.status.state) == ("mine", SUCCEEDED)
+    assert lamps.acts == ["sand desk", "paint desk"]
+    with pytest.raises(Conflict, match="the id mine belongs to another operation"):
+        await run.submit("paint", request_id="mine", lamp="other")
+
+
+async def test_calls_get_ids_that_are_not_used_again_by_the_next_run(run, lamps):
+    await run.client.acall("lamp", "paint", lamp="a")
+    other = LocalServiceClient(run.client._dispatcher, run.client._inbox, topic="tests", timeout=10)
+    assert await other.acall("lamp", "paint", lamp="b") == "paint b"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "error"),
+    [
+        ("count", {}, WrongCallKind),
+        ("unlock", {"key": "hunter2"}, InvalidInput),
+    ],
+)
+async def test_what_cannot_be_an_operation_is_refused_at_the_door(run, store, method, arguments, error):
+    with pytest.raises(error):
+        await run.submit(method, **arguments)
+    assert store.read(run.operations.records.count_pending) == 0
+
+
+async def test_a_submitted_cast_is_refused(run):
+    with pytest.raises(WrongCallKind, match="submitted and cast at once"):
+        await run.client.asend_request(CallRequest("lamp", "paint", {"lamp": "a"}, flags=SUBMIT | CAST))
+
+
+async def test_a_topic_without_operations_says_so(run):
+    with pytest.raises(FeatureNotSupported, match="ostler has no operations"):
+        await run.client.asubmit("ostler", "operation.list")
+
+
+async def test_a_method_that_is_not_declared_durable_runs_once(run, lamps):
+    operation = await run.submit("plain", lamp="desk")
+    assert await operation.result() == "desk"
+    assert lamps.acts == ["plain desk"]
+
+
+def test_a_durable_method_with_a_secret_is_a_defect_of_its_manager():
+    class Safe:
+        @exposed(durable=True, secret=["key"])
+        async def open(self, ctx: Context, key: str) -> None: ...
+
+    with pytest.raises(ContractError, match="durable and has the secret argument key"):
+        Endpoint("safe", "here", Safe(), None)
+
+
+def test_a_durable_method_that_yields_or_cleans_up_with_nothing_is_a_defect():
+    class Stream:
+        @exposed(durable=True)
+        async def count(self, ctx: Context):
+            yield 1
+
+    class Broken:
+        @exposed(durable=Durable(on_restart="clean up", clean_up="undo"))
+        async def work(self, ctx: Context) -> None: ...
+
+    with pytest.raises(ContractError, match="durable and yields"):
+        Endpoint("stream", "here", Stream(), None)
+    with pytest.raises(ContractError, match="names 'undo' to clean up after it"):
+        Endpoint("broken", "here", Broken(), None)
+
+
+# ---------------------------------------------------------------- ends
+
+
+async def test_an_error_is_that_of_the_operation(run, lamps):
+    lamps.failures = [InvalidInput("no such lamp", hint="buy one")]
+    operation = await run.submit("flaky")
+    with pytest.raises(InvalidInput, match="no such lamp") as caught:
+        await operation.result()
+    assert caught.value.hint == "buy one"
+    assert (operation.status.state, operation.status.attempts) == (FAILED, 1)
+
+
+async def test_an_attempt_that_may_succeed_later_is_repeated(store, inbox, lamps):
+    clock = FakeClock()
+    async with running(store, inbox, clock, lamps, "run-1") as run:
+        lamps.failures = [DriverNotReady("starting"), DriverNotReady("starting")]
+        operation = await run.submit("flaky")
+        for attempt in (1, 2):
+            await until(lambda attempt=attempt: len(lamps.acts) == attempt)
+            while (status := await operation.refresh()).state is not WAITING:
+                await asyncio.sleep(0.002)
+            assert f"attempt {attempt} of 3 failed: starting" in status.why
+            clock.advance(60)
+            run.operations._timers["lamp"]._fire()  # the timer is the loop's, whose clock does not jump
+        assert await operation.result() == 3
+
+
+async def test_cancel_reaches_running_work(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("paint", lamp="desk")
+    await until(lambda: lamps.acts == ["sand desk"])
+    status = await operation.cancel()
+    assert "local" in status.why
+    with pytest.raises(Cancelled, match="cancelled by local"):
+        await operation.result()
+    assert operation.status.state is CANCELLED
+    with pytest.raises(Conflict, match="has ended"):
+        await operation.cancel()
+
+
+async def test_cancel_ends_what_waits_at_once(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run-1", max_running=1) as run:
+        lamps.hold.clear()
+        first = await run.submit("paint", lamp="a")
+        second = await run.submit("paint", lamp="b")
+        assert (await second.refresh()).state is QUEUED
+        assert (await second.cancel()).state is CANCELLED
+        lamps.hold.set()
+        await first.result()
+        assert "sand b" not in lamps.acts
+
+
+async def test_a_caller_that_cancels_its_call_cancels_the_operation(run, lamps):
+    lamps.hold.clear()
+    call = asyncio.ensure_future(run.client.acall("lamp", "paint", lamp="desk"))
+    await until(lambda: lamps.acts)
+    call.cancel()
+    (record,) = await run.operations.select(topic="", states=(), account="", limit=1)
+    await until(lambda: not run.operations._attempts)
+    assert await run.state(record.id) is CANCELLED
+
+
+async def test_a_cancelled_operation_that_succeeds_all_the_same_has_succeeded(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("polish", lamp="desk")
+    await until(lambda: lamps.acts)
+    run.operations._attempts[operation.id].cancelled_by = "somebody"
+    lamps.hold.set()
+    assert await operation.result() == "polish desk"
+
+
+async def test_a_time_limit_ends_it(run, lamps):
+    lamps.hold.clear()
+    operation = await run.client.on(time_limit=0.05).asubmit("lamp", "paint", lamp="desk")
+    with pytest.raises(DeadlineExceeded):
+        await operation.result()
+    assert operation.status.state is FAILED
+
+
+async def test_a_failed_operation_can_be_retried_and_repeats_no_step(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("paint", lamp="desk")
+    await until(lambda: lamps.acts)
+    await operation.cancel()
+    with pytest.raises(Cancelled):
+        await operation.result()
+    lamps.hold.set()
+    assert (await operation.retry()).state in (QUEUED, RUNNING)
+    assert await operation.result() == "paint desk"
+    assert lamps.acts == ["sand desk", "paint desk"]
+    with pytest.raises(Conflict, match="only a failed or cancelled one"):
+        await operation.retry()
+
+
+async def test_no_more_run_at_once_than_are_allowed(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run-1", max_running=2) as run:
+        lamps.hold.clear()
+        operations = [await run.submit("polish", lamp=str(number)) for number in range(5)]
+        await until(lambda: len(lamps.acts) == 2)
+        assert len(run.operations._attempts) == 2
+        run.operations.set_max_running("lamp", 5)
+        await until(lambda: len(lamps.acts) == 5)
+        lamps.hold.set()
+        assert sorted([await one.result() for one in operations]) == [f"polish {number}" for number in range(5)]
+
+
+# ---------------------------------------------------------------- restarts
+
+
+async def leave_running(store, inbox, clock, lamps, method):
+    """Return the id of an operation that a run of the daemon left in the state `running`, as `kill -9` does."""
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "killed").open()
+        lamps.hold.clear()
+        operation = await run.submit(method, lamp="desk")
+        await until(lambda: lamps.acts)
+        run.operations._end_attempt = _never  # nothing is stored after the kill
+        lamps.hold.set()
+        await until(lambda: not dispatcher.in_flight("lamp"))
+        await run.operations.close()
+    record = store.read(lambda: run.operations.records.find(operation.id))
+    assert record.state is RUNNING
+    return operation.id
+
+
+async def _never(*_):
+    pass
+
+
+async def test_a_killed_operation_is_resumed_and_repeats_no_step(store, inbox, clock, lamps):
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "killed").open()
+        lamps.hold.clear()
+        operation = await run.submit("paint", lamp="desk")
+        await until(lambda: lamps.acts)
+        run.operations._end_attempt = _never
+        run.operations.stop_topic("lamp")
+        await until(lambda: not dispatcher.in_flight("lamp"))
+        await run.operations.close()
+    lamps.hold.set()
+    async with running(store, inbox, clock, lamps, "next") as after:
+        found = after.client.aoperation(operation.id)
+        assert await found.result() == "paint desk"
+        assert (found.status.attempts, found.status.interruptions) == (2, 1)
+    assert lamps.acts == ["sand desk", "paint desk"]
+
+
+async def test_a_killed_operation_that_is_to_be_retried_begins_from_the_start(store, inbox, clock, lamps):
+    operation_id = await leave_running(store, inbox, clock, lamps, "polish")
+    async with running(store, inbox, clock, lamps, "next") as after:
+        assert await after.client.aoperation(operation_id).result() == "polish desk"
+    assert lamps.acts == ["polish desk", "polish desk"]
+
+
+async def test_a_killed_operation_is_cleaned_up_with_its_arguments(store, inbox, clock, lamps):
+    operation_id = await leave_running(store, inbox, clock, lamps, "build")
+    async with running(store, inbox, clock, lamps, "next") as after:
+        with pytest.raises(OperationInterrupted, match="what it had begun was undone"):
+            await after.client.aoperation(operation_id).result()
+    assert lamps.acts == ["build desk", "unbuild desk"]
+
+
+async def test_a_killed_operation_that_is_not_durable_has_failed_and_did_not_run_twice(store, inbox, clock, lamps):
+    operation_id = await leave_running(store, inbox, clock, lamps, "plain")
+    async with running(store, inbox, clock, lamps, "next") as after:
+        with pytest.raises(OperationInterrupted, match="the daemon ended while operation"):
+            await after.client.aoperation(operation_id).result()
+    assert lamps.acts == ["plain desk"]
+
+
+async def test_a_stop_hands_running_operations_over_to_the_next_start(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "first") as run:
+        lamps.hold.clear()
+        operation = await run.submit("paint", lamp="desk")
+        await until(lambda: lamps.acts)
+        run.operations.stop_topic("lamp")
+        await until(lambda: not run.operations._attempts)
+        assert await run.state(operation.id) is QUEUED
+    async with running(store, inbox, clock, lamps, "second") as after:
+        assert await after.client.aoperation(operation.id).result() == "paint desk"
+    assert lamps.acts == ["sand desk", "paint desk"]
+
+
+async def test_queued_operations_wait_for_the_next_start_in_their_order(store, inbox, clock, lamps):
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "first")
+        run.operations.add_topic("lamp", 1, lambda name: getattr(lamps, name))  # accepts, and is never started
+        ids = [(await run.submit("polish", lamp=str(number))).id for number in range(3)]
+        await run.operations.close()
+    async with running(store, inbox, clock, lamps, "second", max_running=1) as after:
+        for operation_id in ids:
+            await after.client.aoperation(operation_id).result()
+    assert lamps.acts == ["polish 0", "polish 1", "polish 2"]
+
+
+async def test_work_that_hangs_over_the_restart_of_its_service_is_not_begun_again(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("polish", lamp="desk")
+    await until(lambda: lamps.acts)
+    run.operations.remove_topic("lamp")
+    run.open()
+    await asyncio.sleep(0)
+    await until(lambda: "load the operations of lamp" not in {task.get_name() for task in asyncio.all_tasks()})
+    assert lamps.acts == ["polish desk"]
+    lamps.hold.set()
+    assert await operation.result() == "polish desk"
+
+
+async def test_an_operation_of_a_service_that_is_gone_can_be_cancelled(store, inbox, clock, lamps):
+    operation_id = await leave_running(store, inbox, clock, lamps, "polish")
+    async with dispatching("other", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "next")
+        assert (await run.client.aoperation(operation_id).cancel()).state is CANCELLED
+        await run.operations.close()
+
+
+# ---------------------------------------------------------------- watching
+
+
+async def test_a_watcher_sees_each_state_and_the_end(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("paint", lamp="desk")
+    seen = []
+    async for status in operation.watch():
+        seen.append((status.state, status.text, tuple(status.steps)))
+        lamps.hold.set()
+    assert seen[-1] == (SUCCEEDED, "sanded", ("sand", "paint"))
+    assert run.operations._watchers == {}
+
+
+async def test_each_state_is_an_event(run, lamps):
+    operation = await run.submit("paint", lamp="desk")
+    await operation.result()
+    assert [(event.id, event.state) for event in run.events] == [(operation.id, RUNNING), (operation.id, SUCCEEDED)]
+    assert all(event.arguments is None for event in run.events)
+
+
+async def test_an_operation_is_found_by_the_beginning_of_its_id(run):
+    await run.submit("polish", request_id="abc-1", lamp="a")
+    await run.submit("polish", request_id="abd-2", lamp="b")
+    assert (await run.operations.find("abc")).id == "abc-1"
+    with pytest.raises(Conflict, match="several operations begin with ab"):
+        await run.operations.find("ab")
+    for unknown in ("x", ""):
+        with pytest.raises(NotFound):
+            await run.operations.find(unknown)
+
+
+async def test_waiting_gives_up_in_time_and_the_operation_goes_on(run, lamps):
+    lamps.hold.clear()
+    operation = await run.submit("polish", lamp="desk")
+    with pytest.raises(DeadlineExceeded, match="has not ended in time"):
+        await operation.result(timeout=0.05)
+    lamps.hold.set()
+    assert await operation.result(timeout=10) == "polish desk"
