@@ -152,12 +152,13 @@ class DaemonProcess:
 
     def start(self, *arguments: str, wait: bool = True, before: Sequence[str] = ()) -> DaemonProcess:
         """Start it, with words `before` the command, and wait until it says that it is ready."""
+        heard = len(self.notices.received)  # an earlier run was ready too
         self.process = subprocess.Popen(
             [*before, OSTLER, "--root", str(self.root), "run", *arguments],
             env=self.environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         if wait:
-            self.wait_ready()
+            self.wait_ready(heard)
         return self
 
     def wait_ready(self, after: int = 0) -> int:

@@ -61,6 +61,8 @@ class AsyncOperation(OperationView):
         """Yield the status: now, and after each change, until the end; see `Operation.watch`."""
         ends = None if timeout is None else monotonic() + timeout
         pause = FIRST_PAUSE
+        if self.status.state.is_final:
+            yield self.status
         while not self.status.state.is_final:
             try:
                 async with self._client.on(timeout=time_left(ends, self)).stream(

@@ -147,6 +147,8 @@ class Operation(OperationView):
         """
         ends = None if timeout is None else monotonic() + timeout
         pause = FIRST_PAUSE
+        if self.status.state.is_final:
+            yield self.status
         while not self.status.state.is_final:
             try:
                 with self._client.on(timeout=time_left(ends, self)).stream(
