@@ -20,6 +20,10 @@ class EchoManager(Manager):
         """Return the text, from the pool."""
         return text
 
+    @exposed(role="operator", changes=False, durable=True)
+    async def nothing(self, ctx: Context) -> None:
+        """Do nothing, as an operation."""
+
     @exposed(role="operator", changes=False)
     async def items_async(self, ctx: Context, count: int) -> AsyncIterator[bytes]:
         """Yield so many items, on the loop."""

@@ -28,6 +28,7 @@ PARTS = {
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
+    "operations": "submits beside one commit each",
     "lag": "changes on another host to a scheduler",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})
