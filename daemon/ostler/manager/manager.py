@@ -50,7 +50,11 @@ class ManagerOptions(OptionsModel):
         reload="service",
     )
     max_operations: int = Field(
-        4, ge=1, le=1024, help="Operations that run at once; further ones wait in the queue", reload="live"
+        8,
+        ge=1,
+        le=1024,
+        help="Operations that run at once, and as many of methods that are short; further ones wait in the queue",
+        reload="live",
     )
     report_interval: Seconds = Field(
         10, gt=0, help="How often the service reports its state (the heartbeat)", reload="live"

@@ -72,6 +72,10 @@ class AttemptState:
         """See `RunningOperation.is_resumed`."""
         return self.record.interruptions > 0
 
+    def is_recorded(self, name: str) -> bool:
+        """See `RunningOperation.is_recorded`."""
+        return name in self.steps
+
     def step(self, context: Context, name: str, function: Callable[[], T], result_type: Any) -> T:
         """See `RunningOperation.step`."""
         if name in self.steps:

@@ -103,7 +103,8 @@ class Operations:
         self._loop_queue = loop_queue
         self._publish = publish
         self._tasks = TaskOwner("operations", on_end=on_end)
-        self._queues: dict[str, OperationQueue] = {}
+        self._queues: dict[str, dict[bool, OperationQueue]] = {}
+        """Of each topic two: the second one is of its short methods, which must not wait behind long work."""
         self._clean_ups: dict[str, CleanUp] = {}
         self._timers: dict[str, DeadlineTimer] = {}
         self._numbers = itertools.count(1)
@@ -140,38 +141,38 @@ class Operations:
 
         Args:
             topic: The topic.
-            max_running: How many may run at once.
+            max_running: How many may run at once, and as many of those that are short.
             clean_up: Returns the manager's method of a name.
         """
-        self._queues[topic] = queue = OperationQueue(topic, max_running, self.limits.max_queued)
+        self._queues[topic] = {
+            is_short: OperationQueue(topic, max_running, self.limits.max_queued) for is_short in (False, True)
+        }
         self._clean_ups[topic] = clean_up
-        self._timers[topic] = DeadlineTimer(self._clock, partial(self._start_due, queue))
+        self._timers[topic] = DeadlineTimer(self._clock, partial(self._start_due, topic))
 
     def start_topic(self, topic: str) -> None:
         """Begin the operations of a topic: those that an earlier run of the daemon has left, and new ones."""
-        queue = self._queues[topic]
-        queue.is_open, queue.is_stopping = True, False
-        self._tasks.spawn(self._load(queue), name=f"load the operations of {topic}")
+        for queue in self._queues[topic].values():
+            queue.is_open, queue.is_stopping = True, False
+        self._tasks.spawn(self._load(topic), name=f"load the operations of {topic}")
 
     def drain_topic(self, topic: str) -> None:
         """Begin no more operations of a topic, and ask those that are to be handed over to stop."""
-        queue = self._queues.get(topic)
-        if queue is None:
-            return
-        queue.is_open = False
-        for call in list(queue.running.values()):
-            if call.policy.on_drain == "hand over":
-                call.hand_over()
+        for queue in self._queues.get(topic, {}).values():
+            queue.is_open = False
+            for call in list(queue.running.values()):
+                if call.policy.on_drain == "hand over":
+                    call.hand_over()
 
     def resume_topic(self, topic: str) -> None:
         """Begin operations of a topic again, after a drain."""
-        if (queue := self._queues.get(topic)) is not None:
+        for queue in self._queues.get(topic, {}).values():
             queue.is_open = True
             self._fill(queue)
 
     def stop_topic(self, topic: str) -> None:
         """Ask the running operations of a topic to stop, and have the next start continue them."""
-        if (queue := self._queues.get(topic)) is not None:
+        for queue in self._queues.get(topic, {}).values():
             queue.is_open, queue.is_stopping = False, True
             for call in list(queue.running.values()):
                 call.hand_over()
@@ -184,9 +185,17 @@ class Operations:
 
     def set_max_running(self, topic: str, max_running: int) -> None:
         """Change how many operations of a topic may run at once."""
-        if (queue := self._queues.get(topic)) is not None:
+        for queue in self._queues.get(topic, {}).values():
             queue.max_running = max_running
             self._fill(queue)
+
+    def _queue_of(self, topic: str, method: str) -> OperationQueue | None:
+        """Return the queue of a method; None when its service is not there."""
+        queues = self._queues.get(topic)
+        if queues is None:
+            return None
+        found = self._dispatcher.registry.find_method(topic, method)
+        return queues[found is not None and found.exposure.short]
 
     # ---------------------------------------------------------------- accepting
 
@@ -199,7 +208,7 @@ class Operations:
             StoreUnavailable: The database cannot be written now; nothing was accepted.
             OstlerError: Of a plain call, what the operation ended with.
         """
-        queue = self._queues.get(call.request.topic)
+        queue = self._queue_of(call.request.topic, call.request.method)
         if queue is None:
             raise FeatureNotSupported(
                 f"{call.full_name} cannot be submitted: {call.request.topic} has no operations", method=call.full_name
@@ -254,10 +263,9 @@ class Operations:
             ended = await self._wait_for_end(record)
         except asyncio.CancelledError:
             # Whoever lost its connection, or is told that the service stops, has not cancelled anything.
-            if not call.is_caller_gone and self._queues.get(record.topic) is not None:
-                queue = self._queues[record.topic]
-                if not queue.is_stopping:
-                    self._tasks.spawn(self._cancel_quietly(record.id, call.peer.name), name=f"cancel {record.id}")
+            queue = self._queue_of(record.topic, record.method)
+            if not call.is_caller_gone and queue is not None and not queue.is_stopping:
+                self._tasks.spawn(self._cancel_quietly(record.id, call.peer.name), name=f"cancel {record.id}")
             raise
         finally:
             self._callers[record.id].remove(call)
@@ -291,10 +299,12 @@ class Operations:
             operation_id = queue.pop()
             self._tasks.spawn(self._begin(queue, operation_id), name=f"begin operation {operation_id}")
 
-    def _start_due(self, queue: OperationQueue, now: float) -> float | None:
-        due = queue.enqueue_due(now)
-        self._fill(queue)
-        return due
+    def _start_due(self, topic: str, now: float) -> float | None:
+        queues = self._queues[topic].values()
+        due = [at for queue in queues if (at := queue.enqueue_due(now)) is not None]
+        for queue in queues:
+            self._fill(queue)
+        return min(due, default=None)
 
     async def _begin(self, queue: OperationQueue, operation_id: str) -> None:
         """Claim an operation and run it; one that ended meanwhile, or is claimed elsewhere, is skipped."""
@@ -358,7 +368,8 @@ class Operations:
         self._fresh_progress.pop(call.record.id, None)
         if record is not None:
             self._announce(record)
-        queue = self._queues.get(queue.topic, queue)  # its service may have been started again meanwhile
+        # Its service may have been started again meanwhile.
+        queue = self._queue_of(call.record.topic, call.record.method) or queue
         if record is not None and record.state is OperationState.WAITING:
             self._put_later(queue, record.id, record.account, record.next_attempt_at - self._clock.wall())
         elif record is not None and record.state is OperationState.QUEUED and not queue.is_stopping:
@@ -400,31 +411,38 @@ class Operations:
 
     # ---------------------------------------------------------------- what an earlier run has left
 
-    async def _load(self, queue: OperationQueue) -> None:
-        pending = await self._write_until_done(partial(self.records.pending, queue.topic), "load operations")
+    async def _load(self, topic: str) -> None:
+        pending = await self._write_until_done(partial(self.records.pending, topic), "load operations")
         left = [row for row in pending if row.state == OperationState.RUNNING and row.id not in self._attempts]
         for first in range(0, len(left), _RECOVERY_BATCH):
             batch = left[first : first + _RECOVERY_BATCH]
             recovered = await self._write_until_done(partial(self._recover, batch), "recover operations")
             for record, steps, must_clean_up in recovered:
                 self._announce(record)
+                queue = self._queue_of(topic, record.method)
+                if queue is None:  # its service was stopped meanwhile
+                    return
                 if must_clean_up:
                     self._begin_clean_up(queue, record, steps)
                 elif record.state is OperationState.QUEUED:
                     queue.put(record.id, record.account)
+        self._enqueue_pending(topic, pending)
+
+    def _enqueue_pending(self, topic: str, pending: list[PendingOperation]) -> None:
         now = self._clock.wall()
         for row in pending:
+            queue = self._queue_of(topic, row.method)
+            if queue is None:
+                return
             if row.state == OperationState.QUEUED:
                 queue.put(row.id, row.account)
             elif row.state == OperationState.WAITING:
-                self._put_later(queue, row.id, row.account, min(row.next_attempt_at - now, self._max_wait(queue, row)))
-        self._fill(queue)
-
-    def _max_wait(self, queue: OperationQueue, row: PendingOperation) -> float:
-        """Return the longest wait for an attempt: the wall clock may have been set back meanwhile."""
-        method = self._dispatcher.registry.find_method(queue.topic, row.method)
-        policy = (method.exposure.durable if method is not None else None) or outcomes.NOT_DURABLE
-        return policy.max_backoff
+                # No longer than an attempt waits at most: the wall clock may have been set back meanwhile.
+                method = self._dispatcher.registry.find_method(topic, row.method)
+                policy = (method.exposure.durable if method is not None else None) or outcomes.NOT_DURABLE
+                self._put_later(queue, row.id, row.account, min(row.next_attempt_at - now, policy.max_backoff))
+        for queue in self._queues.get(topic, {}).values():
+            self._fill(queue)
 
     def _recover(self, rows: list[PendingOperation]) -> list[tuple[OperationRecord, dict[str, bytes], bool]]:
         """Take over operations that were running, and decide what becomes of each. Inside a write."""
@@ -555,7 +573,7 @@ class Operations:
             Conflict: It has not failed; or there is no such service now.
         """
         record = await self.find(operation_id)
-        queue = self._queues.get(record.topic)
+        queue = self._queue_of(record.topic, record.method)
         if queue is None:
             raise Conflict(f"no service {record.topic} is running here", hint="see `ostler service list`")
         changed = await self._store.awrite(

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 def request_for(options: CallOptions, topic: str, method: str, arguments: dict[str, Any]) -> CallRequest:
     """Return the request for a call or a stream."""
-    return CallRequest(topic, method, arguments, options.host, options.timeout, options.type, options.on_progress)
+    return CallRequest(
+        topic, method, arguments, options.host, options.timeout, options.type, options.on_progress,
+        request_id=options.request_id,
+    )  # fmt: skip
 
 
 def cast_for(options: CallOptions, topic: str, method: str, arguments: dict[str, Any]) -> CallRequest:

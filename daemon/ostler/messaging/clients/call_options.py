@@ -51,7 +51,7 @@ class CallOptions(msgspec.Struct, frozen=True):
         credit: The most items of a stream that are on their way or wait for the reader; the method makes no more
             meanwhile.
         time_limit: Seconds in which a submitted operation must end; None for no limit.
-        request_id: The id of a submitted operation; empty to have the client choose one.
+        request_id: The id of a submitted operation, or of a call that is retried; empty to have the client choose one.
 
     Raises:
         InvalidInput: A value is not one that the option can have.

@@ -57,6 +57,10 @@ class RunningOperation(Protocol):
         """Whether an earlier attempt was cut off by the end of the daemon."""
         ...
 
+    def is_recorded(self, name: str) -> bool:
+        """Whether the result of a step was recorded, in this attempt or an earlier one."""
+        ...
+
     def step(self, context: Context, name: str, function: Callable[[], T], result_type: Any) -> T:
         """Return the recorded result of a step, or run it and record that."""
         ...
@@ -206,7 +210,8 @@ class Context:
         When the daemon ends in the midst of an operation that is resumed, the method runs again, and the steps that
         were recorded before are not. The result is on disk when this returns. Between the end of `function` and the
         commit the daemon may be killed, so the function must be one that may run twice. In a request that is no
-        operation the function is called, and nothing is recorded. Blocks; in `async def` methods use `astep`.
+        operation the function is called, and nothing is recorded. Inside `store.write` what the function writes and the
+        result are committed together. Blocks; in `async def` methods use `astep`.
 
         Args:
             name: The name of the step; each in a method has another.
@@ -223,6 +228,10 @@ class Context:
         if self.operation is None:
             return function(*args)
         return self.operation.step(self, name, lambda: function(*args), type)
+
+    def is_recorded(self, name: str) -> bool:
+        """Return whether a step of this operation was done before; False in a request that is no operation."""
+        return self.operation is not None and self.operation.is_recorded(name)
 
     async def astep(self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, type: Any = None) -> T:  # noqa: A002 - as in `client.on(type=…)`
         """Do what `step` does, in an `async def` method; the function is one too."""
