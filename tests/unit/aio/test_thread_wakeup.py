@@ -54,6 +54,7 @@ def test_without_a_descriptor_there_is_none(monkeypatch):
     def none_left(*_):
         raise OSError(errno.EMFILE, "too many open files")
 
+    # The limit of descriptors would hold for the tests themselves.
     monkeypatch.setattr(os, "eventfd", none_left)
     assert ThreadWakeup.create() is None
 

@@ -11,6 +11,7 @@ from ostler.files import beneath, open_beneath, open_directory
 def opened(request, monkeypatch, tmp_path):
     """Return a function that opens a path below a directory, in both ways."""
     if request.param == "by component":
+        # What a kernel without the system call answers.
         monkeypatch.setattr(beneath, "_openat2", lambda *_: (-1, 38))
     directory = open_directory(tmp_path)
 
