@@ -359,10 +359,10 @@ async def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
         world.add("shop", Shop(), version="1.4")
         client = world.client()
         for version in ("1.0", "1.4", ""):
-            assert await client._send_once(CallRequest("shop", "echo", {}, version=version)) == ""
+            assert await client.send_request(CallRequest("shop", "echo", {}, version=version)) == ""
         for version in ("1.5", "2.0", "0.9", "nonsense"):
             with pytest.raises(UnsupportedVersion, match=r"has version 1\.4"):
-                await client._send_once(CallRequest("shop", "echo", {}, version=version))
+                await client.send_request(CallRequest("shop", "echo", {}, version=version))
 
 
 # ---------------------------------------------------------------- deadlines and cancel

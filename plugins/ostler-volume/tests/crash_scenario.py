@@ -90,7 +90,7 @@ class CrashSubject:
         self.driver = FileDriver(
             DriverEnvironment(name="local", options=options, kv=self.store.kv("driver/volume/local"), **given)
         )
-        self.driver.directory._on_step = step
+        self.driver.directory.on_step = step
         self.driver.initialise()
         self.manager = VolumeManager(
             ManagerEnvironment(

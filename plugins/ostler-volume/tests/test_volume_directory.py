@@ -15,7 +15,7 @@ from ostler_volume.volume_directory import (
     SNAPSHOTS,
     VOLUMES,
     VolumeDirectory,
-    _make_directory,
+    make_private_directory,
     translate_os_errors,
 )
 
@@ -202,6 +202,6 @@ def test_trap_two_backends_that_start_side_by_side_make_the_directory_above_both
         return there
 
     monkeypatch.setattr(Path, "exists", other_is_faster)  # between two system calls of one function
-    _make_directory(above / "fast")
+    make_private_directory(above / "fast")
     assert (above / "fast").is_dir()
     assert (above / "fast").stat().st_mode & 0o777 == 0o700

@@ -47,6 +47,10 @@ class RateLimiter:
         self._monotonic = monotonic
         self._buckets: dict[Hashable, tuple[float, float]] = {}
 
+    def __len__(self) -> int:
+        """Return how many accounts it remembers."""
+        return len(self._buckets)
+
     def allows(self, account: Hashable, cost: float = 1.0) -> bool:
         """Return whether an account may do it now, and record that it did.
 

@@ -153,7 +153,7 @@ async def test_casts_count_against_whoever_sent_them_over_whatever_connections(o
         bench.send(request(1, "rest"), client="modest", peer=MODEST)
         assert bench.answers("modest") == []
         assert bench.dispatcher.in_flight("mill") == 5
-        for call in list(bench.dispatcher._in_flight):
+        for call in list(bench.dispatcher.in_flight_since(0.0)):
             bench.dispatcher.cancel(call)
         await until(lambda: bench.dispatcher.in_flight("mill") == 0)
         assert not bench.server._casts

@@ -29,10 +29,10 @@ def test_accounts_that_have_not_come_for_long_are_forgotten(limits, time):
         limits.allows(number)
     time[0] += 1
     limits.allows("one more")
-    assert len(limits._buckets) == 1
+    assert len(limits) == 1
 
 
 def test_the_number_of_accounts_is_bounded_even_when_all_come_at_once(limits):
     for number in range(10_000):
         limits.allows(number)
-    assert len(limits._buckets) <= 4096
+    assert len(limits) <= 4096
