@@ -33,6 +33,11 @@ from ostler.errors import (
 from ostler.messaging import Access, Context, RpcServer, current_context, exposed
 from ostler.messaging.wire.request import CallRequest
 
+# private: _link: a connection that is cut, which no method of a client does
+# private: _core: a message that is taken in later, as by a client in another process
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+# private: _members_by_role: a daemon whose own user is nobody special, as the tests run as root
+
 
 class Colour(StrEnum):
     RED = "red"

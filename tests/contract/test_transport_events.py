@@ -17,6 +17,9 @@ from ostler.messaging.events.feed import make_subscription
 from ostler.messaging.wire.transport import TransportLimits
 from ostler.store import Store
 
+# private: _watermark_timer: a timer that goes on without subscribers is noticed by nobody
+# private: _feed: how many events wait for a reader that does not read
+
 
 async def test_what_is_published_after_the_subscription_arrives_in_order(world_of):
     async with world_of() as world, world.client().events("volume") as stream:

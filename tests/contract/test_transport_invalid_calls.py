@@ -13,6 +13,9 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.transport import TransportLimits
 from support.descriptors import open_descriptors
 
+# private: _link: a connection that is cut, which no method of a client does
+# private: _keepalive_timer: a server that falls silent, as one that is stopped does
+
 
 class Shop:
     """Counts what gets through."""

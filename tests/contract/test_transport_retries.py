@@ -23,6 +23,8 @@ from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from support.async_tests import loop_fixture
 from support.waiting import until
 
+# private: _link, _on_lost: a connection that is cut, which no method of a client does
+
 AGAIN = Retry(attempts=5, backoff=0.01, on=(Busy, DaemonNotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["work", "awork"])
 

@@ -10,6 +10,8 @@ import pytest
 from ostler import NoCapacity, Store, StoreUnavailable
 from ostler_volume.backend_records import BackendMeasurement
 
+# private: _context: the limit itself, before it is compared with what capabilities say
+
 MIB = 2**20
 
 

@@ -5,6 +5,8 @@ import pytest
 from ostler import Context
 from ostler_volume.tables import VolumeRow
 
+# private: _context: a lock that another request would hold
+
 MIB = 2**20
 
 

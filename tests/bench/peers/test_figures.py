@@ -121,7 +121,7 @@ def test_clients_have_the_last_core_and_servers_the_others(modules, monkeypatch)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 2, 3})
     assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([2, 3], [5])
     assert (cores(pinned=False).servers, cores(pinned=False).clients) == ([2, 3, 5], [2, 3, 5])
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})  # as above
     assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([0], [0])
 
 

@@ -9,6 +9,8 @@ from ostler.aio import WorkerPool
 from ostler.aio.worker_pool import ThreadWakeup
 from ostler.errors import Draining
 
+# private: _can_wake_waiter, _idle_workers, _lock, _running, _threads: the moment at which all threads of a pool sleep
+
 
 def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))

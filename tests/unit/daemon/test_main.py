@@ -13,6 +13,8 @@ from ostler.daemon import main
 from ostler.daemon.process.process_exit import ExitOutcome
 from ostler.errors import ConfigurationError, Problem
 
+# private: _SignalBuffer, _run_to_outcome: steps before and after the daemon, without a daemon
+
 
 def close_only(_outcome, loop) -> None:
     loop.close()

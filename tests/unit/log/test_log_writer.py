@@ -10,6 +10,8 @@ from ostler.log.handlers import SafeStreamHandler
 from ostler.log.log_writer import LogLine, LogWriter
 from ostler.log.output_targets import DescriptorTarget
 
+# private: _lock: held as by another thread at the moment of a fork
+
 
 class Gate:
     """A target that writes nothing until it is opened."""

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from ostler.redaction import SECRETS, SecretValues, spellings_of
 
+# private: _arguments, _ended_arguments, _values: that the memory is bounded shows in nothing else
+
 SECRET = "tok-AbCd991/x+y"
 
 

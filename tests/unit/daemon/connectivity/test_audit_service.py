@@ -12,6 +12,9 @@ from ostler.store import Store
 from ostler.store.retention_clock import RetentionClock
 from ostler.types import AuditEntry
 
+# private: _write_entries, _user_names: what the audit log calls, whose batches have a time of their own
+# private: _close_interrupted, _write_in_flight: single steps of a task without an end
+
 
 class FakeStore:
     """Runs what is to be written at once."""

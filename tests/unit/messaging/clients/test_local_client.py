@@ -15,6 +15,8 @@ from ostler.types import LOCAL_PEER
 from support.async_tests import loop_fixture
 from support.local import dispatching
 
+# private: _topic: which topic events of a client come from, without events
+
 
 class Lamp(msgspec.Struct):
     name: str

@@ -25,6 +25,8 @@ from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Request
 from ostler.messaging.wire.request_context import Relayed
 from ostler.types import LOCAL_PEER, Peer, Role
 
+# private: _entries_by_account: that the memory is bounded shows in nothing else
+
 BOB = Peer(1000, 1000, 7, "uid 1000")
 EVE = Peer(1001, 1001, 8, "uid 1001")
 

@@ -33,6 +33,10 @@ from ostler.types import Peer
 from support.async_tests import loop_fixture
 from support.waiting import until
 
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+# private: _on_client_gone: what a transport would call
+# private: _timer: a timer that is not needed shows in nothing else
+
 
 class Shop:
     def __init__(self):

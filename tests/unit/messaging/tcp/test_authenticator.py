@@ -12,6 +12,8 @@ from ostler.messaging.tcp.authenticator import ZAP_DENIED, Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
 from support.waiting import until
 
+# private: _authenticate: questions that libzmq does not ask about a socket with CURVE
+
 
 class House:
     """A server at a port, with a door; clients have keys of their own."""

@@ -21,6 +21,8 @@ from ostler.messaging.wire.peer_quotas import PeerQuotas
 from ostler.messaging.wire.transport import Admission, TransportLimits
 from support.waiting import until
 
+# private: _prefixes_by_account: what libzmq keeps shows in nothing else
+
 MIB = 1024 * 1024
 
 

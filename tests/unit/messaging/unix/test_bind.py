@@ -9,6 +9,8 @@ from ostler.errors import Conflict, DaemonNotRunning, InvalidInput, MessagingErr
 from ostler.messaging.unix.bind import BoundUnixSocket, socket_path
 from ostler.messaging.unix.connect import connect
 
+# private: _file_id: whether the file system has used the inode again
+
 
 @pytest.fixture
 def path(tmp_path_factory):

@@ -25,6 +25,10 @@ from ostler.messaging.wire.transport import Admission, TransportLimits
 from ostler.types import Peer
 from support.waiting import until
 
+# private: _socket: a process without descriptors, which the tests themselves need
+# private: _count_by_process, _deferred, _groups: the moment at which connections wait, are grouped or forgotten
+# private: _after, _before: what a closed server leaves behind
+
 
 @pytest.fixture
 def address(tmp_path):
