@@ -258,6 +258,10 @@ async def test_who_says_nothing_is_sent_away(address):
     silent = socket.socket(socket.AF_UNIX)
     silent.connect(address.removeprefix("ipc://"))
     await until(lambda: served.garbage == ["handshake"])
+    assert not served.link.listener.clients
+    silent.settimeout(5)
+    while await asyncio.to_thread(silent.recv, 4096):
+        pass
     silent.close()
     served.link.close()
 
