@@ -7,6 +7,8 @@ from ostler.config.configuration_diff import effective_values, note_secrets_in_u
 from ostler.messaging.tcp.curve import generate_keys
 from ostler.redaction import SECRETS
 
+# private: _monotonic: SECRETS is one object for the process, which no test makes
+
 BASE = """
 [services.lamp]
 manager = "x"

@@ -14,6 +14,7 @@ from ostler.daemon.process.process_exit import ExitOutcome
 from ostler.errors import ConfigurationError, Problem
 
 # private: _SignalBuffer, _run_to_outcome: steps before and after the daemon, without a daemon
+# private: _run: what is looked at is on the way to the daemon
 
 
 def close_only(_outcome, loop) -> None:

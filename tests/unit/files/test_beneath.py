@@ -6,6 +6,8 @@ import pytest
 
 from ostler.files import beneath, open_beneath, open_directory
 
+# private: _openat2: what a kernel without the system call answers
+
 
 @pytest.fixture(params=["openat2", "by component"])
 def opened(request, monkeypatch, tmp_path):
