@@ -85,11 +85,12 @@ class DeficitRoundRobin:
 
     def run_or_queue(self, flow: Flow) -> bool:
         """Have a flow work now, or when it is its turn; return whether it waits for that."""
-        began = self._monotonic()
+        monotonic = self._monotonic
+        began = monotonic()
         if not self.can_run(flow, began):
             return True
         more = self._run(flow, began + SLICE_TIME)
-        ended = self._monotonic()
+        ended = monotonic()
         if more:
             self._add_to_account(flow)
         self.charge_run(flow, began, ended)
