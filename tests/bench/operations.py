@@ -31,7 +31,8 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
             limit=1.3, sense=AT_MOST, relative=True, binding=False,
         ),
         FigureRow(
-            name="submits, 64 in flight, FULL", value=median(figures["many"]), unit="submits/s", baseline=bare, limit=20,
+            name="submits, 64 in flight, FULL", value=median(figures["many"]), unit="submits/s", baseline=bare,
+            limit=20,
             sense=AT_LEAST, relative=True, binding=False,
         ),
         FigureRow(
