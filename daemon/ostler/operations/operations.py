@@ -130,6 +130,11 @@ class Operations:
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
         await self._tasks.cancel()
 
+    @property
+    def running(self) -> list[str]:
+        """The ids of the operations that run, of all topics."""
+        return list(self._attempts)
+
     def problems(self) -> list[str]:
         """Return the problems of its permanent tasks, a line each."""
         return self._tasks.problems()
