@@ -1,10 +1,13 @@
-"""Streams between managers of one daemon: directly through the dispatcher, with credit and endings as on the wire."""
+"""Streams of managers: within their daemon directly through the dispatcher, with credit and endings as on the wire.
+
+A stream of another host that a thread reads goes over the loop.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,7 +17,7 @@ from ostler.aio import LoopQueue, waiting_for
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
 from ostler.messaging.clients.async_item_stream import AsyncItemStream
 from ostler.messaging.clients.client_core import effective_timeout
-from ostler.messaging.clients.local_client import raise_if_on_loop
+from ostler.messaging.clients.local_client import RequestRouter, raise_if_on_loop, run_from_thread
 from ostler.messaging.clients.stream_buffer import StreamBuffer
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.rpc.call import Call
@@ -41,7 +44,7 @@ _DEADLINE_GRACE = 1.0
 
 
 class LocalStreams:
-    """Opens streams within this daemon.
+    """Opens the streams that a manager reads.
 
     Args:
         dispatcher: Where the services are.
@@ -56,11 +59,21 @@ class LocalStreams:
         self._numbers = itertools.count(1)
 
     def stream(self, request: CallRequest, credit: int) -> ItemStream:
-        """See `ServiceClient.stream`."""
+        """See `ServiceClient.stream`; within this daemon."""
         return ItemStream(_SyncLocalStream(self, request, credit))
 
+    def remote_stream(self, router: RequestRouter, request: CallRequest, credit: int) -> ItemStream:
+        """Return what a method on another host yields, for a thread.
+
+        Args:
+            router: Brings the request there.
+            request: The request.
+            credit: The most items that are on their way or wait for the reader.
+        """
+        return ItemStream(_SyncRemoteStream(router, self.inbox, request, credit))
+
     def astream(self, request: CallRequest, credit: int) -> AsyncItemStream:
-        """See `ServiceClient.astream`."""
+        """See `ServiceClient.astream`; within this daemon."""
         return AsyncItemStream(_AsyncLocalStream(self, request, credit))
 
     def make_call(self, call_request: CallRequest, credit: int, on_ready: Callable[[], None]) -> _LocalStreamCall:
@@ -210,6 +223,46 @@ class _SyncLocalStream:
 
     def _now(self) -> float:
         return self._streams.dispatcher.clock.monotonic()
+
+
+class _SyncRemoteStream:
+    """A stream of another host that is read on a thread; see `StreamSource`.
+
+    Nothing is read ahead: what the loop takes from the link is what the reader asks for, so that the credit that the
+    other host has is that of this reader.
+    """
+
+    def __init__(self, router: RequestRouter, inbox: LoopQueue, request: CallRequest, credit: int) -> None:
+        self._router = router
+        self._inbox = inbox
+        self._request = request
+        self._credit = credit
+        self._full_name = f"{request.topic}.{request.method}"
+
+    def open(self) -> AsyncItemStream:
+        raise_if_on_loop(self._request, "`astream`")
+        stream: AsyncItemStream = self._wait(self._open())
+        return stream
+
+    def take(self, stream: AsyncItemStream) -> list[Any] | None:
+        found: list[Any] | None = self._wait(stream.batch())
+        return found
+
+    def close(self, stream: AsyncItemStream) -> None:
+        self._inbox.post(partial(stream.close))
+
+    async def _open(self) -> AsyncItemStream:
+        return await self._router.open_stream(
+            await self._router.wait_reachable(self._request), self._credit
+        ).__aenter__()
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            limit = effective_timeout(current_context(), self._request.timeout, None)
+        except BaseException:
+            work.close()
+            raise
+        return run_from_thread(self._inbox, work, limit, self._full_name)
 
 
 def _noop() -> None:

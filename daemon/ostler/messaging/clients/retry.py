@@ -49,6 +49,21 @@ class Retry(NamedTuple):
             raise InvalidInput("`on` of a `Retry` must contain classes of `ostler.errors`")
 
 
+class RetryState:
+    """The state that the attempts of one request share.
+
+    Args:
+        request_id: Its id.
+    """
+
+    __slots__ = ("lost_host", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.lost_host = ""
+        """The host at which an attempt was lost: it may be executing it, and only it recognises a repeat."""
+
+
 _MAX_RETRY_AFTER = 300.0
 """Seconds that a server can have its callers wait at most before they try again."""
 

@@ -25,6 +25,7 @@ from ostler.errors import (
     join_words,
 )
 from ostler.messaging.clients.client_core import effective_timeout
+from ostler.messaging.clients.retry import RetryState
 from ostler.messaging.wire.envelope import FANOUT, LENIENT
 from ostler.messaging.wire.request import CallRequest, ProgressCallback
 from ostler.messaging.wire.request_context import Relayed, current_context
@@ -49,21 +50,6 @@ SendToPeer = Callable[["PeerDaemon", CallRequest, "RetryState | None"], Awaitabl
 """Sends a request to a peer, and returns its result."""
 _MAX_LOST_REQUESTS = 1000
 """Requests of callers here that are remembered because an attempt was lost at some host; the oldest go first."""
-
-
-class RetryState:
-    """The state that the attempts of one request share.
-
-    Args:
-        request_id: Its id.
-    """
-
-    __slots__ = ("lost_host", "request_id")
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.lost_host = ""
-        """The host at which an attempt was lost: it may be executing it, and only it recognises a repeat."""
 
 
 class Router:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,13 +17,17 @@ pytestmark = pytest.mark.virtual_time
 
 
 class FakeClient:
-    """Knows the hosts that a test names, and does on each what the test wants."""
+    """Client and router: knows the hosts that a test names, and does on each what the test wants."""
+
+    peers = ()
 
     def __init__(self):
         self.known = {"node1": 0.0}
-        self.router = SimpleNamespace(serving_hosts=lambda topic: dict(self.known), peers=object())
         self.got = []
         self.does = {}
+
+    def serving_hosts(self, topic):
+        return dict(self.known)
 
     def on(self, *, host, timeout):
         view = copy.copy(self)
@@ -46,7 +49,7 @@ class Setting:
         self.tasks = TaskOwner("test")
         self.listening = set()
         states, tells = {"volume": self.state}, self.listening.__contains__
-        self.delivery = CapabilityDelivery(self.client, virtual_clock(), states, self.tasks, tells)
+        self.delivery = CapabilityDelivery(self.client, self.client, virtual_clock(), states, self.tasks, tells)
         self.state.update_offer(["disk"], {})
 
     def change(self):
