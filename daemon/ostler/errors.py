@@ -22,7 +22,8 @@ those of the command.
     ├── MessagingError                    a call, cast, fanout or event
     │   ├── DaemonNotRunning                 3  nothing listens at the address
     │   ├── ConnectionLost                the server stopped or stopped responding during the call
-    │   ├── ServiceNotFound                no service on that topic, host or method
+    │   ├── ServiceNotFound               no service on that topic, or no such host
+    │   ├── MethodNotFound                the service has no such method
     │   ├── NotExposed                    the method exists but is not offered
     │   ├── WrongCallKind               2  a method that yields was called, or another one streamed
     │   ├── InvalidArguments           2  which argument, what was expected, what came
@@ -205,7 +206,11 @@ class ConnectionLost(MessagingError):
 
 
 class ServiceNotFound(MessagingError):
-    """Raised when no service answers to the topic, host or method."""
+    """Raised when there is no service on a topic, or no host of that name; also for a service that failed to start."""
+
+
+class MethodNotFound(MessagingError):
+    """Raised when a service has no method of that name; to try again does not help."""
 
 
 class NotExposed(MessagingError):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from ostler.clock import Clock
-from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, OstlerError
+from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, MethodNotFound, OstlerError
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Retry(NamedTuple):
         attempts: How often it is sent at most, the first time included.
         backoff: Seconds before the second attempt; doubled each time, less up to a half at random.
         max_backoff: The longest such wait in seconds. A `retry_after` that the server names is waited for in any case.
-        on: The classes of errors after which it is sent again.
+        on: The classes of errors after which it is sent again. A `MethodNotFound` is final, whatever they are.
     """
 
     attempts: int = 5
@@ -47,6 +47,8 @@ class Retry(NamedTuple):
         kinds: tuple[object, ...] = self.on
         if not all(isinstance(kind, type) and issubclass(kind, OstlerError) for kind in kinds):
             raise InvalidInput("`on` of a `Retry` must contain classes of `ostler.errors`")
+        if MethodNotFound in kinds:
+            raise InvalidInput("`on` of a `Retry` must not contain `MethodNotFound`: to try again does not help")
 
 
 class RetryState:
@@ -99,7 +101,8 @@ class RetryAttempts:
         if isinstance(error, ConnectionLost):
             self._lost = error
         policy = self._policy
-        if self._count >= policy.attempts or not isinstance(error, policy.on or ()):
+        is_final = isinstance(error, MethodNotFound) or not isinstance(error, policy.on or ())
+        if is_final or self._count >= policy.attempts:
             raise self._final_error(error)
         wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
         asked = error.details.get("retry_after")

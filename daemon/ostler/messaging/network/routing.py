@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ostler.errors import (
     DaemonNotRunning,
     Draining,
     MessagingError,
+    MethodNotFound,
     NotPermitted,
     OstlerError,
     ServiceNotFound,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _RELAY_CREDIT = 64
 """Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
-_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound)
+_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound, MethodNotFound)
 """Errors after which the work has certainly not started, so that another member may be tried."""
 
 
@@ -290,7 +291,7 @@ class Router:
         if retry_state is not None and retry_state.lost_host:
             members.sort(key=lambda peer: peer.host != retry_state.lost_host)
         why: list[str] = []
-        last: OstlerError | None = None
+        errors: list[OstlerError] = []
         for peer in members:
             if not peer.accepts(request.topic):
                 why.append(_unavailable_reason(peer, request.topic))
@@ -299,8 +300,10 @@ class Router:
                 return await (send or _send_to_peer)(peer, request, retry_state)
             except _NOT_STARTED_ERRORS as error:
                 why.append(f"{peer.host}: {error.message}")
-                last = error
-        if last is not None and len(members) == 1:
+                errors.append(error)
+        last = errors[-1] if errors else None
+        # Of several versions one may have the method. Where none has it, to try again would help nobody.
+        if last is not None and len(errors) == len(members) and (len(members) == 1 or _lack_method(errors)):
             raise last
         raise _no_host_error(request, why, Busy if isinstance(last, Busy) else DaemonNotRunning)
 
@@ -414,6 +417,10 @@ def _secret_values(arguments: Mapping[str, Any], names: Collection[str]) -> tupl
         with suppress(ValueError):  # a structure as it is typed on a command line
             collect_all(msgspec.json.decode(text), found)
     return searchable_values(found)
+
+
+def _lack_method(errors: Iterable[OstlerError]) -> bool:
+    return all(is_a(error, MethodNotFound) for error in errors)
 
 
 def _no_host_error(request: CallRequest, reasons: list[str], error_class: type[MessagingError]) -> MessagingError:

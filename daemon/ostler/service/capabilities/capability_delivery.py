@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
-from ostler.errors import ConnectionLost, DaemonNotRunning, Draining, OstlerError, ServiceNotFound, error_line
+from ostler.errors import (
+    ConnectionLost,
+    DaemonNotRunning,
+    Draining,
+    MethodNotFound,
+    OstlerError,
+    ServiceNotFound,
+    error_line,
+)
 from ostler.service.capabilities.service_capabilities import ServiceCapabilities
 
 if TYPE_CHECKING:
@@ -25,8 +33,9 @@ _MAX_RETRY_DELAY = 30.0
 _HOST_POLL_INTERVAL = 1.0
 """Seconds between two checks of the known hosts, if there are any."""
 _SCHEDULER_TOPIC = "scheduler"
-_TRANSIENT_ERRORS = (DaemonNotRunning, Draining, ServiceNotFound, ConnectionLost)
-"""Errors of a scheduler that is starting, stopping or disconnected: reported elsewhere by its state."""
+_EXPECTED_ERRORS = (DaemonNotRunning, Draining, ServiceNotFound, MethodNotFound, ConnectionLost)
+"""Errors of a scheduler that is starting, stopping or disconnected, reported elsewhere by its state, and of one that
+takes no reports."""
 
 
 class _SchedulerState:
@@ -140,7 +149,7 @@ class CapabilityDelivery:
                     self._notify_progress()
             scheduler.failures, scheduler.retry_at = 0, 0.0
         except OstlerError as error:
-            if not scheduler.failures and not isinstance(error, _TRANSIENT_ERRORS):
+            if not scheduler.failures and not isinstance(error, _EXPECTED_ERRORS):
                 text = "cannot send the capabilities of this host to %s on %s, retrying: %s"
                 _log.warning(text, scheduler.topic, scheduler.host, error_line(error))
             scheduler.failures += 1

@@ -8,7 +8,15 @@ import pytest
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
-from ostler.errors import Cancelled, Conflict, DeadlineExceeded, InvalidArguments, NotExposed, ServiceNotFound
+from ostler.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    InvalidArguments,
+    MethodNotFound,
+    NotExposed,
+    ServiceNotFound,
+)
 from ostler.messaging import Context, LocalServiceClient, ServiceClient, exposed
 from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request_context import current_context, serving
@@ -96,7 +104,7 @@ async def test_values_are_converted_and_never_shared(client, shop):
 
 async def test_what_is_refused_on_the_wire_is_refused_here(client):
     for error, method, arguments in (
-        (NotExposed, "hidden", {}), (ServiceNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
+        (NotExposed, "hidden", {}), (MethodNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
     ):  # fmt: skip
         with pytest.raises(error):
             await client.acall("shop", method, **arguments)

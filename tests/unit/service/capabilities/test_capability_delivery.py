@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from ostler.aio import TaskOwner
-from ostler.errors import Draining, NotPermitted
+from ostler.errors import Draining, MethodNotFound, NotPermitted
 from ostler.service.capabilities.capability_delivery import CapabilityDelivery
 from ostler.service.capabilities.service_capabilities import ServiceCapabilities
 from ostler.testing.virtual_time import virtual_clock
@@ -102,7 +102,10 @@ async def test_a_scheduler_that_was_away_is_told_everything_anew(one):
     assert one.client.got.count(("node2", "volume", 1)) == 2
 
 
-@pytest.mark.parametrize(("error", "said"), [(NotPermitted("it may not"), 1), (Draining("it stops"), 0)])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(NotPermitted("it may not"), 1), (Draining("it stops"), 0), (MethodNotFound("it takes no reports"), 0)],
+)
 async def test_a_scheduler_that_refuses_reports_is_tried_again_and_that_is_said_once(one, caplog, error, said):
     tries = []
 
