@@ -669,7 +669,7 @@ async def test_trap_a_full_queue(world_of):
         tasks = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(20)]
         with pytest.raises(Busy) as caught:
             await asyncio.gather(*tasks)
-        assert caught.value.details["retry_after"] > 0
+        assert caught.value.retry_after > 0
         shop.go_on.set()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(end) for end in ends} == {str, Busy}
@@ -757,7 +757,7 @@ async def test_trap_a_uid_without_a_role(world_of):
             return
         with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
             await client.call("shop", "echo")
-        assert caught.value.details["needs"] == "viewer"
+        assert caught.value.needs == "viewer"
         with pytest.raises(NotPermitted, match=r"^(uid [0-9]+|key:\S+) has no role here"):
             await client.call("nowhere", "echo")
         with pytest.raises(NotPermitted, match="has no role here"):

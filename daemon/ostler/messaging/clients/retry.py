@@ -66,10 +66,6 @@ class RetryState:
         """The host at which an attempt was lost: it may be executing it, and only it recognises a repeat."""
 
 
-_MAX_RETRY_AFTER = 300.0
-"""Seconds that a server can have its callers wait at most before they try again."""
-
-
 class RetryAttempts:
     """The attempts of one request.
 
@@ -105,10 +101,8 @@ class RetryAttempts:
         if is_final or self._count >= policy.attempts:
             raise self._final_error(error)
         wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
-        asked = error.details.get("retry_after")
-        if isinstance(asked, int | float):
-            # As long as the server asks, up to a limit: a hostile or broken one may ask for centuries.
-            wait = max(wait, min(float(asked), _MAX_RETRY_AFTER))
+        if error.retry_after is not None:
+            wait = max(wait, error.retry_after)
         if self._deadline is not None and self._clock.monotonic() + wait >= self._deadline:
             raise self._final_error(error)
         return wait

@@ -384,7 +384,7 @@ def _check_role(ctx: Context, host: str, described: MethodDescription) -> Role:
     if needs not in ROLE_ORDER or ROLE_ORDER[ctx.role] < ROLE_ORDER[Role(needs)]:
         raise NotPermitted(
             f"{where} on {host} needs the role {needs}, {ctx.peer.name} has {ctx.role} here",
-            hint="an administrator of this host grants it in [access]", needs=needs, has=str(ctx.role),
+            hint="an administrator of this host grants it in [access]", needs=needs, role=str(ctx.role),
         )  # fmt: skip
     return Role(needs)
 
