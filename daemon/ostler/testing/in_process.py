@@ -32,8 +32,7 @@ from ostler.messaging import (
     RpcServer,
     exposed,
 )
-from ostler.messaging.clients.call_methods import SyncCallMethods
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events.notifications import Notifications

@@ -165,7 +165,7 @@ class MessagingStack:
         if not configuration.network.rpc or self._curve is None:
             return here
         from ostler.daemon.connectivity.network_listener import NetworkListener
-        from ostler.messaging.events.composite_event_link import CompositeEventLink
+        from ostler.messaging.events.event_publisher import CompositeEventLink
 
         set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
         try:

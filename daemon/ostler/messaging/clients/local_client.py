@@ -14,11 +14,9 @@ import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
 from ostler.messaging.clients.client_core import decode_result, effective_timeout
-from ostler.messaging.clients.interruptible_sleep import interruptible_sleep
-from ostler.messaging.clients.retry import Retry, RetryAttempts, RetryState
-from ostler.messaging.clients.service_client import ServiceClient
+from ostler.messaging.clients.retry import Retry, RetryAttempts, RetryState, interruptible_sleep
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.events import Publisher
 from ostler.messaging.interface.versions import VersionRegistry
@@ -138,7 +136,7 @@ class LocalServiceClient(ServiceClient):
             self._publisher.publish(topic or self._topic, event, payload)
 
     def send_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
-        """See `ServiceClient.ask`."""
+        """See `ServiceClient.send_request`."""
         if retry is None:
             return self._send(request)
         raise_if_on_loop(request, "`acall`, `acast` or `afanout`")

@@ -1,13 +1,15 @@
-"""When a request that failed is sent again, and how long that waits. No I/O."""
+"""When a request that failed is sent again, how long that waits, and the wait of a thread. No I/O."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from ostler.clock import Clock
 from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, MethodNotFound, OstlerError
+from ostler.messaging.wire.request_context import Context
 
 T = TypeVar("T")
 
@@ -141,3 +143,23 @@ class RetryAttempts:
         if self._count > 1:
             told.details["attempts"] = self._count
         return told
+
+
+def interruptible_sleep(seconds: float, context: Context | None) -> None:
+    """Wait, less when the request that is being served is cancelled.
+
+    Raises:
+        Cancelled: It was.
+    """
+    over = threading.Event()
+    forget = context.on_cancel(over.set) if context is not None else noop
+    try:
+        over.wait(seconds)
+    finally:
+        forget()
+    if context is not None:
+        context.check()
+
+
+def noop() -> None:
+    """Do nothing; the default of a callback."""

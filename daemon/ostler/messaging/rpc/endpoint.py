@@ -171,7 +171,7 @@ class Endpoint:
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
-        from ostler.messaging.interface.method_description import describe_method
+        from ostler.messaging.interface.introspection import describe_method
 
         found = [
             describe_method(

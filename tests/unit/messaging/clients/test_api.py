@@ -11,7 +11,7 @@ from ostler import AsyncClient, Client, InvalidInput, Manager, RpcApi, exposed, 
 from ostler.clock import FakeClock
 from ostler.errors import InvalidArguments, MethodNotFound, NotPermitted, ServiceNotFound, UnsupportedVersion
 from ostler.messaging import Context
-from ostler.messaging.clients.call_options import CallOptions
+from ostler.messaging.clients.call_methods import CallOptions
 from ostler.messaging.clients.client_adapters import adapter_of
 from ostler.messaging.clients.retry import Retry
 from ostler.store import ServiceRecords, ServiceReport
