@@ -16,7 +16,7 @@ from ostler.aio import LoopQueue, waiting_for
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
 from ostler.messaging.clients.client_core import decode_result, effective_timeout
-from ostler.messaging.clients.retry import Retry, RetryAttempts, RetryState, interruptible_sleep
+from ostler.messaging.clients.retry import Retry, RetryAttempts, RetryState, interruptible_sleep, noop
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.events import Publisher
 from ostler.messaging.interface.versions import VersionRegistry
@@ -24,7 +24,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.wire.envelope import FANOUT, PROTOCOL_VERSION, Request, encode_arguments, encode_value
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Progress, current_context
+from ostler.messaging.wire.request_context import Context, Progress, current_context
 from ostler.messaging.wire.trace_context import outgoing_trace
 from ostler.types import LOCAL_PEER, Json
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.local_item_stream import LocalStreams
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
-_FIRST_WAIT = 0.02
+FIRST_WAIT = 0.02
 """Real seconds after which an answer is no longer quick: from then on the thread that waits is replaced in its pool."""
-_RECHECK_INTERVAL = 0.25
-_DEADLINE_GRACE = 1.0
+RECHECK_INTERVAL = 0.25
+DEADLINE_GRACE = 1.0
 """Real seconds beyond a deadline after which a waiting thread gives up: a loop that hangs must not block it."""
 _REMOTE_DEADLINE_GRACE = 2.0
 """The same for what is done on another host."""
@@ -174,8 +174,7 @@ class LocalServiceClient(ServiceClient):
             retry, self._dispatcher.clock, effective_timeout(context, request.timeout, self._timeout)
         )
         # Another host keeps its answer under this id: nobody else, and no other run of this daemon, may come to it.
-        inside = context.request_id if context is not None and context.request_id else self._topic
-        return attempts, RetryState(f"{inside}.{os.urandom(16).hex()}-{next(self._numbers)}")
+        return attempts, RetryState(f"{id_prefix(context, self._topic)}.{os.urandom(16).hex()}-{next(self._numbers)}")
 
     # ---------------------------------------------------------------- from a thread
 
@@ -189,9 +188,9 @@ class LocalServiceClient(ServiceClient):
         self._inbox.post(partial(self._dispatcher.dispatch, call))
         forget = self._cancel_with_parent(call)
         try:
-            if not arrived.wait(_FIRST_WAIT):
+            if not arrived.wait(FIRST_WAIT):
                 with waiting_for((request.topic, request.host)):
-                    while not arrived.wait(_RECHECK_INTERVAL):
+                    while not arrived.wait(RECHECK_INTERVAL):
                         self._raise_if_overdue(call)
         except BaseException:
             self._inbox.post(partial(self._abandon, call))
@@ -207,13 +206,8 @@ class LocalServiceClient(ServiceClient):
         )
 
     def _raise_if_overdue(self, call: LocalCall) -> None:
-        if call.deadline is not None and self._dispatcher.clock.monotonic() > call.deadline + _DEADLINE_GRACE:
-            raise DeadlineExceeded(
-                f"no answer from {call.full_name} in time, not even a timeout error: the daemon's event loop "
-                "is blocked",
-                hint="see `ostler dump`",
-                method=call.full_name,
-            )
+        if call.deadline is not None and self._dispatcher.clock.monotonic() > call.deadline + DEADLINE_GRACE:
+            raise blocked_loop_error("answer from", call.full_name)
 
     # ---------------------------------------------------------------- on the loop
 
@@ -250,8 +244,7 @@ class LocalServiceClient(ServiceClient):
         number = next(self._numbers)
         context = current_context()
         timeout = effective_timeout(context, ask.timeout, self._timeout)
-        inside = context.request_id if context is not None and context.request_id else self._topic
-        request_id = repeat.request_id if repeat is not None else f"{inside}.{number}"
+        request_id = repeat.request_id if repeat is not None else f"{id_prefix(context, self._topic)}.{number}"
         where = f"{ask.topic}.{ask.method}"
         packed = encode_arguments(ask.arguments, where)
         request = Request(
@@ -267,7 +260,7 @@ class LocalServiceClient(ServiceClient):
         """Stop the call when the request that is being served is cancelled."""
         context = current_context()
         if context is None:
-            return _noop
+            return noop
         return context.on_cancel(lambda: self._inbox.post(partial(self._abandon, call)))
 
     def _abandon(self, call: LocalCall) -> None:
@@ -329,6 +322,11 @@ class LocalCall(Call):
         self._callback()
 
 
+def id_prefix(context: Context | None, topic: str) -> str:
+    """Return what a request id begins with: the id of the request that is served now, else the caller's topic."""
+    return context.request_id if context is not None and context.request_id else topic
+
+
 def run_from_thread(
     loop_queue: LoopQueue, work: Coroutine[Any, Any, Any], timeout: float | None, full_name: str
 ) -> Any:
@@ -353,10 +351,23 @@ def run_from_thread(
     except TimeoutError as error:
         if is_expected(error) or future.done():
             raise
-        text = f"no answer from {full_name} in time, not even a timeout error: the daemon's event loop is blocked"
-        raise DeadlineExceeded(text, hint="see `ostler dump`", method=full_name) from None
+        raise blocked_loop_error("answer from", full_name) from None
     finally:
         future.cancel()
+
+
+def blocked_loop_error(missing: str, full_name: str) -> DeadlineExceeded:
+    """Return the error of a thread that the loop has not even told that the time is over.
+
+    Args:
+        missing: What did not come: `answer from` or `item of`.
+        full_name: `topic.method`.
+    """
+    return DeadlineExceeded(
+        f"no {missing} {full_name} in time, not even a timeout error: the daemon's event loop is blocked",
+        hint="see `ostler dump`",
+        method=full_name,
+    )
 
 
 def raise_if_on_loop(request: CallRequest, instead: str) -> None:
@@ -382,7 +393,3 @@ def raise_if_on_loop(request: CallRequest, instead: str) -> None:
 def _pause(wait: float) -> None:
     with waiting_for("the next try"):
         interruptible_sleep(wait, current_context())
-
-
-def _noop() -> None:
-    """Do nothing; there is nothing to undo."""

@@ -14,10 +14,20 @@ from typing import Any
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
-from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
+from ostler.errors import Cancelled, OstlerError, from_wire, to_wire
 from ostler.messaging.clients.async_item_stream import AsyncItemStream
 from ostler.messaging.clients.client_core import effective_timeout
-from ostler.messaging.clients.local_client import RequestRouter, raise_if_on_loop, run_from_thread
+from ostler.messaging.clients.local_client import (
+    DEADLINE_GRACE,
+    FIRST_WAIT,
+    RECHECK_INTERVAL,
+    RequestRouter,
+    blocked_loop_error,
+    id_prefix,
+    raise_if_on_loop,
+    run_from_thread,
+)
+from ostler.messaging.clients.retry import noop
 from ostler.messaging.clients.stream_buffer import StreamBuffer
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.rpc.call import Call
@@ -35,12 +45,6 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import Context, Progress, current_context
 from ostler.messaging.wire.trace_context import outgoing_trace
 from ostler.types import LOCAL_PEER
-
-_FIRST_WAIT = 0.02
-"""Real seconds after which a thread that waits for an item is replaced in its pool."""
-_RECHECK_INTERVAL = 0.25
-_DEADLINE_GRACE = 1.0
-"""Real seconds beyond its time after which a waiting thread gives up: a loop that hangs must not block it."""
 
 
 class LocalStreams:
@@ -81,14 +85,13 @@ class LocalStreams:
         where = f"{call_request.topic}.{call_request.method}"
         incoming = StreamBuffer(where, call_request.result_type, credit, on_ready)
         context = current_context()
-        inside = context.request_id if context is not None and context.request_id else self._topic
         number = next(self._numbers)
         request = Request(
             PROTOCOL_VERSION, number, call_request.topic, call_request.method,
             msgspec.Raw(encode_arguments(call_request.arguments, where)), effective_timeout(context,
             call_request.timeout, None),
-            f"{inside}.s{number}", call_request.flags | STREAM, call_request.host or "", call_request.version,
-            outgoing_trace(context), credit,
+            f"{id_prefix(context, self._topic)}.s{number}", call_request.flags | STREAM, call_request.host or "",
+            call_request.version, outgoing_trace(context), credit,
         )  # fmt: skip
         call = _LocalStreamCall(request, incoming)
         call.parent = context
@@ -186,7 +189,7 @@ class _SyncLocalStream:
     def open(self) -> _LocalStreamCall:
         raise_if_on_loop(self._request, "`astream`")
         streams = self._streams
-        call = streams.make_call(self._request, self._credit, _noop)
+        call = streams.make_call(self._request, self._credit, noop)
         call.buffer.on_ready = call.changed.notify
         streams.inbox.post(partial(streams.dispatcher.dispatch, call))
         return call
@@ -201,9 +204,9 @@ class _SyncLocalStream:
                 if found is None or found:
                     return found
                 self._raise_if_overdue(call, context, began)
-                if not call.changed.wait(_FIRST_WAIT):
+                if not call.changed.wait(FIRST_WAIT):
                     with waiting_for(call.full_name):
-                        call.changed.wait(_RECHECK_INTERVAL)
+                        call.changed.wait(RECHECK_INTERVAL)
 
     def close(self, call: _LocalStreamCall) -> None:
         with call.changed:
@@ -214,12 +217,8 @@ class _SyncLocalStream:
         if context is not None:
             context.check()
         timeout = call.request.timeout
-        if timeout is not None and self._now() > began + timeout + _DEADLINE_GRACE:
-            raise DeadlineExceeded(
-                f"no item of {call.full_name} in time, not even a timeout error: the daemon's event loop is blocked",
-                hint="see `ostler dump`",
-                method=call.full_name,
-            )
+        if timeout is not None and self._now() > began + timeout + DEADLINE_GRACE:
+            raise blocked_loop_error("item of", call.full_name)
 
     def _now(self) -> float:
         return self._streams.dispatcher.clock.monotonic()
@@ -263,7 +262,3 @@ class _SyncRemoteStream:
             work.close()
             raise
         return run_from_thread(self._inbox, work, limit, self._full_name)
-
-
-def _noop() -> None:
-    """Do nothing; the default of a callback."""
