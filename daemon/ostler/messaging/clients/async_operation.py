@@ -13,7 +13,7 @@ from ostler.types import CONTROL_TOPIC, OperationStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.clients.async_item_stream import AsyncItemStream
-    from ostler.messaging.clients.call_options import CallKeywords
+    from ostler.messaging.clients.call_methods import CallKeywords
 
 
 class AsyncCalls(Protocol):

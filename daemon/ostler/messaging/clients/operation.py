@@ -21,7 +21,7 @@ from ostler.messaging.clients.retry import Retry
 from ostler.types import CONTROL_TOPIC, OperationState, OperationStatus
 
 if TYPE_CHECKING:
-    from ostler.messaging.clients.call_options import CallKeywords
+    from ostler.messaging.clients.call_methods import CallKeywords
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
 SUBMIT_RETRY = Retry(attempts=10, on=(Busy, DaemonNotRunning, ConnectionLost))
