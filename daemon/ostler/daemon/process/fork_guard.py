@@ -32,8 +32,7 @@ _FD_DIRECTORY = "/proc/self/fd"
 _FDINFO_DIRECTORY = "/proc/self/fdinfo"
 _STDERR_FD = 2
 _LEFT_WITHOUT_LOOP = "is not the running loop"
-"""How the error ends with which a step of a task is left in a child, where no loop is running: from Python 3.14 on, and in
-place of the SystemExit that the plugin raised, which is its context then."""
+"""The end of the error that replaces the SystemExit of a task in a child from Python 3.14 on: no loop runs there."""
 
 
 class ForkGuard:
