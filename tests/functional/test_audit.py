@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -231,9 +232,8 @@ def test_trap_a_secret_argument_is_nowhere(vault) -> None:
         vault.wait_log("cast of vault.put failed")
     seen += [json.dumps(audit(vault)), vault.command("audit").stdout, vault.command("dump").stdout, repr(events)]
     vault.stop()
-    with sqlite3.connect(vault.root / "state" / "ostler.db") as database:
+    with closing(sqlite3.connect(vault.root / "state" / "ostler.db")) as database:
         seen += list(database.iterdump())
-    database.close()
     log = vault.log
     assert "storing ***" in log  # the lines are there, without it
     assert "saying ***" in log
@@ -263,7 +263,7 @@ def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_onc
         kept = vault.root / "state"
 
         def under_way() -> bool:
-            with sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True) as database:
+            with closing(sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True)) as database:
                 rows = database.execute("SELECT value FROM key_value WHERE namespace = 'ostler/audit-begun'").fetchall()
             assert "long enough" not in str(rows)
             return len(rows) == 2
