@@ -36,7 +36,7 @@ def test_the_state_of_somebody_else_is_not_used(paths):
     secure_directories(Paths.find(str(paths.root), {"OSTLER_TRUST_OWNER": "1"}))
 
 
-def test_trap_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):
+def test_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):
     looped = Paths.find(str(tmp_path), {})
     for directory in (looped.state_dir, looped.runtime_dir):
         directory.symlink_to(directory.name)

@@ -44,7 +44,7 @@ async def test_sweeps_keep_a_distance():
     assert times[-1] - times[0] >= 0.014
 
 
-async def test_trap_a_sweep_that_fails_is_not_the_last_one(monkeypatch):
+async def test_a_sweep_that_fails_is_not_the_last_one(monkeypatch):
     monkeypatch.setattr(deadline_timer, "_FAILURE_DELAY", 0.01)
 
     clock, times, done, failures = SystemClock(), [], asyncio.Event(), []
