@@ -217,6 +217,7 @@ class Daemon:
             HostServices(
                 self.host, self.clock, inbox, store, messages.dispatcher, messages.client, messages.notifications
             ),
+            router=messages.router,
             on_end=self.fail,
             on_change=self._on_service_change,
         )
