@@ -26,7 +26,8 @@ async def test_ready_is_said_once_when_the_first_call_is_answered(bench) -> None
         assert b.left == []
 
 
-async def test_trap_ready_only_when_work_is_possible(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "READY only when work is possible")
+async def test_ready_only_when_work_is_possible(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
@@ -103,7 +104,8 @@ async def test_an_optional_service_that_hangs_in_its_start_does_not_keep_the_dae
         await b.end()
 
 
-async def test_trap_sigterm_during_init_host(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "SIGTERM during `init_host`")
+async def test_sigterm_during_init_host(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
@@ -147,7 +149,8 @@ async def test_a_signal_before_anything_is_open_stops_what_is_not_there(bench) -
         assert await b.daemon.run() == 0
 
 
-async def test_trap_two_daemons_on_one_state(bench, caplog) -> None:
+@pytest.mark.failure_mode("State", "two daemons on one host and name")
+async def test_two_daemons_on_one_state(bench, caplog) -> None:
     async with bench() as one, bench() as two:
         await one.ready()
         two.start()
@@ -178,7 +181,8 @@ async def test_a_stop_names_what_it_waits_for_and_the_pings_go_on(bench, trouble
             assert await b.running == 0
 
 
-async def test_trap_second_sigterm(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "second SIGTERM")
+async def test_second_sigterm(bench, trouble) -> None:
     trouble.hang("work")
     async with bench('fast_stop_timeout = "10min"\n' + LAMP + 'drain_timeout = "10min"\n') as b:
         await b.ready()
@@ -197,7 +201,8 @@ async def test_trap_second_sigterm(bench, trouble) -> None:
                 await working
 
 
-async def test_trap_an_eternal_task_that_ends_stops_the_daemon_with_its_reason(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Life", "an eternal task that ends")
+async def test_an_eternal_task_that_ends_stops_the_daemon_with_its_reason(bench, trouble, caplog) -> None:
     async with bench() as b:
         await b.ready()
         b.daemon.fail("task report state of services ended unexpectedly")
@@ -341,7 +346,8 @@ async def test_a_socket_that_does_not_answer_withholds_the_ping(bench, monkeypat
         assert ["the RPC socket" in line for line in b.daemon.watchdog.stale_signals()] == [True]
 
 
-async def test_trap_a_hook_of_a_plugin_hangs_at_start_and_stop(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Plugins", "an import or a hook that hangs")
+async def test_a_hook_of_a_plugin_hangs_at_start_and_stop(bench, trouble, caplog) -> None:
     trouble.hang("ostler_started node1")
     trouble.hang("ostler_stopping node1")
     async with bench() as b:

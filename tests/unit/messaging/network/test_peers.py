@@ -505,7 +505,8 @@ async def test_what_was_reported_grows_older_while_kept_and_brings_its_leases_al
     other.stop()
 
 
-async def test_trap_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
+@pytest.mark.failure_mode("State", "room that was freed and is still counted")
+async def test_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
     other, news = Elsewhere("volume"), []
     other.control.capabilities = [report(free_bytes=0)]
     other.control.flushed = [report(free_bytes=7)]

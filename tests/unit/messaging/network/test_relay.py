@@ -236,7 +236,7 @@ async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_r
     assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(PROTOCOL_VERSION, 1, 0) or two.asked[1:]
 
 
-async def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
+async def test_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
     lamp, two = Lamp(), Other("node2", 1)
     joined(bench, two, local=lamp)
     bench.dispatcher.access = Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"})
