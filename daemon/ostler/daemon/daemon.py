@@ -6,14 +6,14 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
 from ostler import fork, log
-from ostler.aio import LoopQueue, TaskOwner, WorkerPool
+from ostler.aio import LoopQueue, TaskOwner, UndoStack, WorkerPool
 from ostler.clock import Clock
 from ostler.config.configuration_diff import effective_values
 from ostler.config.layers import RawConfiguration
@@ -118,13 +118,11 @@ class Daemon:
         """Whether the state stays locked until the process ends: leftovers of plugins may run until then."""
         self._make_transport = make_transport
         self._shutdown_watchdog = shutdown_watchdog or ShutdownWatchdog(self._thread_lines)
-        self._undo_stack: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        self._stuck_lines: list[str] = []
+        self._undo_stack = UndoStack(_log)
         self._stop_requested = asyncio.Event()
         self._fatal_reason = ""
         self._signal_count = 0
         self._has_start_failed = False
-        self._stop_deadline = 0.0
         self._start_task: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- life
@@ -210,8 +208,8 @@ class Daemon:
         auditor = self.audit_service = AuditService(store, messages.dispatcher, self.clock, options)
         self.tasks.supervise(auditor.log.run, name="audit log")
         self.tasks.supervise(auditor.record_in_flight, name="audit log of requests in progress")
-        self._on_stop("audit log", auditor.close)
-        self._on_stop("sockets", messages.close)
+        self._undo_stack.push("audit log", lambda _seconds: auditor.close())
+        self._undo_stack.push("sockets", lambda _seconds: messages.close())
         runtime = self.runtime = Runtime(
             self.resolved.specs,
             HostServices(
@@ -220,7 +218,7 @@ class Daemon:
             on_end=self.fail,
             on_change=self._on_service_change,
         )
-        self._on_stop("services", self._stop_services)
+        self._undo_stack.push("services", self._stop_services)
         journaled = {spec.topic for spec in self.resolved.specs if spec.manager.cls.journal_events}
         messages.enable_journal(store, journaled, options)
         messages.notifications.configure(options.notifications.model_dump(), self.resolved.sinks)
@@ -233,7 +231,7 @@ class Daemon:
         await self._call_plugin_hooks("ostler_started", _START_HOOK_TIMEOUT)
         register_probes(self.watchdog, store, messages, runtime, self.clock)
         self.tasks.supervise(self.watchdog.run, name="watchdog")
-        self._on_stop("watchdog", self.watchdog.stop)
+        self._undo_stack.push("watchdog", lambda _seconds: self.watchdog.stop())
         self.state_tracker.enter(ServiceState.UP)
         self._install_code_snapshot(code)
         self.start_finished.set_result(None)
@@ -255,11 +253,7 @@ class Daemon:
                 "the running code could not be read within %g s: restart the daemon after an upgrade", _STOP_GRACE
             )
         snapshot.install()
-
-        async def undo() -> None:
-            snapshot.remove()
-
-        self._on_stop("snapshot of the code", undo)
+        self._undo_stack.push_call("snapshot of the code", snapshot.remove)
 
     async def _start_services(self, runtime: Runtime, timeout: float) -> None:
         more = self.tasks.spawn(self._extend_start(runtime, timeout), name="extend the start while the disk is full")
@@ -307,11 +301,11 @@ class Daemon:
             pool.close()
             if opening.done() and opening.exception() is None:
                 self.store = opening.result()
-                self._on_stop("store", self._close_store)
+                self._undo_stack.push("store", self._close_store)
         return opening.result()
 
-    async def _call_plugin_hooks(self, hook: str, limit: float) -> None:
-        """Call a hook of all plugins, on a thread: one that hangs must not block the loop."""
+    async def _call_plugin_hooks(self, hook: str, limit: float) -> list[str]:
+        """Call a hook of all plugins, on a thread: one that hangs must not block the loop. Returns what hung."""
         pool = WorkerPool("ostler-hooks", 1)
         timeout = asyncio.timeout(limit)
         try:
@@ -320,14 +314,11 @@ class Daemon:
         except TimeoutError:
             text = f"{self.step_tracker.current_step or hook} did not return within {limit:g} s"
             _log.error("%s; no longer waiting for it", text)
-            if hook == "ostler_stopping":
-                self._stuck_lines.append(text)
+            return [text]
         finally:
             self.step_tracker("")
             pool.close()
-
-    def _on_stop(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
-        self._undo_stack.append((what, undo))
+        return []
 
     async def _report_start(self) -> None:
         while not self.start_finished.done() and self.state_tracker.state is ServiceState.STARTING:
@@ -369,29 +360,27 @@ class Daemon:
         limit = self.resolved.configuration.daemon.stop_timeout
         self.stop_started_at = self.clock.monotonic()
         self._shutdown_watchdog.arm(limit + _STOP_GRACE)
-        until = self._stop_deadline = asyncio.get_running_loop().time() + limit
+        until = asyncio.get_running_loop().time() + limit
         self.notifier.stopping("stopping")
         teller = self.tasks.spawn(self._report_stop(), name="report the progress of the stop to systemd")
         if self._start_task is not None and not self._start_task.done():
             self._start_task.cancel()
             await asyncio.gather(self._start_task, return_exceptions=True)
         self._fail_start_waiters("the daemon is stopping")
+        stuck: list[str] = []
         if self.runtime is not None:
             left = until - asyncio.get_running_loop().time()
-            await self._call_plugin_hooks("ostler_stopping", max(0.0, min(_STOP_HOOK_TIMEOUT, left / 4)))
-        while self._undo_stack:
-            what, undo = self._undo_stack.pop()
-            self.step_tracker("" if what == "services" else f"the end of {what}")
-            try:
-                await undo()
-            except Exception as error:  # noqa: BLE001 - the rest must be undone whatever this part does
-                _log.error("stopping %s failed: %s", what, error_line(error))
+            stuck += await self._call_plugin_hooks("ostler_stopping", max(0.0, min(_STOP_HOOK_TIMEOUT, left / 4)))
+        stuck += await self._undo_stack.run(until - asyncio.get_running_loop().time(), on_step=self._enter_stop_step)
         teller.cancel()
         await self.tasks.cancel()
         self.state_tracker.enter(ServiceState.STOPPED)
         self.notifier.status("stopped")
         _log.info("stopped", extra=log.message_id("stopped"))
-        return self._stuck_lines
+        return stuck
+
+    def _enter_stop_step(self, step: str) -> None:
+        self.step_tracker("" if step == "services" else f"the end of {step}")  # services report their own steps
 
     async def _report_stop(self) -> None:
         said: set[str] = set()
@@ -412,21 +401,21 @@ class Daemon:
         lines += [f"{each.topic}: {each.step}" for each in self.services if each.step.startswith("stopping ")]
         return lines + ([self.step_tracker.current_step] if self.step_tracker.current_step else [])
 
-    async def _stop_services(self) -> None:
+    async def _stop_services(self, timeout: float) -> list[str]:
         assert self.runtime is not None  # noqa: S101 - noted after it was made
-        left = self._stop_deadline - asyncio.get_running_loop().time()
-        self._stuck_lines += await self.runtime.stop(max(0.0, left))
+        hung = await self.runtime.stop(timeout)
         await self.reloader.stop()
+        return hung
 
-    async def _close_store(self) -> None:
+    async def _close_store(self, _timeout: float) -> list[str]:
         store = self.store
         assert store is not None  # noqa: S101 - noted after it was opened
         pool = WorkerPool("ostler-close", 1)
         try:
-            if hung := await pool.run(
+            hung = await pool.run(
                 lambda: store.close(_STOP_GRACE, keep_lock=self.should_keep_lock), label="close the database"
-            ):
-                self._stuck_lines.append(f"the store: {hung}")
+            )
+            return [f"the store: {hung}"] if hung else []
         finally:
             pool.close()
 
