@@ -128,7 +128,6 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
         return ExitOutcome(error.exit_code, [])
-    daemon.should_keep_lock = True
     early.install(asyncio.get_running_loop())
     daemon.tasks.supervise(SignalGuard(_SIGNALS).run, name="signal guard")
     early.forward_to(daemon.on_signal, daemon.reloader.on_sighup, daemon.log_dump)
@@ -137,17 +136,18 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
     gc.freeze()
     gc.enable()
     if greet:
-        daemon.start_finished.add_done_callback(lambda _started: _print_banner(daemon))
+        daemon.start_finished.add_done_callback(lambda _started: _print_banner(paths, daemon))
     code = await daemon.run()
     return ExitOutcome(code, daemon.stuck_parts, daemon.stop_time_left)
 
 
-def _print_banner(daemon: Daemon) -> None:
+def _print_banner(paths: Paths, daemon: Daemon) -> None:
     from ostler.daemon.banner import print_banner
 
     if not daemon.start_finished.cancelled() and daemon.start_finished.exception() is None:
+        facts = (paths, daemon.host, [service.topic for service in daemon.services], daemon.summary())
         # Standard output may be a pipe that nobody reads: that must not block the loop.
-        threading.Thread(target=print_banner, args=(daemon,), name="ostler-banner", daemon=True).start()
+        threading.Thread(target=print_banner, args=facts, name="ostler-banner", daemon=True).start()
 
 
 def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
@@ -164,6 +164,7 @@ def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_si
     with LoadingMonitor(steps, notifier, defer_signal):
         assembly = load_configuration(paths, overrides, on_step=steps)
         secure_directories(paths)
+        steps("")
     options = assembly.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)
     for warning in assembly.warnings:
@@ -176,11 +177,13 @@ def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_si
         assembly,
         clock=SystemClock(),
         notifier=notifier,
+        step_tracker=steps,
         load_configuration=lambda step, before: load_configuration(
             paths, overrides, plugins=assembly.plugins, previous=before, on_step=step
         ),
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: make_socket_transport(paths, assembly.configuration, fds),
+        keep_lock=True,
     )
 
 
