@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 
 def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | None = None) -> int:
     """Run a daemon; see `ostler.daemon.main.run_daemon`."""
-    from ostler.daemon.main import run_daemon as run
+    from ostler.daemon.main import run_daemon as run  # the command uses modules of this package without a daemon
 
     return run(paths, overrides, log_level)

@@ -26,6 +26,7 @@ from ostler.daemon.process.shutdown_watchdog import ShutdownWatchdog
 from ostler.daemon.process.stack_dump import format_dump, thread_stacks
 from ostler.daemon.progress_reporter import ProgressReporter
 from ostler.daemon.reloader import Reloader
+from ostler.daemon.startup.address_wait import wait_for_addresses
 from ostler.daemon.startup.directories import make_runtime_directory
 from ostler.daemon.startup.open_store import open_store
 from ostler.daemon.watchdog import Watchdog
@@ -186,7 +187,7 @@ class Daemon:
         options = self.active.options
         code = self._begin_code_snapshot()
         store = await self._open_store()
-        await self._wait_for_addresses()
+        await wait_for_addresses(options, self._clock, self._step_tracker)
         make_runtime_directory(self._paths.runtime_dir)
         parts = self.parts = self._make_parts(store)
         await self._open_sockets(parts)
@@ -213,12 +214,6 @@ class Daemon:
         )
         self.tasks.supervise(partial(retry_store, store), name="retry the database")
         return store
-
-    async def _wait_for_addresses(self) -> None:
-        if self.active.options.network.rpc:
-            from ostler.daemon.startup.address_wait import wait_for_addresses
-
-            await wait_for_addresses(self.active.options, self._clock, self._step_tracker)
 
     def _make_parts(self, store: Store) -> DaemonParts:
         """Create the other parts, each with what it needs; none of them runs yet, but for the audit log."""

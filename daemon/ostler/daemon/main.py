@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ostler import fork, log
 from ostler.clock import SystemClock
 from ostler.config.paths import Paths
+from ostler.daemon.banner import print_banner
 from ostler.daemon.process.fork_guard import ForkGuard
 from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
@@ -142,8 +143,6 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
 
 
 def _print_banner(paths: Paths, daemon: Daemon) -> None:
-    from ostler.daemon.banner import print_banner
-
     if not daemon.start_finished.cancelled() and daemon.start_finished.exception() is None:
         facts = (paths, daemon.host, [service.topic for service in daemon.services], daemon.summary())
         # Standard output may be a pipe that nobody reads: that must not block the loop.
@@ -151,6 +150,7 @@ def _print_banner(paths: Paths, daemon: Daemon) -> None:
 
 
 def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
+    # Most of a start: signals are handled and the log works before these are imported.
     from ostler.daemon.connectivity.messaging_stack import make_socket_transport
     from ostler.daemon.daemon import Daemon
     from ostler.daemon.load_configuration import load_configuration

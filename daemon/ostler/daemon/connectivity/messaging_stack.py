@@ -28,6 +28,7 @@ from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.memory_accounts import MemoryAccounts
 from ostler.messaging.wire.peer_quotas import PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
@@ -140,6 +141,7 @@ class MessagingStack:
         here = self.transport.serve_events()
         if not configuration.network.rpc or self._curve is None:
             return here
+        # libzmq, 15 ms: only with a network.
         from ostler.daemon.connectivity.network_listener import NetworkListener
         from ostler.messaging.events.composite_event_link import CompositeEventLink
 
@@ -204,7 +206,7 @@ class MessagingStack:
     ) -> PeerLinks | None:
         if not configuration.network.peers or self._curve is None:
             return None
-        from ostler.daemon.connectivity.peer_links import PeerLinks
+        from ostler.daemon.connectivity.peer_links import PeerLinks  # libzmq, 12 ms: only when there are peers
 
         return PeerLinks(
             configuration,
@@ -292,7 +294,7 @@ class MessagingStack:
     def relay(self) -> Relay:
         """Forwards requests of local callers to other hosts."""
         if self._relay is None:
-            from ostler.messaging.network.relay import Relay
+            from ostler.messaging.network.relay import Relay  # only when there are peers
 
             self._relay = Relay(self.client.router, self.dispatcher, self.client)
         return self._relay
@@ -359,7 +361,7 @@ def curve_options(configuration: Configuration) -> CurveOptions | None:
     options = configuration.network
     if options.secret_key is None:
         return None
-    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret
+    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret  # libzmq, 12 ms: only with a network
 
     keys = keys_from_secret(options.secret_key.get_secret_value())
     return CurveOptions(keys, heartbeat_interval=options.heartbeat, heartbeat_timeout=options.heartbeat_timeout)
@@ -435,8 +437,6 @@ def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[
         configuration: Their mode and limits.
         fds: Sockets that systemd handed over, by name: `rpc`, `events`.
     """
-    from ostler.messaging.socket_transport import SocketTransport
-
     options = configuration.messaging
     connections = configured_connection_limits(configuration)
     if connections.unix < options.max_connections:
@@ -473,7 +473,7 @@ def make_tracer(
     if not configuration.telemetry.otel:
         return None
     try:
-        from ostler.messaging.observers.opentelemetry import OtelTracer
+        from ostler.messaging.observers.opentelemetry import OtelTracer  # an extra, which few install
     except ImportError as error:
         _log.warning(
             "[telemetry] otel is on, but OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error
