@@ -81,7 +81,7 @@ class SocketTransport:
         self._inherited_contexts: list[zmq.Context[zmq.Socket[bytes]]] = []
 
     def _get_context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        import zmq
+        import zmq  # libzmq, 11 ms: only with a network, here and below
 
         if self._context is not None and self._context_pid != os.getpid():
             # Its threads are the parent's, and to end it would wait for them: it is kept and left alone.
@@ -100,13 +100,13 @@ class SocketTransport:
             InvalidInput: The address cannot be used.
         """
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.server import UnixServerLink
+            from ostler.messaging.unix.server import UnixServerLink  # 28 ms: not for a client
 
             link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, quotas=self.quotas)
             link.listener.on_refused = self._on_refused
             self._listeners.append(link.listener)
             return link
-        from ostler.messaging.tcp.server import TcpServerLink
+        from ostler.messaging.tcp.server import TcpServerLink  # libzmq
 
         port = TcpServerLink(self._get_context(), self.rpc, self._listen_options())
         self.rpc = port.address  # port 0 has become a real one
@@ -115,13 +115,13 @@ class SocketTransport:
     def serve_events(self) -> EventLink:
         """See `Transport.serve_events`; raises as `serve_rpc`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.publisher import UnixEventLink
+            from ostler.messaging.unix.publisher import UnixEventLink  # 25 ms: not for a client
 
             link = UnixEventLink(self.events, self.limits, self._events_fd, quotas=self.quotas)
             link.listener.on_refused = self._on_refused
             self._listeners.append(link.listener)
             return link
-        from ostler.messaging.tcp.publisher import TcpEventLink
+        from ostler.messaging.tcp.publisher import TcpEventLink  # libzmq
 
         port = TcpEventLink(self._get_context(), self.events, self._listen_options())
         self.events = port.address
@@ -141,7 +141,7 @@ class SocketTransport:
         self.on_refused(peer, error)
 
     def _listen_options(self) -> ListenOptions:
-        from ostler.messaging.tcp.server_socket import ListenOptions
+        from ostler.messaging.tcp.server_socket import ListenOptions  # libzmq
 
         if self._authenticator is not None:
             if self.quotas is not None:
@@ -154,42 +154,42 @@ class SocketTransport:
     def connect(self) -> SyncLink:
         """See `Transport.connect`."""
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.sync_link import SyncUnixLink
+            from ostler.messaging.unix.sync_link import SyncUnixLink  # not for a daemon
 
             return SyncUnixLink(self.rpc, self.limits)
-        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_dealer
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_dealer  # libzmq
 
         return SyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve))
 
     def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.connect_async`."""
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.async_link import AsyncUnixLink
+            from ostler.messaging.unix.async_link import AsyncUnixLink  # 15 ms: asyncio, not for a sync client
 
             return AsyncUnixLink(self.rpc, self.limits, on_message, on_lost)
-        from ostler.messaging.tcp.async_link import AsyncTcpLink
-        from ostler.messaging.tcp.sync_link import open_dealer
+        from ostler.messaging.tcp.async_link import AsyncTcpLink  # libzmq
+        from ostler.messaging.tcp.sync_link import open_dealer  # libzmq
 
         return AsyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve), on_message, on_lost)
 
     def subscribe(self, prefixes: Iterable[bytes]) -> SyncLink:
         """See `Transport.subscribe`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.sync_link import SyncUnixLink
+            from ostler.messaging.unix.sync_link import SyncUnixLink  # not for a daemon
 
             return SyncUnixLink(self.events, self.limits, prefixes)
-        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_subscriber
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_subscriber  # libzmq
 
         return SyncTcpLink(open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve))
 
     def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.subscribe_async`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.async_link import AsyncUnixLink
+            from ostler.messaging.unix.async_link import AsyncUnixLink  # 15 ms: asyncio, not for a sync client
 
             return AsyncUnixLink(self.events, self.limits, on_message, on_lost, prefixes)
-        from ostler.messaging.tcp.async_link import AsyncTcpLink
-        from ostler.messaging.tcp.sync_link import open_subscriber
+        from ostler.messaging.tcp.async_link import AsyncTcpLink  # libzmq
+        from ostler.messaging.tcp.sync_link import open_subscriber  # libzmq
 
         return AsyncTcpLink(
             open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve), on_message, on_lost

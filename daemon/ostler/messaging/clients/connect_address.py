@@ -38,29 +38,31 @@ def transport_to(
         NotPermitted: The file of the secret key is not readable.
         ConfigurationError: The paths below the root cannot be used.
     """
+    # Not for a client that is given a transport.
     from ostler.messaging.socket_transport import SocketTransport
     from ostler.messaging.wire.transport import TransportLimits
 
     limits = TransportLimits(max_message_size=max_message_size)
     if address is not None and address.startswith("tcp://"):
-        from ostler.messaging.tcp.bind import next_port
+        from ostler.messaging.tcp.bind import next_port  # only with a network
 
         network = _curve_options(address, server_key, secret_key)
         return SocketTransport(address, next_port(address), limits=limits, curve=network)
     if server_key or secret_key:
         raise InvalidInput("keys apply to network addresses only", hint="use an address such as tcp://node2:7890")
     if address is not None:
-        from ostler.messaging.unix.bind import socket_path
+        from ostler.messaging.unix.bind import socket_path  # only for the path of a socket
 
         events = socket_path(address).with_name("events.sock")
         return SocketTransport(address, f"ipc://{events}", limits=limits)
-    from ostler.config.paths import Paths
+    from ostler.config.paths import Paths  # 15 ms: not for a client that is given an address
 
     paths = Paths.for_client(root, os.environ)
     return SocketTransport(paths.rpc_address, paths.events_address, limits=limits)
 
 
 def _curve_options(address: str, server_key: str | None, secret_key: str | Path | None) -> CurveOptions:
+    # libzmq, 12 ms: only with a network.
     from ostler.messaging.tcp.curve import CurveOptions, check_public_key, keys_from_secret
 
     if not server_key or not secret_key:
@@ -73,7 +75,7 @@ def _curve_options(address: str, server_key: str | None, secret_key: str | Path 
 
 
 def _read_key(file: Path) -> str:
-    from ostler.files import read_bounded
+    from ostler.files import read_bounded  # 1 ms: only for keys in files
 
     try:
         return read_bounded(file, _MAX_KEY_FILE_SIZE).decode("ascii").strip()

@@ -97,7 +97,7 @@ class LocalServiceClient(ServiceClient):
 
     def _streams(self) -> LocalStreams:
         if self._local_streams is None:
-            from ostler.messaging.clients.local_item_stream import LocalStreams
+            from ostler.messaging.clients.local_item_stream import LocalStreams  # 1 ms: only for streams
 
             self._local_streams = LocalStreams(self._dispatcher, self._inbox, self._topic)
         return self._local_streams
@@ -128,7 +128,7 @@ class LocalServiceClient(ServiceClient):
         """See `ServiceClient.open_stream`."""
         if self.router.is_local(request):
             return self._streams().stream(request, credit)
-        from ostler.messaging.network.thread_bridge import stream_from_thread
+        from ostler.messaging.network.thread_bridge import stream_from_thread  # only when there are peers
 
         return stream_from_thread(self.router, self._inbox, request, credit)
 
@@ -170,7 +170,7 @@ class LocalServiceClient(ServiceClient):
         return call.result(request)
 
     def _send_remote(self, request: CallRequest, repeat: RetryState | None) -> Any:
-        from ostler.messaging.network.thread_bridge import run_from_thread
+        from ostler.messaging.network.thread_bridge import run_from_thread  # only when there are peers
 
         timeout = effective_timeout(current_context(), request.timeout, self._timeout)
         return run_from_thread(

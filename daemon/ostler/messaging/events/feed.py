@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.errors import ConnectionLost, InvalidInput, OstlerError
 from ostler.messaging.events.event import Event, Gap
+from ostler.messaging.events.replay import GapFill, Replay
 from ostler.messaging.events.subscription import Subscription
 from ostler.messaging.wire.transport import Data
 
@@ -33,8 +34,6 @@ def make_subscription(
         return Subscription(patterns, last=last, timeout=timeout), None
     if last:
         raise InvalidInput("a subscription starts with last events or with events since a number, not with both")
-    from ostler.messaging.events.replay import Replay
-
     subscription = Subscription(patterns, hold=True, timeout=timeout)
     return subscription, Replay(subscription, since)
 
@@ -120,8 +119,6 @@ class EventFeed:
     def _deliver_or_refetch(self, item: Event | Gap) -> None:
         """Give an item to the reader, or fetch first what a gap stands for."""
         if self._should_refetch and isinstance(item, Gap) and item.journaled:
-            from ostler.messaging.events.replay import GapFill
-
             self._gap_fill = GapFill(self.subscription, item)
         else:
             self._ready.append(item)

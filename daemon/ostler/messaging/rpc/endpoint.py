@@ -171,6 +171,7 @@ class Endpoint:
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
+        # 0.5 ms and its memory: only when people ask.
         from ostler.messaging.interface.method_description import describe_method
 
         found = [
