@@ -1,11 +1,11 @@
 """The composition root: builds every part, starts and stops them in order, handles signals, reloads, watches itself.
 
-`main` is `ostler run`, `daemon` the start and the stop: it creates the parts (`daemon_parts`) and hands each what it
-needs, so that nothing but `main` knows `daemon`. `load_configuration` reads the configuration, `active_configuration`
-knows what is in effect, `reloader` handles SIGHUP, `progress_reporter` tells systemd and the log what happens,
-`plugin_hooks` calls plugins at the start and stop, `watchdog` and `liveness_probes` decide about pings to systemd.
-Sub-packages: `process`, `startup`, `connectivity`, `control`. Not here: what any package below can do without the
-daemon.
+`main` is `ostler run`, `build_daemon` its real ends, `daemon` the start and the stop: it creates the parts
+(`daemon_parts`) and hands each what it needs, so that nothing below knows `daemon`. `load_configuration` reads the
+configuration, `active_configuration` knows what is in effect, `reloader` handles SIGHUP, `progress_reporter` tells
+systemd and the log what happens, `plugin_hooks` calls plugins at the start and stop, `watchdog` and `liveness_probes`
+decide about pings to systemd. Sub-packages: `process`, `startup`, `connectivity`, `control`. Not here: what any
+package below can do without the daemon.
 """
 
 from __future__ import annotations

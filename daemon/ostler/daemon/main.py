@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ostler import fork, log
-from ostler.clock import SystemClock
 from ostler.config.paths import Paths
 from ostler.daemon.banner import print_banner
 from ostler.daemon.process.fork_guard import ForkGuard
@@ -117,9 +116,12 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Exi
 
 
 async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> ExitOutcome:
+    # Most of a start: signals are handled and the log works before it is imported.
+    from ostler.daemon.build_daemon import build_daemon
+
     early = _SignalBuffer()
     try:
-        daemon = _build_daemon(paths, overrides, guard, early.add)
+        daemon = build_daemon(paths, overrides, guard, early.add)
     except ConfigurationError as error:
         # Nothing is running that would have to be stopped, and standard error may be a pipe that nobody reads.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -147,44 +149,6 @@ def _print_banner(paths: Paths, daemon: Daemon) -> None:
         facts = (paths, daemon.host, [service.topic for service in daemon.services], daemon.summary())
         # Standard output may be a pipe that nobody reads: that must not block the loop.
         threading.Thread(target=print_banner, args=facts, name="ostler-banner", daemon=True).start()
-
-
-def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
-    # Most of a start: signals are handled and the log works before these are imported.
-    from ostler.daemon.connectivity.messaging_stack import make_socket_transport
-    from ostler.daemon.daemon import Daemon
-    from ostler.daemon.load_configuration import load_configuration
-    from ostler.daemon.startup.directories import secure_directories
-    from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
-    from ostler.messaging.wire.request_context import request_log_fields
-    from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
-
-    notifier, steps = SystemdNotifier(), StepTracker("starting")
-    # Here code of plugins runs for the first time, and may never return.
-    with LoadingMonitor(steps, notifier, defer_signal):
-        assembly = load_configuration(paths, overrides, on_step=steps)
-        secure_directories(paths)
-        steps("")
-    options = assembly.configuration.log
-    log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)
-    for warning in assembly.warnings:
-        _log.warning("%s", warning)
-    fds = listen_fds(os.environ)
-    guard.add_sockets(fds.values())
-    guard.add_ports(assembly.configuration.network.ports())
-    return Daemon(
-        paths,
-        assembly,
-        clock=SystemClock(),
-        notifier=notifier,
-        step_tracker=steps,
-        load_configuration=lambda step, before: load_configuration(
-            paths, overrides, plugins=assembly.plugins, previous=before, on_step=step
-        ),
-        watchdog_interval=watchdog_interval(os.environ),
-        make_transport=lambda: make_socket_transport(paths, assembly.configuration, fds),
-        keep_lock=True,
-    )
 
 
 def print_problems(error: ConfigurationError) -> None:
