@@ -67,13 +67,17 @@ def access_on(transport: Transport, **members) -> Access:
     return Access(keys={KEYS.public: "me"}, **{"admin": ["key:me"], **members})
 
 
-def serve(transport: Transport, *, access: Access | None = None, **options) -> ServerUnderTest:
+def serve(
+    transport: Transport, *, access: Access | None = None, watermark_interval: float = 3.0, **options
+) -> ServerUnderTest:
     clock = SystemClock()
     inbox = LoopQueue(asyncio.get_running_loop())
     access = access or access_on(transport)
     dispatcher = Dispatcher(access, clock, inbox, host="here")
     server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
-    publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
+    publisher = Publisher(
+        transport.serve_events(), "here", clock, access, inbox.post, watermark_interval=watermark_interval
+    )
     dispatcher.on_fanout = publisher.publish_fanout
     server.start()
     publisher.start()
@@ -93,7 +97,7 @@ async def stop(world: ServerUnderTest) -> None:
     assert world.pool.join(5) == []
 
 
-@pytest.fixture(params=["memory", "zmq", "tcp"])
+@pytest.fixture(params=["memory", "unix", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
     def make(limits: TransportLimits | None = None) -> Transport:
         if request.param == "memory":

@@ -13,6 +13,9 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.transport import TransportLimits
 from support.descriptors import open_descriptors
 
+# private: _link: a connection that is cut, which no method of a client does
+# private: _keepalive_timer: a server that falls silent, as one that is stopped does
+
 
 class Shop:
     """Counts what gets through."""
@@ -148,10 +151,10 @@ async def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
         world.add("shop", shop, version="1.4")
         client = world.client()
         for version in ("1.0", "1.4", ""):
-            assert await client._send_once(CallRequest("shop", "sell", {"what": "a"}, version=version)) == "a"
+            assert await client.send_request(CallRequest("shop", "sell", {"what": "a"}, version=version)) == "a"
         for version in ("1.5", "2.0", "0.9"):
             with pytest.raises(UnsupportedVersion, match=r"has version 1\.4") as caught:
-                await client._send_once(CallRequest("shop", "sell", {"what": "a"}, version=version))
+                await client.send_request(CallRequest("shop", "sell", {"what": "a"}, version=version))
             assert caught.value.offered == "1.4"
 
         answers = asyncio.Queue()

@@ -14,6 +14,9 @@ from daemon_process import DaemonProcess
 
 from ostler import AsyncClient, Client, ConnectionLost, Retry
 
+# private: _core: ids of requests, which no answer shows
+# private: _lock: a fork at the moment when a thread is in a call
+
 CONFIG = '[services.echo]\nmanager = "faulty_managers:EchoManager"\n'
 
 

@@ -30,6 +30,10 @@ from ostler.messaging.wire.envelope import (
 )
 from ostler.types import Peer
 
+# private: _by_account, _calls, _control_count, _in_flight: after each round nothing may be left anywhere
+# private: _in_threads, _keepalives_due, _open: the same
+# private: _on_client_gone, _receive: what a transport would call
+
 LIMIT = 4096
 CLIENTS = 8
 _HONEST = "honest"

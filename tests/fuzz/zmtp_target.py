@@ -9,6 +9,8 @@ from mutator import Mutator
 
 from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_refusal, greeting
 
+# private: _partial: how much is kept of a message shows in nothing else
+
 LIMIT = 4096
 SIDES = [frozenset({b"DEALER", b"REQ"}), frozenset({b"ROUTER", b"DEALER", b"REP"}), frozenset({b"SUB", b"XSUB"})]
 """Whom a server of calls, a client and a publisher talk to."""

@@ -27,6 +27,9 @@ from ostler.store import Store
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
 
+# private: _replaced: threads that wait for a simulated disk
+# private: _curve: simulated links take the place of those that are made of it
+
 REPORT_INTERVAL = 2.0
 CAPABILITY_INTERVAL = 10.0
 CALL_TIMEOUT = 5.0

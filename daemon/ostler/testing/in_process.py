@@ -199,13 +199,18 @@ class Host(SyncCallMethods):
         assert drivers is not None, f"service {topic} was not created"  # noqa: S101 - an error of the test
         self.wait_for(lambda: drivers.status(name).state is state, f"driver {name} to be {state}")
 
-    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until `condition` returns a true value; it is called again after each event.
+
+        Args:
+            condition: Called on the thread of the test.
+            what: What is waited for, for the error.
+            timeout: The time limit in seconds.
 
         Raises:
             AssertionError: It did not within the time limit.
         """
-        until = self._loop.time() + WAIT_TIMEOUT
+        until = self._loop.time() + timeout
         while not condition():
             if self._loop.time() > until:
                 raise AssertionError(f"timed out waiting for {what}")

@@ -15,7 +15,7 @@ from ostler_volume.volume_directory import (
     SNAPSHOTS,
     VOLUMES,
     VolumeDirectory,
-    _make_directory,
+    make_private_directory,
     translate_os_errors,
 )
 
@@ -174,7 +174,7 @@ def test_a_read_only_folder_is_found_out_at_the_start(folder, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
 
-    monkeypatch.setattr(os, "pwrite", refuse)
+    monkeypatch.setattr(os, "pwrite", refuse)  # nothing can be mounted read-only without privileges
     with pytest.raises(DriverError, match="Read-only file system"):
         made.open(mounted=False)
     made.close()
@@ -201,7 +201,7 @@ def test_trap_two_backends_that_start_side_by_side_make_the_directory_above_both
             return False
         return there
 
-    monkeypatch.setattr(Path, "exists", other_is_faster)
-    _make_directory(above / "fast")
+    monkeypatch.setattr(Path, "exists", other_is_faster)  # between two system calls of one function
+    make_private_directory(above / "fast")
     assert (above / "fast").is_dir()
     assert (above / "fast").stat().st_mode & 0o777 == 0o700

@@ -106,6 +106,7 @@ def test_between_file_systems_it_is_copied(tmp_path, monkeypatch):
             raise OSError(errno.EXDEV, "another file system")
         real(source, fresh, target, name, is_new=is_new)
 
+    # A second file system cannot be mounted without privileges.
     monkeypatch.setattr(writing, "publish_file", place)
     (tmp_path / "folder").mkdir()
     (tmp_path / "made").write_bytes(b"x" * 100_000)

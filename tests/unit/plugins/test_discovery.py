@@ -124,6 +124,7 @@ def test_what_an_interrupted_installation_has_left_does_not_win(tmp_path, on_pat
     on_path(tmp_path)
     listdir = os.listdir
     for reverse in (False, True):  # the order of a directory is chance
+        # The order is that of the file system.
         monkeypatch.setattr(os, "listdir", lambda path, turn=reverse: sorted(listdir(path), reverse=turn))
         assert [(each.value, each.version) for each in installed_plugins(GROUP)] == [("lamp_new", "1.10")]
     assert "lamp is installed twice: using 1.10; 1.9 is left over" in caplog.text

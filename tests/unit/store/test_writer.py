@@ -19,6 +19,8 @@ from ostler.store.sqlite_errors import translate_error
 from ostler.store.sqlite_files.sqlite_connection import connect
 from ostler.store.writer import Writer
 
+# private: _disconnect: a connection that is made again at the next write
+
 
 def execute(sql, *values):
     return current_session().database.execute_sql(sql, values)

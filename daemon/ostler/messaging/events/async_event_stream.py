@@ -40,10 +40,12 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         call_method: AsyncCallMethod | None = None,
         replay: Replay | None = None,
         refetch: bool = False,
+        max_waiting_events: int = _MAX_WAITING_EVENTS,
     ) -> None:
         self._transport = transport
         self._feed = EventFeed(subscription, replay, refetch=refetch and call_method is not None)
         self._on_closed = on_closed
+        self._max_waiting_events = max_waiting_events
         self._call_method = call_method
         self._link: AsyncLink | None = None
         self._error: OstlerError | None = None
@@ -127,7 +129,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         await self._changed.wait()
 
     def _on_message(self, data: Data) -> None:
-        if self._feed.waiting_count >= _MAX_WAITING_EVENTS:
+        if self._feed.waiting_count >= self._max_waiting_events:
             return  # the numbers of what comes when there is room again tell what is missing
         try:
             self._feed.receive(data)

@@ -107,6 +107,7 @@ class Publisher:
         post: Brings a callable from any thread to the loop.
         max_message_size: The size limit in bytes.
         limits: What is kept for late joiners.
+        watermark_interval: Seconds between two watermarks.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Publisher:
         *,
         max_message_size: int = MAX_MESSAGE_SIZE,
         limits: EventLimits | None = None,
+        watermark_interval: float = _WATERMARK_INTERVAL,
     ) -> None:
         self.link = link
         self.host = host
@@ -140,6 +142,7 @@ class Publisher:
         self._outbox: deque[tuple[EventTemplate, bytes, bytes]] = deque()
         self._is_send_posted = False
         self._cached_tail: tuple[Context | None, str, bytes] = (None, "", _NO_TAIL)
+        self._watermark_interval = watermark_interval
         self._watermark_timer: Any = None
         self._loop_thread_id = 0
         self._closed = False
@@ -276,7 +279,9 @@ class Publisher:
     def _schedule_watermarks(self) -> None:
         """Have heads sent after a moment, and again, as long as there are subscribers."""
         if self._watermark_timer is None and self.link.has_subscribers:
-            self._watermark_timer = asyncio.get_running_loop().call_later(_WATERMARK_INTERVAL, self._publish_watermarks)
+            self._watermark_timer = asyncio.get_running_loop().call_later(
+                self._watermark_interval, self._publish_watermarks
+            )
 
     def _publish_watermarks(self) -> None:
         self._watermark_timer = None

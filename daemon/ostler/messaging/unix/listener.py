@@ -49,8 +49,6 @@ _HARD_SIZE_FACTOR = 2
 """A message above the limit is refused by name; one above this many times the limit costs its sender the connection."""
 _CONNECTION_COST = 64 * 1024
 """Bytes that a connection is charged for what it may have sent of a small message, and for itself."""
-_HANDSHAKE_TIMEOUT = 5.0
-"""Seconds within which a connection must complete the handshake."""
 _ACCEPT_TIME = 0.002
 """Seconds for which connections are accepted in one turn of the loop."""
 _MAX_FRAMES = 64
@@ -67,6 +65,13 @@ _PENDING_RETRY_DELAY = 0.02
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_DELAY = 0.5
 _CREDENTIALS = struct.Struct("3i")
+
+
+def read_peer(connected: socket.socket) -> Peer:
+    """Return who is at the other end of a unix socket, as the kernel recorded it."""
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return Peer(uid, gid, pid, f"uid {uid}")
 
 
 class ClientConnection:
@@ -103,10 +108,11 @@ class ClientConnection:
             self.on_drained,
             memory=self.memory,
             on_readable=self._on_readable,
+            limits=listener.limits,
         )
         self.channel.write(listener.role.greeting)
         self._handshake_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            _HANDSHAKE_TIMEOUT, self._on_handshake_timeout
+            listener.limits.handshake_timeout, self._on_handshake_timeout
         )
 
     def close(self) -> None:
@@ -247,7 +253,8 @@ class ClientConnection:
 
     def _on_handshake_timeout(self) -> None:
         self._handshake_timer = None
-        self._listener.on_invalid_message(self.peer, "handshake", f"no handshake within {_HANDSHAKE_TIMEOUT:g} s")
+        limit = self._listener.limits.handshake_timeout
+        self._listener.on_invalid_message(self.peer, "handshake", f"no handshake within {limit:g} s")
         self.disconnect()
 
 
@@ -265,6 +272,7 @@ class UnixListener(Generic[ClientT]):
         client_class: The class of its clients.
         clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
+        read_peer: Returns who is at the other end of a socket.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
@@ -279,6 +287,8 @@ class UnixListener(Generic[ClientT]):
         client_class: type[ClientT],
         clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
+        *,
+        read_peer: Callable[[socket.socket], Peer] = read_peer,
     ) -> None:
         self.address = address
         self.limits = limits
@@ -297,6 +307,7 @@ class UnixListener(Generic[ClientT]):
         self.clients: dict[int, ClientT] = {}
         self.closed = False
         self._client_class = client_class
+        self._read_peer = read_peer
         self._bound: BoundUnixSocket | None = None
         self._inherited: InheritedSocket | None = None
         self._mode = limits.socket_mode
@@ -421,7 +432,7 @@ class UnixListener(Generic[ClientT]):
             except OSError as error:
                 self._on_accept_error(error)
                 return
-            self._throttle(connected, _read_peer(connected))
+            self._throttle(connected, self._read_peer(connected))
             if monotonic() >= until:
                 return
 
@@ -475,7 +486,7 @@ class UnixListener(Generic[ClientT]):
 
     def _defer(self, connected: socket.socket, peer: Peer) -> None:
         """Keep a connection, unread, until the groups of its user are known."""
-        self._deferred.append((connected, peer, self._loop.time() + _HANDSHAKE_TIMEOUT))
+        self._deferred.append((connected, peer, self._loop.time() + self.limits.handshake_timeout))
         if len(self._deferred) == 1:
             self._loop.call_later(_PENDING_RETRY_DELAY, self._retry_deferred)
 
@@ -516,12 +527,6 @@ def _send_and_close(connected: socket.socket, answer: bytes) -> None:
     except OSError:
         pass  # it has gone already
     connected.close()
-
-
-def _read_peer(connected: socket.socket) -> Peer:
-    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, gid = _CREDENTIALS.unpack(raw)
-    return Peer(uid, gid, pid, f"uid {uid}")
 
 
 def _ignore_data(_data: bytes) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from ostler.clock import Clock
-from ostler.messaging.unix.listener import ClientConnection, UnixListener
+from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
 from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
 from ostler.messaging.unix.spin_wait import SpinWait
@@ -48,6 +49,7 @@ class UnixServerLink:
         fd: A listening socket that was handed over; None to make one.
         clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
+        read_peer: Returns who is at the other end of a socket.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
@@ -62,6 +64,8 @@ class UnixServerLink:
         fd: int | None = None,
         clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
+        *,
+        read_peer: Callable[[socket.socket], Peer] = read_peer,
     ) -> None:
         self.address = address
         self.dropped_count = 0
@@ -73,7 +77,7 @@ class UnixServerLink:
         self.on_unbuffered: OnUnbuffered = ignore_unbuffered
         self.can_spin: Callable[[], bool] = lambda: True
         self.listener: UnixListener[ClientConnection] = UnixListener(
-            address, limits, fd, _ROLE, ClientConnection, clock, quotas
+            address, limits, fd, _ROLE, ClientConnection, clock, quotas, read_peer=read_peer
         )
         self._loop = asyncio.get_running_loop()
         self._corked: dict[ClientConnection, None] | None = None

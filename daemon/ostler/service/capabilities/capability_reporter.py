@@ -231,7 +231,7 @@ class CapabilityReporter:
             state.keep_previous(query)
             self._on_query_succeeded(service, query)
             return
-        found, faults = _split_answer(topic, name, answer)
+        found, faults = split_answer(topic, name, answer)
         if name in faults:
             self._retry_delays.failed(topic, name)
             state.fail_query(query, faults[name])
@@ -333,7 +333,7 @@ def _describe_source(topic: str, source: str) -> str:
     return f"the capabilities of backend {source}" if source else f"capabilities of service {topic}"
 
 
-def _split_answer(topic: str, source: str, answer: Any) -> tuple[dict[str, dict[str, Json]], dict[str, str]]:
+def split_answer(topic: str, source: str, answer: Any) -> tuple[dict[str, dict[str, Json]], dict[str, str]]:
     """Return the valid facts of an answer by backend, and why those of others are not valid."""
     if source:
         table: Mapping[Any, Any] = {} if answer is None else {source: answer}

@@ -18,6 +18,8 @@ from ostler.store import ServiceRecords, ServiceReport
 from ostler.testing import host
 from ostler.types import ServiceState, Upgrade
 
+# private: _clock, _started_runtime, _transport: of the public test host, which need not have more members for this
+
 CONFIG = '[services.lamp]\nmanager = "lamp"\n'
 
 

@@ -20,13 +20,15 @@ def standing(subscription):
     return subscription
 
 
-@pytest.fixture
-def publisher():
-    publisher = Publisher(
-        FakePublisherLink(), "here", FakeClock(), Access(own_uid=0), lambda call: call(), max_message_size=1000
-    )
+def make_publisher(post=lambda call: call()):
+    publisher = Publisher(FakePublisherLink(), "here", FakeClock(), Access(own_uid=0), post, max_message_size=1000)
     publisher.start()
     return publisher
+
+
+@pytest.fixture
+def publisher():
+    return make_publisher()
 
 
 def test_a_subscriber_sees_what_was_published(publisher):
@@ -133,10 +135,9 @@ def test_an_event_that_is_too_large_is_refused_to_its_publisher(publisher):
     assert publisher.link.sent == []
 
 
-async def test_other_threads_hand_over_to_the_loop(publisher):
+async def test_other_threads_hand_over_to_the_loop():
     posted = []
-    publisher._post = posted.append
-
+    publisher = make_publisher(posted.append)
     await asyncio.to_thread(publisher.publish, "volume", "created")
     assert publisher.link.sent == []
     posted[0]()

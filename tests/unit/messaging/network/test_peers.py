@@ -22,6 +22,9 @@ from ostler.types import (
     ServiceStatus,
 )
 
+# private: _on_lost: a connection that is cut, which no method of a client does
+# private: _apply_report: reports that overtake each other, which no link does by itself
+
 ADDRESS = PeerAddress("tcp://node2:7890", ("key",))
 
 

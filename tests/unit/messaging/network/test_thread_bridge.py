@@ -30,6 +30,9 @@ from ostler.types import ServiceStatus
 from support.async_tests import loop_fixture
 from support.waiting import until
 
+# private: _link, _on_lost: a connection that is cut, which no method of a client does
+# private: _dispatcher: the daemon of the client that the fixture opens
+
 SOON = Retry(attempts=50, backoff=0.01, max_backoff=0.02, on=(Draining, DaemonNotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 

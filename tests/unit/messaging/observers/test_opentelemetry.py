@@ -24,6 +24,8 @@ from ostler.messaging.wire.trace_context import current_trace
 from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 
+# private: _spans: a span that is never ended is exported nowhere
+
 
 class Outer:
     """Calls the other one."""

@@ -23,6 +23,8 @@ from ostler.messaging.wire.request_context import Relayed
 from ostler.types import Peer, Role
 from support.waiting import until
 
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+
 
 class Shop:
     rpc_version = "1.0"

@@ -15,6 +15,8 @@ from ostler.messaging.wire.envelope import CAST, PROTOCOL_VERSION, Accepted, Fai
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.types import Peer
 
+# private: _roles_by_user: a role that changes between two questions of one request
+
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 VIEWER = Peer(501, 501, 1, "uid 501")
 CANARY = "hunter2-canary"

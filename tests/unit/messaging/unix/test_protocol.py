@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_refusal, greeting
 
+# private: _partial: how much is kept of a message shows in nothing else
+
 LIMIT = 100_000
 DEALER = greeting(b"DEALER")
 

@@ -22,6 +22,8 @@ from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.transport import TransportLimits
 from support.descriptors import open_descriptors
 
+# private: _members_by_role: a daemon whose own user is nobody special, as the tests run as root
+
 SERVER = textwrap.dedent("""
     import asyncio, sys
     from ostler.aio import LoopQueue
