@@ -13,7 +13,7 @@ from ostler.errors import ConnectionLost, DaemonNotRunning, EncodeError, Invalid
 from ostler.messaging import Context, Event, Gap, exposed
 from ostler.messaging.events.async_event_stream import AsyncEventStream
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
-from ostler.messaging.events.feed import make_subscription
+from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.wire.transport import TransportLimits
 from ostler.store import Store
 

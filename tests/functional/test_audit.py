@@ -13,7 +13,14 @@ import pytest
 from daemon_process import NOBODY, OSTLER, DaemonProcess, as_nobody, cannot_become_nobody, wait_for
 
 from ostler import Client
-from ostler.errors import InternalError, InvalidArguments, InvalidInput, NotPermitted, OstlerError, ServiceNotFound
+from ostler.errors import (
+    InternalError,
+    InvalidArguments,
+    InvalidInput,
+    MethodNotFound,
+    NotPermitted,
+    OstlerError,
+)
 
 CONFIG = """
 [services.vault]
@@ -49,7 +56,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     with client(vault) as c:
         c.call("vault", "look")
         c.call("echo", "say", text="hello")
-        with pytest.raises(ServiceNotFound):
+        with pytest.raises(MethodNotFound):
             c.call("echo", "nothing", text="x")
         with pytest.raises(InternalError):
             c.call("vault", "put", name="raise", password="long enough")
@@ -65,7 +72,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     assert said["seconds"] > 0
     assert said["request_id"]
     assert abs(said["at"] - stored["at"]) < 60
-    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("ServiceNotFound", True, '{"text":"***"}')
+    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("MethodNotFound", True, '{"text":"***"}')
     assert (stored["result"], stored["refused"]) == ("InternalError", False)
     assert stored["arguments"] == '{"name":"raise","password":"***"}'
     assert [row["method"] for row in audit(vault, "--failed")] == ["nothing", "put"]
@@ -114,7 +121,7 @@ def test_ten_thousand_refusals_are_one_entry(vault) -> None:
             with pytest.raises(InvalidArguments):
                 c.call("echo", "say", text=3)
         for number in range(300):
-            with pytest.raises(ServiceNotFound):
+            with pytest.raises(MethodNotFound):
                 c.call("echo", f"made_up_{number}")
     rows = audit(vault)
     said = [row for row in rows if row["method"] == "say"]

@@ -95,7 +95,7 @@ def _receive(side: int, pieces: list[bytes]) -> tuple[list[bytes], str, int, lis
         try:
             found += talk.receive_data(piece)
         except ProtocolError as error:
-            end = str(error.details["reason"])
+            end = error.reason
             if end not in REASONS:
                 raise DefectFound(f"a reason that nobody knows: {end}") from error
             break

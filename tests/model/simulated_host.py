@@ -131,6 +131,7 @@ class SimulatedHost:
         self.runtime = runtime = Runtime(
             assembly.specs,
             HostServices(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
+            router=messages.router,
             on_end=lambda reason: None,
             on_change=lambda service: None,
         )
@@ -141,7 +142,7 @@ class SimulatedHost:
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(
-            options, messages._curve, messages.client.router, store, clock, messages.client.upgrades.invalidate,
+            options, messages._curve, messages.router, store, clock, messages.client.upgrades.invalidate,
             runtime.state_notifier.notify_peer,
             messages.identities.own_identity,
         )  # fmt: skip

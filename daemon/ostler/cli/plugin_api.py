@@ -9,8 +9,12 @@ from ostler.cli import kit
 from ostler.errors import InvalidInput, NotFound, join_words
 from ostler.files import make_directory, replace_file
 from ostler.manager import Manager
-from ostler.messaging.apicheck.interface_diff import compare_interfaces
-from ostler.messaging.apicheck.interface_file import build_interface, format_interface, read_interface
+from ostler.messaging.apicheck.interface_diff import (
+    build_interface,
+    compare_interfaces,
+    format_interface,
+    read_interface,
+)
 from ostler.plugins import resolve_object
 from ostler.printable import printable_json
 

@@ -234,7 +234,11 @@ class Daemon:
             messaging.notifications,
         )
         runtime = Runtime(
-            self.active.resolved.specs, host, on_end=self.fail, on_change=self._progress.on_service_change
+            self.active.resolved.specs,
+            host,
+            router=messaging.router,
+            on_end=self.fail,
+            on_change=self._progress.on_service_change,
         )
         self._undo_stack.push("services", partial(self._stop_services, runtime))
         return DaemonParts(store, messaging, auditor, runtime)

@@ -26,6 +26,7 @@ from ostler.errors import OstlerError
 from ostler.messaging import Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
+from ostler.messaging.network.routing import Router
 from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.socket_transport import SocketTransport
@@ -102,10 +103,8 @@ class MessagingStack:
         self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
         self.dispatcher.on_fanout = self.publisher.publish_fanout
         self._audit_refusals()
-        self.client = LocalServiceClient(
-            self.dispatcher, loop_queue, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
-        )
-        self.client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        self.router = Router(host, self.dispatcher.registry.is_open)
+        self.client = self._make_client(options)
         self.socket_monitor = SocketMonitor(transport, clock)
         self._event_journal: LazyJournal | None = None
         self._relay: Relay | None = None
@@ -122,6 +121,18 @@ class MessagingStack:
         self.publisher.on_refused = partial(keep, what="subscribe")
         if self.network_listener is not None:
             self.network_listener.set_on_refused(keep)
+
+    def _make_client(self, options: MessagingSection) -> LocalServiceClient:
+        client = LocalServiceClient(
+            self.dispatcher,
+            self._loop_queue,
+            self.publisher,
+            topic=CONTROL_TOPIC,
+            timeout=options.call_timeout,
+            router=self.router,
+        )
+        client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        return client
 
     def _make_server(self, link: ServerLink, options: MessagingSection) -> RpcServer:
         server = RpcServer(
@@ -143,7 +154,7 @@ class MessagingStack:
             return here
         # libzmq, 15 ms: only with a network.
         from ostler.daemon.connectivity.network_listener import NetworkListener
-        from ostler.messaging.events.composite_event_link import CompositeEventLink
+        from ostler.messaging.events.event_publisher import CompositeEventLink
 
         set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
         try:
@@ -211,7 +222,7 @@ class MessagingStack:
         return PeerLinks(
             configuration,
             self._curve,
-            self.client.router,
+            self.router,
             store,
             self.dispatcher.clock,
             self.client.upgrades.invalidate,
@@ -296,7 +307,7 @@ class MessagingStack:
         if self._relay is None:
             from ostler.messaging.network.relay import Relay  # only when there are peers
 
-            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+            self._relay = Relay(self.router, self.dispatcher, self.client)
         return self._relay
 
     async def self_check(self) -> None:

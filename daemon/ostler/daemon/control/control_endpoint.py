@@ -325,7 +325,7 @@ class ControlEndpoint:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_name_lengths(topic=topic)
-        router = self._messaging.client.router
+        router = self._messaging.router
         if not ctx.peer.key and not router.is_local(CallRequest(topic, "describe", {})):
             return await router.describe(topic, schema=schema)
         if self._dispatcher.registry.is_description_cached(topic, schema=schema):
@@ -462,7 +462,7 @@ class ControlEndpoint:
         """
         _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
         ask = CallRequest(topic, method, arguments or {}, version=version)
-        router = self._messaging.client.router
+        router = self._messaging.router
         async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item

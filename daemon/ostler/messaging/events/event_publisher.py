@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +30,15 @@ from ostler.messaging.wire.envelope import (
     encode_value,
 )
 from ostler.messaging.wire.request_context import current_context
-from ostler.messaging.wire.transport import EventLink, OnRefused, ignore_refused
+from ostler.messaging.wire.transport import (
+    ALLOW_ALL,
+    Admission,
+    EventLink,
+    OnInvalidMessage,
+    OnRefused,
+    ignore_invalid_message,
+    ignore_refused,
+)
 from ostler.redaction import SECRETS
 from ostler.types import Json, Peer, Role
 
@@ -397,3 +406,64 @@ def _not_permitted(peer: Peer) -> NotPermitted:
         needs=str(Role.VIEWER),
         uid=peer.uid,
     )
+
+
+class CompositeEventLink:
+    """The publisher's ends of several transports; implements `EventLink`. On the loop's thread only.
+
+    Args:
+        links: The ends; the address is that of the first.
+    """
+
+    def __init__(self, *links: EventLink) -> None:
+        self.address = links[0].address
+        self._links = links
+        self._on_invalid_message: OnInvalidMessage = ignore_invalid_message
+        self._admission = ALLOW_ALL
+
+    @property
+    def on_invalid_message(self) -> OnInvalidMessage:
+        """Called for an invalid subscription."""
+        return self._on_invalid_message
+
+    @on_invalid_message.setter
+    def on_invalid_message(self, told: OnInvalidMessage) -> None:
+        self._on_invalid_message = told
+        for link in self._links:
+            link.on_invalid_message = told
+
+    @property
+    def admission(self) -> Admission:
+        """See `EventLink.admission`."""
+        return self._admission
+
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        self._admission = admission
+        for link in self._links:
+            link.admission = admission
+
+    @property
+    def has_subscribers(self) -> bool:
+        """See `EventLink.subscribers`."""
+        return any(link.has_subscribers for link in self._links)
+
+    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+        """See `EventLink.start`."""
+        for link in self._links:
+            link.start(admit, answer)
+
+    def publish(self, data: bytes) -> None:
+        """See `EventLink.publish`."""
+        for link in self._links:
+            link.publish(data)
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
+        for link in self._links:
+            link.disconnect_unless(allowed)
+
+    def close(self) -> None:
+        """See `EventLink.close`."""
+        for link in self._links:
+            link.close()

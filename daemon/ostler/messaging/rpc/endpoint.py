@@ -12,10 +12,15 @@ from typing import Any
 import msgspec
 
 from ostler.aio import WorkerPool
-from ostler.errors import ContractError, NotExposed, ServiceNotFound, UnsupportedVersion
+from ostler.errors import ContractError, MethodNotFound, NotExposed, UnsupportedVersion
 from ostler.messaging.access.policy import Policy, RoleOverride, role_rank
 from ostler.messaging.interface.exposure import Exposure, exposure_of
-from ostler.messaging.interface.introspection import check_method_version, check_namespaces, rpc_version_of
+from ostler.messaging.interface.introspection import (
+    check_method_version,
+    check_namespaces,
+    describe_method,
+    rpc_version_of,
+)
 from ostler.messaging.interface.method_signature import MethodSignature
 from ostler.messaging.rpc.method_stats import MethodStats
 from ostler.spelling import suggest
@@ -115,7 +120,7 @@ class Endpoint:
 
         Raises:
             NotExposed: The method exists, but is not exposed.
-            ServiceNotFound: There is none.
+            MethodNotFound: There is none.
         """
         found = self.methods.get(name)
         if found is not None:
@@ -129,7 +134,7 @@ class Endpoint:
                 hint="mark the method with `@exposed` in the plugin",
                 **facts,
             )
-        raise ServiceNotFound(
+        raise MethodNotFound(
             f"{self.topic} has no method {name!r}",
             hint=suggest(name, self.methods) or f"see `ostler describe {self.topic}`",
             **facts,
@@ -171,9 +176,6 @@ class Endpoint:
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
-        # 0.5 ms and its memory: only when people ask.
-        from ostler.messaging.interface.method_description import describe_method
-
         found = [
             describe_method(
                 self.topic, each.name, each.exposure, each.signature, each.doc,

@@ -266,7 +266,7 @@ class RpcServer:
         self.link.send(client, encode_failure(found[2], error))
 
     def _count_invalid_error(self, peer: Peer, error: OstlerError) -> None:
-        self._count_invalid(peer, str(error.details.get("reason", "large")), error.message)
+        self._count_invalid(peer, error.reason or "large", error.message)
 
     def _count_invalid(self, peer: Peer, reason: str, what: str) -> None:
         self.invalid_messages[reason] += 1

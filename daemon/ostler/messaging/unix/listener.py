@@ -225,7 +225,7 @@ class ClientConnection:
             self.disconnect()
             return
         except ProtocolError as error:
-            self._listener.on_invalid_message(self.peer, str(error.details["reason"]), error.message)
+            self._listener.on_invalid_message(self.peer, error.reason, error.message)
             self.disconnect()
             return
         if self._handshake_timer is not None and talk.is_ready:

@@ -20,6 +20,7 @@ from ostler.store import CapabilityRecords, ServiceRecords
 from ostler.types import CapabilityReport, Json
 
 if TYPE_CHECKING:
+    from ostler.messaging.network.routing import Router
     from ostler.service.lifecycle import Service
     from ostler.service.service_spec import HostServices
 
@@ -52,6 +53,7 @@ class CapabilityReporter:
         host: What the host provides: its name, the database, the client that calls the schedulers, the time.
         capability_records: The table of capabilities.
         service_records: The services table, where the operator override is stored.
+        router: Knows on which hosts the schedulers are, and the name of this one.
         has_subscriber: Returns whether the daemon of another host listens to this one.
         on_report: Called after a change of what a service offers, that is, of the result of `live_reports`.
     """
@@ -62,6 +64,7 @@ class CapabilityReporter:
         host: HostServices,
         capability_records: CapabilityRecords,
         service_records: ServiceRecords,
+        router: Router,
         has_subscriber: Callable[[str], bool] = lambda _host: False,
         on_report: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,7 +73,7 @@ class CapabilityReporter:
         self._capability_records = capability_records
         self._service_records = service_records
         self._clock = clock = host.clock
-        self._host = host.name
+        self._host = router.host
         self.instance = os.urandom(8).hex()
         self._states: dict[str, ServiceCapabilities] = {}
         self._written_sequences: dict[str, int] = {}
@@ -82,7 +85,7 @@ class CapabilityReporter:
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "writing the capabilities table", clock)
-        self._delivery = CapabilityDelivery(host.client, clock, self._states, self._tasks, has_subscriber)
+        self._delivery = CapabilityDelivery(host.client, router, clock, self._states, self._tasks, has_subscriber)
 
     # ---------------------------------------------------------------- what others say
 

@@ -9,8 +9,7 @@ import pytest
 from ostler.clock import SystemClock
 from ostler.errors import Cancelled, DaemonNotRunning, DeadlineExceeded, InvalidInput
 from ostler.messaging import AsyncClient, Client, Context, serving
-from ostler.messaging.clients.connect_address import transport_to
-from ostler.messaging.socket_transport import SocketTransport
+from ostler.messaging.socket_transport import SocketTransport, transport_to
 from ostler.testing.memory_transport import MemoryTransport
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ostler.aio import LoopQueue
 from ostler.clock import FakeClock, SystemClock
-from ostler.errors import Conflict, ConnectionLost, DaemonNotRunning, ServiceNotFound
+from ostler.errors import Conflict, ConnectionLost, DaemonNotRunning, MethodNotFound
 from ostler.messaging import Access, Context, Dispatcher, Endpoint, RpcServer, exposed
 from ostler.messaging.network.peers import PeerAddress, PeerDaemon, PeerSet
 from ostler.testing.memory_transport import MemoryTransport
@@ -156,7 +156,7 @@ async def test_a_method_there_is_asked_for_its_role_and_its_secrets():
     other.start()
     node2 = peer(other)
     assert (await node2.describe("volume", "create")).role == "operator"
-    with pytest.raises(ServiceNotFound, match="did you mean 'create'"):
+    with pytest.raises(MethodNotFound, match="did you mean 'create'"):
         await node2.describe("volume", "creates")
     await node2.close()
     other.stop()

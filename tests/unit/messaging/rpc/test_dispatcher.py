@@ -90,7 +90,7 @@ async def test_everything_is_counted(bench):
         await asyncio.sleep(0.002)
     assert bench.dispatcher.stats() == {
         "shop": {
-            "requests": 4, "replies": 3, "errors": {"ServiceNotFound": 1, "InternalError": 1}, "refused": 1,
+            "requests": 4, "replies": 3, "errors": {"MethodNotFound": 1, "InternalError": 1}, "refused": 1,
             "in_flight": 0, "queued": 0,
         }
     }  # fmt: skip

@@ -151,7 +151,7 @@ async def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_our
     bench.send(request("unlock", {"how": "raise", "code": CANARY}, number=4))
     await answered(bench, 4)
     assert audit.seen == [
-        ("nothing", "ServiceNotFound", False, False),
+        ("nothing", "MethodNotFound", False, False),
         ("switch", "InvalidArguments", True, False),
         ("switch", "NoneType", True, True),
         ("unlock", InternalError.__name__, True, True),

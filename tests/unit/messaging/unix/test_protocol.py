@@ -26,7 +26,7 @@ def ready(limit=LIMIT):
 def reason(data, heard=None):
     with pytest.raises(ProtocolError) as caught:
         (heard or talk()).receive_data(data)
-    return caught.value.details["reason"]
+    return caught.value.reason
 
 
 @given(st.lists(st.binary(max_size=600), max_size=12), st.lists(st.integers(1, 400), min_size=1, max_size=40))

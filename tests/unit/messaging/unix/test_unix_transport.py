@@ -196,7 +196,7 @@ CLIENT = textwrap.dedent("""
 def run_as_nobody(folder):
     # Paths of the interpreter may be closed to others; what is imported is opened before the change of user.
     before = (
-        "import ostler.messaging.clients.connect_address, ostler.messaging.clients.sync_client, "
+        "import ostler.messaging.socket_transport, ostler.messaging.clients.sync_client, "
         "ostler.messaging.socket_transport, ostler.messaging.unix.sync_link"
     )
     program = CLIENT.replace("os.setgid", f"{before}; os.setgid", 1)

@@ -23,6 +23,7 @@ from ostler.errors import (
 from ostler.messaging import Access, AsyncClient, Context, Dispatcher, Endpoint, LocalServiceClient, RpcServer, exposed
 from ostler.messaging.clients.client_adapters import adapter_of
 from ostler.messaging.clients.retry import Retry
+from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import serving
 from ostler.testing.memory_transport import MemoryTransport
@@ -141,9 +142,10 @@ class Fleet:
 async def world(*hosts):
     inbox = LoopQueue(asyncio.get_running_loop())
     dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-    client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+    router = Router("here", dispatcher.registry.is_open)
+    client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5, router=router)
     fars = [Far(host, inbox) for host in hosts]
-    client.router.peers = Fleet(*fars)
+    router.peers = Fleet(*fars)
     try:
         yield client, *fars
     finally:
