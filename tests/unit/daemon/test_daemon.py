@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from ostler.daemon import daemon
+from ostler.daemon.startup import open_store
 from ostler.errors import DaemonNotRunning, Draining, OstlerError
 from ostler.messaging import Context, exposed
 from ostler.store import Store
@@ -132,7 +133,7 @@ async def test_a_stop_while_the_database_is_being_opened_closes_it_again(bench, 
 
         stopping = threading.Event()
         # The daemon makes its store itself; a disk that is slow at one moment is not to be had.
-        monkeypatch.setattr(daemon, "Store", SlowStore)
+        monkeypatch.setattr(open_store, "Store", SlowStore)
         b.start()
         await entered.wait()
         loop.call_soon(stopping.set)
@@ -192,10 +193,10 @@ async def test_second_sigterm(bench, trouble) -> None:
             b.daemon.on_signal(15)
             await asyncio.sleep(1)
             assert not b.running.done()
-            before = b.daemon.clock.monotonic()
+            before = b.clock.monotonic()
             b.daemon.on_signal(15)
             assert await b.running == 0
-            assert b.daemon.clock.monotonic() - before < 5
+            assert b.clock.monotonic() - before < 5
             assert b.daemon.stuck_parts[0].startswith("lamp.work")
             with pytest.raises(OstlerError):
                 await working
@@ -321,7 +322,7 @@ async def test_the_self_call_goes_over_the_socket(bench) -> None:
     async with bench(watchdog=10.0) as b:
         await b.ready()
         await asyncio.sleep(20)
-        assert b.daemon.messaging.stats()["topics"]["ostler"]["requests"] >= 5
+        assert b.daemon.parts.messaging.stats()["topics"]["ostler"]["requests"] >= 5
 
 
 class Deaf:
@@ -338,7 +339,7 @@ class Deaf:
 
 async def test_a_socket_that_does_not_answer_withholds_the_ping(bench, monkeypatch) -> None:
     # The daemon makes its control itself, and that always answers.
-    monkeypatch.setattr(daemon, "ControlEndpoint", lambda daemon, dispatcher: Deaf())
+    monkeypatch.setattr(daemon, "ControlEndpoint", lambda *_, **__: Deaf())
 
     async with bench(watchdog=10.0) as b:
         await b.ready()

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.daemon_parts import DaemonParts
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, Draining
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.clients.local_client import LocalServiceClient
@@ -138,9 +139,11 @@ def joined(bench, *peers, local=None):
     relay = Relay(router, bench.dispatcher, client)
     bench.dispatcher.relay = relay.redirect
     bench.dispatcher.audit = audit = Audit()
-    daemon = SimpleNamespace(messaging=SimpleNamespace(relay=relay, router=router), host="here")
+    messaging = SimpleNamespace(relay=relay, router=router, dispatcher=bench.dispatcher)
+    parts = DaemonParts(store=None, messaging=messaging, audit_service=None, runtime=None)
+    rest = dict.fromkeys(("status", "plugins", "active", "reload", "dump", "start_finished"))
     bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"})
-    bench.add("ostler", ControlEndpoint(daemon, bench.dispatcher))
+    bench.add("ostler", ControlEndpoint(parts, **rest))
     if local is not None:
         bench.add("lamp", local)
     return audit
