@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.async_operation import AsyncOperation
     from ostler.messaging.clients.operation import Operation
     from ostler.messaging.interface.exposure import Durable
-    from ostler.messaging.observers.opentelemetry import instrument
+    from ostler.messaging.observers.instrument import instrument
     from ostler.messaging.wire.trace_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
@@ -144,7 +144,7 @@ _EXPORTS = {
     "messaging.clients.async_operation": ["AsyncOperation"],
     "messaging.clients.operation": ["Operation"],
     "messaging.interface.exposure": ["Durable"],
-    "messaging.observers.opentelemetry": ["instrument"],
+    "messaging.observers.instrument": ["instrument"],
     "messaging.wire.trace_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],

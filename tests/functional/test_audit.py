@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -131,8 +132,9 @@ def test_ten_thousand_refusals_are_one_entry(vault) -> None:
     assert len(rows) < 30
 
 
+@pytest.mark.failure_mode("RPC", "a uid without a role")
 @pytest.mark.root
-def test_trap_the_refusal_of_a_uid_without_a_role_is_kept(make_daemon) -> None:
+def test_the_refusal_of_a_uid_without_a_role_is_kept(make_daemon) -> None:
     if why := cannot_become_nobody():
         pytest.skip(why)
     daemon = make_daemon(CONFIG + f'[access]\nviewer = ["{NOBODY - 1}"]\n')
@@ -215,7 +217,7 @@ def _calls(secret: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_trap_a_secret_argument_is_nowhere(vault) -> None:
+def test_a_secret_argument_is_nowhere(vault) -> None:
     """Every way out of the daemon is looked through for a value that was handed over as a secret."""
     events: list[Any] = []
     with client(vault) as listener:
@@ -238,9 +240,8 @@ def test_trap_a_secret_argument_is_nowhere(vault) -> None:
         vault.wait_log("cast of vault.put failed")
     seen += [json.dumps(audit(vault)), vault.command("audit").stdout, vault.command("dump").stdout, repr(events)]
     vault.stop()
-    with sqlite3.connect(vault.root / "state" / "ostler.db") as database:
+    with closing(sqlite3.connect(vault.root / "state" / "ostler.db")) as database:
         seen += list(database.iterdump())
-    database.close()
     log = vault.log
     assert "storing ***" in log  # the lines are there, without it
     assert "saying ***" in log
@@ -270,7 +271,7 @@ def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_onc
         kept = vault.root / "state"
 
         def under_way() -> bool:
-            with sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True) as database:
+            with closing(sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True)) as database:
                 rows = database.execute("SELECT value FROM key_value WHERE namespace = 'ostler/audit-begun'").fetchall()
             assert "long enough" not in str(rows)
             return len(rows) == 2

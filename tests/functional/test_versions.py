@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from daemon_process import wait_for
@@ -52,7 +53,7 @@ def client():
 
 def add_member(daemon, host, version, age=0.0):
     """Put the row of another host's service into the table, as other hosts' records come in."""
-    with sqlite3.connect(daemon.root / "state" / "ostler.db") as database:
+    with closing(sqlite3.connect(daemon.root / "state" / "ostler.db", isolation_level=None)) as database:
         database.execute(
             "INSERT INTO services (topic, host, manager, rpc_version, state, since, boot_id, boot_time, reported_at) "
             "VALUES ('lamp', ?, 'lamp', ?, 'up', 0, 'elsewhere', 0, ?)",
@@ -61,7 +62,8 @@ def add_member(daemon, host, version, age=0.0):
     database.close()
 
 
-def test_trap_a_client_of_an_older_and_of_a_newer_version(old, new, client):
+@pytest.mark.failure_mode("RPC", "a client of an older and of a newer version")
+def test_a_client_of_an_older_and_of_a_newer_version(old, new, client):
     """Each pair works as far as it can, and is refused by name beyond that."""
     assert OldLampApi(client(old)).switch("desk") == OldLamp("desk", lit=True)
     assert OldLampApi(client(new)).switch("desk") == OldLamp("desk", lit=True)

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import simulated_disks
 from simulated_network import SimulatedNetwork
@@ -14,11 +13,14 @@ from simulated_network import SimulatedNetwork
 from ostler import hookimpl
 from ostler.aio import LoopQueue, Worker
 from ostler.config import load_text
+from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.connectivity.peer_links import PeerLinks
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.daemon_parts import DaemonParts
 from ostler.messaging import AsyncClient
 from ostler.messaging.tcp.curve import generate_keys
+from ostler.operations import Operations
 from ostler.plugins import in_memory_plugin
 from ostler.service import HostServices, Runtime
 from ostler.service.resolve import resolve_configuration
@@ -127,21 +129,20 @@ class SimulatedHost:
         )
         loop.watch(lambda: [("store", id(store))] if store.current_job() or store.stats()["queued"] else [])
         self.messages = messages = MessagingStack(options, self.transport, clock, inbox)
+        dispatcher, client = messages.dispatcher, messages.client
+        operations = Operations(store, dispatcher, client.publish)
+        dispatcher.set_operations(operations)
         self.runtime = runtime = Runtime(
             assembly.specs,
-            HostServices(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
+            HostServices(self.name, clock, inbox, store, dispatcher, client, operations, messages.notifications),
             router=messages.router,
             on_end=lambda reason: None,
             on_change=lambda service: None,
         )
-        daemon = SimpleNamespace(
-            host=self.name,
-            runtime=runtime,
-            messaging=messages,
-            audit_service=None,
-            mark_service_restarted=lambda topic: None,
-        )
-        messages.start(ControlEndpoint(daemon, messages.dispatcher))
+        parts = DaemonParts(store, messages, audit_service=None, runtime=runtime)
+        rest = dict.fromkeys(("status", "reload", "dump", "start_finished"))
+        active = ActiveConfiguration(assembly)
+        messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, **rest))
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(

@@ -7,7 +7,6 @@
 
 from ostler.operations.operation_control import OperationControl
 from ostler.operations.operation_queue import OperationQueue
-from ostler.operations.operation_status import operation_event
 from ostler.operations.operations import DEFAULT_LIMITS, OperationLimits, Operations
 
-__all__ = ["DEFAULT_LIMITS", "OperationControl", "OperationLimits", "OperationQueue", "Operations", "operation_event"]
+__all__ = ["DEFAULT_LIMITS", "OperationControl", "OperationLimits", "OperationQueue", "Operations"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,13 @@ class OperationControl:
     `show` viewer, `inspect` operator. So a request that is passed on counts as one of that role, and no higher.
 
     Args:
-        operations: Returns the operations.
+        operations: The operations.
         registry: Knows the roles of methods.
     """
 
     rpc_version = "1.0"
 
-    def __init__(self, operations: Callable[[], Operations], registry: TopicRegistry) -> None:
+    def __init__(self, operations: Operations, registry: TopicRegistry) -> None:
         self._operations = operations
         self._registry = registry
 
@@ -56,7 +56,7 @@ class OperationControl:
             limit: The most operations; 10,000 at most.
         """
         check_length("`topic`", topic, NAME_LIMIT)
-        return await self._operations().select(
+        return await self._operations.select(
             topic=topic, states=states or (), account=str(ctx.peer.account) if mine else "", limit=limit
         )
 
@@ -69,7 +69,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        return await self._operations().status(operation, show_values=lambda record: self._may_see(ctx, record))
+        return await self._operations.status(operation, show_values=lambda record: self._may_see(ctx, record))
 
     @exposed(role="operator", changes=False)
     async def inspect(self, ctx: Context, operation: str) -> OperationStatus:
@@ -80,7 +80,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        return await self._operations().status(
+        return await self._operations.status(
             operation, show_values=lambda record: self._may_see(ctx, record, Role.OPERATOR)
         )
 
@@ -93,7 +93,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        changes = self._operations().watch(operation, show_values=lambda record: self._may_see(ctx, record))
+        changes = self._operations.watch(operation, show_values=lambda record: self._may_see(ctx, record))
         async with aclosing(changes) as statuses:
             async for status in statuses:
                 yield status
@@ -112,7 +112,7 @@ class OperationControl:
             NotPermitted: The caller lacks the role that its method requires.
         """
         record = await self._permitted(ctx, operation)
-        await self._operations().cancel(record.id, ctx.peer.name)
+        await self._operations.cancel(record.id, ctx.peer.name)
         return await self.show(ctx, record.id)
 
     @exposed(role="operator")
@@ -129,7 +129,7 @@ class OperationControl:
             NotPermitted: The caller lacks the role that its method requires.
         """
         record = await self._permitted(ctx, operation)
-        await self._operations().retry(record.id, ctx.peer.name)
+        await self._operations.retry(record.id, ctx.peer.name)
         return await self.show(ctx, record.id)
 
     @exposed(role="admin")
@@ -141,12 +141,12 @@ class OperationControl:
             keep: How many of the newest ended ones are kept.
             age: Only those that ended more than so many seconds ago.
         """
-        return await self._operations().prune(keep, age)
+        return await self._operations.prune(keep, age)
 
     async def _permitted(self, ctx: Context, operation: str) -> OperationRecord:
         """Return an operation that the caller may cancel and retry."""
         check_length("`operation`", operation, NAME_LIMIT)
-        record = await self._operations().find(operation)
+        record = await self._operations.find(operation)
         needs = self._required_rank(record)
         if _rank(ctx, Role.OPERATOR) < needs:
             raise NotPermitted(

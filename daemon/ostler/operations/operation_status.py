@@ -51,11 +51,11 @@ def status_of(
     )
 
 
-def operation_event(status: OperationStatus) -> dict[str, Any]:
+def operation_event(record: OperationRecord) -> dict[str, Any]:
     """Return the payload of the event of a new state: what every viewer may see."""
     return {
-        "id": status.id, "topic": status.topic, "method": status.method, "state": str(status.state),
-        "why": status.why, "attempts": status.attempts, "requester": status.requester,
+        "id": record.id, "topic": record.topic, "method": record.method, "state": str(record.state),
+        "why": record.why, "attempts": record.attempts, "requester": requester_of(record).peer.name,
     }  # fmt: skip
 
 

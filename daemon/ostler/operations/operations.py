@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ostler.aio import LoopQueue, TaskOwner
-from ostler.clock import Clock
+from ostler.aio import TaskOwner
+from ostler.config.core_sections import OperationsSection
 from ostler.errors import Busy, Conflict, FeatureNotSupported, NotFound, OstlerError, StoreError
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
@@ -25,7 +25,7 @@ from ostler.messaging.wire.request_context import Progress
 from ostler.operations import outcomes
 from ostler.operations.operation_call import AttemptState, OperationCall
 from ostler.operations.operation_queue import OperationQueue
-from ostler.operations.operation_status import status_of
+from ostler.operations.operation_status import operation_event, status_of
 from ostler.store import (
     NewOperation,
     OperationRecord,
@@ -53,7 +53,7 @@ _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the ends of the last attempts to be stored: a locked database must not delay it."""
 CleanUp = Callable[[str], Callable[..., Any]]
 """Returns a method of a manager by its name."""
-Publish = Callable[[OperationStatus], None]
+Publish = Callable[[str, Any], None]
 
 
 class OperationLimits(msgspec.Struct, frozen=True):
@@ -62,6 +62,11 @@ class OperationLimits(msgspec.Struct, frozen=True):
     max_queued: int = 10_000
     max_ended: int = 10_000
     max_age: float = 30 * 86400.0
+
+    @classmethod
+    def from_options(cls, options: OperationsSection) -> OperationLimits:
+        """Return those of the section `[operations]`."""
+        return cls(options.max_queued, options.count, options.age)
 
 
 DEFAULT_LIMITS = OperationLimits()
@@ -75,32 +80,29 @@ class Operations:
 
     Args:
         store: Where they are stored.
-        records: The table.
         dispatcher: Runs their methods.
-        clock: The source of time.
-        loop_queue: Brings reports of progress from threads to the loop.
-        publish: Called with each change of a state.
-        limits: What is kept.
+        publish: Publishes the event of each change of a state: its name and its payload.
+        limits: What is kept; another one may be put in its place.
+        records: The table; by default that of the dispatcher's host, for a run of the daemon of its own.
         on_end: Called with a reason when a permanent task has ended.
     """
 
     def __init__(
         self,
         store: Store,
-        records: OperationRecords,
         dispatcher: Dispatcher,
-        clock: Clock,
-        loop_queue: LoopQueue,
         publish: Publish,
-        limits: OperationLimits,
+        limits: OperationLimits = DEFAULT_LIMITS,
+        *,
+        records: OperationRecords | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         self.limits = limits
-        self.records = records
+        self.records = records or OperationRecords(dispatcher.clock, dispatcher.host, os.urandom(8).hex())
         self._store = store
         self._dispatcher = dispatcher
-        self._clock = clock
-        self._loop_queue = loop_queue
+        self._clock = dispatcher.clock
+        self._loop_queue = dispatcher.inbox
         self._publish = publish
         self._tasks = TaskOwner("operations", on_end=on_end)
         self._queues: dict[str, dict[bool, OperationQueue]] = {}
@@ -617,7 +619,7 @@ class Operations:
             for future in self._waiters.get(record.id, ()):
                 if not future.done():
                     future.set_result(record)
-        self._publish(status_of(record, show_values=False))
+        self._publish(f"operation.{record.state}", operation_event(record))
 
     def _on_progress(self, call: OperationCall) -> None:
         """Record that a method has reported progress. Any thread."""

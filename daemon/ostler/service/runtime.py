@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
-from ostler.operations import DEFAULT_LIMITS, OperationLimits, Operations, operation_event
 from ostler.periodic_tasks import PeriodicScheduler
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
+from ostler.service.service_actions import ServiceActions
 from ostler.service.service_group import ServiceGroup
-from ostler.service.service_operations import ServiceOperations
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 from ostler.service.state_notifier import StateNotifier
 from ostler.service.store_outage import StoreOutage
-from ostler.store import CapabilityRecords, OperationRecords, PeriodicRecords, ServiceRecords
+from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
 from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
@@ -46,7 +44,6 @@ class Runtime:
         router: Has the links to other daemons.
         on_end: Called with a reason when a permanent task has ended.
         on_change: Called after the state of a service has changed.
-        operation_limits: How many operations may wait, and how many ended ones are kept.
 
     Raises:
         DependencyCycle: Services depend on each other in a cycle.
@@ -60,9 +57,8 @@ class Runtime:
         router: Router,
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
-        operation_limits: OperationLimits = DEFAULT_LIMITS,
     ) -> None:
-        name, clock, loop_queue, store, dispatcher, client, _ = host
+        name, clock, _, store, _, client, self.operations, _ = host
         self.host = name
         self.upgrades = client.upgrades
         self.store = store
@@ -74,36 +70,31 @@ class Runtime:
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
         self.state_notifier = StateNotifier(host.notifications, name, clock)
-        self.stored_operations = Operations(
-            store, OperationRecords(clock, name, os.urandom(8).hex()), dispatcher, clock, loop_queue,
-            lambda status: client.publish(f"operation.{status.state}", operation_event(status)),
-            operation_limits, on_end,
-        )  # fmt: skip
-        dispatcher.set_operations(self.stored_operations)
+        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
+        # the part up when it is needed; nothing is called before all of them exist.
         around = ServiceContext(
             host=host,
             service_records=services_table,
             periodic_scheduler=self.periodic_scheduler,
             state_notifier=self.state_notifier,
-            operations=self.stored_operations,
             on_capability_change=self._on_capability_change,
             on_offer_changed=self._on_offer_changed,
         )
         self.group = ServiceGroup(specs, around, self._on_service_change)
         self._specs = list(specs)
         self._start_timeout: float | None = None
-        self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
+        self.service_actions = ServiceActions(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
         self.host_view = HostView(
             name, services, store, services_table, capabilities_table, router, clock, self._live_reports
         )
+        # Assigned: the client is older than the services whose versions it follows.
         client.upgrades.set_source(self.host_view.members, store.aread)
         self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
-            services, store, capabilities_table, services_table, client, router, clock, has_subscriber
+            services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
         )
-        self.capability_reporter.on_report = self.host_view.on_change
 
     async def start(self, timeout: float | None = None) -> None:
         """Start reporting, then all services; periodic tasks continue from their stored records.
@@ -121,7 +112,7 @@ class Runtime:
             self._runs_outage.failed(error)
         self._tasks.supervise(self._save_runs_periodically, name="store periodic runs")
         self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
-        self.stored_operations.start()
+        self.operations.start()
         self._tasks.supervise(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
         # After READY work may be placed here: by then a scheduler must know the capabilities.
@@ -129,9 +120,9 @@ class Runtime:
 
     async def stop(self, timeout: float) -> list[str]:
         """Drain and stop all services, write their last state, end the reports; returns what hung, a line each."""
-        await self.operations.close()
+        await self.service_actions.close()
         hung = await self.group.stop(timeout)
-        await self.stored_operations.close()
+        await self.operations.close()
         try:
             async with asyncio.timeout(_LAST_WRITE_TIMEOUT):
                 await asyncio.gather(self.heartbeat_reporter.write(self.group), self._save_runs())
@@ -171,7 +162,7 @@ class Runtime:
         ]
         return [
             *self._tasks.problems(),
-            *self.stored_operations.problems(),
+            *self.operations.problems(),
             *self.periodic_scheduler.problems(),
             *failing,
             *told,
@@ -235,7 +226,7 @@ class Runtime:
         for service in list(self.group):
             if service.state_tracker.state is ServiceState.FAILED and should_continue():
                 on_step(f"start of service {service.topic}")
-                await self.operations.begin_start(service.topic)
+                await self.service_actions.begin_start(service.topic)
 
     def pending_options(self) -> list[str]:
         """Return new options that wait for work in progress, a line each."""

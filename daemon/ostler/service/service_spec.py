@@ -55,6 +55,7 @@ class HostServices(NamedTuple):
         store: The database, with the plugins' tables migrated.
         dispatcher: Opens RPC endpoints.
         client: For managers to call other services.
+        operations: Runs the operations of the services.
         notifications: Takes the managers' notifications; None without sinks.
     """
 
@@ -64,6 +65,7 @@ class HostServices(NamedTuple):
     store: Store
     dispatcher: Dispatcher
     client: LocalServiceClient
+    operations: Operations
     notifications: Notifications | None = None
 
 
@@ -75,7 +77,6 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
         service_records: The services table.
         periodic_scheduler: The scheduler of periodic tasks.
         state_notifier: Sends notifications of state changes.
-        operations: Runs the operations of the services.
         on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
             changed.
         on_offer_changed: Called on the loop with the topic, when the drivers that may be offered to schedulers have
@@ -86,7 +87,6 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     service_records: ServiceRecords
     periodic_scheduler: PeriodicScheduler
     state_notifier: StateNotifier
-    operations: Operations
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None
 

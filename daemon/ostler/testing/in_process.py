@@ -9,6 +9,7 @@ import threading
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +36,11 @@ from ostler.messaging import (
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
+from ostler.messaging.events import EventPattern, Subscription
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
-from ostler.operations import OperationControl
+from ostler.operations import OperationControl, Operations
 from ostler.plugins import DiscoveredPlugin, in_memory_plugin
 from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
@@ -188,8 +190,6 @@ class Host(SyncCallMethods):
 
     def events(self, pattern: str = "", count: int = 1) -> list[Event]:
         """Return the events published so far that match a pattern; waits until there are `count` of them."""
-        from ostler.messaging.events import EventPattern
-
         fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
@@ -268,7 +268,9 @@ class Host(SyncCallMethods):
         options = self._assembly.configuration
         told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
-        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
+        operations = Operations(self._store, dispatcher, client.publish, on_end=self._failures.append)
+        dispatcher.set_operations(operations)
+        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, operations, told)
         specs = [_as_required(spec) for spec in self._assembly.specs]
         runtime = self._runtime = Runtime(
             specs,
@@ -277,23 +279,17 @@ class Host(SyncCallMethods):
             on_end=self._failures.append,
             on_change=lambda _service: self._notify_waiters(),
         )
-        operations = OperationControl(lambda: runtime.stored_operations, dispatcher.registry)
+        namespaces = {"operation": OperationControl(operations, dispatcher.registry)}
         dispatcher.registry.add_endpoint(
-            Endpoint(
-                CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime), None,
-                namespaces={"operation": operations},
-            )
-        )  # fmt: skip
+            Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime), None, namespaces=namespaces)
+        )
         await self._runtime.start()
 
     def _subscribe_events(self) -> None:
-        from ostler.messaging.events import Event as Kind
-        from ostler.messaging.events import Subscription
-
         subscription = Subscription([""])
 
         def take(data: Any) -> None:
-            self._events.extend(event for event in subscription.receive(data) if isinstance(event, Kind))
+            self._events.extend(event for event in subscription.receive(data) if isinstance(event, Event))
             self._notify_waiters()
 
         self._transport.subscribe_async(subscription.prefixes, take, lambda _lost: None)
@@ -385,8 +381,6 @@ async def _call_on_loop(work: Callable[[], T]) -> T:
 
 
 def _entry_points(plugins: Sequence[object]) -> Iterator[DiscoveredPlugin]:
-    from importlib import import_module
-
     for plugin in plugins:
         if isinstance(plugin, str):
             yield DiscoveredPlugin(plugin.partition(".")[0], plugin, lambda plugin=plugin: import_module(plugin))  # type: ignore[misc]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -334,7 +335,12 @@ class VolumeDirectory:
 
 
 def make_private_directory(folder: Path) -> None:
-    """Create a directory with mode 0700, whatever the umask; an existing one of ours loses write access of others."""
+    """Create a directory with mode 0700, whatever the umask; an existing one of ours loses write access of others.
+
+    Raises:
+        DriverError: It is a directory that all users share, such as /tmp.
+        OSError: It cannot be created, or is not a directory.
+    """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         try:
@@ -345,6 +351,10 @@ def make_private_directory(folder: Path) -> None:
             continue
         each.chmod(0o700 if each == folder else 0o755)
     found = folder.stat()
+    if not stat.S_ISDIR(found.st_mode):  # a device, say: its mode concerns every program
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if found.st_mode & stat.S_ISVTX and found.st_mode & 0o002:
+        raise DriverError(f"{folder} is shared by all users", hint="use a directory below it, or another one")
     if found.st_mode & 0o022 and found.st_uid == os.geteuid():
         folder.chmod(found.st_mode & 0o7755)
 

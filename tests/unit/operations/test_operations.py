@@ -28,7 +28,7 @@ from ostler.messaging import Context, Endpoint, LocalServiceClient, exposed
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.wire.envelope import CAST, SUBMIT
 from ostler.messaging.wire.request import CallRequest
-from ostler.operations import DEFAULT_LIMITS, OperationControl, Operations
+from ostler.operations import OperationControl, Operations
 from ostler.store import OperationRecords, Store
 from ostler.types import CONTROL_TOPIC, OperationState
 from support.async_tests import loop_fixture
@@ -126,9 +126,11 @@ class Run:
         self.topic = topic
         self.lamps = lamps
         self.records = Records(clock, "here", name)
-        self.operations = Operations(store, self.records, dispatcher, clock, inbox, self.events.append, DEFAULT_LIMITS)
+        self.operations = Operations(
+            store, dispatcher, lambda name, payload: self.events.append((name, payload)), records=self.records
+        )
         dispatcher.set_operations(self.operations)
-        control = OperationControl(lambda: self.operations, dispatcher.registry)
+        control = OperationControl(self.operations, dispatcher.registry)
         dispatcher.registry.add_endpoint(
             Endpoint(CONTROL_TOPIC, "here", object(), None, namespaces={"operation": control})
         )
@@ -303,7 +305,8 @@ async def test_an_attempt_that_may_succeed_later_is_repeated(run, lamps):
     assert await operation.result() == 3
     assert lamps.acts == ["attempt 1", "attempt 2", "attempt 3"]
     assert all(why.endswith("of 3 failed: starting") for why in waits)
-    assert [event.state for event in run.events] == [RUNNING, WAITING, RUNNING, WAITING, RUNNING, SUCCEEDED]
+    states = [event["state"] for _, event in run.events]
+    assert states == ["running", "waiting", "running", "waiting", "running", "succeeded"]
 
 
 async def test_cancel_reaches_running_work(run, lamps):
@@ -508,8 +511,10 @@ async def test_a_watcher_sees_each_state_and_the_end(run, lamps):
 async def test_each_state_is_an_event(run, lamps):
     operation = await run.submit("paint", lamp="desk")
     await operation.result()
-    assert [(event.id, event.state) for event in run.events] == [(operation.id, RUNNING), (operation.id, SUCCEEDED)]
-    assert all(event.arguments is None for event in run.events)
+    assert [(name, event["id"]) for name, event in run.events] == [
+        ("operation.running", operation.id), ("operation.succeeded", operation.id),
+    ]  # fmt: skip
+    assert not any("arguments" in event or "result" in event for _, event in run.events)
 
 
 async def test_an_operation_is_found_by_the_beginning_of_its_id(run):

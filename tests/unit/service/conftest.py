@@ -14,6 +14,7 @@ from ostler.aio import LoopQueue
 from ostler.config import load_text
 from ostler.messaging import Access, Dispatcher, LocalServiceClient
 from ostler.messaging.network.routing import Router
+from ostler.operations import Operations
 from ostler.plugins import in_memory_plugin
 from ostler.service import HostServices, Runtime
 from ostler.service.resolve import resolve_configuration
@@ -198,9 +199,11 @@ def bench(tmp_path, manager):
         router = Router("node1", dispatcher.registry.is_open)
         client = LocalServiceClient(dispatcher, inbox, None, topic="ostler", router=router)
         ended, changes = [], []
+        operations = Operations(store, dispatcher, client.publish)
+        dispatcher.set_operations(operations)
         runtime = Runtime(
             assembly.specs,
-            HostServices("node1", clock, inbox, store, dispatcher, client),
+            HostServices("node1", clock, inbox, store, dispatcher, client, operations),
             router=router,
             on_end=ended.append,
             on_change=lambda service: changes.append(f"{service.topic} {service.state_tracker.state}"),

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
-
-from ostler.messaging import Access
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ostler.config.configuration import Configuration
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ostler.messaging import Access
 from ostler.messaging.access.policy import Policy
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
-
 
 _log = logging.getLogger(__name__)
 

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-
-from ostler.clock import Clock
-from ostler.daemon.connectivity.access_policy import make_policy
-from ostler.types import CONTROL_TOPIC
-
-if TYPE_CHECKING:
-    from ostler.config.configuration import Configuration
-    from ostler.messaging import Dispatcher
-    from ostler.messaging.rpc.observers import RequestTracer
-    from ostler.store import Store
 import os
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ostler.aio import LoopQueue
 from ostler.aio.round_robin import DeficitRoundRobin
-from ostler.clock import shared_boot_id
+from ostler.clock import Clock, shared_boot_id
 from ostler.config.paths import Paths
-from ostler.daemon.connectivity.access_policy import make_access
+from ostler.daemon.connectivity.access_policy import make_access, make_policy
 from ostler.daemon.connectivity.event_journal import LazyJournal
 from ostler.daemon.connectivity.socket_monitor import SocketMonitor
 from ostler.daemon.process.process_limits import (
@@ -41,11 +29,12 @@ from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.network.routing import Router
 from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.memory_accounts import MemoryAccounts
 from ostler.messaging.wire.peer_quotas import PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
 from ostler.store.records.host_identity import machine_id
-from ostler.types import HostIdentity, Peer
+from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +45,7 @@ if TYPE_CHECKING:
     from ostler.daemon.connectivity.peer_links import PeerLinks
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
+    from ostler.messaging.rpc.observers import RequestTracer
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store
 
@@ -98,9 +88,7 @@ class MessagingStack:
         access.disputed_keys = self.identities.disputed_keys
         self._curve = curve_options(configuration)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
-        self.on_peer_state_change: OnPeerStateChange | None = None
-        """Called with each change of a peer; to be set before `connect_peers`."""
-        self._store: Store | None = None
+        self._make_peer_links: Callable[[Configuration], PeerLinks | None] = _no_peer_links
         rpc_link = transport.serve_rpc()
         try:
             self._events_link = self._bind_events(configuration)
@@ -164,6 +152,7 @@ class MessagingStack:
         here = self.transport.serve_events()
         if not configuration.network.rpc or self._curve is None:
             return here
+        # libzmq, 15 ms: only with a network.
         from ostler.daemon.connectivity.network_listener import NetworkListener
         from ostler.messaging.events.event_publisher import CompositeEventLink
 
@@ -211,30 +200,43 @@ class MessagingStack:
         self._event_journal = LazyJournal(self.publisher, store, self.dispatcher.clock, topics)
         self._event_journal.apply(configuration.events)
 
-    def connect_peers(self, store: Store, configuration: Configuration) -> None:
+    def connect_peers(
+        self, store: Store, configuration: Configuration, on_state_change: OnPeerStateChange | None = None
+    ) -> None:
         """Keep links to other daemons, if there are any in the configuration, now or after a reload.
 
         Args:
             store: The database, which keeps what services they have.
             configuration: Where they are.
+            on_state_change: Called with each change of a peer.
         """
-        self._store = store
+        self._make_peer_links = partial(self._create_peer_links, store, on_state_change)
+        self._update_peer_links(configuration)
+
+    def _update_peer_links(self, configuration: Configuration) -> None:
         if self.peer_links is not None:
             self.peer_links.apply(configuration)
-        elif configuration.network.peers and self._curve is not None:
-            from ostler.daemon.connectivity.peer_links import PeerLinks
-
-            self.peer_links = PeerLinks(
-                configuration,
-                self._curve,
-                self.router,
-                store,
-                self.dispatcher.clock,
-                self.client.upgrades.invalidate,
-                self.on_peer_state_change,
-                self.identities.own_identity,
-            )
+        elif (links := self._make_peer_links(configuration)) is not None:
+            self.peer_links = links
             self.dispatcher.relay = self.relay.redirect
+
+    def _create_peer_links(
+        self, store: Store, on_state_change: OnPeerStateChange | None, configuration: Configuration
+    ) -> PeerLinks | None:
+        if not configuration.network.peers or self._curve is None:
+            return None
+        from ostler.daemon.connectivity.peer_links import PeerLinks  # libzmq, 12 ms: only when there are peers
+
+        return PeerLinks(
+            configuration,
+            self._curve,
+            self.router,
+            store,
+            self.dispatcher.clock,
+            self.client.upgrades.invalidate,
+            on_state_change,
+            self.identities.own_identity,
+        )
 
     async def wait_for_peers(self, timeout: float) -> None:
         """Wait until each peer is known to be reachable or not, and its services are known, for `timeout` at most."""
@@ -279,8 +281,7 @@ class MessagingStack:
         if self.network_listener is not None:
             self.network_listener.apply(configuration)
         self.disconnect_unauthorised()
-        if self._store is not None:
-            self.connect_peers(self._store, configuration)
+        self._update_peer_links(configuration)
         if self._event_journal is not None:
             self._event_journal.apply(configuration.events)
 
@@ -312,7 +313,7 @@ class MessagingStack:
     def relay(self) -> Relay:
         """Forwards requests of local callers to other hosts."""
         if self._relay is None:
-            from ostler.messaging.network.relay import Relay
+            from ostler.messaging.network.relay import Relay  # only when there are peers
 
             self._relay = Relay(self.router, self.dispatcher, self.client)
         return self._relay
@@ -379,7 +380,7 @@ def curve_options(configuration: Configuration) -> CurveOptions | None:
     options = configuration.network
     if options.secret_key is None:
         return None
-    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret
+    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret  # libzmq, 12 ms: only with a network
 
     keys = keys_from_secret(options.secret_key.get_secret_value())
     return CurveOptions(keys, heartbeat_interval=options.heartbeat, heartbeat_timeout=options.heartbeat_timeout)
@@ -397,6 +398,10 @@ def foreign_key_problem(configuration: Configuration, curve: CurveOptions | None
     )
     _log.warning("%s", text)
     return text
+
+
+def _no_peer_links(_configuration: Configuration) -> None:
+    """Have no links: the start has not come to them yet."""
 
 
 async def _no_identity() -> HostIdentity | None:
@@ -451,8 +456,6 @@ def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[
         configuration: Their mode and limits.
         fds: Sockets that systemd handed over, by name: `rpc`, `events`.
     """
-    from ostler.messaging.socket_transport import SocketTransport
-
     options = configuration.messaging
     connections = configured_connection_limits(configuration)
     if connections.unix < options.max_connections:
@@ -489,7 +492,7 @@ def make_tracer(
     if not configuration.telemetry.otel:
         return None
     try:
-        from ostler.messaging.observers.opentelemetry import OtelTracer
+        from ostler.messaging.observers.opentelemetry import OtelTracer  # an extra, which few install
     except ImportError as error:
         _log.warning(
             "[telemetry] otel is on, but OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error

@@ -12,8 +12,8 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.types import CONTROL_TOPIC, Json, Role, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
-    from ostler.daemon.connectivity.peer_links import PeerLinks
-    from ostler.daemon.daemon import Daemon
+    from ostler.daemon.active_configuration import ActiveConfiguration
+    from ostler.daemon.connectivity.messaging_stack import MessagingStack
     from ostler.messaging import Context
     from ostler.service import Runtime
 
@@ -28,13 +28,15 @@ class ServiceControl:
     error: nothing is written here that the host itself does not know.
 
     Args:
-        daemon: The owner of the services.
-        runtime: Its running services.
+        runtime: The services of this host.
+        messaging: The links to other hosts.
+        active: The configuration in effect.
     """
 
-    def __init__(self, daemon: Daemon, runtime: Runtime) -> None:
-        self._daemon = daemon
+    def __init__(self, runtime: Runtime, messaging: MessagingStack, active: ActiveConfiguration) -> None:
         self._runtime = runtime
+        self._messaging = messaging
+        self._active = active
 
     async def show(self, topic: str, on_host: str) -> ServiceStatus:
         """Return one service of the table.
@@ -42,7 +44,7 @@ class ServiceControl:
         Raises:
             NotFound: There is no such service.
         """
-        wanted = on_host or self._daemon.host
+        wanted = on_host or self._runtime.host
         for row in await self._runtime.rows():
             if (row.topic, row.host) == (topic, wanted):
                 return row
@@ -55,7 +57,7 @@ class ServiceControl:
         await self._set_enabled(topic, enabled=True, who=ctx.peer.name)
         service = self._runtime.group.services.get(topic)
         if service is not None and service.is_draining and ctx.role is Role.ADMIN:  # draining is for administrators
-            self._runtime.operations.resume(topic)
+            self._runtime.service_actions.resume(topic)
         return await self.show(topic, "")
 
     async def disable(self, ctx: Context, topic: str, on_host: str, reason: str, asked_by: str) -> ServiceStatus:
@@ -67,7 +69,7 @@ class ServiceControl:
         return await self.show(topic, "")
 
     async def _set_enabled(self, topic: str, *, enabled: bool, reason: str = "", who: str = "") -> None:
-        host, records = self._daemon.host, self._runtime.service_records
+        host, records = self._runtime.host, self._runtime.service_records
         row = await self.show(topic, "")
         if row.state is ServiceState.GONE:
             raise NotFound(
@@ -88,7 +90,7 @@ class ServiceControl:
         if self._is_remote(on_host):
             return await self._remote_in_progress(ctx, on_host, "service_drain", topic, wait)
         who = _requester_name(ctx, asked_by)
-        left = await self._runtime.operations.drain(topic, wait, f"drained by {who}")
+        left = await self._runtime.service_actions.drain(topic, wait, f"drained by {who}")
         if not left:
             self._runtime.state_notifier.notify_operator(topic, "drained", who)
         return left
@@ -97,23 +99,23 @@ class ServiceControl:
         """Have a service that drains take work again."""
         if self._is_remote(on_host):
             return await self._call_remote(ctx, on_host, "service_resume", topic)
-        self._runtime.operations.resume(topic)
+        self._runtime.service_actions.resume(topic)
         return await self.show(topic, "")
 
     async def stop(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
         """Drain a service and take it down; return what hangs."""
         if self._is_remote(on_host):
             return await self._remote_in_progress(ctx, on_host, "service_stop", topic, wait)
-        return await self._runtime.operations.stop(topic, wait, f"stopped by {_requester_name(ctx, asked_by)}")
+        return await self._runtime.service_actions.stop(topic, wait, f"stopped by {_requester_name(ctx, asked_by)}")
 
     async def start(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
         """Start a service that has stopped or failed."""
         if self._is_remote(on_host):
             return await self._call_remote(ctx, on_host, "service_start", topic)
         try:
-            await self._runtime.operations.start(topic)
+            await self._runtime.service_actions.start(topic)
         finally:
-            self._daemon.mark_service_restarted(topic)
+            self._mark_restarted(topic)
         return await self.show(topic, "")
 
     async def restart(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> ServiceStatus:
@@ -122,10 +124,13 @@ class ServiceControl:
             asked_by = self._requester(ctx)
             return await self._call_remote(ctx, on_host, "service_restart", topic, wait=wait, asked_by=asked_by)
         try:
-            await self._runtime.operations.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
+            await self._runtime.service_actions.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
         finally:
-            self._daemon.mark_service_restarted(topic)
+            self._mark_restarted(topic)
         return await self.show(topic, "")
+
+    def _mark_restarted(self, topic: str) -> None:
+        self._active.mark_service_restarted(self._runtime.group.services.get(topic))
 
     async def forget(self, ctx: Context, topic: str, on_host: str) -> None:
         """Remove the record of a service that was removed.
@@ -135,9 +140,9 @@ class ServiceControl:
             Conflict: The service exists; its next report would create the record again, enabled.
         """
         found = await self.show(topic, on_host)
-        if found.host == self._daemon.host:
-            self._runtime.operations.forget(topic)
-        elif (peers := self._peer_links()) is not None and peers.has_service(found.host, topic):
+        if found.host == self._runtime.host:
+            self._runtime.service_actions.forget(topic)
+        elif (peers := self._messaging.peer_links) is not None and peers.has_service(found.host, topic):
             raise Conflict(
                 f"host {found.host} is up and has a service {topic}",
                 hint="first remove it from the configuration of that host, or the host from [network.peers] here",
@@ -154,7 +159,7 @@ class ServiceControl:
     # ---------------------------------------------------------------- other hosts
 
     def _is_remote(self, on_host: str) -> bool:
-        return on_host not in ("", self._daemon.host)
+        return on_host not in ("", self._runtime.host)
 
     async def _call_remote(self, ctx: Context, host: str, method: str, topic: str, **more: Json) -> ServiceStatus:
         row = await self._relay(ctx, host, method, topic, ServiceStatus, **more)
@@ -172,28 +177,23 @@ class ServiceControl:
             NotPermitted: The caller lacks the role here, or this host lacks it there.
             OstlerError: The error of that host.
         """
-        messages = self._daemon.messaging
-        assert messages is not None  # noqa: S101 - it brought this request
         arguments = {name: value for name, value in more.items() if value}
         ask = CallRequest(CONTROL_TOPIC, method, {"topic": topic, **arguments})
         try:
-            result = await messages.router.relay(ctx, host, ask)
+            result = await self._messaging.router.relay(ctx, host, ask)
         except DaemonNotRunning as error:
             raise DaemonNotRunning(
                 f"{method.removeprefix('service_')} of {topic} on {host} failed: {error.message}",
                 hint=error.hint, **error.details,
             ) from None  # fmt: skip
         finally:
-            if (peers := self._peer_links()) is not None:
+            if (peers := self._messaging.peer_links) is not None:
                 await peers.refresh(host)
             self._runtime.upgrades.invalidate()
         return msgspec.convert(result, kind)
 
-    def _peer_links(self) -> PeerLinks | None:
-        return self._daemon.messaging.peer_links if self._daemon.messaging is not None else None
-
     def _requester(self, ctx: Context) -> str:
-        return f"{ctx.peer.name} on {self._daemon.host}"
+        return f"{ctx.peer.name} on {self._runtime.host}"
 
 
 _FORGET_HINT = "`ostler service forget {}` removes its record"

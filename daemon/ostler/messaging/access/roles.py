@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ostler.messaging.access.user_groups import GroupLookup
@@ -134,9 +136,6 @@ class _RoleMembers:
                 self.unknown_names.append(name)
 
     def _add_name(self, name: str) -> bool:
-        import grp
-        import pwd
-
         try:
             if name == "*":
                 self.is_everybody = True

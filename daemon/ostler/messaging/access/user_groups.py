@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import threading
 import time
 from collections.abc import Callable
@@ -105,8 +106,6 @@ def _noop() -> None:
 
 def read_user_groups(peer: Peer) -> frozenset[int]:
     """Return the gids of a peer's user, as the user database says; blocks."""
-    import pwd
-
     own = {peer.gid} if peer.gid >= 0 else set()
     try:
         name = pwd.getpwuid(peer.uid).pw_name

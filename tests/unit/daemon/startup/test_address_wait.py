@@ -48,7 +48,8 @@ def waited(machine, configuration=None):
     return main, told
 
 
-def test_trap_an_address_that_comes_thirty_seconds_after_the_start_is_waited_for(caplog):
+@pytest.mark.failure_mode("Machine", "an address that is not there yet")
+def test_an_address_that_comes_thirty_seconds_after_the_start_is_waited_for(caplog):
     main, told = waited(Machine(30))
     run_virtual(main())
     assert told[0] == f"the address {ADDRESS}"

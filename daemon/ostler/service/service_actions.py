@@ -22,7 +22,7 @@ _START_WAIT = 2.0
 """Seconds that a reload waits for a service that it starts again; the start itself continues."""
 
 
-class ServiceOperations:
+class ServiceActions:
     """Executes operations on services, one at a time for each service. On the loop.
 
     An operation runs to its end even if its caller has gone: a service is never left half stopped.
