@@ -247,6 +247,16 @@ class OperationState(StrEnum):
 _FINAL_STATES = (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED)
 
 
+class OperationError(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation ended with: the name of the error, those of its bases, nearest first, and what it said."""
+
+    name: str
+    names: list[str] = []
+    message: str = ""
+    hint: str = ""
+    details: dict[str, Any] = {}
+
+
 class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """An operation as a caller sees it; times are wall time in seconds since 1970, 0 for none.
 
@@ -262,7 +272,7 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
         is_hidden: Whether arguments and result are left out, because the caller may not see them.
         arguments: The arguments.
         result: What the method returned; None before that.
-        error: The error that it ended with: `name`, `message`, `hint` and `details`.
+        error: The error that it ended with.
     """
 
     id: str
@@ -285,7 +295,7 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     is_hidden: bool = False
     arguments: Json = None
     result: Json = None
-    error: dict[str, Any] | None = None
+    error: OperationError | None = None
 
 
 class OptionChange(msgspec.Struct, frozen=True, kw_only=True):

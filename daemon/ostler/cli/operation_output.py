@@ -61,9 +61,9 @@ def show_operation(status: OperationStatus) -> None:
         return
     kit.show_fields(status, names=_FIELDS)
     if status.error is not None:
-        kit.say(f"error: {status.error['message']}")
-        if status.error["hint"]:
-            kit.say(f"hint: {status.error['hint']}")
+        kit.say(f"error: {status.error.message}")
+        if status.error.hint:
+            kit.say(f"hint: {status.error.hint}")
     elif status.state is OperationState.SUCCEEDED and not status.is_hidden:
         kit.say("result:")
         kit.emit(status.result)

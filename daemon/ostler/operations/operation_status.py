@@ -11,7 +11,7 @@ from ostler.errors import to_wire
 from ostler.messaging.wire.request_context import Progress
 from ostler.operations.outcomes import decode_error
 from ostler.store import OperationRecord, requester_of
-from ostler.types import OperationStatus
+from ostler.types import OperationError, OperationStatus
 
 
 def status_of(
@@ -47,7 +47,7 @@ def status_of(
         is_hidden=not show_values,
         arguments=_decode(record.arguments) if show_values else None,
         result=_decode(record.result) if show_values and record.result is not None else None,
-        error=None if record.error is None else _error_facts(record.error, show_values=show_values),
+        error=None if record.error is None else _stored_error(record.error, show_values=show_values),
     )
 
 
@@ -59,16 +59,15 @@ def operation_event(record: OperationRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _error_facts(packed: bytes, *, show_values: bool) -> dict[str, Any]:
+def _stored_error(packed: bytes, *, show_values: bool) -> OperationError:
     error = decode_error(packed)
-    wire = to_wire(error)
-    facts: dict[str, Any] = {
-        "name": wire.names[0],
-        "names": list(wire.names),
-        "message": error.message,
-        "hint": error.hint,
-    }
-    return {**facts, "details": error.details} if show_values else facts
+    return OperationError(
+        name=type(error).__name__,
+        names=list(to_wire(error).names),
+        message=error.message,
+        hint=error.hint,
+        details=error.details if show_values else {},
+    )
 
 
 def _decode(packed: bytes) -> Any:

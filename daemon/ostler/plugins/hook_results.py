@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any
 
 RESERVED_SECTIONS = frozenset({
-    "access", "audit", "daemon", "events", "log", "messaging", "network", "notifications", "plugins", "services",
-    "store", "telemetry",
+    "access", "audit", "daemon", "events", "log", "messaging", "network", "notifications", "operations", "plugins",
+    "services", "store", "telemetry",
 })  # fmt: skip
 """The daemon's own sections. A separate list, as the command does not load pydantic; a test compares the two."""
 RESERVED_NAMESPACES = frozenset({"ostler"})

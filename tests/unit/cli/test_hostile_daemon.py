@@ -22,8 +22,10 @@ import pytest
 from ostler.cli.command_line import run_command
 from ostler.cli.command_tree import COMMANDS, root_command
 from ostler.errors import Busy, ConfigurationError, OstlerError, Problem, WrongCallKind
+from ostler.messaging.clients.operation import Operation, unknown_operation
 from ostler.messaging.events.event import Event, Gap
 from ostler.messaging.wire.request_context import Progress
+from ostler.types import OperationState, OperationStatus
 from support.terminal import Terminal
 
 EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\u200b\u200f\r\nFORGED LINE\x85\u2028\u2029\U000e0041[red]X"
@@ -68,6 +70,22 @@ def hostile_inside(kind: Any, origin: Any, inside: Any, number: float) -> Any:
     return EVIL
 
 
+class HostileStream:
+    """A stream of hostile items."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __enter__(self) -> typing.Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
 class HostileClient:
     """Answers every call with what was asked for, or with an error."""
 
@@ -106,9 +124,19 @@ class HostileClient:
         self.call(topic, method)
         return 1
 
-    def stream(self, topic: str, method: str, /, **_: Any) -> Iterator[Any]:
-        yield EVIL
-        yield hostile(self.options.get("type"), self.number)
+    def stream(self, topic: str, method: str, /, **_: Any) -> HostileStream:
+        kind = self.options.get("type")
+        if kind is OperationStatus:
+            running = hostile(kind, self.number)
+            return HostileStream([running, msgspec.structs.replace(running, state=OperationState.FAILED)])
+        return HostileStream([EVIL, hostile(kind, self.number)])
+
+    def submit(self, topic: str, method: str, /, **arguments: Any) -> Operation:
+        self.on(type=OperationStatus)
+        return Operation(self, self.call(topic, method))
+
+    def operation(self, operation_id: str, /) -> Operation:
+        return Operation(self, unknown_operation(operation_id, None))
 
     def events(self, *_patterns: str, **_options: Any) -> Iterator[Any]:
         self.asked += 1

@@ -51,9 +51,10 @@ def show(operation: IdArgument, host: HostOption = None) -> None:
 
 @app.command()
 def watch(operation: IdArgument, host: HostOption = None) -> None:
-    """Follow an operation, a line for each change, until it has ended.
+    """Follow an operation until it has ended.
 
-    When the daemon restarts, this waits for it and goes on. Exits with the error of the operation if it has failed.
+    A line is written for each change. When the daemon restarts, this waits for it and goes on. Exits with the error of
+    the operation if it has failed.
     """
     ended = False
     with _open(operation, host) as opened, until_interrupted():
@@ -74,7 +75,10 @@ def _show_change(status: OperationStatus) -> None:
 
 @app.command()
 def cancel(operation: IdArgument, host: HostOption = None) -> None:
-    """Cancel an operation; one that runs is asked to stop."""
+    """Cancel an operation.
+
+    One that waits ends at once. One that runs is asked to stop, and may still succeed.
+    """
     with _open(operation, host) as opened:
         status = opened.cancel()
     _say(status, f"operation {status.id}: {_cancel_text(status)}")
@@ -86,7 +90,10 @@ def _cancel_text(status: OperationStatus) -> str:
 
 @app.command()
 def retry(operation: IdArgument, host: HostOption = None) -> None:
-    """Queue an operation again that has failed or was cancelled; recorded steps are not repeated."""
+    """Run a failed or cancelled operation again.
+
+    Steps that it has recorded are not repeated.
+    """
     with _open(operation, host) as opened:
         status = opened.retry()
     _say(status, f"operation {status.id}: {status.state}")
@@ -101,7 +108,10 @@ def prune(
     host: HostOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
 ) -> None:
-    """Remove ended operations; operations that have not ended are never removed."""
+    """Remove ended operations.
+
+    Operations that have not ended are never removed.
+    """
     kit.confirm("remove ended operations", yes=yes)
     age = parse_timeout(older) or 0.0
     with kit.client() as client:

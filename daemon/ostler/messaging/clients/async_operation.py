@@ -75,9 +75,11 @@ class AsyncOperation(OperationView):
                 if ends is None:
                     raise
             except AWAY_ERRORS:
+                pass
+            time_left(ends, self)
+            if not self.status.state.is_final:  # the daemon is away, or has ended the stream too early
                 await asyncio.sleep(pause)
                 pause = min(MAX_PAUSE, pause * 2)
-            time_left(ends, self)
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, and return the result; see `Operation.result`."""

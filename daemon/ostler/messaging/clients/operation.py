@@ -86,13 +86,7 @@ class OperationView:
         """
         error = self.status.error
         if error is not None:
-            names = tuple(map(str, error.get("names") or [error.get("name", "")]))
-            details = error.get("details")
-            raise from_wire(
-                WireError(
-                    names, str(error["message"]), str(error["hint"]), details if isinstance(details, dict) else {}
-                )
-            )
+            raise from_wire(WireError(tuple(error.names or [error.name]), error.message, error.hint, error.details))
         return self.status.result if result_type is None else msgspec.convert(self.status.result, result_type)
 
     def __repr__(self) -> str:
@@ -161,9 +155,11 @@ class Operation(OperationView):
                 if ends is None:
                     raise
             except AWAY_ERRORS:
+                pass
+            time_left(ends, self)
+            if not self.status.state.is_final:  # the daemon is away, or has ended the stream too early
                 sleep(pause)
                 pause = min(MAX_PAUSE, pause * 2)
-            time_left(ends, self)
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, and return the result.
