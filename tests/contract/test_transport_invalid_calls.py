@@ -172,7 +172,7 @@ async def test_a_client_of_an_older_and_of_a_newer_version(world_of):
         answers = asyncio.Queue()
         raw = world.transport.connect_async(lambda data: answers.put_nowait(decode_to_client(data)), lambda error: None)
         older = [1, 1, 7, "shop", "sell", {"what": "old"}]
-        newer = [1, 1, 8, "shop", "sell", {"what": "new"}, 5.0, "id", 0, "", "", "", 0, "a field", ["another"]]
+        newer = [1, 1, 8, "shop", "sell", {"what": "new"}, 5.0, "id", 0, "", "", "", 0, None, "a field", ["another"]]
         other_format = [1, 2, 9, "shop", "sell", {"what": "another"}]
         for message in (older, newer, other_format):
             raw.send(encode_message(message))
