@@ -33,7 +33,7 @@ from ostler.messaging.wire.envelope import (
 )
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import set_current_context
-from ostler.messaging.wire.transport import ignore_batch, ignore_gone, ignore_invalid_message
+from ostler.messaging.wire.transport import ServerHandler
 from ostler.types import Peer, Role
 
 _TEXT = "x" * 32
@@ -54,14 +54,9 @@ class NullLink:
     address = "nowhere"
     can_send_from_thread = False
     is_core_free = True
-    on_garbage, on_gone, on_batch = (
-        staticmethod(ignore_invalid_message),
-        staticmethod(ignore_gone),
-        staticmethod(ignore_batch),
-    )
 
-    def start(self, receive: Callable[..., None]) -> None:
-        self.receive = receive
+    def start(self, handler: ServerHandler) -> None:
+        self.receive = handler.on_message
 
     def send(self, client: object, data: bytes) -> bool:
         return True

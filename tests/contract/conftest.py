@@ -11,10 +11,12 @@ import pytest
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.rpc.observers import DispatcherHooks
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
-from ostler.messaging.wire.transport import Transport, TransportLimits
+from ostler.messaging.wire.transport import ALLOW_ALL, Transport, TransportLimits
 from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 
@@ -67,14 +69,17 @@ def access_on(transport: Transport, **members) -> Access:
     return Access(keys={KEYS.public: "me"}, **{"admin": ["key:me"], **members})
 
 
-def serve(transport: Transport, *, access: Access | None = None, **options) -> ServerUnderTest:
+def serve(
+    transport: Transport, *, access: Access | None = None, server_limits: ServerLimits | None = None, **options
+) -> ServerUnderTest:
     clock = SystemClock()
     inbox = LoopQueue(asyncio.get_running_loop())
     access = access or access_on(transport)
-    dispatcher = Dispatcher(access, clock, inbox, host="here")
-    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
     publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
-    dispatcher.on_fanout = publisher.publish_fanout
+    dispatcher = Dispatcher(
+        access, clock, inbox, host="here", hooks=DispatcherHooks(on_fanout=publisher.publish_fanout)
+    )
+    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, limits=server_limits, **options)
     server.start()
     publisher.start()
     return ServerUnderTest(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))
@@ -95,11 +100,12 @@ async def stop(world: ServerUnderTest) -> None:
 
 @pytest.fixture(params=["memory", "zmq", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
-    def make(limits: TransportLimits | None = None) -> Transport:
+    def make(limits: TransportLimits | None = None, access: Access | None = None) -> Transport:
         if request.param == "memory":
             return MemoryTransport(limits=limits)
         if request.param == "tcp":
-            door = Authenticator(SystemClock(), key_names={KEYS.public: "me"})
+            admission = Access.admission(lambda: access) if access is not None else ALLOW_ALL
+            door = Authenticator(SystemClock(), key_names={KEYS.public: "me"}, admission=admission)
             network = CurveOptions(KEYS, KEYS.public)
             return SocketTransport(
                 "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, curve=network, authenticator=door
@@ -122,7 +128,7 @@ def world_of(make_transport):
 
     @asynccontextmanager
     async def open_world(limits: TransportLimits | None = None, **options) -> AsyncIterator[ServerUnderTest]:
-        world = serve(make_transport(limits), **options)
+        world = serve(make_transport(limits, options.get("access")), **options)
         try:
             yield world
         finally:

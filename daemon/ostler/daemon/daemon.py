@@ -33,6 +33,7 @@ from ostler.daemon.startup.directories import make_runtime_directory
 from ostler.daemon.startup.step_tracker import TIMEOUT_EXTENSION, StepTracker
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import Draining, ServiceError, error_line, is_expected
+from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.messaging.wire.request_context import current_account
 from ostler.messaging.wire.transport import Transport
 from ostler.service import HostServices, Runtime, Service
@@ -206,10 +207,16 @@ class Daemon:
 
             await wait_for_addresses(options, self.clock, self.step_tracker)
         make_runtime_directory(self.paths.runtime_dir)
-        messages = self.messaging = MessagingStack(options, self._make_transport(), self.clock, inbox)
-        auditor = self.audit_service = AuditService(store, messages.dispatcher, self.clock, options)
+        registry = TopicRegistry(self.host)
+        auditor = self.audit_service = AuditService(store, registry, self.clock, options)
+        messages = self.messaging = MessagingStack(
+            options, self._make_transport(), self.clock, inbox, registry, auditor.log
+        )
         self.tasks.supervise(auditor.log.run, name="audit log")
-        self.tasks.supervise(auditor.record_in_flight, name="audit log of requests in progress")
+        self.tasks.supervise(
+            partial(auditor.record_in_flight, messages.dispatcher.in_flight_since),
+            name="audit log of requests in progress",
+        )
         self._on_stop("audit log", auditor.close)
         self._on_stop("sockets", messages.close)
         runtime = self.runtime = Runtime(
@@ -226,8 +233,7 @@ class Daemon:
         messages.notifications.configure(options.notifications.model_dump(), self.resolved.sinks)
         messages.start(ControlEndpoint(self, messages.dispatcher))
         await runtime.mark_gone(options.network.peers)
-        messages.on_peer_state_change = runtime.state_notifier.notify_peer
-        messages.connect_peers(store, options)
+        messages.connect_peers(store, options, runtime.state_notifier.notify_peer)
         await self._start_services(runtime, options.daemon.start_timeout)
         await messages.wait_for_peers(_PEER_WAIT_TIMEOUT)
         await self._call_plugin_hooks("ostler_started", _START_HOOK_TIMEOUT)

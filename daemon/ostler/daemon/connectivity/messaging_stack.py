@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.observers import RequestTracer
     from ostler.store import Store
 import os
-from functools import partial
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ostler.aio import LoopQueue
@@ -34,12 +34,13 @@ from ostler.daemon.process.process_limits import (
     set_mmap_threshold,
     trim_heap,
 )
-from ostler.errors import OstlerError
-from ostler.messaging import Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.observers import DispatcherHooks
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.memory_accounts import MemoryAccounts
 from ostler.messaging.wire.peer_quotas import PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from ostler.daemon.connectivity.peer_links import PeerLinks
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
+    from ostler.messaging.rpc.call import Call
+    from ostler.messaging.rpc.observers import AuditObserver
+    from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store
 
@@ -70,18 +74,24 @@ class MessagingStack:
         transport: What carries the messages.
         clock: The source of time.
         loop_queue: Passes work from threads to the loop.
+        registry: The open topics; None for an empty registry.
+        audit: Records who did what; None without an audit log.
     """
 
-    def __init__(self, configuration: Configuration, transport: Transport, clock: Clock, loop_queue: LoopQueue) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        transport: Transport,
+        clock: Clock,
+        loop_queue: LoopQueue,
+        registry: TopicRegistry | None = None,
+        audit: AuditObserver | None = None,
+    ) -> None:
         options, host = configuration.messaging, configuration.daemon.host
         self._loop_queue = loop_queue
-        access = make_access(configuration, self._on_groups_known)
         self.transport = transport
-        self.quotas = transport.quotas = PeerQuotas(
+        self.quotas = PeerQuotas(
             DeficitRoundRobin(), MemoryAccounts(options.max_memory, set_mmap_threshold, schedule_heap_trim)
-        )
-        self.dispatcher = Dispatcher(
-            access, clock, loop_queue, host=host, limits=dispatcher_limits(options), turns=self.quotas.scheduler
         )
         self.network_listener: NetworkListener | None = None
         self.peer_links: PeerLinks | None = None
@@ -94,26 +104,39 @@ class MessagingStack:
             ),
             clock,
         )
-        access.disputed_keys = self.identities.disputed_keys
         self._curve = curve_options(configuration)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
-        self.on_peer_state_change: OnPeerStateChange | None = None
-        """Called with each change of a peer; to be set before `connect_peers`."""
         self._store: Store | None = None
-        rpc_link = transport.serve_rpc()
-        try:
-            self._events_link = self._bind_events(configuration)
-        except BaseException:
-            rpc_link.close()
-            raise
-        self.publisher = Publisher(
-            self._events_link, host, clock, access, loop_queue.post, max_message_size=options.max_message_size
+        self._on_peer_state_change: OnPeerStateChange | None = None
+        self.dispatcher = Dispatcher(
+            self._make_access(configuration),
+            clock,
+            loop_queue,
+            host=host,
+            limits=dispatcher_limits(options),
+            turns=self.quotas.scheduler,
+            registry=registry,
+            hooks=DispatcherHooks(
+                audit,
+                make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes),
+                self._publish_fanout,
+                self._redirect,
+            ),
         )
-        self.server = self._make_server(rpc_link, options)
         self.dispatcher.registry.set_policy(make_policy(configuration))
-        self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
-        self.dispatcher.on_fanout = self.publisher.publish_fanout
-        self._audit_refusals()
+        rpc_links, self._events_link = self._bind(configuration)
+        self.publisher = Publisher(
+            self._events_link,
+            host,
+            clock,
+            self.dispatcher.access,
+            loop_queue.post,
+            max_message_size=options.max_message_size,
+            record_refusal=self.dispatcher.record_refusal,
+        )
+        self._servers = [self._make_server(link, options) for link in rpc_links]
+        self.server = self._servers[0]
+        """The server for calls from this host."""
         self.client = LocalServiceClient(
             self.dispatcher, loop_queue, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
         )
@@ -123,52 +146,56 @@ class MessagingStack:
         self._relay: Relay | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
-    def _audit_refusals(self) -> None:
-        """Audit connections that are refused before their first request."""
+    def _make_access(self, configuration: Configuration) -> Access:
+        return make_access(configuration, self._on_groups_known, self.identities.disputed_keys)
 
-        def keep(peer: Peer, error: OstlerError, what: str = "connect") -> None:
-            if self.dispatcher.audit is not None:
-                self.dispatcher.audit.record_refusal(peer, CONTROL_TOPIC, what, error)
+    def _publish_fanout(self, topic: str, method: str, request_id: str) -> None:
+        self.publisher.publish_fanout(topic, method, request_id)
 
-        self.transport.on_refused = keep
-        self.publisher.on_refused = partial(keep, what="subscribe")
-        if self.network_listener is not None:
-            self.network_listener.set_on_refused(keep)
+    def _redirect(self, call: Call) -> bool:
+        """Make a request that is for other hosts one to `ostler.relay`; False when it is not, or there are no peers."""
+        return self.peer_links is not None and self.relay.redirect(call)
 
     def _make_server(self, link: ServerLink, options: MessagingSection) -> RpcServer:
-        server = RpcServer(
+        return RpcServer(
             link,
             self.dispatcher,
             self._loop_queue,
             keepalive_interval=options.keepalive_interval,
             max_message_size=options.max_message_size,
-            max_in_flight_per_peer=options.max_in_flight_per_peer,
+            limits=server_limits(options),
         )
-        server.dedup_limits = dedup_limits(options)
-        server.max_elements = options.max_elements
-        return server
 
-    def _bind_events(self, configuration: Configuration) -> EventLink:
-        """Bind the addresses for events, and those of the network for events and calls, if there are any."""
-        here = self.transport.serve_events()
-        if not configuration.network.rpc or self._curve is None:
-            return here
-        from ostler.daemon.connectivity.network_listener import NetworkListener
+    def _bind(self, configuration: Configuration) -> tuple[list[ServerLink], EventLink]:
+        """Bind the addresses of this host, and those of the network if there are any; return the ends of servers."""
+        with ExitStack() as undo:
+            rpc_link = self.transport.serve_rpc(self.quotas)
+            undo.callback(rpc_link.close)
+            events_link = self.transport.serve_events(self.quotas)
+            undo.callback(events_link.close)
+            if configuration.network.rpc and self._curve is not None:
+                self.network_listener = self._listen_on_network(configuration, self._curve)
+            undo.pop_all()
+        if self.network_listener is None:
+            return [rpc_link], events_link
         from ostler.messaging.events.composite_event_link import CompositeEventLink
 
+        return [rpc_link, self.network_listener.rpc_link], CompositeEventLink(
+            events_link, self.network_listener.events_link
+        )
+
+    def _listen_on_network(self, configuration: Configuration, curve: CurveOptions) -> NetworkListener:
+        from ostler.daemon.connectivity.network_listener import NetworkListener
+
         set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
-        try:
-            self.network_listener = NetworkListener(
-                configuration,
-                self._curve,
-                self.dispatcher.clock,
-                lambda link: self._make_server(link, configuration.messaging),
-                self.quotas,
-            )
-        except BaseException:
-            here.close()
-            raise
-        return CompositeEventLink(here, self.network_listener.events_link)
+        return NetworkListener(
+            configuration,
+            curve,
+            self.dispatcher.clock,
+            self.dispatcher.admission,
+            lambda peer, error: self.dispatcher.record_refusal(peer, "connect", error),
+            self.quotas,
+        )
 
     def start(self, control: Any) -> None:
         """Open the control topic and start answering."""
@@ -176,10 +203,11 @@ class MessagingStack:
             Endpoint(CONTROL_TOPIC, self.dispatcher.host, control, None, control.rpc_version, trusted=True)
         )
         self.publisher.start()
-        self.server.start()
+        for server in self._servers:
+            server.start()
         self.socket_monitor.start()
         if self.network_listener is not None:
-            self.network_listener.start()
+            self.network_listener.log_addresses()
 
     def enable_journal(self, store: Store, topics: Iterable[str], configuration: Configuration) -> None:
         """Store the events of journaled topics.
@@ -192,14 +220,21 @@ class MessagingStack:
         self._event_journal = LazyJournal(self.publisher, store, self.dispatcher.clock, topics)
         self._event_journal.apply(configuration.events)
 
-    def connect_peers(self, store: Store, configuration: Configuration) -> None:
+    def connect_peers(
+        self, store: Store, configuration: Configuration, on_state_change: OnPeerStateChange | None = None
+    ) -> None:
         """Keep links to other daemons, if there are any in the configuration, now or after a reload.
 
         Args:
             store: The database, which keeps what services they have.
             configuration: Where they are.
+            on_state_change: Called with each change of a peer.
         """
         self._store = store
+        self._on_peer_state_change = on_state_change
+        self._connect_peers(store, configuration)
+
+    def _connect_peers(self, store: Store, configuration: Configuration) -> None:
         if self.peer_links is not None:
             self.peer_links.apply(configuration)
         elif configuration.network.peers and self._curve is not None:
@@ -212,10 +247,9 @@ class MessagingStack:
                 store,
                 self.dispatcher.clock,
                 self.client.upgrades.invalidate,
-                self.on_peer_state_change,
+                self._on_peer_state_change,
                 self.identities.own_identity,
             )
-            self.dispatcher.relay = self.relay.redirect
 
     async def wait_for_peers(self, timeout: float) -> None:
         """Wait until each peer is known to be reachable or not, and its services are known, for `timeout` at most."""
@@ -243,25 +277,22 @@ class MessagingStack:
 
     def apply(self, configuration: Configuration) -> None:
         """Apply what a reload may change: permissions, limits, keys and peers."""
-        access = make_access(configuration, self._on_groups_known)
-        access.disputed_keys = self.identities.disputed_keys
-        self.dispatcher.access = self.publisher.access = access
+        options, access = configuration.messaging, self._make_access(configuration)
+        self.dispatcher.apply(access, dispatcher_limits(options))
+        self.publisher.apply(access)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self.dispatcher.registry.set_policy(make_policy(configuration))
-        self.quotas.memory_accounts.limit = configuration.messaging.max_memory
+        self.quotas.memory_accounts.apply(options.max_memory)
         if isinstance(self.transport, SupportsSocketMode):
             self.transport.set_socket_mode(socket_mode(configuration))
-        self.dispatcher.limits = dispatcher_limits(configuration.messaging)
-        self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_pin_grace)
-        for server in self._list_servers():
-            server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
-            server.dedup_limits = dedup_limits(configuration.messaging)
-            server.max_elements = configuration.messaging.max_elements
+        self.client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        for server in self._servers:
+            server.apply(server_limits(options))
         if self.network_listener is not None:
             self.network_listener.apply(configuration)
         self.disconnect_unauthorised()
         if self._store is not None:
-            self.connect_peers(self._store, configuration)
+            self._connect_peers(self._store, configuration)
         if self._event_journal is not None:
             self._event_journal.apply(configuration.events)
 
@@ -279,15 +310,12 @@ class MessagingStack:
 
         self.dispatcher.cancel_unauthorised()
         self._events_link.disconnect_unless(allowed)
-        for server in self._list_servers():
+        for server in self._servers:
             server.link.disconnect_unless(allowed)
 
     def _on_groups_known(self) -> None:
         """Schedule another check after a group look-up; runs on the look-up's thread."""
         self._loop_queue.post(self.disconnect_unauthorised)
-
-    def _list_servers(self) -> list[RpcServer]:
-        return [self.server] if self.network_listener is None else [self.server, self.network_listener.server]
 
     @property
     def relay(self) -> Relay:
@@ -335,7 +363,7 @@ class MessagingStack:
             "topics": self.dispatcher.stats(),
         }
         if self.network_listener is not None:
-            found["network"] = self.network_listener.stats()
+            found["network"] = {**self.network_listener.stats(), "calls": self._servers[1].stats()}
         if self.peer_links is not None:
             found["peers"] = self.peer_links.stats()
         return found
@@ -345,9 +373,10 @@ class MessagingStack:
         self.socket_monitor.close()
         if self.peer_links is not None:
             await self.peer_links.close()
+        for server in reversed(self._servers):
+            server.close()
         if self.network_listener is not None:
             self.network_listener.close()
-        self.server.close()
         self.notifications.close()
         if self._event_journal is not None:
             await self._event_journal.close()
@@ -408,9 +437,13 @@ def dispatcher_limits(options: MessagingSection) -> DispatcherLimits:
     )
 
 
-def dedup_limits(options: MessagingSection) -> DedupLimits:
-    """Return how many results are retained for retried requests."""
-    return DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace)
+def server_limits(options: MessagingSection) -> ServerLimits:
+    """Return what a server takes from its clients, and how many results are retained for retried requests."""
+    return ServerLimits(
+        max_in_flight_per_peer=options.max_in_flight_per_peer,
+        max_elements=options.max_elements,
+        dedup=DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace),
+    )
 
 
 def configured_connection_limits(configuration: Configuration) -> ConnectionLimits:

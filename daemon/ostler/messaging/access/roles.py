@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from ostler.messaging.access.user_groups import GroupLookup
 from ostler.messaging.wire.transport import Admission
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 _CACHE_LIMIT = 4096
+
+
+class HostKeys(NamedTuple):
+    """Which keys act for no other host.
+
+    Attributes:
+        own_host: The name of this host: no peer acts for it.
+        disputed: Keys that act for no host, because two hosts use them; looked at each time.
+    """
+
+    own_host: str = ""
+    disputed: Collection[str] = ()
 
 
 class Access:
@@ -27,6 +40,7 @@ class Access:
         groups_of: Returns the gids of a peer's user, on any thread; a test brings its own.
         keys: The public keys of peers on a network, with their names; others are not even let in.
         on_groups_found: Called on another thread when the groups of a peer that was `is_pending` are known.
+        host_keys: For which host a key does not act.
     """
 
     def __init__(
@@ -39,13 +53,11 @@ class Access:
         groups_of: Callable[[Peer], frozenset[int]] | None = None,
         keys: Mapping[str, str] | None = None,
         on_groups_found: Callable[[], None] | None = None,
+        host_keys: HostKeys | None = None,
     ) -> None:
         self._group_lookup = GroupLookup(groups_of, on_groups_found)
         self.keys = dict(keys or {})
-        self.own_host = ""
-        """The name of this host."""
-        self.disputed_keys: Collection[str] = ()
-        """Keys that act for no host, because two hosts use them."""
+        self._host_keys = host_keys or HostKeys()
         own = os.geteuid() if own_uid is None else own_uid
         self._members_by_role = {
             role: _RoleMembers(names) for role, names in zip(Role, (viewer, operator, admin), strict=True)
@@ -90,8 +102,8 @@ class Access:
 
         No peer acts for this host itself, whatever is listed under its name.
         """
-        name = self.keys.get(peer.key, "") if peer.key and peer.key not in self.disputed_keys else ""
-        return "" if name == self.own_host else name
+        name = self.keys.get(peer.key, "") if peer.key and peer.key not in self._host_keys.disputed else ""
+        return "" if name == self._host_keys.own_host else name
 
     def is_pending(self, peer: Peer) -> bool:
         """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""

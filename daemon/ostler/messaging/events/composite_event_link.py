@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ostler.messaging.wire.transport import ALLOW_ALL, Admission, EventLink, OnInvalidMessage, ignore_invalid_message
+from ostler.messaging.wire.transport import EventHandler, EventLink
 from ostler.types import Peer
 
 
@@ -18,40 +18,16 @@ class CompositeEventLink:
     def __init__(self, *links: EventLink) -> None:
         self.address = links[0].address
         self._links = links
-        self._on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self._admission = ALLOW_ALL
-
-    @property
-    def on_invalid_message(self) -> OnInvalidMessage:
-        """Called for an invalid subscription."""
-        return self._on_invalid_message
-
-    @on_invalid_message.setter
-    def on_invalid_message(self, told: OnInvalidMessage) -> None:
-        self._on_invalid_message = told
-        for link in self._links:
-            link.on_invalid_message = told
-
-    @property
-    def admission(self) -> Admission:
-        """See `EventLink.admission`."""
-        return self._admission
-
-    @admission.setter
-    def admission(self, admission: Admission) -> None:
-        self._admission = admission
-        for link in self._links:
-            link.admission = admission
 
     @property
     def has_subscribers(self) -> bool:
         """See `EventLink.subscribers`."""
         return any(link.has_subscribers for link in self._links)
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
         for link in self._links:
-            link.start(admit, answer)
+            link.start(handler)
 
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""

@@ -80,8 +80,8 @@ class AuditLog:
         self._unknown_names: Counter[tuple[int, str]] = Counter()
         self._unknown_names_reset_at = 0.0
         self._is_store_down = False
-        self.in_flight: InFlightAudit | None = None
-        """What of the requests in progress is written down; None when nothing is."""
+        self.in_flight = InFlightAudit(clock, self.in_flight_entry)
+        """What of the requests in progress is written down."""
         self.written_count = 0
         self.logged_count = 0
 
@@ -89,8 +89,7 @@ class AuditLog:
 
     def record(self, call: Call, error: OstlerError | None) -> None:
         """See `AuditObserver.record`."""
-        if self.in_flight is not None:
-            self.in_flight.on_call_done(call)
+        self.in_flight.on_call_done(call)
         if call.is_admitted and not _has_changes(call):
             return
         peer = find_origin(call)

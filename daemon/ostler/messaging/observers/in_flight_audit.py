@@ -22,18 +22,11 @@ class InFlightAudit:
 
     Args:
         clock: The source of time.
-        list_calls: Returns the requests in progress that have come after a moment of the clock, the last one first.
         make_entry: Returns what is to be kept of one, None for one of which nothing is.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        list_calls: Callable[[float], Iterable[Call]],
-        make_entry: Callable[[Call], AuditEntry | None],
-    ) -> None:
+    def __init__(self, clock: Clock, make_entry: Callable[[Call], AuditEntry | None]) -> None:
         self._clock = clock
-        self._list_calls = list_calls
         self._make_entry = make_entry
         self._checked_until = clock.monotonic()
         self._keys: dict[Call, str] = {}
@@ -42,11 +35,15 @@ class InFlightAudit:
         self.key_prefix = os.urandom(6).hex()
         """Begins the keys of this process: those of others were written by one that is no more."""
 
-    def new_entries(self) -> dict[str, AuditEntry]:
-        """Return what is to be written down now, by its key."""
+    def new_entries(self, list_calls: Callable[[float], Iterable[Call]]) -> dict[str, AuditEntry]:
+        """Return what is to be written down now, by its key.
+
+        Args:
+            list_calls: Returns the requests in progress that have come after a moment of the clock, the last one first.
+        """
         until = self._clock.monotonic() - MIN_AGE
         found: dict[str, AuditEntry] = {}
-        for call in reversed([*self._list_calls(self._checked_until)]):
+        for call in reversed([*list_calls(self._checked_until)]):
             if call.arrived_at > until or call.is_recorded or (entry := self._make_entry(call)) is None:
                 continue
             key = self._keys[call] = f"{self.key_prefix}.{next(self._numbers):012}"

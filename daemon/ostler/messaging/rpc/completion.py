@@ -29,11 +29,13 @@ class CallCompletion:
 
     Args:
         clock: The source of time.
+        audit: Records who did what; None without an audit log.
+        tracer: Follows requests through this process; None without a tracer.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self.audit: AuditObserver | None = None
-        self.tracer: RequestTracer | None = None
+    def __init__(self, clock: Clock, audit: AuditObserver | None = None, tracer: RequestTracer | None = None) -> None:
+        self.audit = audit
+        self.tracer = tracer
         self.clock = clock
 
     def resolve(self, call: Call, packed: bytes) -> None:

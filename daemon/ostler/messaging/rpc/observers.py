@@ -1,9 +1,10 @@
-"""The observers of the dispatcher: the audit log and the tracer."""
+"""What a dispatcher is given to notify or ask: the audit log, the tracer, and the relay to other hosts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ostler.errors import OstlerError
 
@@ -57,3 +58,20 @@ class RequestTracer(Protocol):
     def refused(self, call: Call, error: OstlerError) -> None:
         """Record that a request was refused before it was to be run; see `AuditObserver.record` for what it has."""
         ...
+
+
+class DispatcherHooks(NamedTuple):
+    """Who is notified of requests, and who takes part in them. On the loop's thread.
+
+    Attributes:
+        audit: Records who did what; None without an audit log.
+        tracer: Follows requests through this process; None without a tracer.
+        on_fanout: Called with topic, method and request id of each accepted fanout; None for nobody.
+        relay: Makes a request that is for other hosts one to `ostler.relay`, and returns whether it was; None without
+            peers.
+    """
+
+    audit: AuditObserver | None = None
+    tracer: RequestTracer | None = None
+    on_fanout: Callable[[str, str, str], None] | None = None
+    relay: Callable[[Call], bool] | None = None

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ostler.aio import LoopQueue
 from ostler.errors import Busy, EncodeError, MalformedMessage, MessageTooLarge, OstlerError, shortest_error
 from ostler.log.rate_limit import RateLimitedLog
@@ -38,7 +40,7 @@ from ostler.messaging.wire.envelope import (
     peek_header,
 )
 from ostler.messaging.wire.request_context import Progress
-from ostler.messaging.wire.transport import ClientId, Data, ServerLink
+from ostler.messaging.wire.transport import Admission, ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
@@ -53,8 +55,23 @@ _LARGE_MESSAGE_SIZE = 4096
 """Bytes of a request above which its sender is charged for it as long as it is in progress."""
 
 
+class ServerLimits(msgspec.Struct, frozen=True):
+    """What a server takes from its clients; a reload may change it.
+
+    Attributes:
+        max_in_flight_per_peer: Requests that one connection may have in progress; the topic `ostler` is always
+            answered.
+        max_elements: Values, lists and maps that one message may hold: decoding them costs more than their bytes do.
+        dedup: How much is stored of requests that may be retried.
+    """
+
+    max_in_flight_per_peer: int = 2000
+    max_elements: int = MAX_ELEMENTS
+    dedup: DedupLimits = DedupLimits()
+
+
 class RpcServer:
-    """Answers the requests that come over one transport. On the loop's thread only.
+    """Answers the requests that come over one transport; its link's `ServerHandler`. On the loop's thread only.
 
     Args:
         link: The server's end of the transport.
@@ -62,9 +79,12 @@ class RpcServer:
         inbox: Brings progress from threads to the loop.
         keepalive_interval: Seconds between two beats to each client that waits for an answer.
         max_message_size: The size limit in bytes, both ways.
-        max_in_flight_per_peer: Requests that one connection may have in progress; the topic `ostler` is always
-            answered.
+        limits: What it takes from its clients; `apply` puts others in force.
     """
+
+    max_elements: int
+    max_in_flight_per_peer: int
+    dedup_limits: DedupLimits
 
     def __init__(
         self,
@@ -74,21 +94,16 @@ class RpcServer:
         *,
         keepalive_interval: float = 1.0,
         max_message_size: int = MAX_MESSAGE_SIZE,
-        max_in_flight_per_peer: int = 2000,
+        limits: ServerLimits | None = None,
     ) -> None:
         self.link = link
         self.inbox = inbox
         self.clock = dispatcher.clock
         self.max_message_size = max_message_size
-        self.max_elements = MAX_ELEMENTS
-        """Values, lists and maps that one message may hold: decoding them costs more than their bytes do."""
-        self.max_in_flight_per_peer = max_in_flight_per_peer
         self.keepalive_interval = keepalive_interval
         self.invalid_messages: Counter[str] = Counter()
         self.late_messages: Counter[str] = Counter()
         """Messages about requests that this connection does not have; most are late."""
-        self.dedup_limits = DedupLimits()
-        """How much is stored of requests that may be retried."""
         self.dedup_cache: DedupCache | None = None
         """The requests that may be retried; None until there has been one."""
         self.lost_clients = 0
@@ -100,6 +115,7 @@ class RpcServer:
         self._keepalive_timer = DeadlineTimer(self.clock, self._send_keepalives)
         self._unregister_from_inbox: Callable[[], None] | None = None
         self._rate_limited_log = RateLimitedLog(_log, self.clock)
+        self.apply(limits or ServerLimits())
 
     @property
     def address(self) -> str:
@@ -109,15 +125,15 @@ class RpcServer:
     def start(self) -> None:
         """Begin to answer."""
         self.thread_id = threading.get_ident()
-        self.link.on_invalid_message = self._count_invalid
-        self.link.can_spin = self._dispatcher.is_pool_idle
-        self.link.on_batch = self._spin_for_threads
-        self.link.on_gone = self._on_client_gone
-        self.link.on_drained = self._dispatcher.resume_streams
-        self.link.on_unbuffered = self._refuse_unbuffered
-        self.link.admission = self._dispatcher.admission
         self._unregister_from_inbox = self.inbox.add_batch_hooks(self.link.cork, self.link.uncork)
-        self.link.start(self._receive)
+        self.link.start(self)
+
+    def apply(self, limits: ServerLimits) -> None:
+        """Put other limits in force, as a reload does; what is in progress is not touched."""
+        # Each is looked at with every message.
+        self.max_elements = limits.max_elements
+        self.max_in_flight_per_peer = limits.max_in_flight_per_peer
+        self.dedup_limits = limits.dedup
 
     def close(self) -> None:
         """Stop answering and release the address; what is in progress is cancelled. May be called twice."""
@@ -145,12 +161,31 @@ class RpcServer:
             "duplicates": self.dedup_cache.stats() if self.dedup_cache is not None else {},
         }
 
-    # ---------------------------------------------------------------- what comes in
+    # ---------------------------------------------------------------- the handler of its link
 
-    def _spin_for_threads(self) -> None:
-        self._dispatcher.spin_for_threads(self.link.is_core_free)
+    @property
+    def admission(self) -> Admission:
+        """See `LinkHandler.admission`."""
+        return self._dispatcher.admission
 
-    def _receive(self, client: ClientId, data: Data, peer: Peer) -> None:
+    def can_spin(self) -> bool:
+        """See `ServerHandler.can_spin`; not while threads have work: they need what the loop would use up."""
+        return self._dispatcher.is_pool_idle()
+
+    def on_batch_end(self) -> None:
+        """See `ServerHandler.on_batch_end`."""
+        self._dispatcher.thread_replies.on_batch_end(self.link.is_core_free)
+
+    def on_refused(self, peer: Peer, error: OstlerError) -> None:
+        """See `LinkHandler.on_refused`."""
+        self._dispatcher.record_refusal(peer, "connect", error)
+
+    def on_client_drained(self, client: ClientId) -> None:
+        """See `ServerHandler.on_client_drained`."""
+        self._dispatcher.resume_streams(client)
+
+    def on_message(self, client: ClientId, data: Data, peer: Peer) -> None:
+        """See `ServerHandler.on_message`."""
         try:
             if len(data) > self.max_message_size:
                 raise self._too_large_error(data)
@@ -200,6 +235,10 @@ class RpcServer:
     def refuse(self, request: Request, peer: Peer, client: ClientId, error: OstlerError) -> None:
         """Refuse a request for a reason that the dispatcher does not know."""
         self._dispatcher.refuse(WireCall(request, peer, client, self), error)
+
+    def is_authorised(self, peer: Peer) -> bool:
+        """Return whether a peer has any role."""
+        return self._dispatcher.is_authorised(peer)
 
     def cancel(self, call: Call, error: OstlerError) -> None:
         """End a request early with this error."""
@@ -255,7 +294,7 @@ class RpcServer:
             self.link.send(client, encode_failure(head[2], error))
         self.link.report_invalid(client)
 
-    def _refuse_unbuffered(self, client: ClientId, head: bytes, peer: Peer) -> None:
+    def on_unbuffered(self, client: ClientId, head: bytes, peer: Peer) -> None:
         """Tell a client that there was no room for its request, or for the answer to it."""
         memory = self.link.memory_account(client)
         found = peek_header(head)
@@ -266,11 +305,12 @@ class RpcServer:
         self.link.send(client, encode_failure(found[2], error))
 
     def _count_invalid_error(self, peer: Peer, error: OstlerError) -> None:
-        self._count_invalid(peer, str(error.details.get("reason", "large")), error.message)
+        self.on_invalid_message(peer, str(error.details.get("reason", "large")), error.message)
 
-    def _count_invalid(self, peer: Peer, reason: str, what: str) -> None:
+    def on_invalid_message(self, peer: Peer, reason: str, description: str) -> None:
+        """See `LinkHandler.on_invalid_message`."""
         self.invalid_messages[reason] += 1
-        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid request ({reason}): {what}")
+        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid request ({reason}): {description}")
 
     # ---------------------------------------------------------------- what goes out
 
@@ -278,7 +318,7 @@ class RpcServer:
         """Send to a client; what a client that has gone had in progress is stopped."""
         there = self.link.send(client, data)
         if not there:
-            self._on_client_gone(client)
+            self.on_client_gone(client)
         return there
 
     def add_call(self, call: WireCall) -> None:
@@ -314,7 +354,8 @@ class RpcServer:
         del self._calls[call.client]
         self._keepalives_due.pop(call.client, None)
 
-    def _on_client_gone(self, client: ClientId) -> None:
+    def on_client_gone(self, client: ClientId) -> None:
+        """See `ServerHandler.on_client_gone`: nothing is sent, and what the client waited for is cancelled."""
         self._keepalives_due.pop(client, None)
         calls = self._calls.pop(client, None)
         if not calls:

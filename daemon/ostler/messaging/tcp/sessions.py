@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ostler.messaging.tcp.curve import KEY_LENGTH
 from ostler.messaging.wire.peer_quotas import PeerQuotas, make_quotas
@@ -30,6 +30,18 @@ _DISCONNECT_DELAY = 0.05
 """Seconds until a connection is cut whose peer has lost its role."""
 
 
+class SessionOwner(Protocol):
+    """The link that the messages of a session come over. Called on the loop's thread."""
+
+    def on_session_gone(self, session: TcpSession) -> None:
+        """Record that the connection has gone."""
+        ...
+
+    def on_session_drained(self, session: TcpSession) -> None:
+        """Record that what is sent is read again."""
+        ...
+
+
 class TcpSession:
     """One connection that was let in. On the loop's thread only; `unsent_bytes` may be read on any.
 
@@ -52,8 +64,8 @@ class TcpSession:
         """Whether a message has come that says which connection it is; until then it may be another one's."""
         self.closed = memory is None
         self.is_cut = False
-        self.on_gone: Callable[[TcpSession], None] = _noop
-        self.on_drained: Callable[[TcpSession], None] = _noop
+        self.owner: SessionOwner | None = None
+        """The link that its messages come over; None until the first one."""
         self.routing_id: bytes | None = None
         """Its routing id."""
         self.backlog: Backlog | None = None
@@ -91,8 +103,8 @@ class TcpSession:
         self.next_check_at_bytes = self.sent_bytes - unsent + CONGESTION_LIMIT
         before, self.is_congested = self.is_congested, unsent > CONGESTION_LIMIT
         self._charged_out = self._adjust_charge(self._charged_out, unsent + traffic.unacked_bytes)
-        if before and not self.is_congested:
-            self.on_drained(self)
+        if before and not self.is_congested and self.owner is not None:
+            self.owner.on_session_drained(self)
 
     def stalled_time(self, traffic: ConnectionCounters, now: float) -> float:
         """Return for how many seconds the other side has taken nothing of what waits for it."""
@@ -171,10 +183,11 @@ class SessionRegistry:
 
     Args:
         key_names: The names of public keys; others are shown by their first characters.
+        quotas: What the connections share with those of other sockets; None for quotas of their own.
     """
 
-    def __init__(self, key_names: Mapping[str, str]) -> None:
-        self.quotas: PeerQuotas = make_quotas()
+    def __init__(self, key_names: Mapping[str, str], quotas: PeerQuotas | None = None) -> None:
+        self.quotas = quotas or make_quotas()
         self.count_by_key: Counter[str] = Counter()
         """How many connections each key has."""
         self._names = key_names
@@ -286,12 +299,9 @@ class SessionRegistry:
         self.count_by_key[key] -= 1
         if not self.count_by_key[key]:
             del self.count_by_key[key]
-        session.on_gone(session)
+        if session.owner is not None:
+            session.owner.on_session_gone(session)
         session.release()
-
-
-def _noop(_session: TcpSession) -> None:
-    """Do nothing; the default of a callback."""
 
 
 _UNKNOWN_PEER = Peer()

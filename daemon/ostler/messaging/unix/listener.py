@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK
 from ostler.clock import Clock, SystemClock
@@ -32,14 +32,7 @@ from ostler.messaging.unix.protocol import (
 )
 from ostler.messaging.unix.socket_stream import CHUNK_SIZE, CONGESTION_LIMIT, SharedBuffers, SocketStream
 from ostler.messaging.wire.peer_quotas import PeerQuotas, RateLimiter, make_quotas
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    OnInvalidMessage,
-    OnRefused,
-    TransportLimits,
-    ignore_invalid_message,
-    ignore_refused,
-)
+from ostler.messaging.wire.transport import Admission, LinkHandler, TransportLimits
 from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
@@ -142,7 +135,7 @@ class ClientConnection:
     def on_drained(self) -> None:
         """Record that all that was sent is in the kernel's hands: go on with what was left until then."""
         self._schedule()
-        self._listener.on_drained(self)
+        self._listener.owner.on_drained(self)
 
     @property
     def is_congested(self) -> bool:
@@ -219,7 +212,7 @@ class ClientConnection:
             self.disconnect()
             return
         except ProtocolError as error:
-            self._listener.on_invalid_message(self.peer, str(error.details["reason"]), error.message)
+            self._listener.handler.on_invalid_message(self.peer, str(error.details["reason"]), error.message)
             self.disconnect()
             return
         if self._handshake_timer is not None and talk.is_ready:
@@ -236,7 +229,7 @@ class ClientConnection:
         for _ in range(several):
             self._listener.report_invalid(self, "frames", "a message of several frames")
         for head in talk.refused_heads:
-            self._listener.on_no_room(self, head)
+            self._listener.owner.on_no_room(self, head)
         talk.refused_heads.clear()
 
     def _reserve_memory(self, size: int) -> bool:
@@ -247,11 +240,34 @@ class ClientConnection:
 
     def _on_handshake_timeout(self) -> None:
         self._handshake_timer = None
-        self._listener.on_invalid_message(self.peer, "handshake", f"no handshake within {_HANDSHAKE_TIMEOUT:g} s")
+        self._listener.handler.on_invalid_message(
+            self.peer, "handshake", f"no handshake within {_HANDSHAKE_TIMEOUT:g} s"
+        )
         self.disconnect()
 
 
 ClientT = TypeVar("ClientT", bound=ClientConnection)
+ClientT_contra = TypeVar("ClientT_contra", bound=ClientConnection, contravariant=True)
+
+
+class ListenerOwner(Protocol[ClientT_contra]):
+    """What a listener serves its clients with. Called on the loop's thread."""
+
+    def on_messages(self, client: ClientT_contra, messages: list[bytes], until: float) -> int:
+        """Handle what a client has sent, until this moment; return how many messages were handled."""
+        ...
+
+    def on_gone(self, client: ClientT_contra) -> None:
+        """Record that a client has gone."""
+        ...
+
+    def on_drained(self, client: ClientT_contra) -> None:
+        """Record that nothing waits to be sent to a client any more."""
+        ...
+
+    def on_no_room(self, client: ClientT_contra, head: bytes) -> None:
+        """Record that there was no memory for a message of a client, which begins with these bytes."""
+        ...
 
 
 class UnixListener(Generic[ClientT]):
@@ -263,12 +279,17 @@ class UnixListener(Generic[ClientT]):
         fd: A listening socket that was handed over; None to make one.
         role: What the socket is.
         client_class: The class of its clients.
+        owner: Handles what they send.
         clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
     """
+
+    # From `start` on; there is no client before that.
+    handler: LinkHandler
+    _admission: Admission
 
     def __init__(
         self,
@@ -277,23 +298,19 @@ class UnixListener(Generic[ClientT]):
         fd: int | None,
         role: SocketRole,
         client_class: type[ClientT],
+        owner: ListenerOwner[ClientT],
         clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
     ) -> None:
         self.address = address
         self.limits = limits
         self.role = role
-        self.hard_size_limit = limits.max_message_size * _HARD_SIZE_FACTOR
+        self.owner = owner
+        self.on_messages = owner.on_messages  # fetched once: it runs for each batch of messages
+        self.hard_size_limit = role.hard_size_limit or limits.max_message_size * _HARD_SIZE_FACTOR
         self.buffers = SharedBuffers()
         self.quotas = quotas or make_quotas()
         self.refused_count = 0
-        self.admission = ALLOW_ALL
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.on_refused: OnRefused = ignore_refused
-        self.on_gone: Callable[[ClientT], None] = _noop
-        self.on_drained: Callable[[ClientT], None] = _noop
-        self.on_no_room: Callable[[ClientT, bytes], None] = _ignore_no_room
-        self.on_messages: Callable[[ClientT, list[bytes], float], int] = _discard_messages
         self.clients: dict[int, ClientT] = {}
         self.closed = False
         self._client_class = client_class
@@ -319,8 +336,10 @@ class UnixListener(Generic[ClientT]):
         self._connection_ids = itertools.count(1)
         self._rate_limited_log = RateLimitedLog(_log, clock or SystemClock())
 
-    def start(self) -> None:
+    def start(self, handler: LinkHandler) -> None:
         """Begin to take clients in."""
+        self.handler = handler
+        self._admission = handler.admission
         self._is_started = True
         self._loop.add_reader(self._socket.fileno(), self._accept_batch)
 
@@ -385,15 +404,15 @@ class UnixListener(Generic[ClientT]):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
-        self.on_gone(client)
+        self.owner.on_gone(client)
 
     def is_privileged(self, peer: Peer) -> bool:
         """Return whether a peer is served before others: root, the daemon's own user, an administrator."""
-        return peer.uid in (0, self._own_uid) or self.admission.is_admin(peer)
+        return peer.uid in (0, self._own_uid) or self._admission.is_admin(peer)
 
     def report_invalid(self, client: ClientT, reason: str, description: str) -> None:
         """Say and count that a client sent an invalid message."""
-        self.on_invalid_message(client.peer, reason, description)
+        self.handler.on_invalid_message(client.peer, reason, description)
         self.count_invalid(client)
 
     def count_invalid(self, client: ClientT) -> None:
@@ -450,8 +469,8 @@ class UnixListener(Generic[ClientT]):
 
     def _admit_or_refuse(self, connected: socket.socket, peer: Peer) -> None:
         privileged = self.is_privileged(peer)
-        if not privileged and not self.admission.is_authorised(peer):
-            if self.admission.is_pending(peer) and len(self._deferred) < _MAX_PENDING:
+        if not privileged and not self._admission.is_authorised(peer):
+            if self._admission.is_pending(peer) and len(self._deferred) < _MAX_PENDING:
                 self._defer(connected, peer)
             else:
                 self._refuse(connected, peer, _NO_ROLE_ERROR, f"{peer.name} has no role here")
@@ -471,7 +490,7 @@ class UnixListener(Generic[ClientT]):
         self.refused_count += 1
         _send_and_close(connected, answer)
         self._rate_limited_log.warning(f"refused {peer.uid} {answer is _NO_ROLE_ERROR}", f"refused a connection: {why}")
-        self.on_refused(peer, NotPermitted(why) if answer is _NO_ROLE_ERROR else Busy(why))
+        self.handler.on_refused(peer, NotPermitted(why) if answer is _NO_ROLE_ERROR else Busy(why))
 
     def _defer(self, connected: socket.socket, peer: Peer) -> None:
         """Keep a connection, unread, until the groups of its user are known."""
@@ -484,9 +503,9 @@ class UnixListener(Generic[ClientT]):
         for connected, peer, until in waiting:
             if self.closed:
                 connected.close()
-            elif self.admission.is_authorised(peer):
+            elif self._admission.is_authorised(peer):
                 self._open(connected, peer)
-            elif not self.admission.is_pending(peer):
+            elif not self._admission.is_pending(peer):
                 self._refuse(connected, peer, _NO_ROLE_ERROR, f"{peer.name} has no role here")
             elif self._loop.time() >= until:
                 self._refuse(connected, peer, _BUSY_ERROR, f"the groups of {peer.name} are not known yet")
@@ -526,16 +545,3 @@ def _read_peer(connected: socket.socket) -> Peer:
 
 def _ignore_data(_data: bytes) -> None:
     """Do nothing; a client reads on its own."""
-
-
-def _noop(_client: object) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def _ignore_no_room(_client: object, _head: bytes) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def _discard_messages(_client: object, messages: list[bytes], _until: float) -> int:
-    """Do nothing; the default of a callback."""
-    return len(messages)

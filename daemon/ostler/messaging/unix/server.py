@@ -13,18 +13,7 @@ from ostler.messaging.unix.listener import ClientConnection, UnixListener
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
 from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
 from ostler.messaging.unix.spin_wait import SpinWait
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    ClientId,
-    OnClientMessage,
-    OnInvalidMessage,
-    OnUnbuffered,
-    TransportLimits,
-    ignore_batch,
-    ignore_gone,
-    ignore_invalid_message,
-    ignore_unbuffered,
-)
+from ostler.messaging.wire.transport import ClientId, OnClientMessage, ServerHandler, TransportLimits
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -54,6 +43,9 @@ class UnixServerLink:
     """
 
     can_send_from_thread = True
+    # From `start` on; nothing comes before that.
+    _handler: ServerHandler
+    _on_message: OnClientMessage
 
     def __init__(
         self,
@@ -65,32 +57,18 @@ class UnixServerLink:
     ) -> None:
         self.address = address
         self.dropped_count = 0
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.on_batch: Callable[[], None] = ignore_batch
-        self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.admission = ALLOW_ALL
-        self.on_drained: Callable[[ClientId], None] = ignore_gone
-        self.on_unbuffered: OnUnbuffered = ignore_unbuffered
-        self.can_spin: Callable[[], bool] = lambda: True
         self.listener: UnixListener[ClientConnection] = UnixListener(
-            address, limits, fd, _ROLE, ClientConnection, clock, quotas
+            address, limits, fd, _ROLE, ClientConnection, self, clock, quotas
         )
         self._loop = asyncio.get_running_loop()
         self._corked: dict[ClientConnection, None] | None = None
-        self._on_message: OnClientMessage = _ignore_message
-        self._spin_wait = SpinWait(lambda: self.can_spin() and not self.listener.closed)
+        self._spin_wait = SpinWait(lambda: not self.listener.closed and self._handler.can_spin())
 
-    def start(self, on_message: OnClientMessage) -> None:
+    def start(self, handler: ServerHandler) -> None:
         """See `ServerLink.start`."""
-        self._on_message = on_message
-        listener = self.listener
-        listener.on_messages = self._on_messages
-        listener.admission = self.admission
-        listener.on_gone = lambda client: self.on_gone(client.connection_id)
-        listener.on_drained = lambda client: self.on_drained(client.connection_id)
-        listener.on_no_room = lambda client, head: self.on_unbuffered(client.connection_id, head, client.peer)
-        listener.on_invalid_message = self.on_invalid_message
-        listener.start()
+        self._handler = handler
+        self._on_message = handler.on_message
+        self.listener.start(handler)
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -103,7 +81,7 @@ class UnixServerLink:
             if (
                 len(data) > _SMALL_MESSAGE_SIZE
             ):  # a small one may be what says that there is no room, and has none itself
-                self.on_unbuffered(client, data[:_HEAD_SIZE], found.peer)
+                self._handler.on_unbuffered(client, data[:_HEAD_SIZE], found.peer)
             return True
         if self._corked is not None and found not in self._corked:
             self._corked[found] = None
@@ -177,11 +155,10 @@ class UnixServerLink:
         """See `ServerLink.close`."""
         self.listener.close()
 
-    def _on_messages(self, client: ClientConnection, messages: list[bytes], until: float) -> int:
-        """Hand over what a client sent, until this moment; what it is sent meanwhile goes out together.
+    # ---------------------------------------------------------------- an owner of a listener
 
-        Returns how many were handed over.
-        """
+    def on_messages(self, client: ClientConnection, messages: list[bytes], until: float) -> int:
+        """See `ListenerOwner.on_messages`; what the client is sent meanwhile goes out together."""
         number, peer, channel = client.connection_id, client.peer, client.channel
         count = 0
         channel.cork()
@@ -191,7 +168,7 @@ class UnixServerLink:
                 self._on_message(number, message, peer)
                 if monotonic() >= until or channel.buffered_bytes > CONGESTION_LIMIT or client.closed:
                     break
-            self.on_batch()
+            self._handler.on_batch_end()
         except Exception:  # noqa: BLE001 - a bug in the daemon must not stop the server
             _log.exception("a message could not be handled")
         finally:
@@ -199,6 +176,14 @@ class UnixServerLink:
         self._spin_wait.start()
         return count
 
+    def on_gone(self, client: ClientConnection) -> None:
+        """See `ListenerOwner.on_gone`."""
+        self._handler.on_client_gone(client.connection_id)
 
-def _ignore_message(_client: ClientId, _data: object, _peer: object) -> None:
-    """Do nothing; the default until the server has started."""
+    def on_drained(self, client: ClientConnection) -> None:
+        """See `ListenerOwner.on_drained`."""
+        self._handler.on_client_drained(client.connection_id)
+
+    def on_no_room(self, client: ClientConnection, head: bytes) -> None:
+        """See `ListenerOwner.on_no_room`."""
+        self._handler.on_unbuffered(client.connection_id, head, client.peer)

@@ -156,6 +156,10 @@ class MemoryAccounts:
         self._on_high_usage = on_high_usage
         self._on_freed = on_freed
 
+    def apply(self, limit: int) -> None:
+        """Put another limit in force, as a reload does; what is held stays."""
+        self.limit = limit
+
     def open(self, key: Hashable, peer: Peer, *, privileged: bool = False) -> MemoryAccount:
         """Return the account of a peer for one connection more, which closes it once."""
         account = self._accounts.get(key)

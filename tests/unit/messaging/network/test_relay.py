@@ -134,10 +134,10 @@ def joined(bench, *peers, local=None):
     client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="ostler")
     client.router.peers = Others(peers)
     relay = Relay(client.router, bench.dispatcher, client)
-    bench.dispatcher.relay = relay.redirect
-    bench.dispatcher.audit = audit = Audit()
+    bench.relay = relay.redirect
+    bench.audit = audit = Audit()
     daemon = SimpleNamespace(messaging=SimpleNamespace(relay=relay, client=client), host="here")
-    bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"})
+    bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
     bench.add("ostler", ControlEndpoint(daemon, bench.dispatcher))
     if local is not None:
         bench.add("lamp", local)
@@ -237,7 +237,7 @@ async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_r
 async def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
     lamp, two = Lamp(), Other("node2", 1)
     joined(bench, two, local=lamp)
-    bench.dispatcher.access = Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"})
+    bench.apply(access=Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"}))
     for host in ("here", ""):
         accepted = await answer(bench, wire(flags=CAST | FANOUT, host=host), peer=DAEMON)
         assert accepted == Accepted(PROTOCOL_VERSION, 1, 1)

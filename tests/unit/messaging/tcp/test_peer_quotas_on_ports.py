@@ -20,6 +20,7 @@ from ostler.messaging.tcp.curve import CurveOptions, generate_keys
 from ostler.messaging.wire.memory_accounts import MemoryAccounts
 from ostler.messaging.wire.peer_quotas import PeerQuotas
 from ostler.messaging.wire.transport import Admission
+from support.links import RecordingHandler
 from support.waiting import until
 
 MIB = 1024 * 1024
@@ -30,28 +31,29 @@ class Port:
 
     def __init__(self, memory=256 * MIB, **options):
         self.server, self.ann, self.eve = generate_keys(), generate_keys(), generate_keys()
+        self.roles = {self.ann.public, self.eve.public}
+        self.quotas = PeerQuotas(DeficitRoundRobin(), MemoryAccounts(memory))
+        admission = Admission(lambda peer: peer.key in self.roles, lambda peer: False, lambda peer: False)
         self.authenticator = Authenticator(
-            SystemClock(), key_names={self.ann.public: "ann", self.eve.public: "eve"}, **options
+            SystemClock(),
+            key_names={self.ann.public: "ann", self.eve.public: "eve"},
+            admission=admission,
+            quotas=self.quotas,
+            **options,
         )
         network = CurveOptions(self.server, connect_timeout=1.0)
         self.transport = SocketTransport(
             "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", curve=network, authenticator=self.authenticator
         )
-        self.quotas = self.transport.quotas = PeerQuotas(DeficitRoundRobin(), MemoryAccounts(memory))
         self.link, self.events = self.transport.serve_rpc(), self.transport.serve_events()
-        self.roles = {self.ann.public, self.eve.public}
-        admission = Admission(lambda peer: peer.key in self.roles, lambda peer: False, lambda peer: False)
-        self.link.admission = self.events.admission = admission
         self.received_bytes = []
         self.refused_heads = []
-        self.garbage = []
         self.handle = lambda client, data, peer: self.link.send(client, data)
-        self.link.on_unbuffered = lambda client, head, peer: self.refused_heads.append((peer.name, bytes(head)))
-        self.link.on_invalid_message = self.events.on_invalid_message = lambda peer, reason, what: self.garbage.append(
-            reason
-        )
-        self.link.start(self._receive)
-        self.events.start(lambda peer: True, lambda peer, question: [bytes(100_000)] * 10)
+        self.handler = RecordingHandler(self._receive, admission, lambda peer, question: [bytes(100_000)] * 10)
+        self.handler.on_unbuffered = lambda client, head, peer: self.refused_heads.append((peer.name, bytes(head)))
+        self.garbage, self.drained = self.handler.invalid, self.handler.drained
+        self.link.start(self.handler)
+        self.events.start(self.handler)
         self.context = zmq.Context()
 
     def _receive(self, client, data, peer):
@@ -223,8 +225,6 @@ async def test_trap_who_sends_more_than_there_is_room_for_is_cut():
 
 async def test_trap_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
     async with Port(memory=32 * MIB) as port:
-        drained = []
-        port.link.on_drained = drained.append
         with port.socket(port.eve, rcvhwm=1, rcvbuf=65536) as eve:
             eve.send(b"x")
             await until(lambda: port.received_bytes)
@@ -243,7 +243,7 @@ async def test_trap_answers_that_nobody_reads_are_bounded_and_go_on_when_they_ar
                     while eve.recv(zmq.NOBLOCK):
                         read += 1
             await until(lambda: not port.link.is_congested(client) and port.held("eve") == 64 * 1024)
-            assert drained[-1] == client
+            assert port.drained[-1] == client
 
 
 async def test_an_answer_for_which_there_is_no_room_is_refused_by_name():
@@ -345,7 +345,7 @@ async def test_trap_questions_count_as_subscriptions_over_all_connections_of_a_k
     monkeypatch.setattr(xpub, "_MAX_PREFIXES_PER_ACCOUNT", 150)
 
     async with Port() as port:
-        port.events._answer = lambda peer, question: [b"short"]
+        port.handler.answer_question = lambda peer, question: [b"short"]
         with ExitStack() as stack:
             eves = [stack.enter_context(port.socket(port.eve, zmq.SUB, sndhwm=0)) for _ in range(2)]
             for number in range(100):
