@@ -49,7 +49,7 @@ def _parse_again_when_threads_meet() -> None:
                     raise
         return parse(*args, **options)
 
-    ast.parse = parse_again
+    ast.parse = parse_again  # for all that parses, in whichever module
 
 
 @pytest.fixture(autouse=True)

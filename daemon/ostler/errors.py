@@ -1,8 +1,9 @@
 """Every error that Ostler raises, and how errors travel by name.
 
-An error says what happened, to which plugin, service, driver or method, and what to do next. Its facts are attributes
-(`error.topic` is `error.details["topic"]`), its sentence is `error.message`, its advice `error.hint`. Exit codes are
-those of the command.
+An error says what happened, to which plugin, service, driver or method, and what to do next. Its sentence is
+`error.message`, its advice `error.hint`, and its details are attributes (`error.topic` is `error.details["topic"]`).
+Those that programs decide by have a type, whatever a peer sent: `retry_after`, `reason` and `attempts` of every error,
+`needs` and `role` of `NotPermitted`. Exit codes are those of the command.
 
     OstlerError
     ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place
@@ -22,7 +23,8 @@ those of the command.
     ├── MessagingError                    a call, cast, fanout or event
     │   ├── DaemonNotRunning                 3  nothing listens at the address
     │   ├── ConnectionLost                the server stopped or stopped responding during the call
-    │   ├── ServiceNotFound                no service on that topic, host or method
+    │   ├── ServiceNotFound               no service on that topic, or no such host
+    │   ├── MethodNotFound                the service has no such method
     │   ├── NotExposed                    the method exists but is not offered
     │   ├── WrongCallKind               2  a method that yields was called, or another one streamed
     │   ├── InvalidArguments           2  which argument, what was expected, what came
@@ -50,7 +52,7 @@ those of the command.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeGuard, TypeVar, overload
 
 from ostler.bounds import (
     MESSAGE_LIMIT,
@@ -72,6 +74,50 @@ EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_NOT_PERMITTED = 4
 EXIT_CONFIGURATION = 78
+MAX_RETRY_AFTER = 300.0
+"""Seconds that a server can make a client wait before it tries again."""
+
+
+class TypedDetail(Generic[E]):
+    """A detail of an error as an attribute with a type: a peer may have sent anything, or nothing.
+
+    An attribute of the same name that an error sets itself goes first.
+
+    Args:
+        read: Returns the value for what is in `details`, None if nothing is.
+    """
+
+    def __init__(self, read: Callable[[object], E]) -> None:
+        self._read = read
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the name of the attribute for that of the detail."""
+        self._name = name
+
+    @overload
+    def __get__(self, error: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, error: OstlerError, owner: type) -> E: ...
+
+    def __get__(self, error: OstlerError | None, owner: type) -> Self | E:
+        """Return the value of an error's detail."""
+        return self if error is None else self._read(error.details.get(self._name))
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _as_seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # nor NaN
+        return None
+    return float(min(value, MAX_RETRY_AFTER))
+
+
+def _as_count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 class OstlerError(Exception):
@@ -85,6 +131,12 @@ class OstlerError(Exception):
     """
 
     exit_code: ClassVar[int] = EXIT_FAILURE
+    retry_after = TypedDetail(_as_seconds)
+    """Seconds after which to try again, at most 300; None if the error does not say."""
+    reason = TypedDetail(_as_text)
+    """One word by which a program can tell errors of one class apart; empty if there is none."""
+    attempts = TypedDetail(_as_count)
+    """How often the request was sent, more than once under a `Retry` policy only."""
 
     def __init__(self, message: str, *, hint: str = "", **details: object) -> None:
         super().__init__(message)
@@ -93,10 +145,10 @@ class OstlerError(Exception):
         self.details: dict[str, DetailValue] = bound_details(details)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a fact: `error.retry_after`. What an error has of its own (`message`, `hint`, `args`) goes first.
+        """Return a detail: `error.topic`. What an error has of its own (`message`, `hint`, `args`) goes first.
 
         Raises:
-            AttributeError: It has no such fact.
+            AttributeError: It has no such detail.
         """
         # Not `self.details`: an error that is being copied has none yet, and would recurse endlessly.
         facts = self.__dict__.get("details", {})
@@ -205,7 +257,11 @@ class ConnectionLost(MessagingError):
 
 
 class ServiceNotFound(MessagingError):
-    """Raised when no service answers to the topic, host or method."""
+    """Raised when there is no service on a topic, or no host of that name; also for a service that failed to start."""
+
+
+class MethodNotFound(MessagingError):
+    """Raised when a service has no method of that name; to try again does not help."""
 
 
 class NotExposed(MessagingError):
@@ -232,6 +288,10 @@ class NotPermitted(MessagingError):
     """Raised when the caller lacks the role that a method requires; names it."""
 
     exit_code = EXIT_NOT_PERMITTED
+    needs = TypedDetail(_as_text)
+    """The role that the method requires, or `nobody`; empty if the error is not about a role."""
+    role = TypedDetail(_as_text)
+    """The role that the caller has; empty if it has none, or the error is not about a role."""
 
 
 class DeadlineExceeded(MessagingError):
@@ -243,7 +303,7 @@ class Cancelled(MessagingError):
 
 
 class Busy(MessagingError):
-    """Raised when a queue is full; `details["retry_after"]` is the number of seconds after which to try again."""
+    """Raised when a queue is full, or a service is starting; `retry_after` says when to try again."""
 
 
 class Draining(MessagingError):
@@ -267,7 +327,7 @@ class EncodeError(MessagingError):
 
 
 class MalformedMessage(MessagingError):
-    """Raised when bytes are not a valid message; `details["reason"]` is a one-word reason that is counted."""
+    """Raised when bytes are not a valid message; `reason` is the word by which it is counted."""
 
 
 class InternalError(MessagingError):

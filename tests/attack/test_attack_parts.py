@@ -19,6 +19,8 @@ from run_attacks import main, selection
 from ostler.messaging.unix.protocol import ZmtpConnection
 from ostler.messaging.wire.envelope import Request, decode_to_server
 
+# private: _connect, _open, _poll, _serve: of the attack itself, one step at a time
+
 SERVER = frozenset({b"DEALER", b"SUB"})
 MODEST = Figures("x", admin=[0.01] * 100, viewer=[0.01] * 100, service=[0.01] * 20, ping_gap=1.0, beat_gap=0.5)
 ANY = ATTACKS["requests"]

@@ -11,6 +11,7 @@ import pytest
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.events.event_publisher import EventLimits
 from ostler.messaging.rpc.observers import DispatcherHooks
 from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
@@ -70,15 +71,20 @@ def access_on(transport: Transport, **members) -> Access:
 
 
 def serve(
-    transport: Transport, *, access: Access | None = None, server_limits: ServerLimits | None = None, **options
+    transport: Transport,
+    *,
+    access: Access | None = None,
+    watermark_interval: float = 3.0,
+    server_limits: ServerLimits | None = None,
+    **options,
 ) -> ServerUnderTest:
     clock = SystemClock()
     inbox = LoopQueue(asyncio.get_running_loop())
     access = access or access_on(transport)
-    publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post)
-    dispatcher = Dispatcher(
-        access, clock, inbox, host="here", hooks=DispatcherHooks(on_fanout=publisher.publish_fanout)
-    )
+    limits = EventLimits(watermark_interval=watermark_interval)
+    publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post, limits=limits)
+    hooks = DispatcherHooks(on_fanout=publisher.publish_fanout)
+    dispatcher = Dispatcher(access, clock, inbox, host="here", hooks=hooks)
     server = RpcServer(transport.serve_rpc(), dispatcher, inbox, limits=server_limits, **options)
     server.start()
     publisher.start()
@@ -98,7 +104,7 @@ async def stop(world: ServerUnderTest) -> None:
     assert world.pool.join(5) == []
 
 
-@pytest.fixture(params=["memory", "zmq", "tcp"])
+@pytest.fixture(params=["memory", "unix", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
     def make(limits: TransportLimits | None = None, access: Access | None = None) -> Transport:
         if request.param == "memory":

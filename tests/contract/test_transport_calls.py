@@ -25,6 +25,7 @@ from ostler.errors import (
     InvalidArguments,
     MalformedMessage,
     MessageTooLarge,
+    MethodNotFound,
     NotExposed,
     NotPermitted,
     ServiceNotFound,
@@ -33,6 +34,11 @@ from ostler.errors import (
 from ostler.messaging import Access, Context, RpcServer, current_context, exposed
 from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.request import CallRequest
+
+# private: _link: a connection that is cut, which no method of a client does
+# private: _core: a message that is taken in later, as by a client in another process
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+# private: _members_by_role: a daemon whose own user is nobody special, as the tests run as root
 
 
 class Colour(StrEnum):
@@ -254,7 +260,7 @@ async def test_the_method_knows_who_asks(world_of):
         ("not_encodable", {}, EncodeError, "the result of shop.not_encodable"),
         ("not_encodable_on_loop", {}, EncodeError, "the result of shop.not_encodable_on_loop"),
         ("hidden", {}, NotExposed, "shop.hidden"),
-        ("ecko", {}, ServiceNotFound, "did you mean 'echo'"),
+        ("ecko", {}, MethodNotFound, "did you mean 'echo'"),
         ("echo", {"text": 5}, InvalidArguments, "argument 'text' of shop.echo must be str, not int"),
         ("echo", {"txt": "a"}, InvalidArguments, "takes no argument 'txt'; did you mean 'text'"),
         ("echo", {"text": "a", "more": 1, "and": 2}, InvalidArguments, "takes no argument 'more' and 'and'"),
@@ -342,7 +348,7 @@ async def test_trap_10000_calls_to_a_missing_method(world_of):
                 found = await asyncio.gather(
                     *(client.call("shop", "missing") for _ in range(100)), return_exceptions=True
                 )
-                assert all(type(error) is ServiceNotFound for error in found)
+                assert all(type(error) is MethodNotFound for error in found)
 
         await some(1000)
         gc.collect()
@@ -360,10 +366,10 @@ async def test_a_newer_version_than_the_service_speaks_is_refused(world_of):
         world.add("shop", Shop(), version="1.4")
         client = world.client()
         for version in ("1.0", "1.4", ""):
-            assert await client._send_once(CallRequest("shop", "echo", {}, version=version)) == ""
+            assert await client.send_request(CallRequest("shop", "echo", {}, version=version)) == ""
         for version in ("1.5", "2.0", "0.9", "nonsense"):
             with pytest.raises(UnsupportedVersion, match=r"has version 1\.4"):
-                await client._send_once(CallRequest("shop", "echo", {}, version=version))
+                await client.send_request(CallRequest("shop", "echo", {}, version=version))
 
 
 # ---------------------------------------------------------------- deadlines and cancel
@@ -604,7 +610,7 @@ async def test_a_cast_that_cannot_be_accepted_is_refused(world_of):
     async with world_of() as world:
         world.add("shop", Shop())
         client = world.client()
-        with pytest.raises(ServiceNotFound):
+        with pytest.raises(MethodNotFound):
             await client.cast("shop", "nothing")
         with pytest.raises(InvalidArguments):
             await client.cast("shop", "echo", text=1)
@@ -632,7 +638,7 @@ async def test_a_fanout_tells_how_many_it_reached_and_is_published(world_of):
             event = await anext(stream)
             assert (event.topic, event.name) == ("fanout.shop", "count")
         assert await client.fanout("nowhere", "count") == 0
-        with pytest.raises(ServiceNotFound):
+        with pytest.raises(MethodNotFound):
             await client.fanout("shop", "nothing")
         world.dispatcher.set_draining("shop", "it stops")
         assert await client.fanout("shop", "count") == 0
@@ -669,7 +675,7 @@ async def test_trap_a_full_queue(world_of):
         tasks = [asyncio.ensure_future(client.call("shop", "wait")) for _ in range(20)]
         with pytest.raises(Busy) as caught:
             await asyncio.gather(*tasks)
-        assert caught.value.details["retry_after"] > 0
+        assert caught.value.retry_after > 0
         shop.go_on.set()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(end) for end in ends} == {str, Busy}
@@ -759,7 +765,7 @@ async def test_trap_a_uid_without_a_role(world_of):
             return
         with pytest.raises(NotPermitted, match=r"shop\.echo needs the role viewer, .* has no role here") as caught:
             await client.call("shop", "echo")
-        assert caught.value.details["needs"] == "viewer"
+        assert caught.value.needs == "viewer"
         with pytest.raises(NotPermitted, match=r"^(uid [0-9]+|key:\S+) has no role here"):
             await client.call("nowhere", "echo")
         with pytest.raises(NotPermitted, match="has no role here"):

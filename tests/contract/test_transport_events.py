@@ -11,9 +11,14 @@ from ostler.config import load_text, validate
 from ostler.daemon.connectivity.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.errors import ConnectionLost, DaemonNotRunning, EncodeError, InvalidInput
 from ostler.messaging import Context, Event, Gap, exposed
+from ostler.messaging.events.async_event_stream import AsyncEventStream
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
+from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.wire.transport import TransportLimits
 from ostler.store import Store
+
+# private: _watermark_timer: a timer that goes on without subscribers is noticed by nobody
+# private: _feed: how many events wait for a reader that does not read
 
 
 async def test_what_is_published_after_the_subscription_arrives_in_order(world_of):
@@ -210,10 +215,8 @@ async def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_
         assert (await asyncio.to_thread(stream.next, 5)).payload == 3
 
 
-async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.event_publisher._WATERMARK_INTERVAL", 0.05)
-
-    async with world_of() as world, world.client().events("volume.*.created", "lamp") as stream:
+async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of):
+    async with world_of(watermark_interval=0.05) as world, world.client().events("volume.*.created", "lamp") as stream:
         world.publisher.publish("volume", "created")
         real, world.publisher.link.publish = world.publisher.link.publish, lambda data: None
         for name in ("created", "deleted"):
@@ -228,10 +231,8 @@ async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_m
         assert (await anext(stream)).sequence == 4
 
 
-async def test_nobody_is_told_of_heads_when_nobody_listens(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.event_publisher._WATERMARK_INTERVAL", 0.01)
-
-    async with world_of() as world:
+async def test_nobody_is_told_of_heads_when_nobody_listens(world_of):
+    async with world_of(watermark_interval=0.01) as world:
         world.publisher.publish("volume", "created")
         assert world.publisher._watermark_timer is None
         async with world.client().events("volume"):
@@ -267,10 +268,12 @@ async def test_an_event_carries_the_request_that_it_happened_in(world_of):
         assert (await anext(stream)).request_id == ""
 
 
-async def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(world_of, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.events.async_event_stream._MAX_WAITING_EVENTS", 10)
-
-    async with world_of() as world, world.client().events("volume") as stream:
+async def test_a_reader_that_never_takes_its_events_does_not_fill_the_memory(world_of):
+    subscription, _ = make_subscription(["volume"], None, last=False)
+    async with (
+        world_of() as world,
+        AsyncEventStream(world.transport, subscription, lambda _: None, max_waiting_events=10) as stream,
+    ):
         for number in range(50):
             world.publisher.publish("volume", "created", number)
         await asyncio.sleep(0.2)

@@ -11,6 +11,8 @@ from ostler.messaging import Context, exposed
 from ostler.messaging.wire.envelope import Failure, decode_to_client, encode_message
 from support.links import FakeServerLink
 
+# private: _core, _link, _receive: messages that no server and no client of ours sends
+
 
 class Shop:
     @exposed()

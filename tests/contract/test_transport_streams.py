@@ -30,6 +30,9 @@ from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from support.async_tests import loop_fixture
 from support.waiting import until
 
+# private: _link: a connection that is cut, which no method of a client does
+# private: _core, _keepalive_interval, _keepalive_timer: a server that falls silent, and a client that soon notices
+
 ON_LOOP_AND_IN_THREAD = pytest.mark.parametrize("method", ["count", "acount"])
 
 

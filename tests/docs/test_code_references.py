@@ -21,10 +21,13 @@ FOREIGN = frozenset({
 """Names of systemd, the kernel, Python's library and of examples, which the sources name and do not use."""
 
 
+_TEXT = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # from Python 3.12 on
+
+
 def parts(path: Path) -> Iterator[tuple[bool, int, str]]:
     """Yield names, texts and comments of a source: whether it is prose, its line, the text."""
     for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
-        if token.type in (tokenize.NAME, tokenize.COMMENT, tokenize.STRING):
+        if token.type in (tokenize.NAME, tokenize.COMMENT, *_TEXT):
             prose = token.type == tokenize.COMMENT or '"""' in token.string[:4]
             yield prose, token.start[0], token.string
 

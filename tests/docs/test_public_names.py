@@ -16,6 +16,8 @@ import pytest
 import ostler
 from ostler import errors
 
+# private: _MODULE_BY_NAME: the table of late imports is compared with what is public
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("plugins/*/README.md")])
 IMPORT = re.compile(r"from (ostler(?:\.\w+)*) import (\([^)]*\)|[^\n#]*)")

@@ -126,6 +126,21 @@ class ForkingManager(Manager):
         await task
         return code
 
+    @exposed(role="operator")
+    async def callback(self, ctx: Context, how: str) -> int:
+        """Fork in a callback of the loop."""
+        pids: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def work() -> None:
+            child = os.fork()
+            if not child:
+                end(how)
+            else:
+                pids.set_result(child)
+
+        asyncio.get_running_loop().call_soon(work)
+        return await self._wait(await pids)
+
     async def _wait(self, child: int) -> int:
         while True:
             pid, status = os.waitpid(child, os.WNOHANG)

@@ -7,13 +7,21 @@ import signal
 import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
 from daemon_process import NOBODY, OSTLER, DaemonProcess, as_nobody, cannot_become_nobody, wait_for
 
 from ostler import Client
-from ostler.errors import InternalError, InvalidArguments, InvalidInput, NotPermitted, OstlerError, ServiceNotFound
+from ostler.errors import (
+    InternalError,
+    InvalidArguments,
+    InvalidInput,
+    MethodNotFound,
+    NotPermitted,
+    OstlerError,
+)
 
 CONFIG = """
 [services.vault]
@@ -49,7 +57,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     with client(vault) as c:
         c.call("vault", "look")
         c.call("echo", "say", text="hello")
-        with pytest.raises(ServiceNotFound):
+        with pytest.raises(MethodNotFound):
             c.call("echo", "nothing", text="x")
         with pytest.raises(InternalError):
             c.call("vault", "put", name="raise", password="long enough")
@@ -65,7 +73,7 @@ def test_what_changes_something_or_fails_is_kept_and_what_only_looks_is_not(vaul
     assert said["seconds"] > 0
     assert said["request_id"]
     assert abs(said["at"] - stored["at"]) < 60
-    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("ServiceNotFound", True, '{"text":"***"}')
+    assert (nothing["result"], nothing["refused"], nothing["arguments"]) == ("MethodNotFound", True, '{"text":"***"}')
     assert (stored["result"], stored["refused"]) == ("InternalError", False)
     assert stored["arguments"] == '{"name":"raise","password":"***"}'
     assert [row["method"] for row in audit(vault, "--failed")] == ["nothing", "put"]
@@ -114,7 +122,7 @@ def test_ten_thousand_refusals_are_one_entry(vault) -> None:
             with pytest.raises(InvalidArguments):
                 c.call("echo", "say", text=3)
         for number in range(300):
-            with pytest.raises(ServiceNotFound):
+            with pytest.raises(MethodNotFound):
                 c.call("echo", f"made_up_{number}")
     rows = audit(vault)
     said = [row for row in rows if row["method"] == "say"]
@@ -231,9 +239,8 @@ def test_trap_a_secret_argument_is_nowhere(vault) -> None:
         vault.wait_log("cast of vault.put failed")
     seen += [json.dumps(audit(vault)), vault.command("audit").stdout, vault.command("dump").stdout, repr(events)]
     vault.stop()
-    with sqlite3.connect(vault.root / "state" / "ostler.db") as database:
+    with closing(sqlite3.connect(vault.root / "state" / "ostler.db")) as database:
         seen += list(database.iterdump())
-    database.close()
     log = vault.log
     assert "storing ***" in log  # the lines are there, without it
     assert "saying ***" in log
@@ -263,7 +270,7 @@ def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_onc
         kept = vault.root / "state"
 
         def under_way() -> bool:
-            with sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True) as database:
+            with closing(sqlite3.connect(f"file:{next(kept.rglob('*.db'))}?mode=ro", uri=True)) as database:
                 rows = database.execute("SELECT value FROM key_value WHERE namespace = 'ostler/audit-begun'").fetchall()
             assert "long enough" not in str(rows)
             return len(rows) == 2

@@ -101,7 +101,7 @@ def test_values_take_the_forms_that_the_page_says(caller: ForeignCaller) -> None
     ("topic", "method", "arguments", "names"),
     [
         ("nowhere", "x", {}, ["ostler.ServiceNotFound"]),
-        ("echo", "missing", {}, ["ostler.ServiceNotFound"]),
+        ("echo", "missing", {}, ["ostler.MethodNotFound"]),
         ("echo", "reset", {}, ["ostler.NotExposed"]),
         ("echo", "echo", {"text": 5}, ["ostler.InvalidArguments"]),
         ("echo", "ticks", {}, ["ostler.WrongCallKind"]),

@@ -36,7 +36,8 @@ def ask(daemon: DaemonProcess, method: str, **arguments: object) -> Any:
 def test_a_forked_child_ends_with_its_own_exit_code_wherever_it_was_forked(forking, how) -> None:
     asked = [ask(forking, method, how=how) for method in ("fork", "dfork", "afork")]
     asked.append(ask(forking, "afork", how=how, later=True))
-    assert asked == [CODES[how]] * 4
+    asked.append(ask(forking, "callback", how=how))
+    assert asked == [CODES[how]] * 5
     if how == "raises":
         forking.wait_log("the child has failed")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from daemon_process import OSTLER, DaemonProcess, wait_for
 
-from ostler import Client, Conflict, ConnectionLost, ServiceNotFound
+from ostler import Client, Conflict, ConnectionLost, MethodNotFound
 
 CONFIG = """
 [services.echo]
@@ -40,7 +40,7 @@ def test_trap_10000_calls_to_a_missing_method(daemon) -> None:
 
         def some(count: int) -> None:
             for number in range(count):
-                with pytest.raises(ServiceNotFound):
+                with pytest.raises(MethodNotFound):
                     client.call("echo", f"missing{number}")  # each by another name: nothing may be kept of a name
 
         some(1000)

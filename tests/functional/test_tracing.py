@@ -109,9 +109,10 @@ def test_a_stream_is_a_request_like_any_other(traced, method) -> None:
 def test_lines_for_people_carry_them_too(make_daemon) -> None:
     daemon = make_daemon(CONFIG % "text").start()
     walk(daemon)
-    for line in daemon.log.splitlines():
-        if "walk" in line:
-            assert re.search(rf"\[request_id=\S+ trace_id={TRACE}", line), line
+    lines = [line for line in daemon.log.splitlines() if "walk" in line]
+    assert lines
+    for line in lines:
+        assert re.search(rf"\[request_id=\S+ trace_id={TRACE}", line), line
 
 
 def test_a_trace_that_is_none_is_counted_and_refuses_nothing(make_daemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from daemon_process import wait_for
@@ -52,7 +53,7 @@ def client():
 
 def add_member(daemon, host, version, age=0.0):
     """Put the row of another host's service into the table, as other hosts' records come in."""
-    with sqlite3.connect(daemon.root / "state" / "ostler.db") as database:
+    with closing(sqlite3.connect(daemon.root / "state" / "ostler.db", isolation_level=None)) as database:
         database.execute(
             "INSERT INTO services (topic, host, manager, rpc_version, state, since, boot_id, boot_time, reported_at) "
             "VALUES ('lamp', ?, 'lamp', ?, 'up', 0, 'elsewhere', 0, ?)",

@@ -23,6 +23,8 @@ from ostler.messaging.unix.server import UnixServerLink
 from ostler.messaging.wire.transport import Data, TransportLimits
 from support.links import RecordingHandler
 
+# private: _groups: after all have gone nothing may be left anywhere
+
 Step = tuple[int, int, bytes, int]
 CONNECTIONS = 12
 _REASONS = {

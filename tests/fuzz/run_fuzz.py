@@ -45,8 +45,8 @@ class Recorder:
         return step
 
 
-def run_round(name: str, seed: int, number: int, frames: int = 0) -> int:
-    """Run one round; return how many frames it had.
+def run_round(name: str, seed: int, number: int, frames: int = 0, *, folder: Path = FAILED) -> int:
+    """Run one round; return how many frames it had. One that fails is written down in `folder`.
 
     Raises:
         AssertionError: Something gave way; says how to have it again.
@@ -56,11 +56,11 @@ def run_round(name: str, seed: int, number: int, frames: int = 0) -> int:
     try:
         return int(target.run(steps))
     except Exception as error:
-        FAILED.mkdir(parents=True, exist_ok=True)
-        file = FAILED / f"{name}-{seed}-{number}.msgpack"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}-{seed}-{number}.msgpack"
         file.write_bytes(msgspec.msgpack.encode([name, steps.kept]))
         last = repr(steps.kept[-1])[:300] if steps.kept else "nothing"
-        again = f"make fuzz ARGS='--replay {file.relative_to(FAILED.parents[1])}'"
+        again = f"make fuzz ARGS='--replay {file.relative_to(folder.parents[1])}'"
         whole = f"make fuzz ARGS='--target {name} --seed {seed} --round {number}'"
         raise AssertionError(
             f"{name} gave way in round {number} of seed {seed}, at step {len(steps.kept)}, {last}: "

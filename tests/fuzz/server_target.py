@@ -31,6 +31,9 @@ from ostler.messaging.wire.envelope import (
 )
 from ostler.types import Peer
 
+# private: _by_account, _calls, _control_count, _in_flight: after each round nothing may be left anywhere
+# private: _in_threads, _keepalives_due, _open: the same
+
 LIMIT = 4096
 CLIENTS = 8
 _HONEST = "honest"

@@ -28,6 +28,8 @@ from ostler.messaging.wire.envelope import (
     decode_to_client,
 )
 
+# private: _calls, _in_flight, _keepalives_due: the state is compared with that of the model
+
 CLIENTS = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(0, 3)
 MOST_HERE = 6

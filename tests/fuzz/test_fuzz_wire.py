@@ -20,12 +20,11 @@ def test_it_is_a_million():
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.timeout(180)
-def test_trap_a_million_frames_truncated_mutated_and_random(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "FAILED", tmp_path / "build" / "fuzz")
+def test_trap_a_million_frames_truncated_mutated_and_random(name, tmp_path):
     total = number = warm = 0
     before = (threading.active_count(), descriptors())
     while total < FRAMES[name]:
-        total += run.run_round(name, SEED, number)
+        total += run.run_round(name, SEED, number, folder=tmp_path / "build" / "fuzz")
         number += 1
         if not warm and total >= FRAMES[name] // 4:
             gc.collect()

@@ -36,16 +36,16 @@ def _is_array(data):
     ("name", "part", "method"), [("server", RpcServer, "_handle_control"), ("talk", ZmtpConnection, "_handle_ready")]
 )
 def test_a_defect_is_found_written_down_and_found_again(name, part, method, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "FAILED", tmp_path / "build" / "fuzz")
+    folder = tmp_path / "build" / "fuzz"
 
     def broken(*_):
         raise KeyError("a defect")
 
     with monkeypatch.context() as patch:
-        patch.setattr(part, method, broken)
+        patch.setattr(part, method, broken)  # a defect that nobody can leave in the code for this
         with pytest.raises(AssertionError, match=rf"{name} gave way in round 3 of seed 7.*a defect"):
-            run.run_round(name, 7, 3, 3000)
-        (file,) = (tmp_path / "build" / "fuzz").iterdir()
+            run.run_round(name, 7, 3, 3000, folder=folder)
+        (file,) = folder.iterdir()
         with pytest.raises(KeyError, match="a defect"):
             run.replay(file)
     assert run.replay(file) > 0

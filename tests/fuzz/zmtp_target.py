@@ -9,6 +9,8 @@ from mutator import Mutator
 
 from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_refusal, greeting
 
+# private: _partial: how much is kept of a message shows in nothing else
+
 LIMIT = 4096
 SIDES = [frozenset({b"DEALER", b"REQ"}), frozenset({b"ROUTER", b"DEALER", b"REP"}), frozenset({b"SUB", b"XSUB"})]
 """Whom a server of calls, a client and a publisher talk to."""
@@ -93,7 +95,7 @@ def _receive(side: int, pieces: list[bytes]) -> tuple[list[bytes], str, int, lis
         try:
             found += talk.receive_data(piece)
         except ProtocolError as error:
-            end = str(error.details["reason"])
+            end = error.reason
             if end not in REASONS:
                 raise DefectFound(f"a reason that nobody knows: {end}") from error
             break

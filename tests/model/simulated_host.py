@@ -26,6 +26,9 @@ from ostler.store import Store
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualTimeLoop, virtual_clock
 
+# private: _replaced: threads that wait for a simulated disk
+# private: _curve: simulated links take the place of those that are made of it
+
 REPORT_INTERVAL = 2.0
 CAPABILITY_INTERVAL = 10.0
 CALL_TIMEOUT = 5.0
@@ -127,6 +130,7 @@ class SimulatedHost:
         self.runtime = runtime = Runtime(
             assembly.specs,
             HostServices(self.name, clock, inbox, store, messages.dispatcher, messages.client, messages.notifications),
+            router=messages.router,
             on_end=lambda reason: None,
             on_change=lambda service: None,
         )
@@ -141,7 +145,7 @@ class SimulatedHost:
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(
-            options, messages._curve, messages.client.router, store, clock, messages.client.upgrades.invalidate,
+            options, messages._curve, messages.router, store, clock, messages.client.upgrades.invalidate,
             runtime.state_notifier.notify_peer,
             messages.identities.own_identity,
         )  # fmt: skip

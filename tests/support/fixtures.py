@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import logging
 import signal
+import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 _SIGNALS_OF_THE_DAEMON = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+_USED_BY_EVERYBODY = tuple(map(Path, ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/tmp")))
+
+
+@pytest.fixture(autouse=True)
+def machine_as_before() -> Iterator[None]:
+    """Fail a test that has changed the mode or the owner of what every program of the machine uses."""
+    before = [_mode_and_owner(path) for path in _USED_BY_EVERYBODY]
+    yield
+    for path, was in zip(_USED_BY_EVERYBODY, before, strict=True):
+        assert _mode_and_owner(path) == was, f"{path} was {was} before; this test, or what ran meanwhile, changed that"
+
+
+def _mode_and_owner(path: Path) -> str:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return "missing"
+    return f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid}"
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """What the unit allows: little, but enough."""
 
 import json
+import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -65,10 +67,20 @@ def test_the_plain_unit_refuses_to_attach_and_names_the_drop_in(unit):
     assert "Traceback" not in refused.stderr + unit.messages()
 
 
-@pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices")
-def test_with_its_drop_in_a_volume_is_attached_through_a_loop_device(unit):
-    # In the container nobody sets the modes of device nodes; udev does on a host.
+@pytest.fixture
+def loop_devices_of_disk(unit):
+    # In the container nobody sets the modes of device nodes; udev does on a host. They are this machine's.
+    before = {path: path.stat() for path in Path("/dev").glob("loop*") if not path.is_dir()}
     unit.machine.run("sh", "-c", "chgrp disk /dev/loop* && chmod 660 /dev/loop*")
+    yield
+    for path, found in before.items():
+        os.chown(path, found.st_uid, found.st_gid)
+        path.chmod(stat.S_IMODE(found.st_mode))
+
+
+@pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices")
+@pytest.mark.usefixtures("loop_devices_of_disk")
+def test_with_its_drop_in_a_volume_is_attached_through_a_loop_device(unit):
     unit.add("attach.conf")
     unit.start()
     unit.ostler("volume", "create", "data", "--size", "16MiB")

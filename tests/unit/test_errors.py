@@ -2,16 +2,20 @@
 
 import copy
 import gc
+import math
 import pickle
 
 import pytest
 
 from ostler.errors import (
+    MAX_RETRY_AFTER,
     Busy,
     Conflict,
+    NotPermitted,
     OstlerError,
     RemoteError,
     ResultExpired,
+    WireError,
     WrongCallKind,
     error_line,
     from_wire,
@@ -28,6 +32,42 @@ def test_facts_are_attributes():
     assert getattr(error, "nothing", "missing") == "missing"
     with pytest.raises(AttributeError, match="Busy has no attribute or detail 'nothing'"):
         _ = error.nothing
+
+
+def test_details_that_programs_decide_by_have_a_type():
+    error = from_wire(
+        to_wire(NotPermitted("no", needs="admin", role="viewer", reason="policy", retry_after=2, attempts=3))
+    )
+    assert (error.needs, error.role, error.reason, error.retry_after, error.attempts) == (
+        "admin", "viewer", "policy", 2.0, 3,
+    )  # fmt: skip
+    bare = NotPermitted("no")
+    assert (bare.needs, bare.role, bare.reason, bare.retry_after, bare.attempts) == ("", "", "", None, 1)
+    assert not hasattr(Busy("full"), "needs")
+
+
+@pytest.mark.parametrize("sent", [None, True, "soon", [], {"a": 1}, -1, math.nan, -math.inf])
+def test_nonsense_that_a_peer_sent_for_them_counts_as_nothing(sent):
+    error = from_wire(WireError(("ostler.NotPermitted",), "no", "", dict.fromkeys(("retry_after", "attempts"), sent)))
+    assert (error.retry_after, error.attempts) == (None, 1)
+    error.details = dict.fromkeys(("reason", "needs", "role"), 5 if isinstance(sent, str) else sent)
+    assert (error.reason, error.needs, error.role) == ("", "", "")
+
+
+@pytest.mark.parametrize("sent", [301, 10**400, math.inf, 1e300])
+def test_no_peer_has_a_client_wait_for_longer_than_the_limit(sent):
+    error = Busy("full")
+    error.details["retry_after"] = sent
+    assert error.retry_after == MAX_RETRY_AFTER
+
+
+def test_what_an_error_of_a_plugin_sets_itself_goes_before_a_typed_detail():
+    class Broken(OstlerError):
+        def __init__(self, reason):
+            super().__init__("broken", reason="other")
+            self.reason = reason
+
+    assert Broken(["bolt"]).reason == ["bolt"]
 
 
 def test_a_fact_that_is_nested_too_deeply_is_cut():

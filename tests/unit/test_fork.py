@@ -16,7 +16,7 @@ def in_child(work: Callable[[], object]) -> tuple[int, str]:
     child = os.fork()
     if not child:
         os.dup2(write, 2)
-        fork.in_child = True
+        fork.in_child = True  # as the hook of a forked daemon sets it, here without a daemon
         try:
             work()
         finally:

@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Protocol
 
@@ -61,9 +61,13 @@ class DeficitRoundRobin:
 
     A flow that has something to do calls `run_or_queue`. When nobody waits it works at once, which costs two looks at
     the clock; what is left after its slice, and everything else meanwhile, waits for its turn.
+
+    Args:
+        monotonic: Returns the time in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = monotonic) -> None:
+        self._monotonic = monotonic
         self.turn_count = 0
         """How many turns of the loop were used up."""
         self._loop = asyncio.get_running_loop()
@@ -81,6 +85,7 @@ class DeficitRoundRobin:
 
     def run_or_queue(self, flow: Flow) -> bool:
         """Have a flow work now, or when it is its turn; return whether it waits for that."""
+        monotonic = self._monotonic
         began = monotonic()
         if not self.can_run(flow, began):
             return True
@@ -158,9 +163,9 @@ class DeficitRoundRobin:
 
     def _run_turn(self) -> None:
         self.turn_count += 1
-        until = monotonic() + TURN_TIME
+        until = self._monotonic() + TURN_TIME
         for accounts in self._accounts_by_rank:
-            while accounts and monotonic() + self._extra_charge < until:
+            while accounts and self._monotonic() + self._extra_charge < until:
                 self._serve(accounts)
         self._extra_charge = 0.0
         self._spent_by_rank[HIGH_RANK] = self._spent_by_rank[NORMAL_RANK] = 0.0
@@ -184,9 +189,9 @@ class DeficitRoundRobin:
     def _serve_flow(self, account: _Account) -> None:
         flow = account.flows.popleft()
         self._waiting.discard(flow)
-        began, before = monotonic(), self._extra_charge
+        began, before = self._monotonic(), self._extra_charge
         more = self._run(flow, began + account.deficit)
-        used = monotonic() - began + self._extra_charge - before
+        used = self._monotonic() - began + self._extra_charge - before
         account.deficit = max(account.deficit - used, -_MAX_DEBT)
         if more and flow not in self._waiting:
             self._waiting.add(flow)

@@ -118,9 +118,12 @@ class WorkerPool:
         name: Prefix of the threads' names: `name-1`, `name-2`.
         size: The most threads at work; those that are replaced while they wait are not counted.
         queue_limit: The most jobs that wait; one more is refused.
+        max_replaced: The most threads that are replaced while they wait; one cause of waiting gets half of them.
     """
 
-    def __init__(self, name: str, size: int, queue_limit: int = 1000) -> None:
+    def __init__(
+        self, name: str, size: int, queue_limit: int = 1000, *, max_replaced: int = _MAX_REPLACED_THREADS
+    ) -> None:
         self.name = name
         self.size = size
         self._queue: FairQueue[_Job] = FairQueue(queue_limit)
@@ -135,7 +138,7 @@ class WorkerPool:
         self._running: dict[int, tuple[str, str, float]] = {}
         # Not part of `_threads` and `_running`: what decides about waking a thread up does not have to leave them out.
         self._replaced: dict[int, tuple[Worker, tuple[str, str, float]]] = {}
-        self._replace_quota = FairQuota(_MAX_REPLACED_THREADS)
+        self._replace_quota = FairQuota(max_replaced)
         self._in_flight: set[int] = set()
         self._thread_numbers = itertools.count(1)
         self._job_numbers = itertools.count(1)

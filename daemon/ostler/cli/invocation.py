@@ -15,7 +15,7 @@ from ostler.errors import InvalidInput
 if TYPE_CHECKING:
     from ostler.cli.remote_daemon import RemoteDaemon
     from ostler.config.paths import Paths
-    from ostler.messaging.clients.call_options import CallKeywords
+    from ostler.messaging.clients.call_methods import CallKeywords
 
 DEFAULT_TIMEOUT = 60.0
 """Time-out of a call in seconds, unless `--timeout` or the command sets another."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ostler.cli import invocation, kit
-from ostler.errors import NotFound, ServiceNotFound
+from ostler.errors import MethodNotFound, ServiceNotFound
 from ostler.spelling import nearest
 from ostler.types import CONTROL_TOPIC, ArgumentDescription, Json, MethodDescription
 
@@ -104,7 +104,7 @@ def find_method(
         host: The service's host; None for the local one, or else one that has the service.
 
     Raises:
-        NotFound: The service does not have the method.
+        MethodNotFound: The service does not have the method.
     """
     methods = describe_service(client, topic, host)
     for each in methods:
@@ -112,7 +112,7 @@ def find_method(
             return each
     near = nearest(method, (each.method for each in methods))
     hint = f"did you mean {near}?" if near else f"see `ostler describe {topic}`"
-    raise NotFound(f"method {topic}.{method} not found", hint=hint, topic=topic, method=method)
+    raise MethodNotFound(f"method {topic}.{method} not found", hint=hint, topic=topic, method=method)
 
 
 def format_signature(method: MethodDescription) -> str:

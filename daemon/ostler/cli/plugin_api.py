@@ -26,7 +26,7 @@ def find_interface(host: PluginHost, name: str) -> dict[str, Any]:
         PluginError: The manager cannot be imported, or its methods cannot be exposed.
     """
     from ostler.manager import Manager
-    from ostler.messaging.apicheck.interface_file import build_interface
+    from ostler.messaging.apicheck.interface_diff import build_interface
     from ostler.plugins import resolve_object
 
     managers = host.managers()
@@ -45,7 +45,7 @@ def find_interface(host: PluginHost, name: str) -> dict[str, Any]:
 def write_interface(interface: dict[str, Any], output: Path | None) -> None:
     """Write an interface to a file, or to stdout."""
     from ostler.files import make_directory, replace_file
-    from ostler.messaging.apicheck.interface_file import format_interface
+    from ostler.messaging.apicheck.interface_diff import format_interface
 
     text = printable_json(format_interface(interface))
     if output is None:
@@ -62,8 +62,7 @@ def write_interface(interface: dict[str, Any], output: Path | None) -> None:
 
 def report_changes(interface: dict[str, Any], against: Path) -> list[str]:
     """Show what changed since a file was written; return the faults of the version."""
-    from ostler.messaging.apicheck.interface_diff import compare_interfaces
-    from ostler.messaging.apicheck.interface_file import read_interface
+    from ostler.messaging.apicheck.interface_diff import compare_interfaces, read_interface
 
     reports = compare_interfaces(read_interface(against), interface)
     faults = [fault for each in reports for fault in each.faults]

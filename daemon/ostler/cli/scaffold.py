@@ -9,7 +9,7 @@ from typing import Any
 
 from ostler.errors import Conflict, InvalidInput
 from ostler.files import create_file, make_directory
-from ostler.messaging.apicheck.interface_file import format_interface
+from ostler.messaging.apicheck.interface_diff import format_interface
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ostler import fork, log
 from ostler.aio import LoopQueue, TaskOwner, WorkerPool
 from ostler.clock import Clock
+from ostler.config.configuration import Configuration
 from ostler.config.configuration_diff import effective_values
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
@@ -207,23 +208,13 @@ class Daemon:
 
             await wait_for_addresses(options, self.clock, self.step_tracker)
         make_runtime_directory(self.paths.runtime_dir)
-        registry = TopicRegistry(self.host)
-        auditor = self.audit_service = AuditService(store, registry, self.clock, options)
-        messages = self.messaging = MessagingStack(
-            options, self._make_transport(), self.clock, inbox, registry, auditor.log
-        )
-        self.tasks.supervise(auditor.log.run, name="audit log")
-        self.tasks.supervise(
-            partial(auditor.record_in_flight, messages.dispatcher.in_flight_since),
-            name="audit log of requests in progress",
-        )
-        self._on_stop("audit log", auditor.close)
-        self._on_stop("sockets", messages.close)
+        messages = self._open_messaging(store, options, inbox)
         runtime = self.runtime = Runtime(
             self.resolved.specs,
             HostServices(
                 self.host, self.clock, inbox, store, messages.dispatcher, messages.client, messages.notifications
             ),
+            router=messages.router,
             on_end=self.fail,
             on_change=self._on_service_change,
         )
@@ -246,6 +237,22 @@ class Daemon:
         self.notifier.ready(self.summary())
         code.compress_in_background()
         _log.info("ready: %s", self.summary(), extra=log.message_id("ready"))
+
+    def _open_messaging(self, store: Store, options: Configuration, inbox: LoopQueue) -> MessagingStack:
+        """Bind the sockets, which answer nobody yet, and begin the audit log of what is to come over them."""
+        registry = TopicRegistry(self.host)
+        auditor = self.audit_service = AuditService(store, registry, self.clock, options)
+        messages = self.messaging = MessagingStack(
+            options, self._make_transport(), self.clock, inbox, registry, auditor.log
+        )
+        self.tasks.supervise(auditor.log.run, name="audit log")
+        self.tasks.supervise(
+            partial(auditor.record_in_flight, messages.dispatcher.in_flight_since),
+            name="audit log of requests in progress",
+        )
+        self._on_stop("audit log", auditor.close)
+        self._on_stop("sockets", messages.close)
+        return messages
 
     def _begin_code_snapshot(self) -> CodeSnapshot:
         """Start reading the code that may still be imported, while the database is opened."""

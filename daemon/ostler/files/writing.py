@@ -229,11 +229,13 @@ def make_directory(path: Path, mode: int) -> bool:
 def restrict_mode(path: Path, mode: int) -> int | None:
     """Take away the permissions that `mode` lacks from a file or directory that is ours. Any thread.
 
+    A directory in which every user has files of their own, such as /tmp, is left as it is.
+
     Returns:
         The permissions that it had, when they were too many; None when nothing was changed.
 
     Raises:
-        OSError: It cannot be looked at, or is a link.
+        OSError: It cannot be looked at, is a link, or is neither a file nor a directory: a device is every program's.
     """
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -241,7 +243,10 @@ def restrict_mode(path: Path, mode: int) -> int | None:
         before = stat.S_IMODE(found.st_mode)
         if stat.S_ISLNK(found.st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-        if not before & 0o777 & ~mode or found.st_uid != os.geteuid():
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise UnreadableFile("is neither a regular file nor a directory", path, found)
+        is_shared = stat.S_ISDIR(found.st_mode) and before & stat.S_ISVTX
+        if is_shared or not before & 0o777 & ~mode or found.st_uid != os.geteuid():
             return None
         Path(f"/proc/self/fd/{descriptor}").chmod(before & (mode | 0o7000))
         return before

@@ -76,9 +76,12 @@ class LogWriter:
 
     The lock is reentrant and held for a few counters only: a finaliser or a signal handler may log at any moment. A
     forked child has neither the thread nor what waits; it finds a new lock, and writes its lines itself.
+
+    Args:
+        max_lines: How many lines may wait to be written; further ones are dropped and counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_lines: int = MAX_QUEUE_LINES) -> None:
         self.make_line: Callable[[logging.LogRecord], LogLine] | None = None
         """Makes a line of a record; for the line that says what was lost."""
         self.on_poll: Callable[[], None] | None = None
@@ -89,6 +92,7 @@ class LogWriter:
         self._is_loss_reported = True
         self._lock = threading.RLock()
         self._queue: SimpleQueue[LogLine | threading.Event] = SimpleQueue()
+        self._max_lines = max_lines
         self._queued_lines = self._queued_bytes = 0
         self._accepted_count = self._processed_count = self._loss_at = 0
         self._thread: threading.Thread | None = None
@@ -106,7 +110,7 @@ class LogWriter:
             return
         with self._lock:
             size = _line_size(line)
-            if self._queued_lines >= MAX_QUEUE_LINES or (
+            if self._queued_lines >= self._max_lines or (
                 self._queued_lines and self._queued_bytes + size > MAX_QUEUE_BYTES
             ):
                 self.count_lost(_QUEUE_FULL_REASON)

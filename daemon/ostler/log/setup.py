@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TextIO
 
 from ostler.errors import InvalidInput, is_a
-from ostler.log import journald
 from ostler.log.fields import LogFields
 from ostler.log.formats import JsonFormatter, TextFormatter
 from ostler.log.guard import GuardedLogger, LogGuard
 from ostler.log.handlers import LogOutput, SafeHandler, SafeStreamHandler
+from ostler.log.journald import JOURNALD_SOCKET, JournalHandler, is_stderr_journal
 from ostler.log.log_writer import LogWriter
 from ostler.log.output_targets import DescriptorTarget, make_target
 
@@ -41,6 +41,7 @@ def set_up(
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
     about: Callable[[], LogFields | None] | None = None,
+    journald_socket: str = JOURNALD_SOCKET,
 ) -> str:
     """Turn the log on, or change it: what an earlier call set is replaced, whatever else listens is left alone.
 
@@ -53,6 +54,7 @@ def set_up(
         environ: The environment; the process's by default.
         about: Returns the request that the calling thread or task serves, whose fields every line gets; by default what
             an earlier call named.
+        journald_socket: The path of journald's socket.
 
     Returns:
         The format in force, for `auto` has chosen.
@@ -70,7 +72,8 @@ def set_up(
     root = logging.getLogger()
     earlier = _installed_handler(root) or _guarded_handler()
     output = _find_output(stream, earlier, os.environ if environ is None else environ)
-    handler, chosen = _make_handler(format, output, earlier.writer if earlier is not None else LogWriter())
+    writer = earlier.writer if earlier is not None else LogWriter()
+    handler, chosen = _make_handler(format, output, writer, journald_socket)
     handler.output = output
     handler.get_log_fields = about or (earlier.get_log_fields if earlier is not None else None)
     for name in set(() if earlier is None else earlier.levelled_loggers) - set(numbers):
@@ -186,16 +189,16 @@ def _find_output(stream: TextIO | None, earlier: SafeHandler | None, environ: Ma
     if stream is None and earlier is not None and earlier.output is not None:
         return earlier.output
     stream = stream or sys.stderr
-    return LogOutput(make_target(stream), journald.is_stderr_journal(environ, stream), _has_colours(stream, environ))
+    return LogOutput(make_target(stream), is_stderr_journal(environ, stream), _has_colours(stream, environ))
 
 
-def _make_handler(chosen: str, output: LogOutput, writer: LogWriter) -> tuple[SafeHandler, str]:
+def _make_handler(chosen: str, output: LogOutput, writer: LogWriter, journald_socket: str) -> tuple[SafeHandler, str]:
     target, to_journal, colours = output
     closed = isinstance(target, DescriptorTarget) and target.closed
     if chosen == "auto":
-        chosen = "journal" if (to_journal or closed) and Path(journald.JOURNALD_SOCKET).exists() else "text"
+        chosen = "journal" if (to_journal or closed) and Path(journald_socket).exists() else "text"
     if chosen == "journal":
-        return journald.JournalHandler(fallback=None if closed else target, writer=writer), chosen
+        return JournalHandler(journald_socket, fallback=None if closed else target, writer=writer), chosen
     handler = SafeStreamHandler(target, writer)
     if chosen == "json":
         handler.setFormatter(JsonFormatter())

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ostler.messaging.access.roles import Access
     from ostler.messaging.clients.api import RpcApi, remote
     from ostler.messaging.clients.async_client import AsyncClient
+    from ostler.messaging.clients.call_methods import ServiceClient
     from ostler.messaging.clients.local_client import LocalServiceClient
     from ostler.messaging.clients.retry import Retry
-    from ostler.messaging.clients.service_client import ServiceClient
     from ostler.messaging.clients.sync_client import Client
     from ostler.messaging.events import Event, Gap, Publisher
     from ostler.messaging.events.notifications import Notification, NotificationSink, Notifier
@@ -42,7 +42,7 @@ _HOMES = {
     "rpc.endpoint": ["Endpoint"],
     "clients.retry": ["Retry"],
     "rpc.rpc_server": ["RpcServer"],
-    "clients.service_client": ["ServiceClient"],
+    "clients.call_methods": ["ServiceClient"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -65,10 +66,11 @@ class _SeenDistribution(msgspec.Struct, frozen=True):
 
 
 class _DistributionInfo(msgspec.Struct, frozen=True):
-    """The metadata of a distribution: their path, and a reader of their files."""
+    """The metadata of a distribution: their path, a reader of their files, and its name if the path tells it."""
 
     path: str
     read: Callable[[str], str | None]
+    name: str = ""
 
 
 def _distribution_infos() -> Iterator[_DistributionInfo]:
@@ -77,7 +79,7 @@ def _distribution_infos() -> Iterator[_DistributionInfo]:
     Directories are read here. Archives on the path, and finders with distributions of their own, are left to
     `importlib.metadata`.
     """
-    if any(finder is not PathFinder and hasattr(finder, "find_distributions") for finder in sys.meta_path):
+    if any(_has_own_distributions(finder) for finder in sys.meta_path):
         yield from _non_directory_infos()
         return
     for entry in sys.path:
@@ -94,7 +96,16 @@ def _distribution_infos() -> Iterator[_DistributionInfo]:
         for name in _newest_first(names):
             if name.lower().endswith((".dist-info", ".egg-info")):
                 folder = os.path.join(entry, name)  # noqa: PTH118  (a hundred of them are looked at)
-                yield _DistributionInfo(folder, partial(_read_metadata, folder))
+                yield _DistributionInfo(folder, partial(_read_metadata, folder), name.partition("-")[0])
+
+
+def _has_own_distributions(finder: object) -> bool:
+    """Return whether a finder knows distributions that are not on the path; that of the backport knows no others."""
+    return (
+        finder is not PathFinder
+        and hasattr(finder, "find_distributions")
+        and type(finder).__module__.partition(".")[0] != "importlib_metadata"
+    )
 
 
 def _newest_first(names: list[str]) -> list[str]:
@@ -122,11 +133,12 @@ def version_on_disk(distribution: str) -> str:
     """Return the version of a distribution that a new process would get; empty when it is not installed."""
     wanted = _normalise_name(distribution)
     for info in _distribution_infos():
-        name = os.path.basename(info.path)  # noqa: PTH119  (a hundred of them are looked at)
-        if _normalise_name(name.partition("-")[0]) == wanted and (
-            text := info.read("METADATA") or info.read("PKG-INFO")
-        ):
-            return _parse_metadata(text)["version"]
+        if info.name and _normalise_name(info.name) != wanted:  # a hundred of them are looked at
+            continue
+        with suppress(ValueError):  # damaged metadata
+            facts = _parse_metadata(info.read("METADATA") or info.read("PKG-INFO") or "")
+            if _normalise_name(facts["name"]) == wanted:
+                return facts["version"]
     return ""
 
 
@@ -138,7 +150,8 @@ def _non_directory_infos(path: list[str] | None = None) -> Iterator[_Distributio
     from importlib.metadata import distributions
 
     for distribution in distributions() if path is None else distributions(path=path):
-        yield _DistributionInfo(str(distribution), distribution.read_text)
+        location: object = getattr(distribution, "_path", None)  # only of those that are on a path
+        yield _DistributionInfo(str(location or distribution), distribution.read_text)
 
 
 def _read_metadata(folder: str, name: str) -> str | None:

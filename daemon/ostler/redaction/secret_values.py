@@ -68,9 +68,13 @@ class SecretValues:
     Values of the configuration come by generations: each load of it begins one, and when that has been put into force,
     what it did not read again is superseded, and forgotten a day later. The spellings of a value are made when a text
     is looked through for the first time after it became known.
+
+    Args:
+        monotonic: Returns the time in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = monotonic) -> None:
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._generation = 0
         self._values: dict[str, int] = {}
@@ -103,7 +107,7 @@ class SecretValues:
 
     def commit_update(self) -> None:
         """Record that what was read last is in force: what was not read again may be forgotten after a while."""
-        now = monotonic()
+        now = self._monotonic()
         with self._lock:
             for value, generation in self._values.items():
                 if generation < self._generation:
@@ -127,7 +131,7 @@ class SecretValues:
 
     def remove_arguments(self, values: Iterable[Value]) -> None:
         """Record that a request with secret arguments has ended."""
-        now = monotonic()
+        now = self._monotonic()
         with self._lock:
             for value in values:
                 left = self._arguments.get(value, 0) - 1

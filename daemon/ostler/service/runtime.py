@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
@@ -22,6 +23,9 @@ from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
 from ostler.types import CapabilityReport, ServiceState, ServiceStatus
 
+if TYPE_CHECKING:
+    from ostler.messaging.network.routing import Router
+
 _log = logging.getLogger(__name__)
 _SAVE_RUNS_INTERVAL = 30.0
 """Seconds between two writes of periodic runs; a crash loses no more than that."""
@@ -37,6 +41,7 @@ class Runtime:
     Args:
         specs: The specifications of the services, enabled ones only.
         host: What the host provides.
+        router: Has the links to other daemons.
         on_end: Called with a reason when a permanent task has ended.
         on_change: Called after the state of a service has changed.
 
@@ -49,6 +54,7 @@ class Runtime:
         specs: Sequence[ServiceSpec],
         host: HostServices,
         *,
+        router: Router,
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
     ) -> None:
@@ -78,13 +84,13 @@ class Runtime:
         self.operations = ServiceOperations(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
         self.host_view = HostView(
-            name, services, store, services_table, capabilities_table, client.router, clock, self._live_reports
+            name, services, store, services_table, capabilities_table, router, clock, self._live_reports
         )
         client.upgrades.set_source(self.host_view.members, store.aread)
         self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
-            services, store, capabilities_table, services_table, client, clock, name, has_subscriber
+            services, store, capabilities_table, services_table, client, router, clock, has_subscriber
         )
         self.capability_reporter.on_report = self.host_view.on_change
 

@@ -119,7 +119,7 @@ def is_transient(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, OSError):
         return cause.errno in _TRANSIENT_ERRNO
-    return str(error.details.get("reason", "")).startswith(_TRANSIENT_CODES)
+    return error.reason.startswith(_TRANSIENT_CODES)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -129,7 +129,7 @@ def is_disk_full(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, OSError):
         return cause.errno in _DISK_FULL_ERRNO
-    return str(error.details.get("reason", "")).startswith(_DISK_FULL_CODE)
+    return error.reason.startswith(_DISK_FULL_CODE)
 
 
 def is_database_error(error: BaseException) -> bool:

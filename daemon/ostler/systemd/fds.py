@@ -11,7 +11,7 @@ FIRST_FD = 3
 _VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
-def listen_fds(environ: MutableMapping[str, str], pid: int | None = None) -> dict[str, int]:
+def listen_fds(environ: MutableMapping[str, str], pid: int | None = None, first: int = FIRST_FD) -> dict[str, int]:
     """Return the descriptors that systemd handed over, by name; empty when there are none for this process.
 
     The variables are taken out of the environment and the descriptors are closed on exec, so that no child process
@@ -20,6 +20,7 @@ def listen_fds(environ: MutableMapping[str, str], pid: int | None = None) -> dic
     Args:
         environ: The environment; changed.
         pid: The process that asks; this one by default.
+        first: The number of the first descriptor.
 
     Returns:
         `FileDescriptorName=` of the socket unit to descriptor. Several of one name are `name`, `name-2`, `name-3`; one
@@ -35,7 +36,7 @@ def listen_fds(environ: MutableMapping[str, str], pid: int | None = None) -> dic
         return {}
     descriptors: dict[str, int] = {}
     for number, name in enumerate(_names(names, int(count))):
-        descriptors[_unique_name(name, descriptors)] = _adopt_descriptor(FIRST_FD + number, name)
+        descriptors[_unique_name(name, descriptors)] = _adopt_descriptor(first + number, name)
     return descriptors
 
 

@@ -32,11 +32,11 @@ from ostler.messaging import (
     RpcServer,
     exposed,
 )
-from ostler.messaging.clients.call_methods import SyncCallMethods
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events.notifications import Notifications
+from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
 from ostler.plugins import DiscoveredPlugin, in_memory_plugin
 from ostler.service import HostServices as HostParts
@@ -199,13 +199,18 @@ class Host(SyncCallMethods):
         assert drivers is not None, f"service {topic} was not created"  # noqa: S101 - an error of the test
         self.wait_for(lambda: drivers.status(name).state is state, f"driver {name} to be {state}")
 
-    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until `condition` returns a true value; it is called again after each event.
+
+        Args:
+            condition: Called on the thread of the test.
+            what: What is waited for, for the error.
+            timeout: The time limit in seconds.
 
         Raises:
             AssertionError: It did not within the time limit.
         """
-        until = self._loop.time() + WAIT_TIMEOUT
+        until = self._loop.time() + timeout
         while not condition():
             if self._loop.time() > until:
                 raise AssertionError(f"timed out waiting for {what}")
@@ -254,7 +259,8 @@ class Host(SyncCallMethods):
         dispatcher = Dispatcher(access, self._clock, inbox, host=self._name)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self._clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
-        client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC)
+        router = Router(self._name, dispatcher.registry.is_open)
+        client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router)
         self._publisher.start()
         self._server.start()
         self._subscribe_events()
@@ -264,7 +270,11 @@ class Host(SyncCallMethods):
         parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, told)
         specs = [_as_required(spec) for spec in self._assembly.specs]
         self._runtime = Runtime(
-            specs, parts, on_end=self._failures.append, on_change=lambda _service: self._notify_waiters()
+            specs,
+            parts,
+            router=router,
+            on_end=self._failures.append,
+            on_change=lambda _service: self._notify_waiters(),
         )
         dispatcher.registry.add_endpoint(Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(self._runtime), None))
         await self._runtime.start()

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostler.errors import InvalidInput
-from ostler.messaging.apicheck.interface_diff import ApiChange, compare_interfaces
-from ostler.messaging.apicheck.interface_file import build_interface, format_interface, read_interface
-from ostler.messaging.apicheck.type_compatibility import TypeCompatibility
-from ostler.messaging.apicheck.type_schema import TypeSchema
+from ostler.messaging.apicheck.interface_diff import (
+    ApiChange,
+    build_interface,
+    compare_interfaces,
+    format_interface,
+    read_interface,
+)
+from ostler.messaging.apicheck.type_compatibility import TypeCompatibility, TypeSchema
 from ostler.version_numbers import parse_version
 
 if TYPE_CHECKING:

@@ -42,6 +42,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds. Any thread."""
         return self._now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads of the default executor: in real time, of which a virtual time-out says nothing."""
+        await super().shutdown_default_executor()
+
     def watch(self, probe: Callable[[], Iterable[Hashable]]) -> None:
         """Stop time for other work too: `probe` returns a token for each piece of work in progress."""
         self._probes.append(probe)

@@ -133,7 +133,7 @@ def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(me
 def attach(context: typer.Context, name: _NameArgument) -> None:
     """Attach a volume as a block device of its host, and print its path, with the host if it is not the local one."""
     with kit.client() as client:
-        here = client.on(type=_DaemonHost).call("ostler", "status").host
+        here = client.on(type=DaemonHost).call("ostler", "status").host
         done = client.on(type=Volume).call(context.obj, "attach_volume", name=name)
     _show(done, done.device if done.host == here else f"{done.device} on {done.host}")
 
@@ -255,7 +255,7 @@ def delete_snapshot(
         _for_each(names, delete_one)
 
 
-class _DaemonHost(msgspec.Struct):
+class DaemonHost(msgspec.Struct):
     """The part of the daemon's status that is used here."""
 
     host: str = ""

@@ -48,7 +48,9 @@ def reflink(source: int, target: int) -> bool:
     return True
 
 
-def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int:
+def sparse_copy(
+    source: int, target: int, length: int, on_piece: OnPiece, *, sync_interval: int = SYNC_INTERVAL_BYTES
+) -> int:
     """Copy the first `length` bytes of the source into an empty target; holes and zeros take up no room there.
 
     The target has at least `length` bytes afterwards, with the content of the source. An image from `Image.borrow` is
@@ -59,6 +61,7 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
         target: Descriptor of an empty file that is open for writing.
         length: How many bytes.
         on_piece: See `OnPiece`.
+        sync_interval: After so many bytes the data is synced.
 
     Returns:
         How many bytes were written.
@@ -79,7 +82,7 @@ def sparse_copy(source: int, target: int, length: int, on_piece: OnPiece) -> int
             piece = read(partial(read_piece, source, at, min(PIECE_SIZE, end - at)), partial(on_piece, done, total))
             new = _write_data(target, at, piece)
             done, written, unsynced = done + len(piece), written + new, unsynced + new
-            if unsynced >= SYNC_INTERVAL_BYTES:
+            if unsynced >= sync_interval:
                 os.fdatasync(target)
                 unsynced = 0
             on_piece(done, total)

@@ -100,6 +100,8 @@ class FileDriver(VolumeDriver):
 
     Options = FileDriverOptions
     features = frozenset({IMAGE, CLONE, SNAPSHOT, ATTACH, UPLOAD})
+    loop_control = loop_device.LOOP_CONTROL
+    """The device that creates loop devices."""
 
     @classmethod
     def validate(cls, options: Any, others: ValidationContext) -> Iterator[tuple[str, str]]:
@@ -189,7 +191,7 @@ class FileDriver(VolumeDriver):
 
     def capabilities(self) -> dict[str, Any]:
         """Return the space and the features; `attach` is one of them only if loop devices can be created."""
-        refused = loop_device.unusable_reason()
+        refused = loop_device.unusable_reason(self.loop_control)
         return {
             **super().capabilities(),
             "features": sorted(self.features - ({ATTACH} if refused else set())),
@@ -326,7 +328,7 @@ class FileDriver(VolumeDriver):
 
     def check_attach(self) -> None:
         """See `VolumeDriver.check_attach`."""
-        loop_device.check_usable()
+        loop_device.check_usable(self.loop_control)
 
     def attach(self, ctx: Context, name: str) -> str:
         """See `VolumeDriver.attach`."""
@@ -334,7 +336,7 @@ class FileDriver(VolumeDriver):
         if not path.exists():
             raise VolumeNotFound(f"the file of {name} is missing: {path}", name=name)
         ctx.check()
-        return loop_device.attached_devices({name: path}).get(name) or loop_device.attach(path)
+        return loop_device.attached_devices({name: path}).get(name) or loop_device.attach(path, self.loop_control)
 
     def detach(self, ctx: Context, name: str) -> None:
         """See `VolumeDriver.detach`."""

@@ -141,11 +141,17 @@ class BlockCounter:
 
     Args:
         now: Returns the monotonic time.
+        read_map: Returns the blocks of a file, None if the file system does not support that.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        read_map: Callable[[Path], BlockMap | None] = read_block_map,
+    ) -> None:
         self._maps: dict[int, tuple[tuple[int, ...], BlockMap]] = {}
         self._now = now
+        self._read_map = read_map
         self._shared_read_at = now()
 
     def forget_shared(self, source: int = -1) -> None:
@@ -171,7 +177,7 @@ class BlockCounter:
             cached = self._maps.get(status.st_ino)
             if cached is None or cached[0] != stamp:
                 try:
-                    found = read_block_map(path)
+                    found = self._read_map(path)
                 except FileNotFoundError:
                     continue
                 if found is None:

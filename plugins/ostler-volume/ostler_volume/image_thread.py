@@ -26,7 +26,7 @@ _RECHECK_INTERVAL = 0.25
 """Interval in seconds at which a waiting request checks whether it was cancelled."""
 _MAX_HUNG_THREADS = 8
 """Maximum number of threads that may hang in one place; further access to it is refused."""
-_MOUNT_TABLE = Path("/proc/self/mountinfo")
+MOUNT_TABLE = Path("/proc/self/mountinfo")
 
 
 class ImageMount:
@@ -34,10 +34,12 @@ class ImageMount:
 
     Args:
         path: Its mount point.
+        max_hung: How many threads may hang there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, max_hung: int = _MAX_HUNG_THREADS) -> None:
         self.path = path
+        self._max_hung = max_hung
         self._lock = threading.Lock()
         # By `id`, which is unique while they hang.
         self._hung: dict[int, float] = {}
@@ -62,7 +64,7 @@ class ImageMount:
         """
         now = time.monotonic()
         with self._lock:
-            if not self._hung or (len(self._hung) < _MAX_HUNG_THREADS and now - self._last_attempt > retry_after):
+            if not self._hung or (len(self._hung) < self._max_hung and now - self._last_attempt > retry_after):
                 self._last_attempt = now
                 return
             since = min(self._hung.values())
@@ -213,17 +215,22 @@ def resolve_path(path: str, limit: float = 0.5) -> str:
     return found[0] if found else os.path.normpath(path)
 
 
-def is_mount_or_symlink(directory: Path) -> bool:
-    """Return whether a directory is a mount point or a symbolic link, without accessing the mounted file system."""
-    return mount_point_of(str(directory)) == os.path.normpath(directory) or directory.is_symlink()
+def is_mount_or_symlink(directory: Path, table: Path = MOUNT_TABLE) -> bool:
+    """Return whether a directory is a mount point or a symbolic link, without accessing the mounted file system.
+
+    Args:
+        directory: The directory.
+        table: The kernel's table of mounts.
+    """
+    return mount_point_of(str(directory), table) == os.path.normpath(directory) or directory.is_symlink()
 
 
-def mount_point_of(path: str) -> str:
-    """Return the mount point of a path from the kernel's table, without accessing the file system."""
+def mount_point_of(path: str, table: Path = MOUNT_TABLE) -> str:
+    """Return the mount point of a path from the kernel's table of mounts, without accessing the file system."""
     pure = PurePath(os.path.normpath(path))
     try:
-        table = _MOUNT_TABLE.read_text(encoding="utf-8", errors="surrogateescape")
-        mounts = {_unescape(line.split(" ", 5)[4]) for line in table.splitlines()}
+        lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        mounts = {_unescape(line.split(" ", 5)[4]) for line in lines}
     except (OSError, IndexError):
         return "/"
     return next((str(each) for each in (pure, *pure.parents) if str(each) in mounts), "/")

@@ -21,7 +21,8 @@ AUTOCLEAR = 4
 
 _LOOP_INFO = struct.Struct("=QQQQQIIII64s64s32s2Q")  # struct loop_info64
 _LOOP_CONFIG = struct.Struct(f"=II{_LOOP_INFO.size}s64s")  # struct loop_config
-_LOOP_CONTROL = Path("/dev/loop-control")
+LOOP_CONTROL = Path("/dev/loop-control")
+"""The device that creates loop devices."""
 _SYS_BLOCK = Path("/sys/block")
 _HINT = "enable the drop-in ostler.service.d/attach.conf, which allows access to loop devices, or run it as root"
 _MAX_ATTEMPTS = 16
@@ -29,35 +30,39 @@ _DELETED_SUFFIX = " (deleted)"
 _CLOSE_TIMEOUT = 2.0
 
 
-def unusable_reason() -> str:
-    """Return why loop devices cannot be created here, empty if they can."""
+def unusable_reason(control: Path = LOOP_CONTROL) -> str:
+    """Return why loop devices cannot be created here with this control device, empty if they can."""
     try:
-        os.close(os.open(_LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(control, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return f"{_LOOP_CONTROL}: {error.strerror}"
+        return f"{control}: {error.strerror}"
     return ""
 
 
-def check_usable() -> None:
-    """Raise if loop devices cannot be created here.
+def check_usable(control: Path = LOOP_CONTROL) -> None:
+    """Raise if loop devices cannot be created here with this control device.
 
     Raises:
         NotSupported: This machine or the sandbox does not allow it.
     """
-    if why := unusable_reason():
+    if why := unusable_reason(control):
         raise NotSupported(f"cannot attach volumes on this host: {why}", hint=_HINT)
 
 
-def attach(path: Path) -> str:
+def attach(path: Path, control: Path = LOOP_CONTROL) -> str:
     """Attach a file to a loop device and return the path of the device.
+
+    Args:
+        path: The file.
+        control: The device that creates loop devices.
 
     Raises:
         NotSupported: This machine or the sandbox does not allow it.
     """
     try:
-        with _open_device(_LOOP_CONTROL) as control, _open_device(path) as backing:
+        with _open_device(control) as creator, _open_device(path) as backing:
             for _ in range(_MAX_ATTEMPTS):
-                number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+                number = fcntl.ioctl(creator, LOOP_CTL_GET_FREE)
                 # Another process may take the free device first: then try another.
                 if _configure(Path(f"/dev/loop{number}"), backing, path):
                     return f"/dev/loop{number}"

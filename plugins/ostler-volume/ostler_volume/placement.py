@@ -20,6 +20,7 @@ from ostler import (
     DeadlineExceeded,
     Draining,
     DriverError,
+    MethodNotFound,
     NoCapacity,
     NotFound,
     NotPermitted,
@@ -36,6 +37,7 @@ from ostler_volume.volume_context import VolumeContext
 T = TypeVar("T")
 NO_SCHEDULER_ERRORS = (
     ServiceNotFound,
+    MethodNotFound,
     DaemonNotRunning,
     Busy,
     Draining,
@@ -43,9 +45,10 @@ NO_SCHEDULER_ERRORS = (
     ConnectionLost,
     DeadlineExceeded,
 )
-"""The errors that mean "no scheduler": not configured, not running or unreachable, starting or full, stopping,
-disabled, disconnected during the call, or too slow. Any other error is the scheduler's decision, and is raised."""
-NOT_STARTED_ERRORS = (ServiceNotFound, DaemonNotRunning, Busy, Draining, ServiceDisabled, NotPermitted)
+"""The errors that mean "no scheduler": not configured, without the method, not running or unreachable, starting or
+full, stopping, disabled, disconnected during the call, or too slow. Any other error is the scheduler's decision, and
+is raised."""
+NOT_STARTED_ERRORS = (ServiceNotFound, MethodNotFound, DaemonNotRunning, Busy, Draining, ServiceDisabled, NotPermitted)
 """Errors of a call to another host after which nothing was begun there."""
 _REFUSAL_ERRORS = (NoCapacity, DriverError, UnknownBackend, NotSupported)
 """Errors of a backend after which another one may succeed."""

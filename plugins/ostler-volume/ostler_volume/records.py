@@ -608,7 +608,7 @@ def check_grows(volume: Volume, size: int) -> None:
 
 
 def _is_disk_full(error: StoreUnavailable) -> bool:
-    return str(error.details.get("reason", "")).startswith("SQLITE_FULL")
+    return error.reason.startswith("SQLITE_FULL")
 
 
 def _require_available(what: str, state: str, verb: str) -> None:

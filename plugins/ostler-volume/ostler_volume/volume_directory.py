@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,11 +48,12 @@ class VolumeDirectory:
 
     Attributes:
         identity: The id of the backend once it is known; a directory with this id is the same backend.
+        on_step: What is called with the name of each step.
     """
 
     def __init__(self, path: Path, on_step: Callable[[str], None] = lambda _step: None) -> None:
         self.path = path
-        self._on_step = on_step
+        self.on_step = on_step
         self._lock_descriptor: int | None = None
         self._lock_path = path / ".lock"
         self._relock_mutex = threading.Lock()
@@ -72,13 +74,13 @@ class VolumeDirectory:
                 raise DriverError(f"{self.path} is not mounted", hint="mount it; it is retried automatically")
             verify()
             for folder in (self.path, self.path / VOLUMES):
-                _make_directory(folder)
+                make_private_directory(folder)
             images = (
                 self.path / IMAGES
             )  # another file system may be mounted there, which may hang and must not be changed
             for folder in (self.path / SNAPSHOTS, *([] if is_mount_or_symlink(images) else [images])):
                 with _ignore_disk_full():
-                    _make_directory(folder)
+                    make_private_directory(folder)
             self._take_lock()
             # Check now whether it is writable, and not with the first volume. A full disk must not prevent deletions,
             # nor the removal of a partial that has filled it.
@@ -206,14 +208,14 @@ class VolumeDirectory:
         descriptor = self._open_partial(kind, name)
         try:
             try:
-                self._on_step("fill")
+                self.on_step("fill")
                 fill(descriptor)
-                self._on_step("sync")
+                self.on_step("sync")
                 os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._on_step("rename")
+            self.on_step("rename")
             partial.rename(self.file(kind, name))
         except Exception:
             partial.unlink(missing_ok=True)
@@ -248,11 +250,11 @@ class VolumeDirectory:
         partial = self.partial(kind, name)
         descriptor = os.open(partial, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            self._on_step("sync")
+            self.on_step("sync")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self._on_step("rename")
+        self.on_step("rename")
         partial.rename(self.file(kind, name))
         self._publish(kind, name)
 
@@ -260,13 +262,13 @@ class VolumeDirectory:
         final, partial = self.file(kind, name), self.partial(kind, name)
         if final.exists():
             raise AlreadyExists(f"the file {final} already exists", hint="choose another name, or move the file away")
-        self._on_step("partial")
+        self.on_step("partial")
         partial.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(partial, flags, 0o600)
 
     def _publish(self, kind: str, name: str) -> None:
-        self._on_step("sync folder")
+        self.on_step("sync folder")
         try:
             self.sync(kind)
         except OSError:
@@ -283,10 +285,10 @@ class VolumeDirectory:
         self._unlink(kind, self.partial(kind, name))
 
     def _unlink(self, kind: str, path: Path) -> None:
-        self._on_step("unlink")
+        self.on_step("unlink")
         with truncate_when_unlinked(path):
             path.unlink(missing_ok=True)
-        self._on_step("sync folder")
+        self.on_step("sync folder")
         self.sync(kind, freed=True)
 
     def sync(self, kind: str, *, freed: bool = False) -> None:
@@ -332,8 +334,13 @@ class VolumeDirectory:
             path.unlink(missing_ok=True)
 
 
-def _make_directory(folder: Path) -> None:
-    """Create a directory with mode 0700, whatever the umask; an existing one of ours loses write access of others."""
+def make_private_directory(folder: Path) -> None:
+    """Create a directory with mode 0700, whatever the umask; an existing one of ours loses write access of others.
+
+    Raises:
+        DriverError: It is a directory that all users share, such as /tmp.
+        OSError: It cannot be created, or is not a directory.
+    """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         try:
@@ -344,6 +351,10 @@ def _make_directory(folder: Path) -> None:
             continue
         each.chmod(0o700 if each == folder else 0o755)
     found = folder.stat()
+    if not stat.S_ISDIR(found.st_mode):  # a device, say: its mode concerns every program
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if found.st_mode & stat.S_ISVTX and found.st_mode & 0o002:
+        raise DriverError(f"{folder} is shared by all users", hint="use a directory below it, or another one")
     if found.st_mode & 0o022 and found.st_uid == os.geteuid():
         folder.chmod(found.st_mode & 0o7755)
 

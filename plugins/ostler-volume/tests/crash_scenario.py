@@ -21,6 +21,8 @@ from ostler_volume.file_driver import FileDriver, FileDriverOptions
 from ostler_volume.manager import VolumeManager
 from ostler_volume.volume_options import VolumeOptions
 
+# private: _context: operations that are not recorded yet show in nothing else
+
 KIB = 2**10
 SIZE = 256 * KIB
 CONTENT = bytes(range(256)) * 512 + bytes(KIB)
@@ -90,7 +92,7 @@ class CrashSubject:
         self.driver = FileDriver(
             DriverEnvironment(name="local", options=options, kv=self.store.kv("driver/volume/local"), **given)
         )
-        self.driver.directory._on_step = step
+        self.driver.directory.on_step = step
         self.driver.initialise()
         self.manager = VolumeManager(
             ManagerEnvironment(

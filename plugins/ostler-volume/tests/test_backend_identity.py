@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_at_the_first_start_gets_its_identity_later(folder, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ostler_volume.file_driver.write_id", full)
+        patch.setattr("ostler_volume.file_driver.write_id", full)  # test_full_disk.py has a disk that is, as root
         driver = kit.file_driver(folder, kv=kv)
     assert not read_id(folder)
     assert driver.is_working()

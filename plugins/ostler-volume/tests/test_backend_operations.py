@@ -267,7 +267,7 @@ def on_full_disk(store, drivers, kit, ctx, driver):
         if step == "sync folder":
             full.full = False
 
-    driver.directory._on_step = room
+    driver.directory.on_step = room
     return manager, full
 
 

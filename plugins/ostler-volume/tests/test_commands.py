@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ostler import Conflict, NoCapacity, NotFound
 from ostler.cli import invocation
 from ostler_volume.api_types import Snapshot, SnapshotListing, Upload, Volume, VolumeListing
-from ostler_volume.commands import _DaemonHost, app
+from ostler_volume.commands import DaemonHost, app
 
 GIB = 2**30
 A = Volume(name="a", size=10 * GIB, state="available", backend="local", host="node1", snapshots=1, created=1e9)
@@ -164,8 +164,8 @@ def test_extend_says_the_new_size(run):
 
 
 def test_attach_prints_the_device_alone_for_scripts(run):
-    assert run(FakeClient(_DaemonHost("node2"), B), "attach", "b").stdout == "/dev/loop7\n"
-    assert run(FakeClient(_DaemonHost("node1"), B), "attach", "b").stdout == "/dev/loop7 on node2\n", (
+    assert run(FakeClient(DaemonHost("node2"), B), "attach", "b").stdout == "/dev/loop7\n"
+    assert run(FakeClient(DaemonHost("node1"), B), "attach", "b").stdout == "/dev/loop7 on node2\n", (
         "no device of this host"
     )
     assert run(FakeClient(A), "detach", "a").stdout == "detached volume a on node1\n"

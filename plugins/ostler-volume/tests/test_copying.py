@@ -7,14 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ostler import DriverError
-from ostler_volume import copying
 from ostler_volume.copying import PIECE_SIZE, ZERO_BLOCK_SIZE, reflink, sparse_copy
 
 
-def copied(source, target, length=None, on_piece=lambda _done, _total: None):
+def copied(source, target, length=None, on_piece=lambda _done, _total: None, **more):
     with source.open("rb") as of, target.open("w+b") as to:
         size = source.stat().st_size if length is None else length
-        return sparse_copy(of.fileno(), to.fileno(), size, on_piece)
+        return sparse_copy(of.fileno(), to.fileno(), size, on_piece, **more)
 
 
 def blocks(path):
@@ -93,10 +92,9 @@ def test_a_source_that_shrinks_is_an_error_and_no_short_copy(tmp_path):
 
 def test_data_goes_to_the_disk_as_it_comes(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(copying, "SYNC_INTERVAL_BYTES", PIECE_SIZE)
-    monkeypatch.setattr(os, "fdatasync", synced.append)
+    monkeypatch.setattr(os, "fdatasync", synced.append)  # what is counted is the system call
     (tmp_path / "source").write_bytes(b"x" * 3 * PIECE_SIZE)
-    copied(tmp_path / "source", tmp_path / "target")
+    copied(tmp_path / "source", tmp_path / "target", sync_interval=PIECE_SIZE)
     assert len(synced) == 3
 
 

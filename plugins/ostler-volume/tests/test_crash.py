@@ -9,6 +9,8 @@ import pytest
 
 from ostler_volume import loop_device
 
+# private: _prepare: of the scenario in this directory, which otherwise runs as a process
+
 PROGRAM = Path(__file__).with_name("crash_scenario.py")
 
 

@@ -78,7 +78,7 @@ def test_a_file_that_shares_with_a_stranger_has_nothing_there_for_itself(mounted
     assert BlockCounter().count(seen(a), []) == 0
 
 
-def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
+def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path):
     a = filled(tmp_path / "a", MIB)
     calls = []
 
@@ -86,8 +86,7 @@ def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
         calls.append(path)
         return read_block_map(path)
 
-    monkeypatch.setattr("ostler_volume.filesystem.read_block_map", spy)
-    written = BlockCounter()
+    written = BlockCounter(read_map=spy)
     files = seen(a)
     first = written.count(files, [])
     if first is None:
@@ -97,10 +96,9 @@ def test_a_file_that_has_not_changed_is_not_mapped_again(tmp_path, monkeypatch):
     assert written.count({}, []) == 0
 
 
-def test_a_file_system_that_cannot_map_its_files_is_told(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_map_its_files_is_told(tmp_path):
     a = filled(tmp_path / "a", MIB)
-    monkeypatch.setattr("ostler_volume.filesystem.read_block_map", lambda _path: None)
-    assert BlockCounter().count(seen(a), []) is None
+    assert BlockCounter(read_map=lambda _path: None).count(seen(a), []) is None
 
 
 def test_a_file_that_went_meanwhile_counts_nothing(tmp_path):

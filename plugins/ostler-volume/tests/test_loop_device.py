@@ -85,13 +85,13 @@ def test_a_file_that_is_deleted_after_it_was_listed_is_no_device(volume, tmp_pat
     loop_device.detach(device, nothing)
 
 
-def test_a_machine_without_loop_devices_is_told_what_to_enable(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop_device, "_LOOP_CONTROL", tmp_path / "loop-control")
-    assert "No such file" in loop_device.unusable_reason()
+def test_a_machine_without_loop_devices_is_told_what_to_enable(volume, tmp_path):
+    missing = tmp_path / "loop-control"
+    assert "No such file" in loop_device.unusable_reason(missing)
     with pytest.raises(NotSupported, match=r"ostler.service.d/attach.conf"):
-        loop_device.check_usable()
+        loop_device.check_usable(missing)
     with pytest.raises(NotSupported, match=r"ostler.service.d/attach.conf"):
-        loop_device.attach(volume)
+        loop_device.attach(volume, missing)
 
 
 def test_a_user_without_privileges_is_told_what_to_enable(volume):

@@ -198,11 +198,9 @@ def test_delete_refuses_snapshots_and_volumes_in_use(manager, ctx, nothing_left,
 
 
 def test_attach_without_the_privileges_is_refused_by_name_with_the_drop_in(
-    manager, ctx, nothing_left, tmp_path, monkeypatch
+    manager, ctx, driver, nothing_left, tmp_path
 ):
-    from ostler_volume import loop_device
-
-    monkeypatch.setattr(loop_device, "_LOOP_CONTROL", tmp_path / "loop-control")
+    driver.loop_control = tmp_path / "loop-control"
     manager.create_volume(ctx, "a", "1MiB")
     with nothing_left(Exception, "cannot attach volumes on this host", "ostler.service.d/attach.conf"):
         manager.attach_volume(ctx, "a")
@@ -213,7 +211,7 @@ def test_attach_without_the_privileges_is_refused_by_name_with_the_drop_in(
 
 @pytest.fixture
 def slow_copy(monkeypatch):
-    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)
+    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)  # the file system may be one that shares blocks
 
 
 def test_a_long_copy_shows_progress_and_cancel_leaves_no_file_and_no_record(manager, tmp_path, nothing_left, slow_copy):
@@ -487,7 +485,7 @@ def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
     image = folder / "images" / "a.raw"
     image.write_bytes(b"x" * MIB)
     monkeypatch.setattr(driver, "options", driver.options.model_copy(update={"image_timeout": 0.05}))
-    monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))
+    monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))  # no file system that hangs can be mounted
     with nothing_left(ImageNotResponding, f"reading the image {image} hangs"):
         manager.create_volume(ctx, "b", backend="local", image=str(image))
     manager.create_volume(ctx, "c", MIB, backend="local")
@@ -501,6 +499,7 @@ def test_trap_the_choice_of_a_backend_for_an_image_waits_for_no_mount_that_hangs
     gate = threading.Event()
     (folder / "images" / "a.raw").write_bytes(b"x" * MIB)
     real = os.path.realpath
+    # No file system that hangs can be mounted without privileges.
     monkeypatch.setattr(os.path, "realpath", lambda path: gate.wait(10) if path == str(folder.parent) else real(path))
     made = manager.create_volume(ctx, "b", image=str(folder / "images" / "a.raw"))
     assert made.size == MIB

@@ -16,6 +16,8 @@ from ostler_volume.api_types import SchedulerSelection, Volume
 from ostler_volume.errors import AlreadyExists, BadName, SnapshotNotFound, VolumeNotFound
 from ostler_volume.other_hosts import HostAnswers, only_host_with, parse_volume_address
 
+# private: _volumes: what happens between two steps of one request
+
 MIB = 2**20
 
 

@@ -27,6 +27,10 @@ from ostler_volume.api_types import SchedulerSelection, Volume
 from ostler_volume.errors import AlreadyExists, BadImage
 from ostler_volume.placement import PlacementRequest
 
+# private: _placement: a request that the API does not let through
+# private: _on_progress: the context is made by the fixture, before the test
+# private: _context: room that goes between two steps of one request
+
 GIB = 2**30
 
 

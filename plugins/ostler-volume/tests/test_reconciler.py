@@ -5,6 +5,9 @@ import pytest
 from ostler import Context
 from ostler_volume.tables import VolumeRow
 
+# private: _context: a lock that another request would hold
+# private: _repair: an operation that fails, and whose repair does as well
+
 MIB = 2**20
 
 

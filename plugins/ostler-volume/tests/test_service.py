@@ -98,7 +98,7 @@ def test_bad_input_is_refused_by_name_and_leaves_nothing(start, tmp_path, argume
 
 
 def test_a_cancelled_copy_is_gone_when_its_caller_went_away(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)
+    monkeypatch.setattr(file_driver, "reflink", lambda *_: False)  # the file system may be one that shares blocks
     source = tmp_path / "big"
     source.write_bytes(os.urandom(64 * MIB))
     told = threading.Event()
@@ -125,7 +125,7 @@ def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeyp
         go_on.wait(20)
         return False
 
-    monkeypatch.setattr(file_driver, "reflink", wait)
+    monkeypatch.setattr(file_driver, "reflink", wait)  # a copy that takes as long as the test wants
     config = CONFIG.replace('manager = "volume"', 'manager = "volume"\nworkers = 1', 1)
     (tmp_path / "image").write_bytes(b"x" * 4096)
     with start(config) as h:

@@ -15,7 +15,7 @@ from ostler_volume.volume_directory import (
     SNAPSHOTS,
     VOLUMES,
     VolumeDirectory,
-    _make_directory,
+    make_private_directory,
     translate_os_errors,
 )
 
@@ -47,6 +47,24 @@ def test_no_mode_comes_from_the_umask_and_what_others_could_write_is_closed(tmp_
     first.open(mounted=False)
     first.close()
     assert stat.S_IMODE((tmp_path / "a" / "b" / VOLUMES).stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, Path.touch])
+def test_what_is_no_directory_keeps_its_mode(tmp_path, made):
+    path = tmp_path / "null"
+    made(path)
+    path.chmod(0o666)
+    with pytest.raises(DriverError, match=r"cannot use the directory .*/null: Not a directory"):
+        VolumeDirectory(path).open(mounted=False)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
+def test_a_directory_that_all_users_share_is_refused_and_left_as_it_is(tmp_path):
+    tmp_path.chmod(0o1777)
+    with pytest.raises(DriverError, match="is shared by all users"):
+        VolumeDirectory(tmp_path).open(mounted=False)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_serves_one_backend_only(opened, folder):
@@ -174,7 +192,7 @@ def test_a_read_only_folder_is_found_out_at_the_start(folder, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
 
-    monkeypatch.setattr(os, "pwrite", refuse)
+    monkeypatch.setattr(os, "pwrite", refuse)  # nothing can be mounted read-only without privileges
     with pytest.raises(DriverError, match="Read-only file system"):
         made.open(mounted=False)
     made.close()
@@ -201,7 +219,7 @@ def test_trap_two_backends_that_start_side_by_side_make_the_directory_above_both
             return False
         return there
 
-    monkeypatch.setattr(Path, "exists", other_is_faster)
-    _make_directory(above / "fast")
+    monkeypatch.setattr(Path, "exists", other_is_faster)  # between two system calls of one function
+    make_private_directory(above / "fast")
     assert (above / "fast").is_dir()
     assert (above / "fast").stat().st_mode & 0o777 == 0o700

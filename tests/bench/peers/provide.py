@@ -44,9 +44,11 @@ class Places:
 
     Args:
         home: The folder for what is installed: `build/peers`.
+        machine: The root of the machine's own programs.
     """
 
     home: Path
+    machine: Path = Path("/")
 
     @property
     def python(self) -> Path:
@@ -60,7 +62,7 @@ class Places:
 
     def program(self, name: str) -> Path | None:
         """Return the program of this name, ours or the machine's."""
-        for root in (self.unpacked, Path("/")):
+        for root in (self.unpacked, self.machine):
             if (root / _FILES[name]).exists():
                 return root / _FILES[name]
         found = None if name == "rabbitmq" else shutil.which(name)

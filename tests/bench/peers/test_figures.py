@@ -117,10 +117,11 @@ def test_a_round_takes_about_as_long_whatever_the_peer(figures):
 
 def test_clients_have_the_last_core_and_servers_the_others(modules, monkeypatch):
     cores = modules["cores"].Cores
+    # The processors are those of the machine.
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 2, 3})
     assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([2, 3], [5])
     assert (cores(pinned=False).servers, cores(pinned=False).clients) == ([2, 3, 5], [2, 3, 5])
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})  # as above
     assert (cores(pinned=True).servers, cores(pinned=True).clients) == ([0], [0])
 
 
@@ -166,9 +167,8 @@ def test_the_reason_is_the_line_that_speaks_of_the_error(provide, said, reason):
 
 def test_a_machine_without_apt_is_told_what_to_install(provide, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(provide, "_FILES", {"nats-server": "nowhere/nats-server"})
     with pytest.raises(provide.Unavailable, match="nats-server is not installed, and there is no apt-get"):
-        provide.fetch(provide.Places(tmp_path), "nats-server")
+        provide.fetch(provide.Places(tmp_path, machine=tmp_path / "machine"), "nats-server")
 
 
 def test_a_program_below_build_comes_before_that_of_the_machine(provide, tmp_path):

@@ -119,11 +119,13 @@ class SystemdContainer:
         return Path(f"/proc/{self._leader}/root") / inside.lstrip("/")
 
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
-        """Write a file inside, with the folders it needs."""
+        """Write a file inside, with the folders it needs; not through a link, which could lead out to this machine."""
         path = self.path(inside)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, mode)
+            file.write(text)
 
     def read(self, inside: str) -> str:
         """Return the text of a file inside."""

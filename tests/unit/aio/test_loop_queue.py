@@ -9,6 +9,9 @@ import pytest
 
 from ostler.aio import LoopQueue
 
+# private: _queue: what piles up in a closed loop shows in nothing else
+# private: _is_waiting: the moment at which a thread waits
+
 
 class CountingLoop(asyncio.SelectorEventLoop):
     """Counts how often it is woken from outside."""

@@ -5,13 +5,12 @@ from collections import Counter
 
 import pytest
 
-from ostler.aio import round_robin
 from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK, SLICE_TIME, TURN_TIME, DeficitRoundRobin
 from support.async_tests import loop_fixture
 
 
 @pytest.fixture
-def time(monkeypatch):
+def time():
     """A clock that only work moves."""
 
     class Time:
@@ -20,9 +19,7 @@ def time(monkeypatch):
         def __call__(self):
             return self.now
 
-    clock = Time()
-    monkeypatch.setattr(round_robin, "monotonic", clock)
-    return clock
+    return Time()
 
 
 class Work:
@@ -44,8 +41,8 @@ class Work:
 
 
 @loop_fixture
-async def turns():
-    yield DeficitRoundRobin()
+async def turns(time):
+    yield DeficitRoundRobin(monotonic=time)
 
 
 async def all_done(turns):

@@ -9,6 +9,8 @@ from ostler.aio import WorkerPool
 from ostler.aio.worker_pool import ThreadWakeup
 from ostler.errors import Draining
 
+# private: _can_wake_waiter, _idle_workers, _lock, _running, _threads: the moment at which all threads of a pool sleep
+
 
 def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
@@ -54,6 +56,7 @@ def test_without_a_descriptor_there_is_none(monkeypatch):
     def none_left(*_):
         raise OSError(errno.EMFILE, "too many open files")
 
+    # The limit of descriptors would hold for the tests themselves.
     monkeypatch.setattr(os, "eventfd", none_left)
     assert ThreadWakeup.create() is None
 

@@ -32,11 +32,22 @@ class Outcome:
 
 
 @pytest.fixture
-def pool():
-    made = WorkerPool("test", 2, queue_limit=3)
-    yield made
-    made.close()
-    made.join(5)
+def own_pool():
+    made = []
+
+    def make(**more):
+        made.append(WorkerPool("test", 2, queue_limit=3, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+        each.join(5)
+
+
+@pytest.fixture
+def pool(own_pool):
+    return own_pool()
 
 
 def occupy(pool, gate, count):
@@ -84,7 +95,7 @@ def test_a_full_queue_refuses_with_the_time_to_come_again(pool, gate):
         pool.submit(lambda: None, lambda *_: None, label="waits")
     with pytest.raises(Busy, match="queue of test is full") as refused:
         pool.submit(lambda: None, lambda *_: None, label="one too many")
-    assert refused.value.details["retry_after"] == 1.0
+    assert refused.value.retry_after == 1.0
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -194,6 +205,7 @@ def no_threads(monkeypatch):
         def start(self):
             raise RuntimeError("can't start new thread")
 
+    # The limit of tasks is that of the user, and would hold for the whole run of the tests.
     monkeypatch.setattr(module, "Worker", Refused)
 
 
@@ -412,8 +424,8 @@ def test_a_job_queued_while_all_threads_work_is_taken_when_one_begins_to_wait(po
     assert done.wait().result == 1
 
 
-def test_one_reason_gets_no_more_than_half_of_the_threads_that_may_wait(pool, monkeypatch):
-    monkeypatch.setattr(pool, "_replace_quota", type(pool._replace_quota)(4))
+def test_one_reason_gets_no_more_than_half_of_the_threads_that_may_wait(own_pool):
+    pool = own_pool(max_replaced=4)
     waiting = [Waits(pool) for _ in range(2)]
     third = Waits(pool)
     assert [each.replaced for each in (*waiting, third)] == [True, True, False]

@@ -63,6 +63,7 @@ def test_following_asks_for_what_is_new(client: Any, monkeypatch: pytest.MonkeyP
         return [ENTRY] if not after else []
 
     client.answers["ostler", "audit"] = answer
+    # The command waits between two questions, and has nothing else to do meanwhile.
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with invocation.use_invocation(invocation.Invocation(connect=client.connect)):
         entries = follow_entries({"limit": 1})

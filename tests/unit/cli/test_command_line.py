@@ -270,6 +270,7 @@ def test_run_goes_to_the_daemon_with_its_options(monkeypatch: pytest.MonkeyPatch
         asked.append((paths.root, overrides, log_level))
         return 78
 
+    # The command imports it late, and the daemon itself would be started.
     monkeypatch.setattr(ostler.daemon, "run_daemon", run_daemon, raising=False)
     words = ["--root", str(tmp_path), "run", "--set", "daemon.host=a", "--set=b=c", "--log-level=debug"]
     assert run_command(words, {}) == 78

@@ -212,7 +212,7 @@ def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
         "from ostler_desk_lamp.commands import app\n"
         "assert len(app.registered_commands) == 2\n"
         "from pathlib import Path\n"
-        "from ostler.messaging.apicheck.interface_file import format_interface, build_interface\n"
+        "from ostler.messaging.apicheck.interface_diff import format_interface, build_interface\n"
         "from ostler_desk_lamp.manager import DeskLampManager\n"
         "written = Path('tests/api/desk_lamp-1.0.json').read_text()\n"
         "assert format_interface(build_interface('desk_lamp', DeskLampManager)) == written, written\n"

@@ -7,6 +7,8 @@ from ostler.config.configuration_diff import effective_values, note_secrets_in_u
 from ostler.messaging.tcp.curve import generate_keys
 from ostler.redaction import SECRETS
 
+# private: _monotonic: SECRETS is one object for the process, which no test makes
+
 BASE = """
 [services.lamp]
 manager = "x"
@@ -56,7 +58,8 @@ def test_a_secret_in_use_is_redacted_although_the_file_has_another(tmp_path):
     SECRETS.commit_update()
     day_later = monotonic() + 2 * 86400
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ostler.redaction.secret_values.monotonic", lambda: day_later)
+        # SECRETS is one object for the process, which no test makes.
+        patch.setattr(SECRETS, "_monotonic", lambda: day_later)
         SECRETS.commit_update()
     assert SECRETS.redact(f"{first} {second}") == "*** ***"
 

@@ -13,6 +13,7 @@ from ostler.errors import ConfigurationError
     [("node1.example.org", "node1"), ("node 1", "node-1"), ("", "localhost"), ("-", "localhost"), ("ü1", "1")],
 )
 def test_the_host_is_the_first_label_of_the_machines_name(monkeypatch, name, label):
+    # The name of the machine is what it is.
     monkeypatch.setattr(socket, "gethostname", lambda: name)
     assert default_host_name() == label
     assert validate(load_text(""), {}, {}).daemon.host == label

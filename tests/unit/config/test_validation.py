@@ -4,7 +4,6 @@ import pytest
 
 from ostler.config import OptionsModel, load_text, validate, validate_core
 from ostler.config.core_sections import CORE_SECTIONS, default_host_name
-from ostler.config.units import _TIME_HINT
 from ostler.errors import ConfigurationError, Problem
 
 GOOD = """
@@ -55,7 +54,10 @@ path = 5
 """) == [
         'ostler.toml:3:1: daemon.host: expected a host name of letters, digits, - and _, without dots, got "a.b"',
         'ostler.toml:4:1: unknown key "hots" in [daemon]; did you mean "host"?',
-        f'ostler.toml:5:1: daemon.stop_timeout: "ten" is not a valid time span; {_TIME_HINT}',
+        (
+            'ostler.toml:5:1: daemon.stop_timeout: "ten" is not a valid time span; '
+            'write seconds (30) or a number with a unit ("30s", "5min", "2h", "1h30min")'
+        ),
         'ostler.toml:7:1: plugins.required: expected a list, each item text, got "x"',
         'ostler.toml:9:1: log.level: expected one of "debug", "info", "warning", "error", "critical", got "loud"',
         'ostler.toml:10:1: missing required key "manager" in [services.lamp]: Name of the manager',

@@ -129,6 +129,7 @@ async def test_a_stop_while_the_database_is_being_opened_closes_it_again(bench, 
                 return opened[0]
 
         stopping = threading.Event()
+        # The daemon makes its store itself; a disk that is slow at one moment is not to be had.
         monkeypatch.setattr(daemon, "Store", SlowStore)
         b.start()
         await entered.wait()
@@ -331,6 +332,7 @@ class Deaf:
 
 
 async def test_a_socket_that_does_not_answer_withholds_the_ping(bench, monkeypatch) -> None:
+    # The daemon makes its control itself, and that always answers.
     monkeypatch.setattr(daemon, "ControlEndpoint", lambda daemon, dispatcher: Deaf())
 
     async with bench(watchdog=10.0) as b:

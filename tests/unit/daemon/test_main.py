@@ -13,6 +13,9 @@ from ostler.daemon import main
 from ostler.daemon.process.process_exit import ExitOutcome
 from ostler.errors import ConfigurationError, Problem
 
+# private: _SignalBuffer, _run_to_outcome: steps before and after the daemon, without a daemon
+# private: _run: what is looked at is on the way to the daemon
+
 
 def close_only(_outcome, loop) -> None:
     loop.close()
@@ -71,6 +74,7 @@ def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypa
         seen.append(overrides)
         return ExitOutcome(3, [])
 
+    # What is looked at is on the way to the daemon; that itself would be started.
     monkeypatch.setattr(main, "_run", run)
     assert main.run_daemon(Paths.find(str(tmp_path), {}), ["log.level='info'"], log_level="debug", end=close_only) == 3
     assert seen == [["log.level='info'", 'log.level="debug"']]

@@ -134,6 +134,7 @@ async def test_a_reload_that_raises_ends_for_systemd_and_for_the_caller(bench, e
 async def test_a_reload_that_raises_while_it_is_applied_ends_as_well(bench, monkeypatch) -> None:
     async with bench() as b:
         await b.ready()
+        # Nothing that is applied here fails after it was validated; so one of it has to be broken.
         monkeypatch.setattr(log, "set_up", lambda **_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await b.daemon.reloader.reload("a")

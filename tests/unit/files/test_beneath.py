@@ -6,11 +6,14 @@ import pytest
 
 from ostler.files import beneath, open_beneath, open_directory
 
+# private: _openat2: what a kernel without the system call answers
+
 
 @pytest.fixture(params=["openat2", "by component"])
 def opened(request, monkeypatch, tmp_path):
     """Return a function that opens a path below a directory, in both ways."""
     if request.param == "by component":
+        # What a kernel without the system call answers.
         monkeypatch.setattr(beneath, "_openat2", lambda *_: (-1, 38))
     directory = open_directory(tmp_path)
 

@@ -83,6 +83,40 @@ def test_what_is_too_open_is_tightened_and_a_link_is_not_followed(tmp_path):
         restrict_mode(tmp_path / "link", 0o600)
 
 
+def test_the_mode_of_what_others_use_as_well_is_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").chmod(0o666)
+    with pytest.raises(UnreadableFile, match="neither a regular file nor a directory"):
+        restrict_mode(tmp_path / "pipe", 0o755)
+    assert mode(tmp_path / "pipe") == 0o666
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    assert restrict_mode(tmp_path / "shared", 0o755) is None
+    assert mode(tmp_path / "shared") == 0o1777
+
+
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_nothing_but_a_regular_file_is_replaced(tmp_path, what):
+    path = tmp_path / what
+    if what == "pipe":
+        os.mkfifo(path)
+    elif os.geteuid():
+        pytest.skip("needs root, to make a device")
+    else:
+        os.mknod(path, stat.S_IFCHR, os.makedev(1, 3))
+    path.chmod(0o666)
+    before = path.lstat()
+    with pytest.raises(UnreadableFile, match="is not a regular file and is not overwritten"):
+        replace_file(path, b"new", mode=0o644)
+    with pytest.raises(FileExistsError):
+        create_file(path, b"new")
+    (tmp_path / "made").touch()
+    with pytest.raises(FileExistsError):
+        move_file(tmp_path / "made", path, mode=0o644)
+    assert path.lstat() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"made", what}
+
+
 def test_a_file_is_moved_to_a_name_that_is_free_and_never_over_another(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "made").write_bytes(b"text")
@@ -106,6 +140,7 @@ def test_between_file_systems_it_is_copied(tmp_path, monkeypatch):
             raise OSError(errno.EXDEV, "another file system")
         real(source, fresh, target, name, is_new=is_new)
 
+    # A second file system cannot be mounted without privileges.
     monkeypatch.setattr(writing, "publish_file", place)
     (tmp_path / "folder").mkdir()
     (tmp_path / "made").write_bytes(b"x" * 100_000)

@@ -9,6 +9,10 @@ import pytest
 from ostler import log
 from ostler.log.guard import GuardedLogger
 
+# private: _lock: of logging itself, held as by another thread
+# private: _poll, _restore_thread: what the writer does each second, without the second
+# private: _next_poll: the writer polls at once
+
 
 @pytest.fixture
 def stream():

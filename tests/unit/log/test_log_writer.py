@@ -10,6 +10,8 @@ from ostler.log.handlers import SafeStreamHandler
 from ostler.log.log_writer import LogLine, LogWriter
 from ostler.log.output_targets import DescriptorTarget
 
+# private: _lock: held as by another thread at the moment of a fork
+
 
 class Gate:
     """A target that writes nothing until it is opened."""
@@ -35,11 +37,15 @@ def gate():
     made.open.set()
 
 
-@pytest.fixture
-def writer(gate):
-    made = LogWriter()
+def writer_for(gate, **limits):
+    made = LogWriter(**limits)
     made.make_line = lambda record: LogLine(gate, record.getMessage().encode())
     return made
+
+
+@pytest.fixture
+def writer(gate):
+    return writer_for(gate)
 
 
 def test_trap_nobody_reads_the_log(record):
@@ -71,8 +77,8 @@ def test_the_queue_is_bounded_in_bytes_and_takes_one_line_of_any_size(gate, writ
     assert [line[:1] for line in gate.lines] == [b"x", b"1"]
 
 
-def test_a_loss_is_told_where_it_happened_and_once(gate, writer, monkeypatch):
-    monkeypatch.setattr(module, "MAX_QUEUE_LINES", 2)
+def test_a_loss_is_told_where_it_happened_and_once(gate):
+    writer = writer_for(gate, max_lines=2)
     for number in range(5):
         writer.enqueue(LogLine(gate, b"%d" % number))
     gate.open.set()

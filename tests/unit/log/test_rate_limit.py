@@ -3,6 +3,8 @@ import logging
 from ostler.clock import FakeClock
 from ostler.log.rate_limit import MAX_KEYS, RateLimitedLog
 
+# private: _kinds: that the memory is bounded shows in nothing else
+
 
 def test_one_line_a_minute_of_a_kind_with_the_number_of_those_left_out(caplog):
     clock = FakeClock()

@@ -100,16 +100,15 @@ def test_colours_are_for_terminals_that_want_them(environ, coloured):
     assert ("\x1b[31m" in stream.getvalue()) is coloured
 
 
-def test_auto_takes_the_journal_when_stderr_goes_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(journald, "JOURNALD_SOCKET", str(tmp_path))
+def test_auto_takes_the_journal_when_stderr_goes_there(tmp_path):
     with (tmp_path / "stream").open("w") as stream:
         status = os.fstat(stream.fileno())
         environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert log.set_up(stream=stream, environ=environ) == "journal"
+        assert log.set_up(stream=stream, environ=environ, journald_socket=str(tmp_path)) == "journal"
         assert isinstance(ours()[0], journald.JournalHandler)
         # Without its socket (a container) text it is, with the priorities that systemd reads.
-        monkeypatch.setattr(journald, "JOURNALD_SOCKET", str(tmp_path / "away"))
-        assert log.set_up(stream=stream, environ=environ) == "text"
+        away = str(tmp_path / "away")
+        assert log.set_up(stream=stream, environ=environ, journald_socket=away) == "text"
         logging.getLogger("ostler.x").error("hello")
         assert log.flush(10)
         log.set_up(stream=io.StringIO(), environ={})

@@ -110,6 +110,27 @@ def test_distributions_of_other_finders_are_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
     assert [(each.name, each.version) for each in installed_plugins(GROUP)] == [("lamp", "1")]
+    assert version_on_disk("lamp") == "1"
+
+
+def test_the_backport_of_importlib_metadata_changes_nothing(tmp_path, on_path, monkeypatch):
+    """A plugin may have imported it: it puts a finder of what is on the path beside that of Python."""
+    distribution(tmp_path, "lamp", "1", f"[{GROUP}]\nlamp = lamp.plugin\n")
+    distribution(tmp_path, "~amp", "2", f"[{GROUP}]\nlamp = lamp.aside\n")
+
+    class MetadataPathFinder:
+        __module__ = "importlib_metadata"
+
+        def find_distributions(self, *_):
+            raise AssertionError("the directories are read without it")
+
+        def find_spec(self, *_):
+            return None
+
+    on_path(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, MetadataPathFinder()])
+    assert [(each.name, each.version) for each in installed_plugins(GROUP)] == [("lamp", "1")]
+    assert version_on_disk("lamp") == "1"
 
 
 def test_a_plugin_that_is_there_can_be_given():
@@ -124,6 +145,7 @@ def test_what_an_interrupted_installation_has_left_does_not_win(tmp_path, on_pat
     on_path(tmp_path)
     listdir = os.listdir
     for reverse in (False, True):  # the order of a directory is chance
+        # The order is that of the file system.
         monkeypatch.setattr(os, "listdir", lambda path, turn=reverse: sorted(listdir(path), reverse=turn))
         assert [(each.value, each.version) for each in installed_plugins(GROUP)] == [("lamp_new", "1.10")]
     assert "lamp is installed twice: using 1.10; 1.9 is left over" in caplog.text

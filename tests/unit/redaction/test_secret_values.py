@@ -11,16 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler.redaction import SECRETS, SecretValues, secret_values, spellings_of
+from ostler.redaction import SECRETS, SecretValues, spellings_of
+
+# private: _arguments, _ended_arguments, _values: that the memory is bounded shows in nothing else
 
 SECRET = "tok-AbCd991/x+y"
 
 
 @pytest.fixture
-def time(monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(secret_values, "monotonic", lambda: now[0])
-    return now
+def time():
+    return [1000.0]
+
+
+@pytest.fixture
+def secrets(time):
+    return SecretValues(monotonic=lambda: time[0])
 
 
 def holding(*known):
@@ -86,8 +91,8 @@ def test_longer_values_go_first_so_that_no_rest_of_one_is_left():
     assert holding("hunter2", "hunter2-and-more").redact("hunter2-and-more") == "***"
 
 
-def test_a_value_that_was_rotated_is_looked_for_until_it_cannot_turn_up_any_more(time):
-    secrets = holding("old-value")
+def test_a_value_that_was_rotated_is_looked_for_until_it_cannot_turn_up_any_more(secrets, time):
+    secrets.add("old-value")
     secrets.begin_update()
     secrets.add("new-value")
     assert secrets.redact("old-value new-value") == "*** ***"
@@ -100,16 +105,15 @@ def test_a_value_that_was_rotated_is_looked_for_until_it_cannot_turn_up_any_more
     assert secrets.redact("old-value new-value") == "old-value ***"
 
 
-def test_a_reload_that_fails_forgets_nothing(time):
-    secrets = holding("old-value")
+def test_a_reload_that_fails_forgets_nothing(secrets, time):
+    secrets.add("old-value")
     for _ in range(3):
         secrets.begin_update()
         time[0] += 25 * 3600
     assert secrets.redact("old-value") == "***"
 
 
-def test_the_number_of_rotated_values_is_bounded(time):
-    secrets = SecretValues()
+def test_the_number_of_rotated_values_is_bounded(secrets):
     for number in range(600):
         secrets.begin_update()
         secrets.add(f"value-number-{number}.")
@@ -118,8 +122,7 @@ def test_the_number_of_rotated_values_is_bounded(time):
     assert secrets.redact("value-number-599. value-number-0.") == "*** value-number-0."
 
 
-def test_arguments_are_looked_for_while_their_request_runs_and_for_a_while_after(time):
-    secrets = SecretValues()
+def test_arguments_are_looked_for_while_their_request_runs_and_for_a_while_after(secrets, time):
     secrets.add_arguments(["an-argument"])
     secrets.add_arguments(["an-argument"])
     secrets.remove_arguments(["an-argument"])
@@ -132,8 +135,7 @@ def test_arguments_are_looked_for_while_their_request_runs_and_for_a_while_after
     assert secrets.redact("an-argument") == "an-argument"
 
 
-def test_the_arguments_of_many_requests_take_bounded_memory(time):
-    secrets = SecretValues()
+def test_the_arguments_of_many_requests_take_bounded_memory(secrets):
     for number in range(5000):
         secrets.add_arguments([f"argument-{number}"])
         secrets.remove_arguments([f"argument-{number}"])

@@ -13,6 +13,7 @@ from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOption
 from ostler.aio import LoopQueue
 from ostler.config import load_text
 from ostler.messaging import Access, Dispatcher, LocalServiceClient
+from ostler.messaging.network.routing import Router
 from ostler.plugins import in_memory_plugin
 from ostler.service import HostServices, Runtime
 from ostler.service.resolve import resolve_configuration
@@ -57,8 +58,9 @@ class Trouble:
 class Bench:
     """A runtime and what a test looks at."""
 
-    def __init__(self, runtime, dispatcher, client, assembly, take_in) -> None:
+    def __init__(self, runtime, dispatcher, client, router, assembly, take_in) -> None:
         self.runtime, self.dispatcher, self.client, self.resolved = runtime, dispatcher, client, assembly
+        self.router = router
         self.group, self.store = runtime.group, runtime.store
         self.ended: list[str] = []
         self.changes: list[str] = []
@@ -193,15 +195,17 @@ def bench(tmp_path, manager):
         loop.watch(lambda: ["store"] if store.current_job() or store.stats()["queued"] else [])
         inbox = LoopQueue(loop)
         dispatcher = Dispatcher(Access(own_uid=0), clock, inbox, host="node1")
-        client = LocalServiceClient(dispatcher, inbox, None, topic="ostler")
+        router = Router("node1", dispatcher.registry.is_open)
+        client = LocalServiceClient(dispatcher, inbox, None, topic="ostler", router=router)
         ended, changes = [], []
         runtime = Runtime(
             assembly.specs,
             HostServices("node1", clock, inbox, store, dispatcher, client),
+            router=router,
             on_end=ended.append,
             on_change=lambda service: changes.append(f"{service.topic} {service.state_tracker.state}"),
         )
-        made = Bench(runtime, dispatcher, client, assembly, take_in)
+        made = Bench(runtime, dispatcher, client, router, assembly, take_in)
         made.ended, made.changes = ended, changes
         try:
             yield made

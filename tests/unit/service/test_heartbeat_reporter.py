@@ -7,6 +7,8 @@ import pytest
 from ostler.errors import StoreUnavailable
 from ostler.service.store_outage import StoreOutage
 
+# private: _selector: of asyncio: how often the loop wakes up
+
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 
 

@@ -63,7 +63,7 @@ async def test_what_a_daemon_says_and_the_link_to_it_go_before_the_record_of_its
         others = ServiceRecords(b.store, virtual_clock(), "node2")
         await b.store.awrite(lambda: [others.register(topic, "lamp", "1.0") for topic in ("lamp", "fan")])
         drains = row(host="node2", here=False, state=ServiceState.DRAINING)
-        b.client.router.peers = Fleet(drains)
+        b.router.peers = Fleet(drains)
         lamp, fan, there = await b.runtime.rows()
         assert (lamp.host, lamp.here, lamp.link) == ("node1", True, "")
         assert there == drains
@@ -86,7 +86,7 @@ async def test_the_operators_word_holds_while_the_table_cannot_be_read(bench) ->
 async def test_what_services_can_do_is_known_when_the_start_has_ended(bench) -> None:
     async with bench(DESK) as b:
         await b.runtime.start()
-        b.client.router.peers = Fleet(reports=[report("node2"), report("node0")])
+        b.router.peers = Fleet(reports=[report("node2"), report("node0")])
         found = await b.runtime.host_view.capabilities()
         assert [(each.host, each.backends, each.up) for each in found] == [
             ("node0", {"desk": {"free_bytes": 7}}, True),
@@ -135,7 +135,7 @@ async def test_a_service_that_is_slow_to_say_what_it_can_do_does_not_hold_up_the
 async def test_other_daemons_are_told_of_each_change_of_this_hosts_services(bench) -> None:
     async with bench(DESK) as b:
         await b.runtime.start()
-        b.client.router.peers = Fleet(row(host="node2", here=False), reports=[report("node2")])
+        b.router.peers = Fleet(row(host="node2", here=False), reports=[report("node2")])
         told = b.runtime.host_view.watch()
         first = await anext(told)
         assert [(each.topic, each.host) for each in first.services] == [("lamp", "node1")]
@@ -159,7 +159,7 @@ async def test_versions_follow_what_is_seen_of_services_here_and_elsewhere(bench
     async with bench(LAMP) as b:
         await b.runtime.start()
         there = row(host="node2", here=False, rpc_version="0.9")
-        b.client.router.peers = Fleet(there)
+        b.router.peers = Fleet(there)
         view = b.runtime.host_view
 
         async def members():
@@ -167,7 +167,7 @@ async def test_versions_follow_what_is_seen_of_services_here_and_elsewhere(bench
             return {each.host: (each.version, each.why) for each in found}
 
         assert await members() == {"node1": ("1.0", "up"), "node2": ("0.9", "up")}
-        b.client.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=9.0))
+        b.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=9.0))
         assert (await members())["node2"] == ("0.9", "down, counted for another 291 s")
-        b.client.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=301.0))
+        b.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=301.0))
         assert (await members())["node2"] == ("0.9", "down, not counted")

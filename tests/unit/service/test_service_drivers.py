@@ -2,6 +2,8 @@ import asyncio
 
 import pytest
 
+# private: _context: the clock of the bench, on which it all happens
+
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 
 

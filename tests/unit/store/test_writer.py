@@ -19,6 +19,8 @@ from ostler.store.sqlite_errors import translate_error
 from ostler.store.sqlite_files.sqlite_connection import connect
 from ostler.store.writer import Writer
 
+# private: _disconnect: a connection that is made again at the next write
+
 
 def execute(sql, *values):
     return current_session().database.execute_sql(sql, values)
@@ -196,7 +198,7 @@ async def test_a_full_queue_refuses_but_not_the_heartbeats(path, store, clock):
     await asyncio.sleep(0)
     with pytest.raises(Busy, match="2 writes are waiting") as caught:
         await writer.awrite(lambda: None)
-    assert caught.value.details["retry_after"] == 1.0
+    assert caught.value.retry_after == 1.0
     urgent = asyncio.ensure_future(writer.awrite(lambda: "beat", urgent=True))
     await asyncio.sleep(0)
     writer.start()

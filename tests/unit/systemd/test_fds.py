@@ -7,15 +7,14 @@ import sys
 import pytest
 
 from ostler.errors import ServiceError
-from ostler.systemd import fds, listen_fds
+from ostler.systemd import listen_fds
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Two descriptors in a row, with FIRST set to the first of them."""
+def opened():
+    """Two descriptors in a row, 200 and 201."""
     low = os.open("/dev/null", os.O_RDONLY)
     pair = [os.dup2(low, number) for number in (200, 201)]
-    monkeypatch.setattr(fds, "FIRST_FD", 200)
     yield pair
     for descriptor in (low, *pair):
         os.close(descriptor)
@@ -26,31 +25,31 @@ def environment(count, names, pid=7):
 
 
 def test_descriptors_come_by_name_and_are_closed_on_exec(opened):
-    assert listen_fds(environment(2, "rpc:events"), pid=7) == {"rpc": 200, "events": 201}
+    assert listen_fds(environment(2, "rpc:events"), pid=7, first=200) == {"rpc": 200, "events": 201}
     assert not any(map(os.get_inheritable, opened))
 
 
 def test_the_variables_are_taken_out_of_the_environment(opened):
     environ = environment(2, "rpc:events")
-    listen_fds(environ, pid=7)
+    listen_fds(environ, pid=7, first=200)
     assert environ == {"PATH": "/bin"}
 
 
 def test_descriptors_for_another_process_are_left_alone(opened):
     environ = environment(2, "rpc:events", pid=8)
-    assert listen_fds(environ, pid=7) == {}
+    assert listen_fds(environ, pid=7, first=200) == {}
     assert environ == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize("names", ["", ":", "rpc"])
 def test_a_descriptor_without_a_name_is_unknown(opened, names):
-    found = listen_fds(environment(2, names), pid=7)
+    found = listen_fds(environment(2, names), pid=7, first=200)
     assert sorted(found.values()) == [200, 201]
     assert "unknown" in found
 
 
 def test_several_of_one_name_are_numbered(opened):
-    assert listen_fds(environment(2, "rpc:rpc"), pid=7) == {"rpc": 200, "rpc-2": 201}
+    assert listen_fds(environment(2, "rpc:rpc"), pid=7, first=200) == {"rpc": 200, "rpc-2": 201}
 
 
 def test_without_socket_activation_there_are_none():
@@ -60,7 +59,7 @@ def test_without_socket_activation_there_are_none():
 
 def test_a_descriptor_that_is_promised_and_not_open_is_named(opened):
     with pytest.raises(ServiceError, match=r"'third' as descriptor 202"):
-        listen_fds(environment(3, "rpc:events:third"), pid=7)
+        listen_fds(environment(3, "rpc:events:third"), pid=7, first=200)
 
 
 def test_a_real_process_gets_them_from_three_on():

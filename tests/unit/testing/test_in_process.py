@@ -183,10 +183,9 @@ def test_a_clock_that_stands_still_holds_up_no_stop() -> None:
     done.set()
 
 
-def test_waiting_in_vain_is_a_failed_test(monkeypatch) -> None:
-    monkeypatch.setattr("ostler.testing.in_process.WAIT_TIMEOUT", 0.05)
+def test_waiting_in_vain_is_a_failed_test() -> None:
     with lamp() as h, pytest.raises(AssertionError, match="timed out waiting for a miracle"):
-        h.wait_for(lambda: False, "a miracle")
+        h.wait_for(lambda: False, "a miracle", timeout=0.05)
 
 
 def test_the_fixture_of_the_pytest_plugin_stops_its_hosts_at_the_end(ostler_host) -> None:

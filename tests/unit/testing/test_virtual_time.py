@@ -111,3 +111,14 @@ def test_an_ordinary_loop_has_no_virtual_clock():
 
     with pytest.raises(TypeError, match="run_virtual"):
         asyncio.run(main())
+
+
+def test_the_end_of_a_loop_waits_for_threads_in_real_time():
+    ended = threading.Event()
+
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
+        threading.Timer(0.1, ended.set).start()
+
+    run_virtual(main())  # from Python 3.12 on, a warning when the loop's own time-out is over before
+    assert ended.is_set()

@@ -46,9 +46,20 @@ class AuditService:
         registry: The open topics, whose requests are audited.
         clock: The source of time.
         configuration: How much is stored; `configure` applies another.
+        find_user_name: Returns the name of a uid, empty for an unknown one; on a thread of its own.
+        lookup_wait: Seconds that a batch of entries waits for the names of its users.
     """
 
-    def __init__(self, store: Store, registry: TopicRegistry, clock: Clock, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: TopicRegistry,
+        clock: Clock,
+        configuration: Configuration,
+        *,
+        find_user_name: Callable[[int], str] | None = None,
+        lookup_wait: float = _USER_LOOKUP_WAIT,
+    ) -> None:
         self.records = AuditRecords(store)
         self.log = AuditLog(clock, self._write_entries, registry.find_method)
         self.in_flight = self.log.in_flight
@@ -56,6 +67,8 @@ class AuditService:
         self._store = store
         self._clock = clock
         self._retention = configuration.audit
+        self._find_user_name = find_user_name or _user_name
+        self._lookup_wait = lookup_wait
         self._user_names: dict[int, str] = {}
         self._lookup_task: asyncio.Task[None] | None = None
         self._written_since_trim = _ENTRIES_PER_TRIM  # so that the first write trims: the limits may be new
@@ -152,12 +165,12 @@ class AuditService:
         """
         if uids and (self._lookup_task is None or self._lookup_task.done()):
             self._lookup_task = asyncio.get_running_loop().create_task(self._look_up_users(uids), name="user names")
-            await asyncio.wait([self._lookup_task], timeout=_USER_LOOKUP_WAIT)
+            await asyncio.wait([self._lookup_task], timeout=self._lookup_wait)
 
     async def _look_up_users(self, uids: set[int]) -> None:
         def look() -> None:
             for uid in uids:
-                self._user_names[uid] = _user_name(uid)
+                self._user_names[uid] = self._find_user_name(uid)
 
         pool = WorkerPool("ostler-names", 1)
         try:

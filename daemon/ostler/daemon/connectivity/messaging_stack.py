@@ -37,6 +37,7 @@ from ostler.daemon.process.process_limits import (
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
+from ostler.messaging.network.routing import Router
 from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.observers import DispatcherHooks
@@ -88,7 +89,6 @@ class MessagingStack:
         audit: AuditObserver | None = None,
     ) -> None:
         options, host = configuration.messaging, configuration.daemon.host
-        self._loop_queue = loop_queue
         self.transport = transport
         self.quotas = PeerQuotas(
             DeficitRoundRobin(), MemoryAccounts(options.max_memory, set_mmap_threshold, schedule_heap_trim)
@@ -108,39 +108,15 @@ class MessagingStack:
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self._store: Store | None = None
         self._on_peer_state_change: OnPeerStateChange | None = None
-        self.dispatcher = Dispatcher(
-            self._make_access(configuration),
-            clock,
-            loop_queue,
-            host=host,
-            limits=dispatcher_limits(options),
-            turns=self.quotas.scheduler,
-            registry=registry,
-            hooks=DispatcherHooks(
-                audit,
-                make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes),
-                self._publish_fanout,
-                self._redirect,
-            ),
-        )
-        self.dispatcher.registry.set_policy(make_policy(configuration))
+        self._loop_queue = loop_queue
+        self.dispatcher = self._make_dispatcher(configuration, clock, registry, audit)
         rpc_links, self._events_link = self._bind(configuration)
-        self.publisher = Publisher(
-            self._events_link,
-            host,
-            clock,
-            self.dispatcher.access,
-            loop_queue.post,
-            max_message_size=options.max_message_size,
-            record_refusal=self.dispatcher.record_refusal,
-        )
+        self.publisher = self._make_publisher(options)
         self._servers = [self._make_server(link, options) for link in rpc_links]
         self.server = self._servers[0]
         """The server for calls from this host."""
-        self.client = LocalServiceClient(
-            self.dispatcher, loop_queue, self.publisher, topic=CONTROL_TOPIC, timeout=options.call_timeout
-        )
-        self.client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        self.router = Router(host, self.dispatcher.registry.is_open)
+        self.client = self._make_client(options)
         self.socket_monitor = SocketMonitor(transport, clock)
         self._event_journal: LazyJournal | None = None
         self._relay: Relay | None = None
@@ -155,6 +131,46 @@ class MessagingStack:
     def _redirect(self, call: Call) -> bool:
         """Make a request that is for other hosts one to `ostler.relay`; False when it is not, or there are no peers."""
         return self.peer_links is not None and self.relay.redirect(call)
+
+    def _make_dispatcher(
+        self, configuration: Configuration, clock: Clock, registry: TopicRegistry | None, audit: AuditObserver | None
+    ) -> Dispatcher:
+        tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
+        dispatcher = Dispatcher(
+            self._make_access(configuration),
+            clock,
+            self._loop_queue,
+            host=configuration.daemon.host,
+            limits=dispatcher_limits(configuration.messaging),
+            turns=self.quotas.scheduler,
+            registry=registry,
+            hooks=DispatcherHooks(audit, tracer, self._publish_fanout, self._redirect),
+        )
+        dispatcher.registry.set_policy(make_policy(configuration))
+        return dispatcher
+
+    def _make_publisher(self, options: MessagingSection) -> Publisher:
+        return Publisher(
+            self._events_link,
+            self.dispatcher.host,
+            self.dispatcher.clock,
+            self.dispatcher.access,
+            self._loop_queue.post,
+            max_message_size=options.max_message_size,
+            record_refusal=self.dispatcher.record_refusal,
+        )
+
+    def _make_client(self, options: MessagingSection) -> LocalServiceClient:
+        client = LocalServiceClient(
+            self.dispatcher,
+            self._loop_queue,
+            self.publisher,
+            topic=CONTROL_TOPIC,
+            timeout=options.call_timeout,
+            router=self.router,
+        )
+        client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        return client
 
     def _make_server(self, link: ServerLink, options: MessagingSection) -> RpcServer:
         return RpcServer(
@@ -178,7 +194,7 @@ class MessagingStack:
             undo.pop_all()
         if self.network_listener is None:
             return [rpc_link], events_link
-        from ostler.messaging.events.composite_event_link import CompositeEventLink
+        from ostler.messaging.events.event_publisher import CompositeEventLink
 
         return [rpc_link, self.network_listener.rpc_link], CompositeEventLink(
             events_link, self.network_listener.events_link
@@ -243,7 +259,7 @@ class MessagingStack:
             self.peer_links = PeerLinks(
                 configuration,
                 self._curve,
-                self.client.router,
+                self.router,
                 store,
                 self.dispatcher.clock,
                 self.client.upgrades.invalidate,
@@ -323,7 +339,7 @@ class MessagingStack:
         if self._relay is None:
             from ostler.messaging.network.relay import Relay
 
-            self._relay = Relay(self.client.router, self.dispatcher, self.client)
+            self._relay = Relay(self.router, self.dispatcher, self.client)
         return self._relay
 
     async def self_check(self) -> None:

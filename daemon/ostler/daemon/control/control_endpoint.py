@@ -320,7 +320,7 @@ class ControlEndpoint:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_name_lengths(topic=topic)
-        router = self._messaging_stack().client.router
+        router = self._messaging_stack().router
         if not ctx.peer.key and not router.is_local(CallRequest(topic, "describe", {})):
             return await router.describe(topic, schema=schema)
         if self._dispatcher.registry.is_description_cached(topic, schema=schema):
@@ -463,7 +463,7 @@ class ControlEndpoint:
         """
         _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
         ask = CallRequest(topic, method, arguments or {}, version=version)
-        router = self._messaging_stack().client.router
+        router = self._messaging_stack().router
         async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item

@@ -177,7 +177,7 @@ class ServiceControl:
         arguments = {name: value for name, value in more.items() if value}
         ask = CallRequest(CONTROL_TOPIC, method, {"topic": topic, **arguments})
         try:
-            result = await messages.client.router.relay(ctx, host, ask)
+            result = await messages.router.relay(ctx, host, ask)
         except DaemonNotRunning as error:
             raise DaemonNotRunning(
                 f"{method.removeprefix('service_')} of {topic} on {host} failed: {error.message}",

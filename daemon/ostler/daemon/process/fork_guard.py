@@ -31,6 +31,8 @@ _SYSTEMD_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_
 _FD_DIRECTORY = "/proc/self/fd"
 _FDINFO_DIRECTORY = "/proc/self/fdinfo"
 _STDERR_FD = 2
+_LEFT_WITHOUT_LOOP = "is not the running loop"
+"""The end of the error that replaces the SystemExit of a task in a child from Python 3.14 on: no loop runs there."""
 
 
 class ForkGuard:
@@ -104,7 +106,8 @@ class ForkGuard:
         os.dup2(own.fileno(), loop._selector.fileno(), inheritable=False)  # noqa: SLF001 - there is no other way to it
         own.close()
         _replace_with_devnull([loop._ssock.fileno(), loop._csock.fileno()])  # noqa: SLF001 - as above
-        # Where the code of the plugin comes back to the loop, the process ends: with the next callback, whichever.
+        # Where the code of the plugin comes back to the loop, the process ends: with its error, or the next callback.
+        loop.set_exception_handler(_exit_child_after_callback)
         ready = loop._ready  # noqa: SLF001 - as above
         count = len(ready)
         ready.clear()
@@ -155,6 +158,16 @@ def _clear_atexit() -> None:
 def _clear_environment() -> None:
     for name in _SYSTEMD_VARIABLES:
         os.environ.pop(name, None)
+
+
+def _exit_child_after_callback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if "handle" not in context:  # of an object that is collected while the plugin's code still runs
+        loop.default_exception_handler(context)
+        return
+    error: BaseException | None = context["exception"]
+    if isinstance(error, RuntimeError) and str(error).endswith(_LEFT_WITHOUT_LOOP):
+        error = error.__context__
+    fork.exit_child(error)
 
 
 def _exit_child() -> None:

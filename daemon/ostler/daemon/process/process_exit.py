@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,7 @@ class ProcessExit:
         outcome: How the daemon ended.
         exit_process: Ends the process at once; `os._exit` outside of tests.
         steps: The steps before the end, by name. On the main thread.
+        find_children: Names the child processes that are left.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class ProcessExit:
         *,
         exit_process: Callable[[int], None] = os._exit,
         steps: Mapping[str, Callable[[], None]] | None = None,
+        find_children: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._outcome = outcome
         self._timeout = min(max(outcome.time_left, MIN_EXIT_WAIT), MAX_EXIT_WAIT)
         self._exit_process = exit_process
+        self._find_children = find_children or remaining_children
         self._steps = {THREADS_STEP: wait_for_threads, ATEXIT_STEP: run_atexit} if steps is None else steps
         self._step = "closing the event loop"
         self._exit_lock = threading.Lock()
@@ -98,7 +101,8 @@ class ProcessExit:
     def _exit_once(self, cut_off: str = "") -> None:
         if self._exit_lock.acquire(blocking=False):  # once: two threads may get here at the same moment
             step = [] if cut_off in ("", THREADS_STEP) else [f"{cut_off}{_thread_location(threading.main_thread())}"]
-            left = [*self._outcome.stuck_parts, *self._stuck_tasks, *step, *remaining_threads(), *remaining_children()]
+            running = [*remaining_threads(), *self._find_children()]
+            left = [*self._outcome.stuck_parts, *self._stuck_tasks, *step, *running]
             force_exit(left, self._outcome.code, self._exit_process)
 
 

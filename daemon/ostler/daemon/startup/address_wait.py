@@ -43,7 +43,7 @@ async def wait_for_addresses(
     for address in filter(None, (network.rpc, network.events)):
         begun = clock.monotonic()
         while (error := await _check_address(address, check, until - clock.monotonic())) is not None:
-            if error.details.get("reason") != ADDRESS_NOT_READY:
+            if error.reason != ADDRESS_NOT_READY:
                 break  # any other error is reported by the code that binds it
             now = clock.monotonic()
             if now >= until:

@@ -35,10 +35,12 @@ class StepTracker:
 
     Args:
         activity: The name of the whole operation: `starting`.
+        slow_threshold: Seconds after which a step is logged.
     """
 
-    def __init__(self, activity: str) -> None:
+    def __init__(self, activity: str, slow_threshold: float = _SLOW_STEP_THRESHOLD) -> None:
         self.activity = activity
+        self._slow_threshold = slow_threshold
         self._current = ("", time.monotonic())
         self._last_logged = self._current
 
@@ -55,13 +57,13 @@ class StepTracker:
         """Return a description of the current step."""
         name, since = self._current
         seconds = time.monotonic() - since
-        lasts = f" for {seconds:.0f} s" if seconds >= _SLOW_STEP_THRESHOLD else ""
+        lasts = f" for {seconds:.0f} s" if seconds >= self._slow_threshold else ""
         return f"{self.activity}: {name}{lasts}" if name else self.activity
 
     def report(self, notifier: ServiceNotifier) -> None:
         """Notify systemd, and log each step once that takes long."""
         notifier.extend_timeout(TIMEOUT_EXTENSION, self.to_text())
-        if self._last_logged is not self._current and time.monotonic() - self._current[1] >= _SLOW_STEP_THRESHOLD:
+        if self._last_logged is not self._current and time.monotonic() - self._current[1] >= self._slow_threshold:
             self._last_logged = self._current
             _log.warning("%s, and it has not returned yet", self.to_text())
 
@@ -78,6 +80,8 @@ class LoadingMonitor:
         notifier: Notifies systemd.
         defer_signal: Called with SIGHUP, and with signals that arrive too late to be handled here; on the main thread.
         exit_process: Ends the process with an exit code, after the log was written.
+        timeout: Seconds that loading may take in all.
+        status_interval: Seconds between two STATUS lines.
     """
 
     def __init__(
@@ -86,12 +90,17 @@ class LoadingMonitor:
         notifier: ServiceNotifier,
         defer_signal: Callable[[int], None],
         exit_process: Callable[[int], None] = os._exit,
+        *,
+        timeout: float = LOAD_TIMEOUT,
+        status_interval: float = _STATUS_INTERVAL,
     ) -> None:
         self._step_tracker = step_tracker
         self._notifier = notifier
         self._defer_signal = defer_signal
         self._exit_process = exit_process
-        self._deadline = time.monotonic() + LOAD_TIMEOUT
+        self._timeout = timeout
+        self._status_interval = status_interval
+        self._deadline = time.monotonic() + timeout
         self._read_end, self._write_end = socket.socketpair()
         self._write_end.setblocking(False)
         self._previous_wakeup_fd = -1
@@ -111,7 +120,7 @@ class LoadingMonitor:
         """Release the descriptor; signals are buffered from here on."""
         signal.set_wakeup_fd(self._previous_wakeup_fd)
         self._write_end.close()  # ends the thread
-        self._thread.join(_STATUS_INTERVAL)
+        self._thread.join(self._status_interval)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number != signal.SIGUSR2:
@@ -120,7 +129,7 @@ class LoadingMonitor:
     def _run(self) -> None:
         with self._read_end:
             while True:
-                ready, _, _ = select.select([self._read_end], [], [], _STATUS_INTERVAL)
+                ready, _, _ = select.select([self._read_end], [], [], self._status_interval)
                 if not ready:
                     self._report()
                     continue
@@ -134,7 +143,7 @@ class LoadingMonitor:
         if time.monotonic() < self._deadline:
             self._step_tracker.report(self._notifier)
             return
-        text = f"{self._step_tracker.to_text()} did not return; the daemon gives up after {LOAD_TIMEOUT:g} s"
+        text = f"{self._step_tracker.to_text()} did not return; the daemon gives up after {self._timeout:g} s"
         self._notifier.status(text)
         _log.critical("%s", text, extra=log.message_id("start-failed"))
         force_exit([], 1, self._exit_process)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
 import msgspec
 
 from ostler.errors import UnsupportedVersion
-from ostler.messaging.clients.call_options import CallOptions, StubKeywords, check_fanout
+from ostler.messaging.clients.call_methods import CallOptions, StubKeywords, check_fanout
 from ostler.messaging.clients.client_adapters import ClientAdapter, adapter_of
 from ostler.messaging.interface.versions import AUTO, check_version_cap, evaluate_upgrade
 from ostler.messaging.interface.wire_types import find_crashing_union

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Cancelled, MessagingError
-from ostler.messaging.clients.call_methods import AsyncCallMethods
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, AsyncCallMethods
 from ostler.messaging.clients.client_core import ClientCore, PendingCall, effective_timeout
-from ostler.messaging.clients.connect_address import transport_to
 from ostler.messaging.clients.retry import Retry, RetryAttempts
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.socket_transport import transport_to
 from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
 from ostler.messaging.wire.request import CallRequest
@@ -101,7 +100,7 @@ class AsyncClient(AsyncCallMethods):
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
         from ostler.messaging.events.async_event_stream import AsyncEventStream
-        from ostler.messaging.events.feed import make_subscription
+        from ostler.messaging.events.subscription import make_subscription
 
         subscription, replay = make_subscription(patterns, since, self._timeout, last=last)
         stream = AsyncEventStream(
@@ -115,7 +114,7 @@ class AsyncClient(AsyncCallMethods):
         return await self.send_request(CallRequest(CONTROL_TOPIC, method, arguments, result_type=kind))
 
     def send_request(self, request: CallRequest, retry: Retry | None = None) -> Coroutine[Any, Any, Any]:
-        """See `AsyncCallMethods.ask`."""
+        """See `AsyncCallMethods.send_request`."""
         # Not a coroutine itself: each call would pay for one more.
         return (
             self._send_once(request) if retry is None and self._retry is None else self._send_with_retry(request, retry)

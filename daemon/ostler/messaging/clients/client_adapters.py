@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from ostler.clock import Clock, SystemClock
-from ostler.errors import MessagingError, NotPermitted, ServiceNotFound, UnsupportedVersion
+from ostler.errors import MessagingError, MethodNotFound, NotPermitted, ServiceNotFound, UnsupportedVersion
 from ostler.messaging.clients.call_methods import AsyncCallMethods
 from ostler.messaging.interface.versions import AUTO
 from ostler.messaging.wire.request import CallRequest
@@ -120,7 +120,7 @@ class _RemoteAdapter:
 
     def _unknown_upgrade(self, topic: str, major: int, error: MessagingError) -> Upgrade:
         """Return that nothing is known: the daemon is older than the question, or does not answer it to us."""
-        if not isinstance(error, NotPermitted | ServiceNotFound):
+        if not isinstance(error, NotPermitted | ServiceNotFound | MethodNotFound):
             raise error
         return self._store(topic, major, Upgrade(topic=topic))
 

@@ -6,28 +6,25 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
-from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
 from ostler.messaging.clients.client_core import decode_result, effective_timeout
-from ostler.messaging.clients.interruptible_sleep import interruptible_sleep
-from ostler.messaging.clients.retry import Retry, RetryAttempts
-from ostler.messaging.clients.service_client import ServiceClient
+from ostler.messaging.clients.retry import Retry, RetryAttempts, RetryState, interruptible_sleep, noop
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.events import Publisher
 from ostler.messaging.interface.versions import VersionRegistry
-from ostler.messaging.network.routing import RetryState, Router
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.wire.envelope import FANOUT, PROTOCOL_VERSION, Request, encode_arguments, encode_value
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Progress, current_context
+from ostler.messaging.wire.request_context import Context, Progress, current_context
 from ostler.messaging.wire.trace_context import outgoing_trace
 from ostler.types import LOCAL_PEER, Json
 
@@ -36,11 +33,42 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.local_item_stream import LocalStreams
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
-_FIRST_WAIT = 0.02
+FIRST_WAIT = 0.02
 """Real seconds after which an answer is no longer quick: from then on the thread that waits is replaced in its pool."""
-_RECHECK_INTERVAL = 0.25
-_DEADLINE_GRACE = 1.0
+RECHECK_INTERVAL = 0.25
+DEADLINE_GRACE = 1.0
 """Real seconds beyond a deadline after which a waiting thread gives up: a loop that hangs must not block it."""
+_REMOTE_DEADLINE_GRACE = 2.0
+"""The same for what is done on another host."""
+
+
+class RequestRouter(Protocol):
+    """Brings requests to services on other hosts. On the loop's thread, except for `is_local`."""
+
+    def is_local(self, request: CallRequest, /) -> bool:
+        """Return whether this daemon itself is to serve a request, or to refuse it. Any thread."""
+        ...
+
+    async def send_request(self, request: CallRequest, retry_state: RetryState | None = None, /) -> Any:
+        """Have another daemon serve a request, and return its result.
+
+        Args:
+            request: The request.
+            retry_state: The state that its attempts share; None for a request that is sent once.
+        """
+        ...
+
+    async def fan_out(self, request: CallRequest, /) -> int:
+        """Bring a fanout to all members on other hosts that can be reached; return how many accepted it."""
+        ...
+
+    async def wait_reachable(self, request: CallRequest, /) -> CallRequest:
+        """Wait until it is known whether a host can serve a request; return it with what is left of its time."""
+        ...
+
+    def open_stream(self, request: CallRequest, credit: int, /) -> AsyncItemStream:
+        """Return what a method on another host yields; never waits."""
+        ...
 
 
 class LocalServiceClient(ServiceClient):
@@ -53,7 +81,7 @@ class LocalServiceClient(ServiceClient):
         topic: The topic of the service this is for; events are published under it.
         timeout: Deadline in seconds of a call that names none and is not made inside a request.
         upgrades: Knows which versions may be used; one that knows nothing by default.
-        router: Knows the other daemons; one that knows none by default.
+        router: Knows the other daemons; None for a client that knows none.
     """
 
     def __init__(
@@ -65,7 +93,7 @@ class LocalServiceClient(ServiceClient):
         topic: str,
         timeout: float | None = 60.0,
         upgrades: VersionRegistry | None = None,
-        router: Router | None = None,
+        router: RequestRouter | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._inbox = inbox
@@ -74,7 +102,7 @@ class LocalServiceClient(ServiceClient):
         self._timeout = timeout
         self.options = DEFAULT_OPTIONS
         self._upgrades = upgrades or VersionRegistry(dispatcher.clock)
-        self.router = router or Router(dispatcher.host, dispatcher.registry.is_open)
+        self._router = router
         self._numbers = itertools.count(1)
         self._local_streams: LocalStreams | None = None
 
@@ -92,7 +120,7 @@ class LocalServiceClient(ServiceClient):
             topic=topic,
             timeout=self._timeout,
             upgrades=self.upgrades,
-            router=self.router,
+            router=self._router,
         )
 
     def _streams(self) -> LocalStreams:
@@ -108,7 +136,7 @@ class LocalServiceClient(ServiceClient):
             self._publisher.publish(topic or self._topic, event, payload)
 
     def send_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
-        """See `ServiceClient.ask`."""
+        """See `ServiceClient.send_request`."""
         if retry is None:
             return self._send(request)
         raise_if_on_loop(request, "`acall`, `acast` or `afanout`")
@@ -126,17 +154,19 @@ class LocalServiceClient(ServiceClient):
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> ItemStream:
         """See `ServiceClient.open_stream`."""
-        if self.router.is_local(request):
-            return self._streams().stream(request, credit)
-        from ostler.messaging.network.thread_bridge import stream_from_thread
-
-        return stream_from_thread(self.router, self._inbox, request, credit)
+        router = self._router_for(request)
+        streams = self._streams()
+        return streams.stream(request, credit) if router is None else streams.remote_stream(router, request, credit)
 
     def open_astream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
         """See `ServiceClient.open_astream`."""
-        if self.router.is_local(request):
-            return self._streams().astream(request, credit)
-        return self.router.open_stream(request, credit)
+        router = self._router_for(request)
+        return self._streams().astream(request, credit) if router is None else router.open_stream(request, credit)
+
+    def _router_for(self, request: CallRequest) -> RequestRouter | None:
+        """Return what brings a request to another host, None for one that stays in this daemon."""
+        router = self._router
+        return None if router is None or router.is_local(request) else router
 
     def _make_attempts(self, request: CallRequest, retry: Retry) -> tuple[RetryAttempts, RetryState]:
         context = current_context()
@@ -144,23 +174,23 @@ class LocalServiceClient(ServiceClient):
             retry, self._dispatcher.clock, effective_timeout(context, request.timeout, self._timeout)
         )
         # Another host keeps its answer under this id: nobody else, and no other run of this daemon, may come to it.
-        inside = context.request_id if context is not None and context.request_id else self._topic
-        return attempts, RetryState(f"{inside}.{os.urandom(16).hex()}-{next(self._numbers)}")
+        return attempts, RetryState(f"{id_prefix(context, self._topic)}.{os.urandom(16).hex()}-{next(self._numbers)}")
 
     # ---------------------------------------------------------------- from a thread
 
     def _send(self, request: CallRequest, repeat: RetryState | None = None) -> Any:
         raise_if_on_loop(request, "`acall`, `acast` or `afanout`")
-        if not self.router.is_local(request):
-            return self._send_remote(request, repeat)
+        router = self._router_for(request)
+        if router is not None:
+            return self._send_remote(router, request, repeat)
         arrived = threading.Event()
         call = self._make_call(request, arrived.set, repeat)
         self._inbox.post(partial(self._dispatcher.dispatch, call))
         forget = self._cancel_with_parent(call)
         try:
-            if not arrived.wait(_FIRST_WAIT):
+            if not arrived.wait(FIRST_WAIT):
                 with waiting_for((request.topic, request.host)):
-                    while not arrived.wait(_RECHECK_INTERVAL):
+                    while not arrived.wait(RECHECK_INTERVAL):
                         self._raise_if_overdue(call)
         except BaseException:
             self._inbox.post(partial(self._abandon, call))
@@ -169,35 +199,29 @@ class LocalServiceClient(ServiceClient):
             forget()
         return call.result(request)
 
-    def _send_remote(self, request: CallRequest, repeat: RetryState | None) -> Any:
-        from ostler.messaging.network.thread_bridge import run_from_thread
-
+    def _send_remote(self, router: RequestRouter, request: CallRequest, repeat: RetryState | None) -> Any:
         timeout = effective_timeout(current_context(), request.timeout, self._timeout)
         return run_from_thread(
-            self._inbox, self._asend_remote(request, repeat), timeout, f"{request.topic}.{request.method}"
+            self._inbox, self._asend_remote(router, request, repeat), timeout, f"{request.topic}.{request.method}"
         )
 
     def _raise_if_overdue(self, call: LocalCall) -> None:
-        if call.deadline is not None and self._dispatcher.clock.monotonic() > call.deadline + _DEADLINE_GRACE:
-            raise DeadlineExceeded(
-                f"no answer from {call.full_name} in time, not even a timeout error: the daemon's event loop "
-                "is blocked",
-                hint="see `ostler dump`",
-                method=call.full_name,
-            )
+        if call.deadline is not None and self._dispatcher.clock.monotonic() > call.deadline + DEADLINE_GRACE:
+            raise blocked_loop_error("answer from", call.full_name)
 
     # ---------------------------------------------------------------- on the loop
 
     async def _asend(self, request: CallRequest, repeat: RetryState | None = None) -> Any:
+        router = self._router_for(request)
         return await (
-            self._asend_local(request, repeat) if self.router.is_local(request) else self._asend_remote(request, repeat)
+            self._asend_local(request, repeat) if router is None else self._asend_remote(router, request, repeat)
         )
 
-    async def _asend_remote(self, request: CallRequest, repeat: RetryState | None) -> Any:
+    async def _asend_remote(self, router: RequestRouter, request: CallRequest, repeat: RetryState | None) -> Any:
         if not request.flags & FANOUT:
-            return await self.router.send_request(request, repeat)
+            return await router.send_request(request, repeat)
         reached = int(await self._asend_local(request)) if self._dispatcher.registry.is_open(request.topic) else 0
-        return reached + await self.router.fan_out(request)
+        return reached + await router.fan_out(request)
 
     async def _asend_local(self, request: CallRequest, repeat: RetryState | None = None) -> Any:
         arrived = asyncio.Event()
@@ -220,8 +244,7 @@ class LocalServiceClient(ServiceClient):
         number = next(self._numbers)
         context = current_context()
         timeout = effective_timeout(context, ask.timeout, self._timeout)
-        inside = context.request_id if context is not None and context.request_id else self._topic
-        request_id = repeat.request_id if repeat is not None else f"{inside}.{number}"
+        request_id = repeat.request_id if repeat is not None else f"{id_prefix(context, self._topic)}.{number}"
         where = f"{ask.topic}.{ask.method}"
         packed = encode_arguments(ask.arguments, where)
         request = Request(
@@ -237,7 +260,7 @@ class LocalServiceClient(ServiceClient):
         """Stop the call when the request that is being served is cancelled."""
         context = current_context()
         if context is None:
-            return _noop
+            return noop
         return context.on_cancel(lambda: self._inbox.post(partial(self._abandon, call)))
 
     def _abandon(self, call: LocalCall) -> None:
@@ -299,6 +322,54 @@ class LocalCall(Call):
         self._callback()
 
 
+def id_prefix(context: Context | None, topic: str) -> str:
+    """Return what a request id begins with: the id of the request that is served now, else the caller's topic."""
+    return context.request_id if context is not None and context.request_id else topic
+
+
+def run_from_thread(
+    loop_queue: LoopQueue, work: Coroutine[Any, Any, Any], timeout: float | None, full_name: str
+) -> Any:
+    """Run some work on the loop, and wait for it on a thread.
+
+    The work sees the request that is served on this thread: its deadline, its trace, and its end.
+
+    Args:
+        loop_queue: The loop's.
+        work: The work.
+        timeout: Seconds after which it ends by itself; None for no limit.
+        full_name: `topic.method`, for messages.
+
+    Raises:
+        DeadlineExceeded: The loop did not run it in time.
+        Exception: What the work raised.
+    """
+    future = asyncio.run_coroutine_threadsafe(work, loop_queue.loop)
+    try:
+        with waiting_for(full_name):
+            return future.result(None if timeout is None else timeout + _REMOTE_DEADLINE_GRACE)
+    except TimeoutError as error:
+        if is_expected(error) or future.done():
+            raise
+        raise blocked_loop_error("answer from", full_name) from None
+    finally:
+        future.cancel()
+
+
+def blocked_loop_error(missing: str, full_name: str) -> DeadlineExceeded:
+    """Return the error of a thread that the loop has not even told that the time is over.
+
+    Args:
+        missing: What did not come: `answer from` or `item of`.
+        full_name: `topic.method`.
+    """
+    return DeadlineExceeded(
+        f"no {missing} {full_name} in time, not even a timeout error: the daemon's event loop is blocked",
+        hint="see `ostler dump`",
+        method=full_name,
+    )
+
+
 def raise_if_on_loop(request: CallRequest, instead: str) -> None:
     """Refuse to block a loop.
 
@@ -322,7 +393,3 @@ def raise_if_on_loop(request: CallRequest, instead: str) -> None:
 def _pause(wait: float) -> None:
     with waiting_for("the next try"):
         interruptible_sleep(wait, current_context())
-
-
-def _noop() -> None:
-    """Do nothing; there is nothing to undo."""

@@ -1,20 +1,33 @@
-"""Streams between managers of one daemon: directly through the dispatcher, with credit and endings as on the wire."""
+"""Streams of managers: within their daemon directly through the dispatcher, with credit and endings as on the wire.
+
+A stream of another host that a thread reads goes over the loop.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
-from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, to_wire
+from ostler.errors import Cancelled, OstlerError, from_wire, to_wire
 from ostler.messaging.clients.async_item_stream import AsyncItemStream
 from ostler.messaging.clients.client_core import effective_timeout
-from ostler.messaging.clients.local_client import raise_if_on_loop
+from ostler.messaging.clients.local_client import (
+    DEADLINE_GRACE,
+    FIRST_WAIT,
+    RECHECK_INTERVAL,
+    RequestRouter,
+    blocked_loop_error,
+    id_prefix,
+    raise_if_on_loop,
+    run_from_thread,
+)
+from ostler.messaging.clients.retry import noop
 from ostler.messaging.clients.stream_buffer import StreamBuffer
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.rpc.call import Call
@@ -33,15 +46,9 @@ from ostler.messaging.wire.request_context import Context, Progress, current_con
 from ostler.messaging.wire.trace_context import outgoing_trace
 from ostler.types import LOCAL_PEER
 
-_FIRST_WAIT = 0.02
-"""Real seconds after which a thread that waits for an item is replaced in its pool."""
-_RECHECK_INTERVAL = 0.25
-_DEADLINE_GRACE = 1.0
-"""Real seconds beyond its time after which a waiting thread gives up: a loop that hangs must not block it."""
-
 
 class LocalStreams:
-    """Opens streams within this daemon.
+    """Opens the streams that a manager reads.
 
     Args:
         dispatcher: Where the services are.
@@ -56,11 +63,21 @@ class LocalStreams:
         self._numbers = itertools.count(1)
 
     def stream(self, request: CallRequest, credit: int) -> ItemStream:
-        """See `ServiceClient.stream`."""
+        """See `ServiceClient.stream`; within this daemon."""
         return ItemStream(_SyncLocalStream(self, request, credit))
 
+    def remote_stream(self, router: RequestRouter, request: CallRequest, credit: int) -> ItemStream:
+        """Return what a method on another host yields, for a thread.
+
+        Args:
+            router: Brings the request there.
+            request: The request.
+            credit: The most items that are on their way or wait for the reader.
+        """
+        return ItemStream(_SyncRemoteStream(router, self.inbox, request, credit))
+
     def astream(self, request: CallRequest, credit: int) -> AsyncItemStream:
-        """See `ServiceClient.astream`."""
+        """See `ServiceClient.astream`; within this daemon."""
         return AsyncItemStream(_AsyncLocalStream(self, request, credit))
 
     def make_call(self, call_request: CallRequest, credit: int, on_ready: Callable[[], None]) -> _LocalStreamCall:
@@ -68,14 +85,13 @@ class LocalStreams:
         where = f"{call_request.topic}.{call_request.method}"
         incoming = StreamBuffer(where, call_request.result_type, credit, on_ready)
         context = current_context()
-        inside = context.request_id if context is not None and context.request_id else self._topic
         number = next(self._numbers)
         request = Request(
             PROTOCOL_VERSION, number, call_request.topic, call_request.method,
             msgspec.Raw(encode_arguments(call_request.arguments, where)), effective_timeout(context,
             call_request.timeout, None),
-            f"{inside}.s{number}", call_request.flags | STREAM, call_request.host or "", call_request.version,
-            outgoing_trace(context), credit,
+            f"{id_prefix(context, self._topic)}.s{number}", call_request.flags | STREAM, call_request.host or "",
+            call_request.version, outgoing_trace(context), credit,
         )  # fmt: skip
         call = _LocalStreamCall(request, incoming)
         call.parent = context
@@ -173,7 +189,7 @@ class _SyncLocalStream:
     def open(self) -> _LocalStreamCall:
         raise_if_on_loop(self._request, "`astream`")
         streams = self._streams
-        call = streams.make_call(self._request, self._credit, _noop)
+        call = streams.make_call(self._request, self._credit, noop)
         call.buffer.on_ready = call.changed.notify
         streams.inbox.post(partial(streams.dispatcher.dispatch, call))
         return call
@@ -188,9 +204,9 @@ class _SyncLocalStream:
                 if found is None or found:
                     return found
                 self._raise_if_overdue(call, context, began)
-                if not call.changed.wait(_FIRST_WAIT):
+                if not call.changed.wait(FIRST_WAIT):
                     with waiting_for(call.full_name):
-                        call.changed.wait(_RECHECK_INTERVAL)
+                        call.changed.wait(RECHECK_INTERVAL)
 
     def close(self, call: _LocalStreamCall) -> None:
         with call.changed:
@@ -201,16 +217,48 @@ class _SyncLocalStream:
         if context is not None:
             context.check()
         timeout = call.request.timeout
-        if timeout is not None and self._now() > began + timeout + _DEADLINE_GRACE:
-            raise DeadlineExceeded(
-                f"no item of {call.full_name} in time, not even a timeout error: the daemon's event loop is blocked",
-                hint="see `ostler dump`",
-                method=call.full_name,
-            )
+        if timeout is not None and self._now() > began + timeout + DEADLINE_GRACE:
+            raise blocked_loop_error("item of", call.full_name)
 
     def _now(self) -> float:
         return self._streams.dispatcher.clock.monotonic()
 
 
-def _noop() -> None:
-    """Do nothing; the default of a callback."""
+class _SyncRemoteStream:
+    """A stream of another host that is read on a thread; see `StreamSource`.
+
+    Nothing is read ahead: what the loop takes from the link is what the reader asks for, so that the credit that the
+    other host has is that of this reader.
+    """
+
+    def __init__(self, router: RequestRouter, inbox: LoopQueue, request: CallRequest, credit: int) -> None:
+        self._router = router
+        self._inbox = inbox
+        self._request = request
+        self._credit = credit
+        self._full_name = f"{request.topic}.{request.method}"
+
+    def open(self) -> AsyncItemStream:
+        raise_if_on_loop(self._request, "`astream`")
+        stream: AsyncItemStream = self._wait(self._open())
+        return stream
+
+    def take(self, stream: AsyncItemStream) -> list[Any] | None:
+        found: list[Any] | None = self._wait(stream.batch())
+        return found
+
+    def close(self, stream: AsyncItemStream) -> None:
+        self._inbox.post(partial(stream.close))
+
+    async def _open(self) -> AsyncItemStream:
+        return await self._router.open_stream(
+            await self._router.wait_reachable(self._request), self._credit
+        ).__aenter__()
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            limit = effective_timeout(current_context(), self._request.timeout, None)
+        except BaseException:
+            work.close()
+            raise
+        return run_from_thread(self._inbox, work, limit, self._full_name)

@@ -1,13 +1,15 @@
-"""When a request that failed is sent again, and how long that waits. No I/O."""
+"""When a request that failed is sent again, how long that waits, and the wait of a thread. No I/O."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from ostler.clock import Clock
-from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, OstlerError
+from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, MethodNotFound, OstlerError
+from ostler.messaging.wire.request_context import Context
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ class Retry(NamedTuple):
         attempts: How often it is sent at most, the first time included.
         backoff: Seconds before the second attempt; doubled each time, less up to a half at random.
         max_backoff: The longest such wait in seconds. A `retry_after` that the server names is waited for in any case.
-        on: The classes of errors after which it is sent again.
+        on: The classes of errors after which it is sent again. A `MethodNotFound` is final, whatever they are.
     """
 
     attempts: int = 5
@@ -47,10 +49,23 @@ class Retry(NamedTuple):
         kinds: tuple[object, ...] = self.on
         if not all(isinstance(kind, type) and issubclass(kind, OstlerError) for kind in kinds):
             raise InvalidInput("`on` of a `Retry` must contain classes of `ostler.errors`")
+        if MethodNotFound in kinds:
+            raise InvalidInput("`on` of a `Retry` must not contain `MethodNotFound`: to try again does not help")
 
 
-_MAX_RETRY_AFTER = 300.0
-"""Seconds that a server can have its callers wait at most before they try again."""
+class RetryState:
+    """The state that the attempts of one request share.
+
+    Args:
+        request_id: Its id.
+    """
+
+    __slots__ = ("lost_host", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.lost_host = ""
+        """The host at which an attempt was lost: it may be executing it, and only it recognises a repeat."""
 
 
 class RetryAttempts:
@@ -84,13 +99,12 @@ class RetryAttempts:
         if isinstance(error, ConnectionLost):
             self._lost = error
         policy = self._policy
-        if self._count >= policy.attempts or not isinstance(error, policy.on or ()):
+        is_final = isinstance(error, MethodNotFound) or not isinstance(error, policy.on or ())
+        if is_final or self._count >= policy.attempts:
             raise self._final_error(error)
         wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
-        asked = error.details.get("retry_after")
-        if isinstance(asked, int | float):
-            # As long as the server asks, up to a limit: a hostile or broken one may ask for centuries.
-            wait = max(wait, min(float(asked), _MAX_RETRY_AFTER))
+        if error.retry_after is not None:
+            wait = max(wait, error.retry_after)
         if self._deadline is not None and self._clock.monotonic() + wait >= self._deadline:
             raise self._final_error(error)
         return wait
@@ -129,3 +143,23 @@ class RetryAttempts:
         if self._count > 1:
             told.details["attempts"] = self._count
         return told
+
+
+def interruptible_sleep(seconds: float, context: Context | None) -> None:
+    """Wait, less when the request that is being served is cancelled.
+
+    Raises:
+        Cancelled: It was.
+    """
+    over = threading.Event()
+    forget = context.on_cancel(over.set) if context is not None else noop
+    try:
+        over.wait(seconds)
+    finally:
+        forget()
+    if context is not None:
+        context.check()
+
+
+def noop() -> None:
+    """Do nothing; the default of a callback."""

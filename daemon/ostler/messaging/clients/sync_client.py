@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Cancelled, ConnectionLost, DaemonNotRunning, MessagingError
-from ostler.messaging.clients.call_methods import SyncCallMethods
-from ostler.messaging.clients.call_options import DEFAULT_OPTIONS
+from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
 from ostler.messaging.clients.client_core import ClientCore, PendingCall, effective_timeout
-from ostler.messaging.clients.connect_address import transport_to
-from ostler.messaging.clients.interruptible_sleep import interruptible_sleep, noop
-from ostler.messaging.clients.retry import Retry, RetryAttempts
+from ostler.messaging.clients.retry import Retry, RetryAttempts, interruptible_sleep, noop
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
-from ostler.messaging.events.feed import make_subscription
+from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.events.sync_event_stream import EventStream
+from ostler.messaging.socket_transport import transport_to
 from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
 from ostler.messaging.wire.request import CallRequest
@@ -133,7 +131,7 @@ class Client(SyncCallMethods):
         return self.send_request(CallRequest(CONTROL_TOPIC, method, arguments, result_type=kind))
 
     def send_request(self, request: CallRequest, retry: Retry | None = None) -> Any:
-        """See `SyncCallMethods.ask`."""
+        """See `SyncCallMethods.send_request`."""
         return (
             self._send_once(request) if retry is None and self._retry is None else self._send_with_retry(request, retry)
         )

@@ -1,6 +1,6 @@
 """Events: publishing, choosing by prefix, and detecting what was missed.
 
-`event`, `feed`, `subscription` and `replay` do no I/O; `event_publisher`, `journal` and `last_value_cache` are the
+`event`, `subscription` and `replay` do no I/O; `event_publisher`, `journal` and `last_value_cache` are the
 daemon's side, `sync_event_stream` and `async_event_stream` the clients'. Not here: calls (`rpc`), and the database
 behind the journal (`ostler.store.records`).
 """

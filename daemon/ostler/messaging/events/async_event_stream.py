@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.errors import MessagingError, OstlerError
 from ostler.messaging.events.event import Event, Gap
-from ostler.messaging.events.feed import EventFeed
-from ostler.messaging.events.subscription import Subscription
+from ostler.messaging.events.subscription import EventFeed, Subscription
 from ostler.messaging.wire.client_errors import forked_client_error
 from ostler.messaging.wire.transport import AsyncLink, Data, Transport
 
@@ -40,10 +39,12 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         call_method: AsyncCallMethod | None = None,
         replay: Replay | None = None,
         refetch: bool = False,
+        max_waiting_events: int = _MAX_WAITING_EVENTS,
     ) -> None:
         self._transport = transport
         self._feed = EventFeed(subscription, replay, refetch=refetch and call_method is not None)
         self._on_closed = on_closed
+        self._max_waiting_events = max_waiting_events
         self._call_method = call_method
         self._link: AsyncLink | None = None
         self._error: OstlerError | None = None
@@ -127,7 +128,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         await self._changed.wait()
 
     def _on_message(self, data: Data) -> None:
-        if self._feed.waiting_count >= _MAX_WAITING_EVENTS:
+        if self._feed.waiting_count >= self._max_waiting_events:
             return  # the numbers of what comes when there is room again tell what is missing
         try:
             self._feed.receive(data)

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,7 @@ from ostler.messaging.wire.envelope import (
     encode_value,
 )
 from ostler.messaging.wire.request_context import current_context
-from ostler.messaging.wire.transport import Admission, EventLink
+from ostler.messaging.wire.transport import Admission, EventHandler, EventLink
 from ostler.redaction import SECRETS
 from ostler.types import Json, Peer, Role
 
@@ -88,10 +89,11 @@ class EventTemplate(NamedTuple):
 
 
 class EventLimits(NamedTuple):
-    """How many last events are kept for late joiners, and how many bytes of them."""
+    """How many last events are kept for late joiners, how many bytes of them, and seconds between two watermarks."""
 
     last_value_keys: int = 1000
     last_value_size: int = 1024 * 1024
+    watermark_interval: float = _WATERMARK_INTERVAL
 
 
 class Publisher:
@@ -104,7 +106,7 @@ class Publisher:
         access: Who may subscribe: each role may; `apply` puts another in its place.
         post: Brings a callable from any thread to the loop.
         max_message_size: The size limit in bytes.
-        limits: What is kept for late joiners.
+        limits: What is kept for late joiners, and how often watermarks are sent.
         record_refusal: Called for each peer that was not let in or not allowed to subscribe, with `connect` or
             `subscribe`, and the reason; None for nobody.
     """
@@ -128,7 +130,8 @@ class Publisher:
         self.published_count = 0
         self.refused_count = 0
         self.invalid_messages: Counter[str] = Counter()
-        self.last_values = LastValueCache(*(limits or EventLimits()), host)
+        limits = limits or EventLimits()
+        self.last_values = LastValueCache(limits.last_value_keys, limits.last_value_size, host)
         self.journal: JournalSink | None = None
         self.is_journaled: Callable[[str], bool] = _never_journaled
         self._record_refusal = record_refusal
@@ -141,6 +144,7 @@ class Publisher:
         self._outbox: deque[tuple[EventTemplate, bytes, bytes]] = deque()
         self._is_send_posted = False
         self._cached_tail: tuple[Context | None, str, bytes] = (None, "", _NO_TAIL)
+        self._watermark_interval = limits.watermark_interval
         self._watermark_timer: Any = None
         self._loop_thread_id = 0
         self._closed = False
@@ -281,7 +285,9 @@ class Publisher:
         if self._watermark_timer is None and self.link.has_subscribers:
             import asyncio
 
-            self._watermark_timer = asyncio.get_running_loop().call_later(_WATERMARK_INTERVAL, self._publish_watermarks)
+            self._watermark_timer = asyncio.get_running_loop().call_later(
+                self._watermark_interval, self._publish_watermarks
+            )
 
     def _publish_watermarks(self) -> None:
         self._watermark_timer = None
@@ -412,3 +418,40 @@ def _not_permitted(peer: Peer) -> NotPermitted:
         needs=str(Role.VIEWER),
         uid=peer.uid,
     )
+
+
+class CompositeEventLink:
+    """The publisher's ends of several transports; implements `EventLink`. On the loop's thread only.
+
+    Args:
+        links: The ends; the address is that of the first.
+    """
+
+    def __init__(self, *links: EventLink) -> None:
+        self.address = links[0].address
+        self._links = links
+
+    @property
+    def has_subscribers(self) -> bool:
+        """See `EventLink.subscribers`."""
+        return any(link.has_subscribers for link in self._links)
+
+    def start(self, handler: EventHandler) -> None:
+        """See `EventLink.start`."""
+        for link in self._links:
+            link.start(handler)
+
+    def publish(self, data: bytes) -> None:
+        """See `EventLink.publish`."""
+        for link in self._links:
+            link.publish(data)
+
+    def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
+        """See `EventLink.disconnect_unless`."""
+        for link in self._links:
+            link.disconnect_unless(allowed)
+
+    def close(self) -> None:
+        """See `EventLink.close`."""
+        for link in self._links:
+            link.close()

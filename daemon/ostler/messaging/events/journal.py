@@ -111,10 +111,18 @@ class Journal:
         clock: The source of time.
         outage: Says that the journal cannot be written.
         limits: How much is kept.
+        max_late_events: How many events are kept in memory while the store cannot be written.
     """
 
     def __init__(
-        self, publisher: Publisher, store: JournalStore, clock: Clock, outage: OutageReporter, limits: JournalLimits
+        self,
+        publisher: Publisher,
+        store: JournalStore,
+        clock: Clock,
+        outage: OutageReporter,
+        limits: JournalLimits,
+        *,
+        max_late_events: int = _MAX_LATE_EVENTS,
     ) -> None:
         self.limits = limits
         self.lost_count = 0
@@ -131,6 +139,7 @@ class Journal:
         self._in_write: list[JournalEntry] = []
         self._late: deque[JournalEntry] = deque()
         self._late_bytes = 0
+        self._max_late_events = max_late_events
         self._is_overdue = False
         self._stopping_topics: list[TopicState] = []
         self._closed = False
@@ -331,7 +340,7 @@ class Journal:
         self._send(entry, _JOURNALED_LATE)
         self._late.append(entry)
         self._late_bytes += len(entry.body)
-        while len(self._late) > _MAX_LATE_EVENTS or self._late_bytes > _MAX_LATE_BYTES:
+        while len(self._late) > self._max_late_events or self._late_bytes > _MAX_LATE_BYTES:
             gone = self._late.popleft()
             self._late_bytes -= len(gone.body)
             self.lost_count += 1

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from ostler.clock import Clock
 from ostler.errors import OstlerError
 from ostler.messaging.events.event import Event, Gap
-from ostler.messaging.events.feed import EventFeed
-from ostler.messaging.events.subscription import Subscription
+from ostler.messaging.events.subscription import EventFeed, Subscription
 from ostler.messaging.wire.client_errors import forked_client_error
 from ostler.messaging.wire.transport import Transport
 

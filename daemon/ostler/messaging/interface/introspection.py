@@ -1,9 +1,10 @@
-"""What a manager offers over RPC, looked at without running any of it: versions, namespaces, signatures."""
+"""What a manager offers over RPC, looked at without running any of it: versions, namespaces, descriptions."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
-from inspect import getdoc
+from inspect import cleandoc, getdoc
 from types import MethodType
 from typing import Any
 
@@ -11,7 +12,9 @@ import msgspec
 
 from ostler.errors import ContractError
 from ostler.messaging.interface.exposure import Exposure, exposure_of
-from ostler.messaging.interface.method_signature import MethodSignature
+from ostler.messaging.interface.method_signature import MethodSignature, as_json
+from ostler.messaging.interface.wire_types import type_name
+from ostler.types import ArgumentDescription, MethodDescription
 from ostler.version_numbers import parse_version
 
 
@@ -162,3 +165,96 @@ def _make_exposed_method(
     return ExposedMethod(
         namespace, f"{namespace}.{attribute}" if namespace else attribute, exposure, signature, getdoc(method) or ""
     )
+
+
+_HEADING = r"(Args|Arguments|Returns|Yields|Raises|Note|Notes|Example|Examples|Attributes):\s*"
+_ARGUMENT_ENTRY = r"(?P<name>\*{0,2}\w+)(\s*\([^)]*\))?:\s*(?P<text>.*)"
+"""Not compiled at the import: a daemon that is never asked for descriptions does without."""
+
+
+def describe_method(
+    topic: str,
+    name: str,
+    exposure: Exposure,
+    signature: MethodSignature,
+    doc: str,
+    *,
+    version: str,
+    schema: bool,
+    role: str = "",
+) -> MethodDescription:
+    """Return what there is to say of a method.
+
+    Args:
+        topic: Its topic.
+        name: Its name, `admin.reset` in a namespace.
+        exposure: What `@exposed` said.
+        signature: What it takes and returns.
+        doc: Its docstring.
+        version: The version of its manager or namespace.
+        schema: Whether the JSON Schemas are wanted too.
+        role: The role in force, or `nobody`; empty for the one that `@exposed` sets.
+    """
+    arguments, result = signature.schema() if schema else (None, None)
+    namespace = name.rpartition(".")[0]
+    return MethodDescription(
+        topic=topic,
+        method=name,
+        role=role or str(exposure.role),
+        version=exposure.version,
+        changes=exposure.changes,
+        arguments=describe_arguments(signature, parse_argument_docs(doc)),
+        result=type_name(signature.result),
+        doc=doc,
+        streams=signature.is_streaming,
+        secret=sorted(signature.secrets),
+        namespace=namespace,
+        topic_version=version,
+        arguments_schema=arguments,
+        result_schema=result,
+    )
+
+
+def describe_arguments(signature: MethodSignature, docs: Mapping[str, str]) -> list[ArgumentDescription]:
+    """Return the arguments of a method, each with what its docstring says of it."""
+    return [
+        ArgumentDescription(
+            name=argument.name,
+            type=type_name(argument.type),
+            required=argument.is_required,
+            default=""
+            if argument.is_required
+            else _format_default(argument.default, argument.name in signature.secrets),
+            doc=docs.get(argument.name, ""),
+        )
+        for argument in signature.arguments
+    ]
+
+
+def _format_default(value: Any, secret: bool) -> str:
+    return '"***"' if secret and value else as_json(value)
+
+
+def parse_argument_docs(doc: str) -> dict[str, str]:
+    """Return what the section `Args:` of a docstring (Google's style) says of each argument, on one line each."""
+    found: dict[str, list[str]] = {}
+    inside, indent, name = False, 0, ""
+    for line in cleandoc(doc).splitlines():
+        text = line.strip()
+        if re.fullmatch(_HEADING, line):
+            inside, indent, name = line.startswith("Arg"), 0, ""
+            continue
+        if not inside or not text:
+            continue
+        depth = len(line) - len(line.lstrip())
+        if not depth:  # the section has ended without another
+            inside = False
+            continue
+        indent = indent or depth
+        entry = re.fullmatch(_ARGUMENT_ENTRY, text) if depth == indent else None
+        if entry is not None:
+            name = entry["name"].lstrip("*")
+            found[name] = [entry["text"]]
+        elif name:
+            found[name].append(text)
+    return {name: " ".join(lines).strip() for name, lines in found.items()}

@@ -22,9 +22,9 @@ from ostler.errors import (
     Conflict,
     DaemonNotRunning,
     MessagingError,
+    MethodNotFound,
     NotPermitted,
     OstlerError,
-    ServiceNotFound,
     error_line,
 )
 from ostler.messaging.clients.async_client import AsyncClient
@@ -177,7 +177,8 @@ class PeerDaemon:
         """Return what a method there is: which role it requires, and what it keeps secret.
 
         Raises:
-            ServiceNotFound: The service or method does not exist.
+            ServiceNotFound: It has no such service.
+            MethodNotFound: The service has no such method.
             OstlerError: It could not be asked.
         """
         found: list[MethodDescription] = await self.client.on(
@@ -186,7 +187,7 @@ class PeerDaemon:
         for description in found:
             if description.method == method:
                 return description
-        raise ServiceNotFound(
+        raise MethodNotFound(
             f"{topic} on {self.host} has no method {method!r}",
             hint=suggest(method, [each.method for each in found]),
         )
@@ -247,7 +248,7 @@ class PeerDaemon:
             found: HostIdentity = await self.client.on(type=HostIdentity, timeout=_REPORT_TIMEOUT).call(
                 CONTROL_TOPIC, "hello", **said
             )
-        except ServiceNotFound:  # of an earlier version
+        except MethodNotFound:  # of an earlier version
             return None
         if why := identity_mismatch(self.own_identity, found, self.host):
             raise Conflict(f"{self.address.rpc_address} is refused: {why}", hint=IDENTITY_HINT, host=self.host)

@@ -91,7 +91,7 @@ class Relay:
         if method is not None and ROLE_ORDER[ctx.role] < method.role_rank:
             raise NotPermitted(
                 f"{method.full_name} needs the role {method.required_role}, {ctx.peer.name} has {ctx.role}",
-                hint="an administrator grants it in [access]", needs=method.required_role, has=str(ctx.role),
+                hint="an administrator grants it in [access]", needs=method.required_role, role=str(ctx.role),
             )  # fmt: skip
 
 

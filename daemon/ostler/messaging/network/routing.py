@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ostler.errors import (
     DaemonNotRunning,
     Draining,
     MessagingError,
+    MethodNotFound,
     NotPermitted,
     OstlerError,
     ServiceNotFound,
@@ -25,6 +26,7 @@ from ostler.errors import (
     join_words,
 )
 from ostler.messaging.clients.client_core import effective_timeout
+from ostler.messaging.clients.retry import RetryState
 from ostler.messaging.wire.envelope import FANOUT, LENIENT
 from ostler.messaging.wire.request import CallRequest, ProgressCallback
 from ostler.messaging.wire.request_context import Relayed, current_context
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 _RELAY_CREDIT = 64
 """Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
-_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound)
+_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound, MethodNotFound)
 """Errors after which the work has certainly not started, so that another member may be tried."""
 
 
@@ -49,21 +51,6 @@ SendToPeer = Callable[["PeerDaemon", CallRequest, "RetryState | None"], Awaitabl
 """Sends a request to a peer, and returns its result."""
 _MAX_LOST_REQUESTS = 1000
 """Requests of callers here that are remembered because an attempt was lost at some host; the oldest go first."""
-
-
-class RetryState:
-    """The state that the attempts of one request share.
-
-    Args:
-        request_id: Its id.
-    """
-
-    __slots__ = ("lost_host", "request_id")
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.lost_host = ""
-        """The host at which an attempt was lost: it may be executing it, and only it recognises a repeat."""
 
 
 class Router:
@@ -304,7 +291,7 @@ class Router:
         if retry_state is not None and retry_state.lost_host:
             members.sort(key=lambda peer: peer.host != retry_state.lost_host)
         why: list[str] = []
-        last: OstlerError | None = None
+        errors: list[OstlerError] = []
         for peer in members:
             if not peer.accepts(request.topic):
                 why.append(_unavailable_reason(peer, request.topic))
@@ -313,8 +300,10 @@ class Router:
                 return await (send or _send_to_peer)(peer, request, retry_state)
             except _NOT_STARTED_ERRORS as error:
                 why.append(f"{peer.host}: {error.message}")
-                last = error
-        if last is not None and len(members) == 1:
+                errors.append(error)
+        last = errors[-1] if errors else None
+        # Of several versions one may have the method. Where none has it, to try again would help nobody.
+        if last is not None and len(errors) == len(members) and (len(members) == 1 or _lack_method(errors)):
             raise last
         raise _no_host_error(request, why, Busy if isinstance(last, Busy) else DaemonNotRunning)
 
@@ -395,7 +384,7 @@ def _check_role(ctx: Context, host: str, described: MethodDescription) -> Role:
     if needs not in ROLE_ORDER or ROLE_ORDER[ctx.role] < ROLE_ORDER[Role(needs)]:
         raise NotPermitted(
             f"{where} on {host} needs the role {needs}, {ctx.peer.name} has {ctx.role} here",
-            hint="an administrator of this host grants it in [access]", needs=needs, has=str(ctx.role),
+            hint="an administrator of this host grants it in [access]", needs=needs, role=str(ctx.role),
         )  # fmt: skip
     return Role(needs)
 
@@ -428,6 +417,10 @@ def _secret_values(arguments: Mapping[str, Any], names: Collection[str]) -> tupl
         with suppress(ValueError):  # a structure as it is typed on a command line
             collect_all(msgspec.json.decode(text), found)
     return searchable_values(found)
+
+
+def _lack_method(errors: Iterable[OstlerError]) -> bool:
+    return all(is_a(error, MethodNotFound) for error in errors)
 
 
 def _no_host_error(request: CallRequest, reasons: list[str], error_class: type[MessagingError]) -> MessagingError:

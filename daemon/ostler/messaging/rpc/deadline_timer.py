@@ -23,11 +23,15 @@ class DeadlineTimer:
     Args:
         clock: The source of time.
         callback: Does what is due and returns the moment of the monotonic clock to be called next, None for never.
+        failure_delay: Seconds after which it is called again when it failed.
     """
 
-    def __init__(self, clock: Clock, callback: Callable[[float], float | None]) -> None:
+    def __init__(
+        self, clock: Clock, callback: Callable[[float], float | None], failure_delay: float = _FAILURE_DELAY
+    ) -> None:
         self._clock = clock
         self._callback = callback
+        self._failure_delay = failure_delay
         self._due_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         # A request in whose midst the timer is set is not the one that is swept.
@@ -57,7 +61,7 @@ class DeadlineTimer:
         try:
             again = self._callback(now)
         except BaseException:  # logged by the loop; the deadlines of all others are kept all the same
-            self.schedule(now + _FAILURE_DELAY)
+            self.schedule(now + self._failure_delay)
             raise
         if again is not None:
             self.schedule(max(again, now + _MIN_INTERVAL))

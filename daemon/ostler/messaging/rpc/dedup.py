@@ -22,6 +22,7 @@ from ostler.errors import (
     ConnectionLost,
     DaemonNotRunning,
     Draining,
+    MethodNotFound,
     OstlerError,
     ResultExpired,
     ServiceNotFound,
@@ -37,7 +38,7 @@ _IDS_PER_RESULT = 10
 _MAX_SIZE_DIVISOR = 4
 """An answer that takes more than this part of the space is not stored."""
 
-_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound)
+_NOT_STARTED_ERRORS = (DaemonNotRunning, Draining, Busy, ServiceNotFound, MethodNotFound)
 """Errors with which another host says that it has not started a relayed request."""
 
 _Key = tuple[Hashable, str]

@@ -309,8 +309,8 @@ class Dispatcher:
         error = redact_error(call, error)
         call.is_answered = True
         self.completion.record(call, error)
-        no_such_method = endpoint is not None and isinstance(error, ServiceNotFound)
-        if call.request.flags & FANOUT and isinstance(error, _UNREACHABLE_ERRORS) and not no_such_method:
+        for_other_host = endpoint is not None and isinstance(error, ServiceNotFound)
+        if call.request.flags & FANOUT and isinstance(error, _UNREACHABLE_ERRORS) and not for_other_host:
             call.send_accepted(0)
         else:
             call.send_error(error)

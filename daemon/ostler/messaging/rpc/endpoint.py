@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ostler.aio import WorkerPool
-from ostler.errors import ContractError, NotExposed, ServiceNotFound, UnsupportedVersion
+from ostler.errors import ContractError, MethodNotFound, NotExposed, UnsupportedVersion
 from ostler.messaging.access.policy import Policy, RoleOverride, role_rank
 from ostler.messaging.interface.exposure import Exposure, exposure_of
 from ostler.messaging.interface.introspection import check_method_version, check_namespaces, rpc_version_of
@@ -115,7 +115,7 @@ class Endpoint:
 
         Raises:
             NotExposed: The method exists, but is not exposed.
-            ServiceNotFound: There is none.
+            MethodNotFound: There is none.
         """
         found = self.methods.get(name)
         if found is not None:
@@ -129,7 +129,7 @@ class Endpoint:
                 hint="mark the method with `@exposed` in the plugin",
                 **facts,
             )
-        raise ServiceNotFound(
+        raise MethodNotFound(
             f"{self.topic} has no method {name!r}",
             hint=suggest(name, self.methods) or f"see `ostler describe {self.topic}`",
             **facts,
@@ -171,7 +171,7 @@ class Endpoint:
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
-        from ostler.messaging.interface.method_description import describe_method
+        from ostler.messaging.interface.introspection import describe_method
 
         found = [
             describe_method(

@@ -31,7 +31,7 @@ def role_too_low_error(call: Call, method: Method) -> NotPermitted:
         )
     else:
         what, hint = f"{method.full_name} needs the role {needs}, {call.peer.name} has {role}", _ROLE_HINT.format(needs)
-    return NotPermitted(what, hint=hint, method=method.full_name, needs=needs, has=str(role))
+    return NotPermitted(what, hint=hint, method=method.full_name, needs=needs, role=str(role))
 
 
 def relay_not_permitted_error(call: Call, relayed: Relayed) -> NotPermitted:
@@ -39,7 +39,7 @@ def relay_not_permitted_error(call: Call, relayed: Relayed) -> NotPermitted:
     who, has = call.peer.name, call.context.role
     return NotPermitted(
         f"{relayed.full_name} on {relayed.host} needs the role {relayed.role}, {who} has {has} here",
-        hint="an administrator of this host grants it in [access]", needs=str(relayed.role), has=str(has),
+        hint="an administrator of this host grants it in [access]", needs=str(relayed.role), role=str(has),
     )  # fmt: skip
 
 

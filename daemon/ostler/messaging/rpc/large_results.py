@@ -27,13 +27,18 @@ class LargeResults:
     Args:
         sleep: Waits for so many seconds.
         monotonic: Returns the time.
+        lock_timeout: Seconds that a thread waits for those before it.
     """
 
     def __init__(
-        self, sleep: Callable[[float], None] = time.sleep, monotonic: Callable[[], float] = time.monotonic
+        self,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        lock_timeout: float = _LOCK_TIMEOUT,
     ) -> None:
         self._sleep = sleep
         self._monotonic = monotonic
+        self._lock_timeout = lock_timeout
         self._lock = threading.Lock()
         self._next_start_at = 0.0
 
@@ -45,7 +50,7 @@ class LargeResults:
         return packed
 
     def _pack_paced(self, call: Call, result: object) -> bytes:
-        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
+        if not self._lock.acquire(timeout=self._lock_timeout):
             return call.pack(result)
         try:
             pause = self._next_start_at - self._monotonic()

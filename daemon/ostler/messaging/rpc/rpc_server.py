@@ -305,7 +305,7 @@ class RpcServer:
         self.link.send(client, encode_failure(found[2], error))
 
     def _count_invalid_error(self, peer: Peer, error: OstlerError) -> None:
-        self.on_invalid_message(peer, str(error.details.get("reason", "large")), error.message)
+        self.on_invalid_message(peer, error.reason or "large", error.message)
 
     def on_invalid_message(self, peer: Peer, reason: str, description: str) -> None:
         """See `LinkHandler.on_invalid_message`."""

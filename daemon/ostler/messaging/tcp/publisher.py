@@ -26,9 +26,6 @@ _log = logging.getLogger(__name__)
 _EVENTS = int(zmq.EVENTS)
 _MAX_PREFIX_SIZE = 512
 _MAX_PREFIXES = 1024
-_MAX_PREFIXES_PER_ACCOUNT = 4096
-"""Subscriptions and questions of all connections of one key: when they go, ZeroMQ takes them out of its tree one by one
-in the next call on the socket, some 10 microseconds each."""
 _PREFIX_COST, _PREFIX_COST_PER_BYTE = 400, 50
 """Bytes that a subscription takes, and for each of its own: ZeroMQ keeps a tree with a node for each."""
 _MAX_SUBSCRIPTION_SIZE = 16 * 1024
@@ -70,7 +67,9 @@ class TcpEventLink:
         self._subscribed_prefixes: Counter[bytes] = Counter()
         self._refused_prefixes: Counter[bytes] = Counter()
         self._prefixes_by_account: Counter[Hashable] = Counter()
-        """How many prefixes ZeroMQ keeps for the connections of each key."""
+        """How many prefixes ZeroMQ keeps for the connections of each key. They are limited: when they go, ZeroMQ takes
+        them out of its tree one by one in the next call on the socket, some 10 microseconds each."""
+        self._max_prefixes_per_account = listen_options.limits.max_prefixes_per_account
         self._events_since_check = 0
         # The method of the base class without the conveniences on top of it: this runs for each event.
         self._send: Callable[..., Any] = partial(zmq.backend.Socket.send, self._socket)
@@ -189,9 +188,9 @@ class TcpEventLink:
         cost, memory = _PREFIX_COST + _PREFIX_COST_PER_BYTE * len(prefix), session.memory
         if (
             len(session.prefixes) >= _MAX_PREFIXES
-            or self._prefixes_by_account[session.account] >= _MAX_PREFIXES_PER_ACCOUNT
+            or self._prefixes_by_account[session.account] >= self._max_prefixes_per_account
         ):
-            limits = f"{_MAX_PREFIXES} of a connection, {_MAX_PREFIXES_PER_ACCOUNT} of a key"
+            limits = f"{_MAX_PREFIXES} of a connection, {self._max_prefixes_per_account} of a key"
             self._report_invalid(session, "many", f"too many subscriptions, the limit is {limits}")
             return False
         if memory is not None and not memory.has_room(cost):

@@ -27,7 +27,7 @@ _CONNECT_RETRY_DELAY = 0.005
 class AsyncUnixLink:
     """A client's end on the running loop.
 
-    When the kernel keeps no more connections for the daemon, it waits in line, for `CONNECT_TIMEOUT` seconds at most;
+    When the kernel keeps no more connections for the daemon, it waits in line, for some seconds at most;
     what is sent meanwhile waits as well.
 
     Args:
@@ -36,6 +36,7 @@ class AsyncUnixLink:
         on_message: Takes each message.
         on_lost: Told once when the server has gone, after all messages that had come.
         prefixes: How the events begin that are wanted; None for a connection for calls.
+        connect_timeout: Seconds that it waits in line.
 
     Raises:
         MessagingError: There is no connection; see `connect`.
@@ -48,15 +49,18 @@ class AsyncUnixLink:
         on_message: OnMessage,
         on_lost: OnLost,
         prefixes: Iterable[bytes] | None = None,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         part = DEALER_ROLE if prefixes is None else SUB_ROLE
         self._on_message = on_message
         self._on_lost = on_lost
         self._protocol = ZmtpConnection(part.peer_types, limits.max_message_size * SIZE_LIMIT_FACTOR)
         self._address = address
+        self._limits = limits
         self._greeting = part.greeting
         self._loop = asyncio.get_running_loop()
-        self._connect_deadline = self._loop.time() + CONNECT_TIMEOUT
+        self._connect_deadline = self._loop.time() + connect_timeout
         self._retry_timer: asyncio.TimerHandle | None = None
         self._stream: SocketStream | None = None
         self._early_data = bytearray().join(map(encode_subscription, prefixes or ()))
@@ -92,7 +96,7 @@ class AsyncUnixLink:
                 raise
             self._retry_timer = self._loop.call_later(_CONNECT_RETRY_DELAY, self._retry_connect)
             return
-        self._stream = SocketStream(connected, self._on_data, self._on_closed, SharedBuffers())
+        self._stream = SocketStream(connected, self._on_data, self._on_closed, SharedBuffers(), limits=self._limits)
         self._stream.write(self._greeting)
 
     def _retry_connect(self) -> None:

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK
-from ostler.clock import Clock, SystemClock
+from ostler.clock import SystemClock
 from ostler.errors import Busy, NotPermitted
 from ostler.files import make_directory
 from ostler.log.rate_limit import RateLimitedLog
@@ -42,8 +42,6 @@ _HARD_SIZE_FACTOR = 2
 """A message above the limit is refused by name; one above this many times the limit costs its sender the connection."""
 _CONNECTION_COST = 64 * 1024
 """Bytes that a connection is charged for what it may have sent of a small message, and for itself."""
-_HANDSHAKE_TIMEOUT = 5.0
-"""Seconds within which a connection must complete the handshake."""
 _ACCEPT_TIME = 0.002
 """Seconds for which connections are accepted in one turn of the loop."""
 _MAX_FRAMES = 64
@@ -60,6 +58,13 @@ _PENDING_RETRY_DELAY = 0.02
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_DELAY = 0.5
 _CREDENTIALS = struct.Struct("3i")
+
+
+def read_peer(connected: socket.socket) -> Peer:
+    """Return who is at the other end of a unix socket, as the kernel recorded it."""
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return Peer(uid, gid, pid, f"uid {uid}")
 
 
 class ClientConnection:
@@ -96,10 +101,11 @@ class ClientConnection:
             self.on_drained,
             memory=self.memory,
             on_readable=self._on_readable,
+            limits=listener.limits,
         )
         self.channel.write(listener.role.greeting)
         self._handshake_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            _HANDSHAKE_TIMEOUT, self._on_handshake_timeout
+            listener.limits.handshake_timeout, self._on_handshake_timeout
         )
 
     def close(self) -> None:
@@ -212,7 +218,7 @@ class ClientConnection:
             self.disconnect()
             return
         except ProtocolError as error:
-            self._listener.handler.on_invalid_message(self.peer, str(error.details["reason"]), error.message)
+            self._listener.handler.on_invalid_message(self.peer, error.reason, error.message)
             self.disconnect()
             return
         if self._handshake_timer is not None and talk.is_ready:
@@ -240,9 +246,8 @@ class ClientConnection:
 
     def _on_handshake_timeout(self) -> None:
         self._handshake_timer = None
-        self._listener.handler.on_invalid_message(
-            self.peer, "handshake", f"no handshake within {_HANDSHAKE_TIMEOUT:g} s"
-        )
+        limit = self._listener.limits.handshake_timeout
+        self._listener.handler.on_invalid_message(self.peer, "handshake", f"no handshake within {limit:g} s")
         self.disconnect()
 
 
@@ -280,8 +285,8 @@ class UnixListener(Generic[ClientT]):
         role: What the socket is.
         client_class: The class of its clients.
         owner: Handles what they send.
-        clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
+        read_peer: Returns who is at the other end of a socket.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
@@ -299,8 +304,9 @@ class UnixListener(Generic[ClientT]):
         role: SocketRole,
         client_class: type[ClientT],
         owner: ListenerOwner[ClientT],
-        clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
+        *,
+        read_peer: Callable[[socket.socket], Peer] = read_peer,
     ) -> None:
         self.address = address
         self.limits = limits
@@ -314,6 +320,7 @@ class UnixListener(Generic[ClientT]):
         self.clients: dict[int, ClientT] = {}
         self.closed = False
         self._client_class = client_class
+        self._read_peer = read_peer
         self._bound: BoundUnixSocket | None = None
         self._inherited: InheritedSocket | None = None
         self._mode = limits.socket_mode
@@ -334,7 +341,7 @@ class UnixListener(Generic[ClientT]):
         self._invalid_rate = RateLimiter(_INVALID_RATE, _INVALID_BURST)
         self._own_uid = os.geteuid()
         self._connection_ids = itertools.count(1)
-        self._rate_limited_log = RateLimitedLog(_log, clock or SystemClock())
+        self._rate_limited_log = RateLimitedLog(_log, SystemClock())
 
     def start(self, handler: LinkHandler) -> None:
         """Begin to take clients in."""
@@ -440,7 +447,7 @@ class UnixListener(Generic[ClientT]):
             except OSError as error:
                 self._on_accept_error(error)
                 return
-            self._throttle(connected, _read_peer(connected))
+            self._throttle(connected, self._read_peer(connected))
             if monotonic() >= until:
                 return
 
@@ -494,7 +501,7 @@ class UnixListener(Generic[ClientT]):
 
     def _defer(self, connected: socket.socket, peer: Peer) -> None:
         """Keep a connection, unread, until the groups of its user are known."""
-        self._deferred.append((connected, peer, self._loop.time() + _HANDSHAKE_TIMEOUT))
+        self._deferred.append((connected, peer, self._loop.time() + self.limits.handshake_timeout))
         if len(self._deferred) == 1:
             self._loop.call_later(_PENDING_RETRY_DELAY, self._retry_deferred)
 
@@ -535,12 +542,6 @@ def _send_and_close(connected: socket.socket, answer: bytes) -> None:
     except OSError:
         pass  # it has gone already
     connected.close()
-
-
-def _read_peer(connected: socket.socket) -> Peer:
-    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, gid = _CREDENTIALS.unpack(raw)
-    return Peer(uid, gid, pid, f"uid {uid}")
 
 
 def _ignore_data(_data: bytes) -> None:

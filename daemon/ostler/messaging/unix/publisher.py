@@ -11,8 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ostler.aio.round_robin import TURN_TIME
-from ostler.clock import Clock
-from ostler.messaging.unix.listener import ClientConnection, UnixListener
+from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, greeting
 from ostler.messaging.wire.transport import CONTROL_PREFIX, EventHandler, TransportLimits
 from ostler.types import Peer
@@ -151,8 +150,9 @@ class UnixEventLink:
         address: An `ipc://` address.
         limits: What the socket takes; `queue` messages wait for one subscriber.
         fd: A listening socket that was handed over; None to make one.
-        clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
+        read_peer: Returns who is at the other end of a socket.
+        turn_time: Seconds of a turn of the loop that events may take.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
@@ -166,13 +166,16 @@ class UnixEventLink:
         address: str,
         limits: TransportLimits,
         fd: int | None = None,
-        clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
+        *,
+        read_peer: Callable[[socket.socket], Peer] = read_peer,
+        turn_time: float = TURN_TIME,
     ) -> None:
         self.address = address
         self.listener: UnixListener[Subscriber] = UnixListener(
-            address, limits, fd, _ROLE, Subscriber, self, clock, quotas
+            address, limits, fd, _ROLE, Subscriber, self, quotas, read_peer=read_peer
         )
+        self._turn_time = turn_time
         self._loop = asyncio.get_running_loop()
         self._groups: dict[frozenset[bytes], SubscriberGroup] = {}
         self._groups_by_prefix: dict[bytes, dict[SubscriberGroup, None]] = {}
@@ -237,7 +240,7 @@ class UnixEventLink:
         held, group.pending, group.pending_bytes = group.pending, [], 0
         data, count = b"".join(held), len(held)
         members = list(group.members)
-        until = monotonic() + TURN_TIME
+        until = monotonic() + self._turn_time
         for index, member in enumerate(members):
             member.deliver(data, count)
             if not index & 15 and monotonic() >= until:

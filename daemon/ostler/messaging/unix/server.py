@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ostler.clock import Clock
-from ostler.messaging.unix.listener import ClientConnection, UnixListener
+from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
 from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
 from ostler.messaging.unix.spin_wait import SpinWait
@@ -35,8 +35,8 @@ class UnixServerLink:
         address: An `ipc://` address.
         limits: What the socket takes.
         fd: A listening socket that was handed over; None to make one.
-        clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
+        read_peer: Returns who is at the other end of a socket.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
@@ -52,13 +52,14 @@ class UnixServerLink:
         address: str,
         limits: TransportLimits,
         fd: int | None = None,
-        clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
+        *,
+        read_peer: Callable[[socket.socket], Peer] = read_peer,
     ) -> None:
         self.address = address
         self.dropped_count = 0
         self.listener: UnixListener[ClientConnection] = UnixListener(
-            address, limits, fd, _ROLE, ClientConnection, self, clock, quotas
+            address, limits, fd, _ROLE, ClientConnection, self, quotas, read_peer=read_peer
         )
         self._loop = asyncio.get_running_loop()
         self._corked: dict[ClientConnection, None] | None = None

@@ -12,19 +12,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ostler.messaging.unix.send_queue import SendQueue
+from ostler.messaging.wire.transport import TransportLimits
 
 if TYPE_CHECKING:
     from ostler.messaging.wire.memory_accounts import MemoryAccount
 
 _log = logging.getLogger(__name__)
+_DEFAULT_LIMITS = TransportLimits()
 CHUNK_SIZE = 64 * 1024
 """Bytes read at once: a client that sends without end holds up the others for that much work, and no more."""
-_BLOCKED_LIMIT = 4 * 1024 * 1024
-"""Bytes that may wait for one who takes nothing."""
 CONGESTION_LIMIT = 1024 * 1024
 """Bytes that wait, above which nothing more is made for one who does not read."""
-_STALL_TIMEOUT = 2.0
-"""Seconds after which one who has taken nothing does not read."""
 
 
 class SharedBuffers:
@@ -50,6 +48,7 @@ class SocketStream:
         on_drained: Told when nothing waits to be sent any more.
         memory: The account that is charged for what waits to be sent; None for nobody.
         on_readable: Called instead of `on_data` when there is something to `read`.
+        limits: How much may wait for one that takes nothing, and for how long it may take nothing.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class SocketStream:
         *,
         memory: MemoryAccount | None = None,
         on_readable: Callable[[], None] | None = None,
+        limits: TransportLimits = _DEFAULT_LIMITS,
     ) -> None:
         connected.setblocking(False)
         self._socket = connected
@@ -71,6 +71,8 @@ class SocketStream:
         self._receive_buffer = buffers.receive_buffer
         self._loop = asyncio.get_running_loop()
         self._send_queue = SendQueue(memory)
+        self._max_buffered_bytes = limits.max_buffered_bytes
+        self._stall_timeout = limits.stall_timeout
         self._last_progress = 0.0
         self._corked: list[bytes] | None = None
         self._closed = False
@@ -100,7 +102,8 @@ class SocketStream:
     def is_blocked(self) -> bool:
         """Whether so much waits to be sent that nothing more should be."""
         return (
-            self._send_queue.unsent_bytes > _BLOCKED_LIMIT and self._loop.time() - self._last_progress > _STALL_TIMEOUT
+            self._send_queue.unsent_bytes > self._max_buffered_bytes
+            and self._loop.time() - self._last_progress > self._stall_timeout
         )
 
     def write(self, data: bytes) -> None:

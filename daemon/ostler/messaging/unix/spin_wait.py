@@ -25,6 +25,9 @@ class SpinWait:
 
     Args:
         can_spin: Asked each time. Not while threads have work: they need what the loop would use up.
+
+    Attributes:
+        is_spinning: Whether it keeps the loop awake now.
     """
 
     def __init__(self, can_spin: Callable[[], bool]) -> None:
@@ -33,7 +36,7 @@ class SpinWait:
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
         self._last_turn = 0.0
-        self._is_spinning = False
+        self.is_spinning = False
         self._was_send_slow = False
 
     def record_send(self, seconds: float) -> None:
@@ -48,10 +51,10 @@ class SpinWait:
         if self._was_send_slow:
             self._was_send_slow = False
             self.backoff.record_wait(succeeded=False)
-        elif self._is_spinning:
+        elif self.is_spinning:
             self.backoff.record_wait(succeeded=True)
-        if not self._is_spinning and self.backoff.should_wait():
-            self._is_spinning = True
+        if not self.is_spinning and self.backoff.should_wait():
+            self.is_spinning = True
             self._loop.call_soon(self._spin)
         self._last_turn = now = self._loop.time()
         self._deadline = now + _SPIN_TIME
@@ -62,7 +65,7 @@ class SpinWait:
         if preempted:
             self.backoff.record_wait(succeeded=False)
         if preempted or now >= self._deadline or not self._can_spin():
-            self._is_spinning = False
+            self.is_spinning = False
             return
         self._last_turn = now
         self._loop.call_soon(self._spin)

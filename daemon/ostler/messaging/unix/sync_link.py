@@ -25,8 +25,6 @@ from ostler.messaging.wire.transport import TransportLimits
 _CHUNK_SIZE = 64 * 1024
 _BRIEF_RECEIVE_TIMEOUT = struct.pack("ll", 0, 10_000)
 """The time of `receive_briefly` as the kernel has it: 10 ms."""
-_STALL_TIMEOUT = 2.0
-"""Seconds without progress after which a server does not take what is sent."""
 _MAX_SEND_TIME = 60.0
 """Seconds that a message may take on its way out when its call has no limit."""
 _PONG_TIMEOUT = 0.25
@@ -51,6 +49,7 @@ class SyncUnixLink:
         self._socket = connect(address, timeout=CONNECT_TIMEOUT)
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _BRIEF_RECEIVE_TIMEOUT)
+        self._stall_timeout = limits.stall_timeout
         self._protocol = ZmtpConnection(part.peer_types, limits.max_message_size * SIZE_LIMIT_FACTOR)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -156,7 +155,7 @@ class SyncUnixLink:
         room = select.poll()
         room.register(self._socket, select.POLLOUT)
         now = time.monotonic()
-        until, last = now + _STALL_TIMEOUT, now + (_MAX_SEND_TIME if timeout is None else timeout)
+        until, last = now + self._stall_timeout, now + (_MAX_SEND_TIME if timeout is None else timeout)
         while rest:
             if not room.poll(max(0, int((min(until, last) - time.monotonic()) * 1000))):
                 if is_started:
@@ -168,4 +167,4 @@ class SyncUnixLink:
                 continue
             except OSError:
                 return
-            rest, is_started, until = rest[sent:], True, time.monotonic() + _STALL_TIMEOUT
+            rest, is_started, until = rest[sent:], True, time.monotonic() + self._stall_timeout

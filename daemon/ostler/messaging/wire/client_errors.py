@@ -32,9 +32,9 @@ def lost_call_error(where: str, error: OstlerError) -> OstlerError:
     """Return the error of a call whose server has gone."""
     if not isinstance(error, ConnectionLost):
         return error
-    if error.details.get("reason") == FORK_REASON:
+    if error.reason == FORK_REASON:
         return error
-    if error.details.get("reason") == "large":
+    if error.reason == "large":
         return MessageTooLarge(
             f"no answer from {where}: {error.message}", hint=error.hint, method=where, **_size_details(error)
         )
@@ -70,5 +70,5 @@ def undecodable_reply_error(where: str, error: OstlerError) -> OstlerError:
     return MalformedMessage(
         f"invalid answer from {where}: {error.message}",
         hint="client and daemon may have different versions",
-        method=where, reason=error.details.get("reason"),
+        method=where, reason=error.reason,
     )  # fmt: skip

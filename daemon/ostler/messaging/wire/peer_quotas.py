@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from time import monotonic
 
 import msgspec
@@ -36,14 +36,20 @@ class RateLimiter:
     Args:
         rate: Times a second.
         burst: Times at once.
+        monotonic: Returns the time in seconds.
     """
 
     _MAX_ACCOUNTS = 4096
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(self, rate: float, burst: float, monotonic: Callable[[], float] = monotonic) -> None:
         self._rate = rate
         self._burst = burst
+        self._monotonic = monotonic
         self._buckets: dict[Hashable, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        """Return how many accounts it remembers."""
+        return len(self._buckets)
 
     def allows(self, account: Hashable, cost: float = 1.0) -> bool:
         """Return whether an account may do it now, and record that it did.
@@ -52,7 +58,7 @@ class RateLimiter:
             account: Who does it.
             cost: How many times it counts.
         """
-        now = monotonic()
+        now = self._monotonic()
         tokens, at = self._buckets.get(account, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._rate)
         if len(self._buckets) >= self._MAX_ACCOUNTS:

@@ -61,13 +61,19 @@ ALLOW_ALL = Admission(lambda _peer: True, lambda _peer: False, lambda _peer: Fal
 class TransportLimits(msgspec.Struct, frozen=True):
     """What a transport may take.
 
-    Bytes of one message, messages that wait for one receiver, mode of unix sockets, clients connected at once.
+    Bytes of one message, messages that wait for one receiver, mode of unix sockets, clients connected at once; bytes
+    that may wait for one that takes nothing, and seconds after which it counts as such; seconds for a handshake;
+    subscriptions and questions of all connections of one key of a network.
     """
 
     max_message_size: int = 16 * 1024 * 1024
     max_queued: int = 10_000
     socket_mode: int = 0o666
     max_connections: int = 1000
+    max_buffered_bytes: int = 4 * 1024 * 1024
+    stall_timeout: float = 2.0
+    handshake_timeout: float = 5.0
+    max_prefixes_per_account: int = 4096
 
 
 class LinkHandler(Protocol):

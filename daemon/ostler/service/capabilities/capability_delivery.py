@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
 from ostler.clock import Clock
-from ostler.errors import ConnectionLost, DaemonNotRunning, Draining, OstlerError, ServiceNotFound, error_line
+from ostler.errors import (
+    ConnectionLost,
+    DaemonNotRunning,
+    Draining,
+    MethodNotFound,
+    OstlerError,
+    ServiceNotFound,
+    error_line,
+)
 from ostler.service.capabilities.service_capabilities import ServiceCapabilities
 
 if TYPE_CHECKING:
     from ostler.messaging import LocalServiceClient
+    from ostler.messaging.network.routing import Router
 
 _log = logging.getLogger(__name__)
 _SEND_TIMEOUT = 5.0
@@ -24,8 +33,9 @@ _MAX_RETRY_DELAY = 30.0
 _HOST_POLL_INTERVAL = 1.0
 """Seconds between two checks of the known hosts, if there are any."""
 _SCHEDULER_TOPIC = "scheduler"
-_TRANSIENT_ERRORS = (DaemonNotRunning, Draining, ServiceNotFound, ConnectionLost)
-"""Errors of a scheduler that is starting, stopping or disconnected: reported elsewhere by its state."""
+_EXPECTED_ERRORS = (DaemonNotRunning, Draining, ServiceNotFound, MethodNotFound, ConnectionLost)
+"""Errors of a scheduler that is starting, stopping or disconnected, reported elsewhere by its state, and of one that
+takes no reports."""
 
 
 class _SchedulerState:
@@ -51,6 +61,7 @@ class CapabilityDelivery:
 
     Args:
         client: Calls the schedulers.
+        router: Knows on which hosts they are.
         clock: The source of time.
         states: What each service offers, by topic.
         tasks: Owner of the tasks.
@@ -60,12 +71,14 @@ class CapabilityDelivery:
     def __init__(
         self,
         client: LocalServiceClient,
+        router: Router,
         clock: Clock,
         states: Mapping[str, ServiceCapabilities],
         tasks: TaskOwner,
         has_subscriber: Callable[[str], bool] = lambda _host: False,
     ) -> None:
         self._client = client
+        self._router = router
         self._clock = clock
         self._states = states
         self._tasks = tasks
@@ -87,7 +100,7 @@ class CapabilityDelivery:
         """Return the seconds after which `start` must be called at the latest."""
         now = asyncio.get_running_loop().time()
         waits = [max(0.0, one.retry_at - now) for one in self._schedulers.values() if one.retry_at > now]
-        if self._client.router.peers is not None:
+        if self._router.peers is not None:
             waits.append(_HOST_POLL_INTERVAL)
         return min(waits, default=3600.0)
 
@@ -108,7 +121,7 @@ class CapabilityDelivery:
 
     def _update_schedulers(self) -> None:
         """Update the known schedulers: one that is new, or was unreachable, knows nothing."""
-        hosts = self._client.router.serving_hosts(_SCHEDULER_TOPIC)
+        hosts = self._router.serving_hosts(_SCHEDULER_TOPIC)
         found = {host: since for host, since in hosts.items() if not self._has_subscriber(host)}
         for key in [key for key, one in self._schedulers.items() if found.get(one.host) != one.reachable_since]:
             del self._schedulers[key]
@@ -136,7 +149,7 @@ class CapabilityDelivery:
                     self._notify_progress()
             scheduler.failures, scheduler.retry_at = 0, 0.0
         except OstlerError as error:
-            if not scheduler.failures and not isinstance(error, _TRANSIENT_ERRORS):
+            if not scheduler.failures and not isinstance(error, _EXPECTED_ERRORS):
                 text = "cannot send the capabilities of this host to %s on %s, retrying: %s"
                 _log.warning(text, scheduler.topic, scheduler.host, error_line(error))
             scheduler.failures += 1

@@ -22,6 +22,7 @@ from ostler.types import CapabilityReport, Json
 
 if TYPE_CHECKING:
     from ostler.messaging import LocalServiceClient
+    from ostler.messaging.network.routing import Router
     from ostler.service.lifecycle import Service
 
 _log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ class CapabilityReporter:
         capability_records: The table of capabilities.
         service_records: The services table, where the operator override is stored.
         client: Calls the schedulers.
+        router: Knows on which hosts they are, and the name of this one.
         clock: The source of time.
-        host: The name of this host.
         has_subscriber: Returns whether the daemon of another host listens to this one.
     """
 
@@ -66,8 +67,8 @@ class CapabilityReporter:
         capability_records: CapabilityRecords,
         service_records: ServiceRecords,
         client: LocalServiceClient,
+        router: Router,
         clock: Clock,
-        host: str,
         has_subscriber: Callable[[str], bool] = lambda _host: False,
     ) -> None:
         self._services = services
@@ -75,7 +76,7 @@ class CapabilityReporter:
         self._capability_records = capability_records
         self._service_records = service_records
         self._clock = clock
-        self._host = host
+        self._host = router.host
         self.instance = os.urandom(8).hex()
         self._states: dict[str, ServiceCapabilities] = {}
         self._written_sequences: dict[str, int] = {}
@@ -88,7 +89,7 @@ class CapabilityReporter:
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "writing the capabilities table", clock)
-        self._delivery = CapabilityDelivery(client, clock, self._states, self._tasks, has_subscriber)
+        self._delivery = CapabilityDelivery(client, router, clock, self._states, self._tasks, has_subscriber)
 
     # ---------------------------------------------------------------- what others say
 
@@ -237,7 +238,7 @@ class CapabilityReporter:
             state.keep_previous(query)
             self._on_query_succeeded(service, query)
             return
-        found, faults = _split_answer(topic, name, answer)
+        found, faults = split_answer(topic, name, answer)
         if name in faults:
             self._retry_delays.failed(topic, name)
             state.fail_query(query, faults[name])
@@ -339,7 +340,7 @@ def _describe_source(topic: str, source: str) -> str:
     return f"the capabilities of backend {source}" if source else f"capabilities of service {topic}"
 
 
-def _split_answer(topic: str, source: str, answer: Any) -> tuple[dict[str, dict[str, Json]], dict[str, str]]:
+def split_answer(topic: str, source: str, answer: Any) -> tuple[dict[str, dict[str, Json]], dict[str, str]]:
     """Return the valid facts of an answer by backend, and why those of others are not valid."""
     if source:
         table: Mapping[Any, Any] = {} if answer is None else {source: answer}

@@ -38,13 +38,13 @@ def machine_id(path: Path = MACHINE_ID) -> str:
         return ""
     if len(key) != 16 or not any(key):
         return ""
-    made = bytearray(_hmac_sha256(key, _APPLICATION_ID)[:16])
+    made = bytearray(hmac_sha256(key, _APPLICATION_ID)[:16])
     made[6] = made[6] & 0x0F | 0x40
     made[8] = made[8] & 0x3F | 0x80
     return made.hex()
 
 
-def _hmac_sha256(key: bytes, text: bytes) -> bytes:
+def hmac_sha256(key: bytes, text: bytes) -> bytes:
     """Return the HMAC of a text, for a key of at most 64 bytes.
 
     `hmac` would load OpenSSL, four megabytes of an idle daemon for this one digest.

@@ -242,9 +242,9 @@ class JournalRecords:
         up_to = oldest[gone - 1][0]
         database.execute("DELETE FROM events WHERE topic_id = ? AND number <= ?", (number_of, up_to))
         database.execute(
-            "DELETE FROM event_epochs WHERE topic_id = ?1 AND epoch < (SELECT max(epoch) FROM event_epochs"
-            " WHERE topic_id = ?1 AND first <= ?2)",
-            (number_of, up_to + 1),
+            "DELETE FROM event_epochs WHERE topic_id = ? AND epoch < (SELECT max(epoch) FROM event_epochs"
+            " WHERE topic_id = ? AND first <= ?)",
+            (number_of, number_of, up_to + 1),
         )
         return by_age if gone == _TRIM_BATCH_SIZE else None
 

@@ -181,4 +181,4 @@ class NoDatabaseFiles:
 def is_file_change(error: BaseException) -> bool:
     """Return whether an error reports a replaced file: then only the open connection has the data."""
     names = {state.name for state in DatabaseFileState}
-    return isinstance(error, StoreUnavailable) and error.details.get("reason") in names
+    return isinstance(error, StoreUnavailable) and error.reason in names

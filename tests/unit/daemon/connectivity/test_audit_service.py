@@ -7,11 +7,13 @@ import pytest
 
 from ostler.clock import FakeClock
 from ostler.config import load_text, validate
-from ostler.daemon.connectivity import audit_service
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.store import Store
 from ostler.store.retention_clock import RetentionClock
 from ostler.types import AuditEntry
+
+# private: _write_entries, _user_names: what the audit log calls, whose batches have a time of their own
+# private: _close_interrupted, _write_in_flight: single steps of a task without an end
 
 
 class FakeStore:
@@ -44,11 +46,15 @@ class Records:
         pass
 
 
-@pytest.fixture
-def auditor():
-    made = AuditService(FakeStore(), Registry(), FakeClock(), validate(load_text(""), {}, {}))
+def make_auditor(**more):
+    made = AuditService(FakeStore(), Registry(), FakeClock(), validate(load_text(""), {}, {}), **more)
     made.records = Records()
     return made
+
+
+@pytest.fixture
+def auditor():
+    return make_auditor()
 
 
 def entry(uid, number=0):
@@ -61,10 +67,11 @@ async def test_entries_get_the_name_of_their_user(auditor):
     assert [row.user for row in auditor.records.kept] == ["root", "", "", ""]
 
 
-async def test_a_user_database_that_hangs_holds_up_neither_the_loop_nor_who_writes(auditor, monkeypatch):
+async def test_a_user_database_that_hangs_holds_up_neither_the_loop_nor_who_writes():
     answers, asked = threading.Event(), []
-    monkeypatch.setattr(audit_service, "_user_name", lambda uid: (asked.append(uid), answers.wait(10), f"user{uid}")[2])
-    monkeypatch.setattr(audit_service, "_USER_LOOKUP_WAIT", 0.01)
+    auditor = make_auditor(
+        find_user_name=lambda uid: (asked.append(uid), answers.wait(10), f"user{uid}")[2], lookup_wait=0.01
+    )
 
     async with asyncio.timeout(5):
         await auditor._write_entries([entry(4001)])

@@ -11,7 +11,6 @@ import threading
 
 import pytest
 
-from ostler.daemon.process import process_exit
 from ostler.daemon.process.process_exit import (
     ATEXIT_STEP,
     THREADS_STEP,
@@ -27,12 +26,12 @@ pytestmark = pytest.mark.usefixtures("signals_as_before")
 
 def ended(outcome: ExitOutcome, **steps) -> list[int]:
     codes: list[int] = []
-    ProcessExit(outcome, exit_process=codes.append, steps=steps).run(asyncio.new_event_loop())
+    # The children of other tests are not ours.
+    ProcessExit(outcome, exit_process=codes.append, steps=steps, find_children=tuple).run(asyncio.new_event_loop())
     return codes
 
 
-def test_an_end_without_left_overs_says_nothing_and_has_the_code_of_the_daemon(caplog, monkeypatch) -> None:
-    monkeypatch.setattr(process_exit, "remaining_children", lambda: ())  # those of the other tests are not ours
+def test_an_end_without_left_overs_says_nothing_and_has_the_code_of_the_daemon(caplog) -> None:
     done = []
     assert ended(ExitOutcome(78, []), threads=lambda: done.append("threads"), atexit=lambda: done.append("atexit")) == [
         78

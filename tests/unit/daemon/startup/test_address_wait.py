@@ -73,7 +73,7 @@ def test_what_does_not_come_by_itself_is_not_waited_for():
 def test_an_address_of_another_machine_and_an_unknown_name_may_come_later(address):
     with pytest.raises(MessagingError) as caught:
         check_address(address)
-    assert caught.value.details["reason"] == ADDRESS_NOT_READY
+    assert caught.value.reason == ADDRESS_NOT_READY
 
 
 def test_an_address_of_this_machine_is_there():

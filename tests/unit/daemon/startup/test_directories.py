@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from ostler.config import Paths
-from ostler.daemon.startup.directories import secure_directories
+from ostler.daemon.startup.directories import make_runtime_directory, secure_directories
 from ostler.errors import OstlerError, UntrustedOwner
 from ostler.store.sqlite_files.sqlite_connection import make_state_directory
 
@@ -34,6 +34,27 @@ def test_the_state_of_somebody_else_is_not_used(paths):
     with pytest.raises(UntrustedOwner, match="belongs to uid 60001, not to root"):
         secure_directories(paths)
     secure_directories(Paths.find(str(paths.root), {"OSTLER_TRUST_OWNER": "1"}))
+
+
+def test_what_is_no_directory_keeps_its_mode_and_is_reported_by_who_opens_it(tmp_path):
+    paths = Paths.find(str(tmp_path), {})
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").chmod(0o666)
+    paths.state_dir.symlink_to("pipe")
+    paths.runtime_dir.symlink_to("pipe")
+    secure_directories(paths)
+    assert stat.S_IMODE((tmp_path / "pipe").stat().st_mode) == 0o666
+    with pytest.raises(OstlerError, match="cannot be opened: Not a directory"):
+        make_state_directory(paths.state_dir)
+    with pytest.raises(OstlerError, match=r"cannot create the socket directory .*: Not a directory"):
+        make_runtime_directory(paths.runtime_dir)
+
+
+def test_a_directory_that_all_users_share_is_left_alone_and_not_used(paths):
+    paths.state_dir.chmod(0o1777)
+    with pytest.raises(UntrustedOwner, match="is writable by everyone"):
+        secure_directories(paths)
+    assert stat.S_IMODE(paths.state_dir.stat().st_mode) == 0o1777
 
 
 def test_trap_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):

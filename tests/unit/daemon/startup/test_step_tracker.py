@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from ostler.daemon.startup import step_tracker as module
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.systemd import FakeNotifier
 
@@ -33,9 +32,8 @@ def test_trap_an_import_hangs(notifier, number, caplog):
     assert notifier.count("STOPPING") == 1
 
 
-def test_systemd_and_the_log_are_told_of_a_step_while_it_lasts(notifier, caplog, monkeypatch):
-    monkeypatch.setattr(module, "_SLOW_STEP_THRESHOLD", 0.0)
-    steps = StepTracker("starting")
+def test_systemd_and_the_log_are_told_of_a_step_while_it_lasts(notifier, caplog):
+    steps = StepTracker("starting", slow_threshold=0.0)
     steps("importing plugin lamps")
     for _ in range(3):
         steps.report(notifier)
@@ -44,12 +42,10 @@ def test_systemd_and_the_log_are_told_of_a_step_while_it_lasts(notifier, caplog,
     assert caplog.text.count("importing plugin lamps for 0 s, and it has not returned yet") == 1
 
 
-def test_a_loading_that_never_ends_is_given_up(notifier, monkeypatch, caplog):
-    monkeypatch.setattr(module, "LOAD_TIMEOUT", 0.0)
-    monkeypatch.setattr(module, "_STATUS_INTERVAL", 0.05)
+def test_a_loading_that_never_ends_is_given_up(notifier, caplog):
     left, steps = queue.Queue(), StepTracker("starting")
     steps("importing plugin lamps")
-    with LoadingMonitor(steps, notifier, [].append, left.put):
+    with LoadingMonitor(steps, notifier, [].append, left.put, timeout=0.0, status_interval=0.05):
         assert left.get(timeout=10) == 1
     assert "importing plugin lamps did not return; the daemon gives up" in caplog.text
 

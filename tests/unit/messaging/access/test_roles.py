@@ -7,6 +7,8 @@ import pytest
 from ostler.messaging import Access
 from ostler.types import LOCAL_PEER, Peer, Role
 
+# private: _roles_by_user: that the memory is bounded shows in nothing else
+
 
 def peer(uid, gid=-1):
     return Peer(uid, gid, 1, f"uid {uid}")

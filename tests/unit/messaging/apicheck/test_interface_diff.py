@@ -12,8 +12,17 @@ import pytest
 from ostler.errors import InvalidInput
 from ostler.manager import Manager
 from ostler.messaging import Context, RpcApi, exposed, remote
-from ostler.messaging.apicheck.interface_diff import MAJOR, MINOR, NEW_CLIENTS, NONE, OLD_CLIENTS, compare_interfaces
-from ostler.messaging.apicheck.interface_file import build_interface, format_interface, read_interface
+from ostler.messaging.apicheck.interface_diff import (
+    MAJOR,
+    MINOR,
+    NEW_CLIENTS,
+    NONE,
+    OLD_CLIENTS,
+    build_interface,
+    compare_interfaces,
+    format_interface,
+    read_interface,
+)
 from ostler.testing import check_rpc_api, check_rpc_client
 
 

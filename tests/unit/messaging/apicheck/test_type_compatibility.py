@@ -8,8 +8,7 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
 
-from ostler.messaging.apicheck.type_compatibility import TypeCompatibility
-from ostler.messaging.apicheck.type_schema import TypeSchema
+from ostler.messaging.apicheck.type_compatibility import TypeCompatibility, TypeSchema
 from ostler.messaging.interface.wire_types import unencodable_reason
 
 DAY = dt.datetime(2027, 1, 15, 8, tzinfo=dt.UTC)

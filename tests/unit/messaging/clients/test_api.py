@@ -9,14 +9,16 @@ import pytest
 
 from ostler import AsyncClient, Client, InvalidInput, Manager, RpcApi, exposed, remote
 from ostler.clock import FakeClock
-from ostler.errors import InvalidArguments, NotPermitted, ServiceNotFound, UnsupportedVersion
+from ostler.errors import InvalidArguments, MethodNotFound, NotPermitted, ServiceNotFound, UnsupportedVersion
 from ostler.messaging import Context
-from ostler.messaging.clients.call_options import CallOptions
+from ostler.messaging.clients.call_methods import CallOptions
 from ostler.messaging.clients.client_adapters import adapter_of
 from ostler.messaging.clients.retry import Retry
 from ostler.store import ServiceRecords, ServiceReport
 from ostler.testing import host
 from ostler.types import ServiceState, Upgrade
+
+# private: _clock, _started_runtime, _transport: of the public test host, which need not have more members for this
 
 CONFIG = '[services.lamp]\nmanager = "lamp"\n'
 
@@ -212,7 +214,7 @@ def test_what_is_newer_than_the_service_is_refused_before_it_is_sent(running, cl
         lamps.switch(Lamp("desk"), colour="red")
     assert lamps.switch(Lamp("desk"), slowly=True).lit
     assert running.manager("lamp").asked == [("desk", True, True)]
-    with pytest.raises(ServiceNotFound, match="no method 'missing'"):
+    with pytest.raises(MethodNotFound, match="no method 'missing'"):
         lamps.missing()
 
 
@@ -272,7 +274,9 @@ class Refusing:
             raise self.error
 
 
-@pytest.mark.parametrize("error", [NotPermitted("no role"), ServiceNotFound("an older daemon")])
+@pytest.mark.parametrize(
+    "error", [NotPermitted("no role"), MethodNotFound("an older daemon"), ServiceNotFound("no daemon")]
+)
 def test_where_nobody_says_what_may_be_used_the_service_itself_refuses(error):
     client = Refusing(error)
     lamps = LampApi(client)

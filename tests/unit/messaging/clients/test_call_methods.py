@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from ostler import AsyncClient, Client, InvalidInput, RpcApi, ServiceClient, remote
-from ostler.messaging.clients.call_methods import AsyncCallMethods, SyncCallMethods
-from ostler.messaging.clients.call_options import CallOptions
+from ostler.messaging.clients.call_methods import AsyncCallMethods, CallOptions, SyncCallMethods
 from ostler.messaging.clients.retry import Retry
 from ostler.messaging.wire.request import CAST_FLAGS, FANOUT_FLAGS, CallRequest
+
+# private: _client: adapters in adapters work as well, and cost a step for each
 
 SOON = Retry(attempts=2)
 METHODS = ("call", "acall", "cast", "acast", "fanout", "afanout", "stream", "astream")

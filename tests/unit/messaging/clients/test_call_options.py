@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ostler.errors import Busy, InvalidInput
-from ostler.messaging.clients.call_options import CallKeywords, CallOptions, StubKeywords
+from ostler.messaging.clients.call_methods import CallKeywords, CallOptions, StubKeywords
 from ostler.messaging.clients.retry import Retry
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.types import CALL_OPTIONS

@@ -26,6 +26,8 @@ from ostler.messaging.wire.envelope import Items, Keepalive, encode_message, enc
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.transport import TransportLimits
 
+# private: _protocol: the end of the handshake
+
 ROUTER = greeting(b"ROUTER")
 BOMB = b"\xdd\x00\xe0\x00\x00" + b"\x90" * 0xE00000
 NEST = b"\x91" * 900_000 + b"\xc0"

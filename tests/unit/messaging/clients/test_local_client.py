@@ -8,12 +8,23 @@ import pytest
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
-from ostler.errors import Cancelled, Conflict, DeadlineExceeded, InvalidArguments, NotExposed, ServiceNotFound
+from ostler.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    InvalidArguments,
+    MethodNotFound,
+    NotExposed,
+    ServiceNotFound,
+)
 from ostler.messaging import Context, LocalServiceClient, ServiceClient, exposed
+from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request_context import current_context, serving
 from ostler.types import LOCAL_PEER
 from support.async_tests import loop_fixture
 from support.local import dispatching
+
+# private: _topic: which topic events of a client come from, without events
 
 
 class Lamp(msgspec.Struct):
@@ -69,8 +80,13 @@ async def dispatcher(inbox, shop):
 
 
 @loop_fixture
-async def client(dispatcher, inbox):
-    made: ServiceClient = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+async def router(dispatcher):
+    yield Router("here", dispatcher.registry.is_open)
+
+
+@loop_fixture
+async def client(dispatcher, inbox, router):
+    made: ServiceClient = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5, router=router)
     yield made
 
 
@@ -90,7 +106,7 @@ async def test_values_are_converted_and_never_shared(client, shop):
 
 async def test_what_is_refused_on_the_wire_is_refused_here(client):
     for error, method, arguments in (
-        (NotExposed, "hidden", {}), (ServiceNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
+        (NotExposed, "hidden", {}), (MethodNotFound, "nothing", {}), (InvalidArguments, "keep", {"lamp": 5}),
     ):  # fmt: skip
         with pytest.raises(error):
             await client.acall("shop", method, **arguments)
@@ -161,8 +177,15 @@ async def test_casts_and_fanouts_return_when_accepted(client):
     assert client.for_topic("third")._topic == "third"
 
 
-async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline(client):
-    client._inbox = type("Deaf", (), {"post": lambda self, call: None})()
+class Deaf:
+    """The queue of a loop that does nothing any more."""
+
+    def post(self, call):
+        pass
+
+
+async def test_a_loop_that_hangs_does_not_hold_a_thread_beyond_its_deadline(dispatcher):
+    client = LocalServiceClient(dispatcher, Deaf(), topic="other", timeout=5)
     with pytest.raises(DeadlineExceeded, match="event loop is blocked"):
         await asyncio.to_thread(client.on(timeout=0.01).call, "shop", "wait")
 
@@ -203,9 +226,9 @@ class Fleet:
         return [far for far in self.peers.values() if far.runs(topic)]
 
 
-async def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads(client):
+async def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads(client, router):
     far = Far()
-    client.router.peers = Fleet(far)
+    router.peers = Fleet(far)
     assert await client.acall("far", "list") == "far there"
     assert await asyncio.to_thread(client.on(host="there").call, "shop", "list") == "shop there"
     with pytest.raises(RuntimeError, match="use `acall`"):
@@ -215,17 +238,17 @@ async def test_what_is_elsewhere_is_asked_there_from_the_loop_and_from_threads(c
         await client.acall("nothing", "list")
 
 
-async def test_a_fanout_reaches_the_service_here_and_those_elsewhere(client):
+async def test_a_fanout_reaches_the_service_here_and_those_elsewhere(client, router):
     far = Far()
-    client.router.peers = Fleet(far)
+    router.peers = Fleet(far)
     assert await client.afanout("shop", "request_id") == 2
     assert await asyncio.to_thread(client.fanout, "far", "list") == 1
     assert await client.afanout("nothing", "list") == 0
 
 
-async def test_a_call_to_elsewhere_knows_its_request_and_ends_when_nobody_waits(client):
+async def test_a_call_to_elsewhere_knows_its_request_and_ends_when_nobody_waits(client, router):
     far = Far()
-    client.router.peers = Fleet(far)
+    router.peers = Fleet(far)
     context = Context("shop", "wait", request_id="outer", deadline=SystemClock().monotonic() + 0.2)
 
     def work():

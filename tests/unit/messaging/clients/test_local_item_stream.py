@@ -23,6 +23,8 @@ from support.async_tests import loop_fixture
 from support.local import dispatching
 from support.waiting import until
 
+# private: _local_streams: a loop that hangs only after the stream was open
+
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 
 

@@ -3,7 +3,16 @@
 import pytest
 
 from ostler.clock import FakeClock
-from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, MessagingError, NotFound
+from ostler.errors import (
+    Busy,
+    ConnectionLost,
+    DaemonNotRunning,
+    InvalidInput,
+    MessagingError,
+    MethodNotFound,
+    NotFound,
+    ServiceNotFound,
+)
 from ostler.messaging.clients.retry import Retry, RetryAttempts
 
 
@@ -47,6 +56,14 @@ def test_other_errors_are_raised_at_once():
         made.delay_after(Busy("full"))
 
 
+def test_a_method_that_is_not_found_is_never_tried_again():
+    made, _ = attempts(Retry(on=(MessagingError,)))
+    with pytest.raises(MethodNotFound):
+        made.delay_after(MethodNotFound("no such method"))
+    made, _ = attempts(Retry(on=(ServiceNotFound,)))
+    assert made.delay_after(ServiceNotFound("it is being added")) > 0
+
+
 def test_no_attempt_is_made_beyond_the_deadline():
     made, clock = attempts(Retry(attempts=9, backoff=1), 5)
     assert made.remaining_time() == 5
@@ -67,7 +84,14 @@ def test_a_daemon_that_is_not_back_is_told_as_the_loss_that_it_was():
 
 @pytest.mark.parametrize(
     "policy",
-    [Retry(attempts=0), Retry(backoff=-1), Retry(max_backoff=-1), Retry(on=(ValueError,)), Retry(on=("Busy",))],
+    [
+        Retry(attempts=0),
+        Retry(backoff=-1),
+        Retry(max_backoff=-1),
+        Retry(on=(ValueError,)),
+        Retry(on=("Busy",)),
+        Retry(on=(MethodNotFound,)),
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(policy):
     with pytest.raises(InvalidInput):

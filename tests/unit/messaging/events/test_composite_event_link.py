@@ -1,4 +1,4 @@
-from ostler.messaging.events.composite_event_link import CompositeEventLink
+from ostler.messaging.events.event_publisher import CompositeEventLink
 from support.links import RecordingHandler
 
 

@@ -20,13 +20,11 @@ def standing(subscription):
     return subscription
 
 
-def make_publisher(**options):
-    access, size = Access(own_uid=0), 1000
-    made = Publisher(
-        FakePublisherLink(), "here", FakeClock(), access, lambda call: call(), max_message_size=size, **options
-    )
-    made.start()
-    return made
+def make_publisher(post=lambda call: call(), **options):
+    link, access, size = FakePublisherLink(), Access(own_uid=0), 1000
+    publisher = Publisher(link, "here", FakeClock(), access, post, max_message_size=size, **options)
+    publisher.start()
+    return publisher
 
 
 @pytest.fixture
@@ -139,10 +137,9 @@ def test_an_event_that_is_too_large_is_refused_to_its_publisher(publisher):
     assert publisher.link.sent == []
 
 
-async def test_other_threads_hand_over_to_the_loop(publisher):
+async def test_other_threads_hand_over_to_the_loop():
     posted = []
-    publisher._post = posted.append
-
+    publisher = make_publisher(posted.append)
     await asyncio.to_thread(publisher.publish, "volume", "created")
     assert publisher.link.sent == []
     posted[0]()

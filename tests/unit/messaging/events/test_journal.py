@@ -72,14 +72,16 @@ class Trouble:
 
 
 class World:
-    def __init__(self, records=None):
+    def __init__(self, records=None, **more):
         self.records = records or Records()
         self.trouble = Trouble()
         self.publisher = Publisher(
             FakePublisherLink(), "h", virtual_clock(), Access(own_uid=LOCAL_PEER.uid), lambda call: call()
         )
         self.publisher.start()
-        self.journal = Journal(self.publisher, self.records, virtual_clock(), self.trouble, JournalLimits(100, 60.0))
+        self.journal = Journal(
+            self.publisher, self.records, virtual_clock(), self.trouble, JournalLimits(100, 60.0), **more
+        )
         self.publisher.set_journal(self.journal, TopicPatterns(["volume"]).matches)
 
     def publish(self, *payloads, topic="volume"):
@@ -180,10 +182,8 @@ async def test_a_store_that_cannot_be_read_at_first_makes_a_plain_topic_of_it() 
     assert world.live()[1:] == [(1, 2, JOURNALED)]
 
 
-async def test_more_than_the_memory_takes_is_missing_in_the_journal_and_counted(monkeypatch) -> None:
-    monkeypatch.setattr("ostler.messaging.events.journal._MAX_LATE_EVENTS", 5)
-
-    world = World()
+async def test_more_than_the_memory_takes_is_missing_in_the_journal_and_counted() -> None:
+    world = World(max_late_events=5)
     world.publish(0)
     await settle()
     world.records.broken = True

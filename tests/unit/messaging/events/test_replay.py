@@ -15,8 +15,8 @@ from ostler.messaging.events.event import (
     JournalTopic,
     encoder,
 )
-from ostler.messaging.events.feed import make_subscription
 from ostler.messaging.events.replay import GapFill, Replay
+from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Accepted, encode_message
 
 

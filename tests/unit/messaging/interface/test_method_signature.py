@@ -17,7 +17,7 @@ import pytest
 
 from ostler.errors import ContractError, InvalidArguments, MalformedMessage
 from ostler.messaging import Context
-from ostler.messaging.interface.method_description import describe_arguments, parse_argument_docs
+from ostler.messaging.interface.introspection import describe_arguments, parse_argument_docs
 from ostler.messaging.interface.method_signature import MethodSignature
 from ostler.messaging.interface.wire_types import type_name, unencodable_reason
 from ostler.types import CALL_OPTIONS, DaemonStatus

@@ -11,6 +11,7 @@ from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, Drai
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.clients.local_client import LocalServiceClient
 from ostler.messaging.network.relay import Relay
+from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.envelope import (
     CAST,
     FANOUT,
@@ -131,12 +132,13 @@ class Lamp:
 
 def joined(bench, *peers, local=None):
     """Let the daemon of a bench know others; return its audit log."""
-    client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="ostler")
-    client.router.peers = Others(peers)
-    relay = Relay(client.router, bench.dispatcher, client)
+    router = Router("here", bench.dispatcher.registry.is_open)
+    router.peers = Others(peers)
+    client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="ostler", router=router)
+    relay = Relay(router, bench.dispatcher, client)
     bench.relay = relay.redirect
     bench.audit = audit = Audit()
-    daemon = SimpleNamespace(messaging=SimpleNamespace(relay=relay, client=client), host="here")
+    daemon = SimpleNamespace(messaging=SimpleNamespace(relay=relay, router=router), host="here")
     bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
     bench.add("ostler", ControlEndpoint(daemon, bench.dispatcher))
     if local is not None:
@@ -269,7 +271,7 @@ async def test_what_a_manager_calls_here_is_not_relayed(bench):
     joined(bench, Other("node2"))
     client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="house")
     with pytest.raises(Exception, match="service 'lamp' not found"):
-        await client.acall("lamp", "switch")  # its own router has no others
+        await client.acall("lamp", "switch")  # it has no router, and knows no others
 
 
 async def test_a_stream_comes_from_another_host(bench):

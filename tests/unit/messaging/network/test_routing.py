@@ -12,6 +12,7 @@ from ostler.errors import (
     DaemonNotRunning,
     Draining,
     InvalidArguments,
+    MethodNotFound,
     NotPermitted,
     ServiceNotFound,
 )
@@ -146,11 +147,20 @@ def test_services_of_other_hosts_are_those_of_the_fleet_and_the_rest_say_why_not
 
 
 @pytest.mark.parametrize(
-    "error", [DaemonNotRunning("gone"), Draining("stopping"), Busy("full"), ServiceNotFound("closed")]
+    "error",
+    [DaemonNotRunning("gone"), Draining("stopping"), Busy("full"), ServiceNotFound("closed"), MethodNotFound("older")],
 )
 def test_the_next_member_is_asked_when_the_work_was_surely_not_begun(error):
     routes = router(Other("node2", "volume", answers=[error]), Other("node3", "volume"))
     assert [ask(routes) for _ in range(3)] == ["node3"] * 3
+
+
+def test_a_method_that_no_member_has_is_not_found():
+    older = [Other(host, "volume", answers=[MethodNotFound("no method 'x'")] * 2) for host in ("node2", "node3")]
+    with pytest.raises(MethodNotFound):
+        ask(router(*older))
+    with pytest.raises(DaemonNotRunning, match=r"node4 has been unreachable.*no method 'x'|no method 'x'.*node4"):
+        ask(router(*older, Other("node4", "volume", up=False)))
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("cut"), InvalidArguments("no"), NotPermitted("no")])

@@ -25,6 +25,8 @@ from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Request
 from ostler.messaging.wire.request_context import Relayed
 from ostler.types import LOCAL_PEER, Peer, Role
 
+# private: _entries_by_account: that the memory is bounded shows in nothing else
+
 BOB = Peer(1000, 1000, 7, "uid 1000")
 EVE = Peer(1001, 1001, 8, "uid 1001")
 
@@ -78,7 +80,15 @@ class Book:
         self.clock = FakeClock()
         self.rows = {}
         self.unreachable_error = False
-        self.log = AuditLog(self.clock, self.keep, find, **options)
+        self.find = find
+        self.write = self.keep
+        self.log = AuditLog(self.clock, self._write, self._find, **options)
+
+    def _find(self, topic, name):
+        return self.find(topic, name)
+
+    async def _write(self, entries):
+        return await self.write(entries)
 
     async def keep(self, entries):
         if self.unreachable_error:
@@ -173,7 +183,7 @@ async def test_the_first_of_its_kind_is_handed_over_at_once(book) -> None:
 
 
 def test_a_defect_costs_the_caller_nothing(book, caplog) -> None:
-    book.log._find_method = None
+    book.find = None
     book.log.record(call(), None)
     assert "could not build an audit log entry: lamp.switch from uid 1000" in caplog.text
 
@@ -231,7 +241,7 @@ def test_whatever_goes_wrong_in_writing_the_lines_are_not_lost(book, caplog) -> 
     async def broken(entries):
         raise ValueError("a defect")
 
-    book.log._write_entries = broken
+    book.write = broken
     book.log.record(call(), None)
     book.flushed()
     assert caplog.text.count("audit: {") == 1
@@ -244,7 +254,7 @@ async def test_who_flushes_waits_for_what_is_being_written_and_counts_share_an_e
         await go.wait()
         return await keep(entries)
 
-    book.log._write_entries = slowly
+    book.write = slowly
     book.log.record(call(admitted=False), NotPermitted("no"))
     first = asyncio.create_task(book.log.flush())
     await asyncio.sleep(0)

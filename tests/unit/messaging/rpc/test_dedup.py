@@ -26,6 +26,8 @@ from ostler.messaging.wire.envelope import (
 from ostler.types import Peer
 from support.waiting import until
 
+# private: _check_deadlines, _send_keepalives: as the timer calls it, which does not go by the test's clock
+
 
 class Shop:
     def __init__(self):

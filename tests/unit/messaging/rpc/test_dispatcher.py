@@ -23,6 +23,8 @@ from ostler.messaging.wire.request_context import Relayed
 from ostler.types import Peer, Role
 from support.waiting import until
 
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+
 
 class Shop:
     rpc_version = "1.0"
@@ -88,7 +90,7 @@ async def test_everything_is_counted(bench):
         await asyncio.sleep(0.002)
     assert bench.dispatcher.stats() == {
         "shop": {
-            "requests": 4, "replies": 3, "errors": {"ServiceNotFound": 1, "InternalError": 1}, "refused": 1,
+            "requests": 4, "replies": 3, "errors": {"MethodNotFound": 1, "InternalError": 1}, "refused": 1,
             "in_flight": 0, "queued": 0,
         }
     }  # fmt: skip

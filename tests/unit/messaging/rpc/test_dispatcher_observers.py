@@ -15,6 +15,8 @@ from ostler.messaging.wire.envelope import CAST, PROTOCOL_VERSION, Accepted, Fai
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.types import Peer
 
+# private: _roles_by_user: a role that changes between two questions of one request
+
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 VIEWER = Peer(501, 501, 1, "uid 501")
 CANARY = "hunter2-canary"
@@ -149,7 +151,7 @@ async def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_our
     bench.send(request("unlock", {"how": "raise", "code": CANARY}, number=4))
     await answered(bench, 4)
     assert audit.seen == [
-        ("nothing", "ServiceNotFound", False, False),
+        ("nothing", "MethodNotFound", False, False),
         ("switch", "InvalidArguments", True, False),
         ("switch", "NoneType", True, True),
         ("unlock", InternalError.__name__, True, True),

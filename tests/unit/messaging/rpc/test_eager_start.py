@@ -7,6 +7,8 @@ import pytest
 from ostler.aio.round_robin import NORMAL_RANK, DeficitRoundRobin
 from ostler.messaging.rpc import eager_start
 
+# private: _turn: the moment at which a task waits for its turn
+
 variable = contextvars.ContextVar("variable", default="outside")
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from ostler.aio import WorkerPool
-from ostler.errors import ContractError, NotExposed, ServiceNotFound, UnsupportedVersion
+from ostler.errors import ContractError, MethodNotFound, NotExposed, UnsupportedVersion
 from ostler.messaging import Context, Endpoint, exposed
 from ostler.types import Role
 
@@ -40,7 +40,7 @@ def test_only_what_is_exposed_is_offered(pool):
     assert set(endpoint.methods) == {"switch", "inherited"}
     assert endpoint.get_method("switch").full_name == "lamp.switch"
     for name in ("hidden", "wait"):
-        with pytest.raises((NotExposed, ServiceNotFound)):
+        with pytest.raises((NotExposed, MethodNotFound)):
             endpoint.get_method(name)
 
 
@@ -52,7 +52,7 @@ def test_trap_a_method_that_is_not_exposed(pool, name):
 
 @pytest.mark.parametrize("name", ["__init__", "__class__", "_x", "attribute", "explosive", "nothing", ""])
 def test_what_is_no_public_method_is_not_there(pool, name):
-    with pytest.raises(ServiceNotFound):
+    with pytest.raises(MethodNotFound):
         Endpoint("lamp", "here", Manager(), pool, "1.1").get_method(name)
 
 
@@ -157,7 +157,7 @@ def test_a_namespace_is_called_by_its_name_and_has_a_version_of_its_own(pool):
         endpoint.get_method("admin.hidden")
     for name in ("admin", "other.reset", "admin.nothing", "admin.reset.more", ".reset", "admin."):
         endpoint.check_version("9.9" if "other" in name else "", name)
-        with pytest.raises(ServiceNotFound):
+        with pytest.raises(MethodNotFound):
             endpoint.get_method(name)
 
 

@@ -82,12 +82,9 @@ def test_an_encoding_that_fails_lets_the_next_one_begin():
     assert len(results.pack(call, None)) == LARGE_RESULT_SIZE + 1
 
 
-def test_an_encoding_that_does_not_end_holds_up_nobody_for_ever(monkeypatch):
-    from ostler.messaging.rpc import large_results
-
-    monkeypatch.setattr(large_results, "_LOCK_TIMEOUT", 0.01)
+def test_an_encoding_that_does_not_end_holds_up_nobody_for_ever():
     time = Time()
-    results = LargeResults(time.sleep, time)
+    results = LargeResults(time.sleep, time, lock_timeout=0.01)
     begun, over = threading.Event(), threading.Event()
 
     class Hangs(Call):

@@ -37,6 +37,9 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.types import Peer
 from support.waiting import until
 
+# private: _check_deadlines, _send_keepalives: as the timer calls it, which does not go by the test's clock
+# private: _MAX_ITEMS_AHEAD: the limit that is kept
+
 ROOT = Peer(0, 0, 1, "uid 0")
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
 

@@ -33,6 +33,9 @@ from ostler.types import Peer
 from support.async_tests import loop_fixture
 from support.waiting import until
 
+# private: _check_deadlines: as the timer calls it, which does not go by the test's clock
+# private: _timer: a timer that is not needed shows in nothing else
+
 
 class Shop:
     def __init__(self):
@@ -172,11 +175,11 @@ async def test_it_is_counted_before_the_next_message_is_looked_at(bench, line):
 
 async def test_the_loop_counts_it_by_itself_soon_also_after_long_work(bench, line, shop):
     bench.send(request(1, "quick"))
-    await until(lambda: not bench.dispatcher._in_flight)
+    await until(lambda: not bench.dispatcher.in_flight("shop"))
     bench.send(request(2, "held"))
     await until(lambda: bench.dispatcher.thread_replies._timer is None)
     shop.go_on.set()
-    await until(lambda: not bench.dispatcher._in_flight)
+    await until(lambda: not bench.dispatcher.in_flight("shop"))
     assert line.by_threads == 2
     assert bench.dispatcher.in_flight("shop") == 0
 
@@ -199,7 +202,7 @@ async def test_trap_a_thread_and_the_loop_want_to_answer_at_once(bench, line, ho
 
     setattr(line, when, step_in)
     bench.send(request(1, "quick", timeout=30))
-    await until(lambda: not bench.pool.in_flight_numbers() and not bench.dispatcher._in_flight)
+    await until(lambda: not bench.pool.in_flight_numbers() and not bench.dispatcher.in_flight("shop"))
     stats = bench.dispatcher.stats()["shop"]
     answers = bench.answers()
     if when == "between":
@@ -259,7 +262,7 @@ async def test_with_a_tracer_calls_end_on_the_loop(open_bench):
 async def test_the_time_that_is_counted_ends_with_the_reply(bench, line):
     line.between = lambda: bench.clock.advance(100)
     bench.send(request(1, "quick"))
-    await until(lambda: line.by_threads == 1 and not bench.dispatcher._in_flight)
+    await until(lambda: line.by_threads == 1 and not bench.dispatcher.in_flight("shop"))
     (method,) = [m for m in bench.dispatcher.endpoints()[0].methods.values() if m.name == "quick"]
     assert method.stats.total_seconds < 1
 

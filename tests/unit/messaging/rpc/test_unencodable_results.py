@@ -140,7 +140,9 @@ class Shop:
 
 async def ended(bench):
     async with asyncio.timeout(5):
-        while not [a for a in bench.answers() if type(a) in (Reply, Failure, Accepted)] or bench.dispatcher._in_flight:
+        while not [a for a in bench.answers() if type(a) in (Reply, Failure, Accepted)] or bench.dispatcher.in_flight(
+            "shop"
+        ):
             await asyncio.sleep(0.001)
 
 

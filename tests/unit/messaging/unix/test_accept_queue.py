@@ -7,6 +7,8 @@ from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.messaging.unix.accept_queue import AcceptQueue
 from ostler.types import Peer
 
+# private: _open_connection, _queues: opening a connection takes no time here
+
 ANN, BEN = Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
 
 

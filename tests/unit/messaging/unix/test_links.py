@@ -15,8 +15,6 @@ from ostler.aio import LoopQueue
 from ostler.clock import SystemClock
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, NotPermitted
 from ostler.messaging import Access, Dispatcher, RpcServer
-from ostler.messaging.unix import async_link as loop_link
-from ostler.messaging.unix import listener, publisher
 from ostler.messaging.unix.async_link import AsyncUnixLink
 from ostler.messaging.unix.connect import connect
 from ostler.messaging.unix.protocol import encode_frame, greeting
@@ -28,6 +26,10 @@ from ostler.types import Peer
 from support.links import RecordingHandler
 from support.waiting import until
 
+# private: _socket: a process without descriptors, which the tests themselves need
+# private: _count_by_process, _deferred, _groups: the moment at which connections wait, are grouped or forgotten
+# private: _after, _before: what a closed server leaves behind
+
 
 @pytest.fixture
 def address(tmp_path):
@@ -37,8 +39,8 @@ def address(tmp_path):
 class Served:
     """A server that answers each message with itself, and notes what it was told."""
 
-    def __init__(self, address, limits=None, admission=ALLOW_ALL):
-        self.link = UnixServerLink(address, limits or TransportLimits())
+    def __init__(self, address, limits=None, admission=ALLOW_ALL, **more):
+        self.link = UnixServerLink(address, limits or TransportLimits(), **more)
         self.peers, self.received = set(), []
         self.handler = RecordingHandler(self.receive, admission)
         self.garbage, self.gone = self.handler.invalid, self.handler.gone
@@ -116,12 +118,8 @@ async def test_what_is_sent_in_one_turn_of_the_loop_comes_whole_and_in_order(add
         link.send(b"late")
 
 
-async def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address, monkeypatch):
-    import ostler.messaging.unix.socket_stream as module
-
-    monkeypatch.setattr(module, "_STALL_TIMEOUT", 0.0)
-
-    served = Served(address)
+async def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(address):
+    served = Served(address, TransportLimits(stall_timeout=0.0))
     deaf = socket.socket(socket.AF_UNIX)
     deaf.connect(address.removeprefix("ipc://"))
     deaf.sendall(greeting(b"DEALER") + encode_frame(b"x"))
@@ -140,9 +138,8 @@ async def test_a_client_that_does_not_read_loses_messages_and_nobody_else_does(a
     served.link.close()
 
 
-async def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room(address, monkeypatch):
-    monkeypatch.setattr("ostler.messaging.unix.socket_stream._STALL_TIMEOUT", 0.0)
-    served, refused = Served(address), []
+async def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room(address):
+    served, refused = Served(address, TransportLimits(stall_timeout=0.0)), []
     link = await asyncio.to_thread(SyncUnixLink, address, TransportLimits())
     await until(lambda: served.link.listener.clients)
     (client,) = served.link.listener.clients
@@ -173,13 +170,8 @@ async def test_one_that_reads_gets_all_however_much_waits_for_it(address):
     served.link.close()
 
 
-async def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address, monkeypatch):
-    import ostler.messaging.unix.socket_stream as module
-
-    monkeypatch.setattr(module, "_STALL_TIMEOUT", 0.0)
-    monkeypatch.setattr(module, "_BLOCKED_LIMIT", 10_000)
-
-    served = Served(address)
+async def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address):
+    served = Served(address, TransportLimits(stall_timeout=0.0, max_buffered_bytes=10_000))
     deaf = socket.socket(socket.AF_UNIX)
     deaf.connect(address.removeprefix("ipc://"))
     deaf.sendall(greeting(b"DEALER") + encode_frame(b"x"))
@@ -198,14 +190,16 @@ async def test_pings_of_one_that_does_not_read_are_not_answered_for_ever(address
     served.link.close()
 
 
-@pytest.fixture
-def stranger(monkeypatch):
-    """Everybody who connects is this user and process; a test may change them."""
-    import ostler.messaging.unix.listener as module
+class Stranger(list):
+    """Everybody who connects to what reads its peers here is the last of these; a test may add another."""
 
-    peers = [Peer(4711, 4711, 1, "uid 4711")]
-    monkeypatch.setattr(module, "_read_peer", lambda connected: peers[-1])
-    return peers
+    def __call__(self, connected):
+        return self[-1]
+
+
+@pytest.fixture
+def stranger():
+    return Stranger([Peer(4711, 4711, 1, "uid 4711")])
 
 
 def linked(address, got):
@@ -224,7 +218,7 @@ def refused(address):
 
 
 async def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
-    served, got = Served(address, TransportLimits(max_connections=4)), []
+    served, got = Served(address, TransportLimits(max_connections=4), read_peer=stranger), []
     links = [linked(address, got) for _ in range(2)]
     await until(lambda: len(got) == 2)
     await asyncio.to_thread(refused, address)  # the same process already has half of them
@@ -245,7 +239,7 @@ async def test_one_client_too_many_is_told_so_and_the_others_stay(address, stran
 
 
 async def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, stranger):
-    served, got = Served(address, TransportLimits(max_connections=1)), []
+    served, got = Served(address, TransportLimits(max_connections=1), read_peer=stranger), []
     links = [linked(address, got)]
     await until(lambda: len(got) == 1)
     await asyncio.to_thread(refused, address)
@@ -259,15 +253,15 @@ async def test_root_and_our_own_user_get_in_when_all_places_are_taken(address, s
     served.link.close()
 
 
-async def test_who_says_nothing_is_sent_away(address, monkeypatch):
-    import ostler.messaging.unix.listener as module
-
-    monkeypatch.setattr(module, "_HANDSHAKE_TIMEOUT", 0.05)
-
-    served = Served(address)
+async def test_who_says_nothing_is_sent_away(address):
+    served = Served(address, TransportLimits(handshake_timeout=0.05))
     silent = socket.socket(socket.AF_UNIX)
     silent.connect(address.removeprefix("ipc://"))
     await until(lambda: served.garbage == ["handshake"])
+    assert not served.link.listener.clients
+    silent.settimeout(5)
+    while await asyncio.to_thread(silent.recv, 4096):
+        pass
     silent.close()
     served.link.close()
 
@@ -319,18 +313,16 @@ def test_a_server_that_was_never_met_is_not_running(address):
         SyncUnixLink(address, TransportLimits())
 
 
-def test_a_server_that_does_not_read_is_busy(address, monkeypatch):
-    import ostler.messaging.unix.sync_link as module
-
-    monkeypatch.setattr(module, "_STALL_TIMEOUT", 0.05)
+def test_a_server_that_does_not_read_is_busy(address):
+    limits = TransportLimits(stall_timeout=0.05)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address.removeprefix("ipc://"))
     listener.listen()
-    link = SyncUnixLink(address, TransportLimits())
+    link = SyncUnixLink(address, limits)
     with pytest.raises(Busy, match="does not read"):  # not even a greeting yet
         exhaust(lambda: link.send(b"x" * 100_000))
     link.close()
-    stopped = SyncUnixLink(address, TransportLimits())
+    stopped = SyncUnixLink(address, limits)
     listener.accept()[0].close()
     accepted, _ = listener.accept()
     accepted.sendall(greeting(b"ROUTER"))
@@ -390,7 +382,7 @@ def admission(knows=lambda peer: True, undecided=lambda peer: False, is_admin=la
 
 
 async def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_decoded(address, stranger):
-    served = Served(address, admission=admission(knows=lambda peer: False))
+    served = Served(address, admission=admission(knows=lambda peer: False), read_peer=stranger)
     link = await asyncio.to_thread(SyncUnixLink, address, TransportLimits())
     with pytest.raises(NotPermitted, match="has no role here"):
         await asyncio.to_thread(lambda: exhaust(lambda: link.receive(5)))
@@ -403,7 +395,8 @@ async def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_dec
 
 async def test_a_user_whose_groups_are_unknown_waits_unread_and_is_let_in_when_known(address, stranger):
     got, known = [], []
-    served = Served(address, admission=admission(lambda peer: bool(known), lambda peer: not known))
+    rules = admission(lambda peer: bool(known), lambda peer: not known)
+    served = Served(address, admission=rules, read_peer=stranger)
     link = linked(address, got)
     await until(lambda: served.link.listener._deferred)
     assert not served.peers
@@ -414,7 +407,7 @@ async def test_a_user_whose_groups_are_unknown_waits_unread_and_is_let_in_when_k
 
 
 async def test_who_loses_its_role_is_disconnected_and_the_others_stay(address, stranger):
-    served, got = Served(address), []
+    served, got = Served(address, read_peer=stranger), []
     links = [linked(address, got)]
     await until(lambda: got)
     stranger.append(Peer(4712, 4712, 2, "uid 4712"))
@@ -428,7 +421,7 @@ async def test_who_loses_its_role_is_disconnected_and_the_others_stay(address, s
 
 
 async def test_who_sends_too_many_invalid_messages_loses_the_connection(address, stranger):
-    served, loop = Served(address), asyncio.get_running_loop()
+    served, loop = Served(address, read_peer=stranger), asyncio.get_running_loop()
     with await talking(address) as rude:
         await loop.sock_sendall(rude, b"\1\1x\0\1x" * 1000)  # messages of two frames
         while await loop.sock_recv(rude, 4096):
@@ -438,7 +431,7 @@ async def test_who_sends_too_many_invalid_messages_loses_the_connection(address,
 
 
 async def test_who_connects_too_often_is_refused_and_root_is_not(address, stranger):
-    served = Served(address)
+    served = Served(address, read_peer=stranger)
     for _ in range(450):
         (await talking(address)).close()
     await until(lambda: served.link.listener.refused_count)
@@ -451,15 +444,19 @@ async def test_who_connects_too_often_is_refused_and_root_is_not(address, strang
     served.link.close()
 
 
-async def test_one_user_gets_half_of_the_connections_however_many_processes_they_start(address, monkeypatch):
-    served, pids = Served(address, TransportLimits(max_connections=20)), itertools.count(100)
-    monkeypatch.setattr(listener, "_read_peer", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
+async def test_one_user_gets_half_of_the_connections_however_many_processes_they_start(address):
+    pids, others = itertools.count(100), []
+
+    def read_peer(connected):
+        return others[-1] if others else Peer(4001, 4001, next(pids), "uid 4001")
+
+    served = Served(address, TransportLimits(max_connections=20), read_peer=read_peer)
     with contextlib.ExitStack() as open_ones:
         for _ in range(15):
             open_ones.enter_context(await talking(address))
         await until(lambda: served.link.listener.refused_count == 5)
         assert len(served.link.listener.clients) == 10
-        monkeypatch.setattr(listener, "_read_peer", lambda connected: Peer(4002, 4002, 7, "uid 4002"))
+        others.append(Peer(4002, 4002, 7, "uid 4002"))
         for _ in range(5):
             open_ones.enter_context(await talking(address))
         await until(lambda: len(served.link.listener.clients) == 15)
@@ -468,10 +465,13 @@ async def test_one_user_gets_half_of_the_connections_however_many_processes_they
     served.link.close()
 
 
-async def test_one_user_gets_half_of_the_connections_for_events_as_well(address, monkeypatch):
+async def test_one_user_gets_half_of_the_connections_for_events_as_well(address):
     pids = itertools.count(100)
-    monkeypatch.setattr(listener, "_read_peer", lambda connected: Peer(4001, 4001, next(pids), "uid 4001"))
-    link = UnixEventLink(address, TransportLimits(max_connections=20))
+    link = UnixEventLink(
+        address,
+        TransportLimits(max_connections=20),
+        read_peer=lambda connected: Peer(4001, 4001, next(pids), "uid 4001"),
+    )
     link.start(RecordingHandler())
     with contextlib.ExitStack() as open_ones:
         for _ in range(15):
@@ -483,7 +483,7 @@ async def test_one_user_gets_half_of_the_connections_for_events_as_well(address,
 
 
 async def test_all_that_waits_is_bounded_and_who_is_refused_is_told_which_request(address, stranger):
-    served, unkept = Served(address), []
+    served, unkept = Served(address, read_peer=stranger), []
     memory = served.link.listener.quotas.memory_accounts
     memory.limit = 8_000_000
     served.handler.on_unbuffered = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
@@ -503,7 +503,7 @@ async def test_all_that_waits_is_bounded_and_who_is_refused_is_told_which_reques
 
 
 async def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(address, stranger):
-    served, unkept = Served(address), []
+    served, unkept = Served(address, read_peer=stranger), []
     served.link.listener.quotas.memory_accounts.limit = 1_000_000
     served.handler.on_unbuffered = lambda client, head, peer: unkept.append(head)
     with await talking(address) as plain:
@@ -520,7 +520,7 @@ async def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(
 
 
 async def test_what_one_that_does_not_read_sends_is_left_where_it_is(address, stranger):
-    served = Served(address)
+    served = Served(address, read_peer=stranger)
     with await talking(address) as deaf:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(deaf, encode_frame(b"x"))
@@ -538,7 +538,7 @@ async def test_what_one_that_does_not_read_sends_is_left_where_it_is(address, st
 
 
 async def test_what_one_has_sent_before_it_left_is_dropped_when_it_waits_for_its_turn(address, stranger):
-    served = Served(address)
+    served = Served(address, read_peer=stranger)
     with await talking(address) as plain:
         await asyncio.get_running_loop().sock_sendall(plain, encode_frame(b"x" * 20) * 9000)
         await until(lambda: served.received)
@@ -579,10 +579,10 @@ def test_a_blocking_client_waits_in_line_when_more_connect_than_the_kernel_keeps
         assert connected.gettimeout() == 0.0
 
 
-async def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_at_once(address, stranger, monkeypatch):
+async def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_at_once(address, stranger):
     """An event of half a megabyte takes the kernel some time for each; the rest is sent as the turns come."""
 
-    link = UnixEventLink(address, TransportLimits(max_connections=100))
+    link = UnixEventLink(address, TransportLimits(max_connections=100), read_peer=stranger, turn_time=0.0)
     link.start(RecordingHandler())
     readers = []
     for _ in range(40):
@@ -591,7 +591,6 @@ async def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_a
         await writer.drain()
         readers.append((reader, writer))
     await until(lambda: sum(len(group.members) for group in link._groups.values()) == 40)
-    monkeypatch.setattr(publisher, "TURN_TIME", 0.0)
     event = encode_frame(b"a" + bytes(500_000))
     link.publish(b"a" + bytes(500_000))
     await asyncio.sleep(0)
@@ -651,12 +650,12 @@ def test_a_client_on_a_loop_waits_in_line_and_what_it_sends_meanwhile_comes(tmp_
         asyncio.run(test(crowd(f"{tmp_path}/s", closed)))
 
 
-def test_a_client_on_a_loop_does_not_wait_in_line_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop_link, "CONNECT_TIMEOUT", 0.02)
-
+def test_a_client_on_a_loop_does_not_wait_in_line_for_ever(tmp_path):
     async def test():
         lost = []
-        link = AsyncUnixLink(f"ipc://{tmp_path}/s", TransportLimits(), lambda data: None, lost.append)
+        link = AsyncUnixLink(
+            f"ipc://{tmp_path}/s", TransportLimits(), lambda data: None, lost.append, connect_timeout=0.02
+        )
         await until(lambda: lost)
         assert isinstance(lost[0], Busy)
         with pytest.raises(DaemonNotRunning):

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_refusal, greeting
 
+# private: _partial: how much is kept of a message shows in nothing else
+
 LIMIT = 100_000
 DEALER = greeting(b"DEALER")
 
@@ -24,7 +26,7 @@ def ready(limit=LIMIT):
 def reason(data, heard=None):
     with pytest.raises(ProtocolError) as caught:
         (heard or talk()).receive_data(data)
-    return caught.value.details["reason"]
+    return caught.value.reason
 
 
 @given(st.lists(st.binary(max_size=600), max_size=12), st.lists(st.integers(1, 400), min_size=1, max_size=40))

@@ -38,9 +38,9 @@ async def test_it_spins_for_a_moment_and_no_longer(loop):
     spin = SpinWait(lambda: True)
     spin.start()
     await turns(5)
-    assert spin._is_spinning
+    assert spin.is_spinning
     await turns(100)
-    assert not spin._is_spinning
+    assert not spin.is_spinning
 
 
 async def test_it_does_not_spin_while_threads_have_work(loop):
@@ -49,9 +49,9 @@ async def test_it_does_not_spin_while_threads_have_work(loop):
     spin.start()
     may = False
     await turns(2)
-    assert not spin._is_spinning
+    assert not spin.is_spinning
     spin.start()
-    assert not spin._is_spinning
+    assert not spin.is_spinning
 
 
 async def test_a_loop_that_is_put_aside_while_it_spins_backs_off(loop):
@@ -60,7 +60,7 @@ async def test_a_loop_that_is_put_aside_while_it_spins_backs_off(loop):
     loop.step = 15e-6  # what somebody else had of the core; the loop looks twice in a turn
     for _ in range(1000):
         spin.start()
-        begun += spin._is_spinning
+        begun += spin.is_spinning
         await turns(4)
     assert begun < 20
     loop.step = 1e-6
@@ -69,7 +69,7 @@ async def test_a_loop_that_is_put_aside_while_it_spins_backs_off(loop):
     for _ in range(20):
         spin.start()
         await turns(2)
-        assert spin._is_spinning, "the next message came while it did"
+        assert spin.is_spinning, "the next message came while it did"
 
 
 async def test_what_is_done_between_is_no_sign_of_others(loop):

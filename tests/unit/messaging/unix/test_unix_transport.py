@@ -22,6 +22,8 @@ from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.transport import TransportLimits
 from support.descriptors import open_descriptors
 
+# private: _members_by_role: a daemon whose own user is nobody special, as the tests run as root
+
 SERVER = textwrap.dedent("""
     import asyncio, sys
     from ostler.aio import LoopQueue
@@ -194,7 +196,7 @@ CLIENT = textwrap.dedent("""
 def run_as_nobody(folder):
     # Paths of the interpreter may be closed to others; what is imported is opened before the change of user.
     before = (
-        "import ostler.messaging.clients.connect_address, ostler.messaging.clients.sync_client, "
+        "import ostler.messaging.socket_transport, ostler.messaging.clients.sync_client, "
         "ostler.messaging.socket_transport, ostler.messaging.unix.sync_link"
     )
     program = CLIENT.replace("os.setgid", f"{before}; os.setgid", 1)

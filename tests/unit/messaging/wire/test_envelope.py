@@ -33,7 +33,7 @@ def reason_of(decode, data):
     try:
         decode(data)
     except MalformedMessage as error:
-        return error.details["reason"]
+        return error.reason
     return ""
 
 

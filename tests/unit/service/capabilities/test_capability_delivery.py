@@ -3,12 +3,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from types import SimpleNamespace
 
 import pytest
 
 from ostler.aio import TaskOwner
-from ostler.errors import Draining, NotPermitted
+from ostler.errors import Draining, MethodNotFound, NotPermitted
 from ostler.service.capabilities.capability_delivery import CapabilityDelivery
 from ostler.service.capabilities.service_capabilities import ServiceCapabilities
 from ostler.testing.virtual_time import virtual_clock
@@ -18,13 +17,17 @@ pytestmark = pytest.mark.virtual_time
 
 
 class FakeClient:
-    """Knows the hosts that a test names, and does on each what the test wants."""
+    """Client and router: knows the hosts that a test names, and does on each what the test wants."""
+
+    peers = ()
 
     def __init__(self):
         self.known = {"node1": 0.0}
-        self.router = SimpleNamespace(serving_hosts=lambda topic: dict(self.known), peers=object())
         self.got = []
         self.does = {}
+
+    def serving_hosts(self, topic):
+        return dict(self.known)
 
     def on(self, *, host, timeout):
         view = copy.copy(self)
@@ -46,7 +49,7 @@ class Setting:
         self.tasks = TaskOwner("test")
         self.listening = set()
         states, tells = {"volume": self.state}, self.listening.__contains__
-        self.delivery = CapabilityDelivery(self.client, virtual_clock(), states, self.tasks, tells)
+        self.delivery = CapabilityDelivery(self.client, self.client, virtual_clock(), states, self.tasks, tells)
         self.state.update_offer(["disk"], {})
 
     def change(self):
@@ -99,7 +102,10 @@ async def test_a_scheduler_that_was_away_is_told_everything_anew(one):
     assert one.client.got.count(("node2", "volume", 1)) == 2
 
 
-@pytest.mark.parametrize(("error", "said"), [(NotPermitted("it may not"), 1), (Draining("it stops"), 0)])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(NotPermitted("it may not"), 1), (Draining("it stops"), 0), (MethodNotFound("it takes no reports"), 0)],
+)
 async def test_a_scheduler_that_refuses_reports_is_tried_again_and_that_is_said_once(one, caplog, error, said):
     tries = []
 

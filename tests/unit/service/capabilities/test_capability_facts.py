@@ -6,7 +6,7 @@ import pytest
 
 from ostler.errors import EncodeError
 from ostler.service.capabilities.capability_facts import MAX_BACKEND_FACTS_SIZE, to_plain_facts
-from ostler.service.capabilities.capability_reporter import _split_answer
+from ostler.service.capabilities.capability_reporter import split_answer
 
 
 def test_plain_facts_stay_as_they_are_and_tuples_become_lists():
@@ -53,6 +53,6 @@ def test_the_name_of_a_backend_is_text(name):
 
 
 def test_trap_an_answer_of_very_many_backends_is_one_fault() -> None:
-    found, faults = _split_answer("lamp", "", {str(number): number for number in range(200_000)})
+    found, faults = split_answer("lamp", "", {str(number): number for number in range(200_000)})
     assert found == {}
     assert faults == {"": "capabilities of service lamp returned 200000 backends, the limit is 1000"}

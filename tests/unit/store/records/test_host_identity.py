@@ -10,7 +10,7 @@ import pytest
 
 from ostler.clock import FakeClock
 from ostler.store import CapabilityRecords, ServiceRecords, Store
-from ostler.store.records.host_identity import _hmac_sha256, adopt_host_name, machine_id
+from ostler.store.records.host_identity import adopt_host_name, hmac_sha256, machine_id
 from ostler.store.records.journal_records import JournalRecords
 from ostler.store.records.periodic_records import PeriodicRecords, PeriodicRun
 from ostler.types import CapabilityReport
@@ -110,7 +110,7 @@ def test_the_id_is_that_of_the_machine_and_does_not_give_it_away(tmp_path: Path)
 
 
 def test_the_sum_is_that_of_the_standard():
-    assert _hmac_sha256(b"k" * 16, b"text") == hmac.digest(b"k" * 16, b"text", "sha256")
+    assert hmac_sha256(b"k" * 16, b"text") == hmac.digest(b"k" * 16, b"text", "sha256")
 
 
 @pytest.mark.parametrize("text", ["", "uninitialized\n", "0" * 32, "abc", "\xff"])

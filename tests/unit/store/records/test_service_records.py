@@ -82,9 +82,11 @@ def test_trap_record_deleted_under_a_live_service(volume, store, caplog):
     assert status.beat == 1
 
 
-def test_a_service_that_started_while_nothing_could_be_written_has_lost_no_record(volume, store, caplog, monkeypatch):
+def test_a_service_that_started_while_nothing_could_be_written_has_lost_no_record(
+    volume, store, clock, caplog, monkeypatch
+):
     caplog.set_level(logging.WARNING)
-    records = ServiceRecords(store, volume._clock, "node2")
+    records = ServiceRecords(store, clock, "node2")
     monkeypatch.setattr(store, "write", refuse)
     with pytest.raises(StoreUnavailable):
         records.register("volume", "volume", "1.2")

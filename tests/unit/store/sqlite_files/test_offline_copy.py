@@ -125,6 +125,7 @@ def test_what_a_killed_daemon_left_is_read_with_its_write_ahead_log_and_not_chan
 
 def test_no_copy_is_left_behind(forged, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    # What `tempfile` knows of an earlier TMPDIR is state of the process.
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "temporary").mkdir()
     with pytest.raises(StoreCorrupt):

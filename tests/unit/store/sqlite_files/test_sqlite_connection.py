@@ -60,12 +60,19 @@ def test_the_lock_of_a_daemon_that_was_killed_is_free(path, clock):
 
 
 def test_a_lock_can_be_released_twice(tmp_path):
-    lock = OwnerLock(tmp_path / "lock")
-    # Passing is the assertion: it can be taken again, and the second release does not raise.
+    lock, other = OwnerLock(tmp_path / "lock"), OwnerLock(tmp_path / "lock")
     lock.release()
     lock.acquire()
+    with pytest.raises(StoreInUse):
+        other.acquire()
     lock.release()
     lock.release()
+    other.acquire()
+    # Not the lock of who has it now.
+    lock.release()
+    with pytest.raises(StoreInUse):
+        lock.acquire()
+    other.release()
 
 
 def test_a_strangers_database_is_not_touched(path, clock):

@@ -2,7 +2,7 @@ import pytest
 
 from ostler import Client
 from ostler.errors import InvalidInput, NotPermitted
-from ostler.messaging.clients.connect_address import transport_to
+from ostler.messaging.socket_transport import transport_to
 from ostler.messaging.tcp.curve import generate_keys
 
 

@@ -23,12 +23,16 @@ from ostler.errors import (
 from ostler.messaging import Access, AsyncClient, Context, Dispatcher, Endpoint, LocalServiceClient, RpcServer, exposed
 from ostler.messaging.clients.client_adapters import adapter_of
 from ostler.messaging.clients.retry import Retry
+from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import serving
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.types import ServiceStatus
 from support.async_tests import loop_fixture
 from support.waiting import until
+
+# private: _link, _on_lost: a connection that is cut, which no method of a client does
+# private: _dispatcher: the daemon of the client that the fixture opens
 
 SOON = Retry(attempts=50, backoff=0.01, max_backoff=0.02, on=(Draining, DaemonNotRunning, ConnectionLost))
 BOTH = pytest.mark.parametrize("method", ["count", "acount"])
@@ -138,9 +142,10 @@ class Fleet:
 async def world(*hosts):
     inbox = LoopQueue(asyncio.get_running_loop())
     dispatcher = Dispatcher(Access(), SystemClock(), inbox, host="here")
-    client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5)
+    router = Router("here", dispatcher.registry.is_open)
+    client = LocalServiceClient(dispatcher, inbox, topic="other", timeout=5, router=router)
     fars = [Far(host, inbox) for host in hosts]
-    client.router.peers = Fleet(*fars)
+    router.peers = Fleet(*fars)
     try:
         yield client, *fars
     finally:

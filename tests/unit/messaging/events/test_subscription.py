@@ -5,7 +5,7 @@ import pytest
 from ostler.errors import NotFound
 from ostler.messaging.events import Event, Gap, JournalPage, Subscription, Watermark
 from ostler.messaging.events.event import JOURNALED, WATERMARKS, JournalStart, encoder
-from ostler.messaging.events.feed import EventFeed, make_subscription
+from ostler.messaging.events.subscription import EventFeed, make_subscription
 from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Accepted, encode_message
 
 
