@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
+from ostler.clock import Clock
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
 from ostler.messaging.clients.client_core import decode_result, effective_timeout
@@ -252,7 +253,7 @@ class LocalServiceClient(ServiceClient):
             request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context),
         )  # fmt: skip
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
-        call = LocalCall(request, arrived, until)
+        call = LocalCall(request, arrived, until, self._dispatcher.clock)
         call.parent = context
         return call
 
@@ -273,8 +274,8 @@ class LocalCall(Call):
 
     __slots__ = ("_callback", "_error", "_packed", "_reached", "deadline", "is_done", "parent")
 
-    def __init__(self, request: Request, callback: Callable[[], None], deadline: float | None) -> None:
-        super().__init__(request, LOCAL_PEER)
+    def __init__(self, request: Request, callback: Callable[[], None], deadline: float | None, clock: Clock) -> None:
+        super().__init__(request, LOCAL_PEER, clock)
         self.deadline = deadline
         self.is_done = False
         self._callback = callback
@@ -285,7 +286,7 @@ class LocalCall(Call):
     @property
     def is_dispatched(self) -> bool:
         """Whether the dispatcher has taken it; before that there is nothing to cancel."""
-        return hasattr(self, "method")
+        return self.is_resolved
 
     def result(self, request: CallRequest) -> Any:
         """Return the result, or raise the error; never the very objects that the method returned or raised."""

@@ -17,7 +17,6 @@ from ostler.log.masking import MASK, mask_deep, mask_field, mask_values
 from ostler.messaging.observers.in_flight_audit import InFlightAudit
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
-from ostler.messaging.wire.request_context import Context
 from ostler.redaction import SECRETS, Value
 from ostler.types import LOCAL_PEER, AuditEntry, Peer
 
@@ -220,8 +219,7 @@ class AuditLog:
 
     def _make_entry(self, call: Call, peer: Peer, error: OstlerError | None, refused: bool) -> AuditEntry:
         request, now = call.request, self._clock.wall()
-        context: Context | None = getattr(call, "context", None) or call.parent
-        secrets = context.secrets if context is not None else ()
+        context, secrets = call.context, call.context.secrets
         method = self._find_method(request.topic, request.method)
         return AuditEntry(
             at=now,
@@ -236,7 +234,7 @@ class AuditLog:
             text="" if error is None else _redact_and_cut(mask_values(safe_str(error.message, MESSAGE_LIMIT), secrets)),
             refused=refused,
             request_id=request.request_id,
-            trace=context.trace if context is not None else "",
+            trace=context.trace,
             seconds=self._clock.monotonic() - call.arrived_at if call.arrived_at else 0.0,
             last=now,
         )
@@ -308,7 +306,7 @@ def _still_open(now: float, kept: dict[tuple[object, ...], _PendingEntry]) -> di
 
 def _has_changes(call: Call) -> bool:
     """Return whether a request changes anything; of one that is relayed the other host has said so."""
-    relayed = call.context.relayed if hasattr(call, "context") else None
+    relayed = call.context.relayed
     return call.method.exposure.changes and (relayed is None or relayed.changes)
 
 

@@ -126,7 +126,7 @@ class OtelTracer:
     def refused(self, call: Call, error: OstlerError) -> None:
         """See `RequestTracer.refused`."""
         # Names that were made up would be a new series each.
-        known = _metric_attributes(call) if hasattr(call, "method") else {"rpc.system.name": SYSTEM}
+        known = _metric_attributes(call) if call.is_resolved else {"rpc.system.name": SYSTEM}
         self._refused.add(1, {**known, "error.type": type(error).__name__})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from contextlib import nullcontext
 
 from ostler import fork
 from ostler.bounds import MESSAGE_LIMIT, safe_str, type_name
@@ -87,12 +86,12 @@ class CallCompletion:
     def log_internal_error(self, call: Call, raised: BaseException) -> InternalError:
         """Log the traceback and return an error for the caller."""
         # The line belongs to the request: it carries its trace, and none of its secrets.
-        with serving(call.context) if hasattr(call, "context") else nullcontext():
+        with serving(call.context):
             _log.error(
                 "%s failed (request %s of %s)", call.full_name, call.request.request_id, call.peer.name,
                 exc_info=raised, extra=_log_fields(call),
             )  # fmt: skip
-        secrets = call.context.secrets if hasattr(call, "context") else ()
+        secrets = call.context.secrets
         text = f"{type_name(raised)}: {said}" if (said := _redacted_text(raised, secrets)) else type_name(raised)
         return InternalError(
             f"{call.full_name} failed with {text}",
@@ -122,7 +121,7 @@ class CallCompletion:
 
 def redact_error(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
-    secrets = call.context.secrets if hasattr(call, "context") else ()
+    secrets = call.context.secrets
     error = _shorten(error, secrets)
     if not secrets and not SECRETS.has_values:
         return error

@@ -34,8 +34,8 @@ from ostler.messaging.rpc.large_results import LARGE_RESULT_SIZE, LargeResults
 from ostler.messaging.rpc.observers import DispatcherHooks, RequestTracer
 from ostler.messaging.rpc.thread_replies import ThreadReplies
 from ostler.messaging.rpc.topic_registry import TopicRegistry
-from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, STREAM
-from ostler.messaging.wire.request_context import Context, set_current_context
+from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, STREAM
+from ostler.messaging.wire.request_context import set_current_context
 from ostler.messaging.wire.trace_context import is_valid_traceparent
 from ostler.messaging.wire.transport import Admission
 from ostler.redaction import SECRETS
@@ -221,6 +221,7 @@ class Dispatcher:
         try:
             call.endpoint = endpoint = self._admit(call)
             call.method = method = endpoint.get_method(call.request.method)
+            call.is_resolved = True
             self._check_permission(call, endpoint, method)
             call.is_admitted = True
             flags = call.request.flags
@@ -252,29 +253,25 @@ class Dispatcher:
                 self.begin_async(call, call.method.function(call.context, *values, **named))
 
     def _admit(self, call: Call) -> Endpoint:
-        """Make the context of a request, and find who is to serve it."""
-        request = call.request
+        """Complete the context of a request, and find who is to serve it."""
+        request, context = call.request, call.context
         call.arrived_at = now = self.clock.monotonic()
         role = self.access.role_of(call.peer)
         if role is None:
             if self.access.is_pending(call.peer):
                 raise groups_pending_error(call)
             raise no_role_error(call, self.registry.find_method(request.topic, request.method))
-        deadline = None
         if request.timeout is not None:
             if request.timeout <= 0:
                 raise DeadlineExceeded(f"the deadline of {call.full_name} had passed before it started")
-            deadline = now + request.timeout
-        call.context = Context(
-            request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
-            deadline=deadline, clock=self.clock, on_progress=call.send_progress if request.flags & PROGRESS else None,
-        )  # fmt: skip
+            context.deadline = now + request.timeout
+        context.role = role
         if role is Role.ADMIN and not call.peer.key:
-            call.context.host = self.host
+            context.host = self.host
         elif call.peer.key:
-            call.context.host = self.access.host_of(call.peer)
+            context.host = self.access.host_of(call.peer)
         if request.trace:
-            call.context.trace = self._valid_trace(request.trace)
+            context.trace = self._valid_trace(request.trace)
         endpoint = self._endpoints.get(request.topic)
         if endpoint is None or request.host or request.version or endpoint.draining_reason or request.flags & FANOUT:
             if self._relay is not None and self._relay(call):

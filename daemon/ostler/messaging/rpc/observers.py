@@ -22,8 +22,7 @@ class AuditObserver(Protocol):
         A call has ended when its caller was answered, a cast when its work was done.
 
         Args:
-            call: The request. `call.context` and `call.method` are there only when it was not refused before them
-                (`call.is_admitted` says so).
+            call: The request. `call.method` is there only when it was found (`call.is_resolved` says so).
             error: What it ended with; None when it was done.
         """
         ...

@@ -388,6 +388,7 @@ class WireCall(Call):
         self.peer = peer
         self.client = client
         self.server = server
+        self.context = self._make_context(server.clock)
 
     def relay(self, request: Request, *, is_cast: bool) -> None:
         """See `Call.relay`."""

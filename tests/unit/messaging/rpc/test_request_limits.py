@@ -121,7 +121,7 @@ async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_eac
 
 
 async def test_work_within_a_request_counts_for_who_made_that_request(bench):
-    call = Call(Request(PROTOCOL_VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER)
+    call = Call(Request(PROTOCOL_VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER, bench.clock)
     assert call.account == "local"
     call.parent = Context("outer", "grind", peer=OTHER)
     assert call.account == ("local", 4001)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ostler.clock import FakeClock
 from ostler.errors import Cancelled
 from ostler.messaging import Context, exposed
 from ostler.messaging.rpc.call import Call
@@ -129,7 +130,7 @@ async def line(bench, shop):
 
 def test_of_all_who_want_to_answer_one_may():
     for _ in range(50):
-        call = Call(Request(PROTOCOL_VERSION, 1, "shop", "quick", {}, None), Peer())
+        call = Call(Request(PROTOCOL_VERSION, 1, "shop", "quick", {}, None), Peer(), FakeClock())
         call.reply_lock = threading.Lock()
         barrier, won = threading.Barrier(8), []
 
