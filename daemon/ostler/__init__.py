@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     )
     from ostler.messaging.access.secret_arguments import SecretText
     from ostler.messaging.observers.opentelemetry import instrument
-    from ostler.messaging.wire.trace_context import current_trace, trace_context
+    from ostler.messaging.wire.request_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Store
@@ -126,7 +126,7 @@ _EXPORTS = {
     ],
     "messaging.access.secret_arguments": ["SecretText"],
     "messaging.observers.opentelemetry": ["instrument"],
-    "messaging.wire.trace_context": ["current_trace", "trace_context"],
+    "messaging.wire.request_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],

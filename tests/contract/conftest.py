@@ -12,7 +12,7 @@ from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.event_publisher import EventLimits
-from ostler.messaging.rpc.observers import DispatcherHooks
+from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator

@@ -18,8 +18,7 @@ from ostler.errors import (
 )
 from ostler.messaging import Context, exposed
 from ostler.messaging.clients.retry import Retry
-from ostler.messaging.rpc.dedup_limits import DedupLimits
-from ostler.messaging.rpc.rpc_server import ServerLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from support.async_tests import loop_fixture
 from support.waiting import until

@@ -16,9 +16,8 @@ from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.errors import MalformedMessage
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
-from ostler.messaging.rpc.rpc_server import ServerLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.envelope import (
     Accepted,
     Failure,

@@ -226,7 +226,7 @@ def transport_to(
     """
     limits = TransportLimits(max_message_size=max_message_size)
     if address is not None and address.startswith("tcp://"):
-        from ostler.messaging.tcp.bind import next_port
+        from ostler.messaging.tcp.server_socket import next_port
 
         network = _curve_options(address, server_key, secret_key)
         return SocketTransport(address, next_port(address), limits=limits, curve=network)

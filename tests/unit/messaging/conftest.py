@@ -8,7 +8,7 @@ import pytest
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.rpc.observers import DispatcherHooks
+from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.types import Peer
 from support.async_tests import loop_fixture
 from support.links import FakeServerLink

@@ -14,7 +14,7 @@ from ostler.types import CONTROL_TOPIC
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
     from ostler.messaging import Dispatcher
-    from ostler.messaging.rpc.observers import RequestTracer
+    from ostler.messaging.rpc.completion import RequestTracer
     from ostler.store import Store
 import os
 from contextlib import ExitStack
@@ -38,12 +38,10 @@ from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, P
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.network.routing import Router
-from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
-from ostler.messaging.rpc.observers import DispatcherHooks
-from ostler.messaging.rpc.rpc_server import ServerLimits
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
-from ostler.messaging.wire.peer_quotas import PeerQuotas
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
+from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
 from ostler.store.records.host_identity import machine_id
 from ostler.types import HostIdentity, Peer
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
     from ostler.messaging.rpc.call import Call
-    from ostler.messaging.rpc.observers import AuditObserver
+    from ostler.messaging.rpc.completion import AuditObserver
     from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store

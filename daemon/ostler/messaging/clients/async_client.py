@@ -17,10 +17,9 @@ from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, AsyncCallMeth
 from ostler.messaging.clients.client_core import ClientCore, PendingCall, PendingStream, effective_timeout
 from ostler.messaging.clients.retry import Retry, RetryAttempts
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.socket_transport import transport_to
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
-from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
+from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE, MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import current_context
 from ostler.messaging.wire.transport import AsyncLink, Data, Transport

@@ -20,10 +20,10 @@ from ostler.messaging.wire.client_errors import (
     silent_server_error,
     undecodable_reply_error,
 )
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS, check_elements
 from ostler.messaging.wire.envelope import (
     LENIENT,
     MAX_MESSAGE_SIZE,
+    MAX_REPLY_ELEMENTS,
     PROGRESS,
     PROTOCOL_VERSION,
     RETRY,
@@ -37,6 +37,7 @@ from ostler.messaging.wire.envelope import (
     ProgressReport,
     Reply,
     Request,
+    check_elements,
     decode_to_client,
     encode_message,
     encode_request,
@@ -44,8 +45,7 @@ from ostler.messaging.wire.envelope import (
     peek_reply_id,
 )
 from ostler.messaging.wire.request import CallRequest, ClientTracer, ResultCallback
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.messaging.wire.transport import Data
 
 MAX_MISSED_KEEPALIVES = 4

@@ -25,8 +25,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.wire.envelope import FANOUT, PROTOCOL_VERSION, Request, encode_arguments, encode_value
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.types import LOCAL_PEER, Json
 
 if TYPE_CHECKING:

@@ -43,8 +43,7 @@ from ostler.messaging.wire.envelope import (
     encode_item,
 )
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.types import LOCAL_PEER
 
 

@@ -19,8 +19,7 @@ from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.events.sync_event_stream import EventStream
 from ostler.messaging.socket_transport import transport_to
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
-from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
+from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE, MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import Context, current_context
 from ostler.messaging.wire.transport import SyncLink, Transport

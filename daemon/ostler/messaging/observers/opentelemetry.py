@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import ostler
 from ostler.messaging.wire.envelope import CAST, FANOUT
-from ostler.messaging.wire.trace_context import format_traceparent
+from ostler.messaging.wire.request_context import format_traceparent
 from ostler.types import LOCAL_PEER
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from ostler.errors import (
     ResultExpired,
     ServiceNotFound,
 )
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.rpc.rpc_server import RpcServer, WireCall
 from ostler.messaging.wire.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek_header
 from ostler.messaging.wire.transport import ClientId

@@ -19,8 +19,7 @@ from ostler.errors import Busy, Cancelled, DeadlineExceeded, Draining, OstlerErr
 from ostler.messaging.access.roles import Access
 from ostler.messaging.rpc import eager_start
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.completion import CallCompletion, redact_error
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.completion import CallCompletion, DispatcherHooks, RequestTracer, redact_error
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
     deadline_error,
@@ -29,14 +28,11 @@ from ostler.messaging.rpc.errors import (
     relay_not_permitted_error,
     role_too_low_error,
 )
-from ostler.messaging.rpc.in_flight import InFlight
-from ostler.messaging.rpc.large_results import LARGE_RESULT_SIZE, LargeResults
-from ostler.messaging.rpc.observers import DispatcherHooks, RequestTracer
-from ostler.messaging.rpc.thread_replies import ThreadReplies
+from ostler.messaging.rpc.in_flight import DeadlineTimer, InFlight
+from ostler.messaging.rpc.thread_replies import LARGE_RESULT_SIZE, LargeResults, ThreadReplies
 from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, STREAM
-from ostler.messaging.wire.request_context import set_current_context
-from ostler.messaging.wire.trace_context import is_valid_traceparent
+from ostler.messaging.wire.request_context import is_valid_traceparent, set_current_context
 from ostler.messaging.wire.transport import Admission
 from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer, Role

@@ -1,7 +1,8 @@
-"""Connects a transport to the dispatcher: decodes what comes in, encodes what goes out, sends beats to callers."""
+"""Connects a transport to the dispatcher: decodes what comes in, encodes what goes out, keepalives and progress."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import Counter
@@ -14,23 +15,23 @@ from ostler.aio import LoopQueue
 from ostler.errors import Busy, EncodeError, MalformedMessage, MessageTooLarge, OstlerError, shortest_error
 from ostler.log.rate_limit import RateLimitedLog
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
-from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import Dispatcher
-from ostler.messaging.rpc.progress_throttle import ProgressThrottle
-from ostler.messaging.wire.elements import MAX_ELEMENTS, check_elements
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.wire.envelope import (
     CAST,
     ENCODE_ERRORS,
     FANOUT,
+    MAX_ELEMENTS,
     MAX_MESSAGE_SIZE,
     PROTOCOL_VERSION,
     RETRY,
     Accepted,
     Credit,
     Keepalive,
+    ProgressReport,
     Request,
     ToServer,
+    check_elements,
     decode_to_server,
     encode_failure,
     encode_item,
@@ -45,7 +46,74 @@ from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.dedup import DedupCache
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.messaging.wire.peer_quotas import MemoryAccount
+
+
+class DedupLimits(msgspec.Struct, frozen=True):
+    """Number and bytes of answers, seconds for which a request is known, and the grace time of work.
+
+    `orphan_grace` is for how many seconds work goes on whose caller has gone, and may come back.
+    """
+
+    max_results: int = 1000
+    max_bytes: int = 16 * 1024 * 1024
+    ttl: float = 600.0
+    orphan_grace: float = 5.0
+
+
+_MIN_INTERVAL = 0.05
+"""Seconds between two reports of a call."""
+
+
+class ProgressThrottle:
+    """Sends the newest report, at most twenty times a second.
+
+    Args:
+        call: Whose progress it is.
+    """
+
+    def __init__(self, call: WireCall) -> None:
+        self._call = call
+        self._latest: Progress | None = None
+        self._is_posted = False
+        self._sent_at = 0.0
+
+    def report(self, progress: Progress) -> None:
+        """Take a report. Any thread."""
+        self._latest = progress
+        if self._is_posted:
+            return
+        server = self._call.server
+        if threading.get_ident() == server.thread_id:
+            self._send_or_delay()
+        else:
+            self._is_posted = True
+            server.inbox.post(self._send_or_delay)
+
+    def _send_or_delay(self) -> None:
+        wait = self._sent_at + _MIN_INTERVAL - self._call.server.clock.monotonic()
+        self._is_posted = wait > 0
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._send_delayed)
+        elif not self._call.is_answered:
+            self.flush()
+
+    def _send_delayed(self) -> None:
+        self._is_posted = False
+        if not self._call.is_answered:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the newest report, if it has not been. On the loop's thread."""
+        progress, self._latest = self._latest, None
+        if progress is None:
+            return
+        self._sent_at = self._call.server.clock.monotonic()
+        advance = ProgressReport(
+            PROTOCOL_VERSION, self._call.request.id, float(progress.done), float(progress.total), str(progress.text)
+        )
+        self._call.server.send(self._call.client, encode_message(advance))
+
 
 _log = logging.getLogger(__name__)
 _FIRST_KEEPALIVE_DELAY = 1.0

@@ -11,10 +11,8 @@ import zmq
 
 from ostler.errors import Busy, NotPermitted
 from ostler.log.rate_limit import RateLimitedLog
-from ostler.messaging.tcp.connection_sweeper import ConnectionSweeper
-from ostler.messaging.tcp.connections import TcpConnection
 from ostler.messaging.tcp.curve import encode_z85
-from ostler.messaging.tcp.sessions import SessionRegistry, TcpSession
+from ostler.messaging.tcp.sessions import ConnectionSweeper, SessionRegistry, TcpConnection, TcpSession
 from ostler.messaging.tcp.socket_options import NOBLOCK
 from ostler.messaging.tcp.socket_reader import SocketReader
 from ostler.messaging.wire.peer_quotas import PeerQuotas, RateLimiter

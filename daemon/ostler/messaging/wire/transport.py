@@ -20,8 +20,7 @@ from ostler.errors import MessagingError, OstlerError
 from ostler.types import Peer
 
 if TYPE_CHECKING:
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
-    from ostler.messaging.wire.peer_quotas import PeerQuotas
+    from ostler.messaging.wire.peer_quotas import MemoryAccount, PeerQuotas
 
 ClientId: TypeAlias = Hashable
 """Identifies one connection of one client; never reused while the server runs."""

@@ -5,8 +5,8 @@ import pytest
 from ostler.config import load_text, validate
 from ostler.daemon.startup.address_wait import wait_for_addresses
 from ostler.errors import Conflict, MessagingError
-from ostler.messaging.tcp.bind import ADDRESS_NOT_READY, check_address
 from ostler.messaging.tcp.curve import generate_keys
+from ostler.messaging.tcp.server_socket import ADDRESS_NOT_READY, check_address
 from ostler.testing.virtual_time import run_virtual, virtual_clock
 
 ADDRESS = "tcp://192.0.2.77:17890"

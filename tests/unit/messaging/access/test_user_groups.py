@@ -9,7 +9,7 @@ import pytest
 
 from ostler.errors import Busy
 from ostler.messaging import Access, Context, exposed
-from ostler.messaging.access.user_groups import LOOKUP_TIMEOUT, GroupLookup, read_user_groups
+from ostler.messaging.access.roles import LOOKUP_TIMEOUT, GroupLookup, read_user_groups
 from ostler.types import Peer, Role
 from support.waiting import wait_until
 

@@ -1,5 +1,5 @@
 from ostler.clock import FakeClock
-from ostler.messaging.observers.in_flight_audit import MIN_AGE, InFlightAudit
+from ostler.messaging.observers.audit_log import MIN_AGE, InFlightAudit
 
 
 class Call:

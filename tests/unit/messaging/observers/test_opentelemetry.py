@@ -19,8 +19,8 @@ from ostler.errors import EncodeError, InternalError, MethodNotFound, NotPermitt
 from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalServiceClient, RpcServer, exposed
 from ostler.messaging.access.policy import Policy
 from ostler.messaging.observers.opentelemetry import OtelTracer, instrument
-from ostler.messaging.rpc.observers import DispatcherHooks
-from ostler.messaging.wire.trace_context import current_trace
+from ostler.messaging.rpc.completion import DispatcherHooks
+from ostler.messaging.wire.request_context import current_trace
 from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 

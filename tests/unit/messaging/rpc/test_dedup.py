@@ -8,8 +8,7 @@ import pytest
 from ostler.errors import Busy
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.rpc.dedup import with_request_number
-from ostler.messaging.rpc.dedup_limits import DedupLimits
-from ostler.messaging.rpc.rpc_server import ServerLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.envelope import (
     PROTOCOL_VERSION,
     RETRY,

@@ -16,8 +16,7 @@ from ostler.errors import Busy, ConnectionLost, NotPermitted
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
-from ostler.messaging.wire.peer_quotas import PeerQuotas
+from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import Admission, TransportLimits
 from support.links import RecordingHandler
 from support.waiting import until

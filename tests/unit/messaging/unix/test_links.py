@@ -16,11 +16,10 @@ from ostler.clock import SystemClock
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, NotPermitted
 from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.unix.async_link import AsyncUnixLink
-from ostler.messaging.unix.connect import connect
 from ostler.messaging.unix.protocol import encode_frame, greeting
 from ostler.messaging.unix.publisher import UnixEventLink
 from ostler.messaging.unix.server import UnixServerLink
-from ostler.messaging.unix.sync_link import SyncUnixLink
+from ostler.messaging.unix.sync_link import SyncUnixLink, connect
 from ostler.messaging.wire.transport import ALLOW_ALL, Admission, TransportLimits
 from ostler.types import Peer
 from support.links import RecordingHandler
