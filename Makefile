@@ -67,7 +67,7 @@ lint: $(STAMP) ## Check style, types and imports between packages
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 
 .PHONY: format
 format: $(STAMP) ## Format the sources

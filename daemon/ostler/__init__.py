@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         remote,
     )
     from ostler.messaging.access.secret_arguments import SecretText
-    from ostler.messaging.observers.opentelemetry import instrument
+    from ostler.messaging.observers.instrument import instrument
     from ostler.messaging.wire.request_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
@@ -125,7 +125,7 @@ _EXPORTS = {
         "RpcApi", "ServiceClient", "exposed", "remote",
     ],
     "messaging.access.secret_arguments": ["SecretText"],
-    "messaging.observers.opentelemetry": ["instrument"],
+    "messaging.observers.instrument": ["instrument"],
     "messaging.wire.request_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],

@@ -23,8 +23,8 @@ from typing import NamedTuple, Self
 import zmq
 
 from ostler import Client
+from ostler.messaging.tcp.bind import parse_tcp_address
 from ostler.messaging.tcp.curve import KeyPair, generate_keys
-from ostler.messaging.tcp.server_socket import parse_tcp_address
 from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Request, encode_request
 
 MAX_CONNECTIONS = 480

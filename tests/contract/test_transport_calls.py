@@ -285,7 +285,8 @@ async def test_facts_travel_with_an_error(world_of):
         assert caught.value.details == {"name": "a", "size": 3}
 
 
-async def test_trap_an_exception_the_client_does_not_know(world_of):
+@pytest.mark.failure_mode("RPC", "an exception the client does not know")
+async def test_an_exception_the_client_does_not_know(world_of):
     async with world_of() as world:
         world.add("shop", Shop())
         client = world.client()
@@ -304,9 +305,10 @@ async def test_trap_an_exception_the_client_does_not_know(world_of):
         assert caught.value.details == {"depth": 2, "name": "elsewhere.StrangeError"}
 
 
+@pytest.mark.failure_mode("Life", "a manager that raises `SystemExit` or `KeyboardInterrupt`")
 @pytest.mark.parametrize("method", ["fail", "fail_on_loop", "fail_later"])
 @pytest.mark.parametrize("how", ["exit", "interrupt"])
-async def test_trap_a_method_that_raises_system_exit_or_keyboard_interrupt(world_of, caplog, method, how):
+async def test_a_method_that_raises_system_exit_or_keyboard_interrupt(world_of, caplog, method, how):
     async with world_of() as world:
         world.add("shop", Shop())
         client = world.client()
@@ -337,7 +339,8 @@ async def test_unknown_topics_and_hosts_are_errors_at_once(world_of):
         assert await client.on(host="here").call("shop", "echo", text="x") == "x"
 
 
-async def test_trap_10000_calls_to_a_missing_method(world_of):
+@pytest.mark.failure_mode("RPC", "10,000 calls to a missing method")
+async def test_10000_calls_to_a_missing_method(world_of):
     async with world_of() as world:
         world.add("shop", Shop())
         client = world.client()
@@ -405,7 +408,8 @@ async def test_the_deadline_travels_and_nests(world_of):
         assert 50 < await client.call("shop", "left") <= 60
 
 
-async def test_trap_a_deadline_that_has_passed_before_work_begins(world_of):
+@pytest.mark.failure_mode("RPC", "a deadline that has passed before work begins")
+async def test_a_deadline_that_has_passed_before_work_begins(world_of):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -421,8 +425,9 @@ async def test_trap_a_deadline_that_has_passed_before_work_begins(world_of):
         assert await client.call("shop", "count") == 1
 
 
+@pytest.mark.failure_mode("RPC", "cancel of a sync and of an async method")
 @pytest.mark.parametrize("method", ["wait", "await_"])
-async def test_trap_cancel_of_a_sync_and_of_an_async_method(world_of, method):
+async def test_cancel_of_a_sync_and_of_an_async_method(world_of, method):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -475,7 +480,8 @@ async def test_closing_the_client_cancels_its_calls(world_of):
         assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
 
-async def test_trap_a_caller_that_goes_away(world_of):
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
+async def test_a_caller_that_goes_away(world_of):
     async with world_of(keepalive_interval=0.05) as world:
         shop = Shop()
         world.add("shop", shop)
@@ -498,7 +504,8 @@ async def test_trap_a_caller_that_goes_away(world_of):
             task.cancel()
 
 
-async def test_trap_a_server_that_goes_away_is_known_at_once(world_of):
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+async def test_a_server_that_goes_away_is_known_at_once(world_of):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -533,7 +540,8 @@ async def test_a_sync_client_that_is_closed_on_another_thread_cancels_its_calls_
                     await call
 
 
-async def test_trap_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+async def test_a_server_that_falls_silent_is_known_before_the_deadline(world_of):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -666,7 +674,8 @@ async def test_a_draining_service_refuses_new_work_and_ends_the_old(world_of):
         assert await client.call("shop", "echo", text="again") == "again"
 
 
-async def test_trap_a_full_queue(world_of):
+@pytest.mark.failure_mode("RPC", "a full queue")
+async def test_a_full_queue(world_of):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -704,7 +713,8 @@ async def test_one_connection_may_not_have_everything_and_control_is_always_answ
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_trap_an_oversized_message(world_of):
+@pytest.mark.failure_mode("RPC", "an oversized message")
+async def test_an_oversized_message(world_of):
     async with world_of(max_message_size=50_000) as world:
         world.add("shop", Shop())
         wide, narrow = world.client(), world.client(max_message_size=50_000)
@@ -718,7 +728,8 @@ async def test_trap_an_oversized_message(world_of):
         assert world.server.invalid_messages == {"large": 1}
 
 
-async def test_trap_a_reply_that_cannot_be_encoded(world_of):
+@pytest.mark.failure_mode("RPC", "a reply that cannot be encoded")
+async def test_a_reply_that_cannot_be_encoded(world_of):
     async with world_of() as world:
         world.add("shop", Shop())
         client = world.client()
@@ -752,7 +763,8 @@ async def test_a_lenient_client_may_send_texts_for_everything(world_of):
             await world.client().call("shop", "big", size="3")
 
 
-async def test_trap_a_uid_without_a_role(world_of):
+@pytest.mark.failure_mode("RPC", "a uid without a role")
+async def test_a_uid_without_a_role(world_of):
     access = Access(viewer=["4242"], own_uid=-5)
     access._members_by_role["admin"].uids.clear()
     async with world_of(access=access) as world:

@@ -85,7 +85,8 @@ async def test_any_thread_may_publish_and_so_may_managers(world_of):
         assert (event.key, event.payload) == ("lamp.here.switched", {"on": True})
 
 
-async def test_trap_a_subscriber_that_joins_late_sees_what_comes_from_then_on(world_of):
+@pytest.mark.failure_mode("Events", "a subscriber that joins late")
+async def test_a_subscriber_that_joins_late_sees_what_comes_from_then_on(world_of):
     async with world_of() as world:
         world.publisher.publish("volume", "created", "before")
         async with world.client().events("volume") as stream:
@@ -94,7 +95,8 @@ async def test_trap_a_subscriber_that_joins_late_sees_what_comes_from_then_on(wo
             assert (event.payload, event.sequence) == ("after", 2)
 
 
-async def test_trap_a_gap_is_seen(world_of):
+@pytest.mark.failure_mode("Events", "a gap is seen")
+async def test_a_gap_is_seen(world_of):
     async with world_of() as world, world.client().events("volume.*.created") as stream:
         world.publisher.publish("volume", "created", 1)
         real, world.publisher.link.publish = world.publisher.link.publish, lambda data: None
@@ -107,7 +109,8 @@ async def test_trap_a_gap_is_seen(world_of):
         assert [item.payload for item in found if isinstance(item, Event)] == [1, 4]
 
 
-async def test_trap_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_of):
+@pytest.mark.failure_mode("Events", "one that is slow")
+async def test_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_of):
     async with world_of(limits=TransportLimits(max_queued=100)) as world:
         slow = world.sync_client()
         stream = await asyncio.to_thread(slow.events, "volume")
@@ -142,7 +145,8 @@ async def test_trap_a_slow_subscriber_costs_only_itself_and_sees_the_gap(world_o
             assert seen[-1].sequence == 1001
 
 
-async def test_trap_a_subscriber_that_vanishes(world_of):
+@pytest.mark.failure_mode("Events", "one that vanishes")
+async def test_a_subscriber_that_vanishes(world_of):
     async with world_of() as world:
         client = world.client()
         async with client.events("volume") as stays:
@@ -198,7 +202,8 @@ async def test_names_that_keys_cannot_have_are_refused(world_of, name):
             world.publisher.publish("volume", "created", object())
 
 
-async def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_comes(world_of):
+@pytest.mark.failure_mode("Events", "a subscriber that joins late")
+async def test_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_comes(world_of):
     async with world_of() as world:
         for number in range(3):
             world.publisher.publish("volume", "a", number)
@@ -215,7 +220,8 @@ async def test_trap_a_late_joiner_gets_the_last_event_of_each_key_and_then_what_
         assert (await asyncio.to_thread(stream.next, 5)).payload == 3
 
 
-async def test_trap_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of):
+@pytest.mark.failure_mode("Events", "a gap is seen")
+async def test_a_subscriber_is_told_of_its_loss_though_no_event_comes_any_more(world_of):
     async with world_of(watermark_interval=0.05) as world, world.client().events("volume.*.created", "lamp") as stream:
         world.publisher.publish("volume", "created")
         real, world.publisher.link.publish = world.publisher.link.publish, lambda data: None
@@ -319,7 +325,8 @@ def journaling(tmp_path):
     store.close()
 
 
-async def test_trap_replay_from_a_number_goes_on_live_without_a_seam(world_of, journaling):
+@pytest.mark.failure_mode("Events", "replay from a number over a restart")
+async def test_replay_from_a_number_goes_on_live_without_a_seam(world_of, journaling):
     async with world_of() as world, journaling(world):
         for number in range(1, 1201):
             world.publisher.publish("volume", "x", number)
@@ -346,7 +353,8 @@ async def test_trap_replay_from_a_number_goes_on_live_without_a_seam(world_of, j
         assert await asyncio.to_thread(read) is None, "nothing came after the last one that was seen"
 
 
-async def test_trap_a_gap_of_a_journaled_topic_can_be_fetched_again(world_of, journaling):
+@pytest.mark.failure_mode("Events", "replay from a number over a restart")
+async def test_a_gap_of_a_journaled_topic_can_be_fetched_again(world_of, journaling):
     async with world_of() as world, journaling(world):
         async with (
             world.client().events("volume", refetch=True) as fills,

@@ -58,6 +58,7 @@ class Shop:
         return "never"
 
 
+@pytest.mark.failure_mode("RPC", "a method that is not exposed")
 @pytest.mark.parametrize(
     ("name", "error"),
     [
@@ -65,7 +66,7 @@ class Shop:
         ("__class__", MethodNotFound), ("runs", MethodNotFound), ("sell.__call__", MethodNotFound),
     ],
 )  # fmt: skip
-async def test_trap_a_method_that_is_not_exposed(world_of, name, error):
+async def test_a_method_that_is_not_exposed(world_of, name, error):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -78,6 +79,7 @@ async def test_trap_a_method_that_is_not_exposed(world_of, name, error):
         assert await client.call("shop", "sell", what="a") == "a"
 
 
+@pytest.mark.failure_mode("RPC", "arguments of the wrong type, too many, too few, unknown")
 @pytest.mark.parametrize("method", ["sell", "sell_in_thread"])
 @pytest.mark.parametrize(
     ("arguments", "argument", "words"),
@@ -92,7 +94,7 @@ async def test_trap_a_method_that_is_not_exposed(world_of, name, error):
         ({"ctx": 1, "what": "a"}, "ctx", "takes no argument 'ctx'"),
     ],
 )
-async def test_trap_arguments_of_the_wrong_type_too_many_too_few_unknown(world_of, method, arguments, argument, words):
+async def test_arguments_of_the_wrong_type_too_many_too_few_unknown(world_of, method, arguments, argument, words):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -106,7 +108,8 @@ async def test_trap_arguments_of_the_wrong_type_too_many_too_few_unknown(world_o
         assert await client.call("shop", method, what="a", count=2) == "aa"
 
 
-async def test_trap_10000_calls_to_a_missing_method_leave_no_descriptor_and_no_thread(world_of):
+@pytest.mark.failure_mode("RPC", "10,000 calls to a missing method")
+async def test_10000_calls_to_a_missing_method_leave_no_descriptor_and_no_thread(world_of):
     async with world_of() as world:
         world.add("shop", Shop())
         client, sync = world.client(), world.sync_client()
@@ -132,8 +135,9 @@ async def test_trap_10000_calls_to_a_missing_method_leave_no_descriptor_and_no_t
         assert world.server.stats()["clients"] == 0
 
 
+@pytest.mark.failure_mode("RPC", "a deadline that has passed before work begins")
 @pytest.mark.parametrize("method", ["sell", "sell_in_thread"])
-async def test_trap_a_deadline_that_had_passed_when_the_request_came(world_of, method):
+async def test_a_deadline_that_had_passed_when_the_request_came(world_of, method):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
@@ -150,7 +154,8 @@ async def test_trap_a_deadline_that_had_passed_when_the_request_came(world_of, m
         raw.close()
 
 
-async def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
+@pytest.mark.failure_mode("RPC", "a client of an older and of a newer version")
+async def test_a_client_of_an_older_and_of_a_newer_version(world_of):
     """Of the service, of the fields of a message, and of its whole format."""
 
     async with world_of() as world:
@@ -180,7 +185,8 @@ async def test_trap_a_client_of_an_older_and_of_a_newer_version(world_of):
         raw.close()
 
 
-async def test_trap_a_client_that_hears_of_fields_it_does_not_know(world_of):
+@pytest.mark.failure_mode("RPC", "a client of an older and of a newer version")
+async def test_a_client_that_hears_of_fields_it_does_not_know(world_of):
     """A newer server says more than this client knows; the client takes what it does know."""
 
     async with world_of() as world:
@@ -198,7 +204,8 @@ async def test_trap_a_client_that_hears_of_fields_it_does_not_know(world_of):
         assert await client.cast("shop", "sell", what="a") is None
 
 
-async def test_trap_a_caller_that_goes_away_is_known_before_the_next_beat(world_of):
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
+async def test_a_caller_that_goes_away_is_known_before_the_next_beat(world_of):
     """On a network it is not: there the next message finds out."""
 
     async with world_of(keepalive_interval=60.0) as world:
@@ -217,7 +224,8 @@ async def test_trap_a_caller_that_goes_away_is_known_before_the_next_beat(world_
         call.cancel()
 
 
-async def test_trap_a_caller_that_does_not_read_holds_up_nobody(world_of):
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
+async def test_a_caller_that_does_not_read_holds_up_nobody(world_of):
     """It asks for forty megabytes and takes none of them: what it sends is left where it is, or answered in vain."""
 
     async with world_of(limits=TransportLimits(max_queued=50)) as world:

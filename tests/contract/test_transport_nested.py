@@ -158,8 +158,9 @@ async def test_a_call_inside_a_call_ends_with_its_deadline(inner, outer, ask):
     assert await asyncio.to_thread(inner.stopped.acquire, timeout=5)
 
 
+@pytest.mark.failure_mode("RPC", "cancel of a sync and of an async method")
 @EVERY_WAY
-async def test_trap_cancel_reaches_what_a_method_has_called(inner, outer, ask, way):
+async def test_cancel_reaches_what_a_method_has_called(inner, outer, ask, way):
     calls = {"group": 3, "many_threads": 3}.get(way, 1)
     asked = asyncio.ensure_future(ask("wait", timeout=60))
     for _ in range(calls):

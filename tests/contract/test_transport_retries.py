@@ -108,8 +108,9 @@ def drop(client) -> None:
     client._on_lost(ConnectionLost("the cable was pulled"))
 
 
+@pytest.mark.failure_mode("RPC", "the same request twice")
 @BOTH
-async def test_trap_the_same_request_twice(world, shop, client, method):
+async def test_the_same_request_twice(world, shop, client, method):
     first, second = (
         asyncio.ensure_future(client.send_attempt(CallRequest("shop", method, {"text": "a"}), "the-id"))
         for _ in range(2)
@@ -125,8 +126,9 @@ async def test_trap_the_same_request_twice(world, shop, client, method):
     first.cancel()
 
 
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
 @BOTH
-async def test_trap_a_connection_lost_while_a_request_that_may_come_again_is_served(world_of, method):
+async def test_a_connection_lost_while_a_request_that_may_come_again_is_served(world_of, method):
     async with case(world_of, keepalive_interval=0.02) as (world, shop, client):
         heard = []
         call = asyncio.ensure_future(

@@ -223,16 +223,18 @@ async def test_an_error_comes_after_the_items_before_it(client, method):
     assert caught.value.size == 100
 
 
+@pytest.mark.failure_mode("RPC", "a reply that cannot be encoded")
 @pytest.mark.parametrize("method", ["unfit", "aunfit"])
-async def test_trap_an_item_that_cannot_be_encoded(client, method):
+async def test_an_item_that_cannot_be_encoded(client, method):
     found = []
     with pytest.raises(EncodeError, match=rf"item 1 of source\.{method} cannot be encoded"):
         await into(found, client.stream("source", method))
     assert found == [1]
 
 
+@pytest.mark.failure_mode("RPC", "an oversized message")
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
-async def test_trap_an_item_that_is_too_large(world_of, method):
+async def test_an_item_that_is_too_large(world_of, method):
     async with case(world_of, max_message_size=100000) as (_, _, client):
         sizes = [len(item) async for item in client.on(type=bytes).stream("source", method, items=50, size=90_000)]
         assert sizes == [90_000] * 50
@@ -240,9 +242,10 @@ async def test_trap_an_item_that_is_too_large(world_of, method):
             [item async for item in client.stream("source", method, items=1, size=200_000)]
 
 
+@pytest.mark.failure_mode("Life", "a manager that raises `SystemExit` or `KeyboardInterrupt`")
 @pytest.mark.parametrize("method", ["odd", "aodd"])
 @pytest.mark.parametrize("how", ["value", "exit", "interrupt"])
-async def test_trap_a_generator_that_raises_what_it_should_not(client, caplog, method, how):
+async def test_a_generator_that_raises_what_it_should_not(client, caplog, method, how):
     found = []
     with pytest.raises(InternalError):
         await into(found, client.stream("source", method, how=how))
@@ -262,8 +265,9 @@ async def test_a_slow_reader_holds_up_only_its_own_stream_and_no_thread(world, s
         stream.close()
 
 
+@pytest.mark.failure_mode("RPC", "a full queue")
 @pytest.mark.parametrize("method", ["blobs", "ablobs"])
-async def test_trap_a_slow_reader_of_large_items_costs_the_server_no_memory(world, source, client, method):
+async def test_a_slow_reader_of_large_items_costs_the_server_no_memory(world, source, client, method):
     stream = client.on(credit=64).stream("source", method, items=64, size=2**20)
     assert len(await anext(stream)) == 2**20
     await until(lambda: source.made >= 4 and not world.pool.running_jobs())
@@ -353,8 +357,9 @@ async def test_draining_ends_a_stream_that_waits_for_its_reader(world, source, c
         [item async for item in stream]
 
 
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
 @pytest.mark.parametrize("method", ["count", "acount", "slowly", "slowly_in_thread"])
-async def test_trap_a_reader_that_goes_away(world_of, method):
+async def test_a_reader_that_goes_away(world_of, method):
     async with case(world_of, keepalive_interval=0.05) as (_, source, client):
         stream = client.on(credit=1).stream("source", method)
         assert await anext(stream) == 0
@@ -365,8 +370,9 @@ async def test_trap_a_reader_that_goes_away(world_of, method):
         gc.collect()
 
 
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-async def test_trap_a_server_that_dies_in_a_stream(world, client, method):
+async def test_a_server_that_dies_in_a_stream(world, client, method):
     found = []
     with pytest.raises(ConnectionLost, match=f"while source.{method} was in progress"):
         await into(found, client.stream("source", method), world.server.link.close)
@@ -374,8 +380,9 @@ async def test_trap_a_server_that_dies_in_a_stream(world, client, method):
     world.server.close()
 
 
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
 @pytest.mark.parametrize("method", ["slowly", "slowly_in_thread"])
-async def test_trap_a_server_that_falls_silent_in_a_stream(world, client, method):
+async def test_a_server_that_falls_silent_in_a_stream(world, client, method):
     found = []
     client._core._keepalive_interval = 0.02
     with pytest.raises(ConnectionLost, match="no response"):

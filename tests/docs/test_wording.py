@@ -52,6 +52,7 @@ BANNED = {
     r"\bverbs?\b": "command",
     r"\bwaited in vain\b": "timed out waiting for",
     r"\bhas not come back\b": "has not returned, hangs",
+    r"\b[Tt]raps?\b": "failure mode",
     r"\bliving (?:service|daemon|host|thread|process)\w*\b": "running",
 }
 """Regular expression to what to write instead. Only what is wrong wherever it stands."""

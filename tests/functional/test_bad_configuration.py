@@ -176,7 +176,8 @@ def failed(daemon: DaemonProcess, name: str) -> str:
     return str(why)
 
 
-def test_trap_a_plugin_that_fails_to_import(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "one that fails to import")
+def test_a_plugin_that_fails_to_import(make_daemon) -> None:
     daemon = make_daemon()
     daemon.install("dark", "import a_module_that_nobody_has\n")
     why = failed(started(daemon, tracebacks=1), "dark")
@@ -185,8 +186,9 @@ def test_trap_a_plugin_that_fails_to_import(make_daemon) -> None:
     assert "dark_module.py:1" in why
 
 
+@pytest.mark.failure_mode("Plugins", "one that raises in a hook")
 @pytest.mark.parametrize("kind", ["RuntimeError", "SystemExit", "KeyboardInterrupt"])
-def test_trap_a_plugin_that_raises_in_a_hook(make_daemon, kind: str) -> None:
+def test_a_plugin_that_raises_in_a_hook(make_daemon, kind: str) -> None:
     daemon = make_daemon()
     source = f"from ostler import hookimpl\n@hookimpl\ndef ostler_drivers():\n    raise {kind}('no light')\n"
     daemon.install("dark", source)
@@ -195,7 +197,8 @@ def test_trap_a_plugin_that_raises_in_a_hook(make_daemon, kind: str) -> None:
     assert "no light" in why
 
 
-def test_trap_a_misspelt_hook(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a misspelt hook")
+def test_a_misspelt_hook(make_daemon) -> None:
     daemon = make_daemon()
     daemon.install("dark", "from ostler import hookimpl\n@hookimpl\ndef ostler_mangers():\n    return {}\n")
     why = failed(started(daemon), "dark")
@@ -203,7 +206,8 @@ def test_trap_a_misspelt_hook(make_daemon) -> None:
     assert "ostler_managers" in why
 
 
-def test_trap_an_async_hook(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "an async hook")
+def test_an_async_hook(make_daemon) -> None:
     daemon = make_daemon()
     daemon.install("dark", "from ostler import hookimpl\n@hookimpl\nasync def ostler_managers():\n    return {}\n")
     why = failed(started(daemon), "dark")
@@ -212,7 +216,8 @@ def test_trap_an_async_hook(make_daemon) -> None:
     assert "never awaited" not in daemon.log
 
 
-def test_trap_two_plugins_with_one_name(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "two with one name")
+def test_two_plugins_with_one_name(make_daemon) -> None:
     daemon = make_daemon()
     daemon.install("lamp", lamp(), distribution="a-lamp")
     daemon.install("lamp", lamp(), distribution="b-lamp", version="2.0")
@@ -224,7 +229,8 @@ def test_trap_two_plugins_with_one_name(make_daemon) -> None:
     assert "uninstall one of them" in rows[1]["why"]
 
 
-def test_trap_a_plugin_built_for_another_api_version(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "one built for another API version")
+def test_a_plugin_built_for_another_api_version(make_daemon) -> None:
     daemon = make_daemon()
     daemon.install("dark", lamp(extra='ostler_api = "99.0"'))
     why = failed(started(daemon), "dark")

@@ -36,7 +36,8 @@ def room(client: Client) -> int:
     return int(candidates(client)["local"]["facts"]["promise_limit_bytes"]) * 6 // 10 // 512 * 512
 
 
-def test_trap_room_that_was_freed_is_seen_at_once(daemon: DaemonProcess) -> None:
+@pytest.mark.failure_mode("State", "room that was freed and is still counted")
+def test_room_that_was_freed_is_seen_at_once(daemon: DaemonProcess) -> None:
     with Client(root=str(daemon.root)) as client:
         size = room(client)  # ready means that the scheduler knows the backend
         for number in range(20):
@@ -46,7 +47,8 @@ def test_trap_room_that_was_freed_is_seen_at_once(daemon: DaemonProcess) -> None
             client.call("volume", "delete_volume", name=f"v{number}")
 
 
-def test_trap_room_of_a_create_that_failed_is_given_back(daemon: DaemonProcess) -> None:
+@pytest.mark.failure_mode("State", "room that was freed and is still counted")
+def test_room_of_a_create_that_failed_is_given_back(daemon: DaemonProcess) -> None:
     with Client(root=str(daemon.root)) as client:
         size = room(client)
         for _ in range(5):
@@ -55,7 +57,8 @@ def test_trap_room_of_a_create_that_failed_is_given_back(daemon: DaemonProcess) 
         client.call("volume", "create_volume", name="v", size=size)
 
 
-def test_trap_room_that_is_taken_past_the_scheduler_is_seen_at_once(daemon: DaemonProcess) -> None:
+@pytest.mark.failure_mode("State", "room that is counted or promised twice")
+def test_room_that_is_taken_past_the_scheduler_is_seen_at_once(daemon: DaemonProcess) -> None:
     with Client(root=str(daemon.root)) as client:
         size = room(client) // 512 // 3 * 512
         client.call("volume", "create_volume", name="base", size=size, backend="local")
@@ -68,7 +71,8 @@ def test_trap_room_that_is_taken_past_the_scheduler_is_seen_at_once(daemon: Daem
         assert candidates(client)["local"]["promised"] == 0
 
 
-def test_trap_one_backend_that_is_odd_or_slow_hides_no_other(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "capabilities that are odd, very large or cannot be read")
+def test_one_backend_that_is_odd_or_slow_hides_no_other(make_daemon) -> None:
     daemon = make_daemon(
         CONFIG + '[services.volume.drivers.odd]\ndriver = "odd_report_drivers:OddReportDriver"\npath = "{root}/odd"\n'
         '[services.volume.drivers.slow]\ndriver = "odd_report_drivers:SlowReportDriver"\npath = "{root}/slow"\n'
@@ -82,7 +86,8 @@ def test_trap_one_backend_that_is_odd_or_slow_hides_no_other(make_daemon) -> Non
         assert why["slow"] == "not offered: its capabilities have not been received yet"
 
 
-def test_trap_a_stuck_driver_is_withdrawn_at_once_and_offered_again_when_it_is_back(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a driver that never comes back")
+def test_a_stuck_driver_is_withdrawn_at_once_and_offered_again_when_it_is_back(make_daemon) -> None:
     daemon = make_daemon(
         CONFIG.replace('"file"', '"odd_report_drivers:HangingDeleteDriver"') + 'copy_budget = "0.5s"\n'
     )

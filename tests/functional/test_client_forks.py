@@ -51,7 +51,8 @@ def echoes(client: Client, name: str, count: int = 50) -> int:
     return sum(client.call("echo", "echo", text=f"{name}-{n}")["text"] != f"{name}-{n}" for n in range(count))
 
 
-def test_trap_nobody_is_handed_the_answer_of_another_process(daemon) -> None:
+@pytest.mark.failure_mode("Processes", "a client that is used after a fork")
+def test_nobody_is_handed_the_answer_of_another_process(daemon) -> None:
     with Client(root=str(daemon.root), timeout=10) as client:
         assert echoes(client, "warm", 1) == 0
         workers = [in_child(lambda n=n: echoes(client, f"worker {n}")) for n in range(4)]
@@ -60,7 +61,8 @@ def test_trap_nobody_is_handed_the_answer_of_another_process(daemon) -> None:
         assert echoes(client, "after") == 0
 
 
-def test_trap_request_ids_do_not_repeat_after_a_fork(daemon) -> None:
+@pytest.mark.failure_mode("Processes", "a client that is used after a fork")
+def test_request_ids_do_not_repeat_after_a_fork(daemon) -> None:
     client = Client(root=str(daemon.root), timeout=10, retry=Retry(attempts=3))
     for connected in (False, True):
         if connected:

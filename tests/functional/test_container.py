@@ -43,7 +43,8 @@ def contained(make_daemon, tmp_path) -> DaemonProcess:
     return make_daemon(CONFIG, {"HELD": str(tmp_path / "held")}).start(before=BEFORE)
 
 
-def test_trap_orphans_are_reaped_and_no_exit_code_is_taken_from_who_waits_for_it(contained) -> None:
+@pytest.mark.failure_mode("Processes", "process 1 of a container")
+def test_orphans_are_reaped_and_no_exit_code_is_taken_from_who_waits_for_it(contained) -> None:
     for _ in range(10):
         assert contained.call("forking", "orphan") == 7
     first = inner(contained)
@@ -55,8 +56,9 @@ def test_trap_orphans_are_reaped_and_no_exit_code_is_taken_from_who_waits_for_it
     assert contained.wait_end() == 0
 
 
+@pytest.mark.failure_mode("Processes", "process 1 of a container")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_trap_a_signal_before_there_are_handlers_ends_process_1(make_daemon, tmp_path, number) -> None:
+def test_a_signal_before_there_are_handlers_ends_process_1(make_daemon, tmp_path, number) -> None:
     daemon = make_daemon(CONFIG, {"HELD": str(tmp_path / "held")}).start(before=BEFORE, wait=False)
     wait_for(lambda: below(inner(daemon)), "the first process to look after another")
     os.kill(inner(daemon), number)

@@ -1,4 +1,4 @@
-"""The life of a daemon: start, reload and stop, and everything that may come between (TRAPS, Life)."""
+"""The life of a daemon: start, reload and stop, and everything that may come between."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def test_a_daemon_starts_answers_and_stops(make_daemon) -> None:
     assert not (daemon.root / "run" / "rpc.sock").exists()
 
 
-def test_trap_ready_only_when_work_is_possible(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "READY only when work is possible")
+def test_ready_only_when_work_is_possible(make_daemon) -> None:
     daemon = slow(make_daemon())
     assert daemon.status()["state"] == "starting"
     daemon.notices.wait(lambda fields: "init_host" in fields.get("STATUS", ""))
@@ -52,7 +53,8 @@ def test_ready_means_that_the_first_call_is_answered(make_daemon) -> None:
     assert daemon.call("echo", "echo_async", text="at once")["text"] == "at once"
 
 
-def test_trap_sighup_before_the_handler_is_set(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP before the handler is set")
+def test_sighup_before_the_handler_is_set(make_daemon) -> None:
     daemon = make_daemon(ECHO).start(wait=False)
     # From the first moment in which the daemon itself (not yet the bare interpreter) runs, no SIGHUP may kill it.
     ignored = 1 << (signal.SIGHUP - 1)
@@ -83,7 +85,8 @@ def test_a_reload_that_is_asked_for_during_the_start_is_carried_out_after_it(mak
     daemon.notices.wait(lambda fields: "reloaded" in fields.get("STATUS", ""))
 
 
-def test_trap_sighup_with_a_file_that_does_not_parse(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP with a file that does not parse")
+def test_sighup_with_a_file_that_does_not_parse(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     daemon.configure("[services.echo\n")
     seen = len(daemon.notices.received)
@@ -95,7 +98,8 @@ def test_trap_sighup_with_a_file_that_does_not_parse(make_daemon) -> None:
     assert "ostler.toml:1:" in refused.stderr
 
 
-def test_trap_sighup_with_a_bad_typed_value(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP with a bad typed value")
+def test_sighup_with_a_bad_typed_value(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     beats = daemon.status()["services"][0]["beat"]
     daemon.configure(ECHO + 'report_interval = "often"\nworkers = 0\n')
@@ -130,7 +134,8 @@ def test_a_reset_that_fails_is_in_the_verdict_and_the_daemon_goes_on(make_daemon
     assert daemon.call("echo", "echo", text="x")["text"] == "failx"
 
 
-def test_trap_sighup_then_sigterm(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP then SIGTERM")
+def test_sighup_then_sigterm(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     daemon.signal(signal.SIGHUP)
     daemon.signal(signal.SIGTERM)
@@ -138,7 +143,8 @@ def test_trap_sighup_then_sigterm(make_daemon) -> None:
     assert touched(daemon)[-1] == "cleanup"
 
 
-def test_trap_50_sighups_in_a_second(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "50 SIGHUPs in a second")
+def test_50_sighups_in_a_second(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     for _ in range(50):
         daemon.signal(signal.SIGHUP)
@@ -151,7 +157,8 @@ def test_trap_50_sighups_in_a_second(make_daemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_trap_sigterm_during_init_host(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGTERM during `init_host`")
+def test_sigterm_during_init_host(make_daemon) -> None:
     daemon = slow(make_daemon())
     began = time.monotonic()
     daemon.configure(ECHO)
@@ -163,7 +170,8 @@ def test_trap_sigterm_during_init_host(make_daemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_trap_second_sigterm(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "second SIGTERM")
+def test_second_sigterm(make_daemon) -> None:
     daemon = slow(make_daemon())
     daemon.signal(signal.SIGTERM)
     daemon.notices.wait(lambda fields: fields.get("STOPPING") == "1")
@@ -174,7 +182,8 @@ def test_trap_second_sigterm(make_daemon) -> None:
     assert "still running at the end of the stop" in daemon.log
 
 
-def test_trap_sigterm_with_a_driver_hung_in_a_native_call(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "SIGTERM with a driver hung in a native call")
+def test_sigterm_with_a_driver_hung_in_a_native_call(make_daemon) -> None:
     daemon = make_daemon(
         """
         [daemon]
@@ -196,7 +205,8 @@ def test_trap_sigterm_with_a_driver_hung_in_a_native_call(make_daemon) -> None:
     assert "bad" in daemon.log.split("stopping")[-1]
 
 
-def test_trap_failed_start_leaves_nothing_behind(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "failed start leaves nothing behind")
+def test_failed_start_leaves_nothing_behind(make_daemon) -> None:
     daemon = make_daemon(ECHO + '[services.broken]\nmanager = "faulty_managers:FailingInit"\nrequired = true\n')
     daemon.start(wait=False)
     assert daemon.wait_end() == 1
@@ -220,15 +230,17 @@ def test_a_service_that_is_not_required_may_fail(make_daemon) -> None:
     daemon.command("reload", check=0)
 
 
+@pytest.mark.failure_mode("Life", "a manager that raises `SystemExit` or `KeyboardInterrupt`")
 @pytest.mark.parametrize("kind", ["LeavingInit", "InterruptingInit"])
-def test_trap_a_manager_that_raises_system_exit_or_keyboard_interrupt_at_start(make_daemon, kind: str) -> None:
+def test_a_manager_that_raises_system_exit_or_keyboard_interrupt_at_start(make_daemon, kind: str) -> None:
     daemon = make_daemon(ECHO + f'[services.leaving]\nmanager = "faulty_managers:{kind}"\nrequired = false\n').start()
     states = {row["topic"]: row["state"] for row in daemon.status()["services"]}
     assert states == {"echo": "up", "leaving": "failed"}
 
 
+@pytest.mark.failure_mode("Life", "a manager that raises `SystemExit` or `KeyboardInterrupt`")
 @pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt"])
-def test_trap_a_method_that_raises_system_exit_or_keyboard_interrupt(make_daemon, kind: str) -> None:
+def test_a_method_that_raises_system_exit_or_keyboard_interrupt(make_daemon, kind: str) -> None:
     daemon = make_daemon(ECHO).start()
     failed = daemon.command("call", "echo", "leave", f"kind={kind}", check=1)
     assert kind in failed.stderr
@@ -292,7 +304,8 @@ def test_sigusr2_writes_a_dump_to_the_log(make_daemon) -> None:
     assert {"threads", "tasks", "services", "configuration"} <= dump.keys()
 
 
-def test_trap_a_killed_daemon_leaves_a_socket_that_the_next_one_takes(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
+def test_a_killed_daemon_leaves_a_socket_that_the_next_one_takes(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     daemon.signal(signal.SIGKILL)
     daemon.wait_end()
@@ -304,14 +317,16 @@ def test_trap_a_killed_daemon_leaves_a_socket_that_the_next_one_takes(make_daemo
     assert daemon.call("echo", "echo", text="again")["text"] == "again"
 
 
-def test_trap_a_second_daemon_on_the_same_root_is_refused(make_daemon) -> None:
+@pytest.mark.failure_mode("State", "two daemons on one host and name")
+def test_a_second_daemon_on_the_same_root_is_refused(make_daemon) -> None:
     daemon = make_daemon(ECHO).start()
     second = daemon.command("run", check=1, env={**os.environ, "PYTHONPATH": daemon.environ["PYTHONPATH"]})
     assert str(daemon.running.pid) in second.stderr
     assert daemon.call("echo", "echo", text="mine")["text"] == "mine"
 
 
-def test_trap_an_empty_environment(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "started in an empty environment")
+def test_an_empty_environment(make_daemon) -> None:
     daemon = make_daemon('[services.volume]\nmanager = "volume"\n')
     daemon.environ = {"NOTIFY_SOCKET": str(daemon.notices.path)}
     daemon.start()
@@ -319,7 +334,8 @@ def test_trap_an_empty_environment(make_daemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_trap_without_systemd(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "started without systemd")
+def test_without_systemd(make_daemon) -> None:
     daemon = make_daemon(ECHO)
     del daemon.environ["NOTIFY_SOCKET"]
     daemon.start(wait=False)
@@ -328,7 +344,8 @@ def test_trap_without_systemd(make_daemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_trap_stop_before_start(make_daemon) -> None:
+@pytest.mark.failure_mode("Life", "`stop` before `start`")
+def test_stop_before_start(make_daemon) -> None:
     daemon = make_daemon(ECHO).start(wait=False)
     # The stop comes as soon as it can be heard at all: the configuration has not been read, nothing has been made.
     heard = 1 << (signal.SIGTERM - 1)

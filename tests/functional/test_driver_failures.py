@@ -1,4 +1,4 @@
-"""Drivers that fail, hang and come late, in a real daemon (TRAPS, Plugins)."""
+"""Drivers that fail, hang and come late, in a real daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def driver(daemon, name: str) -> dict:
     return next(row for row in service["drivers"] if row["name"] == name)
 
 
-def test_trap_a_driver_that_never_comes_back(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a driver that never comes back")
+def test_a_driver_that_never_comes_back(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES + '[services.device.drivers.bad]\ndriver = "faulty_managers:NeverInitialised"\ninit_timeout = "0.3s"\n'
     ).start()
@@ -34,7 +35,8 @@ def test_trap_a_driver_that_never_comes_back(make_daemon) -> None:
     assert "bad" in refused.stderr
 
 
-def test_trap_a_driver_that_hangs_is_stuck_by_name_while_the_others_work(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a driver that never comes back")
+def test_a_driver_that_hangs_is_stuck_by_name_while_the_others_work(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES + '[services.device.drivers.bad]\ndriver = "faulty_managers:HangingDevice"\ncall_timeout = "0.2s"\n'
     ).start()
@@ -47,7 +49,8 @@ def test_trap_a_driver_that_hangs_is_stuck_by_name_while_the_others_work(make_da
     assert daemon.status()["not_well"] == []
 
 
-def test_trap_callers_of_a_hung_driver_take_no_thread_from_others_and_are_answered(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "eight callers of a backend that hangs, and somebody who wants another one")
+def test_callers_of_a_hung_driver_take_no_thread_from_others_and_are_answered(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES.replace('driver_init_wait = "0.5s"', 'driver_init_wait = "0.5s"\nworkers = 2')
         + '[services.device.drivers.bad]\ndriver = "faulty_managers:HangingDevice"\nworkers = 2\ncall_timeout = "4s"\n'
@@ -65,7 +68,8 @@ def test_trap_callers_of_a_hung_driver_take_no_thread_from_others_and_are_answer
         assert time.monotonic() - began < 8, "at once, those too that waited for a thread of the driver"
 
 
-def test_trap_new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themselves(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a reload while a driver works for hours")
+def test_new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themselves(make_daemon) -> None:
     config = DEVICES + '[services.device.drivers.busy]\ndriver = "faulty_managers:BusyDevice"\ncolour = "white"\n'
     daemon = make_daemon(config).start()
     with ThreadPoolExecutor(2) as others:
@@ -87,7 +91,8 @@ def test_trap_new_options_of_a_driver_at_work_hold_up_nobody_and_come_by_themsel
     assert daemon.json("call", "device", "work", "driver=busy") == "red"
 
 
-def test_trap_a_driver_that_fails_three_times_and_then_works(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "one that fails three times and then works")
+def test_a_driver_that_fails_three_times_and_then_works(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES + '[services.device.drivers.lucky]\ndriver = "faulty_managers:ThirdTimeLucky"\ncount = "{root}/tries"\n'
         'retry_interval = "0.1s"\n'
@@ -97,7 +102,9 @@ def test_trap_a_driver_that_fails_three_times_and_then_works(make_daemon) -> Non
     assert daemon.json("call", "device", "work", "driver=lucky") == "lucky worked"
 
 
-def test_trap_a_driver_that_is_an_empty_class_and_one_with_a_wrong_signature(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "a driver that is an empty class")
+@pytest.mark.failure_mode("Plugins", "a driver with a wrong signature")
+def test_a_driver_that_is_an_empty_class_and_one_with_a_wrong_signature(make_daemon) -> None:
     daemon = make_daemon(
         DEVICES + '[services.device.drivers.empty]\ndriver = "faulty_managers:EmptyDriver"\n'
         '[services.device.drivers.wrong]\ndriver = "faulty_managers:WrongSignature"\n'
@@ -118,6 +125,7 @@ def test_capabilities_are_kept_and_marked(make_daemon) -> None:
     assert reports[0]["stale"] is False
 
 
+@pytest.mark.failure_mode("Plugins", "a manager named by class, module, object and factory")
 @pytest.mark.parametrize(
     "reference",
     [
@@ -127,7 +135,7 @@ def test_capabilities_are_kept_and_marked(make_daemon) -> None:
         "faulty_managers:make_echo",
     ],
 )
-def test_trap_a_manager_named_by_class_module_object_and_factory(make_daemon, reference: str) -> None:
+def test_a_manager_named_by_class_module_object_and_factory(make_daemon, reference: str) -> None:
     daemon = make_daemon(f'[services.echo]\nmanager = "{reference}"\ngreeting = "hi "\n').start()
     assert daemon.json("call", "echo", "echo", "text=x")["text"] == "hi x"
     assert daemon.stop() == 0

@@ -48,8 +48,9 @@ def refused(daemon: DaemonProcess, *, before: list[str] | None = None) -> str:
 # --------------------------------------------------------------------------------------------------------- sockets
 
 
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
 @pytest.mark.parametrize("name", ["rpc.sock", "events.sock"])
-def test_trap_a_socket_left_over_from_a_dead_daemon(make_daemon, name: str) -> None:
+def test_a_socket_left_over_from_a_dead_daemon(make_daemon, name: str) -> None:
     daemon = make_daemon(ECHO)
     (daemon.root / "run").mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
@@ -61,7 +62,8 @@ def test_trap_a_socket_left_over_from_a_dead_daemon(make_daemon, name: str) -> N
     assert list((daemon.root / "run").iterdir()) == []
 
 
-def test_trap_a_socket_of_a_living_daemon(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
+def test_a_socket_of_a_living_daemon(make_daemon) -> None:
     living = make_daemon(ECHO).start()
     other = make_daemon(ECHO)  # with a state of its own, so that only the socket stands in its way
     (other.root / "run").symlink_to(living.root / "run")
@@ -73,7 +75,8 @@ def test_trap_a_socket_of_a_living_daemon(make_daemon) -> None:
     assert answers(living)
 
 
-def test_trap_the_state_of_a_living_daemon(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
+def test_the_state_of_a_living_daemon(make_daemon) -> None:
     living = make_daemon(ECHO).start()
     other = make_daemon(ECHO)
     (other.root / "state").symlink_to(living.root / "state")
@@ -95,7 +98,8 @@ def test_something_else_in_the_place_of_a_socket_is_left_alone(make_daemon) -> N
 # --------------------------------------------------------------------------------------------------- surroundings
 
 
-def test_trap_started_in_an_empty_environment(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "started in an empty environment")
+def test_started_in_an_empty_environment(make_daemon) -> None:
     daemon = make_daemon(VOLUME)
     daemon.environ = {}
     daemon.start(wait=False)
@@ -105,7 +109,8 @@ def test_trap_started_in_an_empty_environment(make_daemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_trap_without_systemd(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "started without systemd")
+def test_without_systemd(make_daemon) -> None:
     daemon = make_daemon(ECHO)
     daemon.environ = {name: value for name, value in daemon.environ.items() if name != "NOTIFY_SOCKET"}
     daemon.start(wait=False)
@@ -128,8 +133,9 @@ def test_a_notify_socket_where_nobody_listens_harms_nothing(make_daemon) -> None
     assert daemon.stop() == 0
 
 
+@pytest.mark.failure_mode("Machine", "started as a user")
 @pytest.mark.root
-def test_trap_started_as_a_user(make_daemon, another_user) -> None:
+def test_started_as_a_user(make_daemon, another_user) -> None:
     daemon = make_daemon(VOLUME)
     daemon.give_to_nobody()
     daemon.start(before=as_nobody())
@@ -186,8 +192,9 @@ def cannot_mount() -> str:
     return tried.stderr
 
 
+@pytest.mark.failure_mode("Machine", "a read-only runtime directory")
 @pytest.mark.root
-def test_trap_a_read_only_runtime_directory(make_daemon) -> None:
+def test_a_read_only_runtime_directory(make_daemon) -> None:
     if why := cannot_mount():
         pytest.skip(why)
     daemon = make_daemon(ECHO)
@@ -197,8 +204,9 @@ def test_trap_a_read_only_runtime_directory(make_daemon) -> None:
     assert "make the directory writable" in why
 
 
+@pytest.mark.failure_mode("Machine", "a read-only runtime directory")
 @pytest.mark.root
-def test_trap_a_runtime_directory_that_another_user_owns(make_daemon, another_user) -> None:
+def test_a_runtime_directory_that_another_user_owns(make_daemon, another_user) -> None:
     daemon = make_daemon(ECHO)
     daemon.give_to_nobody()
     (daemon.root / "run").mkdir(mode=0o755)
@@ -234,8 +242,9 @@ def test_a_state_folder_that_cannot_be_used_is_one_line(make_daemon) -> None:
     assert not (daemon.root / "run").exists()
 
 
+@pytest.mark.failure_mode("Machine", "output that is closed, full or not read")
 @pytest.mark.parametrize("output", ["<&- >&- 2>&-", "</dev/null >/dev/full 2>/dev/full"])
-def test_trap_a_daemon_whose_output_is_closed_or_full_starts_and_answers(make_daemon, output: str) -> None:
+def test_a_daemon_whose_output_is_closed_or_full_starts_and_answers(make_daemon, output: str) -> None:
     daemon = make_daemon(ECHO)
     daemon.start(before=["bash", "-c", f'exec "$@" {output}', "-"])
     assert answers(daemon)
@@ -244,7 +253,8 @@ def test_trap_a_daemon_whose_output_is_closed_or_full_starts_and_answers(make_da
     assert daemon.stop() == 0
 
 
-def test_trap_a_daemon_with_few_descriptors_answers_while_clients_want_all_of_them(make_daemon) -> None:
+@pytest.mark.failure_mode("Machine", "no descriptors left")
+def test_a_daemon_with_few_descriptors_answers_while_clients_want_all_of_them(make_daemon) -> None:
     daemon = make_daemon(ECHO)
     daemon.start(before=["bash", "-c", 'ulimit -n 64; exec "$@"', "-"])
     daemon.wait_log("open files are limited to 64")

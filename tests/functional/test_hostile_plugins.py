@@ -26,9 +26,10 @@ def ask(client: Client, method: str, kind: str) -> Any:
     return client.call("hostile", method, kind=kind)
 
 
+@pytest.mark.failure_mode("Plugins", "errors that are very large, endless or cannot be described")
 @pytest.mark.parametrize("method", ["plain", "loop", "items", "loop_items"])
 @pytest.mark.parametrize("kind", ["asked", "nameless", "bare", "odd"])
-def test_trap_errors_that_cannot_be_described_are_answered(hostile, method: str, kind: str) -> None:
+def test_errors_that_cannot_be_described_are_answered(hostile, method: str, kind: str) -> None:
     with Client(root=str(hostile.root), timeout=5) as client:
         with pytest.raises(OstlerError) as found:
             ask(client, method, kind)
@@ -37,8 +38,9 @@ def test_trap_errors_that_cannot_be_described_are_answered(hostile, method: str,
     assert status["services"][0]["in_flight"] == 0
 
 
+@pytest.mark.failure_mode("Plugins", "errors that are very large, endless or cannot be described")
 @pytest.mark.parametrize("kind", ["asked", "nameless", "bare", "odd"])
-def test_trap_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile, kind: str) -> None:
+def test_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile, kind: str) -> None:
     before = hostile.log.count("the thread Thread-")
     hostile.call("hostile", "elsewhere", kind=kind)
     wait_for(
@@ -47,14 +49,16 @@ def test_trap_what_threads_raise_and_lines_hold_is_logged_whatever_it_is(hostile
     assert "lines of the log could not be written" not in hostile.log
 
 
-def test_trap_exits_in_tasks_and_callbacks_do_not_end_the_daemon(hostile) -> None:
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
+def test_exits_in_tasks_and_callbacks_do_not_end_the_daemon(hostile) -> None:
     hostile.call("hostile", "exit")
     hostile.wait_log("a task or callback of a plugin raised SystemExit: 3")
     hostile.wait_log("a task or callback of a plugin raised KeyboardInterrupt")
     assert hostile.status()["state"] == "up"
 
 
-def test_trap_a_plugin_that_cancels_all_tasks_does_not_end_the_daemon(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
+def test_a_plugin_that_cancels_all_tasks_does_not_end_the_daemon(make_daemon) -> None:
     daemon = make_daemon(CONFIG + 'report_interval = "1s"\n').start()
     daemon.call("hostile", "cancel_all")
     wait_for(lambda: daemon.status()["not_well"], "the tasks that failed to be told", more=lambda: daemon.log)

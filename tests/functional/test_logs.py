@@ -49,7 +49,8 @@ def unread() -> Iterator[int]:
     os.close(writing)
 
 
-def test_trap_standard_error_that_nobody_reads(make_daemon, unread) -> None:
+@pytest.mark.failure_mode("Machine", "output that is closed, full or not read")
+def test_standard_error_that_nobody_reads(make_daemon, unread) -> None:
     daemon = with_plugin(make_daemon(ODD), PLUGIN)
     pipe = f"/proc/{os.getpid()}/fd/{unread}"
     daemon.start(before=["sh", "-c", f'exec "$@" >{pipe} 2>&1', "sh"])
@@ -60,8 +61,9 @@ def test_trap_standard_error_that_nobody_reads(make_daemon, unread) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.failure_mode("Machine", "output that is closed, full or not read")
 @pytest.mark.parametrize("where", ["/dev/full", "&-"])
-def test_trap_standard_error_that_is_full_or_closed(make_daemon, where: str) -> None:
+def test_standard_error_that_is_full_or_closed(make_daemon, where: str) -> None:
     daemon = make_daemon().start(before=["sh", "-c", f'exec "$@" 2>{where}', "sh"])
     status = daemon.status()
     assert status["log"].startswith("standard error (/dev/full)" if where == "/dev/full" else "nowhere")
@@ -69,7 +71,8 @@ def test_trap_standard_error_that_is_full_or_closed(make_daemon, where: str) -> 
     assert daemon.stop() == 0
 
 
-def test_trap_a_plugin_that_silences_logging(make_daemon) -> None:
+@pytest.mark.failure_mode("Plugins", "one that configures or silences logging")
+def test_a_plugin_that_silences_logging(make_daemon) -> None:
     daemon = with_plugin(make_daemon(ODD), PLUGIN).start()
     daemon.command("call", "odd", "configure", check=None)
     daemon.wait_log("ValueError: boom")
@@ -79,8 +82,9 @@ def test_trap_a_plugin_that_silences_logging(make_daemon) -> None:
     assert "SIGTERM received: stopping" in daemon.log
 
 
+@pytest.mark.failure_mode("Plugins", "an import or a hook that hangs")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_trap_a_plugin_whose_import_hangs(make_daemon, number: int) -> None:
+def test_a_plugin_whose_import_hangs(make_daemon, number: int) -> None:
     daemon = with_plugin(make_daemon(ODD), "import socket\nleft, right = socket.socketpair()\nleft.recv(1)\n")
     daemon.start(wait=False)
     daemon.notices.wait(lambda f: "importing manager odd:Odd" in f.get("STATUS", "") and "EXTEND_TIMEOUT_USEC" in f)

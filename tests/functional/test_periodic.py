@@ -62,8 +62,9 @@ def failing(daemon: DaemonProcess, name: str, text: str) -> None:
     others_go_on(daemon)
 
 
+@pytest.mark.failure_mode("Periodic", "one that raises")
 @pytest.mark.parametrize(("name", "text"), [("raises", "no paper left"), ("raises_on_the_loop", "no ink left")])
-def test_trap_a_periodic_task_that_raises(daemon, name: str, text: str) -> None:
+def test_a_periodic_task_that_raises(daemon, name: str, text: str) -> None:
     failing(daemon, name, text)
     if name == "raises":
         (daemon.root / "notes" / "good").touch()
@@ -71,13 +72,15 @@ def test_trap_a_periodic_task_that_raises(daemon, name: str, text: str) -> None:
         assert task(daemon, name)["last_error"] == ""
 
 
+@pytest.mark.failure_mode("Periodic", "one that raises `SystemExit`")
 @pytest.mark.parametrize("name", ["leaves", "leaves_on_the_loop"])
-def test_trap_a_periodic_task_that_raises_system_exit(daemon, name: str) -> None:
+def test_a_periodic_task_that_raises_system_exit(daemon, name: str) -> None:
     failing(daemon, name, "SystemExit: 3")
     assert daemon.running.poll() is None
 
 
-def test_trap_a_periodic_task_that_never_ends(daemon) -> None:
+@pytest.mark.failure_mode("Periodic", "one that never ends")
+def test_a_periodic_task_that_never_ends(daemon) -> None:
     wait_for(lambda: task(daemon, "never_ends")["running_since"] > 0, "it to begin")
     others_go_on(daemon)
     row = task(daemon, "never_ends")
@@ -91,7 +94,8 @@ def test_trap_a_periodic_task_that_never_ends(daemon) -> None:
     assert "never_ends" in daemon.log.split("SIGTERM")[-1]
 
 
-def test_trap_a_periodic_task_that_is_slower_than_its_spacing(daemon) -> None:
+@pytest.mark.failure_mode("Periodic", "one slower than its spacing")
+def test_a_periodic_task_that_is_slower_than_its_spacing(daemon) -> None:
     wait_for(lambda: task(daemon, "slow")["runs"] >= 4, "it to run four times")
     times = notes(daemon, "slow")
     begins, ends = times[0::2], times[1::2]
@@ -103,7 +107,8 @@ def test_trap_a_periodic_task_that_is_slower_than_its_spacing(daemon) -> None:
     others_go_on(daemon)
 
 
-def test_trap_a_neighbour_that_blocks(daemon) -> None:
+@pytest.mark.failure_mode("Periodic", "one neighbour that blocks")
+def test_a_neighbour_that_blocks(daemon) -> None:
     wait_for(lambda: task(daemon, "block", "blocker")["running_since"] > 0, "the neighbour to block")
     others_go_on(daemon)
     assert task(daemon, "tick", "blocker")["runs"] == 0  # its own other task waits for its only thread
@@ -111,7 +116,8 @@ def test_trap_a_neighbour_that_blocks(daemon) -> None:
     assert daemon.status()["state"] == "up"
 
 
-def test_trap_a_spacing_changed_by_reload(daemon) -> None:
+@pytest.mark.failure_mode("Periodic", "a spacing changed by reload")
+def test_a_spacing_changed_by_reload(daemon) -> None:
     wait_for(lambda: task(daemon, "well")["runs"] >= 3, "it to run")
     daemon.configure('[services.busy]\npace = "1h"\n', "conf.d/pace.toml")
     verdict = daemon.json("reload")

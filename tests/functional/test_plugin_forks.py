@@ -54,7 +54,8 @@ def test_children_of_hooks_tasks_and_terminals_end_and_the_daemon_goes_on(forkin
     assert ask(forking, "pool") == [1, 2, 3]
 
 
-def test_trap_terminate_of_a_child_after_its_fork_is_not_taken_for_the_daemons(forking) -> None:
+@pytest.mark.failure_mode("Processes", "a signal for a forked child")
+def test_terminate_of_a_child_after_its_fork_is_not_taken_for_the_daemons(forking) -> None:
     assert ask(forking, "terminate", count=60) == [-signal.SIGTERM] * 60
     assert "stopping" not in forking.log
 
@@ -74,7 +75,8 @@ def test_a_child_that_uses_what_is_the_daemons_is_told_so_and_does_not_wait(fork
     assert all("belongs to the daemon" in line for line in said)
 
 
-def test_trap_a_command_that_loads_a_plugin_with_a_thread_ends(make_daemon) -> None:
+@pytest.mark.failure_mode("Processes", "threads, executors and `atexit` of plugins that do not end")
+def test_a_command_that_loads_a_plugin_with_a_thread_ends(make_daemon) -> None:
     daemon = make_daemon('[services.p]\nmanager = "threading_plugin:Plain"\n')
     source = (
         "import threading, time\nfrom ostler import Manager\n"
@@ -98,7 +100,8 @@ def test_programs_run_as_before(forking) -> None:
     assert ask(forking, "run") == "plain\nhooked\n"
 
 
-def test_trap_a_child_that_outlives_a_killed_daemon_keeps_nothing(forking) -> None:
+@pytest.mark.failure_mode("Processes", "a forked child that outlives the daemon")
+def test_a_child_that_outlives_a_killed_daemon_keeps_nothing(forking) -> None:
     child = int(ask(forking, "outlive"))
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -117,7 +120,8 @@ def test_trap_a_child_that_outlives_a_killed_daemon_keeps_nothing(forking) -> No
         os.kill(child, signal.SIGKILL)
 
 
-def test_trap_what_a_plugin_leaves_behind_is_named_and_holds_up_nothing(forking) -> None:
+@pytest.mark.failure_mode("Processes", "threads, executors and `atexit` of plugins that do not end")
+def test_what_a_plugin_leaves_behind_is_named_and_holds_up_nothing(forking) -> None:
     left = int(ask(forking, "leave_running"))
     began = time.monotonic()
     try:

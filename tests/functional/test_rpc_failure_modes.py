@@ -1,4 +1,4 @@
-"""Traps of RPC that only a real daemon in a process of its own can fall into."""
+"""Failure modes of RPC that show themselves only with a daemon in a process of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def size(daemon: DaemonProcess) -> tuple[int, int, int]:
     return int(lines["Threads"]), len(list((process / "fd").iterdir())), int(lines["VmRSS"].split()[0])
 
 
-def test_trap_10000_calls_to_a_missing_method(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "10,000 calls to a missing method")
+def test_10000_calls_to_a_missing_method(daemon) -> None:
     """Threads, descriptors and memory are as before, and each was refused and counted."""
     with Client(root=str(daemon.root)) as client:
 
@@ -55,7 +56,8 @@ def test_trap_10000_calls_to_a_missing_method(daemon) -> None:
         assert client.call("ostler", "dump")["messages"]["topics"]["echo"]["refused"] == 10_000
 
 
-def test_trap_an_exception_the_client_does_not_know(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "an exception the client does not know")
+def test_an_exception_the_client_does_not_know(daemon) -> None:
     """The class is only in the daemon: the caller gets its nearest base, and the name as a fact."""
     with Client(root=str(daemon.root)) as client, pytest.raises(Conflict, match="no paper left; add some") as caught:
         client.call("foreign", "refuse")
@@ -63,7 +65,8 @@ def test_trap_an_exception_the_client_does_not_know(daemon) -> None:
     assert caught.value.details == {"sheets": 0, "name": "foreign_client_manager.OutOfPaper"}
 
 
-def test_trap_a_caller_that_is_killed(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
+def test_a_caller_that_is_killed(daemon) -> None:
     command = [OSTLER, "--root", str(daemon.root), "call", "echo", "sleep", "seconds=300", "--timeout", "600"]
     with Client(root=str(daemon.root)) as client:
 
@@ -79,7 +82,8 @@ def test_trap_a_caller_that_is_killed(daemon) -> None:
         wait_for(lambda: not under_way(), "its work to be cancelled", timeout=5)
 
 
-def test_trap_a_daemon_that_is_killed_under_a_call(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+def test_a_daemon_that_is_killed_under_a_call(daemon) -> None:
     with Client(root=str(daemon.root)) as client:
         killer = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {daemon.running.pid}"])
         began = time.monotonic()

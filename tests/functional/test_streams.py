@@ -45,7 +45,8 @@ def test_call_prints_what_comes_and_ctrl_c_ends_it_on_the_server(daemon, tmp_pat
     assert mark.read_text(encoding="ascii") == "True"
 
 
-def test_trap_a_reader_that_is_killed_ends_its_stream(daemon, tmp_path) -> None:
+@pytest.mark.failure_mode("RPC", "a caller that goes away")
+def test_a_reader_that_is_killed_ends_its_stream(daemon, tmp_path) -> None:
     mark = tmp_path / "mark"
     follower = following(daemon, f"mark={mark}")
     assert follower.stdout is not None
@@ -56,7 +57,8 @@ def test_trap_a_reader_that_is_killed_ends_its_stream(daemon, tmp_path) -> None:
     wait_for(lambda: daemon.call("ostler", "dump")["messages"]["topics"]["echo"]["in_flight"] == 0, "nothing in flight")
 
 
-def test_trap_a_daemon_killed_in_the_middle_of_a_stream_is_known_within_5_seconds(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+def test_a_daemon_killed_in_the_middle_of_a_stream_is_known_within_5_seconds(daemon) -> None:
     with Client(root=str(daemon.root)) as client:
         found, killed = [], 0.0
 
@@ -74,7 +76,8 @@ def test_trap_a_daemon_killed_in_the_middle_of_a_stream_is_known_within_5_second
         assert found[:4] == [0, 1, 2, 3]
 
 
-def test_trap_a_daemon_killed_under_a_call_with_retries_is_known_within_5_seconds(daemon) -> None:
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+def test_a_daemon_killed_under_a_call_with_retries_is_known_within_5_seconds(daemon) -> None:
     with Client(
         root=str(daemon.root), retry=Retry(attempts=2, backoff=0.1, on=(ConnectionLost, DaemonNotRunning))
     ) as client:

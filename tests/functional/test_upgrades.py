@@ -56,8 +56,9 @@ def overwrite(site: Path) -> None:
         path.write_text("raise ImportError('of another version')\n")
 
 
+@pytest.mark.failure_mode("Life", "packages replaced while the daemon starts")
 @pytest.mark.parametrize("replace", [move_away, remove, overwrite])
-def test_trap_packages_replaced_right_after_ready(make_daemon, replace: Callable[[Path], None]) -> None:
+def test_packages_replaced_right_after_ready(make_daemon, replace: Callable[[Path], None]) -> None:
     daemon = make_daemon('[services.odd]\nmanager = "odd:Odd"\n')
     site = daemon.root / "site"
     for package in (ostler, ostler_volume, ostler_scheduler):
@@ -83,9 +84,10 @@ def named(name: str) -> list[str]:
     return ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', name]
 
 
+@pytest.mark.failure_mode("Machine", "a host that gets another name")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the host another name")
-def test_trap_a_host_that_gets_another_name(make_daemon: Callable[[str], DaemonProcess]) -> None:
+def test_a_host_that_gets_another_name(make_daemon: Callable[[str], DaemonProcess]) -> None:
     daemon = make_daemon(SCHEDULER_AND_VOLUME).start(before=named("alpha.example.org"))
     daemon.command("volume", "create", "old", "--size", "1MiB")
     daemon.command("service", "disable", "volume", "--reason", "the disk is dying")

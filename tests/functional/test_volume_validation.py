@@ -129,7 +129,7 @@ def test_an_image_that_the_daemon_may_not_read_is_refused_by_name(volumes) -> No
 
 
 @pytest.mark.root
-def test_trap_a_caller_gets_its_own_files_and_none_that_only_the_daemon_may_read(volumes) -> None:
+def test_a_caller_gets_its_own_files_and_none_that_only_the_daemon_may_read(volumes) -> None:
     if why := cannot_become_nobody():
         pytest.skip(why)
     daemon = volumes()

@@ -18,9 +18,10 @@ def test_it_is_a_million():
     assert FRAMES.keys() == run.TARGETS.keys()
 
 
+@pytest.mark.failure_mode("RPC", "garbage frames, truncated and random (fuzzed)")
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.timeout(180)
-def test_trap_a_million_frames_truncated_mutated_and_random(name, tmp_path):
+def test_a_million_frames_truncated_mutated_and_random(name, tmp_path):
     total = number = warm = 0
     before = (threading.active_count(), descriptors())
     while total < FRAMES[name]:

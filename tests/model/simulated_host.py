@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import simulated_disks
 from simulated_network import SimulatedNetwork
@@ -14,9 +13,11 @@ from simulated_network import SimulatedNetwork
 from ostler import hookimpl
 from ostler.aio import LoopQueue, Worker
 from ostler.config import load_text
+from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.connectivity.peer_links import PeerLinks
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.daemon_parts import DaemonParts
 from ostler.messaging import AsyncClient
 from ostler.messaging.tcp.curve import generate_keys
 from ostler.plugins import in_memory_plugin
@@ -134,14 +135,10 @@ class SimulatedHost:
             on_end=lambda reason: None,
             on_change=lambda service: None,
         )
-        daemon = SimpleNamespace(
-            host=self.name,
-            runtime=runtime,
-            messaging=messages,
-            audit_service=None,
-            mark_service_restarted=lambda topic: None,
-        )
-        messages.start(ControlEndpoint(daemon, messages.dispatcher))
+        parts = DaemonParts(store, messages, audit_service=None, runtime=runtime)
+        rest = dict.fromkeys(("status", "reload", "dump", "start_finished"))
+        active = ActiveConfiguration(assembly)
+        messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, **rest))
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(

@@ -12,7 +12,7 @@ def version(machine):
     return int(machine.systemctl("--version").stdout.split()[1])
 
 
-def test_trap_a_reload_by_signal_comes_to_its_end(unit, version):
+def test_a_reload_by_signal_comes_to_its_end(unit, version):
     if version < 253:
         pytest.skip(f"systemd {version} does not know notify-reload: make test-trixie")
     unit.add("notify-reload.conf")

@@ -28,8 +28,10 @@ def test_a_good_reload_is_applied_by_the_same_process(unit):
     assert level(unit) == "debug"
 
 
+@pytest.mark.failure_mode("Life", "SIGHUP with a file that does not parse")
+@pytest.mark.failure_mode("Life", "SIGHUP with a bad typed value")
 @pytest.mark.parametrize("text", [BROKEN, WRONG], ids=["does not parse", "bad value"])
-def test_trap_a_bad_reload_fails_and_changes_nothing(unit, text):
+def test_a_bad_reload_fails_and_changes_nothing(unit, text):
     unit.start()
     pid = unit.pid
     unit.configure(text)
@@ -61,7 +63,8 @@ def test_sighup_is_the_same_reload(unit):
     assert level(unit) == "debug"
 
 
-def test_trap_sighup_with_a_file_that_does_not_parse(unit):
+@pytest.mark.failure_mode("Life", "SIGHUP with a file that does not parse")
+def test_sighup_with_a_file_that_does_not_parse(unit):
     unit.start()
     pid = unit.pid
     unit.configure(BROKEN)
@@ -71,7 +74,8 @@ def test_trap_sighup_with_a_file_that_does_not_parse(unit):
     assert unit.ostler("status").returncode == 0
 
 
-def test_trap_fifty_sighups_in_a_second(unit):
+@pytest.mark.failure_mode("Life", "50 SIGHUPs in a second")
+def test_fifty_sighups_in_a_second(unit):
     unit.start()
     pid = unit.pid
     unit.configure(BETTER)
@@ -82,7 +86,8 @@ def test_trap_fifty_sighups_in_a_second(unit):
     assert unit.ostler("volume", "create", "after", "--size", "1MiB").returncode == 0
 
 
-def test_trap_sighup_then_sigterm(unit):
+@pytest.mark.failure_mode("Life", "SIGHUP then SIGTERM")
+def test_sighup_then_sigterm(unit):
     unit.start()
     pid = unit.pid
     os.kill(pid, signal.SIGHUP)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from ostler_unit import IMPATIENT, TRIAL_DROP_IN
 
 SLOW = """\
@@ -22,7 +23,8 @@ ExecStart=/bin/sh -c 'mkdir /var/lib/ostler/second && kill -HUP $$$$; exec /usr/
 """
 
 
-def test_trap_ready_only_when_work_is_possible(unit):
+@pytest.mark.failure_mode("Life", "READY only when work is possible")
+def test_ready_only_when_work_is_possible(unit):
     unit.start()
     created = unit.ostler("volume", "create", "first", "--size", "1MiB")
     assert created.returncode == 0
@@ -82,7 +84,8 @@ def test_a_slow_start_says_what_it_waits_for_and_gets_more_time(unit):
     assert unit.show("NRestarts") == "0"
 
 
-def test_trap_sighup_before_the_handler_is_set(unit):
+@pytest.mark.failure_mode("Life", "SIGHUP before the handler is set")
+def test_sighup_before_the_handler_is_set(unit):
     unit.add(HUNG_UP_ONCE)
     unit.machine.run("systemctl", "start", "--no-block", "ostler")
     unit.await_entry("Scheduled restart job")
@@ -90,7 +93,8 @@ def test_trap_sighup_before_the_handler_is_set(unit):
     assert unit.show("NRestarts") == "1"
 
 
-def test_trap_sighup_during_the_start(unit):
+@pytest.mark.failure_mode("Life", "SIGHUP before the handler is set")
+def test_sighup_during_the_start(unit):
     unit.machine.write("/opt/trial/slow.py", SLOW)
     unit.configure('[services.slow]\nmanager = "slow:Slow"\n')
     unit.add(TRIAL_DROP_IN)

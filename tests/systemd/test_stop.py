@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 
 def test_an_idle_daemon_stops_at_once_and_cleanly(unit):
     unit.start()
@@ -34,7 +36,8 @@ def test_the_watchdog_does_not_disturb_a_stop_that_waits(unit):
     assert unit.show("Result") == "success"
 
 
-def test_trap_sigterm_with_work_that_hangs(unit):
+@pytest.mark.failure_mode("Life", "SIGTERM with a driver hung in a native call")
+def test_sigterm_with_work_that_hangs(unit):
     unit.trial()  # stop_timeout = "5s"
     with unit.call_in_background("trial", "work", "seconds=600") as call:
         unit.await_entry("work begins")
@@ -49,7 +52,8 @@ def test_trap_sigterm_with_work_that_hangs(unit):
     assert "timed out. Killing" not in said, "systemd did not have to use force"
 
 
-def test_trap_a_second_sigterm_is_fast(unit):
+@pytest.mark.failure_mode("Life", "second SIGTERM")
+def test_a_second_sigterm_is_fast(unit):
     unit.trial()
     pid = unit.pid
     with unit.call_in_background("trial", "work", "seconds=600") as call:

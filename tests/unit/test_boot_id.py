@@ -20,7 +20,7 @@ def test_without_proc_nothing_is_known_of_the_boot(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file can be mounted over another by root alone")
-def test_trap_the_boot_id_of_a_container_is_not_compared_with_that_of_the_kernel(tmp_path: Path) -> None:
+def test_the_boot_id_of_a_container_is_not_compared_with_that_of_the_kernel(tmp_path: Path) -> None:
     file = tmp_path / "boot_id"
     file.touch()
     subprocess.run(["mount", "--bind", "/proc/version", str(file)], check=True)

@@ -7,21 +7,21 @@ plugins. Not here: what the daemon does for a command (`ostler.daemon.control`).
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 def main() -> int:
     """Run the command with the arguments of this process and return its exit code."""
-    import os
-    import sys
-
-    from ostler.cli.descriptors import open_standard_descriptors
+    from ostler.cli.descriptors import open_standard_descriptors  # as little as possible is imported before
 
     open_standard_descriptors()
     if os.getpid() == 1:
-        from ostler.cli.init_process import fork_and_supervise
+        from ostler.cli.init_process import fork_and_supervise  # only in a container
 
         fork_and_supervise()
 
-    from ostler.cli.command_line import run_command
+    from ostler.cli.command_line import run_command  # the parent of a container does not need it
 
     code = run_command(sys.argv[1:], os.environ)
     if "ostler.plugins.import_path" in sys.modules:

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.cli import invocation, without_daemon
+from ostler.config.layers import dotted, parse_value, split_key
+from ostler.config.toml_edit import EditError, set_value
+from ostler.config.toml_parser import MAX_FILE_SIZE, TomlError
 from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
+from ostler.files import make_directory, read_regular, replace_file
 
 if TYPE_CHECKING:
     from ostler.config.layers import RawConfiguration
@@ -53,8 +57,6 @@ def set_option(key: str, text: str) -> SetResult:
         Overridden: A file that is read later sets the option; nothing was written.
         OSError: The file cannot be written.
     """
-    from ostler.config.layers import parse_value
-
     path, value = _parse_key(key), parse_value(text)
     directory = invocation.current_invocation().paths().config_file.parent
     file = directory / "conf.d" / SET_FILE_NAME
@@ -71,9 +73,6 @@ def set_option(key: str, text: str) -> SetResult:
 
 
 def _parse_key(key: str) -> tuple[str, ...]:
-    from ostler.config.layers import split_key
-    from ostler.config.toml_parser import TomlError
-
     try:
         names = split_key(key)
     except TomlError:
@@ -88,8 +87,6 @@ def _parse_key(key: str) -> tuple[str, ...]:
 @contextmanager
 def _lock_directory(directory: Path) -> Iterator[None]:
     """Hold the lock of a configuration directory; the directory itself is locked, so that no lock file is left."""
-    from ostler.files import make_directory
-
     make_directory(directory, 0o755)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -112,9 +109,6 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _edit_file(file: Path, path: tuple[str, ...], value: Any) -> bytes:
-    from ostler.config.toml_edit import EditError, set_value
-    from ostler.config.toml_parser import TomlError
-
     before = _read_file(file)
     try:
         text = before.removeprefix(_BOM).decode()
@@ -125,9 +119,6 @@ def _edit_file(file: Path, path: tuple[str, ...], value: Any) -> bytes:
 
 
 def _read_file(file: Path) -> bytes:
-    from ostler.config.toml_parser import MAX_FILE_SIZE
-    from ostler.files import read_regular
-
     try:
         return read_regular(file, MAX_FILE_SIZE, follow=False).data or _HEADER
     except FileNotFoundError:
@@ -135,8 +126,6 @@ def _read_file(file: Path) -> bytes:
 
 
 def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, file: Path) -> None:
-    from ostler.config.layers import dotted
-
     for leaf in _leaf_paths(path, value):
         origin = raw.origin(leaf)
         if not origin.startswith(f"{file}:"):
@@ -155,7 +144,5 @@ def _leaf_paths(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _replace_file(file: Path, content: bytes) -> None:
-    from ostler.files import make_directory, replace_file
-
     make_directory(file.parent, 0o755)
     replace_file(file, content, mode=0o644)

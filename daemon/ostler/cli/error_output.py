@@ -39,11 +39,11 @@ def report_error(error: BaseException, *, json: bool, environ: Mapping[str, str]
     """
     facts = _error_fields(error)
     if environ.get(TRACEBACK_VARIABLE):
-        import traceback
+        import traceback  # 3 ms: only for who looks for a defect
 
         _print_error(printable_lines("".join(traceback.format_exception(error)).rstrip("\n")))
     if json:
-        from ostler.cli.output import to_json
+        from ostler.cli.output import to_json  # only for an error with `--json`
 
         _print_error(to_json({"error": {**facts, **_located_problems(facts)}}))
     else:

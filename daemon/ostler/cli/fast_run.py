@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ostler.cli.invocation import Invocation
+from ostler.cli.lazy_imports import install_lazy_imports
 
 
 class RunOptions(NamedTuple):
@@ -44,12 +48,6 @@ def run_foreground(session: Invocation, options: RunOptions) -> int:
         session: Which daemon.
         options: The options.
     """
-    import gc
-    import os
-    import signal
-
-    from ostler.cli.lazy_imports import install_lazy_imports
-
     # A KeyboardInterrupt during the import of a C extension can end in a segmentation fault. There is nothing to clean
     # up yet; the daemon installs its own handlers before there is.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -61,6 +59,6 @@ def run_foreground(session: Invocation, options: RunOptions) -> int:
     # pydantic would search all installed distributions for pydantic plugins; options need none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-    from ostler.daemon import run_daemon
+    from ostler.daemon import run_daemon  # after the lines above, which concern all that follows
 
     return run_daemon(session.paths(), options.overrides, options.log_level)

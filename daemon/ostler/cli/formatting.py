@@ -74,7 +74,7 @@ def display_width(text: str) -> int:
     """Return the width of a text on a terminal in columns."""
     if text.isascii():
         return len(text)
-    import unicodedata
+    import unicodedata  # 1 MB of tables: most text is ASCII
 
     wide = sum(1 for char in text if unicodedata.east_asian_width(char) in "WF")
     return len(text) + wide - sum(1 for char in text if unicodedata.combining(char))

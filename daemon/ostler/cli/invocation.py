@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ seconds, and leniency."""
 
 def open_client(where: str | RemoteDaemon | None, timeout: float, lenient: bool) -> ConnectedClient:
     """Return a client of the daemon below a root or at an address; nothing but the client is imported."""
-    from ostler.messaging.clients.sync_client import Client
+    from ostler.messaging.clients.sync_client import Client  # 20 ms: not for `ostler run`
 
     if where is None or isinstance(where, str):
         return Client(root=where, timeout=timeout, lenient=lenient)
@@ -109,7 +110,7 @@ class Invocation:
         Raises:
             InvalidInput: The daemon was given by its address: its files may be on another host.
         """
-        from ostler.config.paths import Paths
+        from ostler.config.paths import Paths  # 15 ms, msgspec included: not for `--help`
 
         if self.remote is not None:
             raise InvalidInput(
@@ -118,7 +119,7 @@ class Invocation:
             )
         found = Paths.find(self.root, self.environ)
         if self.trust_owner:
-            from msgspec.structs import replace
+            from msgspec.structs import replace  # as `Paths`
 
             return replace(found, trust_owner=True)
         return found
@@ -131,8 +132,6 @@ def current_invocation() -> Invocation:
     """Return the session of this run of the command; outside of a run, a session of the environment alone."""
     found = _current_invocation.get(None)
     if found is None:
-        import os
-
         return Invocation(root=os.environ.get("OSTLER_ROOT") or None, environ=os.environ)
     return found
 

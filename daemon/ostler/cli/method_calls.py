@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ostler.cli import invocation, kit
+from ostler.config.units import parse_seconds
 from ostler.errors import MethodNotFound, ServiceNotFound
 from ostler.spelling import nearest
 from ostler.types import CONTROL_TOPIC, ArgumentDescription, Json, MethodDescription
@@ -182,6 +183,4 @@ def parse_timeout(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    from ostler.config.units import parse_seconds
-
     return parse_seconds(text)

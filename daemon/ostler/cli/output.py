@@ -126,7 +126,7 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     Raises:
         InvalidInput: The value is nested too deeply.
     """
-    import msgspec
+    import msgspec  # 6 ms: not for `--help`
 
     if indent is None:
         indent = 2 if on_terminal() else 0
@@ -138,7 +138,7 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
 
 def _encode_json(value: object) -> bytes:
-    import msgspec
+    import msgspec  # 6 ms: not for `--help`
 
     try:
         return msgspec.json.encode(value, enc_hook=str)
@@ -204,7 +204,7 @@ def heading(text: str) -> None:
     if json_wanted():
         return
     if on_terminal():
-        from rich.text import Text
+        from rich.text import Text  # rich takes 18 ms: only for a terminal, here and below
 
         rich_console().print(Text(printable(text), style="bold"))
     else:
@@ -226,12 +226,14 @@ def align_rows(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str
 
 def rich_console(stream: TextIO | None = None) -> Console:
     """Return a rich console; only for a terminal, and for texts that are `printable`: it bypasses `EscapingStream`."""
+    # 18 ms: only for a terminal.
     from rich.console import Console
 
     return Console(file=unwrap(stream or sys.stdout), highlight=False, emoji=False, markup=False, soft_wrap=False)
 
 
 def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Sequence[Column]) -> None:
+    # 18 ms: only for a terminal.
     from rich.table import Table
     from rich.text import Text
 
@@ -244,6 +246,7 @@ def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Se
 
 
 def _rich_fields(pairs: Sequence[Sequence[str]]) -> None:
+    # 18 ms: only for a terminal.
     from rich.table import Table
     from rich.text import Text
 

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.cli import kit
 from ostler.errors import InvalidInput, NotFound, join_words
+from ostler.files import make_directory, replace_file
+from ostler.manager import Manager
+from ostler.messaging.apicheck.interface_diff import (
+    build_interface,
+    compare_interfaces,
+    format_interface,
+    read_interface,
+)
+from ostler.plugins import resolve_object
 from ostler.printable import printable_json
 
 if TYPE_CHECKING:
@@ -25,10 +34,6 @@ def find_interface(host: PluginHost, name: str) -> dict[str, Any]:
         InvalidInput: There are several, and no name was given.
         PluginError: The manager cannot be imported, or its methods cannot be exposed.
     """
-    from ostler.manager import Manager
-    from ostler.messaging.apicheck.interface_diff import build_interface
-    from ostler.plugins import resolve_object
-
     managers = host.managers()
     chosen = [key for key in managers if not name or name in (key, host.owner("ostler_managers", key))]
     if name in managers:
@@ -44,9 +49,6 @@ def find_interface(host: PluginHost, name: str) -> dict[str, Any]:
 
 def write_interface(interface: dict[str, Any], output: Path | None) -> None:
     """Write an interface to a file, or to stdout."""
-    from ostler.files import make_directory, replace_file
-    from ostler.messaging.apicheck.interface_diff import format_interface
-
     text = printable_json(format_interface(interface))
     if output is None:
         print(text, end="")  # noqa: T201 - it is a file's content
@@ -62,8 +64,6 @@ def write_interface(interface: dict[str, Any], output: Path | None) -> None:
 
 def report_changes(interface: dict[str, Any], against: Path) -> list[str]:
     """Show what changed since a file was written; return the faults of the version."""
-    from ostler.messaging.apicheck.interface_diff import compare_interfaces, read_interface
-
     reports = compare_interfaces(read_interface(against), interface)
     faults = [fault for each in reports for fault in each.faults]
     if kit.json_wanted():

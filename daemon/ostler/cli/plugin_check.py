@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ostler.errors import PluginError
+from ostler.manager import Manager
+from ostler.manager.manager import reserved_names
+from ostler.messaging.events.notifications import SINK_KIND, NotificationSink
+from ostler.messaging.interface.introspection import find_contract_violations
+from ostler.plugins import resolve_object
+from ostler.service.resolve import contract_problems
 from ostler.types import PluginState, PluginStatus
 
 if TYPE_CHECKING:
@@ -80,8 +86,6 @@ def _provided_names(host: PluginHost) -> dict[str, list[str]]:
 
 
 def _iterate_faults(host: PluginHost, managers: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    from ostler.messaging.events.notifications import SINK_KIND, NotificationSink
-
     for name, value in host.managers().items():
         for fault in _manager_faults(name, value, managers):
             yield "ostler_managers", name, f"manager {name}: {fault}"
@@ -96,12 +100,6 @@ def _iterate_faults(host: PluginHost, managers: dict[str, Any]) -> Iterator[tupl
 
 
 def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator[str]:
-    from ostler.manager import Manager
-    from ostler.manager.manager import reserved_names
-    from ostler.messaging.interface.introspection import find_contract_violations
-    from ostler.plugins import resolve_object
-    from ostler.service.resolve import contract_problems
-
     try:
         loaded = resolve_object(value, Manager)
     except PluginError as error:
@@ -113,9 +111,6 @@ def _manager_faults(name: str, value: Any, managers: dict[str, Any]) -> Iterator
 
 
 def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers: dict[str, Any]) -> Iterator[str]:
-    from ostler.plugins import resolve_object
-    from ostler.service.resolve import contract_problems
-
     manager = managers.get(key[0])
     if manager is None:
         if key[0] not in host.managers():
@@ -136,8 +131,6 @@ def _driver_faults(key: tuple[str, str], value: Any, host: PluginHost, managers:
 
 
 def _extension_faults(kind: str, value: Any, kinds: dict[str, type]) -> Iterator[str]:
-    from ostler.plugins import resolve_object
-
     base = kinds.get(kind)
     if base is None:
         yield f"no installed manager accepts extensions of the kind {kind}"

@@ -69,6 +69,7 @@ class _ProgressBar:
         )
 
     def _create(self) -> None:
+        # 24 ms: only for progress on a terminal.
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (

@@ -9,27 +9,30 @@ import ostler
 from ostler.printable import printable_lines
 
 if TYPE_CHECKING:
-    from ostler.daemon.daemon import Daemon
+    from collections.abc import Sequence
+
+    from ostler.config.paths import Paths
 
 
-def banner(daemon: Daemon, command: str) -> str:
-    """Return the banner, a few lines of text.
+def banner(paths: Paths, host: str, topics: Sequence[str], summary: str, command: str) -> str:
+    """Return the banner of a daemon that has become ready, a few lines of text.
 
     Args:
-        daemon: The daemon that has become ready.
+        paths: Where its state and sockets are.
+        host: The name of the host.
+        topics: Its services.
+        summary: Their states, in one line.
         command: How the command was called, `.venv/bin/ostler`.
     """
-    root = daemon.paths.root
-    ask = f"{command} --root {root}" if root is not None else command
-    topics = [service.topic for service in daemon.services]
+    ask = f"{command} --root {paths.root}" if paths.root is not None else command
     facts = {
-        "configuration": daemon.paths.config_file,
-        "state": daemon.paths.state_dir,
-        "calls": daemon.paths.rpc_address,
-        "events": daemon.paths.events_address,
-        "services": daemon.summary(),
+        "configuration": paths.config_file,
+        "state": paths.state_dir,
+        "calls": paths.rpc_address,
+        "events": paths.events_address,
+        "services": summary,
     }
-    lines = [f"Ostler {ostler.__version__} is ready on {daemon.host}.", ""]
+    lines = [f"Ostler {ostler.__version__} is ready on {host}.", ""]
     lines += [f"  {name:<14} {value}" for name, value in facts.items()]
     lines += ["", "In another terminal, type:", f"  {ask} status"]
     lines += [f"  {ask} describe {topic}" for topic in topics[:1]]
@@ -37,9 +40,10 @@ def banner(daemon: Daemon, command: str) -> str:
     return "\n".join(lines)
 
 
-def print_banner(daemon: Daemon) -> None:
+def print_banner(paths: Paths, host: str, topics: Sequence[str], summary: str) -> None:
     """Write the banner to standard output; errors of a closed or full output are ignored."""
+    text = banner(paths, host, topics, summary, sys.argv[0])
     try:
-        print(printable_lines(banner(daemon, sys.argv[0])), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
+        print(printable_lines(text), flush=True)  # noqa: T201 - for the person at the terminal, not for the log
     except (OSError, ValueError):
         return

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ostler.config import load
 from ostler.config.layers import RawConfiguration, check_not_removed
 from ostler.config.paths import Paths
+from ostler.daemon.policy_check import policy_warnings
 from ostler.log.journald import JOURNALD_SOCKET
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
 from ostler.spelling import nearest, suggest
@@ -59,8 +60,6 @@ def load_configuration(
         assembly = replace(assembly, warnings=[*assembly.warnings, *unused])
     if not assembly.configuration.access.methods:
         return assembly
-    from ostler.daemon.policy_check import policy_warnings
-
     return replace(assembly, warnings=[*assembly.warnings, *policy_warnings(assembly)])
 
 

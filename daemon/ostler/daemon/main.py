@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ostler import fork, log
-from ostler.clock import SystemClock
 from ostler.config.paths import Paths
+from ostler.daemon.banner import print_banner
 from ostler.daemon.process.fork_guard import ForkGuard
 from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
@@ -116,9 +116,12 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Exi
 
 
 async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> ExitOutcome:
+    # Most of a start: signals are handled and the log works before it is imported.
+    from ostler.daemon.build_daemon import build_daemon
+
     early = _SignalBuffer()
     try:
-        daemon = _build_daemon(paths, overrides, guard, early.add)
+        daemon = build_daemon(paths, overrides, guard, early.add)
     except ConfigurationError as error:
         # Nothing is running that would have to be stopped, and standard error may be a pipe that nobody reads.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -128,7 +131,6 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
         return ExitOutcome(error.exit_code, [])
-    daemon.should_keep_lock = True
     early.install(asyncio.get_running_loop())
     daemon.tasks.supervise(SignalGuard(_SIGNALS).run, name="signal guard")
     early.forward_to(daemon.on_signal, daemon.reloader.on_sighup, daemon.log_dump)
@@ -137,51 +139,16 @@ async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: b
     gc.freeze()
     gc.enable()
     if greet:
-        daemon.start_finished.add_done_callback(lambda _started: _print_banner(daemon))
+        daemon.start_finished.add_done_callback(lambda _started: _print_banner(paths, daemon))
     code = await daemon.run()
     return ExitOutcome(code, daemon.stuck_parts, daemon.stop_time_left)
 
 
-def _print_banner(daemon: Daemon) -> None:
-    from ostler.daemon.banner import print_banner
-
+def _print_banner(paths: Paths, daemon: Daemon) -> None:
     if not daemon.start_finished.cancelled() and daemon.start_finished.exception() is None:
+        facts = (paths, daemon.host, [service.topic for service in daemon.services], daemon.summary())
         # Standard output may be a pipe that nobody reads: that must not block the loop.
-        threading.Thread(target=print_banner, args=(daemon,), name="ostler-banner", daemon=True).start()
-
-
-def _build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
-    from ostler.daemon.connectivity.messaging_stack import make_socket_transport
-    from ostler.daemon.daemon import Daemon
-    from ostler.daemon.load_configuration import load_configuration
-    from ostler.daemon.startup.directories import secure_directories
-    from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
-    from ostler.messaging.wire.request_context import request_log_fields
-    from ostler.systemd import SystemdNotifier, listen_fds, watchdog_interval
-
-    notifier, steps = SystemdNotifier(), StepTracker("starting")
-    # Here code of plugins runs for the first time, and may never return.
-    with LoadingMonitor(steps, notifier, defer_signal):
-        assembly = load_configuration(paths, overrides, on_step=steps)
-        secure_directories(paths)
-    options = assembly.configuration.log
-    log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)
-    for warning in assembly.warnings:
-        _log.warning("%s", warning)
-    fds = listen_fds(os.environ)
-    guard.add_sockets(fds.values())
-    guard.add_ports(assembly.configuration.network.ports())
-    return Daemon(
-        paths,
-        assembly,
-        clock=SystemClock(),
-        notifier=notifier,
-        load_configuration=lambda step, before: load_configuration(
-            paths, overrides, plugins=assembly.plugins, previous=before, on_step=step
-        ),
-        watchdog_interval=watchdog_interval(os.environ),
-        make_transport=lambda: make_socket_transport(paths, assembly.configuration, fds),
-    )
+        threading.Thread(target=print_banner, args=facts, name="ostler-banner", daemon=True).start()
 
 
 def print_problems(error: ConfigurationError) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ostler.daemon.connectivity.access_policy import make_policy
+from ostler.manager import Manager
+from ostler.messaging import exposure_of
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ def policy_warnings(resolved: ResolvedConfiguration) -> list[str]:
 
 
 def _exposed_names_by_topic(resolved: ResolvedConfiguration) -> dict[str, Iterable[str] | None]:
-    from ostler.daemon.control.control_endpoint import ControlEndpoint
-    from ostler.manager import Manager
+    from ostler.daemon.control.control_endpoint import ControlEndpoint  # `ostler check` needs it only for rules
 
     found: dict[str, Iterable[str] | None] = {CONTROL_TOPIC: _exposed_names(ControlEndpoint)}
     for spec in resolved.specs:
@@ -33,8 +34,6 @@ def _exposed_names_by_topic(resolved: ResolvedConfiguration) -> dict[str, Iterab
 
 
 def _exposed_names(cls: type[Any]) -> list[str]:
-    from ostler.messaging import exposure_of
-
     found = [name for name in dir(cls) if exposure_of(getattr(cls, name, None)) is not None]
     for space, home in getattr(cls, "namespaces", {}).items():
         found += [f"{space}.{name}" for name in dir(home) if exposure_of(getattr(home, name, None)) is not None]

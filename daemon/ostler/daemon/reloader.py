@@ -12,6 +12,8 @@ from ostler.aio import WorkerPool
 from ostler.bounds import WHY_LIMIT, safe_str
 from ostler.config import diff
 from ostler.config.configuration_diff import note_secrets_in_use
+from ostler.daemon.active_configuration import RESTART_SCOPES, ActiveConfiguration
+from ostler.daemon.policy_check import policy_warnings
 from ostler.daemon.startup.step_tracker import StepTracker
 from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, error_line, is_a, join_words
 from ostler.printable import printable
@@ -19,9 +21,12 @@ from ostler.redaction import SECRETS
 from ostler.types import CONTROL_TOPIC, OptionChange, ReloadResult
 
 if TYPE_CHECKING:
+    from ostler.clock import Clock
     from ostler.config.layers import RawConfiguration
-    from ostler.daemon.daemon import Daemon
+    from ostler.daemon.connectivity.audit_service import AuditService
+    from ostler.daemon.daemon_parts import DaemonParts
     from ostler.service.resolve import ResolvedConfiguration
+    from ostler.systemd import ServiceNotifier
 
 _log = logging.getLogger(__name__)
 _SIGHUP = "SIGHUP"
@@ -30,8 +35,6 @@ _STUCK_READ_TIMEOUT = 10.0
 _MAX_STUCK_THREADS = 4
 """The most threads left running by reloads that hang."""
 _STATUS_INTERVAL = 1.0
-_RESTART_SCOPES = ("service", "daemon")
-"""What cannot be changed in a running daemon, and is reported as needing a restart."""
 
 
 class Reloader:
@@ -40,22 +43,33 @@ class Reloader:
     Several requests while one reload runs share the next one. A request during the start is carried out after it.
 
     Args:
-        daemon: The daemon that is reloaded.
+        active: The configuration in effect, which a reload replaces.
         load_configuration: Reads and validates the whole configuration, in a thread; gets a function to call with each
             step, and the configuration that was read before.
+        start_finished: The parts of the daemon, once its start has finished; raises when it has failed.
+        notifier: Notifies systemd.
+        clock: The source of time.
+        is_stopping: Returns whether the daemon is being stopped.
     """
 
     def __init__(
         self,
-        daemon: Daemon,
+        active: ActiveConfiguration,
         load_configuration: Callable[[Callable[[str], object], RawConfiguration], ResolvedConfiguration],
+        start_finished: asyncio.Future[DaemonParts],
+        notifier: ServiceNotifier,
+        clock: Clock,
+        is_stopping: Callable[[], bool],
     ) -> None:
-        self._daemon = daemon
+        self._active = active
         self._load_configuration = load_configuration
+        self._start_finished = start_finished
+        self._notifier = notifier
+        self._clock = clock
+        self._is_stopping = is_stopping
         self._lock = asyncio.Lock()
         self._queued_reload: asyncio.Task[ReloadResult] | None = None
         self._tasks: set[asyncio.Task[ReloadResult]] = set()
-        self._is_for_signal = False
         self._step_tracker = StepTracker("reloading")
         self._current_read: tuple[float, asyncio.Future[None]] | None = None
         self._pools: list[WorkerPool] = []
@@ -102,7 +116,7 @@ class Reloader:
     async def _run_queued_reload(self, requester: str) -> ReloadResult:
         hurried = None
         try:
-            await asyncio.shield(self._daemon.start_finished)
+            parts = await asyncio.shield(self._start_finished)
             hurried = self._cut_off_stuck_read()
             await self._lock.acquire()
         finally:
@@ -111,7 +125,7 @@ class Reloader:
                 hurried.cancel()
         try:
             self._raise_if_stopping()
-            return await self._reload(requester)
+            return await self._reload(parts, requester)
         finally:
             self._lock.release()
 
@@ -125,42 +139,45 @@ class Reloader:
 
     def _raise_if_stopping(self) -> None:
         # A `reset` after `cleanup_host` would set up again what was just taken down.
-        if self._daemon.is_stopping:
+        if self._is_stopping():
             raise Draining("the daemon is stopping", hint="the next start uses the new configuration")
 
-    async def _reload(self, requester: str) -> ReloadResult:
-        daemon = self._daemon
+    async def _reload(self, parts: DaemonParts, requester: str) -> ReloadResult:
         _log.info("reload for %s", requester)
-        self._is_for_signal = requester == _SIGHUP
+        audit = parts.audit_service if requester == _SIGHUP else None  # a request has its own audit entry
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
-        daemon.notifier.reloading(int(daemon.clock.monotonic() * 1_000_000))
+        self._notifier.reloading(int(self._clock.monotonic() * 1_000_000))
         teller = asyncio.get_running_loop().create_task(
             self._report_progress(), name="report the progress of the reload to systemd"
         )
         try:
-            SECRETS.begin_update()
-            assembly = await self._load_on_thread()
-            self._raise_if_stopping()
-            verdict = await self._apply(assembly)
-            note_secrets_in_use(daemon.start_configuration)
-            SECRETS.commit_update()
+            result = await self._load_and_apply(parts)
         except ConfigurationError as error:
-            self._finish(self._refused_result(error))
+            self._finish(self._refused_result(error), audit)
             raise
         except BaseException as error:
             # Any error: systemd waits for the end of this reload.
             level = logging.DEBUG if is_a(error, (OstlerError, asyncio.CancelledError)) else logging.ERROR
             _log.log(level, "the reload failed", exc_info=error)
-            self._finish(self._make_result(ok=False, summary=f"reload failed: {error_line(error)}"))
+            self._finish(self._make_result(ok=False, summary=f"reload failed: {error_line(error)}"), audit)
             raise
         finally:
             teller.cancel()
-        return self._finish(verdict)
+        return self._finish(result, audit)
+
+    async def _load_and_apply(self, parts: DaemonParts) -> ReloadResult:
+        SECRETS.begin_update()
+        resolved = await self._load_on_thread()
+        self._raise_if_stopping()
+        result = await self._apply(parts, resolved)
+        note_secrets_in_use(self._active.at_start)
+        SECRETS.commit_update()
+        return result
 
     async def _report_progress(self) -> None:
-        while not self._daemon.is_stopping:
+        while not self._is_stopping():
             await asyncio.sleep(_STATUS_INTERVAL)
-            self._step_tracker.report(self._daemon.notifier)
+            self._step_tracker.report(self._notifier)
 
     async def _load_on_thread(self) -> ResolvedConfiguration:
         """Read and validate on a thread; one that hangs is abandoned, and the next reload uses another thread.
@@ -173,10 +190,10 @@ class Reloader:
         steps = self._step_tracker = StepTracker("reloading")
         pool = WorkerPool("ostler-reload", 1)
         self._pools.append(pool)
-        limit = self._daemon.resolved.configuration.daemon.reload_timeout
+        limit = self._active.options.daemon.reload_timeout
         given_up: asyncio.Future[None] = loop.create_future()
         self._current_read = loop.time(), given_up
-        before = self._daemon.resolved.configuration.raw
+        before = self._active.options.raw
         reading = asyncio.ensure_future(
             pool.run(lambda: self._load_configuration(steps, before), label="read the configuration")
         )
@@ -204,7 +221,7 @@ class Reloader:
             )
 
     def _make_result(self, *, ok: bool, summary: str, problems: Sequence[str] = ()) -> ReloadResult:
-        return ReloadResult(ok=ok, at=self._daemon.clock.wall(), summary=summary, problems=list(problems))
+        return ReloadResult(ok=ok, at=self._clock.wall(), summary=summary, problems=list(problems))
 
     def _refused_result(self, error: ConfigurationError) -> ReloadResult:
         count = len(error.problems)
@@ -213,37 +230,59 @@ class Reloader:
             ok=False, summary=summary, problems=[safe_str(problem, WHY_LIMIT) for problem in error.problems]
         )
 
-    def _finish(self, result: ReloadResult) -> ReloadResult:
+    def _finish(self, result: ReloadResult, audit: AuditService | None) -> ReloadResult:
         self.last_result = result
-        if self._is_for_signal and self._daemon.audit_service is not None:  # a request has its own audit entry
+        if audit is not None:
             error = "" if result.ok else "ConfigurationError"
             text = "; ".join([result.summary, *result.problems])
-            self._daemon.audit_service.log.record_action(_SIGHUP, CONTROL_TOPIC, "reload", error, text)
+            audit.log.record_action(_SIGHUP, CONTROL_TOPIC, "reload", error, text)
         level = logging.INFO if result.ok else logging.ERROR
         extra = log.message_id("reload") | log.detail("\n".join(map(printable, result.problems)))
         _log.log(level, "%s", result.summary, extra=extra)
-        if not self._daemon.is_stopping:
-            self._daemon.notifier.ready(result.summary)
+        if not self._is_stopping():
+            self._notifier.ready(result.summary)
         return result
 
-    async def _apply(self, resolved: ResolvedConfiguration) -> ReloadResult:
-        daemon, new = self._daemon, resolved.configuration
-        changes = diff(daemon.resolved.configuration, new)
-        gone = [file for file in daemon.resolved.configuration.raw.files if file not in new.raw.files]
-        # Compared with the configuration at the start: a change that needs a restart is pending over several reloads.
-        waiting = [change for change in diff(daemon.start_configuration, new) if change.needs in _RESTART_SCOPES]
-        daemon.apply_configuration(resolved)
-        problems = await daemon.reset_services(resolved, self._step_tracker)
-        pending = daemon.runtime.pending_options() if daemon.runtime is not None else []
+    async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadResult:
+        before, new = self._active.options, resolved.configuration
+        changes = diff(before, new)
+        gone = [file for file in before.raw.files if file not in new.raw.files]
+        waiting = self._active.pending_restart(new)
+        self._active.resolved = resolved
+        _apply_options(parts, resolved)
+        problems = await self._reset_services(parts, resolved)
+        pending = parts.runtime.pending_options()
         return ReloadResult(
             ok=not problems,
-            at=daemon.clock.wall(),
+            at=self._clock.wall(),
             summary=_summary(changes, waiting, problems, gone, pending),
             changes=changes,
             needs_restart=[change.path for change in waiting],
             problems=problems,
             pending=pending,
         )
+
+    async def _reset_services(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> list[str]:
+        """Apply new options to the services and reset their managers; return what went wrong, a line each."""
+        await parts.runtime.mark_gone(resolved.configuration.network.peers)
+        return await parts.runtime.reset(
+            resolved.specs,
+            should_continue=lambda: not self._is_stopping(),
+            on_step=self._step_tracker,
+            timeout=resolved.configuration.daemon.reload_timeout,
+        )
+
+
+def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
+    """Apply what a reload may change in the daemon itself."""
+    options = resolved.configuration
+    log.set_up(level=options.log.level, format=options.log.format, levels=options.log.levels)
+    parts.store.retention_clock.trust_wall_clock()
+    parts.messaging.apply(options)
+    parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
+    parts.audit_service.configure(options)
+    for warning in policy_warnings(resolved):
+        _log.warning("%s", warning)
 
 
 def _set_done(future: asyncio.Future[None]) -> None:
@@ -258,7 +297,7 @@ def _summary(
     gone: Sequence[str],
     pending: Sequence[str],
 ) -> str:
-    live = [change.path for change in changes if change.needs not in _RESTART_SCOPES]
+    live = [change.path for change in changes if change.needs not in RESTART_SCOPES]
     parts = [f"changed {join_words(live)}" if live else "nothing to change live"]
     if waiting:
         parts.append(f"needs a restart for {join_words(change.path for change in waiting)}")

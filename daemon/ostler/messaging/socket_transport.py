@@ -78,7 +78,7 @@ class SocketTransport:
         self._inherited_contexts: list[zmq.Context[zmq.Socket[bytes]]] = []
 
     def _get_context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        import zmq
+        import zmq  # libzmq, 11 ms: only with a network, here and below
 
         if self._context is not None and self._context_pid != os.getpid():
             # Its threads are the parent's, and to end it would wait for them: it is kept and left alone.
@@ -101,12 +101,12 @@ class SocketTransport:
             InvalidInput: The address cannot be used.
         """
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.server import UnixServerLink
+            from ostler.messaging.unix.server import UnixServerLink  # 28 ms: not for a client
 
             link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, quotas=quotas)
             self._listeners.append(link.listener)
             return link
-        from ostler.messaging.tcp.server import TcpServerLink
+        from ostler.messaging.tcp.server import TcpServerLink  # libzmq
 
         port = TcpServerLink(self._get_context(), self.rpc, self._listen_options(quotas))
         self.rpc = port.address  # port 0 has become a real one
@@ -115,12 +115,12 @@ class SocketTransport:
     def serve_events(self, quotas: PeerQuotas | None = None) -> EventLink:
         """See `Transport.serve_events`; `quotas` and what it raises as `serve_rpc`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.publisher import UnixEventLink
+            from ostler.messaging.unix.publisher import UnixEventLink  # 25 ms: not for a client
 
             link = UnixEventLink(self.events, self.limits, self._events_fd, quotas=quotas)
             self._listeners.append(link.listener)
             return link
-        from ostler.messaging.tcp.publisher import TcpEventLink
+        from ostler.messaging.tcp.publisher import TcpEventLink  # libzmq
 
         port = TcpEventLink(self._get_context(), self.events, self._listen_options(quotas))
         self.events = port.address
@@ -137,7 +137,7 @@ class SocketTransport:
         return [each.address for each in self._listeners if each.restore(unreachable=unreachable)]
 
     def _listen_options(self, quotas: PeerQuotas | None) -> ListenOptions:
-        from ostler.messaging.tcp.server_socket import ListenOptions
+        from ostler.messaging.tcp.server_socket import ListenOptions  # libzmq
 
         if self._authenticator is not None:
             self._authenticator.start(self._get_context())
@@ -148,42 +148,42 @@ class SocketTransport:
     def connect(self) -> SyncLink:
         """See `Transport.connect`."""
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.sync_link import SyncUnixLink
+            from ostler.messaging.unix.sync_link import SyncUnixLink  # not for a daemon
 
             return SyncUnixLink(self.rpc, self.limits)
-        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_dealer
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_dealer  # libzmq
 
         return SyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve))
 
     def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.connect_async`."""
         if self.rpc.startswith("ipc:"):
-            from ostler.messaging.unix.async_link import AsyncUnixLink
+            from ostler.messaging.unix.async_link import AsyncUnixLink  # 15 ms: asyncio, not for a sync client
 
             return AsyncUnixLink(self.rpc, self.limits, on_message, on_lost)
-        from ostler.messaging.tcp.async_link import AsyncTcpLink
-        from ostler.messaging.tcp.sync_link import open_dealer
+        from ostler.messaging.tcp.async_link import AsyncTcpLink  # libzmq
+        from ostler.messaging.tcp.sync_link import open_dealer  # libzmq
 
         return AsyncTcpLink(open_dealer(self._get_context(), self.rpc, self.limits, self.curve), on_message, on_lost)
 
     def subscribe(self, prefixes: Iterable[bytes]) -> SyncLink:
         """See `Transport.subscribe`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.sync_link import SyncUnixLink
+            from ostler.messaging.unix.sync_link import SyncUnixLink  # not for a daemon
 
             return SyncUnixLink(self.events, self.limits, prefixes)
-        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_subscriber
+        from ostler.messaging.tcp.sync_link import SyncTcpLink, open_subscriber  # libzmq
 
         return SyncTcpLink(open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve))
 
     def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
         """See `Transport.subscribe_async`."""
         if self.events.startswith("ipc:"):
-            from ostler.messaging.unix.async_link import AsyncUnixLink
+            from ostler.messaging.unix.async_link import AsyncUnixLink  # 15 ms: asyncio, not for a sync client
 
             return AsyncUnixLink(self.events, self.limits, on_message, on_lost, prefixes)
-        from ostler.messaging.tcp.async_link import AsyncTcpLink
-        from ostler.messaging.tcp.sync_link import open_subscriber
+        from ostler.messaging.tcp.async_link import AsyncTcpLink  # libzmq
+        from ostler.messaging.tcp.sync_link import open_subscriber  # libzmq
 
         return AsyncTcpLink(
             open_subscriber(self._get_context(), self.events, self.limits, prefixes, self.curve), on_message, on_lost
@@ -226,24 +226,25 @@ def transport_to(
     """
     limits = TransportLimits(max_message_size=max_message_size)
     if address is not None and address.startswith("tcp://"):
-        from ostler.messaging.tcp.server_socket import next_port
+        from ostler.messaging.tcp.bind import next_port  # only with a network
 
         network = _curve_options(address, server_key, secret_key)
         return SocketTransport(address, next_port(address), limits=limits, curve=network)
     if server_key or secret_key:
         raise InvalidInput("keys apply to network addresses only", hint="use an address such as tcp://node2:7890")
     if address is not None:
-        from ostler.messaging.unix.bind import socket_path
+        from ostler.messaging.unix.bind import socket_path  # only for the path of a socket
 
         events = socket_path(address).with_name("events.sock")
         return SocketTransport(address, f"ipc://{events}", limits=limits)
-    from ostler.config.paths import Paths
+    from ostler.config.paths import Paths  # 15 ms: not for a client that is given an address
 
     paths = Paths.for_client(root, os.environ)
     return SocketTransport(paths.rpc_address, paths.events_address, limits=limits)
 
 
 def _curve_options(address: str, server_key: str | None, secret_key: str | Path | None) -> CurveOptions:
+    # libzmq, 12 ms: only with a network.
     from ostler.messaging.tcp.curve import CurveOptions, check_public_key, keys_from_secret
 
     if not server_key or not secret_key:
@@ -256,7 +257,7 @@ def _curve_options(address: str, server_key: str | None, secret_key: str | Path 
 
 
 def _read_key(file: Path) -> str:
-    from ostler.files import read_bounded
+    from ostler.files import read_bounded  # 1 ms: only for keys in files
 
     try:
         return read_bounded(file, _MAX_KEY_FILE_SIZE).decode("ascii").strip()

@@ -226,7 +226,7 @@ class PeriodicTask:
         return due
 
     def _parse_cron(self) -> CronSchedule:
-        from ostler.periodic_tasks.cron import CronSchedule
+        from ostler.periodic_tasks.cron import CronSchedule  # 1 ms: only for cron times
 
         try:
             return CronSchedule(self.settings.cron)

@@ -147,7 +147,7 @@ def _normalise_name(name: str) -> str:
 
 
 def _non_directory_infos(path: list[str] | None = None) -> Iterator[_DistributionInfo]:
-    from importlib.metadata import distributions
+    from importlib.metadata import distributions  # slow: only for what has no directory of metadata
 
     for distribution in distributions() if path is None else distributions(path=path):
         location: object = getattr(distribution, "_path", None)  # only of those that are on a path

@@ -50,6 +50,7 @@ class PluginHost:
         blocked: Names of plugins that must not be imported at all; see `blocked_packages`.
         api_version: The version of the hooks, `MAJOR.MINOR`.
         clock: The source of time, to measure how long each plugin takes.
+        on_step: Called with each step before code of a plugin runs, which may never return.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PluginHost:
         blocked: Collection[str] = (),
         api_version: str = hookspecs.API_VERSION,
         clock: Clock | None = None,
+        on_step: Callable[[str], object] = lambda _name: None,
     ) -> None:
         self._entry_points = entry_points
         self._required = list(dict.fromkeys(required))
@@ -73,8 +75,7 @@ class PluginHost:
         self._specs = {name: getattr(hookspecs, name) for name in vars(self._plugin_manager.hook) if name[0] != "_"}
         self._records: list[_PluginRecord] = []
         self._is_discovered = False
-        self.on_step: Callable[[str], object] = _ignore_step
-        """Called with each step before code of a plugin runs, which may never return."""
+        self._on_step = on_step
 
     def discover(self) -> None:
         """Find and load every plugin. Raises nothing; failures are in `records`, `problems` and `warnings`."""
@@ -198,7 +199,7 @@ class PluginHost:
         problems = []
         for record in self._records:
             for function in self._hook_functions(record, hook):
-                self.on_step(f"{hook} of plugin {record.found.name}")
+                self._on_step(f"{hook} of plugin {record.found.name}")
                 try:
                     self._call_hook(function, facts)
                 except PluginError as error:
@@ -219,7 +220,7 @@ class PluginHost:
             return
         try:
             self._raise_if_duplicate(record)
-            self.on_step(f"importing plugin {name} ({record.found.value})")
+            self._on_step(f"importing plugin {name} ({record.found.value})")
             record.plugin = _run_guarded(record.found.load, f"{record.found.value} cannot be imported")
             self._check_version(record)
             self._register(record)
@@ -284,7 +285,7 @@ class PluginHost:
     def _collect_declarations(self, record: _PluginRecord) -> None:
         for hook in hook_results.RESULT_CHECKS:
             for function in self._hook_functions(record, hook):
-                self.on_step(f"{hook} of plugin {record.found.name}")
+                self._on_step(f"{hook} of plugin {record.found.name}")
                 try:
                     result = self._call_hook(function, {})
                 except PluginError as error:
@@ -334,10 +335,6 @@ class PluginHost:
             known = {record.found.name for record in self._records}
             return f"the required plugin {name} is not installed{_meant(name, known)}"
         return f"the required plugin {name} is {found[0].state}: {found[0].why}"
-
-
-def _ignore_step(_name: str) -> None:
-    """Ignore the step."""
 
 
 def _run_guarded(step: Callable[[], T], what: str) -> T:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ostler import log
-from ostler.aio import RunningJob, TaskOwner, WorkerPool
+from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
@@ -85,7 +85,7 @@ class Service:
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
-        self._undo_stack: list[tuple[str, Callable[[float], Awaitable[list[str]]]]] = []
+        self._undo_stack = UndoStack(self._log, f"service {spec.topic}")
         self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
         self._draining_since = math.inf
@@ -134,7 +134,7 @@ class Service:
         registration = await self._run_step("registering", self._register())
         manager = await self._run_step("creating its manager", self._build_manager())
         await self._run_step("waiting for its drivers", self._start_drivers())
-        self._on_stop("cleanup_host", self._cleanup_host)
+        self._undo_stack.push("cleanup_host", self._cleanup_host)
         await self._run_start_hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
         await self._run_step("handing over its drivers", self._hand_over_drivers())
         await self._run_start_hook("pre_start_hook", manager.pre_start_hook)
@@ -142,7 +142,7 @@ class Service:
         await self._run_start_hook("init_host_with_rpc", manager.init_host_with_rpc)
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
         self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
-        self._on_stop("periodic tasks", self._stop_periodic)
+        self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
         self.state_tracker.enter(ServiceState.UP)
@@ -185,7 +185,7 @@ class Service:
 
     async def _register(self) -> Any:
         records, spec = self._context.service_records, self.spec
-        self._on_stop("threads", self._stop_pool)
+        self._undo_stack.push("threads", self._stop_pool)
 
         def register() -> Any:
             registration = records.register(
@@ -233,7 +233,7 @@ class Service:
 
     async def _start_drivers(self) -> None:
         assert self._service_drivers is not None  # noqa: S101 - built in the step before
-        self._on_stop("drivers", self._service_drivers.stop)
+        self._undo_stack.push("drivers", self._service_drivers.stop)
         await self._service_drivers.start(self.options.driver_init_wait)
 
     async def _hand_over_drivers(self) -> None:
@@ -260,11 +260,9 @@ class Service:
             short_pool=self.short_pool,
         )
         endpoint.max_in_flight = self.options.max_in_flight
-        self._context.host.dispatcher.registry.add_endpoint(endpoint)
-        self._on_stop("endpoint", self._close_endpoint)
-
-    def _on_stop(self, what: str, undo: Callable[[float], Awaitable[list[str]]]) -> None:
-        self._undo_stack.append((what, undo))
+        registry = self._context.host.dispatcher.registry
+        registry.add_endpoint(endpoint)
+        self._undo_stack.push_call("endpoint", lambda: registry.remove_endpoint(self.topic))
 
     # ---------------------------------------------------------------- while it is up
 
@@ -550,9 +548,7 @@ class Service:
         return await asyncio.shield(self._stop_task)
 
     async def _stop(self, timeout: float, failed: str, why: str) -> list[str]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        hung: list[str] = []
+        until = asyncio.get_running_loop().time() + timeout
         started = bool(self._undo_stack)
         self._context.host.dispatcher.registry.mark_unavailable(self.topic, failed)
         self._context.host.dispatcher.cancel_contexts(self.topic)
@@ -560,19 +556,17 @@ class Service:
             self._service_drivers.end_handover()
             self._service_drivers.drivers.cancel_calls()
         await self._tasks.cancel(_MIN_STOP_STEP_TIME)
-        while self._undo_stack:
-            what, undo = self._undo_stack.pop()
-            self.step = f"stopping {what}"
-            try:
-                hung += await undo(max(_MIN_STOP_STEP_TIME, until - loop.time()))
-            except Exception as error:  # noqa: BLE001 - the rest must be undone whatever this part does
-                self._log.error("stopping %s of service %s failed: %s", what, self.topic, error_line(error))
+        left = until - asyncio.get_running_loop().time()
+        hung = await self._undo_stack.run(left, min_step_time=_MIN_STOP_STEP_TIME, on_step=self._enter_stop_step)
         self.step = ""
         self.state_tracker.enter(
             ServiceState.FAILED if failed else ServiceState.STOPPED,
             failed or why or ("" if started else "never started"),
         )
         return hung
+
+    def _enter_stop_step(self, step: str) -> None:
+        self.step = f"stopping {step}"
 
     async def _cleanup_host(self, timeout: float) -> list[str]:
         assert self.manager is not None  # noqa: S101 - noted after it was built
@@ -600,14 +594,6 @@ class Service:
     def _start_hooks(self) -> set[str]:
         names = ("init_host", "driver_ready", "pre_start_hook", "init_host_with_rpc", "post_start_hook")
         return {f"{self.topic}.{name}" for name in names}
-
-    async def _stop_periodic(self, _timeout: float) -> list[str]:
-        self._context.periodic_scheduler.remove(self.topic)
-        return []
-
-    async def _close_endpoint(self, _timeout: float) -> list[str]:
-        self._context.host.dispatcher.registry.remove_endpoint(self.topic)
-        return []
 
     async def _stop_pool(self, timeout: float) -> list[str]:
         self.pool.close()

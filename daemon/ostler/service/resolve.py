@@ -46,13 +46,17 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
 def discover_plugins(
     core: CoreConfiguration,
     entry_points: list[DiscoveredPlugin] | None = None,
-    on_step: Callable[[str], object] | None = None,
+    on_step: Callable[[str], object] = lambda _name: None,
 ) -> PluginHost:
     """Return the plugins that the configuration allows, loaded; `on_step` is called with each step."""
     section = core.plugins
-    plugins = PluginHost(entry_points, required=section.required, disabled=section.disabled, blocked=section.blocked)
-    if on_step is not None:
-        plugins.on_step = on_step
+    plugins = PluginHost(
+        entry_points,
+        required=section.required,
+        disabled=section.disabled,
+        blocked=section.blocked,
+        on_step=on_step,
+    )
     plugins.discover()
     return plugins
 

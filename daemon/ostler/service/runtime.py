@@ -70,6 +70,8 @@ class Runtime:
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
         self.state_notifier = StateNotifier(host.notifications, name, clock)
+        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
+        # the part up when it is needed; nothing is called before all of them exist.
         around = ServiceContext(
             host=host,
             service_records=services_table,
@@ -86,13 +88,13 @@ class Runtime:
         self.host_view = HostView(
             name, services, store, services_table, capabilities_table, router, clock, self._live_reports
         )
+        # Assigned: the client is older than the services whose versions it follows.
         client.upgrades.set_source(self.host_view.members, store.aread)
         self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
-            services, store, capabilities_table, services_table, client, router, clock, has_subscriber
+            services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
         )
-        self.capability_reporter.on_report = self.host_view.on_change
 
     async def start(self, timeout: float | None = None) -> None:
         """Start reporting, then all services; periodic tasks continue from their stored records.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from ostler import fork
 from ostler.config.configuration import Tables
 from ostler.config.core_sections import CORE_SECTIONS, DaemonSection
@@ -60,35 +62,35 @@ class ServiceChecks:
         yield from self._validate(tables, services)
 
     def _validate(self, tables: Tables, services: Mapping[str, ManagerOptions]) -> Iterator[Fault]:
+        daemon = tables.get(("daemon",))
+        host = daemon.host if isinstance(daemon, DaemonSection) else ""
+        sections = {path[0]: tables[path] for path in tables if len(path) == 1 and path[0] not in CORE_SECTIONS}
         drivers = {
             (path[1], path[3]): options
             for path, options in tables.items()
             if len(path) == 4 and path[0] == "services" and path[1] in services
         }
-        daemon = tables.get(("daemon",))
-        host = daemon.host if isinstance(daemon, DaemonSection) else ""
-        own = [path for path in tables if len(path) == 1 and path[0] not in CORE_SECTIONS]
-        sections = {path[0]: tables[path] for path in own}
+        shared = ValidationContext(host=host, topic="", services=services, drivers=drivers, sections=sections)
+        yield from self._validate_managers(shared, services)
+        yield from self._validate_drivers(shared, drivers)
+
+    def _validate_managers(self, shared: ValidationContext, services: Mapping[str, ManagerOptions]) -> Iterator[Fault]:
         for topic, options in services.items():
             if topic not in self._managers:
                 continue
-            context = ValidationContext(
-                host=host,
-                topic=topic,
-                services={other: found for other, found in services.items() if other != topic},
-                drivers=drivers,
-                sections=sections,
-                extensions=self._extensions.get(topic, {}),
-            )
+            others = {other: found for other, found in services.items() if other != topic}
+            context = replace(shared, topic=topic, services=others, extensions=self._extensions.get(topic, {}))
             yield from _call_validate(("services", topic), "manager", self._managers[topic], options, context)
+
+    def _validate_drivers(
+        self, shared: ValidationContext, drivers: Mapping[tuple[str, str], OptionsModel]
+    ) -> Iterator[Fault]:
         for (topic, name), wanted in drivers.items():
             loaded = self._drivers.get(topic, {}).get(name)
             if loaded is None:
                 continue
             others = {key: found for key, found in drivers.items() if key != (topic, name)}
-            context = ValidationContext(
-                host=host, topic=topic, name=name, services=services, drivers=others, sections=sections
-            )
+            context = replace(shared, topic=topic, name=name, drivers=others)
             yield from _call_validate(("services", topic, "drivers", name), "driver", loaded, wanted, context)
 
 

@@ -56,6 +56,7 @@ class Store:
         lock: sqlite_connection.OwnerLock,
         connect: Callable[[bool], Database],
         backups: backup.BackupDirectory,
+        migrations: Mapping[str, ModuleType | str],
         account: Callable[[], Hashable] = no_account,
     ) -> None:
         self.path = path
@@ -68,10 +69,9 @@ class Store:
         self._reader_threads = WorkerPool("store-reader", 4)
         self._account = account
         self.failed_migrations: dict[str, StoreError | ContractError] = {}
-        self._migrations: Mapping[str, ModuleType | str] = {}
+        self._migrations = migrations
         self._open_lock = threading.Lock()
-        self._database_files = DatabaseFiles(path, lock, backups, clock)
-        self._database_files.invalidate_readers = self._readers.invalidate
+        self._database_files = DatabaseFiles(path, lock, backups, clock, self._readers.invalidate)
         self._reserved_space = ReservedSpace(path)
         self._writer = Writer(
             lambda: self._open_connection(False),
@@ -126,8 +126,15 @@ class Store:
             )
 
         lock = sqlite_connection.OwnerLock(path.with_suffix(".lock"))
-        store = cls(path, clock, lock, connect, backup.BackupDirectory(path, backups, clock), account)
-        store._migrations = {CORE_NAMESPACE: core, **(migrations or {})}
+        store = cls(
+            path,
+            clock,
+            lock,
+            connect,
+            backup.BackupDirectory(path, backups, clock),
+            {CORE_NAMESPACE: core, **(migrations or {})},
+            account,
+        )
         try:
             store._start(later=later)
         except BaseException:

@@ -129,7 +129,7 @@ class SystemdNotifier(_NotifierBase):
             connection.socket.close()
 
     def _connect(self, environ: MutableMapping[str, str]) -> None:
-        import sdnotify
+        import sdnotify  # only under systemd
 
         connection = sdnotify.SystemdNotifier()
         address = environ.pop("NOTIFY_SOCKET")

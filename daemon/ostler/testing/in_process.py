@@ -9,6 +9,7 @@ import threading
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from ostler.messaging import (
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
+from ostler.messaging.events import EventPattern, Subscription
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
@@ -187,8 +189,6 @@ class Host(SyncCallMethods):
 
     def events(self, pattern: str = "", count: int = 1) -> list[Event]:
         """Return the events published so far that match a pattern; waits until there are `count` of them."""
-        from ostler.messaging.events import EventPattern
-
         fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
@@ -280,13 +280,10 @@ class Host(SyncCallMethods):
         await self._runtime.start()
 
     def _subscribe_events(self) -> None:
-        from ostler.messaging.events import Event as Kind
-        from ostler.messaging.events import Subscription
-
         subscription = Subscription([""])
 
         def take(data: Any) -> None:
-            self._events.extend(event for event in subscription.receive(data) if isinstance(event, Kind))
+            self._events.extend(event for event in subscription.receive(data) if isinstance(event, Event))
             self._notify_waiters()
 
         self._transport.subscribe_async(subscription.prefixes, take, lambda _lost: None)
@@ -378,8 +375,6 @@ async def _call_on_loop(work: Callable[[], T]) -> T:
 
 
 def _entry_points(plugins: Sequence[object]) -> Iterator[DiscoveredPlugin]:
-    from importlib import import_module
-
     for plugin in plugins:
         if isinstance(plugin, str):
             yield DiscoveredPlugin(plugin.partition(".")[0], plugin, lambda plugin=plugin: import_module(plugin))  # type: ignore[misc]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def ostler_host() -> Iterator[Callable[..., Host]]:
     """Return a function that starts an `ostler.testing.host` and stops it at the end of the test."""
-    from ostler.testing.in_process import host
+    from ostler.testing.in_process import host  # pytest loads this plugin in every project
 
     with ExitStack() as stack:
 

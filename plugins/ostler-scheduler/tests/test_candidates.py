@@ -65,7 +65,8 @@ def test_a_lease_outlives_every_report_that_does_not_say_that_it_is_over(kept):
     assert promised(kept, 3.0) == [5, 0, 0, 0]
 
 
-def test_trap_a_report_from_before_a_request_delivered_after_it_wipes_no_promise(kept):
+@pytest.mark.failure_mode("State", "room that is counted or promised twice")
+def test_a_report_from_before_a_request_delivered_after_it_wipes_no_promise(kept):
     report(kept)
     kept.grant_lease("volume", "node1", "fast", 90, 1.0)
     report(kept, 2.0, ages={"fast": 5.0})

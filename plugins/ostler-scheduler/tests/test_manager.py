@@ -145,7 +145,8 @@ def test_before_a_refusal_the_daemon_reports_what_has_changed_a_moment_ago(make_
     assert client.flushes == 1
 
 
-def test_trap_room_on_one_file_system_is_not_given_away_on_two_of_its_backends(make_manager, ctx, report):
+@pytest.mark.failure_mode("State", "room that is counted or promised twice")
+def test_room_on_one_file_system_is_not_given_away_on_two_of_its_backends(make_manager, ctx, report):
     manager = make_manager()
     facts = {**gib(15), "filesystem": "8:1"}
     report(manager, gold=facts, silver=facts)
@@ -249,7 +250,7 @@ def test_kept_capabilities_are_there_right_after_the_start(make_manager, ctx, cl
     assert [one.dropped_by for one in manager.explain(ctx, "volume", "1GiB").candidates] == ["", "unavailable"]
 
 
-def test_trap_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
+def test_a_daemon_that_cannot_be_asked_does_not_stop_the_start(make_manager, ctx, clock, client, report, caplog):
     client.error = DaemonNotRunning("nobody listens")
     manager = make_manager()
     with caplog.at_level(logging.WARNING):
@@ -316,7 +317,7 @@ def in_thread(work):
     return thread, found
 
 
-def test_trap_a_choice_during_a_look_waits_and_does_not_go_by_what_was_known(make_manager, ctx, client, clock, report):
+def test_a_choice_during_a_look_waits_and_does_not_go_by_what_was_known(make_manager, ctx, client, clock, report):
     manager = make_manager()
     manager.sync(ctx)
     report(manager, disk=gib(10))
@@ -371,7 +372,8 @@ def test_a_service_that_went_down_is_dropped_after_the_next_sync(make_manager, c
         manager.select(ctx, "volume", 1)
 
 
-def test_trap_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_manager, ctx, clock, report):
+@pytest.mark.failure_mode("State", "clock set an hour back and forth")
+def test_a_stale_report_is_no_candidate_whatever_the_wall_clocks_say(make_manager, ctx, clock, report):
     manager = make_manager(stale_after="3min")
     report(manager, disk=gib(10))
     clock.set_wall(clock.wall() + 3600)
@@ -420,7 +422,8 @@ def test_a_strangers_weigher_that_raises_drops_its_candidate_alone(make_manager,
     assert (nowhere.dropped_by, nowhere.reason) == ("near", "the weigher near failed: KeyError: 'metres'")
 
 
-def test_trap_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadline(make_manager, ctx, clock, report):
+@pytest.mark.failure_mode("Plugins", "a scheduler or a filter that hangs or raises")
+def test_a_filter_that_hangs_holds_up_selections_no_longer_than_their_deadline(make_manager, ctx, clock, report):
     manager = make_manager(STRANGER, filters=["hangs"])
     report(manager, disk=gib(10))
     HangingFilter.entered.clear()

@@ -84,6 +84,7 @@ def _without_volumes(folder):
     (folder / "volumes").rename(folder.parent / "old")
 
 
+@pytest.mark.failure_mode("State", "a disk that is not mounted, or another directory in its place")
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -94,7 +95,7 @@ def _without_volumes(folder):
         (_without_volumes, "the directory of its volumes is missing"),
     ],
 )
-def test_trap_a_directory_that_is_another_backend_is_refused_and_left_as_it_is(used, folder, kit, kv, change, why):
+def test_a_directory_that_is_another_backend_is_refused_and_left_as_it_is(used, folder, kit, kv, change, why):
     change(folder)
     before = sorted(folder.rglob("*"))
     with pytest.raises(DriverError, match="not the backend it was") as caught:
@@ -159,10 +160,11 @@ def test_a_disk_that_is_full_at_the_first_start_gets_its_identity_later(folder, 
     driver.cleanup()
 
 
+@pytest.mark.failure_mode("State", "a disk that is not mounted, or another directory in its place")
 @pytest.mark.root
 @pytest.mark.parametrize("below", ["", "deeper/volumes"])
 @pytest.mark.parametrize("records", [True, False])
-def test_trap_a_disk_that_is_not_mounted_fails_the_backend_until_it_is(mounted, kit, kv, tmp_path, below, records):
+def test_a_disk_that_is_not_mounted_fails_the_backend_until_it_is(mounted, kit, kv, tmp_path, below, records):
     place = mounted("ext4", 16 * MIB)
     path = place / below
     driver = kit.file_driver(path, kv=kv)
@@ -183,8 +185,9 @@ def test_trap_a_disk_that_is_not_mounted_fails_the_backend_until_it_is(mounted, 
     driver.cleanup()
 
 
+@pytest.mark.failure_mode("State", "a disk that is not mounted, or another directory in its place")
 @pytest.mark.root
-def test_trap_a_disk_that_became_read_only_is_no_backend_that_works(mounted, kit, monkeypatch):
+def test_a_disk_that_became_read_only_is_no_backend_that_works(mounted, kit, monkeypatch):
     place = mounted("ext4", 16 * MIB)
     driver = kit.file_driver(place)
     driver.cleanup()

@@ -54,7 +54,8 @@ def test_the_driver_knows_whether_volumes_are_recorded_on_its_backend(manager, c
     assert kv.get(RECORDS_KEY) is True
 
 
-def test_trap_volumes_of_a_backend_that_was_renamed_are_told_and_follow_it(renamed, ctx, files):
+@pytest.mark.failure_mode("State", "a backend that was renamed")
+def test_volumes_of_a_backend_that_was_renamed_are_told_and_follow_it(renamed, ctx, files):
     (line,) = renamed.problems()
     assert "backend local is not in the configuration, but has 2 volumes: a, slow" in line
     assert "`ostler volume move-backend local ssd` moves the records to ssd, which has its directory now" in line
@@ -176,7 +177,8 @@ def test_the_record_of_a_volume_at_work_is_not_dropped(manager, ctx, store):
         manager.forget_volume(ctx, "b")
 
 
-def test_trap_while_a_backend_is_not_the_one_it_was_its_records_stay_as_they_are(
+@pytest.mark.failure_mode("State", "a disk that is not mounted, or another directory in its place")
+def test_while_a_backend_is_not_the_one_it_was_its_records_stay_as_they_are(
     manager, ctx, drivers, driver, folder, kit, kv
 ):
     manager.create_volume(ctx, "a", "1MiB", backend="local")
@@ -271,8 +273,9 @@ def on_full_disk(store, drivers, kit, ctx, driver):
     return manager, full
 
 
+@pytest.mark.failure_mode("State", "a full disk that something has to be deleted on")
 @pytest.mark.parametrize("parts", [0, 2])
-def test_trap_deleting_works_when_the_database_cannot_grow(on_full_disk, ctx, files, parts):
+def test_deleting_works_when_the_database_cannot_grow(on_full_disk, ctx, files, parts):
     manager, full = on_full_disk
     full.full, full.parts = True, parts
     with pytest.raises(StoreUnavailable):

@@ -37,11 +37,12 @@ def die(name):
     raise Crash(name)
 
 
+@pytest.mark.failure_mode("State", "a crash at any step of an operation")
 @pytest.mark.parametrize(
     "operation",
     ["create", "create from image", "clone", "from snapshot", "extend", "delete", "create snapshot", "delete snapshot"],
 )
-def test_trap_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenario, template, tmp_path, operation):
+def test_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenario, template, tmp_path, operation):
     for number in range(1, 100):
         root = scenario.copy_of(template, tmp_path / "root")
         steps = scenario.Steps(number, die)
@@ -61,7 +62,8 @@ def test_trap_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenar
     pytest.fail("the operation has no end")
 
 
-def test_trap_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
+@pytest.mark.failure_mode("State", "a crash at any step of an operation")
+def test_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
     done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=55, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout, done.stdout + done.stderr

@@ -46,7 +46,8 @@ def test_steps_run_in_a_thread_of_their_own_and_results_and_errors_come_back():
     assert closed.wait(10)
 
 
-def test_trap_a_step_that_hangs_is_given_up_by_name_and_its_place_refused_at_once(gate):
+@pytest.mark.failure_mode("Plugins", "an image on a dead mount")
+def test_a_step_that_hangs_is_given_up_by_name_and_its_place_refused_at_once(gate):
     place = ImageMount("/mnt/share")
     source = ImageThread(place, LIMIT)
     with pytest.raises(ImageNotResponding, match="reading a hangs") as caught:
@@ -100,7 +101,8 @@ def test_an_image_is_read_and_closed_in_the_thread_of_its_source(image, tmp_path
     wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
 
 
-def test_trap_an_image_that_hangs_while_copied_ends_the_copy_and_tells_meanwhile(image, tmp_path, gate, monkeypatch):
+@pytest.mark.failure_mode("Plugins", "an image on a dead mount")
+def test_an_image_that_hangs_while_copied_ends_the_copy_and_tells_meanwhile(image, tmp_path, gate, monkeypatch):
     monkeypatch.setattr(copying, "read_piece", lambda *_: gate.wait(10))  # no file system that hangs can be mounted
     told = []
     with (

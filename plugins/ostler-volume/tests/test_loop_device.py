@@ -105,7 +105,7 @@ def test_a_user_without_privileges_is_told_what_to_enable(volume):
 
 
 @pytest.mark.root
-def test_trap_a_file_that_was_removed_under_its_device_is_attached_still(root, tmp_path):
+def test_a_file_that_was_removed_under_its_device_is_attached_still(root, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(bytes(4096))
     device = loop_device.attach(path)

@@ -478,7 +478,8 @@ def budget(kind, name):
     return next((mark for mark in marks if mark), None)
 
 
-def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
+@pytest.mark.failure_mode("Plugins", "an image on a dead mount")
+def test_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
     manager, ctx, driver, folder, nothing_left, monkeypatch
 ):
     gate = threading.Event()
@@ -495,7 +496,8 @@ def test_trap_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
     manager.delete_volume(ctx, "c")
 
 
-def test_trap_the_choice_of_a_backend_for_an_image_waits_for_no_mount_that_hangs(manager, ctx, folder, monkeypatch):
+@pytest.mark.failure_mode("Plugins", "an image on a dead mount")
+def test_the_choice_of_a_backend_for_an_image_waits_for_no_mount_that_hangs(manager, ctx, folder, monkeypatch):
     gate = threading.Event()
     (folder / "images" / "a.raw").write_bytes(b"x" * MIB)
     real = os.path.realpath

@@ -197,7 +197,7 @@ def test_a_refusal_on_another_host_that_says_nothing_was_begun_is_passed_over(tw
 
 @pytest.mark.parametrize("error", [ConnectionLost("cut"), DeadlineExceeded("late"), DriverStuck("hangs"),
                                    InternalError("?"), NoCapacity("full, and it may be there")])  # fmt: skip
-def test_trap_nothing_is_tried_again_when_the_work_may_have_begun(two, client, ctx, choices, error):
+def test_nothing_is_tried_again_when_the_work_may_have_begun(two, client, ctx, choices, error):
     told = choices("node2/far", "node1/big")
     client.answers["volume", "create_volume"] = error
     with pytest.raises(type(error)):
@@ -311,7 +311,7 @@ def test_a_scheduler_that_has_not_heard_of_the_disabling_is_told_by_the_refusal(
 # ---------------------------------------------------------------- the size is known first
 
 
-def test_trap_a_scheduler_without_the_filter_for_hosts_gets_no_image_lost(two, client, ctx, image):
+def test_a_scheduler_without_the_filter_for_hosts_gets_no_image_lost(two, client, ctx, image):
     client.answers["scheduler", "select"] = SchedulerSelection(host="node2", backend="far")
     with pytest.raises(NoCapacity, match=r"scheduler chose host node2 instead of node1"):
         two.create_volume(ctx, "a", image=str(image))

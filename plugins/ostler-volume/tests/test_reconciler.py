@@ -162,7 +162,7 @@ class Odd(Exception):
 @pytest.mark.parametrize(
     "error", [OSError("k\udcf6ln.img"), Odd(), OSError("x" * 8_000_000)], ids=["name", "odd", "long"]
 )
-def test_trap_the_record_of_a_failed_operation_is_true_whatever_the_error_is(manager, ctx, drivers, error, monkeypatch):
+def test_the_record_of_a_failed_operation_is_true_whatever_the_error_is(manager, ctx, drivers, error, monkeypatch):
     manager.create_volume(ctx, "a", "1MiB")
 
     def fails(*_):
@@ -178,7 +178,7 @@ def test_trap_the_record_of_a_failed_operation_is_true_whatever_the_error_is(man
     assert len(found.why) < 5000
 
 
-def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(manager, ctx, folder):
+def test_volumes_in_error_are_told_with_their_number_since_when_and_why(manager, ctx, folder):
     assert manager.problems() == []
     for number in range(7):
         manager.create_volume(ctx, f"a{number}", "1MiB")
@@ -194,8 +194,9 @@ def test_trap_volumes_in_error_are_told_with_their_number_since_when_and_why(man
     assert snapshots.startswith("1 snapshot is in error: a0@s since ")
 
 
+@pytest.mark.failure_mode("Plugins", "thousands of attached volumes after a reboot")
 @pytest.mark.parametrize("count", [3, 1200])
-def test_trap_many_volumes_after_a_reboot_cost_one_look_and_a_few_writes(
+def test_many_volumes_after_a_reboot_cost_one_look_and_a_few_writes(
     manager, store, driver, ctx, count, caplog, monkeypatch
 ):
     manager.create_volume(ctx, "seed", "1MiB")

@@ -41,10 +41,11 @@ async def cancels_itself():
     raise asyncio.CancelledError
 
 
+@pytest.mark.failure_mode("Life", "an eternal task that ends")
 @pytest.mark.parametrize(
     ("work", "reason"), [(ends, "ended unexpectedly"), (fails, "SystemExit: enough"), (cancels_itself, "cancelled")]
 )
-async def test_trap_an_eternal_task_that_ends_is_reported_with_its_reason(work, reason):
+async def test_an_eternal_task_that_ends_is_reported_with_its_reason(work, reason):
     reasons = []
     owner = TaskOwner("daemon", reasons.append)
     task = owner.spawn(work(), name="beat", forever=True)
@@ -118,8 +119,9 @@ async def test_wait_returns_at_its_timeout_with_what_is_left():
     await owner.cancel()
 
 
+@pytest.mark.failure_mode("Life", "an eternal task that ends")
 @pytest.mark.virtual_time(stall_timeout=0.15)
-async def test_trap_an_eternal_task_survives_failing_rounds_and_says_a_failure_once(caplog):
+async def test_an_eternal_task_survives_failing_rounds_and_says_a_failure_once(caplog):
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
 
@@ -157,8 +159,9 @@ async def test_a_failure_long_ago_is_no_trouble_any_more():
     await owner.cancel()
 
 
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
 @pytest.mark.virtual_time(stall_timeout=0.15)
-async def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_goes_on():
+async def test_what_a_round_waited_for_was_cancelled_and_the_eternal_task_goes_on():
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
 
@@ -177,8 +180,9 @@ async def test_trap_what_a_round_waited_for_was_cancelled_and_the_eternal_task_g
     assert owner.running_names() == []
 
 
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
 @pytest.mark.virtual_time(stall_timeout=0.15)
-async def test_trap_an_eternal_task_goes_on_when_a_plugin_cancels_all_tasks():
+async def test_an_eternal_task_goes_on_when_a_plugin_cancels_all_tasks():
     ends_for_good, rounds = [], []
     owner = TaskOwner("daemon", ends_for_good.append)
 

@@ -70,7 +70,7 @@ def test_what_is_left_for_later_begins_with_the_wake_and_not_before(pool):
     assert all(job.wait(5) for job in jobs)
 
 
-def test_trap_no_wake_up_is_lost_whoever_sleeps_where(pool):
+def test_no_wake_up_is_lost_whoever_sleeps_where(pool):
     for turn in range(500):
         jobs = [submit(pool) for _ in range(turn % 4)]
         pool.wake()

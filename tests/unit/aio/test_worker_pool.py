@@ -209,7 +209,8 @@ def no_threads(monkeypatch):
     monkeypatch.setattr(module, "Worker", Refused)
 
 
-def test_trap_no_memory_for_a_thread_refuses_the_job_and_keeps_nothing_of_it(pool, no_threads):
+@pytest.mark.failure_mode("Machine", "no memory for a thread")
+def test_no_memory_for_a_thread_refuses_the_job_and_keeps_nothing_of_it(pool, no_threads):
     with pytest.raises(Busy, match="cannot start a thread"):
         pool.submit(lambda: None, lambda *_: None, label="first")
     assert (pool.queued_count, pool.thread_count, len(pool.in_flight_numbers())) == (0, 0, 0)

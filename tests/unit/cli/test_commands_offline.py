@@ -134,7 +134,8 @@ def test_the_installed_plugins_are_checked(ostler: Any, root: Path) -> None:
     assert ostler("plugin", "check", "volumes").code == 1
 
 
-def test_trap_a_plugin_that_fails_to_import_is_no_traceback(
+@pytest.mark.failure_mode("Plugins", "one that fails to import")
+def test_a_plugin_that_fails_to_import_is_no_traceback(
     ostler: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(root, "")

@@ -81,7 +81,7 @@ def test_an_error_of_the_module_is_raised_where_it_is_touched_and_may_come_right
     assert lamp.colour == "red, and longer than before"
 
 
-def test_trap_threads_that_touch_it_at_once_all_find_it_complete(module):
+def test_threads_that_touch_it_at_once_all_find_it_complete(module):
     text = "import threading\nfirst = 1\nthreading.Event().wait(0.05)\nlast = 2\n"
     lamp = import_module(module(text))
     together, found = threading.Barrier(8), []
@@ -98,7 +98,7 @@ def test_trap_threads_that_touch_it_at_once_all_find_it_complete(module):
     assert found == [2] * 8
 
 
-def test_trap_a_module_that_could_not_work_is_not_held_back(module):
+def test_a_module_that_could_not_work_is_not_held_back(module):
     lamp = import_module(module("colour = 'red'\n", needs="there_is_no_such_lamp"))
     assert "colour" in vars(lamp)
 
@@ -116,7 +116,7 @@ def test_asyncio_and_what_the_daemon_uses_leave_all_of_it_alone():
     assert in_an_interpreter(code) == "\n"
 
 
-def test_trap_tls_works_when_somebody_wants_it(tmp_path):
+def test_tls_works_when_somebody_wants_it(tmp_path):
     code = (
         "import asyncio, peewee, sys\n"
         "assert '_ssl' not in sys.modules\n"

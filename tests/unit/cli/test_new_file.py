@@ -24,7 +24,7 @@ def test_what_is_there_is_left_alone_and_nothing_half_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_trap_a_path_that_cannot_be_looked_at_is_an_error_that_says_so(tmp_path):
+def test_a_path_that_cannot_be_looked_at_is_an_error_that_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="cannot write"):
         write_new_file(tmp_path / "file" / "copy.db", [b"x"])

@@ -78,6 +78,7 @@ def test_a_sound_plugin_has_no_faults_and_says_what_it_brings() -> None:
     assert (found.faults, found.provides, found.state) == ([], ["manager lamp", "driver lamp/a"], "loaded")
 
 
+@pytest.mark.failure_mode("Plugins", "a driver with a wrong signature")
 @pytest.mark.parametrize(
     ("declared", "fault"),
     [
@@ -90,7 +91,7 @@ def test_a_sound_plugin_has_no_faults_and_says_what_it_brings() -> None:
         ({"extensions": {("kind", "e"): str}}, "extension kind/e: no installed manager accepts"),
     ],
 )  # fmt: skip
-def test_trap_what_does_not_fulfil_its_contract_is_said(declared: dict[str, Any], fault: str) -> None:
+def test_what_does_not_fulfil_its_contract_is_said(declared: dict[str, Any], fault: str) -> None:
     found = checked(bad=plugin(**declared), sound=plugin(managers={"lamp": LampManager}))
     assert [line for line in found["bad"].faults if line.startswith(fault)], found["bad"].faults
     assert found["sound"].faults == []

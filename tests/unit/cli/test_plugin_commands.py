@@ -55,7 +55,8 @@ def test_a_bare_typer_app_behaves_as_our_own_do(ostler: Any, plugin: Any) -> Non
     assert "╭" not in out
 
 
-def test_trap_a_verb_that_fails_to_import_is_one_line_and_harms_no_other(ostler: Any, plugin: Any) -> None:
+@pytest.mark.failure_mode("Plugins", "one that fails to import")
+def test_a_verb_that_fails_to_import_is_one_line_and_harms_no_other(ostler: Any, plugin: Any) -> None:
     plugin("lamp", "import nothing_of_that_name\n")
     code, out, err = ostler("lamp", "list")
     assert (code, out) == (1, "")
@@ -75,7 +76,8 @@ def test_a_verb_that_is_no_app_is_refused_by_name(ostler: Any, plugin: Any, code
     assert "Traceback" not in done.err
 
 
-def test_trap_two_plugins_with_one_verb_are_both_named(ostler: Any, plugin: Any) -> None:
+@pytest.mark.failure_mode("Plugins", "two with one name")
+def test_two_plugins_with_one_verb_are_both_named(ostler: Any, plugin: Any) -> None:
     plugin("lamp", SOUND, "lamp_a")
     plugin("lamp", SOUND, "lamp_b")
     assert "the command lamp is provided by lamp_a and lamp_b" in ostler("lamp", "list").err

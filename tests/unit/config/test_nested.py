@@ -111,7 +111,8 @@ def test_secrets_are_read_and_masked_however_deep_they_are(tmp_path, offline):
     assert read(f"[nest]\ntokens = [{reference}]\n").sections["nest"].tokens[0].get_secret_value() == "deeply hidden"
 
 
-def test_trap_a_check_that_raises_is_a_problem_of_its_own():
+@pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
+def test_a_check_that_raises_is_a_problem_of_its_own():
     assert problems("[nest]\none = {name = 'broken'}\n") == [
         "ostler.toml:2:1: nest.one: the validate_options of Account failed: KeyError: 'a defect'"
     ]

@@ -29,6 +29,7 @@ def test_a_root_may_come_from_the_environment_and_the_argument_wins(tmp_path, mo
     assert Paths.find("here", {}, uid=7).root == tmp_path / "here"
 
 
+@pytest.mark.failure_mode("Machine", "started as root")
 def test_root_gets_the_places_of_the_system():
     paths = Paths.find(None, {}, uid=0)
     assert [str(layer) for layer in paths.config_layers] == [
@@ -79,7 +80,8 @@ def test_a_user_gets_the_xdg_places():
     )
 
 
-def test_trap_started_in_an_empty_environment():
+@pytest.mark.failure_mode("Machine", "started in an empty environment")
+def test_started_in_an_empty_environment():
     assert Paths.find(None, {}, uid=0).state_dir == Path("/var/lib/ostler")
     with pytest.raises(ConfigurationError, match="--root"):
         Paths.find(None, {}, uid=2**31 - 7)  # a user that is in no list has no home

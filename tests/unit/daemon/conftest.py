@@ -15,6 +15,7 @@ from ostler.config.layers import check_not_removed
 from ostler.config.paths import Paths
 from ostler.daemon.daemon import Daemon
 from ostler.daemon.process.shutdown_watchdog import ShutdownWatchdog
+from ostler.daemon.startup.step_tracker import StepTracker
 from ostler.messaging import AsyncClient
 from ostler.plugins import in_memory_plugin
 from ostler.service import resolve_configuration
@@ -126,13 +127,21 @@ class Bench:
         self.running: asyncio.Task[int]
 
     def make(self) -> Daemon:
+        steps = StepTracker("starting")
+        resolved = resolve_configuration(
+            load(self.paths, overrides=self._overrides),
+            {},
+            entry_points=[in_memory_plugin("lamps", self._plugin)],
+            on_step=steps,
+        )
+        steps("")
+        self.plugins, self.clock = resolved.plugins, virtual_clock()
         self.daemon = Daemon(
             self.paths,
-            resolve_configuration(
-                load(self.paths, overrides=self._overrides), {}, entry_points=[in_memory_plugin("lamps", self._plugin)]
-            ),
-            clock=virtual_clock(),
+            resolved,
+            clock=self.clock,
             notifier=self.notifier,
+            step_tracker=steps,
             load_configuration=self._read,
             watchdog_interval=self._watchdog,
             make_transport=lambda: self.transport,
@@ -150,7 +159,7 @@ class Bench:
             raise self.read_error
         raw = load(self.paths, overrides=self._overrides)
         check_not_removed(before, raw)
-        return resolve_configuration(raw, {}, plugins=self.daemon.plugins)
+        return resolve_configuration(raw, {}, plugins=self.plugins)
 
     def _writing(self):
         store = self.daemon.store
@@ -175,7 +184,7 @@ class Bench:
 
     def client(self, uid: int | None = None) -> AsyncClient:
         seen = self.transport if uid is None else self.transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
-        return AsyncClient(transport=seen, clock=self.daemon.clock)
+        return AsyncClient(transport=seen, clock=self.clock)
 
     async def call(self, method: str, /, *, topic: str = "ostler", uid: int | None = None, **arguments):
         async with self.client(uid) as client:

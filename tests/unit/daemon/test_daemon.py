@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from ostler.daemon import daemon
+from ostler.daemon.startup import open_store
 from ostler.errors import DaemonNotRunning, Draining, OstlerError
 from ostler.messaging import Context, exposed
 from ostler.store import Store
@@ -26,7 +27,8 @@ async def test_ready_is_said_once_when_the_first_call_is_answered(bench) -> None
         assert b.left == []
 
 
-async def test_trap_ready_only_when_work_is_possible(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "READY only when work is possible")
+async def test_ready_only_when_work_is_possible(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
@@ -103,7 +105,8 @@ async def test_an_optional_service_that_hangs_in_its_start_does_not_keep_the_dae
         await b.end()
 
 
-async def test_trap_sigterm_during_init_host(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "SIGTERM during `init_host`")
+async def test_sigterm_during_init_host(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
@@ -130,7 +133,7 @@ async def test_a_stop_while_the_database_is_being_opened_closes_it_again(bench, 
 
         stopping = threading.Event()
         # The daemon makes its store itself; a disk that is slow at one moment is not to be had.
-        monkeypatch.setattr(daemon, "Store", SlowStore)
+        monkeypatch.setattr(open_store, "Store", SlowStore)
         b.start()
         await entered.wait()
         loop.call_soon(stopping.set)
@@ -147,7 +150,8 @@ async def test_a_signal_before_anything_is_open_stops_what_is_not_there(bench) -
         assert await b.daemon.run() == 0
 
 
-async def test_trap_two_daemons_on_one_state(bench, caplog) -> None:
+@pytest.mark.failure_mode("State", "two daemons on one host and name")
+async def test_two_daemons_on_one_state(bench, caplog) -> None:
     async with bench() as one, bench() as two:
         await one.ready()
         two.start()
@@ -178,7 +182,8 @@ async def test_a_stop_names_what_it_waits_for_and_the_pings_go_on(bench, trouble
             assert await b.running == 0
 
 
-async def test_trap_second_sigterm(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "second SIGTERM")
+async def test_second_sigterm(bench, trouble) -> None:
     trouble.hang("work")
     async with bench('fast_stop_timeout = "10min"\n' + LAMP + 'drain_timeout = "10min"\n') as b:
         await b.ready()
@@ -188,16 +193,17 @@ async def test_trap_second_sigterm(bench, trouble) -> None:
             b.daemon.on_signal(15)
             await asyncio.sleep(1)
             assert not b.running.done()
-            before = b.daemon.clock.monotonic()
+            before = b.clock.monotonic()
             b.daemon.on_signal(15)
             assert await b.running == 0
-            assert b.daemon.clock.monotonic() - before < 5
+            assert b.clock.monotonic() - before < 5
             assert b.daemon.stuck_parts[0].startswith("lamp.work")
             with pytest.raises(OstlerError):
                 await working
 
 
-async def test_trap_an_eternal_task_that_ends_stops_the_daemon_with_its_reason(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Life", "an eternal task that ends")
+async def test_an_eternal_task_that_ends_stops_the_daemon_with_its_reason(bench, trouble, caplog) -> None:
     async with bench() as b:
         await b.ready()
         b.daemon.fail("task report state of services ended unexpectedly")
@@ -316,7 +322,7 @@ async def test_the_self_call_goes_over_the_socket(bench) -> None:
     async with bench(watchdog=10.0) as b:
         await b.ready()
         await asyncio.sleep(20)
-        assert b.daemon.messaging.stats()["topics"]["ostler"]["requests"] >= 5
+        assert b.daemon.parts.messaging.stats()["topics"]["ostler"]["requests"] >= 5
 
 
 class Deaf:
@@ -333,7 +339,7 @@ class Deaf:
 
 async def test_a_socket_that_does_not_answer_withholds_the_ping(bench, monkeypatch) -> None:
     # The daemon makes its control itself, and that always answers.
-    monkeypatch.setattr(daemon, "ControlEndpoint", lambda daemon, dispatcher: Deaf())
+    monkeypatch.setattr(daemon, "ControlEndpoint", lambda *_, **__: Deaf())
 
     async with bench(watchdog=10.0) as b:
         await b.ready()
@@ -341,7 +347,8 @@ async def test_a_socket_that_does_not_answer_withholds_the_ping(bench, monkeypat
         assert ["the RPC socket" in line for line in b.daemon.watchdog.stale_signals()] == [True]
 
 
-async def test_trap_a_hook_of_a_plugin_hangs_at_start_and_stop(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Plugins", "an import or a hook that hangs")
+async def test_a_hook_of_a_plugin_hangs_at_start_and_stop(bench, trouble, caplog) -> None:
     trouble.hang("ostler_started node1")
     trouble.hang("ostler_stopping node1")
     async with bench() as b:

@@ -80,9 +80,10 @@ def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypa
     assert seen == [["log.level='info'", 'log.level="debug"']]
 
 
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.usefixtures("signals_as_before")
-def test_trap_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog) -> None:
+def test_a_task_of_a_plugin_that_exits_does_not_end_the_daemon(kind, caplog) -> None:
     async def exits():
         raise kind("enough")
 
@@ -125,7 +126,8 @@ def test_the_daemons_own_exit_and_ctrl_c_before_there_are_handlers_end_it(caplog
         loop.close()
 
 
-def test_trap_a_plugin_that_stops_the_loop_does_not_end_the_daemon(caplog) -> None:
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
+def test_a_plugin_that_stops_the_loop_does_not_end_the_daemon(caplog) -> None:
     async def daemon():
         asyncio.get_running_loop().stop()
         await asyncio.sleep(0.01)

@@ -43,14 +43,15 @@ async def test_systemd_hears_of_beginning_and_end_each_in_one_datagram(bench) ->
         assert (last["READY"], last["STATUS"]) == ("1", "reloaded: nothing to change live")
 
 
-async def test_trap_sighup_with_a_file_that_does_not_parse(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP with a file that does not parse")
+async def test_sighup_with_a_file_that_does_not_parse(bench, trouble, caplog) -> None:
     async with bench() as b:
         await b.ready()
-        before = b.daemon.resolved
+        before = b.daemon.active.resolved
         b.configure("[services.lamp\n")
         b.daemon.reloader.on_sighup()
         await asyncio.sleep(1)
-        assert b.daemon.resolved is before
+        assert b.daemon.active.resolved is before
         assert "reset" not in trouble.calls
         assert b.ready_lines[-1] == "reload refused, nothing has changed: 1 problem"
         assert await b.call("greet", topic="lamp") == "hello"
@@ -58,7 +59,8 @@ async def test_trap_sighup_with_a_file_that_does_not_parse(bench, trouble, caplo
     assert "Traceback" not in caplog.text
 
 
-async def test_trap_sighup_with_a_bad_typed_value(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP with a bad typed value")
+async def test_sighup_with_a_bad_typed_value(bench, trouble) -> None:
     async with bench() as b:
         await b.ready()
         b.configure(HEAD + LAMP + 'report_interval = "often"\ngreeting = 7\n')
@@ -142,7 +144,8 @@ async def test_a_reload_that_raises_while_it_is_applied_ends_as_well(bench, monk
         assert not b.daemon.reloader.last_result.ok
 
 
-async def test_trap_50_sighups_in_a_second(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "50 SIGHUPs in a second")
+async def test_50_sighups_in_a_second(bench, trouble) -> None:
     async with bench() as b:
         await b.ready()
         gate = trouble.hang("reset")
@@ -198,7 +201,8 @@ async def test_a_reload_asked_for_during_the_start_is_carried_out_after_it(bench
         assert b.ready_lines == ["lamp up", "reloaded: nothing to change live"]
 
 
-async def test_trap_sighup_then_sigterm(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "SIGHUP then SIGTERM")
+async def test_sighup_then_sigterm(bench, trouble) -> None:
     async with bench() as b:
         await b.ready()
         b.daemon.reloader.on_sighup()
@@ -280,7 +284,7 @@ async def test_roles_and_limits_are_taken_over(bench) -> None:
         )
         assert (await b.daemon.reloader.reload("a")).needs_restart == []
         assert await b.call("echo", uid=4242, text="now") == "now"
-        messages = b.daemon.messaging
+        messages = b.daemon.parts.messaging
         assert (messages.dispatcher.limits.max_in_flight, messages.server.max_in_flight_per_peer) == (7, 5)
 
 
@@ -304,12 +308,13 @@ async def test_the_configuration_in_force_is_told_and_not_what_waits_for_a_resta
         await b.ready()
         b.configure(HEAD + LAMP + 'workers = 3\ngreeting = "well"\n')
         assert (await b.daemon.reloader.reload("a")).needs_restart == ["services.lamp.workers"]
-        found = {each.path: each.value for each in b.daemon.effective_values()}
+        found = {each.path: each.value for each in b.daemon.active.effective_values(b.daemon.services)}
         assert found["services.lamp.workers"] != 3
         assert found["services.lamp.greeting"] == "well"
 
 
-async def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_away(bench) -> None:
+@pytest.mark.failure_mode("Life", "a reload that hangs or finds no configuration")
+async def test_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_away(bench) -> None:
     async def refused(b, text):
         with pytest.raises(ConfigurationError, match=text):
             await b.daemon.reloader.reload("alice")
@@ -319,7 +324,7 @@ async def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_noth
         drop_ins.mkdir()
         (drop_ins / "10.toml").write_text('[access]\nviewer = ["1000"]\n')
         await b.ready()
-        before = b.daemon.resolved
+        before = b.daemon.active.resolved
         b.paths.config_file.rename(b.paths.config_file.with_name("aside"))
         await refused(b, f"{b.paths.config_file}: existed when")
         b.paths.config_file.write_text("")
@@ -327,14 +332,15 @@ async def test_trap_a_configuration_that_is_gone_or_empty_at_a_reload_takes_noth
         b.configure(HEAD + LAMP)
         drop_ins.rename(drop_ins.with_name("aside.d"))
         await refused(b, f"{drop_ins}: existed when")
-        assert b.daemon.resolved is before
+        assert b.daemon.active.resolved is before
         drop_ins.mkdir()  # this is how a drop-in is taken back
         verdict = await b.daemon.reloader.reload("alice")
         assert (verdict.ok, f"files removed: {drop_ins}/10.toml" in verdict.summary) == (True, True)
-        assert b.daemon.resolved.configuration.access.viewer == []
+        assert b.daemon.active.resolved.configuration.access.viewer == []
 
 
-async def test_trap_a_reload_hangs_in_reading_is_given_up_and_named(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "a reload that hangs or finds no configuration")
+async def test_a_reload_hangs_in_reading_is_given_up_and_named(bench, trouble) -> None:
     async with bench() as b:
         await b.ready()
         trouble.hang("read")

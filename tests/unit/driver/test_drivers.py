@@ -104,7 +104,8 @@ async def test_before_it_is_ready_calls_are_refused_at_once_with_the_reason(benc
         await b.drivers.call("hall", "switch", "l", True)
 
 
-async def test_trap_a_driver_that_fails_three_times_and_then_works(bench, lamp):
+@pytest.mark.failure_mode("Plugins", "one that fails three times and then works")
+async def test_a_driver_that_fails_three_times_and_then_works(bench, lamp):
     loop, clock = asyncio.get_running_loop(), virtual_clock()
     lamp.fail_first = 3
     b = bench((lamp, "hall", {"retry_interval": 10, "max_retry_interval": 15}))
@@ -139,7 +140,8 @@ async def test_a_start_waits_for_first_tries_only(bench, lamp):
     await b.drivers.stop(5)
 
 
-async def test_trap_a_driver_that_never_comes_back_is_stuck_while_the_others_work(bench, lamp, pool):
+@pytest.mark.failure_mode("Plugins", "a driver that never comes back")
+async def test_a_driver_that_never_comes_back_is_stuck_while_the_others_work(bench, lamp, pool):
     class Other(lamp):
         init_gate = threading.Event()
 
@@ -181,7 +183,8 @@ async def test_an_initialise_that_comes_back_late_and_raises_is_tried_again(benc
     await b.drivers.stop(5)
 
 
-async def test_trap_a_call_beyond_its_budget_frees_its_caller_and_makes_the_driver_stuck(bench, lamp, pool):
+@pytest.mark.failure_mode("Plugins", "a driver that never comes back")
+async def test_a_call_beyond_its_budget_frees_its_caller_and_makes_the_driver_stuck(bench, lamp, pool):
     loop = asyncio.get_running_loop()
     b = bench((lamp, "hall", {"call_timeout": 60}))
     await b.drivers.start()
@@ -321,8 +324,9 @@ async def test_a_cancelled_wait_is_watched_on(bench, lamp):
     await b.drivers.stop(5)
 
 
+@pytest.mark.failure_mode("Plugins", "one that cancels all tasks, stops the loop or exits")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_trap_a_driver_that_raises_system_exit_harms_only_its_caller(bench, lamp, pool, kind):
+async def test_a_driver_that_raises_system_exit_harms_only_its_caller(bench, lamp, pool, kind):
     b = bench(lamp)
     await b.drivers.start()
     await b.drivers.wait(5)
@@ -448,7 +452,8 @@ async def test_a_cleanup_that_raises_is_said_and_the_driver_is_stopped(bench, la
     assert status.why.startswith("cleanup failed: ")
 
 
-async def test_trap_a_stop_with_a_hung_call_still_cleans_up_and_frees_the_caller(bench, lamp, pool):
+@pytest.mark.failure_mode("Life", "SIGTERM with a driver hung in a native call")
+async def test_a_stop_with_a_hung_call_still_cleans_up_and_frees_the_caller(bench, lamp, pool):
     b = bench((lamp, "hall", {"call_timeout": 1000}))
     await b.drivers.start()
     await b.drivers.wait(5)
@@ -779,7 +784,8 @@ def test_contract_errors_name_the_driver():
         require_contract(object, Driver, what="driver hall of light")
 
 
-async def test_trap_a_driver_whose_calls_all_fail_is_told_until_one_works(bench, lamp):
+@pytest.mark.failure_mode("Plugins", "a driver whose calls all fail")
+async def test_a_driver_whose_calls_all_fail_is_told_until_one_works(bench, lamp):
     b = bench(lamp)
     await b.drivers.start()
     await b.drivers.wait(5)
@@ -795,7 +801,8 @@ async def test_trap_a_driver_whose_calls_all_fail_is_told_until_one_works(bench,
     await b.drivers.stop(5)
 
 
-async def test_trap_refusals_between_failures_do_not_hide_that_a_driver_fails(bench, lamp):
+@pytest.mark.failure_mode("Plugins", "a driver whose calls all fail")
+async def test_refusals_between_failures_do_not_hide_that_a_driver_fails(bench, lamp):
     b = bench(lamp)
     await b.drivers.start()
     await b.drivers.wait(5)
@@ -818,7 +825,8 @@ async def test_what_a_driver_refuses_is_no_failure(bench, lamp):
     await b.drivers.stop(5)
 
 
-async def test_trap_a_driver_that_is_found_stuck_answers_all_that_wait_for_it_at_once(bench, lamp, pool):
+@pytest.mark.failure_mode("Plugins", "eight callers of a backend that hangs, and somebody who wants another one")
+async def test_a_driver_that_is_found_stuck_answers_all_that_wait_for_it_at_once(bench, lamp, pool):
     loop = asyncio.get_running_loop()
     b = bench((lamp, "hall", {"workers": 8, "call_timeout": 60, "patience": 300}))
     await b.drivers.start()
@@ -877,7 +885,8 @@ async def test_long_calls_leave_a_thread_of_the_driver_to_short_ones(bench, lamp
     await b.drivers.stop(5)
 
 
-async def test_trap_callers_of_a_driver_that_hangs_take_no_thread_of_their_service(bench, lamp, pool):
+@pytest.mark.failure_mode("Plugins", "eight callers of a backend that hangs, and somebody who wants another one")
+async def test_callers_of_a_driver_that_hangs_take_no_thread_of_their_service(bench, lamp, pool):
     b = bench((lamp, "hall", {"workers": 2}), (lamp, "porch", {}))
     await b.drivers.start()
     await b.drivers.wait(5)

@@ -27,14 +27,14 @@ def test_an_expected_error_has_no_traceback(caplog):
     assert not caplog.records
 
 
-def test_trap_errors_that_differ_in_a_number_are_one(caplog):
+def test_errors_that_differ_in_a_number_are_one(caplog):
     defects = UnexpectedErrors(_log)
     for number in range(50):
         defects.log_error("is_working of lamp", OSError(f"try {number} of <lamp at 0x7f{number:04x}>"))
     assert len(caplog.records) == 1
 
 
-def test_trap_a_place_that_raises_something_else_each_time_is_quiet_after_a_few(caplog):
+def test_a_place_that_raises_something_else_each_time_is_quiet_after_a_few(caplog):
     defects = UnexpectedErrors(_log)
     for number in range(50):
         defects.log_error("is_working of lamp", OSError("x" * number))

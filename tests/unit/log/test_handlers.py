@@ -1,6 +1,8 @@
 import io
 import logging
 
+import pytest
+
 from ostler.log.handlers import SafeStreamHandler
 
 
@@ -15,7 +17,8 @@ class Full(io.StringIO):
         return super().write(text)
 
 
-def test_trap_no_space_on_the_log(record):
+@pytest.mark.failure_mode("Machine", "no space on the log")
+def test_no_space_on_the_log(record):
     stream = Full()
     handler = SafeStreamHandler(stream)
     handler.handle(record("one"))

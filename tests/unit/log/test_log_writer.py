@@ -48,7 +48,8 @@ def writer(gate):
     return writer_for(gate)
 
 
-def test_trap_nobody_reads_the_log(record):
+@pytest.mark.failure_mode("Machine", "output that is closed, full or not read")
+def test_nobody_reads_the_log(record):
     """Case 07: whoever logs is never held up by a pipe that nobody reads, and is told what was lost."""
     reading, writing = os.pipe()
     handler = SafeStreamHandler(DescriptorTarget(writing))

@@ -116,7 +116,8 @@ async def test_an_option_says_whether_a_task_runs_and_a_reload_changes_it(bench)
     assert manager.seen == [40, 50]
 
 
-async def test_trap_a_spacing_changed_by_reload(bench):
+@pytest.mark.failure_mode("Periodic", "a spacing changed by reload")
+async def test_a_spacing_changed_by_reload(bench):
     class Manager(Diary):
         @periodic(spacing="poll")
         async def refresh(self, ctx):
@@ -191,15 +192,17 @@ async def raises(bench, caplog, kind, name):
     assert len([record for record in caplog.records if "failed" in record.message]) == 2
 
 
+@pytest.mark.failure_mode("Periodic", "one that raises")
 @pytest.mark.parametrize("kind", [ValueError, InvalidInput])
 @pytest.mark.parametrize("name", ["sync", "other"])
-async def test_trap_a_task_that_raises_harms_nobody_is_seen_and_is_logged_once(bench, caplog, kind, name):
+async def test_a_task_that_raises_harms_nobody_is_seen_and_is_logged_once(bench, caplog, kind, name):
     await raises(bench, caplog, kind, name)
 
 
+@pytest.mark.failure_mode("Periodic", "one that raises `SystemExit`")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["sync", "other"])
-async def test_trap_a_task_that_raises_system_exit_harms_nobody_and_is_logged_once(bench, caplog, kind, name):
+async def test_a_task_that_raises_system_exit_harms_nobody_and_is_logged_once(bench, caplog, kind, name):
     await raises(bench, caplog, kind, name)
 
 
@@ -216,8 +219,9 @@ async def test_errors_that_differ_are_said_each_but_a_flood_of_them_ends(bench, 
     assert len(caplog.records) == 16
 
 
+@pytest.mark.failure_mode("Periodic", "one slower than its spacing")
 @pytest.mark.parametrize("name", ["sync", "other"])
-async def test_trap_a_task_slower_than_its_spacing_never_runs_twice_at_once(bench, caplog, name):
+async def test_a_task_slower_than_its_spacing_never_runs_twice_at_once(bench, caplog, name):
     gate = threading.Event()
 
     class Manager(Diary):
@@ -257,7 +261,8 @@ async def test_trap_a_task_slower_than_its_spacing_never_runs_twice_at_once(benc
         assert caplog.text.count("slower than its spacing") == 1
 
 
-async def test_trap_a_task_that_never_ends_is_seen_and_its_neighbours_go_on(bench, caplog):
+@pytest.mark.failure_mode("Periodic", "one that never ends")
+async def test_a_task_that_never_ends_is_seen_and_its_neighbours_go_on(bench, caplog):
     gate = threading.Event()
 
     class Manager(Diary):
@@ -280,7 +285,8 @@ async def test_trap_a_task_that_never_ends_is_seen_and_its_neighbours_go_on(benc
     gate.set()
 
 
-async def test_trap_one_neighbour_that_blocks_does_not_hold_up_other_services(bench):
+@pytest.mark.failure_mode("Periodic", "one neighbour that blocks")
+async def test_one_neighbour_that_blocks_does_not_hold_up_other_services(bench):
     gate = threading.Event()
 
     class Blocks(Diary):
@@ -459,7 +465,8 @@ async def test_a_full_pool_skips_the_run_and_is_seen(caplog, open_bench):
         assert len(manager.seen) == 2
 
 
-async def test_trap_ten_thousand_tasks_all_run_on_time(bench):
+@pytest.mark.failure_mode("Periodic", "10,000 of them")
+async def test_ten_thousand_tasks_all_run_on_time(bench):
     def make(number):
         @periodic(spacing=60, jitter=1.0, name=f"task{number:05}")
         async def task(self, ctx):
@@ -477,7 +484,8 @@ async def test_trap_ten_thousand_tasks_all_run_on_time(bench):
     assert len(bench.scheduler._heap) == 10_000
 
 
-async def test_trap_ten_thousand_tasks_of_one_moment_all_run_in_the_pool(bench):
+@pytest.mark.failure_mode("Periodic", "10,000 of them")
+async def test_ten_thousand_tasks_of_one_moment_all_run_in_the_pool(bench):
     class Manager(Diary):
         pass
 
@@ -692,7 +700,7 @@ async def test_a_start_in_the_second_pass_of_an_hour_that_comes_twice(bench, mon
     assert len(manager.seen) == 1
 
 
-async def test_trap_a_nightly_task_follows_a_zone_that_changes_under_it(bench, monkeypatch):
+async def test_a_nightly_task_follows_a_zone_that_changes_under_it(bench, monkeypatch):
     in_zone(monkeypatch, "UTC")
 
     manager = Nightly(bench)
@@ -828,7 +836,9 @@ async def test_a_def_that_returns_a_coroutine_is_an_error_that_says_so(bench):
     assert "make it `async def`" in bench.status("refresh").last_error
 
 
-async def test_trap_a_task_that_always_fails_or_hangs_is_told_as_trouble(bench):
+@pytest.mark.failure_mode("Periodic", "one that raises")
+@pytest.mark.failure_mode("Periodic", "one that never ends")
+async def test_a_task_that_always_fails_or_hangs_is_told_as_trouble(bench):
     gate = asyncio.Event()
 
     class Manager(Diary):
@@ -851,7 +861,8 @@ async def test_trap_a_task_that_always_fails_or_hangs_is_told_as_trouble(bench):
     gate.set()
 
 
-async def test_trap_a_task_that_cannot_be_begun_does_not_stop_the_others(bench, caplog):
+@pytest.mark.failure_mode("Machine", "no memory for a thread")
+async def test_a_task_that_cannot_be_begun_does_not_stop_the_others(bench, caplog):
     class Manager(Diary):
         @periodic(spacing=10)
         async def first(self, ctx):

@@ -17,7 +17,7 @@ def test_a_task_that_can_run_has_no_fault() -> None:
     assert faults(staticmethod(periodic(spacing=5, name="still")(lambda ctx: None))) == []
 
 
-def test_trap_a_periodic_static_method_is_found() -> None:
+def test_a_periodic_static_method_is_found() -> None:
     (fault,) = faults(staticmethod(periodic(spacing=5, name="still")(lambda: None)))
     assert fault == "the periodic task still of lamp cannot run: it must take one argument, `ctx: Context`"
 

@@ -39,14 +39,16 @@ def make_lamp(environment) -> Lamp:
     return Lamp(environment)
 
 
-def test_trap_a_manager_named_by_class(module):
+@pytest.mark.failure_mode("Plugins", "a manager named by class, module, object and factory")
+def test_a_manager_named_by_class(module):
     module("home.lamp", Lamp=Lamp)
     loaded = resolve_object("home.lamp:Lamp", Manager)
     assert (loaded.kind, loaded.cls, loaded.reference) == ("class", Lamp, "home.lamp:Lamp")
     assert loaded.build("environment").environment == "environment"
 
 
-def test_trap_a_manager_named_by_module(module):
+@pytest.mark.failure_mode("Plugins", "a manager named by class, module, object and factory")
+def test_a_manager_named_by_module(module):
     module("home.lamp", Lamp=type("Lamp", (Manager,), {}), Another=1, sys=sys)
     loaded = resolve_object("home.lamp", Manager)
     assert loaded.cls.__name__ == "Lamp"
@@ -61,7 +63,8 @@ def test_classes_that_a_module_only_imports_are_not_its_own(module):
     assert resolve_object("home.lamp", Manager).cls is here.Lamp
 
 
-def test_trap_a_manager_named_by_object(module):
+@pytest.mark.failure_mode("Plugins", "a manager named by class, module, object and factory")
+def test_a_manager_named_by_object(module):
     single = Single()
     single.count = 7
     module("home.lamp", single=single)
@@ -80,7 +83,8 @@ def test_an_object_that_binds_is_told_its_environment_itself(module):
     assert not hasattr(built, "environment")
 
 
-def test_trap_a_manager_named_by_factory(module):
+@pytest.mark.failure_mode("Plugins", "a manager named by class, module, object and factory")
+def test_a_manager_named_by_factory(module):
     module("home.lamp", make=make_lamp)
     loaded = resolve_object("home.lamp:make", Manager)
     assert (loaded.kind, loaded.cls) == ("factory", Lamp), "the annotation says so, before it is called"

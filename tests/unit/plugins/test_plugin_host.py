@@ -57,10 +57,11 @@ def test_plugins_have_their_turn_in_the_order_of_names(load, plugin):
     assert order == ["ant", "mole", "zebra"]
 
 
+@pytest.mark.failure_mode("Plugins", "one that fails to import")
 @pytest.mark.parametrize(
     "error", [ImportError("no lamp"), SyntaxError("bad"), SystemExit(3), KeyboardInterrupt(), RuntimeError("boom")]
 )
-def test_trap_a_plugin_that_fails_to_import_fails_alone(load, good, state, error, caplog):
+def test_a_plugin_that_fails_to_import_fails_alone(load, good, state, error, caplog):
     with caplog.at_level(logging.INFO):
         host = load([DiscoveredPlugin("a-broken", "broken.plugin", raising(error)), ("lamp", good)])
     assert state(host, "a-broken")[0] == "failed"
@@ -73,8 +74,9 @@ def test_trap_a_plugin_that_fails_to_import_fails_alone(load, good, state, error
     assert record.exc_info[1] is error, "an operator finds the traceback in the log, once"
 
 
+@pytest.mark.failure_mode("Plugins", "one that raises in a hook")
 @pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(1)])
-def test_trap_a_plugin_that_raises_in_a_hook_contributes_nothing_and_hides_nobody(load, good, plugin, state, error):
+def test_a_plugin_that_raises_in_a_hook_contributes_nothing_and_hides_nobody(load, good, plugin, state, error):
     def drivers():
         raise error
 
@@ -85,7 +87,8 @@ def test_trap_a_plugin_that_raises_in_a_hook_contributes_nothing_and_hides_nobod
     assert host.managers() == {"lamp": Lamp, "zebra": Lamp}
 
 
-def test_trap_a_misspelt_hook_is_an_error_that_guesses(load, good, plugin, state):
+@pytest.mark.failure_mode("Plugins", "a misspelt hook")
+def test_a_misspelt_hook_is_an_error_that_guesses(load, good, plugin, state):
     misspelt = plugin(ostler_manager=managers())
     host = load([("broken", misspelt), ("lamp", good)])
     assert state(host, "broken") == ("failed", "unknown hook ostler_manager, did you mean ostler_managers?")
@@ -102,7 +105,8 @@ def test_an_optional_hook_may_be_unknown(load, plugin, state):
     assert state(host, "lamp")[0] == "loaded"
 
 
-def test_trap_an_async_hook_is_refused_before_it_is_called(load, plugin, state):
+@pytest.mark.failure_mode("Plugins", "an async hook")
+def test_an_async_hook_is_refused_before_it_is_called(load, plugin, state):
     async def ostler_managers():
         raise AssertionError
 
@@ -110,7 +114,8 @@ def test_trap_an_async_hook_is_refused_before_it_is_called(load, plugin, state):
     assert "the hook ostler_managers is `async def`" in state(host, "broken")[1]
 
 
-def test_trap_a_hook_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(load, plugin, state):
+@pytest.mark.failure_mode("Plugins", "an async hook")
+def test_a_hook_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(load, plugin, state):
     async def work():
         raise AssertionError
 
@@ -151,6 +156,7 @@ def test_a_failed_plugin_leaves_nothing_behind_for_the_next(load, plugin, state)
     assert host.managers() == {"x": Torch}
 
 
+@pytest.mark.failure_mode("Plugins", "one built for another API version")
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
@@ -161,7 +167,7 @@ def test_a_failed_plugin_leaves_nothing_behind_for_the_next(load, plugin, state)
         (1, "its `ostler_api` is 1, it must be a string like '1.3'"),
     ],
 )
-def test_trap_a_plugin_for_another_api_version_is_refused_by_name(load, plugin, state, wanted, said):
+def test_a_plugin_for_another_api_version_is_refused_by_name(load, plugin, state, wanted, said):
     host = load([("lamp", plugin(ostler_api=wanted, ostler_managers=managers(lamp=Lamp)))], api_version="1.3")
     assert state(host, "lamp")[0] == "failed"
     assert said in state(host, "lamp")[1]
@@ -175,7 +181,8 @@ def test_an_older_minor_version_is_welcome(load, plugin, state, wanted):
     assert host.statuses()[0].api == wanted
 
 
-def test_trap_two_plugins_with_one_name_the_second_is_left_out_and_both_are_named(load, plugin):
+@pytest.mark.failure_mode("Plugins", "two with one name")
+def test_two_plugins_with_one_name_the_second_is_left_out_and_both_are_named(load, plugin):
     first = DiscoveredPlugin("lamp", "first.plugin", lambda: plugin(ostler_managers=managers(lamp=Lamp)), "dist-a", "1")
     second = DiscoveredPlugin("lamp", "second.plugin", lambda: plugin(ostler_managers=managers(x=Torch)), "dist-b", "2")
     host = load([second, first], required=["lamp"])
@@ -187,7 +194,8 @@ def test_trap_two_plugins_with_one_name_the_second_is_left_out_and_both_are_name
     assert host.problems() == []
 
 
-def test_trap_two_plugins_that_bring_one_manager_or_driver(load, plugin, state):
+@pytest.mark.failure_mode("Plugins", "two with one name")
+def test_two_plugins_that_bring_one_manager_or_driver(load, plugin, state):
     pair = hookimpl(lambda: {("lamp", "gpio"): Lamp})
     host = load(
         [

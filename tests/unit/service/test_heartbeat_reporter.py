@@ -101,7 +101,8 @@ async def test_a_record_deleted_under_a_live_service_comes_back_as_it_was(bench,
     assert caplog.text.count("has been recreated") == 1
 
 
-async def test_trap_database_locked_for_a_minute(bench, caplog) -> None:
+@pytest.mark.failure_mode("State", "database locked for a minute")
+async def test_database_locked_for_a_minute(bench, caplog) -> None:
     async with bench(LAMP + 'capability_interval = "5s"\n[services.lamp.drivers.desk]\ndriver = "gpio"\n') as b:
         await b.runtime.start()
         await asyncio.sleep(1)

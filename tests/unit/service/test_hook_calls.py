@@ -48,9 +48,10 @@ def test_an_error_names_service_and_hook_and_chains_its_cause() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
+@pytest.mark.failure_mode("Life", "a manager that raises `SystemExit` or `KeyboardInterrupt`")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("coroutine", [False, True])
-def test_trap_a_hook_that_raises_system_exit_or_keyboard_interrupt(kind: type[BaseException], coroutine: bool) -> None:
+def test_a_hook_that_raises_system_exit_or_keyboard_interrupt(kind: type[BaseException], coroutine: bool) -> None:
     def in_pool() -> None:
         raise kind("bye")
 

@@ -21,7 +21,7 @@ def test_what_is_no_list_is_refused():
         problem_lines(17)
 
 
-async def test_trap_problems_of_a_managers_own_objects_are_told_until_they_are_gone(bench, manager):
+async def test_problems_of_a_managers_own_objects_are_told_until_they_are_gone(bench, manager):
     class Honest(manager):
         found = ("2 lamps are dark",)
 

@@ -68,7 +68,8 @@ async def test_what_is_new_in_the_configuration_waits_for_the_restart(bench, tro
         assert list(b.service().drivers) == []
 
 
-async def test_trap_reports_of_state_go_on_after_a_round_that_failed_and_status_says_so(bench) -> None:
+@pytest.mark.failure_mode("Life", "an eternal task that ends")
+async def test_reports_of_state_go_on_after_a_round_that_failed_and_status_says_so(bench) -> None:
     async with bench(LAMP) as b:
         await b.runtime.start()
         options, b.group.services["lamp"].options = b.service().options, None  # a defect

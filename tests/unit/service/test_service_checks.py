@@ -137,13 +137,15 @@ def test_a_manager_validates_its_options_and_names_the_item(faults) -> None:
     assert faults(LAMP + 'extra = "none"\n') == []
 
 
-def test_trap_a_validate_that_raises_is_a_problem_and_no_traceback(faults) -> None:
+@pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
+def test_a_validate_that_raises_is_a_problem_and_no_traceback(faults) -> None:
     assert faults(LAMP + 'extra = "raise"\n') == [
         "ostler.toml:2:1: manager lamp: its `validate` failed: KeyError: 'a defect'"
     ]
 
 
-def test_trap_a_validate_that_exits_does_not_end_the_check(faults) -> None:
+@pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
+def test_a_validate_that_exits_does_not_end_the_check(faults) -> None:
     assert faults(LAMP + 'extra = "exit"\n') == ["ostler.toml:2:1: manager lamp: its `validate` failed: SystemExit: 0"]
 
 

@@ -155,7 +155,8 @@ async def test_nothing_that_never_started_is_said_to_drain(bench) -> None:
         assert b.changes == ["top stopped", "middle stopped", "bottom stopped"]
 
 
-async def test_trap_a_required_service_without_tables_fails_with_those_that_need_it(bench) -> None:
+@pytest.mark.failure_mode("State", "database read-only")
+async def test_a_required_service_without_tables_fails_with_those_that_need_it(bench) -> None:
     config = SIDE_BY_SIDE + '[services.above]\nmanager = "lamp"\ndepends_on = ["right"]\n'
 
     async with bench(config) as b:
@@ -168,7 +169,8 @@ async def test_trap_a_required_service_without_tables_fails_with_those_that_need
         assert "needs right" in b.why("above")
 
 
-async def test_trap_a_service_without_tables_starts_while_the_database_cannot_be_written(bench, monkeypatch) -> None:
+@pytest.mark.failure_mode("State", "database read-only")
+async def test_a_service_without_tables_starts_while_the_database_cannot_be_written(bench, monkeypatch) -> None:
     async with bench(SIDE_BY_SIDE) as b:
         right = b.service("right")
         right.spec = msgspec.structs.replace(right.spec, namespaces=["lamp"])

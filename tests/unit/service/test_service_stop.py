@@ -61,7 +61,8 @@ async def reached(trouble, where):
         await asyncio.sleep(0.1)
 
 
-async def test_trap_a_stop_with_a_driver_that_is_stuck_already(bench, trouble) -> None:
+@pytest.mark.failure_mode("Life", "SIGTERM with a driver hung in a native call")
+async def test_a_stop_with_a_driver_that_is_stuck_already(bench, trouble) -> None:
     trouble.hang("work desk")
     async with bench(DRIVER + 'call_timeout = "2s"\n') as b:
         await b.runtime.start()
@@ -84,7 +85,8 @@ async def test_a_stop_with_an_initialise_that_has_outlived_its_time(bench, troub
         assert "cleanup desk" not in trouble.calls
 
 
-async def test_trap_a_stop_with_a_periodic_task_that_hangs(bench, trouble, caplog) -> None:
+@pytest.mark.failure_mode("Periodic", "one that never ends")
+async def test_a_stop_with_a_periodic_task_that_hangs(bench, trouble, caplog) -> None:
     trouble.hang("poll")
     async with bench(LAMP + 'poll = "1s"\n') as b:
         await b.runtime.start()

@@ -35,7 +35,7 @@ def copied(table):
     return TableCache(table.read, -1, lambda: table.version)
 
 
-async def test_trap_a_thousand_who_ask_at_once_have_the_table_read_once(table):
+async def test_a_thousand_who_ask_at_once_have_the_table_read_once(table):
     copy = copied(table)
     assert set(await asyncio.gather(*(copy.get() for _ in range(1000)))) == {0}
     assert table.reads == 1

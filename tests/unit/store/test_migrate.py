@@ -82,7 +82,8 @@ def test_migrations_of_plugins_can_be_given_to_open(path, clock, package):
     store.close()
 
 
-def test_trap_newer_tables_or_a_failed_migration_of_a_plugin_do_not_close_the_store(path, clock, package):
+@pytest.mark.failure_mode("State", "database of a newer schema")
+def test_newer_tables_or_a_failed_migration_of_a_plugin_do_not_close_the_store(path, clock, package):
     package.write("m0001_lamps", ONE)
     package.write("m0002_more", "def forward(database): pass")
     Store.open(path, clock=clock, migrations={"lamp": package.name}).close()
@@ -132,7 +133,8 @@ def test_only_the_newest_backups_are_kept(path, clock, package):
     assert [name.rpartition("-")[2] for name in copies(path)] == ["0004.db", "0005.db"]
 
 
-def test_trap_starts_that_fail_leave_one_backup_and_a_new_database_none(path, clock, package):
+@pytest.mark.failure_mode("Life", "failed start leaves nothing behind")
+def test_starts_that_fail_leave_one_backup_and_a_new_database_none(path, clock, package):
     package.write("m0001_lamps", ONE)
     Store.open(path, clock=clock, migrations={"lamp": package.name}).close()
     assert copies(path) == []
@@ -253,7 +255,8 @@ def test_a_released_step_that_was_renamed_is_refused(store, package):
         store.migrate("lamp", package.name)
 
 
-def test_trap_database_of_a_newer_schema(store, path, clock, package):
+@pytest.mark.failure_mode("State", "database of a newer schema")
+def test_database_of_a_newer_schema(store, path, clock, package):
     package.write("m0001_lamps", ONE)
     package.write("m0002_colour", TWO)
     store.migrate("lamp", package.name)

@@ -1,4 +1,4 @@
-"""Traps on real, small file systems; they need root for the mounts."""
+"""Failure modes on real, small file systems; they need root for the mounts."""
 
 import os
 import subprocess
@@ -131,7 +131,8 @@ print("back")
 """
 
 
-def test_trap_a_disk_that_gets_full_at_any_point_of_a_start(tmp_path):
+@pytest.mark.failure_mode("State", "disk full and then not")
+def test_a_disk_that_gets_full_at_any_point_of_a_start(tmp_path):
     assert "back" in on_a_tmpfs(tmp_path, FULL_WITHIN_THE_START)
 
 
@@ -146,29 +147,33 @@ def on_a_tmpfs(folder, script, more=""):
     return done.stdout
 
 
-def test_trap_disk_full_and_then_not_on_a_real_one(tmp_path):
+@pytest.mark.failure_mode("State", "disk full and then not")
+def test_disk_full_and_then_not_on_a_real_one(tmp_path):
     told = on_a_tmpfs(tmp_path, FULL)
     assert "refused: the database" in told
     assert "no space left" in told or "disk reports an error" in told
     assert "checked []" in told
 
 
-def test_trap_read_only_file_system_and_then_not(tmp_path):
+@pytest.mark.failure_mode("State", "database read-only")
+def test_read_only_file_system_and_then_not(tmp_path):
     told = on_a_tmpfs(tmp_path, READ_ONLY)
     assert "refused:" in told
     assert "read-only" in told
     assert "back" in told
 
 
+@pytest.mark.failure_mode("State", "disk full and then not")
 @pytest.mark.parametrize("before", ["used", ""])
-def test_trap_a_start_on_a_full_disk_goes_on_by_itself_when_there_is_room(tmp_path, before):
+def test_a_start_on_a_full_disk_goes_on_by_itself_when_there_is_room(tmp_path, before):
     told = on_a_tmpfs(tmp_path, FULL_AT_START, before)
     assert "refused: the database" in told or "refused: /" in told
     assert "no space left" in told.lower()
     assert "back" in told
 
 
-def test_trap_a_start_on_a_read_only_file_system_goes_on_when_it_can_be_written(tmp_path):
+@pytest.mark.failure_mode("State", "database read-only")
+def test_a_start_on_a_read_only_file_system_goes_on_when_it_can_be_written(tmp_path):
     told = on_a_tmpfs(tmp_path, READ_ONLY_AT_START)
     assert "read-only" in told.lower()
     assert "back" in told

@@ -175,7 +175,8 @@ async def test_check_works_on_the_loop(lamps):
     assert await lamps.acheck() == []
 
 
-def test_trap_database_corrupt_at_start_is_said_with_the_way_out(lamps, path, clock):
+@pytest.mark.failure_mode("State", "database corrupt")
+def test_database_corrupt_at_start_is_said_with_the_way_out(lamps, path, clock):
     lamps.write(lambda: Lamp.create(name="a" * 20_000))
     lamps.close()
     content = bytearray(path.read_bytes())

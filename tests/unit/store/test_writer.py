@@ -237,7 +237,8 @@ def test_a_loop_that_closed_meanwhile_harms_nobody(table):
     assert rows(table) == [1, 2]
 
 
-def test_trap_database_locked_for_a_minute(table, path, caplog):
+@pytest.mark.failure_mode("State", "database locked for a minute")
+def test_database_locked_for_a_minute(table, path, caplog):
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         for _ in range(3):
@@ -269,7 +270,8 @@ def test_a_wait_for_the_lock_can_be_seen_and_all_who_wait_fail_together(path, cl
     store.close()
 
 
-def test_trap_disk_full_and_then_not(table):
+@pytest.mark.failure_mode("State", "disk full and then not")
+def test_disk_full_and_then_not(table):
     def limit(pages):
         table.write(lambda: execute(f"PRAGMA max_page_count = {pages}"))
 
@@ -296,7 +298,8 @@ def test_trap_disk_full_and_then_not(table):
     assert table.check() == []
 
 
-def test_trap_database_read_only_for_a_while(store, path, clock):
+@pytest.mark.failure_mode("State", "database read-only")
+def test_database_read_only_for_a_while(store, path, clock):
     """The file system turns read-only under the daemon, and back."""
     state = {"read_only": False}
     writer = Writer(
@@ -332,7 +335,8 @@ def test_a_connection_that_cannot_be_made_fails_the_callers_and_is_tried_again(p
     assert writer.close(10) == ""
 
 
-async def test_trap_heartbeats_on_time_during_50000_writes(path):
+@pytest.mark.failure_mode("State", "heartbeats on time during 50,000 writes")
+async def test_heartbeats_on_time_during_50000_writes(path):
     """A heartbeat waits for the job that runs and for its own commit, never for the thousands that wait."""
     store = Store.open(path, clock=SystemClock())
     await store.awrite(lambda: execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
@@ -380,7 +384,8 @@ for t in threads: t.join()
 """
 
 
-def test_trap_kill_9_loses_nothing_that_was_acknowledged(path, clock):
+@pytest.mark.failure_mode("State", "nothing acknowledged is lost by `kill -9`")
+def test_kill_9_loses_nothing_that_was_acknowledged(path, clock):
     store = Store.open(path, clock=clock)
     store.write(lambda: execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
     store.close()

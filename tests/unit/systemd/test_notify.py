@@ -34,7 +34,7 @@ def test_ready_and_its_status_are_one_datagram(supervisor, notifier):
     assert supervisor.recv(MAX_DATAGRAM) == b"READY=1\nSTATUS=two services up"
 
 
-def test_trap_reloading_and_monotonic_usec_are_one_datagram(supervisor, notifier):
+def test_reloading_and_monotonic_usec_are_one_datagram(supervisor, notifier):
     notifier.reloading(1_234_567_890, "reading the configuration")
     expected = b"RELOADING=1\nMONOTONIC_USEC=1234567890\nSTATUS=reading the configuration"
     assert supervisor.recv(MAX_DATAGRAM) == expected
@@ -93,7 +93,8 @@ def test_the_socket_is_taken_out_of_the_environment_of_child_processes(notifier)
     assert "NOTIFY_SOCKET" not in os.environ
 
 
-def test_trap_without_systemd_it_does_nothing(monkeypatch):
+@pytest.mark.failure_mode("Machine", "started without systemd")
+def test_without_systemd_it_does_nothing(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notifier = SystemdNotifier()
     notifier.ready("well")

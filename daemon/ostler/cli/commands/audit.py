@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -67,7 +68,7 @@ def read_database(filters: dict[str, Any], error: DaemonNotRunning) -> list[Audi
     path = invocation.current_invocation().paths().database
     if not path.exists():
         raise error
-    from ostler.store.records.audit_records import AuditRecords, read_offline
+    from ostler.store.records.audit_records import AuditRecords, read_offline  # 40 ms: only without a daemon
 
     kit.warn("The daemon is not running; reading its database.")
     return AuditRecords(read_offline(path)).list(**filters)
@@ -93,8 +94,6 @@ def parse_moment(text: str) -> float:
     """
     if not text:
         return 0.0
-    from datetime import datetime
-
     try:
         return invocation.current_invocation().now() - parse_seconds(text)
     except InvalidInput:

@@ -59,7 +59,7 @@ def set_value(
     It is refused if the configuration would be invalid with it, or if a file that is read later sets the same option.
     The rest of the file, its comments and its owner do not change. `ostler reload` applies the value.
     """
-    from ostler.cli import config_set
+    from ostler.cli import config_set  # 25 ms: only for `config set`
 
     done = config_set.set_option(key, value)
     if kit.json_wanted():

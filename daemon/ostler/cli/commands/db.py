@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit
+from ostler.cli import invocation, kit
 from ostler.errors import EXIT_FAILURE, InvalidInput
 from ostler.types import CONTROL_TOPIC
 
@@ -43,7 +43,7 @@ def backup(
 
     The daemon keeps running.
     """
-    from ostler.cli.new_file import write_new_file
+    from ostler.cli.new_file import write_new_file  # 1 ms: only for `db backup`
 
     target = Path(path).absolute()
     with kit.client(timeout=DATABASE_TIMEOUT) as client:
@@ -63,8 +63,7 @@ def restore(
 
     The backup is checked first. The existing database is moved to the directory `backups` next to it.
     """
-    from ostler.cli import invocation
-    from ostler.store.sqlite_files.restore import restore_database as put_back
+    from ostler.store.sqlite_files.restore import restore_database as put_back  # 40 ms: only for `db restore`
 
     if bool(file) == empty:
         raise InvalidInput("give either a backup or --empty", hint="ostler db restore FILE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ def new(
 
     The secret key is written to a file that only its owner can read; the public key is for the other hosts.
     """
-    from ostler.messaging.tcp.curve import generate_keys
+    from ostler.messaging.tcp.curve import generate_keys  # libzmq, 12 ms: not for `--help`
 
     keys = generate_keys()
     if to_stdout:
@@ -60,7 +61,7 @@ def new(
 @app.command()
 def show(file: _FileArgument = None) -> None:
     """Show the public key of a secret key, for other hosts."""
-    from ostler.messaging.tcp.curve import keys_from_secret
+    from ostler.messaging.tcp.curve import keys_from_secret  # likewise
 
     public = keys_from_secret(_read_key(_key_path(file))).public
     if kit.json_wanted():
@@ -95,8 +96,6 @@ def _key_row(configuration: Any, key: str, name: str) -> dict[str, Any]:
 
 
 def _show_peer_configuration(public: str) -> None:
-    import socket
-
     host = socket.gethostname().partition(".")[0]
     kit.say("\nOn the hosts that it talks to, with the role that it needs:\n")
     kit.say(f'  [network.keys]\n  {host} = "{public}"\n\n  [access]\n  operator = ["key:{host}"]')

@@ -50,7 +50,7 @@ def check(
     Imports each plugin, and checks its hooks, managers with their exposed methods, drivers and extensions against their
     contracts. The exit code is 1 if one has a fault.
     """
-    from ostler.cli.plugin_check import check_plugins
+    from ostler.cli.plugin_check import check_plugins  # 70 ms: only for `plugin check`
 
     with without_daemon.suppress_logging():
         found = check_plugins(without_daemon.discover_plugins())
@@ -90,7 +90,7 @@ def api(
     Needs no daemon. Store a file with each release, and compare the next one with it in a test; see `check_rpc_api` of
     `ostler.testing`. With --against the exit code is 1 if the version does not reflect the changes.
     """
-    from ostler.cli.plugin_api import find_interface, report_changes, write_interface
+    from ostler.cli.plugin_api import find_interface, report_changes, write_interface  # 70 ms: only for `plugin api`
 
     with without_daemon.suppress_logging():
         interface = find_interface(without_daemon.discover_plugins(), name)
@@ -113,7 +113,7 @@ def new(
 
     Writes a package that works as it is: a manager, a driver contract with a driver, a command, and tests.
     """
-    from ostler.cli.scaffold import write_plugin
+    from ostler.cli.scaffold import write_plugin  # 3 ms: only for `plugin new`
 
     files = write_plugin(name, into)
     if kit.json_wanted():

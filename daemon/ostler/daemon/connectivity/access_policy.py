@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
-
-from ostler.messaging import Access
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ostler.config.configuration import Configuration
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from ostler.messaging import Access
 from ostler.messaging.access.policy import Policy
 from ostler.messaging.access.roles import HostKeys
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
-
 
 _log = logging.getLogger(__name__)
 

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-
-from ostler.clock import Clock
-from ostler.daemon.connectivity.access_policy import make_policy
-from ostler.types import CONTROL_TOPIC
-
-if TYPE_CHECKING:
-    from ostler.config.configuration import Configuration
-    from ostler.messaging import Dispatcher
-    from ostler.messaging.rpc.completion import RequestTracer
-    from ostler.store import Store
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ostler.aio import LoopQueue
 from ostler.aio.round_robin import DeficitRoundRobin
-from ostler.clock import shared_boot_id
+from ostler.clock import Clock, shared_boot_id
 from ostler.config.paths import Paths
-from ostler.daemon.connectivity.access_policy import make_access
+from ostler.daemon.connectivity.access_policy import make_access, make_policy
 from ostler.daemon.connectivity.event_journal import LazyJournal
 from ostler.daemon.connectivity.socket_monitor import SocketMonitor
 from ostler.daemon.process.process_limits import (
@@ -35,16 +24,18 @@ from ostler.daemon.process.process_limits import (
     trim_heap,
 )
 from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.events.event_publisher import CompositeEventLink
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.network.routing import Router
 from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
+from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
 from ostler.store.records.host_identity import machine_id
-from ostler.types import HostIdentity, Peer
+from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +47,7 @@ if TYPE_CHECKING:
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
     from ostler.messaging.rpc.call import Call
-    from ostler.messaging.rpc.completion import AuditObserver
+    from ostler.messaging.rpc.completion import AuditObserver, RequestTracer
     from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store
@@ -104,8 +95,7 @@ class MessagingStack:
         )
         self._curve = curve_options(configuration)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
-        self._store: Store | None = None
-        self._on_peer_state_change: OnPeerStateChange | None = None
+        self._make_peer_links: Callable[[Configuration], PeerLinks | None] = _no_peer_links
         self._loop_queue = loop_queue
         self.dispatcher = self._make_dispatcher(configuration, clock, registry, audit)
         rpc_links, self._events_link = self._bind(configuration)
@@ -192,13 +182,12 @@ class MessagingStack:
             undo.pop_all()
         if self.network_listener is None:
             return [rpc_link], events_link
-        from ostler.messaging.events.event_publisher import CompositeEventLink
-
         return [rpc_link, self.network_listener.rpc_link], CompositeEventLink(
             events_link, self.network_listener.events_link
         )
 
     def _listen_on_network(self, configuration: Configuration, curve: CurveOptions) -> NetworkListener:
+        # libzmq, 15 ms: only with a network.
         from ostler.daemon.connectivity.network_listener import NetworkListener
 
         set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
@@ -244,26 +233,32 @@ class MessagingStack:
             configuration: Where they are.
             on_state_change: Called with each change of a peer.
         """
-        self._store = store
-        self._on_peer_state_change = on_state_change
-        self._connect_peers(store, configuration)
+        self._make_peer_links = partial(self._create_peer_links, store, on_state_change)
+        self._update_peer_links(configuration)
 
-    def _connect_peers(self, store: Store, configuration: Configuration) -> None:
+    def _update_peer_links(self, configuration: Configuration) -> None:
         if self.peer_links is not None:
             self.peer_links.apply(configuration)
-        elif configuration.network.peers and self._curve is not None:
-            from ostler.daemon.connectivity.peer_links import PeerLinks
+        elif (links := self._make_peer_links(configuration)) is not None:
+            self.peer_links = links
 
-            self.peer_links = PeerLinks(
-                configuration,
-                self._curve,
-                self.router,
-                store,
-                self.dispatcher.clock,
-                self.client.upgrades.invalidate,
-                self._on_peer_state_change,
-                self.identities.own_identity,
-            )
+    def _create_peer_links(
+        self, store: Store, on_state_change: OnPeerStateChange | None, configuration: Configuration
+    ) -> PeerLinks | None:
+        if not configuration.network.peers or self._curve is None:
+            return None
+        from ostler.daemon.connectivity.peer_links import PeerLinks  # libzmq, 12 ms: only when there are peers
+
+        return PeerLinks(
+            configuration,
+            self._curve,
+            self.router,
+            store,
+            self.dispatcher.clock,
+            self.client.upgrades.invalidate,
+            on_state_change,
+            self.identities.own_identity,
+        )
 
     async def wait_for_peers(self, timeout: float) -> None:
         """Wait until each peer is known to be reachable or not, and its services are known, for `timeout` at most."""
@@ -305,8 +300,7 @@ class MessagingStack:
         if self.network_listener is not None:
             self.network_listener.apply(configuration)
         self.disconnect_unauthorised()
-        if self._store is not None:
-            self._connect_peers(self._store, configuration)
+        self._update_peer_links(configuration)
         if self._event_journal is not None:
             self._event_journal.apply(configuration.events)
 
@@ -335,7 +329,7 @@ class MessagingStack:
     def relay(self) -> Relay:
         """Forwards requests of local callers to other hosts."""
         if self._relay is None:
-            from ostler.messaging.network.relay import Relay
+            from ostler.messaging.network.relay import Relay  # only when there are peers
 
             self._relay = Relay(self.router, self.dispatcher, self.client)
         return self._relay
@@ -403,7 +397,7 @@ def curve_options(configuration: Configuration) -> CurveOptions | None:
     options = configuration.network
     if options.secret_key is None:
         return None
-    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret
+    from ostler.messaging.tcp.curve import CurveOptions, keys_from_secret  # libzmq, 12 ms: only with a network
 
     keys = keys_from_secret(options.secret_key.get_secret_value())
     return CurveOptions(keys, heartbeat_interval=options.heartbeat, heartbeat_timeout=options.heartbeat_timeout)
@@ -421,6 +415,10 @@ def foreign_key_problem(configuration: Configuration, curve: CurveOptions | None
     )
     _log.warning("%s", text)
     return text
+
+
+def _no_peer_links(_configuration: Configuration) -> None:
+    """Have no links: the start has not come to them yet."""
 
 
 async def _no_identity() -> HostIdentity | None:
@@ -479,8 +477,6 @@ def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[
         configuration: Their mode and limits.
         fds: Sockets that systemd handed over, by name: `rpc`, `events`.
     """
-    from ostler.messaging.socket_transport import SocketTransport
-
     options = configuration.messaging
     connections = configured_connection_limits(configuration)
     if connections.unix < options.max_connections:
@@ -517,7 +513,7 @@ def make_tracer(
     if not configuration.telemetry.otel:
         return None
     try:
-        from ostler.messaging.observers.opentelemetry import OtelTracer
+        from ostler.messaging.observers.opentelemetry import OtelTracer  # an extra, which few install
     except ImportError as error:
         _log.warning(
             "[telemetry] otel is on, but OpenTelemetry is not installed: pip install 'ostler[otel]' (%s)", error

@@ -10,7 +10,7 @@ from ostler.clock import Clock
 from ostler.daemon.process.process_limits import connection_limits, descriptor_limit
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
-from ostler.messaging.tcp.server_socket import next_port
+from ostler.messaging.tcp.bind import next_port
 from ostler.messaging.wire.transport import Admission, OnRefused, TransportLimits
 
 if TYPE_CHECKING:

@@ -64,11 +64,16 @@ class PeerLinks:
         self._store = store
         self._write_tasks = TaskOwner("services of peers")
         self._on_update = on_update
-        self.peers = PeerSet(self._make_transport, clock, configuration.messaging.call_timeout, self._on_peer_update)
-        self.peers.on_state_change = on_state_change
-        self.peers.own_identity = own_identity
+        self.peers = PeerSet(
+            self._make_transport,
+            clock,
+            configuration.messaging.call_timeout,
+            self._on_peer_update,
+            on_state_change,
+            own_identity,
+        )
         self.apply(configuration)
-        router.peers = self.peers
+        router.peers = self.peers  # assigned: the router is older, and a reload may bring the first peers
 
     def apply(self, configuration: Configuration) -> None:
         """Apply the addresses and keys of the peers."""

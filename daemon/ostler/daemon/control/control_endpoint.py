@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.connectivity.event_journal import journal_page, journal_topics
 from ostler.daemon.control.maintenance_pool import MaintenancePool
-from ostler.errors import Draining, InvalidInput, NotFound, check_length
+from ostler.daemon.control.service_control import ServiceControl
+from ostler.daemon.control.traffic_metrics import collect_traffic
+from ostler.errors import InvalidInput, NotFound, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
@@ -33,12 +35,10 @@ from ostler.types import (
 )
 
 if TYPE_CHECKING:
-    from ostler.daemon.connectivity.messaging_stack import MessagingStack
-    from ostler.daemon.control.service_control import ServiceControl
-    from ostler.daemon.daemon import Daemon
-    from ostler.messaging import Dispatcher
-    from ostler.service import Runtime
-    from ostler.store import Store
+    from ostler.daemon.active_configuration import ActiveConfiguration
+    from ostler.daemon.control.daemon_status import StatusReporter
+    from ostler.daemon.daemon_parts import DaemonParts
+    from ostler.plugins import PluginHost
 
 _BACKUP_CHUNK_SIZE = 128 * 1024
 """Bytes of a backup in one item."""
@@ -52,34 +52,43 @@ class ControlEndpoint:
     """The daemon's own endpoint. All methods run on the loop; long work runs on the store's threads.
 
     Args:
-        daemon: The daemon.
-        dispatcher: Knows what can be called.
+        parts: The parts of the daemon.
+        status: Collects its status.
+        plugins: Its plugins.
+        active: Its configuration.
+        reload: Reloads it for somebody, who is named; see `Reloader.reload`.
+        dump: Returns what it is doing right now.
+        start_finished: Done when the start has finished; raises when it has failed.
     """
 
     rpc_version = "1.0"
 
-    def __init__(self, daemon: Daemon, dispatcher: Dispatcher) -> None:
-        self._daemon = daemon
-        self._dispatcher = dispatcher
+    def __init__(
+        self,
+        parts: DaemonParts,
+        *,
+        status: StatusReporter,
+        plugins: PluginHost,
+        active: ActiveConfiguration,
+        reload: Callable[[str], Awaitable[ReloadResult]],
+        dump: Callable[[], dict[str, Any]],
+        start_finished: asyncio.Future[DaemonParts],
+    ) -> None:
+        self._store, self._messaging, self._audit_service, self._runtime = parts
+        self._dispatcher = self._messaging.dispatcher
+        self._status = status
+        self._plugins = plugins
+        self._active = active
+        self._reload = reload
+        self._dump = dump
+        self._start_finished = start_finished
+        self._service_control = ServiceControl(self._runtime, self._messaging, active)
         self._maintenance_pool = MaintenancePool()
-
-    def _runtime(self) -> Runtime:
-        if self._daemon.runtime is None:
-            raise Draining("the services are not created yet", hint="`ostler status` shows what the daemon waits for")
-        return self._daemon.runtime
-
-    def _service_control(self) -> ServiceControl:
-        from ostler.daemon.control.service_control import ServiceControl
-
-        return ServiceControl(self._daemon, self._runtime())
-
-    def _store(self) -> Store:
-        return self._runtime().store
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
         """Return a summary of the daemon: itself, services, drivers, plugins, and problems."""
-        return await self._daemon.status()
+        return await self._status.status()
 
     @exposed(role="viewer", changes=False)
     async def host_report(self, ctx: Context, flush: float = 0.0) -> HostReport:
@@ -90,22 +99,20 @@ class ControlEndpoint:
             flush: Seconds to wait for changes on this host that are not reported yet; 1 at most.
         """
         self._on_peer_call(ctx)
-        runtime = self._runtime()
         if flush > 0:
-            await runtime.capability_reporter.flush(min(flush, _MAX_FLUSH_WAIT))
-        return await runtime.host_view.report()
+            await self._runtime.capability_reporter.flush(min(flush, _MAX_FLUSH_WAIT))
+        return await self._runtime.host_view.report()
 
     @exposed(role="viewer", changes=False)
     async def watch_host(self, ctx: Context) -> AsyncIterator[HostReport]:
         """Yield the report of this host for other daemons: now, and as soon as something has changed."""
         self._on_peer_call(ctx)
-        async with aclosing(self._runtime().host_view.watch(ctx.host)) as reports:
+        async with aclosing(self._runtime.host_view.watch(ctx.host)) as reports:
             async for report in reports:
                 yield report
 
     def _on_peer_call(self, ctx: Context) -> None:
-        if self._daemon.messaging is not None:
-            self._daemon.messaging.on_peer_call(ctx.host)
+        self._messaging.on_peer_call(ctx.host)
 
     @exposed(role="viewer", changes=False)
     async def echo(self, ctx: Context, text: str = "") -> str:
@@ -129,27 +136,25 @@ class ControlEndpoint:
             Conflict: It is not the host that its key belongs to, or two daemons claim to be that host.
         """
         _check_name_lengths(name=name, machine=machine, boot=boot, instance=instance)
-        messages = self._daemon.messaging
-        assert messages is not None  # noqa: S101 - it brought this request
-        return await messages.exchange_identity(
+        return await self._messaging.exchange_identity(
             ctx.peer, HostIdentity(name=name, machine=machine, boot=boot, instance=instance)
         )
 
     @exposed(role="admin")
     async def reload(self, ctx: Context) -> ReloadResult:
         """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
-        return await self._daemon.reloader.reload(ctx.peer.name)
+        return await self._reload(ctx.peer.name)
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
         """Return every service in the services table, those of other hosts included."""
-        return await self._runtime().rows()
+        return await self._runtime.rows()
 
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Return one service."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().show(topic, on_host)
+        return await self._service_control.show(topic, on_host)
 
     @exposed(role="operator")
     async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
@@ -161,7 +166,7 @@ class ControlEndpoint:
             on_host: The host that executes it; empty for this one. The same holds for all operations here.
         """
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().enable(ctx, topic, on_host)
+        return await self._service_control.enable(ctx, topic, on_host)
 
     @exposed(role="operator")
     async def service_disable(
@@ -180,7 +185,7 @@ class ControlEndpoint:
         if not reason.strip():
             raise InvalidInput("a service cannot be disabled without a reason", hint="give one with `--reason`")
         check_length("the reason", reason)
-        return await self._service_control().disable(ctx, topic, on_host, reason, asked_by)
+        return await self._service_control.disable(ctx, topic, on_host, reason, asked_by)
 
     @exposed(role="admin")
     async def service_drain(
@@ -191,13 +196,13 @@ class ControlEndpoint:
         `service_resume` undoes it.
         """
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().drain(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+        return await self._service_control.drain(ctx, topic, on_host, _wait_seconds(wait), asked_by)
 
     @exposed(role="admin")
     async def service_resume(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Have a service that drains take work again."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().resume(ctx, topic, on_host)
+        return await self._service_control.resume(ctx, topic, on_host)
 
     @exposed(role="admin")
     async def service_stop(
@@ -205,13 +210,13 @@ class ControlEndpoint:
     ) -> list[str]:
         """Drain and stop a service, the others continue; returns what hangs. It starts again with the daemon."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().stop(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+        return await self._service_control.stop(ctx, topic, on_host, _wait_seconds(wait), asked_by)
 
     @exposed(role="admin")
     async def service_start(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
         """Start a service that has stopped or failed, with the configuration in effect."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().start(ctx, topic, on_host)
+        return await self._service_control.start(ctx, topic, on_host)
 
     @exposed(role="admin")
     async def service_restart(
@@ -219,7 +224,7 @@ class ControlEndpoint:
     ) -> ServiceStatus:
         """Drain and stop a service, and start it again with the configuration in effect."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control().restart(ctx, topic, on_host, _wait_seconds(wait), asked_by)
+        return await self._service_control.restart(ctx, topic, on_host, _wait_seconds(wait), asked_by)
 
     @exposed(role="operator")
     async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
@@ -230,7 +235,7 @@ class ControlEndpoint:
             Conflict: The service exists; its next report would create the record again, enabled.
         """
         _check_name_lengths(topic=topic, on_host=on_host)
-        await self._service_control().forget(ctx, topic, on_host)
+        await self._service_control.forget(ctx, topic, on_host)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
@@ -242,35 +247,35 @@ class ControlEndpoint:
             major: The major version; by default that of the newest service.
         """
         _check_name_lengths(topic=topic)
-        upgrades = self._runtime().upgrades
+        upgrades = self._runtime.upgrades
         return [await upgrades.aget_upgrade(topic, major)] if topic else await upgrades.list_upgrades()
 
     @exposed(role="viewer", changes=False)
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
         """Return every plugin that was found, with its state and why."""
-        return self._daemon.plugins.statuses()
+        return self._plugins.statuses()
 
     @exposed(role="viewer", changes=False)
     async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:
         """Return every periodic task."""
-        return self._runtime().periodic_scheduler.statuses()
+        return self._runtime.periodic_scheduler.statuses()
 
     @exposed(role="operator")
     async def periodic_run(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
         """Run a periodic task now."""
         _check_name_lengths(service=service, task=task)
-        self._runtime().periodic_scheduler.run_now(service, task)
+        self._runtime.periodic_scheduler.run_now(service, task)
         return self._periodic_status(service, task)
 
     @exposed(role="operator")
     async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
         """Keep a periodic task from running, or let it run again."""
         _check_name_lengths(service=service, task=task)
-        self._runtime().periodic_scheduler.pause(service, task, paused)
+        self._runtime.periodic_scheduler.pause(service, task, paused)
         return self._periodic_status(service, task)
 
     def _periodic_status(self, service: str, task: str) -> PeriodicStatus:
-        for row in self._runtime().periodic_scheduler.statuses():
+        for row in self._runtime.periodic_scheduler.statuses():
             if (row.service, row.task) == (service, task):
                 return row
         raise NotFound(f"periodic task {task} of service {service} not found", hint="see `ostler periodic list`")
@@ -278,7 +283,7 @@ class ControlEndpoint:
     @exposed(role="operator", changes=False)
     async def config(self, ctx: Context) -> list[OptionValue]:
         """Return every option with the value in effect, and where it comes from; secrets are masked."""
-        return self._daemon.effective_values()
+        return self._active.effective_values(self._runtime.group)
 
     @exposed(role="operator", changes=False)
     async def log_levels(self, ctx: Context) -> dict[str, str]:
@@ -294,18 +299,18 @@ class ControlEndpoint:
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
         """Return threads, tasks, queues, services and the masked configuration."""
-        return self._daemon.dump()
+        return self._dump()
 
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:
         """Check the whole database and return what is wrong with it; an empty list when nothing is."""
-        check = self._store().check
+        check = self._store.check
         return await self._maintenance_pool.run_shared("check the database", check, ctx.peer.account)
 
     @exposed(role="admin")
     async def db_backup(self, ctx: Context) -> AsyncIterator[bytes]:
         """Yield a consistent copy of the database in pieces; the caller writes it, with its own rights."""
-        work = self._store().open_copy
+        work = self._store.open_copy
         with await self._maintenance_pool.run("back up the database", work, ctx.peer.account) as copy:
             while piece := copy.read(_BACKUP_CHUNK_SIZE):  # written a moment ago: it comes from memory
                 yield piece
@@ -320,7 +325,7 @@ class ControlEndpoint:
             schema: Whether the JSON Schemas of arguments and results are wanted too.
         """
         _check_name_lengths(topic=topic)
-        router = self._messaging_stack().router
+        router = self._messaging.router
         if not ctx.peer.key and not router.is_local(CallRequest(topic, "describe", {})):
             return await router.describe(topic, schema=schema)
         if self._dispatcher.registry.is_description_cached(topic, schema=schema):
@@ -332,7 +337,7 @@ class ControlEndpoint:
     @exposed(role="viewer", changes=False)
     async def event_topics(self, ctx: Context) -> list[JournalTopic]:
         """Return the topics whose events are kept, each with its lowest and highest number."""
-        return await journal_topics(self._store(), self._daemon.clock, self._daemon.host)
+        return await journal_topics(self._store, self._dispatcher.clock, self._dispatcher.host)
 
     @exposed(role="viewer", changes=False)
     async def events_since(self, ctx: Context, positions: list[JournalPosition], limit: int = 500) -> JournalPage:
@@ -345,7 +350,7 @@ class ControlEndpoint:
         """
         for position in positions:
             _check_name_lengths(topic=position.topic)
-        return await journal_page(self._store(), self._daemon.clock, self._daemon.host, positions, limit)
+        return await journal_page(self._store, self._dispatcher.clock, self._dispatcher.host, positions, limit)
 
     @exposed(role="viewer", changes=False)
     async def capabilities(self, ctx: Context, flush: float = 0.0) -> list[CapabilityReport]:
@@ -355,14 +360,12 @@ class ControlEndpoint:
             ctx: The request.
             flush: Seconds to wait at most for what has changed and is not reported yet, here and on peers; 1 at most.
         """
-        runtime = self._runtime()
         if flush > 0:
-            await self._flush(runtime, min(flush, _MAX_FLUSH_WAIT))
-        return await runtime.host_view.capabilities()
+            await self._flush(min(flush, _MAX_FLUSH_WAIT))
+        return await self._runtime.host_view.capabilities()
 
-    async def _flush(self, runtime: Runtime, seconds: float) -> None:
-        messages = self._daemon.messaging
-        peers = messages.peer_links if messages is not None else None
+    async def _flush(self, seconds: float) -> None:
+        runtime, peers = self._runtime, self._messaging.peer_links
         others = [peers.peers.flush_reports(seconds)] if peers is not None else []
         own = [runtime.capability_reporter.flush(seconds), runtime.heartbeat_reporter.wait_for_checks(seconds)]
         await asyncio.gather(*own, *others)
@@ -379,23 +382,19 @@ class ControlEndpoint:
         after: int = 0,
     ) -> list[AuditEntry]:
         """Return who did what, the newest entries that fit, oldest first."""
-        auditor = self._daemon.audit_service
-        if auditor is None:
-            raise Draining("the database is not open yet", hint="`ostler status` shows what the daemon waits for")
-
         _check_name_lengths(who=who, method=method)
 
         def read() -> list[AuditEntry]:
-            return auditor.records.list(who=who, method=method, since=since, failed=failed, limit=limit, after=after)
+            return self._audit_service.records.list(
+                who=who, method=method, since=since, failed=failed, limit=limit, after=after
+            )
 
-        return await auditor.read_flushed(read)
+        return await self._audit_service.read_flushed(read)
 
     @exposed(role="viewer", changes=False)
     async def traffic(self, ctx: Context) -> TrafficCounters:
         """Return what was counted of every method since its service began; two answers make a rate."""
-        from ostler.daemon.control.traffic_metrics import collect_traffic
-
-        return collect_traffic(self._daemon)
+        return collect_traffic(self._messaging)
 
     # Until the other host has answered it is not known which arguments are secret: all are treated as such.
     @exposed(role="viewer", secret=["arguments"])
@@ -432,8 +431,8 @@ class ControlEndpoint:
         _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
         ask = CallRequest(topic, method, arguments or {}, flags=CAST_FLAGS if cast else 0, version=version)
         if fanout:
-            return await self._messaging_stack().relay.fan_out(ctx, ask, lenient=lenient)
-        result: Json = await self._messaging_stack().relay.send_request(
+            return await self._messaging.relay.fan_out(ctx, ask, lenient=lenient)
+        result: Json = await self._messaging.relay.send_request(
             ctx, on_host, ask, lenient=lenient, is_retryable=repeatable
         )
         return result
@@ -463,21 +462,16 @@ class ControlEndpoint:
         """
         _check_name_lengths(on_host=on_host, topic=topic, method=method, version=version)
         ask = CallRequest(topic, method, arguments or {}, version=version)
-        router = self._messaging_stack().router
+        router = self._messaging.router
         async with await router.relay_stream(ctx, on_host, ask, lenient=lenient) as stream:
             async for item in stream:
                 yield item
 
-    def _messaging_stack(self) -> MessagingStack:
-        messages = self._daemon.messaging
-        assert messages is not None  # noqa: S101 - it brought this request
-        return messages
-
     @exposed(role="viewer", changes=False)
     async def wait_ready(self, ctx: Context) -> DaemonStatus:
         """Return when the start has finished; for scripts that start a daemon without systemd."""
-        await asyncio.shield(self._daemon.start_finished)
-        return await self._daemon.status()
+        await asyncio.shield(self._start_finished)
+        return await self._status.status()
 
 
 def _wait_seconds(wait: float) -> float:

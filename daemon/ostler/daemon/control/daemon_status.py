@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import ostler
 from ostler.availability import absence_reason
 from ostler.daemon.process.process_limits import resident_memory
+from ostler.log import log_status
 from ostler.types import DaemonStatus, DriverState, PluginState, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
-    from ostler.daemon.daemon import Daemon
-    from ostler.types import PluginStatus
+    from ostler.config.paths import Paths
+    from ostler.daemon.daemon_parts import DaemonParts
+    from ostler.plugins import PluginHost
+    from ostler.service.state_tracker import StateTracker
+    from ostler.types import PluginStatus, ReloadResult
 
 
 def status_problems(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus]) -> list[str]:
@@ -56,37 +60,62 @@ def _service_problems(service: ServiceStatus) -> list[str]:
     return lines
 
 
-def daemon_status(
-    daemon: Daemon, services: Sequence[ServiceStatus], other_problems: Sequence[str], log: str = ""
-) -> DaemonStatus:
-    """Return the status of a daemon.
+class StatusReporter:
+    """Collects the status of the daemon. On the loop.
 
     Args:
-        daemon: The daemon.
-        services: Its services, merged with the table.
-        other_problems: Lines for further problems: the watchdog's evidence, an unreachable database.
-        log: Where the log goes, and its problems.
+        paths: Where its sockets are.
+        started_at: When it was started, in wall time.
+        state_tracker: Its state.
+        plugins: The plugins, with their states.
+        parts: The services, and what is theirs.
+        last_reload: Returns the result of the last reload, if there was one.
+        problem_sources: Return lines for problems other than the states of services and plugins.
     """
-    plugins = daemon.plugins.statuses()
-    states, messages = daemon.state_tracker, daemon.messaging
-    return DaemonStatus(
-        host=daemon.host,
-        version=ostler.__version__,
-        pid=os.getpid(),
-        state=states.state,
-        why=states.why,
-        since=states.since,
-        started=daemon.started_at,
-        rpc=daemon.paths.rpc_address,
-        events=daemon.paths.events_address,
-        memory=resident_memory(),
-        threads=threading.active_count(),
-        services=list(services),
-        plugins=plugins,
-        not_well=[*status_problems(services, plugins), *other_problems],
-        last_reload=daemon.reloader.last_result,
-        log=log,
-        network=messages.network_address if messages is not None else "",
-        callers_memory=messages.quotas.memory_accounts.held_bytes if messages is not None else 0,
-        max_memory=messages.quotas.memory_accounts.limit if messages is not None else 0,
-    )
+
+    def __init__(
+        self,
+        paths: Paths,
+        started_at: float,
+        state_tracker: StateTracker,
+        plugins: PluginHost,
+        parts: DaemonParts,
+        *,
+        last_reload: Callable[[], ReloadResult | None],
+        problem_sources: Sequence[Callable[[], Iterable[str]]],
+    ) -> None:
+        self._paths = paths
+        self._started_at = started_at
+        self._state_tracker = state_tracker
+        self._plugins = plugins
+        self._parts = parts
+        self._last_reload = last_reload
+        self._problem_sources = problem_sources
+
+    async def status(self) -> DaemonStatus:
+        """Return a summary of the daemon: itself, its services merged with the table, plugins, and problems."""
+        services, plugins = await self._parts.runtime.rows(), self._plugins.statuses()
+        log_destination, log_problems = log_status()
+        others = [line for source in self._problem_sources for line in source()]
+        states, messages = self._state_tracker, self._parts.messaging
+        return DaemonStatus(
+            host=self._parts.runtime.host,
+            version=ostler.__version__,
+            pid=os.getpid(),
+            state=states.state,
+            why=states.why,
+            since=states.since,
+            started=self._started_at,
+            rpc=self._paths.rpc_address,
+            events=self._paths.events_address,
+            memory=resident_memory(),
+            threads=threading.active_count(),
+            services=services,
+            plugins=plugins,
+            not_well=[*status_problems(services, plugins), *others, *log_problems],
+            last_reload=self._last_reload(),
+            log=log_destination,
+            network=messages.network_address,
+            callers_memory=messages.quotas.memory_accounts.held_bytes,
+            max_memory=messages.quotas.memory_accounts.limit,
+        )

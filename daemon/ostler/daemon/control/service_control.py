@@ -12,8 +12,8 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.types import CONTROL_TOPIC, Json, Role, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
-    from ostler.daemon.connectivity.peer_links import PeerLinks
-    from ostler.daemon.daemon import Daemon
+    from ostler.daemon.active_configuration import ActiveConfiguration
+    from ostler.daemon.connectivity.messaging_stack import MessagingStack
     from ostler.messaging import Context
     from ostler.service import Runtime
 
@@ -28,13 +28,15 @@ class ServiceControl:
     error: nothing is written here that the host itself does not know.
 
     Args:
-        daemon: The owner of the services.
-        runtime: Its running services.
+        runtime: The services of this host.
+        messaging: The links to other hosts.
+        active: The configuration in effect.
     """
 
-    def __init__(self, daemon: Daemon, runtime: Runtime) -> None:
-        self._daemon = daemon
+    def __init__(self, runtime: Runtime, messaging: MessagingStack, active: ActiveConfiguration) -> None:
         self._runtime = runtime
+        self._messaging = messaging
+        self._active = active
 
     async def show(self, topic: str, on_host: str) -> ServiceStatus:
         """Return one service of the table.
@@ -42,7 +44,7 @@ class ServiceControl:
         Raises:
             NotFound: There is no such service.
         """
-        wanted = on_host or self._daemon.host
+        wanted = on_host or self._runtime.host
         for row in await self._runtime.rows():
             if (row.topic, row.host) == (topic, wanted):
                 return row
@@ -67,7 +69,7 @@ class ServiceControl:
         return await self.show(topic, "")
 
     async def _set_enabled(self, topic: str, *, enabled: bool, reason: str = "", who: str = "") -> None:
-        host, records = self._daemon.host, self._runtime.service_records
+        host, records = self._runtime.host, self._runtime.service_records
         row = await self.show(topic, "")
         if row.state is ServiceState.GONE:
             raise NotFound(
@@ -113,7 +115,7 @@ class ServiceControl:
         try:
             await self._runtime.operations.start(topic)
         finally:
-            self._daemon.mark_service_restarted(topic)
+            self._mark_restarted(topic)
         return await self.show(topic, "")
 
     async def restart(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> ServiceStatus:
@@ -124,8 +126,11 @@ class ServiceControl:
         try:
             await self._runtime.operations.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
         finally:
-            self._daemon.mark_service_restarted(topic)
+            self._mark_restarted(topic)
         return await self.show(topic, "")
+
+    def _mark_restarted(self, topic: str) -> None:
+        self._active.mark_service_restarted(self._runtime.group.services.get(topic))
 
     async def forget(self, ctx: Context, topic: str, on_host: str) -> None:
         """Remove the record of a service that was removed.
@@ -135,9 +140,9 @@ class ServiceControl:
             Conflict: The service exists; its next report would create the record again, enabled.
         """
         found = await self.show(topic, on_host)
-        if found.host == self._daemon.host:
+        if found.host == self._runtime.host:
             self._runtime.operations.forget(topic)
-        elif (peers := self._peer_links()) is not None and peers.has_service(found.host, topic):
+        elif (peers := self._messaging.peer_links) is not None and peers.has_service(found.host, topic):
             raise Conflict(
                 f"host {found.host} is up and has a service {topic}",
                 hint="first remove it from the configuration of that host, or the host from [network.peers] here",
@@ -154,7 +159,7 @@ class ServiceControl:
     # ---------------------------------------------------------------- other hosts
 
     def _is_remote(self, on_host: str) -> bool:
-        return on_host not in ("", self._daemon.host)
+        return on_host not in ("", self._runtime.host)
 
     async def _call_remote(self, ctx: Context, host: str, method: str, topic: str, **more: Json) -> ServiceStatus:
         row = await self._relay(ctx, host, method, topic, ServiceStatus, **more)
@@ -172,28 +177,23 @@ class ServiceControl:
             NotPermitted: The caller lacks the role here, or this host lacks it there.
             OstlerError: The error of that host.
         """
-        messages = self._daemon.messaging
-        assert messages is not None  # noqa: S101 - it brought this request
         arguments = {name: value for name, value in more.items() if value}
         ask = CallRequest(CONTROL_TOPIC, method, {"topic": topic, **arguments})
         try:
-            result = await messages.router.relay(ctx, host, ask)
+            result = await self._messaging.router.relay(ctx, host, ask)
         except DaemonNotRunning as error:
             raise DaemonNotRunning(
                 f"{method.removeprefix('service_')} of {topic} on {host} failed: {error.message}",
                 hint=error.hint, **error.details,
             ) from None  # fmt: skip
         finally:
-            if (peers := self._peer_links()) is not None:
+            if (peers := self._messaging.peer_links) is not None:
                 await peers.refresh(host)
             self._runtime.upgrades.invalidate()
         return msgspec.convert(result, kind)
 
-    def _peer_links(self) -> PeerLinks | None:
-        return self._daemon.messaging.peer_links if self._daemon.messaging is not None else None
-
     def _requester(self, ctx: Context) -> str:
-        return f"{ctx.peer.name} on {self._daemon.host}"
+        return f"{ctx.peer.name} on {self._runtime.host}"
 
 
 _FORGET_HINT = "`ostler service forget {}` removes its record"

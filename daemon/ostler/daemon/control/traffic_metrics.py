@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 from ostler.types import MethodTraffic, TopicTraffic, TrafficCounters
 
 if TYPE_CHECKING:
-    from ostler.daemon.daemon import Daemon
+    from ostler.daemon.connectivity.messaging_stack import MessagingStack
     from ostler.messaging import Endpoint
 
 
-def collect_traffic(daemon: Daemon) -> TrafficCounters:
-    """Return what this daemon has counted so far. On the loop."""
-    messages, now = daemon.messaging, daemon.clock.monotonic()
-    if messages is None:
-        return TrafficCounters(at=now, host=daemon.host)
+def collect_traffic(messages: MessagingStack) -> TrafficCounters:
+    """Return what was counted so far. On the loop."""
     dispatcher, rpc, events = messages.dispatcher, messages.server.stats(), messages.publisher.stats()
     return TrafficCounters(
-        at=now,
-        host=daemon.host,
+        at=dispatcher.clock.monotonic(),
+        host=dispatcher.host,
         topics=[topic_traffic(endpoint) for endpoint in dispatcher.endpoints()],
         clients=rpc["clients"],
         in_flight=rpc["in_flight"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 from typing import NamedTuple
 
 _RESERVED_DESCRIPTORS = 48
@@ -54,10 +55,8 @@ def trim_heap() -> None:
 
 
 def _call_libc(name: str, *arguments: int) -> None:
-    import threading
-
     def call() -> None:
-        import ctypes
+        import ctypes  # 2 ms: a daemon without large messages never needs it
 
         try:
             getattr(ctypes.CDLL(None), name)(*arguments)

@@ -1,4 +1,4 @@
-"""What a start needs before its services: steps with time limits, directories, addresses that come up later.
+"""What a start needs before its services: steps with time limits, the database, directories, addresses.
 
 Not here: the order of a start (`daemon`), and the start of a service (`ostler.service`).
 """

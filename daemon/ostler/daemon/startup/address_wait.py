@@ -36,7 +36,7 @@ async def wait_for_addresses(
     network = configuration.network
     if not network.rpc:
         return
-    from ostler.messaging.tcp.server_socket import ADDRESS_NOT_READY, check_address
+    from ostler.messaging.tcp.bind import ADDRESS_NOT_READY, check_address  # only with a network, as below
 
     check = check or check_address
     until = clock.monotonic() + network.address_wait
@@ -63,7 +63,7 @@ async def _check_address(address: str, check: Callable[[str], None], timeout: fl
         async with asyncio.timeout(max(timeout, _RETRY_DELAY)):
             await pool.run(lambda: check(address), label="resolve an address")
     except TimeoutError:
-        from ostler.messaging.tcp.server_socket import ADDRESS_NOT_READY
+        from ostler.messaging.tcp.bind import ADDRESS_NOT_READY  # as above
 
         return MessagingError(
             f"{address} cannot be resolved: the name server does not respond",

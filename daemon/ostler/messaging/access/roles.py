@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
+import pwd
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -107,8 +109,6 @@ def _noop() -> None:
 
 def read_user_groups(peer: Peer) -> frozenset[int]:
     """Return the gids of a peer's user, as the user database says; blocks."""
-    import pwd
-
     own = {peer.gid} if peer.gid >= 0 else set()
     try:
         name = pwd.getpwuid(peer.uid).pw_name
@@ -253,9 +253,6 @@ class _RoleMembers:
                 self.unknown_names.append(name)
 
     def _add_name(self, name: str) -> bool:
-        import grp
-        import pwd
-
         try:
             if name == "*":
                 self.is_everybody = True

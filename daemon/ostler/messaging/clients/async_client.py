@@ -98,6 +98,7 @@ class AsyncClient(AsyncCallMethods):
         self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
     ) -> AsyncEventStream:
         """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
+        # Only for who reads events.
         from ostler.messaging.events.async_event_stream import AsyncEventStream
         from ostler.messaging.events.subscription import make_subscription
 
@@ -125,7 +126,7 @@ class AsyncClient(AsyncCallMethods):
 
     def open_stream(self, request: CallRequest, credit: int = DEFAULT_CREDIT) -> AsyncItemStream:
         """See `AsyncCallMethods.open_stream`."""
-        from ostler.messaging.clients.async_item_stream import AsyncItemStream
+        from ostler.messaging.clients.async_item_stream import AsyncItemStream  # only for who reads streams
 
         return AsyncItemStream(_AsyncClientStream(self, request, credit))
 

@@ -125,7 +125,7 @@ class LocalServiceClient(ServiceClient):
 
     def _streams(self) -> LocalStreams:
         if self._local_streams is None:
-            from ostler.messaging.clients.local_item_stream import LocalStreams
+            from ostler.messaging.clients.local_item_stream import LocalStreams  # 1 ms: only for streams
 
             self._local_streams = LocalStreams(self._dispatcher, self._inbox, self._topic)
         return self._local_streams

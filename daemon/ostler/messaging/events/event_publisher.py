@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
@@ -9,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from ostler.bounds import NAME_LIMIT, truncate
 from ostler.clock import Clock
@@ -283,8 +286,6 @@ class Publisher:
     def _schedule_watermarks(self) -> None:
         """Have heads sent after a moment, and again, as long as there are subscribers."""
         if self._watermark_timer is None and self.link.has_subscribers:
-            import asyncio
-
             self._watermark_timer = asyncio.get_running_loop().call_later(
                 self._watermark_interval, self._publish_watermarks
             )
@@ -401,8 +402,6 @@ def has_secrets(packed: bytes, context: Context | None) -> bool:
 
 def redact_payload(payload: Json, context: Context | None) -> Any:
     """Return a payload without the secrets of the process, and those of the request in which it happened."""
-    import msgspec
-
     plain = msgspec.to_builtins(payload)
     return SECRETS.redact_deep(plain, extra_values=context.secrets if context is not None else ())
 

@@ -289,7 +289,7 @@ def make_subscription(
         return Subscription(patterns, last=last, timeout=timeout), None
     if last:
         raise InvalidInput("a subscription starts with last events or with events since a number, not with both")
-    from ostler.messaging.events.replay import Replay
+    from ostler.messaging.events.replay import Replay  # most subscribers read no journal
 
     subscription = Subscription(patterns, hold=True, timeout=timeout)
     return subscription, Replay(subscription, since)
@@ -376,7 +376,7 @@ class EventFeed:
     def _deliver_or_refetch(self, item: Event | Gap) -> None:
         """Give an item to the reader, or fetch first what a gap stands for."""
         if self._should_refetch and isinstance(item, Gap) and item.journaled:
-            from ostler.messaging.events.replay import GapFill
+            from ostler.messaging.events.replay import GapFill  # as above
 
             self._gap_fill = GapFill(self.subscription, item)
         else:

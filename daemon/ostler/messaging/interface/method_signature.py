@@ -159,6 +159,7 @@ class MethodSignature:
         Raises:
             InvalidArguments: One is nested too deeply to be looked through.
         """
+        # Up to 7 ms: few methods have secret arguments.
         from ostler.messaging.access.secret_arguments import collect_all, has_secret, make_finder, searchable_values
 
         found: list[Any] = []
@@ -375,7 +376,7 @@ def _secret_names(arguments: list[Argument], declared: Collection[str], where: s
     asked = [argument for argument in arguments if argument.type not in _SAFE_TYPES]
     if not asked:
         return frozenset(declared)
-    from ostler.messaging.access.secret_arguments import has_secret
+    from ostler.messaging.access.secret_arguments import has_secret  # up to 7 ms: most arguments are plain
 
     return frozenset({*declared, *(argument.name for argument in asked if has_secret(argument.type))})
 

@@ -90,7 +90,9 @@ class PeerDaemon:
         make_transport: Makes what leads there.
         clock: The source of time.
         timeout: Deadline of a call that names none.
+        on_update: Called after its services, its capabilities or the link have changed.
         on_state_change: Told what becomes of it.
+        own_identity: The identity of this daemon; None if it is not sent.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class PeerDaemon:
         make_transport: MakeTransport,
         clock: Clock,
         timeout: float | None,
+        on_update: OnPeerUpdate | None = None,
         on_state_change: OnPeerStateChange | None = None,
+        own_identity: HostIdentity | None = None,
     ) -> None:
         self.host = host
         self.address = address
@@ -110,16 +114,14 @@ class PeerDaemon:
         self.services: dict[str, ServiceStatus] = {}
         """What runs there as it was told last, by topic; `view` also knows of the link."""
         self._reports: list[CapabilityReport] = []
-        self.on_update: OnPeerUpdate = _ignore_update
-        """Called after its services, its capabilities or the link have changed."""
+        self._on_update = on_update or _ignore_update
         self._last_report = HostReport(host="")
         self._last_heard_at = self._reported_at = clock.monotonic()
         self._make_transport = make_transport
         self._clock = clock
         self._timeout = timeout
         self._on_state_change = on_state_change
-        self.own_identity: HostIdentity | None = None
-        """The identity of this daemon; None if it is not sent."""
+        self._own_identity = own_identity
         self.peer_identity: HostIdentity | None = None
         """The identity of the daemon when the link was made."""
         self._failed_polls = 0
@@ -241,16 +243,16 @@ class PeerDaemon:
             Conflict: It is not the host that it should be, or another daemon is.
             OstlerError: It could not be asked.
         """
-        if self.own_identity is None:
+        if self._own_identity is None:
             return None
-        said = msgspec.structs.asdict(self.own_identity)
+        said = msgspec.structs.asdict(self._own_identity)
         try:
             found: HostIdentity = await self.client.on(type=HostIdentity, timeout=_REPORT_TIMEOUT).call(
                 CONTROL_TOPIC, "hello", **said
             )
         except MethodNotFound:  # of an earlier version
             return None
-        if why := identity_mismatch(self.own_identity, found, self.host):
+        if why := identity_mismatch(self._own_identity, found, self.host):
             raise Conflict(f"{self.address.rpc_address} is refused: {why}", hint=IDENTITY_HINT, host=self.host)
         return found
 
@@ -291,7 +293,7 @@ class PeerDaemon:
             _log.info("connected to %s, services: %s", self.host, ", ".join(self.services) or "none")
             self._set_state(up=True, why="")
         elif fresh:
-            self.on_update(self)
+            self._on_update(self)
         return list(self.services.values())
 
     async def refresh(self) -> None:
@@ -302,7 +304,7 @@ class PeerDaemon:
         """
         report = await self.client.on(type=HostReport, timeout=_REPORT_TIMEOUT).call(CONTROL_TOPIC, "host_report")
         if report.host == self.host and self.up and self._apply_report(report):
-            self.on_update(self)
+            self._on_update(self)
 
     async def follow(self) -> None:
         """Record what it tells of itself as soon as that changes, until the link is lost.
@@ -313,7 +315,7 @@ class PeerDaemon:
         async with self.client.on(type=HostReport, timeout=_NO_TIMEOUT).stream(CONTROL_TOPIC, "watch_host") as reports:
             async for report in reports:
                 if report.host == self.host and self.up and self._apply_report(report):
-                    self.on_update(self)
+                    self._on_update(self)
 
     async def flush_reports(self, timeout: float) -> None:
         """Have it tell now what it offers, and what has just changed there; wait for so many seconds at most."""
@@ -325,7 +327,7 @@ class PeerDaemon:
             _log.debug("could not fetch the latest changes of %s: %s", self.host, error)
             return
         if report.host == self.host and self.up and self._apply_report(report):
-            self.on_update(self)
+            self._on_update(self)
 
     def _apply_report(self, report: HostReport) -> bool:
         """Record what it tells; return False for an answer that was overtaken by what was told later."""
@@ -392,7 +394,7 @@ class PeerDaemon:
         changed, self.up, self.why = self.up != up, up, why
         if changed:
             self.since = self._clock.wall()
-            self.on_update(self)
+            self._on_update(self)
         if self._on_state_change is not None:
             self._on_state_change(self.host, "refused" if refused else "back" if up else "lost", why, self.since)
 
@@ -451,17 +453,23 @@ class PeerSet:
         clock: The source of time.
         timeout: Deadline of a call that names none.
         on_update: Told after what is known of a peer has changed: its services, its capabilities, the link.
+        on_state_change: Called with each change of a peer's state.
+        own_identity: Who this daemon is; None if peers are not told.
     """
 
     def __init__(
-        self, make_transport: MakeTransport, clock: Clock, timeout: float | None, on_update: OnPeerUpdate | None = None
+        self,
+        make_transport: MakeTransport,
+        clock: Clock,
+        timeout: float | None,
+        on_update: OnPeerUpdate | None = None,
+        on_state_change: OnPeerStateChange | None = None,
+        own_identity: HostIdentity | None = None,
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
-        self.on_update: OnPeerUpdate = on_update or _ignore_update
-        self.own_identity: HostIdentity | None = None
-        """Who this daemon is; to be set before there are any peers, like what follows."""
-        self.on_state_change: OnPeerStateChange | None = None
-        """Called with each change of a peer's state; to be set before there are any peers."""
+        self._on_update = on_update or _ignore_update
+        self._on_state_change = on_state_change
+        self._own_identity = own_identity
         self.poll_interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -479,14 +487,23 @@ class PeerSet:
             self._tasks.spawn(peer.close(), name=f"close the link to {host}")
         for host, address in addresses.items():
             if host not in self.peers:
-                peer = PeerDaemon(host, address, self._make_transport, self._clock, self._timeout, self.on_state_change)
-                peer.on_update = self.on_update
-                peer.own_identity = self.own_identity
-                self.peers[host] = peer
+                self.peers[host] = peer = self._make_peer(host, address)
                 self._peer_tasks[host] = [
                     self._tasks.supervise(partial(self._poll_loop, peer), name=f"watch {host}"),
                     self._tasks.supervise(partial(self._follow_loop, peer), name=f"follow {host}"),
                 ]
+
+    def _make_peer(self, host: str, address: PeerAddress) -> PeerDaemon:
+        return PeerDaemon(
+            host,
+            address,
+            self._make_transport,
+            self._clock,
+            self._timeout,
+            self._on_update,
+            self._on_state_change,
+            self._own_identity,
+        )
 
     def peers_with(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

@@ -408,6 +408,7 @@ def _secret_values(arguments: Mapping[str, Any], names: Collection[str]) -> tupl
     """Return the secret values among the arguments of a method that is known only by its description."""
     if not names:
         return ()
+    # Up to 7 ms: few methods have secret arguments.
     from ostler.messaging.access.secret_arguments import collect_all, searchable_values
 
     found: list[Any] = []

@@ -5,20 +5,9 @@ The SDK that the process was started with decides where they go; without one the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from ostler.errors import OstlerError
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
-
-    from ostler.messaging.clients.async_client import AsyncClient
-    from ostler.messaging.clients.sync_client import Client
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
@@ -205,20 +194,3 @@ class _SpanEndingCallback:
             span.set_attribute("error.type", type(error).__name__)
             span.set_status(Status(StatusCode.ERROR))
         span.end()
-
-
-def instrument(client: Client | AsyncClient, tracers: TracerProvider | None = None) -> None:
-    """Have every request of a client become a span of OpenTelemetry.
-
-    Args:
-        client: The client.
-        tracers: Where spans go; by default what the SDK of this process has set.
-
-    Raises:
-        OstlerError: OpenTelemetry is not installed.
-    """
-    try:
-        from ostler.messaging.observers.opentelemetry import OtelClientTracer
-    except ImportError as error:
-        raise OstlerError(f"OpenTelemetry is not installed: {error}", hint="pip install 'ostler[otel]'") from error
-    client._core.tracer = OtelClientTracer(tracers)  # noqa: SLF001 - ours; a client without spans pays for none

@@ -195,7 +195,7 @@ def redact_error(call: Call, error: OstlerError) -> OstlerError:
     error = _shorten(error, secrets)
     if not secrets and not SECRETS.has_values:
         return error
-    from ostler.messaging.access.secret_arguments import redact_in_error
+    from ostler.messaging.access.secret_arguments import redact_in_error  # only where there are secrets
 
     return redact_in_error(error, secrets)
 

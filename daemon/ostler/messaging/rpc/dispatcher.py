@@ -326,7 +326,7 @@ class Dispatcher:
         self.begin_async(call, call.method.function(call.context, *values, **named))
 
     def _start_stream(self, call: Call, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        from ostler.messaging.rpc.server_streams import ServerStreams, check_call_kind
+        from ostler.messaging.rpc.server_streams import ServerStreams, check_call_kind  # 1 ms: only for streams
 
         check_call_kind(call)
         if self.streams is None:

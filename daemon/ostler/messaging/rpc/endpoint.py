@@ -16,7 +16,12 @@ from ostler.aio import WorkerPool
 from ostler.errors import ContractError, MethodNotFound, NotExposed, UnsupportedVersion
 from ostler.messaging.access.policy import Policy, RoleOverride, role_rank
 from ostler.messaging.interface.exposure import Exposure, exposure_of
-from ostler.messaging.interface.introspection import check_method_version, check_namespaces, rpc_version_of
+from ostler.messaging.interface.introspection import (
+    check_method_version,
+    check_namespaces,
+    describe_method,
+    rpc_version_of,
+)
 from ostler.messaging.interface.method_signature import MethodSignature
 from ostler.spelling import suggest
 from ostler.types import ROLE_ORDER, MethodDescription
@@ -227,8 +232,6 @@ class Endpoint:
         return kept[1]
 
     def _describe(self, methods: Mapping[str, Method], *, schema: bool) -> list[MethodDescription]:
-        from ostler.messaging.interface.introspection import describe_method
-
         found = [
             describe_method(
                 self.topic, each.name, each.exposure, each.signature, each.doc,

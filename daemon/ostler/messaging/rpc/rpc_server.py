@@ -293,7 +293,7 @@ class RpcServer:
     def _dispatch_deduped(self, request: Request, peer: Peer, client: ClientId) -> None:
         """Run a request that may be retried, unless it was received before; see `duplicates`."""
         if self.dedup_cache is None:
-            from ostler.messaging.rpc.dedup import DedupCache
+            from ostler.messaging.rpc.dedup import DedupCache  # its memory: only when requests are retried
 
             self.dedup_cache = DedupCache(self)
         call = self.dedup_cache.receive(request, peer, client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
+from zmq.utils import z85
 
 from ostler.errors import InvalidInput
 
@@ -67,16 +68,12 @@ def check_public_key(key: str, owner: str) -> str:
 
 def encode_z85(key: bytes) -> str:
     """Return the 32 bytes of a key as it is written."""
-    from zmq.utils import z85 as codec
-
-    return codec.encode(key).decode()
+    return z85.encode(key).decode()
 
 
 def _check_key(key: str, description: str) -> str:
-    from zmq.utils import z85 as codec
-
     try:
-        raw = codec.decode(key.encode("ascii")) if len(key) == KEY_LENGTH else b""
+        raw = z85.decode(key.encode("ascii")) if len(key) == KEY_LENGTH else b""
     except (KeyError, ValueError, UnicodeEncodeError, OverflowError):
         raw = b""
     except Exception as error:

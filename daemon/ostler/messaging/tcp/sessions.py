@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
 import socket
 import struct
@@ -369,9 +371,6 @@ class TcpConnection:
 
     def read_counters(self) -> ConnectionCounters | None:
         """Return what has gone over it; None when it has gone."""
-        import array
-        import fcntl
-
         try:
             with self._duplicate_socket() as connection:
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)

@@ -37,6 +37,6 @@ def set_socket_options(socket: Socket, limits: TransportLimits, curve: CurveOpti
     # with -1 a socket that loses its connection throws away what had come and was not read yet.
     socket.set(zmq.RECONNECT_IVL, 3_600_000)
     if curve is not None:
-        from ostler.messaging.tcp.curve import apply_curve_options
+        from ostler.messaging.tcp.curve import apply_curve_options  # only with keys
 
         apply_curve_options(socket, curve)

@@ -94,7 +94,7 @@ def open_subscriber(
 
 def _check_address(address: str, curve: CurveOptions | None) -> None:
     """Raise what can be known of an address before there is a socket."""
-    from ostler.messaging.tcp.server_socket import parse_tcp_address
+    from ostler.messaging.tcp.bind import parse_tcp_address  # what listens has more to import than a client needs
 
     parse_tcp_address(address)
     if curve is None or not curve.server_key:

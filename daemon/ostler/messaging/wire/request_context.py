@@ -233,7 +233,7 @@ def request_log_fields() -> LogFields | None:
     fields = {"request_id": context.request_id}
     if context.trace:
         fields["trace_id"] = context.trace[3:35]
-    from ostler.log import LogFields
+    from ostler.log import LogFields  # 7 ms: a client logs nothing
 
     return LogFields(fields, context.secrets)
 

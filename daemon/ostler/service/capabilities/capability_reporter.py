@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.aio import TaskOwner
 from ostler.bounds import safe_repr
-from ostler.clock import Clock
 from ostler.errors import Busy, Cancelled, DriverNotReady, DriverStuck, EncodeError, NotFound, OstlerError, StoreError
 from ostler.service.capabilities.capability_delivery import CapabilityDelivery
 from ostler.service.capabilities.capability_facts import to_plain_facts
 from ostler.service.capabilities.service_capabilities import ALL_BACKENDS, CapabilityQuery, ServiceCapabilities
 from ostler.service.store_outage import StoreOutage
-from ostler.store import CapabilityRecords, ServiceRecords, Store
+from ostler.store import CapabilityRecords, ServiceRecords
 from ostler.types import CapabilityReport, Json
 
 if TYPE_CHECKING:
-    from ostler.messaging import LocalServiceClient
     from ostler.messaging.network.routing import Router
     from ostler.service.lifecycle import Service
+    from ostler.service.service_spec import HostServices
 
 _log = logging.getLogger(__name__)
 _IDLE_INTERVAL = 60.0
@@ -51,45 +50,42 @@ class CapabilityReporter:
 
     Args:
         services: The services to ask.
-        store: The database.
+        host: What the host provides: its name, the database, the client that calls the schedulers, the time.
         capability_records: The table of capabilities.
         service_records: The services table, where the operator override is stored.
-        client: Calls the schedulers.
-        router: Knows on which hosts they are, and the name of this one.
-        clock: The source of time.
+        router: Knows on which hosts the schedulers are, and the name of this one.
         has_subscriber: Returns whether the daemon of another host listens to this one.
+        on_report: Called after a change of what a service offers, that is, of the result of `live_reports`.
     """
 
     def __init__(
         self,
         services: Callable[[], Iterable[Service]],
-        store: Store,
+        host: HostServices,
         capability_records: CapabilityRecords,
         service_records: ServiceRecords,
-        client: LocalServiceClient,
         router: Router,
-        clock: Clock,
         has_subscriber: Callable[[str], bool] = lambda _host: False,
+        on_report: Callable[[], None] = lambda: None,
     ) -> None:
         self._services = services
-        self._store = store
+        self._store = store = host.store
         self._capability_records = capability_records
         self._service_records = service_records
-        self._clock = clock
+        self._clock = clock = host.clock
         self._host = router.host
         self.instance = os.urandom(8).hex()
         self._states: dict[str, ServiceCapabilities] = {}
         self._written_sequences: dict[str, int] = {}
         self._last_services: dict[str, Service] = {}
         self._last_sequences: dict[str, int] = {}
-        self.on_report: Callable[[], None] = lambda: None
-        """Called after a change of what a service offers, that is, of the result of `live`."""
+        self._on_report = on_report
         self._topics_in_write: set[str] = set()
         self._retry_delays = _RetryDelays()
         self._wake = asyncio.Event()
         self._tasks = TaskOwner("capability reports")
         self._outage = StoreOutage(store, "writing the capabilities table", clock)
-        self._delivery = CapabilityDelivery(client, router, clock, self._states, self._tasks, has_subscriber)
+        self._delivery = CapabilityDelivery(host.client, router, clock, self._states, self._tasks, has_subscriber)
 
     # ---------------------------------------------------------------- what others say
 
@@ -167,7 +163,7 @@ class CapabilityReporter:
         seen = {state.topic: state.sequence for state in self._states.values() if state.has_reported}
         if seen != self._last_sequences:
             self._last_sequences = seen
-            self.on_report()
+            self._on_report()
 
     def _update_service(self, service: Service, now: float) -> None:
         state = self._get_state(service.topic)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec import ValidationError, convert
 
 from ostler.errors import StoreCorrupt, StoreError
-from ostler.store.session import current_session
+from ostler.store.session import current_session, open_session
 from ostler.types import AuditEntry
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class _OfflineStore:
         self._path = path
 
     def read(self, fn: Callable[[], T]) -> T:
-        from ostler.store.session import open_session
-        from ostler.store.sqlite_files import offline_copy
+        from ostler.store.sqlite_files import offline_copy  # only the command reads a copy
 
         with (
             offline_copy.open_offline_copy(self._path, ("audit",)) as connection,

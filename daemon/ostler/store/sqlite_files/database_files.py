@@ -29,9 +29,17 @@ class DatabaseFiles:
         lock: The owner's lock.
         backups: Where what was written is saved.
         clock: The source of time.
+        invalidate_readers: Has connections of readers opened again, because the file is another one.
     """
 
-    def __init__(self, path: Path, lock: OwnerLock, backups: backup.BackupDirectory, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lock: OwnerLock,
+        backups: backup.BackupDirectory,
+        clock: Clock,
+        invalidate_readers: Callable[[], None],
+    ) -> None:
         self._path = path
         self._lock = lock
         self._backups = backups
@@ -39,7 +47,7 @@ class DatabaseFiles:
         self._identity = IdentityFile(path)
         self._has_saved_copy = False
         self.wal_monitor = WalMonitor(path, clock)
-        self.invalidate_readers: Callable[[], None] = lambda: None
+        self._invalidate_readers = invalidate_readers
 
     @property
     def is_open(self) -> bool:
@@ -108,7 +116,7 @@ class DatabaseFiles:
 
     def _checkpoint_wal(self, database: Database) -> None:
         """Checkpoint the log that only open connections have."""
-        self.invalidate_readers()
+        self._invalidate_readers()
         if database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise self._open_watch.changed_error(
                 DatabaseFileState.WAL_REMOVED
@@ -137,7 +145,7 @@ class DatabaseFiles:
                 hint="check the state directory; the daemon retries with the next write",
                 path=self._path,
             ) from error
-        self.invalidate_readers()
+        self._invalidate_readers()
         before.close()
         text = "the database %s was removed while the daemon was running; it has been recreated, nothing is lost"
         _log.error(text, self._path)

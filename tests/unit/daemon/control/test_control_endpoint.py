@@ -127,7 +127,7 @@ async def test_the_record_of_a_host_that_is_gone_is_forgotten_and_ours_is_not(be
     async with bench() as b:
         await b.ready()
         store = b.daemon.store
-        other = ServiceRecords(store, b.daemon.clock, "gone")
+        other = ServiceRecords(store, b.clock, "gone")
         await store.awrite(lambda: other.register("lamp", "lamp", "1.0"))
         await ask(b, "service_forget", topic="lamp", on_host="gone")
         assert [row["host"] for row in await ask(b, "service_list")] == [b.daemon.host]
@@ -289,7 +289,7 @@ async def test_what_is_in_no_configuration_is_gone_after_a_crash_and_is_no_troub
     async with bench() as b:
         await b.ready()
         store = b.daemon.store
-        crashed = ServiceRecords(store, b.daemon.clock, "node1")
+        crashed = ServiceRecords(store, b.clock, "node1")
         await store.awrite(lambda: crashed.register("door", "lamp", "1.0"))
         await ask(b, "reload")
         gone = await ask(b, "service_show", topic="door")

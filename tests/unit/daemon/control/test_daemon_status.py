@@ -1,4 +1,11 @@
-from ostler.daemon.control.daemon_status import status_problems
+import asyncio
+from types import SimpleNamespace
+
+from ostler.clock import FakeClock
+from ostler.config.paths import Paths
+from ostler.daemon.control.daemon_status import StatusReporter, status_problems
+from ostler.daemon.daemon_parts import DaemonParts
+from ostler.service.state_tracker import StateTracker
 from ostler.types import DriverState, DriverStatus, PluginState, PluginStatus, ServiceState, ServiceStatus
 
 
@@ -51,3 +58,25 @@ def test_failed_plugins_are_named_and_disabled_ones_are_not() -> None:
         PluginStatus(name="off", state=PluginState.DISABLED, why="by configuration"),
     ]
     assert status_problems([], plugins) == ["plugin bad is failed: ImportError: no"]
+
+
+def test_the_status_joins_the_services_with_the_problems_of_every_source() -> None:
+    async def rows():
+        return [service(state=ServiceState.FAILED, why="no disk")]
+
+    accounts = SimpleNamespace(held_bytes=10, limit=100)
+    messaging = SimpleNamespace(network_address="", quotas=SimpleNamespace(memory_accounts=accounts))
+    parts = DaemonParts(None, messaging, None, SimpleNamespace(host="node1", rows=rows))
+    reporter = StatusReporter(
+        Paths.find("/srv/here", {}),
+        1000.0,
+        StateTracker(FakeClock(), lambda: None),
+        SimpleNamespace(statuses=list),
+        parts,
+        last_reload=lambda: None,
+        problem_sources=[lambda: ["the store is full"], list, lambda: ["a task failed"]],
+    )
+    status = asyncio.run(reporter.status())
+    assert status.not_well[:3] == ["service lamp is failed: no disk", "the store is full", "a task failed"]
+    assert (status.host, status.started, status.callers_memory, status.max_memory) == ("node1", 1000.0, 10, 100)
+    assert status.rpc == "ipc:///srv/here/run/rpc.sock"

@@ -45,7 +45,8 @@ def test_what_hung_in_the_stop_is_said(caplog) -> None:
     assert "still running at the end of the stop: driver disk of volume" in caplog.text
 
 
-def test_trap_a_thread_that_does_not_end_is_named_and_left(caplog) -> None:
+@pytest.mark.failure_mode("Processes", "threads, executors and `atexit` of plugins that do not end")
+def test_a_thread_that_does_not_end_is_named_and_left(caplog) -> None:
     codes: queue.Queue[int] = queue.Queue()
     free = threading.Event()
     thread = threading.Thread(target=free.wait, name="forgotten", daemon=False)
@@ -67,7 +68,8 @@ def test_trap_a_thread_that_does_not_end_is_named_and_left(caplog) -> None:
     )
 
 
-def test_trap_atexit_that_does_not_come_back_is_named(caplog) -> None:
+@pytest.mark.failure_mode("Processes", "threads, executors and `atexit` of plugins that do not end")
+def test_atexit_that_does_not_come_back_is_named(caplog) -> None:
     free = threading.Event()
     end = ProcessExit(
         ExitOutcome(0, [], 0.0),

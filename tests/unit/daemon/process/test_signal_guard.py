@@ -23,7 +23,7 @@ def steal_by_descriptor() -> None:
 
 
 @pytest.mark.parametrize("steal", [steal_by_handler, steal_by_descriptor])
-async def test_trap_a_signal_that_was_taken_arrives_again(steal: Callable[[], None], caplog) -> None:
+async def test_a_signal_that_was_taken_arrives_again(steal: Callable[[], None], caplog) -> None:
     got = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(NUMBER, got.set)

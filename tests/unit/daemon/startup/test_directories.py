@@ -57,7 +57,7 @@ def test_a_directory_that_all_users_share_is_left_alone_and_not_used(paths):
     assert stat.S_IMODE(paths.state_dir.stat().st_mode) == 0o1777
 
 
-def test_trap_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):
+def test_directories_that_are_loops_of_links_are_left_to_who_opens_them(tmp_path):
     looped = Paths.find(str(tmp_path), {})
     for directory in (looped.state_dir, looped.runtime_dir):
         directory.symlink_to(directory.name)

@@ -19,8 +19,9 @@ def notifier():
     return FakeNotifier()
 
 
+@pytest.mark.failure_mode("Plugins", "an import or a hook that hangs")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_trap_an_import_hangs(notifier, number, caplog):
+def test_an_import_hangs(notifier, number, caplog):
     """Case 16: the process ends though its main thread never comes back, and says in what it hung."""
     caplog.set_level("INFO")
     left, steps, kept = queue.Queue(), StepTracker("starting"), []

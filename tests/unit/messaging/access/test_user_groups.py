@@ -45,7 +45,8 @@ def test_what_is_known_at_once_is_returned_at_once(database):
     )
 
 
-def test_trap_a_user_database_that_hangs_holds_the_loop_up_for_a_moment_once(database):
+@pytest.mark.failure_mode("Machine", "a user database that hangs")
+def test_a_user_database_that_hangs_holds_the_loop_up_for_a_moment_once(database):
     groups = GroupLookup(database.find)
     began = time.monotonic()
     for _ in range(20):

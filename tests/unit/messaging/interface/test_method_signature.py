@@ -73,6 +73,7 @@ def test_arguments_are_decoded_into_their_types_with_defaults():
     assert decode("tree", tree={"children": [{}]})[0] == (Tree([Tree()]),)
 
 
+@pytest.mark.failure_mode("RPC", "arguments of the wrong type, too many, too few, unknown")
 @pytest.mark.parametrize(
     ("method", "arguments", "words", "argument", "expected", "got"),
     [
@@ -87,7 +88,7 @@ def test_arguments_are_decoded_into_their_types_with_defaults():
         ("limited", {"port": 1, "mode": "c"}, "argument 'mode' of lamp.limited", "mode", None, None),
     ],
 )  # fmt: skip
-def test_trap_arguments_of_the_wrong_type_too_many_too_few_unknown(method, arguments, words, argument, expected, got):
+def test_arguments_of_the_wrong_type_too_many_too_few_unknown(method, arguments, words, argument, expected, got):
     with pytest.raises(InvalidArguments) as caught:
         decode(method, **arguments)
     facts = caught.value.details

@@ -101,8 +101,8 @@ class Elsewhere:
         self.server.close()
 
 
-def peer(other, clock=None):
-    return PeerDaemon("node2", ADDRESS, other.make, clock or FakeClock(), 5.0)
+def peer(other, clock=None, **more):
+    return PeerDaemon("node2", ADDRESS, other.make, clock or FakeClock(), 5.0, **more)
 
 
 async def test_a_peer_is_away_until_it_has_answered_and_known_by_its_services_then():
@@ -222,7 +222,12 @@ async def test_what_becomes_of_a_peer_is_told_with_why():
     told = []
     other = Elsewhere("volume")
     node2 = PeerDaemon(
-        "node2", ADDRESS, other.make, FakeClock(), 5.0, lambda host, state, why, _: told.append((host, state, why))
+        "node2",
+        ADDRESS,
+        other.make,
+        FakeClock(),
+        5.0,
+        on_state_change=lambda host, state, why, _: told.append((host, state, why)),
     )
     with pytest.raises(DaemonNotRunning):
         await node2.poll()
@@ -241,8 +246,7 @@ async def test_a_link_begins_with_who_both_are_once():
     other = Elsewhere()
     other.control = Named(HostIdentity(name="node2", machine="m2", boot="b2", instance="i2"))
     other.start()
-    node2 = peer(other)
-    node2.own_identity = MINE
+    node2 = peer(other, own_identity=MINE)
     await node2.poll()
     await node2.poll()
     assert other.control.greeted == [("node1", "i1")]
@@ -262,8 +266,7 @@ async def test_a_peer_with_our_name_or_machine_is_refused_and_that_is_logged_onc
     other = Elsewhere()
     other.control = Named(found)
     other.start()
-    node2 = peer(other)
-    node2.own_identity = MINE
+    node2 = peer(other, own_identity=MINE)
     for _ in range(2):
         with pytest.raises(Conflict, match=why):
             await node2.poll()
@@ -277,8 +280,7 @@ async def test_a_peer_with_our_name_or_machine_is_refused_and_that_is_logged_onc
 async def test_one_of_an_earlier_version_is_not_asked_who_it_is():
     other = Elsewhere("volume")
     other.start()
-    node2 = peer(other)
-    node2.own_identity = MINE
+    node2 = peer(other, own_identity=MINE)
     await node2.poll()
     assert node2.up
     assert node2.peer_identity is None
@@ -505,7 +507,8 @@ async def test_what_was_reported_grows_older_while_kept_and_brings_its_leases_al
     other.stop()
 
 
-async def test_trap_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
+@pytest.mark.failure_mode("State", "room that was freed and is still counted")
+async def test_what_was_freed_on_another_host_a_moment_ago_is_asked_for():
     other, news = Elsewhere("volume"), []
     other.control.capabilities = [report(free_bytes=0)]
     other.control.flushed = [report(free_bytes=7)]
@@ -619,10 +622,10 @@ async def test_a_peer_that_has_called_is_asked_at_once_and_one_that_is_there_is_
 async def test_what_was_just_done_there_is_known_when_it_has_been_asked_again():
     other = Elsewhere("volume")
     other.start()
-    node2 = peer(other)
-    await node2.poll()
     told = []
-    node2.on_update = told.append
+    node2 = peer(other, on_update=told.append)
+    await node2.poll()
+    told.clear()
     other.control.rows = [row("volume", enabled=False)]
     await node2.refresh()
     assert not node2.accepts("volume")

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.daemon_parts import DaemonParts
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, Draining
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.clients.local_client import LocalServiceClient
@@ -138,9 +139,11 @@ def joined(bench, *peers, local=None):
     relay = Relay(router, bench.dispatcher, client)
     bench.relay = relay.redirect
     bench.audit = audit = Audit()
-    daemon = SimpleNamespace(messaging=SimpleNamespace(relay=relay, router=router), host="here")
+    messaging = SimpleNamespace(relay=relay, router=router, dispatcher=bench.dispatcher)
+    parts = DaemonParts(store=None, messaging=messaging, audit_service=None, runtime=None)
+    rest = dict.fromkeys(("status", "plugins", "active", "reload", "dump", "start_finished"))
     bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
-    bench.add("ostler", ControlEndpoint(daemon, bench.dispatcher))
+    bench.add("ostler", ControlEndpoint(parts, **rest))
     if local is not None:
         bench.add("lamp", local)
     return audit
@@ -236,7 +239,7 @@ async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_r
     assert await answer(bench, wire(flags=CAST | FANOUT)) == Accepted(PROTOCOL_VERSION, 1, 0) or two.asked[1:]
 
 
-async def test_trap_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
+async def test_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
     lamp, two = Lamp(), Other("node2", 1)
     joined(bench, two, local=lamp)
     bench.apply(access=Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"}))

@@ -18,7 +18,8 @@ from ostler.clock import SystemClock
 from ostler.errors import EncodeError, InternalError, MethodNotFound, NotPermitted
 from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalServiceClient, RpcServer, exposed
 from ostler.messaging.access.policy import Policy
-from ostler.messaging.observers.opentelemetry import OtelTracer, instrument
+from ostler.messaging.observers.instrument import instrument
+from ostler.messaging.observers.opentelemetry import OtelTracer
 from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.wire.request_context import current_trace
 from ostler.testing.memory_transport import MemoryTransport

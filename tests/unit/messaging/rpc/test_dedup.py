@@ -80,7 +80,8 @@ async def test_each_attempt_that_is_answered_is_answered_under_its_own_number(be
     assert shop.runs == 1
 
 
-async def test_trap_a_request_that_may_come_again_is_not_the_request_of_somebody_else(bench):
+@pytest.mark.failure_mode("RPC", "the same request twice")
+async def test_a_request_that_may_come_again_is_not_the_request_of_somebody_else(bench):
     bench.apply(access=Access(operator=["*", "key:me"], keys={"k" * 40: "me"}))
     shop = Shop()
     bench.add("shop", shop)

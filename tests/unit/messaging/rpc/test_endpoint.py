@@ -44,8 +44,9 @@ def test_only_what_is_exposed_is_offered(pool):
             endpoint.get_method(name)
 
 
+@pytest.mark.failure_mode("RPC", "a method that is not exposed")
 @pytest.mark.parametrize("name", ["hidden"])
-def test_trap_a_method_that_is_not_exposed(pool, name):
+def test_a_method_that_is_not_exposed(pool, name):
     with pytest.raises(NotExposed, match=r"lamp\.hidden is not exposed"):
         Endpoint("lamp", "here", Manager(), pool, "1.1").get_method(name)
 

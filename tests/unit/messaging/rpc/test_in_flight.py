@@ -43,7 +43,7 @@ async def test_sweeps_keep_a_distance():
     assert times[-1] - times[0] >= 0.014
 
 
-async def test_trap_a_sweep_that_fails_is_not_the_last_one():
+async def test_a_sweep_that_fails_is_not_the_last_one():
     clock, times, done, failures = SystemClock(), [], asyncio.Event(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
 

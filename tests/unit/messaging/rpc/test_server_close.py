@@ -27,7 +27,7 @@ class Lamp:
 
 
 @pytest.mark.parametrize("method", ["watch", "glow"])
-def test_trap_what_a_server_cuts_off_when_it_closes_is_no_internal_error(method, caplog):
+def test_what_a_server_cuts_off_when_it_closes_is_no_internal_error(method, caplog):
     async def main():
         transport, clock, inbox = MemoryTransport(), virtual_clock(), LoopQueue(asyncio.get_running_loop())
         dispatcher = Dispatcher(Access(own_uid=transport.peer.uid), clock, inbox, host="node1")

@@ -116,8 +116,9 @@ async def test_no_more_items_are_made_than_there_is_credit_for(bench, method):
     await until(lambda: shop.closed == 1)
 
 
+@pytest.mark.failure_mode("RPC", "garbage frames, truncated and random (fuzzed)")
 @BOTH
-async def test_trap_credit_that_is_none_negative_huge_or_for_no_stream(bench, method):
+async def test_credit_that_is_none_negative_huge_or_for_no_stream(bench, method):
     shop = Shop()
     bench.add("shop", shop)
     bench.send(request(1, method, 0))
@@ -143,8 +144,9 @@ async def test_trap_credit_that_is_none_negative_huge_or_for_no_stream(bench, me
     await until(lambda: shop.closed == 1)
 
 
+@pytest.mark.failure_mode("RPC", "cancel of a sync and of an async method")
 @BOTH
-async def test_trap_cancel_of_a_strangers_or_an_ended_stream(bench, method):
+async def test_cancel_of_a_strangers_or_an_ended_stream(bench, method):
     shop = Shop()
     bench.add("shop", shop)
     bench.send(request(1, method, 5))

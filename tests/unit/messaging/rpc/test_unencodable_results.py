@@ -157,10 +157,11 @@ async def end_of(bench, method, what, flags=0):
     return end
 
 
+@pytest.mark.failure_mode("RPC", "a reply that cannot be encoded")
 @EACH
 @pytest.mark.parametrize("flags", [0, RETRY, STREAM])
 @pytest.mark.parametrize("where", ["loop", "loop later", "pool"])
-async def test_trap_a_reply_or_item_that_cannot_be_encoded_is_an_error_by_name(what, where, flags, open_bench):
+async def test_a_reply_or_item_that_cannot_be_encoded_is_an_error_by_name(what, where, flags, open_bench):
     method = (
         f"items_{'in_pool' if where == 'pool' else 'on_loop'}"
         if flags == STREAM
@@ -183,18 +184,20 @@ async def test_what_raises_anything_while_it_is_encoded_holds_up_no_call(bench, 
     assert "not now" in end.message
 
 
+@pytest.mark.failure_mode("RPC", "a reply that cannot be encoded")
 @EACH
 @pytest.mark.parametrize("method", ["facts", "later_facts", "text"])
-async def test_trap_an_error_that_cannot_be_encoded_is_an_error_all_the_same(bench, method, what):
+async def test_an_error_that_cannot_be_encoded_is_an_error_all_the_same(bench, method, what):
     bench.add("shop", Shop())
     end = await end_of(bench, method, what)
     assert type(end) is Failure
     assert end.names[0] in ("ostler.RequestError", "ostler.EncodeError", "ostler.InternalError")
 
 
+@pytest.mark.failure_mode("RPC", "a reply that cannot be encoded")
 @EACH
 @pytest.mark.parametrize("method", ["progress", "progress_in_pool"])
-async def test_trap_progress_that_cannot_be_encoded_holds_up_no_call(bench, method, what):
+async def test_progress_that_cannot_be_encoded_holds_up_no_call(bench, method, what):
     bench.add("shop", Shop())
     end = await end_of(bench, method, what, PROGRESS)
     assert type(end) in (Reply, Failure)
@@ -233,8 +236,9 @@ class Shouter:
         ctx.progress(1, 2, "P" * size)
 
 
+@pytest.mark.failure_mode("Plugins", "errors that are very large, endless or cannot be described")
 @pytest.mark.parametrize(("method", "name"), [("ours", "ostler.RequestError"), ("theirs", "ostler.InternalError")])
-async def test_trap_an_error_of_many_megabytes_is_an_error_that_is_cut(bench, method, name):
+async def test_an_error_of_many_megabytes_is_an_error_that_is_cut(bench, method, name):
     bench.add("shop", Shouter())
     data = encode_request(Request(PROTOCOL_VERSION, 1, "shop", method, {"size": 15_000_000}, None))
     await bench.send_from_callback(data)

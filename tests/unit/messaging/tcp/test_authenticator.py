@@ -124,7 +124,7 @@ async def test_a_question_that_is_none_is_let_be():
         asking.close()
 
 
-async def test_trap_a_client_with_the_routing_id_of_one_who_has_gone_is_still_itself():
+async def test_a_client_with_the_routing_id_of_one_who_has_gone_is_still_itself():
     async with House() as house:
         eve, heard, gone = generate_keys(), [], house.handler.gone
         house.authenticator.set_authorised_keys({house.friend.public: "friend", eve.public: "eve"})

@@ -90,7 +90,8 @@ class Port:
         await asyncio.to_thread(self.transport.close)
 
 
-async def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(caplog):
+@pytest.mark.failure_mode("RPC", "a uid without a role")
+async def test_a_key_without_a_role_is_told_so_and_gets_nothing_handled(caplog):
     async with Port() as port:
         port.roles.discard(port.eve.public)
         for _ in range(3):
@@ -106,7 +107,8 @@ async def test_trap_a_key_without_a_role_is_told_so_and_gets_nothing_handled(cap
     assert len([record for record in caplog.records if "key:eve has no role here" in record.message]) == 1
 
 
-async def test_trap_only_connections_of_a_key_that_loses_its_role_are_cut():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_only_connections_of_a_key_that_loses_its_role_are_cut():
     async with Port() as port:
         transports = [port.transport_of(keys) for keys in (port.ann, port.eve)]
         lost = {"ann": [], "eve": []}
@@ -132,7 +134,8 @@ async def test_trap_only_connections_of_a_key_that_loses_its_role_are_cut():
             await asyncio.to_thread(transport.close)
 
 
-async def test_trap_one_key_gets_no_more_connections_than_are_free():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_one_key_gets_no_more_connections_than_are_free():
     async with Port(max_connections=40) as port:
         with ExitStack() as stack:
             for _ in range(40):
@@ -143,7 +146,8 @@ async def test_trap_one_key_gets_no_more_connections_than_are_free():
         await until(lambda: not port.authenticator.sessions and not port.quotas.memory_accounts.held_bytes)
 
 
-async def test_trap_who_sends_garbage_without_end_alone_loses_the_connection():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_who_sends_garbage_without_end_alone_loses_the_connection():
     async with Port() as port:
         port.handle = lambda client, data, peer: port.link.report_invalid(client) if data == b"?" else None
         with port.socket(port.ann) as ann, port.socket(port.eve) as eve:
@@ -158,7 +162,8 @@ async def test_trap_who_sends_garbage_without_end_alone_loses_the_connection():
             await until(lambda: port.received_bytes[-1][1] == "key:ann")
 
 
-async def test_trap_what_one_key_has_sent_does_not_delay_another():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_what_one_key_has_sent_does_not_delay_another():
     async with Port() as port:
 
         def work(client, data, peer):
@@ -192,7 +197,8 @@ async def test_trap_what_one_key_has_sent_does_not_delay_another():
             await until(lambda: port.held("eve") + port.held("ann") <= held)
 
 
-async def test_trap_what_finds_no_room_to_wait_is_refused_by_name():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_what_finds_no_room_to_wait_is_refused_by_name():
     async with Port(memory=16 * MIB) as port:
         # The first one is long, so that the others lie ready: a busy machine sends as slowly as this works.
         port.handle = lambda client, data, peer: time.sleep(0.003 if port.received_bytes[1:] else 1.0)
@@ -209,7 +215,8 @@ async def test_trap_what_finds_no_room_to_wait_is_refused_by_name():
         await until(lambda: not port.quotas.memory_accounts.held_bytes)
 
 
-async def test_trap_who_sends_more_than_there_is_room_for_is_cut():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_who_sends_more_than_there_is_room_for_is_cut():
     async with Port(memory=MIB) as port:
         port.handle = lambda client, data, peer: time.sleep(0.003)
         with ExitStack() as stack:
@@ -223,7 +230,8 @@ async def test_trap_who_sends_more_than_there_is_room_for_is_cut():
         await until(lambda: not port.quotas.memory_accounts.held_bytes)
 
 
-async def test_trap_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
     async with Port(memory=32 * MIB) as port:
         with port.socket(port.eve, rcvhwm=1, rcvbuf=65536) as eve:
             eve.send(b"x")
@@ -292,7 +300,8 @@ class Relay(threading.Thread):
                 most -= len(data)
 
 
-async def test_trap_messages_never_whole_are_charged_and_cut_when_there_is_no_room():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_messages_never_whole_are_charged_and_cut_when_there_is_no_room():
     async with Port(memory=40 * MIB) as port:
         relay = Relay(port.link.address, 8 * MIB)
         with ExitStack() as stack:
@@ -311,7 +320,8 @@ async def test_trap_messages_never_whole_are_charged_and_cut_when_there_is_no_ro
         await until(lambda: not port.held("eve"))
 
 
-async def test_trap_who_has_proved_no_key_cannot_have_a_large_message_kept():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_who_has_proved_no_key_cannot_have_a_large_message_kept():
     async with Port() as port:
         where = ("127.0.0.1", int(port.link.address.rpartition(":")[2]))
         with await asyncio.to_thread(socket.create_connection, where) as stranger:
@@ -320,7 +330,8 @@ async def test_trap_who_has_proved_no_key_cannot_have_a_large_message_kept():
             await until(lambda: port.authenticator.stats()["cut"] == 1 and not port.authenticator.connection_count())
 
 
-async def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_subscriptions_and_questions_of_one_key_are_bounded():
     async with Port() as port:
         with port.socket(port.eve, zmq.SUB, sndhwm=0) as eve:
             for number in range(1100):
@@ -340,7 +351,8 @@ async def test_trap_subscriptions_and_questions_of_one_key_are_bounded():
             assert set(port.garbage) == {"unread"}
 
 
-async def test_trap_questions_count_as_subscriptions_over_all_connections_of_a_key():
+@pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
+async def test_questions_count_as_subscriptions_over_all_connections_of_a_key():
     """ZeroMQ keeps the prefix of a question until its subscriber goes, and takes all out in one call when it does."""
     async with Port(limits=TransportLimits(max_prefixes_per_account=150)) as port:
         port.handler.answer_question = lambda peer, question: [b"short"]

@@ -40,7 +40,8 @@ def test_it_can_be_connected_to_and_is_removed_at_the_end(path):
     bound.unlink()
 
 
-def test_trap_a_socket_left_over_from_a_dead_daemon(path):
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
+def test_a_socket_left_over_from_a_dead_daemon(path):
     _, dead = listening(path)
     dead.close()
     assert path.exists()
@@ -52,7 +53,8 @@ def test_trap_a_socket_left_over_from_a_dead_daemon(path):
     bound.unlink()
 
 
-def test_trap_a_socket_of_a_living_daemon(path):
+@pytest.mark.failure_mode("Machine", "a socket left over from a dead daemon, and one of a living daemon")
+def test_a_socket_of_a_living_daemon(path):
     bound, server = listening(path)
     with pytest.raises(Conflict, match="another daemon already listens") as caught:
         BoundUnixSocket(path, 0o600)
@@ -62,6 +64,7 @@ def test_trap_a_socket_of_a_living_daemon(path):
     bound.unlink()
 
 
+@pytest.mark.failure_mode("State", "long drain while a successor starts")
 def test_the_socket_of_a_successor_is_left_alone(path):
     bound, server = listening(path)
     server.close()
@@ -110,8 +113,9 @@ def test_a_folder_that_is_not_there_is_named(path):
         BoundUnixSocket(path.parent / "missing" / "rpc.sock", 0o600)
 
 
+@pytest.mark.failure_mode("Machine", "a read-only runtime directory")
 @pytest.mark.usefixtures("modes_count")
-def test_trap_a_read_only_runtime_directory(path):
+def test_a_read_only_runtime_directory(path):
     path.parent.chmod(0o500)
     with pytest.raises(NotPermitted, match="make the directory writable"):
         BoundUnixSocket(path, 0o600)

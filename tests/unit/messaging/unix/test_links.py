@@ -265,7 +265,8 @@ async def test_who_says_nothing_is_sent_away(address):
     served.link.close()
 
 
-async def test_trap_no_descriptors_left_for_another_client(address, caplog):
+@pytest.mark.failure_mode("Machine", "no descriptors left")
+async def test_no_descriptors_left_for_another_client(address, caplog):
     import errno
 
     class Full:

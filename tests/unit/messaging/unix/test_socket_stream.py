@@ -6,7 +6,7 @@ import socket
 from ostler.messaging.unix.socket_stream import SharedBuffers, SocketStream
 
 
-async def test_trap_a_connection_for_which_there_is_no_memory_is_given_up_and_no_other_is():
+async def test_a_connection_for_which_there_is_no_memory_is_given_up_and_no_other_is():
     near, far = socket.socketpair()
     other_near, other_far = socket.socketpair()
     ended, heard = asyncio.Event(), asyncio.Event()

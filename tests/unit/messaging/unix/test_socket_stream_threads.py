@@ -127,7 +127,8 @@ async def test_a_channel_that_holds_nothing_yet_may_be_written_to(pair):
     assert await pair.received(6) == b"onetwo"
 
 
-async def test_trap_the_loop_does_not_wait_for_a_thread_that_sends(pair):
+@pytest.mark.failure_mode("RPC", "a thread and the loop that write to one connection")
+async def test_the_loop_does_not_wait_for_a_thread_that_sends(pair):
     thread = pair.begin(b"thread")
     pair.channel.write(b"loop 1")
     pair.channel.write(b"loop 2")
@@ -145,7 +146,8 @@ async def test_the_loop_sends_the_rest_of_what_a_thread_could_not(pair):
     assert (pair.channel.has_buffered, pair.channel.buffered_bytes) == (False, 0)
 
 
-async def test_trap_the_rest_goes_out_before_what_the_loop_wrote_meanwhile(pair):
+@pytest.mark.failure_mode("RPC", "a thread and the loop that write to one connection")
+async def test_the_rest_goes_out_before_what_the_loop_wrote_meanwhile(pair):
     pair.socket.most = 2
     thread = pair.begin(b"thread")
     pair.channel.write(b"loop")
@@ -153,7 +155,8 @@ async def test_trap_the_rest_goes_out_before_what_the_loop_wrote_meanwhile(pair)
     assert await pair.received(10) == b"threadloop"
 
 
-async def test_trap_a_descriptor_is_not_closed_while_a_thread_writes_to_it(pair):
+@pytest.mark.failure_mode("RPC", "a thread and the loop that write to one connection")
+async def test_a_descriptor_is_not_closed_while_a_thread_writes_to_it(pair):
     thread = pair.begin(b"last words")
     pair.channel.write(b", and more")
     pair.channel.close()

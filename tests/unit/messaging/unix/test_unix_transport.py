@@ -105,7 +105,8 @@ def address(folder):
     return f"ipc://{folder}/rpc.sock"
 
 
-async def test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second(child, folder):
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+async def test_a_server_that_dies_in_the_middle_is_known_within_a_second(child, folder):
     async with AsyncClient(address(folder)) as client, client.events("shop") as stream:
         task = asyncio.ensure_future(client.call("shop", "wait"))
         await anext(stream)
@@ -120,7 +121,8 @@ async def test_trap_a_server_that_dies_in_the_middle_is_known_within_a_second(ch
             await client.call("shop", "wait")
 
 
-def test_trap_a_server_that_dies_is_known_to_the_sync_client_too(child, folder):
+@pytest.mark.failure_mode("RPC", "a server that dies in the middle")
+def test_a_server_that_dies_is_known_to_the_sync_client_too(child, folder):
     with Client(address(folder)) as client:
         killed = []
 
@@ -205,9 +207,10 @@ def run_as_nobody(folder):
     )
 
 
+@pytest.mark.failure_mode("RPC", "a uid without a role")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-async def test_trap_a_uid_without_a_role_gets_nothing_on_a_real_socket(folder):
+async def test_a_uid_without_a_role_gets_nothing_on_a_real_socket(folder):
     async with Here(folder) as here:
         process = await run_as_nobody(folder)
         out, _ = await process.communicate()

@@ -105,7 +105,7 @@ def test_the_end_of_a_lease_is_told_for_as_long_as_schedulers_take_to_look_for_i
     assert state.make_report(300.0, 0.0).leases == {}
 
 
-def test_trap_an_answer_from_before_a_restart_of_a_service_is_no_answer_of_it(state):
+def test_an_answer_from_before_a_restart_of_a_service_is_no_answer_of_it(state):
     before = state.begin_query("fast", 1.0)
     state.reset_queries()
     state.update_offer(["fast"], {})

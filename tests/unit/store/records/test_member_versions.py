@@ -56,7 +56,8 @@ def test_the_members_of_a_topic_and_of_its_namespaces(records, members):
     assert list(members.members(records.list(), 0.0)) == ["volume"]
 
 
-def test_trap_a_stale_record_pins_nobody(fleet, clock, seen, cap):
+@pytest.mark.failure_mode("State", "a stale record pins nobody")
+def test_a_stale_record_pins_nobody(fleet, clock, seen, cap):
     records, _gone = fleet
     assert cap(records) == "1.0"
     for _ in range(29):

@@ -71,7 +71,8 @@ def test_reports_can_be_part_of_a_callers_write(volume, store):
     assert only(volume).beat == 3
 
 
-def test_trap_record_deleted_under_a_live_service(volume, store, caplog):
+@pytest.mark.failure_mode("State", "record deleted under a live service")
+def test_record_deleted_under_a_live_service(volume, store, caplog):
     caplog.set_level(logging.WARNING)
     volume.set_enabled("volume", "node1", False, "x", "alice")
     store.write(lambda: ServiceRow.delete().execute())
@@ -120,8 +121,9 @@ def test_a_stopped_or_failed_service_is_not_up_however_fresh_its_word(volume):
     assert only(volume).up
 
 
+@pytest.mark.failure_mode("State", "clock set an hour back and forth")
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_trap_clock_set_an_hour_back_and_forth(volume, clock, hours):
+def test_clock_set_an_hour_back_and_forth(volume, clock, hours):
     clock.set_wall(clock.wall() + hours * 3600)
     assert only(volume).up
     clock.advance(61)

@@ -36,7 +36,8 @@ def test_the_log_of_a_killed_daemon_is_used(path, clock):
     assert value(path, clock) == "after"
 
 
-def test_trap_a_backup_copied_beside_the_log_of_another_database_is_what_runs(path, clock, tmp_path, caplog):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_backup_copied_beside_the_log_of_another_database_is_what_runs(path, clock, tmp_path, caplog):
     crashed(path, clock, tmp_path / "copy.db")
     shutil.copy(tmp_path / "copy.db", path)
     assert value(path, clock) == "before"
@@ -44,7 +45,8 @@ def test_trap_a_backup_copied_beside_the_log_of_another_database_is_what_runs(pa
     assert list(path.parent.glob("ostler.db-wal.foreign-*"))
 
 
-def test_trap_a_plain_copy_of_an_earlier_run_is_told_from_the_present_one(path, clock, tmp_path):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_plain_copy_of_an_earlier_run_is_told_from_the_present_one(path, clock, tmp_path):
     Store.open(path, clock=clock).close()
     shutil.copy(path, tmp_path / "copy.db")
     crashed(path, clock)
@@ -52,7 +54,8 @@ def test_trap_a_plain_copy_of_an_earlier_run_is_told_from_the_present_one(path, 
     assert value(path, clock) is None
 
 
-def test_trap_a_log_that_does_not_fit_harms_no_sound_file(path, clock, tmp_path):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_log_that_does_not_fit_harms_no_sound_file(path, clock, tmp_path):
     crashed(path, clock)
     IdentityFile(path).path.unlink()
     other = tmp_path / "other" / "ostler.db"
@@ -66,8 +69,9 @@ def test_trap_a_log_that_does_not_fit_harms_no_sound_file(path, clock, tmp_path)
     assert path.read_bytes() == before
 
 
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
 @pytest.mark.parametrize("left", ["missing", "empty"])
-def test_trap_a_state_directory_that_lost_its_database_is_no_fresh_start(path, clock, left):
+def test_a_state_directory_that_lost_its_database_is_no_fresh_start(path, clock, left):
     Store.open(path, clock=clock).close()
     path.unlink()
     if left == "empty":
@@ -76,7 +80,8 @@ def test_trap_a_state_directory_that_lost_its_database_is_no_fresh_start(path, c
         Store.open(path, clock=clock)
 
 
-def test_trap_an_empty_file_beside_a_log_is_refused_and_the_log_kept(path, clock):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_an_empty_file_beside_a_log_is_refused_and_the_log_kept(path, clock):
     crashed(path, clock)
     os.truncate(path, 0)
     with pytest.raises(StoreError, match="is empty, but one existed"):
@@ -84,7 +89,8 @@ def test_trap_an_empty_file_beside_a_log_is_refused_and_the_log_kept(path, clock
     assert wal_path(path).stat().st_size > 0
 
 
-def test_trap_a_database_removed_while_it_is_open_is_written_again(path, clock, caplog):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_database_removed_while_it_is_open_is_written_again(path, clock, caplog):
     store = Store.open(path, clock=clock)
     store.kv("x").set("key", 1)
     for each in path.parent.glob("ostler.db*"):
@@ -98,7 +104,8 @@ def test_trap_a_database_removed_while_it_is_open_is_written_again(path, clock, 
     again.close()
 
 
-def test_trap_a_state_directory_removed_while_open_is_made_again_with_its_lock(path, clock):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_state_directory_removed_while_open_is_made_again_with_its_lock(path, clock):
     store = Store.open(path, clock=clock)
     shutil.rmtree(path.parent)
     store.kv("x").set("key", 1)
@@ -108,7 +115,8 @@ def test_trap_a_state_directory_removed_while_open_is_made_again_with_its_lock(p
     assert Store.open(path, clock=clock).kv("x").get("key") == 1
 
 
-def test_trap_a_log_removed_while_it_is_open_is_not_lost(path, clock):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_log_removed_while_it_is_open_is_not_lost(path, clock):
     store = Store.open(path, clock=clock)
     store.kv("x").set("key", 1)
     wal_path(path).unlink()
@@ -121,7 +129,8 @@ def test_trap_a_log_removed_while_it_is_open_is_not_lost(path, clock):
     assert value(path, clock) == 1
 
 
-def test_trap_nothing_is_acknowledged_beside_a_database_that_was_replaced(path, clock, tmp_path):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_nothing_is_acknowledged_beside_a_database_that_was_replaced(path, clock, tmp_path):
     store = Store.open(path, clock=clock)
     store.kv("x").set("key", "before")
     store.backup(tmp_path / "copy.db")
@@ -150,7 +159,8 @@ def test_writing_goes_on_when_the_right_file_is_back(path, clock, tmp_path):
     assert value(path, clock) == 3
 
 
-def test_trap_a_backup_copied_over_the_open_database_is_not_destroyed(path, clock, tmp_path):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_backup_copied_over_the_open_database_is_not_destroyed(path, clock, tmp_path):
     store = Store.open(path, clock=clock)
     store.kv("x").set("key", "before")
     store.backup(tmp_path / "copy.db")
@@ -163,7 +173,8 @@ def test_trap_a_backup_copied_over_the_open_database_is_not_destroyed(path, cloc
     assert value(path, clock) == "before"
 
 
-def test_trap_a_database_that_cannot_be_looked_at_is_left_alone_until_it_can(tmp_path, clock, caplog):
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_a_database_that_cannot_be_looked_at_is_left_alone_until_it_can(tmp_path, clock, caplog):
     path = tmp_path / "state" / "ostler.db"
     path.parent.mkdir()
     store = Store.open(path, clock=clock)

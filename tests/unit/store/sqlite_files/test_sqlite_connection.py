@@ -35,7 +35,8 @@ def test_a_broken_reference_is_found(store, path):
         assert check_integrity(database, path) == ["row 1 of b refers to a row of a that does not exist"]
 
 
-def test_trap_two_daemons_on_one_host_and_name(store, path, clock):
+@pytest.mark.failure_mode("State", "two daemons on one host and name")
+def test_two_daemons_on_one_host_and_name(store, path, clock):
     with pytest.raises(StoreInUse, match=rf"in use by another daemon \(process {os.getpid()}\).*--root") as caught:
         Store.open(path, clock=clock)
     assert caught.value.details["pid"] == os.getpid()
@@ -98,7 +99,8 @@ def test_a_database_that_vanished_is_not_made_anew_in_silence(path):
     assert not path.exists()
 
 
-def test_trap_database_read_only_at_start(store, path, clock):
+@pytest.mark.failure_mode("State", "database read-only")
+def test_database_read_only_at_start(store, path, clock):
     """As an ordinary user, for whom modes hold: the daemon's folder was given to somebody else."""
     store.kv("x").set("a", 1)
     store.close()

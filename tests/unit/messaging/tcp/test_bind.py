@@ -1,7 +1,7 @@
 import pytest
 
 from ostler.errors import Conflict, InvalidInput, MessagingError
-from ostler.messaging.tcp.server_socket import BoundPort, HostPort, next_port, parse_tcp_address
+from ostler.messaging.tcp.bind import BoundPort, HostPort, next_port, parse_tcp_address
 
 
 @pytest.mark.parametrize(

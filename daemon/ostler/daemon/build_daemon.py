@@ -1,0 +1,77 @@
+"""From the command line to a daemon that can be started: loads the configuration, and chooses the real ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ostler import log
+from ostler.clock import SystemClock
+from ostler.daemon.connectivity.messaging_stack import make_socket_transport
+from ostler.daemon.daemon import Daemon
+from ostler.daemon.load_configuration import load_configuration
+from ostler.daemon.startup.directories import secure_directories
+from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
+from ostler.messaging.wire.request_context import request_log_fields
+from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
+
+if TYPE_CHECKING:
+    from ostler.config.paths import Paths
+    from ostler.daemon.process.fork_guard import ForkGuard
+    from ostler.service.resolve import ResolvedConfiguration
+
+_log = logging.getLogger(__name__)
+
+
+def build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
+    """Return the daemon of this process, which is not started yet. On the main thread, in the loop.
+
+    Args:
+        paths: Where its configuration, state and sockets are.
+        overrides: Values of the command line, each `table.key=VALUE`.
+        guard: Is told of the sockets and ports, which a forked child must not keep.
+        defer_signal: Called with signals that arrive meanwhile.
+
+    Raises:
+        ConfigurationError: The configuration cannot be used, with all problems.
+        OstlerError: A directory cannot be used.
+    """
+    notifier, steps = SystemdNotifier(), StepTracker("starting")
+    resolved = _load(paths, overrides, notifier, steps, defer_signal)
+    fds = listen_fds(os.environ)
+    guard.add_sockets(fds.values())
+    guard.add_ports(resolved.configuration.network.ports())
+    return Daemon(
+        paths,
+        resolved,
+        clock=SystemClock(),
+        notifier=notifier,
+        step_tracker=steps,
+        load_configuration=lambda step, before: load_configuration(
+            paths, overrides, plugins=resolved.plugins, previous=before, on_step=step
+        ),
+        watchdog_interval=watchdog_interval(os.environ),
+        make_transport=lambda: make_socket_transport(paths, resolved.configuration, fds),
+        keep_lock=True,
+    )
+
+
+def _load(
+    paths: Paths,
+    overrides: list[str],
+    notifier: ServiceNotifier,
+    steps: StepTracker,
+    defer_signal: Callable[[int], None],
+) -> ResolvedConfiguration:
+    # Here code of plugins runs for the first time, and may never return.
+    with LoadingMonitor(steps, notifier, defer_signal):
+        resolved = load_configuration(paths, overrides, on_step=steps)
+        secure_directories(paths)
+        steps("")
+    options = resolved.configuration.log
+    log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)
+    for warning in resolved.warnings:
+        _log.warning("%s", warning)
+    return resolved
