@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.operation import Operation
     from ostler.messaging.interface.exposure import Durable
     from ostler.messaging.observers.instrument import instrument
-    from ostler.messaging.wire.trace_context import current_trace, trace_context
+    from ostler.messaging.wire.request_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Store
@@ -145,7 +145,7 @@ _EXPORTS = {
     "messaging.clients.operation": ["Operation"],
     "messaging.interface.exposure": ["Durable"],
     "messaging.observers.instrument": ["instrument"],
-    "messaging.wire.trace_context": ["current_trace", "trace_context"],
+    "messaging.wire.request_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],

@@ -33,8 +33,8 @@ from ostler.messaging.wire.envelope import (
 )
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import set_current_context
-from ostler.messaging.wire.transport import ignore_batch, ignore_gone, ignore_invalid_message
-from ostler.types import Peer, Role
+from ostler.messaging.wire.transport import ServerHandler
+from ostler.types import Peer
 
 _TEXT = "x" * 32
 
@@ -54,14 +54,9 @@ class NullLink:
     address = "nowhere"
     can_send_from_thread = False
     is_core_free = True
-    on_garbage, on_gone, on_batch = (
-        staticmethod(ignore_invalid_message),
-        staticmethod(ignore_gone),
-        staticmethod(ignore_batch),
-    )
 
-    def start(self, receive: Callable[..., None]) -> None:
-        self.receive = receive
+    def start(self, handler: ServerHandler) -> None:
+        self.receive = handler.on_message
 
     def send(self, client: object, data: bytes) -> bool:
         return True
@@ -142,12 +137,7 @@ class _CallSteps:
             "server: all of it, from bytes to bytes": lambda: self.link.receive(1, self.request, self.peer),
             "server: of that, decode the envelope": lambda: decode_to_server(self.request),
             "server: of that, the role": lambda: self.access.role_of(self.peer),
-            "server: of that, call and context": lambda: (
-                WireCall(message, self.peer, 1, self.server),
-                Context(
-                    "echo", "echo", request_id="a", peer=self.peer, role=Role.ADMIN, deadline=1.0, clock=self.clock
-                ),
-            ),
+            "server: of that, call and context": lambda: WireCall(message, self.peer, 1, self.server),
             "server: of that, decode and check the arguments": lambda: method.signature.decode(message.arguments),
             "server: of that, run the first step": lambda: eager_start.start_eagerly(
                 echo.echo(context, _TEXT), self.loop, owner

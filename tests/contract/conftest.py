@@ -11,10 +11,13 @@ import pytest
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.events.event_publisher import EventLimits
+from ostler.messaging.rpc.completion import DispatcherHooks
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
-from ostler.messaging.wire.transport import Transport, TransportLimits
+from ostler.messaging.wire.transport import ALLOW_ALL, Transport, TransportLimits
 from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 
@@ -68,17 +71,21 @@ def access_on(transport: Transport, **members) -> Access:
 
 
 def serve(
-    transport: Transport, *, access: Access | None = None, watermark_interval: float = 3.0, **options
+    transport: Transport,
+    *,
+    access: Access | None = None,
+    watermark_interval: float = 3.0,
+    server_limits: ServerLimits | None = None,
+    **options,
 ) -> ServerUnderTest:
     clock = SystemClock()
     inbox = LoopQueue(asyncio.get_running_loop())
     access = access or access_on(transport)
-    dispatcher = Dispatcher(access, clock, inbox, host="here")
-    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, **options)
-    publisher = Publisher(
-        transport.serve_events(), "here", clock, access, inbox.post, watermark_interval=watermark_interval
-    )
-    dispatcher.on_fanout = publisher.publish_fanout
+    limits = EventLimits(watermark_interval=watermark_interval)
+    publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post, limits=limits)
+    hooks = DispatcherHooks(on_fanout=publisher.publish_fanout)
+    dispatcher = Dispatcher(access, clock, inbox, host="here", hooks=hooks)
+    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, limits=server_limits, **options)
     server.start()
     publisher.start()
     return ServerUnderTest(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))
@@ -99,11 +106,12 @@ async def stop(world: ServerUnderTest) -> None:
 
 @pytest.fixture(params=["memory", "unix", "tcp"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
-    def make(limits: TransportLimits | None = None) -> Transport:
+    def make(limits: TransportLimits | None = None, access: Access | None = None) -> Transport:
         if request.param == "memory":
             return MemoryTransport(limits=limits)
         if request.param == "tcp":
-            door = Authenticator(SystemClock(), key_names={KEYS.public: "me"})
+            admission = Access.admission(lambda: access) if access is not None else ALLOW_ALL
+            door = Authenticator(SystemClock(), key_names={KEYS.public: "me"}, admission=admission)
             network = CurveOptions(KEYS, KEYS.public)
             return SocketTransport(
                 "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, curve=network, authenticator=door
@@ -126,7 +134,7 @@ def world_of(make_transport):
 
     @asynccontextmanager
     async def open_world(limits: TransportLimits | None = None, **options) -> AsyncIterator[ServerUnderTest]:
-        world = serve(make_transport(limits), **options)
+        world = serve(make_transport(limits, options.get("access")), **options)
         try:
             yield world
         finally:

@@ -32,6 +32,7 @@ from ostler.errors import (
     UnsupportedVersion,
 )
 from ostler.messaging import Access, Context, RpcServer, current_context, exposed
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.request import CallRequest
 
 # private: _link: a connection that is cut, which no method of a client does
@@ -690,7 +691,7 @@ async def test_a_full_queue(world_of):
 
 
 async def test_one_connection_may_not_have_everything_and_control_is_always_answered(world_of):
-    async with world_of(max_in_flight_per_peer=5) as world:
+    async with world_of(server_limits=ServerLimits(max_in_flight_per_peer=5)) as world:
         shop = Shop()
         world.add("shop", shop)
         world.add("ostler", shop)
@@ -701,7 +702,9 @@ async def test_one_connection_may_not_have_everything_and_control_is_always_answ
             await client.call("shop", "echo")
         assert await client.call("ostler", "echo", text="status") == "status"
         assert await other.call("shop", "echo", text="mine") == "mine"
-        world.dispatcher.limits = msgspec.structs.replace(world.dispatcher.limits, max_in_flight=5)
+        world.dispatcher.apply(
+            world.dispatcher.access, msgspec.structs.replace(world.dispatcher.limits, max_in_flight=5)
+        )
         with pytest.raises(Busy, match="this daemon has 5 requests in progress"):
             await other.call("shop", "echo")
         assert await other.call("ostler", "echo", text="status") == "status"

@@ -18,7 +18,7 @@ from ostler.errors import (
 )
 from ostler.messaging import Context, exposed
 from ostler.messaging.clients.retry import Retry
-from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from support.async_tests import loop_fixture
 from support.waiting import until
@@ -83,7 +83,7 @@ class Shop:
 async def case(world_of, keeping=None, **options):
     """Open a world of the transport under test, with a shop; nothing may be under way at the end."""
     async with world_of(**options) as world:
-        world.server.dedup_limits = keeping or DedupLimits()
+        world.server.apply(ServerLimits(dedup=keeping or DedupLimits()))
         shop = Shop()
         world.add("shop", shop)
         yield world, shop, world.client(timeout=5)
@@ -244,7 +244,7 @@ async def test_what_is_kept_is_bounded_by_bytes(world_of):
         stats = world.server.stats()["duplicates"]
         assert stats["answers"] == 4
         assert stats["bytes"] <= 22_000
-        world.server.dedup_limits = DedupLimits(max_bytes=6000)
+        world.server.apply(ServerLimits(dedup=DedupLimits(max_bytes=6000)))
         await client.send_attempt(CallRequest("shop", "big", {}), "too-large")
         with pytest.raises(ResultExpired):
             await client.send_attempt(CallRequest("shop", "big", {}), "too-large")

@@ -411,7 +411,7 @@ async def test_what_is_refused_for_a_call_is_refused_for_a_stream(client):
 
 @ON_LOOP_AND_IN_THREAD
 async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world, client, method):
-    world.dispatcher.limits = DispatcherLimits(max_streams=3, max_streams_per_peer=2)
+    world.dispatcher.apply(world.dispatcher.access, DispatcherLimits(max_streams=3, max_streams_per_peer=2))
     # Two connections of one uid.
     other = world.client()
     streams = [each.on(credit=1).stream("source", method, items=100) for each in (client, other)]
@@ -421,7 +421,7 @@ async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world,
         with pytest.raises(Busy, match="has 2 open streams, which is the limit") as caught:
             [item async for item in each.stream("source", method)]
         assert caught.value.retry_after == 1.0
-    world.dispatcher.limits = DispatcherLimits(max_streams=2, max_streams_per_peer=3)
+    world.dispatcher.apply(world.dispatcher.access, DispatcherLimits(max_streams=2, max_streams_per_peer=3))
     with pytest.raises(Busy, match="this daemon has 2 open streams"):
         [item async for item in other.stream("source", method)]
     streams[0].close()

@@ -21,6 +21,7 @@ from ostler.messaging.unix.protocol import encode_frame, greeting
 from ostler.messaging.unix.publisher import UnixEventLink
 from ostler.messaging.unix.server import UnixServerLink
 from ostler.messaging.wire.transport import Data, TransportLimits
+from support.links import RecordingHandler
 
 # private: _groups: after all have gone nothing may be left anywhere
 
@@ -99,9 +100,8 @@ class LinkSide:
         self.server = UnixServerLink(self._addresses[0], limits)
         self.world = ServerUnderFuzz(watch, self.server)
         self.events = UnixEventLink(self._addresses[1], limits)
-        self.reasons: set[str] = set()
-        self.events.on_invalid_message = lambda peer, reason, what: self.reasons.add(reason)
-        self.events.start(lambda peer: True, lambda peer, question: [b"an answer"])
+        self.event_handler = RecordingHandler(answer=lambda peer, question: [b"an answer"])
+        self.events.start(self.event_handler)
         self.frames = 0
         self._open: dict[int, socket.socket] = {}
         self._got: list[bytes] = []
@@ -173,7 +173,11 @@ class LinkSide:
         same("groups of subscribers", self.events._groups, {})
         await self.world.settle()
         await self._call()
-        same("reasons that nobody knows", (set(self.world.server.invalid_messages) | self.reasons) - _REASONS, set())
+        same(
+            "reasons that nobody knows",
+            (set(self.world.server.invalid_messages) | {*self.event_handler.invalid}) - _REASONS,
+            set(),
+        )
 
     async def close(self) -> None:
         """Close everything."""

@@ -16,8 +16,8 @@ from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.errors import MalformedMessage
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
-from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.envelope import (
     Accepted,
     Failure,
@@ -32,7 +32,6 @@ from ostler.types import Peer
 
 # private: _by_account, _calls, _control_count, _in_flight: after each round nothing may be left anywhere
 # private: _in_threads, _keepalives_due, _open: the same
-# private: _on_client_gone, _receive: what a transport would call
 
 LIMIT = 4096
 CLIENTS = 8
@@ -60,9 +59,9 @@ class FakeServerLink:
         self.answered = 0
         self.wrong = ""
 
-    def start(self, receive: Any) -> None:
+    def start(self, handler: Any) -> None:
         """See `ServerLink.start`."""
-        self.receive = receive
+        self.receive = handler.on_message
 
     def send(self, client: object, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -163,9 +162,15 @@ class ServerUnderFuzz:
         limits = DispatcherLimits(max_streams=60, max_streams_per_peer=20)
         self.dispatcher = Dispatcher(Access(viewer=["1000"]), self.clock, self.inbox, host="here", limits=limits)
         self.server = RpcServer(
-            self.wire, self.dispatcher, self.inbox, max_message_size=LIMIT, max_in_flight_per_peer=40
+            self.wire,
+            self.dispatcher,
+            self.inbox,
+            max_message_size=LIMIT,
+            limits=ServerLimits(
+                max_in_flight_per_peer=40,
+                dedup=DedupLimits(max_results=50, max_bytes=20_000, orphan_grace=0.05),
+            ),
         )
-        self.server.dedup_limits = DedupLimits(max_results=50, max_bytes=20_000, orphan_grace=0.05)
         self.slow = BlockingService()
         self.pools = [WorkerPool("shop", 2), WorkerPool("slow", 2, queue_limit=50)]
         self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", FuzzedService(), self.pools[0]))
@@ -213,13 +218,13 @@ class ServerUnderFuzz:
         if client < 0:
             gone = self.names[-1 - client]
             self.wire.gone.add(gone)
-            self.server._on_client_gone(gone)
+            self.server.on_client_gone(gone)
             self.names[-1 - client] += CLIENTS
             return
         name = self.names[client]
         self.frames += 1
         self._count(name, data)
-        self.server._receive(name, data, PEERS[client % 3])
+        self.server.on_message(name, data, PEERS[client % 3])
 
     def _count(self, name: int, data: bytes) -> None:
         """Note what is to be answered."""
@@ -246,7 +251,7 @@ class ServerUnderFuzz:
             if method == "quick" and self._turns % 50:
                 continue
             call = encode([1, 1, number, "shop", method, {"text": text}])
-            loop.call_soon(self.server._receive, _HONEST, call, PEERS[1])
+            loop.call_soon(self.server.on_message, _HONEST, call, PEERS[1])
             for _ in range(3 if method == "echo" else 2000):
                 await asyncio.sleep(0 if method == "echo" else 0.001)
                 if number in self.wire.honest:
@@ -268,7 +273,7 @@ class ServerUnderFuzz:
             for client, calls in list(self.server._calls.items()):
                 for number, call in list(calls.items()):
                     if self.dispatcher.streams is not None and call in self.dispatcher.streams._open:
-                        self.server._receive(client, encode([3, 1, number, 1000]), PEERS[0])
+                        self.server.on_message(client, encode([3, 1, number, 1000]), PEERS[0])
             await asyncio.sleep(0.002)
         self._check_empty()
 

@@ -15,6 +15,7 @@ from server_target import PEERS, FakeServerLink
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.envelope import (
     CAST,
     FANOUT,
@@ -28,7 +29,6 @@ from ostler.messaging.wire.envelope import (
 )
 
 # private: _calls, _in_flight, _keepalives_due: the state is compared with that of the model
-# private: _on_client_gone, _receive: what a transport would call
 
 CLIENTS = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(0, 3)
@@ -77,7 +77,9 @@ class ProtocolStateMachine(RuleBasedStateMachine):
         inbox = LoopQueue(asyncio.get_running_loop())
         self.dispatcher = Dispatcher(Access(own_uid=0), FakeClock(), inbox, host="here")
         self.wire, self.slow, self.pool = RecordingLink(), BlockingService(), WorkerPool("states", 1)
-        self.server = RpcServer(self.wire, self.dispatcher, inbox, max_in_flight_per_peer=MOST_HERE)
+        self.server = RpcServer(
+            self.wire, self.dispatcher, inbox, limits=ServerLimits(max_in_flight_per_peer=MOST_HERE)
+        )
         self.dispatcher.registry.add_endpoint(Endpoint("shop", "here", FuzzedService(), self.pool))
         self.dispatcher.registry.add_endpoint(Endpoint("slow", "here", self.slow, self.pool))
         self.server.start()
@@ -87,7 +89,7 @@ class ProtocolStateMachine(RuleBasedStateMachine):
 
     def raw(self, client, data):
         async def turn():
-            asyncio.get_running_loop().call_soon(self.server._receive, self.names[client], data, PEERS[0])
+            asyncio.get_running_loop().call_soon(self.server.on_message, self.names[client], data, PEERS[0])
             await self.settle()
 
         self.runner.run(turn())
@@ -217,7 +219,7 @@ class ProtocolStateMachine(RuleBasedStateMachine):
         self.names[client] += "'"
 
         async def end():
-            self.server._on_client_gone(name)
+            self.server.on_client_gone(name)
             await self.settle()
 
         self.runner.run(end())
@@ -266,7 +268,7 @@ class ProtocolStateMachine(RuleBasedStateMachine):
 
         async def call():
             data = encode([1, 1, self.honest, "shop", "echo", {"text": "well"}])
-            asyncio.get_running_loop().call_soon(self.server._receive, "honest", data, PEERS[0])
+            asyncio.get_running_loop().call_soon(self.server.on_message, "honest", data, PEERS[0])
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 

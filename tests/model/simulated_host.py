@@ -150,7 +150,6 @@ class SimulatedHost:
             runtime.state_notifier.notify_peer,
             messages.identities.own_identity,
         )  # fmt: skip
-        messages.dispatcher.relay = messages.relay.redirect
         self.client = AsyncClient(transport=self.transport, clock=clock)
         await runtime.start()
         await messages.wait_for_peers(1.0)

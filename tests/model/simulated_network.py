@@ -57,8 +57,6 @@ class SimulatedNetwork:
 class LinkTransport:
     """The transport from one host to another; opens connections for calls only."""
 
-    quotas = None
-
     def __init__(self, network: SimulatedNetwork, pair: tuple[str, str], transport: MemoryTransport):
         self._network, self._pair, self._transport = network, pair, transport
         self.peer, self.limits = transport.peer, transport.limits

@@ -31,6 +31,7 @@ from ostler.daemon.startup.directories import make_runtime_directory
 from ostler.daemon.startup.open_store import open_store
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import Draining, ServiceError, error_line, is_expected
+from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
 from ostler.service.state_tracker import StateTracker
@@ -219,10 +220,14 @@ class Daemon:
     def _make_parts(self, store: Store) -> DaemonParts:
         """Create the other parts, each with what it needs; none of them runs yet, but for the audit log."""
         options, loop_queue = self.active.options, LoopQueue(asyncio.get_running_loop())
-        messaging = MessagingStack(options, self._make_transport(), self._clock, loop_queue)
-        auditor = AuditService(store, messaging.dispatcher, self._clock, options)
+        registry = TopicRegistry(self.host)
+        auditor = AuditService(store, registry, self._clock, options)
+        messaging = MessagingStack(options, self._make_transport(), self._clock, loop_queue, registry, auditor.log)
         self.tasks.supervise(auditor.log.run, name="audit log")
-        self.tasks.supervise(auditor.record_in_flight, name="audit log of requests in progress")
+        self.tasks.supervise(
+            partial(auditor.record_in_flight, messaging.dispatcher.in_flight_since),
+            name="audit log of requests in progress",
+        )
         self._undo_stack.push("audit log", lambda _seconds: auditor.close())
         self._undo_stack.push("sockets", lambda _seconds: messaging.close())
         host = HostServices(

@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ostler.errors import InvalidInput, NotPermitted, OstlerError
+from ostler.errors import InvalidInput, NotPermitted
 from ostler.messaging.wire.transport import (
     AsyncLink,
     EventLink,
     OnLost,
     OnMessage,
-    OnRefused,
     ServerLink,
     SyncLink,
     Transport,
     TransportLimits,
-    ignore_refused,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from ostler.messaging.tcp.server_socket import ListenOptions
     from ostler.messaging.unix.listener import UnixListener
     from ostler.messaging.wire.peer_quotas import PeerQuotas
-    from ostler.types import Peer
 
 
 class SocketTransport:
@@ -71,8 +68,6 @@ class SocketTransport:
         self.events = events
         self.limits = limits or TransportLimits()
         self.curve = curve
-        self.on_refused: OnRefused = ignore_refused
-        self.quotas: PeerQuotas | None = None
         self._listeners: list[UnixListener[Any]] = []
         self._rpc_fd = rpc_fd
         self._events_fd = events_fd
@@ -93,8 +88,12 @@ class SocketTransport:
             self._context, self._context_pid = self._given_context or zmq.Context(), os.getpid()
         return self._context
 
-    def serve_rpc(self) -> ServerLink:
+    def serve_rpc(self, quotas: PeerQuotas | None = None) -> ServerLink:
         """See `Transport.serve_rpc`.
+
+        Args:
+            quotas: What its connections share with those of other links; on a network those of the authenticator count,
+                if there is one.
 
         Raises:
             Conflict: Another daemon listens there.
@@ -104,28 +103,26 @@ class SocketTransport:
         if self.rpc.startswith("ipc:"):
             from ostler.messaging.unix.server import UnixServerLink  # 28 ms: not for a client
 
-            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, quotas=self.quotas)
-            link.listener.on_refused = self._on_refused
+            link = UnixServerLink(self.rpc, self.limits, self._rpc_fd, quotas=quotas)
             self._listeners.append(link.listener)
             return link
         from ostler.messaging.tcp.server import TcpServerLink  # libzmq
 
-        port = TcpServerLink(self._get_context(), self.rpc, self._listen_options())
+        port = TcpServerLink(self._get_context(), self.rpc, self._listen_options(quotas))
         self.rpc = port.address  # port 0 has become a real one
         return port
 
-    def serve_events(self) -> EventLink:
-        """See `Transport.serve_events`; raises as `serve_rpc`."""
+    def serve_events(self, quotas: PeerQuotas | None = None) -> EventLink:
+        """See `Transport.serve_events`; `quotas` and what it raises as `serve_rpc`."""
         if self.events.startswith("ipc:"):
             from ostler.messaging.unix.publisher import UnixEventLink  # 25 ms: not for a client
 
-            link = UnixEventLink(self.events, self.limits, self._events_fd, quotas=self.quotas)
-            link.listener.on_refused = self._on_refused
+            link = UnixEventLink(self.events, self.limits, self._events_fd, quotas=quotas)
             self._listeners.append(link.listener)
             return link
         from ostler.messaging.tcp.publisher import TcpEventLink  # libzmq
 
-        port = TcpEventLink(self._get_context(), self.events, self._listen_options())
+        port = TcpEventLink(self._get_context(), self.events, self._listen_options(quotas))
         self.events = port.address
         return port
 
@@ -139,19 +136,14 @@ class SocketTransport:
         """See `SupportsSocketRestore.restore_sockets`."""
         return [each.address for each in self._listeners if each.restore(unreachable=unreachable)]
 
-    def _on_refused(self, peer: Peer, error: OstlerError) -> None:
-        self.on_refused(peer, error)
-
-    def _listen_options(self) -> ListenOptions:
+    def _listen_options(self, quotas: PeerQuotas | None) -> ListenOptions:
         from ostler.messaging.tcp.server_socket import ListenOptions  # libzmq
 
         if self._authenticator is not None:
-            if self.quotas is not None:
-                self._authenticator.sessions.quotas = self.quotas
             self._authenticator.start(self._get_context())
         # The public key of the server is for its clients: with it, the socket would be one of theirs.
         network = self.curve._replace(server_key="") if self.curve is not None else None
-        return ListenOptions(self.limits, network, self._authenticator)
+        return ListenOptions(self.limits, network, self._authenticator, quotas)
 
     def connect(self) -> SyncLink:
         """See `Transport.connect`."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from ostler.clock import Clock
 from ostler.errors import Cancelled, MessageTooLarge, OstlerError
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
@@ -123,6 +124,7 @@ class OperationCall(Call):
     """One attempt of an operation. On the loop, except where noted.
 
     Args:
+        clock: The source of time.
         number: The number of the request.
         requester: Who submitted the operation: the request is made in its name.
         state: The operation, its steps, and what is run.
@@ -136,6 +138,7 @@ class OperationCall(Call):
 
     def __init__(
         self,
+        clock: Clock,
         number: int,
         requester: Requester,
         state: AttemptState,
@@ -149,7 +152,8 @@ class OperationCall(Call):
             PROTOCOL_VERSION, number, record.topic, record.method, msgspec.Raw(record.arguments), time_left, record.id,
             record.flags & LENIENT | SUBMIT | PROGRESS, trace=record.trace,
         )  # fmt: skip
-        super().__init__(request, LOCAL_PEER)
+        super().__init__(request, LOCAL_PEER, clock)
+        self.context.operation = state
         self.record = record
         self.operation = state
         self.policy = policy

@@ -18,8 +18,8 @@ from ostler.config.core_sections import OperationsSection
 from ostler.errors import Busy, Conflict, FeatureNotSupported, NotFound, OstlerError, StoreError
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
 from ostler.messaging.rpc.dispatcher import Dispatcher
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, RETRY, SUBMIT
 from ostler.messaging.wire.request_context import Progress
 from ostler.operations import outcomes
@@ -343,7 +343,7 @@ class Operations:
     ) -> None:
         time_left = self.records.time_left(record)
         call = OperationCall(
-            next(self._numbers), requester_of(record), AttemptState(record, steps, self, clean_up),
+            self._clock, next(self._numbers), requester_of(record), AttemptState(record, steps, self, clean_up),
             None if time_left is None or clean_up is not None else max(0.0, time_left),
             self._policy(record) or outcomes.NOT_DURABLE, partial(self._on_attempt_end, queue), self._on_progress,
         )  # fmt: skip

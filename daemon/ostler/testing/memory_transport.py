@@ -13,23 +13,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ostler.errors import ConnectionLost, DaemonNotRunning
 from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
     CONTROL_PREFIX,
     AsyncLink,
     ClientId,
-    OnClientMessage,
-    OnInvalidMessage,
+    EventHandler,
     OnLost,
     OnMessage,
-    OnRefused,
-    OnUnbuffered,
+    ServerHandler,
     SyncLink,
     TransportLimits,
-    ignore_batch,
-    ignore_gone,
-    ignore_invalid_message,
-    ignore_refused,
-    ignore_unbuffered,
 )
 from ostler.types import Peer
 
@@ -49,8 +41,6 @@ class MemoryTransport:
         uid = os.geteuid()
         self.peer = peer or Peer(uid, os.getegid(), os.getpid(), f"uid {uid}")
         self.limits = limits or TransportLimits()
-        self.on_refused: OnRefused = ignore_refused
-        self.quotas: PeerQuotas | None = None
         self._endpoints = _Endpoints()
 
     def as_peer(self, peer: Peer) -> MemoryTransport:
@@ -59,12 +49,12 @@ class MemoryTransport:
         other._endpoints = self._endpoints
         return other
 
-    def serve_rpc(self) -> MemoryServerLink:
-        """See `Transport.serve_rpc`."""
+    def serve_rpc(self, quotas: PeerQuotas | None = None) -> MemoryServerLink:
+        """See `Transport.serve_rpc`; what waits here is bounded by the number of messages."""
         self._endpoints.rpc = MemoryServerLink()
         return self._endpoints.rpc
 
-    def serve_events(self) -> MemoryEventLink:
+    def serve_events(self, quotas: PeerQuotas | None = None) -> MemoryEventLink:
         """See `Transport.serve_events`."""
         self._endpoints.events = MemoryEventLink()
         return self._endpoints.events
@@ -231,26 +221,19 @@ class MemoryServerLink:
     is_core_free = True
 
     def __init__(self) -> None:
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.can_spin: Callable[[], bool] = lambda: False
-        self.on_batch: Callable[[], None] = ignore_batch
-        self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.on_drained: Callable[[ClientId], None] = ignore_gone
-        self.on_unbuffered: OnUnbuffered = ignore_unbuffered
-        self.admission = ALLOW_ALL
         self._loop = asyncio.get_running_loop()
         self._links: dict[int, _MemoryLink] = {}
         self._client_ids = itertools.count(1)
-        self._on_message: OnClientMessage | None = None
+        self._handler: ServerHandler | None = None
         self._early: deque[tuple[int, bytes, Peer]] = deque()
         self._lock = threading.Lock()
         self._closed = False
 
-    def start(self, on_message: OnClientMessage) -> None:
+    def start(self, handler: ServerHandler) -> None:
         """See `ServerLink.start`."""
-        self._on_message = on_message
+        self._handler = handler
         while self._early:
-            on_message(*self._early.popleft())
+            handler.on_message(*self._early.popleft())
 
     def send(self, client: object, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -313,16 +296,16 @@ class MemoryServerLink:
         _call_in_loop(self._loop, self._on_detached, client)
 
     def _on_detached(self, client: int) -> None:
-        if self._links.pop(client, None) is not None:
-            self.on_gone(client)
+        if self._links.pop(client, None) is not None and self._handler is not None:
+            self._handler.on_client_gone(client)
 
     def _on_received(self, client: int, data: bytes, peer: Peer) -> None:
         if self._closed:
             return
-        if self._on_message is None:
+        if self._handler is None:
             self._early.append((client, data, peer))
         else:
-            self._on_message(client, data, peer)
+            self._handler.on_message(client, data, peer)
 
 
 class MemoryEventLink:
@@ -331,13 +314,10 @@ class MemoryEventLink:
     address = "memory"
 
     def __init__(self) -> None:
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.admission = ALLOW_ALL
         self._loop = asyncio.get_running_loop()
         self._links: dict[int, tuple[_MemoryLink, list[bytes]]] = {}
         self._client_ids = itertools.count(1)
-        self._admit: Callable[[Peer], bool] | None = None
-        self._answer: Callable[[Peer, bytes], list[bytes]] | None = None
+        self._handler: EventHandler | None = None
         self._early: deque[tuple[int, bytes, Peer]] = deque()
         self._closed = False
 
@@ -346,9 +326,9 @@ class MemoryEventLink:
         """See `EventLink.subscribers`."""
         return bool(self._links)
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
-        self._admit, self._answer = admit, answer
+        self._handler = handler
         while self._early:
             self._on_subscribed(*self._early.popleft())
 
@@ -390,14 +370,14 @@ class MemoryEventLink:
         _call_in_loop(self._loop, self._links.pop, client, None)
 
     def _on_subscribed(self, number: int, prefix: bytes, peer: Peer) -> None:
-        if self._admit is None or self._answer is None:
+        if self._handler is None:
             self._early.append((number, prefix, peer))
         elif (found := self._links.get(number)) is None:
             return
         elif prefix.startswith(CONTROL_PREFIX):
-            for part in self._answer(peer, prefix):
+            for part in self._handler.answer_question(peer, prefix):
                 found[0].deliver(prefix + b"\0" + part)
-        elif self._admit(peer):
+        elif self._handler.may_subscribe(peer):
             found[1].append(prefix)
 
 

@@ -8,6 +8,7 @@ import pytest
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import FakeClock
 from ostler.messaging import Access, Dispatcher, Endpoint, RpcServer
+from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.types import Peer
 from support.async_tests import loop_fixture
 from support.links import FakeServerLink
@@ -18,15 +19,30 @@ ROOT = Peer(0, 0, 1, "uid 0")
 class Bench:
     """A dispatcher and a server on a wire, with a clock that the test sets."""
 
-    def __init__(self, **options):
+    def __init__(self, tracer=None, **options):
+        self.audit = self.relay = None
+        self.fanouts = []
         self.clock = FakeClock()
         self.wire = FakeServerLink()
         self.inbox = LoopQueue(asyncio.get_running_loop())
         self.access = Access(own_uid=0)
-        self.dispatcher = Dispatcher(self.access, self.clock, self.inbox, host="here")
+        hooks = DispatcherHooks(self, tracer, lambda *fanout: self.fanouts.append(fanout), self._redirect)
+        self.dispatcher = Dispatcher(self.access, self.clock, self.inbox, host="here", hooks=hooks)
         self.server = RpcServer(self.wire, self.dispatcher, self.inbox, **options)
         self.pool = WorkerPool("bench", 2)
         self.server.start()
+
+    def record(self, call, error):
+        """Hand what the audit log is told to the audit of a test, if it has one."""
+        if self.audit is not None:
+            self.audit.record(call, error)
+
+    def _redirect(self, call):
+        return self.relay is not None and self.relay(call)
+
+    def apply(self, access=None, limits=None):
+        """Put other rules or limits in force, as a reload does."""
+        self.dispatcher.apply(access or self.dispatcher.access, limits or self.dispatcher.limits)
 
     def add(self, topic, target):
         self.dispatcher.registry.add_endpoint(Endpoint(topic, "here", target, self.pool))

@@ -9,6 +9,7 @@ from ostler.errors import ConnectionLost, DaemonNotRunning
 from ostler.messaging.wire.transport import TransportLimits
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.types import Peer
+from support.links import RecordingHandler
 
 
 async def test_nobody_there_is_not_running():
@@ -28,7 +29,7 @@ async def test_a_test_may_come_as_anybody():
     nobody = transport.as_peer(Peer(65534, 65534, 1, "uid 65534"))
     server = transport.serve_rpc()
     nobody.connect().send(b"early")
-    server.start(lambda client, data, peer: found.append((bytes(data), peer.uid)))
+    server.start(RecordingHandler(lambda client, data, peer: found.append((bytes(data), peer.uid))))
     transport.connect().send(b"mine")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -40,7 +41,7 @@ async def test_a_test_may_come_as_anybody():
 async def test_what_a_receiver_does_not_take_is_dropped_above_the_limit():
     transport, clients = MemoryTransport(limits=TransportLimits(max_queued=3)), []
     server = transport.serve_rpc()
-    server.start(lambda client, data, peer: clients.append(client))
+    server.start(RecordingHandler(lambda client, data, peer: clients.append(client)))
     link = transport.connect()
     link.send(b"hello")
     await asyncio.sleep(0)
@@ -60,7 +61,7 @@ def test_links_work_from_threads_after_the_loop_has_closed():
     async def test():
         transport = MemoryTransport()
         server = transport.serve_rpc()
-        server.start(lambda client, data, peer: None)
+        server.start(RecordingHandler(lambda client, data, peer: None))
         return transport.connect()
 
     link = asyncio.run(test())

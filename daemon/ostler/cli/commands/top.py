@@ -12,7 +12,7 @@ from ostler.cli import kit
 from ostler.cli.follow import until_interrupted
 from ostler.cli.output import on_terminal, rich_console
 from ostler.config.units import format_size
-from ostler.messaging.rpc.method_stats import percentile
+from ostler.messaging.rpc.endpoint import percentile
 from ostler.types import CONTROL_TOPIC, MethodTraffic, TrafficCounters
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -15,13 +15,13 @@ from ostler.aio import WorkerPool
 from ostler.clock import Clock
 from ostler.errors import Busy, StoreError
 from ostler.messaging.observers.audit_log import AuditLog
-from ostler.messaging.observers.in_flight_audit import InFlightAudit
 from ostler.store import AuditRecords
 from ostler.types import AuditEntry
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
-    from ostler.messaging import Dispatcher
+    from ostler.messaging.rpc.call import Call
+    from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.store import Store
     from ostler.types import Json
 
@@ -44,7 +44,7 @@ class AuditService:
 
     Args:
         store: Where it is stored.
-        dispatcher: What is audited.
+        registry: The open topics, whose requests are audited.
         clock: The source of time.
         configuration: How much is stored; `configure` applies another.
         find_user_name: Returns the name of a uid, empty for an unknown one; on a thread of its own.
@@ -54,7 +54,7 @@ class AuditService:
     def __init__(
         self,
         store: Store,
-        dispatcher: Dispatcher,
+        registry: TopicRegistry,
         clock: Clock,
         configuration: Configuration,
         *,
@@ -62,8 +62,8 @@ class AuditService:
         lookup_wait: float = _USER_LOOKUP_WAIT,
     ) -> None:
         self.records = AuditRecords(store)
-        self.log = AuditLog(clock, self._write_entries, dispatcher.registry.find_method)
-        self.in_flight = self.log.in_flight = InFlightAudit(clock, dispatcher.in_flight_since, self.log.in_flight_entry)
+        self.log = AuditLog(clock, self._write_entries, registry.find_method)
+        self.in_flight = self.log.in_flight
         self._in_flight_kv = store.kv(_IN_FLIGHT_NAMESPACE)
         self._store = store
         self._clock = clock
@@ -73,7 +73,6 @@ class AuditService:
         self._user_names: dict[int, str] = {}
         self._lookup_task: asyncio.Task[None] | None = None
         self._written_since_trim = _ENTRIES_PER_TRIM  # so that the first write trims: the limits may be new
-        dispatcher.audit = self.log
 
     def configure(self, configuration: Configuration) -> None:
         """Apply new limits."""
@@ -105,19 +104,23 @@ class AuditService:
             self.in_flight.requeue_ended(ended)
             raise
 
-    async def record_in_flight(self) -> None:
-        """Record longer requests in progress, indefinitely; first close the entries of an earlier daemon."""
+    async def record_in_flight(self, list_calls: Callable[[float], Iterable[Call]]) -> None:
+        """Record longer requests in progress, indefinitely; first close the entries of an earlier daemon.
+
+        Args:
+            list_calls: Returns the requests in progress; see `Dispatcher.in_flight_since`.
+        """
         left = True
         while True:
             try:
                 left = left and not await self._close_interrupted()
-                await self._write_in_flight()
+                await self._write_in_flight(list_calls)
             except StoreError as error:  # logged by the store; audit entries go to the log meanwhile
                 _log.debug("requests in progress were not recorded: %s", error)
             await asyncio.sleep(_IN_FLIGHT_POLL_INTERVAL)
 
-    async def _write_in_flight(self) -> None:
-        found = self.in_flight.new_entries()
+    async def _write_in_flight(self, list_calls: Callable[[float], Iterable[Call]]) -> None:
+        found = self.in_flight.new_entries(list_calls)
         if not found:
             return
         await self._learn_user_names(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,16 @@ from ostler.daemon.process.process_limits import (
     set_mmap_threshold,
     trim_heap,
 )
-from ostler.errors import OstlerError
-from ostler.messaging import Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging import Access, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
+from ostler.messaging.events.event_publisher import CompositeEventLink
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.peer_identities import PeerIdentities
 from ostler.messaging.network.routing import Router
-from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
-from ostler.messaging.wire.peer_quotas import PeerQuotas
+from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
 from ostler.store.records.host_identity import machine_id
 from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from ostler.daemon.connectivity.peer_links import PeerLinks
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
-    from ostler.messaging.rpc.observers import RequestTracer
+    from ostler.messaging.rpc.call import Call
+    from ostler.messaging.rpc.completion import AuditObserver, RequestTracer
+    from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store
 
@@ -61,18 +64,23 @@ class MessagingStack:
         transport: What carries the messages.
         clock: The source of time.
         loop_queue: Passes work from threads to the loop.
+        registry: The open topics; None for an empty registry.
+        audit: Records who did what; None without an audit log.
     """
 
-    def __init__(self, configuration: Configuration, transport: Transport, clock: Clock, loop_queue: LoopQueue) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        transport: Transport,
+        clock: Clock,
+        loop_queue: LoopQueue,
+        registry: TopicRegistry | None = None,
+        audit: AuditObserver | None = None,
+    ) -> None:
         options, host = configuration.messaging, configuration.daemon.host
-        self._loop_queue = loop_queue
-        access = make_access(configuration, self._on_groups_known)
         self.transport = transport
-        self.quotas = transport.quotas = PeerQuotas(
+        self.quotas = PeerQuotas(
             DeficitRoundRobin(), MemoryAccounts(options.max_memory, set_mmap_threshold, schedule_heap_trim)
-        )
-        self.dispatcher = Dispatcher(
-            access, clock, loop_queue, host=host, limits=dispatcher_limits(options), turns=self.quotas.scheduler
         )
         self.network_listener: NetworkListener | None = None
         self.peer_links: PeerLinks | None = None
@@ -85,24 +93,16 @@ class MessagingStack:
             ),
             clock,
         )
-        access.disputed_keys = self.identities.disputed_keys
         self._curve = curve_options(configuration)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self._make_peer_links: Callable[[Configuration], PeerLinks | None] = _no_peer_links
-        rpc_link = transport.serve_rpc()
-        try:
-            self._events_link = self._bind_events(configuration)
-        except BaseException:
-            rpc_link.close()
-            raise
-        self.publisher = Publisher(
-            self._events_link, host, clock, access, loop_queue.post, max_message_size=options.max_message_size
-        )
-        self.server = self._make_server(rpc_link, options)
-        self.dispatcher.registry.set_policy(make_policy(configuration))
-        self.dispatcher.tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
-        self.dispatcher.on_fanout = self.publisher.publish_fanout
-        self._audit_refusals()
+        self._loop_queue = loop_queue
+        self.dispatcher = self._make_dispatcher(configuration, clock, registry, audit)
+        rpc_links, self._events_link = self._bind(configuration)
+        self.publisher = self._make_publisher(options)
+        self._servers = [self._make_server(link, options) for link in rpc_links]
+        self.server = self._servers[0]
+        """The server for calls from this host."""
         self.router = Router(host, self.dispatcher.registry.is_open)
         self.client = self._make_client(options)
         self.socket_monitor = SocketMonitor(transport, clock)
@@ -110,17 +110,43 @@ class MessagingStack:
         self._relay: Relay | None = None
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
-    def _audit_refusals(self) -> None:
-        """Audit connections that are refused before their first request."""
+    def _make_access(self, configuration: Configuration) -> Access:
+        return make_access(configuration, self._on_groups_known, self.identities.disputed_keys)
 
-        def keep(peer: Peer, error: OstlerError, what: str = "connect") -> None:
-            if self.dispatcher.audit is not None:
-                self.dispatcher.audit.record_refusal(peer, CONTROL_TOPIC, what, error)
+    def _publish_fanout(self, topic: str, method: str, request_id: str) -> None:
+        self.publisher.publish_fanout(topic, method, request_id)
 
-        self.transport.on_refused = keep
-        self.publisher.on_refused = partial(keep, what="subscribe")
-        if self.network_listener is not None:
-            self.network_listener.set_on_refused(keep)
+    def _redirect(self, call: Call) -> bool:
+        """Make a request that is for other hosts one to `ostler.relay`; False when it is not, or there are no peers."""
+        return self.peer_links is not None and self.relay.redirect(call)
+
+    def _make_dispatcher(
+        self, configuration: Configuration, clock: Clock, registry: TopicRegistry | None, audit: AuditObserver | None
+    ) -> Dispatcher:
+        tracer = make_tracer(configuration, clock, lambda: self.quotas.memory_accounts.held_bytes)
+        dispatcher = Dispatcher(
+            self._make_access(configuration),
+            clock,
+            self._loop_queue,
+            host=configuration.daemon.host,
+            limits=dispatcher_limits(configuration.messaging),
+            turns=self.quotas.scheduler,
+            registry=registry,
+            hooks=DispatcherHooks(audit, tracer, self._publish_fanout, self._redirect),
+        )
+        dispatcher.registry.set_policy(make_policy(configuration))
+        return dispatcher
+
+    def _make_publisher(self, options: MessagingSection) -> Publisher:
+        return Publisher(
+            self._events_link,
+            self.dispatcher.host,
+            self.dispatcher.clock,
+            self.dispatcher.access,
+            self._loop_queue.post,
+            max_message_size=options.max_message_size,
+            record_refusal=self.dispatcher.record_refusal,
+        )
 
     def _make_client(self, options: MessagingSection) -> LocalServiceClient:
         client = LocalServiceClient(
@@ -135,40 +161,44 @@ class MessagingStack:
         return client
 
     def _make_server(self, link: ServerLink, options: MessagingSection) -> RpcServer:
-        server = RpcServer(
+        return RpcServer(
             link,
             self.dispatcher,
             self._loop_queue,
             keepalive_interval=options.keepalive_interval,
             max_message_size=options.max_message_size,
-            max_in_flight_per_peer=options.max_in_flight_per_peer,
+            limits=server_limits(options),
         )
-        server.dedup_limits = dedup_limits(options)
-        server.max_elements = options.max_elements
-        return server
 
-    def _bind_events(self, configuration: Configuration) -> EventLink:
-        """Bind the addresses for events, and those of the network for events and calls, if there are any."""
-        here = self.transport.serve_events()
-        if not configuration.network.rpc or self._curve is None:
-            return here
+    def _bind(self, configuration: Configuration) -> tuple[list[ServerLink], EventLink]:
+        """Bind the addresses of this host, and those of the network if there are any; return the ends of servers."""
+        with ExitStack() as undo:
+            rpc_link = self.transport.serve_rpc(self.quotas)
+            undo.callback(rpc_link.close)
+            events_link = self.transport.serve_events(self.quotas)
+            undo.callback(events_link.close)
+            if configuration.network.rpc and self._curve is not None:
+                self.network_listener = self._listen_on_network(configuration, self._curve)
+            undo.pop_all()
+        if self.network_listener is None:
+            return [rpc_link], events_link
+        return [rpc_link, self.network_listener.rpc_link], CompositeEventLink(
+            events_link, self.network_listener.events_link
+        )
+
+    def _listen_on_network(self, configuration: Configuration, curve: CurveOptions) -> NetworkListener:
         # libzmq, 15 ms: only with a network.
         from ostler.daemon.connectivity.network_listener import NetworkListener
-        from ostler.messaging.events.event_publisher import CompositeEventLink
 
         set_mmap_threshold()  # at once: ZeroMQ allocates what a peer announces before we are notified
-        try:
-            self.network_listener = NetworkListener(
-                configuration,
-                self._curve,
-                self.dispatcher.clock,
-                lambda link: self._make_server(link, configuration.messaging),
-                self.quotas,
-            )
-        except BaseException:
-            here.close()
-            raise
-        return CompositeEventLink(here, self.network_listener.events_link)
+        return NetworkListener(
+            configuration,
+            curve,
+            self.dispatcher.clock,
+            self.dispatcher.admission,
+            lambda peer, error: self.dispatcher.record_refusal(peer, "connect", error),
+            self.quotas,
+        )
 
     def start(self, control: Any) -> None:
         """Open the control topic and start answering."""
@@ -184,10 +214,11 @@ class MessagingStack:
             )
         )
         self.publisher.start()
-        self.server.start()
+        for server in self._servers:
+            server.start()
         self.socket_monitor.start()
         if self.network_listener is not None:
-            self.network_listener.start()
+            self.network_listener.log_addresses()
 
     def enable_journal(self, store: Store, topics: Iterable[str], configuration: Configuration) -> None:
         """Store the events of journaled topics.
@@ -218,7 +249,6 @@ class MessagingStack:
             self.peer_links.apply(configuration)
         elif (links := self._make_peer_links(configuration)) is not None:
             self.peer_links = links
-            self.dispatcher.relay = self.relay.redirect
 
     def _create_peer_links(
         self, store: Store, on_state_change: OnPeerStateChange | None, configuration: Configuration
@@ -264,20 +294,17 @@ class MessagingStack:
 
     def apply(self, configuration: Configuration) -> None:
         """Apply what a reload may change: permissions, limits, keys and peers."""
-        access = make_access(configuration, self._on_groups_known)
-        access.disputed_keys = self.identities.disputed_keys
-        self.dispatcher.access = self.publisher.access = access
+        options, access = configuration.messaging, self._make_access(configuration)
+        self.dispatcher.apply(access, dispatcher_limits(options))
+        self.publisher.apply(access)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self.dispatcher.registry.set_policy(make_policy(configuration))
-        self.quotas.memory_accounts.limit = configuration.messaging.max_memory
+        self.quotas.memory_accounts.apply(options.max_memory)
         if isinstance(self.transport, SupportsSocketMode):
             self.transport.set_socket_mode(socket_mode(configuration))
-        self.dispatcher.limits = dispatcher_limits(configuration.messaging)
-        self.client.upgrades.configure(configuration.messaging.rpc_pins, configuration.messaging.rpc_pin_grace)
-        for server in self._list_servers():
-            server.max_in_flight_per_peer = configuration.messaging.max_in_flight_per_peer
-            server.dedup_limits = dedup_limits(configuration.messaging)
-            server.max_elements = configuration.messaging.max_elements
+        self.client.upgrades.configure(options.rpc_pins, options.rpc_pin_grace)
+        for server in self._servers:
+            server.apply(server_limits(options))
         if self.network_listener is not None:
             self.network_listener.apply(configuration)
         self.disconnect_unauthorised()
@@ -299,15 +326,12 @@ class MessagingStack:
 
         self.dispatcher.cancel_unauthorised()
         self._events_link.disconnect_unless(allowed)
-        for server in self._list_servers():
+        for server in self._servers:
             server.link.disconnect_unless(allowed)
 
     def _on_groups_known(self) -> None:
         """Schedule another check after a group look-up; runs on the look-up's thread."""
         self._loop_queue.post(self.disconnect_unauthorised)
-
-    def _list_servers(self) -> list[RpcServer]:
-        return [self.server] if self.network_listener is None else [self.server, self.network_listener.server]
 
     @property
     def relay(self) -> Relay:
@@ -355,7 +379,7 @@ class MessagingStack:
             "topics": self.dispatcher.stats(),
         }
         if self.network_listener is not None:
-            found["network"] = self.network_listener.stats()
+            found["network"] = {**self.network_listener.stats(), "calls": self._servers[1].stats()}
         if self.peer_links is not None:
             found["peers"] = self.peer_links.stats()
         return found
@@ -365,9 +389,10 @@ class MessagingStack:
         self.socket_monitor.close()
         if self.peer_links is not None:
             await self.peer_links.close()
+        for server in reversed(self._servers):
+            server.close()
         if self.network_listener is not None:
             self.network_listener.close()
-        self.server.close()
         self.notifications.close()
         if self._event_journal is not None:
             await self._event_journal.close()
@@ -432,9 +457,13 @@ def dispatcher_limits(options: MessagingSection) -> DispatcherLimits:
     )
 
 
-def dedup_limits(options: MessagingSection) -> DedupLimits:
-    """Return how many results are retained for retried requests."""
-    return DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace)
+def server_limits(options: MessagingSection) -> ServerLimits:
+    """Return what a server takes from its clients, and how many results are retained for retried requests."""
+    return ServerLimits(
+        max_in_flight_per_peer=options.max_in_flight_per_peer,
+        max_elements=options.max_elements,
+        dedup=DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace),
+    )
 
 
 def configured_connection_limits(configuration: Configuration) -> ConnectionLimits:

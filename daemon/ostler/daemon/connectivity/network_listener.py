@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ostler.clock import Clock
@@ -11,11 +11,10 @@ from ostler.daemon.process.process_limits import connection_limits, descriptor_l
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.bind import next_port
-from ostler.messaging.wire.transport import OnRefused, ServerLink, TransportLimits
+from ostler.messaging.wire.transport import Admission, OnRefused, TransportLimits
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
-    from ostler.messaging import RpcServer
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.messaging.wire.peer_quotas import PeerQuotas
 
@@ -29,7 +28,8 @@ class NetworkListener:
         configuration: Addresses, public keys and limits.
         curve: The secret key, and the times of connections.
         clock: The source of time.
-        make_server: Creates the server for the calls of a link.
+        admission: Who may connect.
+        on_refused: Called for each refused connection.
         quotas: Limits shared with connections of the unix sockets.
 
     Raises:
@@ -41,7 +41,8 @@ class NetworkListener:
         configuration: Configuration,
         curve: CurveOptions,
         clock: Clock,
-        make_server: Callable[[ServerLink], RpcServer],
+        admission: Admission,
+        on_refused: OnRefused | None = None,
         quotas: PeerQuotas | None = None,
     ) -> None:
         options, messaging = configuration.network, configuration.messaging
@@ -50,7 +51,13 @@ class NetworkListener:
             messaging.max_connections, descriptor_limit(), network=True, peers=len(options.peers)
         )
         self._authenticator = Authenticator(
-            clock, limits.network, options.names_by_key(), handshake_timeout=options.heartbeat_timeout
+            clock,
+            limits.network,
+            options.names_by_key(),
+            handshake_timeout=options.heartbeat_timeout,
+            admission=admission,
+            on_refused=on_refused,
+            quotas=quotas,
         )
         self._transport = SocketTransport(
             options.rpc,
@@ -59,28 +66,17 @@ class NetworkListener:
             curve=curve,
             authenticator=self._authenticator,
         )
-        self._transport.quotas = quotas
-        try:
-            link = self._transport.serve_rpc()
-            try:
-                self.events_link = self._transport.serve_events()
-                """The publisher's end for subscribers on other hosts."""
-            except BaseException:
-                link.close()
-                raise
-        except BaseException:
-            self._transport.close()
-            raise
-        self.server = make_server(link)
-        """The server for calls from other hosts."""
+        with ExitStack() as undo:
+            undo.callback(self._transport.close)
+            self.rpc_link = self._transport.serve_rpc()
+            """The server's end for callers on other hosts."""
+            undo.callback(self.rpc_link.close)
+            self.events_link = self._transport.serve_events()
+            """The publisher's end for subscribers on other hosts."""
+            undo.pop_all()
 
-    def set_on_refused(self, on_refused: OnRefused) -> None:
-        """Set the callback for each refused connection."""
-        self._authenticator.on_refused = on_refused
-
-    def start(self) -> None:
-        """Start answering."""
-        self.server.start()
+    def log_addresses(self) -> None:
+        """Log where it listens, and with which key."""
         where = f"{self._transport.rpc}, events on {self._transport.events}"
         _log.info("listening for other hosts on %s, public key %s", where, self._public_key)
 
@@ -94,12 +90,11 @@ class NetworkListener:
         return self._transport.rpc
 
     def stats(self) -> dict[str, Any]:
-        """Return the address, and the counters of the authenticator and of calls."""
-        where = {"rpc": self._transport.rpc, "events": self._transport.events}
-        return {**where, **self._authenticator.stats(), "calls": self.server.stats()}
+        """Return the addresses, and the counters of the authenticator."""
+        return {"rpc": self._transport.rpc, "events": self._transport.events, **self._authenticator.stats()}
 
     def close(self) -> None:
         """Stop listening, and close all connections."""
-        self.server.close()
+        self.rpc_link.close()
         self.events_link.close()
         self._transport.close()

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Cancelled, MessagingError
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, AsyncCallMethods
-from ostler.messaging.clients.client_core import ClientCore, PendingCall, effective_timeout
+from ostler.messaging.clients.client_core import ClientCore, PendingCall, PendingStream, effective_timeout
 from ostler.messaging.clients.retry import Retry, RetryAttempts
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.socket_transport import transport_to
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
-from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
+from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE, MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import current_context
 from ostler.messaging.wire.transport import AsyncLink, Data, Transport
@@ -198,7 +197,7 @@ class AsyncClient(AsyncCallMethods):
         self._pid = os.getpid()
         self._core.reset_after_fork(quietly=True)
 
-    def _open_stream(self, request: CallRequest, credit: int, on_ready: Callable[[], None]) -> PendingCall:
+    def _open_stream(self, request: CallRequest, credit: int, on_ready: Callable[[], None]) -> PendingStream:
         self._check_process()
         link = self._link
         if link is None:
@@ -212,7 +211,7 @@ class AsyncClient(AsyncCallMethods):
         self._deadline_timer.schedule(self._core.next_check_of(pending))
         return pending
 
-    def _pop_items(self, pending: PendingCall) -> list[Any] | None:
+    def _pop_items(self, pending: PendingStream) -> list[Any] | None:
         self._check_process()
         found, credit = self._core.pop_items(pending)
         if credit is not None:
@@ -221,7 +220,7 @@ class AsyncClient(AsyncCallMethods):
             self._deadline_timer.schedule(pending.deadline)
         return found
 
-    def _close_stream(self, pending: PendingCall) -> None:
+    def _close_stream(self, pending: PendingStream) -> None:
         pending.buffer.discard()
         self._cancel(pending)
 
@@ -260,7 +259,7 @@ class _AsyncClientStream:
         self._credit = credit
         self._open, self.take, self.close = client._open_stream, client._pop_items, client._close_stream  # noqa: SLF001 - part of it
 
-    def open(self, wake: Callable[[], None]) -> PendingCall:
+    def open(self, wake: Callable[[], None]) -> PendingStream:
         return self._open(self._request, self._credit, wake)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from msgspec.msgpack import Decoder
@@ -20,10 +20,10 @@ from ostler.messaging.wire.client_errors import (
     silent_server_error,
     undecodable_reply_error,
 )
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS, check_elements
 from ostler.messaging.wire.envelope import (
     LENIENT,
     MAX_MESSAGE_SIZE,
+    MAX_REPLY_ELEMENTS,
     PROGRESS,
     PROTOCOL_VERSION,
     RETRY,
@@ -37,6 +37,7 @@ from ostler.messaging.wire.envelope import (
     ProgressReport,
     Reply,
     Request,
+    check_elements,
     decode_to_client,
     encode_message,
     encode_request,
@@ -44,8 +45,7 @@ from ostler.messaging.wire.envelope import (
     peek_reply_id,
 )
 from ostler.messaging.wire.request import CallRequest, ClientTracer, ResultCallback
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.messaging.wire.transport import Data
 
 MAX_MISSED_KEEPALIVES = 4
@@ -66,6 +66,10 @@ def _new_id_prefix() -> str:
     return os.urandom(_CLIENT_ID_BYTES).hex() + "-"
 
 
+_SentRequest: TypeAlias = "tuple[int, CallRequest, float | None, ResultCallback, float]"
+"""What a `PendingCall` is made of."""
+
+
 class PendingCall:
     """A call that has no answer yet.
 
@@ -78,21 +82,14 @@ class PendingCall:
     """
 
     __slots__ = (
-        "buffer",
         "deadline",
         "is_retryable",
         "last_seen_at",
         "number",
         "on_result",
-        "parent_context",
         "request",
         "timeout",
     )
-
-    buffer: StreamBuffer
-    """The items of a stream; there for streams only, as `inside` is."""
-    parent_context: Context | None
-    """The request that a stream is read in: it says how much time there is, again for each item when it is one too."""
 
     def __init__(
         self, number: int, request: CallRequest, timeout: float | None, on_result: ResultCallback, last_seen_at: float
@@ -109,6 +106,25 @@ class PendingCall:
     def full_name(self) -> str:
         """`topic.method`, for messages."""
         return f"{self.request.topic}.{self.request.method}"
+
+
+class PendingStream(PendingCall):
+    """A stream that has not ended.
+
+    Args:
+        sent: Number, request, timeout, callback and moment as `PendingCall` takes them.
+        buffer: Its items.
+        parent_context: The request that it is read in: it says how much time there is, again for each item when it is
+            a stream too.
+    """
+
+    __slots__ = ("buffer", "parent_context")
+
+    def __init__(self, sent: _SentRequest, buffer: StreamBuffer, parent_context: Context | None) -> None:
+        super().__init__(*sent)
+        self.buffer = buffer
+        self.parent_context = parent_context
+        self.deadline = None  # the time is for each item, and runs while somebody waits for it
 
 
 class ClientCore:
@@ -155,7 +171,7 @@ class ClientCore:
         self._prefix = _new_id_prefix()
         if quietly:
             self._pending_calls = {
-                number: each for number, each in self._pending_calls.items() if hasattr(each, "buffer")
+                number: each for number, each in self._pending_calls.items() if isinstance(each, PendingStream)
             }
         self.fail_all(forked_client_error())
 
@@ -200,7 +216,8 @@ class ClientCore:
         self, call_request: CallRequest, on_result: ResultCallback, request_id: str
     ) -> tuple[PendingCall, bytes]:
         """Return a request that may be sent again, under the same id each time; as `request`."""
-        pending, data = self._start(call_request, on_result, RETRY, 0, request_id)
+        sent, data = self._start(call_request, on_result, RETRY, 0, request_id)
+        pending = self._pending_calls[sent[0]] = PendingCall(*sent)
         pending.is_retryable = True
         return pending, data
 
@@ -213,7 +230,7 @@ class ClientCore:
 
     def start_stream(
         self, call_request: CallRequest, credit: int, on_ready: Callable[[], None]
-    ) -> tuple[PendingCall, bytes]:
+    ) -> tuple[PendingStream, bytes]:
         """Return a new stream and what is to be sent for it; `on_ready` is told when there is something to take.
 
         Raises:
@@ -223,18 +240,15 @@ class ClientCore:
         incoming = StreamBuffer(
             f"{call_request.topic}.{call_request.method}", call_request.result_type, credit, on_ready
         )
-        pending, data = self._start(
-            call_request._replace(result_type=None), incoming.end, STREAM, credit, self.new_id()
-        )
-        pending.buffer = incoming
-        # The time is for each item, and runs while somebody waits for it.
-        pending.parent_context, pending.deadline = current_context(), None
+        sent, data = self._start(call_request._replace(result_type=None), incoming.end, STREAM, credit, self.new_id())
+        pending = PendingStream(sent, incoming, current_context())
+        self._pending_calls[pending.number] = pending
         return pending, data
 
     def _start(
         self, call_request: CallRequest, on_result: ResultCallback, flags: int, credit: int, request_id: str
-    ) -> tuple[PendingCall, bytes]:
-        """Return a request that is no plain one; as `request`."""
+    ) -> tuple[_SentRequest, bytes]:
+        """Return what is pending of a request that is no plain one, and what is to be sent for it; as `request`."""
         number = next(self._numbers)
         context = current_context()
         timeout = effective_timeout(context, call_request.timeout, None if flags & STREAM else self._timeout)
@@ -248,12 +262,9 @@ class ClientCore:
             request_id, flags, call_request.host or "", call_request.version, trace, credit, call_request.time_limit,
         )  # fmt: skip
         data = self._encode(request, on_result)
-        pending = self._pending_calls[number] = PendingCall(
-            number, call_request, timeout, on_result, self._clock.monotonic()
-        )
-        return pending, data
+        return (number, call_request, timeout, on_result, self._clock.monotonic()), data
 
-    def pop_items(self, pending: PendingCall) -> tuple[list[Any] | None, bytes | None]:
+    def pop_items(self, pending: PendingStream) -> tuple[list[Any] | None, bytes | None]:
         """Return the next items of a stream as `StreamBuffer.take` does, and what is to be sent.
 
         Raises:
@@ -370,7 +381,7 @@ class ClientCore:
 
     def _handle_items(self, message: Items) -> Sequence[bytes]:
         pending = self._pending_calls.get(message.id)
-        if pending is None or not hasattr(pending, "buffer"):
+        if not isinstance(pending, PendingStream):
             self.late_messages += 1
             return ()
         pending.last_seen_at = self._clock.monotonic()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
+from ostler.clock import Clock
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
 from ostler.messaging.clients.client_core import decode_result, effective_timeout
@@ -24,8 +25,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.wire.envelope import FANOUT, PROTOCOL_VERSION, Request, encode_arguments, encode_value
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.types import LOCAL_PEER, Json
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class LocalServiceClient(ServiceClient):
             request_id, ask.flags, ask.host or "", ask.version, outgoing_trace(context), 0, ask.time_limit,
         )  # fmt: skip
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
-        call = LocalCall(request, arrived, until)
+        call = LocalCall(request, arrived, until, self._dispatcher.clock)
         call.parent = context
         return call
 
@@ -274,8 +274,8 @@ class LocalCall(Call):
 
     __slots__ = ("_callback", "_error", "_packed", "_reached", "deadline", "is_done", "parent")
 
-    def __init__(self, request: Request, callback: Callable[[], None], deadline: float | None) -> None:
-        super().__init__(request, LOCAL_PEER)
+    def __init__(self, request: Request, callback: Callable[[], None], deadline: float | None, clock: Clock) -> None:
+        super().__init__(request, LOCAL_PEER, clock)
         self.deadline = deadline
         self.is_done = False
         self._callback = callback
@@ -286,7 +286,7 @@ class LocalCall(Call):
     @property
     def is_dispatched(self) -> bool:
         """Whether the dispatcher has taken it; before that there is nothing to cancel."""
-        return hasattr(self, "method")
+        return self.is_resolved
 
     def result(self, request: CallRequest) -> Any:
         """Return the result, or raise the error; never the very objects that the method returned or raised."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
+from ostler.clock import Clock
 from ostler.errors import Cancelled, OstlerError, from_wire, to_wire
 from ostler.messaging.clients.async_item_stream import AsyncItemStream
 from ostler.messaging.clients.client_core import effective_timeout
@@ -42,8 +43,7 @@ from ostler.messaging.wire.envelope import (
     encode_item,
 )
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.request_context import Context, Progress, current_context
-from ostler.messaging.wire.trace_context import outgoing_trace
+from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.types import LOCAL_PEER
 
 
@@ -93,7 +93,7 @@ class LocalStreams:
             f"{id_prefix(context, self._topic)}.s{number}", call_request.flags | STREAM, call_request.host or "",
             call_request.version, outgoing_trace(context), credit,
         )  # fmt: skip
-        call = _LocalStreamCall(request, incoming)
+        call = _LocalStreamCall(request, incoming, self.dispatcher.clock)
         call.parent = context
         return call
 
@@ -111,8 +111,8 @@ class LocalStreams:
 class _LocalStreamCall(Call):
     """A request for a stream from within the daemon. Its lock guards what the loop puts in and a thread takes out."""
 
-    def __init__(self, request: Request, buffer: StreamBuffer) -> None:
-        super().__init__(request, LOCAL_PEER)
+    def __init__(self, request: Request, buffer: StreamBuffer, clock: Clock) -> None:
+        super().__init__(request, LOCAL_PEER, clock)
         self.buffer = buffer
         self.changed = threading.Condition()
         self.is_recorded = False

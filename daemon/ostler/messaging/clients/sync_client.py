@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 from ostler.clock import Clock, SystemClock
 from ostler.errors import Cancelled, ConnectionLost, DaemonNotRunning, MessagingError
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMethods
-from ostler.messaging.clients.client_core import ClientCore, PendingCall, effective_timeout
+from ostler.messaging.clients.client_core import ClientCore, PendingCall, PendingStream, effective_timeout
 from ostler.messaging.clients.retry import Retry, RetryAttempts, interruptible_sleep, noop
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.events.sync_event_stream import EventStream
 from ostler.messaging.socket_transport import transport_to
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
-from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE
+from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE, MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import Context, current_context
 from ostler.messaging.wire.transport import SyncLink, Transport
@@ -189,7 +188,7 @@ class Client(SyncCallMethods):
             lock.release()
         return outcome.result()
 
-    def _open_stream(self, request: CallRequest, credit: int) -> PendingCall:
+    def _open_stream(self, request: CallRequest, credit: int) -> PendingStream:
         self._check_process()
         with self._lock:
             link = self._ensure_connected()
@@ -201,7 +200,7 @@ class Client(SyncCallMethods):
                 raise
         return pending
 
-    def _pop_items(self, pending: PendingCall) -> list[Any] | None:
+    def _pop_items(self, pending: PendingStream) -> list[Any] | None:
         """Wait for the next items of a stream; a call on another thread may come in between."""
         context = current_context()
         while True:
@@ -225,7 +224,7 @@ class Client(SyncCallMethods):
         except (ConnectionLost, DaemonNotRunning):
             pass  # the next look at the link says so, after what had come before
 
-    def _close_stream(self, pending: PendingCall) -> None:
+    def _close_stream(self, pending: PendingStream) -> None:
         """Close a stream."""
         self._check_process()
         with self._lock:
@@ -350,5 +349,5 @@ class _SyncClientStream:
         self._credit = credit
         self._open, self.take, self.close = client._open_stream, client._pop_items, client._close_stream  # noqa: SLF001 - part of it
 
-    def open(self) -> PendingCall:
+    def open(self) -> PendingStream:
         return self._open(self._request, self._credit)

@@ -30,15 +30,7 @@ from ostler.messaging.wire.envelope import (
     encode_value,
 )
 from ostler.messaging.wire.request_context import current_context
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    Admission,
-    EventLink,
-    OnInvalidMessage,
-    OnRefused,
-    ignore_invalid_message,
-    ignore_refused,
-)
+from ostler.messaging.wire.transport import Admission, EventHandler, EventLink
 from ostler.redaction import SECRETS
 from ostler.types import Json, Peer, Role
 
@@ -46,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from ostler.errors import OstlerError
     from ostler.messaging.wire.request_context import Context
 
     class JournalSink(Protocol):
@@ -99,10 +92,11 @@ class EventTemplate(NamedTuple):
 
 
 class EventLimits(NamedTuple):
-    """How many last events are kept for late joiners, and how many bytes of them."""
+    """How many last events are kept for late joiners, how many bytes of them, and seconds between two watermarks."""
 
     last_value_keys: int = 1000
     last_value_size: int = 1024 * 1024
+    watermark_interval: float = _WATERMARK_INTERVAL
 
 
 class Publisher:
@@ -112,11 +106,12 @@ class Publisher:
         link: The publisher's end of the transport.
         host: The host that events are from.
         clock: The source of time.
-        access: Who may subscribe: each role may; a reload puts another in its place.
+        access: Who may subscribe: each role may; `apply` puts another in its place.
         post: Brings a callable from any thread to the loop.
         max_message_size: The size limit in bytes.
-        limits: What is kept for late joiners.
-        watermark_interval: Seconds between two watermarks.
+        limits: What is kept for late joiners, and how often watermarks are sent.
+        record_refusal: Called for each peer that was not let in or not allowed to subscribe, with `connect` or
+            `subscribe`, and the reason; None for nobody.
     """
 
     def __init__(
@@ -129,19 +124,20 @@ class Publisher:
         *,
         max_message_size: int = MAX_MESSAGE_SIZE,
         limits: EventLimits | None = None,
-        watermark_interval: float = _WATERMARK_INTERVAL,
+        record_refusal: Callable[[Peer, str, OstlerError], None] | None = None,
     ) -> None:
         self.link = link
         self.host = host
-        self.access = access
+        self._access = access
         self.epoch = int(clock.wall() * 1000)
         self.published_count = 0
         self.refused_count = 0
-        self.on_refused: OnRefused = ignore_refused
         self.invalid_messages: Counter[str] = Counter()
-        self.last_values = LastValueCache(*(limits or EventLimits()), host)
+        limits = limits or EventLimits()
+        self.last_values = LastValueCache(limits.last_value_keys, limits.last_value_size, host)
         self.journal: JournalSink | None = None
         self.is_journaled: Callable[[str], bool] = _never_journaled
+        self._record_refusal = record_refusal
         self._clock = clock
         self._wall = clock.wall
         self._post = post
@@ -151,7 +147,7 @@ class Publisher:
         self._outbox: deque[tuple[EventTemplate, bytes, bytes]] = deque()
         self._is_send_posted = False
         self._cached_tail: tuple[Context | None, str, bytes] = (None, "", _NO_TAIL)
-        self._watermark_interval = watermark_interval
+        self._watermark_interval = limits.watermark_interval
         self._watermark_timer: Any = None
         self._loop_thread_id = 0
         self._closed = False
@@ -165,9 +161,11 @@ class Publisher:
     def start(self) -> None:
         """Begin to take subscribers. On the loop's thread."""
         self._loop_thread_id = threading.get_ident()
-        self.link.on_invalid_message = self._count_invalid
-        self.link.admission = Access.admission(lambda: self.access)
-        self.link.start(self._check_role, self._answer_question)
+        self.link.start(self)
+
+    def apply(self, access: Access) -> None:
+        """Put other access rules in force, as a reload does. On the loop's thread."""
+        self._access = access
 
     def close(self) -> None:
         """Stop publishing; later events are dropped. On the loop's thread. May be called twice."""
@@ -334,25 +332,38 @@ class Publisher:
         route = self._templates[topic, name] = EventTemplate(about, key, start)
         return route
 
-    # ---------------------------------------------------------------- subscribers
+    # ---------------------------------------------------------------- the handler of its link
 
-    def _check_role(self, peer: Peer) -> bool:
-        if self.access.role_of(peer) is not None:
+    @property
+    def admission(self) -> Admission:
+        """See `LinkHandler.admission`."""
+        return Access.admission(lambda: self._access)
+
+    def on_refused(self, peer: Peer, error: OstlerError) -> None:
+        """See `LinkHandler.on_refused`."""
+        if self._record_refusal is not None:
+            self._record_refusal(peer, "connect", error)
+
+    def may_subscribe(self, peer: Peer) -> bool:
+        """See `EventHandler.may_subscribe`."""
+        if self._access.role_of(peer) is not None:
             return True
         self.refused_count += 1
         self._rate_limited_log.warning(
             "subscription", f"{peer.name} is not allowed to subscribe to events: it has no role"
         )
-        self.on_refused(peer, _not_permitted(peer))
+        if self._record_refusal is not None:
+            self._record_refusal(peer, "subscribe", _not_permitted(peer))
         return False
 
-    def _count_invalid(self, peer: Peer, reason: str, what: str) -> None:
+    def on_invalid_message(self, peer: Peer, reason: str, description: str) -> None:
+        """See `LinkHandler.on_invalid_message`."""
         self.invalid_messages[reason] += 1
-        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid subscription ({reason}): {what}")
+        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid subscription ({reason}): {description}")
 
-    def _answer_question(self, peer: Peer, question: bytes) -> list[bytes]:
+    def answer_question(self, peer: Peer, question: bytes) -> list[bytes]:
         """Answer that the subscriptions before stand; before that with last events and heads, if asked for."""
-        if self.access.role_of(peer) is None:
+        if self._access.role_of(peer) is None:
             return [encode_failure(None, _not_permitted(peer))]
         accepted = encode_message(Accepted(PROTOCOL_VERSION, 0, 1))
         _, mark, wanted = question.partition(b"?")
@@ -418,40 +429,16 @@ class CompositeEventLink:
     def __init__(self, *links: EventLink) -> None:
         self.address = links[0].address
         self._links = links
-        self._on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self._admission = ALLOW_ALL
-
-    @property
-    def on_invalid_message(self) -> OnInvalidMessage:
-        """Called for an invalid subscription."""
-        return self._on_invalid_message
-
-    @on_invalid_message.setter
-    def on_invalid_message(self, told: OnInvalidMessage) -> None:
-        self._on_invalid_message = told
-        for link in self._links:
-            link.on_invalid_message = told
-
-    @property
-    def admission(self) -> Admission:
-        """See `EventLink.admission`."""
-        return self._admission
-
-    @admission.setter
-    def admission(self, admission: Admission) -> None:
-        self._admission = admission
-        for link in self._links:
-            link.admission = admission
 
     @property
     def has_subscribers(self) -> bool:
         """See `EventLink.subscribers`."""
         return any(link.has_subscribers for link in self._links)
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
         for link in self._links:
-            link.start(admit, answer)
+            link.start(handler)
 
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""

@@ -24,8 +24,14 @@ from ostler.messaging.events.event import (
     Watermark,
     event_decoder,
 )
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS, check_elements
-from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Failure, decode_to_client, error_from_failure
+from ostler.messaging.wire.envelope import (
+    MAX_REPLY_ELEMENTS,
+    PROTOCOL_VERSION,
+    Failure,
+    check_elements,
+    decode_to_client,
+    error_from_failure,
+)
 from ostler.messaging.wire.transport import CONTROL_PREFIX, Data
 
 if TYPE_CHECKING:

@@ -1,11 +1,16 @@
-"""The audit log on its way to the store: who did what, gathered on the loop and handed over in batches."""
+"""The audit log on its way to the store: who did what, gathered on the loop and handed over in batches.
+
+Requests in progress are written down as well, so that a crash does not cut them off without a trace.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -14,12 +19,66 @@ from ostler.bounds import MESSAGE_LIMIT, escape_surrogates, safe_str
 from ostler.clock import Clock
 from ostler.errors import OstlerError, error_line
 from ostler.log.masking import MASK, mask_deep, mask_field, mask_values
-from ostler.messaging.observers.in_flight_audit import InFlightAudit
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
-from ostler.messaging.wire.request_context import Context
 from ostler.redaction import SECRETS, Value
 from ostler.types import LOCAL_PEER, AuditEntry, Peer
+
+MIN_AGE = 0.1
+"""Seconds that a request is in progress at least before it is written down: most have ended by then, and are once."""
+
+
+class InFlightAudit:
+    """Knows which requests in progress stand in the database. On the loop.
+
+    A request that ends soon costs nothing here. Each other one is looked at once, gets a key under which it is written
+    down, and that key is to be removed in the same write that keeps how it ended.
+
+    Args:
+        clock: The source of time.
+        make_entry: Returns what is to be kept of one, None for one of which nothing is.
+    """
+
+    def __init__(self, clock: Clock, make_entry: Callable[[Call], AuditEntry | None]) -> None:
+        self._clock = clock
+        self._make_entry = make_entry
+        self._checked_until = clock.monotonic()
+        self._keys: dict[Call, str] = {}
+        self._ended_keys: list[str] = []
+        self._numbers = itertools.count(1)
+        self.key_prefix = os.urandom(6).hex()
+        """Begins the keys of this process: those of others were written by one that is no more."""
+
+    def new_entries(self, list_calls: Callable[[float], Iterable[Call]]) -> dict[str, AuditEntry]:
+        """Return what is to be written down now, by its key.
+
+        Args:
+            list_calls: Returns the requests in progress that have come after a moment of the clock, the last one first.
+        """
+        until = self._clock.monotonic() - MIN_AGE
+        found: dict[str, AuditEntry] = {}
+        for call in reversed([*list_calls(self._checked_until)]):
+            if call.arrived_at > until or call.is_recorded or (entry := self._make_entry(call)) is None:
+                continue
+            key = self._keys[call] = f"{self.key_prefix}.{next(self._numbers):012}"
+            found[key] = entry
+        self._checked_until = max(self._checked_until, until)
+        return found
+
+    def on_call_done(self, call: Call) -> None:
+        """Record that a request has ended, and that its end is kept."""
+        if (key := self._keys.pop(call, None)) is not None:
+            self._ended_keys.append(key)
+
+    def pop_ended(self) -> list[str]:
+        """Return the keys that are to be removed now."""
+        ended, self._ended_keys = self._ended_keys, []
+        return ended
+
+    def requeue_ended(self, keys: list[str]) -> None:
+        """Have keys removed with the next write: this one has failed."""
+        self._ended_keys += keys
+
 
 _log = logging.getLogger(__name__)
 REFUSAL_WINDOW = 60.0
@@ -80,8 +139,8 @@ class AuditLog:
         self._unknown_names: Counter[tuple[int, str]] = Counter()
         self._unknown_names_reset_at = 0.0
         self._is_store_down = False
-        self.in_flight: InFlightAudit | None = None
-        """What of the requests in progress is written down; None when nothing is."""
+        self.in_flight = InFlightAudit(clock, self.in_flight_entry)
+        """What of the requests in progress is written down."""
         self.written_count = 0
         self.logged_count = 0
 
@@ -89,8 +148,7 @@ class AuditLog:
 
     def record(self, call: Call, error: OstlerError | None) -> None:
         """See `AuditObserver.record`."""
-        if self.in_flight is not None:
-            self.in_flight.on_call_done(call)
+        self.in_flight.on_call_done(call)
         if call.is_admitted and not _has_changes(call):
             return
         peer = find_origin(call)
@@ -221,8 +279,7 @@ class AuditLog:
 
     def _make_entry(self, call: Call, peer: Peer, error: OstlerError | None, refused: bool) -> AuditEntry:
         request, now = call.request, self._clock.wall()
-        context: Context | None = getattr(call, "context", None) or call.parent
-        secrets = context.secrets if context is not None else ()
+        context, secrets = call.context, call.context.secrets
         method = self._find_method(request.topic, request.method)
         return AuditEntry(
             at=now,
@@ -237,7 +294,7 @@ class AuditLog:
             text="" if error is None else _redact_and_cut(mask_values(safe_str(error.message, MESSAGE_LIMIT), secrets)),
             refused=refused,
             request_id=request.request_id,
-            trace=context.trace if context is not None else "",
+            trace=context.trace,
             seconds=self._clock.monotonic() - call.arrived_at if call.arrived_at else 0.0,
             last=now,
         )
@@ -309,7 +366,7 @@ def _still_open(now: float, kept: dict[tuple[object, ...], _PendingEntry]) -> di
 
 def _has_changes(call: Call) -> bool:
     """Return whether a request changes anything; of one that is relayed the other host has said so."""
-    relayed = call.context.relayed if hasattr(call, "context") else None
+    relayed = call.context.relayed
     return call.method.exposure.changes and (relayed is None or relayed.changes)
 
 

@@ -16,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import ostler
 from ostler.messaging.wire.envelope import CAST, FANOUT
-from ostler.messaging.wire.trace_context import format_traceparent
+from ostler.messaging.wire.request_context import format_traceparent
 from ostler.types import LOCAL_PEER
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class OtelTracer:
     def refused(self, call: Call, error: OstlerError) -> None:
         """See `RequestTracer.refused`."""
         # Names that were made up would be a new series each.
-        known = _metric_attributes(call) if hasattr(call, "method") else {"rpc.system.name": SYSTEM}
+        known = _metric_attributes(call) if call.is_resolved else {"rpc.system.name": SYSTEM}
         self._refused.add(1, {**known, "error.type": type(error).__name__})
 
 

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+from ostler.clock import Clock
 from ostler.errors import Cancelled, OstlerError
-from ostler.messaging.wire.envelope import STREAM, Request
+from ostler.messaging.wire.envelope import PROGRESS, STREAM, Request
 from ostler.messaging.wire.request_context import Context, Progress, set_current_context
 from ostler.redaction import Value
 from ostler.types import LOCAL_PEER, Peer, Role
@@ -27,6 +28,7 @@ class Call:
     Args:
         request: What was asked.
         peer: Who asks.
+        clock: The source of time.
     """
 
     # What most requests never change stands in the class: one is made for each request.
@@ -56,15 +58,31 @@ class Call:
     """`topic.method` that was asked for, of a request that is relayed to other hosts; empty for any other."""
     client: object = None
     """The connection that it came on; None within the daemon."""
-    context: Context
+    is_resolved = False
+    """Whether it names a method that there is here: `endpoint` and `method` are there from then on."""
     endpoint: Endpoint
     method: Method
     on_done: Callable[[Call, Any, BaseException | None], None]
     """Called with the end of the work of an `async def`."""
 
-    def __init__(self, request: Request, peer: Peer) -> None:
+    def __init__(self, request: Request, peer: Peer, clock: Clock) -> None:
         self.request = request
         self.peer = peer
+        self.context = self._make_context(clock)
+
+    def _make_context(self, clock: Clock) -> Context:
+        """Return the context of the work; role, deadline and trace are the dispatcher's to judge."""
+        request = self.request
+        on_progress = self.send_progress if request.flags & PROGRESS else None
+        return Context(
+            request.topic,
+            request.method,
+            request_id=request.request_id,
+            peer=self.peer,
+            role=Role.VIEWER,  # the lowest, until the dispatcher knows better
+            clock=clock,
+            on_progress=on_progress,
+        )
 
     def claim_reply(self) -> bool:
         """Return True to the first who asks, who is then the one to answer. Any thread.

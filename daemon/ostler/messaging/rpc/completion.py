@@ -1,21 +1,90 @@
-"""Completes requests: answered, failed or abandoned, each counted, audited and traced once."""
+"""Completes requests: answered, failed or abandoned, each counted once; and the observers that are notified of it."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import logging
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ostler import fork
 from ostler.bounds import MESSAGE_LIMIT, safe_str, type_name
 from ostler.clock import Clock
 from ostler.errors import Cancelled, Draining, InternalError, OstlerError, is_a, is_expected, to_wire
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.observers import AuditObserver, RequestTracer
 from ostler.messaging.wire.envelope import CAST, FANOUT
 from ostler.messaging.wire.request_context import serving
 from ostler.redaction import SECRETS, Value
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.call import Call
+    from ostler.types import Peer
+
+
+class AuditObserver(Protocol):
+    """Records who did what. On the loop's thread; must not block and must not raise."""
+
+    def record(self, call: Call, error: OstlerError | None) -> None:
+        """Record a request that was refused, or one that changes something and has completed.
+
+        A call has ended when its caller was answered, a cast when its work was done.
+
+        Args:
+            call: The request. `call.method` is there only when it was found (`call.is_resolved` says so).
+            error: What it ended with; None when it was done.
+        """
+        ...
+
+    def record_refusal(self, peer: Peer, topic: str, method: str, error: OstlerError) -> None:
+        """Record that a peer was refused before there was a request: a connection, or a subscription to events.
+
+        Args:
+            peer: Who; of a key that is not known, its name is where it came from.
+            topic: What it is filed under.
+            method: What was wanted: `connect`, `subscribe`.
+            error: Why not.
+        """
+        ...
+
+
+class RequestTracer(Protocol):
+    """Follows requests through this process. On the loop's thread; must not block and must not raise."""
+
+    def begin(self, call: Call) -> AbstractContextManager[None]:
+        """Record that a request is about to be run; may put another `trace` into its context.
+
+        Returns:
+            What the work is begun inside of: context variables that are set there go along with it.
+        """
+        ...
+
+    def end(self, call: Call, error: OstlerError | None) -> None:
+        """Record that it has ended, as `AuditObserver.record` counts ends; only after `begin`."""
+        ...
+
+    def refused(self, call: Call, error: OstlerError) -> None:
+        """Record that a request was refused before it was to be run; see `AuditObserver.record` for what it has."""
+        ...
+
+
+class DispatcherHooks(NamedTuple):
+    """Who is notified of requests, and who takes part in them. On the loop's thread.
+
+    Attributes:
+        audit: Records who did what; None without an audit log.
+        tracer: Follows requests through this process; None without a tracer.
+        on_fanout: Called with topic, method and request id of each accepted fanout; None for nobody.
+        relay: Makes a request that is for other hosts one to `ostler.relay`, and returns whether it was; None without
+            peers.
+    """
+
+    audit: AuditObserver | None = None
+    tracer: RequestTracer | None = None
+    on_fanout: Callable[[str, str, str], None] | None = None
+    relay: Callable[[Call], bool] | None = None
+
 
 _log = logging.getLogger(__name__)
 _MAX_TEXT_LENGTH = MESSAGE_LIMIT - 100
@@ -29,11 +98,13 @@ class CallCompletion:
 
     Args:
         clock: The source of time.
+        audit: Records who did what; None without an audit log.
+        tracer: Follows requests through this process; None without a tracer.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self.audit: AuditObserver | None = None
-        self.tracer: RequestTracer | None = None
+    def __init__(self, clock: Clock, audit: AuditObserver | None = None, tracer: RequestTracer | None = None) -> None:
+        self.audit = audit
+        self.tracer = tracer
         self.clock = clock
 
     def resolve(self, call: Call, packed: bytes) -> None:
@@ -85,12 +156,12 @@ class CallCompletion:
     def log_internal_error(self, call: Call, raised: BaseException) -> InternalError:
         """Log the traceback and return an error for the caller."""
         # The line belongs to the request: it carries its trace, and none of its secrets.
-        with serving(call.context) if hasattr(call, "context") else nullcontext():
+        with serving(call.context):
             _log.error(
                 "%s failed (request %s of %s)", call.full_name, call.request.request_id, call.peer.name,
                 exc_info=raised, extra=_log_fields(call),
             )  # fmt: skip
-        secrets = call.context.secrets if hasattr(call, "context") else ()
+        secrets = call.context.secrets
         text = f"{type_name(raised)}: {said}" if (said := _redacted_text(raised, secrets)) else type_name(raised)
         return InternalError(
             f"{call.full_name} failed with {text}",
@@ -120,7 +191,7 @@ class CallCompletion:
 
 def redact_error(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
-    secrets = call.context.secrets if hasattr(call, "context") else ()
+    secrets = call.context.secrets
     error = _shorten(error, secrets)
     if not secrets and not SECRETS.has_values:
         return error

@@ -27,7 +27,7 @@ from ostler.errors import (
     ResultExpired,
     ServiceNotFound,
 )
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.rpc.rpc_server import RpcServer, WireCall
 from ostler.messaging.wire.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek_header
 from ostler.messaging.wire.transport import ClientId
@@ -95,7 +95,7 @@ class DedupCache:
 
     def receive(self, request: Request, peer: Peer, client: ClientId) -> WireCall | None:
         """Answer a request that was received before; return the call of a new one, which is to be dispatched."""
-        if not self._server.link.admission.is_authorised(peer):
+        if not self._server.is_authorised(peer):
             return WireCall(request, peer, client, self._server)  # refused, whatever it may have been answered before
         key = (peer.account, request.request_id)
         print_ = hash((request.topic, request.method, bytes(request.arguments), request.flags & (CAST | FANOUT)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,7 @@ from ostler.errors import (
 from ostler.messaging.access.roles import Access
 from ostler.messaging.rpc import eager_start
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.completion import CallCompletion, redact_error
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.completion import CallCompletion, DispatcherHooks, RequestTracer, redact_error
 from ostler.messaging.rpc.durable_calls import DurableCalls, check_operation_kind
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
@@ -38,17 +37,14 @@ from ostler.messaging.rpc.errors import (
     relay_not_permitted_error,
     role_too_low_error,
 )
-from ostler.messaging.rpc.in_flight import InFlight
-from ostler.messaging.rpc.large_results import LARGE_RESULT_SIZE, LargeResults
-from ostler.messaging.rpc.observers import AuditObserver, RequestTracer
-from ostler.messaging.rpc.thread_replies import ThreadReplies
+from ostler.messaging.rpc.in_flight import DeadlineTimer, InFlight
+from ostler.messaging.rpc.thread_replies import LARGE_RESULT_SIZE, LargeResults, ThreadReplies
 from ostler.messaging.rpc.topic_registry import TopicRegistry
-from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, STREAM, SUBMIT
-from ostler.messaging.wire.request_context import Context, set_current_context
-from ostler.messaging.wire.trace_context import is_valid_traceparent
+from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, STREAM, SUBMIT
+from ostler.messaging.wire.request_context import is_valid_traceparent, set_current_context
 from ostler.messaging.wire.transport import Admission
 from ostler.redaction import SECRETS
-from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
+from ostler.types import CONTROL_TOPIC, LOCAL_PEER, ROLE_ORDER, Peer, Role
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.server_streams import ServerStreams
@@ -70,12 +66,14 @@ class Dispatcher:
     """Runs the methods that requests name. On the loop's thread only.
 
     Args:
-        access: Who may do what; a reload puts another in its place.
+        access: Who may do what; `apply` puts another in its place.
         clock: The source of time.
         inbox: Brings results from threads to the loop.
         host: The host that this daemon is.
-        limits: What is refused as busy.
+        limits: What is refused as busy; `apply` puts others in force.
         turns: Shares the loop's time among peers; None to share it among streams alone.
+        registry: The open topics; None for an empty registry.
+        hooks: Who looks on, and who takes part; None for nobody.
     """
 
     def __init__(
@@ -87,19 +85,18 @@ class Dispatcher:
         host: str,
         limits: DispatcherLimits | None = None,
         turns: DeficitRoundRobin | None = None,
+        registry: TopicRegistry | None = None,
+        hooks: DispatcherHooks | None = None,
     ) -> None:
+        hooks = hooks or DispatcherHooks()
         self.host = host
-        self.registry = TopicRegistry(host)
+        self.registry = registry or TopicRegistry(host)
         """The open topics."""
         self._endpoints = self.registry.endpoints_by_topic  # looked up with every request
         self._turns = turns
         self.access = access
         self.limits = limits or DispatcherLimits()
-        self.on_fanout: Callable[[str, str, str], None] | None = None
-        """Called with topic, method and request id of each accepted fanout."""
-        self.completion = CallCompletion(clock)
-        self.relay: Callable[[Call], bool] | None = None
-        """Makes a request that is for other hosts one to `ostler.relay`; returns whether it was. None without peers."""
+        self.completion = CallCompletion(clock, hooks.audit, hooks.tracer)
         self.invalid_traces = 0
         """How many requests came with a trace that is none."""
         self.streams: ServerStreams | None = None
@@ -108,29 +105,29 @@ class Dispatcher:
         self.thread_replies = ThreadReplies(inbox, clock, self._on_thread_reply)
         self.inbox = inbox
         self._operations: DurableCalls | None = None
+        self._on_fanout = hooks.on_fanout
+        self._relay = hooks.relay
         self._in_flight = InFlight()
         self._in_threads = 0
         self._large_results = LargeResults()
         self._deadline_timer = DeadlineTimer(clock, self._check_deadlines)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @property
-    def audit(self) -> AuditObserver | None:
-        """Records who did what; None without an audit log."""
-        return self.completion.audit
+    def apply(self, access: Access, limits: DispatcherLimits) -> None:
+        """Put other rules and limits in force, as a reload does; see `cancel_unauthorised` for what is in progress."""
+        self.access = access
+        self.limits = limits
 
-    @audit.setter
-    def audit(self, audit: AuditObserver | None) -> None:
-        self.completion.audit = audit
+    def record_refusal(self, peer: Peer, what: str, error: OstlerError) -> None:
+        """Have the audit log record that a peer was refused before its first request; see `AuditObserver`.
 
-    @property
-    def tracer(self) -> RequestTracer | None:
-        """Follows requests through this process; None without a tracer."""
-        return self.completion.tracer
-
-    @tracer.setter
-    def tracer(self, tracer: RequestTracer | None) -> None:
-        self.completion.tracer = tracer
+        Args:
+            peer: Who.
+            what: What was wanted: `connect`, `subscribe`.
+            error: Why not.
+        """
+        if self.completion.audit is not None:
+            self.completion.audit.record_refusal(peer, CONTROL_TOPIC, what, error)
 
     def set_draining(self, topic: str, reason: str) -> None:
         """Do what `TopicRegistry.set_draining` does, and end the streams of a topic that drains."""
@@ -230,6 +227,7 @@ class Dispatcher:
         try:
             call.endpoint = endpoint = self._admit(call)
             call.method = method = endpoint.get_method(call.request.method)
+            call.is_resolved = True
             self._check_permission(call, endpoint, method)
             call.is_admitted = True
             flags = call.request.flags
@@ -261,32 +259,28 @@ class Dispatcher:
                 self.begin_async(call, call.method.function(call.context, *values, **named))
 
     def _admit(self, call: Call) -> Endpoint:
-        """Make the context of a request, and find who is to serve it."""
-        request = call.request
+        """Complete the context of a request, and find who is to serve it."""
+        request, context = call.request, call.context
         call.arrived_at = now = self.clock.monotonic()
         role = self.access.role_of(call.peer)
         if role is None:
             if self.access.is_pending(call.peer):
                 raise groups_pending_error(call)
             raise no_role_error(call, self.registry.find_method(request.topic, request.method))
-        deadline = None
         if request.timeout is not None:
             if request.timeout <= 0:
                 raise DeadlineExceeded(f"the deadline of {call.full_name} had passed before it started")
-            deadline = now + request.timeout
-        call.context = Context(
-            request.topic, request.method, request_id=request.request_id, peer=call.peer, role=role,
-            deadline=deadline, clock=self.clock, on_progress=call.send_progress if request.flags & PROGRESS else None,
-        )  # fmt: skip
+            context.deadline = now + request.timeout
+        context.role = role
         if role is Role.ADMIN and not call.peer.key:
-            call.context.host = self.host
+            context.host = self.host
         elif call.peer.key:
-            call.context.host = self.access.host_of(call.peer)
+            context.host = self.access.host_of(call.peer)
         if request.trace:
-            call.context.trace = self._valid_trace(request.trace)
+            context.trace = self._valid_trace(request.trace)
         endpoint = self._endpoints.get(request.topic)
         if endpoint is None or request.host or request.version or endpoint.draining_reason or request.flags & FANOUT:
-            if self.relay is not None and self.relay(call):
+            if self._relay is not None and self._relay(call):
                 request = call.request
             endpoint = self.registry.find(request)
         return endpoint
@@ -332,7 +326,6 @@ class Dispatcher:
             if call.operation is None:
                 self._start_operation(call)
                 return
-            call.context.operation = call.operation
             call.method = call.operation.method_to_run(call.method)
         if call.request.flags & STREAM or call.method.signature.is_streaming:
             self._start_stream(call, values, named)
@@ -384,8 +377,8 @@ class Dispatcher:
         call.is_answered = True
         call.endpoint.replies += 1
         call.send_accepted(1)
-        if call.request.flags & FANOUT and self.on_fanout is not None:
-            self.on_fanout(call.request.topic, call.request.method, call.request.request_id)
+        if call.request.flags & FANOUT and self._on_fanout is not None:
+            self._on_fanout(call.request.topic, call.request.method, call.request.request_id)
 
     def begin_async(self, call: Call, work: Any) -> None:
         """Run a coroutine for a call, and answer with what it returns."""

@@ -1,34 +1,37 @@
-"""Connects a transport to the dispatcher: decodes what comes in, encodes what goes out, sends beats to callers."""
+"""Connects a transport to the dispatcher: decodes what comes in, encodes what goes out, keepalives and progress."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ostler.aio import LoopQueue
 from ostler.errors import Busy, EncodeError, MalformedMessage, MessageTooLarge, OstlerError, shortest_error
 from ostler.log.rate_limit import RateLimitedLog
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
-from ostler.messaging.rpc.dedup_limits import DedupLimits
 from ostler.messaging.rpc.dispatcher import Dispatcher
-from ostler.messaging.rpc.progress_throttle import ProgressThrottle
-from ostler.messaging.wire.elements import MAX_ELEMENTS, check_elements
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.wire.envelope import (
     CAST,
     ENCODE_ERRORS,
     FANOUT,
+    MAX_ELEMENTS,
     MAX_MESSAGE_SIZE,
     PROTOCOL_VERSION,
     RETRY,
     Accepted,
     Credit,
     Keepalive,
+    ProgressReport,
     Request,
     ToServer,
+    check_elements,
     decode_to_server,
     encode_failure,
     encode_item,
@@ -38,12 +41,79 @@ from ostler.messaging.wire.envelope import (
     peek_header,
 )
 from ostler.messaging.wire.request_context import Progress
-from ostler.messaging.wire.transport import ClientId, Data, ServerLink
+from ostler.messaging.wire.transport import Admission, ClientId, Data, ServerLink
 from ostler.types import CONTROL_TOPIC, Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.dedup import DedupCache
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.messaging.wire.peer_quotas import MemoryAccount
+
+
+class DedupLimits(msgspec.Struct, frozen=True):
+    """Number and bytes of answers, seconds for which a request is known, and the grace time of work.
+
+    `orphan_grace` is for how many seconds work goes on whose caller has gone, and may come back.
+    """
+
+    max_results: int = 1000
+    max_bytes: int = 16 * 1024 * 1024
+    ttl: float = 600.0
+    orphan_grace: float = 5.0
+
+
+_MIN_INTERVAL = 0.05
+"""Seconds between two reports of a call."""
+
+
+class ProgressThrottle:
+    """Sends the newest report, at most twenty times a second.
+
+    Args:
+        call: Whose progress it is.
+    """
+
+    def __init__(self, call: WireCall) -> None:
+        self._call = call
+        self._latest: Progress | None = None
+        self._is_posted = False
+        self._sent_at = 0.0
+
+    def report(self, progress: Progress) -> None:
+        """Take a report. Any thread."""
+        self._latest = progress
+        if self._is_posted:
+            return
+        server = self._call.server
+        if threading.get_ident() == server.thread_id:
+            self._send_or_delay()
+        else:
+            self._is_posted = True
+            server.inbox.post(self._send_or_delay)
+
+    def _send_or_delay(self) -> None:
+        wait = self._sent_at + _MIN_INTERVAL - self._call.server.clock.monotonic()
+        self._is_posted = wait > 0
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._send_delayed)
+        elif not self._call.is_answered:
+            self.flush()
+
+    def _send_delayed(self) -> None:
+        self._is_posted = False
+        if not self._call.is_answered:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the newest report, if it has not been. On the loop's thread."""
+        progress, self._latest = self._latest, None
+        if progress is None:
+            return
+        self._sent_at = self._call.server.clock.monotonic()
+        advance = ProgressReport(
+            PROTOCOL_VERSION, self._call.request.id, float(progress.done), float(progress.total), str(progress.text)
+        )
+        self._call.server.send(self._call.client, encode_message(advance))
+
 
 _log = logging.getLogger(__name__)
 _FIRST_KEEPALIVE_DELAY = 1.0
@@ -53,8 +123,23 @@ _LARGE_MESSAGE_SIZE = 4096
 """Bytes of a request above which its sender is charged for it as long as it is in progress."""
 
 
+class ServerLimits(msgspec.Struct, frozen=True):
+    """What a server takes from its clients; a reload may change it.
+
+    Attributes:
+        max_in_flight_per_peer: Requests that one connection may have in progress; the topic `ostler` is always
+            answered.
+        max_elements: Values, lists and maps that one message may hold: decoding them costs more than their bytes do.
+        dedup: How much is stored of requests that may be retried.
+    """
+
+    max_in_flight_per_peer: int = 2000
+    max_elements: int = MAX_ELEMENTS
+    dedup: DedupLimits = DedupLimits()
+
+
 class RpcServer:
-    """Answers the requests that come over one transport. On the loop's thread only.
+    """Answers the requests that come over one transport; its link's `ServerHandler`. On the loop's thread only.
 
     Args:
         link: The server's end of the transport.
@@ -62,9 +147,12 @@ class RpcServer:
         inbox: Brings progress from threads to the loop.
         keepalive_interval: Seconds between two beats to each client that waits for an answer.
         max_message_size: The size limit in bytes, both ways.
-        max_in_flight_per_peer: Requests that one connection may have in progress; the topic `ostler` is always
-            answered.
+        limits: What it takes from its clients; `apply` puts others in force.
     """
+
+    max_elements: int
+    max_in_flight_per_peer: int
+    dedup_limits: DedupLimits
 
     def __init__(
         self,
@@ -74,21 +162,16 @@ class RpcServer:
         *,
         keepalive_interval: float = 1.0,
         max_message_size: int = MAX_MESSAGE_SIZE,
-        max_in_flight_per_peer: int = 2000,
+        limits: ServerLimits | None = None,
     ) -> None:
         self.link = link
         self.inbox = inbox
         self.clock = dispatcher.clock
         self.max_message_size = max_message_size
-        self.max_elements = MAX_ELEMENTS
-        """Values, lists and maps that one message may hold: decoding them costs more than their bytes do."""
-        self.max_in_flight_per_peer = max_in_flight_per_peer
         self.keepalive_interval = keepalive_interval
         self.invalid_messages: Counter[str] = Counter()
         self.late_messages: Counter[str] = Counter()
         """Messages about requests that this connection does not have; most are late."""
-        self.dedup_limits = DedupLimits()
-        """How much is stored of requests that may be retried."""
         self.dedup_cache: DedupCache | None = None
         """The requests that may be retried; None until there has been one."""
         self.lost_clients = 0
@@ -100,6 +183,7 @@ class RpcServer:
         self._keepalive_timer = DeadlineTimer(self.clock, self._send_keepalives)
         self._unregister_from_inbox: Callable[[], None] | None = None
         self._rate_limited_log = RateLimitedLog(_log, self.clock)
+        self.apply(limits or ServerLimits())
 
     @property
     def address(self) -> str:
@@ -109,15 +193,15 @@ class RpcServer:
     def start(self) -> None:
         """Begin to answer."""
         self.thread_id = threading.get_ident()
-        self.link.on_invalid_message = self._count_invalid
-        self.link.can_spin = self._dispatcher.is_pool_idle
-        self.link.on_batch = self._spin_for_threads
-        self.link.on_gone = self._on_client_gone
-        self.link.on_drained = self._dispatcher.resume_streams
-        self.link.on_unbuffered = self._refuse_unbuffered
-        self.link.admission = self._dispatcher.admission
         self._unregister_from_inbox = self.inbox.add_batch_hooks(self.link.cork, self.link.uncork)
-        self.link.start(self._receive)
+        self.link.start(self)
+
+    def apply(self, limits: ServerLimits) -> None:
+        """Put other limits in force, as a reload does; what is in progress is not touched."""
+        # Each is looked at with every message.
+        self.max_elements = limits.max_elements
+        self.max_in_flight_per_peer = limits.max_in_flight_per_peer
+        self.dedup_limits = limits.dedup
 
     def close(self) -> None:
         """Stop answering and release the address; what is in progress is cancelled. May be called twice."""
@@ -145,12 +229,31 @@ class RpcServer:
             "duplicates": self.dedup_cache.stats() if self.dedup_cache is not None else {},
         }
 
-    # ---------------------------------------------------------------- what comes in
+    # ---------------------------------------------------------------- the handler of its link
 
-    def _spin_for_threads(self) -> None:
-        self._dispatcher.spin_for_threads(self.link.is_core_free)
+    @property
+    def admission(self) -> Admission:
+        """See `LinkHandler.admission`."""
+        return self._dispatcher.admission
 
-    def _receive(self, client: ClientId, data: Data, peer: Peer) -> None:
+    def can_spin(self) -> bool:
+        """See `ServerHandler.can_spin`; not while threads have work: they need what the loop would use up."""
+        return self._dispatcher.is_pool_idle()
+
+    def on_batch_end(self) -> None:
+        """See `ServerHandler.on_batch_end`."""
+        self._dispatcher.thread_replies.on_batch_end(self.link.is_core_free)
+
+    def on_refused(self, peer: Peer, error: OstlerError) -> None:
+        """See `LinkHandler.on_refused`."""
+        self._dispatcher.record_refusal(peer, "connect", error)
+
+    def on_client_drained(self, client: ClientId) -> None:
+        """See `ServerHandler.on_client_drained`."""
+        self._dispatcher.resume_streams(client)
+
+    def on_message(self, client: ClientId, data: Data, peer: Peer) -> None:
+        """See `ServerHandler.on_message`."""
         try:
             if len(data) > self.max_message_size:
                 raise self._too_large_error(data)
@@ -200,6 +303,10 @@ class RpcServer:
     def refuse(self, request: Request, peer: Peer, client: ClientId, error: OstlerError) -> None:
         """Refuse a request for a reason that the dispatcher does not know."""
         self._dispatcher.refuse(WireCall(request, peer, client, self), error)
+
+    def is_authorised(self, peer: Peer) -> bool:
+        """Return whether a peer has any role."""
+        return self._dispatcher.is_authorised(peer)
 
     def cancel(self, call: Call, error: OstlerError) -> None:
         """End a request early with this error."""
@@ -255,7 +362,7 @@ class RpcServer:
             self.link.send(client, encode_failure(head[2], error))
         self.link.report_invalid(client)
 
-    def _refuse_unbuffered(self, client: ClientId, head: bytes, peer: Peer) -> None:
+    def on_unbuffered(self, client: ClientId, head: bytes, peer: Peer) -> None:
         """Tell a client that there was no room for its request, or for the answer to it."""
         memory = self.link.memory_account(client)
         found = peek_header(head)
@@ -266,11 +373,12 @@ class RpcServer:
         self.link.send(client, encode_failure(found[2], error))
 
     def _count_invalid_error(self, peer: Peer, error: OstlerError) -> None:
-        self._count_invalid(peer, error.reason or "large", error.message)
+        self.on_invalid_message(peer, error.reason or "large", error.message)
 
-    def _count_invalid(self, peer: Peer, reason: str, what: str) -> None:
+    def on_invalid_message(self, peer: Peer, reason: str, description: str) -> None:
+        """See `LinkHandler.on_invalid_message`."""
         self.invalid_messages[reason] += 1
-        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid request ({reason}): {what}")
+        self._rate_limited_log.warning(reason, f"{peer.name} sent an invalid request ({reason}): {description}")
 
     # ---------------------------------------------------------------- what goes out
 
@@ -278,7 +386,7 @@ class RpcServer:
         """Send to a client; what a client that has gone had in progress is stopped."""
         there = self.link.send(client, data)
         if not there:
-            self._on_client_gone(client)
+            self.on_client_gone(client)
         return there
 
     def add_call(self, call: WireCall) -> None:
@@ -314,7 +422,8 @@ class RpcServer:
         del self._calls[call.client]
         self._keepalives_due.pop(call.client, None)
 
-    def _on_client_gone(self, client: ClientId) -> None:
+    def on_client_gone(self, client: ClientId) -> None:
+        """See `ServerHandler.on_client_gone`: nothing is sent, and what the client waited for is cancelled."""
         self._keepalives_due.pop(client, None)
         calls = self._calls.pop(client, None)
         if not calls:
@@ -347,6 +456,7 @@ class WireCall(Call):
         self.peer = peer
         self.client = client
         self.server = server
+        self.context = self._make_context(server.clock)
 
     def relay(self, request: Request, *, is_cast: bool) -> None:
         """See `Call.relay`."""

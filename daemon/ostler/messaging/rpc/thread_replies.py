@@ -1,17 +1,23 @@
-"""Replies that threads of a pool send by themselves; the loop accounts for them later."""
+"""What threads of a pool have done: replies that they send by themselves, and large results, one at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.aio.spin_backoff import SpinBackoff
 from ostler.clock import Clock
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.wire.envelope import CAST, FANOUT, RETRY, STREAM
+
+if TYPE_CHECKING:
+    from ostler.messaging.rpc.call import Call
+
 
 _COLLECT_DELAY = 0.002
 """Seconds within which the loop accounts for a reply by itself, so that nobody has to wake it up for that."""
@@ -129,3 +135,59 @@ class ThreadReplies:
         self._timer = None  # before the rest: a reply from now on wakes the loop up
         self._wake_pools()  # should the end of a batch not have been told
         self.collect()
+
+
+LARGE_RESULT_SIZE = 1024 * 1024
+"""Bytes of a large result."""
+_LOCK_TIMEOUT = 1.0
+"""Seconds that a thread waits for those before it; what a plugin's own type does while it is encoded may take long."""
+_PAUSE_FACTOR, _MAX_PAUSE = 2.0, 0.05
+"""The pause after a result is so many times as long as its encoding, and so many seconds at most."""
+
+
+class LargeResults:
+    """Encodes results in the threads that have them; those of methods that return much wait for each other.
+
+    The interpreter is held for the whole of an encoding, some milliseconds for each 8 MB, and the loop needs it back
+    after each of its system calls. So there is one such encoding at a time, and for two thirds of the time none.
+
+    Args:
+        sleep: Waits for so many seconds.
+        monotonic: Returns the time.
+        lock_timeout: Seconds that a thread waits for those before it.
+    """
+
+    def __init__(
+        self,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        lock_timeout: float = _LOCK_TIMEOUT,
+    ) -> None:
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._lock_timeout = lock_timeout
+        self._lock = threading.Lock()
+        self._next_start_at = 0.0
+
+    def pack(self, call: Call, result: object) -> bytes:
+        """Return the result of a call as bytes. Any thread of a pool; raises what `Call.pack` does."""
+        stats = call.method.stats
+        packed = self._pack_paced(call, result) if stats.has_large_results else call.pack(result)
+        stats.has_large_results = len(packed) > LARGE_RESULT_SIZE
+        return packed
+
+    def _pack_paced(self, call: Call, result: object) -> bytes:
+        if not self._lock.acquire(timeout=self._lock_timeout):
+            return call.pack(result)
+        try:
+            pause = self._next_start_at - self._monotonic()
+            if pause > 0.0:
+                self._sleep(pause)
+            began = self._monotonic()
+            try:
+                return call.pack(result)
+            finally:
+                ended = self._monotonic()
+                self._next_start_at = ended + min((ended - began) * _PAUSE_FACTOR, _MAX_PAUSE)
+        finally:
+            self._lock.release()

@@ -11,14 +11,12 @@ import zmq
 
 from ostler.errors import Busy, NotPermitted
 from ostler.log.rate_limit import RateLimitedLog
-from ostler.messaging.tcp.connection_sweeper import ConnectionSweeper
-from ostler.messaging.tcp.connections import TcpConnection
 from ostler.messaging.tcp.curve import encode_z85
-from ostler.messaging.tcp.sessions import SessionRegistry, TcpSession
+from ostler.messaging.tcp.sessions import ConnectionSweeper, SessionRegistry, TcpConnection, TcpSession
 from ostler.messaging.tcp.socket_options import NOBLOCK
 from ostler.messaging.tcp.socket_reader import SocketReader
-from ostler.messaging.wire.peer_quotas import RateLimiter
-from ostler.messaging.wire.transport import ALLOW_ALL, OnRefused, ignore_refused
+from ostler.messaging.wire.peer_quotas import PeerQuotas, RateLimiter
+from ostler.messaging.wire.transport import ALLOW_ALL, Admission, OnRefused
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -53,6 +51,9 @@ class Authenticator:
             are free, so that one alone gets half of them.
         key_names: The public keys that may come in at all, with their names. One that has no role is refused as well.
         handshake_timeout: Seconds after which a connection has been admitted or is gone.
+        admission: Who of them has a role, and who is an administrator.
+        on_refused: Called for each connection that was not admitted; None for nobody.
+        quotas: What the connections share with those of other sockets; None for quotas of their own.
     """
 
     def __init__(
@@ -61,14 +62,17 @@ class Authenticator:
         max_connections: int = 1000,
         key_names: Mapping[str, str] | None = None,
         handshake_timeout: float = 5.0,
+        admission: Admission = ALLOW_ALL,
+        on_refused: OnRefused | None = None,
+        quotas: PeerQuotas | None = None,
     ) -> None:
         self.max_connections = max_connections
         self.key_names = dict(key_names or {})
         self.denied_count = 0
         self.busy_count = 0
-        self.on_refused: OnRefused = ignore_refused
-        self.admission = ALLOW_ALL
-        self.sessions = SessionRegistry(self.key_names)
+        self.sessions = SessionRegistry(self.key_names, quotas)
+        self._admission = admission
+        self._on_refused = on_refused
         self._clock = clock
         self._handshake_timeout = handshake_timeout
         self._admitted_at: list[float] = []
@@ -197,9 +201,9 @@ class Authenticator:
         if user not in self.key_names:
             return self._refuse(user, address, f"unknown key {user}" if user else "no key was given")
         peer = self.sessions.get_peer(user)
-        if not self.admission.is_authorised(peer):
+        if not self._admission.is_authorised(peer):
             return self._refuse(user, address, f"{peer.name} has no role here")
-        privileged = self.admission.is_admin(peer)
+        privileged = self._admission.is_admin(peer)
         now = self._clock.monotonic()
         if not privileged and not self._key_rate.allows(user):
             return self._refuse_busy(peer, f"refused a connection from {address}: {peer.name} connects too often")
@@ -214,13 +218,15 @@ class Authenticator:
         self.denied_count += 1
         text = f"refused a connection from {address}: {why}"
         self._rate_limited_log.warning(f"key {key}" if key in self.key_names else "key", text)
-        self.on_refused(Peer(key=key, name=address), NotPermitted(text))
+        if self._on_refused is not None:
+            self._on_refused(Peer(key=key, name=address), NotPermitted(text))
         return ZAP_DENIED, b"the key is not known, or has no role", ""
 
     def _refuse_busy(self, peer: Peer, text: str) -> tuple[int, bytes, str]:
         self.busy_count += 1
         self._rate_limited_log.warning(f"full {peer.key}", text)
-        self.on_refused(peer, Busy(text))
+        if self._on_refused is not None:
+            self._on_refused(peer, Busy(text))
         return ZAP_BUSY, b"too many connections", ""
 
     def _count_admitted(self, now: float) -> int:

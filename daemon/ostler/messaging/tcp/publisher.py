@@ -16,11 +16,11 @@ from ostler.messaging.tcp.sessions import MAX_FRAME_OVERHEAD, TcpSession
 from ostler.messaging.tcp.socket_options import NOBLOCK
 from ostler.messaging.tcp.socket_reader import SocketReader
 from ostler.messaging.wire.peer_quotas import RateLimiter
-from ostler.messaging.wire.transport import ALLOW_ALL, CONTROL_PREFIX, OnInvalidMessage, ignore_invalid_message
-from ostler.types import Peer
+from ostler.messaging.wire.transport import CONTROL_PREFIX, Admission, EventHandler
 
 if TYPE_CHECKING:
     from ostler.messaging.tcp.socket_options import Context
+    from ostler.types import Peer
 
 _log = logging.getLogger(__name__)
 _EVENTS = int(zmq.EVENTS)
@@ -56,14 +56,14 @@ class TcpEventLink:
         OstlerError: The address cannot be taken; see `ServerSocket`.
     """
 
+    # From `start` on; nothing comes before that.
+    _handler: EventHandler
+    _admission: Admission
+
     def __init__(self, context: Context, address: str, listen_options: ListenOptions) -> None:
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.admission = ALLOW_ALL
         self._socket = context.socket(zmq.XPUB)
         self._closed = False
         self._reader: SocketReader | None = None
-        self._admit: Callable[[Peer], bool] | None = None
-        self._answer: Callable[[Peer, bytes], list[bytes]] | None = None
         self._subscribed_prefixes: Counter[bytes] = Counter()
         self._refused_prefixes: Counter[bytes] = Counter()
         self._prefixes_by_account: Counter[Hashable] = Counter()
@@ -93,11 +93,10 @@ class TcpEventLink:
         """See `EventLink.subscribers`."""
         return bool(self._subscribed_prefixes)
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
-        self._admit, self._answer = admit, answer
-        if self.server_socket.authenticator is not None:
-            self.server_socket.authenticator.admission = self.admission
+        self._handler = handler
+        self._admission = handler.admission
         self._reader = SocketReader(self._socket, self._receive_one)
 
     def publish(self, data: bytes) -> None:
@@ -132,7 +131,7 @@ class TcpEventLink:
         session = self.server_socket.get_session(frame)
         if not session.is_confirmed:
             self.server_socket.confirm_session(session, frame)
-            session.on_gone = self._on_session_gone
+            session.owner = self
         session.received_bytes += len(data) + MAX_FRAME_OVERHEAD
         if session.is_cut and data[:1] != b"\0":
             return
@@ -145,10 +144,10 @@ class TcpEventLink:
 
     def _charge_time(self, session: TcpSession, seconds: float) -> None:
         """Charge a key for the time its subscription took: ZeroMQ wants them handled at once, so they cannot wait."""
-        if not session.peer.key or session.closed or self.admission.is_admin(session.peer):
+        if not session.peer.key or session.closed or self._admission.is_admin(session.peer):
             return
         if not self._loop_time_rate.allows(session.account, seconds):
-            self.on_invalid_message(
+            self._handler.on_invalid_message(
                 session.peer, "many", "subscriptions and questions took more than its share of the time"
             )
             session.disconnect()
@@ -161,18 +160,15 @@ class TcpEventLink:
                 self._count_prefixes(session.account, -1)
             session.release_prefix(prefix)
             return
-        peer = session.peer
         if verb != b"\1":
             self._report_invalid(session, "kind" if verb else "empty", f"{len(prefix) + len(verb)} bytes")
         elif len(prefix) > _MAX_PREFIX_SIZE:
             self._report_invalid(
                 session, "large", f"a subscription of {len(prefix)} bytes, the limit is {_MAX_PREFIX_SIZE}"
             )
-        elif self._admit is None or self._answer is None:
-            return
         elif prefix.startswith(CONTROL_PREFIX):
-            self._answer_question(session, self._answer, prefix)
-        elif self._admit(peer):
+            self._answer_question(session, prefix)
+        elif self._handler.may_subscribe(session.peer):
             self._subscribe(session, prefix)
         else:
             self._refused_prefixes[prefix] += 1
@@ -204,17 +200,19 @@ class TcpEventLink:
         session.charge_prefix(prefix, cost)
         return True
 
-    def _on_session_gone(self, session: TcpSession) -> None:
+    def on_session_gone(self, session: TcpSession) -> None:
+        """See `SessionOwner.on_session_gone`."""
         self._count_prefixes(session.account, -len(session.prefixes))
+
+    def on_session_drained(self, session: TcpSession) -> None:
+        """See `SessionOwner.on_session_drained`; ZeroMQ sends what waits for a subscriber."""
 
     def _count_prefixes(self, account: Hashable, change: int) -> None:
         self._prefixes_by_account[account] += change
         if not self._prefixes_by_account[account]:
             del self._prefixes_by_account[account]
 
-    def _answer_question(
-        self, session: TcpSession, answer: Callable[[Peer, bytes], list[bytes]], prefix: bytes
-    ) -> None:
+    def _answer_question(self, session: TcpSession, prefix: bytes) -> None:
         """Answer a question: only the one who asked is subscribed to its key, and only for this one answer."""
         if not self._is_reading(session):
             self._report_invalid(session, "unread", "a question from a client that does not read the answers")
@@ -222,7 +220,7 @@ class TcpEventLink:
         if not self._charge_prefix(session, prefix):
             return
         self._socket.set(zmq.SUBSCRIBE, prefix)
-        for part in answer(session.peer, prefix):
+        for part in self._handler.answer_question(session.peer, prefix):
             message = prefix + b"\0" + part
             session.sent_bytes += len(message)
             self._send(message, NOBLOCK)
@@ -239,8 +237,8 @@ class TcpEventLink:
         return True
 
     def _report_invalid(self, session: TcpSession, reason: str, description: str) -> None:
-        self.on_invalid_message(session.peer, reason, description)
-        if not self.admission.is_admin(session.peer) and not self._invalid_rate.allows(session.account):
+        self._handler.on_invalid_message(session.peer, reason, description)
+        if not self._admission.is_admin(session.peer) and not self._invalid_rate.allows(session.account):
             session.disconnect()
 
     def _on_unsubscribed(self, prefix: bytes) -> None:

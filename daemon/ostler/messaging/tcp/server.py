@@ -1,38 +1,110 @@
-"""The server's end of calls: a ROUTER, which is one queue of all clients; the turns are decided here."""
+"""The server's end of calls: a ROUTER, which is one queue of all clients; each key has a queue and its turns here."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ostler.messaging.tcp.backlog import Backlog
+from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK, DeficitRoundRobin
 from ostler.messaging.tcp.server_socket import ListenOptions, ServerSocket
 from ostler.messaging.tcp.sessions import CONGESTION_LIMIT, MAX_FRAME_OVERHEAD, MIN_FRAME_OVERHEAD, TcpSession
 from ostler.messaging.tcp.socket_options import NOBLOCK, SNDMORE_NOBLOCK
 from ostler.messaging.tcp.socket_reader import SocketReader
 from ostler.messaging.wire.peer_quotas import RateLimiter
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    ClientId,
-    OnClientMessage,
-    OnInvalidMessage,
-    OnUnbuffered,
-    ignore_batch,
-    ignore_gone,
-    ignore_invalid_message,
-    ignore_unbuffered,
-)
+from ostler.messaging.wire.transport import Admission, ClientId, OnClientMessage, ServerHandler
 
 if TYPE_CHECKING:
+    from ostler.messaging.tcp.sessions import TcpSession
     from ostler.messaging.tcp.socket_options import Context
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.messaging.wire.peer_quotas import MemoryAccount
     from ostler.types import Peer
+
+
+_MAX_MESSAGES = 4000
+"""Messages of one key that wait at most."""
+_MESSAGE_OVERHEAD = 256
+"""Bytes that a message which waits is charged beside its own."""
+
+MessageHandler = Callable[["TcpSession", bytes], None]
+
+
+class Backlog:
+    """The messages of one account that wait: a flow. On the loop's thread only.
+
+    Args:
+        session: A connection of the account.
+        scheduler: Whose turn it is.
+        handle: Handles one message; must not raise.
+        privileged: Whether the account is served before others.
+    """
+
+    def __init__(
+        self, session: TcpSession, scheduler: DeficitRoundRobin, handle: MessageHandler, *, privileged: bool
+    ) -> None:
+        self.account: Hashable = session.account
+        self.rank = HIGH_RANK if privileged else NORMAL_RANK
+        self._scheduler = scheduler
+        self._handle = handle
+        self._next: tuple[TcpSession, bytes] | None = None
+        self.messages: deque[tuple[TcpSession, bytes]] = deque()
+
+    def enqueue(self, session: TcpSession, data: bytes) -> bool:
+        """Have a message handled at once, or when it is its turn; return False when there is no room for it to wait."""
+        if self.messages:
+            return self._store(session, data)
+        self._next = (session, data)
+        if self._scheduler.run_or_queue(self) and self._next is not None:
+            self._next = None
+            return self._store(session, data)
+        return True
+
+    def run(self, until: float) -> bool:
+        """See `Flow`."""
+        if self._next is not None:
+            (session, data), self._next = self._next, None
+            self._handle(session, data)
+        waiting = self.messages
+        while waiting and monotonic() < until:
+            session, data = waiting.popleft()
+            if session.memory is None:
+                continue  # it has gone: nobody waits for the answer
+            session.queued_bytes -= len(data) + _MESSAGE_OVERHEAD
+            session.memory.release(len(data) + _MESSAGE_OVERHEAD)
+            self._handle(session, data)
+        return bool(waiting)
+
+    def set_rank(self, *, privileged: bool) -> None:
+        """Serve it before others, or no more."""
+        rank = HIGH_RANK if privileged else NORMAL_RANK
+        if rank != self.rank:
+            self._scheduler.remove(self)
+            self.rank = rank
+            if self.messages:
+                self._scheduler.enqueue(self)
+
+    def drop(self, session: TcpSession) -> None:
+        """Take back what a connection that has gone was charged for what waits of it, and is dropped in its turn."""
+        queued, session.queued_bytes = session.queued_bytes, 0
+        if queued and session.memory is not None:
+            session.memory.release(queued)
+
+    def _store(self, session: TcpSession, data: bytes) -> bool:
+        memory = session.memory
+        if memory is None or len(self.messages) >= _MAX_MESSAGES or not memory.has_room(len(data) + _MESSAGE_OVERHEAD):
+            return False
+        session.queued_bytes += len(data) + _MESSAGE_OVERHEAD
+        memory.charge(len(data) + _MESSAGE_OVERHEAD)
+        self.messages.append((session, data))
+        return True
+
 
 _log = logging.getLogger(__name__)
 _SPIN_TIME = 50e-6
@@ -65,20 +137,16 @@ class TcpServerLink:
 
     can_send_from_thread = False
     is_core_free = True
+    # From `start` on; nothing comes before that.
+    _handler: ServerHandler
+    _admission: Admission
+    _on_message: OnClientMessage
 
     def __init__(self, context: Context, address: str, listen_options: ListenOptions) -> None:
         self.dropped_count = 0
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.can_spin: Callable[[], bool] = lambda: True
-        self.on_batch: Callable[[], None] = ignore_batch
-        self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.admission = ALLOW_ALL
-        self.on_drained: Callable[[ClientId], None] = ignore_gone
-        self.on_unbuffered: OnUnbuffered = ignore_unbuffered
         self._socket = context.socket(zmq.ROUTER)
         self._closed = False
         self._reader: SocketReader | None = None
-        self._on_message: OnClientMessage = _ignore_message
         self._backlogs: dict[Hashable, Backlog] = {}
         self._invalid_rate = RateLimiter(_INVALID_RATE, _INVALID_BURST)
         self._overflow_rate = RateLimiter(_OVERFLOW_RATE, _OVERFLOW_BURST)
@@ -95,12 +163,12 @@ class TcpServerLink:
         self._sessions = self.server_socket.sessions
         self._sessions_by_client: dict[ClientId, TcpSession] = {}
 
-    def start(self, on_message: OnClientMessage) -> None:
+    def start(self, handler: ServerHandler) -> None:
         """See `ServerLink.start`."""
-        self._on_message = on_message
-        if self.server_socket.authenticator is not None:
-            self.server_socket.authenticator.admission = self.admission
-        self._reader = SocketReader(self._socket, self._receive_one, _SPIN_TIME, self.can_spin)
+        self._handler = handler
+        self._admission = handler.admission
+        self._on_message = handler.on_message
+        self._reader = SocketReader(self._socket, self._receive_one, _SPIN_TIME, handler.can_spin)
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -111,7 +179,7 @@ class TcpServerLink:
         if session.sent_bytes + size > session.next_check_at_bytes and not self._can_buffer(session, size):
             self.dropped_count += 1
             if len(data) > _SMALL_MESSAGE_SIZE:
-                self.on_unbuffered(client, data[:_HEAD_SIZE], session.peer)
+                self._handler.on_unbuffered(client, data[:_HEAD_SIZE], session.peer)
             return True
         try:
             self._send(client, SNDMORE_NOBLOCK)
@@ -151,7 +219,7 @@ class TcpServerLink:
         """See `ServerLink.disconnect_unless`."""
         self.server_socket.disconnect_unless(allowed)
         for session in self._sessions_by_client.values():
-            privileged = self.admission.is_admin(session.peer)
+            privileged = self._admission.is_admin(session.peer)
             if session.memory is not None:
                 session.memory.is_privileged = privileged
             self._get_backlog(session).set_rank(privileged=privileged)
@@ -195,7 +263,7 @@ class TcpServerLink:
             return False
         if frame.more:
             self._skip_rest(session)
-            self.on_invalid_message(session.peer, "frames", "a message of several frames")
+            self._handler.on_invalid_message(session.peer, "frames", "a message of several frames")
             self._count_invalid(session)
             return False
         backlog = session.backlog or self._get_backlog(session)
@@ -224,14 +292,14 @@ class TcpServerLink:
         session.routing_id = client
         before = self._sessions_by_client.get(client)
         if before is not None and before is not session:
-            self._on_session_gone(before)  # what the one before had in progress is nothing for this one
+            self.on_session_gone(before)  # what the one before had in progress is nothing for this one
         self.server_socket.confirm_session(session, frame)
         if not session.closed:
             self._sessions_by_client[client] = session
-            session.on_gone = self._on_session_gone
-            session.on_drained = self._on_session_drained
+            session.owner = self
 
-    def _on_session_gone(self, session: TcpSession) -> None:
+    def on_session_gone(self, session: TcpSession) -> None:
+        """See `SessionOwner.on_session_gone`."""
         backlog = self._backlogs.get(session.account)
         if backlog is not None:
             backlog.drop(session)
@@ -240,16 +308,17 @@ class TcpServerLink:
         if self._sessions_by_client.get(session.routing_id) is session:
             del self._sessions_by_client[session.routing_id]
             if not self._closed:
-                self.on_gone(session.routing_id)
+                self._handler.on_client_gone(session.routing_id)
 
-    def _on_session_drained(self, session: TcpSession) -> None:
+    def on_session_drained(self, session: TcpSession) -> None:
+        """See `SessionOwner.on_session_drained`."""
         if session.routing_id is not None and not self._closed:
-            self.on_drained(session.routing_id)
+            self._handler.on_client_drained(session.routing_id)
 
     def _get_backlog(self, session: TcpSession) -> Backlog:
         found = self._backlogs.get(session.account)
         if found is None:
-            privileged = self.admission.is_admin(session.peer)
+            privileged = self._admission.is_admin(session.peer)
             found = Backlog(session, self._sessions.quotas.scheduler, self._handle, privileged=privileged)
             if not session.closed:
                 self._backlogs[session.account] = found
@@ -261,12 +330,12 @@ class TcpServerLink:
         if session.closed:
             return
         if self._overflow_rate.allows(session.account):
-            self.on_unbuffered(session.routing_id, data[:_HEAD_SIZE], session.peer)
+            self._handler.on_unbuffered(session.routing_id, data[:_HEAD_SIZE], session.peer)
         else:
             session.disconnect()
 
     def _count_invalid(self, session: TcpSession) -> None:
-        if not self.admission.is_admin(session.peer) and not self._invalid_rate.allows(session.account):
+        if not self._admission.is_admin(session.peer) and not self._invalid_rate.allows(session.account):
             session.disconnect()
 
     def _skip_rest(self, session: TcpSession) -> None:
@@ -311,7 +380,3 @@ class TcpServerLink:
             self._schedule_recheck(
                 session, delay if session.unsent_bytes < before else min(2 * delay, _MAX_RECHECK_DELAY)
             )
-
-
-def _ignore_message(_client: ClientId, _data: object, _peer: object) -> None:
-    """Do nothing; the default until the server has started."""

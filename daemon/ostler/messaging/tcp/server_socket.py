@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ostler.messaging.tcp.authenticator import Authenticator, ConnectionMonitor
     from ostler.messaging.tcp.socket_options import Socket
+    from ostler.messaging.wire.peer_quotas import PeerQuotas
     from ostler.types import Peer
 
 
@@ -29,6 +30,7 @@ class ListenOptions(NamedTuple):
         limits: What it takes.
         curve: The keys and times of a `tcp://` address.
         authenticator: Decides who may connect; None to let everybody in who can.
+        quotas: What the connections share with those of other sockets, if there is no authenticator, which has its own.
         max_message_size: Bytes of a message that costs its sender the connection; 0 for twice what `limits` say.
         receive_hwm: Messages of one connection that ZeroMQ keeps for us; 0 for as many as `limits` say.
     """
@@ -36,6 +38,7 @@ class ListenOptions(NamedTuple):
     limits: TransportLimits
     curve: CurveOptions | None = None
     authenticator: Authenticator | None = None
+    quotas: PeerQuotas | None = None
     max_message_size: int = 0
     receive_hwm: int = 0
 
@@ -56,10 +59,12 @@ class ServerSocket:
     """
 
     def __init__(self, socket: Socket, address: str, listen_options: ListenOptions) -> None:
-        self.sessions = (
-            listen_options.authenticator.sessions if listen_options.authenticator is not None else SessionRegistry({})
-        )
         self.authenticator = listen_options.authenticator
+        self.sessions = (
+            self.authenticator.sessions
+            if self.authenticator is not None
+            else SessionRegistry({}, listen_options.quotas)
+        )
         self._sessions_by_user = self.sessions.by_user_id
         set_socket_options(socket, listen_options.limits, listen_options.curve)
         if listen_options.max_message_size:

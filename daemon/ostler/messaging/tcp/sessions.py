@@ -1,20 +1,28 @@
-"""Maps connections to the keys that they have proved to hold, and accounts for the memory of each connection."""
+"""The connections of a port: what the kernel says of them, whose key each has proved to hold, and which have to go."""
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import os
+import socket
+import struct
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ostler.messaging.tcp.curve import KEY_LENGTH
 from ostler.messaging.wire.peer_quotas import PeerQuotas, make_quotas
 from ostler.types import Peer
 
 if TYPE_CHECKING:
-    from ostler.messaging.tcp.backlog import Backlog
-    from ostler.messaging.tcp.connections import ConnectionCounters, TcpConnection
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
+    from ostler.clock import Clock
+    from ostler.log.rate_limit import RateLimitedLog
+    from ostler.messaging.tcp.server import Backlog
+    from ostler.messaging.wire.peer_quotas import MemoryAccount
+
 
 CONGESTION_LIMIT = 1024 * 1024
 """Bytes that wait in ZeroMQ's queues for one connection, above which nothing more is made for it."""
@@ -28,6 +36,18 @@ _HEARTBEAT_BYTES_PER_SECOND = 200
 _MAX_CACHED_PEERS = 4096
 _DISCONNECT_DELAY = 0.05
 """Seconds until a connection is cut whose peer has lost its role."""
+
+
+class SessionOwner(Protocol):
+    """The link that the messages of a session come over. Called on the loop's thread."""
+
+    def on_session_gone(self, session: TcpSession) -> None:
+        """Record that the connection has gone."""
+        ...
+
+    def on_session_drained(self, session: TcpSession) -> None:
+        """Record that what is sent is read again."""
+        ...
 
 
 class TcpSession:
@@ -52,8 +72,8 @@ class TcpSession:
         """Whether a message has come that says which connection it is; until then it may be another one's."""
         self.closed = memory is None
         self.is_cut = False
-        self.on_gone: Callable[[TcpSession], None] = _noop
-        self.on_drained: Callable[[TcpSession], None] = _noop
+        self.owner: SessionOwner | None = None
+        """The link that its messages come over; None until the first one."""
         self.routing_id: bytes | None = None
         """Its routing id."""
         self.backlog: Backlog | None = None
@@ -91,8 +111,8 @@ class TcpSession:
         self.next_check_at_bytes = self.sent_bytes - unsent + CONGESTION_LIMIT
         before, self.is_congested = self.is_congested, unsent > CONGESTION_LIMIT
         self._charged_out = self._adjust_charge(self._charged_out, unsent + traffic.unacked_bytes)
-        if before and not self.is_congested:
-            self.on_drained(self)
+        if before and not self.is_congested and self.owner is not None:
+            self.owner.on_session_drained(self)
 
     def stalled_time(self, traffic: ConnectionCounters, now: float) -> float:
         """Return for how many seconds the other side has taken nothing of what waits for it."""
@@ -171,10 +191,11 @@ class SessionRegistry:
 
     Args:
         key_names: The names of public keys; others are shown by their first characters.
+        quotas: What the connections share with those of other sockets; None for quotas of their own.
     """
 
-    def __init__(self, key_names: Mapping[str, str]) -> None:
-        self.quotas: PeerQuotas = make_quotas()
+    def __init__(self, key_names: Mapping[str, str], quotas: PeerQuotas | None = None) -> None:
+        self.quotas = quotas or make_quotas()
         self.count_by_key: Counter[str] = Counter()
         """How many connections each key has."""
         self._names = key_names
@@ -286,12 +307,187 @@ class SessionRegistry:
         self.count_by_key[key] -= 1
         if not self.count_by_key[key]:
             del self.count_by_key[key]
-        session.on_gone(session)
+        if session.owner is not None:
+            session.owner.on_session_gone(session)
         session.release()
 
 
-def _noop(_session: TcpSession) -> None:
-    """Do nothing; the default of a callback."""
-
-
 _UNKNOWN_PEER = Peer()
+
+
+_TCP_INFO_SIZE = 160
+_COUNTERS_STRUCT = struct.Struct("=QQ")
+_COUNTERS_OFFSET = 120
+"""Where `struct tcp_info` has the bytes that were acknowledged, and those that were received."""
+_SIOCOUTQ = 0x5411
+"""The `ioctl` that says how many bytes the kernel holds because the other side has not acknowledged them."""
+
+
+class ConnectionCounters(NamedTuple):
+    """What has gone over a connection since it was made.
+
+    Attributes:
+        received_bytes: Bytes that came.
+        sent_bytes: Bytes that the kernel was given to send.
+        unacked_bytes: Those of them that the other side has not acknowledged yet.
+    """
+
+    received_bytes: int
+    sent_bytes: int
+    unacked_bytes: int
+
+
+class TcpConnection:
+    """One connection. On the loop's thread only.
+
+    A descriptor may be closed and used again at any time, by ZeroMQ's own thread. So it is kept with what the kernel
+    says of its far end, and looked at through a duplicate, which nobody else closes.
+
+    Args:
+        descriptor: The descriptor, which belongs to ZeroMQ.
+        opened_at: When the connection was made, by the clock of who counts it.
+    """
+
+    __slots__ = ("descriptor", "opened_at", "remote_address", "session")
+
+    def __init__(self, descriptor: int, opened_at: float) -> None:
+        self.descriptor = descriptor
+        self.opened_at = opened_at
+        self.session: TcpSession | None = None
+        """Whose connection it is; None until it has proved its key."""
+        self.remote_address: Any = None
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            self.remote_address = connection.getpeername()
+
+    @property
+    def address(self) -> str:
+        """The address of the far end; empty for a connection that had gone when it was looked at."""
+        return str(self.remote_address[0]) if self.remote_address else ""
+
+    def shutdown(self) -> None:
+        """End the connection."""
+        with suppress(OSError), self._duplicate_socket() as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def read_counters(self) -> ConnectionCounters | None:
+        """Return what has gone over it; None when it has gone."""
+        try:
+            with self._duplicate_socket() as connection:
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+                waiting = array.array("i", [0])
+                fcntl.ioctl(connection, _SIOCOUTQ, waiting)
+        except OSError:
+            return None
+        if len(info) < _COUNTERS_OFFSET + _COUNTERS_STRUCT.size:
+            return None
+        acknowledged, received = _COUNTERS_STRUCT.unpack_from(info, _COUNTERS_OFFSET)
+        return ConnectionCounters(received, acknowledged + waiting[0], waiting[0])
+
+    @contextmanager
+    def _duplicate_socket(self) -> Iterator[socket.socket]:
+        with socket.socket(fileno=os.dup(self.descriptor)) as connection:
+            if not self.remote_address or connection.getpeername() != self.remote_address:
+                raise ConnectionResetError("the descriptor belongs to another connection now")
+            yield connection
+
+
+_SWEEP_INTERVAL = 0.1
+"""Seconds between two looks: what comes in between is what one account may hold beyond its share."""
+_BATCH_SIZE = 128
+"""Connections that are looked at in one turn of the loop; each takes 10 µs."""
+_MAX_HANDSHAKE_BYTES = 16 * 1024
+"""Bytes that a connection may send before it has proved a key; a handshake takes a few hundred."""
+_AUTHENTICATED_BYTES = 270
+"""More bytes than that are sent to one that was let in, and to no other; ZeroMQ does not say which it was."""
+_STALL_TIMEOUT = 5.0
+"""Seconds without any progress after which a connection is cut whose account has no room left."""
+
+
+class ConnectionSweeper:
+    """Charges accounts for what their connections make ZeroMQ hold, and cuts those for which there is no room.
+
+    It runs while there are connections. On the loop's thread only.
+
+    Args:
+        clock: The source of time.
+        list_connections: Returns all connections.
+        on_authenticated: Told of each connection that turns out to have been let in.
+        rate_limited_log: Where it is said that a connection was cut.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        list_connections: Callable[[], list[TcpConnection]],
+        on_authenticated: Callable[[TcpConnection], None],
+        rate_limited_log: RateLimitedLog,
+    ) -> None:
+        self.cut_count = 0
+        """How many connections were cut."""
+        self._clock = clock
+        self._list_connections = list_connections
+        self._on_authenticated = on_authenticated
+        self._rate_limited_log = rate_limited_log
+        self._remaining: list[TcpConnection] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to look, if there was nothing to look at until now."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep_batch)
+
+    def close(self) -> None:
+        """Stop. May be called twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._remaining.clear()
+
+    def _sweep_batch(self) -> None:
+        self._timer = None
+        if not self._remaining:
+            self._remaining = self._list_connections()
+        if not self._remaining:
+            return
+        now = self._clock.monotonic()
+        self._remaining, part = self._remaining[_BATCH_SIZE:], self._remaining[:_BATCH_SIZE]
+        delay = _SWEEP_INTERVAL / 10 if self._remaining else _SWEEP_INTERVAL
+        self._timer = asyncio.get_running_loop().call_later(delay, self._sweep_batch)  # first: whatever comes next
+        for connection in part:
+            self.check_connection(connection, now)
+
+    def check_connection(self, connection: TcpConnection, now: float) -> None:
+        """Charge for one connection, or cut it."""
+        traffic = connection.read_counters()
+        if traffic is None:
+            return
+        if connection.session is None and traffic.sent_bytes > _AUTHENTICATED_BYTES:
+            self._on_authenticated(connection)
+        session = connection.session
+        if session is None:
+            if traffic.received_bytes > _MAX_HANDSHAKE_BYTES:
+                self._cut(
+                    connection, f"{connection.address} sent {traffic.received_bytes} bytes without identifying itself"
+                )
+        elif not session.update_partial(traffic, now):
+            self._cut_session(session, "sent more than there is memory for")
+        else:
+            self._check_unsent(session, traffic, now)
+
+    def _check_unsent(self, session: TcpSession, traffic: ConnectionCounters, now: float) -> None:
+        stalled = session.stalled_time(traffic, now)
+        session.update_unsent(traffic)
+        if stalled >= _STALL_TIMEOUT and session.memory is not None and not session.memory.has_room(0):
+            self._cut_session(session, "does not read, and there is no memory for its unread messages")
+
+    def _cut_session(self, session: TcpSession, why: str) -> None:
+        self.cut_count += 1
+        session.disconnect()
+        self._rate_limited_log.warning(
+            f"cut {session.peer.key}", f"closed a connection of {session.peer.name}: it {why}"
+        )
+
+    def _cut(self, connection: TcpConnection, text: str) -> None:
+        self.cut_count += 1
+        connection.shutdown()
+        self._rate_limited_log.warning("cut", f"closed a connection: {text}")

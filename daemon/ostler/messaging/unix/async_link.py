@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable
 
 from ostler.errors import Busy, MessagingError
-from ostler.messaging.unix.connect import (
+from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_subscription
+from ostler.messaging.unix.socket_stream import SharedBuffers, SocketStream
+from ostler.messaging.unix.sync_link import (
     CONNECT_TIMEOUT,
     DEALER_ROLE,
     MAX_EARLY_BYTES,
@@ -16,8 +18,6 @@ from ostler.messaging.unix.connect import (
     connect,
     not_reading_error,
 )
-from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, encode_subscription
-from ostler.messaging.unix.socket_stream import SharedBuffers, SocketStream
 from ostler.messaging.wire.transport import OnLost, OnMessage, TransportLimits
 
 _CONNECT_RETRY_DELAY = 0.005

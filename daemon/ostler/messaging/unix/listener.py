@@ -1,4 +1,4 @@
-"""Accepts clients on a unix socket: identifies them, limits their number, and checks the protocol."""
+"""Accepts clients on a unix socket, user by user: identifies them, limits their number, and checks the protocol."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import logging
 import os
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK
-from ostler.clock import Clock, SystemClock
+from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK, DeficitRoundRobin
+from ostler.clock import SystemClock
 from ostler.errors import Busy, NotPermitted
 from ostler.files import make_directory
 from ostler.log.rate_limit import RateLimitedLog
-from ostler.messaging.unix.accept_queue import AcceptQueue
 from ostler.messaging.unix.bind import BoundUnixSocket, InheritedSocket, socket_path
 from ostler.messaging.unix.protocol import (
     REASON_BUSY,
@@ -32,15 +31,73 @@ from ostler.messaging.unix.protocol import (
 )
 from ostler.messaging.unix.socket_stream import CHUNK_SIZE, CONGESTION_LIMIT, SharedBuffers, SocketStream
 from ostler.messaging.wire.peer_quotas import PeerQuotas, RateLimiter, make_quotas
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    OnInvalidMessage,
-    OnRefused,
-    TransportLimits,
-    ignore_invalid_message,
-    ignore_refused,
-)
+from ostler.messaging.wire.transport import Admission, LinkHandler, TransportLimits
 from ostler.types import Peer
+
+OpenConnection = Callable[[socket.socket, Peer], None]
+
+
+class AcceptQueue:
+    """The accepted connections of all users, opened in turn with what else each of them wants.
+
+    To open a connection costs ten times what it costs to accept it. Who connects a thousand times at once has its own
+    connections wait, and not those that stand behind them in the kernel's queue.
+
+    Args:
+        scheduler: Who is served when.
+        open_connection: Opens a connection, or refuses it.
+    """
+
+    def __init__(self, scheduler: DeficitRoundRobin, open_connection: OpenConnection) -> None:
+        self._scheduler = scheduler
+        self._open_connection = open_connection
+        self._queues: dict[Hashable, _AccountQueue] = {}
+
+    def __len__(self) -> int:
+        return sum(len(flow.waiting) for flow in self._queues.values())
+
+    def add(self, connected: socket.socket, peer: Peer) -> None:
+        """Open a connection at once when nobody waits, else when it is the turn of its user."""
+        flow = self._queues.get(peer.account)
+        if flow is None:
+            flow = self._queues[peer.account] = _AccountQueue(peer.account, self._open_connection, self._forget)
+        flow.waiting.append((connected, peer))
+        self._scheduler.run_or_queue(flow)
+
+    def close(self) -> None:
+        """Close those that wait."""
+        for flow in list(self._queues.values()):
+            self._scheduler.remove(flow)
+            for connected, _ in flow.waiting:
+                connected.close()
+        self._queues.clear()
+
+    def _forget(self, account: Hashable) -> None:
+        self._queues.pop(account, None)
+
+
+class _AccountQueue:
+    """The connections of one user; see `Flow`."""
+
+    rank = NORMAL_RANK
+
+    def __init__(
+        self, account: Hashable, open_connection: OpenConnection, on_empty: Callable[[Hashable], None]
+    ) -> None:
+        self.account = account
+        self.waiting: deque[tuple[socket.socket, Peer]] = deque()
+        self._open_connection = open_connection
+        self._on_empty = on_empty
+
+    def run(self, until: float) -> bool:
+        """Open connections until this moment; return whether there are more."""
+        while self.waiting:
+            self._open_connection(*self.waiting.popleft())
+            if monotonic() >= until and self.waiting:
+                return True
+        self._on_empty(self.account)
+        return False
+
 
 _log = logging.getLogger(__name__)
 _BUSY_ERROR = encode_refusal(REASON_BUSY)
@@ -148,7 +205,7 @@ class ClientConnection:
     def on_drained(self) -> None:
         """Record that all that was sent is in the kernel's hands: go on with what was left until then."""
         self._schedule()
-        self._listener.on_drained(self)
+        self._listener.owner.on_drained(self)
 
     @property
     def is_congested(self) -> bool:
@@ -225,7 +282,7 @@ class ClientConnection:
             self.disconnect()
             return
         except ProtocolError as error:
-            self._listener.on_invalid_message(self.peer, error.reason, error.message)
+            self._listener.handler.on_invalid_message(self.peer, error.reason, error.message)
             self.disconnect()
             return
         if self._handshake_timer is not None and talk.is_ready:
@@ -242,7 +299,7 @@ class ClientConnection:
         for _ in range(several):
             self._listener.report_invalid(self, "frames", "a message of several frames")
         for head in talk.refused_heads:
-            self._listener.on_no_room(self, head)
+            self._listener.owner.on_no_room(self, head)
         talk.refused_heads.clear()
 
     def _reserve_memory(self, size: int) -> bool:
@@ -254,11 +311,32 @@ class ClientConnection:
     def _on_handshake_timeout(self) -> None:
         self._handshake_timer = None
         limit = self._listener.limits.handshake_timeout
-        self._listener.on_invalid_message(self.peer, "handshake", f"no handshake within {limit:g} s")
+        self._listener.handler.on_invalid_message(self.peer, "handshake", f"no handshake within {limit:g} s")
         self.disconnect()
 
 
 ClientT = TypeVar("ClientT", bound=ClientConnection)
+ClientT_contra = TypeVar("ClientT_contra", bound=ClientConnection, contravariant=True)
+
+
+class ListenerOwner(Protocol[ClientT_contra]):
+    """What a listener serves its clients with. Called on the loop's thread."""
+
+    def on_messages(self, client: ClientT_contra, messages: list[bytes], until: float) -> int:
+        """Handle what a client has sent, until this moment; return how many messages were handled."""
+        ...
+
+    def on_gone(self, client: ClientT_contra) -> None:
+        """Record that a client has gone."""
+        ...
+
+    def on_drained(self, client: ClientT_contra) -> None:
+        """Record that nothing waits to be sent to a client any more."""
+        ...
+
+    def on_no_room(self, client: ClientT_contra, head: bytes) -> None:
+        """Record that there was no memory for a message of a client, which begins with these bytes."""
+        ...
 
 
 class UnixListener(Generic[ClientT]):
@@ -270,13 +348,17 @@ class UnixListener(Generic[ClientT]):
         fd: A listening socket that was handed over; None to make one.
         role: What the socket is.
         client_class: The class of its clients.
-        clock: The source of time.
+        owner: Handles what they send.
         quotas: What its connections share with those of the daemon's other sockets.
         read_peer: Returns who is at the other end of a socket.
 
     Raises:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
     """
+
+    # From `start` on; there is no client before that.
+    handler: LinkHandler
+    _admission: Admission
 
     def __init__(
         self,
@@ -285,7 +367,7 @@ class UnixListener(Generic[ClientT]):
         fd: int | None,
         role: SocketRole,
         client_class: type[ClientT],
-        clock: Clock | None = None,
+        owner: ListenerOwner[ClientT],
         quotas: PeerQuotas | None = None,
         *,
         read_peer: Callable[[socket.socket], Peer] = read_peer,
@@ -293,17 +375,12 @@ class UnixListener(Generic[ClientT]):
         self.address = address
         self.limits = limits
         self.role = role
-        self.hard_size_limit = limits.max_message_size * _HARD_SIZE_FACTOR
+        self.owner = owner
+        self.on_messages = owner.on_messages  # fetched once: it runs for each batch of messages
+        self.hard_size_limit = role.hard_size_limit or limits.max_message_size * _HARD_SIZE_FACTOR
         self.buffers = SharedBuffers()
         self.quotas = quotas or make_quotas()
         self.refused_count = 0
-        self.admission = ALLOW_ALL
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.on_refused: OnRefused = ignore_refused
-        self.on_gone: Callable[[ClientT], None] = _noop
-        self.on_drained: Callable[[ClientT], None] = _noop
-        self.on_no_room: Callable[[ClientT, bytes], None] = _ignore_no_room
-        self.on_messages: Callable[[ClientT, list[bytes], float], int] = _discard_messages
         self.clients: dict[int, ClientT] = {}
         self.closed = False
         self._client_class = client_class
@@ -328,10 +405,12 @@ class UnixListener(Generic[ClientT]):
         self._invalid_rate = RateLimiter(_INVALID_RATE, _INVALID_BURST)
         self._own_uid = os.geteuid()
         self._connection_ids = itertools.count(1)
-        self._rate_limited_log = RateLimitedLog(_log, clock or SystemClock())
+        self._rate_limited_log = RateLimitedLog(_log, SystemClock())
 
-    def start(self) -> None:
+    def start(self, handler: LinkHandler) -> None:
         """Begin to take clients in."""
+        self.handler = handler
+        self._admission = handler.admission
         self._is_started = True
         self._loop.add_reader(self._socket.fileno(), self._accept_batch)
 
@@ -396,15 +475,15 @@ class UnixListener(Generic[ClientT]):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
-        self.on_gone(client)
+        self.owner.on_gone(client)
 
     def is_privileged(self, peer: Peer) -> bool:
         """Return whether a peer is served before others: root, the daemon's own user, an administrator."""
-        return peer.uid in (0, self._own_uid) or self.admission.is_admin(peer)
+        return peer.uid in (0, self._own_uid) or self._admission.is_admin(peer)
 
     def report_invalid(self, client: ClientT, reason: str, description: str) -> None:
         """Say and count that a client sent an invalid message."""
-        self.on_invalid_message(client.peer, reason, description)
+        self.handler.on_invalid_message(client.peer, reason, description)
         self.count_invalid(client)
 
     def count_invalid(self, client: ClientT) -> None:
@@ -461,8 +540,8 @@ class UnixListener(Generic[ClientT]):
 
     def _admit_or_refuse(self, connected: socket.socket, peer: Peer) -> None:
         privileged = self.is_privileged(peer)
-        if not privileged and not self.admission.is_authorised(peer):
-            if self.admission.is_pending(peer) and len(self._deferred) < _MAX_PENDING:
+        if not privileged and not self._admission.is_authorised(peer):
+            if self._admission.is_pending(peer) and len(self._deferred) < _MAX_PENDING:
                 self._defer(connected, peer)
             else:
                 self._refuse(connected, peer, _NO_ROLE_ERROR, f"{peer.name} has no role here")
@@ -482,7 +561,7 @@ class UnixListener(Generic[ClientT]):
         self.refused_count += 1
         _send_and_close(connected, answer)
         self._rate_limited_log.warning(f"refused {peer.uid} {answer is _NO_ROLE_ERROR}", f"refused a connection: {why}")
-        self.on_refused(peer, NotPermitted(why) if answer is _NO_ROLE_ERROR else Busy(why))
+        self.handler.on_refused(peer, NotPermitted(why) if answer is _NO_ROLE_ERROR else Busy(why))
 
     def _defer(self, connected: socket.socket, peer: Peer) -> None:
         """Keep a connection, unread, until the groups of its user are known."""
@@ -495,9 +574,9 @@ class UnixListener(Generic[ClientT]):
         for connected, peer, until in waiting:
             if self.closed:
                 connected.close()
-            elif self.admission.is_authorised(peer):
+            elif self._admission.is_authorised(peer):
                 self._open(connected, peer)
-            elif not self.admission.is_pending(peer):
+            elif not self._admission.is_pending(peer):
                 self._refuse(connected, peer, _NO_ROLE_ERROR, f"{peer.name} has no role here")
             elif self._loop.time() >= until:
                 self._refuse(connected, peer, _BUSY_ERROR, f"the groups of {peer.name} are not known yet")
@@ -531,16 +610,3 @@ def _send_and_close(connected: socket.socket, answer: bytes) -> None:
 
 def _ignore_data(_data: bytes) -> None:
     """Do nothing; a client reads on its own."""
-
-
-def _noop(_client: object) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def _ignore_no_room(_client: object, _head: bytes) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def _discard_messages(_client: object, messages: list[bytes], _until: float) -> int:
-    """Do nothing; the default of a callback."""
-    return len(messages)

@@ -29,10 +29,17 @@ _SUBSCRIPTION_COMMANDS = {b"SUBSCRIBE": b"\1", b"CANCEL": b"\0"}
 
 
 class SocketRole(msgspec.Struct, frozen=True):
-    """The role of a socket: its greeting, and the types of sockets it talks to."""
+    """The role of a socket.
+
+    Attributes:
+        greeting: What it says first.
+        peer_types: The types of sockets it talks to.
+        hard_size_limit: Bytes of a message that costs its sender the connection; 0 for twice what is taken.
+    """
 
     greeting: bytes
     peer_types: frozenset[bytes]
+    hard_size_limit: int = 0
 
 
 class ProtocolError(OstlerError):

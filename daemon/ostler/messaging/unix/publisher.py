@@ -11,23 +11,20 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ostler.aio.round_robin import TURN_TIME
-from ostler.clock import Clock
 from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, greeting
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    CONTROL_PREFIX,
-    OnInvalidMessage,
-    TransportLimits,
-    ignore_invalid_message,
-)
+from ostler.messaging.wire.transport import CONTROL_PREFIX, EventHandler, TransportLimits
 from ostler.types import Peer
 
 if TYPE_CHECKING:
     from ostler.messaging.wire.peer_quotas import PeerQuotas
 
 _log = logging.getLogger(__name__)
-_ROLE = SocketRole(greeting(b"XPUB"), frozenset({b"SUB", b"XSUB"}))
+_ROLE = SocketRole(
+    greeting(b"XPUB"),
+    frozenset({b"SUB", b"XSUB"}),
+    hard_size_limit=LARGE_MESSAGE_SIZE,  # no subscription is that large
+)
 _MAX_PREFIX_SIZE = 512
 _MAX_PREFIXES = 1024
 _PREFIX_COST = 400
@@ -153,7 +150,6 @@ class UnixEventLink:
         address: An `ipc://` address.
         limits: What the socket takes; `queue` messages wait for one subscriber.
         fd: A listening socket that was handed over; None to make one.
-        clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
         read_peer: Returns who is at the other end of a socket.
         turn_time: Seconds of a turn of the loop that events may take.
@@ -162,22 +158,22 @@ class UnixEventLink:
         OstlerError: The address cannot be taken; see `BoundUnixSocket`.
     """
 
+    _handler: EventHandler
+    """From `start` on; nothing comes before that."""
+
     def __init__(
         self,
         address: str,
         limits: TransportLimits,
         fd: int | None = None,
-        clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
         *,
         read_peer: Callable[[socket.socket], Peer] = read_peer,
         turn_time: float = TURN_TIME,
     ) -> None:
         self.address = address
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.admission = ALLOW_ALL
         self.listener: UnixListener[Subscriber] = UnixListener(
-            address, limits, fd, _ROLE, Subscriber, clock, quotas, read_peer=read_peer
+            address, limits, fd, _ROLE, Subscriber, self, quotas, read_peer=read_peer
         )
         self._turn_time = turn_time
         self._loop = asyncio.get_running_loop()
@@ -186,24 +182,16 @@ class UnixEventLink:
         self._prefix_lengths: Counter[int] = Counter()
         """How many prefixes there are of each length: an event is looked up once for each, however many there are."""
         self._is_flush_scheduled = False
-        self._admit: Callable[[Peer], bool] = _admit_nobody
-        self._answer: Callable[[Peer, bytes], list[bytes]] = _no_answer
 
     @property
     def has_subscribers(self) -> bool:
         """See `EventLink.subscribers`."""
         return bool(self._groups)
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
-        self._admit, self._answer = admit, answer
-        listener = self.listener
-        listener.on_messages = self._on_messages
-        listener.admission = self.admission
-        listener.hard_size_limit = LARGE_MESSAGE_SIZE  # no subscription is
-        listener.on_gone = self._remove_subscriber
-        listener.on_invalid_message = self.on_invalid_message
-        listener.start()
+        self._handler = handler
+        self.listener.start(handler)
 
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""
@@ -260,19 +248,35 @@ class UnixEventLink:
                     later.deliver_deferred(data, count)
                 return
 
-    def _on_messages(self, subscriber: Subscriber, messages: list[bytes], until: float) -> int:
+    # ---------------------------------------------------------------- an owner of a listener
+
+    def on_messages(self, client: Subscriber, messages: list[bytes], until: float) -> int:
+        """See `ListenerOwner.on_messages`."""
         # What was published before somebody subscribed is not for them.
         self._flush()
         count = 0
         for message in messages:
             count += 1
             try:
-                self._handle_subscription(subscriber, message[:1], message[1:])
+                self._handle_subscription(client, message[:1], message[1:])
             except Exception:  # noqa: BLE001 - a bug in the daemon must not stop the publisher
                 _log.exception("a subscription could not be handled")
-            if monotonic() >= until or subscriber.closed or subscriber.is_congested:
+            if monotonic() >= until or client.closed or client.is_congested:
                 break
         return count
+
+    def on_gone(self, client: Subscriber) -> None:
+        """See `ListenerOwner.on_gone`."""
+        if client.group is not None:
+            self._remove_from_group(client, client.group, client.prefixes)
+
+    def on_drained(self, client: Subscriber) -> None:
+        """See `ListenerOwner.on_drained`; what waits for a subscriber goes out by itself."""
+
+    def on_no_room(self, client: Subscriber, head: bytes) -> None:
+        """See `ListenerOwner.on_no_room`; a subscription that large is not valid, and its sender waits for nothing."""
+
+    # ---------------------------------------------------------------- subscriptions
 
     def _handle_subscription(self, subscriber: Subscriber, verb: bytes, prefix: bytes) -> None:
         if verb not in (b"\0", b"\1"):
@@ -286,7 +290,7 @@ class UnixEventLink:
                 subscriber.memory.release(_prefix_cost(prefix))
                 self._add_to_group(subscriber, subscriber.prefixes - {prefix})
         elif prefix.startswith(CONTROL_PREFIX):
-            head, parts = prefix + b"\0", self._answer(subscriber.peer, prefix)
+            head, parts = prefix + b"\0", self._handler.answer_question(subscriber.peer, prefix)
             subscriber.deliver_unshared(b"".join([encode_frame(head + part) for part in parts]), len(parts))
         elif prefix not in subscriber.prefixes:
             self._subscribe(subscriber, prefix)
@@ -298,7 +302,7 @@ class UnixEventLink:
         elif not subscriber.memory.has_room(cost):
             error = subscriber.memory.no_room_error("a subscription")
             self.listener.report_invalid(subscriber, "memory", error.message)
-        elif self._admit(subscriber.peer):
+        elif self._handler.may_subscribe(subscriber.peer):
             subscriber.charged_bytes += cost
             subscriber.memory.charge(cost)
             self._add_to_group(subscriber, subscriber.prefixes | {prefix})
@@ -341,10 +345,6 @@ class UnixEventLink:
                 if not self._prefix_lengths[len(prefix)]:
                     del self._prefix_lengths[len(prefix)]
 
-    def _remove_subscriber(self, subscriber: Subscriber) -> None:
-        if subscriber.group is not None:
-            self._remove_from_group(subscriber, subscriber.group, subscriber.prefixes)
-
     def _remove_from_group(self, subscriber: Subscriber, group: SubscriberGroup, prefixes: frozenset[bytes]) -> None:
         subscriber.group = None
         del group.members[subscriber]
@@ -355,11 +355,3 @@ class UnixEventLink:
 
 def _prefix_cost(prefix: bytes) -> int:
     return len(prefix) + _PREFIX_COST
-
-
-def _admit_nobody(_peer: Peer) -> bool:
-    return False
-
-
-def _no_answer(_peer: Peer, _question: bytes) -> list[bytes]:
-    return []

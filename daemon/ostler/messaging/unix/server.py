@@ -1,4 +1,7 @@
-"""The server's end of calls on a unix socket: what ZeroMQ calls a ROUTER."""
+"""The server's end of calls on a unix socket: what ZeroMQ calls a ROUTER.
+
+It keeps the loop awake for a moment after a message, where that saves time.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,80 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ostler.clock import Clock
+from ostler.aio.spin_backoff import SpinBackoff
 from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
 from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
-from ostler.messaging.unix.spin_wait import SpinWait
-from ostler.messaging.wire.transport import (
-    ALLOW_ALL,
-    ClientId,
-    OnClientMessage,
-    OnInvalidMessage,
-    OnUnbuffered,
-    TransportLimits,
-    ignore_batch,
-    ignore_gone,
-    ignore_invalid_message,
-    ignore_unbuffered,
-)
+from ostler.messaging.wire.transport import ClientId, OnClientMessage, ServerHandler, TransportLimits
 from ostler.types import Peer
 
 if TYPE_CHECKING:
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
-    from ostler.messaging.wire.peer_quotas import PeerQuotas
+    from ostler.messaging.wire.peer_quotas import MemoryAccount, PeerQuotas
+
+
+_SPIN_TIME = 50e-6
+"""Seconds for which the loop stays awake after a message; as long as the kernel advises for its own busy polling."""
+_PREEMPTION_TIME = 25e-6
+"""Seconds between two turns of a loop that does nothing, after which somebody else has run on its core."""
+_SLOW_SEND_TIME = 30e-6
+"""Seconds that a send may take, unless whoever is woken up by it runs on the same core, and at once."""
+_BACKOFF_TOLERANCE = 8
+"""Another process may come in between now and then; whoever shares the core with its callers is put aside each time."""
+
+
+class SpinWait:
+    """Has the loop look for more instead of going to sleep: a wake-up costs more than a short call.
+
+    On a core that its callers run on as well, it is they who pay for it. A loop that was put aside while it spins, or a
+    thread while it sends, finds out by the clock, and the loop backs off. On the loop's thread, but for `record_send`.
+
+    Args:
+        can_spin: Asked each time. Not while threads have work: they need what the loop would use up.
+
+    Attributes:
+        is_spinning: Whether it keeps the loop awake now.
+    """
+
+    def __init__(self, can_spin: Callable[[], bool]) -> None:
+        self.backoff = SpinBackoff(_BACKOFF_TOLERANCE)
+        self._can_spin = can_spin
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
+        self._last_turn = 0.0
+        self.is_spinning = False
+        self._was_send_slow = False
+
+    def record_send(self, seconds: float) -> None:
+        """Record how long a send took. Any thread."""
+        if seconds > _SLOW_SEND_TIME:
+            self._was_send_slow = True
+
+    def start(self) -> None:
+        """Spin for a moment from now on; after a message."""
+        if not self._can_spin():
+            return
+        if self._was_send_slow:
+            self._was_send_slow = False
+            self.backoff.record_wait(succeeded=False)
+        elif self.is_spinning:
+            self.backoff.record_wait(succeeded=True)
+        if not self.is_spinning and self.backoff.should_wait():
+            self.is_spinning = True
+            self._loop.call_soon(self._spin)
+        self._last_turn = now = self._loop.time()
+        self._deadline = now + _SPIN_TIME
+
+    def _spin(self) -> None:
+        now = self._loop.time()
+        preempted = now - self._last_turn > _PREEMPTION_TIME
+        if preempted:
+            self.backoff.record_wait(succeeded=False)
+        if preempted or now >= self._deadline or not self._can_spin():
+            self.is_spinning = False
+            return
+        self._last_turn = now
+        self._loop.call_soon(self._spin)
+
 
 _log = logging.getLogger(__name__)
 _ROLE = SocketRole(greeting(b"ROUTER"), frozenset({b"DEALER", b"REQ"}))
@@ -47,7 +102,6 @@ class UnixServerLink:
         address: An `ipc://` address.
         limits: What the socket takes.
         fd: A listening socket that was handed over; None to make one.
-        clock: The source of time.
         quotas: What its connections share with those of the daemon's other sockets.
         read_peer: Returns who is at the other end of a socket.
 
@@ -56,45 +110,33 @@ class UnixServerLink:
     """
 
     can_send_from_thread = True
+    # From `start` on; nothing comes before that.
+    _handler: ServerHandler
+    _on_message: OnClientMessage
 
     def __init__(
         self,
         address: str,
         limits: TransportLimits,
         fd: int | None = None,
-        clock: Clock | None = None,
         quotas: PeerQuotas | None = None,
         *,
         read_peer: Callable[[socket.socket], Peer] = read_peer,
     ) -> None:
         self.address = address
         self.dropped_count = 0
-        self.on_invalid_message: OnInvalidMessage = ignore_invalid_message
-        self.on_batch: Callable[[], None] = ignore_batch
-        self.on_gone: Callable[[ClientId], None] = ignore_gone
-        self.admission = ALLOW_ALL
-        self.on_drained: Callable[[ClientId], None] = ignore_gone
-        self.on_unbuffered: OnUnbuffered = ignore_unbuffered
-        self.can_spin: Callable[[], bool] = lambda: True
         self.listener: UnixListener[ClientConnection] = UnixListener(
-            address, limits, fd, _ROLE, ClientConnection, clock, quotas, read_peer=read_peer
+            address, limits, fd, _ROLE, ClientConnection, self, quotas, read_peer=read_peer
         )
         self._loop = asyncio.get_running_loop()
         self._corked: dict[ClientConnection, None] | None = None
-        self._on_message: OnClientMessage = _ignore_message
-        self._spin_wait = SpinWait(lambda: self.can_spin() and not self.listener.closed)
+        self._spin_wait = SpinWait(lambda: not self.listener.closed and self._handler.can_spin())
 
-    def start(self, on_message: OnClientMessage) -> None:
+    def start(self, handler: ServerHandler) -> None:
         """See `ServerLink.start`."""
-        self._on_message = on_message
-        listener = self.listener
-        listener.on_messages = self._on_messages
-        listener.admission = self.admission
-        listener.on_gone = lambda client: self.on_gone(client.connection_id)
-        listener.on_drained = lambda client: self.on_drained(client.connection_id)
-        listener.on_no_room = lambda client, head: self.on_unbuffered(client.connection_id, head, client.peer)
-        listener.on_invalid_message = self.on_invalid_message
-        listener.start()
+        self._handler = handler
+        self._on_message = handler.on_message
+        self.listener.start(handler)
 
     def send(self, client: ClientId, data: bytes) -> bool:
         """See `ServerLink.send`."""
@@ -107,7 +149,7 @@ class UnixServerLink:
             if (
                 len(data) > _SMALL_MESSAGE_SIZE
             ):  # a small one may be what says that there is no room, and has none itself
-                self.on_unbuffered(client, data[:_HEAD_SIZE], found.peer)
+                self._handler.on_unbuffered(client, data[:_HEAD_SIZE], found.peer)
             return True
         if self._corked is not None and found not in self._corked:
             self._corked[found] = None
@@ -181,11 +223,10 @@ class UnixServerLink:
         """See `ServerLink.close`."""
         self.listener.close()
 
-    def _on_messages(self, client: ClientConnection, messages: list[bytes], until: float) -> int:
-        """Hand over what a client sent, until this moment; what it is sent meanwhile goes out together.
+    # ---------------------------------------------------------------- an owner of a listener
 
-        Returns how many were handed over.
-        """
+    def on_messages(self, client: ClientConnection, messages: list[bytes], until: float) -> int:
+        """See `ListenerOwner.on_messages`; what the client is sent meanwhile goes out together."""
         number, peer, channel = client.connection_id, client.peer, client.channel
         count = 0
         channel.cork()
@@ -195,7 +236,7 @@ class UnixServerLink:
                 self._on_message(number, message, peer)
                 if monotonic() >= until or channel.buffered_bytes > CONGESTION_LIMIT or client.closed:
                     break
-            self.on_batch()
+            self._handler.on_batch_end()
         except Exception:  # noqa: BLE001 - a bug in the daemon must not stop the server
             _log.exception("a message could not be handled")
         finally:
@@ -203,6 +244,14 @@ class UnixServerLink:
         self._spin_wait.start()
         return count
 
+    def on_gone(self, client: ClientConnection) -> None:
+        """See `ListenerOwner.on_gone`."""
+        self._handler.on_client_gone(client.connection_id)
 
-def _ignore_message(_client: ClientId, _data: object, _peer: object) -> None:
-    """Do nothing; the default until the server has started."""
+    def on_drained(self, client: ClientConnection) -> None:
+        """See `ListenerOwner.on_drained`."""
+        self._handler.on_client_drained(client.connection_id)
+
+    def on_no_room(self, client: ClientConnection, head: bytes) -> None:
+        """See `ListenerOwner.on_no_room`."""
+        self._handler.on_unbuffered(client.connection_id, head, client.peer)

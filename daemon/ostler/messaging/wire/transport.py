@@ -20,8 +20,7 @@ from ostler.errors import MessagingError, OstlerError
 from ostler.types import Peer
 
 if TYPE_CHECKING:
-    from ostler.messaging.wire.memory_accounts import MemoryAccount
-    from ostler.messaging.wire.peer_quotas import PeerQuotas
+    from ostler.messaging.wire.peer_quotas import MemoryAccount, PeerQuotas
 
 ClientId: TypeAlias = Hashable
 """Identifies one connection of one client; never reused while the server runs."""
@@ -36,34 +35,8 @@ CONTROL_PREFIX = b"!"
 """Subscriptions that begin with this are questions: whoever makes one gets one answer under that very key."""
 
 
-OnInvalidMessage: TypeAlias = Callable[[Peer, str, str], None]
-"""Called for an invalid message with its sender, a one-word reason that is counted, and a description."""
 OnRefused: TypeAlias = Callable[[Peer, OstlerError], None]
 """Called for a peer that was not admitted, with the reason."""
-
-
-OnUnbuffered: TypeAlias = Callable[[ClientId, bytes, Peer], None]
-"""Called for a message from or to a client for which there was no memory, with its first bytes."""
-
-
-def ignore_batch() -> None:
-    """Do nothing; the default of a callback."""
-
-
-def ignore_gone(_client: ClientId) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def ignore_invalid_message(_peer: Peer, _reason: str, _what: str) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def ignore_unbuffered(_client: ClientId, _head: bytes, _peer: Peer) -> None:
-    """Do nothing; the default of a callback."""
-
-
-def ignore_refused(_peer: Peer, _error: OstlerError) -> None:
-    """Do nothing; the default of a callback."""
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -81,7 +54,7 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 ALLOW_ALL = Admission(lambda _peer: True, lambda _peer: False, lambda _peer: False)
-"""The default until another one is set."""
+"""Who can connect is let in, and nobody is served before others."""
 
 
 class TransportLimits(msgspec.Struct, frozen=True):
@@ -102,21 +75,73 @@ class TransportLimits(msgspec.Struct, frozen=True):
     max_prefixes_per_account: int = 4096
 
 
+class LinkHandler(Protocol):
+    """What a server's end asks and tells about its peers. Called on the loop's thread; must not raise."""
+
+    @property
+    def admission(self) -> Admission:
+        """Who may connect; asked for once, when the link is started."""
+        ...
+
+    def on_invalid_message(self, peer: Peer, reason: str, description: str) -> None:
+        """Record an invalid message.
+
+        Args:
+            peer: The sender.
+            reason: One word that is counted.
+            description: What was wrong.
+        """
+        ...
+
+    def on_refused(self, peer: Peer, error: OstlerError) -> None:
+        """Record that a peer was not admitted, with the reason, if the link itself decides on that."""
+        ...
+
+
+class ServerHandler(LinkHandler, Protocol):
+    """Handles what comes over a `ServerLink`. Called on the loop's thread; must not raise."""
+
+    def on_message(self, client: ClientId, data: Data, peer: Peer) -> None:
+        """Handle a message of a client."""
+        ...
+
+    def on_batch_end(self) -> None:
+        """Record that all messages that came together were handed over, if the link can send from threads."""
+        ...
+
+    def on_client_gone(self, client: ClientId) -> None:
+        """Record that a client has disconnected, if the transport notices that; others find out when they send."""
+        ...
+
+    def on_client_drained(self, client: ClientId) -> None:
+        """Record that everything that waited to be sent to a client has been sent."""
+        ...
+
+    def on_unbuffered(self, client: ClientId, head: bytes, peer: Peer) -> None:
+        """Record that there was no memory for a message from or to a client, which begins with these bytes."""
+        ...
+
+    def can_spin(self) -> bool:
+        """Return whether the loop may stay awake for a moment after a message, in the hope of another."""
+        ...
+
+
+class EventHandler(LinkHandler, Protocol):
+    """Handles the subscriptions that come over an `EventLink`. Called on the loop's thread."""
+
+    def may_subscribe(self, peer: Peer) -> bool:
+        """Return whether the subscriptions of a peer count."""
+        ...
+
+    def answer_question(self, peer: Peer, question: bytes) -> list[bytes]:
+        """Return the answer to a subscription that begins with `CONTROL_PREFIX`, in parts."""
+        ...
+
+
 class ServerLink(Protocol):
     """The server's end of all its clients. Used on the loop's thread only."""
 
     address: str
-    on_invalid_message: OnInvalidMessage
-    can_spin: Callable[[], bool]
-    """Asked whether the loop may stay awake for a moment after a message, in the hope of another."""
-    on_batch: Callable[[], None]
-    """Called after each batch of messages has been handed over."""
-    on_gone: Callable[[ClientId], None]
-    """Called when a client has disconnected, if the transport notices that; others find out when they send."""
-    admission: Admission
-    on_drained: Callable[[ClientId], None]
-    """Called when everything that waited to be sent to a client has been sent."""
-    on_unbuffered: OnUnbuffered
 
     can_send_from_thread: bool
     """Whether `send_from_thread` ever says True."""
@@ -126,8 +151,8 @@ class ServerLink(Protocol):
         """Whether the loop may wait awake for a moment; False for a while after others wanted to run on its core."""
         ...
 
-    def start(self, on_message: OnClientMessage) -> None:
-        """Begin to hand over messages; `on_message` must not raise."""
+    def start(self, handler: ServerHandler) -> None:
+        """Begin to accept clients and to hand over what they send."""
         ...
 
     def send(self, client: ClientId, data: bytes) -> bool:
@@ -180,21 +205,19 @@ class ServerLink(Protocol):
 class EventLink(Protocol):
     """The publisher's end of all its subscribers. Used on the loop's thread only.
 
-    A subscription that begins with `CONTROL_PREFIX` is answered with what `answer(peer, subscription)` returns, under
-    that key, after all subscriptions that the same subscriber made before it; others count only when `admit(peer)` says
-    so. All of the answer goes out before what is published next.
+    A subscription that begins with `CONTROL_PREFIX` is answered with what `EventHandler.answer_question` returns, under
+    that key, after all subscriptions that the same subscriber made before it; others count only when
+    `EventHandler.may_subscribe` says so. All of the answer goes out before what is published next.
     """
 
     address: str
-    on_invalid_message: OnInvalidMessage
-    admission: Admission
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anybody has subscribed to anything; may be wrong for who was refused."""
         ...
 
-    def start(self, admit: Callable[[Peer], bool], answer: Callable[[Peer, bytes], list[bytes]]) -> None:
+    def start(self, handler: EventHandler) -> None:
         """Begin to take subscriptions."""
         ...
 
@@ -302,17 +325,16 @@ class Transport(Protocol):
     allowed to use the socket.
     """
 
-    on_refused: OnRefused
-    """Called for each client that was not admitted, if the transport limits clients."""
-    quotas: PeerQuotas | None
-    """What the connections of servers' ends share, set before there are any; None for shares of each end's own."""
+    def serve_rpc(self, quotas: PeerQuotas | None = None) -> ServerLink:
+        """Take the address for calls.
 
-    def serve_rpc(self) -> ServerLink:
-        """Take the address for calls."""
+        Args:
+            quotas: What its connections share with those of other links; None for quotas of their own.
+        """
         ...
 
-    def serve_events(self) -> EventLink:
-        """Take the address for events."""
+    def serve_events(self, quotas: PeerQuotas | None = None) -> EventLink:
+        """Take the address for events; `quotas` as for calls."""
         ...
 
     def connect(self) -> SyncLink:

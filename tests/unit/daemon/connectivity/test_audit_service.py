@@ -33,13 +33,6 @@ class Registry:
         return None
 
 
-class Dispatcher:
-    registry = Registry()
-
-    def in_flight_since(self, moment):
-        return ()
-
-
 class Records:
     def __init__(self):
         self.kept = []
@@ -54,7 +47,7 @@ class Records:
 
 
 def make_auditor(**more):
-    made = AuditService(FakeStore(), Dispatcher(), FakeClock(), validate(load_text(""), {}, {}), **more)
+    made = AuditService(FakeStore(), Registry(), FakeClock(), validate(load_text(""), {}, {}), **more)
     made.records = Records()
     return made
 
@@ -103,7 +96,7 @@ def store(tmp_path):
 @pytest.fixture
 def kept_auditor(store):
     def make():
-        return AuditService(store, Dispatcher(), FakeClock(), validate(load_text(""), {}, {}))
+        return AuditService(store, Registry(), FakeClock(), validate(load_text(""), {}, {}))
 
     return make
 
@@ -111,17 +104,17 @@ def kept_auditor(store):
 def test_what_was_under_way_at_a_crash_ends_as_interrupted_with_the_next_daemon(kept_auditor, store, caplog):
     async def main():
         crashed = kept_auditor()
-        crashed.in_flight.new_entries = lambda: {
+        crashed.in_flight.new_entries = lambda list_calls: {
             f"{crashed.in_flight.key_prefix}.1": entry(4001),
             f"{crashed.in_flight.key_prefix}.2": entry(-1),
         }
-        await crashed._write_in_flight()
+        await crashed._write_in_flight(lambda moment: ())
         crashed.in_flight.requeue_ended([f"{crashed.in_flight.key_prefix}.2"])  # this one ended, the other did not
         await crashed._write_entries([entry(-1)])
 
         later = kept_auditor()
-        later.in_flight.new_entries = lambda: {f"{later.in_flight.key_prefix}.1": entry(4003)}
-        await later._write_in_flight()
+        later.in_flight.new_entries = lambda list_calls: {f"{later.in_flight.key_prefix}.1": entry(4003)}
+        await later._write_in_flight(lambda moment: ())
         assert await later._close_interrupted()
         return await later.read_flushed(later.records.list)
 

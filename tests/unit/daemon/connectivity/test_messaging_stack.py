@@ -10,7 +10,7 @@ from ostler.config import load_text, validate
 from ostler.config.paths import Paths
 from ostler.daemon.connectivity.access_policy import make_access
 from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_socket_transport
-from ostler.errors import MessagingError, NotPermitted
+from ostler.errors import Busy, MessagingError, NotPermitted
 from ostler.messaging import AsyncClient, Context, Endpoint, exposed
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import virtual_clock
@@ -38,9 +38,9 @@ def configuration(text=""):
     return validate(load_text(text), {}, {})
 
 
-def made(transport, text="", clock=None):
+def made(transport, text="", clock=None, audit=None):
     messages = MessagingStack(
-        configuration(text), transport, clock or virtual_clock(), LoopQueue(asyncio.get_running_loop())
+        configuration(text), transport, clock or virtual_clock(), LoopQueue(asyncio.get_running_loop()), audit=audit
     )
     control = Control()
     messages.start(control)
@@ -77,8 +77,8 @@ async def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> N
     class Half(MemoryTransport):
         closed = 0
 
-        def serve_rpc(self):
-            link = super().serve_rpc()
+        def serve_rpc(self, quotas=None):
+            link = super().serve_rpc(quotas)
             close = link.close
 
             def counted():
@@ -88,7 +88,7 @@ async def test_a_first_socket_is_given_back_when_the_second_cannot_be_had() -> N
             link.close = counted
             return link
 
-        def serve_events(self):
+        def serve_events(self, quotas=None):
             raise MessagingError("somebody else listens there")
 
     transport = Half()
@@ -155,14 +155,17 @@ class Audit:
 
 @pytest.mark.virtual_time
 async def test_who_is_not_let_in_and_who_may_not_subscribe_is_told_to_the_audit() -> None:
-    transport, eve = MemoryTransport(), Peer(1001, 1001, 8, "uid 1001")
-    messages, _ = made(transport)
-    transport.on_refused(eve, NotPermitted("before there is an audit"))
-    messages.dispatcher.audit = audit = Audit()
-    transport.on_refused(eve, NotPermitted("one too many"))
-    messages.publisher.on_refused(eve, NotPermitted("no role"))
+    eve, audit = Peer(1001, 1001, 8, "uid 1001"), Audit()
+    unaudited, _ = made(MemoryTransport())
+    unaudited.server.on_refused(eve, NotPermitted("nobody keeps it"))
+    await unaudited.close()
+    messages, _ = made(MemoryTransport(), audit=audit)
+    messages.server.on_refused(eve, NotPermitted("one too many"))
+    messages.publisher.on_refused(eve, Busy("one subscriber too many"))
+    assert not messages.publisher.may_subscribe(eve)
     assert audit.refusals == [
         ("uid 1001", "ostler", "connect", "NotPermitted"),
+        ("uid 1001", "ostler", "connect", "Busy"),
         ("uid 1001", "ostler", "subscribe", "NotPermitted"),
     ]
     await messages.close()

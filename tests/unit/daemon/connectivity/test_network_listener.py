@@ -11,6 +11,7 @@ from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, RpcServe
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
 from ostler.messaging.wire.request_context import Context
+from ostler.messaging.wire.transport import ALLOW_ALL
 
 
 class Echo:
@@ -34,11 +35,9 @@ class Bench:
         )  # fmt: skip
         dispatcher.registry.add_endpoint(Endpoint("echo", "here", Echo(), None))
 
-        def serve(link):
-            return RpcServer(link, dispatcher, LoopQueue(asyncio.get_running_loop()))
-
-        self.ports = NetworkListener(self.configuration(), CurveOptions(self.keys), SystemClock(), serve)
-        self.ports.start()
+        self.ports = NetworkListener(self.configuration(), CurveOptions(self.keys), SystemClock(), dispatcher.admission)
+        self.server = RpcServer(self.ports.rpc_link, dispatcher, LoopQueue(asyncio.get_running_loop()))
+        self.server.start()
 
     def configuration(self, address="tcp://127.0.0.1:0"):
         text = f"[network]\nrpc = '{address}'\nsecret_key = {{file = '{self.file}'}}\n"
@@ -50,6 +49,7 @@ class Bench:
         return AsyncClient(transport=self.transports[-1], timeout=5)
 
     async def close(self):
+        self.server.close()
         self.ports.close()
         for transport in self.transports:
             await asyncio.to_thread(transport.close)
@@ -72,6 +72,6 @@ async def test_a_port_that_is_taken_leaves_nothing_open(tmp_path):
     bench = Bench(tmp_path)
     with pytest.raises(Conflict, match=r"tcp://127.* is already in use"):
         NetworkListener(
-            bench.configuration(bench.ports.stats()["rpc"]), CurveOptions(bench.keys), SystemClock(), lambda link: None
+            bench.configuration(bench.ports.stats()["rpc"]), CurveOptions(bench.keys), SystemClock(), ALLOW_ALL
         )
     await bench.close()

@@ -9,7 +9,7 @@ import pytest
 
 from ostler.errors import Busy
 from ostler.messaging import Access, Context, exposed
-from ostler.messaging.access.user_groups import LOOKUP_TIMEOUT, GroupLookup, read_user_groups
+from ostler.messaging.access.roles import LOOKUP_TIMEOUT, GroupLookup, read_user_groups
 from ostler.types import Peer, Role
 from support.waiting import wait_until
 
@@ -81,7 +81,7 @@ async def test_who_may_turn_out_to_have_the_role_is_told_to_come_again(bench, da
     from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Failure, Request, encode_request
 
     bench.add("shop", Shop())
-    bench.dispatcher.access = Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find)
+    bench.apply(access=Access(viewer=["@1000"], operator=["@50"], own_uid=0, groups_of=database.find))
     for number, peer in enumerate((BOB, EVE)):
         request = Request(PROTOCOL_VERSION, number, "shop", "buy", {}, None, "r-1", 0)
         bench.wire.take("client", encode_request(request), peer)

@@ -17,12 +17,10 @@ from ostler.messaging.clients.retry import Retry, RetryAttempts
 from ostler.messaging.clients.stream_buffer import StreamBuffer
 from ostler.messaging.events import Subscription
 from ostler.messaging.events.subscription import MAX_EARLY_BYTES
-from ostler.messaging.unix.connect import closed_error
 from ostler.messaging.unix.protocol import ProtocolError, ZmtpConnection, encode_frame, greeting
-from ostler.messaging.unix.sync_link import SyncUnixLink
+from ostler.messaging.unix.sync_link import SyncUnixLink, closed_error
 from ostler.messaging.wire.client_errors import lost_call_error
-from ostler.messaging.wire.elements import MAX_REPLY_ELEMENTS
-from ostler.messaging.wire.envelope import Items, Keepalive, encode_message, encode_reply
+from ostler.messaging.wire.envelope import MAX_REPLY_ELEMENTS, Items, Keepalive, encode_message, encode_reply
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.transport import TransportLimits
 

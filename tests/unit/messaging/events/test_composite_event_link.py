@@ -1,4 +1,5 @@
 from ostler.messaging.events.event_publisher import CompositeEventLink
+from support.links import RecordingHandler
 
 
 class End:
@@ -6,14 +7,13 @@ class End:
 
     def __init__(self, address):
         self.address = address
-        self.on_invalid_message = None
         self.has_subscribers = False
         self.sent = []
-        self.started = 0
+        self.started_with = []
         self.closed = 0
 
-    def start(self, admit, answer):
-        self.started += 1
+    def start(self, handler):
+        self.started_with.append(handler)
 
     def publish(self, data):
         self.sent.append(data)
@@ -28,13 +28,12 @@ class End:
 def test_events_go_to_all_ends():
     here, there = End("here"), End("there")
     links = CompositeEventLink(here, there)
-    links.on_invalid_message = told = print
-    links.start(None, None)
+    handler = RecordingHandler()
+    links.start(handler)
     links.publish(b"1")
     assert links.address == "here"
     assert [here.sent, there.sent] == [[b"1"], [b"1"]]
-    assert {end.on_invalid_message for end in (here, there)} == {told}
-    assert [here.started, there.started] == [1, 1]
+    assert [here.started_with, there.started_with] == [[handler], [handler]]
     assert not links.has_subscribers
     there.has_subscribers = True
     assert links.has_subscribers

@@ -20,8 +20,9 @@ def standing(subscription):
     return subscription
 
 
-def make_publisher(post=lambda call: call()):
-    publisher = Publisher(FakePublisherLink(), "here", FakeClock(), Access(own_uid=0), post, max_message_size=1000)
+def make_publisher(post=lambda call: call(), **options):
+    link, access, size = FakePublisherLink(), Access(own_uid=0), 1000
+    publisher = Publisher(link, "here", FakeClock(), access, post, max_message_size=size, **options)
     publisher.start()
     return publisher
 
@@ -100,14 +101,15 @@ def test_a_gap_is_seen_even_when_the_event_after_it_is_not_wanted(publisher):
     assert subscription.receive(publisher.link.sent[2]) == [Gap("volume", "here", 2, 2)]
 
 
-def test_who_has_no_role_is_refused_by_name_and_counted(publisher, caplog):
-    link, told = publisher.link, []
-    publisher.on_refused = lambda peer, error: told.append((peer, error.message))
+def test_who_has_no_role_is_refused_by_name_and_counted(caplog):
+    told = []
+    publisher = make_publisher(record_refusal=lambda peer, what, error: told.append((peer, what, error.message)))
+    link = publisher.link
     assert link.admit(ROOT)
     assert not link.admit(STRANGER)
     assert not link.admit(STRANGER)
-    assert [peer for peer, _ in told] == [STRANGER] * 2
-    assert "uid 4242 has no role here" in told[0][1]
+    assert [(peer, what) for peer, what, _ in told] == [(STRANGER, "subscribe")] * 2
+    assert "uid 4242 has no role here" in told[0][2]
     subscription = Subscription(["volume"])
     question = subscription.prefixes[-1]
     with pytest.raises(NotPermitted, match="uid 4242 has no role here"):

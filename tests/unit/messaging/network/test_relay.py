@@ -137,12 +137,12 @@ def joined(bench, *peers, local=None):
     router.peers = Others(peers)
     client = LocalServiceClient(bench.dispatcher, bench.inbox, topic="ostler", router=router)
     relay = Relay(router, bench.dispatcher, client)
-    bench.dispatcher.relay = relay.redirect
-    bench.dispatcher.audit = audit = Audit()
+    bench.relay = relay.redirect
+    bench.audit = audit = Audit()
     messaging = SimpleNamespace(relay=relay, router=router, dispatcher=bench.dispatcher)
     parts = DaemonParts(store=None, messaging=messaging, audit_service=None, runtime=SimpleNamespace(operations=None))
     rest = dict.fromkeys(("status", "plugins", "active", "reload", "dump", "start_finished"))
-    bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"})
+    bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
     bench.add("ostler", ControlEndpoint(parts, **rest))
     if local is not None:
         bench.add("lamp", local)
@@ -242,7 +242,7 @@ async def test_a_fanout_reaches_the_services_here_and_on_all_hosts_that_can_be_r
 async def test_a_fanout_that_came_from_another_daemon_is_not_brought_on(bench):
     lamp, two = Lamp(), Other("node2", 1)
     joined(bench, two, local=lamp)
-    bench.dispatcher.access = Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"})
+    bench.apply(access=Access(own_uid=0, operator=["key:node9"], keys={"K" * 40: "node9"}))
     for host in ("here", ""):
         accepted = await answer(bench, wire(flags=CAST | FANOUT, host=host), peer=DAEMON)
         assert accepted == Accepted(PROTOCOL_VERSION, 1, 1)

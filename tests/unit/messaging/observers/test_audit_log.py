@@ -48,7 +48,7 @@ def find(topic, name):
 
 def call(method="switch", peer=BOB, arguments=None, *, admitted=True, topic="lamp"):
     packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "desk"} if arguments is None else arguments))
-    made = Call(Request(PROTOCOL_VERSION, 1, topic, method, packed, request_id="r-1"), peer)
+    made = Call(Request(PROTOCOL_VERSION, 1, topic, method, packed, request_id="r-1"), peer, FakeClock())
     made.is_admitted = made.is_started = admitted
     if find(topic, method) is not None:
         made.method = find(topic, method)
@@ -68,8 +68,10 @@ class Nested(Call):
 
 def nested(parent, *, admitted=True):
     packed = msgspec.Raw(msgspec.msgpack.encode({"lamp": "the-desk"}))
-    made = Nested(Request(PROTOCOL_VERSION, 1, "lamp", "switch", packed, request_id="r-1.1"), LOCAL_PEER)
+    made = Nested(Request(PROTOCOL_VERSION, 1, "lamp", "switch", packed, request_id="r-1.1"), LOCAL_PEER, FakeClock())
     made.parent, made.is_admitted, made.is_started, made.method = parent, admitted, admitted, find("lamp", "switch")
+    if parent is not None:
+        made.context.inherit(parent)  # as the dispatcher does
     return made
 
 

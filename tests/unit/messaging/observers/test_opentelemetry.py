@@ -20,7 +20,8 @@ from ostler.messaging import Access, AsyncClient, Dispatcher, Endpoint, LocalSer
 from ostler.messaging.access.policy import Policy
 from ostler.messaging.observers.instrument import instrument
 from ostler.messaging.observers.opentelemetry import OtelTracer
-from ostler.messaging.wire.trace_context import current_trace
+from ostler.messaging.rpc.completion import DispatcherHooks
+from ostler.messaging.wire.request_context import current_trace
 from ostler.testing.memory_transport import MemoryTransport
 from support.async_tests import loop_fixture
 
@@ -67,8 +68,9 @@ class World:
     async def __aenter__(self):
         clock, inbox = SystemClock(), LoopQueue(asyncio.get_running_loop())
         self.transport = MemoryTransport()
-        self.dispatcher = Dispatcher(Access(), clock, inbox, host="here")
-        self.dispatcher.tracer = OtelTracer(clock, self.tracers, self.meters)
+        self.tracer = OtelTracer(clock, self.tracers, self.meters)
+        hooks = DispatcherHooks(tracer=self.tracer)
+        self.dispatcher = Dispatcher(Access(), clock, inbox, host="here", hooks=hooks)
         self.server = RpcServer(self.transport.serve_rpc(), self.dispatcher, inbox)
         self.pool = WorkerPool("world", 2)
         outer = Outer()
@@ -163,7 +165,7 @@ async def test_requests_are_counted_and_made_up_names_are_no_series(world) -> No
 
 
 async def test_what_callers_make_the_daemon_hold_is_measured(world) -> None:
-    world.dispatcher.tracer.add_memory_gauge(lambda: 4711)
+    world.tracer.add_memory_gauge(lambda: 4711)
     assert world.metrics()["ostler.callers.memory", None, None].value == 4711
 
 
@@ -176,7 +178,7 @@ async def test_a_cancelled_call_ends_its_span(world) -> None:
     with pytest.raises(EncodeError):
         await world.client.call("outer", "span", unfit=object())
     await world.client.call("outer", "span")
-    assert not world.dispatcher.tracer._spans
+    assert not world.tracer._spans
     ends = [
         span.attributes.get("error.type")
         for span in world.exporter.get_finished_spans()

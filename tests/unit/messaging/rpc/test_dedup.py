@@ -8,7 +8,7 @@ import pytest
 from ostler.errors import Busy
 from ostler.messaging import Access, Context, exposed
 from ostler.messaging.rpc.dedup import with_request_number
-from ostler.messaging.rpc.dedup_limits import DedupLimits
+from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.wire.envelope import (
     PROTOCOL_VERSION,
     RETRY,
@@ -82,7 +82,7 @@ async def test_each_attempt_that_is_answered_is_answered_under_its_own_number(be
 
 @pytest.mark.failure_mode("RPC", "the same request twice")
 async def test_a_request_that_may_come_again_is_not_the_request_of_somebody_else(bench):
-    bench.dispatcher.access = Access(operator=["*", "key:me"], keys={"k" * 40: "me"})
+    bench.apply(access=Access(operator=["*", "key:me"], keys={"k" * 40: "me"}))
     shop = Shop()
     bench.add("shop", shop)
     shop.go_on.set()
@@ -95,14 +95,14 @@ async def test_a_request_that_may_come_again_is_not_the_request_of_somebody_else
 async def test_who_has_lost_its_role_gets_no_answer_that_was_kept_and_joins_nothing(bench):
     shop, ann = Shop(), Peer(4001, 4001, 1, "uid 4001")
     bench.add("shop", shop)
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4001"]))
     bench.send(request(1, request_id="under way"), peer=ann)
     shop.go_on.set()
     bench.send(request(2, request_id="done"), peer=ann)
     await until(lambda: len(ends(bench)) == 2)
     shop.go_on.clear()
     bench.send(request(3, request_id="another"), peer=ann)
-    bench.dispatcher.access = Access(own_uid=0)
+    bench.apply(access=Access(own_uid=0))
     for number, request_id in enumerate(("done", "another", "new"), 4):
         bench.send(request(number, request_id=request_id), client="again", peer=ann)
     assert [message.names[0] for message in ends(bench, "again")] == ["ostler.NotPermitted"] * 3
@@ -126,14 +126,14 @@ async def test_the_role_is_asked_for_at_each_attempt_that_was_refused(bench):
     bench.add("shop", shop)
     bench.send(request(1, "close"), peer=Peer(5))
     assert ends(bench)[0].names[0] == "ostler.NotPermitted"
-    bench.dispatcher.access = Access(admin=["*"])
+    bench.apply(access=Access(admin=["*"]))
     bench.send(request(2, "close"), peer=Peer(5))
     await until(lambda: len(ends(bench)) == 2)
     assert bytes(ends(bench)[1].result) == b"\x01"
 
 
 async def test_work_of_a_caller_that_has_gone_goes_on_for_the_grace_time_only(bench):
-    bench.server.dedup_limits = DedupLimits(orphan_grace=0.05)
+    bench.server.apply(ServerLimits(dedup=DedupLimits(orphan_grace=0.05)))
     shop = Shop()
     bench.add("shop", shop)
     bench.send(request(1))
@@ -201,8 +201,8 @@ class Till:
 
 async def test_a_viewer_with_many_requests_cannot_have_the_answer_of_another_forgotten(bench):
     till, ann, ben = Till(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
-    bench.dispatcher.access = Access(own_uid=0, viewer=["4001", "4002"])
-    bench.server.dedup_limits = DedupLimits(max_results=20)
+    bench.apply(access=Access(own_uid=0, viewer=["4001", "4002"]))
+    bench.server.apply(ServerLimits(dedup=DedupLimits(max_results=20)))
     bench.add("shop", till)
     await bench.send_from_callback(request(1, "ring", "precious"), peer=ben)
     for number in range(300):
@@ -222,8 +222,8 @@ async def test_a_viewer_with_many_requests_cannot_have_the_answer_of_another_for
 
 async def test_a_request_that_could_not_be_remembered_is_refused_and_not_run(bench):
     till = Till()
-    bench.dispatcher.access = Access(own_uid=0, viewer=["*"])
-    bench.server.dedup_limits = DedupLimits(max_results=1)  # ten ids
+    bench.apply(access=Access(own_uid=0, viewer=["*"]))
+    bench.server.apply(ServerLimits(dedup=DedupLimits(max_results=1)))  # ten ids
     bench.add("shop", till)
     for uid in range(4001, 4011):
         await bench.send_from_callback(request(1, "ring"), uid, Peer(uid, uid, 1, f"uid {uid}"))
@@ -237,11 +237,11 @@ async def test_a_request_that_could_not_be_remembered_is_refused_and_not_run(ben
 async def test_lower_limits_take_effect_with_the_next_answer(bench):
     till = Till()
     bench.add("shop", till)
-    bench.server.dedup_limits = DedupLimits(max_results=100)
+    bench.server.apply(ServerLimits(dedup=DedupLimits(max_results=100)))
     for number in range(40):
         await bench.send_from_callback(request(number, "ring", f"id {number}"))
     assert bench.server.dedup_cache.stats()["answers"] == 40
-    bench.server.dedup_limits = DedupLimits(max_results=2)
+    bench.server.apply(ServerLimits(dedup=DedupLimits(max_results=2)))
     await bench.send_from_callback(request(99, "ring", "the last"))
     stats = bench.server.dedup_cache.stats()
     assert stats["answers"] <= 2
@@ -261,7 +261,7 @@ class Watch:
 async def test_repeats_are_one_line_of_the_audit_and_those_that_are_refused_are_in_it(bench):
     shop, audit = Shop(), Watch()
     bench.add("shop", shop)
-    bench.dispatcher.audit = audit
+    bench.audit = audit
     bench.send(request(1))
     bench.send(request(2), client="another connection")
     await until(lambda: shop.runs == 1)
@@ -275,10 +275,10 @@ async def test_repeats_are_one_line_of_the_audit_and_those_that_are_refused_are_
 
 
 async def test_requests_above_the_limit_of_a_connection_are_in_the_audit_and_counted(open_bench):
-    async with open_bench(max_in_flight_per_peer=1) as bench:
+    async with open_bench(limits=ServerLimits(max_in_flight_per_peer=1)) as bench:
         shop, audit = Shop(), Watch()
         bench.add("shop", shop)
-        bench.dispatcher.audit = audit
+        bench.audit = audit
         bench.send(request(1, request_id="a"))
         bench.send(request(2, request_id="b"))
         assert ends(bench)[0].names[0] == "ostler.Busy"

@@ -132,13 +132,11 @@ async def test_a_cast_has_no_deadline_for_its_work(bench):
 
 
 async def test_fanouts_are_told_when_they_were_accepted(bench):
-    told = []
-    bench.dispatcher.on_fanout = lambda *fanout: told.append(fanout)
     bench.add("shop", Shop())
     bench.send(ask("echo", flags=CAST | FANOUT))
     bench.send(ask("echo", topic="nowhere", flags=CAST | FANOUT, number=2))
     assert bench.answers() == [Accepted(PROTOCOL_VERSION, 1, 1), Accepted(PROTOCOL_VERSION, 2, 0)]
-    assert told == [("shop", "echo", "r-1")]
+    assert bench.fanouts == [("shop", "echo", "r-1")]
 
 
 async def test_what_is_under_way_at_the_end_is_answered_draining(bench):
@@ -154,7 +152,7 @@ async def test_roles_follow_a_reload(bench):
     bench.add("shop", Shop())
     stranger = Peer(4242, 4242, 1, "uid 4242")
     await bench.send_from_callback(ask("echo"), peer=stranger)
-    bench.dispatcher.access = Access(viewer=["4242"], own_uid=0)
+    bench.apply(access=Access(viewer=["4242"], own_uid=0))
     await bench.send_from_callback(ask("echo"), peer=stranger)
     assert names(bench) == ["NotPermitted", "Reply"]
     assert isinstance(bench.answers()[1], Reply)
@@ -225,10 +223,10 @@ class Desk:
     ],
 )
 async def test_a_request_carries_the_host_for_which_its_caller_speaks(bench, peer, host):
-    bench.dispatcher.access = Access(
+    bench.apply(Access(
         own_uid=0, operator=["4001", "key:node2"], admin=["4003", "key:boss"],
         keys={"2" * 40: "node2", "3" * 40: "boss"},
-    )  # fmt: skip
+    ))  # fmt: skip
     bench.add("desk", Desk())
     await bench.send_from_callback(encode_request(Request(PROTOCOL_VERSION, 1, "desk", "whose", {})), peer=peer)
     (reply,) = bench.answers()
@@ -282,14 +280,14 @@ def wire(method, number=1, flags=0):
 
 
 async def test_what_is_relayed_ends_when_its_caller_has_become_viewer(bench):
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+    bench.apply(access=Access(own_uid=0, operator=["4001", "4002"]))
     bench.add("works", Works())
     for peer in (ANN, BEN):
         bench.send(wire("relay"), client=peer.uid, peer=peer)
     await asyncio.sleep(0)
     bench.dispatcher.cancel_unauthorised()
     assert bench.answers(4001) == []
-    bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"]))
     bench.dispatcher.cancel_unauthorised()
     (end,) = bench.answers(4001)
     assert end.names[0] == "ostler.NotPermitted"
@@ -299,15 +297,15 @@ async def test_what_is_relayed_ends_when_its_caller_has_become_viewer(bench):
 
 async def test_work_that_was_begun_is_left_to_end_unless_its_caller_has_no_role_at_all(bench):
     works = Works()
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4001"]))
     bench.add("works", works)
     bench.send(wire("work"), client=4001, peer=ANN)
     await asyncio.sleep(0)
-    bench.dispatcher.access = Access(own_uid=0, viewer=["4001"])
+    bench.apply(access=Access(own_uid=0, viewer=["4001"]))
     bench.dispatcher.cancel_unauthorised()
     await asyncio.sleep(0)
     assert bench.answers(4001) == []
-    bench.dispatcher.access = Access(own_uid=0)
+    bench.apply(access=Access(own_uid=0))
     bench.dispatcher.cancel_unauthorised()
     assert "uid 4001 has no role here" in bench.answers(4001)[0].message
     await until(lambda: works.cancelled == [4001])
@@ -316,13 +314,13 @@ async def test_work_that_was_begun_is_left_to_end_unless_its_caller_has_no_role_
 @pytest.mark.parametrize("flags", [0, CAST])
 async def test_work_that_waits_for_a_thread_is_not_begun_for_one_who_has_lost_the_role(bench, flags):
     works = Works()
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+    bench.apply(access=Access(own_uid=0, operator=["4001", "4002"]))
     bench.add("works", works)
     for number in range(bench.pool.size):
         bench.send(wire("wait", number), client=4002, peer=BEN)
     await until(lambda: works.ran == bench.pool.size)
     bench.send(wire("wait", flags=flags), client=4001, peer=ANN)
-    bench.dispatcher.access = Access(own_uid=0, operator=["4002"], viewer=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"]))
     bench.dispatcher.cancel_unauthorised()
     works.gate.set()
     await until(lambda: bench.dispatcher.in_flight("works") == 0)
@@ -337,12 +335,12 @@ async def test_nobody_is_judged_while_the_groups_that_decide_are_looked_up(bench
         found.wait(10)
         return frozenset({77})
 
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4001"]))
     bench.add("works", Works())
     bench.send(wire("relay"), client=4001, peer=ANN)
     await asyncio.sleep(0)
-    bench.dispatcher.access = Access(
-        own_uid=0, operator=["@78"], viewer=["@77"], groups_of=groups_of, on_groups_found=lambda: told.append(1)
+    bench.apply(
+        Access(own_uid=0, operator=["@78"], viewer=["@77"], groups_of=groups_of, on_groups_found=lambda: told.append(1))
     )
     bench.dispatcher.cancel_unauthorised()
     assert bench.answers(4001) == []

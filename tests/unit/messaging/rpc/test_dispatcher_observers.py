@@ -144,7 +144,7 @@ async def test_what_fails_before_it_begins_is_no_error_of_a_kind_that_is_not_our
             self.seen.append((call.request.method, type(error).__name__, call.is_admitted, call.is_started))
 
     bench.add("lamp", Lamp())
-    bench.dispatcher.audit = audit = Audit()
+    bench.audit = audit = Audit()
     bench.send(request("nothing"))
     bench.send(request("switch", {"name": 3}, number=2))
     bench.send(request("switch", number=3))
@@ -183,7 +183,7 @@ async def test_work_whose_caller_has_gone_is_still_told_to_those_who_look_on(ben
     gate = threading.Event()
 
     bench.add("lamp", Slow())
-    bench.dispatcher.audit = audit = Audit()
+    bench.audit = audit = Audit()
     method, *more = how.split()
     bench.send(request(method, {"fail": True} if more else {}))
     await asyncio.sleep(0.01)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ostler.messaging.rpc.large_results import LARGE_RESULT_SIZE, LargeResults
-from ostler.messaging.rpc.method_stats import MethodStats
+from ostler.messaging.rpc.endpoint import MethodStats
+from ostler.messaging.rpc.thread_replies import LARGE_RESULT_SIZE, LargeResults
 
 
 class Time:

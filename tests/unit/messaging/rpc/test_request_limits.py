@@ -8,6 +8,7 @@ from ostler.messaging import Access, Context, Endpoint, exposed
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.in_flight import MAX_CONTROL_REQUESTS
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.envelope import CAST, PROTOCOL_VERSION, Failure, Reply, Request, encode_request
 from ostler.types import LOCAL_PEER, Peer
 from support.waiting import until
@@ -39,7 +40,7 @@ class Mill:
 
 
 async def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_call(open_bench):
-    async with open_bench(max_in_flight_per_peer=20000) as bench:
+    async with open_bench(limits=ServerLimits(max_in_flight_per_peer=20000)) as bench:
         mill = Mill()
         bench.add("mill", mill)
         for number in range(10_000):
@@ -57,7 +58,7 @@ async def test_one_with_ten_thousand_calls_does_not_starve_one_with_a_single_cal
 
 
 async def test_a_service_takes_no_more_at_once_than_its_limit(bench):
-    bench.dispatcher.access = EVERYBODY
+    bench.apply(access=EVERYBODY)
     bench.add("mill", Mill())
     (endpoint,) = bench.dispatcher.endpoints()
     endpoint.max_in_flight = 3
@@ -72,7 +73,7 @@ async def test_a_service_takes_no_more_at_once_than_its_limit(bench):
 
 
 async def test_one_uid_cannot_take_all_requests_of_a_service_whatever_its_connections(bench):
-    bench.dispatcher.access = EVERYBODY
+    bench.apply(access=EVERYBODY)
     bench.add("mill", Mill())
     (endpoint,) = bench.dispatcher.endpoints()
     endpoint.max_in_flight = 10
@@ -87,8 +88,8 @@ async def test_one_uid_cannot_take_all_requests_of_a_service_whatever_its_connec
 
 
 async def test_one_uid_cannot_take_all_requests_that_the_daemon_may_have_under_way(bench):
-    bench.dispatcher.access = EVERYBODY
-    bench.dispatcher.limits = DispatcherLimits(max_in_flight=10)
+    bench.apply(access=EVERYBODY)
+    bench.apply(limits=DispatcherLimits(max_in_flight=10))
     bench.add("mill", Mill())
     for number in range(20):
         bench.send(request(number, "rest"), peer=OTHER)
@@ -108,7 +109,7 @@ class Clerk:
 
 
 async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_each_account(bench):
-    bench.dispatcher.access = EVERYBODY
+    bench.apply(access=EVERYBODY)
     bench.dispatcher.registry.add_endpoint(Endpoint("ostler", "here", Clerk(), None))
     for number in range(MAX_CONTROL_REQUESTS + 2):
         message = Request(PROTOCOL_VERSION, number, "ostler", "rest", {}, None)
@@ -120,7 +121,7 @@ async def test_the_topic_of_the_daemon_has_a_limit_of_requests_under_way_for_eac
 
 
 async def test_work_within_a_request_counts_for_who_made_that_request(bench):
-    call = Call(Request(PROTOCOL_VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER)
+    call = Call(Request(PROTOCOL_VERSION, 1, "mill", "grind", {}, None), LOCAL_PEER, bench.clock)
     assert call.account == "local"
     call.parent = Context("outer", "grind", peer=OTHER)
     assert call.account == ("local", 4001)
@@ -145,7 +146,7 @@ def test_a_wait_in_vain_is_not_soon_tried_again():
 
 
 async def test_casts_count_against_whoever_sent_them_over_whatever_connections(open_bench):
-    async with open_bench(max_in_flight_per_peer=4) as bench:
+    async with open_bench(limits=ServerLimits(max_in_flight_per_peer=4)) as bench:
         bench.add("mill", Mill())
         for number in range(6):
             cast = Request(PROTOCOL_VERSION, number, "mill", "rest", {}, None, flags=CAST)

@@ -360,7 +360,7 @@ async def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(b
         bench.send(request(number, "count", 1), client=number)
     refused = [message for number in range(10) for message in bench.answers(number)]
     assert [message.names[0] for message in refused] == ["ostler.Busy"] * 5
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001"])
+    bench.apply(access=Access(own_uid=0, operator=["4001"]))
     bench.send(request(1, "count", 1), client="of another", peer=Peer(4001, 4001, 2, "uid 4001"))
     assert bench.answers("of another") == []
     stop.set()
@@ -369,7 +369,7 @@ async def test_streams_have_the_share_of_their_caller_in_the_queue_for_threads(b
 @BOTH
 async def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(bench, method):
     shop, ann, ben = Shop(), Peer(4001, 4001, 1, "uid 4001"), Peer(4002, 4002, 2, "uid 4002")
-    bench.dispatcher.access = Access(own_uid=0, operator=["4001", "4002"])
+    bench.apply(access=Access(own_uid=0, operator=["4001", "4002"]))
     bench.add("shop", shop)
     for peer in (ROOT, ann, ben):
         bench.send(request(1, method, 2), client=peer.uid, peer=peer)
@@ -377,7 +377,7 @@ async def test_a_stream_ends_when_its_caller_loses_the_role_and_no_other_does(be
     await quiet(bench)
     bench.dispatcher.cancel_unauthorised()
     assert bench.dispatcher.streams.open_count == 3
-    bench.dispatcher.access = Access(own_uid=0, operator=["4002"])
+    bench.apply(access=Access(own_uid=0, operator=["4002"]))
     bench.dispatcher.cancel_unauthorised()
     assert bench.answers(4001)[-1].names[0] == "ostler.NotPermitted"
     await until(lambda: shop.closed == 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ostler.clock import FakeClock
 from ostler.errors import Cancelled
 from ostler.messaging import Context, exposed
 from ostler.messaging.rpc.call import Call
@@ -34,7 +35,6 @@ from support.async_tests import loop_fixture
 from support.waiting import until
 
 # private: _check_deadlines: as the timer calls it, which does not go by the test's clock
-# private: _on_client_gone: what a transport would call
 # private: _timer: a timer that is not needed shows in nothing else
 
 
@@ -130,7 +130,7 @@ async def line(bench, shop):
 
 def test_of_all_who_want_to_answer_one_may():
     for _ in range(50):
-        call = Call(Request(PROTOCOL_VERSION, 1, "shop", "quick", {}, None), Peer())
+        call = Call(Request(PROTOCOL_VERSION, 1, "shop", "quick", {}, None), Peer(), FakeClock())
         call.reply_lock = threading.Lock()
         barrier, won = threading.Barrier(8), []
 
@@ -189,7 +189,7 @@ async def test_the_loop_counts_it_by_itself_soon_also_after_long_work(bench, lin
 @pytest.mark.parametrize("how", ["cancel", "deadline", "gone", "close"])
 @pytest.mark.parametrize("when", ["before", "between"])
 async def test_a_thread_and_the_loop_want_to_answer_at_once(bench, line, how, when):
-    bench.dispatcher.audit = audit = Audit()
+    bench.audit = audit = Audit()
 
     def step_in():
         if how == "cancel":
@@ -198,7 +198,7 @@ async def test_a_thread_and_the_loop_want_to_answer_at_once(bench, line, how, wh
             bench.clock.advance(60)
             bench.dispatcher._check_deadlines(bench.clock.monotonic())
         elif how == "gone":
-            bench.server._on_client_gone("client")
+            bench.server.on_client_gone("client")
         else:
             bench.dispatcher.close()
 
@@ -248,14 +248,17 @@ async def test_errors_and_results_that_cannot_be_sent_go_through_the_loop(bench,
     assert line.by_threads == 0
 
 
-async def test_with_a_tracer_calls_end_on_the_loop(bench, line):
+async def test_with_a_tracer_calls_end_on_the_loop(open_bench):
     ended = []
-    bench.dispatcher.tracer = SimpleNamespace(
+    tracer = SimpleNamespace(
         begin=lambda call: nullcontext(), end=lambda call, error: ended.append(error), refused=None
     )
-    bench.send(request(1, "quick"))
-    await until(lambda: len(bench.answers()) == 1)
-    assert (ended, line.by_threads) == ([None], 0)
+    async with open_bench(tracer=tracer) as bench:
+        bench.add("shop", Shop())
+        line = Line(bench)
+        bench.send(request(1, "quick"))
+        await until(lambda: len(bench.answers()) == 1)
+        assert (ended, line.by_threads) == ([None], 0)
 
 
 async def test_the_time_that_is_counted_ends_with_the_reply(bench, line):

@@ -10,6 +10,7 @@ from ostler.errors import Busy, NotPermitted
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import ZAP_DENIED, Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
+from support.links import RecordingHandler
 from support.waiting import until
 
 # private: _authenticate: questions that libzmq does not ask about a socket with CURVE
@@ -21,19 +22,22 @@ class House:
     def __init__(self, **options):
         self.server, self.friend = generate_keys(), generate_keys()
         names = {self.friend.public: "friend"}
-        self.authenticator = Authenticator(options.pop("clock", SystemClock()), key_names=names, **options)
+        self.refused = []
+        self.authenticator = Authenticator(
+            options.pop("clock", SystemClock()),
+            key_names=names,
+            on_refused=lambda peer, error: self.refused.append((peer.name, type(error))),
+            **options,
+        )
         network = CurveOptions(self.server, connect_timeout=1.0)
         self.context = zmq.Context()
         self.transport = SocketTransport(
             "tcp://127.0.0.1:0", curve=network, authenticator=self.authenticator, context=self.context
         )
         self.link = self.transport.serve_rpc()
-        self.handle = lambda client, data, peer: self.link.send(client, peer.name.encode())
-        self.link.start(self._handle)
+        self.handler = RecordingHandler(lambda client, data, peer: self.link.send(client, peer.name.encode()))
+        self.link.start(self.handler)
         self.clients = []
-
-    def _handle(self, client, data, peer):
-        self.handle(client, data, peer)
 
     async def ask(self, keys):
         """Return what the server answers, through a connection of its own that stays."""
@@ -79,13 +83,11 @@ async def test_who_has_a_known_key_comes_in_under_its_name_and_nobody_else(caplo
 
 async def test_above_the_limit_a_connection_is_refused_until_one_has_gone(caplog):
     async with House(max_connections=4) as house:
-        told = []
-        house.authenticator.on_refused = lambda peer, error: told.append((peer.name, type(error)))
         assert [await house.ask(house.friend) for _ in range(2)] == ["key:friend"] * 2
         for _ in range(2):
             with pytest.raises(Busy, match="has reached its limit of connections"):
                 await house.ask(house.friend)
-        assert told == [("key:friend", Busy)] * 2
+        assert house.refused == [("key:friend", Busy)] * 2
         while len(house.clients) > 1:
             await house.leave(0)
         await until(lambda: house.authenticator.connection_count() < 2)
@@ -124,10 +126,9 @@ async def test_a_question_that_is_none_is_let_be():
 
 async def test_a_client_with_the_routing_id_of_one_who_has_gone_is_still_itself():
     async with House() as house:
-        eve, heard, gone = generate_keys(), [], []
+        eve, heard, gone = generate_keys(), [], house.handler.gone
         house.authenticator.set_authorised_keys({house.friend.public: "friend", eve.public: "eve"})
-        house.handle = lambda client, data, peer: heard.append((client, peer.name))
-        house.link.on_gone = gone.append
+        house.handler.receive = lambda client, data, peer: heard.append((client, peer.name))
 
         def connect(keys, routing_id=b""):
             client = house.context.socket(zmq.DEALER)

@@ -16,9 +16,9 @@ from ostler.errors import Busy, ConnectionLost, NotPermitted
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
-from ostler.messaging.wire.peer_quotas import PeerQuotas
+from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import Admission, TransportLimits
+from support.links import RecordingHandler
 from support.waiting import until
 
 # private: _prefixes_by_account: what libzmq keeps shows in nothing else
@@ -31,37 +31,34 @@ class Port:
 
     def __init__(self, memory=256 * MIB, limits=None, **options):
         self.server, self.ann, self.eve = generate_keys(), generate_keys(), generate_keys()
+        self.roles = {self.ann.public, self.eve.public}
+        self.quotas = PeerQuotas(DeficitRoundRobin(), MemoryAccounts(memory))
+        admission = Admission(lambda peer: peer.key in self.roles, lambda peer: False, lambda peer: False)
         self.authenticator = Authenticator(
-            SystemClock(), key_names={self.ann.public: "ann", self.eve.public: "eve"}, **options
+            SystemClock(),
+            key_names={self.ann.public: "ann", self.eve.public: "eve"},
+            admission=admission,
+            quotas=self.quotas,
+            **options,
         )
         network = CurveOptions(self.server, connect_timeout=1.0)
         self.transport = SocketTransport(
             "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", limits=limits, curve=network, authenticator=self.authenticator
         )
-        self.quotas = self.transport.quotas = PeerQuotas(DeficitRoundRobin(), MemoryAccounts(memory))
         self.link, self.events = self.transport.serve_rpc(), self.transport.serve_events()
-        self.roles = {self.ann.public, self.eve.public}
-        admission = Admission(lambda peer: peer.key in self.roles, lambda peer: False, lambda peer: False)
-        self.link.admission = self.events.admission = admission
         self.received_bytes = []
         self.refused_heads = []
-        self.garbage = []
         self.handle = lambda client, data, peer: self.link.send(client, data)
-        self.link.on_unbuffered = lambda client, head, peer: self.refused_heads.append((peer.name, bytes(head)))
-        self.link.on_invalid_message = self.events.on_invalid_message = lambda peer, reason, what: self.garbage.append(
-            reason
-        )
-        self.link.start(self._receive)
-        self.answer = lambda peer, question: [bytes(100_000)] * 10
-        self.events.start(lambda peer: True, self._answer)
+        self.handler = RecordingHandler(self._receive, admission, lambda peer, question: [bytes(100_000)] * 10)
+        self.handler.on_unbuffered = lambda client, head, peer: self.refused_heads.append((peer.name, bytes(head)))
+        self.garbage, self.drained = self.handler.invalid, self.handler.drained
+        self.link.start(self.handler)
+        self.events.start(self.handler)
         self.context = zmq.Context()
 
     def _receive(self, client, data, peer):
         self.received_bytes.append((client, peer.name))
         self.handle(client, data, peer)
-
-    def _answer(self, peer, question):
-        return self.answer(peer, question)
 
     def socket(self, keys, kind=zmq.DEALER, address="", **options):
         made = self.context.socket(kind)
@@ -236,8 +233,6 @@ async def test_who_sends_more_than_there_is_room_for_is_cut():
 @pytest.mark.failure_mode("RPC", "one peer that takes the room of the others")
 async def test_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_read():
     async with Port(memory=32 * MIB) as port:
-        drained = []
-        port.link.on_drained = drained.append
         with port.socket(port.eve, rcvhwm=1, rcvbuf=65536) as eve:
             eve.send(b"x")
             await until(lambda: port.received_bytes)
@@ -256,7 +251,7 @@ async def test_answers_that_nobody_reads_are_bounded_and_go_on_when_they_are_rea
                     while eve.recv(zmq.NOBLOCK):
                         read += 1
             await until(lambda: not port.link.is_congested(client) and port.held("eve") == 64 * 1024)
-            assert drained[-1] == client
+            assert port.drained[-1] == client
 
 
 async def test_an_answer_for_which_there_is_no_room_is_refused_by_name():
@@ -360,7 +355,7 @@ async def test_subscriptions_and_questions_of_one_key_are_bounded():
 async def test_questions_count_as_subscriptions_over_all_connections_of_a_key():
     """ZeroMQ keeps the prefix of a question until its subscriber goes, and takes all out in one call when it does."""
     async with Port(limits=TransportLimits(max_prefixes_per_account=150)) as port:
-        port.answer = lambda peer, question: [b"short"]
+        port.handler.answer_question = lambda peer, question: [b"short"]
         with ExitStack() as stack:
             eves = [stack.enter_context(port.socket(port.eve, zmq.SUB, sndhwm=0)) for _ in range(2)]
             for number in range(100):

@@ -7,7 +7,7 @@ import pytest
 
 from ostler.errors import Conflict, DaemonNotRunning, InvalidInput, MessagingError, NotPermitted
 from ostler.messaging.unix.bind import BoundUnixSocket, socket_path
-from ostler.messaging.unix.connect import connect
+from ostler.messaging.unix.sync_link import connect
 
 
 @pytest.fixture

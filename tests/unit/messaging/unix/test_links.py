@@ -16,13 +16,13 @@ from ostler.clock import SystemClock
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, NotPermitted
 from ostler.messaging import Access, Dispatcher, RpcServer
 from ostler.messaging.unix.async_link import AsyncUnixLink
-from ostler.messaging.unix.connect import connect
 from ostler.messaging.unix.protocol import encode_frame, greeting
 from ostler.messaging.unix.publisher import UnixEventLink
 from ostler.messaging.unix.server import UnixServerLink
-from ostler.messaging.unix.sync_link import SyncUnixLink
-from ostler.messaging.wire.transport import Admission, TransportLimits
+from ostler.messaging.unix.sync_link import SyncUnixLink, connect
+from ostler.messaging.wire.transport import ALLOW_ALL, Admission, TransportLimits
 from ostler.types import Peer
+from support.links import RecordingHandler
 from support.waiting import until
 
 # private: _socket: a process without descriptors, which the tests themselves need
@@ -38,12 +38,12 @@ def address(tmp_path):
 class Served:
     """A server that answers each message with itself, and notes what it was told."""
 
-    def __init__(self, address, limits=None, **more):
+    def __init__(self, address, limits=None, admission=ALLOW_ALL, **more):
         self.link = UnixServerLink(address, limits or TransportLimits(), **more)
-        self.garbage, self.gone, self.peers, self.received = [], [], set(), []
-        self.link.on_invalid_message = lambda peer, reason, what: self.garbage.append(reason)
-        self.link.on_gone = self.gone.append
-        self.link.start(self.receive)
+        self.peers, self.received = set(), []
+        self.handler = RecordingHandler(self.receive, admission)
+        self.garbage, self.gone = self.handler.invalid, self.handler.gone
+        self.link.start(self.handler)
 
     def receive(self, client, data, peer):
         self.peers.add(peer)
@@ -147,7 +147,7 @@ async def test_one_that_takes_nothing_is_not_told_for_ever_that_there_is_no_room
         refused.append(1)
         served.link.send(client, b"there is no room")
 
-    served.link.on_unbuffered = refuse
+    served.handler.on_unbuffered = refuse
     while not refused:
         served.link.send(client, bytes(2**20))
     assert refused == [1]
@@ -217,12 +217,11 @@ def refused(address):
 
 
 async def test_one_client_too_many_is_told_so_and_the_others_stay(address, stranger, caplog):
-    served, got, told = Served(address, TransportLimits(max_connections=4), read_peer=stranger), [], []
-    served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
+    served, got = Served(address, TransportLimits(max_connections=4), read_peer=stranger), []
     links = [linked(address, got) for _ in range(2)]
     await until(lambda: len(got) == 2)
     await asyncio.to_thread(refused, address)  # the same process already has half of them
-    assert told == [(4711, Busy)]
+    assert [(peer.uid, type(error)) for peer, error in served.handler.refused] == [(4711, Busy)]
     stranger.append(Peer(4713, 4713, 2, "uid 4713"))
     links.append(linked(address, got))
     await until(lambda: len(got) == 3)
@@ -383,22 +382,21 @@ def admission(knows=lambda peer: True, undecided=lambda peer: False, is_admin=la
 
 
 async def test_a_peer_without_a_role_is_told_so_and_nothing_that_it_sends_is_decoded(address, stranger):
-    served, told = Served(address, read_peer=stranger), []
-    served.link.listener.admission = admission(knows=lambda peer: False)
-    served.link.listener.on_refused = lambda peer, error: told.append((peer.uid, type(error)))
+    served = Served(address, admission=admission(knows=lambda peer: False), read_peer=stranger)
     link = await asyncio.to_thread(SyncUnixLink, address, TransportLimits())
     with pytest.raises(NotPermitted, match="has no role here"):
         await asyncio.to_thread(lambda: exhaust(lambda: link.receive(5)))
     link.close()
-    assert told == [(4711, NotPermitted)]
+    assert [(peer.uid, type(error)) for peer, error in served.handler.refused] == [(4711, NotPermitted)]
     assert not served.peers
     assert not served.link.listener.clients
     served.link.close()
 
 
 async def test_a_user_whose_groups_are_unknown_waits_unread_and_is_let_in_when_known(address, stranger):
-    served, got, known = Served(address, read_peer=stranger), [], []
-    served.link.listener.admission = admission(lambda peer: bool(known), lambda peer: not known)
+    got, known = [], []
+    rules = admission(lambda peer: bool(known), lambda peer: not known)
+    served = Served(address, admission=rules, read_peer=stranger)
     link = linked(address, got)
     await until(lambda: served.link.listener._deferred)
     assert not served.peers
@@ -474,7 +472,7 @@ async def test_one_user_gets_half_of_the_connections_for_events_as_well(address)
         TransportLimits(max_connections=20),
         read_peer=lambda connected: Peer(4001, 4001, next(pids), "uid 4001"),
     )
-    link.start(lambda peer: True, lambda peer, question: [])
+    link.start(RecordingHandler())
     with contextlib.ExitStack() as open_ones:
         for _ in range(15):
             open_ones.enter_context(await talking(address, b"SUB"))
@@ -488,7 +486,7 @@ async def test_all_that_waits_is_bounded_and_who_is_refused_is_told_which_reques
     served, unkept = Served(address, read_peer=stranger), []
     memory = served.link.listener.quotas.memory_accounts
     memory.limit = 8_000_000
-    served.link.on_unbuffered = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
+    served.handler.on_unbuffered = lambda client, head, peer: unkept.append((client, len(head), peer.uid))
     with contextlib.ExitStack() as open_ones:
         for _ in range(4):
             open_ones.enter_context(await talking(address))
@@ -507,7 +505,7 @@ async def test_all_that_waits_is_bounded_and_who_is_refused_is_told_which_reques
 async def test_a_large_message_without_room_is_skipped_and_what_follows_is_read(address, stranger):
     served, unkept = Served(address, read_peer=stranger), []
     served.link.listener.quotas.memory_accounts.limit = 1_000_000
-    served.link.listener.on_no_room = lambda client, head: unkept.append(head)
+    served.handler.on_unbuffered = lambda client, head, peer: unkept.append(head)
     with await talking(address) as plain:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(plain, encode_frame(b"l" * 900_000) + encode_frame(b"small"))
@@ -585,7 +583,7 @@ async def test_events_for_many_subscribers_are_no_more_than_a_turn_of_the_loop_a
     """An event of half a megabyte takes the kernel some time for each; the rest is sent as the turns come."""
 
     link = UnixEventLink(address, TransportLimits(max_connections=100), read_peer=stranger, turn_time=0.0)
-    link.start(lambda peer: True, lambda peer, question: [])
+    link.start(RecordingHandler())
     readers = []
     for _ in range(40):
         reader, writer = await asyncio.open_unix_connection(address.removeprefix("ipc://"))

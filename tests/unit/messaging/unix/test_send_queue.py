@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostler.messaging.unix.send_queue import LARGE_PIECE_SIZE, SendQueue
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
+from ostler.messaging.unix.socket_stream import LARGE_PIECE_SIZE, SendQueue
+from ostler.messaging.wire.peer_quotas import MemoryAccounts
 from ostler.types import Peer
 
 

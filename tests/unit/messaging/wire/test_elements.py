@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostler.errors import MessageTooLarge
-from ostler.messaging.wire.elements import check_elements, count_elements
+from ostler.messaging.wire.envelope import check_elements, count_elements
 
 MANY = 2**40
 SCALARS = (

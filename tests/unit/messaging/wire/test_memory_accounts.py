@@ -3,7 +3,7 @@
 import pytest
 
 from ostler.errors import Busy
-from ostler.messaging.wire.memory_accounts import MemoryAccounts
+from ostler.messaging.wire.peer_quotas import MemoryAccounts
 from ostler.types import Peer
 
 MIB = 1024 * 1024

@@ -11,7 +11,7 @@ from ostler.messaging import Context, serving
 from ostler.messaging.clients.client_core import ClientCore
 from ostler.messaging.wire.envelope import decode_to_server
 from ostler.messaging.wire.request import CallRequest
-from ostler.messaging.wire.trace_context import current_trace, is_valid_traceparent, trace_context
+from ostler.messaging.wire.request_context import current_trace, is_valid_traceparent, trace_context
 
 GOOD = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-00"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ostler.messaging.unix.spin_wait import SpinWait
+from ostler.messaging.unix.server import SpinWait
 from support.async_tests import loop_fixture
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from ostler.errors import DaemonNotRunning, NotPermitted
-from ostler.messaging.unix.connect import connect
+from ostler.messaging.unix.sync_link import connect
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")]
 SOMEBODY = 60_001

@@ -1,6 +1,6 @@
 import socket
 
-from ostler.messaging.tcp.connections import TcpConnection
+from ostler.messaging.tcp.sessions import TcpConnection
 
 
 def test_a_connection_is_cut_by_its_descriptor_unless_it_is_another_ones_by_now():

@@ -1,7 +1,7 @@
 import asyncio
 
 from ostler.clock import SystemClock
-from ostler.messaging.rpc.deadline_timer import DeadlineTimer
+from ostler.messaging.rpc.in_flight import DeadlineTimer
 
 
 async def test_it_sweeps_when_the_earliest_is_due_and_again_as_it_asks():

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from ostler.aio.round_robin import DeficitRoundRobin
-from ostler.messaging.unix.accept_queue import AcceptQueue
+from ostler.messaging.unix.listener import AcceptQueue
 from ostler.types import Peer
 
 # private: _open_connection, _queues: opening a connection takes no time here
