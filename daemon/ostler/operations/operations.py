@@ -15,7 +15,16 @@ import msgspec
 
 from ostler.aio import TaskOwner
 from ostler.config.core_sections import OperationsSection
-from ostler.errors import Busy, Conflict, FeatureNotSupported, NotFound, OstlerError, StoreError
+from ostler.errors import (
+    Busy,
+    Conflict,
+    Draining,
+    FeatureNotSupported,
+    MessageTooLarge,
+    NotFound,
+    OstlerError,
+    StoreError,
+)
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
@@ -49,6 +58,8 @@ _RECOVERY_BATCH = 200
 _PROGRESS_INTERVAL = 0.2
 """Seconds between two reports of progress to those who watch."""
 _MAX_ID_PREFIX = 200
+MAX_ARGUMENTS_SIZE = 1024 * 1024
+"""Bytes of the arguments of one operation: thousands of them are kept on disk."""
 _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the ends of the last attempts to be stored: a locked database must not delay it."""
 CleanUp = Callable[[str], Callable[..., Any]]
@@ -116,6 +127,7 @@ class Operations:
         self._fresh_progress: dict[str, OperationCall] = {}
         self._is_progress_posted = False
         self._ending: set[asyncio.Task[Any]] = set()
+        self._storing: set[asyncio.Future[OperationRecord]] = set()
         self._attempts: dict[str, OperationCall] = {}
         """What runs, of all topics; a thread that hangs may outlive the queue of its topic."""
 
@@ -220,7 +232,7 @@ class Operations:
             raise FeatureNotSupported(
                 f"{call.full_name} cannot be submitted: {call.request.topic} has no operations", method=call.full_name
             )
-        record = await self._store_new(call, queue)
+        record = await self._store_safely(call, queue)
         if call.request.flags & SUBMIT:
             return status_of(record, show_values=True)
         if call.request.flags & (CAST | FANOUT):
@@ -229,8 +241,32 @@ class Operations:
         call.is_audited = False  # the attempt is, with its end
         return await self._wait(call, record)
 
-    async def _store_new(self, call: Call, queue: OperationQueue) -> OperationRecord:
+    async def _store_safely(self, call: Call, queue: OperationQueue) -> OperationRecord:
+        """Store a request in a task of its own, so that none is stored and not run when its caller leaves meanwhile."""
         new = _new_operation(call)
+        storing = asyncio.ensure_future(self._store_new(new, queue))
+        self._storing.add(storing)
+        storing.add_done_callback(self._on_stored)
+        try:
+            return await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            is_plain = not call.request.flags & (SUBMIT | CAST | FANOUT)
+            if is_plain and not call.is_caller_gone and not queue.is_stopping:
+                self._tasks.spawn(self._cancel_stored(storing, call.peer.name), name=f"cancel {new.id}")
+            raise
+
+    def _on_stored(self, storing: asyncio.Future[OperationRecord]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            storing.exception()  # retrieved: whoever waited for it may have left
+
+    async def _cancel_stored(self, storing: asyncio.Future[OperationRecord], who: str) -> None:
+        """Cancel an operation whose caller has cancelled the call before it was stored."""
+        await asyncio.wait([storing])
+        if not storing.cancelled() and storing.exception() is None:
+            await self._cancel_quietly(storing.result().id, who)
+
+    async def _store_new(self, new: NewOperation, queue: OperationQueue) -> OperationRecord:
         account = new.requester.account
         may_begin = queue.is_idle
         if not may_begin and not queue.has_room(account):
@@ -332,7 +368,15 @@ class Operations:
             self._fill(queue)
             return
         self._announce(claimed[0])
-        self._run(queue, *claimed)
+        try:
+            self._run(queue, *claimed)
+        except StoreError as error:  # its record is damaged
+            queue.release(operation_id)
+            failed = partial(self.records.end_attempt, operation_id, outcomes.failed(error))
+            ended = await self._write_until_done(failed, "end operation")
+            if ended is not None:
+                self._announce(ended)
+            self._fill(queue)
 
     def _run(
         self,
@@ -341,18 +385,19 @@ class Operations:
         steps: dict[str, bytes],
         clean_up: Callable[..., Any] | None = None,
     ) -> None:
-        time_left = self.records.time_left(record)
+        time_left, requester = self.records.time_left(record), requester_of(record)
         call = OperationCall(
-            self._clock, next(self._numbers), requester_of(record), AttemptState(record, steps, self, clean_up),
+            self._clock, next(self._numbers), requester, AttemptState(record, steps, self, clean_up),
             None if time_left is None or clean_up is not None else max(0.0, time_left),
             self._policy(record) or outcomes.NOT_DURABLE, partial(self._on_attempt_end, queue), self._on_progress,
         )  # fmt: skip
         call.is_clean_up = clean_up is not None
         queue.start(record.id, call)
         self._attempts[record.id] = call
-        if queue.is_stopping:
-            call.is_handed_over = True
-        self._dispatcher.dispatch(call)
+        if queue.is_stopping:  # since it was claimed
+            call.send_error(Draining(f"{record.topic} has stopped", topic=record.topic))
+        else:
+            self._dispatcher.dispatch(call)
 
     def _on_attempt_end(self, queue: OperationQueue, call: OperationCall) -> None:
         task = self._tasks.spawn(self._end_attempt(queue, call), name=f"end operation {call.record.id}")
@@ -665,8 +710,17 @@ def _new_operation(call: Call) -> NewOperation:
 
     The id is that of the request, when its caller may send it again under that id. Others are unique for as long as
     their connection lasts only, and get one that is unique for ever.
+
+    Raises:
+        MessageTooLarge: Its arguments are too large to be kept.
     """
     request, context = call.request, call.context
+    if len(request.arguments) > MAX_ARGUMENTS_SIZE:
+        raise MessageTooLarge(
+            f"the arguments of {call.full_name} have {len(request.arguments)} bytes, an operation stores at most "
+            f"{MAX_ARGUMENTS_SIZE}",
+            hint="store what is large elsewhere, and submit where it is", limit=MAX_ARGUMENTS_SIZE,
+        )  # fmt: skip
     is_unique = request.flags & (SUBMIT | RETRY) and request.request_id
     return NewOperation(
         id=request.request_id if is_unique else f"{request.request_id[:_MAX_ID_PREFIX]}-{os.urandom(8).hex()}",

@@ -101,8 +101,15 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
         return Decision(OperationOutcome(OperationState.SUCCEEDED, result=call.result))
     if call.cancelled_by:
         return Decision(cancelled(record.id, call.cancelled_by))
+    if not call.is_started and is_a(error, Draining):  # claimed while its service began to drain
+        return Decision(OperationOutcome(OperationState.QUEUED, error.message))
     if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
         return _decide_interrupted(record, policy, "its service stopped while it ran")
+    return Decision(_retry_later(record, policy, error, now) or failed(error))
+
+
+def _retry_later(record: OperationRecord, policy: Durable, error: OstlerError, now: float) -> OperationOutcome | None:
+    """Return when an operation is begun again; None when its error, or the number of its attempts, is final."""
     limit, kinds = policy.attempts, _RETRIED_ERRORS
     if record.interruptions and limit < _ATTEMPTS_AFTER_RESTART and policy.on_restart in ("resume", "retry"):
         limit, kinds = _ATTEMPTS_AFTER_RESTART, _NOT_READY_ERRORS if policy.attempts == 1 else _RETRIED_ERRORS
@@ -111,8 +118,8 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
         delay = min(policy.max_backoff, policy.backoff * 2.0 ** min(used - 1, 30))
         delay *= 1 + random.uniform(-_JITTER, _JITTER)  # noqa: S311 - no secret: so that many do not come back at once
         why = truncate(f"attempt {used} of {limit} failed: {error_line(error)}", WHY_LIMIT)
-        return Decision(OperationOutcome(OperationState.WAITING, why, next_attempt_at=now + delay))
-    return Decision(failed(error))
+        return OperationOutcome(OperationState.WAITING, why, next_attempt_at=now + delay)
+    return None
 
 
 def decide_after_restart(record: OperationRecord, policy: Durable | None) -> Decision:

@@ -20,6 +20,7 @@ from ostler.errors import (
     DriverNotReady,
     FeatureNotSupported,
     InvalidInput,
+    MessageTooLarge,
     NotFound,
     OperationInterrupted,
     WrongCallKind,
@@ -284,6 +285,31 @@ def test_a_durable_method_that_yields_or_cleans_up_with_nothing_is_a_defect():
         Endpoint("stream", "here", Stream(), None)
     with pytest.raises(ContractError, match="names 'undo' to clean up after it"):
         Endpoint("broken", "here", Broken(), None)
+
+
+async def test_a_caller_that_leaves_while_its_request_is_stored_leaves_none_that_nobody_runs(run, store, lamps):
+    """The write waits behind another one; the caller is cancelled in between."""
+    for flags in (SUBMIT, 0):
+        held = threading.Event()
+        blocking = asyncio.ensure_future(store.awrite(held.wait))
+        await until(lambda: store.current_job() is not None)
+        request = CallRequest("lamp", "paint", {"lamp": f"desk{flags}"}, flags=flags)
+        caller = asyncio.ensure_future(run.client.asend_request(request))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait([caller])
+        held.set()
+        await blocking
+        await until(lambda: not run.operations.running and not store.stats()["queued"])
+        record = (await run.operations.select(topic="", states=(), account="", limit=1))[-1]
+        await until(lambda: not run.operations.running)
+        assert (await run.state(record.id)).is_final
+
+
+async def test_arguments_that_are_too_large_to_be_kept_are_refused(run, store):
+    with pytest.raises(MessageTooLarge, match="an operation stores at most 1048576"):
+        await run.submit("paint", lamp="x" * 2**20)
+    assert store.read(run.operations.records.count_pending) == 0
 
 
 # ---------------------------------------------------------------- ends

@@ -32,7 +32,7 @@ def changed(record, **fields):
 def decide(record, *, error=None, policy=outcomes.NOT_DURABLE, is_stopping=False, **more):
     call: Any = SimpleNamespace(
         record=record, error=error, policy=policy, result=b"\x05", cancelled_by="", is_handed_over=False,
-        is_clean_up=False, **more,
+        is_clean_up=False, is_started=True, **more,
     )  # fmt: skip
     return outcomes.decide_after_attempt(call, is_stopping=is_stopping, now=100.0)
 
@@ -91,6 +91,16 @@ def test_what_a_stop_cut_off_is_continued_as_declared(record, on_restart, state,
     for error in (Cancelled("stopping"), Draining("stopping")):
         decision = decide(record, error=error, policy=Durable(on_restart=on_restart), is_stopping=True)
         assert (decision.outcome.state, decision.drop_steps) == (state, drops)
+
+
+def test_what_was_claimed_while_its_service_began_to_drain_is_queued_again(record):
+    call: Any = SimpleNamespace(
+        record=record, error=Draining("draining"), policy=outcomes.NOT_DURABLE, cancelled_by="", is_handed_over=False,
+        is_clean_up=False, is_started=False,
+    )  # fmt: skip
+    decision = outcomes.decide_after_attempt(call, is_stopping=False, now=0.0)
+    assert decision is not None
+    assert (decision.outcome.state, decision.drop_steps) == (OperationState.QUEUED, False)
 
 
 def test_what_a_stop_cut_off_and_must_be_cleaned_up_is_left_to_the_next_start(record):
