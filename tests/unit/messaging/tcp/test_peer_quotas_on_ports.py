@@ -207,7 +207,7 @@ async def test_what_finds_no_room_to_wait_is_refused_by_name():
             # The authenticator answers on this loop: a connection that the long message holds up sends only after it.
             await until(lambda: len(port.authenticator.sessions) == 4)
             for client in eves:
-                for number in range(1500):  # small: they may be many, and little is on the wire
+                for number in range(3000):  # small: they may be many, and little is on the wire
                     client.send(b"%d" % number)
             await until(lambda: len(port.refused_heads) > 10, 60)
             assert port.refused_heads[0][0] == "key:eve"
