@@ -183,5 +183,5 @@ def test_the_command_submits_watches_and_lists(daemon, acts) -> None:
     assert daemon.command("operation", "show", "nothing", check=1).stderr.startswith(
         "ostler: operation nothing not found"
     )
-    assert daemon.json("operation", "prune", "--yes", "--keep", "1") == {"removed": 1}
+    assert daemon.json("operation", "prune", "--keep", "1") == {"removed": 1}
     assert len(daemon.json("operation", "list")) == 1

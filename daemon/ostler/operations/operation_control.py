@@ -133,15 +133,19 @@ class OperationControl:
         return await self.show(ctx, record.id)
 
     @exposed(role="admin")
-    async def prune(self, ctx: Context, keep: int = 0, age: float = 0.0) -> int:
+    async def prune(self, ctx: Context, keep: int | None = None, age: float | None = None) -> int:
         """Remove ended operations; return how many. Operations that have not ended are never removed.
+
+        Without arguments, those above the limits of the section `[operations]`.
 
         Args:
             ctx: The request.
             keep: How many of the newest ended ones are kept.
             age: Only those that ended more than so many seconds ago.
         """
-        return await self._operations.prune(keep, age)
+        if keep is None and age is None:
+            return await self._operations.trim()
+        return await self._operations.prune(keep or 0, age or 0.0)
 
     async def _permitted(self, ctx: Context, operation: str) -> OperationRecord:
         """Return an operation that the caller may cancel and retry."""

@@ -646,6 +646,11 @@ class Operations:
         before = self._clock.wall() - age
         return await self._remove(partial(self.records.prune, keep, before))
 
+    async def trim(self) -> int:
+        """Remove ended operations above the limits; return how many."""
+        ages, limits = self._store.retention_clock, self.limits
+        return await self._remove(partial(self.records.trim, limits.max_ended, ages.now() - limits.max_age, ages))
+
     async def _remove(self, remove_batch: Callable[[], int]) -> int:
         removed = 0
         while batch := await self._store.awrite(remove_batch, label="prune operations"):
@@ -698,9 +703,8 @@ class Operations:
     async def _prune_periodically(self) -> None:
         while True:
             await asyncio.sleep(_PRUNE_INTERVAL)
-            ages, limits = self._store.retention_clock, self.limits
             try:
-                await self._remove(partial(self.records.trim, limits.max_ended, ages.now() - limits.max_age, ages))
+                await self.trim()
             except StoreError as error:
                 _log.debug("ended operations were not removed: %s", error)
 

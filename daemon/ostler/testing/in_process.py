@@ -249,6 +249,34 @@ class Host(SyncCallMethods):
             self.stop()
             raise
 
+    def restart(self, *, crash: bool = False) -> None:
+        """Stop all services and start them again on the same database, as a restart of the daemon does.
+
+        Clients that `client` returned are closed by it.
+
+        Args:
+            crash: Whether the daemon is killed instead of stopped: its database is then as it is at this moment,
+                whatever the stop writes. What managers and drivers keep elsewhere is not: they end as in a stop.
+
+        Raises:
+            OstlerError: A required service did not start again.
+        """
+        killed = self._database.with_suffix(".killed")
+        if crash:
+            self.store.backup(killed)
+        for client in self._readers:
+            client.close()
+        self._readers.clear()
+        hung = self.run(self._stop())
+        if hung:
+            _log.warning("still running after the stop: %s", "; ".join(hung))
+        if crash:
+            for name in ("-wal", "-shm"):
+                self._database.with_name(self._database.name + name).unlink(missing_ok=True)
+            killed.replace(self._database)
+        self._transport = MemoryTransport()
+        self.run(self._start())
+
     async def _start(self) -> None:
         inbox = LoopQueue(self._loop)
         access = Access(own_uid=self._transport.peer.uid)

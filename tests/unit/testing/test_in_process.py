@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, exposed, hookimpl, periodic
+from ostler import Context, Driver, DriverOptions, Durable, Field, Manager, ManagerOptions, exposed, hookimpl, periodic
 from ostler.errors import ConfigurationError, NotPermitted, ServiceError
 from ostler.messaging import Progress
 from ostler.testing import FakeClock, host
@@ -191,3 +191,52 @@ def test_waiting_in_vain_is_a_failed_test() -> None:
 def test_the_fixture_of_the_pytest_plugin_stops_its_hosts_at_the_end(ostler_host) -> None:
     h = ostler_host(config=CONFIG, **PARTS)
     assert h.call("lamp", "greet") == "hello"
+
+
+class Painter(Manager):
+    """Paints two coats; the second one when the test lets it."""
+
+    acts: list[str] = []
+    go_on = threading.Event()
+
+    def act(self, what: str) -> str:
+        self.acts.append(what)
+        return what
+
+    @exposed(durable=Durable(on_restart="resume"))
+    def paint(self, ctx: Context) -> str:
+        """Paint two coats."""
+        ctx.step("first", self.act, "first")
+        while not self.go_on.wait(0.005):
+            ctx.check()
+        return str(ctx.step("second", self.act, "second"))
+
+
+@pytest.fixture
+def painting():
+    Painter.acts.clear()
+    Painter.go_on.clear()
+    with host(managers={"painter": Painter}, config='[services.paint]\nmanager = "painter"') as h:
+        yield h
+    Painter.go_on.set()
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_an_operation_goes_on_over_a_restart_and_a_crash(painting, crash):
+    operation = painting.submit("paint", "paint")
+    painting.wait_for(lambda: Painter.acts and operation.refresh().steps, "the first coat")
+    painting.restart(crash=crash)
+    Painter.go_on.set()
+    again = painting.operation(operation.id)
+    assert again.result(20) == "second"
+    assert Painter.acts == ["first", "second"]
+    assert again.status.interruptions == int(crash)
+
+
+def test_what_was_written_after_a_crash_is_not_there():
+    with host(managers={"painter": Painter}, config='[services.paint]\nmanager = "painter"') as h:
+        h.store.kv("test").set("before", 1)
+        h.restart(crash=True)
+        assert h.store.kv("test").get("before") == 1
+        h.restart()
+        assert h.store.kv("test").get("before") == 1

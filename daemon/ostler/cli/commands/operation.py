@@ -101,21 +101,23 @@ def retry(operation: IdArgument, host: HostOption = None) -> None:
 
 @app.command()
 def prune(
-    keep: Annotated[int, typer.Option(help="How many of the newest ended operations to keep")] = 0,
+    keep: Annotated[
+        int | None, typer.Option(help="How many of the newest ended operations to keep", show_default=False)
+    ] = None,
     older: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only those that ended longer ago: 2h, 7d", show_default=False)
     ] = None,
     host: HostOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
 ) -> None:
     """Remove ended operations.
 
-    Operations that have not ended are never removed.
+    Without options, those above the limits of the section `[operations]`. Operations that have not ended are never
+    removed.
     """
-    kit.confirm("remove ended operations", yes=yes)
-    age = parse_timeout(older) or 0.0
     with kit.client() as client:
-        removed = client.on(type=int, host=host).call(CONTROL_TOPIC, "operation.prune", keep=keep, age=age)
+        removed = client.on(type=int, host=host).call(
+            CONTROL_TOPIC, "operation.prune", keep=keep, age=parse_timeout(older)
+        )
     if kit.json_wanted():
         kit.emit({"removed": removed})
     else:
