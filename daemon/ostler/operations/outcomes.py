@@ -48,6 +48,8 @@ _NOT_READY_ERRORS: tuple[type[OstlerError], ...] = (Busy, Draining, DriverNotRea
 """Errors that a service may have for a while after its start."""
 _ATTEMPTS_AFTER_RESTART = 10
 """Attempts that an interrupted operation has at least while its service is not ready yet."""
+_BUSY_DELAY = 1.0
+"""Seconds after which an operation is begun again for which its service had no thread."""
 _JITTER = 0.1
 _encode = msgspec.msgpack.Encoder().encode
 _StoredError = tuple[tuple[str, ...], str, str, dict[str, Any]]
@@ -101,8 +103,9 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
         return Decision(OperationOutcome(OperationState.SUCCEEDED, result=call.result))
     if call.cancelled_by:
         return Decision(cancelled(record.id, call.cancelled_by))
-    if not call.is_started and is_a(error, Draining):  # claimed while its service began to drain
-        return Decision(OperationOutcome(OperationState.QUEUED, error.message))
+    if not call.is_started and is_a(error, (Draining, Busy)):  # its service began to drain, or has no thread for it
+        waits = OperationState.WAITING if is_a(error, Busy) else OperationState.QUEUED
+        return Decision(OperationOutcome(waits, error.message, next_attempt_at=now + _BUSY_DELAY))
     if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
         return _decide_interrupted(record, policy, "its service stopped while it ran")
     return Decision(_retry_later(record, policy, error, now) or failed(error))

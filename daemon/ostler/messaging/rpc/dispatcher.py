@@ -296,7 +296,8 @@ class Dispatcher:
         role = call.context.role
         if ROLE_ORDER[role] < method.role_rank and call.peer is not LOCAL_PEER:
             raise groups_pending_error(call) if self.access.is_pending(call.peer) else role_too_low_error(call, method)
-        self._in_flight.check_limits(call, endpoint, self.limits.max_in_flight)
+        if call.operation is None:  # an attempt is not refused: callers who wait for it may be what fills the limit
+            self._in_flight.check_limits(call, endpoint, self.limits.max_in_flight)
         endpoint.requests += 1
         method.stats.requests += 1
 
