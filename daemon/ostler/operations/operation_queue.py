@@ -31,7 +31,7 @@ class OperationQueue:
         """Whether operations are begun: after the start of the service, and until it drains."""
         self.is_stopping = False
         """Whether what is cut off from now on is continued by the next start."""
-        self._waiting: FairQueue[str] = FairQueue(max_queued)
+        self._waiting: FairQueue[tuple[str, Hashable]] = FairQueue(max_queued)
         self._known: set[str] = set()
         self._retries: list[tuple[float, str, Hashable]] = []
         self._reserved = 0
@@ -58,7 +58,7 @@ class OperationQueue:
         """Add an operation that waits; one that is here already is not added again."""
         if operation_id not in self._known:
             self._known.add(operation_id)
-            self._waiting.put(account, operation_id)
+            self._waiting.put(account, (operation_id, account))
 
     def put_later(self, operation_id: str, account: Hashable, at: float) -> None:
         """Add an operation whose next attempt is due at a moment of the monotonic clock."""
@@ -71,15 +71,15 @@ class OperationQueue:
         self._known.add(operation_id)
         self._reserved += 1
 
-    def pop(self) -> str:
-        """Take out the next one, with a reserved slot.
+    def pop(self) -> tuple[str, Hashable]:
+        """Take out the next one, with a reserved slot; return it and its account.
 
         Raises:
             IndexError: None waits.
         """
-        operation_id = self._waiting.pop()
+        found = self._waiting.pop()
         self._reserved += 1
-        return operation_id
+        return found
 
     def start(self, operation_id: str, call: OperationCall) -> None:
         """Record that an operation with a reserved slot runs."""
@@ -100,7 +100,7 @@ class OperationQueue:
         """Queue the operations whose next attempt is due; return when the next one is, None without one."""
         while self._retries and self._retries[0][0] <= now:
             _, operation_id, account = heapq.heappop(self._retries)
-            self._waiting.put(account, operation_id)
+            self._waiting.put(account, (operation_id, account))
         return self._retries[0][0] if self._retries else None
 
     @property

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -339,8 +339,8 @@ class Operations:
     def _fill(self, queue: OperationQueue) -> None:
         """Begin as many operations as may run."""
         while queue.has_free_slot and queue.has_waiting:
-            operation_id = queue.pop()
-            self._tasks.spawn(self._begin(queue, operation_id), name=f"begin operation {operation_id}")
+            operation_id, account = queue.pop()
+            self._tasks.spawn(self._begin(queue, operation_id, account), name=f"begin operation {operation_id}")
 
     def _start_due(self, topic: str, now: float) -> float | None:
         queues = self._queues[topic].values()
@@ -349,7 +349,7 @@ class Operations:
             self._fill(queue)
         return min(due, default=None)
 
-    async def _begin(self, queue: OperationQueue, operation_id: str) -> None:
+    async def _begin(self, queue: OperationQueue, operation_id: str, account: Hashable) -> None:
         """Claim an operation and run it; one that ended meanwhile, or is claimed elsewhere, is skipped."""
 
         def claim() -> tuple[OperationRecord, dict[str, bytes]] | None:
@@ -361,7 +361,7 @@ class Operations:
         except StoreError as error:
             _log.debug("operation %s was not begun, and will be: %s", operation_id, error)
             queue.release(operation_id)
-            self._put_later(queue, operation_id, None, _RETRY_DELAY)
+            self._put_later(queue, operation_id, account, _RETRY_DELAY)
             return
         if claimed is None:
             queue.release(operation_id)
@@ -428,7 +428,7 @@ class Operations:
             queue.put(record.id, record.account)
         self._fill(queue)
 
-    def _put_later(self, queue: OperationQueue, operation_id: str, account: str | None, delay: float) -> None:
+    def _put_later(self, queue: OperationQueue, operation_id: str, account: Hashable, delay: float) -> None:
         at = self._clock.monotonic() + max(0.0, delay)
         queue.put_later(operation_id, account, at)
         if queue.topic in self._timers:

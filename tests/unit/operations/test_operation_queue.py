@@ -22,7 +22,7 @@ def test_no_more_run_at_once_than_are_allowed(queue):
         queue.put(f"id-{number}", "alice")
     begun = []
     while queue.has_free_slot and queue.has_waiting:
-        begun.append(queue.pop())
+        begun.append(queue.pop()[0])
         run(queue, begun[-1])
     assert begun == ["id-0", "id-1"]
     queue.end("id-0")
@@ -33,14 +33,14 @@ def test_callers_take_turns(queue):
     for number in range(3):
         queue.put(f"a{number}", "alice")
     queue.put("b0", "bob")
-    assert [queue.pop() for _ in range(4)] == ["a0", "b0", "a1", "a2"]
+    assert [queue.pop() for _ in range(4)] == [("a0", "alice"), ("b0", "bob"), ("a1", "alice"), ("a2", "alice")]
 
 
 def test_an_operation_is_in_the_queue_once(queue):
     queue.put("id-1", "alice")
     queue.put("id-1", "alice")
     assert len(queue) == 1
-    run(queue, queue.pop())
+    run(queue, queue.pop()[0])
     queue.put("id-1", "alice")
     assert not queue.has_waiting
     queue.end("id-1")
@@ -61,7 +61,7 @@ def test_a_later_attempt_is_queued_when_it_is_due(queue):
     assert queue.enqueue_due(5.0) == 10.0
     assert not queue.has_waiting
     assert queue.enqueue_due(10.0) == 20.0
-    assert queue.pop() == "id-1"
+    assert queue.pop() == ("id-1", "alice")
     assert queue.enqueue_due(30.0) is None
 
 

@@ -23,6 +23,7 @@ from ostler.errors import (
     MessageTooLarge,
     NotFound,
     OperationInterrupted,
+    StoreUnavailable,
     WrongCallKind,
 )
 from ostler.messaging import Context, Endpoint, LocalServiceClient, exposed
@@ -111,9 +112,17 @@ class Lamps:
 
 
 class Records(OperationRecords):
-    """A table to which nothing is written any more about attempts that end after the daemon was killed."""
+    """A table that can be made to fail, and to which nothing is written of attempts that end after a kill."""
 
     is_killed = False
+    failures = 0
+    """How many claims fail, as on a full disk."""
+
+    def claim(self, operation_id):
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the disk is full")
+        return super().claim(operation_id)
 
     def end_attempt(self, *arguments, **options):
         return None if self.is_killed else super().end_attempt(*arguments, **options)
@@ -413,6 +422,17 @@ async def test_no_more_run_at_once_than_are_allowed(store, inbox, clock, lamps):
         await until(lambda: len(lamps.acts) == 5)
         lamps.hold.set()
         assert sorted([await one.result() for one in operations]) == [f"polish {number}" for number in range(5)]
+
+
+async def test_what_cannot_be_claimed_now_is_begun_when_the_database_can_be_written_again(run, lamps):
+    lamps.hold.clear()
+    running = [await run.submit("polish", lamp=str(number)) for number in range(2)]  # both slots
+    waiting = await run.submit("polish", lamp="later")
+    run.records.failures = 2
+    lamps.hold.set()
+    assert await waiting.result(timeout=20) == "polish later"
+    assert [await one.result() for one in running] == ["polish 0", "polish 1"]
+    assert run.records.failures == 0
 
 
 async def test_callers_that_wait_cannot_keep_operations_from_running(store, inbox, clock, lamps):
