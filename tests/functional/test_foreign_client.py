@@ -84,7 +84,8 @@ def test_a_call_is_one_array_each_way_and_a_short_one_has_its_defaults(caller: F
 
 
 def test_fields_that_the_daemon_does_not_know_are_ignored(caller: ForeignCaller) -> None:
-    caller.send(1, VERSION, 99, "echo", "echo", {"text": "new"}, 5.0, "id", 0, "", "", "", 0, None, "newer", {"still": 1})
+    known = (1, VERSION, 99, "echo", "echo", {"text": "new"}, 5.0, "id", 0, "", "", "", 0, None)
+    caller.send(*known, "newer", {"still": 1})
     assert caller.receive_reply(99)[2]["text"] == "new"
 
 
