@@ -6,7 +6,7 @@
 """
 
 from ostler.operations.operation_control import OperationControl
-from ostler.operations.operation_queue import OperationQueue
-from ostler.operations.operations import DEFAULT_LIMITS, OperationLimits, Operations
+from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
+from ostler.operations.operations import Operations
 
 __all__ = ["DEFAULT_LIMITS", "OperationControl", "OperationLimits", "OperationQueue", "Operations"]

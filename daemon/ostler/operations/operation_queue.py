@@ -6,10 +6,29 @@ import heapq
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ostler.aio.fair_queue import FairQueue
+from ostler.config.core_sections import OperationsSection
 
 if TYPE_CHECKING:
     from ostler.operations.operation_call import OperationCall
+
+
+class OperationLimits(msgspec.Struct, frozen=True):
+    """How many operations may wait, and how many that have ended are kept for how many seconds."""
+
+    max_queued: int = 10_000
+    max_ended: int = 10_000
+    max_age: float = 30 * 86400.0
+
+    @classmethod
+    def from_options(cls, options: OperationsSection) -> OperationLimits:
+        """Return those of the section `[operations]`."""
+        return cls(options.max_queued, options.count, options.age)
+
+
+DEFAULT_LIMITS = OperationLimits()
 
 
 class OperationQueue:

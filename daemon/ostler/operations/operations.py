@@ -14,13 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from ostler.aio import TaskOwner
-from ostler.config.core_sections import OperationsSection
 from ostler.errors import (
     Busy,
     Conflict,
     Draining,
     FeatureNotSupported,
-    MessageTooLarge,
     NotFound,
     OstlerError,
     StoreError,
@@ -29,18 +27,18 @@ from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.in_flight import DeadlineTimer
-from ostler.messaging.wire.envelope import CAST, FANOUT, LENIENT, PROGRESS, RETRY, SUBMIT
+from ostler.messaging.wire.envelope import CAST, FANOUT, PROGRESS, SUBMIT
 from ostler.messaging.wire.request_context import Progress
 from ostler.operations import outcomes
+from ostler.operations.new_operation import check_same, new_operation
 from ostler.operations.operation_call import AttemptState, OperationCall
-from ostler.operations.operation_queue import OperationQueue
+from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
 from ostler.operations.operation_status import operation_event, status_of
 from ostler.store import (
     NewOperation,
     OperationRecord,
     OperationRecords,
     PendingOperation,
-    Requester,
     Store,
     requester_of,
 )
@@ -57,30 +55,11 @@ _RECOVERY_BATCH = 200
 """Operations of an earlier run that are taken over in one write, so that others do not wait long for it."""
 _PROGRESS_INTERVAL = 0.2
 """Seconds between two reports of progress to those who watch."""
-_MAX_ID_PREFIX = 200
-MAX_ARGUMENTS_SIZE = 1024 * 1024
-"""Bytes of the arguments of one operation: thousands of them are kept on disk."""
 _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the ends of the last attempts to be stored: a locked database must not delay it."""
 CleanUp = Callable[[str], Callable[..., Any]]
 """Returns a method of a manager by its name."""
 Publish = Callable[[str, Any], None]
-
-
-class OperationLimits(msgspec.Struct, frozen=True):
-    """How many operations may wait, and how many that have ended are kept for how many seconds."""
-
-    max_queued: int = 10_000
-    max_ended: int = 10_000
-    max_age: float = 30 * 86400.0
-
-    @classmethod
-    def from_options(cls, options: OperationsSection) -> OperationLimits:
-        """Return those of the section `[operations]`."""
-        return cls(options.max_queued, options.count, options.age)
-
-
-DEFAULT_LIMITS = OperationLimits()
 
 
 class Operations:
@@ -243,7 +222,7 @@ class Operations:
 
     async def _store_safely(self, call: Call, queue: OperationQueue) -> OperationRecord:
         """Store a request in a task of its own, so that none is stored and not run when its caller leaves meanwhile."""
-        new = _new_operation(call)
+        new = new_operation(call)
         storing = asyncio.ensure_future(self._store_new(new, queue))
         self._storing.add(storing)
         storing.add_done_callback(self._on_stored)
@@ -283,7 +262,7 @@ class Operations:
             if may_begin and not stored:
                 queue.release(new.id)
         if not stored:
-            _check_same(record, new)
+            check_same(record, new)
             return record
         self._announce(record)
         if may_begin:
@@ -707,45 +686,3 @@ class Operations:
                 await self.trim()
             except StoreError as error:
                 _log.debug("ended operations were not removed: %s", error)
-
-
-def _new_operation(call: Call) -> NewOperation:
-    """Return what is stored of a request.
-
-    The id is that of the request, when its caller may send it again under that id. Others are unique for as long as
-    their connection lasts only, and get one that is unique for ever.
-
-    Raises:
-        MessageTooLarge: Its arguments are too large to be kept.
-    """
-    request, context = call.request, call.context
-    if len(request.arguments) > MAX_ARGUMENTS_SIZE:
-        raise MessageTooLarge(
-            f"the arguments of {call.full_name} have {len(request.arguments)} bytes, an operation stores at most "
-            f"{MAX_ARGUMENTS_SIZE}",
-            hint="store what is large elsewhere, and submit where it is", limit=MAX_ARGUMENTS_SIZE,
-        )  # fmt: skip
-    is_unique = request.flags & (SUBMIT | RETRY) and request.request_id
-    return NewOperation(
-        id=request.request_id if is_unique else f"{request.request_id[:_MAX_ID_PREFIX]}-{os.urandom(8).hex()}",
-        topic=request.topic,
-        method=request.method,
-        arguments=bytes(request.arguments),
-        flags=request.flags & LENIENT,
-        requester=Requester(call.origin, context.role),
-        trace=context.trace,
-        time_limit=request.time_limit if request.flags & (SUBMIT | CAST | FANOUT) else request.timeout,
-    )
-
-
-def _check_same(record: OperationRecord, new: NewOperation) -> None:
-    """Refuse an id that belongs to another operation, or to somebody else's.
-
-    Raises:
-        Conflict: It does.
-    """
-    ours = (record.account, record.topic, record.method, record.arguments)
-    if ours != (new.requester.account, new.topic, new.method, new.arguments):
-        raise Conflict(
-            f"the id {new.id} belongs to another operation", hint="use a new id for each request", request_id=new.id
-        )

@@ -297,7 +297,7 @@ def test_a_durable_method_that_yields_or_cleans_up_with_nothing_is_a_defect():
         Endpoint("broken", "here", Broken(), None)
 
 
-async def test_a_caller_that_leaves_while_its_request_is_stored_leaves_none_that_nobody_runs(run, store, lamps):
+async def test_a_caller_that_leaves_meanwhile_leaves_no_operation_that_nobody_runs(run, store, lamps):
     """The write waits behind another one; the caller is cancelled in between."""
     for flags in (SUBMIT, 0):
         held = threading.Event()
