@@ -1,7 +1,7 @@
 """Operations: requests that are stored before they are accepted, survive the daemon, and can be watched and cancelled.
 
 `Operations` accepts, runs and ends them; `OperationQueue` has those of one topic; `OperationCall` is one attempt;
-`OperationControl` has the methods that list, watch and cancel them. Not here: the table
+`OperationViews` tells callers of them, by the methods of `OperationControl`. Not here: the table
 (`ostler.store.records.operation_records`) and the client's handle (`ostler.messaging.clients`).
 """
 

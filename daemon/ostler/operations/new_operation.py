@@ -37,7 +37,7 @@ def new_operation(call: Call) -> NewOperation:
         method=request.method,
         arguments=bytes(request.arguments),
         flags=request.flags & LENIENT,
-        requester=Requester(call.origin, context.role),
+        requester=Requester(call.peer, context.role, call.origin, context.host),
         trace=context.trace,
         time_limit=request.time_limit if request.flags & (SUBMIT | CAST | FANOUT) else request.timeout,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from ostler.clock import Clock
-from ostler.errors import Cancelled, MessageTooLarge, OstlerError
+from ostler.errors import Cancelled, MessageTooLarge, OstlerError, StoreUnavailable
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Method
@@ -27,6 +29,8 @@ from ostler.store import OperationRecord, Requester
 from ostler.types import LOCAL_PEER
 
 T = TypeVar("T")
+STORE_RETRY_DELAY = 1.0
+"""Seconds until what the database did not take is tried again."""
 
 
 class StepStore(Protocol):
@@ -46,6 +50,7 @@ class AttemptState:
 
     Args:
         record: The operation as it was claimed.
+        requester: Who submitted it.
         steps: The recorded steps, by name.
         store: Where further ones are stored.
         clean_up: The method that is run instead of the one that was asked for, to undo an attempt that was cut off.
@@ -54,14 +59,18 @@ class AttemptState:
     def __init__(
         self,
         record: OperationRecord,
+        requester: Requester,
         steps: Mapping[str, bytes],
         store: StepStore,
         clean_up: Callable[..., Any] | None = None,
     ) -> None:
         self.record = record
+        self.requester = requester
         self.steps = dict(steps)
         self._store = store
         self._clean_up = clean_up
+        self.is_clean_up = clean_up is not None
+        """Whether this undoes an attempt that was cut off."""
 
     @property
     def attempt(self) -> int:
@@ -85,7 +94,14 @@ class AttemptState:
         context.check()
         result = function()
         packed = self._encode(name, result)
-        self._check_owned(self._store.save_step(self.record, len(self.steps), name, packed))
+        # It is done: it is recorded as soon as the database can be written, unless nobody wants the rest any more.
+        while True:
+            try:
+                self._check_owned(self._store.save_step(self.record, len(self.steps), name, packed))
+                break
+            except StoreUnavailable:
+                context.check()
+                time.sleep(STORE_RETRY_DELAY)
         self.steps[name] = packed
         return result
 
@@ -97,9 +113,19 @@ class AttemptState:
         context.check()
         result = await function()
         packed = self._encode(name, result)
-        self._check_owned(await self._store.asave_step(self.record, len(self.steps), name, packed))
+        while True:
+            try:
+                self._check_owned(await self._store.asave_step(self.record, len(self.steps), name, packed))
+                break
+            except StoreUnavailable:
+                context.check()
+                await asyncio.sleep(STORE_RETRY_DELAY)
         self.steps[name] = packed
         return result
+
+    def set_caller(self, context: Context) -> None:
+        """See `AttemptedOperation.set_caller`."""
+        context.peer, context.role, context.host = self.requester.peer, self.requester.role, self.requester.host
 
     def method_to_run(self, method: Method) -> Method:
         """See `AttemptedOperation.method_to_run`."""
@@ -126,7 +152,6 @@ class OperationCall(Call):
     Args:
         clock: The source of time.
         number: The number of the request.
-        requester: Who submitted the operation: the request is made in its name.
         state: The operation, its steps, and what is run.
         time_left: Seconds in which it must end; None for no limit.
         policy: How its method is retried.
@@ -140,7 +165,6 @@ class OperationCall(Call):
         self,
         clock: Clock,
         number: int,
-        requester: Requester,
         state: AttemptState,
         time_left: float | None,
         policy: Durable,
@@ -157,16 +181,14 @@ class OperationCall(Call):
         self.record = record
         self.operation = state
         self.policy = policy
-        self.parent = Context(
-            record.topic, record.method, request_id=record.id, peer=requester.restored_peer(), role=requester.role
-        )
+        # Who is behind it: whose share is used, and who stands in the audit log.
+        self.parent = Context(record.topic, record.method, request_id=record.id, peer=state.requester.origin)
         self.result: bytes | None = None
         self.error: OstlerError | None = None
         self.progress = Progress(record.done, record.total, record.text)
         self.is_handed_over = False
         """Whether it was asked to stop because its service stops, and is to be continued by the next start."""
-        self.is_clean_up = False
-        """Whether it undoes an attempt that was cut off."""
+        self.is_clean_up = state.is_clean_up
         self.cancelled_by = record.cancelled_by
         self._is_registered = self._has_outcome = self._has_ended = False
         self._on_end = on_end

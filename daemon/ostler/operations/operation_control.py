@@ -56,7 +56,7 @@ class OperationControl:
             limit: The most operations; 10,000 at most.
         """
         check_length("`topic`", topic, NAME_LIMIT)
-        return await self._operations.select(
+        return await self._operations.views.select(
             topic=topic, states=states or (), account=str(ctx.peer.account) if mine else "", limit=limit
         )
 
@@ -69,7 +69,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        return await self._operations.status(operation, show_values=lambda record: self._may_see(ctx, record))
+        return await self._operations.views.status(operation, show_values=lambda record: self._may_see(ctx, record))
 
     @exposed(role="operator", changes=False)
     async def inspect(self, ctx: Context, operation: str) -> OperationStatus:
@@ -80,7 +80,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        return await self._operations.status(
+        return await self._operations.views.status(
             operation, show_values=lambda record: self._may_see(ctx, record, Role.OPERATOR)
         )
 
@@ -93,7 +93,7 @@ class OperationControl:
             operation: Its id, or the beginning of it.
         """
         check_length("`operation`", operation, NAME_LIMIT)
-        changes = self._operations.watch(operation, show_values=lambda record: self._may_see(ctx, record))
+        changes = self._operations.views.watch(operation, show_values=lambda record: self._may_see(ctx, record))
         async with aclosing(changes) as statuses:
             async for status in statuses:
                 yield status
@@ -150,7 +150,7 @@ class OperationControl:
     async def _permitted(self, ctx: Context, operation: str) -> OperationRecord:
         """Return an operation that the caller may cancel and retry."""
         check_length("`operation`", operation, NAME_LIMIT)
-        record = await self._operations.find(operation)
+        record = await self._operations.views.find(operation)
         needs = self._required_rank(record)
         if _rank(ctx, Role.OPERATOR) < needs:
             raise NotPermitted(

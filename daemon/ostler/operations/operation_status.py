@@ -35,7 +35,7 @@ def status_of(
         why=record.why,
         since=record.since,
         submitted_at=record.submitted_at,
-        requester=requester_of(record).peer.name,
+        requester=requester_of(record).origin.name,
         attempts=record.attempts,
         interruptions=record.interruptions,
         done=done,
@@ -55,7 +55,7 @@ def operation_event(record: OperationRecord) -> dict[str, Any]:
     """Return the payload of the event of a new state: what every viewer may see."""
     return {
         "id": record.id, "topic": record.topic, "method": record.method, "state": str(record.state),
-        "why": record.why, "attempts": record.attempts, "requester": requester_of(record).peer.name,
+        "why": record.why, "attempts": record.attempts, "requester": requester_of(record).origin.name,
     }  # fmt: skip
 
 

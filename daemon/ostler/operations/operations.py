@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ from ostler.errors import (
     Conflict,
     Draining,
     FeatureNotSupported,
-    NotFound,
     OstlerError,
     StoreError,
 )
@@ -27,13 +25,13 @@ from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.in_flight import DeadlineTimer
-from ostler.messaging.wire.envelope import CAST, FANOUT, PROGRESS, SUBMIT
-from ostler.messaging.wire.request_context import Progress
+from ostler.messaging.wire.envelope import CAST, FANOUT, SUBMIT
 from ostler.operations import outcomes
 from ostler.operations.new_operation import check_same, new_operation
-from ostler.operations.operation_call import AttemptState, OperationCall
+from ostler.operations.operation_call import STORE_RETRY_DELAY, AttemptState, OperationCall
 from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
-from ostler.operations.operation_status import operation_event, status_of
+from ostler.operations.operation_status import status_of
+from ostler.operations.operation_views import OperationViews, Publish
 from ostler.store import (
     NewOperation,
     OperationRecord,
@@ -42,24 +40,19 @@ from ostler.store import (
     Store,
     requester_of,
 )
-from ostler.types import OperationState, OperationStatus
+from ostler.types import OperationState
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_RETRY_DELAY = 1.0
-"""Seconds until what the database did not take is tried again."""
 _LEASE_INTERVAL = 15.0
 """Seconds between two renewals of the leases; progress is stored with them."""
 _PRUNE_INTERVAL = 60.0
 _RECOVERY_BATCH = 200
 """Operations of an earlier run that are taken over in one write, so that others do not wait long for it."""
-_PROGRESS_INTERVAL = 0.2
-"""Seconds between two reports of progress to those who watch."""
 _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the ends of the last attempts to be stored: a locked database must not delay it."""
 CleanUp = Callable[[str], Callable[..., Any]]
 """Returns a method of a manager by its name."""
-Publish = Callable[[str, Any], None]
 
 
 class Operations:
@@ -93,22 +86,22 @@ class Operations:
         self._dispatcher = dispatcher
         self._clock = dispatcher.clock
         self._loop_queue = dispatcher.inbox
-        self._publish = publish
         self._tasks = TaskOwner("operations", on_end=on_end)
         self._queues: dict[str, dict[bool, OperationQueue]] = {}
         """Of each topic two: the second one is of its short methods, which must not wait behind long work."""
         self._clean_ups: dict[str, CleanUp] = {}
         self._timers: dict[str, DeadlineTimer] = {}
         self._numbers = itertools.count(1)
-        self._waiters: dict[str, list[asyncio.Future[OperationRecord]]] = defaultdict(list)
-        self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._callers: dict[str, list[Call]] = defaultdict(list)
         self._fresh_progress: dict[str, OperationCall] = {}
         self._is_progress_posted = False
         self._ending: set[asyncio.Task[Any]] = set()
         self._storing: set[asyncio.Future[OperationRecord]] = set()
         self._attempts: dict[str, OperationCall] = {}
         """What runs, of all topics; a thread that hangs may outlive the queue of its topic."""
+        self.views = OperationViews(store, self.records, self._attempts, publish)
+        """What callers see of them."""
+        self._clean_ups_due: dict[str, tuple[OperationRecord, dict[str, bytes], int]] = {}
+        """Operations to be cleaned up, with their steps and how often that was tried; they are in the queue as well."""
 
     def start(self) -> None:
         """Begin to renew leases and to remove what has ended long ago."""
@@ -264,10 +257,11 @@ class Operations:
         if not stored:
             check_same(record, new)
             return record
-        self._announce(record)
+        self.views.announce(record)
         if may_begin:
             self._run(queue, record, {})
         else:
+            queue = self._queue_of(record.topic, record.method) or queue  # its service may have been started again
             queue.put(record.id, account)
             self._fill(queue)
         return record
@@ -280,38 +274,19 @@ class Operations:
 
     async def _wait(self, call: Call, record: OperationRecord) -> object:
         """Wait for the end of an operation; a caller that cancels its call cancels the operation."""
-        self._callers[record.id].append(call)
         try:
-            ended = await self._wait_for_end(record)
+            ended = await self.views.wait(call, record)
         except asyncio.CancelledError:
             # Whoever lost its connection, or is told that the service stops, has not cancelled anything.
+            # A deadline is that of the operation as well, which ends by it.
             queue = self._queue_of(record.topic, record.method)
-            if not call.is_caller_gone and queue is not None and not queue.is_stopping:
+            is_late = call.context.deadline is not None and self._clock.monotonic() >= call.context.deadline
+            if not (call.is_caller_gone or is_late or queue is None or queue.is_stopping):
                 self._tasks.spawn(self._cancel_quietly(record.id, call.peer.name), name=f"cancel {record.id}")
             raise
-        finally:
-            self._callers[record.id].remove(call)
-            if not self._callers[record.id]:
-                del self._callers[record.id]
         if ended.error is not None:
             raise outcomes.decode_error(ended.error)
         return None if ended.result is None else msgspec.Raw(ended.result)
-
-    async def _wait_for_end(self, record: OperationRecord) -> OperationRecord:
-        if record.state.is_final:
-            return record
-        future: asyncio.Future[OperationRecord] = asyncio.get_running_loop().create_future()
-        self._waiters[record.id].append(future)
-        try:
-            if record.id not in self._attempts:  # it may have ended between the read and now
-                found = await self.find(record.id)
-                if found.state.is_final:
-                    return found
-            return await future
-        finally:
-            self._waiters[record.id].remove(future)
-            if not self._waiters[record.id]:
-                del self._waiters[record.id]
 
     # ---------------------------------------------------------------- running
 
@@ -330,6 +305,10 @@ class Operations:
 
     async def _begin(self, queue: OperationQueue, operation_id: str, account: Hashable) -> None:
         """Claim an operation and run it; one that ended meanwhile, or is claimed elsewhere, is skipped."""
+        if operation_id in self._clean_ups_due:
+            record, steps, _ = self._clean_ups_due[operation_id]
+            self._run(queue, record, steps, self._clean_up_of(record))
+            return
 
         def claim() -> tuple[OperationRecord, dict[str, bytes]] | None:
             record = self.records.claim(operation_id)
@@ -340,13 +319,13 @@ class Operations:
         except StoreError as error:
             _log.debug("operation %s was not begun, and will be: %s", operation_id, error)
             queue.release(operation_id)
-            self._put_later(queue, operation_id, account, _RETRY_DELAY)
+            self._put_later(queue, operation_id, account, STORE_RETRY_DELAY)
             return
         if claimed is None:
             queue.release(operation_id)
             self._fill(queue)
             return
-        self._announce(claimed[0])
+        self.views.announce(claimed[0])
         try:
             self._run(queue, *claimed)
         except StoreError as error:  # its record is damaged
@@ -354,7 +333,7 @@ class Operations:
             failed = partial(self.records.end_attempt, operation_id, outcomes.failed(error))
             ended = await self._write_until_done(failed, "end operation")
             if ended is not None:
-                self._announce(ended)
+                self.views.announce(ended)
             self._fill(queue)
 
     def _run(
@@ -366,11 +345,10 @@ class Operations:
     ) -> None:
         time_left, requester = self.records.time_left(record), requester_of(record)
         call = OperationCall(
-            self._clock, next(self._numbers), requester, AttemptState(record, steps, self, clean_up),
+            self._clock, next(self._numbers), AttemptState(record, requester, steps, self, clean_up),
             None if time_left is None or clean_up is not None else max(0.0, time_left),
             self._policy(record) or outcomes.NOT_DURABLE, partial(self._on_attempt_end, queue), self._on_progress,
         )  # fmt: skip
-        call.is_clean_up = clean_up is not None
         queue.start(record.id, call)
         self._attempts[record.id] = call
         if queue.is_stopping:  # since it was claimed
@@ -383,7 +361,30 @@ class Operations:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
+    def _clean_up_of(self, record: OperationRecord) -> Callable[..., Any]:
+        policy = self._policy(record)
+        assert policy is not None  # noqa: S101 - a method without one has nothing to clean up with
+        return self._clean_ups[record.topic](policy.clean_up)
+
+    def _cleans_up_later(self, queue: OperationQueue, call: OperationCall) -> bool:
+        """Try a clean-up again that failed because its service is not ready; return whether it is to be."""
+        if not call.is_clean_up:
+            return False
+        record, steps, tried = self._clean_ups_due.pop(call.record.id)
+        delay = outcomes.clean_up_delay(call, tried + 1)
+        if call.error is None or delay is None or queue.is_stopping:
+            return False
+        self._clean_ups_due[record.id] = record, steps, tried + 1
+        queue.end(record.id)
+        self._attempts.pop(record.id, None)
+        _log.warning("undoing operation %s failed and will be retried in %g s: %s", record.id, delay, call.error)
+        self._put_later(queue, record.id, record.account, delay)
+        self._fill(queue)
+        return True
+
     async def _end_attempt(self, queue: OperationQueue, call: OperationCall) -> None:
+        if self._cleans_up_later(queue, call):
+            return
         decision = outcomes.decide_after_attempt(call, is_stopping=queue.is_stopping, now=self._clock.wall())
         record = None
         if decision is not None:
@@ -398,7 +399,7 @@ class Operations:
         self._attempts.pop(call.record.id, None)
         self._fresh_progress.pop(call.record.id, None)
         if record is not None:
-            self._announce(record)
+            self.views.announce(record)
         # Its service may have been started again meanwhile.
         queue = self._queue_of(call.record.topic, call.record.method) or queue
         if record is not None and record.state is OperationState.WAITING:
@@ -420,7 +421,7 @@ class Operations:
                 return await self._store.awrite(change, label=label)
             except StoreError as error:
                 _log.debug("%s will be retried: %s", label, error)
-            await asyncio.sleep(_RETRY_DELAY)
+            await asyncio.sleep(STORE_RETRY_DELAY)
 
     def _policy(self, record: OperationRecord) -> Durable | None:
         """Return how a method is retried; None when there is no such method."""
@@ -449,12 +450,13 @@ class Operations:
             batch = left[first : first + _RECOVERY_BATCH]
             recovered = await self._write_until_done(partial(self._recover, batch), "recover operations")
             for record, steps, must_clean_up in recovered:
-                self._announce(record)
+                self.views.announce(record)
                 queue = self._queue_of(topic, record.method)
                 if queue is None:  # its service was stopped meanwhile
                     return
                 if must_clean_up:
-                    self._begin_clean_up(queue, record, steps)
+                    self._clean_ups_due[record.id] = record, steps, 0
+                    queue.put(record.id, record.account)
                 elif record.state is OperationState.QUEUED:
                     queue.put(record.id, record.account)
         self._enqueue_pending(topic, pending)
@@ -491,79 +493,7 @@ class Operations:
                 recovered.append((ended, {}, False))
         return recovered
 
-    def _begin_clean_up(self, queue: OperationQueue, record: OperationRecord, steps: dict[str, bytes]) -> None:
-        policy = self._policy(record)
-        assert policy is not None  # noqa: S101 - a method without one has nothing to clean up with
-        queue.reserve(record.id)
-        self._run(queue, record, steps, self._clean_ups[queue.topic](policy.clean_up))
-
-    # ---------------------------------------------------------------- asking and telling
-
-    async def find(self, operation_id: str) -> OperationRecord:
-        """Return an operation by its id, or by the beginning of one.
-
-        Raises:
-            NotFound: There is none.
-            Conflict: There are several that begin so.
-        """
-
-        def read() -> tuple[OperationRecord | None, list[str]]:
-            found = self.records.find(operation_id)
-            if found is not None or not operation_id:
-                return found, []
-            ids = self.records.find_by_prefix(operation_id)
-            return (self.records.find(ids[0]) if len(ids) == 1 else None), ids
-
-        record, ids = await self._store.aread(read)
-        if len(ids) > 1:
-            raise Conflict(f"several operations begin with {operation_id}", hint="give more of the id")
-        if record is None:
-            raise NotFound(f"operation {operation_id} not found", hint="see `ostler operation list`")
-        return record
-
-    async def status(self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]) -> OperationStatus:
-        """Return the status of an operation.
-
-        Args:
-            operation_id: The operation; see `find`.
-            show_values: Whether the arguments and the result of this one are shown.
-        """
-        record = await self.find(operation_id)
-        steps = await self._store.aread(lambda: list(self.records.steps(record)))
-        return status_of(record, steps, self._progress(record), show_values=show_values(record))
-
-    async def select(
-        self, *, topic: str, states: Sequence[OperationState], account: str, limit: int
-    ) -> list[OperationStatus]:
-        """Return the newest operations that fit, oldest first; see `OperationRecords.select`."""
-        records = await self._store.aread(
-            lambda: self.records.select(topic=topic, states=states, account=account, limit=limit)
-        )
-        return [status_of(row, (), self._progress(row), show_values=False) for row in records]
-
-    async def watch(
-        self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]
-    ) -> AsyncGenerator[OperationStatus, None]:
-        """Yield the status of an operation: now, and after each change, until it has ended."""
-        record = await self.find(operation_id)
-        changed = asyncio.Event()
-        self._watchers[record.id].add(changed)
-        try:
-            last: OperationStatus | None = None
-            while True:
-                changed.clear()
-                status = await self.status(record.id, show_values=show_values)
-                if status != last:
-                    yield status
-                if status.state.is_final:
-                    return
-                last = status
-                await changed.wait()
-                await asyncio.sleep(_PROGRESS_INTERVAL if record.id in self._attempts else 0)
-        finally:
-            self._watchers[record.id].discard(changed)
-            if not self._watchers[record.id]:
-                del self._watchers[record.id]
+    # ---------------------------------------------------------------- what an operator does
 
     async def cancel(self, operation_id: str, who: str) -> OperationRecord:
         """Cancel an operation: one that has not begun ends at once, one that runs is asked to stop.
@@ -572,11 +502,13 @@ class Operations:
             NotFound: There is none.
             Conflict: It has ended.
         """
-        record = await self.find(operation_id)
+        record = await self.views.find(operation_id)
+        if record.id in self._clean_ups_due:
+            raise Conflict(f"operation {record.id} is being undone; that cannot be cancelled", topic=record.topic)
 
         def change() -> OperationRecord | None:
-            outcome, owner = outcomes.cancelled(record.id, who), record.owner
-            if record.id not in self._attempts and self.records.take_over(record.id, owner) is not None:
+            outcome = outcomes.cancelled(record.id, who)
+            if record.owner not in ("", self.records.owner) and self.records.take_over(record.id, record.owner):
                 return self.records.end_attempt(record.id, outcome)  # of a service that is not there any more
             return self.records.end_unstarted(record.id, outcome) or self.records.request_cancel(record.id, who)
 
@@ -587,7 +519,7 @@ class Operations:
         if call is not None:
             call.cancelled_by = who
             call.stop()
-        self._announce(changed)
+        self.views.announce(changed)
         return changed
 
     async def _cancel_quietly(self, operation_id: str, who: str) -> None:
@@ -603,7 +535,7 @@ class Operations:
             NotFound: There is none.
             Conflict: It has not failed; or there is no such service now.
         """
-        record = await self.find(operation_id)
+        record = await self.views.find(operation_id)
         queue = self._queue_of(record.topic, record.method)
         if queue is None:
             raise Conflict(f"no service {record.topic} is running here", hint="see `ostler service list`")
@@ -615,7 +547,7 @@ class Operations:
                 f"operation {record.id} is {record.state}; only a failed or cancelled one can be retried",
                 topic=record.topic,
             )
-        self._announce(changed)
+        self.views.announce(changed)
         queue.put(changed.id, changed.account)
         self._fill(queue)
         return changed
@@ -636,20 +568,6 @@ class Operations:
             removed += batch
         return removed
 
-    def _progress(self, record: OperationRecord) -> Progress | None:
-        call = self._attempts.get(record.id)
-        return None if call is None else call.progress
-
-    def _announce(self, record: OperationRecord) -> None:
-        """Tell everybody that an operation has another state, which is on disk."""
-        for changed in self._watchers.get(record.id, ()):
-            changed.set()
-        if record.state.is_final:
-            for future in self._waiters.get(record.id, ()):
-                if not future.done():
-                    future.set_result(record)
-        self._publish(f"operation.{record.state}", operation_event(record))
-
     def _on_progress(self, call: OperationCall) -> None:
         """Record that a method has reported progress. Any thread."""
         self._fresh_progress[call.record.id] = call
@@ -660,12 +578,7 @@ class Operations:
     def _report_progress(self) -> None:
         # The flag first: what is reported from here on posts again.
         self._is_progress_posted = False
-        for operation_id, call in list(self._fresh_progress.items()):
-            for caller in self._callers.get(operation_id, ()):
-                if caller.request.flags & PROGRESS:
-                    caller.send_progress(call.progress)
-            for changed in self._watchers.get(operation_id, ()):
-                changed.set()
+        self.views.report_progress(list(self._fresh_progress.values()))
 
     async def _renew_leases(self) -> None:
         while True:

@@ -98,7 +98,8 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
     """
     record, error, policy = call.record, call.error, call.policy
     if call.is_clean_up:
-        return Decision(failed(interrupted_error(record, _clean_up_text(error))))
+        cut_off = is_stopping and is_a(error, (Cancelled, Draining))
+        return None if cut_off else Decision(failed(interrupted_error(record, _clean_up_text(error))))
     if error is None:
         return Decision(OperationOutcome(OperationState.SUCCEEDED, result=call.result))
     if call.cancelled_by:
@@ -109,6 +110,18 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
     if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
         return _decide_interrupted(record, policy, "its service stopped while it ran")
     return Decision(_retry_later(record, policy, error, now) or failed(error))
+
+
+def clean_up_delay(call: OperationCall, tried: int) -> float | None:
+    """Return the seconds until a clean-up that has failed is tried again; None when its end is final.
+
+    Args:
+        call: The clean-up.
+        tried: How often it has been tried.
+    """
+    if tried >= _ATTEMPTS_AFTER_RESTART or not is_a(call.error, _RETRIED_ERRORS):
+        return None
+    return min(call.policy.max_backoff, call.policy.backoff * 2.0 ** (tried - 1))
 
 
 def _retry_later(record: OperationRecord, policy: Durable, error: OstlerError, now: float) -> OperationOutcome | None:

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from ostler.aio import LoopQueue
@@ -22,17 +23,20 @@ from ostler.errors import (
     InvalidInput,
     MessageTooLarge,
     NotFound,
+    NotPermitted,
     OperationInterrupted,
     StoreUnavailable,
     WrongCallKind,
 )
-from ostler.messaging import Context, Endpoint, LocalServiceClient, exposed
+from ostler.messaging import Access, Context, Endpoint, LocalServiceClient, exposed
 from ostler.messaging.interface.exposure import Durable
-from ostler.messaging.wire.envelope import CAST, SUBMIT
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.wire.envelope import CAST, SUBMIT, Request
 from ostler.messaging.wire.request import CallRequest
+from ostler.messaging.wire.request_context import serving
 from ostler.operations import OperationControl, Operations
 from ostler.store import OperationRecords, Store
-from ostler.types import CONTROL_TOPIC, OperationState
+from ostler.types import CONTROL_TOPIC, OperationState, Peer, Role
 from support.async_tests import loop_fixture
 from support.local import dispatching
 from support.waiting import until
@@ -49,6 +53,9 @@ class Lamps:
         self.hold = threading.Event()
         self.hold.set()
         self.failures = []
+        self.undo_hold = threading.Event()
+        self.undo_hold.set()
+        self.undoing = self.most_undoing = 0
 
     def act(self, what):
         self.acts.append(what)
@@ -80,7 +87,24 @@ class Lamps:
         return lamp
 
     def unbuild(self, ctx: Context, lamp: str) -> None:
-        self.act(f"unbuild {lamp}")
+        self.undoing += 1
+        self.most_undoing = max(self.most_undoing, self.undoing)
+        try:
+            while not self.undo_hold.wait(0.005):
+                ctx.check()
+            if self.failures:
+                raise self.failures.pop()
+            self.act(f"unbuild {lamp}")
+        finally:
+            self.undoing -= 1
+
+    @exposed(role="viewer", durable=True)
+    def whose(self, ctx: Context) -> list[str]:
+        return [ctx.peer.name, str(ctx.role), ctx.host]
+
+    @exposed(role="viewer", durable=True)
+    async def whose_async(self, ctx: Context) -> list[str]:
+        return [ctx.peer.name, str(ctx.role), ctx.host]
 
     @exposed(durable=Durable(attempts=3, backoff=0.02))
     async def flaky(self, ctx: Context) -> int:
@@ -115,17 +139,51 @@ class Records(OperationRecords):
     """A table that can be made to fail, and to which nothing is written of attempts that end after a kill."""
 
     is_killed = False
+    step_failures = 0
+    """How many steps are not recorded, as on a full disk."""
     failures = 0
     """How many claims fail, as on a full disk."""
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.claim_gate, self.claiming = threading.Event(), threading.Event()
+        self.claim_gate.set()
+
     def claim(self, operation_id):
+        if not self.claim_gate.is_set():
+            self.claiming.set()
+            self.claim_gate.wait(10)
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("the disk is full")
         return super().claim(operation_id)
 
+    def save_step(self, *arguments):
+        if self.step_failures:
+            self.step_failures -= 1
+            raise StoreUnavailable("the disk is full")
+        return super().save_step(*arguments)
+
     def end_attempt(self, *arguments, **options):
         return None if self.is_killed else super().end_attempt(*arguments, **options)
+
+
+class Asked(Call):
+    """A request of a peer, as a transport brings it."""
+
+    def __init__(self, method, peer, *, flags=0, request_id="from-a-peer"):
+        raw = msgspec.Raw(msgspec.msgpack.encode({}))
+        super().__init__(Request(1, 1, "lamp", method, raw, None, request_id, flags), peer, SystemClock())
+        self.answer = asyncio.get_running_loop().create_future()
+
+    def pack(self, result):
+        return msgspec.msgpack.encode(result)
+
+    def send_reply(self, packed):
+        self.answer.set_result(msgspec.msgpack.decode(packed))
+
+    def send_error(self, error):
+        self.answer.set_exception(error)
 
 
 class Run:
@@ -135,6 +193,7 @@ class Run:
         self.events = []
         self.topic = topic
         self.lamps = lamps
+        self.dispatcher = dispatcher
         self.records = Records(clock, "here", name)
         self.operations = Operations(
             store, dispatcher, lambda name, payload: self.events.append((name, payload)), records=self.records
@@ -157,7 +216,7 @@ class Run:
         return await self.client.on(request_id=request_id).asubmit(self.topic, method, **arguments)
 
     async def state(self, operation_id):
-        return (await self.operations.find(operation_id)).state
+        return (await self.operations.views.find(operation_id)).state
 
 
 @pytest.fixture
@@ -217,14 +276,14 @@ async def test_a_submitted_request_is_stored_before_it_is_accepted(run, store, l
 
 async def test_a_plain_call_of_a_durable_method_is_the_same_work(run, lamps):
     assert await run.client.acall("lamp", "paint", lamp="desk") == "paint desk"
-    (record,) = await run.operations.select(topic="lamp", states=(), account="", limit=10)
+    (record,) = await run.operations.views.select(topic="lamp", states=(), account="", limit=10)
     assert (record.method, record.state, record.attempts) == ("paint", SUCCEEDED, 1)
 
 
 async def test_a_cast_of_a_durable_method_is_stored_when_it_is_accepted(run, lamps):
     lamps.hold.clear()
     await run.client.acast("lamp", "paint", lamp="desk")
-    (record,) = await run.operations.select(topic="", states=(), account="", limit=10)
+    (record,) = await run.operations.views.select(topic="", states=(), account="", limit=10)
     assert record.state is RUNNING
 
 
@@ -311,7 +370,7 @@ async def test_a_caller_that_leaves_meanwhile_leaves_no_operation_that_nobody_ru
         held.set()
         await blocking
         await until(lambda: not run.operations.running and not store.stats()["queued"])
-        record = (await run.operations.select(topic="", states=(), account="", limit=1))[-1]
+        record = (await run.operations.views.select(topic="", states=(), account="", limit=1))[-1]
         await until(lambda: not run.operations.running)
         assert (await run.state(record.id)).is_final
 
@@ -320,6 +379,40 @@ async def test_arguments_that_are_too_large_to_be_kept_are_refused(run, store):
     with pytest.raises(MessageTooLarge, match="an operation stores at most 1048576"):
         await run.submit("paint", lamp="x" * 2**20)
     assert store.read(run.operations.records.count_pending) == 0
+
+
+VIEWER = Peer(uid=4001, gid=4001, pid=1, name="uid 4001")
+
+
+@pytest.mark.parametrize("method", ["whose", "whose_async"])
+async def test_an_operation_has_the_name_and_the_role_of_who_submitted_it(run, method):
+    """Also after the caller has lost the role, and never those of the daemon, in whose name it is begun."""
+    run.dispatcher.apply(Access(own_uid=0, viewer=["4001"]), run.dispatcher.limits)
+    call = Asked(method, VIEWER)
+    run.dispatcher.dispatch(call)
+    assert await call.answer == ["uid 4001", "viewer", ""]
+    submitted = Asked(method, VIEWER, flags=SUBMIT)
+    run.dispatcher.dispatch(submitted)
+    await submitted.answer
+    operation = run.client.aoperation("from-a-peer")
+    assert await operation.result() == ["uid 4001", "viewer", ""]
+    assert operation.status.requester == "uid 4001"
+
+
+async def test_who_has_no_role_stores_nothing(run, store):
+    for flags in (0, SUBMIT, CAST):
+        call = Asked("whose", Peer(uid=4002, gid=4002, pid=1, name="uid 4002"), flags=flags)
+        run.dispatcher.dispatch(call)
+        with pytest.raises(NotPermitted, match="uid 4002 has no role"):
+            await call.answer
+    assert await run.operations.views.select(topic="", states=(), account="", limit=10) == []
+
+
+async def test_a_manager_that_submits_while_it_serves_somebody_does_so_as_the_daemon(run, store):
+    with serving(Context("other", "x", peer=VIEWER, role=Role.VIEWER)):
+        operation = await run.submit("whose")
+    assert await operation.result() == ["local", "admin", "here"]
+    assert operation.status.requester == "uid 4001"  # whose share of what is bounded it uses
 
 
 # ---------------------------------------------------------------- ends
@@ -375,7 +468,7 @@ async def test_a_caller_that_cancels_its_call_cancels_the_operation(run, lamps):
     call = asyncio.ensure_future(run.client.acall("lamp", "paint", lamp="desk"))
     await until(lambda: lamps.acts)
     call.cancel()
-    (record,) = await run.operations.select(topic="", states=(), account="", limit=1)
+    (record,) = await run.operations.views.select(topic="", states=(), account="", limit=1)
     await until(lambda: not run.operations.running)
     assert await run.state(record.id) is CANCELLED
 
@@ -435,6 +528,34 @@ async def test_what_cannot_be_claimed_now_is_begun_when_the_database_can_be_writ
     assert run.records.failures == 0
 
 
+async def test_what_is_cancelled_while_it_is_claimed_is_asked_to_stop(store, inbox, clock, lamps):
+    """Both writes are in one group: the operation is claimed and cancelled before the loop hears of either."""
+    async with running(store, inbox, clock, lamps, "run-1", max_running=1) as run:
+        lamps.hold.clear()
+        first = await run.submit("stubborn", lamp="a")
+        operation = await run.submit("paint", lamp="b")
+        run.records.claim_gate.clear()
+        lamps.hold.set()
+        await first.result()
+        lamps.hold.clear()
+        await until(run.records.claiming.is_set)
+        cancelling = asyncio.ensure_future(run.operations.cancel(operation.id, "somebody"))
+        await until(lambda: store.stats()["queued"])
+        run.records.claim_gate.set()
+        assert (await cancelling).state is RUNNING
+        with pytest.raises(Cancelled, match="cancelled by somebody"):
+            await operation.result(timeout=10)
+        assert "paint b" not in lamps.acts
+
+
+async def test_a_step_that_is_done_is_recorded_when_the_database_can_be_written_again(run, lamps):
+    run.records.step_failures = 1
+    operation = await run.submit("paint", lamp="desk")
+    assert await operation.result(timeout=20) == "paint desk"
+    assert operation.status.steps == ["sand", "paint"]
+    assert lamps.acts == ["sand desk", "paint desk"]
+
+
 async def test_callers_that_wait_cannot_keep_operations_from_running(store, inbox, clock, lamps):
     """As many requests as may be in progress wait for operations, each of which is one more."""
     async with running(store, inbox, clock, lamps, "run-1", max_running=1) as run:
@@ -492,6 +613,43 @@ async def test_a_killed_operation_is_cleaned_up_with_its_arguments(store, inbox,
     async with running(store, inbox, clock, lamps, "next") as after:
         with pytest.raises(OperationInterrupted, match="what it had begun was undone"):
             await after.client.aoperation(operation_id).result()
+    assert lamps.acts == ["build desk", "unbuild desk"]
+
+
+async def test_what_cannot_be_undone_yet_is_tried_again(store, inbox, clock, lamps):
+    """After a restart a driver may not be ready; and at once is not how many are undone."""
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "killed").open(max_running=5)
+        lamps.hold.clear()
+        ids = [(await run.submit("build", lamp=str(number))).id for number in range(2)]
+        await until(lambda: len(lamps.acts) == 2)
+        run.records.is_killed = True
+        lamps.hold.set()
+        await until(lambda: not dispatcher.in_flight("lamp"))
+        await run.operations.close()
+    lamps.failures = [DriverNotReady("not yet")]
+    async with running(store, inbox, clock, lamps, "next", max_running=1) as after:
+        for operation_id in ids:
+            with pytest.raises(OperationInterrupted, match="what it had begun was undone"):
+                await after.client.aoperation(operation_id).result(timeout=20)
+    assert sorted(lamps.acts[2:]) == ["unbuild 0", "unbuild 1"]
+    assert lamps.most_undoing == 1
+
+
+async def test_a_stop_in_the_midst_of_undoing_leaves_it_to_the_next_start(store, inbox, clock, lamps):
+    operation_id = await leave_running(store, inbox, clock, lamps, "build")
+    lamps.undo_hold.clear()
+    async with running(store, inbox, clock, lamps, "second") as run:
+        await until(lambda: lamps.undoing)
+        with pytest.raises(Conflict, match="is being undone"):
+            await run.operations.cancel(operation_id, "somebody")
+        run.operations.stop_topic("lamp")
+        await until(lambda: not run.operations.running)
+        assert await run.state(operation_id) is RUNNING
+    lamps.undo_hold.set()
+    async with running(store, inbox, clock, lamps, "third") as run:
+        with pytest.raises(OperationInterrupted, match="what it had begun was undone"):
+            await run.client.aoperation(operation_id).result(timeout=20)
     assert lamps.acts == ["build desk", "unbuild desk"]
 
 
@@ -560,7 +718,7 @@ async def test_a_watcher_sees_each_state_and_the_end(run, lamps):
         seen.append((status.state, status.text, tuple(status.steps)))
         lamps.hold.set()
     assert seen[-1] == (SUCCEEDED, "sanded", ("sand", "paint"))
-    assert run.operations._watchers == {}
+    assert run.operations.views._watchers == {}
 
 
 async def test_each_state_is_an_event(run, lamps):
@@ -575,12 +733,12 @@ async def test_each_state_is_an_event(run, lamps):
 async def test_an_operation_is_found_by_the_beginning_of_its_id(run):
     await run.submit("polish", request_id="abc-1", lamp="a")
     await run.submit("polish", request_id="abd-2", lamp="b")
-    assert (await run.operations.find("abc")).id == "abc-1"
+    assert (await run.operations.views.find("abc")).id == "abc-1"
     with pytest.raises(Conflict, match="several operations begin with ab"):
-        await run.operations.find("ab")
+        await run.operations.views.find("ab")
     for unknown in ("x", ""):
         with pytest.raises(NotFound):
-            await run.operations.find(unknown)
+            await run.operations.views.find(unknown)
 
 
 async def test_waiting_gives_up_in_time_and_the_operation_goes_on(run, lamps):

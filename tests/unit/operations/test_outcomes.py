@@ -16,7 +16,7 @@ def record(tmp_path):
     clock = FakeClock()
     store = Store.open(tmp_path / "state" / "ostler.db", clock=clock)
     records = OperationRecords(clock, "node1", "run-1")
-    requester = Requester(LOCAL_PEER, Role.ADMIN)
+    requester = Requester(LOCAL_PEER, Role.ADMIN, LOCAL_PEER)
     new = NewOperation("id-1", "lamp", "switch", b"\x80", 0, requester, "", None)
     store.write(lambda: records.insert(new))
     found = store.write(lambda: records.claim("id-1"))

@@ -327,6 +327,7 @@ class Dispatcher:
             if call.operation is None:
                 self._start_operation(call)
                 return
+            call.operation.set_caller(call.context)
             call.method = call.operation.method_to_run(call.method)
         if call.request.flags & STREAM or call.method.signature.is_streaming:
             self._start_stream(call, values, named)

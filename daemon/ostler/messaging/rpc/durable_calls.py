@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler.errors import InvalidInput, WrongCallKind
 from ostler.messaging.wire.envelope import CAST, FANOUT, STREAM, SUBMIT
-from ostler.messaging.wire.request_context import RunningOperation
+from ostler.messaging.wire.request_context import Context, RunningOperation
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
@@ -32,6 +32,10 @@ class DurableCalls(Protocol):
 
 class AttemptedOperation(RunningOperation, Protocol):
     """The operation that a call is an attempt of."""
+
+    def set_caller(self, context: Context) -> None:
+        """Put the one who submitted the operation into the context, with the role that it had then."""
+        ...
 
     def method_to_run(self, method: Method) -> Method:
         """Return the method that this attempt runs: the one that was asked for, or the one that cleans up after it."""

@@ -27,19 +27,29 @@ _ENDED = "state IN ('succeeded', 'failed', 'cancelled')"
 
 
 class Requester(msgspec.Struct, frozen=True):
-    """Who submitted an operation: the peer, and the role that it had."""
+    """Who submitted an operation.
+
+    Attributes:
+        peer: Who made the request.
+        role: The role that it had.
+        origin: Who is behind it: the peer, or whose request a manager served when it submitted this.
+        host: The host in whose name it may report something; see `Context`.
+    """
 
     peer: Peer
     role: Role
+    origin: Peer
+    host: str = ""
 
     @property
     def account(self) -> str:
-        """The account of the peer as text: its key, its uid, or a name."""
-        return str(self.peer.account)
+        """The account behind the request as text: its key, its uid, or a name."""
+        return str(self.origin.account)
 
-    def restored_peer(self) -> Peer:
-        """Return the peer; the daemon itself is the one object that stands for it."""
-        return LOCAL_PEER if self.peer == LOCAL_PEER else self.peer
+    def restored(self) -> Requester:
+        """Return this with the one object that stands for the daemon itself, where it is meant."""
+        peer, origin = (LOCAL_PEER if each == LOCAL_PEER else each for each in (self.peer, self.origin))
+        return Requester(peer, self.role, origin, self.host)
 
 
 class NewOperation(NamedTuple):
@@ -131,7 +141,7 @@ class OperationRecords:
     def __init__(self, clock: Clock, host: str, owner: str, lease_time: float = 60.0) -> None:
         self._clock = clock
         self._host = host
-        self._owner = owner
+        self.owner = owner
         self._lease_time = lease_time
 
     # ---------------------------------------------------------------- writing; inside `store.write`
@@ -164,7 +174,7 @@ class OperationRecords:
                 "UPDATE operations SET state = 'running', why = '', since = ?, attempts = attempts + 1,"
                 " next_attempt_at = 0, owner = ?, lease_boot_id = ?, lease_boot = ?, lease_wall = ?"
                 f" WHERE id = ? AND state IN ('queued', 'waiting') RETURNING {_COLUMNS}",
-                (now, self._owner, *self._lease(), operation_id),
+                (now, self.owner, *self._lease(), operation_id),
             )
         )
 
@@ -179,7 +189,7 @@ class OperationRecords:
                 "UPDATE operations SET owner = ?, interruptions = interruptions + 1, lease_boot_id = ?, lease_boot = ?,"
                 " lease_wall = ? WHERE id = ? AND state = 'running' AND owner = ?"
                 f" RETURNING {_COLUMNS}",
-                (self._owner, *self._lease(), operation_id, owner),
+                (self.owner, *self._lease(), operation_id, owner),
             )
         )
 
@@ -209,7 +219,7 @@ class OperationRecords:
                 f" RETURNING {_COLUMNS}",
                 (
                     str(outcome.state), outcome.why, self._clock.wall(), outcome.result, outcome.error,
-                    outcome.next_attempt_at, operation_id, self._owner,
+                    outcome.next_attempt_at, operation_id, self.owner,
                 ),
             )
         )  # fmt: skip
@@ -255,7 +265,7 @@ class OperationRecords:
         database = _connection()
         owned = database.execute(
             "SELECT 1 FROM operations WHERE number = ? AND state = 'running' AND owner = ?",
-            (record.number, self._owner),
+            (record.number, self.owner),
         ).fetchone()
         if owned is None:
             return False
@@ -275,14 +285,14 @@ class OperationRecords:
         database.execute(
             "UPDATE operations SET lease_boot_id = ?, lease_boot = ?, lease_wall = ?"
             " WHERE state = 'running' AND owner = ?",
-            (*self._lease(), self._owner),
+            (*self._lease(), self.owner),
         )
         self._save_progress(progress)
 
     def _save_progress(self, progress: Iterable[tuple[str, float, float, str]]) -> None:
         _connection().executemany(
             "UPDATE operations SET done = ?, total = ?, text = ? WHERE id = ? AND state = 'running' AND owner = ?",
-            [(done, total, text, operation_id, self._owner) for operation_id, done, total, text in progress],
+            [(done, total, text, operation_id, self.owner) for operation_id, done, total, text in progress],
         )
 
     def trim(self, count: int, before: float, ages: RetentionClock) -> int:
@@ -424,7 +434,7 @@ def requester_of(record: OperationRecord) -> Requester:
         StoreError: The record is damaged.
     """
     try:
-        return _decode_requester(record.requester)
+        return _decode_requester(record.requester).restored()
     except msgspec.MsgspecError as error:
         raise StoreError(f"the record of operation {record.id} is damaged: {error}") from error
 

@@ -6,7 +6,8 @@ from ostler.store import NewOperation, OperationOutcome, OperationRecords, Reque
 from ostler.store.session import current_session
 from ostler.types import LOCAL_PEER, OperationState, Peer, Role
 
-ALICE = Requester(Peer(uid=1000, gid=1000, pid=7, name="uid 1000"), Role.OPERATOR)
+_ALICE = Peer(uid=1000, gid=1000, pid=7, name="uid 1000")
+ALICE = Requester(_ALICE, Role.OPERATOR, _ALICE, "node1")
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_pending_operations_are_those_of_the_topic_and_host_that_have_not_ended(
 
 def test_a_list_has_no_values_and_can_be_narrowed(store, records):
     store.write(lambda: records.insert(new(1)))
-    store.write(lambda: records.insert(new(2, requester=Requester(LOCAL_PEER, Role.ADMIN))))
+    store.write(lambda: records.insert(new(2, requester=Requester(LOCAL_PEER, Role.ADMIN, LOCAL_PEER))))
     store.write(lambda: records.claim("id-2"))
     store.write(lambda: records.end_attempt("id-2", ended(result=b"x" * 1000)))
     rows = store.read(lambda: records.select(limit=10))
@@ -108,9 +109,9 @@ def test_a_list_has_no_values_and_can_be_narrowed(store, records):
 
 def test_who_submitted_comes_back_as_it_was(store, records):
     store.write(lambda: records.insert(new(1)))
-    store.write(lambda: records.insert(new(2, requester=Requester(LOCAL_PEER, Role.ADMIN))))
+    store.write(lambda: records.insert(new(2, requester=Requester(LOCAL_PEER, Role.ADMIN, LOCAL_PEER))))
     assert requester_of(store.read(lambda: records.find("id-1"))) == ALICE
-    assert requester_of(store.read(lambda: records.find("id-2"))).restored_peer() is LOCAL_PEER
+    assert requester_of(store.read(lambda: records.find("id-2"))).peer is LOCAL_PEER
 
 
 def test_a_damaged_requester_is_an_error_that_names_the_operation(store, records):

@@ -1,0 +1,160 @@
+"""What callers see of operations: those who ask, who watch, and who wait for an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ostler.errors import Conflict, NotFound
+from ostler.messaging.rpc.call import Call
+from ostler.messaging.wire.envelope import PROGRESS
+from ostler.messaging.wire.request_context import Progress
+from ostler.operations.operation_call import OperationCall
+from ostler.operations.operation_status import operation_event, status_of
+from ostler.store import OperationRecord, OperationRecords, Store
+from ostler.types import OperationState, OperationStatus
+
+Publish = Callable[[str, Any], None]
+_PROGRESS_INTERVAL = 0.2
+"""Seconds between two reports of progress to those who watch."""
+
+
+class OperationViews:
+    """Tells of operations. On the loop.
+
+    Args:
+        store: Where they are stored.
+        records: The table.
+        attempts: What runs, by the id of the operation.
+        publish: Publishes the event of each change of a state: its name and its payload.
+    """
+
+    def __init__(
+        self, store: Store, records: OperationRecords, attempts: Mapping[str, OperationCall], publish: Publish
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._attempts = attempts
+        self._publish = publish
+        self._waiters: dict[str, list[asyncio.Future[OperationRecord]]] = defaultdict(list)
+        self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._callers: dict[str, list[Call]] = defaultdict(list)
+
+    async def find(self, operation_id: str) -> OperationRecord:
+        """Return an operation by its id, or by the beginning of one.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several that begin so.
+        """
+
+        def read() -> tuple[OperationRecord | None, list[str]]:
+            found = self._records.find(operation_id)
+            if found is not None or not operation_id:
+                return found, []
+            ids = self._records.find_by_prefix(operation_id)
+            return (self._records.find(ids[0]) if len(ids) == 1 else None), ids
+
+        record, ids = await self._store.aread(read)
+        if len(ids) > 1:
+            raise Conflict(f"several operations begin with {operation_id}", hint="give more of the id")
+        if record is None:
+            raise NotFound(f"operation {operation_id} not found", hint="see `ostler operation list`")
+        return record
+
+    async def status(self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]) -> OperationStatus:
+        """Return the status of an operation.
+
+        Args:
+            operation_id: The operation; see `find`.
+            show_values: Whether the arguments and the result of this one are shown.
+        """
+        record = await self.find(operation_id)
+        steps = await self._store.aread(lambda: list(self._records.steps(record)))
+        return status_of(record, steps, self._progress(record), show_values=show_values(record))
+
+    async def select(
+        self, *, topic: str, states: Sequence[OperationState], account: str, limit: int
+    ) -> list[OperationStatus]:
+        """Return the newest operations that fit, oldest first; see `OperationRecords.select`."""
+
+        def read() -> list[OperationStatus]:
+            rows = self._records.select(topic=topic, states=states, account=account, limit=limit)
+            return [status_of(row, (), self._progress(row), show_values=False) for row in rows]
+
+        return await self._store.aread(read)  # thousands of them would hold up the loop
+
+    async def watch(
+        self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]
+    ) -> AsyncGenerator[OperationStatus, None]:
+        """Yield the status of an operation: now, and after each change, until it has ended."""
+        record = await self.find(operation_id)
+        changed = asyncio.Event()
+        self._watchers[record.id].add(changed)
+        try:
+            last: OperationStatus | None = None
+            while True:
+                changed.clear()
+                status = await self.status(record.id, show_values=show_values)
+                if status != last:
+                    yield status
+                if status.state.is_final:
+                    return
+                last = status
+                await changed.wait()
+                await asyncio.sleep(_PROGRESS_INTERVAL if record.id in self._attempts else 0)
+        finally:
+            self._watchers[record.id].discard(changed)
+            if not self._watchers[record.id]:
+                del self._watchers[record.id]
+
+    async def wait(self, call: Call, record: OperationRecord) -> OperationRecord:
+        """Wait for the end of an operation, and return it; progress is sent to the call meanwhile."""
+        self._callers[record.id].append(call)
+        try:
+            return await self._wait_for_end(record)
+        finally:
+            self._callers[record.id].remove(call)
+            if not self._callers[record.id]:
+                del self._callers[record.id]
+
+    async def _wait_for_end(self, record: OperationRecord) -> OperationRecord:
+        if record.state.is_final:
+            return record
+        future: asyncio.Future[OperationRecord] = asyncio.get_running_loop().create_future()
+        self._waiters[record.id].append(future)
+        try:
+            if record.id not in self._attempts:  # it may have ended between the read and now
+                found = await self.find(record.id)
+                if found.state.is_final:
+                    return found
+            return await future
+        finally:
+            self._waiters[record.id].remove(future)
+            if not self._waiters[record.id]:
+                del self._waiters[record.id]
+
+    def announce(self, record: OperationRecord) -> None:
+        """Tell everybody that an operation has another state, which is on disk."""
+        for changed in self._watchers.get(record.id, ()):
+            changed.set()
+        if record.state.is_final:
+            for future in self._waiters.get(record.id, ()):
+                if not future.done():
+                    future.set_result(record)
+        self._publish(f"operation.{record.state}", operation_event(record))
+
+    def report_progress(self, calls: Iterable[OperationCall]) -> None:
+        """Tell those who wait for or watch some operations how far these are."""
+        for call in calls:
+            for caller in self._callers.get(call.record.id, ()):
+                if caller.request.flags & PROGRESS:
+                    caller.send_progress(call.progress)
+            for changed in self._watchers.get(call.record.id, ()):
+                changed.set()
+
+    def _progress(self, record: OperationRecord) -> Progress | None:
+        call = self._attempts.get(record.id)
+        return None if call is None else call.progress
