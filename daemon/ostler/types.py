@@ -376,8 +376,8 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` brought the method, `topic_version` is
     that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method that `streams` the
-    result is that of an item. `secret` names the arguments whose values are never shown. The JSON Schemas are there
-    when they were asked for.
+    result is that of an item. Each request of a `durable` one is an operation. `secret` names the arguments whose
+    values are never shown. The JSON Schemas are there when they were asked for.
     """
 
     topic: str
@@ -394,6 +394,7 @@ class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
     topic_version: str = ""
     arguments_schema: dict[str, Json] | None = None
     result_schema: dict[str, Json] | None = None
+    durable: bool = False
 
 
 class MemberVersion(msgspec.Struct, frozen=True, kw_only=True):

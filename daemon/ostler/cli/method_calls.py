@@ -168,6 +168,8 @@ def _method_details(method: MethodDescription) -> Iterator[str]:
         yield "read-only"
     if method.streams:
         yield "stream"
+    if method.durable:
+        yield "durable: each request is an operation"
 
 
 def _argument_help(method: MethodDescription, argument: ArgumentDescription) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from ostler.errors import to_wire
+from ostler.errors import StoreError, to_wire
 from ostler.messaging.wire.request_context import Progress
 from ostler.operations.outcomes import decode_error
 from ostler.store import OperationRecord, requester_of
 from ostler.types import OperationError, OperationStatus
+
+_DAMAGED = "(damaged)"
 
 
 def status_of(
@@ -35,7 +37,7 @@ def status_of(
         why=record.why,
         since=record.since,
         submitted_at=record.submitted_at,
-        requester=requester_of(record).origin.name,
+        requester=_requester_name(record),
         attempts=record.attempts,
         interruptions=record.interruptions,
         done=done,
@@ -55,8 +57,16 @@ def operation_event(record: OperationRecord) -> dict[str, Any]:
     """Return the payload of the event of a new state: what every viewer may see."""
     return {
         "id": record.id, "topic": record.topic, "method": record.method, "state": str(record.state),
-        "why": record.why, "attempts": record.attempts, "requester": requester_of(record).origin.name,
+        "why": record.why, "attempts": record.attempts, "requester": _requester_name(record),
     }  # fmt: skip
+
+
+def _requester_name(record: OperationRecord) -> str:
+    """Return who submitted an operation; a damaged record must not keep others from being shown."""
+    try:
+        return requester_of(record).origin.name
+    except StoreError:
+        return _DAMAGED
 
 
 def _stored_error(packed: bytes, *, show_values: bool) -> OperationError:
@@ -71,4 +81,7 @@ def _stored_error(packed: bytes, *, show_values: bool) -> OperationError:
 
 
 def _decode(packed: bytes) -> Any:
-    return msgspec.msgpack.decode(packed)
+    try:
+        return msgspec.msgpack.decode(packed)
+    except msgspec.MsgspecError:
+        return _DAMAGED

@@ -17,6 +17,7 @@ from ostler.errors import (
     DriverNotReady,
     OperationInterrupted,
     OstlerError,
+    StoreError,
     StoreUnavailable,
     WireError,
     error_line,
@@ -70,8 +71,11 @@ def encode_error(error: OstlerError) -> bytes:
 
 
 def decode_error(packed: bytes) -> OstlerError:
-    """Return a stored error."""
-    return from_wire(WireError(*_decode_error(packed)))
+    """Return a stored error; of a damaged record, an error that says so."""
+    try:
+        return from_wire(WireError(*_decode_error(packed)))
+    except msgspec.MsgspecError as damage:
+        return StoreError(f"the stored error of the operation is damaged: {damage}", hint="see `ostler db check`")
 
 
 def failed(error: OstlerError) -> OperationOutcome:

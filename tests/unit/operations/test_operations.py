@@ -21,10 +21,12 @@ from ostler.errors import (
     DriverNotReady,
     FeatureNotSupported,
     InvalidInput,
+    MalformedMessage,
     MessageTooLarge,
     NotFound,
     NotPermitted,
     OperationInterrupted,
+    StoreError,
     StoreUnavailable,
     WrongCallKind,
 )
@@ -36,6 +38,7 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import serving
 from ostler.operations import OperationControl, Operations
 from ostler.store import OperationRecords, Store
+from ostler.store.session import current_session
 from ostler.types import CONTROL_TOPIC, OperationState, Peer, Role
 from support.async_tests import loop_fixture
 from support.local import dispatching
@@ -697,6 +700,26 @@ async def test_work_that_hangs_over_the_restart_of_its_service_is_not_begun_agai
     assert lamps.acts == ["polish desk"]
     lamps.hold.set()
     assert await operation.result() == "polish desk"
+
+
+@pytest.mark.parametrize("column", ["requester", "arguments", "error"])
+async def test_a_damaged_record_fails_alone_and_is_shown(store, inbox, clock, lamps, column):
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "first")
+        run.operations.add_topic("lamp", 1, lambda name: getattr(lamps, name))  # accepts, and is never started
+        damaged, sound = [await run.submit("polish", lamp=str(number)) for number in range(2)]
+        update = f"UPDATE operations SET {column} = x'c1' WHERE id = '{damaged.id}'"
+        await store.awrite(lambda: current_session().database.execute_sql(update))
+        await run.operations.close()
+    async with running(store, inbox, clock, lamps, "second", max_running=1) as after:
+        assert await after.client.aoperation(sound.id).result(timeout=20) == "polish 1"
+        if column != "error":  # that is written again with the end
+            with pytest.raises((StoreError, MalformedMessage)):
+                await after.client.aoperation(damaged.id).result(timeout=20)
+            assert after.operations.running == []
+        listed = await after.operations.views.select(topic="", states=(), account="", limit=10)
+        assert [row.id for row in listed] == [damaged.id, sound.id]
+        assert (await after.client.aoperation(damaged.id).inspect()).id == damaged.id
 
 
 async def test_an_operation_of_a_service_that_is_gone_can_be_cancelled(store, inbox, clock, lamps):

@@ -212,6 +212,7 @@ def describe_method(
         topic_version=version,
         arguments_schema=arguments,
         result_schema=result,
+        durable=exposure.durable is not None,
     )
 
 

@@ -436,7 +436,10 @@ def requester_of(record: OperationRecord) -> Requester:
     try:
         return _decode_requester(record.requester).restored()
     except msgspec.MsgspecError as error:
-        raise StoreError(f"the record of operation {record.id} is damaged: {error}") from error
+        raise StoreError(
+            f"the record of operation {record.id} is damaged: {error}",
+            hint="see `ostler db check`, and submit the request again",
+        ) from error
 
 
 def _connection() -> sqlite3.Connection:
