@@ -23,11 +23,13 @@ from remote_calls_manager import CallerReport
 from ostler import AsyncClient, Client, Event, Retry
 from ostler.errors import (
     Busy,
+    Cancelled,
     Conflict,
     ConnectionLost,
     DaemonNotRunning,
     Draining,
     NotPermitted,
+    OperationInterrupted,
     OstlerError,
     ServiceNotFound,
 )
@@ -752,3 +754,33 @@ def test_whoever_listens_is_told_when_a_peer_is_lost_and_back(hosts: HostProcess
     assert told["peer.lost"]["peer"] == told["peer.back"]["peer"] == "node2"
     assert told["peer.lost"]["why"]
     assert told["peer.back"]["was"] == "lost"
+
+
+def test_an_operation_on_another_host_is_submitted_watched_and_outlives_that_host(hosts: HostProcesses) -> None:
+    hosts.start(node1="talk", node2="volume")
+    knows(hosts, "node1", "node2")
+    daemon, other = hosts["node1"].daemon, hosts["node2"].daemon
+    with Client(root=str(daemon.root)) as client:
+        operation = client.on(host="node2", request_id="far").submit("volume", "work", seconds=0.3)
+        assert (operation.host, operation.status.topic) == ("node2", "volume")
+        assert operation.result(timeout=30) == "node2"
+        again = client.on(host="node2", request_id="far").submit("volume", "work", seconds=0.3)
+        assert (again.id, again.result(timeout=30)) == (operation.id, "node2")
+        cut_off = client.on(host="node2").submit("volume", "work", seconds=60)
+        wait_for(lambda: other.json("operation", "list")[-1]["state"] == "running", "it to run")
+        other.signal(signal.SIGKILL)
+        other.wait_end()
+        hosts["node2"].start()
+        with pytest.raises(OperationInterrupted, match="the daemon ended while operation"):
+            cut_off.result(timeout=40)
+        stopped = client.on(host="node2").submit("volume", "work", seconds=60)
+        stopped.cancel()
+        with pytest.raises(Cancelled):
+            stopped.result(timeout=30)
+    rows = daemon.json("operation", "list", "--host", "node2")
+    assert [(row["host"], row["state"]) for row in rows] == [
+        ("node2", "succeeded"), ("node2", "failed"), ("node2", "cancelled"),
+    ]  # fmt: skip
+    assert daemon.json("operation", "list") == []
+    shown = daemon.json("operation", "show", rows[0]["id"], "--host", "node2")
+    assert (shown["result"], shown["is_hidden"]) == ("node2", False)
