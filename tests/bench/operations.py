@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from commits import one_each
 from measured_daemon import BUNDLED, ECHO, DaemonUnderTest
 from rows import AT_LEAST, AT_MOST, FigureRow, median
+
+if TYPE_CHECKING:
+    from ostler import AsyncClient
 
 IN_FLIGHT = 64
 
@@ -21,9 +26,9 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
     with DaemonUnderTest(folder, BUNDLED + ECHO.format(topic="echo") + ECHO.format(topic="run")) as daemon:
         for number in range(rounds):
             figures["bare"].append(one_each(folder / f"bare{number}.db", seconds))
-            figures["one"].append(asyncio.run(submit(daemon.root, 1, seconds)))
-            figures["many"].append(asyncio.run(submit(daemon.root, IN_FLIGHT, seconds)))
-            figures["ended"].append(asyncio.run(run(daemon.root, seconds)))
+            figures["one"].append(asyncio.run(rate(daemon.root, 1, seconds, submit)))
+            figures["many"].append(asyncio.run(rate(daemon.root, IN_FLIGHT, seconds, submit)))
+            figures["ended"].append(asyncio.run(rate(daemon.root, IN_FLIGHT, seconds, run)))
     bare = median(figures["bare"])
     return [
         FigureRow(
@@ -42,42 +47,33 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
     ]  # fmt: skip
 
 
-async def submit(root: Path, callers: int, seconds: float) -> float:
-    """Submit operations that do nothing; return how many were accepted in a second."""
+async def submit(client: AsyncClient) -> None:
+    """Submit an operation that does nothing."""
+    await client.submit("echo", "nothing")
+
+
+async def run(client: AsyncClient) -> None:
+    """Have an operation that does nothing run to its end.
+
+    On a topic of its own: on that of the submits, those would be before it in the queue.
+    """
+    await client.call("run", "nothing")
+
+
+async def rate(root: Path, callers: int, seconds: float, ask: Callable[[AsyncClient], Awaitable[None]]) -> float:
+    """Have some callers ask again and again; return how often they were answered in a second."""
     from ostler import AsyncClient
 
-    accepted = 0
+    answered = 0
     ends = time.perf_counter() + seconds
 
     async def caller(client: AsyncClient) -> None:
-        nonlocal accepted
+        nonlocal answered
         while time.perf_counter() < ends:
-            await client.submit("echo", "nothing")
-            accepted += 1
+            await ask(client)
+            answered += 1
 
     async with AsyncClient(root=str(root)) as client:
         began = time.perf_counter()
         await asyncio.gather(*(caller(client) for _ in range(callers)))
-        return accepted / (time.perf_counter() - began)
-
-
-async def run(root: Path, seconds: float) -> float:
-    """Call a durable method that does nothing with 64 callers; return how many operations ended in a second.
-
-    On a topic of its own: on that of the submits, those would be before them in the queue.
-    """
-    from ostler import AsyncClient
-
-    ended = 0
-    ends = time.perf_counter() + seconds
-
-    async def caller(client: AsyncClient) -> None:
-        nonlocal ended
-        while time.perf_counter() < ends:
-            await client.call("run", "nothing")
-            ended += 1
-
-    async with AsyncClient(root=str(root)) as client:
-        began = time.perf_counter()
-        await asyncio.gather(*(caller(client) for _ in range(IN_FLIGHT)))
-        return ended / (time.perf_counter() - began)
+        return answered / (time.perf_counter() - began)
