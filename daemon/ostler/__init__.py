@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ContractError,
         DaemonNotRunning,
         DeadlineExceeded,
+        Deadlock,
         Draining,
         DriverError,
         DriverNotFound,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         InternalError,
         InvalidArguments,
         InvalidInput,
+        LockTimeout,
         MalformedMessage,
         MessageTooLarge,
         MessagingError,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     )
     from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
+    from ostler.locks import LockHold, Locks
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.messaging import (
         AsyncClient,
@@ -105,6 +108,7 @@ if TYPE_CHECKING:
         CapabilityReport,
         DriverState,
         Json,
+        LockStatus,
         OperationState,
         OperationStatus,
         Peer,
@@ -125,8 +129,9 @@ _EXPORTS = {
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
         "ResultExpired", "MalformedMessage", "Busy", "Cancelled", "ConfigurationError", "Conflict", "ConnectionLost",
-        "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
+        "ContractError", "Deadlock", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
         "DriverStuck", "EncodeError", "FeatureNotSupported", "InternalError", "InvalidArguments", "InvalidInput",
+        "LockTimeout",
         "MessageTooLarge", "MessagingError", "MethodNotFound", "NoCapacity", "NotExposed", "NotFound", "NotPermitted",
         "DaemonNotRunning", "OperationInterrupted", "OstlerError", "PluginError", "RemoteError", "RequestError",
         "SchemaTooNew",
@@ -135,6 +140,7 @@ _EXPORTS = {
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
+    "locks": ["LockHold", "Locks"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "messaging": [
         "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
@@ -150,8 +156,8 @@ _EXPORTS = {
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],
     "types": [
-        "CapabilityReport", "DriverState", "Json", "OperationState", "OperationStatus", "Peer", "Role", "ServiceState",
-        "ServiceStatus", "Upgrade",
+        "CapabilityReport", "DriverState", "Json", "LockStatus", "OperationState", "OperationStatus", "Peer", "Role",
+        "ServiceState", "ServiceStatus", "Upgrade",
     ],
 }  # fmt: skip
 _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in names}
@@ -173,6 +179,7 @@ __all__ = [
     "DaemonNotRunning",
     "Database",
     "DeadlineExceeded",
+    "Deadlock",
     "Draining",
     "Driver",
     "DriverEnvironment",
@@ -194,6 +201,10 @@ __all__ = [
     "InvalidInput",
     "Json",
     "KeyValue",
+    "LockHold",
+    "LockStatus",
+    "LockTimeout",
+    "Locks",
     "MalformedMessage",
     "Manager",
     "ManagerEnvironment",

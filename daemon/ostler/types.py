@@ -228,6 +228,34 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     running_since: float = 0.0
 
 
+class LockStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lock, or waits for it, as an operator sees it.
+
+    Attributes:
+        service: The topic that the lock belongs to.
+        name: Its name there.
+        is_held: Whether it is held; else this one waits.
+        is_shared: Whether it is shared.
+        is_cluster: Whether daemons with the same database exclude each other.
+        since: Wall time since which it is held, or waited for.
+        host: The host on which.
+        method: `topic.method` of the request; the service and its thread outside of one.
+        request_id: The request; empty outside of one.
+        thread: The name of the thread or task.
+    """
+
+    service: str
+    name: str
+    is_held: bool
+    is_shared: bool = False
+    is_cluster: bool = False
+    since: float = 0.0
+    host: str = ""
+    method: str = ""
+    request_id: str = ""
+    thread: str = ""
+
+
 class OperationState(StrEnum):
     """The state of an operation: `waiting` until its next attempt is due; the last three are final."""
 

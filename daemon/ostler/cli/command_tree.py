@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "operation": Command("operation", "List, show, watch, cancel and retry operations"),
     "describe": Command("describe", "Show the methods of a service and their arguments"),
     "events": Command("events", "Follow events, one line each"),
+    "lock": Command("lock", "List locks: who holds them, and who waits"),
     "periodic": Command("periodic", "List, run, pause and resume periodic tasks"),
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),

@@ -13,6 +13,7 @@ from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContex
 from ostler.config.options import COUNT_MAX
 from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
+from ostler.locks import Locks
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
@@ -119,6 +120,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Kind to name to class: the extensions of the kinds that the manager declares."""
     sections: Mapping[str, Any] = {}
     """The validated options of the configuration sections that plugins declared, by the section's name."""
+    locks: Locks = msgspec.field(default_factory=Locks.private)
+    """Takes locks by name, for the manager's own objects."""
     notifier: Notifier = Notifier()
     """Sends the manager's notifications, with a priority."""
     report_progress: Callable[[str], None] = _ignore_progress
@@ -155,6 +158,7 @@ class Manager:
         log: A logger that adds the service to each line.
         extensions: Kind to name to class: the plugins' extensions of the kinds in `extension_kinds`.
         sections: The options of the configuration sections that plugins declared, by name; a reload replaces them.
+        locks: Takes locks by name: `with self.locks.hold("volume-{name}", name=name):`, on the loop `async with`.
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         environment: All of this as it was at the start.
     """
@@ -199,6 +203,7 @@ class Manager:
         self.log = environment.log
         self.extensions = environment.extensions
         self.sections = environment.sections
+        self.locks = environment.locks
         self.notifier = environment.notifier
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:

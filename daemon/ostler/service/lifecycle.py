@@ -187,6 +187,7 @@ class Service:
 
     async def _register(self) -> Any:
         records, spec = self._context.service_records, self.spec
+        self._undo_stack.push_call("locks", self._release_locks)
         self._undo_stack.push("threads", self._stop_pool)
 
         def register() -> Any:
@@ -224,6 +225,7 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
+            locks=self._context.locks.for_service(self.topic),
             report_progress=self._set_progress_text,
             report_change=self._report_change,
         )
@@ -612,6 +614,11 @@ class Service:
         self._reset_pool.close()
         await self._wait_until_empty(lambda: self._running_work(awaited=True), timeout)
         return self._running_work()
+
+    def _release_locks(self) -> None:
+        """Release what threads that hang, and requests that were given up, still hold."""
+        for line in self._context.locks.release_service(self.topic):
+            self._log.warning("the service has stopped, released a lock: %s", line)
 
     def stuck_work(self) -> list[str]:
         """Return the stuck drivers and hanging hooks of a running service, a line each."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
+from ostler.locks import HostLocks
 from ostler.periodic_tasks import PeriodicScheduler
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
@@ -67,6 +68,7 @@ class Runtime:
         self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
         self.periodic_scheduler = PeriodicScheduler(clock=clock, owner=self._tasks)
+        self.locks = HostLocks(name, clock, store, host.loop_queue, self._tasks)
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
         self.state_notifier = StateNotifier(host.notifications, name, clock)
@@ -76,6 +78,7 @@ class Runtime:
             host=host,
             service_records=services_table,
             periodic_scheduler=self.periodic_scheduler,
+            locks=self.locks,
             state_notifier=self.state_notifier,
             on_capability_change=self._on_capability_change,
             on_offer_changed=self._on_offer_changed,

@@ -14,6 +14,7 @@ from ostler.manager import ManagerOptions
 if TYPE_CHECKING:
     from ostler.aio import LoopQueue
     from ostler.driver import DriverOptions
+    from ostler.locks import HostLocks
     from ostler.messaging import Dispatcher, LocalServiceClient
     from ostler.messaging.events.notifications import Notifications
     from ostler.operations import Operations
@@ -76,6 +77,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
         host: What the host provides.
         service_records: The services table.
         periodic_scheduler: The scheduler of periodic tasks.
+        locks: The locks of all services.
         state_notifier: Sends notifications of state changes.
         on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
             changed.
@@ -86,6 +88,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     host: HostServices
     service_records: ServiceRecords
     periodic_scheduler: PeriodicScheduler
+    locks: HostLocks
     state_notifier: StateNotifier
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None

@@ -18,6 +18,7 @@ from ostler.types import (
     ArgumentDescription,
     DriverState,
     DriverStatus,
+    LockStatus,
     MemberVersion,
     MethodDescription,
     OptionChange,
@@ -437,6 +438,27 @@ def test_events_end_cleanly_on_ctrl_c(ostler: Any, client: Any) -> None:
     code, out, err = ostler("events")
     assert (code, len(out.splitlines()), err) == (0, 1, "")
     assert client.closed == 1
+
+
+# ---------------------------------------------------------------- locks
+
+
+def test_locks_are_listed_with_who_holds_them_and_who_waits(ostler: Any, answer: Any) -> None:
+    held = LockStatus(
+        service="volume", name="volume-a\x1b", is_held=True, since=NOW - 12, host="node1", method="volume.clone",
+        request_id="r1", thread="volume-1", is_cluster=True,
+    )  # fmt: skip
+    waiting = LockStatus(
+        service="volume", name="volume-a\x1b", is_held=False, is_shared=True, since=NOW - 2, host="node1",
+        method="volume (watch)", thread="watch",
+    )  # fmt: skip
+    answer("lock_list", [held, waiting])
+    assert ostler("lock", "list", "--service", "volume").out == (
+        "SERVICE  LOCK          STATE    MODE                FOR  BY              REQUEST  THREAD    HOST\n"
+        "volume   volume-a\\x1b  held     exclusive, cluster  12s  volume.clone    r1       volume-1  node1\n"
+        "volume   volume-a\\x1b  waiting  shared              2s   volume (watch)  -        watch     node1\n"
+    )
+    assert json.loads(ostler("lock", "list", "--json").out)[0]["request_id"] == "r1"
 
 
 # ---------------------------------------------------------------- periodic

@@ -26,6 +26,7 @@ from ostler.types import (
     HostIdentity,
     HostReport,
     Json,
+    LockStatus,
     MethodDescription,
     OptionValue,
     PeriodicStatus,
@@ -257,6 +258,12 @@ class ControlEndpoint:
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
         """Return every plugin that was found, with its state and why."""
         return self._plugins.statuses()
+
+    @exposed(role="viewer", changes=False)
+    async def lock_list(self, ctx: Context, service: str = "") -> list[LockStatus]:
+        """Return who holds locks and who waits for them."""
+        _check_name_lengths(service=service)
+        return await self._runtime.locks.list(service)
 
     @exposed(role="viewer", changes=False)
     async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:

@@ -23,6 +23,7 @@ METHODS = {
     "service_show": ("viewer", {"topic": "lamp"}),
     "service_versions": ("viewer", {"topic": "lamp"}),
     "plugin_list": ("viewer", {}),
+    "lock_list": ("viewer", {}),
     "periodic_list": ("viewer", {}),
     "describe": ("viewer", {"topic": "lamp"}),
     "event_topics": ("viewer", {}),
