@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from ostler.hookspecs import hookimpl
     from ostler.locks import LockHold, Locks
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
+    from ostler.manager.on_event import on_event
     from ostler.messaging import (
         AsyncClient,
         Client,
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from ostler.store import Database, KeyValue, Record, Store
     from ostler.types import (
         CapabilityReport,
+        DaemonAddresses,
         DriverState,
         Json,
         LockStatus,
@@ -142,6 +144,7 @@ _EXPORTS = {
     "hookspecs": ["hookimpl"],
     "locks": ["LockHold", "Locks"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
+    "manager.on_event": ["on_event"],
     "messaging": [
         "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
         "RpcApi", "ServiceClient", "exposed", "remote",
@@ -156,8 +159,8 @@ _EXPORTS = {
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Store"],
     "types": [
-        "CapabilityReport", "DriverState", "Json", "LockStatus", "OperationState", "OperationStatus", "Peer", "Role",
-        "ServiceState", "ServiceStatus", "Upgrade",
+        "CapabilityReport", "DaemonAddresses", "DriverState", "Json", "LockStatus", "OperationState",
+        "OperationStatus", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade",
     ],
 }  # fmt: skip
 _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in names}
@@ -176,6 +179,7 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "ContractError",
+    "DaemonAddresses",
     "DaemonNotRunning",
     "Database",
     "DeadlineExceeded",
@@ -266,6 +270,7 @@ __all__ = [
     "hookimpl",
     "instrument",
     "nearest",
+    "on_event",
     "open_beneath",
     "parse_size",
     "periodic",

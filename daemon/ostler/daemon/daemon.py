@@ -35,7 +35,7 @@ from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
 from ostler.service.state_tracker import StateTracker
-from ostler.types import ServiceState
+from ostler.types import DaemonAddresses, ServiceState
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -239,6 +239,10 @@ class Daemon:
             messaging.client,
             self._make_operations(store, messaging),
             messaging.notifications,
+            messaging.publisher,
+            DaemonAddresses(
+                rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
+            ),
         )
         runtime = Runtime(
             self.active.resolved.specs,

@@ -17,7 +17,7 @@ from ostler.locks import Locks
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
-from ostler.types import Json
+from ostler.types import DaemonAddresses, Json
 
 
 class ManagerOptions(OptionsModel):
@@ -122,6 +122,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """The validated options of the configuration sections that plugins declared, by the section's name."""
     locks: Locks = msgspec.field(default_factory=Locks.private)
     """Takes locks by name, for the manager's own objects."""
+    daemon: DaemonAddresses = DaemonAddresses()
+    """Where the manager's own daemon listens."""
     notifier: Notifier = Notifier()
     """Sends the manager's notifications, with a priority."""
     report_progress: Callable[[str], None] = _ignore_progress
@@ -159,6 +161,7 @@ class Manager:
         extensions: Kind to name to class: the plugins' extensions of the kinds in `extension_kinds`.
         sections: The options of the configuration sections that plugins declared, by name; a reload replaces them.
         locks: Takes locks by name: `with self.locks.hold("volume-{name}", name=name):`, on the loop `async with`.
+        daemon: Where the manager's own daemon listens: `rpc` (for clients on this host), `events`, `network`.
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         environment: All of this as it was at the start.
     """
@@ -204,6 +207,7 @@ class Manager:
         self.extensions = environment.extensions
         self.sections = environment.sections
         self.locks = environment.locks
+        self.daemon = environment.daemon
         self.notifier = environment.notifier
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:

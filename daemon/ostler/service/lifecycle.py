@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
@@ -17,6 +17,7 @@ from ostler.driver import DriverOptions, Drivers
 from ostler.errors import Conflict, OstlerError, StoreUnavailable, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
+from ostler.manager.on_event import event_handlers_of
 from ostler.messaging import Endpoint
 from ostler.messaging.events.notifications import Notifier
 from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, problem_lines
@@ -25,6 +26,9 @@ from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
 from ostler.types import DriverState, ServiceState, ServiceStatus
+
+if TYPE_CHECKING:
+    from ostler.service.event_handlers.event_handlers import EventHandlers
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -86,6 +90,7 @@ class Service:
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
+        self._event_handlers: EventHandlers | None = None
         self._undo_stack = UndoStack(self._log, f"service {spec.topic}")
         self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -144,10 +149,25 @@ class Service:
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
         self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
         self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
+        self._start_event_handlers(manager)
         self._context.host.operations.start_topic(self.topic)
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
         self.state_tracker.enter(ServiceState.UP)
+
+    def _start_event_handlers(self, manager: Manager) -> None:
+        if event_handlers_of(type(manager)) and (handlers := self._context.event_handlers()) is not None:
+            self._event_handlers = handlers
+            handlers.add(self.topic, manager, self.pool)
+            self._undo_stack.push("event handlers", self._stop_event_handlers)
+
+    async def _stop_event_handlers(self, _timeout: float) -> None:
+        if self._event_handlers is not None:
+            await self._event_handlers.stop(self.topic)
+
+    def _handlers_in_progress(self) -> set[str]:
+        """Return the event handlers that are handling an event."""
+        return set(self._event_handlers.running(self.topic)) if self._event_handlers is not None else set()
 
     def _check_tables(self) -> None:
         """Raise when the tables of its plugin were not migrated: a failure of this service, not of the daemon."""
@@ -225,6 +245,7 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
+            daemon=self._context.host.addresses,
             locks=self._context.locks.for_service(self.topic),
             report_progress=self._set_progress_text,
             report_change=self._report_change,
@@ -465,6 +486,8 @@ class Service:
         self._context.host.dispatcher.set_draining(self.topic, why)
         self._context.host.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
+        if self._event_handlers is not None:
+            self._event_handlers.remove(self.topic)
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
         if self.is_draining:  # else it was resumed meanwhile
@@ -493,11 +516,13 @@ class Service:
     async def _resume_periodic(self, manager: Manager) -> None:
         """Start the periodic tasks again, after the runs that the drain found have ended: none runs twice at once."""
         periodic, pause = self._context.periodic_scheduler, _MIN_POLL_INTERVAL
-        while periodic.running_tasks(self.topic):
+        while periodic.running_tasks(self.topic) or self._handlers_in_progress():
             await asyncio.sleep(pause)
             pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
         if self.is_running:
             periodic.add(self.topic, manager, self.pool, self.options)
+            if self._event_handlers is not None:
+                self._event_handlers.add(self.topic, manager, self.pool)
 
     async def _wait_until_empty(self, list_work: Callable[[], list[str]], timeout: float) -> list[str]:
         """Poll until `list_work` finds nothing; return what it still finds after `timeout` or on a second signal."""
@@ -532,6 +557,8 @@ class Service:
         # Not on a thread: periodic tasks that are `async def`.
         periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
         rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
+        handling = {f"{self.topic}.{name}" for name in self._handlers_in_progress()} - {row.label for row in running}
+        rows += [(name, f"event handler {name}") for name in sorted(handling)]
         if waiting:
             rows.append(("", f"{waiting} requests of {self.topic} in the queue"))
         if others > 0:

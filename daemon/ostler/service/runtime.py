@@ -22,10 +22,11 @@ from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpe
 from ostler.service.state_notifier import StateNotifier
 from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import CapabilityReport, ServiceState, ServiceStatus
+from ostler.types import CapabilityReport, EventHandlerStatus, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.network.routing import Router
+    from ostler.service.event_handlers.event_handlers import EventHandlers
 
 _log = logging.getLogger(__name__)
 _SAVE_RUNS_INTERVAL = 30.0
@@ -59,8 +60,8 @@ class Runtime:
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
     ) -> None:
-        name, clock, _, store, _, client, self.operations, _ = host
-        self.host = name
+        name, clock, store, client, self.operations = host.name, host.clock, host.store, host.client, host.operations
+        self.host, self.clock = name, clock
         self.upgrades = client.upgrades
         self.store = store
         services_table = self.service_records = ServiceRecords(store, clock, name)
@@ -68,6 +69,8 @@ class Runtime:
         self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
         self.periodic_scheduler = PeriodicScheduler(clock=clock, owner=self._tasks)
+        self._host_services, self._router = host, router
+        self._event_handlers: EventHandlers | None = None
         self.locks = HostLocks(name, clock, store, host.loop_queue, self._tasks)
         self._on_change = on_change
         self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
@@ -79,6 +82,7 @@ class Runtime:
             service_records=services_table,
             periodic_scheduler=self.periodic_scheduler,
             locks=self.locks,
+            event_handlers=self._get_event_handlers,
             state_notifier=self.state_notifier,
             on_capability_change=self._on_capability_change,
             on_offer_changed=self._on_offer_changed,
@@ -136,6 +140,19 @@ class Runtime:
         await self._tasks.cancel()
         return hung
 
+    def _get_event_handlers(self) -> EventHandlers | None:
+        host = self._host_services
+        if self._event_handlers is None and host.publisher is not None:
+            # 3 ms and their memory: most managers handle no events.
+            from ostler.service.event_handlers.event_handlers import EventHandlers
+
+            self._event_handlers = EventHandlers(host.publisher, self._router, host.store, host.clock, self._tasks)
+        return self._event_handlers
+
+    def event_handlers(self) -> list[EventHandlerStatus]:
+        """Return every event handler as an operator sees it, by service and name."""
+        return self._event_handlers.statuses() if self._event_handlers is not None else []
+
     async def mark_gone(self, hosts: Collection[str]) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
@@ -167,6 +184,7 @@ class Runtime:
             *self._tasks.problems(),
             *self.operations.problems(),
             *self.periodic_scheduler.problems(),
+            *(self._event_handlers.problems() if self._event_handlers is not None else ()),
             *failing,
             *told,
         ]

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from ostler.cli.commands.config import difference_rows
+from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
 from ostler.messaging.events import Event, Gap
@@ -18,6 +19,7 @@ from ostler.types import (
     ArgumentDescription,
     DriverState,
     DriverStatus,
+    EventHandlerStatus,
     LockStatus,
     MemberVersion,
     MethodDescription,
@@ -459,6 +461,33 @@ def test_locks_are_listed_with_who_holds_them_and_who_waits(ostler: Any, answer:
         "volume   volume-a\\x1b  waiting  shared              2s   volume (watch)  -        watch     node1\n"
     )
     assert json.loads(ostler("lock", "list", "--json").out)[0]["request_id"] == "r1"
+
+
+# ---------------------------------------------------------------- event handlers
+
+
+def test_event_handlers_are_listed_with_their_errors(ostler: Any, answer: Any) -> None:
+    waiting = EventHandlerStatus(
+        service="sink", handler="on_created", patterns=["volume.*.created"], hosts=["node1"], handled=7, errors=1,
+        last_error="volume.node1.created: ValueError: no", unreachable={"node2": "unreachable\x1b"},
+    )  # fmt: skip
+    answer("event_handlers", [waiting])
+    assert ostler("handler", "list").out == (
+        "SERVICE  HANDLER     PATTERNS          HOSTS  STATE    HANDLED  ERRORS  GAPS  WAITING  LAST ERROR\n"
+        "sink     on_created  volume.*.created  node1  failing        7       1     0        0  "
+        "volume.node1.created: ValueError: no; node2: unreachable\\x1b\n"
+    )
+    assert json.loads(ostler("handler", "list", "--json").out)[0]["errors"] == 1
+
+
+def test_an_event_handler_has_one_state() -> None:
+    def of(**facts: Any) -> str:
+        return format_handler_state(EventHandlerStatus(service="s", handler="h", **{"hosts": ["node1"], **facts}))
+
+    assert of() == "waiting"
+    assert of(last_error="x") == "failing"
+    assert of(unreachable={"node2": "x"}) == of(hosts=[]) == "not following all hosts"
+    assert of(handling="a.b.c", handling_since=NOW, last_error="x") == "handling a.b.c for 0s"
 
 
 # ---------------------------------------------------------------- periodic
