@@ -853,7 +853,7 @@ async def test_a_task_that_always_fails_or_hangs_is_told_as_trouble(bench):
     bench.add(Manager(bench))
     assert bench.scheduler.problems() == []
     await asyncio.sleep(35)
-    failing, hanging = bench.scheduler.problems()
+    failing, hanging = [problem.text for problem in bench.scheduler.problems()]
     assert "periodic task fails of " in failing
     assert "3 errors in 3 runs: OSError: no lamp" in failing
     assert "periodic task hangs of " in hanging
@@ -900,7 +900,7 @@ async def test_a_task_that_waits_for_a_thread_says_so_and_not_for_how_long_it_ru
     bench.add(Manager(bench), service="busy", pool=busy)
     await asyncio.sleep(35)
     (waiting,) = bench.scheduler.problems()
-    assert waiting == (
+    assert waiting.text == (
         "periodic task looks of busy has been waiting for a thread of its service for longer than its spacing (10 s)"
     )
     gate.set()
