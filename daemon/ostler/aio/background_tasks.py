@@ -333,7 +333,7 @@ class BackgroundTasks:
             what = f"background task {name}: backoff is {backoff!r}, it must be the least and the most seconds"
             raise InvalidInput(what, service=self._service)
         if inspect.iscoroutinefunction(function) and self._loop_queue is None:
-            raise InvalidInput(f"background task {name}: there is no loop for an `async def`", service=self._service)
+            raise InvalidInput(f"background task {name}: an `async def` needs an event loop", service=self._service)
 
     def _check_room(self, name: str) -> None:
         if self._is_closed:

@@ -271,7 +271,7 @@ def test_without_a_loop_there_are_threads_only():
 
     async def work(): ...
 
-    with pytest.raises(InvalidInput, match="no loop"):
+    with pytest.raises(InvalidInput, match="needs an event loop"):
         tasks.spawn("watch", work)
     done = threading.Event()
     tasks.spawn("read", lambda _stop: done.set())
