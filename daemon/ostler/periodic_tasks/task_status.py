@@ -32,8 +32,9 @@ WELL = TaskHealth("", "")
 def task_health(task: PeriodicTask, monotonic: float) -> TaskHealth:
     """Return what is wrong with a task.
 
-    Hung is a run that exceeds the task's `time_limit`, slow a task that was due again before its run had ended (until a
-    run is in time), failing one whose last three runs failed. The sentence does not change as long as that lasts.
+    Hung is a run that exceeds the task's `time_limit`, slow a task that was due again before its run had ended, or whose
+    last run exceeded its limit (until a run is in time), failing one whose last three runs failed. The sentence does not
+    change as long as that lasts.
 
     Args:
         task: The task.
@@ -41,11 +42,12 @@ def task_health(task: PeriodicTask, monotonic: float) -> TaskHealth:
     """
     what = f"periodic task {task.name} of {task.service}"
     seconds = _running_time(task, monotonic)
-    if task.time_limit and seconds > task.time_limit:
-        return TaskHealth("hung", f"{what} has been running for longer than its limit ({task.time_limit:g} s)")
-    if task.is_late and task.is_running:
-        does = "has been running" if seconds else "has been waiting for a thread of its service"
-        return TaskHealth("slow", f"{what} {does} for longer than its spacing ({task.spacing_text})")
+    if task.time_limit and max(seconds, task.last_seconds) > task.time_limit:
+        kind = "hung" if seconds > task.time_limit else "slow"
+        return TaskHealth(kind, f"{what} exceeds its limit ({task.time_limit:g} s)")
+    if task.is_late and task.is_running and not seconds:
+        waits = "has been waiting for a thread of its service for longer than its spacing"
+        return TaskHealth("slow", f"{what} {waits} ({task.spacing_text})")
     if task.is_late:
         return TaskHealth("slow", f"{what} is slower than its spacing ({task.spacing_text})")
     if task.failures >= FAILING_RUNS and task.is_active:
@@ -63,10 +65,10 @@ def _running_time(task: PeriodicTask, monotonic: float) -> float:
 def problem_line(task: PeriodicTask, monotonic: float) -> str:
     """Return what an operator should look at, also a single failure; empty when there is nothing."""
     health, seconds = task_health(task, monotonic), _running_time(task, monotonic)
-    if health.kind and task.is_running:
-        return f"{health.text}, for {seconds:.0f} s now" if seconds else health.text
-    if health.kind == "slow":
-        return f"{health.text}: its last run took {task.last_seconds:.3g} s"
+    if health.kind in ("hung", "slow"):
+        if seconds:
+            return f"{health.text}: it has been running for {seconds:.0f} s now"
+        return health.text if task.is_running else f"{health.text}: its last run took {task.last_seconds:.3g} s"
     if not (task.last_error and task.is_active):
         return ""
     counts = f"{task.errors} errors in {task.runs} runs"
