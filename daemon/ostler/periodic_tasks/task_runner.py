@@ -260,6 +260,9 @@ class TaskRunner:
         task.last_run, task.last_seconds = started, seconds
         if task.pending_due and not (task.is_removed and error is not None):  # else the stop has ended it
             task.last_due, task.pending_due = task.pending_due, 0.0
+        if task.is_late and task.is_in_time:
+            task.is_late = False
+            _log.info("periodic task %s of %s took %.3g s", task.name, task.service, seconds)
         if error is None:
             self._record_success(task)
             add_to_history(task, started, seconds, "")
@@ -272,9 +275,6 @@ class TaskRunner:
         if task.logged_errors:
             task.logged_errors.clear()
             _log.info("periodic task %s of %s works again", task.name, task.service)
-        if task.is_late and task.is_in_time:
-            task.is_late = False
-            _log.info("periodic task %s of %s took %.3g s", task.name, task.service, task.last_seconds)
         task.last_error = ""
         task.failures = 0
 

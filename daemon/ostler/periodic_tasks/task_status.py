@@ -45,14 +45,14 @@ def task_health(task: PeriodicTask, monotonic: float) -> TaskHealth:
     if task.time_limit and max(seconds, task.last_seconds) > task.time_limit:
         kind = "hung" if seconds > task.time_limit else "slow"
         return TaskHealth(kind, f"{what} exceeds its limit ({task.time_limit:g} s)")
+    if task.failures >= FAILING_RUNS and task.is_active:
+        text = f"{what} failed {FAILING_RUNS} times in a row or more often: {task.last_error}"
+        return TaskHealth("failing", text)
     if task.is_late and task.is_running and not seconds:
         waits = "has been waiting for a thread of its service for longer than its spacing"
         return TaskHealth("slow", f"{what} {waits} ({task.spacing_text})")
     if task.is_late:
         return TaskHealth("slow", f"{what} is slower than its spacing ({task.spacing_text})")
-    if task.failures >= FAILING_RUNS and task.is_active:
-        text = f"{what} failed {FAILING_RUNS} times in a row or more often: {task.last_error}"
-        return TaskHealth("failing", text)
     return WELL
 
 

@@ -59,6 +59,24 @@ async def test_a_slow_task_is_seen_while_it_runs_and_after_it_until_it_is_in_tim
     assert bench.scheduler.unhealthy_tasks("lamp") == {}
 
 
+async def test_a_task_that_fails_and_was_late_once_is_failing_and_no_longer_slow(bench):
+    seconds = [25, 1, 1, 1, 1, 1]
+
+    class Manager:
+        @periodic(spacing=10)
+        async def copy(self, ctx):
+            await asyncio.sleep(seconds.pop(0))
+            raise OSError("no lamp")
+
+    bench.add(Manager())
+    await asyncio.sleep(38)
+    assert bench.scheduler.unhealthy_tasks("lamp")["copy"].kind == "slow"
+    await asyncio.sleep(4)
+    assert bench.scheduler.unhealthy_tasks("lamp") == {}, "a run was in time, and two failed"
+    await asyncio.sleep(10)
+    assert bench.scheduler.unhealthy_tasks("lamp")["copy"].kind == "failing"
+
+
 @pytest.mark.failure_mode("Periodic", "one that never ends")
 @pytest.mark.parametrize("kind", ["thread", "loop"])
 async def test_a_task_beyond_its_time_limit_is_hung_and_its_context_has_that_deadline(bench, kind):
