@@ -76,6 +76,7 @@ async def test_one_that_returns_has_ended_and_its_name_is_free(bench, kind):
     assert bench.tasks.problems() == {}
 
 
+@pytest.mark.failure_mode("Periodic", "a background task that ends or fails")
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
 @pytest.mark.parametrize("error", [OSError("no lamp"), SystemExit(3), KeyboardInterrupt()])
 async def test_one_that_fails_is_a_problem_until_one_of_its_name_is_started(bench, kind, error, caplog):
@@ -103,6 +104,7 @@ async def test_one_that_fails_is_a_problem_until_one_of_its_name_is_started(benc
     assert bench.tasks.problems() == {}
 
 
+@pytest.mark.failure_mode("Periodic", "a background task that ends or fails")
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
 @pytest.mark.parametrize(("restart", "raises"), [("always", False), ("always", True), ("on failure", True)])
 async def test_one_that_is_to_be_restarted_is(bench, kind, restart, raises, caplog):

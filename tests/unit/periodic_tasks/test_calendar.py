@@ -182,6 +182,7 @@ def down_since(bench, hours, task="backup"):
     bench.scheduler.restore([PeriodicRun("lamp", task, 5, last_run=done - HOUR, last_due=done)])
 
 
+@pytest.mark.failure_mode("Periodic", "runs missed while the daemon was down")
 async def test_a_cron_run_that_was_missed_while_the_daemon_was_down_is_run_once(bench, caplog):
     caplog.set_level(logging.INFO)
     manager = NightlyOnce(bench)
@@ -196,6 +197,7 @@ async def test_a_cron_run_that_was_missed_while_the_daemon_was_down_is_run_once(
     assert manager.seen == ["1 12:00", "2 02:00"]
 
 
+@pytest.mark.failure_mode("Periodic", "runs missed while the daemon was down")
 async def test_a_cron_run_that_was_missed_is_skipped_by_default_and_the_log_says_so(bench, caplog):
     caplog.set_level(logging.INFO)
     manager = Nightly(bench)
@@ -265,6 +267,7 @@ async def test_a_run_that_the_stop_has_ended_is_run_again_by_the_next_start(benc
     bench.scheduler.remove("lamp")
 
 
+@pytest.mark.failure_mode("Periodic", "a clock that is set forth and back")
 async def test_a_clock_set_back_an_hour_does_not_repeat_a_run_over_a_restart(bench):
     manager = NightlyOnce(bench)
     bench.add(manager)
@@ -282,6 +285,7 @@ async def test_a_clock_set_back_an_hour_does_not_repeat_a_run_over_a_restart(ben
     assert again.seen == ["3 02:00"]
 
 
+@pytest.mark.failure_mode("Periodic", "a clock that is set forth and back")
 @pytest.mark.parametrize("manager", [Nightly, NightlyOnce])
 async def test_a_clock_set_forth_and_back_an_hour_runs_a_nightly_task_once(bench, manager):
     made = manager(bench, NOON + 13.5 * HOUR)
