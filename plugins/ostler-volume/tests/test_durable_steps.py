@@ -227,7 +227,7 @@ def test_a_host_that_may_have_accepted_and_is_gone_is_no_refusal(resumed):
 
 
 @pytest.mark.parametrize("is_handed_over", [False, True])
-def test_the_operation_on_the_other_host_is_cancelled_with_this_one_but_not_by_a_restart(resumed, is_handed_over):
+def test_the_remote_operation_is_cancelled_with_this_one_but_not_by_a_restart(resumed, is_handed_over):
     context = resumed()
     context.operation.is_handed_over = is_handed_over
 

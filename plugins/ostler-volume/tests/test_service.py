@@ -130,7 +130,7 @@ def test_a_copy_goes_on_when_its_caller_has_disconnected(start, tmp_path, monkey
         go_on.wait(20)
         return False
 
-    monkeypatch.setattr(file_driver, "reflink", wait)
+    monkeypatch.setattr(file_driver, "reflink", wait)  # a copy that takes as long as the test wants
     (tmp_path / "image").write_bytes(b"x" * 4096)
     ended = []
 
