@@ -57,7 +57,7 @@ def begun(name="a", **fields):
     return Volume(name=name, size=MIB, state="creating", backend="local", host="node1", created=1.0, **fields)
 
 
-def test_a_creation_whose_record_was_taken_back_begins_anew_and_knows_its_volume_again(manager, resumed):
+def test_a_creation_whose_record_was_taken_back_begins_anew(manager, resumed):
     made = manager.create_volume(resumed(begun=begun()), "a", "1MiB", backend="local")
     assert made.state == "available"
     assert manager.records.volume("a").created == 1.0
