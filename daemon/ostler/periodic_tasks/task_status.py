@@ -32,9 +32,9 @@ WELL = TaskHealth("", "")
 def task_health(task: PeriodicTask, monotonic: float) -> TaskHealth:
     """Return what is wrong with a task.
 
-    Hung is a run that exceeds the task's `time_limit`, slow a task that was due again before its run had ended, or whose
-    last run exceeded its limit (until a run is in time), failing one whose last three runs failed. The sentence does not
-    change as long as that lasts.
+    Hung is a run that exceeds the task's `time_limit`. Slow is a task that was due again before its run had ended, or
+    whose last run exceeded its limit, until a run is in time. Failing is one whose last three runs failed. The sentence
+    does not change as long as that lasts.
 
     Args:
         task: The task.
