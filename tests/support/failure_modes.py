@@ -95,6 +95,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "database read-only",
         "database corrupt",
         "database of a newer schema",
+        "starts that fail, and the backups of earlier ones",
         "two daemons on one host and name",
         "clock set an hour back and forth",
         "heartbeats on time during 50,000 writes",
@@ -133,6 +134,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "an address that is not there yet",
         "a host that gets another name",
         "a user database that hangs",
+        "a suspended machine",
     ),
     "Processes": (
         "a signal for a forked child",
