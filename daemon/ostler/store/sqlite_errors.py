@@ -20,7 +20,7 @@ class _ErrorMeaning(msgspec.Struct, frozen=True):
 
 
 _SPACE_HINT = "free space on its file system; the daemon then continues automatically"
-_DISK_HINT = "check the kernel log and the health of the disk"
+_DISK_HINT = "check the kernel log, the health of the disk, and quotas of the daemon's user"
 _PERMISSIONS_HINT = (
     "check the owner and mode of the file and its directory, and whether the file system is mounted read-only"
 )

@@ -76,6 +76,7 @@ class Store:
         self._migrations = migrations
         self._open_lock = threading.Lock()
         self._database_files = DatabaseFiles(path, lock, backups, clock, self._readers.invalidate)
+        self._header_file = file_identity.HeaderFile(path)
         self._reserved_space = ReservedSpace(path)
         self._damage = Damage(clock)
         self._writer = Writer(
@@ -143,6 +144,7 @@ class Store:
         try:
             store._start(later=later)
         except BaseException:
+            store._header_file.close()
             lock.release()
             raise
         return store
@@ -175,7 +177,7 @@ class Store:
         if sqlite_connection.create_file(self.path):
             _log.info("created the database %s", self.path)
         backup.remove_partial_copies(self.path)
-        file_identity.set_aside_foreign_wal(self.path)
+        file_identity.set_aside_foreign_wal(self.path, self._header_file)
         sqlite_connection.check_wal(self.path)
         disable_shm_copy_on_write(self.path)
         connection = self._connect(False)
@@ -432,6 +434,7 @@ class Store:
         self._reader_threads.join(0.0 if hung else timeout)
         self._readers.close()
         self._database_files.close()
+        self._header_file.close()
         if not hung and not keep_lock:  # as long as the writer may still write, no other process may own the database
             self._lock.release()
         return hung
