@@ -29,6 +29,7 @@ from ostler.store.sqlite_errors import is_database_error, is_disk_full, is_trans
 from ostler.store.sqlite_files import backup, file_identity, sqlite_connection
 from ostler.store.sqlite_files.database_files import DatabaseFiles
 from ostler.store.sqlite_files.reserved_space import ReservedSpace, disable_shm_copy_on_write
+from ostler.store.sqlite_files.shm_space import ShmSpace
 from ostler.store.writer import CurrentJob, Writer, no_account
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Store:
         self._open_lock = threading.Lock()
         self._database_files = DatabaseFiles(path, lock, backups, clock, self._readers.invalidate)
         self._header_file = file_identity.HeaderFile(path)
+        self._shm_space = ShmSpace(path)
         self._reserved_space = ReservedSpace(path)
         self._damage = Damage(clock)
         self._writer = Writer(
@@ -144,7 +146,7 @@ class Store:
         try:
             store._start(later=later)
         except BaseException:
-            store._header_file.close()
+            store._close_descriptors()
             lock.release()
             raise
         return store
@@ -174,6 +176,7 @@ class Store:
         if not self._lock.is_held:
             self._lock.acquire()
         file_identity.raise_if_lost(self.path)
+        self._shm_space.require()
         if sqlite_connection.create_file(self.path):
             _log.info("created the database %s", self.path)
         backup.remove_partial_copies(self.path)
@@ -182,6 +185,7 @@ class Store:
         disable_shm_copy_on_write(self.path)
         connection = self._connect(False)
         try:
+            self._shm_space.allocate()
             with sqlite_connection.limit_lock_wait(connection, lock_wait):
                 self._prepare(connection)
             with sqlite_connection.limit_lock_wait(connection, _RETRY_LOCK_WAIT):  # of a read that may never end
@@ -191,6 +195,10 @@ class Store:
             connection.close()
             raise
         return connection
+
+    def _close_descriptors(self) -> None:
+        self._header_file.close()
+        self._shm_space.close()
 
     def _open_connection(self, read_only: bool) -> Database:
         """Return a new connection; the first successful one prepares the database."""
@@ -434,7 +442,7 @@ class Store:
         self._reader_threads.join(0.0 if hung else timeout)
         self._readers.close()
         self._database_files.close()
-        self._header_file.close()
+        self._close_descriptors()
         if not hung and not keep_lock:  # as long as the writer may still write, no other process may own the database
             self._lock.release()
         return hung
