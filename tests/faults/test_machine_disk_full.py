@@ -87,7 +87,8 @@ def test_state_volumes_and_log_on_one_disk_that_is_full_and_then_not(machine: Ma
     found = daemon.wait_problem("uses its reserved disk space, 0 KiB are left")
     assert "it is reserved again when 64 MiB are free" in found
     failed = daemon.command("volume", "create", "two", "--size", "4MiB", check=1)
-    assert "no backend for 4MiB" in failed.stderr
+    assert "no space left on the device" in failed.stderr
+    assert "free space on its file system" in failed.stderr
     assert daemon.call("records", "echo", text="still") == "still"
     disk.free()
     daemon.keep("after")
