@@ -206,9 +206,9 @@ def answers(daemon: FaultyDaemon) -> bool:
 @pytest.mark.root
 @pytest.mark.failure_mode("Machine", "started as root")
 def test_a_daemon_started_as_root_serves_and_keeps_its_state_to_itself(machine: Machine) -> None:
-    daemon = machine.daemon().start()
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    daemon = machine.daemon().start()
     daemon.keep("one")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (daemon.root / "state").iterdir() if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
