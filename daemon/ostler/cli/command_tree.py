@@ -39,7 +39,7 @@ COMMANDS: dict[str, Command] = {
     "events": Command("events", "Follow events, one line each"),
     "lock": Command("lock", "List locks: who holds them, and who waits"),
     "handler": Command("handler", "List event handlers: what they follow, and their errors"),
-    "periodic": Command("periodic", "List, run, pause and resume periodic tasks"),
+    "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
     "log-level": Command("log_level", "Show or set the log level of the daemon"),

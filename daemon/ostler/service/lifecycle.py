@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ostler import log
 from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
@@ -17,18 +17,16 @@ from ostler.driver import DriverOptions, Drivers
 from ostler.errors import Conflict, OstlerError, StoreUnavailable, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
-from ostler.manager.on_event import event_handlers_of
 from ostler.messaging import Endpoint
 from ostler.messaging.events.notifications import Notifier
 from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, problem_lines
+from ostler.service.owned_work import OwnedWork
 from ostler.service.service_drivers import ServiceDrivers
+from ostler.service.service_events import ServiceEvents
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
 from ostler.types import DriverState, ServiceState, ServiceStatus
-
-if TYPE_CHECKING:
-    from ostler.service.event_handlers.event_handlers import EventHandlers
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -44,6 +42,8 @@ _DATABASE_RETRY_DELAY = 2.0
 """Seconds between two attempts to register while the database cannot be written."""
 _CAPABILITY_TIMEOUT = 86400.0
 """Seconds that a question about capabilities may take: a late answer is still used."""
+_LATE_DRIVER_WAIT = 60.0
+"""Seconds for which operations of an earlier run wait for drivers whose first initialisation takes long."""
 RUNNING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -80,6 +80,11 @@ class Service:
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._service_drivers: ServiceDrivers | None = None
+        self._owned_work = OwnedWork(
+            spec.topic, spec.manager.cls, lambda: self.options,
+            scheduler=context.periodic_scheduler, loop_queue=context.host.loop_queue, clock=context.host.clock,
+            state=self.state_tracker,
+        )  # fmt: skip
         # Checks have threads of their own: they must not queue behind long work.
         self._health_pool = WorkerPool(f"{spec.topic}-checks", 2)
         # A thread for each backend, so that none waits for another.
@@ -90,7 +95,7 @@ class Service:
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
-        self._event_handlers: EventHandlers | None = None
+        self._events = ServiceEvents(self.topic, context.event_handlers, self.pool)
         self._undo_stack = UndoStack(self._log, f"service {spec.topic}")
         self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -141,33 +146,21 @@ class Service:
         manager = await self._run_step("creating its manager", self._build_manager())
         await self._run_step("waiting for its drivers", self._start_drivers())
         self._undo_stack.push("cleanup_host", self._cleanup_host)
+        self._undo_stack.push("background tasks", self._owned_work.stop)  # again: before what they may use is gone
         await self._run_start_hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
         await self._run_step("handing over its drivers", self._hand_over_drivers())
         await self._run_start_hook("pre_start_hook", manager.pre_start_hook)
         self._open_endpoint(manager)
         await self._run_start_hook("init_host_with_rpc", manager.init_host_with_rpc)
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
-        self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
+        self._add_periodic(manager)
         self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
-        self._start_event_handlers(manager)
-        self._context.host.operations.start_topic(self.topic)
+        self._events.start(manager)
+        self._undo_stack.push("event handlers", self._events.stop)
+        self._context.host.operations.start_topic(self.topic, self._wait_for_late_drivers)
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
         self.state_tracker.enter(ServiceState.UP)
-
-    def _start_event_handlers(self, manager: Manager) -> None:
-        if event_handlers_of(type(manager)) and (handlers := self._context.event_handlers()) is not None:
-            self._event_handlers = handlers
-            handlers.add(self.topic, manager, self.pool)
-            self._undo_stack.push("event handlers", self._stop_event_handlers)
-
-    async def _stop_event_handlers(self, _timeout: float) -> None:
-        if self._event_handlers is not None:
-            await self._event_handlers.stop(self.topic)
-
-    def _handlers_in_progress(self) -> set[str]:
-        """Return the event handlers that are handling an event."""
-        return set(self._event_handlers.running(self.topic)) if self._event_handlers is not None else set()
 
     def _check_tables(self) -> None:
         """Raise when the tables of its plugin were not migrated: a failure of this service, not of the daemon."""
@@ -249,7 +242,10 @@ class Service:
             locks=self._context.locks.for_service(self.topic),
             report_progress=self._set_progress_text,
             report_change=self._report_change,
+            periodic=self._owned_work.periodic,
+            tasks=self._owned_work.background,
         )
+        self._undo_stack.push("background tasks", self._owned_work.stop)
         build = self.spec.manager.build
         timeout = self.options.start_timeout
         self.manager = await self._call_hook("__init__", build, environment, pool=self.pool, timeout=timeout)
@@ -260,6 +256,11 @@ class Service:
         assert self._service_drivers is not None  # noqa: S101 - built in the step before
         self._undo_stack.push("drivers", self._service_drivers.stop)
         await self._service_drivers.start(self.options.driver_init_wait)
+
+    async def _wait_for_late_drivers(self) -> None:
+        """Wait for drivers that are still being initialised: operations of an earlier run may need them."""
+        if self._service_drivers is not None:
+            await self._service_drivers.drivers.wait(_LATE_DRIVER_WAIT, retries=False)
 
     async def _hand_over_drivers(self) -> None:
         assert self._service_drivers is not None  # noqa: S101 - built two steps before
@@ -298,6 +299,7 @@ class Service:
         """Ask the manager and its ready drivers whether they can work, and record the answers."""
         if self.manager is None or self._service_drivers is None or not self.is_running:
             return
+        self._owned_work.update_problems()
         timeout = max(1.0, self.options.down_time - self.options.report_interval)
         complaint = ""
         try:
@@ -462,6 +464,7 @@ class Service:
             queued=self._queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            tasks=self._owned_work.background.statuses(),
             evidence=self.state_tracker.problems,
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
@@ -486,8 +489,7 @@ class Service:
         self._context.host.dispatcher.set_draining(self.topic, why)
         self._context.host.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
-        if self._event_handlers is not None:
-            self._event_handlers.remove(self.topic)
+        self._events.drain()
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
         if self.is_draining:  # else it was resumed meanwhile
@@ -516,13 +518,16 @@ class Service:
     async def _resume_periodic(self, manager: Manager) -> None:
         """Start the periodic tasks again, after the runs that the drain found have ended: none runs twice at once."""
         periodic, pause = self._context.periodic_scheduler, _MIN_POLL_INTERVAL
-        while periodic.running_tasks(self.topic) or self._handlers_in_progress():
+        while periodic.running_tasks(self.topic) or self._events.in_progress():
             await asyncio.sleep(pause)
             pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
         if self.is_running:
-            periodic.add(self.topic, manager, self.pool, self.options)
-            if self._event_handlers is not None:
-                self._event_handlers.add(self.topic, manager, self.pool)
+            self._add_periodic(manager)
+            self._events.start(manager)
+
+    def _add_periodic(self, manager: Manager) -> None:
+        added = self._owned_work.periodic
+        self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options, added)
 
     async def _wait_until_empty(self, list_work: Callable[[], list[str]], timeout: float) -> list[str]:
         """Poll until `list_work` finds nothing; return what it still finds after `timeout` or on a second signal."""
@@ -557,7 +562,7 @@ class Service:
         # Not on a thread: periodic tasks that are `async def`.
         periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
         rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
-        handling = {f"{self.topic}.{name}" for name in self._handlers_in_progress()} - {row.label for row in running}
+        handling = {f"{self.topic}.{name}" for name in self._events.in_progress()} - {row.label for row in running}
         rows += [(name, f"event handler {name}") for name in sorted(handling)]
         if waiting:
             rows.append(("", f"{waiting} requests of {self.topic} in the queue"))
@@ -658,7 +663,8 @@ class Service:
         """Return what still runs in the threads of an ended service and of its drivers, a line each."""
         drivers = self.drivers.calls_in_progress() if self.drivers is not None else []
         rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
-        return [*self._running_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
+        owned = self._owned_work.background.running()
+        return [*self._running_work(), *owned, *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
 
     def _running_work(self, *, awaited: bool = False) -> list[str]:
         """Return the running jobs; if `awaited`, without those that are overdue or were given up already."""
