@@ -37,10 +37,13 @@ class Checker:
 
     Args:
         keeps_all: Whether the daemon keeps all that has ended; else what was seen to have ended may be gone later.
+        was_full: Whether its disk was full now and then. A deletion that failed then may have removed the file and not
+            the record, which says so: it is in `error`, because its file is missing.
     """
 
-    def __init__(self, *, keeps_all: bool = True) -> None:
+    def __init__(self, *, keeps_all: bool = True, was_full: bool = False) -> None:
         self._keeps_all = keeps_all
+        self._was_full = was_full
         self._frozen: dict[str, Frozen] = {}
         self._events: dict[int, tuple[int, Any]] = {}
         self._stream_positions: dict[str, int] = {}
@@ -56,20 +59,30 @@ class Checker:
         return [
             *self._always(history, seen),
             *self._operations_ended(history, seen),
-            *_volumes_settled(history.volumes, seen.volumes, seen.volume_files, "volume"),
-            *_volumes_settled(history.snapshots, seen.snapshots, seen.snapshot_files, "snapshot"),
+            *self._objects_settled(history, seen),
             *(f"the unfinished file {name} was left" for name in sorted(seen.partials)),
         ]
 
-    def unsettled(self, seen: Observation) -> bool:
-        """Return whether something is still under way."""
-        return (
+    def is_settled(self, history: History, seen: Observation) -> bool:
+        """Return whether nothing is under way any more, as far as states and files tell."""
+        return not (
             any(row.state not in FINAL for row in seen.operations.values())
-            or any(state not in SETTLED for state, _ in [*seen.volumes.values(), *seen.snapshots.values()])
-            or seen.volume_files.keys() != seen.volumes.keys()
-            or seen.snapshot_files.keys() != seen.snapshots.keys()
-            or bool(seen.partials)
+            or any(True for _ in self._objects_settled(history, seen))
+            or seen.partials
         )
+
+    def _objects_settled(self, history: History, seen: Observation) -> Iterator[str]:
+        for kind, known, records, files in (
+            ("volume", history.volumes, seen.volumes, seen.volume_files),
+            ("snapshot", history.snapshots, seen.snapshots, seen.snapshot_files),
+        ):
+            excused = {
+                name
+                for name, (state, _) in records.items()
+                if self._was_full and state == "error" and name not in files and is_open_deletion(known.get(name))
+            }
+            rest = {name: found for name, found in records.items() if name not in excused}
+            yield from _volumes_settled(known, rest, files, kind)
 
     def _always(self, history: History, seen: Observation) -> Iterator[str]:
         yield from self._lost_operations(history, seen)
@@ -123,7 +136,7 @@ class Checker:
                 acts = _acts_of(row.method)
                 frozen = Counter({act: seen.acts[act] for act in (f"{name} {each}" for each in acts)})
             elif row.method == "resumed":
-                frozen = Counter({act: seen.acts[act] for act in (f"{name} {step}" for step in row.steps)})
+                frozen = Counter({act: seen.acts[act] for act in _final_steps(name, row, seen.acts)})
             else:
                 frozen = Counter()
             self._frozen[name] = Frozen(row, frozen)
@@ -152,6 +165,13 @@ class Checker:
             yield from _stream_faults(reader, items, max(0, start - 1), seen, first)
             self._stream_positions[reader] = len(items)
         self._events = dict(seen.events)
+
+
+def _final_steps(name: str, row: SeenOperation, acts: Counter[str]) -> list[str]:
+    """Return the steps that must not be done again: those that are recorded, and those that another one followed."""
+    all_steps = [f"s{n}" for n in range(10)]
+    last = max((n for n, step in enumerate(all_steps) if acts[f"{name} {step}"]), default=0)
+    return [f"{name} {step}" for step in {*row.steps, *all_steps[:last]}]
 
 
 def _acts_of(method: str) -> tuple[str, ...]:
@@ -245,6 +265,11 @@ def _known_volumes(
             yield f"{kind} {name} was acknowledged and is lost: its record is {found}, its file has {size} bytes"
         elif found[0] not in SETTLED or {found[1], size} != {spec.size}:
             yield f"{kind} {name} has {spec.size} bytes; its record is {found}, its file has {size} bytes"
+
+
+def is_open_deletion(known: KnownVolume | None) -> bool:
+    """Return whether nobody knows how a deletion ended."""
+    return known is not None and known.is_open and None in known.possible
 
 
 def _volumes_settled(

@@ -249,8 +249,58 @@ POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
 """What installs each point; it gets the function that dies."""
 
 
+def _acknowledge_too_early() -> None:
+    """Return from setting a value before it is committed."""
+    from ostler.store.kv import KeyValue
+
+    commit = KeyValue.set
+
+    def set_later(self: Any, key: str, value: Any) -> None:
+        if self.namespace.startswith("service/"):
+            threading.Timer(0.2, commit, (self, key, value)).start()
+        else:
+            commit(self, key, value)
+
+    KeyValue.set = set_later  # what is broken is the daemon's own
+
+
+def _forget_steps() -> None:
+    """Go on with the next step without having recorded the last one."""
+    from ostler.operations.operations import Operations
+
+    Operations.save_step = lambda *_: True  # what is broken is the daemon's own
+
+
+def _run_twice() -> None:
+    """Run again after a restart what must not run twice."""
+    from ostler import Durable
+    from ostler.operations import outcomes
+
+    decide = outcomes.decide_after_restart
+    retry = Durable(on_restart="retry")
+    outcomes.decide_after_restart = lambda record, _: decide(record, retry)  # what is broken is the daemon's own
+
+
+def _leave_files() -> None:
+    """Delete the record of a volume, and not its file."""
+    from ostler_volume.volume_directory import VolumeDirectory
+
+    VolumeDirectory.remove = lambda *_: None  # what is broken is the daemon's own
+
+
+SABOTAGE: dict[str, Callable[[], None]] = {
+    "acknowledge too early": _acknowledge_too_early,
+    "forget steps": _forget_steps,
+    "run twice": _run_twice,
+    "leave files": _leave_files,
+}
+"""What breaks the daemon, for tests that see whether that is found."""
+
+
 def install(environ: Any) -> str:
     """Install the point that the environment names; return its name, empty for none."""
+    if sabotage := environ.get("OSTLER_SABOTAGE", ""):
+        SABOTAGE[sabotage]()
     name = environ.get("OSTLER_FAULT_POINT", "")
     if name:
         point = FaultPoint(

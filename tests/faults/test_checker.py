@@ -109,6 +109,14 @@ class TestOperations:
         again = row("running", attempts=2, interruptions=1, steps=frozenset({"s0"}))
         assert "x s0 was done 2 times" in checker.check_killed(told, seen(x=again, acts={"x s0": 2}))[0]
 
+    def test_a_step_that_another_one_has_followed_was_recorded(self) -> None:
+        checker = Checker()
+        told = history(*submitted())
+        assert not checker.check_killed(told, seen(x=row("running"), acts=DONE_ACTS))
+        again = row("running", attempts=2, interruptions=1)
+        assert not checker.check_killed(told, seen(x=again, acts={**DONE_ACTS, "x s1": 2}))
+        assert "x s0 was done 2 times" in checker.check_killed(told, seen(x=again, acts={"x s0": 2, "x s1": 2}))[0]
+
     def test_a_step_that_was_not_recorded_may_be_done_again_once_for_each_attempt(self) -> None:
         checker = Checker()
         told = history(*submitted())
@@ -230,13 +238,21 @@ class TestVolumes:
         told = history(volume("v", BEGIN, (512, False)), volume("v", UNKNOWN, (512, False)))
         now = seen(volumes={"v": (state, 512)}, volume_files={"v": 512})
         assert Checker().check_settled(told, now) == [f"volume v hangs: it is {state}"]
-        assert Checker().unsettled(now)
+        assert not Checker().is_settled(told, now)
 
     def test_a_file_without_a_record_and_a_record_without_a_file(self) -> None:
         told = history(volume("v", BEGIN, (512, False)))
         assert Checker().check_settled(told, seen(volume_files={"v": 512})) == ["the file of volume v has no record"]
         found = Checker().check_settled(told, seen(volumes={"v": ("available", 512)}))
         assert found == ["volume v has a record of 512 bytes, and a file of None"]
+
+    def test_a_deletion_on_a_full_disk_may_leave_a_record_that_says_so(self) -> None:
+        told = history(*self.MADE, volume("v", BEGIN, None), volume("v", UNKNOWN, None))
+        now = seen(volumes={"v": ("error", 512)})
+        assert not Checker(was_full=True).check_settled(told, now)
+        assert "hangs: it is error" in Checker().check_settled(told, now)[0]
+        assert Checker(was_full=True).check_settled(history(*self.MADE), now)
+        assert Checker(was_full=True).check_settled(told, seen(volumes={"v": ("error", 512)}, volume_files={"v": 512}))
 
     def test_an_unfinished_file(self) -> None:
         assert Checker().check_settled(History(), seen(partials={".v"})) == ["the unfinished file .v was left"]

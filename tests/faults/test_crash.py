@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 from crash_run import KEPT, CrashRun, Violation, crash, main
+from fault_points import SABOTAGE
 from history import DONE, Journal
 
 SEED = 12
 """The same in each run, so that a change is the cause of what is new; `make crash` takes a new one each time."""
 KILLS = 200
+
+EXPECTED = {
+    "acknowledge too early": "the value .* is [0-9]+: [0-9]+ was acknowledged|done by half",
+    "forget steps": "was done [0-9]+ times, [0-9]+ of them when",
+    "run twice": "was done 2 times|can only be",
+    "leave files": "was deleted, and there is a record|has no record",
+}
+"""What is said of each way in which the daemon is broken."""
 
 
 @pytest.mark.timeout(900)
@@ -35,6 +44,19 @@ def test_kills_at_named_points_under_the_load_lose_nothing() -> None:
     ]
     figures = crash(16, SEED, daemons=1, points=points)
     assert figures.at_points > 0
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGE)
+def test_a_daemon_that_is_broken_on_purpose_is_found_out(sabotage) -> None:
+    run = CrashRun(f"{sabotage}/0")
+    run.daemon.environ["OSTLER_SABOTAGE"] = sabotage
+
+    def crash_often() -> None:
+        with run:
+            run.run(40)
+
+    with pytest.raises(Violation, match=EXPECTED[sabotage]):
+        crash_often()
 
 
 def test_a_broken_promise_is_reported_with_its_seed_and_what_was_kept() -> None:
