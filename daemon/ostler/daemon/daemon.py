@@ -201,6 +201,7 @@ class Daemon:
         self._install_code_snapshot(code)
         self.start_finished.set_result(parts)
         self._notifier.ready(self.summary())
+        parts.runtime.operations.release_restored()
         code.compress_in_background()
         _log.info("ready: %s", self.summary(), extra=log.message_id("ready"))
 
@@ -252,7 +253,9 @@ class Daemon:
 
     def _make_operations(self, store: Store, messaging: MessagingStack) -> Operations:
         limits = OperationLimits.from_options(self.active.options.operations)
-        operations = Operations(store, messaging.dispatcher, messaging.client.publish, limits, on_end=self.fail)
+        operations = Operations(
+            store, messaging.dispatcher, messaging.client.publish, limits, on_end=self.fail, hold_restored=True
+        )
         messaging.dispatcher.set_operations(operations)
         return operations
 

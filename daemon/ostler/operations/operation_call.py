@@ -36,6 +36,11 @@ STORE_RETRY_DELAY = 1.0
 class StepStore(Protocol):
     """Stores the results of steps."""
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether this thread is inside a write, whose commit decides what is stored."""
+        ...
+
     def save_step(self, record: OperationRecord, position: int, name: str, result: bytes) -> bool:
         """Store one, and return whether the operation still belongs to this attempt. Blocks; on a thread."""
         ...
@@ -67,10 +72,13 @@ class AttemptState:
         self.record = record
         self.requester = requester
         self.steps = dict(steps)
+        self._next_position = len(steps)
         self._store = store
         self._clean_up = clean_up
         self.is_clean_up = clean_up is not None
         """Whether this undoes an attempt that was cut off."""
+        self.is_handed_over = False
+        """See `RunningOperation.is_handed_over`."""
 
     @property
     def attempt(self) -> int:
@@ -94,10 +102,15 @@ class AttemptState:
         context.check()
         result = function()
         packed = self._encode(name, result)
+        if self._store.is_writing:
+            # The commit may fail, and the write may be run again: it must find the step as not done. The writer's
+            # thread must not wait either.
+            self._check_owned(self._store.save_step(self.record, self._take_position(), name, packed))
+            return result
         # It is done: it is recorded as soon as the database can be written, unless nobody wants the rest any more.
         while True:
             try:
-                self._check_owned(self._store.save_step(self.record, len(self.steps), name, packed))
+                self._check_owned(self._store.save_step(self.record, self._take_position(), name, packed))
                 break
             except StoreUnavailable:
                 context.check()
@@ -115,13 +128,17 @@ class AttemptState:
         packed = self._encode(name, result)
         while True:
             try:
-                self._check_owned(await self._store.asave_step(self.record, len(self.steps), name, packed))
+                self._check_owned(await self._store.asave_step(self.record, self._take_position(), name, packed))
                 break
             except StoreUnavailable:
                 context.check()
                 await asyncio.sleep(STORE_RETRY_DELAY)
         self.steps[name] = packed
         return result
+
+    def _take_position(self) -> int:
+        self._next_position += 1
+        return self._next_position
 
     def set_caller(self, context: Context) -> None:
         """See `AttemptedOperation.set_caller`."""
@@ -196,7 +213,7 @@ class OperationCall(Call):
 
     def hand_over(self) -> None:
         """Ask the work to stop, so that the next start continues it."""
-        self.is_handed_over = True
+        self.is_handed_over = self.operation.is_handed_over = True
         self.stop()
 
     def stop(self) -> None:

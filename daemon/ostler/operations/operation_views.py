@@ -13,7 +13,7 @@ from ostler.messaging.wire.envelope import PROGRESS
 from ostler.messaging.wire.request_context import Progress
 from ostler.operations.operation_call import OperationCall
 from ostler.operations.operation_status import operation_event, status_of
-from ostler.store import OperationRecord, OperationRecords, Store
+from ostler.store import OperationOutcome, OperationRecord, OperationRecords, Store
 from ostler.types import OperationState, OperationStatus
 
 Publish = Callable[[str, Any], None]
@@ -38,7 +38,7 @@ class OperationViews:
         self._records = records
         self._attempts = attempts
         self._publish = publish
-        self._waiters: dict[str, list[asyncio.Future[OperationRecord]]] = defaultdict(list)
+        self._waiters: dict[str, list[asyncio.Future[OperationOutcome]]] = defaultdict(list)
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._callers: dict[str, list[Call]] = defaultdict(list)
 
@@ -110,8 +110,8 @@ class OperationViews:
             if not self._watchers[record.id]:
                 del self._watchers[record.id]
 
-    async def wait(self, call: Call, record: OperationRecord) -> OperationRecord:
-        """Wait for the end of an operation, and return it; progress is sent to the call meanwhile."""
+    async def wait(self, call: Call, record: OperationRecord) -> OperationOutcome:
+        """Wait for the end of an operation, and return what it came to; progress is sent to the call meanwhile."""
         self._callers[record.id].append(call)
         try:
             return await self._wait_for_end(record)
@@ -120,16 +120,16 @@ class OperationViews:
             if not self._callers[record.id]:
                 del self._callers[record.id]
 
-    async def _wait_for_end(self, record: OperationRecord) -> OperationRecord:
+    async def _wait_for_end(self, record: OperationRecord) -> OperationOutcome:
         if record.state.is_final:
-            return record
-        future: asyncio.Future[OperationRecord] = asyncio.get_running_loop().create_future()
+            return _outcome_of(record)
+        future: asyncio.Future[OperationOutcome] = asyncio.get_running_loop().create_future()
         self._waiters[record.id].append(future)
         try:
             if record.id not in self._attempts:  # it may have ended between the read and now
                 found = await self.find(record.id)
                 if found.state.is_final:
-                    return found
+                    return _outcome_of(found)
             return await future
         finally:
             self._waiters[record.id].remove(future)
@@ -140,11 +140,16 @@ class OperationViews:
         """Tell everybody that an operation has another state, which is on disk."""
         for changed in self._watchers.get(record.id, ()):
             changed.set()
-        if record.state.is_final:
-            for future in self._waiters.get(record.id, ()):
-                if not future.done():
-                    future.set_result(record)
+        self.answer(record.id, _outcome_of(record))
         self._publish(f"operation.{record.state}", operation_event(record))
+
+    def answer(self, operation_id: str, outcome: OperationOutcome) -> None:
+        """Tell those who wait for the end of an operation what it came to, if it has ended."""
+        if not outcome.state.is_final:
+            return
+        for future in self._waiters.get(operation_id, ()):
+            if not future.done():
+                future.set_result(outcome)
 
     def report_progress(self, calls: Iterable[OperationCall]) -> None:
         """Tell those who wait for or watch some operations how far these are."""
@@ -158,3 +163,7 @@ class OperationViews:
     def _progress(self, record: OperationRecord) -> Progress | None:
         call = self._attempts.get(record.id)
         return None if call is None else call.progress
+
+
+def _outcome_of(record: OperationRecord) -> OperationOutcome:
+    return OperationOutcome(record.state, record.why, record.result, record.error)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from ostler.errors import (
     FeatureNotSupported,
     OstlerError,
     StoreError,
+    StoreUnavailable,
 )
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
@@ -32,6 +33,7 @@ from ostler.operations.operation_call import STORE_RETRY_DELAY, AttemptState, Op
 from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
 from ostler.operations.operation_status import status_of
 from ostler.operations.operation_views import OperationViews, Publish
+from ostler.operations.unstored_call import may_run_unstored, run_unstored
 from ostler.store import (
     NewOperation,
     OperationRecord,
@@ -68,6 +70,7 @@ class Operations:
         limits: What is kept; another one may be put in its place.
         records: The table; by default that of the dispatcher's host, for a run of the daemon of its own.
         on_end: Called with a reason when a permanent task has ended.
+        hold_restored: Whether what earlier runs of the daemon have left is not begun before `release_restored`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Operations:
         *,
         records: OperationRecords | None = None,
         on_end: Callable[[str], None] | None = None,
+        hold_restored: bool = False,
     ) -> None:
         self.limits = limits
         self.records = records or OperationRecords(dispatcher.clock, dispatcher.host, os.urandom(8).hex())
@@ -100,6 +104,11 @@ class Operations:
         """What runs, of all topics; a thread that hangs may outlive the queue of its topic."""
         self.views = OperationViews(store, self.records, self._attempts, publish)
         """What callers see of them."""
+        self._restored_gate = asyncio.Event()
+        if not hold_restored:
+            self._restored_gate.set()
+        self._restored: set[str] = set()
+        """Those that an earlier run has left, until they end: they wait for what is not ready yet."""
         self._clean_ups_due: dict[str, tuple[OperationRecord, dict[str, bytes], int]] = {}
         """Operations to be cleaned up, with their steps and how often that was tried; they are in the queue as well."""
 
@@ -115,6 +124,10 @@ class Operations:
         if self._ending:  # what they came to is stored, if the database takes it
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
         await self._tasks.cancel()
+
+    def release_restored(self) -> None:
+        """Begin what earlier runs of the daemon have left: the services that they may need have been started."""
+        self._restored_gate.set()
 
     @property
     def running(self) -> list[str]:
@@ -141,11 +154,16 @@ class Operations:
         self._clean_ups[topic] = clean_up
         self._timers[topic] = DeadlineTimer(self._clock, partial(self._start_due, topic))
 
-    def start_topic(self, topic: str) -> None:
-        """Begin the operations of a topic: those that an earlier run of the daemon has left, and new ones."""
+    def start_topic(self, topic: str, until_ready: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin the operations of a topic: new ones, and then those that an earlier run of the daemon has left.
+
+        Args:
+            topic: The topic.
+            until_ready: Waits for what the latter need, within its own time limit.
+        """
         for queue in self._queues[topic].values():
             queue.is_open, queue.is_stopping = True, False
-        self._tasks.spawn(self._load(topic), name=f"load the operations of {topic}")
+        self._tasks.spawn(self._load(topic, until_ready), name=f"load the operations of {topic}")
 
     def drain_topic(self, topic: str) -> None:
         """Begin no more operations of a topic, and ask those that are to be handed over to stop."""
@@ -204,7 +222,12 @@ class Operations:
             raise FeatureNotSupported(
                 f"{call.full_name} cannot be submitted: {call.request.topic} has no operations", method=call.full_name
             )
-        record = await self._store_safely(call, queue)
+        try:
+            record = await self._store_safely(call, queue)
+        except StoreUnavailable:
+            if not may_run_unstored(call):
+                raise
+            return await run_unstored(self._dispatcher, self, next(self._numbers), call, new_operation(call))
         if call.request.flags & SUBMIT:
             return status_of(record, show_values=True)
         if call.request.flags & (CAST | FANOUT):
@@ -385,21 +408,26 @@ class Operations:
     async def _end_attempt(self, queue: OperationQueue, call: OperationCall) -> None:
         if self._cleans_up_later(queue, call):
             return
-        decision = outcomes.decide_after_attempt(call, is_stopping=queue.is_stopping, now=self._clock.wall())
+        decision = outcomes.decide_after_attempt(
+            call, is_stopping=queue.is_stopping, is_restored=call.record.id in self._restored, now=self._clock.wall()
+        )
         record = None
         if decision is not None:
-            record = await self._write_until_done(
-                partial(
-                    self.records.end_attempt, call.record.id, decision.outcome, drop_steps=decision.drop_steps,
-                    progress=call.progress,
-                ),
-                "end operation",
+            end = partial(
+                self.records.end_attempt, call.record.id, decision.outcome, drop_steps=decision.drop_steps,
+                progress=call.progress,
             )  # fmt: skip
+            on_failure = (
+                partial(self.views.answer, call.record.id, decision.outcome) if call.policy.runs_unstored else None
+            )
+            record = await self._write_until_done(end, "end operation", on_failure)
         queue.end(call.record.id)
         self._attempts.pop(call.record.id, None)
         self._fresh_progress.pop(call.record.id, None)
         if record is not None:
             self.views.announce(record)
+            if record.state.is_final:
+                self._restored.discard(record.id)
         # Its service may have been started again meanwhile.
         queue = self._queue_of(call.record.topic, call.record.method) or queue
         if record is not None and record.state is OperationState.WAITING:
@@ -414,13 +442,23 @@ class Operations:
         if queue.topic in self._timers:
             self._timers[queue.topic].schedule(at)
 
-    async def _write_until_done(self, change: Callable[[], T], label: str) -> T:
-        """Write what must not be lost, as soon as the database takes it: the disk may be full for hours."""
+    async def _write_until_done(
+        self, change: Callable[[], T], label: str, on_failure: Callable[[], None] | None = None
+    ) -> T:
+        """Write what must not be lost, as soon as the database takes it: the disk may be full for hours.
+
+        Args:
+            change: The write.
+            label: What it is, for messages.
+            on_failure: Called when it has failed.
+        """
         while True:
             try:
                 return await self._store.awrite(change, label=label)
             except StoreError as error:
                 _log.debug("%s will be retried: %s", label, error)
+            if on_failure is not None:
+                on_failure()
             await asyncio.sleep(STORE_RETRY_DELAY)
 
     def _policy(self, record: OperationRecord) -> Durable | None:
@@ -429,6 +467,11 @@ class Operations:
         if method is None:
             return None
         return method.exposure.durable or outcomes.NOT_DURABLE
+
+    @property
+    def is_writing(self) -> bool:
+        """See `StepStore.is_writing`."""
+        return self._store.is_writing
 
     def save_step(self, record: OperationRecord, position: int, name: str, result: bytes) -> bool:
         """See `StepStore.save_step`."""
@@ -443,7 +486,10 @@ class Operations:
 
     # ---------------------------------------------------------------- what an earlier run has left
 
-    async def _load(self, topic: str) -> None:
+    async def _load(self, topic: str, until_ready: Callable[[], Awaitable[None]] | None) -> None:
+        await self._restored_gate.wait()
+        if until_ready is not None:
+            await until_ready()
         pending = await self._write_until_done(partial(self.records.pending, topic), "load operations")
         left = [row for row in pending if row.state == OperationState.RUNNING and row.id not in self._attempts]
         for first in range(0, len(left), _RECOVERY_BATCH):
@@ -467,6 +513,7 @@ class Operations:
             queue = self._queue_of(topic, row.method)
             if queue is None:
                 return
+            self._restored.add(row.id)
             if row.state == OperationState.QUEUED:
                 queue.put(row.id, row.account)
             elif row.state == OperationState.WAITING:

@@ -48,7 +48,7 @@ _RETRIED_ERRORS: tuple[type[OstlerError], ...] = (
 _NOT_READY_ERRORS: tuple[type[OstlerError], ...] = (Busy, Draining, DriverNotReady, StoreUnavailable)
 """Errors that a service may have for a while after its start."""
 _ATTEMPTS_AFTER_RESTART = 10
-"""Attempts that an interrupted operation has at least while its service is not ready yet."""
+"""Attempts that an operation of an earlier run has at least while its service is not ready yet."""
 _BUSY_DELAY = 1.0
 """Seconds after which an operation is begun again for which its service had no thread."""
 _JITTER = 0.1
@@ -89,13 +89,16 @@ def cancelled(operation_id: str, who: str) -> OperationOutcome:
     return OperationOutcome(OperationState.CANCELLED, f"cancelled by {who}", error=encode_error(error))
 
 
-def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) -> Decision | None:
+def decide_after_attempt(
+    call: OperationCall, *, is_stopping: bool, now: float, is_restored: bool = False
+) -> Decision | None:
     """Return what becomes of an operation whose attempt has ended.
 
     Args:
         call: The attempt.
         is_stopping: Whether its service stops.
         now: Wall time in seconds.
+        is_restored: Whether an earlier run of the daemon had accepted it.
 
     Returns:
         The decision; None to leave the record as it is, so that the next start decides.
@@ -113,7 +116,7 @@ def decide_after_attempt(call: OperationCall, *, is_stopping: bool, now: float) 
         return Decision(OperationOutcome(waits, error.message, next_attempt_at=now + _BUSY_DELAY))
     if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
         return _decide_interrupted(record, policy, "its service stopped while it ran")
-    return Decision(_retry_later(record, policy, error, now) or failed(error))
+    return Decision(_retry_later(record, policy, error, now, is_restored=is_restored) or failed(error))
 
 
 def clean_up_delay(call: OperationCall, tried: int) -> float | None:
@@ -128,10 +131,13 @@ def clean_up_delay(call: OperationCall, tried: int) -> float | None:
     return min(call.policy.max_backoff, call.policy.backoff * 2.0 ** (tried - 1))
 
 
-def _retry_later(record: OperationRecord, policy: Durable, error: OstlerError, now: float) -> OperationOutcome | None:
+def _retry_later(
+    record: OperationRecord, policy: Durable, error: OstlerError, now: float, *, is_restored: bool
+) -> OperationOutcome | None:
     """Return when an operation is begun again; None when its error, or the number of its attempts, is final."""
     limit, kinds = policy.attempts, _RETRIED_ERRORS
-    if record.interruptions and limit < _ATTEMPTS_AFTER_RESTART and policy.on_restart in ("resume", "retry"):
+    may_repeat = policy.on_restart in ("resume", "retry") or not record.interruptions
+    if (record.interruptions or is_restored) and limit < _ATTEMPTS_AFTER_RESTART and may_repeat:
         limit, kinds = _ATTEMPTS_AFTER_RESTART, _NOT_READY_ERRORS if policy.attempts == 1 else _RETRIED_ERRORS
     used = record.attempts - record.interruptions
     if used < limit and is_a(error, kinds):

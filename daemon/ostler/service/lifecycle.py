@@ -40,6 +40,8 @@ _DATABASE_RETRY_DELAY = 2.0
 """Seconds between two attempts to register while the database cannot be written."""
 _CAPABILITY_TIMEOUT = 86400.0
 """Seconds that a question about capabilities may take: a late answer is still used."""
+_LATE_DRIVER_WAIT = 60.0
+"""Seconds for which operations of an earlier run wait for drivers whose first initialisation takes long."""
 RUNNING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -144,7 +146,7 @@ class Service:
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
         self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
         self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
-        self._context.host.operations.start_topic(self.topic)
+        self._context.host.operations.start_topic(self.topic, self._wait_for_late_drivers)
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
         self.state_tracker.enter(ServiceState.UP)
@@ -237,6 +239,11 @@ class Service:
         assert self._service_drivers is not None  # noqa: S101 - built in the step before
         self._undo_stack.push("drivers", self._service_drivers.stop)
         await self._service_drivers.start(self.options.driver_init_wait)
+
+    async def _wait_for_late_drivers(self) -> None:
+        """Wait for drivers that are still being initialised: operations of an earlier run may need them."""
+        if self._service_drivers is not None:
+            await self._service_drivers.drivers.wait(_LATE_DRIVER_WAIT, retries=False)
 
     async def _hand_over_drivers(self) -> None:
         assert self._service_drivers is not None  # noqa: S101 - built two steps before

@@ -249,6 +249,12 @@ class Store:
             hint="use `await store.awrite(fn)` in `async def` methods",
         )
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether this thread is inside a `write` of this store."""
+        here = current_session()
+        return here is not None and here.owner is self and here.is_writing
+
     def _write_within(self, fn: Callable[[], T], connection: Database, writing: bool) -> T:
         if not writing:
             raise StoreError(

@@ -33,13 +33,13 @@ from ostler.errors import (
 from ostler.messaging import Access, Context, Endpoint, LocalServiceClient, exposed
 from ostler.messaging.interface.exposure import Durable
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.wire.envelope import CAST, SUBMIT, Request
+from ostler.messaging.wire.envelope import CAST, PROGRESS, SUBMIT, Request
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import serving
 from ostler.operations import OperationControl, Operations
 from ostler.store import OperationRecords, Store
 from ostler.store.session import current_session
-from ostler.types import CONTROL_TOPIC, OperationState, Peer, Role
+from ostler.types import CONTROL_TOPIC, LOCAL_PEER, OperationState, Peer, Role
 from support.async_tests import loop_fixture
 from support.local import dispatching
 from support.waiting import until
@@ -117,6 +117,17 @@ class Lamps:
             raise self.failures.pop()
         return ctx.operation.attempt
 
+    @exposed(durable=Durable(on_restart="resume", runs_unstored=True), short=True)
+    def remove(self, ctx: Context, lamp: str) -> str:
+        ctx.progress(1, 2)
+        return str(ctx.step("remove", self.act, f"remove {lamp}"))
+
+    @exposed(durable=Durable(on_restart="resume"))
+    def enlist(self, ctx: Context, lamp: str) -> bool:
+        """Record something and that it was, in one commit; return whether the step counts as recorded then."""
+        self.on_enlist(ctx, lamp)
+        return ctx.is_recorded("enlist")
+
     @exposed()
     def plain(self, ctx: Context, lamp: str) -> str:
         self.act(f"plain {lamp}")
@@ -146,6 +157,8 @@ class Records(OperationRecords):
     """How many steps are not recorded, as on a full disk."""
     failures = 0
     """How many claims fail, as on a full disk."""
+    is_full = False
+    """Whether nothing new, and no end, can be stored."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -161,6 +174,14 @@ class Records(OperationRecords):
             raise StoreUnavailable("the disk is full")
         return super().claim(operation_id)
 
+    def insert(self, *arguments):
+        self.raise_if_full()
+        return super().insert(*arguments)
+
+    def raise_if_full(self):
+        if self.is_full:
+            raise StoreUnavailable("the disk is full")
+
     def save_step(self, *arguments):
         if self.step_failures:
             self.step_failures -= 1
@@ -168,16 +189,21 @@ class Records(OperationRecords):
         return super().save_step(*arguments)
 
     def end_attempt(self, *arguments, **options):
+        self.raise_if_full()
         return None if self.is_killed else super().end_attempt(*arguments, **options)
 
 
 class Asked(Call):
     """A request of a peer, as a transport brings it."""
 
-    def __init__(self, method, peer, *, flags=0, request_id="from-a-peer"):
-        raw = msgspec.Raw(msgspec.msgpack.encode({}))
+    def __init__(self, method, peer, *, flags=0, request_id="from-a-peer", arguments=None):
+        raw = msgspec.Raw(msgspec.msgpack.encode(arguments or {}))
         super().__init__(Request(1, 1, "lamp", method, raw, None, request_id, flags), peer, SystemClock())
         self.answer = asyncio.get_running_loop().create_future()
+        self.reports = []
+
+    def send_progress(self, progress):
+        self.reports.append(progress)
 
     def pack(self, result):
         return msgspec.msgpack.encode(result)
@@ -192,15 +218,16 @@ class Asked(Call):
 class Run:
     """One run of the daemon."""
 
-    def __init__(self, store, dispatcher, inbox, clock, lamps, name, topic="lamp"):
+    def __init__(self, store, dispatcher, inbox, clock, lamps, name, topic="lamp", *, hold_restored=False):
         self.events = []
         self.topic = topic
         self.lamps = lamps
         self.dispatcher = dispatcher
         self.records = Records(clock, "here", name)
         self.operations = Operations(
-            store, dispatcher, lambda name, payload: self.events.append((name, payload)), records=self.records
-        )
+            store, dispatcher, lambda name, payload: self.events.append((name, payload)), records=self.records,
+            hold_restored=hold_restored,
+        )  # fmt: skip
         dispatcher.set_operations(self.operations)
         self.endpoint = next((each for each in dispatcher.endpoints() if each.topic == topic), None)
         control = OperationControl(self.operations, dispatcher.registry)
@@ -245,10 +272,10 @@ async def inbox():
 
 
 @asynccontextmanager
-async def running(store, inbox, clock, lamps, name, **options):
+async def running(store, inbox, clock, lamps, name, *, hold_restored=False, **options):
     """A run of the daemon, which stops at the end: what runs is left to the next one."""
     async with dispatching("lamp", lamps, inbox) as dispatcher:
-        run = Run(store, dispatcher, inbox, clock, lamps, name).open(**options)
+        run = Run(store, dispatcher, inbox, clock, lamps, name, hold_restored=hold_restored).open(**options)
         try:
             yield run
         finally:
@@ -771,3 +798,160 @@ async def test_waiting_gives_up_in_time_and_the_operation_goes_on(run, lamps):
         await operation.result(timeout=0.05)
     lamps.hold.set()
     assert await operation.result(timeout=10) == "polish desk"
+
+
+async def test_a_plain_call_of_what_frees_space_runs_unstored_on_a_full_disk(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run") as run:
+        run.records.is_full = True
+        assert await run.client.acall("lamp", "remove", lamp="a") == "remove a"
+        assert lamps.acts == ["remove a"]
+        with pytest.raises(StoreUnavailable):
+            await run.submit("remove", lamp="b")
+        with pytest.raises(StoreUnavailable):
+            await run.client.acall("lamp", "paint", lamp="b")
+        run.records.is_full = False
+        assert lamps.acts == ["remove a"]
+        assert run.events == []
+
+
+async def test_an_unstored_call_ends_with_its_error_and_with_its_caller(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run") as run:
+        run.records.is_full = True
+        lamps.act = lambda what: lamps.hold.wait(5) and lamps.acts.append(what)
+        lamps.hold.clear()
+        with pytest.raises(DeadlineExceeded):
+            await run.client.on(timeout=0.05).acall("lamp", "remove", lamp="a")
+        lamps.hold.set()
+
+        def refuse(what):
+            raise Conflict("in use")
+
+        lamps.act = refuse
+        with pytest.raises(Conflict, match="in use"):
+            await run.client.acall("lamp", "remove", lamp="a")
+
+
+async def test_the_caller_of_what_frees_space_does_not_wait_until_its_end_is_stored(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run") as run:
+
+        def act(what):
+            run.records.is_full = True
+            return what
+
+        lamps.act = act
+        assert await run.client.on(timeout=5).acall("lamp", "remove", lamp="a") == "remove a"
+        assert [event for event, _ in run.events] == ["operation.running"]
+        run.records.is_full = False
+        await until(lambda: [event for event, _ in run.events] == ["operation.running", "operation.succeeded"])
+
+
+async def test_a_step_inside_a_write_is_committed_with_it(store, inbox, clock, lamps):
+    notes = store.kv("test")
+
+    def enlist(ctx, lamp):
+        def write():
+            notes.set(lamp, "enlisted")
+            return lamp
+
+        return store.write(lambda: ctx.step("enlist", write))
+
+    lamps.on_enlist = enlist
+    async with running(store, inbox, clock, lamps, "run") as run:
+        operation = await run.submit("enlist", lamp="a")
+        assert await operation.result() is False  # it is from the next attempt on
+        assert await asyncio.to_thread(notes.get, "a") == "enlisted"
+        assert (await operation.inspect()).steps == ["enlist"]
+
+
+async def test_a_step_inside_a_write_that_is_rolled_back_was_not_done(store, inbox, clock, lamps):
+    notes, tried = store.kv("test"), []
+
+    def enlist(ctx, lamp):
+        def write():
+            tried.append(lamp)
+            notes.set(lamp, "enlisted")
+
+        def fail():
+            ctx.step("enlist", write)
+            raise Conflict("not now")
+
+        with pytest.raises(Conflict):
+            store.write(fail)
+        assert notes.get(lamp) is None
+        store.write(lambda: ctx.step("enlist", write))
+
+    lamps.on_enlist = enlist
+    async with running(store, inbox, clock, lamps, "run") as run:
+        operation = await run.submit("enlist", lamp="a")
+        await operation.result()
+        assert tried == ["a", "a"]
+        assert await asyncio.to_thread(notes.get, "a") == "enlisted"
+
+
+async def test_a_step_inside_a_write_does_not_hold_up_the_writer_on_a_full_disk(store, inbox, clock, lamps):
+    lamps.on_enlist = lambda ctx, lamp: store.write(lambda: ctx.step("enlist", list))
+    async with running(store, inbox, clock, lamps, "run") as run:
+        run.records.step_failures = 1
+        operation = await run.submit("enlist", lamp="a")
+        with pytest.raises(StoreUnavailable):
+            await operation.result()
+
+
+async def test_progress_of_an_unstored_call_reaches_its_caller(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "run") as run:
+        run.records.is_full = True
+        call = Asked("remove", LOCAL_PEER, flags=PROGRESS, arguments={"lamp": "a"})
+        run.dispatcher.dispatch(call)
+        assert await call.answer == "remove a"
+        assert [report.total for report in call.reports] == [2]
+
+
+async def leave_two_operations(store, inbox, clock, lamps, method="paint"):
+    """Have a run of the daemon die with one operation that runs and one that is queued; return their ids."""
+    lamps.hold.clear()
+    async with running(store, inbox, clock, lamps, "first", max_running=1) as run:
+        found = [(await run.submit(method, lamp=lamp)).id for lamp in "ab"]
+        await until(lambda: lamps.acts)
+        run.records.is_killed = True
+    lamps.acts.clear()
+    return found
+
+
+async def test_restored_operations_begin_when_the_daemon_is_ready_and_new_ones_at_once(store, inbox, clock, lamps):
+    left = await leave_two_operations(store, inbox, clock, lamps)
+    async with running(store, inbox, clock, lamps, "second", hold_restored=True) as run:
+        new = await run.submit("paint", lamp="c")
+        assert await new.result() == "paint c"
+        assert lamps.acts == ["sand c", "paint c"]
+        run.operations.release_restored()
+        for each in left:
+            await run.client.aoperation(each).result()
+        assert lamps.acts[2:] == ["paint a", "sand b", "paint b"]
+
+
+async def test_what_was_queued_before_a_restart_waits_for_its_driver_after_it(store, inbox, clock, lamps):
+    _, queued = await leave_two_operations(store, inbox, clock, lamps)
+    failures = [DriverNotReady("initialising")]
+
+    def act(what):
+        if what == "sand b" and failures:
+            raise failures.pop()
+        lamps.acts.append(what)
+        return what
+
+    lamps.act = act
+    async with running(store, inbox, clock, lamps, "second") as run:
+        operation = run.client.aoperation(queued)
+        await until(lambda: ("operation.waiting", queued) in [(name, one["id"]) for name, one in run.events])
+        assert await operation.result() == "paint b"
+        assert not failures
+
+
+async def test_a_new_operation_whose_driver_is_not_ready_fails_at_once(store, inbox, clock, lamps):
+    def act(what):
+        raise DriverNotReady("initialising")
+
+    lamps.act = act
+    async with running(store, inbox, clock, lamps, "run") as run:
+        with pytest.raises(DriverNotReady):
+            await (await run.submit("paint", lamp="a")).result()

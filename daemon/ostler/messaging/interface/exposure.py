@@ -34,6 +34,8 @@ class Durable(msgspec.Struct, frozen=True, kw_only=True):
         max_backoff: Seconds that the wait takes at most.
         on_drain: Whether a service that drains waits for a running operation, within its `drain_timeout`, or asks it to
             stop at once (`hand over`), so that the next start continues it as `on_restart` says.
+        runs_unstored: Whether a plain call is served while the database cannot be written, without being stored: for
+            methods that free space. Submitting is refused then all the same.
 
     Raises:
         ValueError: A value is not one of these; or `clean_up` is missing or superfluous.
@@ -45,6 +47,7 @@ class Durable(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 1.0
     max_backoff: float = 300.0
     on_drain: OnDrain = "wait"
+    runs_unstored: bool = False
 
     def __post_init__(self) -> None:
         for name, kinds in (("on_restart", OnRestart), ("on_drain", OnDrain)):

@@ -59,8 +59,13 @@ class RunningOperation(Protocol):
         """Whether an earlier attempt was cut off by the end of the daemon."""
         ...
 
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether this attempt was asked to stop because its service stops, and the next start continues it."""
+        ...
+
     def is_recorded(self, name: str) -> bool:
-        """Whether the result of a step was recorded, in this attempt or an earlier one."""
+        """Whether the result of a step was recorded, in an earlier attempt or outside of a write in this one."""
         ...
 
     def step(self, context: Context, name: str, function: Callable[[], T], result_type: Any) -> T:
@@ -213,7 +218,8 @@ class Context:
         were recorded before are not. The result is on disk when this returns. Between the end of `function` and the
         commit the daemon may be killed, so the function must be one that may run twice. In a request that is no
         operation the function is called, and nothing is recorded. Inside `store.write` what the function writes and the
-        result are committed together. Blocks; in `async def` methods use `astep`.
+        result are committed together, and the step counts as recorded from the next attempt on. Blocks; in `async def`
+        methods use `astep`.
 
         Args:
             name: The name of the step; each in a method has another.
