@@ -37,6 +37,8 @@ FILES_MARGIN, THREADS_MARGIN = 8, 24
 _LIFE = 40.0
 """Seconds of a life in which growth is measured."""
 _WARM_UP = 5.0
+_DEATHS = 6
+_STOP_TIMEOUT = 60.0
 _MIN_TIME_FOR_DATABASE = 300.0
 """Seconds after which the limits of retention have been reached."""
 _DATABASE_FACTOR, _DATABASE_MARGIN = 1.5, 2 * 2**20
@@ -93,9 +95,12 @@ class Soak:
 
     Args:
         seed: What is done follows from it.
+        life: Seconds of a life in which growth is measured.
+        deaths: How often it is ended at short intervals between two of these.
     """
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, life: float = _LIFE, deaths: int = _DEATHS) -> None:
+        self._life, self._deaths = life, deaths
         # After a full disk, drivers and operations wait before they try again.
         self.run = CrashRun(seed, kept=KEPT, settle_timeout=90.0, was_full=True)
         self.daemon = self.run.daemon
@@ -138,16 +143,16 @@ class Soak:
             self._rest(1.0)
         first = self._measure()
         began = time.monotonic()
-        while time.monotonic() < began + _LIFE:
+        while time.monotonic() < began + self._life:
             self._do(self.faults())
             self._rest(self._rng.uniform(1.0, 4.0))
         life = Life(time.monotonic() - began, first, self._measure())
         self.lives.append(life)
         self.run.fail_if(growth_of(life), "over one life")
 
-    def die(self, times: int) -> None:
-        """End it so many times at short intervals."""
-        for _ in range(times):
+    def die(self) -> None:
+        """End it some times at short intervals."""
+        for _ in range(self._deaths):
             self._rest(self._rng.uniform(0.0, 2.0))
             self._do(self.ends())
         self._measure()
@@ -209,7 +214,12 @@ class Soak:
         self._start_again()
 
     def _stop(self) -> None:
-        if (code := self.daemon.stop()) != 0:
+        self.daemon.signal(signal.SIGTERM)
+        try:
+            code = self.daemon.running.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise Violation(f"a stop takes longer than {_STOP_TIMEOUT:.0f} s:\n{self.daemon.log[-5000:]}") from None
+        if code != 0:
             raise Violation(f"a stop ended with {code}:\n{self.daemon.log[-5000:]}")
         self._start_again()
 
@@ -250,20 +260,19 @@ def growth_of(life: Life) -> list[str]:
     ]
 
 
-def soak(seconds: float, seed: str, report: Callable[[str], object] = lambda _: None) -> Soak:
-    """Soak for so long, and at least one round; return what it came to.
+def soak(made: Soak, seconds: float, report: Callable[[str], object] = lambda _: None) -> Soak:
+    """Soak for so long, and at least one round; return it.
 
     Raises:
         Violation: A promise was broken, or it has grown.
     """
-    made = Soak(seed)
     began = time.monotonic()
     try:
         with made.run:
             made.run.begin()
             while True:
                 made.live()
-                made.die(times=6)
+                made.die()
                 report(f"{time.monotonic() - began:.0f} s: {made.run.figures}")
                 if time.monotonic() - began >= seconds:
                     break
@@ -281,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     print(f"seed {given.seed}", flush=True)
     try:
-        done = soak(given.minutes * 60, f"{given.seed}/soak", lambda text: print(text, flush=True))
+        done = soak(Soak(f"{given.seed}/soak"), given.minutes * 60, lambda text: print(text, flush=True))
     except AssertionError as error:
         print(error, *getattr(error, "__notes__", ()), sep="\n")
         return 1

@@ -14,7 +14,7 @@ from fault_plugin import FaultyDaemon
 from fault_points import POINTS
 from history import DONE, Journal
 from load_client import Worker
-from observation import Observation
+from observation import Observation, observe
 
 from ostler import ConnectionLost
 from ostler.messaging import Retry
@@ -79,7 +79,10 @@ class Asker(Worker):
 
 
 class Scenario(NamedTuple):
-    """A request that comes by a point, and what must be so when the daemon was killed there, and after the restart."""
+    """A request that comes by a point, and what must be so when the daemon was killed there, and after the restart.
+
+    What was begun goes on, though its caller is gone: operations, those on volumes as well.
+    """
 
     ask: Callable[[Asker], None]
     killed: Callable[[Observation], bool] = lambda seen: True
@@ -125,20 +128,20 @@ SCENARIOS: dict[str, Scenario] = {
     "operation.ended": Scenario(Asker.submit, state("succeeded"), done_once),
     "journal.before-append": Scenario(Asker.tell, lambda seen: not seen.events),
     "journal.after-append": Scenario(Asker.tell, lambda seen: bool(seen.events), lambda seen: bool(seen.events)),
-    "volume.recorded": Scenario(Asker.create, volume("new", "creating"), volume("new", "none")),
+    "volume.recorded": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
     "volume.created": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
     "volume.end-recorded": Scenario(Asker.create, volume("new", "available"), volume("new", "available")),
     "volume.change-recorded": Scenario(Asker.extend, volume("gold", "extending"), volume("gold", "available")),
     "volume.deletion-recorded": Scenario(Asker.delete, volume("new", "deleting"), volume("new", "none")),
     "volume.deleted": Scenario(Asker.delete, volume("new", "deleting"), volume("new", "none")),
     "volume.record-deleted": Scenario(Asker.delete, volume("new", "none"), volume("new", "none")),
-    "snapshot.recorded": Scenario(Asker.copy, snapshot("gold@s2", "creating"), snapshot("gold@s2", "none")),
+    "snapshot.recorded": Scenario(Asker.copy, snapshot("gold@s2", "creating"), snapshot("gold@s2", "available")),
     "snapshot.created": Scenario(Asker.copy, snapshot("gold@s2", "creating"), snapshot("gold@s2", "available")),
     "snapshot.deleted": Scenario(Asker.delete_snapshot, snapshot("gold@s1", "deleting"), snapshot("gold@s1", "none")),
-    "file.partial": Scenario(Asker.create, volume("new", "creating"), volume("new", "none")),
-    "file.fill": Scenario(Asker.create, volume("new", "creating"), volume("new", "none")),
-    "file.sync": Scenario(Asker.create, volume("new", "creating"), volume("new", "none")),
-    "file.rename": Scenario(Asker.create, volume("new", "creating"), volume("new", "none")),
+    "file.partial": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
+    "file.fill": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
+    "file.sync": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
+    "file.rename": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
     "file.sync-folder": Scenario(Asker.create, volume("new", "creating"), volume("new", "available")),
     "file.unlink": Scenario(Asker.delete, volume("new", "deleting"), volume("new", "none")),
     "reply.before": Scenario(Asker.value, value(1), value(1)),
@@ -194,6 +197,8 @@ def test_a_daemon_that_dies_while_it_takes_operations_over_does_so_again(method,
     client.submit(method, pause=0.5)
     first = {"undone": "x begin", "once": "x once"}.get(method, "x s0")
     wait_for(lambda: first in (run.daemon.root / "acts").read_text(), "its first act")
+    if method == "resumed":
+        wait_for(lambda: observe(run.daemon.root, is_running=True).operations["x"].steps, "it to be recorded")
     run.daemon.kill()
     run.check_killed()
     run.daemon.armed.touch()
