@@ -19,7 +19,7 @@ report_interval = 0.5
 [services.volume.drivers.local]
 driver = "file"
 path = "{}"
-copy_rate = "8MiB"
+copy_rate = "3MiB"
 """
 
 
@@ -46,7 +46,7 @@ def hosts(make_daemon: Callable[..., DaemonProcess], tmp_path: Path) -> HostProc
 
 
 def operations(daemon: DaemonProcess) -> list[dict[str, Any]]:
-    return [row for row in daemon.json("operation", "list") if row["method"] == "create_volume"]
+    return [row for row in daemon.call("ostler", "operation.list") if row["method"] == "create_volume"]
 
 
 @pytest.mark.parametrize("killed", ["node1", "node2"])
