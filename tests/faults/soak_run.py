@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from crash_run import CrashRun, Violation
 from growth import Size, size
 
-KEPT = 2000
-"""How many ended operations, and events, the daemon keeps: few, so that both limits are reached."""
+KEPT = 10_000
+"""How many ended operations, and events, the daemon keeps: few, so that both limits are reached, and yet more than end
+between two checks."""
 DISK_SIZE = "64m"
 MEMORY_MARGIN = 24 * 2**20
 """Bytes that the daemon may have more of at the end of one life than when it has seen each fault once: on a full disk
