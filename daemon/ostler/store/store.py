@@ -15,10 +15,10 @@ import peewee
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ContractError, StoreError
+from ostler.errors import Conflict, ContractError, StoreError
 from ostler.store import migrations as core
 from ostler.store.kv import KeyValue
-from ostler.store.migrate import Migrator
+from ostler.store.migrate import CORE_NAMESPACE, Migrator
 from ostler.store.outage import Outage
 from ostler.store.reader_pool import ReaderPool
 from ostler.store.retention_clock import RetentionClock
@@ -28,13 +28,14 @@ from ostler.store.sqlite_errors import is_database_error, is_disk_full, is_trans
 from ostler.store.sqlite_files import backup, file_identity, sqlite_connection
 from ostler.store.sqlite_files.database_files import DatabaseFiles
 from ostler.store.sqlite_files.reserved_space import ReservedSpace, disable_shm_copy_on_write
+from ostler.store.sqlite_files.vacuum import VacuumResult, used_size, vacuum
 from ostler.store.write_queue import WriteQueue, no_account
 from ostler.store.writer import CurrentJob, Writer
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-CORE_NAMESPACE = "ostler"
-"""The namespace of the core's own migrations."""
+MAX_ONLINE_VACUUM = 256 * 1024 * 1024
+"""Bytes: some seconds, which is less than the watchdog waits for the writer."""
 
 
 class Callers(NamedTuple):
@@ -397,6 +398,28 @@ class Store:
     async def acheck(self) -> list[str]:
         """Do what `check` does, on the loop."""
         return await self._reader_threads.run(self.check, label="check the database", client=self._account())
+
+    def vacuum(self) -> VacuumResult:
+        """Give the room of removed rows back to the file system. Blocks, any thread but the loop's; writes wait.
+
+        Raises:
+            Conflict: The database is so large that all writes, and with them the heartbeats, would wait for too long.
+            StoreUnavailable: There is not enough room, or the database cannot be written.
+        """
+
+        def run() -> VacuumResult:
+            here = current_session()
+            assert here is not None  # noqa: S101 - the writer has opened one
+            size = used_size(here.database)
+            if size > MAX_ONLINE_VACUUM:
+                raise Conflict(
+                    f"the database has {size // 2**20} MiB in use; at most {MAX_ONLINE_VACUUM // 2**20} MiB are "
+                    "vacuumed while the daemon runs, as nothing can be written meanwhile",
+                    hint="stop the daemon, and run `ostler db vacuum` again",
+                )
+            return vacuum(here.database, self.path)
+
+        return self._writer.run_alone(run, label="vacuum")
 
     def backup(self, path: Path) -> Path:
         """Copy the database to a new file; reads and writes continue meanwhile. Blocks; any thread.

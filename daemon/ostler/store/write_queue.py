@@ -14,7 +14,7 @@ def no_account() -> Hashable:
 
 
 class WriteQueue:
-    """The queue of the writer. Not thread-safe, except for `urgent`, which is only ever appended to and popped from.
+    """The queue of the writer. Not thread-safe; `urgent` and `alone` are only appended to and popped from, which is.
 
     It shares its room as `FairQueue` does, which costs three times as much, as it takes turns between the connections
     of an account as well.
@@ -24,17 +24,19 @@ class WriteQueue:
         account: Returns the account of this thread or task, None for the daemon itself; for who puts jobs in.
     """
 
-    __slots__ = ("_accounts", "_count", "account", "limit", "urgent")
+    __slots__ = ("_accounts", "_count", "account", "alone", "limit", "urgent")
 
     def __init__(self, limit: int = 20_000, account: Callable[[], Hashable] = no_account) -> None:
         self.limit = limit
         self.account = account
         self.urgent: deque[WriteJob] = deque()
+        self.alone: deque[WriteJob] = deque()
+        """What runs between two transactions."""
         self._accounts: dict[Hashable, deque[WriteJob]] = {}
         self._count = 0
 
     def __len__(self) -> int:
-        return self._count + len(self.urgent)
+        return self._count + len(self.urgent) + len(self.alone)
 
     @property
     def normal_count(self) -> int:
@@ -73,8 +75,9 @@ class WriteQueue:
 
     def pop_all(self) -> list[WriteJob]:
         """Remove and return all jobs."""
-        jobs = list(self.urgent)
+        jobs = [*self.urgent, *self.alone]
         self.urgent.clear()
+        self.alone.clear()
         while self._count:
             jobs.append(self.pop())
         return jobs

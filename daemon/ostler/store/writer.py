@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -154,12 +154,7 @@ class Writer:
         waiter.acquire()
         job = WriteJob(fn, label, urgent, self._clock.monotonic(), copy_context(), waiter, None)
         self._enqueue(job)
-        waiter.acquire()
-        if job.error is not None:
-            error = job.error
-            job.error = None  # no cycle through the traceback's frames
-            raise error
-        result: T = job.result
+        result: T = _wait_for(job)
         return result
 
     async def awrite(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> T:
@@ -168,6 +163,24 @@ class Writer:
         future: asyncio.Future[T] = loop.create_future()
         self._enqueue(WriteJob(fn, label, urgent, self._clock.monotonic(), copy_context(), future, loop))
         return await future
+
+    def run_alone(self, fn: Callable[[], T], *, label: str) -> T:
+        """Run `fn` on the writer's thread in no transaction, with its connection in the session. Blocks as `write`.
+
+        Raises:
+            StoreUnavailable: The database cannot be opened, or the store is closed.
+            Exception: What `fn` raised.
+        """
+        waiter = threading.Lock()
+        waiter.acquire()
+        job = WriteJob(fn, label, False, self._clock.monotonic(), copy_context(), waiter, None)
+        with self._lock:
+            if self._is_closed:
+                raise _closed_error()
+            self._queue.alone.append(job)
+            self._end_idleness()
+        result: T = _wait_for(job)
+        return result
 
     def close(self, timeout: float) -> str:
         """Refuse new jobs, finish the waiting ones, end the thread; return what it hangs in, empty if it has ended."""
@@ -186,7 +199,7 @@ class Writer:
         account = None if job.urgent else self._queue.account()
         with self._lock:
             if self._is_closed:
-                raise StoreUnavailable("the store is closed", hint="the daemon is stopping")
+                raise _closed_error()
             if job.urgent:
                 self._queue.urgent.append(job)
             elif not self._queue.put(account, job):
@@ -213,7 +226,10 @@ class Writer:
         while self._wait_for_jobs():
             group: list[WriteJob] = []
             try:
-                self._write_group(group)
+                if self._queue.alone:
+                    self._run_alone(group)
+                else:
+                    self._write_group(group)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the callers learn of it and the thread lives
                 self._fail_group(group, error)
             resolve_jobs(group)
@@ -265,13 +281,28 @@ class Writer:
             self._disconnect()
         self._on_commit(group, now)
 
-    def _begin_transaction(self) -> Database:
+    def _run_alone(self, group: list[WriteJob]) -> None:
+        job = self._queue.alone.popleft()
+        self._current = (job, self._clock.monotonic())
+        group.append(job)
+        try:
+            database = self._open_database()
+            with open_session(self._owner, database, is_writing=True):
+                job.result = job.context.run(job.fn)
+        except BaseException as error:  # noqa: BLE001 - it is its caller's; what is wrong with the file shows at the next write
+            job.error = self._translate(error)
+            self._disconnect()
+
+    def _open_database(self) -> Database:
         if self._database is None:
             self._database = self._connect()
         if self._database_files.before_write(self._database):
             self._disconnect()
             self._database = self._connect()
-        database = self._database
+        return self._database
+
+    def _begin_transaction(self) -> Database:
+        database = self._open_database()
         database.connection().execute("BEGIN IMMEDIATE")
         # Tells peewee that a transaction is open, so that its `atomic()` makes a savepoint instead of a BEGIN.
         database.push_transaction(self)
@@ -387,6 +418,20 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - a connection that is broken may not even close
             _log.debug("cannot close the writer's connection: %s", error)
         self._database_files.on_disconnect()
+
+
+def _closed_error() -> StoreUnavailable:
+    return StoreUnavailable("the store is closed", hint="the daemon is stopping")
+
+
+def _wait_for(job: WriteJob) -> Any:
+    """Wait on a thread for the end of a job; return its result or raise its error."""
+    job.waiter.acquire()
+    if job.error is not None:
+        error = job.error
+        job.error = None  # no cycle through the traceback's frames
+        raise error
+    return job.result
 
 
 def _copy_error(error: BaseException) -> BaseException:
