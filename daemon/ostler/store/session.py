@@ -40,6 +40,28 @@ class Database(peewee.SqliteDatabase):
                 raise error from None  # peewee's own refers to it
         return cursor
 
+    def begin(self, lock_type: str | None = None) -> None:
+        """See peewee; refused inside a transaction, which is the store's."""
+        self._raise_if_in_transaction("begin")
+        super().begin(lock_type)
+
+    def commit(self) -> None:
+        """See peewee; refused inside a transaction, which is the store's and has work of others in it."""
+        self._raise_if_in_transaction("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        """See peewee; refused inside a transaction, which is the store's."""
+        self._raise_if_in_transaction("rollback")
+        super().rollback()
+
+    def _raise_if_in_transaction(self, what: str) -> None:
+        if self._state.transactions:
+            raise StoreError(
+                f"{what} was called inside store.read, store.write or a migration, whose transaction is the store's",
+                hint="use `with database.atomic() as part:` and `part.rollback()`; what has returned is committed",
+            )
+
     def pop_commit_callbacks(self) -> list[Callable[[], object]] | None:
         """Return what `after_commit` was given since the last time, None when that is nothing; for the writer."""
         callbacks = self._state.commit_callbacks

@@ -399,8 +399,11 @@ class Store:
         """Do what `check` does, on the loop."""
         return await self._reader_threads.run(self.check, label="check the database", client=self._account())
 
-    def vacuum(self) -> VacuumResult:
+    def vacuum(self, limit: int = MAX_ONLINE_VACUUM) -> VacuumResult:
         """Give the room of removed rows back to the file system. Blocks, any thread but the loop's; writes wait.
+
+        Args:
+            limit: The most bytes that may be in use.
 
         Raises:
             Conflict: The database is so large that all writes, and with them the heartbeats, would wait for too long.
@@ -411,9 +414,9 @@ class Store:
             here = current_session()
             assert here is not None  # noqa: S101 - the writer has opened one
             size = used_size(here.database)
-            if size > MAX_ONLINE_VACUUM:
+            if size > limit:
                 raise Conflict(
-                    f"the database has {size // 2**20} MiB in use; at most {MAX_ONLINE_VACUUM // 2**20} MiB are "
+                    f"the database has {size // 2**20} MiB in use; at most {limit // 2**20} MiB are "
                     "vacuumed while the daemon runs, as nothing can be written meanwhile",
                     hint="stop the daemon, and run `ostler db vacuum` again",
                 )

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ostler.errors import Conflict, StoreUnavailable
-from ostler.store import store as store_module
+from ostler.store import Store
 from ostler.store.session import current_session
 from ostler.store.sqlite_files import vacuum as vacuum_module
 from ostler.store.sqlite_files.sqlite_connection import connect
@@ -82,14 +82,13 @@ def test_the_temporary_file_counts_where_it_is(path, emptied, tmp_path, monkeypa
     assert (Path("/dev/shm") in asked) is (Path("/dev/shm").stat().st_dev != path.stat().st_dev)
 
 
-def test_a_large_database_is_vacuumed_while_the_daemon_is_stopped(emptied, monkeypatch):
-    monkeypatch.setattr(store_module, "MAX_ONLINE_VACUUM", 1000)  # a property of the writer, of which there is one
+def test_a_large_database_is_vacuumed_while_the_daemon_is_stopped(emptied):
     with pytest.raises(Conflict, match=r"stop the daemon, and run `ostler db vacuum` again"):
-        emptied.vacuum()
+        emptied.vacuum(limit=1000)
 
 
 def test_a_closed_store_refuses(path, clock):
-    closed = store_module.Store.open(path, clock=clock)
+    closed = Store.open(path, clock=clock)
     closed.close()
     with pytest.raises(StoreUnavailable, match="is closed"):
         closed.vacuum()
