@@ -29,6 +29,7 @@ PARTS = {
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
     "operations": "submits beside one commit each",
+    "restored": "exec to READY with many operations",
     "lag": "changes on another host to a scheduler",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})

@@ -48,6 +48,8 @@ class OperationQueue:
         self.running: dict[str, OperationCall] = {}
         self.is_open = False
         """Whether operations are begun: after the start of the service, and until it drains."""
+        self.is_draining = False
+        """Whether what is not running waits for the next start of the service, or until it is resumed."""
         self.is_stopping = False
         """Whether what is cut off from now on is continued by the next start."""
         self._waiting: FairQueue[tuple[str, Hashable]] = FairQueue(max_queued)

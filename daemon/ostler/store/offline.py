@@ -50,11 +50,12 @@ def open_offline(path: Path) -> Iterator[Database]:
         raise _no_database(path)
     lock = sqlite_connection.OwnerLock(path.with_suffix(".lock"))
     lock.acquire()
+    header = file_identity.HeaderFile(path)
     try:
         file_identity.raise_if_lost(path)
         if not path.exists():
             raise _no_database(path)
-        file_identity.set_aside_foreign_wal(path)
+        file_identity.set_aside_foreign_wal(path, header)
         sqlite_connection.check_wal(path)
         database = sqlite_connection.connect(path)
         try:
@@ -63,6 +64,7 @@ def open_offline(path: Path) -> Iterator[Database]:
         finally:
             database.close()
     finally:
+        header.close()
         _give_to_owner(path.parent)
         lock.release()
 

@@ -22,6 +22,7 @@ BOUNDED_BY = {
     "event_topics": "the journaled topics of managers",
     "key_value": "the keys of drivers and managers, which remove what they no longer need",
     "ostler_migrations": "the migrations of the installed versions",
+    "periodic_history": "the periodic tasks of managers, a row each with the last runs",
     "periodic_runs": "the periodic tasks of managers",
     "pulse": "a single row",
     "services": "the services of the known hosts",
