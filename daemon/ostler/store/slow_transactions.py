@@ -51,13 +51,21 @@ class SlowTransactions:
         self._limited_log.warning(
             f"write {function_name(job.fn)}",  # not the label, which may have a name in it and be a new one each time
             f"the write {_full_name(job)}{self._asked_by(job.context.run(self._requester))} blocked all others for "
-            f"{ran:.1f} s, after waiting for {waited:.1f} s; write in smaller pieces",
+            f"{ran:.2f} s, after waiting for {waited:.2f} s; write in smaller pieces",
         )
 
     def on_commit(self, count: int, seconds: float) -> None:
         """Log a commit that took too long: the disk is slow, whoever asked."""
         self._limited_log.warning(
-            "commit", f"the commit of {count} writes took {seconds:.1f} s: check the health and the load of the disk"
+            "commit", f"the commit of {count} writes took {seconds:.2f} s: check the health and the load of the disk"
+        )
+
+    def on_lock(self, seconds: float) -> None:
+        """Log that another program has kept the database locked for too long."""
+        self._limited_log.warning(
+            "lock",
+            f"all writes waited for {seconds:.2f} s for a database that another program had locked (a backup, an "
+            "sqlite3 shell)",
         )
 
     def on_read(self, fn: Callable[..., Any], seconds: float) -> None:
@@ -65,7 +73,7 @@ class SlowTransactions:
         name = function_name(fn)
         self._limited_log.warning(
             f"read {name}",
-            f"the read {name}{self._asked_by(self._requester())} took {seconds:.1f} s, during which the write-ahead "
+            f"the read {name}{self._asked_by(self._requester())} took {seconds:.2f} s, during which the write-ahead "
             "log could not be checkpointed; read in smaller pieces",
         )
 

@@ -270,6 +270,9 @@ class Writer:
         connection = database.connection()
         with open_session(self._owner, database, is_writing=True):
             now = self._clock.monotonic()
+            if now - began > self._slow.limit:
+                self._slow.on_lock(now - began)
+            began = now  # the wait for a lock leaves no less time for the group
             while (job := self._next_job(group, now - began)) is not None:
                 group.append(job)
                 self._current = (job, now)

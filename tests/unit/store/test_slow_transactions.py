@@ -1,5 +1,7 @@
 import contextvars
+import sqlite3
 import threading
+from contextlib import closing
 
 from ostler.store import Callers, Statement, Store
 from ostler.store.session import current_session
@@ -20,8 +22,8 @@ def test_a_slow_write_is_named_with_who_asked_for_it(path, clock, caplog):
     store.write(lambda: clock.advance(3), label="add volume big")
     (line,) = warnings(caplog)
     assert "the write add volume big (tests.unit.store.test_slow_transactions.test_a_slow_write" in line
-    assert ", asked for by volume.create_volume of uid 1000 (request abc), blocked all others for 3.0 s" in line
-    assert "after waiting for 0.0 s" in line
+    assert ", asked for by volume.create_volume of uid 1000 (request abc), blocked all others for 3.00 s" in line
+    assert "after waiting for 0.00 s" in line
     store.close()
 
 
@@ -46,7 +48,7 @@ def test_how_long_a_slow_write_waited_is_said(path, clock, caplog):
     second.join()
     (line,) = warnings(caplog)
     assert "the write late " in line
-    assert line.endswith("blocked all others for 2.0 s, after waiting for 0.8 s; write in smaller pieces")
+    assert line.endswith("blocked all others for 2.00 s, after waiting for 0.75 s; write in smaller pieces")
     store.close()
 
 
@@ -84,7 +86,7 @@ def test_a_slow_read_is_named_with_who_asked(path, clock, caplog):
 
     store.read(read_everything)
     (line,) = warnings(caplog)
-    assert "read_everything, asked for by audit.query of uid 7, took 2.5 s" in line
+    assert "read_everything, asked for by audit.query of uid 7, took 2.50 s" in line
     assert "could not be checkpointed" in line
     store.close()
 
@@ -109,5 +111,20 @@ def test_a_slow_commit_names_the_disk(path, clock, caplog):
 
     store.write(time_passes_at_the_commit)
     (line,) = warnings(caplog)
-    assert line == "the commit of 1 writes took 4.0 s: check the health and the load of the disk"
+    assert line == "the commit of 1 writes took 4.00 s: check the health and the load of the disk"
+    store.close()
+
+
+def test_a_lock_of_another_program_is_named(path, clock, caplog):
+    store = Store.open(path, clock=clock)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = threading.Thread(target=store.ping)
+        writing.start()
+        while (job := store.current_job()) is None or job.label != "waiting for the database":
+            threading.Event().wait(0.001)
+        clock.advance(2)
+        other.execute("ROLLBACK")
+        writing.join()
+    assert "all writes waited for 2.00 s for a database that another program had locked" in warnings(caplog)[0]
     store.close()
