@@ -9,6 +9,8 @@ Three questions, each of which includes the one before it. All take a `ServiceSt
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
 
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
@@ -42,16 +44,33 @@ def capability_lifetime(capability_interval: float) -> float:
     return max(_MIN_LIFETIME, _MAX_MISSED_REPORTS * (capability_interval or DEFAULT_CAPABILITY_INTERVAL))
 
 
+def is_up(state: ServiceState, age: float, down_time: float, link: str = "") -> bool:
+    """Return whether a service is up: the one decision, for live services, records and those of other hosts alike.
+
+    Args:
+        state: What it last said of itself.
+        age: Seconds since that, by a clock that is never set.
+        down_time: Seconds after which it is down without a report; 0 when it is not known.
+        link: Why its host cannot be reached; empty when it can.
+    """
+    return not link and state not in _ENDED_STATES and age <= (down_time or DEFAULT_DOWN_TIME)
+
+
+def observed(service: ServiceStatus) -> ServiceStatus:
+    """Return a service with `up` as it follows from all else that is known of it."""
+    return replace(service, up=not absence_reason(service))
+
+
 def absence_reason(service: ServiceStatus) -> str:
     """Return why a service is not there: its host cannot be reached, it has ended, or nothing is heard of it."""
+    if is_up(service.state, service.age, service.down_time, service.link):
+        return ""
     if service.link:
         return service.link
     if service.state in _ENDED_STATES:
         return _format_state(service)
-    if service.age > service_down_time(service):
-        since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
-        return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
-    return ""
+    since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
+    return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
 
 
 def refusal_reason(service: ServiceStatus) -> str:

@@ -1,6 +1,15 @@
 import pytest
+from msgspec import structs
 
-from ostler.availability import INFINITE_AGE, absence_reason, capability_lifetime, refusal_reason, unavailable_reason
+from ostler.availability import (
+    INFINITE_AGE,
+    absence_reason,
+    capability_lifetime,
+    is_up,
+    observed,
+    refusal_reason,
+    unavailable_reason,
+)
 from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
 
 
@@ -82,3 +91,15 @@ def test_a_driver_with_new_options_is_waited_for_and_one_tried_again_is_not():
 
 def test_a_report_counts_for_three_intervals_of_whoever_reports():
     assert [capability_lifetime(interval) for interval in (20.0, 0.0, 0.05)] == [60.0, 180.0, 5.0]
+
+
+@pytest.mark.parametrize("service", [each for each, _ in ABSENT])
+def test_one_decision_says_that_it_is_down_whatever_was_said_before(service):
+    assert not is_up(service.state, service.age, service.down_time, service.link)
+    assert not observed(structs.replace(service, up=True)).up
+
+
+@pytest.mark.parametrize("service", [each for each, _ in REFUSING if each.addressable] + WELL)
+def test_one_decision_says_that_it_is_up(service):
+    assert is_up(service.state, service.age, service.down_time, service.link)
+    assert observed(service).up

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ostler.availability import absence_reason, capability_lifetime
+from ostler.availability import capability_lifetime, observed
 from ostler.messaging.interface.versions import Members
 from ostler.service.table_cache import TableCache
 from ostler.store import CapabilityRecords, ServiceRecords, Store
@@ -176,8 +176,7 @@ class HostView:
     def _recorded_status(self, row: ServiceStatus) -> ServiceStatus:
         """Return the view of a service of another host that is known by its record only."""
         link, addressable = self._router.missing_reason(row.topic, row.host), self._router.is_peer(row.host)
-        row = replace(row, link=link, addressable=addressable)
-        return replace(row, up=not absence_reason(row))
+        return observed(replace(row, link=link, addressable=addressable))
 
 
 def merge_service_rows(

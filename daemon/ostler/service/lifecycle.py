@@ -11,6 +11,7 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
+from ostler.availability import is_up
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
@@ -438,7 +439,7 @@ class Service:
             if self._has_progress_text()
             else self.state_tracker.why,
             since=self.state_tracker.since,
-            up=self.state_tracker.state not in _ENDED_STATES,
+            up=is_up(self.state_tracker.state, 0.0, self.options.down_time),
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),

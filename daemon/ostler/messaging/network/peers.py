@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from ostler.aio import TaskOwner
-from ostler.availability import refusal_reason, unavailable_reason
+from ostler.availability import observed, refusal_reason, unavailable_reason
 from ostler.bounds import NAME_LIMIT, WHY_LIMIT, truncate
 from ostler.clock import Clock
 from ostler.errors import (
@@ -142,9 +142,8 @@ class PeerDaemon:
         row = self.services.get(topic)
         if row is None or self.up:
             return row
-        return msgspec.structs.replace(
-            row, up=False, link=self.unreachable_error().message, age=self._clock.monotonic() - self._last_heard_at
-        )
+        age = self._clock.monotonic() - self._last_heard_at
+        return observed(msgspec.structs.replace(row, link=self.unreachable_error().message, age=age))
 
     def reports(self) -> list[CapabilityReport]:
         """Return what its services offer, as it was told last: older by as long as that is ago."""
@@ -413,9 +412,11 @@ def _limit_texts(row: ServiceStatus) -> ServiceStatus:
         truncate(about, NAME_LIMIT): truncate(why, WHY_LIMIT)
         for about, why in islice(row.evidence.items(), _MAX_SERVICES)
     }
-    # Of its age and of the link it can know nothing.
-    return msgspec.structs.replace(
-        row, drivers=drivers, evidence=evidence, here=False, age=0.0, link="", addressable=True, **texts
+    # Of its age and of the link it can know nothing, and whether it is up is decided here.
+    return observed(
+        msgspec.structs.replace(
+            row, drivers=drivers, evidence=evidence, here=False, age=0.0, link="", addressable=True, **texts
+        )
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ostler.availability import DEFAULT_DOWN_TIME, INFINITE_AGE
+from ostler.availability import DEFAULT_DOWN_TIME, INFINITE_AGE, is_up
 from ostler.clock import Clock, boot_stamp
 from ostler.errors import NotFound
 from ostler.log import message_id
@@ -22,7 +22,6 @@ _log = logging.getLogger(__name__)
 
 DOWN_TIME = DEFAULT_DOWN_TIME
 """Seconds without a report after which a service counts as down, unless specified."""
-_NOT_UP_STATES = {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE}
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -233,7 +232,7 @@ class ServiceRecords:
             state=state,
             why=row["why"],
             since=row["since"],
-            up=age <= down_time and state not in _NOT_UP_STATES,
+            up=is_up(state, age, down_time),
             enabled=row["enabled"],
             disabled_reason=row["disabled_reason"],
             disabled_by=row["disabled_by"],
