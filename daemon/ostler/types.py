@@ -153,8 +153,16 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     instance: str = ""
 
 
+class OperatorOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator has set on a service: who did (`by`), the reason, and since when (wall time)."""
+
+    by: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`).
+    """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`, `frozen`).
 
     `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
     since the row was made. `namespaces` has the RPC version of each.
@@ -163,7 +171,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     `working local`. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself
     goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
-    `addressable` is on a host that the observer has no address of.
+    `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
+    finishes what it has, `forced_down` while an operator's word that its host is dead counts more than its reports.
     """
 
     topic: str
@@ -177,6 +186,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str = ""
     disabled_by: str = ""
     enabled_at: float = 0.0
+    frozen: OperatorOverride | None = None
+    forced_down: OperatorOverride | None = None
     required: bool = True
     rpc_version: str = "1.0"
     namespaces: dict[str, str] = {}
@@ -194,6 +205,17 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float = 0.0
     link: str = ""
     addressable: bool = True
+
+
+class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of forcing a service down, or undoing that: the service, and which other hosts learned of it.
+
+    `missed` has a line for each host that could not be told: it must be told there.
+    """
+
+    service: ServiceStatus
+    told: list[str] = []
+    missed: list[str] = []
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):

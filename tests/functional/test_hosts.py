@@ -672,7 +672,7 @@ def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hos
     wait_for(lambda: working(hosts, "talk") == {"node1", "node2"}, "both to be up")
     assert (
         "host node2 is up and has a service talk"
-        in one.command("service", "forget", "talk", "--host", "node2", check=1).stderr
+        in one.command("service", "delete", "talk", "--host", "node2", check=1).stderr
     )
     config = (one.root / "etc/ostler.toml").read_text()
     one.configure(config[: config.index("[network.peers.node2]")] + config[config.index("[services.talk]") :])
@@ -680,7 +680,7 @@ def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hos
     gone = one.json("service", "show", "talk", "--host", "node2")
     assert (gone["state"], gone["up"]) == ("gone", False)
     assert "No problems." in one.command("status").stdout
-    one.command("service", "forget", "talk", "--host", "node2")
+    one.command("service", "delete", "talk", "--host", "node2")
     assert [row["host"] for row in one.json("service", "list")] == ["node1"]
 
 

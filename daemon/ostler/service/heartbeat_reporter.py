@@ -73,7 +73,11 @@ class HeartbeatReporter:
         """Write the state of these services now; an unreachable database is logged, never raised."""
         rows = [
             ServiceReport(
-                topic=s.topic, state=s.state_tracker.state, why=s.state_tracker.why, since=s.state_tracker.since
+                topic=s.topic,
+                state=s.state_tracker.state,
+                why=s.state_tracker.why,
+                since=s.state_tracker.since,
+                frozen=s.frozen,
             )
             for s in services
             if s.is_registered

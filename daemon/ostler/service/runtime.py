@@ -21,7 +21,7 @@ from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpe
 from ostler.service.state_notifier import StateNotifier
 from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import CapabilityReport, ServiceState, ServiceStatus
+from ostler.types import CapabilityReport, OperatorOverride, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.network.routing import Router
@@ -59,6 +59,7 @@ class Runtime:
         on_change: Callable[[Service], None],
     ) -> None:
         name, clock, _, store, _, client, self.operations, _ = host
+        self._router = router
         self.host = name
         self.upgrades = client.upgrades
         self.store = store
@@ -146,6 +147,42 @@ class Runtime:
         except StoreError as error:
             _log.debug("removed services could not be marked in the services table: %s", error_line(error))
         self.upgrades.invalidate()
+
+    async def load_overrides(self) -> None:
+        """Take over which services of other hosts were forced down; while the table cannot be read, none."""
+        try:
+            self._router.forced_down = await self.store.aread(self.service_records.forced_down)
+        except StoreError as error:
+            _log.warning("it is not known which services were forced down: %s", error_line(error))
+
+    async def set_forced_down(self, topic: str, host: str, override: OperatorOverride | None) -> None:
+        """Record an operator's word that a service of another host is down, or that it is not any more.
+
+        Raises:
+            NotFound: There is no record of it.
+            StoreUnavailable: It cannot be written now; nothing has changed.
+        """
+        records = self.service_records
+        await self.store.awrite(
+            lambda: records.set_override("forced_down", topic, host, override), label="service force-down"
+        )
+        others = {key: each for key, each in self._router.forced_down.items() if key != (topic, host)}
+        self._router.forced_down = others if override is None else {**others, (topic, host): override}
+        self.upgrades.invalidate()
+        self.host_view.on_change()
+
+    async def set_frozen(self, topic: str, frozen: OperatorOverride | None) -> None:
+        """Freeze a service of this host, or thaw it. It is committed before it takes effect.
+
+        Raises:
+            NotFound: There is no such service.
+            StoreUnavailable: It cannot be written now; nothing has changed.
+        """
+        records, host = self.service_records, self.host
+        await self.store.awrite(lambda: records.set_override("frozen", topic, host, frozen), label="service freeze")
+        if (service := self.group.services.get(topic)) is not None:
+            service.set_frozen(frozen)
+        self.capability_reporter.trigger(topic)
 
     def problems(self) -> list[str]:
         """Return problems other than the states of the services, a line each.

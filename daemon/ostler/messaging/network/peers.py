@@ -37,6 +37,7 @@ from ostler.types import (
     HostIdentity,
     HostReport,
     MethodDescription,
+    OperatorOverride,
     ServiceState,
     ServiceStatus,
 )
@@ -80,6 +81,8 @@ OnPeerUpdate = Callable[["PeerDaemon"], None]
 OnPeerStateChange = Callable[[str, str, str, float], None]
 """Called with a peer and `back`, `lost` or `refused`, the reason and the wall time; may repeat the last call."""
 
+ForcedDown = Callable[[], Mapping[tuple[str, str], OperatorOverride]]
+
 
 class PeerDaemon:
     """One other daemon. On the loop's thread only.
@@ -122,6 +125,8 @@ class PeerDaemon:
         self._timeout = timeout
         self._on_state_change = on_state_change
         self._own_identity = own_identity
+        self.forced_down: ForcedDown = dict
+        """Returns the services, by topic and host, that an operator said are down."""
         self.peer_identity: HostIdentity | None = None
         """The identity of the daemon when the link was made."""
         self._failed_polls = 0
@@ -140,6 +145,8 @@ class PeerDaemon:
     def status_of(self, topic: str) -> ServiceStatus | None:
         """Return a service there as it is seen from here, None for one that it has not."""
         row = self.services.get(topic)
+        if row is not None and (forced := self.forced_down().get((topic, self.host))) is not None:
+            row = observed(msgspec.structs.replace(row, forced_down=forced))
         if row is None or self.up:
             return row
         age = self._clock.monotonic() - self._last_heard_at
@@ -415,9 +422,25 @@ def _limit_texts(row: ServiceStatus) -> ServiceStatus:
     # Of its age and of the link it can know nothing, and whether it is up is decided here.
     return observed(
         msgspec.structs.replace(
-            row, drivers=drivers, evidence=evidence, here=False, age=0.0, link="", addressable=True, **texts
+            row,
+            drivers=drivers,
+            evidence=evidence,
+            here=False,
+            age=0.0,
+            link="",
+            addressable=True,
+            frozen=_limit_override(row.frozen),
+            forced_down=None,
+            **texts,
         )
     )
+
+
+def _limit_override(override: OperatorOverride | None) -> OperatorOverride | None:
+    if override is None:
+        return None
+    by, reason = truncate(override.by, WHY_LIMIT), truncate(override.reason, WHY_LIMIT)
+    return OperatorOverride(by=by, reason=reason, since=override.since)
 
 
 def _add_age(report: CapabilityReport, seconds: float) -> CapabilityReport:
@@ -456,6 +479,7 @@ class PeerSet:
         on_update: Told after what is known of a peer has changed: its services, its capabilities, the link.
         on_state_change: Called with each change of a peer's state.
         own_identity: Who this daemon is; None if peers are not told.
+        forced_down: Returns the services, by topic and host, that an operator said are down.
     """
 
     def __init__(
@@ -466,11 +490,13 @@ class PeerSet:
         on_update: OnPeerUpdate | None = None,
         on_state_change: OnPeerStateChange | None = None,
         own_identity: HostIdentity | None = None,
+        forced_down: ForcedDown = dict,
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self._on_update = on_update or _ignore_update
         self._on_state_change = on_state_change
         self._own_identity = own_identity
+        self._forced_down = forced_down
         self.poll_interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -495,7 +521,7 @@ class PeerSet:
                 ]
 
     def _make_peer(self, host: str, address: PeerAddress) -> PeerDaemon:
-        return PeerDaemon(
+        peer = PeerDaemon(
             host,
             address,
             self._make_transport,
@@ -505,6 +531,8 @@ class PeerSet:
             self._on_state_change,
             self._own_identity,
         )
+        peer.forced_down = self._forced_down
+        return peer
 
     def peers_with(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

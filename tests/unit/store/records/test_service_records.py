@@ -7,7 +7,7 @@ from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, ServiceRecords, ServiceReport, Store
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.records.service_records import Registration
-from ostler.types import CapabilityReport, ServiceState
+from ostler.types import CapabilityReport, OperatorOverride, ServiceState
 
 UP = ServiceState.UP
 
@@ -233,3 +233,28 @@ def test_what_is_in_no_configuration_is_gone_and_back_with_its_next_report(volum
     assert volume.get("volume").since == gone.since  # since it is, not since the last start
     volume.save_reports([ServiceReport("volume", UP)])
     assert volume.get("volume").up
+
+
+def test_what_operators_set_is_kept_apart_and_over_a_start(volume, store, clock):
+    frozen = OperatorOverride(by="ann", reason="a new disk", since=5.0)
+    forced = OperatorOverride(by="bob", reason="its power is cut", since=6.0)
+    volume.set_enabled("volume", "node1", False, "moving", "eve")
+    volume.set_override("frozen", "volume", "node1", frozen)
+    volume.set_override("forced_down", "volume", "node1", forced)
+    volume.save_reports([ServiceReport("volume", UP)])
+    again = ServiceRecords(store, clock, "node1")
+    assert again.register("volume", "volume", "1.3").frozen == frozen
+    status = only(again)
+    assert (status.frozen, status.forced_down, status.disabled_by, status.up) == (frozen, forced, "eve", False)
+    assert again.forced_down() == {("volume", "node1"): forced}
+    volume.set_override("forced_down", "volume", "node1", None)
+    status = only(again)
+    assert (status.frozen, status.forced_down, status.enabled, status.up) == (frozen, None, False, True)
+    assert again.forced_down() == {}
+    with pytest.raises(NotFound, match="service lamp not found on node1"):
+        volume.set_override("frozen", "lamp", "node1", None)
+
+
+def test_an_override_is_set_whatever_the_clock_says(volume):
+    volume.set_override("frozen", "volume", "node1", OperatorOverride(by="ann", since=0.0))
+    assert only(volume).frozen is not None
