@@ -88,7 +88,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
 
-    `pending` says what new options wait for, empty when there are none.
+    `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
+    succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Times are wall times, 0
+    for never.
     """
 
     name: str
@@ -100,6 +102,11 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     tries: int = 0
     calls: int = 0
     pending: str = ""
+    failures: int = 0
+    errors: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    last_success_at: float = 0.0
 
 
 class Peer(msgspec.Struct, frozen=True):

@@ -187,10 +187,8 @@ class Runtime:
     def problems(self) -> list[str]:
         """Return problems other than the states of the services, a line each.
 
-        Periodic tasks, permanent tasks, drivers whose calls all fail, and problems of the managers' own objects.
+        Periodic tasks, permanent tasks, and problems of the managers' own objects.
         """
-        drivers = [service.drivers for service in self.group if service.is_running and service.drivers is not None]
-        failing = [line for of_one in drivers for line in of_one.problems()]
         told = [
             f"service {service.topic}: {line}"
             for service in self.group
@@ -201,7 +199,6 @@ class Runtime:
             *self._tasks.problems(),
             *self.operations.problems(),
             *self.periodic_scheduler.problems(),
-            *failing,
             *told,
         ]
 

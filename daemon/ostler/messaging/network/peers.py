@@ -411,7 +411,12 @@ def _is_current(row: ServiceStatus, host: str) -> bool:
 
 def _limit_texts(row: ServiceStatus) -> ServiceStatus:
     """Return what another daemon says of a service in lengths that can be kept, and shown here."""
-    drivers = [msgspec.structs.replace(each, why=truncate(each.why, WHY_LIMIT)) for each in row.drivers[:_MAX_SERVICES]]
+    drivers = [
+        msgspec.structs.replace(
+            each, why=truncate(each.why, WHY_LIMIT), last_error=truncate(each.last_error, WHY_LIMIT)
+        )
+        for each in row.drivers[:_MAX_SERVICES]
+    ]
     texts = {
         name: truncate(getattr(row, name), WHY_LIMIT) for name in ("why", "disabled_reason", "disabled_by", "manager")
     }
