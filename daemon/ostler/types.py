@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -168,6 +168,27 @@ class OperatorOverride(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
 
 
+CauseKind: TypeAlias = Literal[
+    "forced down", "frozen", "disabled", "gone", "host gone", "never started", "stopped", "failed", "starting",
+    "draining", "dependency", "driver", "driver failing", "check", "worker pool", "periodic task", "background task",
+    "store outage", "version", "other",
+]  # fmt: skip
+
+
+class StatusCause(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause for which a service is not up and well.
+
+    `text` says it in a sentence, `since` (wall time, 0 when unknown) since when, `tried` what was done about it, and
+    `remedy` what would bring the service back: a command, or an option to change.
+    """
+
+    kind: CauseKind
+    text: str
+    since: float = 0.0
+    tried: str = ""
+    remedy: str = ""
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`, `frozen`).
 
@@ -179,7 +200,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
     `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
-    finishes what it has, `forced_down` while an operator's word that its host is dead counts more than its reports.
+    finishes what it has, `forced_down` while an operator said that its host is dead, whatever its reports say. `causes`
+    explains why it is not up and well, where that was asked for.
     """
 
     topic: str
@@ -212,6 +234,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float = 0.0
     link: str = ""
     addressable: bool = True
+    depends_on: list[str] = []
+    causes: list[StatusCause] = []
 
 
 class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -467,6 +467,7 @@ class Service:
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
             capability_interval=self.options.capability_interval,
+            depends_on=self.options.depends_on,
         )
 
     # ---------------------------------------------------------------- stop

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
 from ostler.periodic_tasks import PeriodicScheduler
@@ -147,6 +149,29 @@ class Runtime:
         except StoreError as error:
             _log.debug("removed services could not be marked in the services table: %s", error_line(error))
         self.upgrades.invalidate()
+
+    async def explain(self, row: ServiceStatus, disabled_topics: Iterable[str] = ()) -> ServiceStatus:
+        """Return a service with the causes for which it is not up and well.
+
+        Args:
+            row: The service as it is seen from here.
+            disabled_topics: Services that the configuration of this host has disabled.
+        """
+        from ostler.service.explanation import SCHEDULER_TOPIC, Surroundings, explain  # 1 ms: only when asked for
+
+        outage = self.store.outage
+        offers = any(report.backends for report in self._live_reports() if report.topic == row.topic and row.here)
+        around = Surroundings(
+            host=self.host,
+            services=await self.rows(),
+            outage=outage.why if outage.is_active else "",
+            outage_since=outage.since,
+            offers=offers,
+            has_scheduler=bool(self._router.serving_hosts(SCHEDULER_TOPIC)),
+            upgrade=await self.upgrades.aget_upgrade(row.topic),
+            disabled_topics=frozenset(disabled_topics),
+        )
+        return replace(row, causes=explain(row, around))
 
     async def load_overrides(self) -> None:
         """Take over which services of other hosts were forced down; while the table cannot be read, none."""

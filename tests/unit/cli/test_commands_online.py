@@ -118,7 +118,7 @@ def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: A
     answer("service_show", VOLUME)
     out = ostler("service", "show", "volume").out
     assert "last report  2027-01-15 08:00:00\n" in out
-    assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert "a     file    stuck  5s   -          0       0         0  copy\n" in out
     assert "available    yes\n" in out
     assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
     assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"

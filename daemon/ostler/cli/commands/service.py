@@ -10,7 +10,15 @@ from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, override_text, up_text
 from ostler.errors import EXIT_FAILURE, InvalidInput
-from ostler.types import CONTROL_TOPIC, ForcedDownResult, MemberVersion, ServiceState, ServiceStatus, Upgrade
+from ostler.types import (
+    CONTROL_TOPIC,
+    ForcedDownResult,
+    MemberVersion,
+    ServiceState,
+    ServiceStatus,
+    StatusCause,
+    Upgrade,
+)
 
 app = kit.app(
     help="List and show services and their versions; enable, disable, freeze, thaw, drain, resume, start, stop, "
@@ -53,7 +61,7 @@ def list_services() -> None:
 
 @app.command()
 def show(topic: TopicArgument, host: HostOption = "") -> None:
-    """Show one service with its drivers."""
+    """Show one service with its drivers, and why it is not up."""
     with kit.client() as client:
         found = client.on(type=ServiceStatus).call(CONTROL_TOPIC, "service_show", topic=topic, **_host_argument(host))
     _show_service(found)
@@ -277,7 +285,24 @@ def _show_service(found: ServiceStatus) -> None:
         age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
         retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
         calls = kit.Column("calls", right=True)
-        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, "why"])
+        errors, failures = kit.Column("errors", right=True), kit.Column("failures", right=True)
+        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, errors, failures, "why"])
+    if found.causes and not kit.json_wanted():
+        kit.say()
+        kit.heading("Why it is not up and well")
+        for cause in found.causes:
+            _show_cause(cause)
+
+
+def _show_cause(cause: StatusCause) -> None:
+    """Show a cause: its sentence, since when and what was tried, and what would bring the service back."""
+    kit.say(f"  {kit.printable(cause.text)}")
+    facts = [f"since {kit.human_time(cause.since)} ({kit.human_elapsed(cause.since)})"] if cause.since else []
+    facts += [kit.printable(cause.tried)] if cause.tried else []
+    if facts:
+        kit.say(f"    {'; '.join(facts)}")
+    if cause.remedy:
+        kit.say(f"    -> {kit.printable(cause.remedy)}")
 
 
 def _show_enabled(found: ServiceStatus) -> None:

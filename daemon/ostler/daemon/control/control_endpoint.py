@@ -156,9 +156,9 @@ class ControlEndpoint:
 
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
-        """Return one service."""
+        """Return one service, with the causes for which it is not up and well."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control.show(topic, on_host)
+        return await self._service_control.explain(topic, on_host)
 
     @exposed(role="operator")
     async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from ostler.messaging.wire.request import CallRequest
 from ostler.types import CONTROL_TOPIC, ForcedDownResult, Json, OperatorOverride, Role, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
+    from ostler.config import OptionsModel
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.connectivity.messaging_stack import MessagingStack
     from ostler.messaging import Context
@@ -50,6 +52,15 @@ class ServiceControl:
             if (row.topic, row.host) == (topic, wanted):
                 return row
         raise NotFound(f"service {topic} not found on {wanted}", hint="see `ostler service list`", topic=topic)
+
+    async def explain(self, topic: str, on_host: str) -> ServiceStatus:
+        """Return one service of the table, with the causes for which it is not up and well.
+
+        Raises:
+            NotFound: There is no such service.
+        """
+        row = await self.show(topic, on_host)
+        return await self._runtime.explain(row, _disabled_topics(self._active.options.services))
 
     async def enable(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
         """Have a service take new work again, after it was disabled; for an administrator after a drain as well."""
@@ -275,6 +286,10 @@ class ServiceControl:
 
 
 _DELETE_HINT = "`ostler service delete {}` removes its record"
+
+
+def _disabled_topics(services: Mapping[str, OptionsModel]) -> list[str]:
+    return [topic for topic, options in services.items() if not getattr(options, "enabled", True)]
 
 
 def _requester_name(ctx: Context, asked_by: str) -> str:

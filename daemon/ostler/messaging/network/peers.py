@@ -436,6 +436,8 @@ def _limit_texts(row: ServiceStatus) -> ServiceStatus:
             addressable=True,
             frozen=_limit_override(row.frozen),
             forced_down=None,
+            causes=[],
+            depends_on=[truncate(each, NAME_LIMIT) for each in row.depends_on[:_MAX_SERVICES]],
             **texts,
         )
     )
