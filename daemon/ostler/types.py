@@ -189,6 +189,18 @@ class StatusCause(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+class ServiceSign(msgspec.Struct, frozen=True, kw_only=True):
+    """One sign of work in a service's last report: of the `loop`, the `pool`, `driver local`, `store` and so on.
+
+    `age` is the seconds from its last progress to the report, -1 for none so far. For the loop it is by how much the
+    report was late, for the pool for how long its longest work has been running.
+    """
+
+    subject: str
+    age: float = 0.0
+    text: str = ""
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`, `frozen`).
 
@@ -201,7 +213,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
     `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
     finishes what it has, `forced_down` while an operator said that its host is dead, whatever its reports say. `causes`
-    explains why it is not up and well, where that was asked for.
+    explains why it is not up and well, where that was asked for; `signs` are those of its last report.
     """
 
     topic: str
@@ -236,6 +248,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     addressable: bool = True
     depends_on: list[str] = []
     causes: list[StatusCause] = []
+    signs: list[ServiceSign] = []
 
 
 class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):

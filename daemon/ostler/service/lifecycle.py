@@ -25,7 +25,7 @@ from ostler.service.service_drivers import ServiceDrivers
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
-from ostler.types import DriverState, OperatorOverride, ServiceState, ServiceStatus
+from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -76,6 +76,8 @@ class Service:
         self.frozen: OperatorOverride | None = None
         """Set while it takes no new work, because an operator has said so."""
         self.lacks_tables = False
+        self.signs: list[ServiceSign] = []
+        """The signs of work in its last report."""
         self.last_progress = context.host.clock.monotonic()
         self._context = context
         self._on_change = on_change
@@ -468,6 +470,7 @@ class Service:
             down_time=self.options.down_time,
             capability_interval=self.options.capability_interval,
             depends_on=self.options.depends_on,
+            signs=self.signs,
         )
 
     # ---------------------------------------------------------------- stop

@@ -20,6 +20,7 @@ from ostler.service.lifecycle import Service
 from ostler.service.service_actions import ServiceActions
 from ostler.service.service_group import ServiceGroup
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
+from ostler.service.signs import SignCollector
 from ostler.service.state_notifier import StateNotifier
 from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SAVE_RUNS_INTERVAL = 30.0
 """Seconds between two writes of periodic runs; a crash loses no more than that."""
+DEFAULT_GONE_AGE = 30 * 86400.0
+_PRUNE_INTERVAL = 3600.0
+"""Seconds between two removals of records of services that have been gone for long."""
 _FIRST_REPORT_TIMEOUT = 2.0
 """Seconds that the start waits for the first capabilities: a slow array must not delay it."""
 _LAST_WRITE_TIMEOUT = 2.0
@@ -86,6 +90,8 @@ class Runtime:
         self.group = ServiceGroup(specs, around, self._on_service_change)
         self._specs = list(specs)
         self._start_timeout: float | None = None
+        self.gone_age = DEFAULT_GONE_AGE
+        """Seconds after which the record of a service that is gone is removed; another may be put in its place."""
         self.service_actions = ServiceActions(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
         self.host_view = HostView(
@@ -93,7 +99,9 @@ class Runtime:
         )
         # Assigned: the client is older than the services whose versions it follows.
         client.upgrades.set_source(self.host_view.members, store.aread)
-        self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
+        self.heartbeat_reporter = HeartbeatReporter(
+            services, store, services_table, clock, SignCollector(store, self.periodic_scheduler, clock)
+        )
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
             services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
@@ -115,6 +123,7 @@ class Runtime:
             self._runs_outage.failed(error)
         self._tasks.supervise(self._save_runs_periodically, name="store periodic runs")
         self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
+        self._tasks.supervise(self._prune_gone_periodically, name="prune services that are gone")
         self.operations.start()
         self._tasks.supervise(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
@@ -172,6 +181,24 @@ class Runtime:
             disabled_topics=frozenset(disabled_topics),
         )
         return replace(row, causes=explain(row, around))
+
+    async def _prune_gone_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(_PRUNE_INTERVAL)
+            await self._prune_gone()
+
+    async def _prune_gone(self) -> None:
+        try:
+            gone = await self.store.awrite(
+                lambda: self.service_records.prune_gone(self.gone_age), label="prune services that are gone"
+            )
+        except StoreError as error:
+            _log.debug("records of services that are gone could not be removed: %s", error_line(error))
+            return
+        for topic, host in gone:
+            _log.info("the record of service %s on %s was removed: it has been gone for long", topic, host)
+        if gone:
+            self.host_view.on_change()
 
     async def load_overrides(self) -> None:
         """Take over which services of other hosts were forced down; while the table cannot be read, none."""

@@ -287,6 +287,10 @@ def _show_service(found: ServiceStatus) -> None:
         calls = kit.Column("calls", right=True)
         errors, failures = kit.Column("errors", right=True), kit.Column("failures", right=True)
         kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, errors, failures, "why"])
+    if found.signs and not kit.json_wanted():
+        kit.say()
+        progress = kit.Column("last progress", lambda row: f"{row.age:.3g} s" if row.age >= 0 else "-", right=True)
+        kit.show_table(found.signs, [kit.Column("sign of work", "subject"), progress, kit.Column("seen", "text")])
     if found.causes and not kit.json_wanted():
         kit.say()
         kit.heading("Why it is not up and well")

@@ -38,6 +38,7 @@ from ostler.types import (
     HostReport,
     MethodDescription,
     OperatorOverride,
+    ServiceSign,
     ServiceState,
     ServiceStatus,
 )
@@ -51,6 +52,8 @@ _REPORT_TIMEOUT = 5.0
 """Seconds that a peer has to say which services it has; one that takes longer counts as away."""
 _MAX_SERVICES = 1000
 """Services of a peer, and drivers of a service, that are stored."""
+_MAX_SIGNS = 100
+"""Signs of work of a service of a peer that are stored."""
 _MAX_REPORT_BYTES = 2 * 1024 * 1024
 """Bytes of one report of capabilities of a peer that are stored: schedulers show them to whoever asks."""
 _NO_TIMEOUT = 86400.0
@@ -437,10 +440,15 @@ def _limit_texts(row: ServiceStatus) -> ServiceStatus:
             frozen=_limit_override(row.frozen),
             forced_down=None,
             causes=[],
+            signs=[_limit_sign(sign) for sign in row.signs[:_MAX_SIGNS]],
             depends_on=[truncate(each, NAME_LIMIT) for each in row.depends_on[:_MAX_SERVICES]],
             **texts,
         )
     )
+
+
+def _limit_sign(sign: ServiceSign) -> ServiceSign:
+    return ServiceSign(subject=truncate(sign.subject, NAME_LIMIT), age=sign.age, text=truncate(sign.text, WHY_LIMIT))
 
 
 def _limit_override(override: OperatorOverride | None) -> OperatorOverride | None:

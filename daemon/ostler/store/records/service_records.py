@@ -16,7 +16,7 @@ from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.records.member_versions import decode_namespaces, encode_namespaces
 from ostler.store.records.report_ages import ReportAges
 from ostler.store.store import Store
-from ostler.types import BootStamp, OperatorOverride, ServiceState, ServiceStatus
+from ostler.types import BootStamp, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class ServiceReport(msgspec.Struct, frozen=True):
     why: str = ""
     since: float = 0.0
     frozen: OperatorOverride | None = None
+    signs: Sequence[ServiceSign] = ()
 
 
 class _ServiceInfo(msgspec.Struct, frozen=True):
@@ -213,6 +214,35 @@ class ServiceRecords:
 
         self._store.write(write, label="removed services")
 
+    def prune_gone(self, max_age: float) -> Sequence[tuple[str, str]]:
+        """Remove the rows of services that have been gone for long; return their topics and hosts.
+
+        Args:
+            max_age: For how many seconds, by a clock that does not follow one that was set forward.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        before = self._store.retention_clock.now() - max_age
+
+        def write() -> Sequence[tuple[str, str]]:
+            due = (ServiceRow.state == str(ServiceState.GONE)) & (ServiceRow.since < before)
+            query: Any = ServiceRow.select(ServiceRow.topic, ServiceRow.host).where(due).order_by(ServiceRow.since)
+            rows = list(query.tuples())
+            total = ServiceRow.select().count()
+            limit = self._store.retention_clock.removal_limit(
+                "records of services that are gone", len(rows), total, before
+            )
+            for topic, host in rows[:limit]:
+                self._delete_row(topic, host)
+            return rows[:limit]
+
+        return self._store.write(write, label="prune services that are gone")
+
+    def _delete_row(self, topic: str, host: str) -> bool:
+        CapabilityRow.delete().where((CapabilityRow.topic == topic) & (CapabilityRow.host == host)).execute()
+        return bool(ServiceRow.delete().where(self._row_filter(topic, host)).execute())
+
     def delete(self, topic: str, host: str) -> None:
         """Remove the row of a service that is gone for good, and its capabilities; one that lives comes back.
 
@@ -221,9 +251,8 @@ class ServiceRecords:
         """
 
         def write() -> None:
-            if not ServiceRow.delete().where(self._row_filter(topic, host)).execute():
+            if not self._delete_row(topic, host):
                 raise _not_found(topic, host)
-            CapabilityRow.delete().where((CapabilityRow.topic == topic) & (CapabilityRow.host == host)).execute()
 
         self._store.write(write, label=f"delete the record of {topic}")
 
@@ -248,6 +277,7 @@ class ServiceRecords:
             "boot_id": now.boot_id,
             "boot_time": now.boot_time,
             "reported_at": now.wall,
+            "signs": msgspec.json.encode(report.signs).decode() if report.signs else "",
         }
 
     @staticmethod
@@ -282,7 +312,15 @@ class ServiceRecords:
             beat=row["beat"],
             last_report=row["reported_at"],
             here=row["host"] == self._host,
+            signs=_decode_signs(row["signs"]),
         )
+
+
+def _decode_signs(text: str) -> list[ServiceSign]:
+    try:
+        return msgspec.json.decode(text, type=list[ServiceSign]) if text else []
+    except msgspec.MsgspecError:  # damaged: the rest of the row is worth more
+        return []
 
 
 def override_columns(kind: OverrideKind, override: OperatorOverride | None) -> dict[str, Any]:

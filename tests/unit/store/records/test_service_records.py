@@ -6,7 +6,7 @@ from ostler.clock import FakeClock
 from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, ServiceRecords, ServiceReport, Store
 from ostler.store.models import CapabilityRow, ServiceRow
-from ostler.store.records.service_records import Registration
+from ostler.store.records.service_records import Registration, mark_rows_gone
 from ostler.types import CapabilityReport, OperatorOverride, ServiceState
 
 UP = ServiceState.UP
@@ -258,3 +258,26 @@ def test_what_operators_set_is_kept_apart_and_over_a_start(volume, store, clock)
 def test_an_override_is_set_whatever_the_clock_says(volume):
     volume.set_override("frozen", "volume", "node1", OperatorOverride(by="ann", since=0.0))
     assert only(volume).frozen is not None
+
+
+DAY = 86400.0
+
+
+def test_rows_that_have_been_gone_for_long_are_removed_and_no_others(volume, store, clock):
+    others = ServiceRecords(store, clock, "node2")
+    for topic in ("fan", "lamp", "door"):
+        others.register(topic, topic, "1.0")
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "fan", "x", clock.wall()))
+    clock.advance(20 * DAY)
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "lamp", "x", clock.wall()))
+    assert volume.prune_gone(30 * DAY) == []
+    clock.advance(11 * DAY)
+    assert volume.prune_gone(30 * DAY) == [("fan", "node2")]
+    assert [status.topic for status in volume.list()] == ["door", "lamp", "volume"]
+
+
+@pytest.mark.failure_mode("State", "clock set an hour back and forth")
+def test_a_clock_that_is_set_forward_removes_no_rows(volume, store, clock):
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "volume", "x", clock.wall()))
+    clock.set_wall(clock.wall() + 300 * DAY)
+    assert volume.prune_gone(30 * DAY) == []
