@@ -269,7 +269,6 @@ class Daemon:
         messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
         messaging.start(self._make_control_endpoint(parts))
         await runtime.mark_gone(options.network.peers)
-        await runtime.load_overrides()
         messaging.connect_peers(store, options, runtime.state_notifier.notify_peer)
 
     def _make_control_endpoint(self, parts: DaemonParts) -> ControlEndpoint:

@@ -148,15 +148,23 @@ class Runtime:
     async def mark_gone(self, hosts: Collection[str]) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
+        It also reads which services were forced down: the start has no time for a second look at the table.
+
         Args:
             hosts: The peers of this host.
         """
         topics = list(self.group.services)
+
+        def mark() -> dict[tuple[str, str], OperatorOverride]:
+            self.service_records.mark_gone(topics, hosts)
+            return self.service_records.forced_down()
+
         try:
-            await self.store.awrite(lambda: self.service_records.mark_gone(topics, hosts), label="removed services")
+            self._router.forced_down = await self.store.awrite(mark, label="removed services")
             self.host_view.on_change()
         except StoreError as error:
             _log.debug("removed services could not be marked in the services table: %s", error_line(error))
+            await self._load_overrides()
         self.upgrades.invalidate()
 
     async def explain(self, row: ServiceStatus, disabled_topics: Iterable[str] = ()) -> ServiceStatus:
@@ -200,7 +208,7 @@ class Runtime:
         if gone:
             self.host_view.on_change()
 
-    async def load_overrides(self) -> None:
+    async def _load_overrides(self) -> None:
         """Take over which services of other hosts were forced down; while the table cannot be read, none."""
         try:
             self._router.forced_down = await self.store.aread(self.service_records.forced_down)

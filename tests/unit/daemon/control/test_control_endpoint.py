@@ -338,5 +338,8 @@ async def test_a_service_of_a_dead_host_is_forced_down_until_that_is_undone(benc
         assert (found["service"]["up"], found["service"]["forced_down"]["reason"]) == (False, "its power is cut")
         lines = (await ask(b, "status"))["not_well"]
         assert any(each.startswith("service lamp on node9 was forced down by ") for each in lines)
+    async with bench(LAMP) as b:  # kept over a restart
+        await b.ready()
+        assert b.daemon.parts.messaging.router.forced_down["lamp", "node9"].reason == "its power is cut"
         found = await ask(b, "service_force_down", topic="lamp", on_host="node9", undo=True)
-        assert (found["service"]["up"], found["service"]["forced_down"]) == (True, None)
+        assert (found["service"]["state"], found["service"]["forced_down"]) == ("gone", None), "it is no peer"
