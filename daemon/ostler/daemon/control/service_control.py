@@ -59,8 +59,16 @@ class ServiceControl:
         Raises:
             NotFound: There is no such service.
         """
-        row = await self.show(topic, on_host)
-        return await self._runtime.explain(row, _disabled_topics(self._active.options.services))
+        disabled = _disabled_topics(self._active.options.services)
+        try:
+            row = await self.show(topic, on_host)
+        except NotFound:
+            if topic not in disabled or self._is_remote(on_host):
+                raise
+            text = f"service {topic} is not started on {self._runtime.host}: its configuration has `enabled = false`"
+            hint = f"set `enabled = true` in [services.{topic}] and restart the daemon"
+            raise NotFound(text, hint=hint, topic=topic) from None
+        return await self._runtime.explain(row, disabled)
 
     async def enable(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
         """Have a service take new work again, after it was disabled; for an administrator after a drain as well."""

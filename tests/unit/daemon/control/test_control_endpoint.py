@@ -343,3 +343,17 @@ async def test_a_service_of_a_dead_host_is_forced_down_until_that_is_undone(benc
         assert b.daemon.parts.messaging.router.forced_down["lamp", "node9"].reason == "its power is cut"
         found = await ask(b, "service_force_down", topic="lamp", on_host="node9", undo=True)
         assert (found["service"]["state"], found["service"]["forced_down"]) == ("gone", None), "it is no peer"
+
+
+async def test_a_service_disabled_in_the_configuration_is_told_apart_from_none(bench) -> None:
+    async with bench(LAMP + '[services.door]\nmanager = "lamp"\nenabled = false\n') as b:
+        await b.ready()
+        with pytest.raises(NotFound, match="service door is not started on node1: its configuration has") as caught:
+            await ask(b, "service_show", topic="door")
+        assert "`enabled = true` in [services.door]" in caught.value.hint
+        with pytest.raises(NotFound, match="service fan not found"):
+            await ask(b, "service_show", topic="fan")
+        assert (await ask(b, "service_show", topic="lamp"))["causes"] == []
+        await ask(b, "service_disable", topic="lamp", reason="moving")
+        (cause,) = (await ask(b, "service_show", topic="lamp"))["causes"]
+        assert (cause["kind"], cause["remedy"]) == ("disabled", "`ostler service enable lamp`")
