@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from ostler import Context, Manager, exposed
+from ostler import Context, Durable, Manager, exposed
 
 
 class EchoManager(Manager):
@@ -23,6 +23,10 @@ class EchoManager(Manager):
     @exposed(role="operator", changes=False, durable=True)
     async def nothing(self, ctx: Context) -> None:
         """Do nothing, as an operation."""
+
+    @exposed(role="operator", changes=False, durable=Durable(on_restart="resume"))
+    async def resumable(self, ctx: Context) -> None:
+        """Do nothing, as an operation that a start resumes."""
 
     @exposed(role="operator", changes=False)
     async def items_async(self, ctx: Context, count: int) -> AsyncIterator[bytes]:

@@ -30,6 +30,7 @@ PARTS = {
     "commits": "group commit beside one commit each",
     "heartbeats": "heartbeats during 50,000 writes",
     "operations": "submits beside one commit each",
+    "restored": "exec to READY with many operations",
     "lag": "changes on another host to a scheduler",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})

@@ -113,10 +113,11 @@ class DaemonProcess:
     Args:
         config: Its configuration, TOML text; `{root}` stands for the root.
         environ: More of its environment.
+        root: Where it lives, an empty directory; by default a new one.
     """
 
-    def __init__(self, config: str = "", environ: Mapping[str, str] | None = None) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="ostler-"))
+    def __init__(self, config: str = "", environ: Mapping[str, str] | None = None, root: Path | None = None) -> None:
+        self.root = root or Path(tempfile.mkdtemp(prefix="ostler-"))
         (self.root / "etc" / "conf.d").mkdir(parents=True)
         self.configure(config)
         self.notices = NotifySocket(self.root / "notify")

@@ -95,6 +95,10 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "database read-only",
         "database corrupt",
         "database of a newer schema",
+        "starts that fail, and the backups of earlier ones",
+        "a migration of a plugin that fails",
+        "a disk that reports errors",
+        "a read that never ends",
         "two daemons on one host and name",
         "clock set an hour back and forth",
         "heartbeats on time during 50,000 writes",
@@ -121,6 +125,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
     "Machine": (
         "no descriptors left",
         "no memory for a thread",
+        "no memory for a request",
         "no space on the log",
         "a read-only runtime directory",
         "a socket left over from a dead daemon, and one of a living daemon",
@@ -133,6 +138,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "an address that is not there yet",
         "a host that gets another name",
         "a user database that hangs",
+        "a suspended machine",
     ),
     "Processes": (
         "a signal for a forked child",

@@ -42,13 +42,14 @@ from ostler.errors import InvalidInput
 if TYPE_CHECKING:
     import typer
 
+    from ostler.messaging.clients.call_methods import ClientView
     from ostler.messaging.clients.sync_client import Client
     from ostler.types import Json
 
 __all__ = [
     "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_elapsed", "human_time",
-    "json_wanted", "on_terminal", "pairs", "printable", "progress", "say", "show_fields", "show_table", "text_of",
-    "to_json", "warn",
+    "json_wanted", "on_terminal", "pairs", "printable", "progress", "run_operation", "say", "show_fields",
+    "show_table", "text_of", "to_json", "warn",
 ]  # fmt: skip
 
 
@@ -98,6 +99,31 @@ def human_elapsed(moment: float) -> str:
     """
     now = invocation.current_invocation().now()
     return format_age(min(moment, now), now)
+
+
+def run_operation(client: Client | ClientView, topic: str, method: str, label: str, /, **arguments: Any) -> Any:
+    """Submit an operation, wait for its end and return its result, with a progress bar on a terminal.
+
+    Unlike a call it survives a restart of the daemon, for which it waits. Ctrl-C cancels it, and it ends within the
+    `--timeout` that was given.
+
+    Args:
+        client: The client, or a view of it with other options (`client.on(type=Volume)`).
+        topic: The service.
+        method: The method.
+        label: What is done, for the progress bar.
+        arguments: The arguments of the method.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        OstlerError: It was not accepted, or what it ended with.
+    """
+    from ostler.cli.operation_output import wait_or_cancel  # which imports this module
+
+    timeout = invocation.current_invocation().timeout
+    if timeout is not None:
+        client = client.on(time_limit=timeout)
+    return wait_or_cancel(client.submit(topic, method, **arguments), label)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ostler.cli import kit
+from ostler.errors import OstlerError
 from ostler.messaging.wire.request_context import Progress
 from ostler.types import OperationState, OperationStatus
 
@@ -80,14 +81,34 @@ def wait_for_end(operation: Operation, timeout: float | None = None) -> Any:
         OstlerError: What it ended with.
     """
     try:
-        label = f"{operation.status.topic}.{operation.status.method}"
-        with kit.progress(label) as on_progress:
-            for status in operation.watch(timeout):
-                on_progress(Progress(status.done, status.total, status.text or f"{label}: {status.state}"))
-        return operation.result(timeout)
+        return _watch_to_end(operation, f"{operation.status.topic}.{operation.status.method}", timeout)
     except KeyboardInterrupt:
         _ask_to_cancel(operation)
         raise
+
+
+def wait_or_cancel(operation: Operation, label: str) -> Any:
+    """Watch an operation to its end, with a progress bar on a terminal, and return its result; Ctrl-C cancels it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        OstlerError: What it ended with.
+    """
+    try:
+        return _watch_to_end(operation, label, None)
+    except KeyboardInterrupt:
+        try:
+            operation.cancel()
+        except OstlerError as error:
+            kit.warn(kit.printable(f"ostler: operation {operation.id} was not cancelled: {error.message}"))
+        raise
+
+
+def _watch_to_end(operation: Operation, label: str, timeout: float | None) -> Any:
+    with kit.progress(label) as on_progress:
+        for status in operation.watch(timeout):
+            on_progress(Progress(status.done, status.total, status.text or f"{label}: {status.state}"))
+    return operation.result(timeout)
 
 
 def _ask_to_cancel(operation: Operation) -> None:

@@ -9,12 +9,12 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ostler import fork, log
+from ostler.aio.optional_thread import start_optional_thread
 from ostler.config.paths import Paths
 from ostler.daemon.banner import print_banner
 from ostler.daemon.process.fork_guard import ForkGuard
@@ -148,7 +148,7 @@ def _print_banner(paths: Paths, daemon: Daemon) -> None:
     if not daemon.start_finished.cancelled() and daemon.start_finished.exception() is None:
         facts = (paths, daemon.host, [service.topic for service in daemon.services], daemon.summary())
         # Standard output may be a pipe that nobody reads: that must not block the loop.
-        threading.Thread(target=print_banner, args=facts, name="ostler-banner", daemon=True).start()
+        start_optional_thread(print_banner, "ostler-banner", *facts)
 
 
 def print_problems(error: ConfigurationError) -> None:

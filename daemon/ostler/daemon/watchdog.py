@@ -47,6 +47,7 @@ class Watchdog:
         self._last_errors: dict[str, str] = {}
         self._stale_lines: list[str] = []
         self._running_probes: dict[str, asyncio.Task[None]] = {}
+        self._last_check = clock.monotonic()
 
     def add_probe(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         """Add a probe: a coroutine that returns when the thing works, and raises or hangs when it does not."""
@@ -63,7 +64,9 @@ class Watchdog:
 
     async def run(self) -> None:
         """Probe and ping indefinitely."""
+        self._last_check = self._clock.monotonic()
         while True:
+            self._forgive_suspension()
             for name, (probe, evidence) in list(self._probes.items()):
                 running = self._running_probes.get(name)
                 if running is None or running.done():
@@ -73,6 +76,18 @@ class Watchdog:
                     self._running_probes[name] = task
             self._evaluate()
             await asyncio.sleep(self._guard.ping_interval)
+
+    def _forgive_suspension(self) -> None:
+        """Do not blame the parts for time in which the whole process, or its loop, did not run.
+
+        Their evidence could not be asked for in that time. A part that hangs is found by the next checks, as ever.
+        """
+        now = self._clock.monotonic()
+        late = now - self._last_check - self._guard.ping_interval
+        self._last_check = now
+        if late > self._guard.ping_interval:
+            self._guard.forgive(late + self._guard.ping_interval)
+            _log.warning("the daemon did not run for %.0f s: it was suspended, or its event loop was blocked", late)
 
     async def _probe(self, name: str, probe: Callable[[], Awaitable[None]], signal: LivenessSignal) -> None:
         try:

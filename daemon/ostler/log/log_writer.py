@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -151,7 +152,10 @@ class LogWriter:
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything that was queued is written; return whether it is. Gives up early when nobody reads."""
-        if self._thread is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
+            return True
+        if self._thread is None:
+            self._write_queued()
             return True
         reached = threading.Event()
         self._queue.put(reached)
@@ -160,6 +164,12 @@ class LogWriter:
             if time.monotonic() >= until or self.stalled_time() or not self._thread.is_alive():
                 return False
         return True
+
+    def _write_queued(self) -> None:
+        """Write what is queued on this thread, because there was none for it."""
+        with suppress(Empty):
+            while True:
+                self._process(self._queue.get_nowait())
 
     def _start(self) -> None:
         with self._lock:
@@ -187,17 +197,22 @@ class LogWriter:
             except Empty:
                 self._poll()
                 continue
-            if isinstance(item, threading.Event):
-                self._report_losses()
-                item.set()
-                continue
-            self._write(item)
-            with self._lock:
-                self._queued_lines, self._queued_bytes = self._queued_lines - 1, self._queued_bytes - _line_size(item)
-                self._processed_count += 1
-            if self._queue.empty():
-                self._report_losses()
-            self._poll()
+            if self._process(item):
+                self._poll()
+
+    def _process(self, item: LogLine | threading.Event) -> bool:
+        """Write a line, or notify who waits for all before it; return whether it was a line."""
+        if isinstance(item, threading.Event):
+            self._report_losses()
+            item.set()
+            return False
+        self._write(item)
+        with self._lock:
+            self._queued_lines, self._queued_bytes = self._queued_lines - 1, self._queued_bytes - _line_size(item)
+            self._processed_count += 1
+        if self._queue.empty():
+            self._report_losses()
+        return True
 
     def _write(self, line: LogLine) -> None:
         """Write a line, after the one that says what was lost before it."""

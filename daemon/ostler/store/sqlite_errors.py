@@ -20,7 +20,7 @@ class _ErrorMeaning(msgspec.Struct, frozen=True):
 
 
 _SPACE_HINT = "free space on its file system; the daemon then continues automatically"
-_DISK_HINT = "check the kernel log and the health of the disk"
+_DISK_HINT = "check the kernel log, the health of the disk, and quotas of the daemon's user"
 _PERMISSIONS_HINT = (
     "check the owner and mode of the file and its directory, and whether the file system is mounted read-only"
 )
@@ -109,11 +109,11 @@ def _root_cause_code(code: int, path: Path) -> int:
 _DISK_FULL_CODE = "SQLITE_FULL"
 _DISK_FULL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-_TRANSIENT_CODES = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+_TRANSIENT_CODES = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_BUSY")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether an error goes away when the disk has space, or is writable again."""
+    """Return whether an error goes away when the disk has space or is writable again, or others end their lock."""
     if not isinstance(error, StoreUnavailable):
         return False
     cause = error.__cause__

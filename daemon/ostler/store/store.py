@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
@@ -15,8 +16,9 @@ import peewee
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ContractError, StoreError
+from ostler.errors import ContractError, StoreCorrupt, StoreError
 from ostler.store import migrations as core
+from ostler.store.damage import Damage
 from ostler.store.kv import KeyValue
 from ostler.store.migrate import Migrator
 from ostler.store.outage import Outage
@@ -27,10 +29,13 @@ from ostler.store.sqlite_errors import is_database_error, is_disk_full, is_trans
 from ostler.store.sqlite_files import backup, file_identity, sqlite_connection
 from ostler.store.sqlite_files.database_files import DatabaseFiles
 from ostler.store.sqlite_files.reserved_space import ReservedSpace, disable_shm_copy_on_write
+from ostler.store.sqlite_files.shm_space import ShmSpace
 from ostler.store.writer import CurrentJob, Writer, no_account
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_RETRY_LOCK_WAIT = 1.0
+"""Seconds to wait for locks of other programs when the database is opened once more: readers wait for that as well."""
 CORE_NAMESPACE = "ostler"
 """The namespace of the core's own migrations."""
 
@@ -72,10 +77,13 @@ class Store:
         self._migrations = migrations
         self._open_lock = threading.Lock()
         self._database_files = DatabaseFiles(path, lock, backups, clock, self._readers.invalidate)
+        self._header_file = file_identity.HeaderFile(path)
+        self._shm_space = ShmSpace(path)
         self._reserved_space = ReservedSpace(path)
+        self._damage = Damage(clock)
         self._writer = Writer(
             lambda: self._open_connection(False),
-            lambda error: translate_error(error, path),
+            self._translate,
             clock,
             self,
             account=account,
@@ -138,6 +146,7 @@ class Store:
         try:
             store._start(later=later)
         except BaseException:
+            store._close_descriptors()
             lock.release()
             raise
         return store
@@ -157,31 +166,45 @@ class Store:
             if is_disk_full(error):
                 self._reserved_space.release()
 
-    def _open_database(self) -> Database:
-        """Lock, create if necessary, check and migrate the database; return a connection for writing."""
+    def _open_database(self, lock_wait: float = math.inf) -> Database:
+        """Lock, create if necessary, check and migrate the database; return a connection for writing.
+
+        Args:
+            lock_wait: Seconds to wait for locks of other programs, if that is less than usual.
+        """
         sqlite_connection.make_state_directory(self.path.parent)
         if not self._lock.is_held:
             self._lock.acquire()
         file_identity.raise_if_lost(self.path)
-        sqlite_connection.create_file(self.path)
+        self._shm_space.require()
+        if sqlite_connection.create_file(self.path):
+            _log.info("created the database %s", self.path)
         backup.remove_partial_copies(self.path)
-        file_identity.set_aside_foreign_wal(self.path)
+        file_identity.set_aside_foreign_wal(self.path, self._header_file)
         sqlite_connection.check_wal(self.path)
         disable_shm_copy_on_write(self.path)
         connection = self._connect(False)
         try:
-            self._prepare(connection)
-            self._database_files.open(file_identity.assign_new_id(connection, self.path))
+            self._shm_space.allocate()
+            with sqlite_connection.limit_lock_wait(connection, lock_wait):
+                self._prepare(connection)
+            with sqlite_connection.limit_lock_wait(connection, _RETRY_LOCK_WAIT):  # of a read that may never end
+                ids = file_identity.assign_new_id(connection, self.path)
+            self._database_files.open(ids)
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def _close_descriptors(self) -> None:
+        self._header_file.close()
+        self._shm_space.close()
+
     def _open_connection(self, read_only: bool) -> Database:
         """Return a new connection; the first successful one prepares the database."""
         with self._open_lock:
             if not self._database_files.is_open:
-                connection = self._open_database()
+                connection = self._open_database(_RETRY_LOCK_WAIT)
                 if not read_only:
                     return connection
                 connection.close()
@@ -294,7 +317,13 @@ class Store:
         cause = sqlite_error(error)
         if getattr(cause, "sqlite_errorname", "") == "SQLITE_READONLY":
             return StoreError("the function passed to store.read writes", hint="use store.write instead")
-        return translate_error(error, self.path)
+        return self._translate(error)
+
+    def _translate(self, error: BaseException) -> BaseException:
+        ours = translate_error(error, self.path)
+        if isinstance(ours, StoreCorrupt):
+            self._damage.found(ours)
+        return ours
 
     async def aread(self, fn: Callable[[], T]) -> T:
         """Do what `read` does on a thread for it, for `async def` callers that read much."""
@@ -346,6 +375,8 @@ class Store:
         outage = self.outage
         lines = [f"the database cannot be written: {outage.why}"] if outage.is_active else []
         lines += [f"the tables of {name}: {error.message}" for name, error in self.failed_migrations.items()]
+        lines += [line for line in self._damage.problems() if not outage.is_active or outage.why not in line]
+        lines += self._reserved_space.problems()
         return [*lines, *self._database_files.wal_monitor.problems(), *self.retention_clock.problems()]
 
     def current_job(self) -> CurrentJob | None:
@@ -361,9 +392,17 @@ class Store:
         """Check the whole database; return what is wrong with it. Blocks, maybe for minutes; any thread."""
         connection = self._open_connection(True)
         try:
-            return sqlite_connection.check_integrity(connection, self.path)
+            found = sqlite_connection.check_integrity(connection, self.path)
+        except StoreCorrupt as error:
+            self._damage.found(error)
+            raise
         finally:
             connection.close()
+        if found:
+            self._damage.found(sqlite_connection.corrupt_error(self.path, found))
+        else:
+            self._damage.repaired()
+        return found
 
     async def acheck(self) -> list[str]:
         """Do what `check` does, on the loop."""
@@ -409,6 +448,7 @@ class Store:
         self._reader_threads.join(0.0 if hung else timeout)
         self._readers.close()
         self._database_files.close()
+        self._close_descriptors()
         if not hung and not keep_lock:  # as long as the writer may still write, no other process may own the database
             self._lock.release()
         return hung

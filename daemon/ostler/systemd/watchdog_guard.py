@@ -101,9 +101,24 @@ class WatchdogVerdict(msgspec.Struct, frozen=True):
         return f"no response from {join_words(self.stale)}" if self.stale else "alive"
 
 
-class _SignalSource(msgspec.Struct, frozen=True):
+class _SignalSource(msgspec.Struct):
     age: Callable[[], float]
     max_age: float
+    forgiven: float = 0.0
+    """Seconds of the age in which this process did not run."""
+    last_age: float = 0.0
+    """The age when it was last asked for: a lower one is new evidence."""
+
+    def effective_age(self) -> float:
+        """Return the age without what is forgiven; infinite when it cannot be said."""
+        try:
+            age = self.age()
+        except Exception:  # noqa: BLE001 - the source counts as not alive, and the others are still asked
+            return float("inf")
+        if age < self.last_age:
+            self.forgiven = 0.0
+        self.last_age = age
+        return age - self.forgiven
 
 
 class WatchdogGuard:
@@ -146,6 +161,14 @@ class WatchdogGuard:
         self.register(name, evidence.age, max_age)
         return evidence
 
+    def forgive(self, seconds: float) -> None:
+        """Judge evidence as if so much time had not passed, until there is new one.
+
+        For time in which this process did not run: nobody could leave evidence.
+        """
+        for source in self._sources.values():
+            source.forgiven += min(seconds, source.effective_age())
+
     def unregister(self, name: str) -> None:
         """Ask no more for somebody's evidence: its service stops, for instance. An unknown name is ignored."""
         self._sources.pop(name, None)
@@ -166,8 +189,5 @@ class WatchdogGuard:
 
     def _check_signal(self, name: str) -> StaleSignal | None:
         source = self._sources[name]
-        try:
-            age = source.age()
-        except Exception:  # noqa: BLE001 - the source counts as not alive, and the others are still asked
-            age = float("inf")
+        age = source.effective_age()
         return StaleSignal(name, age, source.max_age) if age > source.max_age else None

@@ -58,23 +58,25 @@ def create(
     path = str(Path(image).absolute()) if image else ""
     where: dict[str, Any] = {"host": host} if host else {}
     on_host: dict[str, Any] = {"on_host": host} if host else {}
-    with kit.client(_COPY_TIMEOUT) as client, kit.progress(f"creating {name}") as on_progress:
+    with kit.client(_COPY_TIMEOUT) as client:
         if path and not (source or snapshot) and not _is_in_place(client.on(**where), context.obj, path, backend):
-            with open_own_image(path) as opened:
+            with open_own_image(path) as opened, kit.progress(f"creating {name}") as on_progress:
                 options: dict[str, Any] = {"size": size, "backend": backend, "on_progress": on_progress, **where}
-                _show_created(upload(client, context.obj, opened, name=name, **options))
-            return
-        made = client.on(type=Volume, on_progress=on_progress).call(
-            context.obj,
-            "create_volume",
-            name=name,
-            size=size,
-            backend=backend,
-            image=path,
-            source=source,
-            snapshot=snapshot,
-            **on_host,
-        )
+                made = upload(client, context.obj, opened, name=name, **options)
+        else:
+            made = kit.run_operation(
+                client.on(type=Volume),
+                context.obj,
+                "create_volume",
+                f"creating {name}",
+                name=name,
+                size=size,
+                backend=backend,
+                image=path,
+                source=source,
+                snapshot=snapshot,
+                **on_host,
+            )
     _show_created(made)
 
 
@@ -112,7 +114,8 @@ def extend(
 ) -> None:
     """Extend a volume."""
     with kit.client() as client:
-        done = client.on(type=Volume).call(context.obj, "extend_volume", name=name, size=size)
+        label = f"extending {name}"
+        done = kit.run_operation(client.on(type=Volume), context.obj, "extend_volume", label, name=name, size=size)
     _show(done, f"extended volume {done.name} on {done.host} to {format_size(done.size)}")
 
 
@@ -210,10 +213,10 @@ def accept_backend(
 @snapshots.command("create")
 def create_snapshot(context: typer.Context, volume: _VolumeNameArgument, name: _SnapshotNameArgument) -> None:
     """Create a snapshot of a volume."""
-    with kit.client(_COPY_TIMEOUT) as client, kit.progress(f"creating a snapshot of {volume}") as on_progress:
-        made = client.on(type=Snapshot, on_progress=on_progress).call(
-            context.obj, "create_snapshot", volume=volume, name=name
-        )
+    label = f"creating a snapshot of {volume}"
+    with kit.client(_COPY_TIMEOUT) as client:
+        snapshot = client.on(type=Snapshot)
+        made = kit.run_operation(snapshot, context.obj, "create_snapshot", label, volume=volume, name=name)
     _show(made, f"created snapshot {made.volume}@{made.name} on {made.host}")
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ostler import (
     Field,
     InvalidInput,
     Seconds,
+    Size,
     StoreError,
     ValidationContext,
     parse_size,
@@ -29,6 +31,7 @@ from ostler_volume.backend_identity import (
     read_id,
     write_id,
 )
+from ostler_volume.copy_rate import CopyRate
 from ostler_volume.copying import reflink, sparse_copy
 from ostler_volume.driver import (
     ATTACH,
@@ -88,6 +91,12 @@ class FileDriverOptions(VolumeDriverOptions):
         help="Directories of images, in addition to `images` below `path`; users who may create volumes can read all "
         "files there that the daemon can read",
         reload="driver",
+    )
+    copy_rate: Size = Field(
+        "0B",
+        help="How many bytes a second a copy may read and write at most; 0 for no limit. Copies that share blocks take "
+        "no time",
+        reload="live",
     )
 
 
@@ -367,9 +376,15 @@ class FileDriver(VolumeDriver):
             os.close(descriptor)
 
     def _copy_content(self, ctx: Context, source: int, target: int, length: int, size: int) -> None:
-        def on_piece(done: int, total: int) -> None:
+        rate = CopyRate(int(self.options.copy_rate))
+
+        def report(done: int, total: int) -> None:
             ctx.check()
             ctx.progress(done, total, "copying")
+
+        def on_piece(done: int, total: int) -> None:
+            report(done, total)
+            rate.wait(done, partial(report, done, total))
 
         # Blocks can also be shared with an image on the same file system.
         if reflink(source, target):

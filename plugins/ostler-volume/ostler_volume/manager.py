@@ -7,11 +7,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ostler import (
-    Cancelled,
-    ConnectionLost,
     Context,
-    DeadlineExceeded,
     DriverNotReady,
+    Durable,
     InvalidInput,
     Json,
     Manager,
@@ -45,11 +43,13 @@ from ostler_volume.argument_validation import (
 from ostler_volume.backend_capacity import BackendCapacity
 from ostler_volume.backend_operations import BackendOperations
 from ostler_volume.driver import IMAGE, UPLOAD, VolumeDriver
+from ostler_volume.durable_steps import BEGUN
 from ostler_volume.errors import AlreadyExists, SnapshotNotFound, VolumeNotFound
+from ostler_volume.forwarding import Forwarder
 from ostler_volume.image_lookup import look_up_image
 from ostler_volume.listing import Listings
 from ostler_volume.other_hosts import HostAnswers, describe_unreachable, only_host_with, parse_volume_address
-from ostler_volume.placement import Placement, PlacementRequest, mark_not_started
+from ostler_volume.placement import Placement, PlacementRequest, choice_step
 from ostler_volume.reconciler import Reconciler
 from ostler_volume.records import Records
 from ostler_volume.snapshot_operations import SnapshotOperations
@@ -60,8 +60,10 @@ from ostler_volume.volume_operations import VolumeOperations, VolumePlan, name_t
 from ostler_volume.volume_options import VolumeOptions
 
 T = TypeVar("T")
-_MAY_HAVE_STARTED = (ConnectionLost, DeadlineExceeded, Cancelled)
-"""Errors of a call to another host after which the work there may continue."""
+_RESUMED = Durable(on_restart="resume")
+_DELETION = Durable(on_restart="resume", runs_unstored=True)
+_ORIGIN_STEP, _HOST_STEP = "origin", "host"
+"""The steps that record where an operation does its work; what it has done may change the answer."""
 
 
 class VolumeManager(Manager):
@@ -111,6 +113,7 @@ class VolumeManager(Manager):
         )
         self.reconciler = Reconciler(self._context)
         self._placement = Placement(self._context, self.client)
+        self._forwarder = Forwarder(self.client, self.topic, self.capabilities_changed)
         self._volumes = VolumeOperations(self._context, self.reconciler, self._other_host_with)
         self._snapshots = SnapshotOperations(self._context, self.reconciler)
         self._backends = BackendOperations(self._context, self.reconciler)
@@ -166,7 +169,7 @@ class VolumeManager(Manager):
         """Cancel uploads in progress."""
         self._uploads.close()
 
-    @exposed(role="operator")
+    @exposed(role="operator", durable=_RESUMED)
     def create_volume(  # noqa: PLR0913 - all are options of the request
         self,
         ctx: Context,
@@ -210,22 +213,38 @@ class VolumeManager(Manager):
             ServiceDisabled: An operator has disabled this service, and no other is available.
         """
         source, on_host = parse_volume_address(source, on_host) if source else ("", on_host)
-        snapshot, on_host = self._full_snapshot_name(snapshot, on_host)
+        name = parse_name(name)
+        if source or snapshot:
+            parse_origin(image, source, snapshot if "@" in snapshot else "")  # before anything is looked for
+            find = partial(self._find_origin, source, snapshot, on_host)
+            snapshot, on_host = ctx.step(_ORIGIN_STEP, find, type=tuple[str, str])
         origin = parse_origin(image, source, snapshot)
         wanted = parse_volume_size(size) if size != "" or not any(origin) else 0
-        plan = VolumePlan(parse_name(name), wanted, backend, origin, lease=lease)
-        on_host = on_host or self._host_of_origin(origin)
+        plan = VolumePlan(name, wanted, backend, origin, lease=lease)
         if on_host not in ("", self.host):
-            more = {"backend": backend, "image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
-            return self._forward(on_host, "create_volume", Volume, name=plan.name, size=size, lease=lease, **more)
+            more: dict[str, Any] = {"image": image, "source": source, "snapshot": snapshot, "by_choice": by_choice}
+            more |= {"name": plan.name, "size": size, "backend": backend, "lease": lease}
+            return self._forwarder.forward(ctx, on_host, "create_volume", Volume, more)
         with self._volumes.release_lease_on_error(plan):
-            note = self._check_name_is_free(plan.name)
-            if by_choice:
-                self._placement.check_enabled()
+            note = self._check_before_creation(ctx, plan, by_choice=by_choice)
             if backend or source or snapshot:
                 return with_note(self._volumes.create(ctx, plan), note)
         made, told = self._place(ctx, plan, on_host)
         return with_note(made, note, told)
+
+    def _find_origin(self, source: str, snapshot: str, on_host: str) -> tuple[str, str]:
+        """Return the full name of a snapshot, and the host on which a copy must be created, empty for any."""
+        snapshot, on_host = self._full_snapshot_name(snapshot, on_host)
+        return snapshot, on_host or self._host_of_origin(parse_origin("", source, snapshot))
+
+    def _check_before_creation(self, ctx: Context, plan: VolumePlan, *, by_choice: bool) -> str:
+        """Refuse a name that is taken, and work that is placed on a disabled service; return a note, empty for none."""
+        if ctx.is_recorded(BEGUN) or ctx.is_recorded(choice_step(1)):  # by this operation, before a restart
+            return ""
+        note = self._check_name_is_free(plan.name)
+        if by_choice:
+            self._placement.check_enabled()
+        return note
 
     def _place(self, ctx: Context, plan: VolumePlan, on_host: str) -> tuple[Volume, str]:
         image = plan.origin.image
@@ -236,13 +255,15 @@ class VolumeManager(Manager):
                 plan.size or -(-places.size // SECTOR_SIZE) * SECTOR_SIZE, (IMAGE,), self.host, places.exclude
             )
 
-        def make(chosen: SchedulerSelection) -> Volume:
+        def make(chosen: SchedulerSelection, number: int) -> Volume:
             if chosen.host != self.host:
-                return self._forward_to_chosen(chosen, "create_volume", Volume, name=plan.name, size=plan.size)
+                wanted = {"name": plan.name, "size": plan.size}
+                return self._forwarder.forward_to_chosen(ctx, chosen, number, "create_volume", Volume, wanted)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
             with self._volumes.release_lease_on_error(leased):
-                self._placement.check_enabled()
-                return self._volumes.create(ctx, leased)
+                if not ctx.is_recorded(f"{BEGUN} {number}"):
+                    self._placement.check_enabled()
+                return self._volumes.create(ctx, leased, f" {number}")
 
         options = self.options
         return self._placement.place(ctx, options.scheduler, wish, make, attempts=options.placement_attempts)
@@ -299,8 +320,9 @@ class VolumeManager(Manager):
         wanted = parse_volume_size(size) if size != "" else parse_volume_size(length, "image")
         plan = VolumePlan(parse_name(name), wanted, backend, Origin(upload=clean_label(label)), length, lease=lease)
         if on_host not in ("", self.host):
-            more = {"length": length, "size": plan.size, "backend": backend, "label": label, "by_choice": by_choice}
-            return self._forward(on_host, "begin_upload", Upload, name=plan.name, lease=lease, **more)
+            more: dict[str, Any] = {"length": length, "size": plan.size, "label": label, "by_choice": by_choice}
+            more |= {"name": plan.name, "backend": backend, "lease": lease}
+            return self._forwarder.forward(ctx, on_host, "begin_upload", Upload, more)
         with self._volumes.release_lease_on_error(plan):
             note = self._check_name_is_free(plan.name)
             if by_choice:
@@ -313,10 +335,10 @@ class VolumeManager(Manager):
         return with_note(begun, note, told)
 
     def _place_upload(self, ctx: Context, plan: VolumePlan, on_host: str) -> tuple[Upload, str]:
-        def begin(chosen: SchedulerSelection) -> Upload:
+        def begin(chosen: SchedulerSelection, number: int) -> Upload:
             if chosen.host != self.host:
                 wanted = {"name": plan.name, "length": plan.length, "size": plan.size, "label": plan.origin.upload}
-                return self._forward_to_chosen(chosen, "begin_upload", Upload, **wanted)
+                return self._forwarder.forward_to_chosen(ctx, chosen, number, "begin_upload", Upload, wanted)
             leased = plan._replace(backend=chosen.backend, lease=chosen.lease)
             with self._volumes.release_lease_on_error(leased):
                 self._placement.check_enabled()
@@ -404,10 +426,14 @@ class VolumeManager(Manager):
             return only_host_with(name, self._find_on_other_hosts(name))
         return self.host
 
-    def _locate(self, name: str, on_host: str) -> tuple[str, str]:
-        """Return name and host of a volume."""
+    def _locate(self, ctx: Context, name: str, on_host: str) -> tuple[str, str]:
+        """Return name and host of a volume; an operation that has begun on it does not look again."""
         name, host = parse_volume_address(name, on_host)
-        return name, host or self._host_of(name)
+        if ctx.is_recorded(BEGUN):
+            return name, self.host
+        if not ctx.is_recorded(_HOST_STEP) and (host := host or self._host_of(name)) == self.host:
+            return name, host
+        return name, ctx.step(_HOST_STEP, lambda: host, type=str)
 
     def _find_on_other_hosts(self, name: str) -> HostAnswers:
         """Query the other hosts for a volume, from a thread of the pool."""
@@ -421,26 +447,9 @@ class VolumeManager(Manager):
         # By a method of this service, which queries all hosts concurrently on the loop; a thread could not.
         return self.client.on(host=self.host, type=kind).call(self.topic, method, **arguments)
 
-    def _on(self, host: str, here: Callable[[], T], method: str, kind: type[T], **arguments: Any) -> T:
+    def _on(self, ctx: Context, host: str, here: Callable[[], T], method: str, kind: type[T], **arguments: Any) -> T:
         """Run a request here, or forward it to the service on the host of the volume."""
-        return here() if host in ("", self.host) else self._forward(host, method, kind, **arguments)
-
-    def _forward(self, host: str, method: str, kind: type[T], **arguments: Any) -> T:
-        """Forward a request to the service on another host."""
-        done: T = self.client.on(host=host, type=kind).call(self.topic, method, on_host=host, **arguments)
-        return done
-
-    def _forward_to_chosen(self, chosen: SchedulerSelection, method: str, kind: type[T], **wanted: Any) -> T:
-        """Create a volume on the chosen host; its lease is released if nothing was begun there."""
-        wanted |= {"backend": chosen.backend, "by_choice": True, "lease": chosen.lease}
-        try:
-            with mark_not_started():
-                return self._forward(chosen.host, method, kind, **wanted)
-        except OstlerError as error:
-            # If it may have begun, that host reports the outcome, or the lease expires.
-            if chosen.lease and not isinstance(error, _MAY_HAVE_STARTED):
-                self.capabilities_changed(lease=chosen.lease, released=True)
-            raise
+        return here() if host in ("", self.host) else self._forwarder.forward(ctx, host, method, kind, arguments)
 
     @exposed(role="viewer", changes=False)
     async def list_volumes(self, ctx: Context, backend: str = "", on_host: str = "") -> list[Volume]:
@@ -478,7 +487,7 @@ class VolumeManager(Manager):
         """
         return await self._listings.volume(name, on_host)
 
-    @exposed(role="operator")
+    @exposed(role="operator", durable=_RESUMED)
     def extend_volume(self, ctx: Context, name: str, size: int | str, on_host: str = "") -> Volume:
         """Extend a volume; it must be available.
 
@@ -495,11 +504,11 @@ class VolumeManager(Manager):
             NoCapacity: There is not enough space.
         """
         wanted = parse_volume_size(size)
-        name, host = self._locate(name, on_host)
+        name, host = self._locate(ctx, name, on_host)
         here = partial(self._volumes.extend, ctx, name, wanted)
-        return self._on(host, here, "extend_volume", Volume, name=name, size=wanted)
+        return self._on(ctx, host, here, "extend_volume", Volume, name=name, size=wanted)
 
-    @exposed(role="operator", short=True)
+    @exposed(role="operator", short=True, durable=_DELETION)
     def delete_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
         """Delete a volume that is available or in error, and has no snapshots.
 
@@ -512,8 +521,8 @@ class VolumeManager(Manager):
             NotFound: The volume was not found.
             Conflict: It is in use, has snapshots, or its state forbids it.
         """
-        name, host = self._locate(name, on_host)
-        self._on(host, partial(self._volumes.delete, ctx, name), "delete_volume", type(None), name=name)
+        name, host = self._locate(ctx, name, on_host)
+        self._on(ctx, host, partial(self._volumes.delete, ctx, name), "delete_volume", type(None), name=name)
 
     @exposed(role="operator", short=True)
     def attach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
@@ -529,8 +538,8 @@ class VolumeManager(Manager):
             Conflict: It is in use, or its state forbids it.
             NotSupported: The backend does not support it, or the daemon does not have the privileges.
         """
-        name, host = self._locate(name, on_host)
-        return self._on(host, partial(self._volumes.attach, ctx, name), "attach_volume", Volume, name=name)
+        name, host = self._locate(ctx, name, on_host)
+        return self._on(ctx, host, partial(self._volumes.attach, ctx, name), "attach_volume", Volume, name=name)
 
     @exposed(role="operator", short=True)
     def detach_volume(self, ctx: Context, name: str, on_host: str = "") -> Volume:
@@ -545,10 +554,10 @@ class VolumeManager(Manager):
             NotFound: The volume was not found.
             Conflict: It is not in use, or its device is mounted or open.
         """
-        name, host = self._locate(name, on_host)
-        return self._on(host, partial(self._volumes.detach, ctx, name), "detach_volume", Volume, name=name)
+        name, host = self._locate(ctx, name, on_host)
+        return self._on(ctx, host, partial(self._volumes.detach, ctx, name), "detach_volume", Volume, name=name)
 
-    @exposed(role="operator")
+    @exposed(role="operator", durable=_RESUMED)
     def create_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> Snapshot:
         """Create a snapshot of a volume; the volume must be available.
 
@@ -565,9 +574,9 @@ class VolumeManager(Manager):
             NoCapacity: There is not enough space.
         """
         parse_name(name, "snapshot")
-        volume, host = self._locate(volume, on_host)
+        volume, host = self._locate(ctx, volume, on_host)
         here = partial(self._snapshots.create, ctx, volume, name)
-        return self._on(host, here, "create_snapshot", Snapshot, volume=volume, name=name)
+        return self._on(ctx, host, here, "create_snapshot", Snapshot, volume=volume, name=name)
 
     @exposed(role="viewer", changes=False)
     async def list_snapshots(self, ctx: Context, volume: str = "", on_host: str = "") -> list[Snapshot]:
@@ -588,7 +597,7 @@ class VolumeManager(Manager):
         """Return the result of `list_snapshots`, and the unreachable hosts."""
         return await self._listings.snapshots(volume, on_host)
 
-    @exposed(role="operator", short=True)
+    @exposed(role="operator", short=True, durable=_DELETION)
     def delete_snapshot(self, ctx: Context, volume: str, name: str, on_host: str = "") -> None:
         """Delete a snapshot.
 
@@ -603,9 +612,9 @@ class VolumeManager(Manager):
             Conflict: It is being copied, or its state forbids it.
         """
         parse_name(name, "snapshot")
-        volume, host = self._locate(volume, on_host)
+        volume, host = self._locate(ctx, volume, on_host)
         here = partial(self._snapshots.delete, ctx, volume, name)
-        self._on(host, here, "delete_snapshot", type(None), volume=volume, name=name)
+        self._on(ctx, host, here, "delete_snapshot", type(None), volume=volume, name=name)
 
     # ---------------------------------------------------------------- records and backends
 
@@ -626,7 +635,7 @@ class VolumeManager(Manager):
             DriverNotReady: The backend is not ready.
         """
         here = partial(self._backends.manage, ctx, name, backend)
-        return self._on(on_host, here, "manage_volume", Volume, name=name, backend=backend)
+        return self._on(ctx, on_host, here, "manage_volume", Volume, name=name, backend=backend)
 
     @exposed(role="operator", version="1.1")
     def forget_volume(self, ctx: Context, name: str, on_host: str = "") -> None:
@@ -641,8 +650,8 @@ class VolumeManager(Manager):
             NotFound: The volume was not found.
             Conflict: It is being worked on, or attached.
         """
-        name, host = self._locate(name, on_host)
-        self._on(host, partial(self._backends.forget, ctx, name), "forget_volume", type(None), name=name)
+        name, host = self._locate(ctx, name, on_host)
+        self._on(ctx, host, partial(self._backends.forget, ctx, name), "forget_volume", type(None), name=name)
 
     @exposed(role="operator", version="1.1")
     def move_backend(self, ctx: Context, old: str, new: str, force: bool = False, on_host: str = "") -> int:
@@ -661,7 +670,7 @@ class VolumeManager(Manager):
             DriverNotReady: The new one is not ready.
         """
         here = partial(self._backends.move, old, new, force=force)
-        return self._on(on_host, here, "move_backend", int, old=old, new=new, force=force)
+        return self._on(ctx, on_host, here, "move_backend", int, old=old, new=new, force=force)
 
     @exposed(role="operator", version="1.1")
     def accept_backend(self, ctx: Context, name: str, on_host: str = "") -> None:
@@ -678,4 +687,4 @@ class VolumeManager(Manager):
             InvalidInput: It is not in the configuration.
             Conflict: It is ready.
         """
-        self._on(on_host, partial(self._backends.accept, name), "accept_backend", type(None), name=name)
+        self._on(ctx, on_host, partial(self._backends.accept, name), "accept_backend", type(None), name=name)

@@ -73,6 +73,25 @@ class PlacementRequest(NamedTuple):
     exclude: tuple[str, ...] = ()
 
 
+class Choice(msgspec.Struct, frozen=True):
+    """A choice of the placement, as an operation records it.
+
+    Attributes:
+        selection: The chosen backend.
+        note: Why it was chosen, if not by the scheduler.
+        refused: The backends that had refused before, with their reasons.
+    """
+
+    selection: SchedulerSelection
+    note: str = ""
+    refused: dict[str, str] = {}
+
+
+def choice_step(number: int) -> str:
+    """Return the name of the step that records a choice; numbers begin with 1."""
+    return f"chosen {number}"
+
+
 class Placement:
     """Chooses backends until one accepts the work.
 
@@ -90,7 +109,7 @@ class Placement:
         ctx: Context,
         scheduler: str,
         request: PlacementRequest,
-        make: Callable[[SchedulerSelection], T],
+        make: Callable[[SchedulerSelection, int], T],
         *,
         attempts: int = 3,
     ) -> tuple[T, str]:
@@ -100,7 +119,8 @@ class Placement:
             ctx: The request; each refusal is reported as progress.
             scheduler: The topic of the scheduler; empty for none.
             request: The requirements.
-            make: Creates the volume on the chosen backend; an error with the fact `undone` is a refusal.
+            make: Creates the volume on the chosen backend, of the choice of a number; an error with the fact `undone`
+                is a refusal.
             attempts: Maximum number of backends to try.
 
         Returns:
@@ -113,14 +133,17 @@ class Placement:
         """
         refused: dict[str, str] = {}
         first: OstlerError | None = None
-        for _ in range(attempts):
+        for number in range(1, attempts + 1):
+            if ctx.is_recorded(choice_step(number + 1)):  # an earlier attempt of the operation was refused there
+                continue
             try:
-                chosen, note = self._ask_scheduler(scheduler, request, refused)
+                choice = self._choose(ctx, number, scheduler, request, refused)
             except (NoCapacity, ServiceDisabled) as error:
                 raise _placement_error(error, first, refused) from None
             ctx.check()  # the deadline may have passed during the call of the scheduler
+            chosen, note, refused = choice.selection, choice.note, dict(choice.refused)
             try:
-                return make(chosen), "; ".join([*_refusal_notes(refused), *([note] if note else [])])
+                return make(chosen, number), "; ".join([*_refusal_notes(refused), *([note] if note else [])])
             except OstlerError as error:
                 if error.details.get("undone") is not True:
                     raise
@@ -130,6 +153,16 @@ class Placement:
                 refused[who] = error.message[:_MAX_REASON_LENGTH]
             self._report_refusal(ctx, chosen, refused[who])
         raise _placement_error(None, first, refused)
+
+    def _choose(
+        self, ctx: Context, number: int, scheduler: str, request: PlacementRequest, refused: dict[str, str]
+    ) -> Choice:
+        """Choose a backend; what an operation has chosen is not chosen again when it is resumed."""
+
+        def choose() -> Choice:
+            return Choice(*self._ask_scheduler(scheduler, request, refused), dict(refused))
+
+        return ctx.step(choice_step(number), choose, type=Choice)
 
     def _report_refusal(self, ctx: Context, chosen: SchedulerSelection, why: str) -> None:
         self._context.log.warning("%s on %s refused, trying another backend: %s", chosen.backend, chosen.host, why)
@@ -267,14 +300,14 @@ def _placement_error(last: OstlerError | None, first: OstlerError | None, refuse
 
     Args:
         last: Why no other backend was chosen; None if the maximum number was tried.
-        first: The error of the first one that was tried; None if none was tried.
+        first: The error of the first one that was tried; None if none was tried since the operation was resumed.
         refused: The backends that refused, with their reasons.
     """
-    if first is None:
+    if first is None and not refused:
         assert last is not None  # noqa: S101 - one attempt at least
         return last
     end = "the limit of attempts is reached" if last is None else f"no other is suitable: {last.message}"
-    if len(refused) == 1:
+    if len(refused) == 1 and first is not None:
         first.message = f"{first.message}; {end}"
         first.args = (first.message,)
         return first

@@ -107,6 +107,18 @@ class Reconciler:
             return
         done.add(one, action)
 
+    def resume(self, key: str, driver: Any) -> None:
+        """Correct a record that an interrupted operation has left; the operation, which continues, holds its claim.
+
+        Args:
+            key: A volume's name, or a snapshot as `VOLUME@NAME`.
+            driver: The driver of its backend.
+
+        Raises:
+            OstlerError: The backend cannot be read, or the record not be corrected.
+        """
+        self._repair(key, driver)
+
     def recover(self, key: str, driver: Any, error: Exception) -> None:
         """Correct a record after an operation on it failed; the caller holds its claim.
 

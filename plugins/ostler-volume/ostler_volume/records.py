@@ -17,6 +17,7 @@ from ostler import NoCapacity, Store, StoreUnavailable, format_size
 from ostler_volume.api_types import Snapshot, Volume
 from ostler_volume.argument_validation import Origin, split_snapshot_name
 from ostler_volume.backend_records import BackendRecords
+from ostler_volume.durable_steps import RunChange, run_directly
 from ostler_volume.errors import AlreadyExists, BadSize, HasSnapshots, SnapshotNotFound, VolumeNotFound, WrongState
 from ostler_volume.reconcile_plan import RepairAction
 from ostler_volume.tables import AttachmentRow, SnapshotRow, VolumeRow
@@ -105,7 +106,17 @@ class Records:
         """Return the bytes of a backend's limit that are promised: on it, and by others on its file system."""
         return self.store.read(lambda: self._provisioned(backend))
 
-    def add_volume(self, name: str, backend: str, size: int, origin: Origin, limit: int) -> Volume:
+    def add_volume(
+        self,
+        name: str,
+        backend: str,
+        size: int,
+        origin: Origin,
+        limit: int,
+        *,
+        created: float = 0.0,
+        run: RunChange = run_directly,
+    ) -> Volume:
         """Record a volume as `creating`; from here on its name and space are taken.
 
         Args:
@@ -114,6 +125,8 @@ class Records:
             size: Its size in bytes.
             origin: The source of its content; a source that is copied must be `available`, and cannot change meanwhile.
             limit: The maximum of all promises of the backend in bytes.
+            created: The time of its creation, by which an operation knows its volume again; 0 for now.
+            run: Runs the change inside the write.
 
         Raises:
             AlreadyExists: A volume of that name exists.
@@ -130,14 +143,16 @@ class Records:
             self._check_room(name, backend, size, limit)
             VolumeRow.insert(
                 topic=self._topic, name=name, backend=backend, size=size, promised=size, state=VolumeState.CREATING,
-                since=self._now(), source=origin.label(), created=self._now(),
+                since=self._now(), source=origin.label(), created=created or self._now(),
             ).execute()  # fmt: skip
             self.backends.update_records_mark(backend)
             return self._load_volume(name)
 
-        return self._notify_changed(self.store.write(add))
+        return self._notify_changed(self.store.write(lambda: run(add)))
 
-    def begin_transition(self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0) -> Volume:
+    def begin_transition(
+        self, name: str, to: VolumeState, *, size: int = 0, limit: int = 0, run: RunChange = run_directly
+    ) -> Volume:
         """Change the state of a volume for a request; return the volume as it was before.
 
         Args:
@@ -145,6 +160,7 @@ class Records:
             to: The state while it is worked on.
             size: For `extending`, the new size.
             limit: For `extending`, the maximum of all promises of the backend in bytes.
+            run: Runs the change inside the write.
 
         Raises:
             VolumeNotFound: The volume was not found.
@@ -163,11 +179,11 @@ class Records:
             self._set_state(name, to, promised=max(size, before.promised))
             return before
 
-        before: Volume = self.store.write(begin)
+        before: Volume = self.store.write(lambda: run(begin))
         return self._notify_changed(before) if to is VolumeState.EXTENDING else before
 
-    def begin_deleting(self, name: str) -> Volume:
-        """Do what `begin` does for `deleting`; on a full disk the state may be checked without changing it.
+    def begin_deleting(self, name: str, run: RunChange = run_directly) -> Volume:
+        """Do what `begin_transition` does for `deleting`; on a full disk the state may be checked without changing it.
 
         Deletions must not need space. After a crash in between the file is missing, or still exists.
 
@@ -183,7 +199,7 @@ class Records:
             return before
 
         try:
-            return self._write_on_full_disk(lambda: self.begin_transition(name, VolumeState.DELETING))
+            return self._write_on_full_disk(lambda: self.begin_transition(name, VolumeState.DELETING, run=run))
         except StoreUnavailable as error:
             if not _is_disk_full(error):
                 raise
@@ -204,7 +220,15 @@ class Records:
         return write()
 
     def end_transition(
-        self, name: str, to: VolumeState, *, why: str = "", fault: str = "", size: int | None = None, device: str = ""
+        self,
+        name: str,
+        to: VolumeState,
+        *,
+        why: str = "",
+        fault: str = "",
+        size: int | None = None,
+        device: str = "",
+        run: RunChange = run_directly,
     ) -> Volume:
         """Change the state of a volume after an operation; return the volume as it is then.
 
@@ -215,6 +239,7 @@ class Records:
             fault: For `error`, the kind of failure.
             size: Its new size, None if it did not change.
             device: For `in-use`, its block device.
+            run: Runs the change inside the write.
 
         Raises:
             VolumeNotFound: The volume was not found.
@@ -229,7 +254,7 @@ class Records:
                 AttachmentRow.insert(volume=row.id, device=device, attached_at=self._now()).execute()
             return self._load_volume(name)
 
-        return self._notify_changed(self.store.write(settle))
+        return self._notify_changed(self.store.write(lambda: run(settle)))
 
     def end_transitions(self, actions: Mapping[str, RepairAction]) -> None:
         """Change the states of volumes to match the files, all or none of them.
@@ -340,8 +365,12 @@ class Records:
 
             self.store.write(mark)
 
-    def add_snapshot(self, volume: str, name: str, limit: int) -> Snapshot:
+    def add_snapshot(
+        self, volume: str, name: str, limit: int, *, created: float = 0.0, run: RunChange = run_directly
+    ) -> Snapshot:
         """Record a snapshot as `creating`; its volume cannot change until it is completed.
+
+        `created` and `run` are those of `add_volume`.
 
         Raises:
             VolumeNotFound: There is no such volume.
@@ -358,14 +387,23 @@ class Records:
             self._check_room(f"{volume}@{name}", row.backend, row.size, limit)
             SnapshotRow.insert(
                 volume=row.id, name=name, size=row.size, state=SnapshotState.CREATING, since=self._now(),
-                created=self._now(),
+                created=created or self._now(),
             ).execute()  # fmt: skip
             return self._load_snapshot(volume, name)
 
-        return self._notify_changed(self.store.write(add))
+        return self._notify_changed(self.store.write(lambda: run(add)))
 
-    def move_snapshot(self, volume: str, name: str, to: SnapshotState, *, why: str = "", fault: str = "") -> Snapshot:
-        """Change the state of a snapshot; return the snapshot as it is then.
+    def move_snapshot(
+        self,
+        volume: str,
+        name: str,
+        to: SnapshotState,
+        *,
+        why: str = "",
+        fault: str = "",
+        run: RunChange = run_directly,
+    ) -> Snapshot:
+        """Change the state of a snapshot; return the snapshot as it is then. `run` is that of `add_volume`.
 
         Raises:
             VolumeNotFound: The volume was not found.
@@ -380,22 +418,36 @@ class Records:
             ).execute()
             return self._load_snapshot(volume, name)
 
-        return self.store.write(move)
+        return self.store.write(lambda: run(move))
 
-    def begin_deleting_snapshot(self, volume: str, name: str) -> None:
+    def begin_deleting_snapshot(self, volume: str, name: str, run: RunChange = run_directly) -> Snapshot:
         """Change the state of a snapshot to `deleting`; on a full disk the state may be checked without changing it.
+
+        Returns the snapshot as it was before. `run` is that of `add_volume`.
 
         Raises:
             VolumeNotFound: The volume was not found.
             SnapshotNotFound: The snapshot was not found.
             WrongState: Its state forbids it, or it is being copied.
         """
+
+        def begin() -> Snapshot:
+            before = judge()
+            SnapshotRow.update(state=SnapshotState.DELETING, why="", fault="", since=self._now()).where(
+                SnapshotRow.id == self._snapshot_id(volume, name)
+            ).execute()
+            return before
+
+        def judge() -> Snapshot:
+            self._check_snapshot_move(volume, name, SnapshotState.DELETING)
+            return self._load_snapshot(volume, name)
+
         try:
-            self._write_on_full_disk(lambda: self.move_snapshot(volume, name, SnapshotState.DELETING))
+            return self._write_on_full_disk(lambda: self.store.write(lambda: run(begin)))
         except StoreUnavailable as error:
             if not _is_disk_full(error):
                 raise
-            self.store.read(lambda: self._check_snapshot_move(volume, name, SnapshotState.DELETING))
+            return self.store.read(judge)
 
     def delete_snapshot(self, volume: str, name: str) -> None:
         """Remove the record of a snapshot; a missing one is not an error."""

@@ -10,13 +10,17 @@ from ostler import Conflict, Context, DriverError, InvalidInput, OstlerError, St
 from ostler_volume.api_types import Volume
 from ostler_volume.argument_validation import SECTOR_SIZE, Origin, split_snapshot_name
 from ostler_volume.driver import ATTACH, CLONE, IMAGE, SNAPSHOT, UPLOAD
-from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
+from ostler_volume.durable_steps import BEGUN, DONE, RunChange, as_step, recorded, run_directly
+from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound, WrongState
 from ostler_volume.images import Image
 from ostler_volume.placement import mark_undone
 from ostler_volume.reconciler import Reconciler
 from ostler_volume.records import check_grows
 from ostler_volume.volume_context import VolumeContext
 from ostler_volume.volume_states import VolumeState
+
+_INTERRUPTED_STATES = (VolumeState.CREATING, VolumeState.EXTENDING, VolumeState.ERROR)
+"""The states in which an interrupted creation or extension may have left a volume."""
 
 
 class VolumePlan(NamedTuple):
@@ -59,8 +63,13 @@ class VolumeOperations:
         self._reconciler = reconciler
         self._other_host_with = other_host_with
 
-    def create(self, ctx: Context, plan: VolumePlan) -> Volume:
-        """Create a volume on a backend of this host.
+    def create(self, ctx: Context, plan: VolumePlan, attempt: str = "") -> Volume:
+        """Create a volume on a backend of this host, or continue its creation after a restart.
+
+        Args:
+            ctx: The request.
+            plan: The volume.
+            attempt: Distinguishes the steps of several attempts of one operation.
 
         Raises:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
@@ -69,18 +78,74 @@ class VolumeOperations:
         name, origin = plan.name, plan.origin
         held = [name, *([origin.source] if origin.source else [])]
         held += [split_snapshot_name(origin.snapshot)[0]] if origin.snapshot else []
-        with self._context.locks.lock_shared(ctx, *held), self._open_image(plan) as image:
-            driver, plan = self.begin(plan, image)
-            with self.undo_on_error(name, driver):
-                self._create_content(ctx, driver, plan, image)
-            return self.finish(name)
+        begun, done = f"{BEGUN}{attempt}", f"{DONE}{attempt}"
+        with self._context.locks.lock_shared(ctx, *held):
+            before = recorded(ctx, begun, Volume)
+            if (made := recorded(ctx, done, Volume) or self._resumed(name, before)) is not None:
+                self._notify_created(made)
+                return made
+            run = as_step(ctx, begun, Volume) if before is None else run_directly
+            with self._open_image(plan) as image:
+                driver, plan = self.begin(plan, image, created=before.created if before else 0.0, run=run)
+                with self.undo_on_error(name, driver):
+                    self._create_content(ctx, driver, plan, image)
+                return self.finish(name, as_step(ctx, done, Volume))
 
-    def begin(self, plan: VolumePlan, image: Image | None = None) -> tuple[Any, VolumePlan]:
+    def _resumed(self, name: str, before: Volume | None) -> Volume | None:
+        """Return the volume that an interrupted attempt has created; None if it has to be created.
+
+        Args:
+            name: Its name; the caller holds it.
+            before: What the attempt recorded when it began; None if none has begun.
+
+        Raises:
+            AlreadyExists: The name belongs to another volume meanwhile.
+            WrongState: It is in error.
+            DriverNotReady: Its backend is not ready yet.
+        """
+        try:
+            found = self._own_volume(name, before)
+        except VolumeNotFound:
+            return None
+        if found is not None and found.state == VolumeState.ERROR:
+            raise WrongState(f"volume {name} is in error: {found.why}", hint="delete it", name=name)
+        return found
+
+    def _own_volume(self, name: str, before: Volume | None) -> Volume | None:
+        """Return the volume that an interrupted attempt worked on, after its record was corrected.
+
+        Args:
+            name: Its name; the caller holds it.
+            before: What the attempt recorded when it began; None if none has begun.
+
+        Returns:
+            The volume; None if no attempt has begun.
+
+        Raises:
+            VolumeNotFound: It does not exist any more.
+            AlreadyExists: The name belongs to another volume meanwhile.
+            DriverNotReady: Its backend is not ready yet.
+        """
+        if before is None:
+            return None
+        found = self._context.records.volume(name)
+        if found.created != before.created:
+            raise AlreadyExists(f"volume {name} is another one now", hint="choose another name", name=name)
+        if found.state in _INTERRUPTED_STATES:
+            self._reconciler.resume(name, self._context.ready_driver(found.backend))
+            found = self._context.records.volume(name)
+        return found
+
+    def begin(
+        self, plan: VolumePlan, image: Image | None = None, *, created: float = 0.0, run: RunChange = run_directly
+    ) -> tuple[Any, VolumePlan]:
         """Record that a volume is being created; return the driver, and the plan with backend and size.
 
         Args:
             plan: The volume; the caller holds its name.
             image: The image to copy.
+            created: See `Records.add_volume`.
+            run: Runs the change of the records.
 
         Raises:
             RequestError: It was refused, and nothing has changed.
@@ -88,7 +153,8 @@ class VolumeOperations:
         with mark_undone():
             driver, plan = self._resolve_plan(plan, image)
             limit = self._limit(plan.backend, driver)
-            self._context.records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit)
+            records = self._context.records
+            records.add_volume(plan.name, plan.backend, plan.size, plan.origin, limit, created=created, run=run)
         if plan.lease:  # the record counts instead from now on
             self._context.report_change(plan.backend, plan.lease, False)
         self._check_other_hosts(plan.name)
@@ -148,12 +214,15 @@ class VolumeOperations:
             return False
         return False
 
-    def finish(self, name: str) -> Volume:
-        """Record that a volume was created."""
-        made = self._context.records.end_transition(name, VolumeState.AVAILABLE)
-        self._context.log.info("created volume %s (%s) on %s", name, format_size(made.size), made.backend)
-        self._context.notify("created", {"name": name, "backend": made.backend, "size": made.size})
+    def finish(self, name: str, run: RunChange = run_directly) -> Volume:
+        """Record that a volume was created; `run` runs the change of the record."""
+        made = self._context.records.end_transition(name, VolumeState.AVAILABLE, run=run)
+        self._notify_created(made)
         return made
+
+    def _notify_created(self, made: Volume) -> None:
+        self._context.log.info("created volume %s (%s) on %s", made.name, format_size(made.size), made.backend)
+        self._context.notify("created", {"name": made.name, "backend": made.backend, "size": made.size})
 
     @contextmanager
     def _open_image(self, plan: VolumePlan) -> Iterator[Image | None]:
@@ -172,16 +241,25 @@ class VolumeOperations:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._context.locks.lock_shared(ctx, name):
-            volume = self._context.records.volume(name)
-            check_grows(volume, size)
-            driver = self._context.ready_driver(volume.backend)
-            self._context.records.begin_transition(
-                name, VolumeState.EXTENDING, size=size, limit=self._context.limit(volume.backend, driver)
-            )
-            self._run_or_recover(name, driver, lambda: driver.extend(ctx, name, size))
-            done = self._context.records.end_transition(name, VolumeState.AVAILABLE, size=size)
+            before = recorded(ctx, BEGUN, Volume)
+            done = recorded(ctx, DONE, Volume)
+            if done is None and (own := self._own_volume(name, before)) is not None and own.size >= size:
+                done = own
+            if done is None:
+                run = as_step(ctx, BEGUN, Volume) if before is None else run_directly
+                done = self._extend(ctx, name, size, run)
         self._context.notify("extended", {"name": name, "size": size})
         return done
+
+    def _extend(self, ctx: Context, name: str, size: int, run: RunChange) -> Volume:
+        volume = self._context.records.volume(name)
+        check_grows(volume, size)
+        driver = self._context.ready_driver(volume.backend)
+        limit = self._context.limit(volume.backend, driver)
+        self._context.records.begin_transition(name, VolumeState.EXTENDING, size=size, limit=limit, run=run)
+        self._run_or_recover(name, driver, lambda: driver.extend(ctx, name, size))
+        end = as_step(ctx, DONE, Volume)
+        return self._context.records.end_transition(name, VolumeState.AVAILABLE, size=size, run=end)
 
     def delete(self, ctx: Context, name: str) -> None:
         """Delete a volume.
@@ -190,23 +268,42 @@ class VolumeOperations:
             RequestError: It was refused, and nothing has changed; each reason has its own class.
         """
         with self._context.locks.lock_shared(ctx, name):
-            driver = self._context.present_driver(self._context.records.volume(name).backend)
-            before = self._context.records.begin_deleting(name)
-            try:
-                driver.discard(name)
-                driver.delete(name)
-            except Conflict:
-                if before.state == VolumeState.AVAILABLE:
-                    self._context.records.end_transition(name, VolumeState.AVAILABLE)
-                else:
-                    self._context.records.end_transition(name, VolumeState.ERROR, why=before.why, fault=before.fault)
-                raise
-            except Exception as error:
-                self._reconciler.fail(name, error_line(error))
-                raise
-            self._context.records.delete_volume(name)
+            before = recorded(ctx, BEGUN, Volume)
+            if (volume := self._volume_to_delete(name, before)) is not None:
+                self._delete(ctx, volume, before)
         self._context.log.info("deleted volume %s", name)
         self._context.notify("deleted", {"name": name})
+
+    def _volume_to_delete(self, name: str, before: Volume | None) -> Volume | None:
+        """Return the volume; None if an interrupted attempt, which has recorded `before`, had deleted it."""
+        try:
+            found = self._context.records.volume(name)
+        except VolumeNotFound:
+            if before is None:
+                raise
+            return None
+        return None if before is not None and found.created != before.created else found
+
+    def _delete(self, ctx: Context, volume: Volume, before: Volume | None) -> None:
+        name, records = volume.name, self._context.records
+        driver = self._context.present_driver(volume.backend)
+        if before is None:
+            before = records.begin_deleting(name, as_step(ctx, BEGUN, Volume))
+        elif volume.state != VolumeState.DELETING:
+            before = records.begin_deleting(name)
+        try:
+            driver.discard(name)
+            driver.delete(name)
+        except Conflict:
+            if before.state == VolumeState.AVAILABLE:
+                records.end_transition(name, VolumeState.AVAILABLE)
+            else:
+                records.end_transition(name, VolumeState.ERROR, why=before.why, fault=before.fault)
+            raise
+        except Exception as error:
+            self._reconciler.fail(name, error_line(error))
+            raise
+        records.delete_volume(name)
 
     def attach(self, ctx: Context, name: str) -> Volume:
         """Attach a volume as a block device of this machine.

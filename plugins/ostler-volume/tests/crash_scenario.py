@@ -13,6 +13,8 @@ import sys
 import traceback
 from pathlib import Path
 
+import msgspec
+
 from ostler import Context, DriverEnvironment, DriverState, ManagerEnvironment, ServiceNotFound, Store
 from ostler.testing import FakeClock
 from ostler.types import DriverStatus
@@ -59,6 +61,33 @@ class SteppingStore:
         return result
 
 
+class RecordedSteps:
+    """An operation whose steps are in the database, committed with what they are a part of or by themselves."""
+
+    is_handed_over = False
+
+    def __init__(self, store, step, *, is_resumed):
+        self._store, self._step, self.is_resumed = store, step, is_resumed
+        self._kv = store.kv("test/steps")
+        self._known = dict(self._kv.items())
+
+    def is_recorded(self, name):
+        return name in self._known
+
+    def step(self, context, name, function, result_type):
+        if name in self._known:
+            return msgspec.convert(self._known[name], result_type)
+        result = function()
+        is_part = self._store.is_writing
+        if not is_part:
+            self._step("before a step is recorded")
+        self._kv.set(name, msgspec.to_builtins(result))
+        if not is_part:
+            self._known[name] = msgspec.to_builtins(result)
+            self._step("after a step was recorded")
+        return result
+
+
 class OneDriver(dict):
     def ready(self):
         return list(self)
@@ -81,8 +110,8 @@ class NoClient:
 class CrashSubject:
     """A service on a folder; `step` is called at every step of store and driver."""
 
-    def __init__(self, root, step=lambda _name: None):
-        self.root, self.directory = root, root / "volumes"
+    def __init__(self, root, step=lambda _name: None, *, is_reconciled=True):
+        self.root, self.directory, self.step = root, root / "volumes", step
         self.store = Store.open(root / "state" / "ostler.db")
         self.store.migrate("volume", "ostler_volume.migrations")
         options = FileDriverOptions(
@@ -104,7 +133,16 @@ class CrashSubject:
             )
         )
         self.ctx = Context("volume", "crash")
-        self.manager.driver_ready("local")
+        if is_reconciled:
+            self.manager.driver_ready("local")
+
+    def run_as_operation(self, operation, *, is_resumed):
+        """Run an operation whose steps are recorded."""
+        self.ctx.operation = RecordedSteps(self.store, self.step, is_resumed=is_resumed)
+        try:
+            OPERATIONS[operation](self)
+        finally:
+            self.ctx.operation = None
 
     def close(self):
         self.store.close()

@@ -43,6 +43,22 @@ class FakeClient:
             raise answer
         return answer
 
+    def submit(self, topic, method, /, **arguments):
+        return FinishedOperation(self.call(topic, method, **arguments))
+
+
+class FinishedOperation:
+    """An operation whose result was there at once."""
+
+    def __init__(self, result):
+        self._result = result
+
+    def watch(self, timeout=None):
+        return iter(())
+
+    def result(self, timeout=None):
+        return self._result
+
 
 @pytest.fixture
 def run():
@@ -73,7 +89,7 @@ def test_create_asks_for_what_was_said_with_time_for_a_copy(run):
         )
     ]
     assert client.timeout > 86400
-    assert client.asked_with[0]["on_progress"] is not None
+    assert client.asked_with[0] == {"type": Volume}
 
 
 def test_create_from_an_image_in_an_image_directory_sends_its_absolute_path(run):

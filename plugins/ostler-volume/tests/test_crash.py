@@ -62,6 +62,41 @@ def test_a_crash_at_any_step_of_an_operation_ends_in_a_correct_state(scenario, t
     pytest.fail("the operation has no end")
 
 
+def run_until_crash(scenario, root, operation, number, *, is_resumed, is_reconciled):
+    """Start, and run an operation; die at the step of a number. Return whether it has ended."""
+    steps = scenario.Steps(number, die)
+    house = scenario.CrashSubject(root, steps, is_reconciled=is_reconciled)
+    steps.on = True
+    try:
+        house.run_as_operation(operation, is_resumed=is_resumed)
+    except Crash:
+        return False
+    finally:
+        steps.on = False
+        house.close()
+    return True
+
+
+@pytest.mark.failure_mode("State", "a crash at any step of an operation")
+@pytest.mark.parametrize("is_reconciled", [True, False], ids=["reconciled", "not reconciled"])
+@pytest.mark.parametrize(
+    "operation",
+    ["create", "create from image", "clone", "from snapshot", "extend", "delete", "create snapshot", "delete snapshot"],
+)
+def test_an_operation_that_crashed_twice_is_resumed_to_its_end(scenario, template, tmp_path, operation, is_reconciled):
+    for number in range(1, 100):
+        root = scenario.copy_of(template, tmp_path / "root")
+        done = run_until_crash(scenario, root, operation, number, is_resumed=False, is_reconciled=True)
+        for _ in range(0 if done else 2):
+            run_until_crash(scenario, root, operation, number, is_resumed=True, is_reconciled=is_reconciled)
+        assert run_until_crash(scenario, root, operation, 0, is_resumed=True, is_reconciled=is_reconciled)
+        scenario.recover(root, operation, finished=True)
+        if done:
+            assert number > 4  # there are two commits at least
+            return
+    pytest.fail("the operation has no end")
+
+
 @pytest.mark.failure_mode("State", "a crash at any step of an operation")
 def test_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
     done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=55, check=False)

@@ -490,6 +490,8 @@ def test_an_image_that_hangs_fails_its_volume_and_leaves_nothing(
     with nothing_left(ImageNotResponding, f"reading the image {image} hangs"):
         manager.create_volume(ctx, "b", backend="local", image=str(image))
     manager.create_volume(ctx, "c", MIB, backend="local")
+    # An attempt is made again when the time-out has passed since the last one.
+    monkeypatch.setattr(driver, "options", driver.options.model_copy(update={"image_timeout": 60}))
     with nothing_left(ImageNotResponding, "access to"):
         manager.create_volume(ctx, "d", backend="local", image=str(image))
     gate.set()

@@ -130,10 +130,10 @@ def test_a_name_is_taken_on_all_hosts_together(net, one, ctx):
 def test_of_two_hosts_that_take_a_name_at_once_never_do_both_get_it(net, one, ctx):
     two, begin = net.managers["node2"], one._volumes.begin
 
-    def begin_after_the_other(plan, image=None):
+    def begin_after_the_other(plan, image=None, **options):
         # The other one takes the name after this one has looked, and before it is written down here.
         two.create_volume(ctx, "data", "1MiB", backend="local")
-        return begin(plan, image)
+        return begin(plan, image, **options)
 
     one._volumes.begin = begin_after_the_other
     with pytest.raises(AlreadyExists, match="on node2"):

@@ -1,5 +1,7 @@
 """The plugin in a host: real service, drivers in their lanes, store, dispatcher and clients; nothing is a fake."""
 
+# private: _drop_link: a program that is killed closes its connection without cancelling its calls, as `close` does
+
 from __future__ import annotations
 
 import os
@@ -17,6 +19,8 @@ from ostler import (
     InvalidInput,
     NoCapacity,
     NotFound,
+    OstlerError,
+    Retry,
 )
 from ostler.testing import host
 from ostler_volume import file_driver
@@ -115,6 +119,43 @@ def test_a_cancelled_copy_is_gone_when_its_caller_went_away(start, tmp_path, mon
         assert told.is_set()
         h.wait_for(lambda: not h.call("volume", "list_volumes"), "the record to go")
         assert list((tmp_path / "local" / "volumes").iterdir()) == []
+
+
+@pytest.mark.parametrize("retry", [None, Retry()], ids=["once", "retried"])
+def test_a_copy_goes_on_when_its_caller_has_disconnected(start, tmp_path, monkeypatch, retry):
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait(*_):
+        began.set()
+        go_on.wait(20)
+        return False
+
+    monkeypatch.setattr(file_driver, "reflink", wait)  # a copy that takes as long as the test wants
+    (tmp_path / "image").write_bytes(b"x" * 4096)
+    ended = []
+
+    def copy(client):
+        arguments = {"name": "a", "size": "1MiB", "image": str(tmp_path / "image"), "backend": "local"}
+        try:
+            ended.append(client.on(retry=retry).call("volume", "create_volume", **arguments))
+        except OstlerError as error:
+            ended.append(error)
+
+    with start(CONFIG + '[messaging]\norphan_grace = "0s"\n') as h:
+        began.clear()
+        with h.client() as client:
+            copying = threading.Thread(target=copy, args=[client])
+            copying.start()
+            assert began.wait(10)
+            client._drop_link()
+        copying.join(10)
+        assert isinstance(ended[0], OstlerError)
+        h.wait_for(lambda: h.status("volume").in_flight == 1, "the call, which waits for the copy, to end")
+        go_on.set()
+        h.wait_for(
+            lambda: [one.state for one in h.on(type=list[Volume]).call("volume", "list_volumes")] == ["available"],
+            "the copy to end",
+        )
 
 
 def test_reading_goes_on_while_copies_have_every_thread(start, tmp_path, monkeypatch):

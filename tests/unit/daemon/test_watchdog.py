@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from ostler.clock import Clock, FakeClock
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import StoreUnavailable
 from ostler.testing.virtual_time import virtual_clock
@@ -12,18 +13,18 @@ pytestmark = pytest.mark.virtual_time
 class Bench:
     """A watchdog with a probe that can be told what to do."""
 
-    def __init__(self, interval: float | None) -> None:
+    def __init__(self, interval: float | None, clock: Clock | None = None) -> None:
         self.pings, self.lost = 0, []
         self.error: Exception | None = None
         self.hang = False
-        self.watchdog = Watchdog(interval, self._ping, virtual_clock(), self.lost.append)
-        self.watchdog.add_probe("the store", self._probe)
+        self.watchdog = Watchdog(interval, self._ping, clock or virtual_clock(), self.lost.append)
+        self.watchdog.add_probe("the store", self.probe)
         self.task = asyncio.get_running_loop().create_task(self.watchdog.run())
 
     def _ping(self) -> None:
         self.pings += 1
 
-    async def _probe(self) -> None:
+    async def probe(self) -> None:
         if self.error is not None:
             raise self.error
         if self.hang:
@@ -96,4 +97,35 @@ async def test_in_the_stop_pings_go_on_and_nothing_is_missed() -> None:
     await asyncio.sleep(60)
     assert bench.pings - before >= 20
     assert bench.lost == []
+    await bench.end()
+
+
+@pytest.mark.failure_mode("Machine", "a suspended machine")
+async def test_after_a_suspension_nobody_is_blamed_and_the_ping_comes_at_once() -> None:
+    bench = Bench(10.0, clock := FakeClock())
+    await asyncio.sleep(10)
+    before = bench.pings
+    clock.advance(0.01)  # evidence is left a moment after it was asked for
+    bench.watchdog.add_probe("the RPC socket", bench.probe)
+    clock.advance(60)
+    await asyncio.sleep(2.5)
+    assert bench.pings == before + 1
+    assert not bench.lost
+    await bench.end()
+
+
+@pytest.mark.failure_mode("Machine", "a suspended machine")
+async def test_what_hangs_after_a_suspension_is_found_in_the_usual_time() -> None:
+    bench = Bench(10.0, clock := FakeClock())
+    await asyncio.sleep(2.5)
+    bench.hang = True
+    clock.advance(60)
+    await asyncio.sleep(2.5)
+    assert not bench.lost
+    clock.advance(2.5)
+    await asyncio.sleep(2.5)
+    assert not bench.lost
+    clock.advance(4)
+    await asyncio.sleep(2.5)
+    assert "the store" in bench.lost[0]
     await bench.end()

@@ -159,3 +159,23 @@ def test_who_logs_inside_of_the_queue_does_not_wait_for_itself(gate, writer):
     with writer._lock:
         writer.enqueue(LogLine(gate, b"x"))
     assert writer.queued_count == 1
+
+
+@pytest.mark.failure_mode("Machine", "no memory for a thread")
+def test_without_a_thread_the_lines_are_written_when_they_are_flushed(gate, monkeypatch):
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    writer = writer_for(gate)
+    gate.open.set()
+    with monkeypatch.context() as patched:
+        # The limit of tasks is that of the user, and would hold for the whole run of the tests.
+        patched.setattr(threading.Thread, "start", fail)
+        writer.enqueue(LogLine(gate, b"one"))
+        writer.enqueue(LogLine(gate, b"two"))
+        assert gate.lines == []
+        assert writer.flush(10)
+    assert (gate.lines, writer.queued_count) == ([b"one", b"two"], 0)
+    writer.enqueue(LogLine(gate, b"three"))
+    assert writer.flush(10)
+    assert gate.lines[-1] == b"three"

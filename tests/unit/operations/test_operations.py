@@ -917,9 +917,7 @@ async def leave_two_operations(store, inbox, clock, lamps, method="paint"):
     return found
 
 
-async def test_what_an_earlier_run_has_left_begins_when_the_daemon_is_ready_and_new_ones_at_once(
-    store, inbox, clock, lamps
-):
+async def test_restored_operations_begin_when_the_daemon_is_ready_and_new_ones_at_once(store, inbox, clock, lamps):
     left = await leave_two_operations(store, inbox, clock, lamps)
     async with running(store, inbox, clock, lamps, "second", hold_restored=True) as run:
         new = await run.submit("paint", lamp="c")

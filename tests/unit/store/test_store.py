@@ -1,6 +1,9 @@
 import asyncio
+import sqlite3
 import sys
 import threading
+import time
+from contextlib import closing
 
 import peewee
 import pytest
@@ -189,3 +192,36 @@ def test_database_corrupt_at_start_is_said_with_the_way_out(lamps, path, clock):
     path.write_bytes(b"no database at all, but long enough to have a header of some kind" * 20)
     with pytest.raises(StoreCorrupt, match="not a database"):
         Store.open(path, clock=clock)
+
+
+@pytest.mark.failure_mode("State", "database locked for a minute")
+def test_a_start_while_another_program_holds_the_lock_goes_on_by_itself(store, path, clock):
+    store.kv("x").set("a", 1)
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreUnavailable, match="locked by another program"):
+            Store.open(path, clock=clock, busy_timeout=0.05)
+        began = Store.open(path, clock=clock, busy_timeout=0.05, later=True)
+        assert "locked by another program" in began.problems()[0]
+        with pytest.raises(StoreUnavailable, match="locked by another program"):
+            began.kv("x").items()
+        other.execute("ROLLBACK")
+    began.kv("x").set("b", 2)
+    assert began.kv("x").items() == {"a": 1, "b": 2}
+    assert began.problems() == []
+    began.close()
+
+
+def test_a_read_that_never_ends_does_not_hold_up_a_start(store, path, clock):
+    store.kv("x").set("a", 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM key_value").fetchone()
+        store.kv("x").set("b", 2)
+        store.close()
+        began = time.monotonic()
+        again = Store.open(path, clock=clock, busy_timeout=30)
+        assert time.monotonic() - began < 10
+        assert again.kv("x").items() == {"a": 1, "b": 2}
+        again.close()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ostler.aio.optional_thread import start_optional_thread
 from ostler.errors import error_line
 
 _log = logging.getLogger(__name__)
@@ -74,8 +75,7 @@ class CodeSnapshot(MetaPathFinder, Loader):
 
     def read_in_background(self) -> None:
         """Start reading on a thread; `wait` waits for its end."""
-        self._reader_thread = threading.Thread(target=self.read, name="code-snapshot", daemon=True)
-        self._reader_thread.start()
+        self._reader_thread = start_optional_thread(self.read, "code-snapshot")
 
     def wait(self, timeout: float) -> bool:
         """Wait for the reading in the background; return whether it has finished. Blocks for `timeout` at most."""
@@ -85,7 +85,7 @@ class CodeSnapshot(MetaPathFinder, Loader):
 
     def compress_in_background(self) -> None:
         """Compress what was read, on a thread of its own."""
-        threading.Thread(target=self.compress, name="code-snapshot", daemon=True).start()
+        start_optional_thread(self.compress, "code-snapshot")
 
     def compress(self) -> None:
         """Compress what was read, and drop the modules that have been imported meanwhile."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from ostler.aio.optional_thread import start_optional_thread
 from ostler.daemon.process.shutdown_watchdog import force_exit
 from ostler.printable import printable
 
@@ -77,7 +78,7 @@ class ProcessExit:
             loop: The daemon's loop, which is not running any longer; None when there was none.
         """
         # On a thread of its own: the following steps may block this one.
-        threading.Thread(target=self._enforce_timeout, name="ostler-exit", daemon=True).start()
+        start_optional_thread(self._enforce_timeout, "ostler-exit")
         if loop is not None:
             self._stuck_tasks = close_loop(loop, self._timeout / 2, self._install_signal_handlers)
         for name, step in self._steps.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import sys
-import threading
 from typing import NamedTuple
+
+from ostler.aio.optional_thread import start_optional_thread
 
 _RESERVED_DESCRIPTORS = 48
 """Descriptors reserved for the daemon itself: an idle one with ports has 38."""
@@ -63,7 +64,7 @@ def _call_libc(name: str, *arguments: int) -> None:
         except (OSError, AttributeError):
             return
 
-    threading.Thread(target=call, name=f"ostler-{name}", daemon=True).start()
+    start_optional_thread(call, f"ostler-{name}")
 
 
 class ConnectionLimits(NamedTuple):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ostler import log
+from ostler.aio.optional_thread import start_optional_thread
 
 _log = logging.getLogger(__name__)
 LOG_FLUSH_TIMEOUT = 5.0
@@ -32,7 +33,7 @@ class ShutdownWatchdog:
 
     def arm(self, timeout: float) -> None:
         """Leave in `timeout` unless `disarm` comes first. May be called again with a shorter time."""
-        threading.Thread(target=self._wait, args=(timeout,), name="ostler-last-resort", daemon=True).start()
+        start_optional_thread(self._wait, "ostler-last-resort", timeout)
 
     def disarm(self) -> None:
         """Do not end the process: the stop has finished."""

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ostler import log
+from ostler.aio.optional_thread import start_optional_thread
 from ostler.daemon.process.shutdown_watchdog import force_exit
 from ostler.daemon.process.stack_dump import format_dump, thread_stacks
 from ostler.systemd import ServiceNotifier
@@ -104,14 +105,14 @@ class LoadingMonitor:
         self._read_end, self._write_end = socket.socketpair()
         self._write_end.setblocking(False)
         self._previous_wakeup_fd = -1
-        self._thread = threading.Thread(target=self._run, name="ostler-loading", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Take over the signals. On the main thread."""
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         self._previous_wakeup_fd = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
-        self._thread.start()
+        self._thread = start_optional_thread(self._run, "ostler-loading")
         return self
 
     def __exit__(
@@ -120,7 +121,10 @@ class LoadingMonitor:
         """Release the descriptor; signals are buffered from here on."""
         signal.set_wakeup_fd(self._previous_wakeup_fd)
         self._write_end.close()  # ends the thread
-        self._thread.join(self._status_interval)
+        if self._thread is not None:
+            self._thread.join(self._status_interval)
+        else:
+            self._read_end.close()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number != signal.SIGUSR2:

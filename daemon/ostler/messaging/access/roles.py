@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from ostler.aio.optional_thread import start_optional_thread
 from ostler.messaging.wire.transport import Admission
 from ostler.types import LOCAL_PEER, ROLE_ORDER, Peer, Role
 
@@ -99,7 +100,9 @@ class GroupLookup:
                     self._on_found()
 
         # A thread that hangs in there must not hold up the end of the process.
-        threading.Thread(target=look, name=f"ostler-groups-{peer.uid}", daemon=True).start()
+        if start_optional_thread(look, f"ostler-groups-{peer.uid}") is None:
+            del self._lookups[key]
+            return None
         return lookup
 
 

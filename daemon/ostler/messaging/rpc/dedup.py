@@ -272,6 +272,7 @@ class DedupedCall(WireCall):
 
     def _on_orphan_timeout(self) -> None:
         self._orphan_timer = None
+        self.is_caller_gone = True
         grace = self.server.dedup_limits.orphan_grace
         why = f"{self.full_name} was cancelled: its caller disconnected and did not come back within {grace:g} s"
         self.server.cancel(self, Cancelled(why, method=self.full_name))

@@ -520,7 +520,8 @@ class WireCall(Call):
 
     def on_client_gone(self) -> None:
         """Record that the caller has disconnected: nothing is sent, and the work is cancelled. On the loop."""
-        self.is_caller_gone = True
+        # A program that cancels and ends at once, as after Ctrl-C, has cancelled: its work has not seen it yet.
+        self.is_caller_gone = not self.context.cancelled
         self.claim_reply()
         self.stop()
 

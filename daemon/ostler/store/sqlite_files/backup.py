@@ -15,7 +15,7 @@ from ostler.errors import Conflict, StoreUnavailable
 from ostler.files import create_file, make_directory, move_file
 from ostler.store.session import Database
 from ostler.store.sqlite_files.file_identity import new_database_id
-from ostler.store.sqlite_files.sqlite_connection import corrupt_error, translate_errors
+from ostler.store.sqlite_files.sqlite_connection import corrupt_error, read_findings, translate_errors
 
 _log = logging.getLogger(__name__)
 _PART_SUFFIX = ".part"
@@ -77,8 +77,8 @@ def _copy_pages(source: Path | Database, part: Path) -> int:
         writer.execute("PRAGMA journal_mode = DELETE")
         identity = new_database_id()
         writer.execute(f"PRAGMA user_version = {identity}")
-        found = [str(row[0]) for row in writer.execute("PRAGMA quick_check(5)").fetchall()]
-        if found != ["ok"]:
+        found = read_findings(writer.execute("PRAGMA quick_check(5)").fetchall())
+        if found:
             raise corrupt_error(source if isinstance(source, Path) else part, found)
         return identity
 
@@ -140,7 +140,9 @@ class BackupDirectory:
         Raises:
             StoreError: See `copy`.
         """
-        before = [*self.directory.glob(f"{self._source.stem}-*Z-{why}.db")]
+        # Several starts in one second: their copies are numbered.
+        copies = (f"{self._source.stem}-*Z-{why}.db", f"{self._source.stem}-*Z-{why}-[0-9]*.db")
+        before = [path for each in copies for path in self.directory.glob(each)]
         if self._max_count <= 0:
             before.clear()
         return self.create(why, replaces=before)

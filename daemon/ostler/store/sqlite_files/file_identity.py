@@ -73,6 +73,39 @@ class IdentityFile:
         replace_file(self.path, "".join(f"{each:08x}\n" for each in ids).encode("ascii"), mode=0o600)
 
 
+class HeaderFile:
+    """Reads the id in the header of the database file, through a descriptor that stays open. Any thread, one at a time.
+
+    Closing any descriptor of a file drops all locks that the process has on it. A connection that failed while the
+    database was opened may live on for a while, as its error refers to it, and SQLite takes its locks to be there:
+    another program that closes the database would then remove the write-ahead log that this one uses.
+
+    Args:
+        path: The database file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def read_id(self) -> int:
+        """Return the id in the header of the file at the path; 0 if it has none.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        if self._descriptor < 0 or not os.path.samestat(self._path.lstat(), os.fstat(self._descriptor)):
+            self.close()
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return read_database_id(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor; after all connections. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
 def new_database_id() -> int:
     """Return a unique id."""
     return random.SystemRandom().randrange(1, 2**31)
@@ -139,10 +172,14 @@ def raise_if_lost(path: Path) -> None:
     )
 
 
-def set_aside_foreign_wal(path: Path) -> Path | None:
+def set_aside_foreign_wal(path: Path, header: HeaderFile) -> Path | None:
     """Move a write-ahead log away that does not belong to the database at `path`; return its new path.
 
     Call it before SQLite opens the database, holding the owner's lock.
+
+    Args:
+        path: The database file.
+        header: Reads its id.
 
     Raises:
         StoreUnavailable: It cannot be moved.
@@ -151,12 +188,7 @@ def set_aside_foreign_wal(path: Path) -> Path | None:
     if ids is None or not wal_size(path):
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            found = read_database_id(descriptor)
-        finally:
-            os.close(descriptor)
-        if found in ids:
+        if header.read_id() in ids:
             return None
         aside = wal_path(path).with_name(f"{path.name}-wal.foreign-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
         wal_path(path).rename(aside)

@@ -35,11 +35,13 @@ class ReservedSpace:
         self.path = database.with_suffix(".spare")
         self._size = size
         self._step = step
+        self._in_use = ""
 
     def refill(self) -> bool:
         """Make the file whole if the disk has plenty of room; return whether it is whole then."""
         try:
             if self._file_size() >= self._size:
+                self._in_use = ""
                 return True
             status = os.statvfs(self.path.parent)
             if status.f_bavail * status.f_frsize < _REFILL_FACTOR * self._size:
@@ -55,6 +57,7 @@ class ReservedSpace:
         except OSError as error:
             _log.debug("cannot reserve disk space for the database: %s", error)
             return False
+        self._in_use = ""
         return True
 
     def release(self) -> bool:
@@ -70,9 +73,18 @@ class ReservedSpace:
         except OSError as error:
             _log.debug("cannot release the disk space reserved for the database: %s", error)
             return False
-        _log.warning("the disk is full: the database now uses its reserved disk space, %d KiB are left",
-                     max(0, left) // 1024)  # fmt: skip
+        self._in_use = (
+            f"the disk of {self.path.parent} was full: the database uses its reserved disk space, "
+            f"{max(0, left) // 1024} KiB are left; it is reserved again when "
+            f"{_REFILL_FACTOR * self._size // 2**20} MiB are free"
+        )
+        _log.warning("%s", self._in_use)
         return True
+
+    def problems(self) -> list[str]:
+        """Return a line while the reserved space is in use, for `ostler status`. Any thread."""
+        line = self._in_use
+        return [line] if line else []
 
     def _file_size(self) -> int:
         try:

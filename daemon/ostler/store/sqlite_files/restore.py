@@ -16,6 +16,7 @@ from ostler.store.sqlite_files.sqlite_connection import (
     OwnerLock,
     corrupt_error,
     make_state_directory,
+    read_findings,
     translate_errors,
 )
 
@@ -96,8 +97,8 @@ def _prepare(part: Path, source: Path) -> int:
     with translate_errors(source), closing(sqlite3.connect(part, isolation_level=None)) as connection:
         if source is part:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)").fetchall()]
-        if found != ["ok"]:
+        found = read_findings(connection.execute("PRAGMA integrity_check(5)").fetchall())
+        if found:
             raise corrupt_error(source, found)
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -187,6 +188,22 @@ def connect(path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0,
     return database
 
 
+@contextmanager
+def limit_lock_wait(database: Database, seconds: float) -> Iterator[None]:
+    """Wait no longer than this for locks of other programs inside the block.
+
+    Args:
+        database: The connection; no statement may be running on it.
+        seconds: The most; a connection that waits for less keeps that.
+    """
+    usual = int(database.pragma("busy_timeout"))
+    database.pragma("busy_timeout", int(min(usual, seconds * 1000)))
+    try:
+        yield
+    finally:
+        database.pragma("busy_timeout", usual)
+
+
 def check_wal(path: Path) -> None:
     """Refuse a database that is damaged together with its write-ahead log, before the log is checkpointed.
 
@@ -223,8 +240,13 @@ def _is_sound_without_wal(path: Path) -> bool:
 
 def _quick_check(path: Path, how: str) -> list[str]:
     with translate_errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
-        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)").fetchall()]
-    return [] if found == ["ok"] else found
+        return read_findings(connection.execute("PRAGMA quick_check(5)").fetchall())
+
+
+def read_findings(rows: list[tuple[object, ...]]) -> list[str]:
+    """Return what a check of SQLite says, a line each; empty when the database is intact."""
+    lines = [line for row in rows for line in str(row[0]).splitlines()]
+    return [line for line in lines if line != "ok" and not line.startswith("***")]
 
 
 def check_usable(database: Database, path: Path) -> None:
@@ -237,8 +259,8 @@ def check_usable(database: Database, path: Path) -> None:
     """
     with translate_errors(path):
         if path.stat().st_size <= QUICK_CHECK_LIMIT:
-            found = [str(row[0]) for row in database.execute_sql("PRAGMA quick_check(5)").fetchall()]
-            if found != ["ok"]:
+            found = read_findings(database.execute_sql("PRAGMA quick_check(5)").fetchall())
+            if found:
                 raise corrupt_error(path, found)
         mark = database.pragma("application_id")
         if mark != APPLICATION_ID:
@@ -257,8 +279,9 @@ def check_usable(database: Database, path: Path) -> None:
 def check_integrity(database: Database, path: Path) -> list[str]:
     """Check the whole database; return what is wrong with it, empty when it is intact. May take minutes."""
     with translate_errors(path):
-        rows = database.execute_sql("PRAGMA integrity_check(100)").fetchall()
-        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        found = read_findings(database.execute_sql("PRAGMA integrity_check(100)").fetchall())
+        if found:
+            return found  # the references of a damaged table cannot be followed
         for table, row_id, parent, _ in database.execute_sql("PRAGMA foreign_key_check").fetchall():
             found.append(f"row {row_id} of {table} refers to a row of {parent} that does not exist")
     return found
@@ -281,8 +304,7 @@ def _foreign_file_error(path: Path) -> StoreUnavailable:
 
 
 def _open_error(path: Path, error: OSError) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"{path} cannot be opened: {error.strerror}",
-        hint="check the owner and mode of the directory, and whether its file system is mounted read-only or full",
-        path=path,
-    )
+    hint = "check the owner and mode of the directory, and whether its file system is mounted read-only or full"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        hint = "a file has the name of a directory: move it away, or choose another `--root`"
+    return StoreUnavailable(f"{path} cannot be opened: {error.strerror}", hint=hint, path=path)

@@ -116,3 +116,16 @@ def test_groups_that_come_late_are_told_of_once(database):
     assert groups.get_groups(BOB) == frozenset({50, 1000})
     assert groups.get_groups(EVE) == frozenset({50, 1001})
     assert len(told) == 1, "nobody had to do without those"
+
+
+@pytest.mark.failure_mode("Machine", "no memory for a thread")
+def test_groups_are_not_known_yet_where_no_thread_can_look_them_up(monkeypatch):
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    lookup = GroupLookup(lambda peer: frozenset({50, peer.gid}))
+    with monkeypatch.context() as patched:
+        # The limit of tasks is that of the user, and would hold for the whole run of the tests.
+        patched.setattr(threading.Thread, "start", fail)
+        assert lookup.get_groups(BOB) is None
+    assert lookup.get_groups(BOB) == frozenset({50, 1000})

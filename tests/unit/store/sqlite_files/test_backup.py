@@ -64,3 +64,14 @@ def test_copies_from_a_time_when_the_clock_was_wrong_do_not_push_out_good_ones(s
     assert good.exists()
     newer = backups.create("before-newer-2-to-3")
     assert sorted(backups.directory.iterdir()) == sorted([good, newer])
+
+
+@pytest.mark.failure_mode("State", "starts that fail, and the backups of earlier ones")
+@pytest.mark.parametrize("seconds", [0, 0.3, 60])
+def test_twenty_starts_that_fail_leave_the_backup_of_an_earlier_migration(store, path, clock, seconds):
+    backups = BackupDirectory(path, 3, clock)
+    good = [backups.create_before_migration(f"before-ostler-000{number}-to-000{number + 1}") for number in (4, 5)]
+    for _ in range(20):
+        made = backups.create_before_migration("before-ostler-0006-to-0007")
+        clock.advance(seconds)
+    assert sorted(backups.directory.iterdir()) == sorted([*good, made])

@@ -1,11 +1,13 @@
+import fcntl
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from ostler.errors import StoreCorrupt, StoreError, StoreUnavailable
 from ostler.store import Store
-from ostler.store.sqlite_files.file_identity import IdentityFile, wal_path
+from ostler.store.sqlite_files.file_identity import HeaderFile, IdentityFile, wal_path
 from ostler.store.sqlite_files.restore import restore_database
 
 
@@ -190,3 +192,25 @@ def test_a_database_that_cannot_be_looked_at_is_left_alone_until_it_can(tmp_path
     assert value(path, clock) == 3
     assert "written again" not in caplog.text
     assert not (path.parent / "backups").exists()
+
+
+@pytest.mark.failure_mode("State", "database files removed, replaced or copied while in use")
+def test_reading_the_header_drops_no_lock_that_this_process_has_on_the_database(tmp_path):
+    path, header = tmp_path / "ostler.db", HeaderFile(tmp_path / "ostler.db")
+    path.write_bytes(bytes(60) + b"\0\0\0\x07" + bytes(36))
+
+    def is_locked():
+        inode = f":{path.stat().st_ino} "
+        lines = Path("/proc/locks").read_text("ascii").splitlines()
+        return any(inode in line and f" {os.getpid()} " in line for line in lines)
+
+    with path.open("r+b") as connection:
+        fcntl.lockf(connection, fcntl.LOCK_EX)
+        assert [header.read_id(), header.read_id()] == [7, 7]
+        assert is_locked()
+    other = tmp_path / "other"
+    other.write_bytes(bytes(60) + b"\0\0\0\x08" + bytes(36))
+    other.replace(path)
+    assert header.read_id() == 8
+    header.close()
+    header.close()

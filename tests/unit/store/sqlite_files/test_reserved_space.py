@@ -26,11 +26,14 @@ def test_room_is_kept_and_given_step_by_step(spare):
     status = spare.path.stat()
     assert (status.st_size, status.st_mode & 0o777) == (64 * KIB, 0o600)
     assert status.st_blocks * 512 >= 64 * KIB
+    assert spare.problems() == []
     sizes = []
     while spare.release():
         sizes.append(spare.path.stat().st_size // KIB if spare.path.exists() else 0)
     assert sizes == [48, 32, 16, 0]
+    assert "was full: the database uses its reserved disk space, 0 KiB are left" in spare.problems()[0]
     assert spare.refill()
+    assert spare.problems() == []
     assert spare.path.stat().st_size == 64 * KIB
 
 

@@ -1,3 +1,4 @@
+import math
 import os
 import sqlite3
 import stat
@@ -11,7 +12,13 @@ import pytest
 
 from ostler.errors import StoreError, StoreInUse, StoreUnavailable
 from ostler.store import Store
-from ostler.store.sqlite_files.sqlite_connection import OwnerLock, check_integrity, connect
+from ostler.store.sqlite_files.sqlite_connection import (
+    OwnerLock,
+    check_integrity,
+    connect,
+    limit_lock_wait,
+    read_findings,
+)
 
 
 def test_the_file_is_for_its_owner_alone(store, path):
@@ -88,7 +95,7 @@ def test_a_strangers_database_is_not_touched(path, clock):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path, clock):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match=r"cannot be opened: (File exists|Not a directory)"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be opened: (File exists|Not a directory); a file has"):
         Store.open(tmp_path / "file" / "state" / "ostler.db", clock=clock)
 
 
@@ -169,3 +176,18 @@ def test_what_a_copy_that_was_cut_off_has_left_is_removed_at_the_next_start(tmp_
     (tmp_path / ".ostler-0011.part").touch()
     Store.open(tmp_path / "ostler.db").close()
     assert not (tmp_path / ".ostler-0011.part").exists()
+
+
+def test_what_a_check_finds_is_a_line_each():
+    assert read_findings([("ok",)]) == []
+    found = read_findings([("*** in database main ***\nPage 8: error 11\nPage 31 is never used",), ("row 1 missing",)])
+    assert found == ["Page 8: error 11", "Page 31 is never used", "row 1 missing"]
+
+
+def test_a_wait_for_locks_can_be_made_shorter_and_never_longer(store, path):
+    connection = connect(path, busy_timeout=2.0)
+    for seconds, inside in ((0.5, 500), (60.0, 2000), (math.inf, 2000)):
+        with limit_lock_wait(connection, seconds):
+            assert connection.pragma("busy_timeout") == inside
+        assert connection.pragma("busy_timeout") == 2000
+    connection.close()
