@@ -224,7 +224,7 @@ class ControlEndpoint:
         _check_name_lengths(topic=topic, on_host=on_host)
         return await self._service_control.thaw(ctx, topic, on_host, asked_by)
 
-    @exposed(role="admin")
+    @exposed(role="operator")
     async def service_force_down(
         self,
         ctx: Context,

@@ -48,7 +48,7 @@ METHODS = {
     "service_restart": ("admin", {"topic": "lamp"}),
     "service_freeze": ("admin", {"topic": "lamp", "reason": "moving"}),
     "service_thaw": ("admin", {"topic": "lamp"}),
-    "service_force_down": ("admin", {"topic": "lamp", "on_host": "node9", "reason": "its power is cut"}),
+    "service_force_down": ("operator", {"topic": "lamp", "on_host": "node9", "reason": "its power is cut"}),
     "service_delete": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}
