@@ -665,7 +665,7 @@ def test_an_operators_command_for_another_host_is_done_there_or_refused_by_name(
 
 
 @only_here
-def test_a_service_forced_down_or_frozen_on_another_host_gets_no_work_until_that_is_undone(
+def test_a_service_forced_down_or_frozen_on_another_host_gets_no_work_meanwhile(
     hosts: HostProcesses,
 ) -> None:
     hosts.start(node1="talk", node2="talk volume", node3="volume")
